@@ -79,9 +79,10 @@ WIDE = """[...document.querySelectorAll("body, body *")]
 
 
 @pytest.fixture
-def signed_in(fake: Fake, url: str) -> str:
+def visit(open_page: OpenPage, fake: Fake, url: str) -> OpenPage:
+    """Open a view as an admin who has signed in: `visit("#/requests", phone=…)`."""
     fake.sign_in()
-    return url
+    return lambda view="", **options: open_page(url + view, base_url=url, **options)
 
 
 def wait_for(holds: Callable[[], object], page: Page) -> None:
@@ -107,12 +108,10 @@ def evaluate(page: Page, source: str) -> object:
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["screen", "phone"])
-def test_each_view_opens_and_breaks_no_rule(
-    open_page: OpenPage, signed_in: str, faults: list[str], axe: str, phone: bool
-) -> None:
-    page = open_page(signed_in, phone=phone)
+def test_each_view_opens_and_breaks_no_rule(visit: OpenPage, faults: list[str], axe: str, phone: bool) -> None:
+    page = visit(phone=phone)
     for view, path in VIEWS.items():
-        page.goto(signed_in + path)
+        page.goto(path)
         expect(page.locator("main")).to_contain_text(SHOWS[view])
         if view == "request to an MCP server":
             expect(page).to_have_title(re.compile("^tools/call find · 200"))
@@ -154,10 +153,10 @@ def broken(page: Page, options: str) -> object:
     )
 
 
-def test_no_width_scrolls_sideways_or_breaks_the_header(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(signed_in)
+def test_no_width_scrolls_sideways_or_breaks_the_header(visit: OpenPage) -> None:
+    page = visit()
     for view, text in SHOWS.items():
-        page.goto(signed_in + VIEWS[view])
+        page.goto(VIEWS[view])
         expect(page.locator("main")).to_contain_text(text)
         for width in (320, 480, 700, 840, 1000, 1060, 1100, 1900):
             page.set_viewport_size({"width": width, "height": 800})
@@ -226,8 +225,8 @@ def test_a_viewer_has_no_controls_of_an_admin(open_page: OpenPage, url: str, fak
     expect(page.get_by_text("The doctor requires the key of an admin")).to_be_visible()
 
 
-def test_the_keyboard_alone_goes_from_the_start_into_a_request_and_back(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(signed_in)
+def test_the_keyboard_alone_goes_from_the_start_into_a_request_and_back(visit: OpenPage) -> None:
+    page = visit()
     expect(page.locator(".plot").first).to_be_visible()
     focused = page.locator(":focus")
     page.keyboard.press("Tab")
@@ -258,8 +257,8 @@ def test_the_keyboard_alone_goes_from_the_start_into_a_request_and_back(open_pag
     expect(page.get_by_role("heading", name="Requests")).to_be_visible()
 
 
-def test_the_arrow_keys_read_a_plot(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(signed_in)
+def test_the_arrow_keys_read_a_plot(visit: OpenPage, fake: Fake) -> None:
+    page = visit()
     plot = page.get_by_role("slider", name="Requests")
     plot.focus()
     for _ in range(28):
@@ -273,17 +272,17 @@ def test_the_arrow_keys_read_a_plot(open_page: OpenPage, signed_in: str, fake: F
     expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^at \d\d:\d\d:\d\d$"))
 
 
-def test_a_percentile_is_a_bound(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_a_percentile_is_a_bound(visit: OpenPage, fake: Fake) -> None:
     durations = fake.overview["series"]["duration_s"]
     durations["p50"][-1], durations["p95"][-1], durations["p99"][-1] = 1.28, 10.24, 655.36
-    page = open_page(signed_in)
+    page = visit()
     legend = page.locator(".plot", has_text="Duration").locator(".legend b")
     expect(legend).to_have_text(["≤ 1.28 s", "≤ 10.2 s", "> 5 min 28 s"])
     expect(page.locator(".plot", has_text="Requests").locator(".legend b").last).to_have_text("5")
 
 
-def test_percentiles_differ_without_colour(open_page: OpenPage, signed_in: str) -> None:
-    plot = open_page(signed_in).locator(".plot", has_text="Duration")
+def test_percentiles_differ_without_colour(visit: OpenPage) -> None:
+    plot = visit().locator(".plot", has_text="Duration")
     expect(plot.locator(".legend li")).to_contain_text(["", "p50", "p95", "p99"])
     dashes = plot.locator(".line").evaluate_all("(all) => all.map((one) => getComputedStyle(one).strokeDasharray)")
     marks = plot.locator(".legend i").evaluate_all("(all) => all.map((one) => getComputedStyle(one).backgroundImage)")
@@ -291,15 +290,15 @@ def test_percentiles_differ_without_colour(open_page: OpenPage, signed_in: str) 
     assert len({re.sub(r"rgba?\([^)]*\)", "", mark) for mark in marks}) == 3
 
 
-def test_the_page_sends_its_address_for_the_curl_command(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests/req-1")
+def test_the_page_sends_its_address_for_the_curl_command(visit: OpenPage, url: str) -> None:
+    page = visit("#/requests/req-1")
     with page.expect_request(lambda request: "/api/curl/req-1" in request.url) as sent:
         page.get_by_role("button", name="Copy as curl").click()
-    assert parse_qs(urlsplit(sent.value.url).query) == {"page": [signed_in]}
+    assert parse_qs(urlsplit(sent.value.url).query) == {"page": [url]}
 
 
-def test_the_theme_changes_by_its_button_and_is_forgotten(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(signed_in)
+def test_the_theme_changes_by_its_button_and_is_forgotten(visit: OpenPage) -> None:
+    page = visit()
     ground = "getComputedStyle(document.body).backgroundColor"
     light = evaluate(page, ground)
     page.get_by_role("button", name="Light or dark").click()
@@ -308,8 +307,8 @@ def test_the_theme_changes_by_its_button_and_is_forgotten(open_page: OpenPage, s
     assert evaluate(page, ground) == light
 
 
-def test_a_lost_connection_is_said_and_comes_back(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(signed_in)
+def test_a_lost_connection_is_said_and_comes_back(visit: OpenPage, fake: Fake) -> None:
+    page = visit()
     expect(page.get_by_text("Live")).to_be_visible()
     fake.is_serving = False
     expect(page.get_by_text("The connection is lost.")).to_be_visible()
@@ -326,8 +325,8 @@ def test_a_lost_connection_is_said_and_comes_back(open_page: OpenPage, signed_in
     expect(page.get_by_text("Live")).to_be_visible()
 
 
-def test_an_ended_session_asks_for_the_key_and_says_why(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(signed_in)
+def test_an_ended_session_asks_for_the_key_and_says_why(visit: OpenPage, fake: Fake) -> None:
+    page = visit()
     expect(page.get_by_text("Live")).to_be_visible()
     fake.session.update(signed_in=None, why="The session ended after 8 hours.")
     fake.is_serving = False
@@ -338,11 +337,11 @@ def test_an_ended_session_asks_for_the_key_and_says_why(open_page: OpenPage, sig
 
 
 def test_a_page_asks_for_one_view_every_two_seconds_and_not_while_the_tab_is_hidden(
-    open_page: OpenPage, signed_in: str, fake: Fake
+    visit: OpenPage, fake: Fake
 ) -> None:
-    page = open_page(signed_in)
+    page = visit()
     for view in ("#/requests", "#/", "#/models", "#/requests"):
-        page.goto(signed_in + view)
+        page.goto(view)
         page.wait_for_timeout(100)
     expect(page.locator("tbody tr")).to_have_count(20)  # the first reply has arrived
     fake.polled.clear()
@@ -366,10 +365,8 @@ def test_a_page_asks_for_one_view_every_two_seconds_and_not_while_the_tab_is_hid
     assert {view for view, _ in fake.polled} == {"requests"}
 
 
-def test_filters_are_a_link_and_reach_the_list(
-    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
-) -> None:
-    page = open_page(f"{signed_in}#/requests")
+def test_filters_are_a_link_and_reach_the_list(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
+    page = visit("#/requests")
     page.get_by_label("search").fill("req-4")
     expect(page).to_have_url(re.compile(r"#/requests\?text=req-4$"))
     expect(page.get_by_label("search")).to_be_focused()
@@ -388,15 +385,15 @@ def test_filters_are_a_link_and_reach_the_list(
     expect(failed).to_have_attribute("aria-pressed", "true")  # before, the chip is that of the view that is left
     failed.click()
     expect(page).to_have_url(re.compile(r"#/requests$"))
-    page.goto(f"{signed_in}#/requests?upstream=corp-eu")
+    page.goto("#/requests?upstream=corp-eu")
     expect(page.locator("tbody tr", has_text="bge-m3")).to_have_count(1)
     page.get_by_role("button", name="Remove the filter upstream corp-eu").click()
     expect(page).to_have_url(re.compile(r"#/requests$"))
     assert faults == []
 
 
-def test_a_chip_asks_for_slow_or_changed_requests(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/requests?model=gpt-4o")
+def test_a_chip_asks_for_slow_or_changed_requests(visit: OpenPage, fake: Fake) -> None:
+    page = visit("#/requests?model=gpt-4o")
     for chip in ("slow", "changed"):
         button = page.get_by_role("button", name=chip, exact=True)
         expect(button).to_have_attribute("aria-pressed", "false")
@@ -409,11 +406,11 @@ def test_a_chip_asks_for_slow_or_changed_requests(open_page: OpenPage, signed_in
         expect(page).to_have_url(re.compile(r"#/requests\?model=gpt-4o$"))
 
 
-def test_equal_failures_in_a_row_are_one_row_that_opens(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_equal_failures_in_a_row_are_one_row_that_opens(visit: OpenPage, fake: Fake) -> None:
     failed = {"status": 429, "outcome": "error", "code": "rate_limit_exceeded", "hop": "upstream:corp"}
     bad = [documents.summary(f"bad-{i}", 2 + i / 10, **failed) for i in range(7)]
     fake.summaries.update(requests=[documents.summary("good", 1), *bad, documents.summary("older", 9)], running=[])
-    page = open_page(f"{signed_in}#/requests")
+    page = visit("#/requests")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(3)
     expect(rows.nth(1)).to_contain_text("7 × 429 rate_limit_exceeded")
@@ -424,16 +421,14 @@ def test_equal_failures_in_a_row_are_one_row_that_opens(open_page: OpenPage, sig
     expect(rows).to_have_count(3)
 
 
-def test_a_list_of_failures_has_a_row_for_each_code_request_and_upstream(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_a_list_of_failures_has_a_row_for_each_code_request_and_upstream(visit: OpenPage, fake: Fake) -> None:
     bad = {"status": 502, "outcome": "error", "code": "upstream_closed", "hop": "upstream:corp"}
     known = {"status": 404, "outcome": "error", "code": "model_not_found", "hop": "client"}
     rows = [(documents.summary(f"bad-{i}", 60 * i, caller=f"app-{i % 2}", stream=i > 2, **bad), bad) for i in range(4)]
     rows.insert(2, (documents.summary("lost", 90, **known), known))
     rows += [(documents.summary(f"other-{i}", 300, **{**known, "upstream": "spare"}), known) for i in range(2)]
     fake.summaries.update(requests=[row for row, _ in rows], running=[])
-    page = open_page(f"{signed_in}#/requests?outcome=error")
+    page = visit("#/requests?outcome=error")
     shown = page.locator("tbody tr")
     expect(shown.locator("td:nth-child(-n + 2)")).to_have_text(
         [
@@ -447,11 +442,11 @@ def test_a_list_of_failures_has_a_row_for_each_code_request_and_upstream(
 
 
 @pytest.mark.parametrize("phone", [False, True])
-def test_a_name_in_the_list_breaks_in_no_word(open_page: OpenPage, signed_in: str, fake: Fake, phone: bool) -> None:
+def test_a_name_in_the_list_breaks_in_no_word(visit: OpenPage, fake: Fake, phone: bool) -> None:
     names = {"caller": "ragflow_production", "model": "deepseek_chat_distilled", "upstream": "gateway_of_the_company"}
     failed = {"status": 502, "outcome": "error", "code": "upstream_timeout_connect", "hop": "upstream:corp"}
     fake.summaries["requests"] = [documents.summary("a", 9, **failed, **names, adapted=["images=content-parts"] * 2)]
-    page = open_page(f"{signed_in}#/requests", phone=phone)
+    page = visit("#/requests", phone=phone)
     for name in (*names.values(), "upstream_timeout_connect"):
         text = page.locator("tbody td", has_text=name).last
         rectangles = """(cell, name) => {
@@ -465,7 +460,7 @@ def test_a_name_in_the_list_breaks_in_no_word(open_page: OpenPage, signed_in: st
         assert text.evaluate(rectangles, name) == 1, name
 
 
-def test_failures_of_unlike_requests_are_no_group(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_failures_of_unlike_requests_are_no_group(visit: OpenPage, fake: Fake) -> None:
     failed = {"model": "", "status": 403, "outcome": "error", "code": "mcp_not_allowed", "hop": "client"}
     fake.summaries["requests"] = [
         documents.summary(f"{member}-{i}", 2 + i / 10, **failed, **{member: f"/a-{i}"})
@@ -473,12 +468,12 @@ def test_failures_of_unlike_requests_are_no_group(open_page: OpenPage, signed_in
         for i in range(4)
     ]
     fake.summaries["running"] = []
-    expect(open_page(f"{signed_in}#/requests").locator("tbody tr")).to_have_count(16)
+    expect(visit("#/requests").locator("tbody tr")).to_have_count(16)
 
 
-def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_a_chip_of_the_overview_leads_to_the_failures(visit: OpenPage, fake: Fake) -> None:
     fake.overview["series"]["errors"][-1] += 3
-    page = open_page(signed_in)
+    page = visit()
     expect(page.get_by_role("link", name="+2 others")).to_have_attribute(
         "href", "#/requests?outcome=error&within_s=900"
     )
@@ -499,9 +494,9 @@ def test_a_chip_of_the_overview_leads_to_the_failures(open_page: OpenPage, signe
     ],
 )
 def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
-    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, sentence: str, health: str
+    visit: OpenPage, fake: Fake, locale: str, sentence: str, health: str
 ) -> None:
-    page = open_page(signed_in, locale=locale)
+    page = visit(locale=locale)
     card = page.locator("[data-upstream=corp]")
     expect(card).to_be_visible()
     expect(page.locator(".fails")).to_be_hidden()
@@ -517,9 +512,7 @@ def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
     expect(page.locator(".fails a")).to_have_attribute("href", errors)
 
 
-def test_the_overview_says_whether_a_credential_or_an_upstream_fails(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_the_overview_says_whether_a_credential_or_an_upstream_fails(visit: OpenPage, fake: Fake) -> None:
     first = fake.overview["upstreams"][0]
     lost = {"name": "llm", "state": "none", "failing": True, "expires_in_s": None}
     fake.overview["credentials"].append({**fake.overview["credentials"][0], **lost})
@@ -528,19 +521,17 @@ def test_the_overview_says_whether_a_credential_or_an_upstream_fails(
         {**first, "name": "behind", "credential": "llm", "health": "unknown"},
         {**first, "name": "llm", "credential": None, "health": "failing", "last_failed": last},
     ]
-    links = open_page(signed_in).locator(".fails a")
+    links = visit().locator(".fails a")
     expect(links).to_have_text(["credential llm", "upstream llm"])
     hrefs = links.evaluate_all("(links) => links.map(({ hash }) => hash)")
     assert hrefs == ["#/requests?outcome=error&hop=credential%3Allm&within_s=900", "#/requests/req-2"]
 
 
-def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(visit: OpenPage, fake: Fake) -> None:
     fake.overview["credentials"][0]["rejected_by"] = {"corp": 3.0}
     last = {"in_a_row": 1, "id": "req-2", "code": "upstream_auth", "for_s": 60.0, "age_s": 12}
     fake.overview["upstreams"][0].update(last_failed=last, failing_since=time.time() - 60)
-    page = open_page(signed_in)
+    page = visit()
     expect(page.locator(".fails")).to_contain_text(
         re.compile(r"upstream_auth at upstream:corp since \d\d:\d\d:\d\d\. Its")
     )
@@ -554,14 +545,14 @@ def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(
     )
 
 
-def test_the_overview_begins_with_what_fails_and_with_sums(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_the_overview_begins_with_what_fails_and_with_sums(visit: OpenPage, fake: Fake) -> None:
     end = (datetime.now(UTC) + timedelta(days=3, hours=1, minutes=30)).isoformat()
     fake.overview.update(
         reload_problems=["server.port: no", "nonsense: unknown"],
         ending_keys=[{"name": "app", "expires_at": end}],
         callers_15m={"ragflow": 5, "none": 1},
     )
-    page = open_page(signed_in, locale="zh-CN")
+    page = visit(locale="zh-CN")
     expect(page.locator(".reload")).to_have_text("上次重新加载被拒绝：server.port: no；nonsense: unknown")
     expect(page.locator(".ending")).to_have_text("app 的 key 3 天 1 小时后过期")
     expect(page.locator(".strip dd")).to_have_text(
@@ -578,9 +569,9 @@ def test_the_overview_begins_with_what_fails_and_with_sums(open_page: OpenPage, 
     expect(links.nth(1)).to_have_attribute("href", "#/requests?outcome=error&caller=ragflow&within_s=900")
 
 
-def test_an_upstream_with_many_errors_is_not_called_healthy(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_an_upstream_with_many_errors_is_not_called_healthy(visit: OpenPage, fake: Fake) -> None:
     fake.overview["upstreams"][0].update(requests_15m=412, errors_15m=150)
-    page = open_page(signed_in)
+    page = visit()
     card = page.locator("[data-upstream=corp]")
     for many_errors, said in ((False, "healthy"), (True, "many errors")):
         fake.overview["upstreams"][0].update(many_errors=many_errors)
@@ -590,8 +581,8 @@ def test_an_upstream_with_many_errors_is_not_called_healthy(open_page: OpenPage,
     expect(card.locator(".facts a")).to_have_attribute("href", "#/requests?failed_at=corp&within_s=900")
 
 
-def test_a_failure_of_an_issuer_is_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(signed_in, locale="zh-CN")
+def test_a_failure_of_an_issuer_is_in_chinese(visit: OpenPage, fake: Fake) -> None:
+    page = visit(locale="zh-CN")
     for reason, shown in {
         "no connection to sso.corp (connection refused). Check credentials.corp.network.proxy": (
             "无法连接 sso.corp（连接被拒绝）。检查 credentials.corp.network.proxy。"
@@ -612,26 +603,26 @@ def test_a_failure_of_an_issuer_is_in_chinese(open_page: OpenPage, signed_in: st
     [("en-GB", "no token, its credential fails: broken"), ("zh-CN", "没有令牌，凭据故障：broken")],
 )
 def test_an_upstream_without_a_token_leads_to_its_credential(
-    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, said: str
+    visit: OpenPage, fake: Fake, locale: str, said: str
 ) -> None:
     lost = {"name": "broken", "state": "none", "failing": True, "expires_in_s": None}
     fake.overview["credentials"].append({**fake.overview["credentials"][0], **lost})
     fake.overview["upstreams"].append(
         {**fake.overview["upstreams"][0], "name": "behind", "credential": "broken", "health": "unknown"}
     )
-    page = open_page(signed_in, locale=locale)
+    page = visit(locale=locale)
     expect(page.locator("[data-upstream=behind] .health")).to_contain_text(said)
     page.locator("[data-upstream=behind] .health a").click()
     expect(page.locator("[data-credential=broken]")).to_be_focused()
 
 
-def test_what_fails_comes_first(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_what_fails_comes_first(visit: OpenPage, fake: Fake) -> None:
     first, *others = fake.overview["upstreams"]
     fake.overview["upstreams"] = [first, *others, {**first, "name": "down", "health": "failing"}]
     fake.overview["credentials"].append({**fake.overview["credentials"][0], "name": "broken", "failing": True})
     mcp = {**first, "dialect": "mcp", "credential": None}
     fake.overview["upstreams"] += [{**mcp, "name": "mcp/a"}, {**mcp, "name": "mcp/b", "health": "failing"}]
-    page = open_page(signed_in)
+    page = visit()
     expect(page.locator(".upstream h3 a").first).to_have_text("down")
     names = page.locator(".branch").evaluate_all("all => all.map((one) => one.querySelector('h3').innerText)")
     assert names[:3] == ["corp oauth2", "broken oauth2", "mcp/b mcp"]
@@ -639,14 +630,12 @@ def test_what_fails_comes_first(open_page: OpenPage, signed_in: str, fake: Fake)
     expect(servers.first.locator("a").first).to_have_text("b")
 
 
-def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(visit: OpenPage, fake: Fake) -> None:
     server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
     failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "for_s": 60.0, "age_s": 12.3}
     fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
     fake.overview["limits"][1]["left"] = 0
-    page = open_page(signed_in)
+    page = visit()
     expect(page.locator("main section h2")).to_have_text(["Callers", "Limits", "MCP servers"])
     expect(page.get_by_text("Use since the start of gatepass.")).to_be_visible()
     rows = page.locator("main table tbody tr")
@@ -674,21 +663,19 @@ def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(
     expect(links.nth(2)).to_be_focused()
 
 
-def test_the_name_of_a_learned_rule_is_in_one_line(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/models")
+def test_the_name_of_a_learned_rule_is_in_one_line(visit: OpenPage) -> None:
+    page = visit("#/models")
     expect(page.locator("td .rule").first).to_have_css("white-space", "nowrap")
 
 
-def test_no_view_in_chinese_has_an_english_sentence_of_the_page(
-    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
-) -> None:
-    page = open_page(signed_in, locale="zh-CN")
+def test_no_view_in_chinese_has_an_english_sentence_of_the_page(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
+    page = visit(locale="zh-CN")
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(page.get_by_role("button", name="退出登录")).to_be_visible()
     data = json.dumps([vars(fake)[name] for name in ("overview", "stories", "models", "doctor")])
     for view, path in VIEWS.items():
         page.locator("main").evaluate("(main) => main.replaceChildren()")  # what follows is of this view
-        page.goto(signed_in + path)
+        page.goto(path)
         expect(page.locator("main h1, main h2").first).to_be_attached()
         if view == "doctor":
             page.get_by_role("button", name="检测每一跳").click()
@@ -699,21 +686,19 @@ def test_no_view_in_chinese_has_an_english_sentence_of_the_page(
     assert faults == []
 
 
-def test_the_language_is_switched_and_remembered(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(signed_in)
+def test_the_language_is_switched_and_remembered(visit: OpenPage) -> None:
+    page = visit()
     page.get_by_role("button", name="中文").click()
     expect(page.get_by_role("link", name="请求", exact=True)).to_be_visible()
-    page.goto(f"{signed_in}#/models")
+    page.goto("#/models")
     page.reload()
     expect(page.get_by_role("heading", name="模型与规则")).to_be_visible()
     page.get_by_role("button", name="English").click()
     expect(page.get_by_role("heading", name="Models and rules")).to_be_visible()
 
 
-def test_the_language_leaves_the_results_of_doctor(
-    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
-) -> None:
-    page = open_page(f"{signed_in}#/doctor", locale="zh-CN")
+def test_the_language_leaves_the_results_of_doctor(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
+    page = visit("#/doctor", locale="zh-CN")
     page.get_by_role("button", name="检测每一跳").click()
     link = page.locator("main > [role=status] a")
     expect(link).to_have_text("upstream:corp")
@@ -798,10 +783,10 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_a_view_shows(open_page: OpenPage, signed_in: str, fake: Fake, look: str) -> None:
+def test_a_view_shows(visit: OpenPage, fake: Fake, look: str) -> None:
     locale, change, path, selector, texts = LOOKS[look]
     change(fake)
-    expect(open_page(signed_in + path, locale=locale).locator(selector)).to_have_text(texts)
+    expect(visit(path, locale=locale).locator(selector)).to_have_text(texts)
 
 
 MCP_HOPS = ["client", "gatepass", "credential:corp", "credential:tools", "upstream:mcp/search"]
@@ -818,12 +803,10 @@ WAYS: dict[str, tuple[str, Callable[[Fake], None], list[str], list[str]]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_way_of_a_request_has_each_hop_and_the_failed_ones_are_red(
-    open_page: OpenPage, signed_in: str, fake: Fake, way: str
-) -> None:
+def test_the_way_of_a_request_has_each_hop_and_the_failed_ones_are_red(visit: OpenPage, fake: Fake, way: str) -> None:
     request, change, hops, red = WAYS[way]
     change(fake)
-    page = open_page(f"{signed_in}#/requests/{request}")
+    page = visit(f"#/requests/{request}")
     expect(page.locator(".way [data-hop]")).to_have_count(len(hops))
     read = "(all) => all.map(({dataset}) => dataset.hop)"
     assert page.locator(".way [data-hop]").evaluate_all(read) == hops
@@ -831,8 +814,8 @@ def test_the_way_of_a_request_has_each_hop_and_the_failed_ones_are_red(
     expect(page.locator(".way .wire")).to_have_count(len(hops) - 1)
 
 
-def test_a_long_list_is_capped_and_a_paused_one_stands_still(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/requests")
+def test_a_long_list_is_capped_and_a_paused_one_stands_still(visit: OpenPage, fake: Fake) -> None:
+    page = visit("#/requests")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(20)
     page.get_by_role("button", name="Pause").click()
@@ -845,9 +828,9 @@ def test_a_long_list_is_capped_and_a_paused_one_stands_still(open_page: OpenPage
     expect(page.get_by_text("200 requests, 1 running, older ones are not shown")).to_be_visible()
 
 
-def test_updates_of_a_full_list_are_cheap(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_updates_of_a_full_list_are_cheap(visit: OpenPage, fake: Fake) -> None:
     fake.summaries["requests"] = [documents.summary(f"old-{i}", i) for i in range(200)]
-    page = open_page(f"{signed_in}#/requests")
+    page = visit("#/requests")
     expect(page.locator("tbody tr")).to_have_count(200)
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})  # other processes take no part of it
@@ -867,9 +850,7 @@ def test_updates_of_a_full_list_are_cheap(open_page: OpenPage, signed_in: str, f
     assert took_ms < 250
 
 
-def test_text_from_outside_never_becomes_markup(
-    open_page: OpenPage, signed_in: str, fake: Fake, faults: list[str]
-) -> None:
+def test_text_from_outside_never_becomes_markup(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(1)</script>"
     kind = {"type": evil, "size_bytes": 1}
     fake.summaries["requests"] = [documents.summary(evil, 1, model=evil, caller=evil, code=evil, outcome="error")]
@@ -884,19 +865,19 @@ def test_text_from_outside_never_becomes_markup(
         upstream=evil, edits=[{"rule": evil, "path": evil, "before": kind, "after": kind, "moved_to": evil}]
     )
     fake.stories[evil] = story
-    page = open_page(f"{signed_in}#/requests")
+    page = visit("#/requests")
     page.locator("tbody a").nth(0).click()
     expect(page.get_by_text(evil).first).to_be_visible()
     assert page.locator("main img, main script").count() == 0
     assert faults == []
 
 
-def test_the_words_of_a_lost_store_are_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_the_words_of_a_lost_store_are_chinese(visit: OpenPage, fake: Fake) -> None:
     fake.overview["store"] = {
         "state": "down",
         "reason": "connection refused. Check store.url and that the server runs",
     }
-    page = open_page(signed_in, locale="zh-CN")
+    page = visit(locale="zh-CN")
     expect(page.locator(".store")).to_contain_text("连接被拒绝。检查 store.url，以及服务器是否在运行。")
 
 
@@ -1003,36 +984,32 @@ ADVICE_IN_CHINESE: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...], t
 """Kind, case, names and message of an error, and what the problem contains and lacks."""
 
 
-def problems(open_page: OpenPage, url: str, fake: Fake, errors: list[documents.Document]) -> Iterator[Locator]:
+def problems(visit: OpenPage, fake: Fake, errors: list[documents.Document]) -> Iterator[Locator]:
     """Yield the problem that the page shows in Chinese for a request with each of `errors`."""
-    page = open_page(url, locale="zh-CN")
+    page = visit(locale="zh-CN")
     for number, members in enumerate(errors):
         story = documents.failed_story()
         story.update(id=f"case-{number}", error={**story["error"], "case": "", "action": "Wait.", **members})
         fake.stories[story["id"]] = story
         page.locator("main").evaluate("(main) => main.replaceChildren()")  # what follows is of this request
-        page.goto(f"{url}#/requests/{story['id']}")
+        page.goto(f"#/requests/{story['id']}")
         yield page.locator(".problem")
 
 
-def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(visit: OpenPage, fake: Fake) -> None:
     errors = [{"code": code, "kind": code, "message": message} for code, message, _ in MESSAGES_IN_CHINESE]
-    shown = problems(open_page, signed_in, fake, errors)
+    shown = problems(visit, fake, errors)
     for (_, message, chinese), problem in zip(MESSAGES_IN_CHINESE, shown, strict=True):
         expect(problem.locator("p").nth(0)).to_have_text(chinese)
         expect(problem.locator("p").nth(1)).to_have_text(f"原文：{message}".replace("`", ""))
 
 
-def test_the_advice_for_an_error_is_that_of_its_case_and_its_names_in_chinese(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_the_advice_for_an_error_is_that_of_its_case_and_its_names_in_chinese(visit: OpenPage, fake: Fake) -> None:
     errors = [
         {"code": kind, "kind": kind, "case": case, "names": names, "message": message}
         for kind, case, names, message, *_ in ADVICE_IN_CHINESE
     ]
-    for (*_, has, lacks), problem in zip(ADVICE_IN_CHINESE, problems(open_page, signed_in, fake, errors), strict=True):
+    for (*_, has, lacks), problem in zip(ADVICE_IN_CHINESE, problems(visit, fake, errors), strict=True):
         for text in has:
             expect(problem).to_contain_text(text)
         for text in lacks:
@@ -1047,7 +1024,7 @@ def test_the_advice_for_an_error_is_that_of_its_case_and_its_names_in_chinese(
     ],
 )
 def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
-    open_page: OpenPage, signed_in: str, fake: Fake, locale: str, shown: list[str]
+    visit: OpenPage, fake: Fake, locale: str, shown: list[str]
 ) -> None:
     story = fake.stories["req-2"]
     story["error"].update(message="GPU is on fire. Ask its owner.")
@@ -1055,13 +1032,13 @@ def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
     first.update(outcome="timed_out", code="upstream_timeout_total", reason="connection refused")
     second.update(outcome="error_reply", code="upstream_error", status=502, reason="GPU is on fire")
     second["token"].update(age_s=0.1)
-    page = open_page(f"{signed_in}#/requests/req-2", locale=locale)
+    page = visit("#/requests/req-2", locale=locale)
     expect(page.locator("tbody td:nth-child(3)")).to_have_text(shown)
     expect(page.locator("tbody td:nth-child(4)").last).to_contain_text("0 s old" if locale == "en-GB" else "已用 0 秒")
 
 
-def test_a_request_shows_its_diff_its_times_and_its_arrivals(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests/req-1")
+def test_a_request_shows_its_diff_its_times_and_its_arrivals(visit: OpenPage) -> None:
+    page = visit("#/requests/req-1")
     expect(page.locator(".way .bad")).to_have_count(0)
     expect(page.locator(".minus")).to_have_text(
         ["− messages[0].images: array, 117 KiB", "− messages[0].content: string, 41 B"]
@@ -1079,8 +1056,8 @@ def test_a_request_shows_its_diff_its_times_and_its_arrivals(open_page: OpenPage
     expect(page.locator(".body pre").first).to_contain_text('"content": "What\'s this?"')
 
 
-def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests")
+def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(visit: OpenPage) -> None:
+    page = visit("#/requests")
     page.get_by_text("upstream_closed").click()
     failed = page.locator(".way .bad[data-hop]")
     expect(failed).to_have_count(2)
@@ -1092,13 +1069,11 @@ def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(open_page: Op
     expect(page.get_by_role("heading", name="upstream_closed")).to_be_visible()
 
 
-def test_the_parts_of_a_split_call_are_listed_and_the_failed_one_first(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_the_parts_of_a_split_call_are_listed_and_the_failed_one_first(visit: OpenPage, fake: Fake) -> None:
     parts = [documents.attempt(1) for _ in range(30)]
     parts[29].update(outcome="error_reply", code="upstream_error", upstream_request_id="up-29")
     fake.stories["req-1"]["attempts"][0]["parts"] = parts
-    page = open_page(f"{signed_in}#/requests/req-1")
+    page = visit("#/requests/req-1")
     rows = page.locator("table", has_text="Upstream's id").locator("tbody tr")
     expect(rows).to_have_count(21)
     expect(rows.nth(1)).to_contain_text("1, part")
@@ -1106,16 +1081,16 @@ def test_the_parts_of_a_split_call_are_listed_and_the_failed_one_first(
     expect(page.get_by_text("And 10 parts more.")).to_be_visible()
 
 
-def test_the_times_of_a_split_call_are_those_of_its_parts(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_the_times_of_a_split_call_are_those_of_its_parts(visit: OpenPage, fake: Fake) -> None:
     parts = [documents.attempt(1, began_s=0.01), documents.attempt(1, began_s=0.5, outcome="error_reply")]
     fake.stories["req-1"]["attempts"] = [documents.attempt(1, head_s=None, parts=parts)]
-    page = open_page(f"{signed_in}#/requests/req-1")
+    page = visit("#/requests/req-1")
     expect(page.locator(".timeline .name")).to_contain_text(["part 1", "part 2"])
     expect(page.locator(".timeline")).not_to_contain_text("no reply")
 
 
-def test_a_request_without_a_caller_says_whether_it_had_a_key(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(signed_in, locale="zh-CN")
+def test_a_request_without_a_caller_says_whether_it_had_a_key(visit: OpenPage, fake: Fake) -> None:
+    page = visit(locale="zh-CN")
     for name, message, shown in (
         ("unknown", "The API key is not known to gatepass.", "未知的 key"),
         ("none", "The request has no API key. Send it", "没有 key"),
@@ -1123,19 +1098,19 @@ def test_a_request_without_a_caller_says_whether_it_had_a_key(open_page: OpenPag
         story = documents.failed_story()
         wrong = {**story["error"], "code": "invalid_api_key", "hop": "client", "message": message}
         fake.stories[name] = {**story, "id": name, "caller": None, "attempts": [], "error": wrong}
-        page.goto(f"{signed_in}#/requests/{name}")
+        page.goto(f"#/requests/{name}")
         expect(page.locator(".way [data-hop=client]")).to_contain_text(shown)
         expect(page.locator(".way [data-hop=client]")).not_to_contain_text("密钥")
 
 
 def test_an_unknown_model_of_an_upstream_begins_with_the_name_in_the_client_and_those_of_the_list(
-    open_page: OpenPage, signed_in: str, fake: Fake
+    visit: OpenPage, fake: Fake
 ) -> None:
     names = {"models.NAME.name": "models.bge.name", "models.NAME.upstream": "models.bge.upstream"}
     message = "The model `bge` does not exist"
     error = {"kind": "upstream_error", "code": "model_not_found", "case": "", "hop": "upstream:corp"}
     fake.stories["req-2"]["error"].update(error, message=message, names=names, action="Wait.")
-    page = open_page(f"{signed_in}#/requests/req-2", locale="zh-CN")
+    page = visit("#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
     expect(problem).to_contain_text(re.compile("改正客户端（例如 RAGFlow）中的模型名称。模型列表中有：.+处理："))
     meanings = problem.get_by_role("link", name="的含义")
@@ -1144,13 +1119,11 @@ def test_an_unknown_model_of_an_upstream_begins_with_the_name_in_the_client_and_
     expect(page.locator("main")).to_contain_text("gatepass 或上游不认识该模型")
 
 
-def test_the_command_that_tests_the_hop_is_shown_unless_the_action_has_it(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_the_command_that_tests_the_hop_is_shown_unless_the_action_has_it(visit: OpenPage, fake: Fake) -> None:
     test = "gatepass doctor bge --operation rerank --call"
     error = fake.stories["req-2"]["error"]
     error.update(message=f"Not Found. `{test}` tries it.", action="Wait.", test=test)
-    page = open_page(f"{signed_in}#/requests/req-2")
+    page = visit("#/requests/req-2")
     expect(page.locator(".problem")).to_contain_text(f"Test the hop: {test}")
     error.update(action=f"Run `{test}`.")
     page.reload()
@@ -1172,14 +1145,14 @@ def test_a_refused_sign_in_says_why_in_chinese(open_page: OpenPage, url: str, fa
 
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
 def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(
-    open_page: OpenPage, signed_in: str, fake: Fake, locale: str
+    visit: OpenPage, fake: Fake, locale: str
 ) -> None:
     fake.stories["req-2"]["error"]["message"] = "The issuer refused the client. " * 12
-    page = open_page(f"{signed_in}#/requests/req-2", phone=True, locale=locale)
+    page = visit("#/requests/req-2", phone=True, locale=locale)
     expect(page.locator(".problem p").nth(1)).to_be_in_viewport(ratio=1)
 
 
-def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_a_model_shows_its_upstreams_uses_and_errors(visit: OpenPage, fake: Fake) -> None:
     first, second, *_ = fake.use["use"]
     failed = {
         **second,
@@ -1195,7 +1168,7 @@ def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed
         {**second, "model": "unlisted"},
         {**failed, "model": "o3-mini"},
     ]
-    page = open_page(f"{signed_in}#/models")
+    page = visit("#/models")
     rows = page.get_by_role("table", name="Models").locator("tbody tr")
     used = rows.filter(has_text="gpt-4o").first.locator("td")
     expect(rows.first.locator("td").nth(4)).to_have_text(
@@ -1215,8 +1188,8 @@ def test_a_model_shows_its_upstreams_uses_and_errors(open_page: OpenPage, signed
     )
 
 
-def test_a_silent_stream_is_drawn_until_now(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/requests/run-1")
+def test_a_silent_stream_is_drawn_until_now(visit: OpenPage, fake: Fake) -> None:
+    page = visit("#/requests/run-1")
     expect(page.locator(".heading .muted").last).to_contain_text("for 3.10 s")
     expect(page.locator(".timeline li").last).to_have_text("reply until now2.79 s")
     plot = page.locator(".arrivals")
@@ -1231,16 +1204,16 @@ def test_a_silent_stream_is_drawn_until_now(open_page: OpenPage, signed_in: str,
     expect(plot.locator("figcaption")).to_contain_text("Silent for 3.41 s.")
 
 
-def test_the_arrivals_end_where_the_stream_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_the_arrivals_end_where_the_stream_ends(visit: OpenPage, fake: Fake) -> None:
     arrivals = {"reads": 1, "first_s": 0.0011, "last_s": 0.0011, "width_s": 1 / 64, "counts": [1], "gaps": []}
     fake.stories["req-1"]["attempts"][0].update(began_s=0.001, duration_s=0.0019, arrivals=arrivals)
-    page = open_page(f"{signed_in}#/requests/req-1")
+    page = visit("#/requests/req-1")
     expect(page.locator(".arrivals .axis span")).to_have_text(["2.1 ms", "1 read", "2.9 ms"])
     expect(page.locator(".arrivals .bars")).to_have_attribute("width", "800.00")
 
 
-def test_a_request_that_was_repeated_has_no_red_step(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests/req-3")
+def test_a_request_that_was_repeated_has_no_red_step(visit: OpenPage) -> None:
+    page = visit("#/requests/req-3")
     expect(page.locator(".way .card", has_text="rejected, sent again with a rule")).to_have_count(1)
     expect(page.locator(".bad")).to_have_count(0)
     expect(page.locator("td[data-label=Attempt]")).to_have_text(["1", "2, with a learned rule"])
@@ -1253,8 +1226,8 @@ def test_a_request_that_was_repeated_has_no_red_step(open_page: OpenPage, signed
     expect(page.locator(".heading .muted").last).to_contain_text("16:59:57 UTC")
 
 
-def test_a_request_without_bodies_starts_their_capture(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/requests/req-2")
+def test_a_request_without_bodies_starts_their_capture(visit: OpenPage, fake: Fake) -> None:
+    page = visit("#/requests/req-2")
     expect(page.get_by_text("No rule changed the request.")).to_be_visible()
     expect(page.get_by_text("closed first by")).to_be_visible()
     page.get_by_role("button", name="Capture the next requests").click()
@@ -1266,10 +1239,10 @@ def test_a_request_without_bodies_starts_their_capture(open_page: OpenPage, sign
     ]
 
 
-def test_a_long_body_is_downloaded_in_pieces(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_a_long_body_is_downloaded_in_pieces(visit: OpenPage, fake: Fake) -> None:
     fake.stories["req-1"]["bodies"][0] = {**documents.body("request", "one ", "k/0/4"), "size_bytes": 10_000_000}
     fake.pieces = {"k/0/4": {"text": "two ", "next": "k/0/8"}, "k/0/8": {"text": "three", "next": None}}
-    page = open_page(f"{signed_in}#/requests/req-1")
+    page = visit("#/requests/req-1")
     page.locator("summary", has_text="from the client").click()
     with page.expect_download() as got:
         page.get_by_role("button", name="Download all of it").click()
@@ -1277,18 +1250,18 @@ def test_a_long_body_is_downloaded_in_pieces(open_page: OpenPage, signed_in: str
     assert got.value.suggested_filename == "req-1 from the client.txt"
 
 
-def test_curl_is_the_text_of_the_story(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(f"{signed_in}#/requests/req-1", permissions=["clipboard-read", "clipboard-write"])
+def test_curl_is_the_text_of_the_story(visit: OpenPage) -> None:
+    page = visit("#/requests/req-1", permissions=["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy as curl").click()
     expect(page.get_by_text("Copied.")).to_have_count(1)
     assert evaluate(page, "navigator.clipboard.readText()") == documents.CURL
 
 
-def test_an_admin_forgets_and_captures(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/models")
+def test_an_admin_forgets_and_captures(visit: OpenPage, fake: Fake) -> None:
+    page = visit("#/models")
     page.get_by_role("button", name="Forget stream=synth").click()
     expect(page.get_by_text("stream does not support true")).to_have_count(0)
-    page.goto(f"{signed_in}#/requests")
+    page.goto("#/requests")
     capture = page.locator("#capture")
     capture.locator("summary").click()
     capture.get_by_label("model").fill("gpt-4o")
@@ -1309,9 +1282,9 @@ def test_an_admin_forgets_and_captures(open_page: OpenPage, signed_in: str, fake
     ]
 
 
-def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_doctor_shows_each_step_as_it_ends(visit: OpenPage, fake: Fake) -> None:
     fake.parts = Semaphore(1)
-    page = open_page(f"{signed_in}#/doctor")
+    page = visit("#/doctor")
     page.get_by_label("model", exact=True).fill("gpt-4o")
     page.get_by_label("with a real call").check()
     page.get_by_role("button", name="Test every hop").click()
@@ -1325,13 +1298,11 @@ def test_doctor_shows_each_step_as_it_ends(open_page: OpenPage, signed_in: str, 
     assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
 
 
-def diagnosed(
-    open_page: OpenPage, url: str, fake: Fake, steps: Sequence[documents.Document], **options: object
-) -> Page:
+def diagnosed(visit: OpenPage, fake: Fake, steps: Sequence[documents.Document], **options: object) -> Page:
     """Return the page after a run of doctor with `steps`."""
     failed = sum(step["outcome"] == "fails" for step in steps)
     fake.doctor = [*(("step", step) for step in steps), ("end", {"failed": failed})]
-    page = open_page(f"{url}#/doctor", **options)
+    page = visit("#/doctor", **options)
     page.locator("main form [type=submit]").click()
     return page
 
@@ -1353,7 +1324,7 @@ REJECTED = rows_in("rejected_zh.txt")
 """Case, advice, and both in Chinese: what the case means, and what to do."""
 
 
-def test_a_failed_step_of_doctor_is_explained_in_chinese(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_a_failed_step_of_doctor_is_explained_in_chinese(visit: OpenPage, fake: Fake) -> None:
     why, own = "chat with gpt-4o: 401 upstream_auth: no", {**FAILED_CALL, "action": None}
     unlisted = "Some servers serve models that they do not list: `--call` tests them."
     no_model = {**own, "what": "models", "advice": f"Correct models.x.name. {unlisted}"}
@@ -1397,21 +1368,19 @@ def test_a_failed_step_of_doctor_is_explained_in_chinese(open_page: OpenPage, si
         action = {"code": case, "text": "", "names": {}}
         step = {**FAILED_CALL, "hop": f"upstream:u{len(steps)}", "why": why, "advice": advice, "action": action}
         steps.append((step, [meaning, f"原文：{why}", f"处理：{chinese}"]))
-    page = diagnosed(open_page, signed_in, fake, [step for step, _ in steps], locale="zh-CN")
+    page = diagnosed(visit, fake, [step for step, _ in steps], locale="zh-CN")
     shown = page.locator(".steps .bad")
     expect(shown).to_have_count(len(steps))
     for number, (_, lines) in enumerate(steps):
         expect(shown.nth(number).locator("p")).to_have_text(lines)
 
 
-def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(visit: OpenPage, fake: Fake) -> None:
     hops = ("credential:corp", "upstream:corp", "upstream:eu")
     good = {"what": "connect", "outcome": "works", "why": "It accepts.", "advice": "", "seconds": 0.25, "action": None}
     models = {**good, "what": "models", "outcome": "skipped", "hop": "upstream:eu"}
     steps = [{**good, "hop": hop} for hop in (*hops, "credential:corp")]
-    page = diagnosed(open_page, signed_in, fake, [*steps, models])
+    page = diagnosed(visit, fake, [*steps, models])
     end = "No step failed. No model was called: the checkbox “with a real call of the model” does that."
     expect(page.get_by_text(end, exact=True)).to_be_visible()
     expect(page.locator(".hop summary")).to_have_text(
@@ -1420,9 +1389,7 @@ def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(
     expect(page.locator(".steps li:visible")).to_have_count(0)
 
 
-def test_doctor_names_the_models_that_it_called_and_those_that_fail(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_doctor_names_the_models_that_it_called_and_those_that_fail(visit: OpenPage, fake: Fake) -> None:
     good = {**FAILED_CALL, "outcome": "works", "why": "chat with gpt-4o: 200", "advice": "", "action": None}
     listed = {**good, "what": "models", "outcome": "unproven", "advice": "The calls decide.", "why": "It has no list."}
     fake.doctor = [
@@ -1431,7 +1398,7 @@ def test_doctor_names_the_models_that_it_called_and_those_that_fail(
     fake.doctor.append(("end", {"failed": 0}))
     fake.use["use"][1].update(errors=30)
     fake.overview["upstreams"][0]["health"] = "failing"
-    page = open_page(f"{signed_in}#/doctor")
+    page = visit("#/doctor")
     end = page.locator("main > [role=status]")
     expect(end).to_contain_text("calls no model and costs nothing")
     expect(end).to_contain_text("Fails: upstream corp")
@@ -1443,22 +1410,20 @@ def test_doctor_names_the_models_that_it_called_and_those_that_fail(
     expect(page.locator(".steps li:visible")).to_have_count(0)
 
 
-def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(
-    open_page: OpenPage, signed_in: str, fake: Fake
-) -> None:
+def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(visit: OpenPage, fake: Fake) -> None:
     good = {**FAILED_CALL, "outcome": "works", "action": None}
     steps = [{**good, "what": f"step {number}"} for number in range(20)]
     others = [{**good, "hop": f"upstream:u{number}"} for number in range(20)]
     failed = [FAILED_CALL, {**FAILED_CALL, "what": "stream"}]
-    page = diagnosed(open_page, signed_in, fake, [*others, *steps, *failed], phone=True)
+    page = diagnosed(visit, fake, [*others, *steps, *failed], phone=True)
     expect(page.get_by_text("2 of 42 steps failed: ")).to_be_visible()
     expect(page.locator(".hop.bad summary")).to_contain_text("; models: gpt-4o, o3-mini")
     assert page.locator(".steps li").first.text_content().startswith("✕call")
     expect(page.locator(".steps li").first).to_be_in_viewport(ratio=1)
 
 
-def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
-    page = open_page(f"{signed_in}#/doctor")
+def test_doctor_calls_the_chosen_operation(visit: OpenPage, fake: Fake) -> None:
+    page = visit("#/doctor")
     page.get_by_label("model", exact=True).fill("bge")
     page.get_by_label("operation").select_option("rerank")
     expect(page.get_by_label("with a real call")).to_be_checked()
@@ -1467,9 +1432,9 @@ def test_doctor_calls_the_chosen_operation(open_page: OpenPage, signed_in: str, 
     assert fake.received[-1] == ("POST", "doctor", {"model": "bge", "operation": "rerank", "call": True})
 
 
-def test_without_declared_models_the_recent_ones_are_suggested(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_without_declared_models_the_recent_ones_are_suggested(visit: OpenPage, fake: Fake) -> None:
     fake.models["routes"] = [{"model": "*", "operations": [], "targets": [], "capabilities": {}}]
-    page = open_page(f"{signed_in}#/doctor")
+    page = visit("#/doctor")
     names = page.locator("#doctor-models option")
     expect(names).to_have_count(5)
     assert names.evaluate_all("(all) => all.map(({value}) => value)") == [
@@ -1485,8 +1450,8 @@ def test_without_declared_models_the_recent_ones_are_suggested(open_page: OpenPa
     assert fake.received == []
 
 
-def test_the_menu_of_a_phone_keeps_the_header_in_place(open_page: OpenPage, signed_in: str) -> None:
-    page = open_page(signed_in, phone=True)
+def test_the_menu_of_a_phone_keeps_the_header_in_place(visit: OpenPage) -> None:
+    page = visit(phone=True)
     expect(page.get_by_text("Live")).to_be_visible()
     brand = page.locator(".brand")
     before = brand.bounding_box()
@@ -1495,10 +1460,10 @@ def test_the_menu_of_a_phone_keeps_the_header_in_place(open_page: OpenPage, sign
     assert brand.bounding_box() == before
 
 
-def test_doctor_drops_a_step_that_never_ends(open_page: OpenPage, signed_in: str, fake: Fake) -> None:
+def test_doctor_drops_a_step_that_never_ends(visit: OpenPage, fake: Fake) -> None:
     fake.doctor = [("begin", {"hop": "upstream:corp", "what": "tls"}), *documents.DOCTOR]
     fake.parts = Semaphore(1)
-    page = open_page(f"{signed_in}#/doctor")
+    page = visit("#/doctor")
     page.get_by_role("button", name="Test every hop").click()
     expect(page.locator(".steps .begun")).to_contain_text("tls")
     fake.parts.release()
