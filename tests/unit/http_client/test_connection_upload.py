@@ -20,7 +20,7 @@ LARGE = bytes(HIGH_WATER_BYTES + 1)
 class Sender:
     """An Upload whose pieces arrive at the test's command."""
 
-    def __init__(self, length_bytes: int | None = 9_000_000) -> None:
+    def __init__(self, length_bytes: int | None) -> None:
         self.length_bytes = length_bytes
         self.taken = 0
         self._pieces: asyncio.Queue[bytes | Exception] = asyncio.Queue()
@@ -40,12 +40,16 @@ class Sender:
             yield piece
 
 
-async def begun(sender: Sender, *, held_back: bool = False) -> tuple[Wire, asyncio.Task[UpstreamResponse]]:
-    wire = Wire()
+async def begun(
+    *pieces: bytes, length_bytes: int | None = 9_000_000, held_back: bool = False
+) -> tuple[Sender, Wire, asyncio.Task[UpstreamResponse]]:
+    sender, wire = Sender(length_bytes), Wire()
     wire.transport.held_back = held_back
+    for piece in pieces:
+        sender.send(piece)
     asking = asyncio.create_task(wire.connection.send_request(HEAD, sender, BOUNDS))
     await rest()
-    return wire, asking
+    return sender, wire, asking
 
 
 async def at_once(asking: asyncio.Task[UpstreamResponse]) -> UpstreamResponse:
@@ -63,8 +67,7 @@ async def fault_of(asking: asyncio.Task[UpstreamResponse]) -> Fault:
 
 @pytest.mark.parametrize("length_bytes", [9, None])
 async def test_upload_is_sent_as_it_arrives_and_its_connection_reused(length_bytes):
-    sender = Sender(length_bytes)
-    wire, asking = await begun(sender)
+    sender, wire, asking = await begun(length_bytes=length_bytes)
     for piece, framed in ((b"abcde", b"5\r\nabcde\r\n"), (b"fghi", b"4\r\nfghi\r\n")):
         before = len(wire.sent)
         sender.send(piece)
@@ -80,10 +83,7 @@ async def test_upload_is_sent_as_it_arrives_and_its_connection_reused(length_byt
 @pytest.mark.parametrize("cut", [len(NO), len(NO) - 2, NO.index(b"\r\n\r\n") + 2])
 async def test_a_reply_does_not_wait_for_the_next_piece_of_the_upload(cut: int):
     """The server rejects at once, and the client is slow: the client's own bound must not hide the rejection."""
-    sender = Sender()
-    wire, asking = await begun(sender)
-    sender.send(b"abc")
-    await rest()
+    sender, wire, asking = await begun(b"abc")
     wire.feed(NO[:cut])
     await rest()
     assert asking.done() is (cut > NO.index(b"\r\n\r\n") + 2)
@@ -96,8 +96,7 @@ async def test_a_reply_does_not_wait_for_the_next_piece_of_the_upload(cut: int):
 
 async def test_a_reply_in_the_iteration_of_the_last_piece_is_the_reply():
     for first_the_reply in (True, False):
-        sender = Sender(None)
-        wire, asking = await begun(sender)
+        sender, wire, asking = await begun(length_bytes=None)
         if first_the_reply:
             wire.feed(NO)
             sender.send(b"")
@@ -111,10 +110,7 @@ async def test_a_reply_in_the_iteration_of_the_last_piece_is_the_reply():
 
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("reset")])
 async def test_a_server_that_is_gone_does_not_wait_for_the_next_piece_either(exc: Exception | None):
-    sender = Sender()
-    wire, asking = await begun(sender)
-    sender.send(b"abc")
-    await rest()
+    _, wire, asking = await begun(b"abc")
     wire.end(exc)
     await rest()
     assert asking.done()
@@ -123,8 +119,7 @@ async def test_a_server_that_is_gone_does_not_wait_for_the_next_piece_either(exc
 
 @pytest.mark.parametrize("piece", [b"abc", b""])
 async def test_a_connection_whose_end_is_under_way_is_written_nothing_more(piece: bytes):
-    sender = Sender(None)
-    wire, asking = await begun(sender)
+    sender, wire, asking = await begun(length_bytes=None)
     sender.send(piece)
     wire.transport.closing = True
     await rest()
@@ -135,7 +130,7 @@ async def test_a_connection_whose_end_is_under_way_is_written_nothing_more(piece
 
 async def test_a_cancel_in_the_iteration_of_the_reply_is_a_cancel():
     for first_the_reply in (True, False):
-        wire, asking = await begun(Sender())
+        _, wire, asking = await begun()
         if first_the_reply:
             wire.feed(NO[:-1])
         asking.cancel()
@@ -149,8 +144,7 @@ async def test_a_cancel_in_the_iteration_of_the_reply_is_a_cancel():
 
 @pytest.mark.parametrize("error", [ReceiveTimeout("slow"), TimeoutError("its own")])
 async def test_error_of_the_upload_is_raised_unchanged(error: Exception):
-    sender = Sender()
-    wire, asking = await begun(sender)
+    sender, wire, asking = await begun()
     sender.send(error)
     with pytest.raises(type(error), match=str(error)):
         await asking
@@ -160,8 +154,7 @@ async def test_error_of_the_upload_is_raised_unchanged(error: Exception):
 
 async def test_the_servers_time_does_not_run_while_the_client_sends():
     """A minute of sound over a thin line, and then all of first_byte_s for the reply."""
-    sender = Sender()
-    wire, asking = await begun(sender)
+    sender, wire, asking = await begun()
     for _ in range(3):
         await advance(2 * BOUNDS.first_byte_s)
         sender.send(b"abc")
@@ -175,8 +168,7 @@ async def test_the_servers_time_does_not_run_while_the_client_sends():
 
 
 async def test_server_has_the_full_time_for_each_piece_of_an_upload():
-    sender = Sender()
-    wire, asking = await begun(sender, held_back=True)
+    sender, wire, asking = await begun(held_back=True)
     sender.send(LARGE)
     for _ in range(3):
         sender.send(LARGE)

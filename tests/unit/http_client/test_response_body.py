@@ -276,16 +276,16 @@ async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(b
     assert (reply.pieces, reply.size) == ([], 0)
 
 
-async def read_to_done(wire: Wire) -> UpstreamResponse:
+async def read_to_done() -> tuple[Wire, UpstreamResponse]:
     """A stream whose last event was read, by a task that reads no more."""
+    wire = Wire()
     reply = await begun(wire, chunk(b"data: [DONE]\n\n"))
     assert not await reply.stream_to(lambda _: False)
-    return reply
+    return wire, reply
 
 
 async def test_a_body_that_has_ended_needs_nothing():
-    wire = Wire()
-    reply = await read_to_done(wire)
+    wire, reply = await read_to_done()
     wire.feed(END)
     reply.finish()
     await advance(2 * TAIL_S)
@@ -293,8 +293,7 @@ async def test_a_body_that_has_ended_needs_nothing():
 
 
 async def test_a_body_that_ends_in_time_frees_its_connection_without_a_task():
-    wire = Wire()
-    reply = await read_to_done(wire)
+    wire, reply = await read_to_done()
     before = asyncio.all_tasks()
     reply.finish()
     assert (wire.events, asyncio.all_tasks()) == ([], before)
@@ -308,8 +307,7 @@ async def test_a_body_that_ends_in_time_frees_its_connection_without_a_task():
 
 
 async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of_it_arrives():
-    wire = Wire()
-    reply = await read_to_done(wire)
+    wire, reply = await read_to_done()
     reply.finish()
     await advance(TAIL_S - 0.01)
     wire.feed(b"1\r\n\n\r\n")
@@ -319,8 +317,7 @@ async def test_a_body_that_does_not_end_is_closed_after_a_second_even_if_more_of
 
 
 async def test_finish_drops_buffered_bytes_and_reads_the_rest():
-    wire = Wire()
-    reply = await read_to_done(wire)
+    wire, reply = await read_to_done()
     for _ in range(AHEAD_BYTES // 0x10000 + 1):
         wire.feed(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
     was_reading = wire.transport.reading
@@ -332,8 +329,7 @@ async def test_finish_drops_buffered_bytes_and_reads_the_rest():
 
 @pytest.mark.parametrize("exc", [None, ConnectionResetError("gone")])
 async def test_a_body_that_breaks_off_is_closed_without_an_error(exc: Exception | None):
-    wire = Wire()
-    reply = await read_to_done(wire)
+    wire, reply = await read_to_done()
     reply.finish()
     wire.end(exc)
     await rest()
@@ -341,8 +337,7 @@ async def test_a_body_that_breaks_off_is_closed_without_an_error(exc: Exception 
 
 
 async def test_a_coded_response_is_finished_as_if_it_were_not():
-    wire = Wire()
-    reply = await read_to_done(wire)
+    wire, reply = await read_to_done()
     DecodedResponse(reply, ZlibDecoder(0), LoopTurns()).finish()
     wire.feed(END)
     assert wire.events == ["freed"]

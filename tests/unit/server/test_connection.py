@@ -59,6 +59,14 @@ class Held:
             self.raised.append(error)
             raise
 
+    async def finish(self) -> None:
+        self.go.set()
+        await rest()
+
+    @property
+    def codes(self) -> list[str]:
+        return [error.code for error in self.raised if isinstance(error, GatepassError)]
+
 
 def begin_and_hold(held: Held) -> Any:
     async def serve(cycle: HttpRequestCycle) -> None:
@@ -178,8 +186,7 @@ async def test_requests_sent_ahead_are_answered_in_order_and_reading_stops_meanw
     wire_client = await exchanged(held, asked(b"1") + asked(b"2") + asked(b"3"))
     assert (len(wire_client.cycles), wire_client.transport.reading, wire_client.received) == (1, False, b"")
     await advance(2 * RECEIVE_S)  # nothing is awaited meanwhile
-    held.go.set()
-    await rest()
+    await held.finish()
     assert wire_client.received == b"".join(OK % (1, body) for body in (b"1", b"2", b"3"))
     assert wire_client.transport.reading
 
@@ -191,11 +198,8 @@ async def test_an_idle_connection_is_closed_after_its_time():
     await advance(IDLE_TIMEOUT_S - 1)
     assert not wire_client.transport.closing
     await advance(2)
-    assert (wire_client.transport.closing, wire_client.transport.aborted, wire_client.statuses) == (
-        True,
-        False,
-        [200, 200],
-    )
+    transport = wire_client.transport
+    assert (transport.closing, transport.aborted, wire_client.statuses) == (True, False, [200, 200])
 
 
 @pytest.mark.parametrize("begun", [b"", b"POST /v1", asked(b"")[:-2]])
@@ -218,50 +222,38 @@ async def test_a_body_below_the_least_rate_ends_its_request_and_then_the_connect
     for byte in raw[-10:-5]:
         await exchange(wire_client, bytes([byte]))
         await advance(RECEIVE_S / 5 + 0.01)  # five bytes are worth 5 ms
-    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
+    assert held.codes == ["receive_timeout"]
     for byte in raw[-5:-1]:
         await exchange(wire_client, bytes([byte]))
         await advance(BODY_GRACE_S / 4)
     assert wire_client.transport.aborted
 
 
-async def test_a_body_may_take_as_long_as_its_bytes_at_the_least_rate_and_20_s():
-    piece_bytes = 10 * LEAST_BYTES_PER_S
-    held, raw = Held(), asked(bytes(5 * piece_bytes))
+KIB = LEAST_BYTES_PER_S
+SLOW_BODIES = {
+    # 10 KiB are worth 10 s, every 12 s: 59.9 s of 20 s and 40 KiB
+    "as its bytes at the least rate, and 20 s": (50 * KIB, [(12.0, 10 * KIB)] * 4, 11.9, 0.2),
+    "a fast beginning, and 20 s for the next piece": (900 * KIB, [(0.0, 900 * KIB - 2), (RECEIVE_S - 1, 1)], 19.0, 1.0),
+    # a caller would hold its share of memory for hours: 900 KiB at once are worth 15 minutes of single bytes
+    "a fast beginning is worth 20 s at most": (900 * KIB, [(0.0, 900 * KIB - 5), *[(15.0, 1)] * 2], 9.9, 0.2),
+}
+"""The length of a body, its pieces, each after a pause, and a pause that is short enough and its rest."""
+
+
+@pytest.mark.parametrize("body", SLOW_BODIES)
+async def test_a_body_may_take_so_long(body: str):
+    size_bytes, pieces, in_time_s, late_s = SLOW_BODIES[body]
+    held, raw = Held(), asked(bytes(size_bytes))
     at = raw.index(b"\r\n\r\n") + 4
     wire_client = await exchanged(held, raw[:at])
-    for start in range(at, at + 4 * piece_bytes, piece_bytes):  # each worth 10 s, every 12 s
-        await advance(12.0)
-        await exchange(wire_client, raw[start : start + piece_bytes])
+    for pause_s, piece_bytes in pieces:
+        await advance(pause_s)
+        await exchange(wire_client, raw[at : at + piece_bytes])
+        at += piece_bytes
+    await advance(in_time_s)
     assert held.raised == []
-    await advance(11.9)  # 59.9 s of 20 s and 40 KiB
-    assert held.raised == []
-    await advance(0.2)
-    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
-
-
-async def test_a_body_that_came_fast_at_first_has_20_s_for_its_next_piece():
-    held, raw = Held(), asked(bytes(900 * LEAST_BYTES_PER_S))
-    wire_client = await exchanged(held, raw[:-2])
-    await advance(RECEIVE_S - 1)
-    await exchange(wire_client, raw[-2:-1])
-    await advance(RECEIVE_S - 1)
-    assert held.raised == []
-    await advance(1)
-    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
-
-
-async def test_bytes_that_came_fast_are_worth_20_s_at_most():
-    """A caller would hold its share of memory for hours: 900 KiB at once are worth 15 minutes of single bytes."""
-    held, raw = Held(), asked(bytes(900 * LEAST_BYTES_PER_S))
-    wire_client = await exchanged(held, raw[:-5])
-    for byte in raw[-5:-3]:
-        await advance(15.0)
-        await exchange(wire_client, bytes([byte]))
-    await advance(9.9)  # 39.9 s: 20 s ahead at the beginning, and 20 s
-    assert held.raised == []
-    await advance(0.2)
-    assert [error.code for error in held.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
+    await advance(late_s)
+    assert held.codes == ["receive_timeout"]
 
 
 async def test_body_of_a_refused_request_is_dropped_and_the_next_request_served():
@@ -306,8 +298,7 @@ async def test_refusal_of_a_second_request_waits_for_the_first_response(behind: 
     wire_client = await exchanged(held, asked(b"1"), behind)
     await advance(RECEIVE_S)
     assert wire_client.received == b""
-    held.go.set()
-    await rest()
+    await held.finish()
     assert wire_client.received == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (1, b"1")
     await advance(LINGER_S)
     assert wire_client.transport.closing
@@ -344,8 +335,7 @@ async def test_large_rest_of_a_body_after_an_early_answer_is_not_parsed(raw: byt
 async def test_a_broken_body_puts_no_refusal_into_an_answer_that_has_begun():
     held, raw = Held(), asked(b"5\r\n", "transfer-encoding: chunked", length=False)
     wire_client = await exchanged(begin_and_hold(held), raw, b"zz zz zz\r\n")
-    held.go.set()
-    await rest()
+    await held.finish()
     assert wire_client.received.endswith(b"\r\n\r\n1\r\na\r\n0\r\n\r\n")
     await advance(LINGER_S)
     assert (wire_client.statuses, wire_client.transport.closing) == ([200], True)
@@ -357,8 +347,7 @@ async def test_body_after_a_slow_answer_has_its_full_time():
     wire_client = await exchanged(held, asked(b"1") + asked(b"hello")[:-1])
     await advance(RECEIVE_S + 1)
     await advance(RECEIVE_S - 1)
-    held.go.set()
-    await rest()
+    await held.finish()
     await advance(RECEIVE_S - 1)
     await exchange(wire_client, b"o")
     assert wire_client.statuses == [200, 200]
@@ -602,8 +591,7 @@ async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     assert [one.transport.ended for one in (idle, begun, busy, new)] == [True, True, False, False]
     await exchange(new, asked(b"1"))
     assert (new.statuses, new.transport.ended) == ([200], True)
-    held.go.set()
-    await rest()
+    await held.finish()
     assert (busy.transport.ended, busy.statuses) == (True, [200])
     assert (ahead.transport.ended, ahead.statuses) == (True, [200, 200])
     assert busy.received.count(b"connection: close") == ahead.received.count(b"connection: close") == 1
@@ -638,11 +626,17 @@ class Passing:
         await rest()
 
 
-async def test_streamed_body_arrives_in_pieces_and_the_next_request_is_served():
+async def passing_on(pieces: int) -> tuple[Passing, WireClient]:
+    """A handler that takes so many pieces as they come, and its client."""
     passing = Passing()
     wire_client = WireClient(passing)
+    await passing.want(pieces)
+    return passing, wire_client
+
+
+async def test_streamed_body_arrives_in_pieces_and_the_next_request_is_served():
+    passing, wire_client = await passing_on(9)
     raw = asked(b"hello, you")
-    await passing.want(9)
     await exchange(wire_client, raw[:-5], raw[-5:-2], raw[-2:])
     assert (passing.pieces, wire_client.statuses) == ([b"hello", b", y", b"ou", b""], [200])
     await exchange(wire_client, asked(b"again"))
@@ -650,10 +644,8 @@ async def test_streamed_body_arrives_in_pieces_and_the_next_request_is_served():
 
 
 async def test_an_unread_body_is_read_no_further_and_has_no_deadline():
-    passing = Passing()
-    wire_client = WireClient(passing)
+    passing, wire_client = await passing_on(1)
     raw = asked(bytes(LIMIT_BYTES))
-    await passing.want()
     await exchange(wire_client, raw[:100], raw[100 : AHEAD_BYTES + 200])
     assert not wire_client.transport.reading
     await advance(10 * RECEIVE_S)
@@ -666,9 +658,7 @@ async def test_an_unread_body_is_read_no_further_and_has_no_deadline():
 
 
 async def test_a_streamed_body_that_comes_too_slowly_in_total_is_late():
-    passing = Passing()
-    wire_client = WireClient(passing)
-    await passing.want(9)
+    passing, wire_client = await passing_on(9)
     await exchange(wire_client, asked(bytes(9))[:-9])
     await advance(RECEIVE_S - 1)
     await exchange(wire_client, b"x")
@@ -694,9 +684,7 @@ async def test_a_client_that_never_authenticates_renews_no_connection(monkeypatc
 
 
 async def test_a_relayed_body_is_bounded_and_its_rest_is_discarded():
-    passing = Passing()
-    wire_client = WireClient(passing)
-    await passing.want(9)
+    passing, wire_client = await passing_on(9)
     await exchange(wire_client, b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n")
     await exchange(wire_client, b"f4241\r\n" + bytes(LIMIT_BYTES + 1) + b"\r\n")
     assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["body_too_large"]
@@ -707,9 +695,7 @@ async def test_a_relayed_body_is_bounded_and_its_rest_is_discarded():
 
 
 async def test_disconnect_during_a_streamed_body_is_reported_to_the_handler():
-    passing = Passing()
-    wire_client = WireClient(passing)
-    await passing.want(9)
+    passing, wire_client = await passing_on(9)
     await exchange(wire_client, asked(b"hello")[:-1])
     wire_client.connection.connection_lost(None)
     await rest()
@@ -929,8 +915,7 @@ async def test_an_answer_that_began_before_the_stop_leaves_a_second_for_the_next
     wire_client = WireClient(begin_and_hold(held))
     await exchange(wire_client, asked(b"1"))
     wire_client.connection.close_when_idle()
-    held.go.set()
-    await rest()
+    await held.finish()
     assert (wire_client.transport.ended, b"connection: close" in wire_client.received) == (False, False)
     await advance(DRAIN_IDLE_S)
     await advance(DRAIN_RECHECK_S)
