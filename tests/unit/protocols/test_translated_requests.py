@@ -71,63 +71,57 @@ def turns(*contents: Any) -> Body:
 
 
 # by the name of a row: the members of the request, those of the chat or only its messages, and what is noted
-MESSAGES: dict[str, tuple[Body, Any, list[str]]] = {
-    "texts": ({}, {}, []),
-    "system as a text": ({"system": "Be kind."}, [chat_text("system", "Be kind."), HI], []),
+MESSAGES: dict[str, tuple[Any, ...]] = {
+    "texts": ({}, {}),
+    "system as a text": ({"system": "Be kind."}, [chat_text("system", "Be kind."), HI]),
     "system as blocks": (
         {"system": [text("Be kind."), {**text("Be short."), **MARK}]},
         [chat_text("system", "Be kind.\n\nBe short."), HI],
-        ["cache_control"],
+        "cache_control",
     ),
     "a later message of the system": (
         {"system": "Be kind.", "messages": [HI, {"role": "system", "content": "It is noon."}]},
         [chat_text("system", "Be kind."), chat_text("user", "Hi\n\nIt is noon.")],
-        ["system_role"],
+        "system_role",
     ),
     "images": (
         turns([text("See"), IMAGE, {"type": "image", "source": {"type": "url", "url": "https://a.example/b"}}]),
         [chat_text("user", [text("See"), image(PNG), image("https://a.example/b")])],
-        [],
     ),
     "a result that is an error": (
         turns("Hi", [USE], [{**RESULT, "is_error": True}]),
         [HI, CALLED, result("a", "Error:\n\nseen")],
-        [],
     ),
     "a result after a later call": (
         turns("Hi", [USE], "Wait", [USE_B], [RESULT_B, RESULT]),
         [HI, CALLED, result("a", "seen"), chat_text("user", "Wait"), called(("b", "look", "{}")), result("b", "two")],
-        [],
     ),
     "an image in a result": (
         turns("Hi", [USE], [{**RESULT, "content": [text("seen"), IMAGE]}]),
         [HI, CALLED, result("a", "seen"), chat_text("user", [text("Images of a:"), image(PNG)])],
-        [],
     ),
     "an id that is used again": (
         turns("Hi", [USE], [RESULT], [USE], [{**RESULT, "content": "again"}]),
         [HI, CALLED, result("a", "seen"), CALLED, result("a", "again")],
-        [],
     ),
     "own thoughts": (
         turns("Hi", [OWN, text("Yes."), {**OWN, "thinking": "And?"}], "x"),
         [HI, {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm.\n\nAnd?"}, chat_text("user", "x")],
-        [],
     ),
     "other thoughts": (
         turns("Hi", [{**OWN, "signature": "real"}, {"type": "redacted_thinking", "data": "x"}, text("Yes.")], "x"),
         [HI, chat_text("assistant", "Yes."), chat_text("user", "x")],
-        ["thinking", "redacted_thinking"],
+        "thinking",
+        "redacted_thinking",
     ),
     "an answer of which a chat has nothing": (
         turns("Hi", [{**OWN, "signature": "real"}], [text("you")]),
         [chat_text("user", "Hi\n\nyou")],
-        ["thinking"],
+        "thinking",
     ),
     "an answer of own thoughts alone": (
         turns("Hi", [OWN], "x"),
         [HI, {"role": "assistant", "content": "", "reasoning_content": "Hm."}, chat_text("user", "x")],
-        [],
     ),
     "blocks of tools of the server": (
         turns(
@@ -142,26 +136,28 @@ MESSAGES: dict[str, tuple[Body, Any, list[str]]] = {
             "x",
         ),
         [HI, chat_text("assistant", "Yes."), chat_text("user", "x")],
-        ["server_tool_use", "web_search_tool_result", "mcp_tool_use", "mcp_tool_result"],
+        "server_tool_use",
+        "web_search_tool_result",
+        "mcp_tool_use",
+        "mcp_tool_result",
     ),
     "members of the same name": (
         {"max_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
         {"max_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
-        [],
     ),
-    "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, []),
-    "stop sequences": ({"stop_sequences": ["END"]}, {"stop": ["END"]}, []),
+    "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
+    "stop sequences": ({"stop_sequences": ["END"]}, {"stop": ["END"]}),
     "tools": (
         {"tools": [{**LOOK, "description": "d", "strict": True, **MARK}, {"name": "bare"}]},
         {"tools": [function("look", parameters={"type": "object"}, description="d", strict=True), function("bare")]},
-        ["cache_control"],
+        "cache_control",
     ),
     "tools of the server": (
         {"tools": [LOOK, SEARCH]},
         {"tools": [function("look", parameters={"type": "object"})]},
-        ["web_search_20250305"],
+        "web_search_20250305",
     ),
-    "tools of the server alone": ({"tools": [SEARCH], "tool_choice": {"type": "auto"}}, {}, ["web_search_20250305"]),
+    "tools of the server alone": ({"tools": [SEARCH], "tool_choice": {"type": "auto"}}, {}, "web_search_20250305"),
     "disable_parallel_tool_use": (
         {"tools": [LOOK], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
         {
@@ -169,15 +165,16 @@ MESSAGES: dict[str, tuple[Body, Any, list[str]]] = {
             "tool_choice": "auto",
             "parallel_tool_calls": False,
         },
-        [],
     ),
     "thinking and context_management": (
         {"thinking": {"type": "enabled", "budget_tokens": 9}, "context_management": {"edits": [1]}, "top_k": 3},
         {},
-        ["thinking", "context_management", "top_k"],
+        "thinking",
+        "context_management",
+        "top_k",
     ),
-    "a short user id": ({"metadata": {"user_id": "u", "team": "t"}}, {"user": "u"}, ["metadata.team"]),
-    "a long user id": ({"metadata": {"user_id": "u" * 65}}, {}, ["metadata.user_id"]),
+    "a short user id": ({"metadata": {"user_id": "u", "team": "t"}}, {"user": "u"}, "metadata.team"),
+    "a long user id": ({"metadata": {"user_id": "u" * 65}}, {}, "metadata.user_id"),
     **{
         f"a schema in {member}": (
             {member: given},
@@ -187,7 +184,6 @@ MESSAGES: dict[str, tuple[Body, Any, list[str]]] = {
                     "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
                 }
             },
-            [],
         )
         for member, given in (
             ("output_config", {"format": {"type": "json_schema", "schema": {"type": "object"}}}),
@@ -197,9 +193,10 @@ MESSAGES: dict[str, tuple[Body, Any, list[str]]] = {
     "another format": (
         {"output_config": {"format": {"type": "xml"}, "effort": "high"}},
         {},
-        ["output_config.format", "output_config.effort"],
+        "output_config.format",
+        "output_config.effort",
     ),
-    "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}, ["mood"]),
+    "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}, "mood"),
 }
 
 
@@ -214,8 +211,9 @@ def translated(translate: Any, request: Body) -> tuple[Body, set[str]]:
     return chat, {entry.removeprefix("untranslated=") for entry in dropped.entries}
 
 
-@pytest.mark.parametrize(("given", "chat", "notes"), MESSAGES.values(), ids=MESSAGES)
-def test_each_member_of_a_message_request(given, chat, notes):
+@pytest.mark.parametrize("row", MESSAGES.values(), ids=MESSAGES)
+def test_each_member_of_a_message_request(row):
+    given, chat, *notes = row
     request = {"model": "m", "messages": [HI], **given}
     assert translated(chat_of_message, request) == expected(chat, notes)
 
@@ -321,24 +319,22 @@ HOSTED_ITEMS = [
     *("web_search_call", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"),
     *("tool_search_call", "tool_search_output", "local_shell_call", "local_shell_call_output"),
 ]
-RESPONSES: dict[str, tuple[Body, Any, list[str]]] = {
-    "a text": ({}, {}, []),
-    "items": (inputs(said({"type": "input_text", "text": "Hi"})), {}, []),
-    "instructions": ({"instructions": "Be kind."}, [chat_text("system", "Be kind."), HI], []),
+RESPONSES: dict[str, tuple[Any, ...]] = {
+    "a text": ({}, {}),
+    "items": (inputs(said({"type": "input_text", "text": "Hi"})), {}),
+    "instructions": ({"instructions": "Be kind."}, [chat_text("system", "Be kind."), HI]),
     "a developer": (
         inputs(said({"type": "input_text", "text": "Rules."}, role="developer"), HI),
         [chat_text("system", "Rules."), HI],
-        [],
     ),
     "a later developer": (
         inputs(HI, said({"type": "input_text", "text": "Rules."}, role="developer")),
         [chat_text("user", "Hi\n\nRules.")],
-        ["system_role"],
+        "system_role",
     ),
     "an image": (
         inputs(said({"type": "input_image", "image_url": PNG, "detail": "low"})),
         [chat_text("user", [image(PNG, detail="low")])],
-        [],
     ),
     "an answer and a refusal": (
         inputs(
@@ -348,28 +344,23 @@ RESPONSES: dict[str, tuple[Body, Any, list[str]]] = {
             HI,
         ),
         [HI, chat_text("assistant", "Yes.\n\nNo."), HI],
-        [],
     ),
-    "an answer without a text": (inputs(HI, said(role="assistant")), {}, []),
+    "an answer without a text": (inputs(HI, said(role="assistant")), {}),
     "an output after a later call": (
         inputs(HI, CALL, HI, CUSTOM, CUSTOM_OUTPUT, OUTPUT),
         [HI, FOUND, result("a", "seen"), HI, called(("b", "apply_patch", '{"input":"p"}')), result("b", "done")],
-        [],
     ),
     "an image in an output": (
         inputs(HI, CALL, {**OUTPUT, "output": [{"type": "input_image", "image_url": PNG}]}),
         [HI, FOUND, result("a", ""), chat_text("user", [text("Images of a:"), image(PNG)])],
-        [],
     ),
     "arguments that are an object": (
         inputs(HI, {**CALL, "arguments": {"x": 1}}, OUTPUT),
         [HI, FOUND, result("a", "seen")],
-        [],
     ),
     "reasoning": (
         inputs(HI, thought("Hm."), thought("And?", encrypted_content="gatepass_thought"), CALL, OUTPUT),
         [HI, {**FOUND, "reasoning_content": "Hm.\n\nAnd?"}, result("a", "seen")],
-        [],
     ),
     "reasoning before each part of an answer": (
         inputs(
@@ -381,29 +372,24 @@ RESPONSES: dict[str, tuple[Body, Any, list[str]]] = {
             OUTPUT,
         ),
         [HI, {**FOUND, "content": "I look.", "reasoning_content": "Hm.\n\nSo."}, result("a", "seen")],
-        [],
     ),
     "reasoning of another server": (
         inputs(HI, thought(encrypted_content="x"), HI),
         [chat_text("user", "Hi\n\nHi")],
-        ["encrypted_content"],
+        "encrypted_content",
     ),
-    "reasoning without an answer": (inputs(thought("Hm."), HI, thought("So.")), {}, ["reasoning"]),
+    "reasoning without an answer": (inputs(thought("Hm."), HI, thought("So.")), {}, "reasoning"),
     **{
         f"a compaction with a {member}": (
             inputs({"type": "compaction", "encrypted_content": "x", member: given}, HI),
             [chat_text("user", "So far.\n\nHi")],
-            ["encrypted_content"],
+            "encrypted_content",
         )
         for member, given in (("summary", [{"type": "summary_text", "text": "So far."}]), ("content", "So far."))
     },
-    "a member of an item": (inputs({**HI, "phase": "final"}), {}, ["phase"]),
-    "items of hosted tools": (inputs(HI, *({"type": kind} for kind in HOSTED_ITEMS)), {}, HOSTED_ITEMS),
-    "custom tools": (
-        {"tools": [PATCH]},
-        {"tools": [function("apply_patch", description="Edits.", parameters=INPUT)]},
-        [],
-    ),
+    "a member of an item": (inputs({**HI, "phase": "final"}), {}, "phase"),
+    "items of hosted tools": (inputs(HI, *({"type": kind} for kind in HOSTED_ITEMS)), {}, *HOSTED_ITEMS),
+    "custom tools": ({"tools": [PATCH]}, {"tools": [function("apply_patch", description="Edits.", parameters=INPUT)]}),
     "a grammar": (
         {"tools": [{**PATCH, "format": {"type": "grammar", "syntax": "lark", "definition": "g"}}]},
         {
@@ -411,51 +397,52 @@ RESPONSES: dict[str, tuple[Body, Any, list[str]]] = {
                 function("apply_patch", description="Edits.\n\n`input` follows this lark grammar:\ng", parameters=INPUT)
             ]
         },
-        [],
     ),
     "a namespace": (
         {"tools": [{**SPACE, "description": "Maps."}]},
         {"tools": [function("maps__find", **PLACED), function("maps__note", parameters=INPUT)]},
-        ["namespace.description", "mcp"],
+        "namespace.description",
+        "mcp",
     ),
-    "hosted tools": ({"tools": [HOSTED, FIND]}, {"tools": [function("find", **PLACED)]}, ["web_search"]),
-    "hosted tools alone": ({"tools": [HOSTED], "tool_choice": "auto", "parallel_tool_calls": True}, {}, ["web_search"]),
+    "hosted tools": ({"tools": [HOSTED, FIND]}, {"tools": [function("find", **PLACED)]}, "web_search"),
+    "hosted tools alone": ({"tools": [HOSTED], "tool_choice": "auto", "parallel_tool_calls": True}, {}, "web_search"),
     "members of the same name": (
         {"temperature": 0.5, "top_p": 0.1, "metadata": {"a": "b"}, "service_tier": "flex", "user": "u"},
         {"temperature": 0.5, "top_p": 0.1, "metadata": {"a": "b"}, "service_tier": "flex", "user": "u"},
-        [],
     ),
     "parallel calls": (
         {"tools": [FIND], "parallel_tool_calls": False},
         {"tools": [function("find", **PLACED)], "parallel_tool_calls": False},
-        [],
     ),
     "limit and effort": (
         {"max_output_tokens": 9, "reasoning": {"effort": "high", "summary": "auto"}},
         {"max_tokens": 9, "reasoning_effort": "high"},
-        ["reasoning.summary"],
+        "reasoning.summary",
     ),
     "a schema": (
         {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True}, "verbosity": "low"}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}}},
-        ["text.verbosity"],
+        "text.verbosity",
     ),
-    "JSON": ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}, []),
-    "plain text": ({"text": {"format": {"type": "text"}}}, {}, []),
-    "another format": ({"text": {"format": {"type": "xml"}}}, {}, ["text.format"]),
-    "store": ({"store": True}, {}, []),
-    "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}, []),
+    "JSON": ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}),
+    "plain text": ({"text": {"format": {"type": "text"}}}, {}),
+    "another format": ({"text": {"format": {"type": "xml"}}}, {}, "text.format"),
+    "store": ({"store": True}, {}),
+    "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
     "what no chat has": (
         {"include": ["reasoning.encrypted_content"], "prompt_cache_key": "k", "truncation": "auto"},
         {},
-        ["include", "prompt_cache_key", "truncation"],
+        "include",
+        "prompt_cache_key",
+        "truncation",
     ),
-    "what changes nothing": ({"background": False}, {}, []),
+    "what changes nothing": ({"background": False}, {}),
 }
 
 
-@pytest.mark.parametrize(("given", "chat", "notes"), RESPONSES.values(), ids=RESPONSES)
-def test_each_member_of_a_response_request(given, chat, notes):
+@pytest.mark.parametrize("row", RESPONSES.values(), ids=RESPONSES)
+def test_each_member_of_a_response_request(row):
+    given, chat, *notes = row
     request = {"model": "m", "input": "Hi", **given}
     assert translated(chat_of_response, request) == expected(chat, notes)
 
