@@ -1,10 +1,7 @@
 """The client receives the upstream's bytes at once, and a broken reply never looks complete."""
 
-import asyncio
 import hashlib
 import json
-import statistics
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,21 +9,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, DONE
 from tests.integration.gateway import HELLO, Answer, answer_from, gateway, relaying
-from tests.integration.scripted import (
-    Fin,
-    Hold,
-    Rst,
-    Scripted,
-    Send,
-    Wait,
-    begin_stream,
-    chunk,
-    cut,
-    event,
-    reply,
-    stream,
-)
-from tests.waiting import at_rest
+from tests.integration.scripted import Fin, Hold, Rst, Scripted, Send, begin_stream, chunk, cut, event, reply, stream
 
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -82,28 +65,6 @@ async def test_a_plain_reply_has_the_same_hash_and_unknown_fields():
     assert sha256(answer.body) == sha256(body)
 
 
-async def test_each_event_reaches_the_client_before_the_next_one_is_sent():
-    """The upstream waits with each event until the client has the one before: a relay that held one back would hang."""
-    steps = [asyncio.Event() for _ in TALK]
-    sent_s: list[float] = []
-    moves = [move for one, step in zip(TALK, steps, strict=True) for move in (Wait(step), Send(chunk(one)))]
-    gaps_ms = []
-    async with relaying([*begin_stream(), *moves, Send(b"0\r\n\r\n")]) as (upstream, gp), gp.ask(STREAMED) as ask:
-        await upstream.requested()
-        for count, step in enumerate(steps, 1):
-            sent_s.append(time.perf_counter())
-            step.set()
-            if count == 1:
-                await ask.head()
-            while len(ask.body) < len(b"".join(TALK[:count])):
-                await ask.piece()
-            gaps_ms.append((time.perf_counter() - sent_s[-1]) * 1000)
-    assert ask.body == b"".join(TALK)
-    print(
-        f"\nupstream's write to client's read: median {statistics.median(gaps_ms):.2f} ms, most {max(gaps_ms):.2f} ms"
-    )
-
-
 def looks_finished(answer: Answer) -> bool:
     """Return whether a client would read this as a complete answer."""
     if answer.status != 200:
@@ -154,15 +115,3 @@ async def test_stream_ends_at_done_although_the_body_stays_open():
         answer = await gp.ask(STREAMED).answer()
         assert (answer.body, upstream.open) == (b"".join(TALK), 1)
         await upstream.left()
-
-
-async def test_a_client_that_reads_nothing_stops_the_upstream():
-    """Back-pressure from end to end: the bytes that neither side has read are bounded for a stream of any length."""
-    flood = stream(*[delta(content="x" * 8_000)] * 3_000, delta(finish="stop"), DONE)
-    async with relaying([Send(flood, 65_536)], send_buffer_bytes=65_536) as (upstream, gp), gp.ask(STREAMED) as ask:
-        await ask.head()
-        taken = await at_rest(lambda: upstream.sent_bytes)
-        assert 0 < taken < 16_000_000 < len(flood)  # what both kernels buffer, and little of ours
-        while await ask.piece():
-            pass
-    assert len(ask.body) > 16_000_000

@@ -68,19 +68,6 @@ async def test_sighup_to_a_single_process_ends_nothing_and_reloads(tmp_path):
     assert any('"request"' in line for line in stream.running.lines)
 
 
-async def test_stream_finishes_after_sigterm_and_new_requests_get_503(tmp_path):
-    async with streaming(tmp_path) as stream:
-        stream.running.process.send_signal(signal.SIGTERM)
-        await stream.running.logged('"draining"')
-        answers = [await ask(stream.port, "/readyz", None), await ask(stream.port)]
-        # a request that waited for the drain would get its answer after the stream ended with an error
-        await stream.finish()
-        assert await stream.running.ended() == 0
-    red, refused = answers
-    assert (red.status, red.json()) == (503, {"ready": False})
-    assert (refused.status, refused.error["code"]) == (503, "draining")
-
-
 async def test_a_stop_under_load_answers_each_connection_that_it_does_not_refuse(tmp_path):
     """Also those that wait in the queue of the socket when it closes."""
     statuses: list[int] = []
