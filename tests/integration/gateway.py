@@ -58,18 +58,19 @@ class Gateway:
 async def gateway(
     *,
     upstream: str = "",
+    chat: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
     tls: ssl.SSLContext | None = None,
     reads_lists: bool = False,
     **blocks: Any,
 ) -> AsyncIterator[Gateway]:
-    """Serve a configuration; `upstream` is short for one upstream `chat` at that root, without a credential.
+    """Serve a configuration; `upstream` is short for one upstream `chat` at that root, with the settings `chat`.
 
     `clock` drives token lives and the model list's age. `reads_lists`: read the model lists at the start, as `gatepass
     serve` does. Else the upstream receives what the test sends, and nothing more.
     """
     if upstream:
-        blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1"}})
+        blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1", **(chat or {})}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
     async with serving(create_app_state(config, clock), tls=tls, reads_lists=reads_lists) as served:
         yield served

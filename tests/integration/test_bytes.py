@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE
-from tests.integration.gateway import HELLO, Answer, answer_from, gateway, relaying
-from tests.integration.scripted import Fin, Hold, Rst, Scripted, Send, begin_stream, chunk, cut, event, reply, stream
+from tests.integration.gateway import HELLO, Answer, answer_from, relaying
+from tests.integration.scripted import Fin, Hold, Rst, Send, begin_stream, chunk, cut, event, reply, stream
 
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -78,13 +78,11 @@ async def deaths(whole_reply: bytes, places: list[int], body: Mapping[str, Any],
     """Cut the upstream's reply at each of `places`; return the number of each outcome."""
     script = iter(places)
     counts = {"finished": 0, "error": 0, "silent": 0}
-    async with Scripted(answer=lambda _: cut(whole_reply, next(script), end)) as upstream:
-        upstreams = {"chat": {"base_url": upstream.url, "repeat_stale": False}}
-        async with gateway(upstreams=upstreams) as gp:
-            for _ in places:
-                answer = await gp.ask(body).answer()
-                assert answer.whole, "the client's side is never cut: it gets an error it can read"
-                counts["finished" if looks_finished(answer) else "error" if answer.error["code"] else "silent"] += 1
+    async with relaying(answer=lambda _: cut(whole_reply, next(script), end), chat={"repeat_stale": False}) as (_, gp):
+        for _ in places:
+            answer = await gp.ask(body).answer()
+            assert answer.whole, "the client's side is never cut: it gets an error it can read"
+            counts["finished" if looks_finished(answer) else "error" if answer.error["code"] else "silent"] += 1
     return counts
 
 

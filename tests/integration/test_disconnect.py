@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.normalize.embeddings_reply import PARALLEL
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import CHAT, HELLO, JSON, descriptors, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, descriptors, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
 from tests.integration.test_mcp import ACCEPT, CALL, PATH
 from tests.unit.clock import DrivenClock
@@ -113,19 +113,17 @@ async def test_after_a_storm_of_leavers_every_request_is_served_and_no_file_desc
     """1,200 requests cut after a few milliseconds over 10 connections: httpx 0.28 fails for good after it."""
     release = asyncio.Event()
     slow: Dialogue = [Wait(release), Send(reply(COMPLETION))]
-    async with Scripted(slow) as upstream:
-        upstreams = {"chat": {"base_url": upstream.url, "max_connections": 10}}
-        async with gateway(upstreams=upstreams) as gp:
-            before = descriptors()
-            for _ in range(20):
-                asks = [gp.ask() for _ in range(60)]
-                for ask in asks:
-                    await ask.__aenter__()
-                await until(lambda: gp.state.in_flight.busy >= 30)
-                for ask in asks:
-                    await ask.__aexit__()
-            await until(lambda: not gp.state.in_flight.busy)
-            assert descriptors() <= before + 40
-            release.set()
-            answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
+    async with relaying(slow, chat={"max_connections": 10}) as (_, gp):
+        before = descriptors()
+        for _ in range(20):
+            asks = [gp.ask() for _ in range(60)]
+            for ask in asks:
+                await ask.__aenter__()
+            await until(lambda: gp.state.in_flight.busy >= 30)
+            for ask in asks:
+                await ask.__aexit__()
+        await until(lambda: not gp.state.in_flight.busy)
+        assert descriptors() <= before + 40
+        release.set()
+        answers = await asyncio.gather(*(gp.ask().answer() for _ in range(50)))
     assert [answer.status for answer in answers] == [200] * 50

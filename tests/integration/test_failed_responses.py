@@ -71,14 +71,12 @@ Read = Callable[[Gateway, Note], Awaitable[Any]]
 async def failed(end: End, read: Read) -> Any:
     """Return what `read` makes of the stream, whose end follows when the client has the first events."""
     go, loop = asyncio.Event(), asyncio.get_running_loop()
-    async with Scripted([BEGINNING, Wait(go), *end.moves]) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": dict(end.timeouts)}}
-        async with gateway(upstreams=upstreams) as gp:
-            reading = asyncio.ensure_future(read(gp, lambda: loop.call_soon_threadsafe(go.set)))
-            if end.drains:
-                await go.wait()
-                gp.server.should_exit = True
-            return await reading
+    async with relaying([BEGINNING, Wait(go), *end.moves], chat={"timeouts": dict(end.timeouts)}) as (_, gp):
+        reading = asyncio.ensure_future(read(gp, lambda: loop.call_soon_threadsafe(go.set)))
+        if end.drains:
+            await go.wait()
+            gp.server.should_exit = True
+        return await reading
 
 
 async def plainly(gp: Gateway, note: Note) -> Answer:

@@ -174,15 +174,13 @@ async def test_counts_after_the_first_cost_an_upstream_without_them_no_request(s
             return [Send(reply({"detail": "Not Found"}, status))]
         return answer()(request)
 
-    async with Scripted(answer=respond) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "learn": learn}}
-        async with gateway(upstreams=upstreams) as gp:
-            answers = [await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer() for _ in range(50)]
-            after = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
-            assert sum("count_tokens" in request.target for request in upstream.received) == 1
-            gp.state.retry_failing()  # as after `gatepass reload`: the upstream may have learned to count
-            answers.append(await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer())
-            assert sum("count_tokens" in request.target for request in upstream.received) == 2
+    async with relaying(answer=respond, chat={"learn": learn}) as (upstream, gp):
+        answers = [await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer() for _ in range(50)]
+        after = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+        assert sum("count_tokens" in request.target for request in upstream.received) == 1
+        gp.state.retry_failing()  # as after `gatepass reload`: the upstream may have learned to count
+        answers.append(await gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer())
+        assert sum("count_tokens" in request.target for request in upstream.received) == 2
     assert {one.status for one in answers} == {404}
     assert {one.json()["type"] for one in answers} == {"error"}
     assert (after.status, after.json()) == (200, MESSAGE)

@@ -5,8 +5,8 @@ import re
 
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
-from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, event, reply, stream
+from tests.integration.gateway import HELLO, JSON, Gateway, relaying
+from tests.integration.scripted import Dialogue, Received, Send, Wait, event, reply, stream
 from tests.waiting import until
 
 COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
@@ -59,21 +59,19 @@ async def test_tokens_and_requests_are_counted_by_caller_and_model():
 async def test_a_request_that_waits_for_a_connection_is_seen_while_it_waits_and_afterwards():
     release = asyncio.Event()
     good = Send(reply(COMPLETION))
-    async with Scripted([good], [Wait(release), good], [good]) as upstream:
-        chat = {"base_url": f"{upstream.url}/v1", "max_connections": 1}
-        async with gateway(upstreams={"chat": chat}) as gp:
-            await gp.ask().answer()  # a second request with an unknown model would wait for the first one's reply
-            first = asyncio.create_task(gp.ask().answer())
-            await upstream.requested(2)
-            second = asyncio.create_task(gp.ask().answer())
-            await until(lambda: sum_of(gp, "pool_waiting_requests", upstream="chat") == 1)
-            assert sum_of(gp, "upstream_connections", upstream="chat", state="busy") == 1
-            assert sum_of(gp, "requests_in_flight", caller="local", model="other", upstream="chat") == 2
-            release.set()
-            assert [answer.status for answer in (await first, await second)] == [200, 200]
-            assert sum_of(gp, "pool_wait_seconds_count", upstream="chat") == 1
-            assert sum_of(gp, "pool_waiting_requests", upstream="chat") == 0
-            assert sum_of(gp, "upstream_connections_limit", upstream="chat") == 1
+    async with relaying([good], [Wait(release), good], [good], chat={"max_connections": 1}) as (upstream, gp):
+        await gp.ask().answer()  # a second request with an unknown model would wait for the first one's reply
+        first = asyncio.create_task(gp.ask().answer())
+        await upstream.requested(2)
+        second = asyncio.create_task(gp.ask().answer())
+        await until(lambda: sum_of(gp, "pool_waiting_requests", upstream="chat") == 1)
+        assert sum_of(gp, "upstream_connections", upstream="chat", state="busy") == 1
+        assert sum_of(gp, "requests_in_flight", caller="local", model="other", upstream="chat") == 2
+        release.set()
+        assert [answer.status for answer in (await first, await second)] == [200, 200]
+        assert sum_of(gp, "pool_wait_seconds_count", upstream="chat") == 1
+        assert sum_of(gp, "pool_waiting_requests", upstream="chat") == 0
+        assert sum_of(gp, "upstream_connections_limit", upstream="chat") == 1
 
 
 def listing(request: Received) -> Dialogue:

@@ -107,14 +107,12 @@ FAILURES: dict[str, Dialogue] = {
 
 async def test_the_last_good_list_outlives_whatever_the_upstream_does_then():
     clock = DrivenClock()
-    async with Scripted(LIST, *FAILURES.values()) as upstream:
-        once = {"chat": {"base_url": f"{upstream.url}/v1", "repeat_stale": False}}
-        async with gateway(upstreams=once, clock=clock) as gp:
-            for count in range(1 + len(FAILURES)):
-                assert ids(await listed(gp)) == ["org/large", "small"]
-                await refreshed(gp)
-                assert len(upstream.received) == 1 + count
-                await clock.advance(61)
+    async with relaying(LIST, *FAILURES.values(), chat={"repeat_stale": False}, clock=clock) as (upstream, gp):
+        for count in range(1 + len(FAILURES)):
+            assert ids(await listed(gp)) == ["org/large", "small"]
+            await refreshed(gp)
+            assert len(upstream.received) == 1 + count
+            await clock.advance(61)
 
 
 async def test_without_any_list_the_upstreams_error_is_reported():

@@ -83,20 +83,18 @@ ANSWERS_UNTIL_THE_TIMEOUT: dict[str, tuple[str, Dialogue]] = {
 async def test_the_wait_that_the_timeout_of_a_request_ends_is_that_of_the_upstream(name):
     kind, answer = ANSWERS_UNTIL_THE_TIMEOUT[name]
     clock = DrivenClock()
-    async with Scripted(answer) as upstream:
-        chat = {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": 3}}
-        async with gateway(
-            clock=clock, upstreams={"chat": chat}, operations={"embeddings": {"rules": {"split": 1}}}
-        ) as gp:
-            if kind == "embeddings":
-                asked = gp.ask({"model": "m", "input": ["a", "b"]}, "/v1/embeddings", headers=NAMED)
-            else:
-                asked = gp.ask(body=STREAMED if kind == "stream" else HELLO, headers=NAMED)
-            answering = asyncio.create_task(asked.answer())
-            await until(lambda: bool(upstream.received))
-            await clock.advance(3)
-            assert (await answering).error["code"] == "upstream_timeout_total"
-            timings = story(gp)["timings"]
+    async with relaying(
+        answer, chat={"timeouts": {"total_s": 3}}, clock=clock, operations={"embeddings": {"rules": {"split": 1}}}
+    ) as (upstream, gp):
+        if kind == "embeddings":
+            asked = gp.ask({"model": "m", "input": ["a", "b"]}, "/v1/embeddings", headers=NAMED)
+        else:
+            asked = gp.ask(body=STREAMED if kind == "stream" else HELLO, headers=NAMED)
+        answering = asyncio.create_task(asked.answer())
+        await until(lambda: bool(upstream.received))
+        await clock.advance(3)
+        assert (await answering).error["code"] == "upstream_timeout_total"
+        timings = story(gp)["timings"]
     assert (timings["upstream_s"], timings["added_s"]) == (3.0, 0.0)
 
 
@@ -167,13 +165,14 @@ async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(mon
 
 async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
     dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
-    async with Scripted(dialogue) as upstream:
-        chat = {"base_url": f"{upstream.url}/v1", "max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 0.5}}
-        async with gateway(upstreams={"chat": chat}) as gp, gp.ask(STREAMED, headers=NAMED) as ask:
-            await ask.head()
-            assert (await gp.ask(headers={**JSON, "x-request-id": "late"}).answer()).status == 503
-            await ask.answer()
-            late, shown = story(gp, "late"), story(gp)
+    async with (
+        relaying(dialogue, chat={"max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 0.5}}) as (_, gp),
+        gp.ask(STREAMED, headers=NAMED) as ask,
+    ):
+        await ask.head()
+        assert (await gp.ask(headers={**JSON, "x-request-id": "late"}).answer()).status == 503
+        await ask.answer()
+        late, shown = story(gp, "late"), story(gp)
     assert (late["closed_by"], attempts(late, "outcome", "connect_s")) == ("gatepass", [("nothing_written", None)])
     assert late["attempts"][0]["pool_wait_s"] > 0.1
     assert (shown["closed_by"], attempts(shown, "outcome")) == ("gatepass", [("timed_out",)])

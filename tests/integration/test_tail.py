@@ -7,8 +7,8 @@ import pytest
 
 from gatepass.http_client import response_body
 from tests.integration.answers import EVENTS
-from tests.integration.gateway import HELLO, gateway, relaying
-from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk
+from tests.integration.gateway import HELLO, relaying
+from tests.integration.scripted import Dialogue, Hold, Send, begin_stream, chunk
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -41,11 +41,9 @@ async def test_connection_waits_for_the_end_of_a_body_and_closes_after_a_time(is
 async def test_a_total_that_passes_in_the_tail_makes_no_error_of_a_whole_answer(caplog):
     caplog.set_level(logging.INFO, "gatepass")
     clock = DrivenClock()
-    async with Scripted(ENDLESS) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "timeouts": {"total_s": TOTAL_S}}}
-        async with gateway(upstreams=upstreams, clock=clock) as gp:
-            answer = await gp.ask({**HELLO, "stream": True}).answer()
-            await clock.advance(TOTAL_S)
-            line = await line_of(caplog)
+    async with relaying(ENDLESS, chat={"timeouts": {"total_s": TOTAL_S}}, clock=clock) as (_, gp):
+        answer = await gp.ask({**HELLO, "stream": True}).answer()
+        await clock.advance(TOTAL_S)
+        line = await line_of(caplog)
     assert answer.events[-1] == "[DONE]"
     assert (line["outcome"], line.get("code"), line["duration_s"]) == ("ok", None, 0.0)
