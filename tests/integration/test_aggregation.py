@@ -14,16 +14,12 @@ MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
 
-def serving(upstream, **blocks):
-    return gateway(upstream=upstream.url, **{"models": MODELS, **blocks})
-
-
 async def test_stream_of_the_upstream_becomes_one_reply():
     first = event({"id": "x", "model": "m-1", "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
     usage = event({"id": "x", "choices": [], "usage": USAGE})
     events = (first, delta(content="he"), delta(content="llo"), delta("stop"), usage, DONE)
     dialogue = [Send(stream(*events, x_ratelimit_remaining_tokens="9"))]
-    async with Scripted(dialogue) as upstream, serving(upstream) as gp:
+    async with relaying(dialogue, models=MODELS) as (upstream, gp):
         answer = await gp.ask({"messages": HELLO["messages"], "model": "m", "stream": False}).answer()
     sent = upstream.received[0]
     assert (sent.json()["stream"], sent.json()["stream_options"]) == (True, {"include_usage": True})
@@ -41,7 +37,7 @@ async def test_a_stream_whose_first_bytes_do_not_show_what_it_is_is_answered_at_
     """Nothing after `[DONE]` is waited for, however few bytes the first piece had."""
     go, events = asyncio.Event(), delta(content="hi") + delta("stop") + DONE
     dialogue = [*begin_stream(), Send(chunk(events[:2])), Wait(go), Send(chunk(events[2:])), Hold()]
-    async with Scripted(dialogue) as upstream, serving(upstream) as gp, gp.ask(HELLO) as ask:
+    async with relaying(dialogue, models=MODELS) as (upstream, gp), gp.ask(HELLO) as ask:
         await upstream.requested()
         await at_rest(lambda: upstream.sent_bytes)
         go.set()
@@ -94,14 +90,14 @@ async def test_after_done_and_after_an_error_nothing_is_waited_for():
     error = event({"error": {"message": "busy", "code": 429}})
     for events, status in ((EVENTS, 200), ((delta(content="one"), error), 429)):
         moves: Dialogue = [*begin_stream(), *(Send(chunk(one)) for one in events), Hold()]
-        async with Scripted(moves) as upstream, serving(upstream) as gp:
+        async with relaying(moves, models=MODELS) as (upstream, gp):
             answer = await gp.ask(HELLO).answer()
             await upstream.left()
         assert answer.status == status
 
 
 async def test_connection_is_reused_after_a_complete_stream():
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, serving(upstream) as gp:
+    async with relaying([Send(stream(*EVENTS))], models=MODELS) as (upstream, gp):
         for _ in range(3):
             assert (await gp.ask(HELLO).answer()).status == 200
         assert upstream.connections == 1

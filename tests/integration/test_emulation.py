@@ -18,10 +18,6 @@ COMMENT = b": keep-alive\n\n"
 BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}
 
 
-def one_at(upstream, clock, **blocks):
-    return gateway(upstream=upstream.url, clock=clock, models=MODELS, **blocks)
-
-
 async def comments(ask, clock, count):
     """Let time go by until `count` signs of life have come."""
     await clock.advance(SYNTHESIZED_HOLD_S)
@@ -39,7 +35,7 @@ def text_of(events):
 
 
 async def test_model_without_streams_is_called_for_a_whole_reply():
-    async with Scripted([Send(reply(COMPLETION))]) as upstream, one_at(upstream, None) as gp:
+    async with relaying([Send(reply(COMPLETION))], models=MODELS) as (upstream, gp):
         answer = await gp.ask(STREAMED).answer()
         plain = await gp.ask(HELLO).answer()
     assert (answer.status, text_of(answer.events), answer.events[-1]) == (200, "hi", "[DONE]")
@@ -61,11 +57,7 @@ LATE: dict[str, tuple[Dialogue, str]] = {
 async def test_an_error_after_the_head_is_the_streams_last_event(case):
     go, clock = asyncio.Event(), DrivenClock()
     moves, code = LATE[case]
-    async with (
-        Scripted([Wait(go), *moves]) as upstream,
-        one_at(upstream, clock) as gp,
-        gp.ask(STREAMED) as ask,
-    ):
+    async with relaying([Wait(go), *moves], models=MODELS, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
         await upstream.requested()
         await comments(ask, clock, 2)
         assert ask.received["x-gatepass-adapted"] == "stream=synth"
@@ -101,8 +93,7 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
 async def test_client_without_a_stream_receives_no_comments():
     go, clock = asyncio.Event(), DrivenClock()
     async with (
-        Scripted([Wait(go), Send(reply(BUSY, 503))]) as upstream,
-        one_at(upstream, clock) as gp,
+        relaying([Wait(go), Send(reply(BUSY, 503))], models=MODELS, clock=clock) as (upstream, gp),
         gp.ask(HELLO) as ask,
     ):
         await upstream.requested()
