@@ -10,6 +10,7 @@ import pytest
 from gatepass.normalize.embeddings_reply import PARALLEL
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import CHAT, HELLO, JSON, descriptors, gateway, relaying
+from tests.integration.issuer import corp, minted
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
 from tests.integration.test_mcp import ACCEPT, CALL, PATH
 from tests.unit.clock import DrivenClock
@@ -87,26 +88,19 @@ async def test_leaving_closes_the_upstream_at_once(phase):
 async def test_a_disconnect_during_the_wait_for_a_token_sends_nothing_and_cancels_no_other_request():
     """The token's fetch goes on for the others who wait for it."""
     release = asyncio.Event()
-    token_reply = reply({"access_token": "abc-token", "expires_in": 300})
     async with (
-        Scripted(answer=lambda _: [Wait(release), Send(token_reply)]) as issuer,
+        Scripted([Wait(release), *minted()]) as issuer,
         Scripted([Send(reply(COMPLETION))]) as upstream,
+        gateway(**corp(issuer, upstream)) as gp,
     ):
-        blocks: dict[str, Any] = {
-            "credentials": {
-                "corp": {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
-            },
-            "upstreams": {"chat": {"base_url": upstream.url, "credential": "corp"}},
-        }
-        async with gateway(**blocks) as gp:
-            await issuer.requested()
-            async with gp.ask() as leaver, gp.ask() as stayer:
-                await until(lambda: gp.state.in_flight.busy == 2)
-                await leaver.__aexit__()
-                await until(lambda: gp.state.in_flight.busy == 1)
-                release.set()
-                assert (await stayer.answer()).status == 200
-            assert (len(issuer.received), len(upstream.received)) == (1, 1)
+        await issuer.requested()
+        async with gp.ask() as leaver, gp.ask() as stayer:
+            await until(lambda: gp.state.in_flight.busy == 2)
+            await leaver.__aexit__()
+            await until(lambda: gp.state.in_flight.busy == 1)
+            release.set()
+            assert (await stayer.answer()).status == 200
+        assert (len(issuer.received), len(upstream.received)) == (1, 1)
 
 
 async def test_after_a_storm_of_leavers_every_request_is_served_and_no_file_descriptor_is_left():

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, gateway, relaying
+from tests.integration.issuer import corp, minted
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
 from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
 
@@ -96,13 +97,8 @@ async def test_token_expired_between_two_attempts_is_renewed_and_rules_are_kept(
             return always("token expired", 401).dialogue
         return [Send(reply(COMPLETION))]
 
-    def mint(_):
-        return [Send(reply({"access_token": next(tokens), "expires_in": 300}))]
-
-    async with Scripted(answer=mint) as issuer, Scripted(answer=serve) as upstream:
-        credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-secret"}
-        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": credential}) as gp:
+    async with Scripted(answer=lambda _: minted(next(tokens))) as issuer, Scripted(answer=serve) as upstream:
+        async with gateway(**corp(issuer, upstream)) as gp:
             answer = await gp.ask(STREAMED).answer()
             assert learned_rules(gp) == ["stream=synth"]
     assert (answer.status, answer.body.endswith(DONE)) == (200, True)
