@@ -97,10 +97,13 @@ async def test_token_expired_between_two_attempts_is_renewed_and_rules_are_kept(
             return always("token expired", 401).dialogue
         return [Send(reply(COMPLETION))]
 
-    async with Scripted(answer=lambda _: minted(next(tokens))) as issuer, Scripted(answer=serve) as upstream:
-        async with gateway(**corp(issuer, upstream)) as gp:
-            answer = await gp.ask(STREAMED).answer()
-            assert learned_rules(gp) == ["stream=synth"]
+    async with (
+        Scripted(answer=lambda _: minted(next(tokens))) as issuer,
+        Scripted(answer=serve) as upstream,
+        gateway(**corp(issuer, upstream)) as gp,
+    ):
+        answer = await gp.ask(STREAMED).answer()
+        assert learned_rules(gp) == ["stream=synth"]
     assert (answer.status, answer.body.endswith(DONE)) == (200, True)
     first, second = "Bearer tok-first-1", "Bearer tok-second-2"
     assert asked == [(first, True), (first, False), (second, False)]
