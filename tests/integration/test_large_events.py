@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gatepass.errors import UpstreamInvalid
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import CHAT, HELLO, Answer, answer_from
 from tests.integration.ragflow import REPLAYED, classify
-from tests.integration.scripted import Scripted, Send, event, stream
+from tests.integration.scripted import Send, event, stream
 
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * (8 * 1024 * 1024 // 11)
 HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
@@ -25,27 +25,31 @@ EVENTS = (chunk_of({"role": "assistant", "content": "a"}), LARGE, chunk_of({}, "
 FAILED = event({"error": {"message": "The image was refused.", "code": "refused", "data": IMAGE}})
 
 
+async def answered(
+    *events: bytes, path: str = CHAT, chat: dict[str, Any] | None = None, held_bytes: int = 512 << 20
+) -> Answer:
+    limits = {"held_bytes": held_bytes, "body_bytes": 1 << 20, "reply_bytes": min(16 << 20, held_bytes // 16)}
+    return await answer_from([Send(stream(*events))], {**HELLO, "stream": True}, path, chat=chat, limits=limits)
+
+
 @pytest.mark.parametrize(
     "block", [{}, {"dialect": "azure", "azure": {"api_version": "2024-10-21"}}], ids=["plain", "azure"]
 )
 @pytest.mark.parametrize("held_bytes", [512 << 20, 16 << 20])
 async def test_an_image_in_an_event_passes(block: dict[str, Any], held_bytes: int) -> None:
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream, block, held_bytes) as served:
-        answer = await served.ask({**HELLO, "stream": True}).answer()
+    answer = await answered(*EVENTS, chat=block, held_bytes=held_bytes)
     assert (answer.status, LARGE in answer.body, answer.body.endswith(DONE)) == (200, True, True), answer.body[-400:]
 
 
 async def test_an_image_in_an_event_passes_with_the_base_url_of_the_action_of_the_error() -> None:
     (path,) = re.findall(r"`http://HOST(/.+?)`", UpstreamInvalid.actions["long_lines"])
-    async with Scripted([Send(stream(*EVENTS))]) as upstream, upstream_of(upstream) as served:
-        answer = await served.ask({**HELLO, "stream": True}, f"{path}/chat/completions").answer()
+    answer = await answered(*EVENTS, path=f"{path}/chat/completions")
     assert (answer.status, IMAGE.encode() in answer.body, answer.body.endswith(DONE)) == (200, True, True)
 
 
 @pytest.mark.parametrize("before", [(), EVENTS[:1]], ids=["first", "later"])
 async def test_an_error_in_a_large_event_is_an_error(before: tuple[bytes, ...]) -> None:
-    async with Scripted([Send(stream(*before, FAILED))]) as upstream, upstream_of(upstream) as served:
-        answer = await served.ask({**HELLO, "stream": True}).answer()
+    answer = await answered(*before, FAILED)
     assert "The image was refused." in answer.error["message"]
 
 
@@ -58,10 +62,7 @@ async def test_an_error_in_a_large_event_is_an_error(before: tuple[bytes, ...]) 
     ids=["RAGFlow as upstream", "profile ragflow"],
 )
 async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, path: str, reason: str) -> None:
-    async with Scripted([Send(stream(*EVENTS))]) as upstream:
-        base_url = upstream.url if dialect == "ragflow" else f"{upstream.url}/v1"
-        async with upstream_of(upstream, {"dialect": dialect, "base_url": base_url}) as served:
-            answer = await served.ask({**HELLO, "stream": True}, path).answer()
+    answer = await answered(*EVENTS, path=path, chat={"dialect": dialect})
     assert answer.error["code"] == "upstream_invalid"
     assert f"larger than 1 MiB, which applies because {reason}," in answer.error["message"]
     assert classify(answer.error["message"]) not in REPLAYED
@@ -74,8 +75,7 @@ async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: i
     call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": f'{{"a": "{text}"}}'}}
     delta = {"tool_calls": [call]} if name == "arguments" else {name: text}
     events = (chunk_of({"role": "assistant", **delta}, "tool_calls" if name == "arguments" else "stop"), DONE)
-    async with Scripted([Send(stream(*events))]) as upstream, upstream_of(upstream) as served:
-        answer = await served.ask({**HELLO, "stream": True}, "/for/ragflow/v1/chat/completions").answer()
+    answer = await answered(*events, path="/for/ragflow/v1/chat/completions")
     assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]"), answer.body[-400:]
     assert max(map(len, answer.body.split(b"\n"))) < 1 << 20
     choices = [choice for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
@@ -86,10 +86,3 @@ async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: i
         "tool_calls" if name == "arguments" else "stop"
     ]
     assert "repair=line" in answer.headers["x-gatepass-adapted"]
-
-
-def upstream_of(
-    upstream: Scripted, block: dict[str, Any] | None = None, held_bytes: int = 512 << 20, **settings: Any
-) -> Any:
-    limits = {"held_bytes": held_bytes, "body_bytes": 1 << 20, "reply_bytes": min(16 << 20, held_bytes // 16)}
-    return gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **(block or {})}}, limits=limits, **settings)

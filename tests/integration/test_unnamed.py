@@ -1,13 +1,11 @@
 """Requests that name no model, and go under the one that their operation names."""
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.integration.gateway import CHAT, JSON, Gateway, gateway, relaying
+from tests.integration.gateway import CHAT, JSON, gateway, relaying
 from tests.integration.scripted import Scripted, Send, reply
 from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_raw_operations import FORM, KEY, form, limited_to
@@ -36,17 +34,11 @@ def answered(request: Any) -> list[Any]:
     return [Send(reply(VECTORS if "embeddings" in request.target else {"text": "you", "output": [], "choices": []}))]
 
 
-@asynccontextmanager
-async def over(answer: Any, **blocks: Any) -> AsyncIterator[tuple[Gateway, Scripted]]:
-    async with relaying(answer=answer, **blocks) as (upstream, gp):
-        yield gp, upstream
-
-
 @pytest.mark.parametrize("operation", JSON_WITHOUT)
 async def test_body_gets_the_operations_model_and_an_entry(operation):
     path, body = JSON_WITHOUT[operation]
     operations = {operation: {"model": "dm"}}
-    async with over(answered, operations=operations) as (gp, upstream):
+    async with relaying(answer=answered, operations=operations) as (upstream, gp):
         answer = await gp.ask(body, path).answer()
     assert [request.json() for request in upstream.received] == [{"model": "dm", **body}]
     assert ADDED in answer.headers["x-gatepass-adapted"].split(", ")
@@ -54,7 +46,7 @@ async def test_body_gets_the_operations_model_and_an_entry(operation):
 
 async def test_model_is_inserted_and_all_other_bytes_are_kept():
     operations, models = {"embeddings": {"model": "dm"}}, {"dm": {"upstream": "chat", "name": 'a"b'}}
-    async with over(answered, operations=operations, models=models) as (gp, upstream):
+    async with relaying(answer=answered, operations=operations, models=models) as (upstream, gp):
         answer = await gp.ask(BODY, EMBEDDINGS).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
     assert [request.body for request in upstream.received] == [BODY.replace(b"{", b'{"model":"a\\"b",', 1)]
@@ -65,7 +57,7 @@ async def test_model_is_inserted_and_all_other_bytes_are_kept():
 async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own, status, body):
     path, headers = (EMBEDDINGS, JSON) if body is BODY else (FORMS_WITHOUT["transcriptions"], FORM)
     operations = {name: {"model": "dm"} for name in ("embeddings", "transcriptions")}
-    async with over(answered, operations=operations, access=limited_to([own])) as (gp, upstream):
+    async with relaying(answer=answered, operations=operations, access=limited_to([own])) as (upstream, gp):
         answer = await gp.ask(body, path, headers={**headers, "authorization": f"Bearer {KEY}"}).answer()
     assert (answer.status, len(upstream.received)) == (status, int(status == 200))
 
@@ -85,7 +77,7 @@ async def test_body_without_a_model_is_unchanged_or_refused_without_the_setting(
 
 async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model():
     question = {"query": "Sun?", "documents": ["Rain.", "Is it sunny?"]}
-    async with over(StrictAzure().answer, operations={"rerank": {"model": "rr"}}) as (gp, upstream):
+    async with relaying(answer=StrictAzure().answer, operations={"rerank": {"model": "rr"}}) as (upstream, gp):
         answer = await gp.ask(question, "/v1/rerank").answer()
     assert upstream.received[0].json() == {"model": "rr", **question}
     assert answer.headers["x-gatepass-adapted"] == ADDED
@@ -96,7 +88,7 @@ async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model(
 async def test_form_gets_the_operations_model_as_its_first_part(operation, name):
     operations = {operation: {"model": "dm"}}
     models = {"dm": {"upstream": "chat", "name": name}}
-    async with over(answered, operations=operations, models=models) as (gp, upstream):
+    async with relaying(answer=answered, operations=operations, models=models) as (upstream, gp):
         answer = await gp.ask(form(model=None), FORMS_WITHOUT[operation], headers=FORM).answer()
     (received,) = upstream.received
     assert received.body == form(model=name or "dm")
@@ -108,7 +100,7 @@ async def test_form_gets_the_operations_model_as_its_first_part(operation, name)
 async def test_the_name_of_the_route_is_sent_for_a_request_without_a_model(body):
     path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
     models = {"*": {"upstream": "chat", "name": "there"}}
-    async with over(answered, models=models) as (gp, upstream):
+    async with relaying(answer=answered, models=models) as (upstream, gp):
         answer = await gp.ask(body, path, headers=headers).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
     (received,) = upstream.received
@@ -134,7 +126,7 @@ async def test_after_a_failover_the_header_reports_the_target_that_answered(body
 async def test_a_request_that_is_about_no_model_gets_none():
     batch = {"input_file_id": "file-1"}
     models, operations = {"*": {"upstream": "chat", "name": "there"}}, {"batches": {"model": "dm"}}
-    async with over(answered, models=models, operations=operations) as (gp, upstream):
+    async with relaying(answer=answered, models=models, operations=operations) as (upstream, gp):
         statuses = [
             (await gp.ask(batch, "/v1/batches").answer()).status,
             (await gp.ask(form(model=None), "/v1/files", headers=FORM).answer()).status,
