@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves the process's signals to the test runner."""
 
     @contextmanager
@@ -17,11 +17,17 @@ class _Server(uvicorn.Server):
         yield
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[str]:
     """Serve `app` and yield its root URL."""
     # one second for the end, because a failed test may leave a stream open
-    server = _Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
+    server = Server(uvicorn.Config(app, lifespan="off", log_config=None, ws="none", timeout_graceful_shutdown=1))
     # bound before uvicorn starts: a request that comes earlier waits instead of failing
     with socket.create_server(("127.0.0.1", 0)) as listening:
         task = asyncio.create_task(server.serve(sockets=[listening]))

@@ -33,7 +33,8 @@ from tests.integration.scripted import (
     head,
     reply,
 )
-from tests.integration.servers.running import connectable, free_port
+from tests.integration.servers.running import connectable
+from tests.serving import free_port
 from tests.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,7 +15,7 @@ from examples.company_gateway import answer
 
 from gatepass.cli.init import OF_AUTH, fault_of, init
 from tests.docs.blocks import blocks
-from tests.e2e.store.server import free_port
+from tests.serving import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
 CHAT_MODEL = "demo-chat"

@@ -15,9 +15,9 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from tests.docs.blocks import blocks
-from tests.e2e.store.server import free_port
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.store.real_server import INSTALLED, KEY, real_server
+from tests.serving import free_port
 from tests.waiting import until
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from tests.docs.blocks import blocks
 from tests.integration.processes import Serving, ask, patient_python, serving
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
+from tests.serving import free_port
 from tests.waiting import until, until_async
 
 ROOT = Path(__file__).parents[2]
@@ -111,11 +111,6 @@ async def replicas(folder: Path) -> AsyncIterator[tuple[list[Serving], Minting]]
         for port in ports:
             await until_async(partial(is_served, port))
         yield running, issuer
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 async def is_served(port: int) -> bool:

@@ -25,7 +25,7 @@ from tests.e2e.check import TokenRefused, Verifier, published_keys
 from tests.e2e.mcp.clients import McpServer, inspect, routes
 from tests.e2e.process import Process
 from tests.e2e.servers import READY_S, RESOURCE, Issuer, installed, listening, serve_routes, start_issuer
-from tests.e2e.store.server import free_port
+from tests.serving import free_port
 
 FILE = os.environ.get("RAGFLOW_MCP_SERVER")
 LIFE_S = 4

@@ -36,7 +36,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         issuer = Issuer(listening(started.enter_context(start_issuer(token_life_s=LIFE_S))))
         server = started.enter_context(mcp_server("tools", issuer))
         store = started.enter_context(StoreServer(tmp_path_factory.mktemp("store")))
-        config = routes(server) + f"store: {json.dumps(store.settings)}\n"
+        config = routes(server) + f"store: {json.dumps(store.settings())}\n"
         replicas = [
             started.enter_context(
                 serve_routes(tmp_path_factory.mktemp("replica"), issuer, config, python=sys.executable)

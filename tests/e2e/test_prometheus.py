@@ -22,11 +22,11 @@ from ruamel.yaml import YAML
 from gatepass.auth.api_keys import hash_key
 from tests.e2e.process import Process
 from tests.e2e.servers import INSTALLED, ROOT, get_json, listening
-from tests.e2e.store.server import free_port
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, JSON, Ask
 from tests.integration.refusing import without
 from tests.integration.scripted import Dialogue, Pause, Received, Rst, Scripted, Send, event, reply, stream
+from tests.serving import free_port
 
 FOLDER = ROOT / "deploy" / "observability"
 MONITORING = ROOT / "docs" / "operations" / "monitoring.md"

@@ -73,7 +73,7 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
         store.unfill()
         took_s["not full"] = max(appears(fleet, index, "up", "", "store_available") for index in right)
 
-        store.kill()
+        store.stop()
         took_s["stopped"] = max(appears(fleet, index, "down", "refused", "store_unavailable") for index in right)
         store.start()
         took_s["started"] = max(appears(fleet, index, "up", "", "store_available") for index in right)

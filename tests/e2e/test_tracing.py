@@ -16,12 +16,12 @@ import pytest
 
 from tests.e2e.process import Process
 from tests.e2e.servers import listening
-from tests.e2e.store.server import free_port
 from tests.e2e.tracing.collector import Collector, Span
 from tests.e2e.tracing.picture import write
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, HELLO
 from tests.integration.scripted import Dialogue, Pause, Received, Scripted, Send, event, reply, stream
+from tests.serving import free_port
 from tests.waiting import until
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -97,7 +97,7 @@ class TestDocumentedUser(StoreContract):
         store.empty()
         (line,) = re.findall(r"^user (gatepass on >PASSWORD .+)$", DOCS, re.MULTILINE)
         store.add_user(["gatepass", "reset", *line.split()[1:]])
-        settings = StoreSettings.model_validate({**store.settings, "username": "gatepass", "password": "PASSWORD"})
+        settings = StoreSettings.model_validate({**store.settings(), "username": "gatepass", "password": "PASSWORD"})
         here, there = (opened_store(settings, SystemClock()) for _ in range(2))
         assert isinstance(here, GuardedStore)
         await here.check()

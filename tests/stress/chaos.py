@@ -27,7 +27,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from tests.e2e.store.server import StoreServer, free_port
+from tests.e2e.store.server import StoreServer
+from tests.serving import free_port
 from tests.stress.chaos_clients import Clients
 from tests.stress.chaos_servers import BOUND_S, MARK, FakeServers, Issuer, Upstream
 from tests.stress.ledger import Ledger
@@ -93,7 +94,7 @@ class Gatepass:
         upstreams["dead"] = {"base_url": dead, "timeouts": CONFIG_TIMEOUTS}  # `total_s` of the first target bounds all
         configuration = {
             "server": {"host": "127.0.0.1", "control_socket": "off", "drain_timeout_s": 3},
-            "store": self._store.settings,
+            "store": self._store.settings(),
             "limits": {"reply_bytes": 6 << 20, "event_bytes": 1 << 20, "body_bytes": 6 << 20},
             "credentials": credentials,
             "upstreams": upstreams,

@@ -207,7 +207,7 @@ async def upgrade(load: Load, replicas: int, times: Times) -> Upgrade:
             "upstreams": {
                 "chat": {"base_url": base_url, "credential": "corp", "limits": {"requests": {"minute": 1_000_000}}}
             },
-            "store": store.settings,
+            "store": store.settings(),
         }
         config = folder / "gatepass.json"
         config.write_text(json.dumps(document))
@@ -227,7 +227,7 @@ async def upgrade(load: Load, replicas: int, times: Times) -> Upgrade:
         await stack.enter_async_context(service)
 
         async def lose_the_store() -> None:
-            store.kill()
+            store.stop()
             await asyncio.sleep(STORE_LOST_S)
             store.start()
 

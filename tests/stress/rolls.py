@@ -262,7 +262,7 @@ async def rolling_restart(load: Load, replicas: int, rounds: int = 1, **settings
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "store").mkdir()
-        store = stack.enter_context(StoreServer(folder / "store")).settings
+        store = stack.enter_context(StoreServer(folder / "store")).settings()
         config = configured(folder, await stack.enter_async_context(upstream(load)), store, **settings)
         running, ports = [], []
         for _ in range(replicas):

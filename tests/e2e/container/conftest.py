@@ -14,8 +14,7 @@ from examples import company_gateway, issuer
 
 from tests.e2e.container.compose import document
 from tests.e2e.container.engine import REPOSITORY, Container, Engine, missing
-from tests.e2e.store.server import free_port
-from tests.serving import serving
+from tests.serving import free_port, serving
 
 CLIENT_ID = "ragflow"
 CHAT_MODEL = "corp-chat"

@@ -25,7 +25,7 @@ from tests.e2e.container.conftest import (
     Endpoint,
 )
 from tests.e2e.container.engine import LIMITS, Engine
-from tests.e2e.store.server import free_port
+from tests.serving import free_port
 from tests.waiting import until, until_async
 
 READY_S = 20.0

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tests.e2e.process import Process
 from tests.e2e.servers import CLIENT_ID, CLIENT_SECRET, READY_S, RESOURCE, ROOT, SCOPE
-from tests.e2e.store.server import free_port
+from tests.serving import free_port
 from tests.waiting import block_until
 
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()

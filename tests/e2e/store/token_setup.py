@@ -149,6 +149,6 @@ def running_setup(store: StoreServer, count: int, source: Path = ROOT / "src") -
         stack.callback(servers.server_close)
         stack.callback(servers.shutdown)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        fleet = Fleet(folder, count, f"{servers.url}/token", servers.url, store.settings, source)
+        fleet = Fleet(folder, count, f"{servers.url}/token", servers.url, store.settings(), source)
         servers.alive = fleet.alive
         yield Setup(servers, stack.enter_context(fleet))

@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 
 from tests.e2e.process import Process
 from tests.e2e.servers import READY_S, installed
-from tests.e2e.store.server import free_port
+from tests.serving import free_port
 from tests.waiting import block_until
 
 ARRIVES_S = 30.0

@@ -6,10 +6,9 @@
 import asyncio
 import json
 import logging
-import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -28,6 +27,7 @@ from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.app import build_app
 from gatepass.server.listening import bind
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
+from tests.serving import Server, free_port
 from tests.waiting import until, until_async
 
 MOUNTED_AT = "/llm"
@@ -136,18 +136,10 @@ class Served:
         return self.by(self.port, method, self.prefix + path, dict(headers), data, **more)
 
 
-class _Uvicorn(uvicorn.Server):
-    """Leaves the process's signals to the test runner."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def under_uvicorn(app: FastAPI) -> AsyncIterator[int]:
     listening = bind("127.0.0.1", 0)
-    server = _Uvicorn(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
+    server = Server(uvicorn.Config(app, lifespan="on", log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         await until(lambda: server.started)
@@ -185,12 +177,6 @@ async def under_granian(app: FastAPI) -> AsyncIterator[int]:
     finally:
         server.stop()
         await serving
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 async def connectable(port: int) -> None:

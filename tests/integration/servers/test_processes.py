@@ -13,7 +13,8 @@ import pytest
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import JSON, Ask
 from tests.integration.scripted import Hold, Scripted, Send, begin_stream, chunk
-from tests.integration.servers.running import connectable, free_port
+from tests.integration.servers.running import connectable
+from tests.serving import free_port
 
 PAGE = (Path(__file__).parents[3] / "docs/embedding.md").read_text()
 BIN = Path(sys.executable).parent

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 from valkey import Valkey
 from valkey.exceptions import ValkeyError
+
+from tests.serving import free_port
 
 E2E = Path(__file__).parents[3] / ".e2e" / "store"
 INSTALLED = {name: shutil.which(name) for name in ("valkey-server", "redis-server")}
@@ -30,6 +31,7 @@ class RealServer:
     folder: Path
     program: str
     port: int = 0
+    password: str | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def settings(self, **more: Any) -> dict[str, Any]:
@@ -37,7 +39,7 @@ class RealServer:
         return {"url": f"valkey://127.0.0.1:{self.port}/0", "encryption_key": KEY, **more}
 
     def client(self) -> Valkey:
-        return Valkey(host="127.0.0.1", port=self.port)
+        return Valkey(host="127.0.0.1", port=self.port, password=self.password)
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -47,10 +49,10 @@ class RealServer:
         """Start it, on the same port as before."""
         while True:
             if not self.port:
-                with socket.create_server(("127.0.0.1", 0)) as listening:
-                    self.port = listening.getsockname()[1]
+                self.port = free_port()
             where = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)]
-            self.process = subprocess.Popen([self.program, "--save", "", *where], stdout=subprocess.DEVNULL)
+            options = ["--save", "", "--rdbcompression", "no", "--requirepass", self.password or ""]
+            self.process = subprocess.Popen([self.program, *options, *where], stdout=subprocess.DEVNULL)
             until_s = time.monotonic() + READY_S
             while self.process.poll() is None and time.monotonic() < until_s:
                 try:
