@@ -114,14 +114,14 @@ FOUNDRY = {
 Row = tuple[Any, UpstreamErrorBody]
 
 
-def quoted_whole(document: Any, *expected: Any) -> Row:
+def quoted_whole(document: Any, *expected: Any, **more: Any) -> Row:
     """A row whose error quotes the whole document."""
-    return document, replace(UpstreamErrorBody(*expected), raw=document)
+    return document, replace(UpstreamErrorBody(*expected, **more), raw=document)
 
 
-def quoted_error(document: Any, *expected: Any) -> Row:
+def quoted_error(document: Any, *expected: Any, **more: Any) -> Row:
     """A row whose error quotes the member `error`."""
-    return document, replace(UpstreamErrorBody(*expected), raw=document["error"])
+    return document, replace(UpstreamErrorBody(*expected, **more), raw=document["error"])
 
 
 # documents that are errors with any HTTP status
@@ -141,38 +141,37 @@ ERRORS: dict[str, Row] = {
         EXPIRED, "Request had invalid authentication credentials.", 401, "UNAUTHENTICATED", "401"
     ),
     "chatgpt token expired": quoted_whole(
-        {"detail": {"code": "token_expired"}}, "token_expired", 401, None, "token_expired"
+        {"detail": {"code": "token_expired"}}, "token_expired", 401, code="token_expired"
     ),
     "baidu": quoted_whole(
         {"error_code": 110, "error_msg": "Access token invalid or no longer valid"},
         "Access token invalid or no longer valid",
         401,
-        None,
-        "110",
+        code="110",
     ),
     "ragflow": (
         {"code": 102, "message": "You have to provide messages."},
-        UpstreamErrorBody("You have to provide messages.", 400, None, "102"),
+        UpstreamErrorBody("You have to provide messages.", 400, code="102"),
     ),
     "ragflow chat of somebody else": (
         {"code": 102, "message": "You don't own the chat 12ab"},
-        UpstreamErrorBody("You don't own the chat 12ab", 404, None, "102"),
+        UpstreamErrorBody("You don't own the chat 12ab", 404, code="102"),
     ),
     "ragflow bad api key": (
         {"code": 401, "data": None, "message": "<Unauthorized '401: Unauthorized'>"},
-        UpstreamErrorBody("<Unauthorized '401: Unauthorized'>", 401, None, "401"),
+        UpstreamErrorBody("<Unauthorized '401: Unauthorized'>", 401, code="401"),
     ),
     "siliconflow": (
         {"code": 20042, "message": "input batch size 136 > maximum allowed batch size 64", "data": None},
-        UpstreamErrorBody("input batch size 136 > maximum allowed batch size 64", None, None, "20042"),
+        UpstreamErrorBody("input batch size 136 > maximum allowed batch size 64", code="20042"),
     ),
     "openrouter verified organisation": quoted_error(
         OPENROUTER_RAW, VERIFY_TEXT, 400, "invalid_request_error", "unsupported_value", "stream"
     ),
-    "content filter": quoted_error({"error": CONTENT_FILTER}, FILTER_TEXT, 400, None, "content_filter", "prompt"),
+    "content filter": quoted_error({"error": CONTENT_FILTER}, FILTER_TEXT, 400, code="content_filter", param="prompt"),
     "gemini": (
         GEMINI,
-        UpstreamErrorBody("Invalid value at 'n'", 400, "INVALID_ARGUMENT", "400", None, GEMINI[0]["error"]),
+        UpstreamErrorBody("Invalid value at 'n'", 400, "INVALID_ARGUMENT", "400", raw=GEMINI[0]["error"]),
     ),
     "vllm flat": (
         {"object": "error", "message": "too long", "type": "BadRequestError", "param": None, "code": 400},
@@ -190,10 +189,8 @@ ERRORS: dict[str, Row] = {
     "fastapi list": quoted_whole(
         FASTAPI_LIST,
         "body.messages.0.role: Input should be 'system','user'; body.model: Field required",
-        None,
-        None,
-        "literal_error",
-        "messages.0.role",
+        code="literal_error",
+        param="messages.0.role",
     ),
     "lm studio": (
         {"error": "'response_format.type' must be 'json_schema' or 'text'"},
@@ -208,41 +205,35 @@ ERRORS: dict[str, Row] = {
         "Access denied due to missing subscription key.",
         401,
     ),
-    "cloudflare": quoted_whole(CLOUDFLARE, "Could not route to /x", None, None, "7003"),
-    "venice zod": quoted_whole(ZOD, "Unrecognized key(s) in object: 'stream_options'", None, None, "unrecognized_keys"),
+    "cloudflare": quoted_whole(CLOUDFLARE, "Could not route to /x", code="7003"),
+    "venice zod": quoted_whole(ZOD, "Unrecognized key(s) in object: 'stream_options'", code="unrecognized_keys"),
     "dashscope native": quoted_whole(
         {"code": "InvalidParameter", "message": "batch size is invalid", "request_id": "8f"},
         "batch size is invalid",
         400,
-        None,
-        "InvalidParameter",
+        code="InvalidParameter",
     ),
     "tgi": quoted_whole(
         {"error": "Input validation error: `temperature` must be strictly positive", "error_type": "validation"},
         "Input validation error: `temperature` must be strictly positive",
-        None,
-        "validation",
+        kind="validation",
     ),
     "sap": quoted_whole(
         {"errorMessage": "no such deployment", "errorCode": "D1", "statusCode": 404},
         "no such deployment",
         404,
-        None,
-        "D1",
+        code="D1",
     ),
     "rfc 6749": quoted_whole(
         {"error": "invalid_client", "error_description": "Client authentication failed"},
         "Client authentication failed",
-        None,
-        None,
-        "invalid_client",
+        code="invalid_client",
     ),
     "rfc 6750 expired": quoted_whole(
         {"error": "invalid_token", "error_description": "The access token expired"},
         "The access token expired",
         401,
-        None,
-        "invalid_token",
+        code="invalid_token",
     ),
     "rfc 9457": quoted_whole(
         {"type": "about:blank", "title": "Forbidden", "status": 403, "detail": "Your plan ends here"},
@@ -256,13 +247,12 @@ ERRORS: dict[str, Row] = {
         FOUNDRY,
         "body.stream_options.include_usage: Extra inputs are not permitted",
         422,
-        None,
-        "extra_forbidden",
-        "stream_options.include_usage",
+        code="extra_forbidden",
+        param="stream_options.include_usage",
     ),
     "relay with a request id": (
         {"error": {"message": "upstream is busy (request id: 2026112008)", "type": "new_api_error", "code": "x"}},
-        UpstreamErrorBody("upstream is busy", None, "new_api_error", "x"),
+        UpstreamErrorBody("upstream is busy", kind="new_api_error", code="x"),
     ),
     "relay that wraps with a request id": (
         {
@@ -283,21 +273,18 @@ ERRORS: dict[str, Row] = {
                 "code": "400",
             }
         },
-        UpstreamErrorBody("inner", 400, None, "400", "n"),
+        UpstreamErrorBody("inner", 400, code="400", param="n"),
     ),
     "beside choices": quoted_whole(
         {"error": {"message": "m", "code": 502}, "choices": [{"delta": {}, "finish_reason": "error"}]},
         "m",
         502,
-        None,
-        "502",
+        code="502",
     ),
     "beside an empty list of choices": quoted_whole(
-        {"choices": [], "code": 102, "message": "boom"}, "boom", 400, None, "102"
+        {"choices": [], "code": 102, "message": "boom"}, "boom", 400, code="102"
     ),
-    "beside an empty list of data": quoted_whole(
-        {"data": [], "code": 102, "message": "boom"}, "boom", 400, None, "102"
-    ),
+    "beside an empty list of data": quoted_whole({"data": [], "code": 102, "message": "boom"}, "boom", 400, code="102"),
     "without words": quoted_error({"error": {"n": 1}}, '{"n":1}'),
 }
 
@@ -307,7 +294,7 @@ ONLY_WHEN_REFUSED: dict[str, Row] = {
     "title": quoted_whole({"title": "Bad"}, "Bad"),
     "text": ("Unauthorized", UpstreamErrorBody("Unauthorized")),
     "list of texts": quoted_whole(["a", "b"], "a; b"),
-    "code of success": ({"code": 0, "message": "no"}, UpstreamErrorBody("no", None, None, "0")),
+    "code of success": ({"code": 0, "message": "no"}, UpstreamErrorBody("no", code="0")),
 }
 
 FINE = {
@@ -405,11 +392,10 @@ def test_every_part_is_masked():
     found = read_error_body({"error": error}, mask=lambda text: text.replace("TOKEN", "***"))
     assert found == UpstreamErrorBody(
         "a ***",
-        None,
-        "***-t",
-        "***-c",
-        "***-p",
-        {"message": "a ***", "type": "***-t", "code": "***-c", "param": "***-p", "***": ["***", {"k": 1}]},
+        kind="***-t",
+        code="***-c",
+        param="***-p",
+        raw={"message": "a ***", "type": "***-t", "code": "***-c", "param": "***-p", "***": ["***", {"k": 1}]},
     )
 
 
