@@ -65,7 +65,6 @@ TWO_READINGS = (
 @pytest.mark.attack("access: two readings of a member")
 def test_a_body_that_reads_differently_is_refused(attack: Attack) -> None:
     for body in TWO_READINGS:
-        attack.cases += 1
         attack.check(not routed_by(body), body)
 
 
@@ -165,7 +164,6 @@ NAMING = (
 )
 def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, inside: str) -> None:
     for member in naming():
-        attack.cases += 1
         body = f'{{"model":"gpt-a",{inside % member}}}'.encode()
         with attack.on_loop():
             passes = permitted(body)
@@ -176,7 +174,6 @@ def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, inside: 
 @pytest.mark.attack("access: models named elsewhere")
 def test_kept_bodies_name_no_other_model_or_server(attack: Attack) -> None:
     for body in NAMING:
-        attack.cases += 1
         attack.check(not permitted(body), body)
 
 
@@ -190,7 +187,6 @@ def test_tools_are_scanned_only_if_one_may_name_a_model(monkeypatch: pytest.Monk
 
 @pytest.mark.attack("access: models named elsewhere")
 def test_a_body_that_repeats_input_does_not_hold_the_loop(attack: Attack) -> None:
-    attack.cases += 1
     body = b'{"model":"gpt-a","models":["gpt-a"]%b,"x":"%b"}' % (b',"input":[1]' * 2_000, rb"\"" * 40_000)
     with attack.on_loop():
         check_body_access(LIMITED, body, names_model=True)
@@ -226,14 +222,12 @@ PART_FORMS = ("{}", "{}[]", "{}[x]", "extra_body[{}]", "x.{}", "x[y][{}]", " {} 
 def test_a_limited_key_names_no_other_model_or_server_in_a_form(attack: Attack, form: str) -> None:
     for name in FORM_NAMES:
         for spelled in (name, name.upper(), f"%{ord(name[0]):02x}{name[1:]}"):
-            attack.cases += 1
             attack.check(not reads_form(form.format(spelled)), (form, spelled))
 
 
 @pytest.mark.attack("access: parts of forms")
 def test_kept_parts_of_forms_name_no_other_server(attack: Attack) -> None:
     for name in KEPT_PARTS:
-        attack.cases += 1
         attack.check(not reads_form(name), name)
 
 
@@ -327,7 +321,6 @@ def answers(authenticator: Authenticator, headers: list[tuple[bytes, bytes]], pe
 def test_a_foreign_page_gets_no_answer(attack: Attack) -> None:
     authenticator = Authenticator(CONFIG)
     for head, is_foreign in heads():
-        attack.cases += 1
         attack.check(answers(authenticator, head) is not is_foreign, head)
 
 
@@ -358,7 +351,6 @@ def test_no_page_answers_a_foreign_host_or_origin(attack: Attack) -> None:
         for page in (*PATHS, "/v1/models", "/nowhere", "/v1/chat/completions"):
             assert client.get(page, headers={"host": "localhost"}).status_code != 403
             for headers in HEADS:
-                attack.cases += 1
                 answer = client.get(page, headers=headers)
                 is_refused = answer.status_code == 403 and answer.json()["error"]["code"].startswith("forbidden_")
                 attack.check(is_refused, (page, headers))

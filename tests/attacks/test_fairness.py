@@ -212,7 +212,6 @@ INGRESS: list[Step] = [("flood", "", 40), ("come", "", "app"), ("wait", 2.0), ("
 @example(2, MANY)
 @example(2, INGRESS)
 def test_no_caller_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
-    attack.cases += 1
     with attack.on_loop():
         shares: ConnectionShares[Client] = ConnectionShares(CONNECTIONS, UNAUTHENTICATED, callers)
         Simulation(callers, attack.check, shares, Concurrency(CONNECTIONS, callers)).play(steps)
@@ -248,7 +247,6 @@ FORGED = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), ma
 @example([b"203.0.113.9"], True)
 def test_a_client_does_not_choose_its_address(attack: Attack, forged: list[bytes], same_line: bool) -> None:
     """The proxy appends to the client's own field. Without a trusted proxy gatepass ignores the field."""
-    attack.cases += 1
     proxies = TrustedProxies(["10.0.0.0/8"])
     reported = (
         [*forged[:-1], b"%b, %b" % (forged[-1], CLIENT.encode())]

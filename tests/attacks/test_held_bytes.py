@@ -195,7 +195,6 @@ class HeldBytesMachine(RuleBasedStateMachine):
                 talk.task.cancel()
             self.settle(2)
             self.loop.close()
-        self.attack.cases += 1
 
 
 @pytest.mark.attack("held bytes: any order")
@@ -264,7 +263,6 @@ async def test_silent_requests_that_announce_bodies_take_nothing_from_others(att
             writer.write(ANNOUNCED + b"content-length: %d\r\n\r\n{" % MIB)
             writers.append(writer)
         await until(lambda: served.state.in_flight.busy == 16)
-        attack.cases += 16
         attack.peak_bytes, attack.allowed_bytes = served.state.in_flight.held.total_bytes, 16
         answer = await served.ask(large, "/v1/moderations").answer()
         attack.check(answer.status == 200, answer.body[:200])
@@ -289,7 +287,6 @@ async def test_a_body_that_does_not_fit_as_it_arrives_is_refused_and_its_connect
             [asyncio.create_task(reader.read()) for reader, _ in readers], return_when="FIRST_COMPLETED"
         )
         answer = done.pop().result()
-        attack.cases += 1
         attack.peak_bytes, attack.allowed_bytes = served.state.in_flight.held.total_bytes, MIB
         attack.check(answer.startswith(b"HTTP/1.1 503"), answer)
         attack.check(b"\r\nretry-after: 1\r\n" in answer and b"\r\nconnection: close\r\n" in answer, answer)
@@ -327,7 +324,6 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
         await until(lambda: not held.total_bytes)
         watching.cancel()
         requests = len(upstream.received)
-    attack.cases += readers
     attack.peak_bytes, attack.allowed_bytes = most_bytes, 16 * MIB + 13 * MIB + readers * 512 * 1024
     attack.check(most_bytes <= attack.allowed_bytes, most_bytes)
     attack.check([answer.status for answer in answers] == [200] * readers, [answer.status for answer in answers])
@@ -352,7 +348,6 @@ END = LARGE.replace(b'"delta":%b', b'"delta":{},"finish_reason":"stop"') + b"dat
 async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
     attack: Attack, before: bytes, leaves: bool
 ) -> None:
-    attack.cases += 1
     limits = {"held_bytes": 64 * MIB, "reply_bytes": MIB, "body_bytes": MIB}  # an event of 8 MiB counts 24
     async with relaying([*begin_stream(), Send(chunk(before + EVENT + END)), Send(b"0\r\n\r\n")], limits=limits) as (
         upstream,

@@ -171,7 +171,6 @@ def passes_unchanged(large: Large, cuts: list[int]) -> bool:
 @example(Large(("a",), "no choices", 3000), [])
 @example(Large(("x" * 100,), "an object as arguments", 10, is_closed=False), [])
 def test_large_event_is_relayed_unchanged(attack: Attack, large: Large, cuts: list[int]) -> None:
-    attack.cases += 1
     attack.check(passes_unchanged(large, cuts), (large, cuts))
 
 
@@ -214,7 +213,6 @@ BAD = ["\\x", "\\u12", "\x01", '"']
 @generated
 @given(larges, st.sampled_from(BAD), st.integers(0, 400))
 def test_a_large_event_that_is_not_json_ends_the_stream(attack: Attack, large: Large, bad: str, at: int) -> None:
-    attack.cases += 1
     units = [unit for unit in large.units if unit != "\\ud83d"] * large.repeats
     units.insert(at % (len(units) or 1), bad)
     raw = Large(tuple(units), large.place, 1, large.framing, large.end, large.is_closed).raw
@@ -227,7 +225,6 @@ def test_a_large_event_that_is_not_json_ends_the_stream(attack: Attack, large: L
 @pytest.mark.parametrize("name", ["", "event: error\n"])
 @pytest.mark.parametrize("size_bytes", [900, MIB + MIB // 4])
 def test_an_error_keeps_the_beginning_of_its_message(attack: Attack, name: str, size_bytes: int) -> None:
-    attack.cases += 1
     error = {"error": {"message": "no tokens left " + "x" * size_bytes, "type": "y" * size_bytes}}
     raw = text("hi") + f"{name}data: {json.dumps(error)}\n\n".encode()
     with scaled() if size_bytes < MIB else nullcontext():
@@ -246,7 +243,6 @@ def test_an_error_keeps_the_beginning_of_its_message(attack: Attack, name: str, 
     ],
 )
 def test_an_error_event_need_not_be_json(attack: Attack, place: str, size_bytes: int) -> None:
-    attack.cases += 1
     longer = 'some text, "{}" and "{}".'.format("x" * (size_bytes // 4), "y" * size_bytes)
     raw = text("hi") + b"event: error\ndata: " + place.replace("%s", longer).encode("latin-1") + b"\n\n"
     expected = relayed(raw)
@@ -284,7 +280,6 @@ SIZE_BYTES = LIMIT_BYTES - 64 * 1024
     ],
 )
 def test_no_iteration_of_a_large_event_takes_long(attack: Attack, profile: str, unit: str) -> None:
-    attack.cases += 1
     raw = Large((unit,), "without index", SIZE_BYTES // len(unit.encode())).raw
     took_s, failure, out_bytes = turned(raw, profile)
     attack.loop_s = max(attack.loop_s, took_s)
@@ -299,7 +294,6 @@ def test_no_iteration_of_a_large_event_takes_long(attack: Attack, profile: str, 
 def test_no_iteration_of_the_largest_event_of_several_lines_takes_long(
     attack: Attack, framing: str, end: bytes, is_closed: bool
 ) -> None:
-    attack.cases += 1
     units = (Limits().event_bytes - 64 * 1024) // 64
     raw = Large(("A" * 64,), "content", units, framing, end, is_closed).raw
     with pytest.MonkeyPatch.context() as patch:
@@ -318,7 +312,6 @@ STRUCTURES = ["[]", "{}", "1", "1e300", '""', '"ab"', '{"a":1}', "[" * 60 + "]" 
     [*((unit, 2 * MIB - 4096) for unit in STRUCTURES), ("[]", SIZE_BYTES), ("1e300", SIZE_BYTES)],
 )
 def test_a_large_event_of_small_values_is_bounded(attack: Attack, unit: str, size_bytes: int) -> None:
-    attack.cases += 1
     units = ",".join([unit] * (size_bytes // (len(unit) + 1)))
     raw = text("hi") + b'data: {"choices":[{"delta":{"content":"a"}}],"x":[%b]}\n\n' % units.encode() + END
     took_s, failure, _ = turned(raw, "dify")
@@ -356,7 +349,6 @@ def largest(members: bytes) -> bytes:
 @pytest.mark.attack("events: large, a turn")
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_event_of_no_long_text_is_refused(attack: Attack, name: str) -> None:
-    attack.cases += 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
         took_s, failure, out_bytes = turned(largest(LARGEST[name]()), "open_webui")
@@ -379,7 +371,6 @@ PASSING: dict[str, Callable[[], bytes]] = {
 @pytest.mark.attack("events: large, a turn")
 @pytest.mark.parametrize("name", PASSING)
 def test_the_largest_event_of_few_long_texts_passes(attack: Attack, name: str) -> None:
-    attack.cases += 1
     raw = largest(PASSING[name]())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
@@ -417,7 +408,6 @@ async def test_server_serves_others_while_it_relays_large_events(attack: Attack,
     raw = [Large((unit,), "content", 3 * MIB // len(unit.encode())).raw for unit in ("A" * 64, "\\n", "é漢")]
     async with relaying(*[[*begin_stream(), Send(chunk(one)), Send(b"0\r\n\r\n")] for one in raw]) as (_, served):
         for one in raw:
-            attack.cases += 1
             async with attack.on_this_loop():
                 answer = await served.ask({**HELLO, "stream": is_stream}).answer()
             attack.check(answer.status == 200, answer.body[:300])

@@ -91,7 +91,6 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
 def test_no_large_member_holds_the_interpreter(attack: Attack, name: str) -> None:
     rules, body = CASES[name]
     raw = body()
-    attack.cases += 1
     attack.loop_s = asyncio.run(longest_pause_s("messages", raw, rules))
 
 
@@ -159,7 +158,6 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
 def test_no_large_member_holds_the_interpreter_while_it_is_read(attack: Attack, name: str) -> None:
     read, body = READ[name]
     raw = body()
-    attack.cases += 1
 
     def rejected() -> None:
         with pytest.raises(GatepassError):
@@ -184,7 +182,6 @@ TEXTS: dict[str, Callable[[], bytes]] = {
 def test_no_search_for_names_holds_the_interpreter(attack: Attack, name: str) -> None:
     raw = body_of(b'"x":%b', TEXTS[name]())
     for check in (partial(check_body_access, LIMITED, raw, names_model=True), partial(stored_member, raw)):
-        attack.cases += 1
         attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_of_s(asyncio.to_thread(check))))
 
 

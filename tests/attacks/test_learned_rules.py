@@ -206,7 +206,6 @@ def quotations(draw: st.DrawFn) -> tuple[str, Placed, Quotation, str]:
 @given(quotations())
 def test_a_quoted_value_causes_no_rule(attack: Attack, case: tuple[str, Placed, Quotation, str]) -> None:
     text, place, spell, template = case
-    attack.cases += 1
     with attack.on_loop():
         held = holds(text, place, spell, TEMPLATES[template])
     attack.check(held, (text, PLACES.index(place), template, spell(text)))
@@ -246,7 +245,6 @@ ATTEMPTS = (
 def test_recorded_attacks_lead_to_no_rule(attack: Attack, template: str) -> None:
     for text in ATTEMPTS:
         for place in PLACES:
-            attack.cases += 1
             attack.check(holds(text, place, str, TEMPLATES[template]), (text, PLACES.index(place), template))
 
 
@@ -255,7 +253,6 @@ def test_recorded_attacks_lead_to_no_rule(attack: Attack, template: str) -> None
 def test_recorded_attacks_lead_to_no_rule_in_any_spelling(attack: Attack, spell: Quotation) -> None:
     for text in ATTEMPTS:
         for end in ENDS:
-            attack.cases += 1
 
             def spelled(one: str, end: Quotation = end) -> str:
                 return spell(end(one))
@@ -272,14 +269,12 @@ def test_recorded_attacks_lead_to_no_rule_in_any_spelling(attack: Attack, spell:
     ],
 )
 def test_error_text_changed_by_an_upstream_causes_no_rule(attack: Attack, value: str) -> None:
-    attack.cases += 1
     attack.check(not rules({**MEMBERS, "user": value}, openai("Unsupported parameter: 'seed'")), value)
 
 
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("separator", ["\x85", "\u2028", "\u2029", "\xa0", "\u2003", "\u3000"])
 def test_blanks_that_an_error_text_loses_cause_no_rule(attack: Attack, separator: str) -> None:
-    attack.cases += 1
     value = f"seed{separator}\u53c2\u6570\u975e\u6cd5{separator}"
     texts = [value.replace(separator, other) for other in (separator, " ", "")]
     for text in texts:
@@ -345,7 +340,6 @@ FILLS = {"blanks": "* " + " " * 2_100, "escaped blanks": "&#32;" * 500, "prefixe
 def test_a_sentence_that_is_far_from_its_beginning_or_in_parts_causes_no_rule(attack: Attack, sentence: str) -> None:
     for name, (body, quoted) in _hidden(sentence).items():
         for shown in (quoted, html.unescape(quoted), " ".join(quoted.split())):
-            attack.cases += 1
             attack.check(not rules({**MEMBERS, **body}, openai(shown)), (name, shown[:80]))
 
 
@@ -363,7 +357,6 @@ def test_an_object_that_is_quoted_as_json_causes_no_rule(
     attack: Attack, code: str, indent: int | None, place: str
 ) -> None:
     """Its strings are plain, so that none of them is a sentence."""
-    attack.cases += 1
     error = {"message": "x", "code": code, "param": "seed", "keys": ["seed"], "path": []}
     members = {**MEMBERS, place: {"error": error}}
     reported = json.dumps(members[place], indent=indent)
@@ -376,7 +369,6 @@ def test_an_object_that_is_quoted_as_json_causes_no_rule(
 def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str) -> None:
     """Some upstreams read, and quote, the first one."""
     for text in ATTEMPTS:
-        attack.cases += 1
         body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
         texts = texts_of(body.encode())
         attack.check(texts is not None and is_quoted(texts[1], text), (text, body))
@@ -422,7 +414,6 @@ def test_plain_values_and_short_texts_do_not_count() -> None:
 def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[Any]], text: str) -> None:
     body = json.dumps({**MEMBERS, "metadata": make_values()}, ensure_ascii=False, separators=(",", ":")).encode()
     error_body = read_error_body(openai(text), refused=True)
-    attack.cases += 1
     began_s = time.thread_time()
     UpstreamRejection.of(CHAT.members, 400, error_body, body)
     took_s = time.thread_time() - began_s
@@ -446,7 +437,6 @@ RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0
 @pytest.mark.attack("learning: runs of escapes")
 @pytest.mark.parametrize("unit", RUNS)
 def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: str) -> None:
-    attack.cases += 1
     run = unit * (rejection.MOST_ESCAPES // len(unit))
     with attack.on_loop():
         is_quoted([f" {run}"], run[: rejection.MOST_ERROR_CHARS])

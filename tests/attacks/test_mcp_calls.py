@@ -26,7 +26,6 @@ PARAMS = {
 @pytest.mark.attack("requests of a key with a list of tools at an MCP server")
 @pytest.mark.parametrize("shape", PARAMS)
 def test_a_call_of_any_shape_is_checked_in_a_turn(attack: Attack, shape: str) -> None:
-    attack.cases += 1
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % PARAMS[shape]()
     # the values of the client are not built: there are only copies of parts of the body
     with attack.memory(4 * len(body)), suppress(CallerError):

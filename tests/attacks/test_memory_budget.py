@@ -151,7 +151,6 @@ async def test_the_peak_of_a_process_is_below_the_documented_sum(
             sent = [(count, [make(key) for key in range(KEYS)]) for count, make in chosen]  # each text is here once
             holding = [hold(port, at, texts[at % KEYS], stack) for count, texts in sent for at in range(count)]
             await asyncio.gather(*holding)
-            attack.cases += len(holding)
             attack.peak_bytes = await at_rest(lambda: peak_bytes(child), REST_S)
     server.close()
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1/v1"}}, "limits": LIMITS})

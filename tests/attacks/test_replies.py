@@ -88,7 +88,6 @@ SMALL, LARGEST = 256 * 1024 - 300, 8 * MIB
     ids=lambda body: f"{body.size_bytes} {body.unit[:9]!a}",
 )
 def test_no_pass_over_a_reply_takes_long(attack: Attack, body: Body) -> None:
-    attack.cases += 1
     raw = body.raw
     if not response._is_beyond_checks(raw):
         attack.loop_s = max(attack.loop_s, passes(raw))
@@ -121,7 +120,6 @@ def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, make_choi
     body = searched + (ENVELOPE % choices)[1:]
     assert 2 * BUILT_BYTES < len(body) <= ONE_PASS_BYTES
     for one in (body, ENVELOPE % choices):
-        attack.cases += 1
         with attack.on_loop():
             read_good(one)
 
@@ -156,7 +154,6 @@ WIDE = {
 @pytest.mark.parametrize("kind", WIDE)
 @pytest.mark.parametrize("count", [0, 1, MAX_ENTRIES, MAX_ENTRIES + 1, 3_000, 80_000])
 def test_a_stream_is_made_of_a_bounded_number_of_pieces(attack: Attack, kind: str, count: int) -> None:
-    attack.cases += 1
     surface = RESPONSES if kind in ("items", "parts") else CHAT
     took_s, is_refused = synthesised(listed(*WIDE[kind], min(count, 240 * 1024 // len(WIDE[kind][1]))), surface)
     attack.loop_s = max(attack.loop_s, took_s)
@@ -225,7 +222,6 @@ def converted(vectors: Vectors) -> tuple[float, str, int]:
 @example(Vectors(1, 400_000, base64=True, wants_base64=False))
 @example(Vectors(20_000, 1, base64=True, wants_base64=False))
 def test_vectors_are_converted_in_slices(attack: Attack, vectors: Vectors) -> None:
-    attack.cases += 1
     longest_s, code, written_bytes = converted(vectors)
     attack.loop_s = max(attack.loop_s, longest_s)
     is_long = len(vectors.raw) > VECTOR_BYTES and vectors.count == 1
@@ -238,6 +234,5 @@ def test_vectors_are_converted_in_slices(attack: Attack, vectors: Vectors) -> No
 @pytest.mark.attack("replies: vectors")
 @pytest.mark.parametrize("beside", ["name", "escapes"])
 def test_vectors_beside_a_large_member_are_refused_before_it_is_read(attack: Attack, beside: str) -> None:
-    attack.cases += 1
     attack.loop_s, code, _ = converted(Vectors(1, 100, base64=False, wants_base64=True, beside=beside))
     attack.check(code == UpstreamInvalid.code, beside)

@@ -105,7 +105,6 @@ def fetch(port: int, path: str, request: Any, headers: Mapping[str, str] = Mappi
 
 async def answer_to(attack: Attack, body: Body, request: Any, path: str = CHAT, dialect: str = "openai") -> Found:
     """Return what a client of gatepass receives, and measure the loop meanwhile."""
-    attack.cases += 1
     with upstream(body) as url:
         settings = {"base_url": url if dialect == "ragflow" else f"{url}/v1", "dialect": dialect}
         async with gateway(upstreams={"chat": settings}) as served, attack.on_this_loop():

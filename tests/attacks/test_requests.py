@@ -111,7 +111,6 @@ def test_a_head_is_served_or_refused_as_the_rfc_requires(attack: Attack, version
     for hosts, codings in product(range(4), [(), *product(CODINGS), *product(CODINGS, repeat=2)]):
         head = Head(version, hosts, codings)
         for cut in (0, 20, 60):
-            attack.cases += 1
             with attack.on_loop():
                 status = status_by_reader(head.raw, cut)
             attack.check(status == head.status, (head, cut, status))
@@ -122,7 +121,6 @@ def test_each_host_is_accepted_or_refused_as_the_rfc_requires(attack: Attack) ->
     first = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
     for host, target in product((*HOSTS, *BAD_HOSTS), ("/v1/x", *NAMING_TARGETS)):
         head = Head("1.1", 1, (), host, target)
-        attack.cases += 1
         attack.check(status_by_reader(head.raw, 0) == head.status, head)
         attack.check(status_by_reader(first + head.raw, len(first)) == head.status, ("second", head))
     empty = b"GET / HTTP/1.1\r\nHost:\r\n\r\n"
@@ -136,7 +134,6 @@ def test_a_long_request_line_is_not_read_again_for_the_requests_behind_it(attack
     """In one piece of input, which uvloop reads up to 256 KB of."""
     recorder, behind = CycleRecorder(), 5_000
     reader = RequestParser(recorder)
-    attack.cases += 1
     with attack.on_loop():
         reader.feed(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target + b"GET / HTTP/1.1\r\nHost:h\r\n\r\n" * behind)
     attack.check(len(recorder.cycles) == behind + 1, target[:20])
@@ -206,7 +203,6 @@ def trailers_hold(raw: bytes, step: int) -> bool:
 def test_trailer_fields_have_the_bounds_of_a_head(attack: Attack, count: int, value_bytes: int, step: int) -> None:
     raw = trailer_fields(count, value_bytes)[: 16 * HEAD_BYTES if step > 1 else 2 * HEAD_BYTES]
     raw += b"\r\n"  # the parser reports the last field with the bytes after it
-    attack.cases += 1
     with attack.memory(allowed_bytes=2 * (HEAD_BYTES + READ_BYTES) + OBJECTS_BYTES):
         holds = trailers_hold(raw, step)
     with attack.on_loop():
@@ -269,7 +265,6 @@ def is_right(chunks: Chunks, found: bytes | str, step: int) -> bool:
     ],
 )
 def test_a_chunked_body_takes_memory_by_its_bytes(attack: Attack, chunks: Chunks, step: int) -> None:
-    attack.cases += 1
     raw = chunks.raw
     with attack.on_loop():
         fed(raw[:READ_BYTES], READ_BYTES)
@@ -339,7 +334,6 @@ def cost_of(body: bytes) -> tuple[float, float, str]:
 )
 def test_a_large_body_costs_little_more_than_msgspec(attack: Attack, body: Json) -> None:
     raw = body.raw
-    attack.cases += 1
     took_s, allowed_s, code = min(cost_of(raw) for _ in range(3))
     attack.check(took_s < 3 * allowed_s, (body.name, body.unit[:20], took_s, allowed_s))  # `make bench-bodies` is exact
     attack.check(code in ("", "body_too_complex"), (body.name, body.unit[:20], code))
@@ -349,7 +343,6 @@ def test_a_large_body_costs_little_more_than_msgspec(attack: Attack, body: Json)
 @pytest.mark.parametrize("unit", ["[]", "1", '"\\n"', '{"a":1}', deep(60), '"%s"' % ("\\n" * 600)])
 def test_a_large_body_takes_no_copy_of_itself(attack: Attack, unit: str) -> None:
     raw = Json("messages", unit, 2 * LARGE_BYTES).raw
-    attack.cases += 1
     with attack.memory(4 * MIB):
         cost_of(raw)
 
@@ -368,7 +361,6 @@ async def test_server_serves_others_while_it_reads_tiny_parts(attack: Attack, ra
     async with relaying(answer=lambda _: [Send(reply(COMPLETION))]) as (_, served), attack.on_this_loop():
         answers = await asyncio.gather(*(send_raw(served.port, *pieces_of(raw)) for _ in range(32)))
     for answer in answers:
-        attack.cases += 1
         attack.check(answer.count(b"HTTP/1.1 ") == replies, answer[:300])
 
 
@@ -394,7 +386,6 @@ async def serve_all(attack: Attack, bodies: Iterable[tuple[bytes, int]]) -> None
     """Send each body, and expect the status next to it. Only one of the bodies is in memory."""
     async with relaying(answer=lambda _: [Send(reply(COMPLETION))]) as (upstream, served):
         for raw, status in bodies:
-            attack.cases += 1
             async with attack.on_this_loop():
                 answer = await send_raw(served.port, *pieces_of(request(raw)))
             attack.check(status_of(answer) == status, (raw[:40], answer[:300]))
@@ -424,7 +415,6 @@ PART_NAMES = {
 @pytest.mark.attack("forms: names of parts")
 @pytest.mark.parametrize("name", PART_NAMES.values(), ids=PART_NAMES)
 async def test_the_names_of_parts_do_not_occupy_the_loop(attack: Attack, name: str) -> None:
-    attack.cases += 1
     part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\nm\r\n'
     form = (part.format(name) * (2_000_000 // len(part.format(name))) + part.format("model") + "--b--\r\n").encode()
     fields = (("content-type", "multipart/form-data; boundary=b"), ("authorization", f"Bearer {LIMITED_KEY}"))
@@ -493,6 +483,5 @@ def in_driven_time(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
 @example(sends=[(20_000, 19.1)] * 20)
 @example(sends=[(30_000, 0.5), *[(1, 19.1)] * 5])
 def test_a_body_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends, is_form: bool) -> None:
-    attack.cases += 1
     given_up, is_due = in_driven_time(sends, is_form=is_form)
     attack.check(given_up == is_due, sends)

@@ -122,7 +122,6 @@ CASES = (
 @pytest.mark.attack("rules: structure")
 def test_no_rule_occupies_the_loop(attack: Attack) -> None:
     for name, unit, size_bytes, rules in CASES:
-        attack.cases += 1
         attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_s(name, body(name, unit, size_bytes), rules)))
 
 

@@ -84,7 +84,6 @@ def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
     ids=lambda flood: f"{flood.unit[:9]!r} {flood.size_bytes}",
 )
 def test_bytes_that_form_no_event_end_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
-    attack.cases += 1
     longest_s, relayed_bytes, stream = turned(flood.raw, flood.step_bytes)
     attack.loop_s = max(attack.loop_s, longest_s)
     is_bounded = relayed_bytes <= EVENT_LIMIT_BYTES + len(flood.raw) - flood.size_bytes + len(flood.unit)
@@ -126,7 +125,6 @@ def test_limit_of_comments_restarts_after_each_event() -> None:
 @pytest.mark.parametrize("line", [b":\n", b"data:\n", b"x\r", b"data: 1\r\n"])
 @pytest.mark.parametrize("lines", [1, MOST_LINES, 2 * MOST_LINES + 1, 100_000, 1_000_000])
 def test_an_event_has_a_limit_of_lines(attack: Attack, line: bytes, lines: int, is_whole: bool) -> None:
-    attack.cases += 1
     raw = line * lines + (b"\n" if is_whole else b"")
     longest_s, _, stream = turned(text("hi") + raw, BUFFER_BYTES)
     attack.loop_s = max(attack.loop_s, longest_s)
@@ -164,7 +162,6 @@ def judged(raw: bytes) -> tuple[float, bool, bool]:
 def test_an_event_has_a_limit_of_choices_and_calls(
     attack: Attack, kind: tuple[bytes, bytes, bytes], count: int
 ) -> None:
-    attack.cases += 1
     took_s, is_failed, is_aggregation_failed = judged(wide(*kind, count))
     attack.loop_s = max(attack.loop_s, took_s)
     attack.check((is_failed and is_aggregation_failed) or count <= MAX_ENTRIES, (kind, count))
@@ -184,7 +181,6 @@ def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
         for number in range(4_000):
             index = number % calls
             piece = {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": "x" * piece_chars}}
-            attack.cases += 1
             with attack.on_loop():
                 stream.feed(data(chunk_of({"tool_calls": [piece]})))
     attack.check(stream.feed(DONE) == b"" and stream.failure is not None, calls)
@@ -195,7 +191,6 @@ def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
 def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: Attack, unit: str) -> None:
     arguments = "[" + ",".join([unit] * (MAX_ARGUMENT_BYTES // (len(unit) + 1))) + "]"
     for text_of, expected in ((arguments, True), (arguments[:-1], False)):
-        attack.cases += 1
         with attack.on_loop():
             found = is_complete_json(text_of)
         attack.check(found is expected, (unit, expected))
@@ -208,7 +203,6 @@ def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: A
 async def test_server_serves_others_while_an_upstream_sends_without_end(
     attack: Attack, unit: bytes, is_stream: bool
 ) -> None:
-    attack.cases += 1
     flood = unit * (16 * KIB // len(unit))
     limits = {"event_bytes": 64 * KIB, "reply_bytes": 64 * KIB}
     dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), *[Send(chunk(flood))] * 8, Hold()]

@@ -44,7 +44,6 @@ CORPUS = [
 @pytest.mark.parametrize("document", CORPUS)
 @pytest.mark.attack("token replies: type, audience, shape")
 def test_reply_with_an_unusable_token_is_a_definite_failure(attack: Attack, document: Any) -> None:
-    attack.cases += 1
     found = outcome(lambda: parse_token_response(timed_response(200, (), json.dumps(document).encode()), TERMS))
     attack.check(isinstance(found, FetchFailure) and found.is_refused, document)
 
@@ -65,7 +64,6 @@ BIG = {
 @pytest.mark.attack("token replies: size")
 def test_a_reply_of_64_kib_in_any_shape_is_read_at_once(attack: Attack, body: bytes) -> None:
     """Sixteen times the reply: its text, the document, a token decoded, and 200 characters of it in a reason."""
-    attack.cases += 1
     with attack.on_loop():
         outcome(lambda: parse_token_response(timed_response(200, (), body), TERMS))
     with attack.memory(allowed_bytes=16 * REPLY_BYTES):

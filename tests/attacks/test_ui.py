@@ -237,7 +237,6 @@ async def test_no_trick_reaches_the_page(attack: Attack):
     async with opened() as servers:
         for number in (0, 1):
             for trick in tricks(servers.sessions[number]):
-                attack.cases += 1
                 answer = await answer_of(servers, number, trick)
                 attack.check(not any(mark in answer for mark in trick.forbidden), (number, trick))
 
@@ -280,7 +279,6 @@ async def test_a_click_on_a_large_captured_request_holds_no_loop_and_little_memo
         (request,) = [one for one in shown.json()["stories"][0]["bodies"] if one["name"] == "request"]
         async with attack.on_this_loop():
             piece = await Ask(gp.port, "GET", f"/ui/api/bodies/{request['next']}", fields, b"").answer()
-        attack.cases += 1
         with attack.memory(TEXTS_BYTES):
             again = await Ask(gp.port, "GET", path, fields, b"").answer()
         attack.check((request["size_bytes"], again.body) == (len(body), shown.body), shown.body[:200])
