@@ -23,6 +23,7 @@ from tests.integration.scripted import Dialogue, Received, Scripted
 
 CHAT = "/v1/chat/completions"
 HELLO: Mapping[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+STREAMED: Mapping[str, Any] = {**HELLO, "stream": True}
 JSON = {"content-type": "application/json"}
 
 

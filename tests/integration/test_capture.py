@@ -14,14 +14,13 @@ from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.inspection import stories
 from tests.captured import texts
 from tests.integration.answers import DONE, delta
-from tests.integration.gateway import HELLO, Gateway, gateway, relaying
+from tests.integration.gateway import HELLO, STREAMED, Gateway, gateway, relaying
 from tests.integration.processes import started
 from tests.integration.scripted import Received, Scripted, Send, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
 COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
-STREAMED = {**HELLO, "stream": True}
 
 
 async def story(state: AppState, request_id: str) -> dict[str, Any]:

@@ -11,12 +11,11 @@ import pytest
 import trustme
 
 from tests.integration.answers import COMPLETION, EVENTS
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, STREAMED, gateway
 from tests.integration.issuer import minted
 from tests.integration.scripted import Fin, Hold, Move, Scripted, Send, Wait, reply, stream
 from tests.integration.transport.proxies import Tunnel
 
-STREAMED = {**HELLO, "stream": True}
 GOOD = Send(reply(COMPLETION))
 
 

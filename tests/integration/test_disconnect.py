@@ -9,14 +9,13 @@ import pytest
 
 from gatepass.normalize.embeddings_reply import PARALLEL
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import CHAT, HELLO, JSON, descriptors, gateway, relaying
+from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, descriptors, gateway, relaying
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
 from tests.integration.test_mcp import ACCEPT, CALL, PATH
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
-STREAMED = {**HELLO, "stream": True}
 FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
 
 LARGE = {"messages": [{"role": "user", "content": "x" * 300_000}]}

@@ -7,12 +7,11 @@ import pytest
 
 from gatepass.proxy.client_response import EVERY_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, gateway, relaying
+from tests.integration.gateway import HELLO, STREAMED, gateway, relaying
 from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, Wait, reply
 from tests.unit.clock import DrivenClock, settle
 from tests.waiting import until
 
-STREAMED = {**HELLO, "stream": True}
 MODELS = {"m": {"upstream": "chat", "stream": "emulate"}}
 COMMENT = b": keep-alive\n\n"
 BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}

@@ -12,7 +12,7 @@ import pytest
 
 from gatepass.policy.breaker import Breaker
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
-from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.scripted import (
     Dialogue,
@@ -34,7 +34,6 @@ from tests.waiting import until
 
 GOOD = [Send(reply(COMPLETION))]
 GOOD_STREAM = [Send(stream(*EVENTS))]
-STREAMED = {**HELLO, "stream": True}
 EMBEDDINGS = "/v1/embeddings"
 TOO_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
 

@@ -8,7 +8,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from tests.integration.answers import COMPLETION, delta
-from tests.integration.gateway import CHAT, HELLO, JSON, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, gateway
 from tests.integration.issuer import SECRET
 from tests.integration.scripted import Hold, Rst, Scripted, Send, begin_stream, chunk, reply
 from tests.integration.test_failover import (
@@ -17,7 +17,6 @@ from tests.integration.test_failover import (
     MOST_RETRY,
     REFUSED,
     RESPONSE,
-    STREAMED,
     answering,
     breaker,
     error,

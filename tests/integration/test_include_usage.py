@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, STREAMED, gateway
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, event, reply, stream
 from tests.integration.test_limits import access, ask, settled
 from tests.waiting import until
 
-STREAMED = {**HELLO, "stream": True}
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 HEAD = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 LAST = event({**HEAD, "choices": [], "usage": USAGE})

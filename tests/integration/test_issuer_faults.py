@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from gatepass.protocols.client_protocol import COMMENT
 from tests.integration.answers import COMPLETION, DONE, delta
-from tests.integration.gateway import HELLO, gateway
+from tests.integration.gateway import HELLO, STREAMED, gateway
 from tests.integration.issuer import SECRET, corp, minted
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, head, reply
 from tests.integration.test_connections import refusing_server, secured
@@ -18,7 +18,6 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-STREAMED = {**HELLO, "stream": True}
 TIMEOUT_S = 1.5
 GOOD = Send(reply(COMPLETION))
 

@@ -9,7 +9,7 @@ import pytest
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, relaying
+from tests.integration.gateway import HELLO, STREAMED, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_raw_operations import EVENTS
 from tests.unit.clock import DrivenClock
@@ -19,7 +19,6 @@ from tests.unit.sse.streams import chunk as piece
 from tests.unit.sse.streams import data as data_event
 from tests.waiting import at_rest, until
 
-STREAMED = {**HELLO, "stream": True}
 RESPOND = {"model": "m", "input": "Hi", "stream": True}
 KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
 STOP = data_event(piece({}, finish="stop"))

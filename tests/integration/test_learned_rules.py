@@ -7,12 +7,11 @@ import logging
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
-from tests.integration.gateway import HELLO, gateway, relaying
+from tests.integration.gateway import STREAMED, gateway, relaying
 from tests.integration.issuer import corp, minted
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
 from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
 
-STREAMED = {**HELLO, "stream": True}
 EMBED = {"model": "e", "input": "hi"}
 
 

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, answer_from, relaying
+from tests.integration.gateway import HELLO, STREAMED, answer_from, relaying
 from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-STREAMED = {**HELLO, "stream": True}
 
 
 async def test_a_limit_states_how_long_to_wait():

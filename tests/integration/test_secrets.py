@@ -20,10 +20,9 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
-from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, STREAMED, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
 
-STREAMED = {**HELLO, "stream": True}
 ODD = '"q\\uote & 50%+ä/='
 """Characters that JSON, URLs and forms each write in their own way."""
 

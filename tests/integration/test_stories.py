@@ -10,7 +10,7 @@ from gatepass.observability.story import matches
 from gatepass.server import connection
 from gatepass.server.inspection import told
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
+from tests.integration.gateway import HELLO, JSON, STREAMED, Gateway, gateway, relaying
 from tests.integration.issuer import corp, minted
 from tests.integration.scripted import (
     LAST_CHUNK,
@@ -28,7 +28,6 @@ from tests.integration.scripted import (
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
-STREAMED = {**HELLO, "stream": True}
 FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
 PNG = "iVBORw0KGgoAAAANSUhEUgAA"
 NAMED = {**JSON, "x-request-id": "asked"}

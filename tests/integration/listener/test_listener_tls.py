@@ -20,12 +20,11 @@ from gatepass.server import reload, timeouts
 from gatepass.server.pages import status_of
 from gatepass.server.reload import ConfigSource, ReloadResult
 from tests.integration.answers import COMPLETION, delta
-from tests.integration.gateway import HELLO, Gateway, gateway, serving
+from tests.integration.gateway import STREAMED, Gateway, gateway, serving
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk, reply
 from tests.waiting import until, until_async
 
 CA, OTHER_CA = trustme.CA(), trustme.CA()
-STREAMED = {**HELLO, "stream": True}
 GOOD = [Send(reply(COMPLETION))]
 
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.access import KeyOperation
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, JSON, Answer
+from tests.integration.gateway import JSON, STREAMED, Answer
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 KEY = "gp-a-key-of-the-contract-suite-0123456789"
 KEYED = {**JSON, "authorization": f"Bearer {KEY}", "x-request-id": "id-1"}
-STREAMED = {**HELLO, "stream": True}
 
 HANDSHAKE = {
     "authorization": f"Bearer {KEY}",
