@@ -212,6 +212,5 @@ ESTIMATED: dict[str, tuple[Callable[[], bytes], int]] = {
 def test_no_estimate_of_tokens_holds_the_interpreter(attack: Attack, name: str) -> None:
     body, tokens = ESTIMATED[name]
     raw, found = body(), list[Size]()
-    attack.cases += 1
     attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(lambda: found.append(Size.of(raw)))))
     attack.check(tokens <= found[0].input_tokens <= tokens + 300, found)

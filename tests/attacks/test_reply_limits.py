@@ -472,7 +472,6 @@ def custom(unit: bytes, size_bytes: int) -> Body:
 @pytest.mark.parametrize("size_bytes", [SIZE_BYTES, 3 * MIB])
 async def test_no_input_of_a_custom_tool_is_read_in_one_turn(attack: Attack, unit: bytes, size_bytes: int) -> None:
     request = {"model": "m", "input": "hi", "tools": [{"type": "custom", "name": "f"}], "stream": True}
-    attack.cases += 1
     with upstream(custom(unit, size_bytes)) as url:
         settings = {"base_url": f"{url}/v1", "protocols": ["chat"]}
         async with gateway(upstreams={"chat": settings}) as served, attack.on_this_loop():
@@ -488,7 +487,6 @@ GLOBS = [f"m*l-*{number}*y" for number in range(30)]
 @pytest.mark.attack("replies: limits, lists of models")
 @pytest.mark.parametrize("path", ["/v1/models", "/ui/api/models"])
 async def test_no_list_of_models_is_matched_with_many_patterns_in_one_turn(attack: Attack, path: str) -> None:
-    attack.cases += 1
     key = "gp-limited-0123456789abcdef"
     keys = [{"name": "limited", "hash": hash_key(key), "models": [*GLOBS, "*-x"]}] if path == "/v1/models" else []
     with upstream(NAMED) as url:

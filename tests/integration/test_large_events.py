@@ -72,7 +72,12 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "arguments"])
 async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: int) -> None:
     text = "é\\n" * (chars // 4)
-    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": f'{{"a": "{text}"}}'}}
+    call: dict[str, Any] = {
+        "index": 0,
+        "id": "c",
+        "type": "function",
+        "function": {"name": "f", "arguments": f'{{"a": "{text}"}}'},
+    }
     delta = {"tool_calls": [call]} if name == "arguments" else {name: text}
     events = (chunk_of({"role": "assistant", **delta}, "tool_calls" if name == "arguments" else "stop"), DONE)
     answer = await answered(*events, path="/for/ragflow/v1/chat/completions")
