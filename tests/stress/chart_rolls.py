@@ -29,7 +29,9 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tests.e2e.store.server import StoreServer
+from tests.integration.issuer import minted
 from tests.integration.processes import Serving, serving
+from tests.integration.scripted import Scripted
 from tests.stress.rolls import Load, Result, clients, copy, is_ready, upstream
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes.yaml"
@@ -164,16 +166,6 @@ class Cluster:
                 await asyncio.wait([watching])
 
 
-async def mint(reader: StreamReader, writer: StreamWriter) -> None:
-    """Serve as the token endpoint."""
-    with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
-        await reader.readuntil(b"\r\n\r\n")
-        body = json.dumps({"access_token": f"t{time.monotonic_ns()}", "token_type": "Bearer", "expires_in": TOKEN_S})
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        writer.write(f"{head}connection: close\r\n\r\n{body}".encode())
-        await writer.drain()
-
-
 @dataclass
 class Upgrade:
     """What an upgrade did to its clients."""
@@ -194,10 +186,9 @@ async def upgrade(load: Load, replicas: int, times: Times) -> Upgrade:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         store = stack.enter_context(StoreServer(folder))
-        issuer = await asyncio.start_server(mint, "127.0.0.1", 0)
-        await stack.enter_async_context(issuer)
-        token_url = f"http://127.0.0.1:{issuer.sockets[0].getsockname()[1]}/token"
-        base_url = f"http://127.0.0.1:{await stack.enter_async_context(upstream(load))}/v1"
+        issuer = Scripted(answer=lambda _: minted(f"t{time.monotonic_ns()}", TOKEN_S))
+        token_url = (await stack.enter_async_context(issuer)).url
+        base_url = f"{(await stack.enter_async_context(upstream(load))).url}/v1"
         document = {
             "server": {
                 "drain_delay_s": times.delay_s,

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
 import sys
 import tempfile
 from asyncio import StreamReader, StreamWriter
@@ -27,6 +26,18 @@ from typing import Any
 
 from tests.e2e.store.server import StoreServer
 from tests.integration.processes import Serving, serving
+from tests.integration.scripted import (
+    LAST_CHUNK,
+    Dialogue,
+    Pause,
+    Received,
+    Scripted,
+    Send,
+    begin_stream,
+    chunk,
+    event,
+    reply,
+)
 
 HERE = Path(__file__).parent
 CONCURRENCY = 8
@@ -65,45 +76,23 @@ class Result:
 # the upstream
 
 
-def chunk(delta: dict[str, str], finish: str | None) -> bytes:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return (
-        b"data: " + json.dumps({"id": "1", "object": "chat.completion.chunk", "choices": [choice]}).encode() + b"\n\n"
-    )
+def answer(load: Load, request: Received) -> Dialogue:
+    """A plain reply after EVENT_S, or a stream of the events of `load`."""
+    if not (request.body and request.json().get("stream")):
+        message = {"role": "assistant", "content": "a"}
+        return [Pause(EVENT_S), Send(reply(document("", message=message, finish_reason="stop")))]
+    finishes = [None] * (load.events - 1) + ["stop"]
+    events = [event(document(".chunk", delta={"content": "a"}, finish_reason=finish)) for finish in finishes]
+    paused = [move for one in events for move in (Send(chunk(one)), Pause(load.event_s))]
+    return [*begin_stream(), *paused, Send(chunk(event("[DONE]")) + LAST_CHUNK)]
 
 
-async def answer(load: Load, reader: StreamReader, writer: StreamWriter) -> None:
-    """Serve as the upstream: a plain reply after EVENT_S, or a stream of the events of `load`."""
-    with contextlib.closing(writer), contextlib.suppress(OSError, EOFError):
-        while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            found = re.search(rb"content-length: (\d+)", head)
-            body = await reader.readexactly(int(found[1])) if found else b""
-            if b'"stream": true' in body or b'"stream":true' in body:
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-                )
-                for number in range(load.events):
-                    event = chunk({"content": "a"}, "stop" if number == load.events - 1 else None)
-                    writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-                    await asyncio.sleep(load.event_s)
-                writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-            else:
-                await asyncio.sleep(EVENT_S)
-                choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
-                document = json.dumps({"id": "1", "object": "chat.completion", "choices": [choice]}).encode()
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-                    % (len(document), document)
-                )
-            await writer.drain()
+def document(kind: str, **choice: Any) -> dict[str, Any]:
+    return {"id": "1", "object": f"chat.completion{kind}", "choices": [{"index": 0, **choice}]}
 
 
-@asynccontextmanager
-async def upstream(load: Load) -> AsyncIterator[int]:
-    server = await asyncio.start_server(partial(answer, load), "127.0.0.1", 0, backlog=1024)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+def upstream(load: Load) -> Scripted:
+    return Scripted(answer=partial(answer, load))
 
 
 # gatepass
@@ -117,8 +106,8 @@ async def gatepass(config: Path, *options: str) -> AsyncIterator[Serving]:
         yield running
 
 
-def configured(folder: Path, upstream_port: int, store: dict[str, Any], **server: float) -> Path:
-    config, upstreams = folder / "gatepass.json", {"chat": {"base_url": f"http://127.0.0.1:{upstream_port}/v1"}}
+def configured(folder: Path, url: str, store: dict[str, Any], **server: float) -> Path:
+    config, upstreams = folder / "gatepass.json", {"chat": {"base_url": f"{url}/v1"}}
     config.write_text(json.dumps({"server": server, "upstreams": upstreams, "store": store}))
     config.chmod(0o600)
     return config
@@ -263,7 +252,7 @@ async def rolling_restart(load: Load, replicas: int, rounds: int = 1, **settings
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "store").mkdir()
         store = stack.enter_context(StoreServer(folder / "store")).settings()
-        config = configured(folder, await stack.enter_async_context(upstream(load)), store, **settings)
+        config = configured(folder, (await stack.enter_async_context(upstream(load))).url, store, **settings)
         running, ports = [], []
         for _ in range(replicas):
             replica = AsyncExitStack()
