@@ -16,6 +16,7 @@ import pytest
 
 from gatepass.config.model import Config
 from tests.attacks.conftest import Attack
+from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send
 from tests.waiting import at_rest
 
 MIB = 1 << 20
@@ -29,41 +30,25 @@ BEGIN = (
 END = b'"},"finish_reason":null}]}\n\n'
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n\r\n"
 HELD_S = 4.0
+"""How long the clients hold what they have."""
 REST_S = 1.5
 """A peak that has not grown for so long does not grow any more."""
-"""How long the clients hold what they have."""
 
 
-class Upstream(asyncio.Protocol):
-    """Sends what the body of a request names: a large reply, an endless stream, or an event that does not end."""
+REPLIES: Mapping[bytes, Dialogue] = {
+    b"reply-end": [
+        Send(HEAD % b"application/json" + b'{"object":"list","data":[{"text":"'),
+        *[Send(b"x" * MIB)] * 7,
+        Hold(),
+    ],
+    b"stream-end": [Send(HEAD % b"text/event-stream"), *[Send((BEGIN + b"y" * 200 + END) * 800)] * 500, Hold()],
+    b"event-end": [Send(HEAD % b"text/event-stream" + BEGIN + END + BEGIN), *[Send(b"z" * (MIB // 2))] * 7, Hold()],
+}
+"""By a word of the request: a large reply, a long stream, and an event that does not end."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport, self.received = transport, b""
 
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-        if b"small-end" in self.received:
-            self.received = b""
-            self.transport.write(HEAD % b"application/json" + b"{}")
-            self.transport.close()
-        for name, begin, piece, times in (
-            (b"reply-end", HEAD % b"application/json" + b'{"object":"list","data":[{"text":"', b"x" * MIB, 7),
-            (b"stream-end", HEAD % b"text/event-stream", (BEGIN + b"y" * 200 + END) * 800, 500),
-            (b"event-end", HEAD % b"text/event-stream" + BEGIN + END + BEGIN, b"z" * (MIB // 2), 7),
-        ):
-            if name in self.received:
-                self.received = b""
-                self.transport.write(begin)
-                self.sending = asyncio.ensure_future(self.send(piece, times))
-
-    async def send(self, piece: bytes, times: int) -> None:
-        for _ in range(times):
-            while self.transport.get_write_buffer_size():  # this process holds at most a piece for each connection
-                await asyncio.sleep(0.02)
-            if self.transport.is_closing():
-                return
-            self.transport.write(piece)
+def answer(request: Received) -> Dialogue:
+    return next((dialogue for word, dialogue in REPLIES.items() if word in request.body), [Hold()])
 
 
 def request(name: bytes, key: int, padding_bytes: int = 0, *, unfinished: bool = False) -> bytes:
@@ -90,10 +75,10 @@ CLASSES: Mapping[str, tuple[int, Callable[[int], bytes]]] = {
 
 
 @asynccontextmanager
-async def process(folder: Path, upstream_port: int) -> AsyncIterator[tuple[Process, int]]:
+async def process(folder: Path, upstream_url: str) -> AsyncIterator[tuple[Process, int]]:
     file = folder / "gatepass.json"
     keys = [{"name": f"key-{number}", "key": f"${{K{number}}}"} for number in range(KEYS)]
-    upstreams = {"chat": {"base_url": f"http://127.0.0.1:{upstream_port}/v1"}}
+    upstreams = {"chat": {"base_url": f"{upstream_url}/v1"}}
     file.write_text(
         json.dumps(
             {"upstreams": upstreams, "limits": LIMITS, "access": {"keys": keys}, "server": {"control_socket": "off"}}
@@ -145,14 +130,12 @@ async def test_the_peak_of_a_process_is_below_the_documented_sum(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
     chosen = [CLASSES[name] for name in names]
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", 0, backlog=1024)
-    with ExitStack() as stack:
-        async with process(tmp_path, server.sockets[0].getsockname()[1]) as (child, port):
+    async with Scripted(answer=answer) as upstream, process(tmp_path, upstream.url) as (child, port):
+        with ExitStack() as stack:
             sent = [(count, [make(key) for key in range(KEYS)]) for count, make in chosen]  # each text is here once
             holding = [hold(port, at, texts[at % KEYS], stack) for count, texts in sent for at in range(count)]
             await asyncio.gather(*holding)
             attack.peak_bytes = await at_rest(lambda: peak_bytes(child), REST_S)
-    server.close()
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1/v1"}}, "limits": LIMITS})
     copies_bytes = 2 * LIMITS["reply_bytes"]
     attack.allowed_bytes = config.limits.memory_bytes + copies_bytes + len(holding) * CONNECTION_BYTES
