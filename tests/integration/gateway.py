@@ -71,7 +71,9 @@ async def gateway(
     serve` does. Else the upstream receives what the test sends, and nothing more.
     """
     if upstream:
-        blocks.setdefault("upstreams", {"chat": {"base_url": f"{upstream}/v1", **(chat or {})}})
+        settings = chat or {}
+        base_url = upstream if settings.get("dialect") == "ragflow" else f"{upstream}/v1"
+        blocks.setdefault("upstreams", {"chat": {"base_url": base_url, **settings}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
     async with serving(create_app_state(config, clock), tls=tls, reads_lists=reads_lists) as served:
         yield served
