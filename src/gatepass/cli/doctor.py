@@ -36,7 +36,7 @@ COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
 @click.option(
     "--operation",
     type=click.Choice(options.CALL_OPERATIONS),
-    help="With --call: the operation. Default: as the model is declared, else by its name.",
+    help="With --call: the operation. Default: as the model is declared, else of the list that has it.",
 )
 @options.json_option
 def doctor(model: str | None, path: str | None, operation: str | None, *, call: bool, as_json: bool) -> None:
@@ -61,7 +61,8 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
         calls = steps.calls_of(loaded.config, model, operation) if call else []
         valid = f"{loaded.source} is valid: {options.summary(loaded.config)}"
         report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
-        asyncio.run(report.show(steps.diagnose(loaded.config, calls, model=model, begin=report.begin)))
+        diagnosed = steps.diagnose(loaded.config, calls, model=model, operation=operation, begin=report.begin)
+        asyncio.run(report.show(diagnosed))
         sys.exit(report.finish())
     except steps.NoCall as error:
         options.exit_unusable(str(error))

@@ -130,14 +130,19 @@ def find_key(config: Config, name: str | None) -> AccessKey | None:
     return None if name is None else keys[name]
 
 
-def operation_of(config: Config, model: str) -> str:
-    """Return the operation of `model` by its entry (or a glob) or an `operations.NAME.model`, else by its name."""
+def declared_operation(config: Config, model: str) -> str | None:
+    """Return the operation of `model` by its entry (or a glob) or an `operations.NAME.model`, else None."""
     from gatepass.normalize.rules import DeclaredModels
     from gatepass.proxy.models import Kinds, declared_kind
 
     entry = DeclaredModels(config).model("chat", model)
     kind = (None if entry is None else declared_kind(entry)) or Kinds(config).of(model)
-    return OPERATION_OF_KIND[kind] if kind else operation_by_name(model)
+    return OPERATION_OF_KIND[kind] if kind else None
+
+
+def operation_of(config: Config, model: str) -> str:
+    """Return the operation of `model` as it is declared, else by its name."""
+    return declared_operation(config, model) or operation_by_name(model)
 
 
 def operation_by_name(model: str) -> str:

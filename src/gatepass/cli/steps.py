@@ -15,6 +15,7 @@ from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest, UpstreamAuth
 from gatepass.operations.table import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
+from gatepass.proxy.models import ModelCatalog
 from gatepass.types import MCP_UPSTREAM
 
 if TYPE_CHECKING:
@@ -59,16 +60,24 @@ async def diagnose(
     clock: Clock | None = None,
     *,
     model: str | None = None,
+    operation: str | None = None,
     begin: Begin = lambda *_: None,
 ) -> Steps:
     """Test the store, the credentials, the upstreams and the MCP servers, and yield each step when it ends.
 
     The steps of an upstream are skipped if its credential has no token. With `model` or `calls` only the upstreams of
-    their routes are tested, and the store is not. Without a chosen model `calls` leave the MCP servers in. Raises
-    ModelNotFound if a model has no route.
+    their routes are tested, and the store is not. Without a chosen model `calls` leave the MCP servers in. If neither
+    `operation` nor the configuration decides about `model`, the lists of the upstreams do. Raises ModelNotFound if a
+    model has no route, and NoCall.
     """
     async with options.open_state(config, clock) as state:
-        tested = _tested(state, calls, model)
+        if model is not None and not (operation := operation or options.declared_operation(config, model)):
+            for holder in state.holders.values():
+                holder.start()
+            if kind := await ModelCatalog(state).kind_by_lists(model):
+                operation = options.OPERATION_OF_KIND[kind]
+                calls = calls_of(config, model, operation) if calls else ()
+        tested = _tested(state, calls, model, operation)
         failed, is_whole = set[str | None](), model is None and not calls
         if config.store is not None and is_whole:
             begin("store", "store")
@@ -103,19 +112,23 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
         raise InvalidRequest(NO_CALL.format(operation=task.operation).replace("--call: ", ""))
     try:
         calls = calls_of(config, task.model, task.operation) if task.call else []
+        diagnosed = diagnose(config, calls, model=task.model, operation=task.operation, begin=begin)
+        async with aclosing(timed(diagnosed)) as steps:
+            async for step in steps:
+                why, advice = options.printable(step.why), options.printable(step.advice)
+                shown = replace(step, why=why, advice=advice).described()
+                yield {**shown, "action": step.action, "model": step.model}
     except NoCall as error:
         raise InvalidRequest(str(error).partition(": ")[2]) from None
-    async with aclosing(timed(diagnose(config, calls, model=task.model, begin=begin))) as steps:
-        async for step in steps:
-            shown = replace(step, why=options.printable(step.why), advice=options.printable(step.advice)).described()
-            yield {**shown, "action": step.action, "model": step.model}
 
 
-def _tested(state: AppState, calls: Sequence[ProbeCall], model: str | None) -> dict[str, dict[str, None]]:
+def _tested(
+    state: AppState, calls: Sequence[ProbeCall], model: str | None, operation: str | None
+) -> dict[str, dict[str, None]]:
     """Return the upstreams on the routes of `calls` and `model`, or all, each with its names of these models."""
     asked = [(call.operation, call.model) for call in calls]
     if model is not None and not asked:
-        asked.append((options.operation_of(state.config, model), model))
+        asked.append((operation or options.operation_by_name(model), model))
     tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
     for operation, name in asked:
         for target in state.routes.resolve(operation, name):

@@ -126,6 +126,15 @@ class ModelCatalog:
             f"The model {model[:100]!r} is not listed here. GET /v1/models returns the listed models.", param="model"
         )
 
+    async def kind_by_lists(self, model: str) -> ModelKind | None:
+        """Return the kind of the upstreams whose lists name `model`, None if that is not known."""
+        if not self._kinds.of_upstream:
+            return None
+        await self._wait_for_fetches(self.start_fetches())
+        return self._kinds.of_lists(
+            name for name, one in self._lists.items() if any(entry["id"] == model for entry in one.models or ())
+        )
+
     def _begin(self, context: RequestContext) -> list[str]:
         wanted = self.start_fetches()
         context.access.upstream = ",".join(wanted) or None
@@ -302,15 +311,17 @@ class Kinds:
             if route.model is not None:
                 operations.setdefault(route.model, set()).add(operation)
         self._of_default_model = _unambiguous(operations)
-        self._of_upstream = _of_upstream(config)
+        self.of_upstream = _of_upstream(config)
 
     def typed(self, model: str, listed_by: Iterable[str] = ()) -> str:
         """Return the name to list `model` under; `listed_by` are the upstreams whose own lists contain it."""
-        kind = self.of(model)
-        if kind is None and model not in self._models:
-            kinds = {self._of_upstream.get(upstream) for upstream in listed_by}
-            kind = kinds.pop() if len(kinds) == 1 else None
+        kind = self.of(model) or (None if model in self._models else self.of_lists(listed_by))
         return model if kind is None else typed(model, kind)
+
+    def of_lists(self, listed_by: Iterable[str]) -> ModelKind | None:
+        """Return the kind of the upstreams `listed_by`. None if they differ, or if one has none."""
+        kinds = {self.of_upstream.get(upstream) for upstream in listed_by}
+        return kinds.pop() if len(kinds) == 1 else None
 
     def of(self, model: str) -> ModelKind | None:
         """The kind by the model's `capabilities` or by `operations`, else None."""

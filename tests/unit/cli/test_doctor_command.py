@@ -25,7 +25,7 @@ class Doctor:
         self.models: list[str | None] = []
         self.calls: list[ProbeCall] = []
 
-    async def diagnose(self, config, calls, *, model, begin):
+    async def diagnose(self, config, calls, *, model, operation, begin):
         assert "chat" in config.upstreams
         self.models.append(model)
         self.calls += calls
