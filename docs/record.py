@@ -169,7 +169,7 @@ def recordings() -> Mapping[str, str]:
     with tempfile.TemporaryDirectory() as name, demo.servers(9001, 9002) as ports:
         secret = demo.SECRETS["CHAT_SECRET"]
         issuer, gateway = (f"http://127.0.0.1:{ports[port]}" for port in (9001, 9002))
-        answers = [f"{gateway}/v1", "oauth2", f"{issuer}/oauth/token", "demo-chat", "", secret]
+        answers = [f"{gateway}/v1", "oauth2", f"{issuer}/oauth/token", "demo-chat", "", secret, "", ""]
         answers += ["ragflow, librechat", "127.0.0.1"]
         for part in ("init", "doctor"):
             arguments = ["-m", *TITLES[part][0].split()]

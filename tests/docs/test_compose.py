@@ -161,13 +161,15 @@ def test_check_accepts_the_environment_of_the_file(name: str, tmp_path: Path) ->
 
 
 @EVERY_FILE_OF_VARIABLES
-def test_every_file_passes_the_ca_the_proxy_and_client_auth(file: Path) -> None:
+def test_every_file_passes_the_ca_the_proxy_the_other_hosts_and_client_auth(file: Path) -> None:
     required = dict.fromkeys(re.findall(r"\$\{(\w+):\?", file.read_text()), "x")
     given = {
         "GATEPASS_CA_FILE": "./ca.pem",
         "GATEPASS_PROXY": "http://proxy.corp.example:3128",
         "GATEPASS_NO_PROXY": ".corp.example,10.0.0.0/8",
         "GATEPASS_ALLOW_PLAIN_HTTP": "true",
+        "GATEPASS_EMBEDDINGS_URL": "https://embed.corp.example/v1",
+        "GATEPASS_RERANK_URL": "https://rerank.corp.example/v1",
     }
     running = compose.document({**required, **given}, file)["services"]["gatepass"]
     passed, ca_file = running["environment"], "/etc/gatepass/ca.pem"

@@ -25,7 +25,7 @@ def joined(text: str) -> str:
     return "".join(text.split())
 
 
-ASKED = ["base_url", "auth", *OF_AUTH["oauth2"], "clients", "listen"]
+ASKED = ["base_url", "auth", *OF_AUTH["oauth2"], "embeddings_url", "rerank_url", "clients", "listen"]
 DONE = [text for step in STEPS for text in (step.__doc__ or "", f"{step.__name__}:ok")] + ["All steps succeeded."]
 HOPS = ("gatepass configuration:", "credential:llm token:", "upstream:llm models:", "upstream:llm stream:")
 

@@ -88,7 +88,7 @@ def test_the_page_of_profiles_has_a_row_for_each_that_changes_something():
 
 def test_the_first_page_shows_the_questions_and_options_of_init():
     page = (DOCS / "getting_started.md").read_text()
-    shown = ["base_url", "auth", *OF_AUTH["oauth2"], "clients", "listen"]
+    shown = ["base_url", "auth", *OF_AUTH["oauth2"], "embeddings_url", "rerank_url", "clients", "listen"]
     for name in shown:
         assert QUESTIONS[name].text in page, name
     options = {option for parameter in init.params for option in parameter.opts}

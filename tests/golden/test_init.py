@@ -39,11 +39,11 @@ async def test_init_prints_and_writes_what_is_recorded(tmp_path, monkeypatch, re
     shown = {}
     async with servers() as url:
         cases = {
-            "OAuth 2.0, at a terminal": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow, my", ""),
-            "OAuth 2.0, in the image": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow"),
-            "another source": ("other", "my", ""),
-            "a JSON login": ("login", f"{url}/login", LOGIN, SECRET, "my", ""),
-            "a key that ends": ("key", ENDING, "my", "", "n"),
+            "OAuth 2.0, at a terminal": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "ragflow, my", ""),
+            "OAuth 2.0, in the image": ("oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "ragflow"),
+            "another source": ("other", "", "", "my", ""),
+            "a JSON login": ("login", f"{url}/login", LOGIN, SECRET, "", "", "my", ""),
+            "a key that ends": ("key", ENDING, "", "", "my", "", "n"),
         }
         for number, (name, answers) in enumerate(cases.items()):
             folder = tmp_path / str(number)

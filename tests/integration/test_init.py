@@ -9,6 +9,7 @@ import stat
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,26 @@ def assert_secret_is_kept(folder: Path, result: Result) -> None:
     assert stat.S_IMODE(secret_file.parent.stat().st_mode) == 0o700
 
 
+def assert_keys_are_shown(folder: Path, result: Result) -> None:
+    shown = re.findall(r"API key:  (gp-\S+)", result.output)
+    written = re.findall(r"hash: ['\"]?(sha256:\w+)", (folder / "gatepass.yaml").read_text())
+    assert [f"sha256:{sha256(key.encode()).hexdigest()}" for key in shown] == written != []
+
+
 async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path):
     async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "ragflow,codex,opencode,my", "0.0.0.0")
+        typed = (
+            f"{url}/v1",
+            "oauth2",
+            f"{url}/oauth/token",
+            "me",
+            "",
+            SECRET,
+            "",
+            "",
+            "ragflow,codex,opencode,my",
+            "0.0.0.0",
+        )
         result = await run(tmp_path, answers=typed)
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
@@ -109,13 +127,15 @@ async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
         for number, typed in enumerate([("key", SECRET), ("login", f"{url}/login", body, SECRET)]):
             folder = tmp_path / str(number)
             folder.mkdir()
-            result = await run(folder, "--login-token", "data.token", answers=(f"{url}/v1", *typed, "other", ""))
+            result = await run(
+                folder, "--login-token", "data.token", answers=(f"{url}/v1", *typed, "", "", "other", "")
+            )
             assert result.exit_code == 0, result.output
             assert await failures(folder) == []
             assert_secret_is_kept(folder, result)
             assert ("reply: {token: data.token}" in (folder / "gatepass.yaml").read_text()) is (typed[0] == "login")
     async with Scripted(answer=lambda _: [Send(reply(LIST))]) as upstream:
-        result = await run(tmp_path, answers=(f"{upstream.url}/v1", "none", "other", ""))
+        result = await run(tmp_path, answers=(f"{upstream.url}/v1", "none", "", "", "other", ""))
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
     assert not (tmp_path / "secrets").exists()
@@ -126,7 +146,7 @@ async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
         with refusing_server() as closed:  # a free port: nothing listens there for the whole test
             pass
         typed = (
-            *(f"{closed}/v1", "oauth2", f"{closed}/token", "you", "chat", SECRET, "other", ""),
+            *(f"{closed}/v1", "oauth2", f"{closed}/token", "you", "chat", SECRET, "", "", "other", ""),
             *("y", f"{url}/oauth/token", ""),  # after the connection to the token endpoint: no proxy
             *("y", "", "me", "-", "wrong", ""),  # after the token: another client id, no scope, a wrong secret
             *("y", "", "", "", SECRET, ""),  # after the token
@@ -147,7 +167,7 @@ async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
     wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "localhost")
     async with servers() as url:
         base = ("", f"{url}/v1".replace("//", "//user:planted-password@"), f"{url}/v1")
-        typed = (*base, "oauth3", "oauth2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, *wrong)
+        typed = (*base, "oauth3", "oauth2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, "", "", *wrong)
         result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
     assert result.output.count("The answer is empty.") == 4
@@ -162,7 +182,7 @@ async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
 
 async def test_a_file_of_a_ca_that_cannot_be_read_is_asked_again(tmp_path):
     async with servers() as url:
-        typed = (f"{url}/v1", "key", SECRET, "other", "", "y", "-")
+        typed = (f"{url}/v1", "key", SECRET, "", "", "other", "", "y", "-")
         result = await run(tmp_path, "--ca-file", "absent.pem", answers=typed)
     assert result.exit_code == 0, result.output
     assert "network.ca_file: cannot be read" in result.output
@@ -171,7 +191,7 @@ async def test_a_file_of_a_ca_that_cannot_be_read_is_asked_again(tmp_path):
 
 async def test_an_answer_can_be_kept_although_its_hop_fails(tmp_path):
     with refusing_server() as closed:
-        result = await run(tmp_path, answers=(f"{closed}/v1", "key", SECRET, "other", "", "n"))
+        result = await run(tmp_path, answers=(f"{closed}/v1", "key", SECRET, "", "", "other", "", "n"))
     assert result.exit_code == 0, result.output
     assert "FAIL upstream:llm models" in result.output
     assert f"base_url: {closed}/v1" in (tmp_path / "gatepass.yaml").read_text()
@@ -179,7 +199,7 @@ async def test_an_answer_can_be_kept_although_its_hop_fails(tmp_path):
 
 async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
     async with servers() as url:
-        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "other", "")
+        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "other", "")
         result = await run(tmp_path, answers=(*login, "y", f"{url}/v1", "", "", "", ""))
     assert result.exit_code == 0, result.output
     assert f"Set upstreams.llm.base_url to {url}/v1, if its paths begin with /v1." in result.output
@@ -188,7 +208,7 @@ async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
 
 async def test_claude_code_gets_a_base_url_without_a_version(tmp_path):
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "claude_code,codex", ""))
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "", "", "claude_code,codex", ""))
     assert result.exit_code == 0, result.output
     assert "  claude_code\n    base URL: http://127.0.0.1:8080\n    API key:  gp-" in result.output
     assert "  codex\n    base URL: http://127.0.0.1:8080/v1\n    API key:  gp-" in result.output
@@ -210,6 +230,7 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
         wrong = await run(tmp_path, *options, "--force", "--client-id", "you")
         assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
         assert "is written. Correct what failed, and run `gatepass doctor`." in wrong.output
+        assert_keys_are_shown(tmp_path, wrong)
     assert not (tmp_path / "secrets").exists()
 
 
@@ -221,7 +242,7 @@ async def test_a_configuration_that_cannot_be_written_leaves_no_secret(tmp_path,
 
     monkeypatch.setattr("gatepass.config.references.replace_file", replace_file)
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "other", ""))
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "", "", "other", ""))
     assert (result.exit_code, "cannot be written: No space left on device" in result.output) == (2, True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -272,9 +293,48 @@ async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees
         refused = await run(tmp_path, "--yes", *options)
         assert (refused.exit_code, "allow_plain_http" in refused.output) == (1, True)
         allowed = await run(tmp_path, "--yes", "--force", *options, "--allow-plain-http")
-        asked = await run(tmp_path, "--force", *options, answers=("", "other", "", "y", "y", "", "n"))
+        asked = await run(tmp_path, "--force", *options, answers=("", "", "", "other", "", "y", "y", "", "n"))
     for result in (allowed, asked):
         assert "FAIL credential:llm token" in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answers"),
+    [
+        (("--yes",), ()),  # the hop fails
+        (("--yes", "--ca-file", "absent.pem"), ()),  # the file is not valid
+        ((), ("", "", "one,two", "")),  # the input ends before the question whether to answer again
+        ((), ("", "", "one,two", "", "n")),
+    ],
+)
+async def test_each_key_whose_hash_is_in_the_file_is_shown(tmp_path, arguments, answers):
+    (tmp_path / "secret").write_text(SECRET)
+    with refusing_server() as closed:
+        options = ("--base-url", f"{closed}/v1", "--auth", "key", "--secret-file", str(tmp_path / "secret"))
+        result = await run(tmp_path, *options, *arguments, answers=answers)
+    assert result.exit_code == (0 if "n" in answers else 1), result.output
+    assert_keys_are_shown(tmp_path, result)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "offered"),
+    [
+        ("http://127.0.0.1:9", True),
+        ("http://me:planted-password@127.0.0.1:9", False),
+        ("socks5://127.0.0.1:9", False),
+        ("", False),
+    ],
+)
+async def test_the_proxy_of_the_shell_is_offered(tmp_path, monkeypatch, proxy, offered):
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    monkeypatch.delenv("https_proxy", raising=False)
+    with refusing_server() as closed:
+        answers = (f"{closed}/v1", "key", SECRET, "", "", "other", "", "y", "", "", "n")
+        result = await run(tmp_path, answers=answers)
+    assert result.exit_code == 0, result.output
+    assert (f"HTTP proxy for these hosts (-: none) [{proxy}]" in result.output) is offered
+    assert (f"proxy: {proxy}" in (tmp_path / "gatepass.yaml").read_text()) is offered
+    assert "planted-password" not in result.output
 
 
 async def test_an_interrupted_command_leaves_nothing(tmp_path):
@@ -310,7 +370,7 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
     monkeypatch.chdir(before)
     monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
     async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "dify")
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "dify")
         result = await run(before, "--port", "9090", answers=typed)
         assert result.exit_code == 0, result.output
         assert f"Wrote {before}/gatepass.yaml and secrets/llm." in result.output
@@ -325,7 +385,7 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
 
 async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "other", "mine", ""))
+        result = await run(tmp_path, answers=(f"{url}/v1", "other", "", "", "mine", ""))
         assert result.exit_code == 0, result.output
         assert "First write the credential 'llm' into" in result.output
         assert "hidden" not in result.output
@@ -342,9 +402,43 @@ async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_op
 ENDED = jwt.encode({"exp": 1_760_000_000}, "0" * 32, "HS256")
 
 
+@pytest.mark.parametrize(
+    ("others", "operations"),
+    [
+        ({"embeddings_url": "e", "rerank_url": "r"}, {"embeddings": "embeddings", "rerank": "rerank"}),
+        ({"embeddings_url": "e", "rerank_url": "e"}, {"embeddings": "embeddings", "rerank": "embeddings"}),
+        ({"embeddings_url": "", "rerank_url": "r"}, {"rerank": "rerank"}),
+        ({"embeddings_url": "llm", "rerank_url": ""}, {}),
+    ],
+)
+def test_other_addresses_become_upstreams_with_the_same_credential(tmp_path, others, operations):
+    given = {name: f"https://{host}.example/v1" if host else "" for name, host in others.items()}
+    answers = {"base_url": "https://llm.example/v1", "auth": "key", **given}
+    (tmp_path / "gatepass.yaml").write_text(render(answers, "${S}"))
+    config = load(str(tmp_path / "gatepass.yaml"), {"S": SECRET}).config
+    assert {name: route.upstream for name, route in config.operations.items()} == operations
+    assert config.upstreams.keys() == {UPSTREAM, *operations.values()}
+    assert {upstream.credential for upstream in config.upstreams.values()} == {UPSTREAM}
+    assert {name: config.upstreams[name].base_url for name in operations.values()} == {
+        name: given[f"{name}_url"] for name in operations.values()
+    }
+
+
+async def test_another_address_that_fails_is_asked_again(tmp_path):
+    with refusing_server() as closed:
+        pass
+    async with servers() as url:
+        typed = (f"{url}/v1", "key", SECRET, f"{closed}/v1", "", "other", "", "y", f"{url}/v1", "")
+        result = await run(tmp_path, answers=typed)
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+    assert "FAIL upstream:embeddings models: " in result.output
+    assert_secret_is_kept(tmp_path, result)
+
+
 async def test_a_key_that_has_ended_is_asked_again(tmp_path):
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", f"Bearer {ENDED}", "other", "", "y", SECRET))
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", f"Bearer {ENDED}", "", "", "other", "", "y", SECRET))
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
     assert "FAIL credential:llm token: " in result.output
@@ -385,7 +479,7 @@ async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp
 
     async with Scripted(answer=serve_hostile) as scripted:
         url = scripted.url.removesuffix("/v1")
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "other", ""))
+        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "", "", "other", ""))
     assert result.exit_code == 0, result.output
     for text in (result.output, (tmp_path / "gatepass.yaml").read_text()):
         assert all(char.isprintable() or char == "\n" for char in text)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gatepass.cli.step import Step
 
 UPSTREAM = "llm"
+ELSEWHERE = ("embeddings", "rerank")
+"""Operations that may be at another address. The upstream of such an address has the name of its operation."""
 PLACE = "{secret}"  # where the secret belongs in the body of a JSON login
 
 
@@ -63,6 +65,8 @@ QUESTIONS: Mapping[str, Question] = {
         Question("login_token", "Path of an unusual name of the token in the reply", is_optional=True),
         Question("ca_file", "PEM file with the certificate of your company's CA", is_optional=True),
         Question("proxy", "HTTP proxy for these hosts", is_optional=True),
+        Question("embeddings_url", "Base URL of the embeddings, if they are at another address", is_optional=True),
+        Question("rerank_url", "Base URL of rerank, if it is at another address", is_optional=True),
         Question(
             "clients",
             "Clients, separated by commas (ragflow, open_webui, librechat, dify, codex, claude_code or other names)",
@@ -89,12 +93,14 @@ NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
 
 def questions_about(step: Step, auth: str) -> tuple[str, ...]:
     """Return the questions whose answers decide about the failed step."""
+    address = f"{step.hop.removeprefix('upstream:')}_url"
+    address = address if address in QUESTIONS else "base_url"
     if network := [name for name in OF_NETWORK if f"network.{name}" in step.advice]:
-        return ("base_url" if step.what == "models" else OF_AUTH[auth][0], *network)
+        return (address if step.what == "models" else OF_AUTH[auth][0], *network)
     of_credential = (*OF_AUTH.get(auth, ()), SECRET)
     if step.what == "token":
         return (*of_credential, *AFTER_A_FAULT.get(auth, ()))
-    return ("base_url", *of_credential)
+    return (address, *of_credential)
 
 
 def path_in_file(path: str | Path, folder: Path) -> str:
@@ -127,7 +133,17 @@ def render(
     upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
     if answers["auth"] != "none":
         upstream["credential"] = UPSTREAM
-    upstream["include_usage"] = True
+    upstreams = {UPSTREAM: {**upstream, "include_usage": True}}
+    # one upstream for both if they are at one address
+    hosts = {answers["base_url"]: UPSTREAM, "": UPSTREAM}
+    operations: dict[str, Any] = {}
+    for operation in ELSEWHERE:
+        url = answers.get(f"{operation}_url", "")
+        if hosts.setdefault(url, operation) == operation:
+            upstreams[operation] = {**upstream, "base_url": url}
+        if hosts[url] != UPSTREAM:
+            operations[operation] = {"upstream": hosts[url]}
+    routes = {"models": {"*": {"upstream": UPSTREAM}}, "operations": operations} if operations else {}
     lines = [
         f"# Written by `gatepass init`.{documentation('docs/reference/configuration.md', ' All settings: {}')}",
         "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
@@ -146,7 +162,7 @@ def render(
         lines += yaml_lines({"credentials": {UPSTREAM: _credential(answers, secret, plain)}})
     lines += [
         "# The LLM gateway. Every model name is passed on. `include_usage` counts the tokens of streams.",
-        *yaml_lines({"upstreams": {UPSTREAM: upstream}}),
+        *yaml_lines({"upstreams": upstreams, **routes}),
         "# One key for each client. A profile makes the changes that its client needs.",
         "# `gatepass keys new --name NAME` creates another key.",
         *yaml_lines({"access": {"keys": list(keys)}}),
@@ -192,8 +208,12 @@ def fault_of(name: str, answer: str) -> str:
         return f"{answer!r} is none of {', '.join(question.choices)}"
     try:
         match name:
-            case "base_url" | "token_url" | "login_url" | "proxy":
-                {"base_url": checked_base_url, "proxy": checked_proxy_url}.get(name, checked_url)(answer)
+            case "token_url" | "login_url":
+                checked_url(answer)
+            case "base_url" | "embeddings_url" | "rerank_url":
+                checked_base_url(answer)
+            case "proxy":
+                checked_proxy_url(answer)
             case "login_body" if not isinstance(json.loads(answer), dict):
                 return "is not a JSON object"
             case "login_body" if PLACE not in answer:
@@ -210,6 +230,12 @@ def fault_of(name: str, answer: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _proxy_of_shell() -> str:
+    """Return HTTPS_PROXY, "" if it is no answer, or has a password, which the prompt would show."""
+    found = os.environ.get("https_proxy") or os.environ.get("HTTPS_PROXY") or ""
+    return "" if "@" in found or fault_of("proxy", found) else found
 
 
 def _client_names(text: str) -> list[str]:
@@ -243,7 +269,7 @@ class Setup:
             if question.default:
                 click.echo(f"Assumed {question.option} {question.default}")
             return
-        default = known if known is not None else question.default
+        default = known if known is not None else question.default or (_proxy_of_shell() if name == "proxy" else "")
         hint = f" ({NO_ANSWER if default else 'empty'}: none)" if question.is_optional else ""
         while True:
             answer = click.prompt(question.text + hint, default=default, show_default=bool(default)).strip()
@@ -358,28 +384,33 @@ def init(
     setup = Setup(answers, not yes, secret_reference=f"${{{secret_env}}}" if secret_env else file_reference)
     setup.ask("base_url")
     setup.ask("auth")
-    for name in (*OF_AUTH.get(answers["auth"], ()), SECRET, "clients", "listen", *sorted(QUESTIONS.keys() & answers)):
+    others = (f"{operation}_url" for operation in ELSEWHERE)
+    of_auth = (*OF_AUTH.get(answers["auth"], ()), SECRET)
+    for name in (*of_auth, *others, "clients", "listen", *sorted(QUESTIONS.keys() & answers)):
         setup.ask(name)
     keys = _new_keys(answers["clients"])
     entries = [entry for entry, _ in keys]
     secret_path = setup.write(path, entries)
-    while answers["auth"] != "other" and (doubtful := setup.doubtful(path)):
-        if yes:
-            click.echo(f"{output} is written. Correct what failed, and run `gatepass doctor`.", err=True)
-            sys.exit(CHECK_FAILED)
-        if not click.confirm("Answer again?", default=True):
-            break
-        for name in doubtful:
-            setup.ask(name, again=True)
-        secret_path = setup.write(path, entries)
-    url = f"http://{reachable_host(answers['listen'])}:{port}"
-    place = " HOST is the name or address of this machine." * url.startswith("http://HOST:")
-    click.echo(f"\nWrote {' and '.join(filter(None, (output, secret_path)))}.{place} Each key is shown only now:\n")
-    for entry, value in keys:
-        name = entry["name"].replace("-", "_")
-        page = documentation(f"docs/clients/{name}.md", ", see {}")
-        version = "" if name == "claude_code" else "/v1"
-        click.echo(f"  {entry['name']}{page}\n    base URL: {url}{version}\n    API key:  {value}\n")
+    try:
+        while answers["auth"] != "other" and (doubtful := setup.doubtful(path)):
+            if yes:
+                click.echo(f"{output} is written. Correct what failed, and run `gatepass doctor`.", err=True)
+                sys.exit(CHECK_FAILED)
+            if not click.confirm("Answer again?", default=True):
+                break
+            for name in doubtful:
+                setup.ask(name, again=True)
+            secret_path = setup.write(path, entries)
+    finally:  # also after a fault or Ctrl+C: the file has only the hashes of the keys
+        url = f"http://{reachable_host(answers['listen'])}:{port}"
+        place = " HOST is the name or address of this machine." * url.startswith("http://HOST:")
+        wrote = " and ".join(filter(None, (output, secret_path)))
+        click.echo(f"\nWrote {wrote}.{place} Each key is shown only now:\n")
+        for entry, value in keys:
+            name = entry["name"].replace("-", "_")
+            page = documentation(f"docs/clients/{name}.md", ", see {}")
+            version = "" if name == "claude_code" else "/v1"
+            click.echo(f"  {entry['name']}{page}\n    base URL: {url}{version}\n    API key:  {value}\n")
     if answers["auth"] == "other":
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.")
     click.echo(f"Next: `gatepass serve` serves. {url}/v1/models then lists the names of the models.")

@@ -1,4 +1,4 @@
-"""Read a configuration from GATEPASS_ variables: one upstream, one for embeddings, one credential, keys and a proxy.
+"""Read a configuration from GATEPASS_ variables: upstreams by operation, a credential, keys and a proxy.
 
 `config.load` reads the variables that override a file too: the address, the control socket and the limits.
 
@@ -54,7 +54,7 @@ def parsed_proxy(text: str) -> tuple[str, str | None]:
 
 
 SHARED = (
-    *("UPSTREAM_URL", "EMBEDDINGS_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", "PROFILE"),
+    *("UPSTREAM_URL", "EMBEDDINGS_URL", "RERANK_URL", "TOKEN_TYPE", "KEYS", "KEY_HASHES", "PROFILE"),
     *("CA_FILE", "PROXY", "NO_PROXY", "ALLOW_PLAIN_HTTP", "HOST", "PORT", "UI", "CONTROL_SOCKET"),
 )
 REQUIRED = frozenset(("TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "TOKEN"))
@@ -72,8 +72,10 @@ CLIENT_KEY_VARIABLE = "KEY"
 """The API key that the command of `gatepass show --curl` sends; users may export it for all commands."""
 
 SOURCE = "environment"
-CHAT, EMBEDDINGS, CREDENTIAL = "chat", "embeddings", "token"
+CHAT, CREDENTIAL = "chat", "token"
 """The names of the blocks, which a file would choose itself."""
+OPERATION_URLS: Mapping[str, str] = {"embeddings": "EMBEDDINGS_URL", "rerank": "RERANK_URL"}
+"""The variable of an operation's own upstream, which has the operation's name."""
 NO_CLIENTS_KEY = "is used only by the command of `gatepass show --curl`: set the clients' keys with GATEPASS_KEYS"
 OF_HASH = ("name", "role", "profile", "expires", "operations")
 NOT_OF_HASH = (
@@ -104,7 +106,7 @@ def with_variables(text: str) -> str:
 _VARIABLE_BY_SETTING: Mapping[str, str] = MappingProxyType(
     {
         f"upstreams.{CHAT}.base_url": "UPSTREAM_URL",
-        f"upstreams.{EMBEDDINGS}.base_url": "EMBEDDINGS_URL",
+        **{f"upstreams.{operation}.base_url": name for operation, name in OPERATION_URLS.items()},
         "network.ca_file": "CA_FILE",
         **dict.fromkeys(("network.proxy", "network.proxy_auth"), "PROXY"),
     }
@@ -152,13 +154,13 @@ class _Reading:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")
 
     def upstreams(self) -> None:
-        for upstream, name in ((CHAT, "UPSTREAM_URL"), (EMBEDDINGS, "EMBEDDINGS_URL")):
+        for upstream, name in ((CHAT, "UPSTREAM_URL"), *OPERATION_URLS.items()):
             if name in self._values:
                 self._set(("upstreams", upstream, "base_url"), self._values[name], name)
                 self._plain_http(("upstreams", upstream))
+                if upstream != CHAT:
+                    self._set(("operations", upstream), {"upstream": upstream}, name)
         self._set(("models",), {"*": {"upstream": CHAT}}, "UPSTREAM_URL")
-        if "EMBEDDINGS_URL" in self._values:
-            self._set(("operations",), {"embeddings": {"upstream": EMBEDDINGS}}, "EMBEDDINGS_URL")
 
     def credential(self) -> None:
         kind, origin = self._type()

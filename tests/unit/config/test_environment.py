@@ -93,11 +93,22 @@ def test_several_keys_and_hashes_have_names_of_their_own():
     assert "access" not in read(KEYS=" , ", KEY_HASHES=",").tree
 
 
+@pytest.mark.parametrize("names", [("rerank",), ("embeddings",), ("embeddings", "rerank")])
+def test_each_operation_at_another_address_has_an_upstream_of_its_name(names):
+    document = read(**{f"{name.upper()}_URL": f"https://{name}.example/v1" for name in names})
+    assert document.problems == []
+    assert document.tree["operations"] == {name: {"upstream": name} for name in names}
+    assert [document.tree["upstreams"][name]["base_url"] for name in names] == [
+        f"https://{name}.example/v1" for name in names
+    ]
+    assert document.tree["models"] == {"*": {"upstream": "chat"}}
+
+
 def test_a_setting_is_followed_by_its_variable_once():
-    text = "Check network.proxy_auth, upstreams.embeddings.base_url and network.proxy."
+    text = "Check network.proxy_auth, upstreams.embeddings.base_url, upstreams.rerank.base_url and network.proxy."
     assert with_variables(text) == (
-        "Check network.proxy_auth (GATEPASS_PROXY), upstreams.embeddings.base_url (GATEPASS_EMBEDDINGS_URL) and"
-        " network.proxy (GATEPASS_PROXY)."
+        "Check network.proxy_auth (GATEPASS_PROXY), upstreams.embeddings.base_url (GATEPASS_EMBEDDINGS_URL),"
+        " upstreams.rerank.base_url (GATEPASS_RERANK_URL) and network.proxy (GATEPASS_PROXY)."
     )
     assert with_variables(with_variables(text)) == with_variables(text)
     for other in ("upstreams.chat.network.client_cert", "upstreams.chat2.base_url", "store.network.ca_file"):
