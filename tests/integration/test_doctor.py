@@ -4,7 +4,8 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,40 @@ async def test_a_model_without_a_call_is_looked_for_in_the_list():
             async with aclosing(diagnose(config, model=model)) as steps:
                 *_, listed = [step async for step in steps]
             assert (listed.what, listed.outcome, listed.why) == ("models", outcome, why)
+
+
+@pytest.mark.parametrize("calls", [[], [ProbeCall("chat", "acme-v1"), ProbeCall("chat", "acme-v1", stream=True)]])
+@pytest.mark.parametrize(
+    ("listed", "operation", "upstream"),
+    [
+        ({"embeddings": ["acme-v1"]}, None, "embeddings"),
+        ({"rerank": ["acme-v1"], "embeddings": ["other"]}, None, "rerank"),
+        ({"embeddings": ["acme-v1"], "chat": ["acme-v1"]}, None, "chat"),
+        ({"embeddings": ["acme-v1"], "rerank": ["acme-v1"]}, None, "chat"),
+        ({"embeddings": ["acme-v1"]}, "chat", "chat"),
+        ({}, None, "chat"),
+    ],
+)
+async def test_the_list_that_names_a_model_decides_about_its_operation(listed, operation, upstream, calls):
+    """A name that says nothing of its kind, over the lists of three hosts."""
+    async with AsyncExitStack() as stack:
+        hosts = {}
+        for name in ("chat", "embeddings", "rerank"):
+            entries = [{"id": model} for model in listed.get(name, ["m"])]
+            answer = partial(lambda answer, _: answer, [Send(reply({"data": entries}))])
+            hosts[name] = await stack.enter_async_context(Scripted(answer=answer))
+        config = Config.model_validate(
+            {
+                "upstreams": {name: {"base_url": host.url} for name, host in hosts.items()},
+                "models": {"*": {"upstream": "chat"}},
+                "operations": {name: {"upstream": name} for name in ("embeddings", "rerank")},
+            }
+        )
+        found = [step async for step in diagnose(config, calls, model="acme-v1", operation=operation)]
+    assert {step.hop for step in found} == {f"upstream:{upstream}"}
+    assert found[0].outcome is (WORKS if "acme-v1" in listed.get(upstream, ()) else UNPROVEN if calls else FAILS)
+    operations = {"chat": {"chat as", "chat with"}, "embeddings": {"embeddings with"}, "rerank": {"rerank with"}}
+    assert {" ".join(step.why.split()[:2]) for step in found[1:]} == (operations[upstream] if calls else set())
 
 
 async def steps_of_calls(blocks: dict[str, Any], model: str = "m") -> list[tuple[str, StepOutcome, str, str]]:
@@ -310,19 +345,26 @@ async def test_doctor_says_once_which_timeout_to_raise():
     assert hop.finding.endswith(f" 0.2 s ({setting}). {advice}")
 
 
-def late(issuer: str) -> str:
-    """Of an issuer whose credential may wait for ten minutes."""
-    host = issuer.removeprefix("http://")
-    return f"no token from {host} within 10 s, the limit of this check (credentials.c.timeout_s is 600 s)"
+def late(issuer: str, limit_s: float, timeout_s: float) -> str:
+    limit = f"{limit_s:g} s, the limit of this check (credentials.c.timeout_s is {timeout_s:g} s)"
+    return f"no token from {issuer.removeprefix('http://')} within {limit}"
 
 
-async def test_a_silent_issuer_is_waited_for_ten_seconds_and_its_upstream_is_skipped():
+@pytest.mark.parametrize(
+    ("timeout_s", "limit_s", "advice"),
+    [
+        (600.0, 30, "Check whether the issuer is up"),
+        (30.0, 30, "Check whether the issuer is up, or raise this setting, for example to 60, if it is only slow"),
+        (10.0, 10, "Check whether the issuer is up, or raise this setting, for example to 20, if it is only slow"),
+    ],
+)
+async def test_a_silent_issuer_is_waited_for_up_to_30_seconds_and_its_upstream_is_skipped(timeout_s, limit_s, advice):
     async with Scripted([Hold()]) as issuer, Scripted(answer=strict) as upstream:
         blocks = one(upstream, oauth2(issuer.url))
-        blocks["credentials"]["c"]["timeout_s"] = 600.0
+        blocks["credentials"]["c"]["timeout_s"] = timeout_s
         checks = await found(blocks, clock=Hurried())
     assert checks == [
-        Check("credential:c", FAILS, f"{late(issuer.url)} Check whether the issuer is up"),
+        Check("credential:c", FAILS, f"{late(issuer.url, limit_s, timeout_s)} {advice}"),
         Check("upstream:chat", SKIPPED, "its credential failed"),
     ]
     assert upstream.received == []
@@ -371,7 +413,7 @@ async def test_an_issuer_that_falls_silent_is_reported_with_the_reason_that_it_g
         blocks["credentials"]["c"]["timeout_s"] = 600.0
         # not faster: an answer that takes a second of this clock ends the fetch, and a busy machine needs 100 ms
         credential, _ = await found(blocks, clock=Hurried(5))
-    assert credential.finding.startswith(f"{late(issuer.url)}: ")
+    assert credential.finding.startswith(f"{late(issuer.url, 30, 600)}: ")
     assert credential.finding.endswith("answered 503: boom Check whether the issuer is up")
 
 

@@ -55,7 +55,7 @@ from gatepass.sse.event import Framer, parse_event, split_events
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
-from gatepass.tokens.failure import CHECK_ISSUER, setting
+from gatepass.tokens.failure import CHECK_ISSUER, setting, slow_hint
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.tokens.token_reply import EXPIRED
@@ -78,8 +78,8 @@ async def within(state: AppState, upstream: Upstream, answer: Awaitable[T], limi
 IMPOSSIBLE_S = 100 * 365 * 86_400.0
 """An announced lifetime above a century is in another unit. Shorter ones may be a way to say that a token stays."""
 
-TOKEN_S = 10.0
-"""The limit of one token fetch. An operator waits, so that it ignores the credential's timeout_s."""
+TOKEN_S = (10.0, 30.0)
+"""The limit of one token fetch is the credential's timeout_s, within these bounds. An operator waits."""
 
 
 async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
@@ -89,17 +89,18 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         return Step(f"credential:{name}", "token", outcome, why, advice, proves=proves)
 
     settings = state.config.credentials[name]
+    limit_s = min(max(TOKEN_S[0], settings.timeout_s), TOKEN_S[1])
     own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
-    message = f"no token from {token_location(settings)} within {TOKEN_S:g} s, the limit of this check ({own_limit})"
+    message = f"no token from {token_location(settings)} within {limit_s:g} s, the limit of this check ({own_limit})"
     late = TokenUnavailable(message, credential=name)
     try:
-        token = await timeout(state.clock, TOKEN_S, holder.token(), late)
+        token = await timeout(state.clock, limit_s, holder.token(), late)
     except TokenUnavailable as error:
         # the error's own message announces the next try, but this command ends now
         reason = holder.status().last_error
         failed = error.message if error is late or reason is None else f"no token for credential {name}"
         if error is late and reason is None:
-            failed += f"; {CHECK_ISSUER}"
+            failed += f"; {slow_hint(settings.timeout_s) if settings.timeout_s <= limit_s else CHECK_ISSUER}"
         why, advice = token_failure(state, name, f"{failed}: {reason}" if reason else failed)
         return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop)
     claimed_s = token.implausible_lifetime_s

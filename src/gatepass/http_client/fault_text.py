@@ -34,7 +34,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
             "Check the host and port in {url_setting}, whether it is up, and whether this network needs"
             " {proxy}."
         ),
-        Fault.PROXY: "The proxy in front of {host} refuses{detail}.\n{proxy_advice}",
+        Fault.PROXY: "The proxy in front of {host} {proxy_did}{detail}.\n{proxy_advice}",
         Fault.TLS: "No secure connection to {host}{detail}.\n{tls}",
         Fault.CLOSED: (
             "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown.\n"
@@ -152,11 +152,12 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     status, proxy_setting = fault.detail[:3], member("proxy_auth") if fault.detail[:3] == "407" else proxy
     # no_proxy has no effect on a server with its own proxy
     around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
-    proxy_advice = f"Check {proxy_setting}."
+    proxy_did, proxy_advice = "refuses", f"Check {proxy_setting}."
     if status == "403":
         proxy_advice = f"Ask the owner of the proxy to allow the host, or {around}."
-    elif status in ("502", "503"):
-        proxy_advice = f"Check {proxy} and whether the proxy can reach the host, or {around}."
+    elif status in ("502", "503", "504"):
+        proxy_did = "could not reach the host"
+        proxy_advice = f"Check the host in {url_setting}, whether it is up and the proxy can reach it, or {around}."
     fields = {
         "host": host,
         "settings": names.settings,
@@ -166,6 +167,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "proxy": proxy,
         "ca_file": member("ca_file"),
         "client_cert": member("client_cert"),
+        "proxy_did": proxy_did,
         "proxy_advice": proxy_advice,
     }
     why, _, advice = text.replace("{tls}", _TLS_TEXTS[problem]).format_map(fields).partition("\n")

@@ -80,6 +80,11 @@ def setting(credential: str, name: str) -> str:
     return f"credentials.{credential}.{name}{f' ({PREFIX}{variable}{also})' if variable else ''}"
 
 
+def slow_hint(timeout_s: float) -> str:
+    """Return the advice about an issuer that sent no answer within its `timeout_s`, which the text before names."""
+    return f"{CHECK_ISSUER}, or raise this setting, for example to {2 * timeout_s:g}, if it is only slow"
+
+
 def setting_hint(credential: str, name: str | None) -> str:
     """Return advice to check the setting `name`; empty if `name` is None."""
     return "" if name is None else f"; check {setting(credential, name)}"

@@ -23,7 +23,6 @@ from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
-    CHECK_ISSUER,
     PROBE_S,
     FailureKind,
     FailureState,
@@ -33,6 +32,7 @@ from gatepass.tokens.failure import (
     quick_wait_s,
     retry_now,
     setting,
+    slow_hint,
 )
 from gatepass.tokens.issuer_error import WRONG_URL
 from gatepass.tokens.lifetime import SPACING_S, Freshness, LifetimeSource, Token, TokenKind
@@ -453,8 +453,9 @@ class TokenHolder:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
         if self._failure_state is None:
-            bound = f"{self._wait_budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
-            reason = f"no answer from {self._wait_budget.issuer_name} within {bound}; {CHECK_ISSUER}"
+            budget = self._wait_budget
+            bound = f"{budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
+            reason = f"no answer from {budget.issuer_name} within {bound}; {slow_hint(budget.budget_s)}"
             retry_s = MIN_RETRY_AFTER_S
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)

@@ -27,7 +27,7 @@ from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.http_client.tls import causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
-from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting
+from gatepass.tokens.failure import FailureKind, FetchFailure, setting, slow_hint
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TimedTokenResponse, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
@@ -82,7 +82,7 @@ class TokenEndpointClient:
         limit_s = bound_s if by_s is None else by_s - began_s
         late = FetchFailure(
             f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting});"
-            f" {CHECK_ISSUER}"
+            f" {slow_hint(bound_s)}"
         )
         # Earlier steps of this fetch, such as discovery, used the whole time.
         if limit_s <= 0:

@@ -113,13 +113,15 @@ def test_the_advice_names_the_setting_that_decides(blocks: dict[str, Any], named
     assert hop(**blocks) == named
 
 
-@pytest.mark.parametrize("status", [502, 503])
-def test_a_proxy_that_does_not_reach_the_host_can_be_left_out(status: int):
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_does_not_reach_the_host_says_so_and_can_be_left_out(status: int):
     upstreams = {"chat": {"base_url": "https://llm.example/v1"}}
     network = Config.model_validate({"upstreams": upstreams, "network": PROXIED}).upstreams["chat"].network
     fault = TransportFault(Fault.PROXY, f"{status} Unavailable from p:1")
-    assert upstream_error(fault, "chat", BASE, TIMEOUTS, network=network).message.endswith(
-        "Check network.proxy and whether the proxy can reach the host, or add it to network.no_proxy."
+    assert upstream_error(fault, "chat", BASE, TIMEOUTS, network=network).message == (
+        f"The proxy in front of llm.corp.example:8443 could not reach the host ({status} Unavailable from p:1). Check"
+        " the host in upstreams.chat.base_url, whether it is up and the proxy can reach it, or add it to"
+        " network.no_proxy."
     )
 
 

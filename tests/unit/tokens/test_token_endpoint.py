@@ -124,7 +124,10 @@ VERIFY = (
     " requires a client certificate, credentials.corp.network.client_cert"
 )
 REFUSES = "the proxy in front of sso.example refuses"
-WHOLE = "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s); check whether the issuer is up"
+WHOLE = (
+    "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s); check whether the issuer is up, or"
+    " raise this setting, for example to 14, if it is only slow"
+)
 
 
 async def test_without_a_setting_for_its_url_the_advice_names_what_is_known():
