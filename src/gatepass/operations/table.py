@@ -164,6 +164,8 @@ _BY_STEM = tuple(
 _UNKNOWN = MappingProxyType({"": Match(_MESSAGES)})
 _BELOW = tuple(f"{prefix}{_MESSAGES.path}/" for prefix in PREFIXES)
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
+_ENDS = tuple(operation.path for operation in OPERATIONS if "{" not in operation.path)
+"""What a client appends to its base URL, which is no id: the base URL may end in `/v1/responses`."""
 _SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
     r"(?P<prefix>/v1/v1|/v1|)/(?P<name>messages/batches|[a-z]+)/(?P<id>(?!input_tokens\Z)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
@@ -182,6 +184,8 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
         raise unknown_path_error(path, base_path)
     matched = found.get("GET" if method == "HEAD" else method)
     if matched is None:
+        if next(iter(found.values())).model is not None and path.endswith(_ENDS):
+            raise unknown_path_error(path, base_path)
         methods = [one.operation.method for one in found.values()]
         allow = ", ".join("GET, HEAD" if name == "GET" else name for name in methods)
         shown = path[:PATH_SHOWN_CHARS]
@@ -211,8 +215,7 @@ def unknown_path_error(
         )
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.
-    ends = (operation.path for operation in OPERATIONS if "{" not in operation.path)
-    wrong = path.removesuffix(max((end for end in ends if path.endswith(end)), key=len, default=path))
+    wrong = path.removesuffix(max((end for end in _ENDS if path.endswith(end)), key=len, default=path))
     hint = f" The base URL of this client seems to end in {wrong[:PATH_SHOWN_CHARS]}." if wrong else ""
     hint += " Only the profile ragflow accepts requests here." if at_root else ""
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
@@ -250,7 +253,7 @@ def _find_exact(path: str) -> Mapping[str, Match] | None:
         if path.startswith(stem) and (model := path[len(stem) :].rstrip("/")):
             return {operation.method: Match(operation, model)}
     # one file, batch or response: its id has no characters that change the path
-    if (parts := _SEGMENTS.match(path)) is None:
+    if (parts := _SEGMENTS.match(path)) is None or f"/{parts['id']}" in _ENDS:
         return None
     shape = f"/{parts['name']}/{_ID}{parts['rest'] or ''}"
     own = f"/{parts['name']}/{parts['id']}{parts['rest'] or ''}"
