@@ -148,6 +148,12 @@ STORIES = {
     "a rejected token": story(
         attempt(outcome="token_rejected", token={**TOKEN, "renewal_s": 0.9}, head_s=0.1, queue_wait_s=0.02)
     ),
+    "a rejected token without a new one": story(
+        attempt(outcome="token_rejected", status=401), error={**CUT, **ERROR, "hop": "credential:corp"}
+    ),
+    "a rejected key": story(
+        attempt(outcome="token_rejected", token={**TOKEN, "age_s": None, "left_s": None}, status=401), error=CUT
+    ),
     "waits": story(
         attempt(token={**TOKEN, "wait_s": 0.5}, began_s=0.2), timings={**BASE["story"]["timings"], "body_s": 0.2}
     ),
@@ -169,6 +175,7 @@ LISTED: list[dict[str, Any]] = [
     {**ERROR, "model": "a-very-long-name-of-a-model", "caller": "名" * 4},
     {"outcome": "client_gone", "status": None, "upstream": None, "id": "i" * 36},
     {"adapted": ["translate=messages", "untranslated=thinking", "images=content-parts", "untranslated=top_k"]},
+    {"empty_answer": True},
     MCP,
     {**MCP, "mcp_method": "tools/list", "mcp_tool": ""},
     IDLE,

@@ -125,7 +125,10 @@ def _of_attempt(attempt: Story, story: Story, failed_hop: str) -> Iterator[Hop]:
         yield Hop(failed_credential, "passed", "no token for the next credential")
     if name:
         times = [] if token is None or token.get("age_s") is None else [f"fetched {token['age_s']:.0f} s before"]
-        times += [] if token is None or token.get("left_s") is None else [f"{token['left_s']:.0f} s left"]
+        if attempt["outcome"] == "token_rejected":
+            times += ["rejected"] + ["no new one"] * (failed_hop == name)
+        elif token is not None and token.get("left_s") is not None:
+            times.append(f"{token['left_s']:.0f} s left")
         note = f"token {', '.join(times) or 'sent'}" if has_token else "no token"
         yield Hop(name, "passed" if has_token else "unreached" if lacks_subject else "left", note)
     results = (attempt["status"], attempt["outcome"], attempt["code"])
@@ -405,7 +408,8 @@ def summary_line(summary: Story) -> str:
         adapted = ",".join(one for one in summary["adapted"] if not one.startswith(UNTRANSLATED))
         if left_out := sum(one.startswith(UNTRANSLATED) for one in summary["adapted"]):
             adapted += f",{UNTRANSLATED}{left_out}"  # with `translate` before it
-        end = " ".join(filter(None, (summary["upstream"], gone, tries, adapted, summary.get("message"))))
+        empty = "empty" if summary.get("empty_answer") else ""
+        end = " ".join(filter(None, (summary["upstream"], gone, empty, tries, adapted, summary.get("message"))))
     server = summary["path"].partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary["duration_s"]).rjust(7)

@@ -76,6 +76,13 @@ _SENTENCES = (
 """Sentences of actions that others replace if the message has the pattern, or if it does not."""
 _TIMEOUT = r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)"
 _NAME_OF_MODEL = r"gatepass sent .*?\b[Ss]et (models\..+?\.name) to "
+_UNABLE = (
+    r"(?i)\b(?:(?:does|do) ?n[o']t|can(?:no|')t|unable to) (?:support|accept|process|handle|read)"
+    r"(?! (?:(?:the|this) )?(?:requested )?(?:model|deployment))"
+    r"|not supported (?:by|with|for|in|on) (?:the|this)\b.{0,200}\b(?:model|deployment)"
+    r"|\bonly supports?\b|\bsupports? (?:only|at most|up to)\b|模型.{0,200}不支持|不支持(?!.{0,4}模型)"
+)
+"""Of a model that is known, and lacks an ability."""
 _ROUTE_OF_MODEL = r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support"
 _REJECTED = (
     r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
@@ -93,6 +100,7 @@ _REFUSED = r"(?s:.*)\bnext attempt in .*?\. Check (?:the client and the secret i
 _REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`, `credentials.NAME.client_auth`"
 _COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`"
 _COMPARED = r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
+_PROXY_REFUSES = r"The proxy in front of \S+ refuses\b"
 _PROXY_SETTING = r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b"
 _CA_SETTING = r"[\w./-]+\.network\.ca_file\b"
 
@@ -129,6 +137,7 @@ def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) 
         "tokens_in": None if access.usage is None else access.usage.prompt_tokens,
         "tokens_out": None if access.usage is None else access.usage.completion_tokens,
         "events": access.events,
+        "empty_answer": access.empty_answer,
         "captured": False,
     }
 
@@ -219,7 +228,6 @@ def story_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) ->
         "bytes_in": max(0, access.bytes_in),
         "usage": msgspec.to_builtins(access.usage),
         "upstream_request_id": _shown(access.upstream_request_id, mask),
-        "empty_answer": access.empty_answer,
         "trace_id": access.trace_id or None,
     }
 
@@ -290,7 +298,7 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "",
     # the words of the message are those for a login page
     if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:
         return "page_504" if status == 504 else "page_5xx"
-    if kind == errors.UpstreamConnect.code and message.startswith("The proxy in front of"):
+    if kind == errors.UpstreamConnect.code and re.match(_PROXY_REFUSES, message):
         return "proxy_refuses"
     if kind == errors.InvalidImage.code and "ragflow.images" in message:
         return "ragflow_images"
@@ -391,6 +399,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         # the message for a path that is missing has the setting of a listed model
         if (
             re.search(rf"model|deployment|模型|部署|{re.escape(model)}", message, re.IGNORECASE)
+            and not re.search(_UNABLE, message)
             and "has no such path" not in message
         ):
             found = re.search(_NAME_OF_MODEL, message)  # then the message has one advice, and so has the action

@@ -489,6 +489,28 @@ def test_the_action_for_an_upstreams_error_names_the_route_of_the_model():
 
 
 @pytest.mark.parametrize(
+    ("message", "is_unknown"),
+    [
+        ("This model does not support images", False),
+        ("The model bge doesn't support image input.", False),
+        ("Unsupported parameter: 'temperature' is not supported with this model.", False),
+        ("max_tokens is too large. This model supports at most 4096 completion tokens", False),
+        ("bge cannot process audio", False),
+        ("该模型不支持图片输入", False),
+        ("当前模型 bge 不支持工具调用", False),
+        ("We do not support the model bge", True),
+        ("Model bge is not supported", True),
+        ("不支持该模型：bge", True),
+        ("no permission for this model", True),
+        ("当前分组下对于模型 bge 无可用渠道", True),
+    ],
+)
+def test_an_ability_that_a_model_lacks_is_no_unknown_name(message: str, is_unknown: bool):
+    found = action("upstream_error", AT_B, operation="chat", model="bge", message=message)
+    assert ("correct the name" in found, "models.bge" in found) == (is_unknown, is_unknown)
+
+
+@pytest.mark.parametrize(
     ("code", "hop", "message", "setting"),
     [
         ("first_byte", AT_B, "h sent no reply within 0.2 s ({}). A", "models.m.timeouts.first_byte_s"),
@@ -546,6 +568,10 @@ def test_a_connection_that_closed_without_a_reply_may_be_plain_http_at_a_tls_por
     assert (setting in action("upstream_closed", AT_B, message=message)) is has_no_reply
 
 
+UNREACHED = (
+    "The proxy in front of llm.example could not reach the host (504 Timeout from p:1). Check the host in"
+    " upstreams.b.base_url, whether it is up and the proxy can reach it, or "
+)
 REFUSES = "The proxy in front of llm.example refuses (403 Forbidden from p:1). Ask the owner to allow it, or "
 
 
@@ -555,6 +581,7 @@ REFUSES = "The proxy in front of llm.example refuses (403 Forbidden from p:1). A
         ("upstream_connect", "", "No connection. Check the port in network.proxy.", "network.proxy"),
         ("upstream_connect", "", "Check upstreams.b.base_url, or set network.proxy.", "upstreams.b.base_url"),
         ("upstream_connect", "", "The proxy p:3128 answered 407. Check network.proxy_auth.", "network.proxy_auth"),
+        ("upstream_connect", "", f"{UNREACHED}add it to network.no_proxy.", "upstreams.b.base_url"),
         ("upstream_connect", "proxy_refuses", f"{REFUSES}add it to network.no_proxy.", "network.no_proxy: [HOST]"),
         (
             *("upstream_connect", "proxy_refuses", f"{REFUSES}set upstreams.b.network.proxy to none."),

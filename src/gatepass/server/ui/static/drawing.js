@@ -72,15 +72,21 @@ function rank(upstream) {
   return lacks || health === "failing" || (requests >= ALL_OF && errors >= requests) ? FAILS : hasManyErrors || rejects ? 1 : 0;
 }
 
+/** Since when an upstream fails, or, if it works, how long ago its last request failed. */
+function failedWhen(upstream) {
+  const { failing_since: at, last_failed: last } = upstream;
+  return rank(upstream) === FAILS ? since(at) : last ? ` ${t("{s} ago", { s: span(last.age_s) })}` : "";
+}
+
 /** What fails, as links to its last error, and since when: upstreams, credentials that they lack, and rejected tokens. */
 export function failing(data) {
   const errors = (hop) => requestsOf({ outcome: "error", hop, within_s: HISTORY_S });
   const nameOf = (upstream) => rank(upstream) === FAILS ? t("upstream {name}", upstream) : t("{code} at {hop}", { code: upstream.last_failed?.code ?? "upstream_auth", hop: `upstream:${upstream.name}` });
   const found = worstFirst(data).filter((upstream) => rank(upstream) === FAILS || upstream.rejects).map((upstream) => {
     const { name, lacks, last_failed: last } = upstream;
-    return lacks ? [t("credential {name}", { name: lacks }), [errors(`credential:${lacks}`), data.credentials.find((one) => one.name === lacks).failing_since]] : [nameOf(upstream), [last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`), upstream.failing_since]];
+    return lacks ? [t("credential {name}", { name: lacks }), [errors(`credential:${lacks}`), since(data.credentials.find((one) => one.name === lacks).failing_since)]] : [nameOf(upstream), [last ? `#/requests/${encodeURIComponent(last.id)}` : errors(`upstream:${name}`), failedWhen(upstream)]];
   });
-  return [...new Map(found)].flatMap(([text, [href, at]], i) => [i ? t(", ") : "", el("a", { href }, text), since(at)]);
+  return [...new Map(found)].flatMap(([text, [href, when]], i) => [i ? t(", ") : "", el("a", { href }, text), when]);
 }
 
 /** A group for each credential with its upstreams, and one without: those with a failure first. */
@@ -189,7 +195,7 @@ export function showHealth(line, upstream) {
   set(line, { class: `health${rank(upstream) === FAILS ? " failed" : ""}` });
   const working = requests && errors >= requests ? t("every request failed") : rejects ? t("rejected a token") : hasManyErrors ? t("many errors") : t("healthy");
   const shown = { ok: working, failing: t("failing"), unknown: t("no answer yet"), answering: t("answering") }[health] ?? health;
-  write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? since(upstream.failing_since) + t(", ") : ""));
+  write(state, lacks ? t("no token, its credential fails: ") : shown + (failed ? failedWhen(upstream) + (health === "failing" ? t(", last error: ") : t(", ")) : ""));
   write(link, lacks ?? failed?.code ?? "");
   set(link, { href: lacks ? `#/?credential=${encodeURIComponent(lacks)}` : failed ? `#/requests/${encodeURIComponent(failed.id)}` : null });
   return line;

@@ -141,7 +141,7 @@ function way(page, data) {
     const upstreamFailed = i === last ? failed === `upstream:${upstream}` : hasFailed(data, i);
     const again = data.attempts[i + 1]?.cause;
     const credential = name && card(name, t("token"), `credential:${name}`, [
-      ...lifeOf(token),
+      ...lifeOf(attempt, i === last && failed === `credential:${name}`),
       token.wait_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s) }), attempt.renewed && t("renewed"),
     ], i === last && failed === `credential:${name}`);
     // The credential's own issuer receives the token of another one, which has none.
@@ -192,8 +192,9 @@ function fault(page, error) {
     codeLinks(code, hop, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one))));
 }
 
-function lifeOf({ age_s: age, left_s: left }) {
-  return [age !== null && t("{s} old", { s: span(age) }), left !== null && t("{s} left", { s: span(left) })].filter(Boolean);
+function lifeOf({ outcome, token: { age_s: age, left_s: left } }, hasFailed) {
+  const rest = outcome === "token_rejected" ? [t("rejected"), hasFailed && t("no new token")] : [left !== null && t("{s} left", { s: span(left) })];
+  return [age !== null && t("{s} old", { s: span(age) }), ...rest].filter(Boolean);
 }
 
 /** The parts of the time as bars on one axis. Where one began is known for attempts; the rest is in order. */
@@ -291,7 +292,7 @@ function attempts(data) {
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
     [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && known(attempt.reason), attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
-    attempt.token ? [attempt.token.credential, ...lifeOf(attempt.token), attempt.renewed && t("renewed")].filter(Boolean).join(t(", ")) : "–",
+    attempt.token ? [attempt.token.credential, ...lifeOf(attempt), attempt.renewed && t("renewed")].filter(Boolean).join(t(", ")) : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
     isRunning(data, attempt) ? t("{s} until now", { s: duration(endOf(data, attempt) - attempt.began_s) }) : duration(attempt.duration_s),

@@ -56,7 +56,8 @@ function named(chinese, names) {
   if (!chinese || !names) return chinese;
   const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
   const versioned = VERSIONED in names ? filled.replace(/如果所有操作都失败，改正[^。]*。如果只有此操作失败，/, "") : filled;
-  const renamed = RENAMED in names ? versioned.replace("改正客户端中的模型名称，或", "") : versioned;
+  const same = names["models.NAME.name"] ? versioned : versioned.replace(/如果上游不认识该模型.*$/s, "");
+  const renamed = RENAMED in names ? same.replace("改正客户端中的模型名称，或", "") : same;
   const routed = names["upstreams.NAME.timeouts"] ? renamed.replace(/[^。]*`models` 下设置了[^。]*。/, "") : renamed;
   return routed.replace(/[^。]*`(?:models\.NAME\.(?:name|upstream)|gatepass doctor MODEL(?: --call)?)`[^。]*。/g, "");
 }
