@@ -160,6 +160,8 @@ def succeeded(attempt: Attempt) -> None:
             operation, what = key[0].operation, (SERVED_BY_CHAT.entry, evidence_of(text))
             change = RuleChange(attempt.call.id, "learned", upstream.name, key[0].model, operation, *what)
             state.observers.tell(state.observers.rule_changed, change)
+    if attempt.chat is not None:
+        upstream.state.learned.used(_path_key(attempt))
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
 
