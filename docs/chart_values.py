@@ -51,6 +51,8 @@ NARROWER: Mapping[str, Mapping[str, Any]] = {
     "service.port": PORT,
     "service.type": {"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
     "tls.existingSecret": NAME,
+    "ingress.className": NAME,
+    "ingress.existingSecret": NAME,
     "serviceMonitor.interval": {"pattern": "^([0-9]+(ms|[smhd]))+$"},
     "serviceMonitor.existingSecret": NAME,
     "serviceMonitor.key": KEY,
@@ -104,6 +106,25 @@ def keep_secrets_out(definitions: Mapping[str, Any]) -> None:
                 narrow(node, NO_LOGIN)
 
 
+def compare_one_branch(node: Any, definitions: Mapping[str, Any]) -> None:
+    """Compare a value with the branch of a union that it means, so that Helm prints one fault, and not one of each."""
+    for below in list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else ():
+        compare_one_branch(below, definitions)
+    if not isinstance(node, dict):
+        return
+    if node.get("anyOf", [])[1:] == [{"type": "null"}]:
+        node |= {"if": {"not": {"type": "null"}}, "then": node.pop("anyOf")[0]}
+    if "oneOf" in node:
+        refs = {
+            definitions[one["$ref"].rpartition("/")[2]]["properties"]["type"]["const"]: one for one in node["oneOf"]
+        }
+        del node["oneOf"]
+        rest: dict[str, Any] = {"required": ["type"], "properties": {"type": {"enum": [*refs]}}}
+        for kind, ref in reversed(refs.items()):
+            rest = {"if": {"required": ["type"], "properties": {"type": {"const": kind}}}, "then": ref, "else": rest}
+        node |= {"type": "object", **rest}
+
+
 def texts(lines: str) -> dict[str, str]:
     """Return the comment above each value of values.yaml, by the path of the value."""
     found: dict[str, str] = {}
@@ -143,6 +164,7 @@ def values_schema() -> str:
     definitions = config.pop("$defs")
     keep_secrets_out(definitions)
     definitions["config"] = {"anyOf": [{"maxProperties": 0}, *config.pop("anyOf")], **config}
+    compare_one_branch(definitions, definitions)
     schema = {
         "$schema": definitions["config"].pop("$schema"),
         "title": "Values of the chart of gatepass",

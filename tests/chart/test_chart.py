@@ -135,7 +135,8 @@ def test_manifests_are_those_of_the_default_values() -> None:
 def test_only_what_is_switched_on_exists() -> None:
     kinds = {kind for kind, _ in rendered({})}
     assert kinds == {"Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"}
-    optional = {"HTTPRoute", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor", "StatefulSet", "ConfigMap"}
+    optional = {"HTTPRoute", "Ingress", "HorizontalPodAutoscaler", "NetworkPolicy", "ServiceMonitor", "StatefulSet"}
+    optional |= {"ConfigMap"}
     assert {kind for kind, _ in rendered(everything())} == kinds | optional
 
 
@@ -354,9 +355,25 @@ PLAIN = "Plain-4-Everyone"
     ],
 )
 def test_a_secret_in_plain_text_is_refused(config: dict[str, Any]) -> None:
-    """It would be in the ConfigMap, which many may read."""
-    with pytest.raises(HelmValuesError, match=rf"{PLAIN}.*' does not match pattern '"):
+    """It would be in the ConfigMap, which many may read. One line names its place, below the two lines of Helm."""
+    with pytest.raises(HelmValuesError, match=rf"{PLAIN}.*' does not match pattern '") as caught:
         rendered(merged(example("oauth2"), {"config": config}))
+    assert [line[:6] for line in str(caught.value).strip().splitlines()] == ["values", "gatepa", "- at '"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ({"type": "ouath2"}, "value must be one of 'oauth2', 'http_json'"),
+        ({"type": None}, "value must be one of|missing property 'type'"),
+        ({"client_sekret": "${A}"}, "additional properties 'client_sekret' not allowed"),
+        ({"timeout_s": "ten"}, "got string, want number"),
+    ],
+)
+def test_a_wrong_credential_is_refused_with_one_line(kind: dict[str, Any], reason: str) -> None:
+    with pytest.raises(HelmValuesError, match=reason) as caught:
+        rendered(merged(example("oauth2"), {"config": {"credentials": {"corp": kind}}}))
+    assert len(str(caught.value).strip().splitlines()) == 3
 
 
 def test_references_and_members_without_a_secret_are_accepted() -> None:
@@ -477,6 +494,35 @@ def test_the_route_reaches_the_service_without_a_timeout() -> None:
     (rule,) = objects["HTTPRoute", "gatepass"]["spec"]["rules"]
     (port,) = objects["Service", "gatepass"]["spec"]["ports"]
     assert rule == {"backendRefs": [{"name": "gatepass", "port": port["port"]}], "timeouts": {"request": "0s"}}
+
+
+STREAMS = {"proxy-buffering": "off", "proxy-body-size": "0", "proxy-read-timeout": "3600", "proxy-send-timeout": "3600"}
+
+
+@pytest.mark.parametrize(
+    ("values", "annotations"),
+    [
+        ({}, STREAMS),
+        (example("tls"), {**STREAMS, "backend-protocol": "HTTPS"}),
+        (
+            {"ingress": {"annotations": {"nginx.ingress.kubernetes.io/proxy-read-timeout": "60"}}},
+            {"proxy-read-timeout": "60"},
+        ),
+    ],
+)
+def test_the_ingress_reaches_the_service_and_passes_streams_on(
+    values: dict[str, Any], annotations: dict[str, str]
+) -> None:
+    objects = rendered(merged(example("ingress"), values))
+    ingress = objects["Ingress", "gatepass"]
+    found = ingress["metadata"]["annotations"]
+    assert found.items() >= {f"nginx.ingress.kubernetes.io/{name}": text for name, text in annotations.items()}.items()
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    (port,) = objects["Service", "gatepass"]["spec"]["ports"]
+    assert (rule["host"], path["path"], path["pathType"]) == ("llm.apps.corp.example", "/", "Prefix")
+    assert path["backend"] == {"service": {"name": "gatepass", "port": {"name": port["name"]}}}
+    assert ingress["spec"]["tls"] == [{"secretName": "llm-tls", "hosts": ["llm.apps.corp.example"]}]
 
 
 def test_no_secret_is_in_the_environment_or_the_configuration() -> None:
