@@ -3,15 +3,22 @@
 import subprocess
 from pathlib import Path
 
+from docs.entries import Entry
+from docs.setting_reference import setting_pages
+
 ROOT = Path(__file__).parents[2]
 LIST = ROOT / "tests/docs/retired.txt"
 MAY_NAME = {"CHANGELOG.md", "docs/upgrade.md", "tests/docs/retired.txt", "tests/stress/planted_faults.txt"}
 
 
-def names() -> list[str]:
-    """Return the retired names: each line has the row that retired a name, and the name."""
+PATH = "path "
+
+
+def names(*, are_paths: bool = False) -> list[str]:
+    """Return the retired names, or paths of settings: each line has the row that retired a name, and the name."""
     lines = LIST.read_text().splitlines()
-    return [line.split(" ", 1)[1] for line in lines if line.strip() and not line.startswith("#")]
+    found = [line.split(" ", 1)[1] for line in lines if line.strip() and not line.startswith("#")]
+    return [name.removeprefix(PATH) for name in found if name.startswith(PATH) is are_paths]
 
 
 def files_with(text: str) -> set[str]:
@@ -29,3 +36,10 @@ def files_with(text: str) -> set[str]:
 
 def test_retired_names_stand_nowhere():
     assert {name: files for name in names() if (files := files_with(name) - MAY_NAME)} == {}
+
+
+def test_retired_settings_have_no_entry_in_the_reference():
+    entries = (entry for page in setting_pages().values() for entry in page if isinstance(entry, Entry))
+    known = {entry.title for entry in entries}
+    assert "limits.held_bytes" in known
+    assert known & set(names(are_paths=True)) == set()
