@@ -82,7 +82,7 @@ def test_the_template_is_the_unit_with_a_port_and_folders_of_its_own() -> None:
 
     def rules(unit: str) -> list[str]:
         own = ("Description=", "ExecStart=", "LoadCredential=", "Environment=", "RuntimeDirectory=")
-        return [line for line in unit.splitlines() if not line.startswith(own)]
+        return [line for line in unit[unit.index("[Unit]") :].splitlines() if not line.startswith(own)]
 
     assert rules(TEMPLATE) == rules(UNIT)
 

@@ -53,6 +53,10 @@ def test_the_page_installs_the_files_of_the_folder_and_uses_the_socket_of_the_un
     assert {str(file.relative_to(ROOT)) for file in UNIT.parent.iterdir()} == set(
         re.findall(r"deploy/systemd/[\w.@]+", PAGE + (ROOT / "docs/scaling.md").read_text())
     )
+    template, scaling = UNIT.with_name("gatepass@.service").read_text(), (ROOT / "docs/scaling.md").read_text()
+    (ports,) = re.findall(r"# One process for each port: `(systemctl .+)`\. docs/scaling\.md#systemd has", template)
+    assert f"sudo {ports}\n" in scaling
+    assert "gatepass.yaml needs a `store`" in template
     socket = SERVICE["Environment"].removeprefix("GATEPASS_CONTROL_SOCKET=")
     assert socket == f"/run/{SERVICE['RuntimeDirectory']}/control.sock"
     assert f"--socket {socket}" in PAGE
