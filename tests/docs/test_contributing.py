@@ -110,7 +110,7 @@ def test_the_examples_work_as_they_are_written(copy):
     assert set(headings) == KINDS
     assert len(tests) == len(KINDS)
     reported = run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=copy)
-    assert "6 passed" in reported
+    assert "7 passed" in reported
     ruff = str(Path(sys.executable).with_name("ruff"))
     run(ruff, "check", "--no-cache", *written, cwd=copy)
     run(ruff, "format", "--no-cache", "--check", *written, cwd=copy)
