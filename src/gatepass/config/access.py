@@ -104,8 +104,8 @@ PLAIN = Profile()
 
 BUILT_IN_PROFILES: Mapping[str, Profile] = {
     **dict.fromkeys(get_args(BuiltIn), PLAIN),
-    # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models, which
-    # loses other texts and fails at an event of several data lines
+    # RAGFlow's rag/llm/chat_model.py and cv_model.py up to v0.27, and its Go client in internal/entity/models
+    # from 1.0 on, which loses texts at other places and fails at an event of several data lines
     "ragflow": Profile(
         drop=["messages[].tool_calls[].index"],
         drop_for={"azure": THINKING},
