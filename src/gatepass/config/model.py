@@ -296,8 +296,8 @@ class Limits(Block):
     events.
 
     An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB
-    whatever this setting says: for `dialect: ragflow`, for the profile `ragflow`, and if a chat call serves
-    another protocol. See docs/operations/limits_and_memory.md#memory.
+    whatever this setting says: for `dialect: ragflow`, and if a chat call serves another protocol. For the profile
+    `ragflow` it splits long texts, and 1 MiB limits the rest. See docs/operations/limits_and_memory.md#memory.
 
     Danger: Each stream may hold three times as much memory. `held_bytes` limits what all streams hold.
     """
