@@ -206,6 +206,18 @@ async def test_a_held_request_is_written_once_on_demand():
     assert wire.events == ["freed"]
 
 
+@pytest.mark.parametrize("is_written", [True, False])
+async def test_a_request_that_is_cancelled_knows_whether_a_byte_was_written(is_written: bool):
+    wire, asking = waiting()
+    await rest()
+    if is_written:
+        wire.connection.flush()
+    asking.cancel()
+    await asyncio.wait([asking])
+    wire.connection.flush()
+    assert (wire.connection.has_written, wire.sent != b"") == (is_written, is_written)
+
+
 async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_iteration():
     wire, asking = waiting()
     await rest()

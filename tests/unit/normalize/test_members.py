@@ -28,6 +28,13 @@ def at(written: str) -> JsonMemberPath:
         (Clamp(at("a"), 0, 1), b'{"a":1.5}', b'{"a":1}', "clamp=a"),
         (Clamp(at("a"), 0.5), b'{"a":-3}', b'{"a":0.5}', "clamp=a"),
         (Clamp(at("a"), most=10), b'{"a":1e400}', b'{"a":10}', "clamp=a"),
+        (Clamp(at("ab"), most=9), b'{"AB":10,"abc":10,"x":{"Ab":10}}', b'{"AB":9,"abc":10,"x":{"Ab":10}}', "clamp=ab"),
+        (
+            Clamp(at("o.k"), 5),
+            b'{"o":{"\\u212a":1,"k":6,"K":2}}',
+            '{"o":{"\u212a":5,"k":6,"K":5}}'.encode(),
+            "clamp=o.k",
+        ),
     ],
 )
 def test_a_change_does_what_its_entry_names(change: Change, body, becomes, entry):
