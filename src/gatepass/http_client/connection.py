@@ -21,7 +21,7 @@ import httptools
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
-from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS, head_error
+from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, MOST_FIELDS, head_error, mended_head
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import tls_detail
 from gatepass.types import OK, Timeouts, Upload
@@ -114,8 +114,9 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (  # a dictionary of more than 30 attributes takes 1.7 KiB (CPython 3.11)
         *("deadline", "is_full", "kept", "made_s", "_bounds", "_buffer", "_close_reason", "_deferred", "_earlier_ids"),
-        *("_fields", "_has_received", "_id", "_is_complete", "_is_cut", "_keeps", "_killed", "_loop", "_owner"),
-        *("_overhead_bytes", "_parser", "_poll", "_problem", "_reading_paused", "_reply", "_sending", "_surplus"),
+        *("_fields", "_has_received", "_head", "_id", "_is_complete", "_is_cut", "_keeps", "_killed"),
+        *("_loop", "_overhead_bytes", "_owner", "_parser", "_poll", "_problem", "_reading_paused", "_rejected"),
+        *("_reply", "_sending", "_surplus"),
         *("_to_head", "_transport", "_turns", "_unread", "_until_close", "__weakref__"),
     )
 
@@ -154,6 +155,10 @@ class Connection(asyncio.BufferedProtocol):
         self._overhead_bytes = 0
         self._has_received = self._is_complete = self._keeps = self._surplus = False
         self._until_close = self._to_head = self._is_cut = False
+        self._head = b""
+        """What arrived of a head that is not complete, or that the parser rejected."""
+        self._rejected = ""
+        """Why the parser rejected it."""
         self._reading_paused = self.is_full = False
 
     def is_open(self) -> bool:
@@ -292,12 +297,16 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         if self._killed:
             self._transport.abort()
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(
+        self._parser = self._new_parser()
+
+    def _new_parser(self) -> httptools.HttpResponseParser:
+        parser = httptools.HttpResponseParser(self)
+        parser.set_dangerous_leniencies(
             # RFC 9112 2.2 allows a recipient to accept a bare LF; old servers pad chunk sizes with spaces
             lenient_optional_cr_before_lf=True,
             lenient_spaces_after_chunk_size=True,
         )
+        return parser
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return self._buffer
@@ -319,10 +328,18 @@ class Connection(asyncio.BufferedProtocol):
         self._overhead_bytes += nbytes
         status_before, size = reply.status, reply.size
         try:
-            parser.feed_data(data)
+            if not self._rejected:
+                parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            is_tls_alert = bytes(data[:2]) == TLS_ALERT
-            self._problem = self._problem or (TLS_PORT if is_tls_alert else str(error))
+            if self._problem is None and not reply.status and HEAD_BEGINS.match(self._head + data):
+                self._rejected = str(error)
+            else:
+                is_tls_alert = bytes(data[:2]) == TLS_ALERT
+                self._problem = self._problem or (TLS_PORT if is_tls_alert else str(error))
+        if not reply.status:
+            self._head += data
+            if self._rejected:
+                self._mend()
         if self._is_complete:
             self._finish(reply)
         elif self._problem is not None:
@@ -336,6 +353,19 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(Fault.INVALID, f"its fields are larger than {HEAD_BYTES} bytes")
         elif reply.status != status_before:
             reply.wake()
+
+    def _mend(self) -> None:
+        """Parse a head that the parser rejected as a recipient may read it. This reply is the connection's last one."""
+        try:
+            if not (mended := mended_head(self._head)):
+                return
+            self._fields, self._parser, self._rejected, self._head = [], self._new_parser(), "", mended
+            self._parser.feed_data(mended)
+        except ValueError as error:
+            self._problem = f"{self._rejected}: {error}"
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._problem = self._problem or str(error)
+        self._surplus = True  # another recipient may read it differently
 
     def _take_turn(self) -> None:
         """Parse the bytes that waited. They are dropped if the connection was closed meanwhile."""

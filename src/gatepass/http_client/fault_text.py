@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.message_head import WITHOUT_BASIC
 from gatepass.http_client.tls import TlsProblem, tls_problem
 from gatepass.types import Timeouts, settings_of, url_setting_of
 
@@ -153,7 +154,12 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     # no_proxy has no effect on a server with its own proxy
     around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
     proxy_did, proxy_advice = "refuses", f"Check {proxy_setting}."
-    if status == "403":
+    if WITHOUT_BASIC in fault.detail:
+        proxy_advice = (
+            f"gatepass supports Basic alone. Set {proxy} to a local proxy that logs in to this one, such as px or"
+            " cntlm, or ask its owner to allow this machine."
+        )
+    elif status == "403":
         proxy_advice = f"Ask the owner of the proxy to allow the host, or {around}."
     elif status in ("502", "503", "504"):
         proxy_did = "could not reach the host"

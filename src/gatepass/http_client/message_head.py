@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -62,6 +63,16 @@ class ProxyServer:
         return text
 
 
+WITHOUT_BASIC = "it offers no Basic, only "
+
+
+def schemes_text(challenges: Collection[bytes]) -> str:
+    """Return what a proxy that answered 407 offers, as the end of a detail; "" if it offers Basic."""
+    schemes = [value.decode("latin-1").split(" ")[0] for value in challenges if value.strip()]
+    has_basic = any(re.search(rb"(?i)(?:\A|,)\s*basic\b", value) for value in challenges)
+    return "" if has_basic or not schemes else f"; {WITHOUT_BASIC}{', '.join(schemes)}"
+
+
 def destination_of(url: str, proxy: ProxyServer | None = None) -> Destination:
     """Return the destination of `url` through `proxy`; raise TransportFault INVALID, unsent, for a wrong URL."""
     parts = urlsplit(url)
@@ -113,14 +124,43 @@ def has_line_break(lines: Iterable[bytes]) -> bool:
     return 10 in joined or 13 in joined or 0 in joined
 
 
+_END = re.compile(rb"\r?\n\r?\n")
+HEAD_BEGINS = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[^\n]*\n")
+_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=:)")
+_CONTROLS = bytes(32 if byte == 127 or (byte < 32 and byte not in b"\t\n") else byte for byte in range(256))
+
+
+def mended_head(received: bytes) -> bytes:
+    """Return `received` with its head as RFC 9110 and 9112 let a recipient read it, b"" if it is not complete.
+
+    A folded line is joined (9112 5.2), a control character becomes a space (9110 5.5), equal lengths become one
+    (9110 8.6), and chunks override a length (9112 6.3). Raises ValueError for an invalid name.
+    """
+    end = _END.search(received)
+    if end is None:
+        return b""
+    status, _, head = received[: end.start()].translate(_CONTROLS).partition(b"\n")
+    by_name: dict[bytes, list[bytes]] = {}
+    for line in re.sub(rb"\n[ \t]+", b" ", head).split(b"\n") if head else ():
+        name = _NAME.match(line)
+        if name is None:
+            raise ValueError(f"its header {line.partition(b':')[0][:60].decode('latin-1')!r} has no valid name")
+        by_name.setdefault(name[0].lower(), []).append(line[name.end() + 1 :].strip())
+    lengths = {length.strip() for value in by_name.pop(b"content-length", []) for length in value.split(b",")}
+    if b"transfer-encoding" not in by_name and lengths:
+        by_name[b"content-length"] = [*lengths]  # the parser refuses two
+    fields = [b"%b: %b" % (name, value) for name, values in by_name.items() for value in values]
+    rest = received[end.end() :]
+    if re.match(rb"HTTP/1\.1 1(?!01)", status) and not (rest := mended_head(rest)):
+        return b""
+    return b"\r\n".join((status.strip(), *fields, b"", rest))
+
+
 def head_error(headers: Headers, by_name: Mapping[bytes, bytes]) -> str | None:
     """Return the fault of a head that the parser accepted, or None. `by_name` is `dict(headers)`."""
     if len(headers) > MOST_FIELDS:
         return f"it has more than {MOST_FIELDS} header fields"
     if b"transfer-encoding" not in by_name:
         return None
-    # Two recipients can disagree about where such a message ends (RFC 9112 6.3): response smuggling.
-    if b"content-length" in by_name:
-        return "it has a content-length and a transfer-encoding"
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     return None if codings == [b"chunked"] else "its transfer-encoding is not just `chunked`"

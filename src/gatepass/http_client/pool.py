@@ -21,7 +21,14 @@ from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
 from gatepass.http_client.connection import Connection, WriteBatcher
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.http_client.message_head import HEAD_BYTES, Destination, ProxyServer, destination_of, request_head
+from gatepass.http_client.message_head import (
+    HEAD_BYTES,
+    Destination,
+    ProxyServer,
+    destination_of,
+    request_head,
+    schemes_text,
+)
 from gatepass.http_client.response_body import DecodedResponse, decoder_of
 from gatepass.http_client.tls import tls_detail
 from gatepass.types import OutboundRequest, Response
@@ -35,6 +42,7 @@ _ANSWER = b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}")
 """The complete head of a reply to CONNECT, after interim replies. A line may end in a bare LF (RFC 9112 2.2)."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _LENGTH = rb"(?i)\ncontent-length: *([0-9]{1,9})"
+_CHALLENGES = rb"(?i)\nproxy-authenticate: *([^\r\n]*)"
 _MARKUP = r"(?is)<(style|script)\b.*?</\1>|<[^>]*>"
 TEXT_BYTES, TEXT_CHARS, TEXT_S = 4096, 200, 0.2
 """How much of a proxy's refusal is read and quoted, and how long it may take to follow the head."""
@@ -175,7 +183,8 @@ class Tunnel(asyncio.Protocol):
         text = " ".join(self._proxy.mask(re.sub(_MARKUP, " ", page)).split())[:TEXT_CHARS]
         text = "".join(char for char in text if char.isprintable())
         status = f"{answer[3].decode()} {self._proxy.mask(reason)}".strip()
-        self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{': ' if text else ''}{text}")
+        offered = schemes_text(re.findall(_CHALLENGES, answer[0])) if answer[3] == b"407" else ""
+        self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{offered}{': ' if text else ''}{text}")
 
     def _refuse(self, why: str) -> None:
         self._end(TransportFault(Fault.PROXY, why, sent=False))
@@ -450,7 +459,8 @@ class Http1Transport:
             reply.discard()
             # without a tunnel the proxy received the request, so this reply is not the upstream's
             proxy = destination.proxy.destination.authority.decode()
-            raise TransportFault(Fault.PROXY, f"407 Proxy Authentication Required from {proxy}")
+            offered = schemes_text([value for name, value in reply.headers if name == b"proxy-authenticate"])
+            raise TransportFault(Fault.PROXY, f"407 Proxy Authentication Required from {proxy}{offered}")
         coding = reply.named.get(b"content-encoding")
         if coding is None:
             return reply

@@ -12,6 +12,7 @@ import pytest
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
+from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.pool import open_transport
 from gatepass.http_client.tls import ssl_context
 from gatepass.types import Timeouts
@@ -95,6 +96,30 @@ async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5
 async def test_a_proxy_that_refuses_a_tunnel_is_quoted(line: bytes, detail: str):
     fault = await refused(Send(b"HTTP/1.1 " + line + b"\r\ncontent-length: 4\r\n\r\nbody"), Hold())
     assert (fault.kind, PORT.sub("PROXY", fault.detail)) == (Fault.PROXY, f"{detail} from PROXY: body")
+
+
+@pytest.mark.parametrize(
+    ("offered", "named"),
+    [
+        (
+            b"Proxy-Authenticate: Negotiate\r\nproxy-authenticate: NTLM\r\n",
+            "; it offers no Basic, only Negotiate, NTLM",
+        ),
+        (b'proxy-authenticate: Kerberos realm="basic"\r\n', "; it offers no Basic, only Kerberos"),
+        (b'proxy-authenticate: NTLM\r\nproxy-authenticate: Basic realm="x"\r\n', ""),
+        (b'proxy-authenticate: Digest qop="auth", Basic realm="x"\r\n', ""),
+        (b"", ""),
+    ],
+)
+async def test_the_schemes_of_a_proxy_without_basic_are_named(offered: bytes, named: str):
+    head = b"HTTP/1.1 407 No\r\n" + offered + b"content-length: 0\r\n\r\n"
+    fault = await refused(Send(head), Hold())
+    assert PORT.sub("PROXY", fault.detail) == f"407 No from PROXY{named}"
+    _, advice = fault_text(fault, ServerNames("llm", "upstreams.a", "upstreams.a.base_url"))
+    assert ("such as px or cntlm" in advice, "proxy_auth" in advice) == (named != "", named == "")
+    async with Scripted([Send(head)]) as proxy, through(proxy.url) as hand:
+        fault = await hand.fault("http://llm.example/")
+    assert fault.detail.endswith(named or "PROXY".join(proxy.url.split("//")[1:]))
 
 
 @pytest.mark.parametrize(
