@@ -189,10 +189,10 @@ class McpServerNotAllowed(CallerError):
 
 
 class McpSessionNotFound(CallerError):
-    """The caller has not opened the MCP session that the request names.
+    """The caller has not opened the MCP session that the request names, or its server does not know it any more.
 
-    Another caller opened it, it was not used for 24 hours, or gatepass was restarted. Several processes of gatepass
-    share it only with a store.
+    Another caller opened it, it was not used for 24 hours, or gatepass or the server was restarted. Several processes
+    of gatepass share it only with a store.
 
     Action: None: MCP clients then initialize a new session.
     """

@@ -1,6 +1,7 @@
 """MCP servers behind gatepass, with scripted servers: what passes, what never does, and how streams end."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.integration.issuer import SECRET, minted
 from tests.integration.scripted import (
     Dialogue,
     Hold,
+    Pause,
     Received,
     Rst,
     Scripted,
@@ -456,3 +458,100 @@ async def test_messages_count_as_requests_of_the_key_and_streams_do_not():
     assert (refused.status, refused.json()["id"], refused.json()["error"]["data"]["code"]) == (200, 7, "limit_reached")
     assert "has used its limit of 2 requests per minute" in refused.json()["error"]["message"]
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+
+
+# --- lies in a 200, and lost sessions ---
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [json.dumps(RESULT).encode()],
+        [json.dumps(RESULT, indent=1).encode()],
+        [b"\n", json.dumps(RESULT).encode()[:9], json.dumps(RESULT).encode()[9:] + b"\r\n"],
+    ],
+)
+async def test_json_with_the_label_of_a_stream_becomes_an_event(pieces: list[bytes]) -> None:
+    dialogue: Dialogue = [*begin_stream(), *(Send(chunk(piece)) for piece in pieces), Send(b"0\r\n\r\n")]
+    async with Scripted(dialogue) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    data = b"".join(line[6:] for line in got.body.split(b"\n") if line.startswith(b"data: "))
+    assert (json.loads(data), got.headers["content-type"][:17], got.body[-2:]) == (RESULT, "text/event-stream", b"\n\n")
+
+
+async def test_an_object_with_the_label_of_a_stream_that_is_no_response_ends_in_an_error() -> None:
+    lie: Dialogue = [Send(stream(b'{"error": "Session not found"}'))]
+    async with Scripted(lie) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    first, last = (json.loads(line[6:]) for line in got.body.splitlines() if line.startswith(b"data: "))
+    assert (first["error"], last["id"], last["error"]["data"]["code"]) == ("Session not found", 7, "upstream_closed")
+
+
+async def test_events_with_the_label_of_json_are_labelled_as_a_stream() -> None:
+    body = b"event: message\ndata: " + json.dumps(RESULT).encode() + b"\n\n"
+    async with Scripted([Send(reply(body))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await post(gp).answer()
+    assert (got.body, got.headers["content-type"]) == (body, "text/event-stream")
+
+
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ({"error": "the index is rebuilt"}, "the index is rebuilt"),
+        ({"jsonrpc": "2.0", "id": None, "error": {"code": -1, "message": "busy"}}, "busy"),
+        ({"status": "ok"}, "not a response of JSON-RPC"),
+    ],
+)
+@pytest.mark.parametrize("ways", ["at once", "later"])
+async def test_an_object_that_is_no_response_is_an_error(lie: Any, told: str, ways: str) -> None:
+    text = json.dumps(lie).encode()
+    begun = head(content_type="application/json", content_length=str(len(text)))
+    later: Dialogue = [Send(begun), Pause(0.02), Send(text)]
+    async with (
+        Scripted(answer=lambda _: [Send(reply(lie))] if ways == "at once" else later) as upstream,
+        gateway(**servers(upstream)) as gp,
+    ):
+        got = await post(gp).answer()
+        notified = await post(gp, INITIALIZED).answer()
+    assert (got.status, got.json()["id"], told in got.json()["error"]["message"]) == (200, 7, True), got.body
+    assert notified.status >= 400 or "error" not in lie
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        reply({"error": "Session not found"}),
+        reply(b"Unauthorized: Session not found", 401, content_type="text/plain"),
+        reply(
+            {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "No valid session ID provided"}}, 400
+        ),
+        reply({"detail": "Session expired"}, 410),
+    ],
+)
+async def test_a_lost_session_is_a_404_in_any_form_and_renews_no_token(lost: bytes) -> None:
+    count = itertools.count()
+    async with (
+        Scripted(answer=lambda _: minted(f"token-{next(count):04}-4711")) as issuer,
+        Scripted(answer=lambda request: [Send(lost)] if request.header("mcp-session-id") else GOOD_SESSION) as upstream,
+        gateway(access=ACCESS, **with_token(issuer, upstream)) as gp,
+    ):
+        assert (await post(gp, INITIALIZE, **key("anna")).answer()).headers["mcp-session-id"] == "s-1"
+        for _ in range(2):
+            got = await post(gp, mcp_session_id="s-1", **key("anna")).answer()
+            assert (got.status, got.json()["error"]["data"]["code"]) == (404, "mcp_session_not_found"), got.body
+        assert (len(upstream.received), len(issuer.received)) == (2, 1), "the second one is not sent any more"
+        assert (await post(gp, INITIALIZE, **key("anna")).answer()).status == 200
+
+
+async def test_a_401_about_a_session_that_may_be_that_of_the_token_renews_first() -> None:
+    refusal = reply(b"Your session has expired", 401, content_type="text/plain")
+    answers, count = iter([[Send(refusal)], [Send(reply(RESULT))], [Send(refusal)], [Send(refusal)]]), itertools.count()
+    async with (
+        Scripted(answer=lambda _: minted(f"token-{next(count):04}-4711")) as issuer,
+        Scripted(answer=lambda _: next(answers)) as upstream,
+        gateway(**with_token(issuer, upstream)) as gp,
+    ):
+        assert [(await post(gp, mcp_session_id="s-1").answer()).status for _ in range(2)] == [200, 404]
+
+
+GOOD_SESSION: Dialogue = [Send(reply({"jsonrpc": "2.0", "id": 0, "result": {}}, mcp_session_id="s-1"))]

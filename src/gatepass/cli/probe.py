@@ -531,7 +531,7 @@ async def _send_mcp(attempt: Attempt, request: OutboundRequest) -> McpReply:
         if response.status != 200:
             await check_head(attempt, response)
         reply = await read_reply(attempt, response)
-        if reply.error is not None:
+        if reply.error is not None and not reply.body:
             raise reply.error
         if reply.is_stream:
             framer, read = Framer(MCP_REPLY_BYTES), 0

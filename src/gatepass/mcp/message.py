@@ -6,6 +6,7 @@ replies are `dialects.base.ResponseHeaders`.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Literal
@@ -25,6 +26,8 @@ from gatepass.types import MCP_UPSTREAM, Headers, Hidden, StreamedResponse, head
 LONGEST_NAME_CHARS = 200
 """Of a method or a tool in a McpMessage, which the log shows."""
 LONGEST_ID_BYTES = 256
+LONGEST_ERROR_CHARS = 500
+"""Of an error that is searched for a lost session."""
 
 _OF_MCP = frozenset((b"accept", b"last-event-id"))
 _BOTH: Headers = ((b"accept", b"application/json, text/event-stream"),)
@@ -118,6 +121,27 @@ def is_response(data: bytes, request: McpMessage) -> bool:
         and request.kind == "request"
         and _ANY.decode(response.id) == _ANY.decode(request.id)
     )
+
+
+_SESSION = r"(?:mcp[ _-])?session(?:[ _-]?id)?\b(?! (?:token|cookie|key|ticket))"
+_LOST = re.compile(
+    rf"\b(?:no|unknown|invalid|unrecognized) (?:(?!token|credential|key)\w+ ){{0,3}}{_SESSION}"
+    rf"|\b{_SESSION}[^.\n]{{0,80}}?(?:\b(?:not (?:found|exist|known|valid)|unknown|invalid)\b|n't exist\b)"
+    r"|会话.{0,20}?(?:不存在|未找到|无效)",
+    re.IGNORECASE,
+)
+_ENDED = re.compile(
+    rf"\b{_SESSION}[^.\n]{{0,80}}?\b(?:expired|ended|closed|terminated)\b|会话.{{0,20}}?过期", re.IGNORECASE
+)
+
+
+def is_session_lost(text: str, *, may_be_login: bool) -> bool:
+    """Whether `text`, the error of a server, says that it does not know the session of MCP that the request named.
+
+    `may_be_login`: a session that ended may be that of the token.
+    """
+    start = text[:LONGEST_ERROR_CHARS]
+    return bool(_LOST.search(start) or (not may_be_login and _ENDED.search(start)))
 
 
 def listed_tools(reply: bytes) -> list[str]:

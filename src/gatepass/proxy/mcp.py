@@ -17,7 +17,7 @@ from gatepass import errors
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
 from gatepass.config.access import PLAIN
 from gatepass.config.block import MIB
-from gatepass.dialects.content import content_type, first_bytes
+from gatepass.dialects.content import FIELDS, content_type, first_bytes
 from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
@@ -56,6 +56,9 @@ _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED = 403, 404, 405
 ERROR_S = 2.0
 """The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
+_EVENTS = (b"content-type", b"text/event-stream")
+_ONE_LINE = bytes(32 if byte in b"\r\n" else byte for byte in range(256))
+"""JSON has no raw line break inside a text."""
 _WITHOUT_BODY = frozenset((202, 204, 205))
 BODY_BYTES = 4 * MIB
 """Limit of a request body. A server of the TypeScript SDK accepts 4 MB too."""
@@ -195,11 +198,15 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
     attempt = Attempt.begin(state, server.target, call, PLAIN, context.memory, context.access)
     attempt.repeats_stale = exchange.message.method in READS or request.method == "GET"
-    reply = await send_with_retries(attempt, _try_message, exchange)
+    asked = header(client_request.headers, SESSION)
+    try:
+        reply = await send_with_retries(attempt, _try_message, exchange)
+    except errors.McpSessionNotFound:
+        await servers.sessions.forget(server.name, asked or b"")
+        raise
     attempt, response = context.attempt or attempt, reply.response
     try:
         session_id = header(response.headers, SESSION)
-        asked = header(client_request.headers, SESSION)
         if session_id is not None and session_id != asked and state.authenticator.requires_key:
             await servers.sessions.bind(server.name, session_id, caller)
         is_ended = client_request.method == "DELETE" and not is_error(response.status)
@@ -220,6 +227,8 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
             attempt.end(COMPLETE)
             if exchange.message.method == messages.LIST_TOOLS and len(body) <= LISTED_BYTES:
                 state.metrics.tools_listed(server.target.upstream, messages.listed_tools(body))
+            if first_bytes(body).startswith(FIELDS):  # events with the label of JSON
+                headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
             await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -242,8 +251,10 @@ async def _try_message(attempt: Attempt, exchange: _McpRequest) -> McpReply:
         response = await send(attempt, exchange.request)
         try:
             if response.status != OK:
-                await check_head(attempt, response)
-            reply = await read_reply(attempt, response)
+                await check_head(attempt, response, exchange)
+            reply = await read_reply(attempt, response, exchange)
+            if reply.error is not None:
+                _check_session(attempt, reply.error, exchange, may_be_login=False)
         except BaseException:
             await response.aclose()
             raise
@@ -255,24 +266,43 @@ async def _try_message(attempt: Attempt, exchange: _McpRequest) -> McpReply:
     return reply
 
 
-async def check_head(attempt: Attempt, response: Response) -> None:
+def _check_session(attempt: Attempt, error: GatepassError, exchange: _McpRequest | None, *, may_be_login: bool) -> None:
+    """Raise McpSessionNotFound if `error` says that the server does not know the session of the request.
+
+    Clients begin a new session after a 404 alone, and servers use other statuses, a 200 too.
+    """
+    body = error.error_body if isinstance(error, errors.UpstreamErrorReply) else None
+    if body is None or exchange is None or header(exchange.request.headers, SESSION) is None:
+        return
+    if attempt.record.status != NOT_FOUND and messages.is_session_lost(body.message, may_be_login=may_be_login):
+        attempt.end(Outcome.ERROR_REPLY, error)
+        said = body.message[: messages.LONGEST_ERROR_CHARS]
+        raise errors.McpSessionNotFound(
+            f"The MCP server {exchange.server.name} does not know this session: {said!r}. Initialize a new one."
+        )
+
+
+async def check_head(attempt: Attempt, response: Response, exchange: _McpRequest | None = None) -> None:
     """Raise the error of a rejection, a redirect, and of a failure after which the call is repeated."""
     upstream, status = attempt.upstream, response.status
     # then the token is valid, and another one of the same credential would not help
     lacks_scope = status == FORBIDDEN and _challenge(response.headers).get(b"error") == b"insufficient_scope"
     if status in upstream.rejection_statuses and not lacks_scope:
-        if attempt.token is not None and not attempt.record.renewed:
-            attempt.is_rejected = True
-            raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
-        if status == UNAUTHORIZED:  # a 401 would make the client begin a login
-            raise await upstream_call.read_error(attempt, response, within_s=ERROR_S)
+        is_first = attempt.token is not None and not attempt.record.renewed
+        if is_first or status == UNAUTHORIZED:  # a 401 would make the client begin a login
+            within_s = upstream_call.REJECTION_S if is_first else ERROR_S
+            rejection = await upstream_call.read_error(attempt, response, within_s=within_s)
+            if b"error" not in _challenge(response.headers):
+                _check_session(attempt, rejection, exchange, may_be_login=is_first)
+            attempt.is_rejected = is_first
+            raise rejection
     mask = attempt.state.redactor.mask
     error = upstream.dialect.classify_head(upstream.name, status, response.headers, host=upstream.host, mask=mask)
     if error is not None:
         raise error
 
 
-async def read_reply(attempt: Attempt, response: Response) -> McpReply:
+async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest | None = None) -> McpReply:
     """Return the reply, with its body if gatepass must read it. Raises the error of one that is not of MCP."""
     status, kind = response.status, header(response.headers, b"content-type")
     is_json = kind == b"application/json"  # nearly always: saves a call
@@ -285,6 +315,7 @@ async def read_reply(attempt: Attempt, response: Response) -> McpReply:
     if status in _WITHOUT_BODY or header(response.headers, b"content-length") == b"0":
         attempt.add_upstream_wait()
         return McpReply(response, b"")
+    dialect, message = attempt.upstream.dialect, messages.UNREADABLE if exchange is None else exchange.message
     if is_error(status) and not is_json:
         error = await upstream_call.read_error(attempt, response, within_s=ERROR_S)
         if isinstance(error, errors.UpstreamHtml):  # a login page
@@ -292,20 +323,33 @@ async def read_reply(attempt: Attempt, response: Response) -> McpReply:
         return McpReply(response, b"", error=error)
     rejection = attempt.upstream.settings.rejection
     reads_codes = bool(rejection.codes) and not attempt.record.renewed
+    whole = None
     if is_json and not (is_error(status) or reads_codes):
-        body = response.take_whole(attempt.limit_bytes)
+        whole = response.take_whole(attempt.limit_bytes)
         attempt.add_upstream_wait()
-        if body is not None:
-            attempt.add(len(body))
-        return McpReply(response, body)
-    body = await upstream_call.read_body(attempt, response, attempt.limit_bytes)
-    is_json = is_json or first_bytes(body)[:1] in (b"{", b"[")
-    if body and not is_error(status) and (reads_codes or not is_json):
-        found = attempt.upstream.dialect.classify_document(upstream_call.received_reply(attempt, response, body), RAW)
-        if isinstance(found, errors.UpstreamErrorReply) and found.upstream_code in rejection.codes:
+        if whole is None and int(header(response.headers, b"content-length") or 0) > upstream_call.ERROR_BYTES:
+            return McpReply(response)
+        attempt.add(len(whole or b""))
+    body = whole or await upstream_call.read_body(attempt, response, attempt.limit_bytes)
+    if is_error(status):
+        received = upstream_call.received_reply(attempt, response, body)
+        return McpReply(response, body, error=dialect.classify_error(received))
+    start = first_bytes(body)
+    is_json = is_json or start[:1] in (b"{", b"[") or start.startswith(FIELDS)
+    # an object that is no response would leave the client waiting
+    may_be_lie = message.kind != "unreadable" and start[:1] == b"{" and len(body) <= upstream_call.ERROR_BYTES
+    is_lie = may_be_lie and messages.read_message(body).kind != "response"
+    if body and (reads_codes or is_lie or not is_json):
+        received = upstream_call.received_reply(attempt, response, body)
+        found = dialect.classify_document(received, RAW)
+        if isinstance(found, errors.UpstreamErrorReply) and (is_lie or found.upstream_code in rejection.codes):
+            _check_session(attempt, found, exchange, may_be_login=False)
             raise upstream_call.as_rejection(found, rejection)
         if isinstance(found, GatepassError) and not is_json:
             raise found
+        if is_lie and message.kind == "request":
+            what = f"{received.answered} with JSON that is not a response of JSON-RPC."
+            raise errors.UpstreamInvalid(what, upstream=attempt.upstream.name)
     return McpReply(response, body)
 
 
@@ -328,11 +372,9 @@ async def _relay_error(
     context, response, body = exchange.context, reply.response, reply.body
     status = response.status
     declines = status == METHOD_NOT_ALLOWED and exchange.request.method != "POST"
+    error = reply.error or await upstream_call.read_error(attempt, response, within_s=ERROR_S)
+    name_settings(error, exchange.server.name)
     if body:
-        error: GatepassError = attempt.upstream.dialect.classify_error(
-            upstream_call.received_reply(attempt, response, body)
-        )
-        name_settings(error, exchange.server.name)
         if len(body) <= upstream_call.ERROR_BYTES:
             # itself unless it quotes a secret, such as the token that the server received
             text = body.decode("utf-8", "surrogateescape")
@@ -341,8 +383,6 @@ async def _relay_error(
         else:  # masking would occupy the event loop for too long
             body = context.protocol.error_body(error, context.client_request.id)
     else:
-        error = reply.error or await upstream_call.read_error(attempt, response, within_s=ERROR_S)
-        name_settings(error, exchange.server.name)
         told = _challenge(response.headers)
         if told:
             quoted = ", ".join(f"{name.decode()}: {value.decode('latin-1')}" for name, value in sorted(told.items()))
@@ -404,10 +444,13 @@ async def _relay_stream(
 class PassedEvents(EventStream):
     """A stream that passes as it arrives, in pieces that may be cut anywhere.
 
-    It knows whether the last byte ended an event, because only there a comment may follow.
+    It knows whether the last byte ended an event, because only there a comment may follow. JSON with the label of a
+    stream becomes its one event.
     """
 
-    __slots__ = ("_begins", "_has_response", "_last", "_last_bytes", "_last_events", "_request", "listed")
+    __slots__ = (
+        *("_begins", "_has_response", "_is_json", "_last", "_last_bytes", "_last_events", "_request", "listed"),
+    )
 
     def __init__(
         self,
@@ -422,6 +465,7 @@ class PassedEvents(EventStream):
         self._last = b"\n\n"
         self._request = request
         self._has_response = False
+        self._is_json: bool | None = None
         self.listed = bytearray()
         """The stream that answers `tools/list`. It is cut after LISTED_BYTES."""
         self._last_events: list[bytes] = []
@@ -452,6 +496,11 @@ class PassedEvents(EventStream):
             if self._begins is not None:
                 self._begins()
                 self._begins = None
+            if self._is_json is None and (start := first_bytes(piece)):
+                self._is_json = start[:1] in (b"{", b"[")
+                piece = b"data: " + piece.lstrip() if self._is_json else piece
+            if self._is_json:
+                piece = piece.translate(_ONE_LINE)
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
@@ -469,9 +518,13 @@ class PassedEvents(EventStream):
         return piece
 
     def finish(self) -> bytes:
+        ended = b""
+        if self._is_json:
+            self._is_json = False
+            ended = self.feed(b"\n\n")
         if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
             self.fail(stream_closed(self._source.upstream))
-        return b""
+        return ended
 
 
 def _keep_alive(events: EventStream | None) -> bytes:

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.mcp.message import LONGEST_ID_BYTES, LONGEST_NAME_CHARS, UNREADABLE, McpMessage, read_message
+from gatepass.mcp.message import (
+    LONGEST_ID_BYTES,
+    LONGEST_NAME_CHARS,
+    UNREADABLE,
+    McpMessage,
+    is_session_lost,
+    read_message,
+)
 
 
 def body(**members: Any) -> bytes:
@@ -65,3 +72,29 @@ def test_never_raises(text: bytes) -> None:
 def test_a_call_does_not_pass_for_a_waiting_stream_or_a_read(method: bytes) -> None:
     text = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","method":"%b"}' % method
     assert read_message(text) == McpMessage("unreadable")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_lost"),
+    [
+        ("Session not found", True),
+        ("Unauthorized: Session not found", True),
+        ("Bad Request: No valid session ID provided", True),
+        ("No transport found for sessionId", True),
+        ("Invalid or unknown Mcp-Session-Id header", True),
+        ("session 3f2a-77 does not exist", True),
+        ("Unknown session", True),
+        ("会话不存在", True),
+        ("The token of this session is expired", None),
+        ("Session expired", None),
+        ("会话已过期", None),
+        ("invalid_token", False),
+        ("invalid session token", False),
+        ("No token for this session", False),
+        ("tool find not found", False),
+    ],
+)
+def test_a_lost_session_is_read_in_any_words(text, is_lost):
+    """None: the session may be that of a login, which only a status other than 401 excludes."""
+    found = [is_session_lost(text, may_be_login=may_be_login) for may_be_login in (True, False)]
+    assert found == [bool(is_lost), is_lost is not False]

@@ -42,7 +42,7 @@ export const ERRORS = {
     "action": "使用另一个 key，或把服务器加入 `access.keys[].mcp`。"
   },
   "mcp_session_not_found": {
-    "text": "请求的 MCP 会话不是由该调用方打开的。会话由另一个调用方打开，24 小时没有使用，或 gatepass 重启过。多个 gatepass 进程只有通过共享存储才能共享会话。",
+    "text": "请求的 MCP 会话不是由该调用方打开的，或者 MCP 服务器已经不认识它。会话由另一个调用方打开，24 小时没有使用，或 gatepass 或服务器重启过。多个 gatepass 进程只有通过共享存储才能共享会话。",
     "action": "无需处理：MCP 客户端随后会初始化新的会话。"
   },
   "model_not_found": {
