@@ -2,10 +2,10 @@
 
 import html
 import json
-import quopri
 import textwrap
 from base64 import b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Callable, Mapping
+from html.entities import html5
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -25,6 +25,13 @@ TEXT_CHARS = 64 * 1024
 
 def _each(spell: Callable[[str], str]) -> Callable[[str], str]:
     return lambda secret: "".join(char if char.isascii() and char.isalnum() else spell(char) for char in secret)
+
+
+def _some(escaped: str, spell: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda secret: "".join(spell(char) if char in escaped else char for char in secret)
+
+
+_NAMES = {value: name for name, value in reversed(html5.items()) if len(value) == 1 and name.endswith(";")}
 
 
 def _php(secret: str) -> str:
@@ -51,13 +58,12 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "html, Go": lambda secret: html.escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
     "html in json, Go": _go,
     "json in html": lambda secret: html.escape(json.dumps(secret)[1:-1]),
-    "sql": lambda secret: secret.replace("'", "''"),
-    "csv": lambda secret: secret.replace('"', '""'),
-    "protobuf": _each(lambda char: "".join(f"\\{octet:03o}" for octet in char.encode())),
-    "utf-8 as latin-1": lambda secret: secret.encode().decode("latin-1"),
-    "utf-8 as windows-1252": lambda secret: secret.encode().decode("cp1252", "replace"),
-    "latin-1 as utf-8": lambda secret: secret.encode("latin-1", "replace").decode("utf-8", "replace"),
-    "utf-8 as ascii": lambda secret: secret.encode().decode("ascii", "replace"),
+    "html, .NET": _some("\"'&<>+", lambda char: f"&#x{ord(char):X};"),
+    "html, mustache": _some("\"'&<>/`=", lambda char: f"&#x{ord(char):X};"),
+    "html, names": lambda secret: "".join(f"&{_NAMES.get(char, '')}" if char in _NAMES else char for char in secret),
+    "html, each letter": lambda secret: "".join(f"&#{ord(char)};" for char in secret),
+    "html, .NET in json": lambda secret: json.dumps(_some("\"'&<>+", lambda char: f"&#x{ord(char):X};")(secret))[1:-1],
+    "html of base64, .NET": lambda secret: b64encode(f"id:{secret}".encode()).decode().replace("+", "&#x2B;"),
     "json": lambda secret: json.dumps(secret)[1:-1],
     "json, unicode": lambda secret: json.dumps(secret, ensure_ascii=False)[1:-1],
     "json in json": lambda secret: json.dumps(json.dumps(secret)[1:-1])[1:-1],
@@ -65,16 +71,15 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "json, escapes in capitals": _each(lambda char: "".join(f"\\u{ord(unit):04X}" for unit in char)),
     "php": _php,
     "php in json": lambda secret: json.dumps(_php(secret))[1:-1],
+    "utf-8 as latin-1": lambda secret: secret.encode().decode("latin-1"),
+    "utf-8 as windows-1252": lambda secret: secret.encode().decode("cp1252", "replace"),
+    "latin-1 as utf-8": lambda secret: secret.encode("latin-1", "replace").decode("utf-8", "replace"),
+    "utf-8 as ascii": lambda secret: secret.encode().decode("ascii", "replace"),
     "url": _percent,
     "url, small": lambda secret: _each(lambda char: "".join(f"%{octet:02x}" for octet in char.encode()))(secret),
     "url, JavaScript": _each(lambda char: "".join(f"%u{ord(unit):04X}" for unit in char)),
     "url twice": lambda secret: quote(_percent(secret), safe=""),
     "form": quote_plus,
-    "quoted-printable": lambda secret: quopri.encodestring(secret.encode(), quotetabs=True).decode(),
-    "hex": lambda secret: secret.encode().hex(),
-    "hex, capitals": lambda secret: secret.encode().hex().upper(),
-    "python, ascii": lambda secret: ascii(secret)[1:-1],
-    "python": lambda secret: repr(secret.encode())[2:-1],
     "base64": lambda secret: b64encode(secret.encode()).decode(),
     "base64, one before": lambda secret: b64encode(b"\xff" + secret.encode() + b"~").decode(),
     "base64, two before": lambda secret: b64encode(b"id" + secret.encode()).decode(),
@@ -87,7 +92,6 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "base64, folded": lambda secret: "\r\n ".join(textwrap.wrap(b64encode(secret.encode()).decode(), 64)),
     "base64, a form": lambda secret: b64encode(f"client_secret={quote_plus(secret)}".encode()).decode(),
     "base64, a json text": lambda secret: b64encode(json.dumps({"client_secret": secret}).encode()).decode(),
-    "hex, a form": lambda secret: f"client_secret={quote_plus(secret)}".encode().hex(),
     "base64, php": lambda secret: b64encode(secret.encode()).decode().replace("/", "\\/"),
 }
 
@@ -150,13 +154,12 @@ KEPT = (
 @given(SECRETS, st.sampled_from(sorted(SPELLINGS)), AROUND, AROUND)
 @example(KEPT[0], "html", "client_secret=", " is wrong")
 @example(KEPT[1], "html", "&", ";")
-@example(KEPT[2], "quoted-printable", "=", "41")
 @example(KEPT[3], "url", "%", "%")
 @example(KEPT[4], "itself", "aaaa", "aaaa")
 @example(KEPT[0] * 3, "base64, a form", "", "")
 @example(KEPT[2] * 3, "base64, a json text", "", "")
-@example(KEPT[0] * 3, "hex, a form", "", "")
-@example("pässwörd-\U0001f511-of-us", "python, ascii", "", "")
+@example(KEPT[0] * 3, "html, .NET", "&", "#x")
+@example(KEPT[1], "html, each letter", "&amp", ";")
 def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str, before: str, behind: str) -> None:
     spelled = SPELLINGS[name](secret)
     redactor = knowing(secret)
@@ -193,7 +196,6 @@ def differs(text: str, *secrets: str) -> bool:
 @generated
 @given(SECRETS, st.sampled_from(TOKENS), st.sampled_from(sorted(SPELLINGS)), AROUND, AROUND)
 @example("abcdefghijZ0123456789Z0123456789Z0123456", TOKENS[0], "itself", "", "")
-@example("abcdefghijZ0123456789Z0123456789Z012345", TOKENS[0], "hex, capitals", "", "")
 @example("abcdefghijZ0123456789Z01234567", TOKENS[0], "base64, two before", "", "")
 @example("abcdefghijZ0123456789Z0123456789Z0123456", TOKENS[0], "base64, folded", "", "")
 def test_a_text_without_a_long_word_hides_as_much(

@@ -1,6 +1,7 @@
 """Spans as a collector receives them over OTLP, and the trace context that upstreams and clients see."""
 
 import asyncio
+import gzip
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from gatepass.observability import tracing
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import SECRET, corp, minted
-from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, begin_stream, chunk, reply, stream
+from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, begin_stream, chunk, event, reply, stream
 from tests.waiting import until
 
 GOOD = [Send(reply(COMPLETION))]
@@ -294,3 +295,118 @@ def test_without_the_block_nothing_is_imported() -> None:
     )
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+
+
+def block_faults(**block: Any) -> str:
+    try:
+        Config.model_validate({"upstreams": {"chat": {"base_url": "http://h/v1"}}, "tracing": block})
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("variables", "block", "fault"),
+    [
+        ({"PROTOCOL": "grpc"}, {}, "tracing.protocol"),
+        ({"TRACES_PROTOCOL": "http/json"}, {}, "tracing.protocol"),
+        ({"PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/protobuf"}, {}, ""),
+        ({"PROTOCOL": "grpc"}, {"protocol": "http"}, ""),
+        ({"HEADERS": "api-key=abc", "ENDPOINT": "http://collector:4318"}, {}, "tracing.endpoint"),
+        ({"HEADERS": "api-key=abc"}, {"endpoint": "http://collector:4318"}, "tracing.endpoint"),
+        ({"TRACES_HEADERS": "api-key=abc", "TRACES_ENDPOINT": "http://collector:4318/x"}, {}, "tracing.endpoint"),
+        ({"HEADERS": "api-key=abc", "ENDPOINT": "https://collector:4318"}, {}, ""),
+        ({"HEADERS": "api-key=abc", "ENDPOINT": "http://127.0.0.1:4318"}, {}, ""),
+        ({"ENDPOINT": "http://collector:4318"}, {}, ""),
+    ],
+)
+def test_variables_that_cannot_be_honoured_are_refused(
+    variables: dict[str, str], block: dict[str, Any], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    found = block_faults(**block)
+    assert (fault in found, bool(found)) == (True, fault != ""), found
+
+
+@pytest.mark.parametrize("place", ["setting", "setting, whole", "variable", "variable, whole"])
+async def test_an_endpoint_may_end_with_its_path(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Collector() as collector, Scripted(GOOD) as upstream:
+        url = collector.url + ("/v1/traces" if "whole" in place else "")
+        block = {"endpoint": url} if "setting" in place else {}
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1" if block else url)
+        async with gateway(upstream=upstream.url, tracing=block) as served:
+            assert (await served.ask().answer()).status == 200
+        assert {one.target for one in collector.received} == {"/v1/traces"}
+
+
+async def test_the_variable_none_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    async with traced(GOOD) as (served, collector, upstream):
+        assert (await served.ask().answer()).status == 200
+    assert (collector.received, len(upstream.received)) == ([], 1)
+
+
+WHOLE = {**COMPLETION, "id": "chatcmpl-9", "model": "gpt-4o-2024-11-20"}
+
+
+@pytest.mark.parametrize(
+    ("path", "dialogue", "ending"),
+    [
+        (CHAT, [Send(reply(WHOLE))], ["stop"]),
+        (
+            CHAT,
+            [
+                Send(
+                    stream(
+                        event({"id": "chatcmpl-9", "model": "gpt-4o-2024-11-20", "choices": []}),
+                        *(
+                            event({"choices": [{"index": 0, "delta": {"content": '"id": "no"' * 999}}]})
+                            for _ in range(2)
+                        ),
+                        event({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}),
+                        b"data: [DONE]\n\n",
+                    )
+                )
+            ],
+            ["length"],
+        ),
+    ],
+)
+async def test_the_span_of_a_target_has_the_reply_in_three_words(
+    path: str, dialogue: Dialogue, ending: list[str]
+) -> None:
+    async with traced(dialogue) as (served, collector, _):
+        await served.ask({**HELLO, "stream": ending == ["length"]}, path).answer()
+    (span,) = collector.named("chat ")
+    found = attributes(span)
+    assert (found["gen_ai.response.id"], found["gen_ai.response.model"]) == ("chatcmpl-9", "gpt-4o-2024-11-20")
+    assert [one.string_value for one in found["gen_ai.response.finish_reasons"].values] == ending
+
+
+async def test_the_route_of_a_response_is_its_own() -> None:
+    async with traced([Send(reply({"object": "response", "id": "r"}))]) as (served, collector, _):
+        await served.ask({"model": "m", "input": "Hi"}, "/v1/responses").answer()
+    assert [attributes(one)["http.route"] for one in collector.named("POST /v1")] == ["/v1/responses"]
+
+
+async def test_a_collector_that_repeats_its_key_and_sends_much_costs_a_masked_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret-of-collector,x-tenant=corp")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    monkeypatch.setattr(tracing, "_next_line_s", 0.0)
+    bomb = gzip.compress(bytes(64 * 1024 * 1024))
+    head = b"HTTP/1.1 401 Unauthorized: s3cret-of-collector\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n"
+    async with (
+        Scripted(answer=lambda _: [Send(head % len(bomb) + bomb)]) as collector,
+        Scripted(answer=lambda _: GOOD) as upstream,
+        gateway(upstream=upstream.url, tracing={"endpoint": collector.url}) as served,
+    ):
+        while len(collector.received) < 3:
+            assert (await served.ask().answer()).status == 200
+        lines = [one.getMessage() for one in caplog.records if one.name.startswith("opentelemetry")]
+        assert ["401" in line for line in lines] == [True]
+        mask = served.state.redactor.mask
+        assert not any("s3cret" in mask(line) for line in lines)
+        assert mask("Bearer s3cret-of-collector") == "***"

@@ -7,12 +7,13 @@ Each class is one block of the file, and an unknown member is an error. The stri
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
@@ -26,6 +27,7 @@ from gatepass.config.block import (
     CorsOrigin,
     Name,
     SecretText,
+    crosses_network_in_plain,
     is_loopback,
     plain,
 )
@@ -388,6 +390,11 @@ class TracingConfig(Block):
     """
 
     def faults(self) -> Iterator[tuple[str, str]]:
+        asked = _otlp_variable("PROTOCOL")
+        if "protocol" not in self.model_fields_set and asked not in ("", "http/protobuf"):
+            yield "protocol", f"is not set, and the environment asks for {asked}: set it to grpc or http"
+        if self.secrets() and self.url is not None and crosses_network_in_plain(self.url):
+            yield "endpoint", "would send OTEL_EXPORTER_OTLP_HEADERS over plain HTTP to another machine: use https"
         try:
             checked_extra(f"opentelemetry.exporter.otlp.proto.{self.protocol}", self.extra, "tracing")
         except ValueError as error:
@@ -399,8 +406,23 @@ class TracingConfig(Block):
 
     @property
     def url(self) -> str | None:
-        """Where to send the spans, None if the variables `OTEL_*` decide."""
-        return None if self.endpoint is None else self.endpoint + _TRACES_PATHS[self.protocol]
+        """Where to send the spans, None for the collector of this machine."""
+        if self.endpoint is None and (whole := os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+            return whole
+        base = (self.endpoint or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "")).rstrip("/")
+        return base.removesuffix(_TRACES_PATHS["http"]) + _TRACES_PATHS[self.protocol] if base else None
+
+    def secrets(self) -> list[str]:
+        """Return the values of the headers that the variables of OpenTelemetry set, whole and without their scheme."""
+        pairs = unquote(_otlp_variable("HEADERS")).split(",")
+        values = [value.strip() for _, _, value in (pair.partition("=") for pair in pairs) if value.strip()]
+        return [*values, *(value.rpartition(" ")[2] for value in values)]
+
+
+def _otlp_variable(name: str) -> str:
+    """Return the value of `OTEL_EXPORTER_OTLP_…` for traces, else the one for all signals, "" without both."""
+    named = (os.environ.get(f"OTEL_EXPORTER_OTLP_{signal}{name}", "").strip() for signal in ("TRACES_", ""))
+    return next(filter(None, named), "")
 
 
 OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))

@@ -17,6 +17,14 @@ PATH, SCHEME, URL, USER_AGENT = "url.path", "url.scheme", "url.full", "user_agen
 ADDRESS, PORT, ERROR = "server.address", "server.port", "error.type"
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 STREAM, FIRST_CHUNK = "gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"
+RESPONSE: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: f"gen_ai.response.{name}" for name in ("id", "model")},
+        **dict.fromkeys(("finish_reason", "stop_reason"), "gen_ai.response.finish_reasons"),
+    }
+)
+"""By the member of a reply. A chat, and a message of the Messages API, have other names for the last one."""
+FINISH_REASONS = RESPONSE["finish_reason"]
 TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
 USAGE: Mapping[str, str] = MappingProxyType(
     {

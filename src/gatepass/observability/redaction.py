@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from binascii import b2a_qp
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator
-from html import escape
+from functools import lru_cache
+from html import unescape
+from html.entities import html5
 from struct import iter_unpack
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
@@ -34,10 +35,10 @@ SLICE_CHARS, AROUND_CHARS = 8 * 1024, 32 * 1024
 place between two of them."""
 _LONG = b"x" * LONG_CHARS
 _RUNS = bytes(120 if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256))
-_SOFT_BREAK = re.compile(r"=(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)")
-"""A soft line break of quoted-printable text (RFC 2045, section 6.7), also inside a JSON text."""
 _BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9+/_=-])")
 """A line break inside base64 (RFC 2045, section 6.8), also inside a JSON text."""
+_AMPERSAND = r"(?:&|\\{1,4}u0026)"
+"""As it is, and as Go's encoding/json writes it."""
 _SPECIAL = re.compile("[^A-Za-z0-9]")
 _PERCENT = re.compile("%[0-9A-F]{2}")
 _GO = {ord(char): f"\\u{ord(char):04x}" for char in "&<>"}
@@ -76,7 +77,7 @@ class Redactor:
         more than it saves. The numbers are the length of the shortest spelling, and how many values were learned."""
 
     def learn(self, value: str, owner: Hashable = None) -> None:
-        """Mask `value` from now on, also as JSON, HTML, URLs, quoted-printable, Python, base64 and hex write it.
+        """Mask `value` from now on, also as JSON, HTML, URLs and base64 write it.
 
         `owner` names the setting or token. Only the last KEPT values of an owner are masked. A value without an owner
         is masked for the life of the process.
@@ -93,12 +94,30 @@ class Redactor:
 
     def mask(self, text: str) -> str:
         """Return `text` with each known secret masked. Takes time linear in its length for each secret."""
-        masked = self._masked(text)
+        masked = self._unescaped(self._masked(text))
         if "\n" in text or "\\" in text:
-            joined = _BASE64_BREAK.sub("", _SOFT_BREAK.sub("", masked))
+            joined = _BASE64_BREAK.sub("", masked)
             if joined is not masked and (again := self._masked(joined)) != joined:
                 return again
         return masked
+
+    def _unescaped(self, text: str) -> str:
+        """Return `text` with each secret masked that `html.unescape` finds in it, once or twice.
+
+        Each program escapes other characters for HTML, so there are too many spellings for a list.
+        """
+        plain = text
+        for _ in range(2 if "&" in text or "u0026" in text else 0):
+            plain = unescape(re.sub(_AMPERSAND, "&", plain))
+            for literal in self._literals_in(plain):
+                text = re.sub("".join(map(_in_html, literal)), MASK, text)
+        return text
+
+    def _literals_in(self, text: str) -> Iterator[str]:
+        listed, *_ = self._longest_first()
+        for anchor, group in listed.items():
+            if anchor in text:
+                yield from (literal for literal in _literals(group) if literal in text)
 
     def _masked(self, text: str) -> str:
         listed, short, shortest_chars, learned = self._searches
@@ -133,22 +152,20 @@ class Redactor:
 
     def holds(self, text: str) -> bool:
         """Return whether `mask` changes `text`."""
-        if "\n" in text or "\\" in text:
+        if "\n" in text or "\\" in text or "&" in text:
             return self.mask(text) != text
         return self._masked(text) != text  # nearly always: saves a call
 
     def beginning(self, text: str, limit_chars: int) -> str:
         """Return the first `limit_chars` of `text`, masked, also a secret that the cut would halve."""
+        text = self._unescaped(text) if len(text) > limit_chars else text
         if len(text) > limit_chars and ("\n" in text or "\\" in text):
-            text = _SOFT_BREAK.sub("", text)
             joined = _BASE64_BREAK.sub("", text)
             text = text if self._masked(joined) == joined else joined
         cut = limit_chars
-        listed, *_ = self._longest_first()
-        for anchor, group in listed.items():
-            for literal in _literals(group) if anchor in text else ():
-                at = text.find(literal, max(0, limit_chars - len(literal) + 1), limit_chars + len(literal) - 1)
-                cut = cut if at < 0 else min(cut, at)
+        for literal in self._literals_in(text):
+            at = text.find(literal, max(0, limit_chars - len(literal) + 1), limit_chars + len(literal) - 1)
+            cut = cut if at < 0 else min(cut, at)
         return self.mask(text[:limit_chars]) if cut == limit_chars else self.beginning(text, cut) + MASK
 
     def slices(self, text: str) -> Iterator[str]:
@@ -190,14 +207,22 @@ def _by_anchor(known: Iterable[_Spelled]) -> _Searches:
     return found
 
 
+@lru_cache(maxsize=256)
+def _in_html(char: str) -> str:
+    """Return a pattern for `char` as HTML may write it, with its ampersand escaped again or not."""
+    names = [name.rstrip(";") for name, value in html5.items() if value == char]
+    forms = "|".join((f"#0*{ord(char)}", f"#[xX]0*(?i:{ord(char):x})", *sorted(names, key=len, reverse=True)))
+    return rf"(?:{re.escape(char)}|{_AMPERSAND}(?:(?:amp|#0*38|#[xX]0*26);)*(?:{forms});?)"
+
+
 def _literals(group: Iterable[_Spelled]) -> Iterator[str]:
     return (literal for spelled in group for literal in spelled.literals)
 
 
 def _spelled(value: str) -> Iterator[_Spelled]:
-    """Yield the spellings of `value`, of its base64 and of its hexadecimal digits."""
+    """Yield the spellings of `value` and of its base64."""
     yield _group(value, _texts(value))
-    # Base64 and hexadecimal of a request body contain the value as a URL-encoded form or JSON writes it.
+    # base64 of `user:secret`, or of a body, contains the value as a URL-encoded form or JSON writes it
     in_bodies = (quote_plus(value, errors="surrogatepass"), json.dumps(value)[1:-1])
     for text in dict.fromkeys((value, *in_bodies)):
         data = text.encode("utf-8", "surrogatepass")
@@ -209,28 +234,15 @@ def _spelled(value: str) -> Iterator[_Spelled]:
             found += [one.replace("+", "-").replace("/", "_") for one in found]
             found += [spell(one) for one in found for spell in (quote_plus, lambda text: text.replace("/", "\\/"))]
             yield _group(within, found)
-        yield _group(data.hex(), (data.hex(), data.hex().upper()), "[0-9]+")  # digits are the same in either case
 
 
-def _group(value: str, literals: Iterable[str], runs: str = "[A-Za-z0-9]+") -> _Spelled:
-    """Return the `literals`, which have the same `runs` as `value`."""
-    found = sorted(set(re.findall(runs, value)), key=len)
+def _group(value: str, literals: Iterable[str]) -> _Spelled:
+    """Return the `literals`, which have the same runs of letters and digits as `value`."""
+    found = sorted(set(re.findall("[A-Za-z0-9]+", value)), key=len)
     anchor = found[-1][-ANCHOR_CHARS:] if found else ""
     ordered = sorted(dict.fromkeys(literals), key=lambda one: -len(one))
-    is_long = any(len(run) >= LONG_CHARS for run in re.findall("[A-Za-z0-9]+", value))
+    is_long = any(len(run) >= LONG_CHARS for run in found)
     return _Spelled(len(value), anchor, tuple(found), is_long, tuple(ordered))
-
-
-_ESCAPES = (
-    *(
-        ("utf-8", ">B", form)
-        for form in ("%{:02X}", "%{:02x}", "={:02X}", "={:02x}", "\\x{:02X}", "\\x{:02x}", "\\{:03o}")
-    ),
-    *(("utf-16-be", ">H", form) for form in ("\\u{:04X}", "\\u{:04x}", "%u{:04X}", "%u{:04x}")),
-    *(("utf-32-be", ">I", form) for form in ("&#{};", "&#{:05};", "&#x{:X};", "&#x{:x};")),
-)
-"""Escapes of the units of a character: of URLs (RFC 3986, section 2.1), quoted-printable (RFC 2045, section 6.7),
-Python, protobuf, JSON (RFC 8259, section 7), JavaScript and HTML."""
 
 
 def _escaped(value: str, charset: str, unit: str, form: str) -> str:
@@ -242,28 +254,26 @@ def _escaped(value: str, charset: str, unit: str, form: str) -> str:
 
 
 def _texts(value: str) -> Iterator[str]:
-    """Yield `value` as programs write it: each of its encodings, and encodings of them."""
-    data = value.encode("utf-8", "surrogatepass")
-    in_html = [escape(value), escape(value, quote=False)]
-    in_html.append(in_html[0].replace("&#x27;", "&#39;").replace("&quot;", "&#34;"))  # as Go does
+    """Yield `value` in JSON (RFC 8259, section 7), once and twice, and in URLs (RFC 3986, section 2.1)."""
     # Python, JavaScript and Go leave different characters as they are
     in_urls = [quote(value, safe, errors="surrogatepass") for safe in ("", "/", "!*'()", "$&+,:=@")]
     in_urls += [quote_plus(value, safe, errors="surrogatepass") for safe in ("", "*")]
+    in_urls.append(_escaped(value, "utf-8", ">B", "%{:02X}"))
     in_urls += [_PERCENT.sub(lambda found: found[0].lower(), one) for one in in_urls]
-    escaped = [_escaped(value, charset, unit, form) for charset, unit, form in _ESCAPES]
     in_json = [json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
     in_json += [one.replace("/", "\\/") for one in in_json]  # as PHP does
-    # of Python, SQL and CSV, and quoted-printable without its soft breaks
-    others = [ascii(value)[1:-1], repr(data)[2:-1], value.replace("'", "''"), value.replace('"', '""')]
-    others += [b2a_qp(data, quotetabs).decode().replace("=\n", "") for quotetabs in (False, True)]
+    in_json += [one.replace('\\"', '"') for one in in_json]  # of HTML, whose `&quot;` is no quotation mark in JSON
+    forms = ("\\u{:04X}", "\\u{:04x}", "%u{:04X}", "%u{:04x}")
+    in_json += [_escaped(value, "utf-16-be", ">H", form) for form in forms]
     # decoded as another charset
-    others += [data.decode(charset, "replace") for charset in ("latin-1", "cp1252", "ascii")]
+    data = value.encode("utf-8", "surrogatepass")
+    others = [data.decode(charset, "replace") for charset in ("latin-1", "cp1252", "ascii")]
     others.append(value.encode("latin-1", "replace").decode("utf-8", "replace"))
-    found = dict.fromkeys((value, *in_html, *in_urls, *escaped, *in_json, *others))
+    found = dict.fromkeys((value, *in_urls, *in_json, *others))
     yield from found
     for one in found:
         again = json.dumps(one)[1:-1]
-        yield from (again, again.translate(_GO), again.replace("/", "\\/"), escape(one), one.replace("%", "%25"))
+        yield from (again, again.translate(_GO), again.replace("/", "\\/"), one.replace("%", "%25"))
 
 
 def decoded(body: bytes) -> str:

@@ -8,6 +8,9 @@ module is imported only if `tracing` is configured.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import re
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +59,16 @@ MOST_PARENT_CHARS = 512
 """A longer `traceparent` is malformed, and the SDK would log each."""
 MOST_COUNT = 2**63
 """The first count that OTLP cannot write."""
+REPLY_BYTES = 2 * 1024
+"""How much of the beginning and of the end of a reply is searched for RESPONSE_MEMBER."""
+RESPONSE_MEMBER = re.compile(rb'"(%b)"\s*:\s*"([^"\\]{1,200})"' % "|".join(names.RESPONSE).encode())
+"""Inside a text the quotation marks would be escaped."""
+EXPORTER_LOGGERS = tuple(
+    f"opentelemetry.exporter.otlp.proto.{name}" for name in ("http.trace_exporter", "grpc.exporter")
+)
+LOGGED_S = 60.0
+COLLECTOR_BYTES = 64 * 1024
+"""How much of a collector's reply is read. It is not decompressed."""
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 NO_CONTEXT = Context()
 
@@ -119,22 +132,25 @@ class Tracing(Observer):
         ratio = config.sample_ratio
         sampler = None if ratio is None else TraceIdRatioBased(ratio)
         provider = TracerProvider(sampler, self.resource, shutdown_on_exit=False)
-        self._is_disabled = isinstance(provider.get_tracer(__name__), NoOpTracer)  # OTEL_SDK_DISABLED
+        is_disabled = isinstance(provider.get_tracer(__name__), NoOpTracer)  # OTEL_SDK_DISABLED
+        self._is_disabled = is_disabled or os.environ.get("OTEL_TRACES_EXPORTER", "").strip() == "none"
         self._sampler, self._ids, self._limits = provider.sampler, provider.id_generator, SpanLimits()
         self._scope = InstrumentationScope("gatepass", __version__)
         self._propagator = TraceContextTextMapPropagator()
         self._traces: dict[int, _Trace] = {}
         """The traces of the requests in progress, by the id of their AccessRecord."""
+        self._replies: dict[int, bytes] = {}
+        """The beginning and the end of the replies to the attempts of these requests, by the id of their record."""
         self._fetches: defaultdict[str, deque[_Fetch]] = defaultdict(partial(deque, maxlen=FETCHES))
         self._peers: Mapping[str, Attributes] = {}
         """What the spans say of each upstream."""
-        self._paths: Mapping[str, str] = {}
+        self._paths: Mapping[tuple[str, str], str] = {}
         self.scheme = "http"
         """Of the URLs of clients."""
         self._processor: BatchSpanProcessor | None = None
 
-    def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[str, str]) -> None:
-        """Set the upstreams by name, and the path of each operation. A reload sets them again."""
+    def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[tuple[str, str], str]) -> None:
+        """Set the upstreams by name, and the path of each operation and method. A reload sets them again."""
         peers: dict[str, Attributes] = {}
         for name, upstream in upstreams.items():
             parts, dialect = urlsplit(upstream.base_url), upstream.dialect
@@ -193,14 +209,23 @@ class Tracing(Observer):
             fields = trace.trace_id, self._ids.generate_span_id(), trace.is_sampled
             attempt.trace = ((b"traceparent", b"00-%032x-%016x-%02x" % fields), *trace.state)
 
+    def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
+        trace = self._traces.get(id(attempt.access))
+        if trace is not None and trace.is_sampled and attempt.operation in names.OPERATIONS:
+            kept = self._replies.get(id(attempt), b"") + data
+            self._replies[id(attempt)] = (
+                kept if len(kept) <= 2 * REPLY_BYTES else kept[:REPLY_BYTES] + kept[-REPLY_BYTES:]
+            )
+
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         trace = self._traces.pop(id(request.access), None)
+        replies = {id(one): self._replies.pop(id(one), b"") for one in _each(request.attempt)}
         if trace is None or not trace.is_sampled or self._processor is None:
             return
         context = self._context(trace.trace_id)
         links = tuple(self._fetch_links(request.attempt))
         status = 0 if error is None else error.http_status
-        make = partial(self._request_spans, request, status, context, trace, links, self._offset_s())
+        make = partial(self._request_spans, request, status, context, trace, links, replies, self._offset_s())
         self._processor.on_end(_Unmade(context, self.resource, make))
 
     def token_fetched(self, credential: str, began_s: float, reason: str | None) -> None:
@@ -253,12 +278,13 @@ class Tracing(Observer):
         context: SpanContext,
         trace: _Trace,
         links: Sequence[Link],
+        replies: Mapping[int, bytes],
         offset_s: float,
     ) -> list[ReadableSpan]:
         """Return the spans of a request: SERVER, GenAI CLIENT for each target, HTTP CLIENT for each attempt."""
         access, mask = request.access, self._mask
         attempts = [*attempts_of(request.attempt)][::-1]
-        path = self._paths.get(access.operation, "")
+        path = self._paths.get((access.operation, access.method), "")
         has_failed = access.outcome == "error" and (status >= SERVER_ERROR or (access.status or 0) < CLIENT_ERROR)
         attributes: Attributes = {
             names.METHOD: access.method,
@@ -306,6 +332,7 @@ class Tracing(Observer):
                 above = self._context(context.trace_id)
                 ended_s = min(last.began_s + last.duration_s, request.arrived_s + (request.duration_s or 0.0))
                 about, happened = self._inference(request, group, operation, offset_s)
+                about |= self._response(replies[id(last)])
                 name = f"{operation} {about[names.MODEL]}"
                 failed = last if _is_failure(last) else None
                 times = first.began_s, ended_s
@@ -341,6 +368,17 @@ class Tracing(Observer):
                 attributes[names.FIRST_CHUNK] = max(0.0, first_s - first.began_s)
                 events.append(Event(names.FIRST_TOKEN, {}, _ns(first_s + offset_s)))
         return attributes, events
+
+    def _response(self, reply: bytes) -> Attributes:
+        """Return the id, the model and the finish reasons of a reply, whole or streamed."""
+        found: Attributes = {}
+        for member, value in RESPONSE_MEMBER.findall(reply):
+            name, text = names.RESPONSE[member.decode()], self._mask(value.decode("utf-8", "replace"))
+            if name == names.FINISH_REASONS:
+                found[name] = [*dict.fromkeys((*found.get(name, ()), text))]
+            else:
+                found.setdefault(name, text)
+        return found
 
     def _http_spans(
         self,
@@ -442,10 +480,32 @@ def _ns(seconds: float) -> int:
 
 def span_exporter(config: TracingConfig) -> SpanExporter:
     """Return the exporter of the configuration. It connects when it exports."""
+    for name in EXPORTER_LOGGERS:
+        logging.getLogger(name).addFilter(_is_due)
     if config.extra == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 
         return GrpcExporter(config.url)
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from requests import Session
 
-    return OTLPSpanExporter(config.url)
+    session = Session()
+    session.stream = True  # else it would read and decompress all of a reply
+    session.hooks["response"].append(_read_reply)
+    return OTLPSpanExporter(config.url, session=session)
+
+
+_next_line_s = 0.0
+
+
+def _is_due(record: logging.LogRecord) -> bool:
+    """Let one line of an exporter pass in LOGGED_S: each export that fails writes several."""
+    global _next_line_s
+    is_due = record.created >= _next_line_s
+    _next_line_s = record.created + LOGGED_S if is_due else _next_line_s
+    return is_due
+
+
+def _read_reply(response: Any, **_: object) -> None:
+    response.raw.read(COLLECTOR_BYTES, decode_content=False)  # to its end, the connection is used again
+    response.close()

@@ -352,6 +352,8 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     if config.tracing is not None:
         from gatepass.observability.tracing import Tracing  # nothing configured, nothing imported
 
+        for secret in config.tracing.secrets():
+            redactor.learn(secret)
         tracing = Tracing(config.tracing, clock, redactor.mask)
         observers.switch(tracing, on=True)
     parts = ProcessParts(
@@ -496,7 +498,7 @@ def _take_over(state: AppState) -> None:
     if state.tracing is not None:
         settings = {name: upstream.settings for name, upstream in state.upstreams.items()}
         state.tracing.scheme = "http" if state.config.server.tls is None else "https"
-        state.tracing.attach(settings, {one.name: PREFIXES[0] + one.path for one in OPERATIONS})
+        state.tracing.attach(settings, {(one.name, one.method): PREFIXES[0] + one.path for one in reversed(OPERATIONS)})
     state.inspector.limit(state.limits.ring_bytes)
 
 
