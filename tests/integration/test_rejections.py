@@ -154,3 +154,49 @@ async def test_received_part_of_a_stalled_rejection_is_reported_without_another_
             answer = await asked(gp)
             assert answer.status == 401
             assert "that gatepass sends: no such client here. Tried once" in answer.error["message"]
+
+
+FILTERED = reply(
+    "<html><title>Request Rejected</title><body>Blocked.<br>Your support ID is: 4711-0815-123</body></html>",
+    content_type="text/html",
+)
+
+
+class Filtered:
+    """An issuer, and an upstream that accepts its newest token, behind a filter that answers `rm -rf` with `page`."""
+
+    def __init__(self, page: bytes) -> None:
+        self.page, self.issued, self.good = page, 0, ""
+
+    def issue(self, _: Received) -> Dialogue:
+        self.issued += 1
+        self.good = f"token-{self.issued}"
+        return [Send(reply({"access_token": self.good, "expires_in": 300}))]
+
+    def answer(self, request: Received) -> Dialogue:
+        if request.header("authorization") != f"Bearer {self.good}":
+            return [Send(reply({"error": {"message": "token expired"}}, 401))]
+        return [Send(self.page if b"rm -rf" in request.body else reply(COMPLETION))]
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        (FILTERED, "4711-0815-123"),
+        (reply(b"<p>Incident ID: <b>18-99ab77</b></p>", 403, content_type="text/html"), "18-99ab77"),
+        (head(302, location="https://waf.corp.example/x?support_id=998877", content_length="0"), "998877"),
+    ],
+)
+async def test_the_page_of_a_filter_names_its_id_and_stops_no_renewal(page: bytes, shown: str) -> None:
+    it, wicked = Filtered(page), {**HELLO, "messages": [{"role": "user", "content": "rm -rf"}]}
+    async with Scripted(answer=it.issue) as issuer, Scripted(answer=it.answer) as upstream:
+        login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "s3cret-of-i"}
+        chat = {"base_url": f"{upstream.url}/v1", "credential": "corp", "rejection": {"statuses": [403]}}
+        async with gateway(upstreams={"chat": chat}, credentials={"corp": login}) as gp:
+            assert (await gp.ask().answer()).status == 200
+            for _ in range(3):
+                got = await gp.ask(wicked).answer()
+                assert (got.status in (403, 502), shown in got.json()["error"]["message"]) == (True, True), got.body
+            assert it.issued == 2, "one renewal a minute"
+            it.good = "revoked"
+            assert (await gp.ask().answer()).status == 200

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
+from html import unescape
 from typing import Any
 
 import msgspec
@@ -27,6 +28,8 @@ MOST_FINITE_BYTES = 16 * 1024 * 1024
 LENIENT_BYTES = 1024 * 1024
 """The largest document for the parser of the standard library."""
 MEMBER_BYTES = 64 * 1024
+SEARCHED_PAGE_BYTES = 16 * 1024
+"""How much of an HTML page is searched for its id."""
 
 _TAG = re.compile(rb"<(?:!|[a-z][a-z0-9]*[\s>/])")
 _TITLE = r"(?i)<title[^<>]{0,200}>([^<]{0,2000})</title"
@@ -36,6 +39,12 @@ _LOGIN_PAGE = (
     r"|[请請未][^<>]{0,10}登[录錄陆陸]"
 )
 """A field for a password, a form of SAML, or words that ask for a login."""
+_SUPPORT_ID = re.compile(
+    r"(?i)(?:\b(?:support|incident|event|request|ref(?:erence)?|ray|attack|trac(?:e|king)|case|ticket|transaction"
+    r"|correlation|block|message|log|error)[ _-]{0,2}(?:id|number|no|code|a)?\b"
+    r"|(?:支持|事件|请求|拦截|参考|追踪) ?(?:id|编号|号码?|码))"
+    r"[^\w]{0,12}+(?:is\b|是|为)?+[^\w]{0,6}+((?=\S{0,60}\d)[0-9A-Za-z][\w.:=/+-]{5,79})(?![\w.:=/+-])"
+)
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 FIELDS = (*(name + b":" for name in _FIELD_NAMES), b":")
@@ -99,6 +108,12 @@ def is_login_page(page: bytes) -> bool:
 def title_of(page: str) -> str | None:
     found = re.search(_TITLE, page)
     return found[1] if found and found[1].strip() else None
+
+
+def support_id(text: str) -> str:
+    """Return the id in a page or a URL by which the owner of a filter finds the request it refused, "" without one."""
+    found = _SUPPORT_ID.search(" ".join(unescape(re.sub("<[^<>]*>", " ", text)).split()))
+    return found[1].rstrip(".:/") if found else ""
 
 
 def is_event_stream(headers: Headers, body: bytes) -> bool:

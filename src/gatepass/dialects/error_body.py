@@ -6,7 +6,7 @@ These are the shapes. Each has a test with a literal body.
 * `error` as a text: LM Studio, Ollama, TGI, RFC 6749.
 * `object: error`: vLLM, SGLang, Mistral.
 * `detail`: FastAPI, Ray, RFC 9457.
-* `errors`: Cloudflare.
+* `errors`: Cloudflare. With an error status, a list of errors with any name.
 * `header`: iFlytek.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
 * A text alone, with an error status: Kong.
@@ -307,7 +307,9 @@ def _own(document: Object, refused: bool) -> Any:
         return detail if isinstance(detail, dict) else document
     if _fails(document) or (refused and text_of(document)):
         return document
-    return None
+    # a list of errors with another name, such as `messages`
+    listed = (value for value in document.values() if isinstance(value, list) and value and isinstance(value[0], dict))
+    return next((value for value in listed if refused and text_of(value)), None)
 
 
 def _fails(document: Object) -> bool:

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from gatepass import errors
 from gatepass.dialects import content
 from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body
 from gatepass.dialects.hints import HINTS, Hint, with_hint
-from gatepass.observability.redaction import decoded
+from gatepass.observability.redaction import decoded, whole_words
 from gatepass.observability.story import test_command
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
 
@@ -75,12 +75,14 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
 
     @property
     def page(self) -> str:
-        """A description of an HTML page by its title, without its content."""
-        title = content.title_of(decoded(self.body[: content.WHOLE_BYTES]))
-        if not title:
-            return "an HTML page"
+        """A description of an HTML page by its title and its id, without its content."""
+        title = content.title_of(decoded(self.body[: content.WHOLE_BYTES])) or ""
         # masked first, because `unescape` makes a similar character of `&hyphen;`
-        return f'an HTML page titled "{clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)}"'
+        titled = f' titled "{clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)}"' if title else ""
+        size = content.SEARCHED_PAGE_BYTES
+        start = self.body if len(self.body) <= size else whole_words(self.body[:size])
+        support_id = content.support_id(self.mask(decoded(start)))
+        return f"an HTML page{titled}{f' (id {support_id})' if support_id else ''}"
 
 
 SHOWN_MEMBERS = 8
@@ -107,8 +109,7 @@ def classify_head(
         if target is not None:
             try:
                 # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
-                named = urlsplit(mask(target)).hostname
-                place = clean(named, str, TITLE_CHARS) if named else "another path of the same host"
+                place = _place(urlsplit(mask(target)), urlsplit(f"//{host}").hostname)
             except ValueError:
                 place = "an invalid URL"
         message = (
@@ -118,6 +119,20 @@ def classify_head(
         )
         return errors.UpstreamRedirect(message, upstream=upstream, target=target)
     return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
+
+
+def _place(target: SplitResult, own: str | None) -> str:
+    """Return where a redirect leads: another host, or a path of the same one that holds no id of a session."""
+    support_id = content.support_id(unquote(target.query))
+    shown = f" (id {support_id})" if support_id else ""
+    if target.hostname not in (None, own):
+        return clean(target.hostname or "", str, TITLE_CHARS) + shown
+    is_long = len(target.path) > TITLE_CHARS
+    if is_long or not all(
+        re.fullmatch(r"(?=.{0,40}\Z)(?:\d?[A-Za-z_.~-]*+){0,6}", one) for one in target.path.split("/")
+    ):
+        return f"another path of the same host{shown}"
+    return f"{target.scheme and f'{target.scheme}://'}{target.netloc.rpartition('@')[2]}{target.path}{shown}"
 
 
 def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
@@ -189,7 +204,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
     message = (
-        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
+        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page, a filter or"
         f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
     )
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status

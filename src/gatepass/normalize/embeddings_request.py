@@ -14,6 +14,7 @@ from gatepass.json_scan import Edit, JsonScanner, Member, edited
 from gatepass.normalize.json_editor import JsonEditor, fixed_change
 from gatepass.types import Call, EmbeddingsOptions, Target
 
+_EMPTY_TEXT = re.compile(rb'[\[,:][ \t\r\n]*"(?:[ \t]|\\[nrt])*"[ \t\r\n]*[,\]}]')
 _IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
 _MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
 """One search that finds most bodies without token ids, because every embeddings call is checked."""
@@ -89,6 +90,15 @@ def has_token_ids(call: Call) -> bool:
         return False
     inputs = [member.value for member in JsonScanner(body).members() if member.name == "input"]
     return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
+
+
+def has_empty_text(call: Call) -> bool:
+    """Whether a text in the `input` of an embeddings call is empty or blank."""
+    body = call.body
+    if "input" not in call.operation.members or _EMPTY_TEXT.search(body) is None:
+        return False
+    inputs = [member for member in JsonScanner(body).members() if member.name == "input"]
+    return bool(inputs) and _EMPTY_TEXT.search(body, inputs[-1].value - 1, inputs[-1].end + 1) is not None
 
 
 @dataclass(frozen=True, slots=True)

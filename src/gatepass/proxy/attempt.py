@@ -21,7 +21,7 @@ from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, Upstrea
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.session import LearningSession
-from gatepass.normalize.embeddings_request import has_token_ids
+from gatepass.normalize.embeddings_request import has_empty_text, has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import INCLUDE_USAGE, Rule, SearchedRule, normalize
@@ -51,6 +51,7 @@ from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorize
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
 
+EMPTY_ADVICE = "`input` contains an empty text, which this upstream may refuse. Leave it out."
 IDS_ADVICE = (
     "`input` contains token ids, which are valid only for the tokenizer that produced them. Send texts"
     " (LangChain: check_embedding_ctx_length=False)."
@@ -337,7 +338,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
     try:
-        has_token = is_rejected and await upstream_call.renew_token(attempt)
+        has_token = is_rejected and await upstream_call.renew_token(attempt, error)
     finally:
         attempt.end(outcome, error)
     base, now_s, upload, failover = attempt.base, attempt.state.clock.now(), attempt.upload, attempt.failover
@@ -697,4 +698,6 @@ def _advice(
     stream = "auto" if entry is None else entry.stream
     settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream)
     rejection = session.parse_error(error)
-    return "" if rejection is None else advice(rejection, sent, settings, rules)
+    advised = "" if rejection is None else advice(rejection, sent, settings, rules)
+    may_be_empty = error.http_status in (400, 422) and len(sent.body) <= INLINE_BYTES
+    return EMPTY_ADVICE if not advised and may_be_empty and has_empty_text(sent) else advised

@@ -110,8 +110,8 @@ async def wait_for_place(attempt: Attempt, failover: Failover) -> None:
     raise errors.Overloaded(busy, retry_after_s=1)
 
 
-async def renew_token(attempt: Attempt) -> bool:
-    """Wait for another token than the one of `attempt`, which the upstream rejected.
+async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
+    """Wait for another token than the one of `attempt`, which the upstream rejected with `error`.
 
     Returns False if the issuer has no other one, or the request already had a new one. While tokens that the upstream
     accepts end early again and again, the request may get a second one. Requests that were rejected with the same
@@ -124,11 +124,12 @@ async def renew_token(attempt: Attempt) -> bool:
     max_wait_s = MAX_RENEWAL_WAIT_S
     if attempt.renewals:
         if attempt.renewals >= MOST_RENEWALS or not holder.end_early(user):
-            holder.rejected_again(user)
+            if not is_page(error):
+                holder.rejected_again(user)
             return False
         waited_s = sum(earlier.token_wait_s for earlier in before(attempt.record))
         max_wait_s = max(0.0, max_wait_s - waited_s)
-    if not holder.reject(token.text, user, max_wait_s):
+    if not holder.reject(token.text, user, max_wait_s, is_page=is_page(error)):
         return False
     try:
         await wait_for_token(attempt, holder, instead_of=token.text)
@@ -169,6 +170,13 @@ def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bo
     if isinstance(error, errors.UpstreamRedirect):
         return leads_to_login(error.target, host)
     return isinstance(error, errors.UpstreamHtml)
+
+
+def is_page(error: GatepassError) -> bool:
+    """Whether `error` is a web page in place of an answer, which may concern the request alone: that of a filter."""
+    is_labelled = isinstance(error, UpstreamErrorReply) and error.upstream_code == errors.UpstreamHtml.code
+    is_401 = error.http_status == UNAUTHORIZED
+    return not is_401 and (is_labelled or isinstance(error, errors.UpstreamRedirect | errors.UpstreamHtml))
 
 
 def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:
@@ -217,7 +225,9 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     is_untried = upstream.holder is not None and not attempt.record.renewed
-    reason = upstream.holder.denial_reason(attempt.user()) if upstream.holder is not None and is_untried else None
+    reason = None
+    if upstream.holder is not None and is_untried:
+        reason = upstream.holder.denial_reason(attempt.user(), is_page=is_page(rejection))
     test = test_command(rejection.hop, attempt.call.model, attempt.call.operation.name)
     is_key = token is not None and token.lifetime_s is None
     advice = rejection_advice(attempt.state, upstream, is_key=is_key)

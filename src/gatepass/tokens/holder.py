@@ -249,12 +249,15 @@ class TokenHolder:
         if token is self._token:
             self._rejections.accept(by)
 
-    def reject(self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S) -> bool:
+    def reject(
+        self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S, *, is_page: bool = False
+    ) -> bool:
         """Renew the token `value`, which `by` rejected. Other requests use it until the next token arrives.
 
         True: call `token(instead_of=value)` for another token, whose fetch begins within `max_wait_s`. False: pass on
         the upstream's own answer, because no other token will come. Either the issuer returned this token again, or
-        `by` rejected the last renewed token too, or renewals were too frequent (RenewalLimiter).
+        `by` rejected the last renewed token too, or renewals were too frequent (RenewalLimiter). `is_page`: it answered
+        with a web page, which may concern the request alone.
         """
         token, now = self._token, self._clock.now()
         # By value: ten late 401s must not renew the token that has replaced theirs (azure-sdk-for-cpp#6151).
@@ -262,9 +265,9 @@ class TokenHolder:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
         is_early = is_first and self._rejections.has_accepted(by) and now < lifetime.stale_at_s(token, self._jitter)
-        if is_early and token.lifetime_s is not None:  # a key has no end
+        if is_early and token.lifetime_s is not None and not is_page:  # a key has no end
             self._log.log_early_end(token, by.upstream, now)
-        if self._closed or not self._rejections.reject(by, now, max_wait_s):
+        if self._closed or not self._rejections.reject(by, now, max_wait_s, is_page=is_page):
             return False
         if is_first:
             self.on_rejection(value)
@@ -274,8 +277,10 @@ class TokenHolder:
             self._wake.set()
         return True
 
-    def denial_reason(self, by: TokenUser = ANY_USER) -> str:
+    def denial_reason(self, by: TokenUser = ANY_USER, *, is_page: bool = False) -> str:
         """Return why `reject` has just returned False, as the end of a sentence."""
+        if is_page:
+            return f"it was not renewed, because a web page renews it at most once in {WINDOW_S:.0f} s"
         return self._rejections.denial_reason(by, self._clock.now())
 
     def end_early(self, by: TokenUser) -> bool:
@@ -506,6 +511,9 @@ class RenewalLimiter:
     An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
     that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
 
+    A web page renews the token once in WINDOW_S and uses up no renewal of another rejection: a filter may answer one
+    prompt with it.
+
     If tokens that worked end early again and again, their renewals are RENEWAL_SPACING_S apart, as far as
     MAX_RENEWAL_WAIT_S allows.
     """
@@ -520,6 +528,9 @@ class RenewalLimiter:
         self._rejected_by: set[TokenUser] = set()
         self._rejected: Token | None = None
         self._paused_until_s = 0.0
+        self._page_s = -math.inf
+        self._is_page = False
+        """Whether a page alone rejected the token."""
         self._early: deque[float] = deque(maxlen=2)
         self._spaced_s = -math.inf
         self.renew_at_s = -math.inf
@@ -548,7 +559,7 @@ class RenewalLimiter:
 
     def set_current(self, token: Token, now: float) -> None:
         is_reissued = self._rejected is not None and token.text == self._rejected.text
-        self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued else 0.0
+        self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued and not self._is_page else 0.0
         self._token, self._accepted_last_by = token, self._accepted_by
         self._accepted_by, self._rejected_by = set(), set()
 
@@ -560,18 +571,23 @@ class RenewalLimiter:
         if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
             self._accepted_by.add(by)
 
-    def reject(self, by: TokenUser, now: float, max_wait_s: float = MAX_RENEWAL_WAIT_S) -> bool:
+    def reject(
+        self, by: TokenUser, now: float, max_wait_s: float = MAX_RENEWAL_WAIT_S, *, is_page: bool = False
+    ) -> bool:
         """Record that `by` rejected the current token; return whether to renew it at `renew_at_s`.
 
         False also if that is later than in `max_wait_s`.
         """
+        is_first = self._token is not self._rejected
+        if is_page and is_first and now < self._page_s + WINDOW_S:
+            return False
         self._note_rejection(by, now)
         has_accepted = by in self._accepted_by
         is_known_to_reject = self._is_renewal_rejected(by, now)
         if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
             return False
         # Only the first rejection of a token uses a renewal. Later users wait for the same one.
-        is_first, has_worked = self._token is not self._rejected, self._has_worked(by)
+        has_worked = self._has_worked(by) and not is_page
         if is_first:
             self.renew_at_s = now
             if has_worked:
@@ -580,7 +596,10 @@ class RenewalLimiter:
                 self.renew_at_s = max(now + min(wait_s, max_wait_s), self._spaced_s + MAX_RENEWAL_WAIT_S)
         if self.renew_at_s > now + max_wait_s:
             return False
-        if is_first:
+        self._is_page = is_page and (is_first or self._is_page)
+        if is_first and is_page:
+            self._page_s, self._rejected = now, self._token
+        elif is_first:
             is_proven = has_accepted and not is_known_to_reject
             is_spent = not is_proven and _is_full(self._unproven, self.renew_at_s)
             if is_spent or _is_full(self._renewals, self.renew_at_s):

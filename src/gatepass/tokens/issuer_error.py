@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from gatepass.config.credential.base import Credential
 from gatepass.observability.redaction import MASK, decoded
@@ -23,6 +23,7 @@ from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Hea
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
 MAX_MESSAGE_CHARS = 200
+_FORM = re.compile(r"\s*+[\w.-]++=[^&\s]*+(?:&[\w.-]++=[^&\s]*+)*+\s*+\Z")
 _TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
 _TITLE_WITHIN = 4096
 Mask = Callable[[str], str]
@@ -74,10 +75,10 @@ class TokenResponse:
 
     @property
     def document(self) -> Any:
-        """The JSON document in the body; None if the body is not JSON."""
+        """The JSON document or the form in the body; None if it is neither."""
         with suppress(NotJson):
             return parse_json_text(self.text)
-        return None
+        return parse_form(self.text)
 
     @property
     def content_type(self) -> str:
@@ -109,6 +110,12 @@ def parse_json_text(text: str) -> Any:
         return json.loads(text, parse_constant=int)
     except (ValueError, RecursionError):
         raise NotJson from None
+
+
+def parse_form(text: str) -> dict[str, str] | None:
+    """Return the members of the form `text` (`access_token=…&expires_in=300`); None without a token and an error."""
+    members = dict(parse_qsl(text.strip())) if _FORM.match(text) else {}
+    return members if members.keys() & {"access_token", "accessToken", "token", "error"} else None
 
 
 def is_html(reply: TokenResponse) -> bool:

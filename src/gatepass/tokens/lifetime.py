@@ -179,7 +179,7 @@ class ExpiresAt:
 
 
 def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
-    """Return the expiry in a member of a reply; None if it cannot be read.
+    """Return the expiry in a member of a reply; None if it cannot be read, or is 0, which states none.
 
     A number may be text. Without a `unit` its size decides, because some issuers return milliseconds (apigee
     edgeauth#44), an epoch (simple-oauth2#277) or a date (js-client-oauth2#107) instead of a lifetime in seconds.
@@ -198,6 +198,8 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     # IBM IAM writes epoch seconds into `expiration`, corporate gateways write milliseconds into `expireTime`.
     if unit is None:
         unit = "ms" if value >= EPOCH_MS or MAX_SECONDS < value < EPOCH_S else "s"
+    if value == 0:  # of a token without an end
+        return None
     seconds = value / 1000 if unit == "ms" else float(value)
     return ExpiresAt(seconds) if seconds >= EPOCH_S else ExpiresIn(seconds)
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from gatepass.dialects import content
-from gatepass.dialects.content import MAX_BLANK_BYTES, SEARCHED_BYTES, ContentKind, content_kind
+from gatepass.dialects.content import MAX_BLANK_BYTES, SEARCHED_BYTES, ContentKind, content_kind, support_id
 from gatepass.json_scan import BOM
 from tests.memory import traced_memory
 
@@ -209,3 +209,24 @@ def test_a_field_name_that_arrives_in_two_pieces_after_white_space_begins_a_stre
     beginning = b" " * MAX_BLANK_BYTES + b"da"
     assert content_kind(beginning, b"text/plain") is ContentKind.UNDECIDED
     assert content_kind(beginning + b"ta: x\n\n", b"text/plain") is ContentKind.STREAM
+
+
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        ("Your support ID is: 1234567890123456789", "1234567890123456789"),
+        ("<p>Reference&#32;#18.2d351ab8.1557333295.a4e16ab</p>", "18.2d351ab8.1557333295.a4e16ab"),
+        ("Cloudflare Ray ID: <strong>7d8e9f0a1b2c3d4e</strong> &bull; Your IP", "7d8e9f0a1b2c3d4e"),
+        ("Incident ID: 2048001300-99. Call us", "2048001300-99"),
+        ("Ref A: 4F2B9C1D8E Ref B: X", "4F2B9C1D8E"),
+        ("Request ID: <br/>Ab9_x-KZ1q==", "Ab9_x-KZ1q=="),
+        ("您的支持ID是：99887766554433", "99887766554433"),
+        ("拦截编号 2026-1128-77", "2026-1128-77"),
+        ("/blocked?support_id=55501234&x=1", "55501234"),
+        ("error " + "a1" * 41, ""),
+        ("Request blocked. Error 1020", ""),
+        ("session id 1234567890", ""),
+    ],
+)
+def test_the_id_of_a_filters_page_is_found(page, found):
+    assert support_id(page) == found

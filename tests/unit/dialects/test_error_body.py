@@ -568,3 +568,25 @@ def test_code_is_found_under_each_usual_name(part, code):
     found = read_error_body({**part, "message": "no"}, refused=True)
     assert found is not None
     assert found.code == code
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"httpStatus": 400, "messages": [{"errorCode": "paas-2", "message": "The model is not deployed"}]},
+            "The model is not deployed",
+        ),
+        ({"timestamp": 1, "faults": [{"msg": "no quota"}, {"msg": "no region"}]}, "no quota; no region"),
+        ({"violations": [{"field": "n", "message": "must be 1"}]}, "must be 1"),
+    ],
+)
+def test_a_list_of_errors_with_another_name_is_read_with_an_error_status(document, message):
+    found = read_error_body(document, refused=True)
+    assert found is not None
+    assert found.message == message
+    assert read_error_body(document) is None
+
+
+def test_the_prompt_that_an_error_repeats_is_not_its_message():
+    assert read_error_body({"messages": [{"role": "user", "content": "Hi"}]}, refused=True) is None

@@ -86,8 +86,8 @@ def replied(status, code, message, kind, **more):
 def login_page(status, answered):
     message = (
         f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON, which is'
-        " invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
-        " credential."
+        " invalid as a reply: a login page, a filter or a portal is in front of it. Check upstreams.chat.base_url and"
+        " its credential."
     )
     return error_fields(UpstreamHtml, status, "upstream_html", message)
 
@@ -108,7 +108,12 @@ def test_only_the_head_of_a_redirect_decides():
     ("location", "target"),
     [
         (b"https://user:pw@sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example"),
-        (b"/login?next=/v1", "another path of the same host"),
+        (b"/login?next=/v1", "/login"),
+        (b"https://llm.corp.example/v1/chat/completions/", "https://llm.corp.example/v1/chat/completions/"),
+        (b"http://llm.corp.example:8080/v1/models/?token=s3cret", "http://llm.corp.example:8080/v1/models/"),
+        (b"/sso/ST-1234567-cas", "another path of the same host"),
+        (b"/s/0af7651916cd43dd8448eb211c80319c", "another path of the same host"),
+        (b"https://waf.corp.example/?support_id=4711-0815", "waf.corp.example (id 4711-0815)"),
         (b"http://[bad", "an invalid URL"),
         (None, "nowhere (no Location)"),
     ],

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_token_ids, request_numbers
+from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_empty_text, has_token_ids, request_numbers
 from gatepass.normalize.rules import apply_changes
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
@@ -67,3 +67,19 @@ def test_token_ids_are_refused_with_what_to_do():
     assert caught.value.param == "input"
     for call in (a_call(b'{"input":["a"]}', EMBEDDINGS), a_call(b'{"input":[1]}', CHAT)):
         assert TextsOnly().apply(call, TARGET) is call
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ('["a", "", "b"]', True),
+        ('[" \\n"]', True),
+        ('""', True),
+        ('["a"]', False),
+        ('["a, \\"\\", b"]', False),
+        ("[[1, 2]]", False),
+    ],
+)
+def test_an_empty_text_in_the_input_is_found(given, found):
+    body = f'{{"user":"","model":"m","input":{given},"x":""}}'.encode()
+    assert has_empty_text(a_call(body, EMBEDDINGS)) is found

@@ -139,7 +139,8 @@ class Holder:
             raise TokenReissued("again", credential="corp")
         return self.held
 
-    def reject(self, value: str, by: TokenUser, max_wait_s: float) -> bool:
+    def reject(self, value: str, by: TokenUser, max_wait_s: float, *, is_page: bool = False) -> bool:
+        del is_page
         self.max_waits_s.append(max_wait_s)
         if self.held is None or self.held.text != value or by in self.refusers:
             return True
@@ -161,7 +162,8 @@ class Holder:
     def confirm(self, token: Token, by: TokenUser) -> None:
         self.confirmed.append(token.text)
 
-    def denial_reason(self, by: TokenUser) -> str:
+    def denial_reason(self, by: TokenUser, *, is_page: bool = False) -> str:
+        del is_page
         return "the reason"
 
     def end_early(self, by: TokenUser) -> bool:

@@ -10,7 +10,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.proxy.upstream_call import as_rejection, is_rejection, leads_to_login
+from gatepass.proxy.upstream_call import as_rejection, is_page, is_rejection, leads_to_login
 
 HOST = "llm.corp.example:8443"
 USUAL = RejectionConfig()
@@ -111,3 +111,14 @@ def test_configured_code_with_a_status_of_its_own_keeps_that():
 )
 def test_other_errors_keep_their_names(error):
     assert as_rejection(error, RejectionConfig(statuses=[403], codes=["A0230"])) is error
+
+
+def test_a_page_may_concern_its_request_alone_and_a_401_does_not():
+    pages = [
+        UpstreamHtml("a page", upstream="chat"),
+        UpstreamHtml("a page", upstream="chat", status=403),
+        UpstreamRedirect("elsewhere", upstream="chat", target="https://block.corp.example/"),
+        refusal(403, UpstreamHtml.code),
+    ]
+    others = [refusal(401, UpstreamHtml.code), refusal(403), refusal(401), UpstreamEmpty("nothing", upstream="chat")]
+    assert ([*map(is_page, pages)], [*map(is_page, others)]) == ([True] * 4, [False] * 4)

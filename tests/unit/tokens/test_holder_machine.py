@@ -95,8 +95,10 @@ class Witness(TokenHolder):
         super().__init__(*given, **more)
         self._dropped = dropped
 
-    def reject(self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S) -> bool:
-        is_dropped = super().reject(value, by, max_wait_s)
+    def reject(
+        self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S, *, is_page: bool = False
+    ) -> bool:
+        is_dropped = super().reject(value, by, max_wait_s, is_page=is_page)
         if is_dropped:
             self._dropped.add((REQUEST.get(), value))
         return is_dropped

@@ -201,6 +201,31 @@ def test_only_a_reissued_token_is_not_renewed_for_10_seconds(text):
     assert granted == ([False, False, True] if text == "token-1" else [True] * 3)
 
 
+def test_a_page_renews_once_a_minute_and_takes_no_renewal_of_a_401():
+    rejections = Renewing()
+    rejections.accept(CHAT)
+    assert rejections.reject(CHAT, 0.0, is_page=True)
+    rejections.renew(0.0)
+    pages = [rejections.reject(by, now, is_page=True) for now in (0.1, 30.0, 59.9) for by in (CHAT, EMBED)]
+    assert not any(pages)
+    rejections.accept(CHAT)
+    assert rejections.reject(CHAT, 59.9), "a 401 renews at once"
+    rejections.renew(59.9)
+    assert rejections.reject(CHAT, 60.0, is_page=True)
+    assert rejections.reject(EMBED, 60.0), "a rejection of the same token waits for the same renewal"
+    rejections.renew(60.0)
+    assert [rejections.refused(EMBED, 61.0 + now) for now in range(8)] == [True] * 6 + [False] * 2
+
+
+def test_a_token_that_is_issued_again_after_a_page_may_still_be_rejected():
+    rejections = Renewing()
+    assert rejections.reject(CHAT, 0.0, is_page=True)
+    rejections.renew(0.0, "token-1")
+    assert rejections.reject(CHAT, 1.0)
+    rejections.renew(1.0, "token-1")
+    assert not rejections.reject(CHAT, 2.0), "its issuer has no other one"
+
+
 # --- one credential of several upstreams and models ------------------------------------------------------------------
 
 

@@ -247,7 +247,37 @@ def test_a_jwts_life_in_milliseconds_is_put_right_and_is_a_guess():
     assert minted({"token": text, "expires_in": 60}) == (text, 60.0, "reply")
 
 
-@pytest.mark.parametrize("life", [0, -1, "0", -0.5])
+@pytest.mark.parametrize("life", [0, "0", 0.0])
+def test_a_lifetime_of_zero_states_nothing(life):
+    assert minted({"token": "abc", "expires_in": life}) == ("abc", 240.0, "default_ttl_s")
+    assert minted({"token": "abc", "expires_in": life, "expires_at": NOW + 60})[1:] == (60.0, "reply")
+    assert minted({"token": signed(iat=NOW, exp=NOW + 300), "expires_in": life})[1:] == (300.0, "jwt")
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("access_token=ab%2Bc&token_type=bearer&expires_in=300", ("ab+c", 300.0, "reply")),
+        ("scope=repo%2Cgist&access_token=gho_abc&token_type=bearer\n", ("gho_abc", 240.0, "default_ttl_s")),
+        ("expires_in=0&accessToken=abc", ("abc", 240.0, "default_ttl_s")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
+def test_a_form_is_read(form, expected, kind):
+    reply = timed_response(200, ((b"content-type", kind.encode()),), form.encode())
+    for how in (OAUTH2, LOGIN):
+        token = parse_token_response(reply, how)
+        assert (token.text, token.lifetime_s, token.lifetime_source.value) == expected
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_error_as_a_form_is_read(status):
+    found = failure(timed_response(status, (), b"error=invalid_client&error_description=The+secret+is+wrong"))
+    assert "invalid_client: The secret is wrong" in found.reason
+    assert found.is_refused
+
+
+@pytest.mark.parametrize("life", [-1, "-2", -0.5])
 def test_a_token_without_life_is_a_failure(life):
     text = signed(iat=NOW, exp=NOW + 300)
     for token in ("abc", text):
