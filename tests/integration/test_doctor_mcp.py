@@ -116,8 +116,8 @@ async def test_a_body_that_arrives_after_its_head_is_read():
             lambda _: PAGE,
             (
                 'FAIL initialize: {server} answered 200 OK with an HTML page titled "Sign in to Corp" instead of JSON,'
-                " which is invalid as a reply: a login page, a filter or a portal is in front of it. Check"
-                " mcp.tools.url and its credential."
+                " which is invalid as a reply: a login page or a portal is in front of it. Check mcp.tools.url and its"
+                " credential."
             ),
         ),
         (

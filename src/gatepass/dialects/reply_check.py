@@ -204,7 +204,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
     message = (
-        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page, a filter or"
+        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
         f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
     )
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status

@@ -220,6 +220,8 @@ class Tracing(Observer):
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         trace = self._traces.pop(id(request.access), None)
         replies = {id(one): self._replies.pop(id(one), b"") for one in _each(request.attempt)}
+        if not self._traces:
+            self._replies.clear()  # of an attempt that no record leads to
         if trace is None or not trace.is_sampled or self._processor is None:
             return
         context = self._context(trace.trace_id)

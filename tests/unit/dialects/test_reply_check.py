@@ -86,8 +86,8 @@ def replied(status, code, message, kind, **more):
 def login_page(status, answered):
     message = (
         f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON, which is'
-        " invalid as a reply: a login page, a filter or a portal is in front of it. Check upstreams.chat.base_url and"
-        " its credential."
+        " invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
+        " credential."
     )
     return error_fields(UpstreamHtml, status, "upstream_html", message)
 
