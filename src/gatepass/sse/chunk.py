@@ -102,9 +102,9 @@ MAX_ENVELOPE_CHARS = 256
 
 def is_short(value: Any) -> bool:
     """Return whether a member of the envelope may be repeated in other chunks: a short text, or a number."""
-    return (
-        len(value) <= MAX_ENVELOPE_CHARS if isinstance(value, str) else not isinstance(value, list | dict | msgspec.Raw)
-    )
+    if isinstance(value, str):
+        return len(value) <= MAX_ENVELOPE_CHARS
+    return type(value) is not msgspec.Raw and not isinstance(value, list | dict)
 
 
 # --- read a chunk ---------------------------------------------------------------------------------

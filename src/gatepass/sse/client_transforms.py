@@ -221,7 +221,7 @@ class ShortLines(_ChunkTransform):
     def _cut(self, owner: Object, name: str) -> int:
         """Leave out a long text of `owner`, and return the number of its pieces."""
         text = owner.get(name)
-        if not isinstance(text, msgspec.Raw) or memoryview(text)[0] != ord('"'):
+        if type(text) is not msgspec.Raw or memoryview(text)[0] != ord('"'):
             return 0
         owner[name] = ""
         pieces = _pieces_of(memoryview(text)[1:-1], self._limit_bytes - OVERHEAD_BYTES)
