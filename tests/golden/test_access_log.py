@@ -16,7 +16,7 @@ from tests.golden.golden import same
 from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.conftest import logged_errors  # noqa: F401 - a fixture
 from tests.integration.gateway import CHAT, HELLO, JSON, gateway, relaying
-from tests.integration.issuer import corp, minted
+from tests.integration.issuer import minted, renewing
 from tests.integration.scripted import (
     Dialogue,
     Fin,
@@ -118,12 +118,7 @@ async def unreachable_token() -> int:
         Wait(asked),
         Send(reply({"error": "invalid_client", "error_description": "unknown client"}, 401)),
     ]
-    async with (
-        Scripted(refusal) as issuer,
-        Scripted(GOOD) as upstream,
-        gateway(**corp(issuer, upstream)) as gp,
-        gp.ask() as ask,
-    ):
+    async with renewing(Scripted(refusal), Scripted(GOOD)) as gp, gp.ask() as ask:
         await until(lambda: gp.state.in_flight.busy == 1)
         asked.set()
         assert (await ask.answer()).status == 503
@@ -132,11 +127,7 @@ async def unreachable_token() -> int:
 
 async def renewed_401() -> int:
     expired: Dialogue = [Send(reply({"error": {"message": "expired"}}, 401))]
-    async with (
-        Scripted(minted(), minted("good-token-2")) as issuer,
-        Scripted(expired, GOOD) as upstream,
-        gateway(**corp(issuer, upstream)) as gp,
-    ):
+    async with renewing(Scripted(minted(), minted("good-token-2")), Scripted(expired, GOOD)) as gp:
         assert (await gp.ask().answer()).status == 200
     return 1
 

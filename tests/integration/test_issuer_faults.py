@@ -10,7 +10,7 @@ import pytest_asyncio
 from gatepass.protocols.client_protocol import COMMENT
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, STREAMED, gateway
-from tests.integration.issuer import SECRET, corp, minted
+from tests.integration.issuer import SECRET, minted, renewing
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, head, reply
 from tests.integration.test_connections import refusing_server, secured
 from tests.unit.clock import DrivenClock
@@ -112,11 +112,7 @@ async def test_a_flood_is_not_read(stage):
 async def test_an_issuer_that_is_down_at_the_start_is_used_after_its_return():
     """No traffic helps: readiness turns green by itself."""
     down = True
-    async with (
-        Scripted(answer=lambda _: [Rst()] if down else minted()) as issuer,
-        Scripted([GOOD]) as upstream,
-        gateway(**corp(issuer, upstream)) as gp,
-    ):
+    async with renewing(Scripted(answer=lambda _: [Rst()] if down else minted()), Scripted([GOOD])) as gp:
         refused = await gp.ask().answer()
         assert (await gp.ask(None, "/readyz", method="GET").answer()).status == 503
         down = False
@@ -131,9 +127,7 @@ async def test_a_stream_outlives_its_token():
     rest = [Send(chunk(one)) for one in events[1:]]
     dialogue = [*begin_stream(), Send(chunk(events[0])), Wait(go), *rest, Send(b"0\r\n\r\n")]
     async with (
-        Scripted(minted(), [Hold()]) as issuer,
-        Scripted(dialogue) as upstream,
-        gateway(clock=clock, **corp(issuer, upstream)) as gp,
+        renewing(Scripted(minted(), [Hold()]), Scripted(dialogue), clock=clock) as gp,
         gp.ask(STREAMED) as ask,
     ):
         await ask.head()

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
-from tests.integration.gateway import STREAMED, gateway, relaying
-from tests.integration.issuer import corp, minted
+from tests.integration.gateway import STREAMED, relaying
+from tests.integration.issuer import minted, renewing
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
 from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
 
@@ -96,11 +96,7 @@ async def test_token_expired_between_two_attempts_is_renewed_and_rules_are_kept(
             return always("token expired", 401).dialogue
         return [Send(reply(COMPLETION))]
 
-    async with (
-        Scripted(answer=lambda _: minted(next(tokens))) as issuer,
-        Scripted(answer=serve) as upstream,
-        gateway(**corp(issuer, upstream)) as gp,
-    ):
+    async with renewing(Scripted(answer=lambda _: minted(next(tokens))), Scripted(answer=serve)) as gp:
         answer = await gp.ask(STREAMED).answer()
         assert learned_rules(gp) == ["stream=synth"]
     assert (answer.status, answer.body.endswith(DONE)) == (200, True)

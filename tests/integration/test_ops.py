@@ -11,7 +11,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.normalize.rules import DeclaredModels
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
-from tests.integration.issuer import corp, minted
+from tests.integration.issuer import corp, minted, renewing
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply, stream
@@ -30,11 +30,7 @@ async def get(gp: Gateway, path: str, **headers: str) -> tuple[int, Any]:
 
 
 async def test_healthz_reports_only_that_the_process_is_alive():
-    async with (
-        Scripted([Rst()]) as issuer,
-        Scripted(GOOD) as upstream,
-        gateway(access=LOCKED, **corp(issuer, upstream)) as gp,
-    ):
+    async with renewing(Scripted([Rst()]), Scripted(GOOD), access=LOCKED) as gp:
         assert await get(gp, "/healthz") == (200, {"status": "ok"})
         assert await get(gp, "/healthz", host="10.1.2.3:8080") == (200, {"status": "ok"})
         head = await send_raw(gp.port, request(target="/healthz", method="HEAD"))
@@ -45,11 +41,8 @@ async def test_healthz_reports_only_that_the_process_is_alive():
 async def test_ready_states_only_ready_or_not():
     """The check fails without a usable token and succeeds with one. It shows no reason, to any client."""
     clock, release = DrivenClock(), asyncio.Event()
-    async with (
-        Scripted([Wait(release), *minted()], [Hold()]) as issuer,
-        Scripted(GOOD) as upstream,
-        gateway(clock=clock, access=LOCKED, **corp(issuer, upstream)) as gp,
-    ):
+    issuer = Scripted([Wait(release), *minted()], [Hold()])
+    async with renewing(issuer, Scripted(GOOD), clock=clock, access=LOCKED) as gp:
         await issuer.requested()
         red = await gp.ask(None, "/readyz", method="GET", headers={}).answer()
         release.set()
@@ -231,12 +224,7 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
 
 async def test_server_timing_shows_how_long_the_token_took():
     release = asyncio.Event()
-    async with (
-        Scripted([Wait(release), *minted()]) as issuer,
-        Scripted(GOOD) as upstream,
-        gateway(**corp(issuer, upstream)) as gp,
-        gp.ask() as ask,
-    ):
+    async with renewing(Scripted([Wait(release), *minted()]), Scripted(GOOD)) as gp, gp.ask() as ask:
         await until(lambda: gp.state.in_flight.busy == 1)
         asyncio.get_running_loop().call_later(0.2, release.set)
         waited = await ask.answer()
