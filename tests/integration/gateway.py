@@ -261,7 +261,7 @@ class Ask:
             await self.head()
         whole = True
         try:
-            while await self.piece() and "content-length" not in self.received:
+            while await self.piece() and len(self.body) != int(self.received.get("content-length", -1)):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError):
             whole = False

@@ -26,7 +26,7 @@ from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.app import build_app
 from gatepass.server.listening import bind
-from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Ask, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, Ask, gateway
 from tests.serving import Server, free_port
 from tests.waiting import until, until_async
 
@@ -75,20 +75,6 @@ class AskedByH2(Ask):
         self._flush()
         self.body += event.data
         return bytes(event.data) or await self.piece()
-
-    async def answer(self) -> Answer:
-        if self._writer is None:
-            async with self:
-                return await self.answer()
-        if not self.status:
-            await self.head()
-        whole = True
-        try:
-            while await self.piece():
-                pass
-        except ConnectionError:
-            whole = False
-        return Answer(self.status, self.received, bytes(self.body), whole)
 
     async def _next(self, wanted: Any) -> Any:
         while True:
