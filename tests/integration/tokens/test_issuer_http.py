@@ -6,7 +6,6 @@ import gc
 import gzip
 import logging
 import ssl
-import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -30,6 +29,7 @@ from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
 from tests.integration.transport.proxies import Tunnel
 from tests.integration.transport.test_tls import AUTHORITY, client_context, server_context, strict_server
+from tests.memory import traced_memory
 from tests.waiting import until
 
 HANDSHAKES = 50
@@ -170,13 +170,9 @@ async def test_a_compressed_reply_is_unpacked_and_a_bomb_is_not():
     dialogues = [[Send(reply(body, content_encoding="gzip"))] for body in (small, bomb)]
     async with Scripted(*dialogues) as server:
         assert (await reply_of(server.url)).body == b'{"access_token": "t"}'
-        tracemalloc.start()
-        try:
-            with pytest.raises(TransportFault, match="larger than 65536 bytes"):
-                await reply_of(server.url)
-            assert tracemalloc.get_traced_memory()[1] < 10_000_000
-        finally:
-            tracemalloc.stop()
+        with traced_memory() as memory, pytest.raises(TransportFault, match="larger than 65536 bytes"):
+            await reply_of(server.url)
+        assert memory.peak_bytes < 10_000_000
 
 
 async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_reply(caplog):

@@ -2,7 +2,6 @@
 
 import json
 import struct
-import tracemalloc
 from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from gatepass.errors import UpstreamInvalid
 from gatepass.normalize.embeddings_reply import COUNTED_BYTES, INDEX, ORDER, PARSED_BYTES, has_valid_vectors
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.types import Call, EmbeddingsOptions
+from tests.memory import traced_memory
 from tests.rows import EMBEDDINGS
 from tests.unit.normalize.calls import a_call, merge_replies
 from tests.unit.protocols.json_texts import STRINGS, written
@@ -71,12 +71,9 @@ def test_call_within_the_limit_is_not_split(given_inputs, limit):
 
 def test_parts_take_no_room_before_they_are_due():
     whole = call(["x" * 1000] * 500, 1)
-    tracemalloc.start()
-    try:
+    with traced_memory() as memory:
         parts = split(whole)
-        assert tracemalloc.get_traced_memory()[1] < len(whole.body)
-    finally:
-        tracemalloc.stop()
+    assert memory.peak_bytes < len(whole.body)
     assert (len(parts), counts_of(parts, EmbeddingsOptions(500))) == (500, [1] * 500)
 
 

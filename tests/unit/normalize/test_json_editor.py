@@ -1,7 +1,6 @@
 """Drafts: what a change does by value, and the bytes that none of them touches."""
 
 import json
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.json_editor import JsonEditor
+from tests.memory import traced_memory
 from tests.unit.normalize.calls import a_call
 from tests.unit.protocols.json_texts import STRINGS, VALUES, written
 
@@ -106,13 +106,11 @@ def test_many_changes_of_a_large_body_copy_it_once():
     image = "A" * 4_000_000
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
     body = json.dumps({"model": "m", "messages": messages, **{f"n{at}": at for at in range(20)}}).encode()
-    tracemalloc.start()
-    under_way = editor(body)
-    for at in range(20):
-        under_way.top.drop(f"n{at}")
-    under_way.messages[0].set("role", b'"x"')
-    result = under_way.written()
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with traced_memory() as memory:
+        under_way = editor(body)
+        for at in range(20):
+            under_way.top.drop(f"n{at}")
+        under_way.messages[0].set("role", b'"x"')
+        result = under_way.written()
     assert json.loads(result)["messages"][0]["role"] == "x"
-    assert peak < 1.1 * len(body)
+    assert memory.peak_bytes < 1.1 * len(body)

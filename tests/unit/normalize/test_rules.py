@@ -30,6 +30,7 @@ from gatepass.normalize.rules import (
 from gatepass.operations.table import match_operation
 from gatepass.protocols.request import ROUTING, decode
 from gatepass.types import ClientRequest, Target
+from tests.memory import traced_memory
 from tests.rows import CHAT, EMBEDDINGS, MODELS, RESPONSES
 from tests.unit.normalize.calls import TARGET, a_call
 from tests.unit.protocols.json_texts import VALUES, written
@@ -109,23 +110,19 @@ def test_a_large_image_is_copied_once_and_never_decoded():
     image = PNG.rstrip("=") + "A" * 4_000_000
     document = {"messages": [{"role": "user", "content": "what is it?"}], "images": [image], "model": "m"}
     call = decode(INBOUND, CHAT, json.dumps(document).encode(), "k")
-    tracemalloc.start()
-    adapted = normalize(call, TARGET, BUILT_IN_RULES)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    with traced_memory() as memory:
+        adapted = normalize(call, TARGET, BUILT_IN_RULES)
     url = json.loads(adapted.body)["messages"][0]["content"][1]["image_url"]["url"]
     assert url == f"data:image/png;base64,{image}" + "=" * (-len(image) % 4)
-    assert peak < 1.1 * len(call.body)
+    assert memory.peak_bytes < 1.1 * len(call.body)
 
 
 @pytest.mark.parametrize("one", ["1", "{}", '""'])
 def test_body_of_many_inputs_needs_little_memory(one: str):
     body = f'{{"model":"m","input":[{",".join([one] * 160_000)}]}}'.encode()
-    tracemalloc.start()
-    decode(INBOUND, EMBEDDINGS, body, "k")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2 * len(body) + 256 * 1024
+    with traced_memory() as memory:
+        decode(INBOUND, EMBEDDINGS, body, "k")
+    assert memory.peak_bytes < 2 * len(body) + 256 * 1024
 
 
 @pytest.mark.parametrize("operation", [CHAT, EMBEDDINGS])

@@ -2,7 +2,6 @@
 
 import json
 import time
-import tracemalloc
 from itertools import count
 from typing import Any
 
@@ -20,6 +19,7 @@ from gatepass.protocols.translation.message_translation import MessageAnswer, ch
 from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.sse.choice_repair import FAILED
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
+from tests.memory import traced_memory
 from tests.unit.sse.peer import response_helper_reads, strict_events
 
 DONE = b"data: [DONE]\n\n"
@@ -222,12 +222,10 @@ def test_what_is_kept_takes_few_bytes_for_a_character(index):
     answer = ResponseAnswer(defaults(), "up", About())
     answer.feed(call_piece(0, "", first=True) + call_piece(index, "", first=True))
     piece = call_piece(index, "令牌", first=False)
-    tracemalloc.start()
-    for _ in range(20_000):
-        answer.feed(piece)
-    kept_bytes, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert kept_bytes < 8 * 40_000
+    with traced_memory() as memory:
+        for _ in range(20_000):
+            answer.feed(piece)
+    assert memory.kept_bytes < 8 * 40_000
 
 
 def test_a_message_begins_with_counts_of_zero():
@@ -632,12 +630,10 @@ def test_a_failure_behind_a_large_event_comes_after_all_events():
 def test_many_events_of_a_message_keep_nothing(member):
     answer, chunk = MessageAnswer(defaults(), "up", About()), a_chunk({member: "令牌"})
     answer.feed(chunk)
-    tracemalloc.start()
-    for _ in range(100_000):
-        answer.feed(chunk)
-    kept_bytes, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert kept_bytes < 10_000
+    with traced_memory() as memory:
+        for _ in range(100_000):
+            answer.feed(chunk)
+    assert memory.kept_bytes < 10_000
     assert answer.kept_bytes == 0
 
 
