@@ -27,3 +27,14 @@ def traced_memory() -> Iterator[TracedMemory]:
         traced.kept_bytes, traced.peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Inside it nothing is collected that only the garbage collector would find."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,13 +1,13 @@
 """Cancel scopes, timeouts and owned tasks."""
 
 import asyncio
-import gc
 import weakref
 from contextlib import suppress
 
 import pytest
 
 from gatepass.cancel import CancelScope, Tasks, timeout
+from tests.memory import without_collection
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -115,14 +115,11 @@ async def test_a_timeout_leaves_no_reference_cycle():
             await timeout(clock, 5.0, hold(), Reason())
 
     clock, references = DrivenClock(), list[weakref.ref[Held]]()
-    gc.disable()
-    try:
+    with without_collection():
         task = asyncio.create_task(wait())
         await clock.advance(5.0)
         await task
         assert references[0]() is None
-    finally:
-        gc.enable()
 
 
 async def test_tasks_end_with_their_owner():

@@ -2,13 +2,12 @@
 
 import asyncio
 import base64
-import gc
 import gzip
 import logging
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from tests.integration.gateway import descriptors
 from tests.integration.scripted import Dialogue, Fin, Hold, Rst, Scripted, Send, head, reply
 from tests.integration.transport.proxies import Tunnel
 from tests.integration.transport.test_tls import AUTHORITY, client_context, server_context, strict_server
-from tests.memory import traced_memory
+from tests.memory import traced_memory, without_collection
 from tests.waiting import until
 
 HANDSHAKES = 50
@@ -69,16 +68,6 @@ async def test_a_secret_that_the_bound_of_a_refusal_halves_is_not_shown():
         failure = await failure_of(issuer.url)
     assert "wrong:" in failure.reason
     assert secret[:8] not in failure.reason
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import gc
 import hashlib
 import sys
 import termios
@@ -15,6 +14,7 @@ import pytest
 from gatepass.http_client.response_body import UpstreamResponse
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, chunk, reply, stream
 from tests.integration.transport.hand import DIRECT
+from tests.memory import without_collection
 from tests.waiting import at_rest, until
 
 MIB = 1024 * 1024
@@ -106,17 +106,15 @@ async def test_a_slow_reader_stops_the_server_and_gets_all_of_it():
 async def held_after(once: Callable[[], Awaitable[object]], rounds: int) -> int:
     """Return the bytes that each call of `once` leaves behind without a garbage collection."""
     await once()
-    gc.collect()
-    gc.disable()
-    tracemalloc.start()
-    try:
-        for _ in range(rounds):
-            await once()
-        await asyncio.sleep(0)
-        return tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-        gc.enable()
+    with without_collection():
+        tracemalloc.start()
+        try:
+            for _ in range(rounds):
+                await once()
+            await asyncio.sleep(0)
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
 
 
 DOWN = b"d" * 4 * MIB

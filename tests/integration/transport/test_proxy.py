@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import gc
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Sc
 from tests.integration.transport.hand import Hand
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 from tests.integration.transport.test_tls import client_context, server_context
+from tests.memory import without_collection
 from tests.waiting import until
 
 OK = reply(b"fine")
@@ -251,8 +251,7 @@ async def test_fifty_cancelled_dials_leave_no_descriptor(silent: str, *, over_tl
     context = ssl_context(Network())
     AUTHORITY.configure_trust(context)
     dialogue: Dialogue = [Hold()] if silent == "connect" else [Send(b"HTTP/1.1 200 OK\r\n\r\n"), Hold()]
-    gc.disable()
-    try:
+    with without_collection():
         async with Scripted(dialogue, tls=proxy_context() if over_tls else None) as proxy:
             before = descriptors()
             transport = open_transport(Network(proxy=proxy.url), 50, context)
@@ -264,8 +263,6 @@ async def test_fifty_cancelled_dials_leave_no_descriptor(silent: str, *, over_tl
             await proxy.left()
             await until(lambda: descriptors() <= before)
             await transport.aclose()
-    finally:
-        gc.enable()
 
 
 async def test_a_proxy_that_is_down_is_no_connection():

@@ -1,7 +1,6 @@
 """The pool gives each request a connection and never loses a slot."""
 
 import asyncio
-import gc
 import ssl
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import AGE_S, IDLE_S, SHORT_IDLE_S, URLS, ConnectionPool, Http1Transport, Tunnel
 from gatepass.types import OutboundRequest, Timeouts
-from tests.memory import traced_memory
+from tests.memory import traced_memory, without_collection
 from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, feed
 
@@ -247,13 +246,10 @@ async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
     for connection in (first, second):
         server.transports.pop(connection).end(None)
     server.dialed.clear()
-    gc.disable()
-    try:
+    with without_collection():
         await rest()
         del first, second, connection
         assert [each() for each in gone] == [None, None]
-    finally:
-        gc.enable()
 
 
 # cancellation

@@ -1,7 +1,6 @@
 """One connection of a client, every state of it, without a socket."""
 
 import asyncio
-import gc
 import json
 import logging
 import socket
@@ -28,6 +27,7 @@ from gatepass.server.timeouts import (
     RECEIVE_S,
     STALL_S,
 )
+from tests.memory import without_collection
 from tests.unit.http_client.loop import advance, driven, one_iteration, rest
 from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, Serve, WireClient, asked
 
@@ -722,9 +722,7 @@ class Traced(ClientConnection):
 
 @pytest.mark.parametrize("raw", [b"", asked(b"1"), asked(b"hello")[:3], b"\0\0\r\n\r\n"])
 async def test_closed_connection_leaves_no_reference_cycle(raw: bytes):
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collection():
         wire_client = WireClient(echo, made=Traced)
         await exchange(wire_client, raw)
         gone = weakref.ref(wire_client.connection)
@@ -732,8 +730,6 @@ async def test_closed_connection_leaves_no_reference_cycle(raw: bytes):
         await rest()
         del wire_client.connection, wire_client.transport.protocol, wire_client.cycles  # the test holds it no more
         assert gone() is None
-    finally:
-        gc.enable()
 
 
 # a response that waits for the end of the iteration
