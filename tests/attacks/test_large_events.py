@@ -1,7 +1,6 @@
 """Large events: only their outline is read, and they are relayed unchanged."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -113,9 +112,9 @@ def scaled(large_bytes: int = 1024) -> Iterator[None]:
         yield
 
 
-def new_stream(profile: str = "open_webui") -> EventStream:
+def new_stream(profile: str = "open_webui", limit_bytes: int = LIMIT_BYTES) -> EventStream:
     return EventStream(
-        StreamSource("chat", LIMIT_BYTES, read_error),
+        StreamSource("chat", limit_bytes, read_error),
         repair=StreamRepair(RepairOptions(None), DEFAULTS),
         client_transform=make_client_transform(BUILT_IN_PROFILES[profile]),
         line_bytes=BUILT_IN_PROFILES[profile].line_bytes,
@@ -253,19 +252,18 @@ def test_an_error_event_need_not_be_json(attack: Attack, place: str, size_bytes:
         attack.check(found[:16] == expected[1][:16] and not is_done, found)
 
 
-def turned(raw: bytes, profile: str) -> tuple[float, str, int]:
-    """The longest turn of a stream with its end, its failure, and the bytes that it relays."""
-    stream, longest_s, out_bytes = new_stream(profile), 0.0, 0
+def turned(attack: Attack, raw: bytes, profile: str, limit_bytes: int = LIMIT_BYTES) -> tuple[str, int]:
+    """The failure of a stream, and the bytes that it relays. Each turn is measured."""
+    stream, out_bytes = new_stream(profile, limit_bytes), 0
     for at in range(0, len(raw), 64 * 1024):
         piece = raw[at : at + 64 * 1024]
         while piece or stream.waiting:
-            began_s = time.thread_time()
-            out_bytes += len(stream.feed(piece))
-            longest_s = max(longest_s, time.thread_time() - began_s)
+            with attack.on_loop():
+                out_bytes += len(stream.feed(piece))
             piece = b""
-    began_s = time.thread_time()
-    out_bytes += len(stream.finish())
-    return max(longest_s, time.thread_time() - began_s), str(stream.failure), out_bytes
+    with attack.on_loop():
+        out_bytes += len(stream.finish())
+    return str(stream.failure), out_bytes
 
 
 SIZE_BYTES = LIMIT_BYTES - 64 * 1024
@@ -281,8 +279,7 @@ SIZE_BYTES = LIMIT_BYTES - 64 * 1024
 )
 def test_no_iteration_of_a_large_event_takes_long(attack: Attack, profile: str, unit: str) -> None:
     raw = Large((unit,), "without index", SIZE_BYTES // len(unit.encode())).raw
-    took_s, failure, out_bytes = turned(raw, profile)
-    attack.loop_s = max(attack.loop_s, took_s)
+    failure, out_bytes = turned(attack, raw, profile)
     attack.check(failure == "None" and out_bytes >= len(raw) - 64 * 1024, (unit, failure, out_bytes))
 
 
@@ -296,10 +293,7 @@ def test_no_iteration_of_the_largest_event_of_several_lines_takes_long(
 ) -> None:
     units = (Limits().event_bytes - 64 * 1024) // 64
     raw = Large(("A" * 64,), "content", units, framing, end, is_closed).raw
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
-        took_s, failure, out_bytes = turned(raw, "open_webui")
-    attack.loop_s = max(attack.loop_s, took_s)
+    failure, out_bytes = turned(attack, raw, "open_webui", Limits().event_bytes)
     attack.check((failure == "None") == is_closed == (out_bytes >= units * 64), (framing, failure, out_bytes))
 
 
@@ -314,8 +308,7 @@ STRUCTURES = ["[]", "{}", "1", "1e300", '""', '"ab"', '{"a":1}', "[" * 60 + "]" 
 def test_a_large_event_of_small_values_is_bounded(attack: Attack, unit: str, size_bytes: int) -> None:
     units = ",".join([unit] * (size_bytes // (len(unit) + 1)))
     raw = text("hi") + b'data: {"choices":[{"delta":{"content":"a"}}],"x":[%b]}\n\n' % units.encode() + END
-    took_s, failure, _ = turned(raw, "dify")
-    attack.loop_s = max(attack.loop_s, took_s)
+    failure, _ = turned(attack, raw, "dify")
     has_too_many = units.count(",") > MOST_OUTLINED_VALUES
     attack.check("values" in failure or "not JSON" in failure or not has_too_many, (unit, failure))
 
@@ -349,10 +342,7 @@ def largest(members: bytes) -> bytes:
 @pytest.mark.attack("events: large, a turn")
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_event_of_no_long_text_is_refused(attack: Attack, name: str) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
-        took_s, failure, out_bytes = turned(largest(LARGEST[name]()), "open_webui")
-    attack.loop_s = took_s
+    failure, out_bytes = turned(attack, largest(LARGEST[name]()), "open_webui", Limits().event_bytes)
     attack.check("too many lines, values or escapes" in failure and out_bytes < MIB, (name, failure, out_bytes))
 
 
@@ -372,10 +362,7 @@ PASSING: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", PASSING)
 def test_the_largest_event_of_few_long_texts_passes(attack: Attack, name: str) -> None:
     raw = largest(PASSING[name]())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
-        took_s, failure, out_bytes = turned(raw, "open_webui")
-    attack.loop_s = took_s
+    failure, out_bytes = turned(attack, raw, "open_webui", Limits().event_bytes)
     attack.check(failure == "None" and out_bytes >= len(raw) - 1024, (name, failure, out_bytes))
 
 
@@ -394,10 +381,7 @@ def test_the_largest_event_is_split_in_time_for_ragflow(attack: Attack, name: st
     raw = largest({**PASSING, **LARGEST}[name]() if name not in LONGEST else b'"x":1')
     if (long_text := LONGEST.get(name)) is not None:
         raw = raw.replace(b'"content":"a"', b'"content":"%b"' % long_text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.attacks.test_large_events.LIMIT_BYTES", Limits().event_bytes)
-        took_s, failure, out_bytes = turned(raw, "ragflow")
-    attack.loop_s = took_s
+    failure, out_bytes = turned(attack, raw, "ragflow", Limits().event_bytes)
     attack.check((out_bytes > 16 * MIB) == (failure == "None") == (name in LONGEST), (name, failure, out_bytes))
 
 

@@ -1,6 +1,5 @@
 """Hostile event streams: blank lines, comments, tiny events, events of many lines."""
 
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -59,17 +58,16 @@ def new_stream() -> EventStream:
     return EventStream(StreamSource("chat", EVENT_LIMIT_BYTES, read_error), repair=repair, client_transform=after)
 
 
-def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
-    """Relay `raw` in pieces: how long the longest turn of the event loop took, and how much was relayed."""
-    stream, longest_s, relayed_bytes = new_stream(), 0.0, 0
+def turned(attack: Attack, raw: bytes, step_bytes: int) -> tuple[int, EventStream]:
+    """Relay `raw` in pieces, and return how much was relayed. Each turn of the event loop is measured."""
+    stream, relayed_bytes = new_stream(), 0
     for at in range(0, len(raw), step_bytes):
         piece = raw[at : at + step_bytes]
         while (piece or stream.waiting) and stream.failure is None:
-            began_s = time.thread_time()
-            relayed_bytes += len(stream.feed(piece))
-            longest_s = max(longest_s, time.thread_time() - began_s)
+            with attack.on_loop():
+                relayed_bytes += len(stream.feed(piece))
             piece = b""
-    return longest_s, relayed_bytes, stream
+    return relayed_bytes, stream
 
 
 @pytest.mark.attack("streams: what is no event")
@@ -84,15 +82,14 @@ def turned(raw: bytes, step_bytes: int) -> tuple[float, int, EventStream]:
     ids=lambda flood: f"{flood.unit[:9]!r} {flood.size_bytes}",
 )
 def test_bytes_that_form_no_event_end_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
-    longest_s, relayed_bytes, stream = turned(flood.raw, flood.step_bytes)
-    attack.loop_s = max(attack.loop_s, longest_s)
+    relayed_bytes, stream = turned(attack, flood.raw, flood.step_bytes)
     is_bounded = relayed_bytes <= EVENT_LIMIT_BYTES + len(flood.raw) - flood.size_bytes + len(flood.unit)
     attack.check(is_bounded and (stream.failure is not None or flood.size_bytes <= EVENT_LIMIT_BYTES), flood)
 
 
 def test_blank_lines_without_end_break_the_stream() -> None:
     for unit in FLOODS[:7]:
-        _, relayed_bytes, stream = turned(Flood(unit, 2 * EVENT_LIMIT_BYTES).raw, BUFFER_BYTES)
+        relayed_bytes, stream = turned(Attack("blank lines"), Flood(unit, 2 * EVENT_LIMIT_BYTES).raw, BUFFER_BYTES)
         assert stream.failure is not None
         assert "limits.event_bytes" in stream.failure.message
         assert relayed_bytes <= EVENT_LIMIT_BYTES + len(text("hi"))
@@ -126,8 +123,7 @@ def test_limit_of_comments_restarts_after_each_event() -> None:
 @pytest.mark.parametrize("lines", [1, MOST_LINES, 2 * MOST_LINES + 1, 100_000, 1_000_000])
 def test_an_event_has_a_limit_of_lines(attack: Attack, line: bytes, lines: int, is_whole: bool) -> None:
     raw = line * lines + (b"\n" if is_whole else b"")
-    longest_s, _, stream = turned(text("hi") + raw, BUFFER_BYTES)
-    attack.loop_s = max(attack.loop_s, longest_s)
+    _, stream = turned(attack, text("hi") + raw, BUFFER_BYTES)
     attack.check(stream.failure is not None or lines <= 2 * MOST_LINES, (line, lines))
 
 
@@ -144,16 +140,15 @@ def wide(opening: bytes, unit: bytes, closing: bytes, count: int) -> bytes:
     return b"data: %b%b%b\n\n" % (opening, b",".join([unit] * min(count, 240 * KIB // len(unit))), closing)
 
 
-def judged(raw: bytes) -> tuple[float, bool, bool]:
-    """Return the time for one event, whether the stream failed, and whether it also fails when it becomes one reply."""
+def is_refused(attack: Attack, raw: bytes) -> bool:
+    """Return whether an event fails in a stream, and also when the stream becomes one reply."""
     origin = EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m")
     stream = EventStream(StreamSource("chat", 256 * KIB, read_error), repair=StreamRepair(RepairOptions(None), origin))
     aggregator = CompletionAggregator(StreamSource("chat", 256 * KIB, read_error), 256 * KIB, origin)
-    began_s = time.thread_time()
-    stream.feed(raw)
-    took_s, began_s = time.thread_time() - began_s, time.thread_time()
-    aggregator.feed(raw)
-    return max(took_s, time.thread_time() - began_s), stream.failure is not None, aggregator.failure is not None
+    for one in (stream, aggregator):
+        with attack.on_loop():
+            one.feed(raw)
+    return stream.failure is not None and aggregator.failure is not None
 
 
 @pytest.mark.attack("streams: wide events")
@@ -162,9 +157,7 @@ def judged(raw: bytes) -> tuple[float, bool, bool]:
 def test_an_event_has_a_limit_of_choices_and_calls(
     attack: Attack, kind: tuple[bytes, bytes, bytes], count: int
 ) -> None:
-    took_s, is_failed, is_aggregation_failed = judged(wide(*kind, count))
-    attack.loop_s = max(attack.loop_s, took_s)
-    attack.check((is_failed and is_aggregation_failed) or count <= MAX_ENTRIES, (kind, count))
+    attack.check(is_refused(attack, wide(*kind, count)) or count <= MAX_ENTRIES, (kind, count))
 
 
 CALL_STATE_BYTES = 1_024
