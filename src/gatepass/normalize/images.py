@@ -280,6 +280,8 @@ def _add_parts(message: JsonObjectEditor, parts: Sequence[Part], where: str) -> 
 
 
 _URL = b"data:image/"
+MOST_URLS = 1_000
+"""In a request with more of them, texts stay as they are."""
 
 
 @fixed_change("images=text")
@@ -289,8 +291,10 @@ def images_of_texts(editor: JsonEditor) -> bool:
     RAGFlow 0.24 writes the data URL of a file in a line of its own (infiniflow/ragflow#13347), mostly at the end of the
     system message. A part goes to the same message, or to the last one of the user.
     """
+    if not 0 < editor.count(_URL) <= MOST_URLS:
+        return False
     users = [message for message in editor.messages if message.string("role") == "user"]
-    if not users or not editor.may_contain(_URL):
+    if not users:
         return False
     has_moved = False
     for message in editor.messages:
@@ -309,11 +313,15 @@ def images_of_texts(editor: JsonEditor) -> bool:
 def _cut_urls(text: bytes) -> tuple[bytes, list[memoryview]]:
     """Return the JSON string `text` without the data URLs of images in lines of their own, and these URLs."""
     view, rest, urls, kept, at = memoryview(text), list[Piece](), list[memoryview](), 0, 0
+    ends = {b"\\": -1, b" ": -1}  # the next of each, so that a text is searched once
     while (at := text.find(_URL, at + 1)) >= 0:
         head = _DATA_IMAGE.match(text, at, at + HEAD_BYTES)
         if head is None or not (at == 1 or text.endswith((b"\\n", b" "), 0, at)):
             continue
-        end = min(found for sign in (b"\\", b" ", b'"') if (found := text.find(sign, head.end())) >= 0)
+        for sign, end in ends.items():
+            if end < head.end():
+                ends[sign] = text.find(sign, head.end()) % len(text)  # the quote at the end if there is none
+        end = min(ends.values())
         if end < len(text) - 1 and not text.startswith((b"\\n", b"\\r"), end):
             continue
         try:

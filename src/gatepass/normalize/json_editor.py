@@ -348,10 +348,10 @@ class JsonEditor:
 
     def may_name(self, name: str) -> bool:
         """Whether the body may contain a member of this name, spelled without escapes. Faster than to look for it."""
-        return self.may_contain(b'"%b"' % name.encode())
+        return b'"%b"' % name.encode() in self._call.body
 
-    def may_contain(self, words: bytes) -> bool:
-        return words in self._call.body
+    def count(self, words: bytes) -> int:
+        return self._call.body.count(words)
 
     def note_edits(self, rule: str) -> None:
         """Add what changed since the last call to `edits`, as changes of `rule`. Call it after each change."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
+from gatepass.normalize import images
 from gatepass.normalize.images import Images, images_of_texts
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
@@ -404,3 +405,10 @@ def test_a_data_url_in_a_line_of_its_own_becomes_a_part(messages, expected):
 )
 def test_another_text_stays(messages):
     assert parted(*messages) == messages
+
+
+def test_a_request_with_very_many_data_urls_keeps_them(monkeypatch):
+    monkeypatch.setattr(images, "MOST_URLS", 2)
+    assert parted(user(f"{DATA}\n{DATA}"))[0]["content"][1:] == [part(DATA)] * 2
+    many = [user(DATA), user(f"{DATA}\n{DATA}")]
+    assert parted(*many) == many
