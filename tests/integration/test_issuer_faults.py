@@ -42,7 +42,7 @@ class Fault:
 FAULTS = {
     "down": Fault([], "no connection to"),
     "untrusted": Fault([], "network.ca_file"),
-    "moved": Fault([], "a redirect to 127.0.0.1. gatepass follows no redirect"),
+    "moved": Fault([], "/token. gatepass follows no redirect"),
     "hang": Fault([Hold()], f"within {TIMEOUT_S:g} s"),
     "wrong-secret": Fault(
         replied({"error": "invalid_client", "error_description": f"secret {SECRET} is wrong"}, 401), "invalid_client"

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 from msgspec.structs import replace
@@ -24,6 +24,7 @@ from gatepass import errors
 from gatepass.dialects import content
 from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body
 from gatepass.dialects.hints import HINTS, Hint, with_hint
+from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
 from gatepass.observability.story import test_command
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
@@ -108,10 +109,12 @@ def classify_head(
         place = "nowhere (no Location)"
         if target is not None:
             try:
-                # masked first, because `hostname` is a part in lower case, in which the mask does not find a secret
-                place = _place(urlsplit(mask(target)), urlsplit(f"//{host}").hostname)
+                # masked first, because a host is shown in lower case, in which the mask does not find a secret
+                place = clean(redirect_place(mask(target), host), str, EXCERPT_CHARS)
             except ValueError:
                 place = "an invalid URL"
+            if support_id := content.support_id(unquote(mask(target).partition("?")[2])):
+                place = f"{place} (id {support_id})"
         message = (
             f"{reply.answered}, a redirect to {place}, which is invalid as a reply: gatepass"
             f" does not follow redirects. Check upstreams.{upstream}.base_url (https instead of http, the whole path)"
@@ -119,20 +122,6 @@ def classify_head(
         )
         return errors.UpstreamRedirect(message, upstream=upstream, target=target)
     return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
-
-
-def _place(target: SplitResult, own: str | None) -> str:
-    """Return where a redirect leads: another host, or a path of the same one that holds no id of a session."""
-    support_id = content.support_id(unquote(target.query))
-    shown = f" (id {support_id})" if support_id else ""
-    if target.hostname not in (None, own):
-        return clean(target.hostname or "", str, TITLE_CHARS) + shown
-    is_long = len(target.path) > TITLE_CHARS
-    if is_long or not all(
-        re.fullmatch(r"(?=.{0,40}\Z)(?:\d?[A-Za-z_.~-]*+){0,6}", one) for one in target.path.split("/")
-    ):
-        return f"another path of the same host{shown}"
-    return f"{target.scheme and f'{target.scheme}://'}{target.netloc.rpartition('@')[2]}{target.path}{shown}"
 
 
 def classify_error(reply: ReceivedReply) -> errors.UpstreamError:

@@ -22,6 +22,7 @@ from gatepass.http_client.tls import TlsProblem, tls_problem
 from gatepass.types import Timeouts, settings_of, url_setting_of
 
 DETAIL_CHARS = 300
+MOST_PATH_CHARS = 100
 
 _TEXTS: Mapping[Fault, str] = MappingProxyType(
     {
@@ -127,6 +128,20 @@ class ServerNames:
 def host_of(url: str) -> str:
     """Return the host and port of `url`, without user and password."""
     return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def redirect_place(target: str, own: str) -> str:
+    """Return where a redirect leads: another host than `own`, or a path that holds no id of a session.
+
+    Raises ValueError for an invalid URL.
+    """
+    parts = urlsplit(target)
+    if parts.hostname not in (None, urlsplit(f"//{own}").hostname):
+        return parts.hostname or ""
+    plain = re.compile(r"(?=.{0,40}\Z)(?:\d?[A-Za-z_.~-]*+){0,6}")
+    if len(parts.path) > MOST_PATH_CHARS or not all(map(plain.fullmatch, parts.path.split("/"))):
+        return "another path of the same host"
+    return f"{parts.scheme and f'{parts.scheme}://'}{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> tuple[str, str]:

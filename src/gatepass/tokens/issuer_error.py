@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from gatepass.config.credential.base import Credential
+from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
 from gatepass.tokens.failure import FailureKind, FetchFailure, setting
 from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
@@ -332,13 +333,13 @@ def retry_after_s(reply: TimedTokenResponse, *, is_long: bool = False) -> float 
 
 
 def _redirect_message(reply: TimedTokenResponse, issuer: str) -> str:
-    # Masked before `hostname` is read, because that is in lower case.
+    # Masked before a host is read, because that is in lower case.
     where = reply.mask((header(reply.headers, b"location") or b"").decode("latin-1"))
     try:
-        host = urlsplit(where).hostname
+        place = redirect_place(where, issuer)
     except ValueError:
-        host = None
-    target = f" to {host}" if host and host.isascii() and host.isprintable() else ""
+        place = ""
+    target = f" to {place}" if place and place.isascii() and place.isprintable() else ""
     redirect = f"{issuer} answered {reply.status}, a redirect{target}"
     return f"{redirect}. gatepass follows no redirect, so configure the final address"
 

@@ -213,11 +213,11 @@ def _found(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> tuple[A
 def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
     """Return the JSON document, the form, or the whole text if plain text is allowed as a token."""
     text = reply.text
+    if (form := issuer_error.parse_form(text)) is not None:
+        return form
     if "json" in reply.content_type or looks_like_json(text):
         with suppress(NotJson):
             return issuer_error.parse_json_text(text)
-    elif (form := issuer_error.parse_form(text)) is not None:
-        return form
     elif issuer_error.is_html(reply):
         title = issuer_error.page_title(text)
         named = f" ({one_line(title, reply.mask)})" if title else ""

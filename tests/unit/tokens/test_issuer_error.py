@@ -248,13 +248,15 @@ def test_a_number_without_a_text_is_called_a_code(document, quoted):
     ("location", "aim"),
     [
         (b"https://login.example/x?secret=1", " to login.example"),
-        (b"/login", ""),
+        (b"/login", " to /login"),
+        (b"https://sso/oauth/token/?x=secret", " to https://sso/oauth/token/"),
+        (b"/s/0af7651916cd43dd8448eb211c80319c", " to another path of the same host"),
         (b"http://[bad", ""),
         (b"", ""),
         (b"https://b\xfcse/", ""),
     ],
 )
-def test_redirect_is_reported_with_its_host_only(location, aim):
+def test_redirect_is_reported_with_its_host_or_a_plain_path_alone(location, aim):
     failure = error_response_failure(timed_response(302, ((b"location", location),)), "sso")
     expected = f"sso answered 302, a redirect{aim}. gatepass follows no redirect, so configure the final address"
     assert (failure.reason, failure.is_refused) == (expected, False)

@@ -262,7 +262,7 @@ def test_a_lifetime_of_zero_states_nothing(life):
         ("expires_in=0&accessToken=abc", ("abc", 240.0, "default_ttl_s")),
     ],
 )
-@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain"])
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "application/json", "text/html"])
 def test_a_form_is_read(form, expected, kind):
     reply = timed_response(200, ((b"content-type", kind.encode()),), form.encode())
     for how in (OAUTH2, LOGIN):
