@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.server.process import IDLE_TIMEOUT_S
 from tests.integration import ragflow_readers as reads
 from tests.integration.gateway import Answer, Gateway, relaying
 from tests.integration.ragflow_requests import ALL, CHAT_MODEL, CHATS, KEY, RANK_MODEL, Replay
@@ -98,3 +99,7 @@ async def test_learned_rules_prevent_a_second_rejection():
         await ask(gatepass, VERIFY.asking("o1"))
     assert learned > 0
     assert len(azure.refusals) == learned
+
+
+def test_an_idle_connection_outlives_that_of_a_client_in_go():
+    assert IDLE_TIMEOUT_S > 90  # net/http's Transport.IdleConnTimeout
