@@ -413,7 +413,7 @@ class EventStream:
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
         if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
-            return b""
+            return self._fail(chunk.events_joined) if _begins_joined(tail) else b""
         # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
@@ -466,7 +466,7 @@ class EventStream:
         if block in _BLANK_LINES and not self.has_ids:
             return b"" if self._is_idle_too_long(block) else block
         if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
-            return self._fail(chunk.event_too_large)
+            return self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_too_large)
         event = parse_event(block)
         if event.data is None:
             if self._is_idle_too_long(block):
@@ -538,7 +538,7 @@ class EventStream:
         try:
             block, data, event = split_large(run)
         except ValueError:
-            return self._fail(chunk.event_too_large)
+            return self._fail(chunk.events_joined if _begins_joined(run) else chunk.event_too_large)
         self._large = block, data, event.name
         self.has_ids = self.has_ids or bool(event.id)
         return b""
@@ -559,7 +559,7 @@ class EventStream:
             payload = outline(data)
         except ValueError:
             if name != b"error":
-                return self._fail(chunk.event_not_json)
+                return self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_not_json)
             payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
         if payload is None:
             return self._fail(chunk.event_too_large)
@@ -648,6 +648,10 @@ def _is_joined(data: bytes) -> bool:
     """Whether `data`, which is no JSON, has several lines of which the first is JSON."""
     first, line_feed, _ = data.partition(b"\n")
     return line_feed != b"" and is_json(first)
+
+
+def _begins_joined(block: bytes) -> bool:
+    return _is_joined(parse_event(block[:ERROR_BYTES]).data or b"")
 
 
 def _without_id(block: bytes) -> bytes:

@@ -364,6 +364,17 @@ def test_too_many_lines_name_the_missing_blank_lines(monkeypatch):
     assert "without the blank line" in stream.failure.message
 
 
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("lines", [10_001, 900, 1_100])
+def test_a_long_stream_without_blank_lines_names_them(lines, end):
+    pad = "x" * (10 if lines > 2_000 else 2_000)
+    stream = stream_module.EventStream(StreamSource("chat", 64 << 20, read_error))
+    stream.feed(text(pad).replace(b"\n\n", b"\n") * lines + end)
+    stream.finish()
+    assert stream.failure is not None
+    assert "without the blank line" in stream.failure.message
+
+
 def test_one_value_on_several_lines_is_one_event():
     lines = json.dumps(chunk({"content": "a"}), indent=1).encode().splitlines()
     block = b"".join(b"data: %b\n" % line for line in lines) + b"\n"
