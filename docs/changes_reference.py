@@ -31,7 +31,9 @@ def reply_table() -> str:
 
 def safe_members() -> str:
     """Return the members that gatepass learns to leave out."""
-    return f"""- Members of a request: {listed(SAFE)}, and `dimensions` of embeddings
+    meaning = "[meaning](concepts/learned_rules.md#what-gatepass-never-leaves-out)"
+    return f"""- Members of a request that carry no {meaning}, such as {listed(SAFE)}, and `dimensions` of embeddings
+- `cache_control` at any place
 - Members of messages: {listed(name.removeprefix("messages[].") for name in SAFE_IN_MESSAGES)}
 - Members of tools: {listed(name.removeprefix("tools[].") for name in SAFE_IN_TOOLS)}
 - Members of `/v1/messages`: {listed(ENABLED)}, and an `output_config` with no other members"""

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from gatepass.types import (
@@ -178,14 +179,12 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
 
 
 def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | None:
-    """Return the error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, or the message.
+    """Return the error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, a `cause`, the message.
 
     JSON after other text must be an error by itself, because it might quote the caller's request.
     """
-    metadata = found.own.get("metadata") if isinstance(found.own, dict) else None
-    raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    for quoted in (raw, text):
-        start_of_json = _JSON.search(quoted.strip()) if isinstance(quoted, str) else None
+    for quoted in (*islice(reasons(found.outer or found.own), ISSUES), text or ""):
+        start_of_json = _JSON.search(quoted.strip())
         if start_of_json is None:
             continue
         try:
@@ -197,6 +196,21 @@ def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | No
         if error_body is not None:
             return replace(error_body, inside=start_of_json.string[start_of_json.start() : end])
     return None
+
+
+_REASONS = frozenset((*ERROR_TEXT_NAMES, "error", "raw", "cause", "body", "response", "upstream_error"))
+
+
+def reasons(document: Any, depth: int = _DEEPEST) -> Iterator[str]:
+    """Yield the texts of `document` whose names say that they are a reason, at any depth."""
+    if isinstance(document, list) and depth:
+        for one in document[:ISSUES]:
+            yield from reasons(one, depth - 1)
+    elif isinstance(document, dict) and depth:
+        for name, value in document.items():
+            if isinstance(value, str) and name in _REASONS:
+                yield value
+            yield from reasons(value, depth - 1)
 
 
 def _issue(found: Found) -> Object:

@@ -8,6 +8,7 @@ into an empty answer without an exception.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -151,11 +152,15 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
 
 
 def _document(body: bytes) -> Any:
-    """Parse the JSON of an error. DashScope sends it as an event in a 400 that is not a stream."""
+    """Parse the JSON of an error. DashScope sends it as an event in a 400 that is not a stream, others add a line."""
     event = content.first_event(body) if content.first_bytes(body).startswith(content.FIELDS) else None
     try:
         return content.parse(event or body)
     except ValueError:
+        text = decoded(body).lstrip()
+    try:
+        return json.JSONDecoder().raw_decode(text)[0] if text[:1] in ("{", "[") else None
+    except (ValueError, RecursionError):
         return None
 
 

@@ -18,10 +18,12 @@ import msgspec
 
 from gatepass.config.model import Config
 from gatepass.config.routes import BETA, block_of_operation
+from gatepass.learning.reader import LIMITS, NEVER, carries_meaning
 from gatepass.normalize import messages
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.members import (
+    Clamp,
     Drop,
     JsonMemberPath,
     Rename,
@@ -30,7 +32,7 @@ from gatepass.normalize.members import (
     request_whole_reply,
     serve_by_chat,
 )
-from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels
+from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, Where
 
 SAFE = frozenset(
     (
@@ -43,7 +45,8 @@ SAFE = frozenset(
         *("prediction", "cache", "encoding_format"),
     )
 )
-"""Top-level members that may be dropped: the answer without them still answers the same question."""
+"""Known top-level members that may be dropped: the answer without them still answers the same question. Of them a value
+that an error names may be set."""
 
 SAFE_IN_MESSAGES = frozenset(
     f"messages[].{name}"
@@ -55,12 +58,9 @@ SAFE_IN_MESSAGES = frozenset(
 )
 """Members of messages that may be dropped. RAGFlow and Open WebUI add members to messages (litellm#30882)."""
 
-SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict"))
+SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict", "tools[].eager_input_streaming"))
 """Members of tools that may be dropped. Agents send one in each tool. An upstream that does not know it enforces no
 schema with it."""
-
-NEVER = frozenset(("model", "messages", "input", "stream", "role", "content"))
-"""A request without one of these has lost its meaning: no error advises to drop it."""
 
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -73,33 +73,40 @@ class LearningPolicy:
     """Which rules may be learned for one model.
 
     `may_stream` is False if the configuration sets `stream`. `is_configured`: the configuration names the model, so
-    rules of other models do not evict its rules.
+    rules of other models do not evict its rules. `fits_answers`: `ClientProtocol.fits_answers`.
     """
 
     may_stream: bool = True
     is_configured: bool = False
+    fits_answers: bool = True
 
     def allows(self, rule: LearnedRule, members: frozenset[str]) -> bool:
         """Whether `rule` may be learned for an operation with these `members`, which rules may change."""
         field = rule.field
         match rule.action:
             case "drop":
-                top = field.partition(".")[0]
+                if rule.to == "any" or field in NEVER or field.endswith((".role", ".content")):
+                    return False
+                if rule.to == "empty" or field in ONLY or {field, rule.beside}.issubset(LIMITS):
+                    return True
                 if BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH):
                     return True
                 # `dimensions` is safe where the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and field in members
-                return field in SAFE_IN_MESSAGES or field in SAFE_IN_TOOLS or top in SAFE or is_dimensions
+                is_annotation = field in SAFE_IN_MESSAGES | SAFE_IN_TOOLS or "cache_control" in field.split(".")
+                return field in SAFE or is_annotation or is_dimensions or not carries_meaning(field)
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":
                 return field in SAFE
+            case "clamp":
+                return field in LIMITS and (self.fits_answers or rule.ttl_s > 0)
             case "role":
                 return rule.to != "user"
             case "stream":
                 return self.may_stream
             case action:
-                return action != "roles"
+                return (action, field) != ("roles", "merged")
 
 
 EVIDENCE_CHARS = 200
@@ -143,6 +150,9 @@ DAY_S = 86_400.0
 ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
     {
         "modalities": frozenset((b'["text"]',)),
+        "tool_choice": frozenset((b'"auto"',)),
+        "response_format": frozenset((b'{"type":"text"}',)),
+        "n": frozenset((b"1",)),
         "messages[].audio": frozenset((b"null",)),
         "messages[].function_call": frozenset((b"null",)),
         "messages[].tool_calls": frozenset((b"null", b"[]")),
@@ -162,6 +172,7 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
         ("stream", "aggregate"): (request_stream, ""),
         ("protocols", "chat"): (serve_by_chat, ""),
         ("roles", "merged"): (messages.merge_roles, "merge_roles"),
+        ("roles", "system"): (messages.merge_system, "merge_roles"),
         ("content", "text"): (messages.join_text_parts, "text_content"),
         ("content", "empty"): (messages.fill_empty_content, ""),
         ("tool_ids", "short"): (messages.shorten_tool_ids, ""),
@@ -173,7 +184,7 @@ STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggre
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
-    *("protocols", "stream", "rename", "drop", "set"),
+    *("protocols", "stream", "rename", "drop", "set", "clamp"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
@@ -182,20 +193,25 @@ _OPPOSITE: Mapping[str, str] = MappingProxyType(
 )
 _SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
 # No objects, lists or free text: an upstream's error chooses the value that goes into a client's request.
-_SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+\Z|"[A-Za-z0-9_-]*"\Z')
+SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+(?:\.[0-9]+)?\Z|"[A-Za-z0-9_-]*"\Z')
+_DROPPED: Mapping[str, frozenset[bytes]] = MappingProxyType({"any": frozenset(), "empty": frozenset((b"null", b"[]"))})
+"""By the value of a `drop` rule: the values that it drops, all if there are none. `any` is advised only."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedRule:
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
-    `ttl_s`: validity in seconds; 0 limits the rule to the request from which it was learned.
+    `to` of a `drop` limits it to this value (JSON), or to empty ones. `ttl_s`: validity in seconds; 0 limits the rule
+    to the request from which it was learned. `beside`: the rule is for requests with this member, or without the betas
+    behind "!".
     """
 
     action: str
     field: str
     to: str | None = None
     ttl_s: float = HOUR_S
+    beside: str = ""
 
     def __post_init__(self) -> None:
         self.change()  # now, so that an impossible rule never reaches a request
@@ -204,8 +220,8 @@ class LearnedRule:
     def key(self) -> tuple[str, str]:
         """Identifies what the rule changes: only one rule with a key can apply."""
         # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
-        about = {"stream": "", "role": f"{self.field}>{self.to}"}
-        return (self.action, about.get(self.action, self.field))
+        about = {"stream": "", "role": f"{self.field}>{self.to}", "drop": f"{self.field}>{self.to or ''}".rstrip(">")}
+        return (self.action, f"{about.get(self.action, self.field)}{self.beside and ' '}{self.beside}")
 
     @property
     def rank(self) -> int:
@@ -216,6 +232,9 @@ class LearnedRule:
         return self.change().entry
 
     def change(self) -> Change:
+        return Where(self._change(), self.beside) if self.beside else self._change()
+
+    def _change(self) -> Change:
         if (fixed := _FIXED.get((self.action, self.field))) is not None:
             return fixed[0]
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
@@ -232,12 +251,17 @@ class LearnedRule:
         match self.action, self.to:
             case "drop", None:
                 return Drop(path, ONLY.get(self.field, frozenset()), ONLY_WITH.get(self.field, frozenset()))
+            case "drop", str(value) if value in _DROPPED or SCALAR.match(value):
+                return Drop(path, _DROPPED.get(value, frozenset((value.encode(),))))
+            case "clamp", str(most) if most.isdecimal():
+                return Clamp(path, most=float(most))
             case "rename", str(name):
                 return Rename(path, JsonMemberPath.parse(name).name)
-            case "set", str(text) if _SCALAR.match(text):
+            case "set", str(text) if SCALAR.match(text):
                 # a rule that is not stored applies to the rejected request alone, streamed or not
                 unstreamed = self.ttl_s > 0 and (self.field, text) in UNSTREAMED
-                return Set(path, text.encode(), only_there=True, is_shown=True, unstreamed=unstreamed)
+                is_default = text[0] in "-0123456789t"  # a request without the member has this value already
+                return Set(path, text.encode(), only_there=is_default, is_shown=True, unstreamed=unstreamed)
         raise ValueError(f"there is no rule {self.action}")
 
     def setting(self) -> dict[str, Any]:
@@ -246,15 +270,19 @@ class LearnedRule:
         `set` also adds a missing member, and `drop` leaves out objects of ONLY_WITH with all their members.
         """
         rules: dict[str, Any] = {}
+        if self.beside or self.to == "empty":
+            return {}
         match self.action:
             case "stream":
                 return {"stream": STREAM_SETTING[self.field]}
             case "protocols":
                 return {"protocols": [self.field]}
-            case "drop" if self.field not in WHERE_EMPTY and self.field not in ONLY_WITH:
+            case "drop" if (self.field not in WHERE_EMPTY or self.to) and self.field not in ONLY_WITH:
                 rules = {"drop": [self.field]}
             case "rename":
                 rules = {"rename": {self.field: self.to}}
+            case "clamp":
+                rules = {"clamp": {self.field: {"max": int(self.to or "0")}}}
             case "role":
                 rules = {"roles": {self.field: self.to}}
             case "split":

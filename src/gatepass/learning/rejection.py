@@ -10,12 +10,17 @@ import html
 import json
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Self
 from urllib.parse import unquote
 
+from gatepass.config.routes import MEMBER_PATH
+from gatepass.dialects.error_body import ISSUES, reasons
 from gatepass.errors import UpstreamError, UpstreamErrorReply
+from gatepass.learning.learned_rule import SAFE, SCALAR
+from gatepass.learning.reader import EMPTY, TAUGHT_CODES, Finding, no_room, read
 from gatepass.types import FINAL_CODES, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
@@ -37,6 +42,12 @@ BEGINNING_CHARS = 2_048
 """Characters of a text in which its beginning is searched."""
 BEGINNING_WORDS = 64
 """Words of a text in which its beginning is searched. Some upstreams remove blanks."""
+MOST_PATHS = 500
+"""Limit on the members of one request that an error may name."""
+SHORT_CHARS = 32
+"""Of the values that a rule may be limited to."""
+_OPAQUE = frozenset(("parameters", "input_schema", "schema", "arguments", "properties", "metadata", "logit_bias"))
+"""Clients choose the names in these."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\[\]-]{0,64}\Z")
 """Names of members, models, roles and tools. They are not sentences, and upstreams use them in their own sentences."""
@@ -53,28 +64,57 @@ _ESCAPED_PERCENT = re.compile("%(?:25)+(?=[0-9a-fA-F]{2})")
 _PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
 
-def texts_of(body: bytes) -> tuple[list[str], list[str]] | None:
-    """Return the names and the strings of `body`, each in their order; None if it exceeds a limit or is not JSON."""
+class _Number(str):
+    """A number as the client wrote it. To parse an integer takes time that is quadratic in its digits."""
+
+    __slots__ = ()
+
+
+Texts = tuple[list[str], list[str], dict[str, str]]
+
+
+def texts_of(body: bytes) -> Texts | None:
+    """Return the names and the strings of `body` in their order, and the JSON of short values by path.
+
+    None if it exceeds a limit or is not JSON. The JSON of other values is "".
+    """
     # Commas and brackets inside strings count as well: a count without parsing is fast, and only errs on this side.
     if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SEPARATORS:
         return None
     try:
-        # Objects as pairs, because parsers differ in which of two equal names they use. Integers as floats, because
-        # to parse an integer takes time that is quadratic in its digits.
-        pending = [json.loads(body, object_pairs_hook=list, parse_int=float)]
+        # Objects as pairs, because parsers differ in which of two equal names they use.
+        document = json.loads(body, object_pairs_hook=tuple, parse_int=_Number, parse_float=_Number)
     except (ValueError, RecursionError):
         return None
-    names, texts = list[str](), list[str]()
+    names, texts, sent = list[str](), list[str](), dict[str, str]()
+    pending: list[tuple[str | None, str | None, Any]] = [("", None, document)]
     while pending:
-        one = pending.pop()
-        if isinstance(one, str):
-            texts.append(one)
-        elif isinstance(one, tuple):
-            names.append(one[0])
-            pending.append(one[1])
+        path, name, one = pending.pop()
+        if name is not None:
+            names.append(name)
+            inner = f"{path}.{name}" if path else name
+            is_shown = path is not None and len(sent) < MOST_PATHS and MEMBER_PATH.match(inner) is not None
+            if is_shown and sent.get(inner) not in EMPTY:  # one that is empty is enough
+                value = _short(one)
+                sent[inner] = value if value in EMPTY or sent.get(inner, value) == value else ""
+            is_opaque = name in _OPAQUE or (name == "input" and path)
+            path = inner if is_shown and not is_opaque else None
+        if isinstance(one, tuple):
+            pending += ((path, name, value) for name, value in reversed(one))
         elif isinstance(one, list):
-            pending += reversed(one)
-    return names, texts
+            each = None if path is None else f"{path}[]"
+            pending += ((each, None, value) for value in reversed(one))
+        elif type(one) is str:
+            texts.append(one)
+    return names, texts, sent
+
+
+def _short(value: Any) -> str:
+    if value is None or value == []:
+        return json.dumps(value)
+    is_small = isinstance(value, bool) or (isinstance(value, str) and len(value) <= SHORT_CHARS)
+    text = "" if not is_small else str(value) if isinstance(value, _Number) else json.dumps(value)
+    return text if SCALAR.match(text) else ""
 
 
 def is_joined(texts: Iterable[str], error_text: str) -> bool:
@@ -145,8 +185,6 @@ def _unescaped(found: re.Match[str]) -> str:
     return " "
 
 
-TAUGHT_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", "unsupported_value"))
-"""Error codes for which the matchers use `param`."""
 ZOD_CODE = "unrecognized_keys"
 _CODES = TAUGHT_CODES | {ZOD_CODE}
 TEACHING = frozenset((400, 422))
@@ -165,42 +203,12 @@ NEVER_CODES = FINAL_CODES | {
 }
 """Values of `code` or `type` for which nothing is learned: the account, the model name or the content is the cause."""
 
-# Most patterns are texts, here and in the matchers: `re` compiles them at the first rejection, and keeps them. At the
-# start they would take a twentieth of its time.
-# Azure's content filter, and OpenAI for a model that requires a verified organization: no change of the form helps.
+# OpenAI's sentences, the first from Azure's content filter: no change of the form helps.
 _NEVER_TEXT = r"(?i)content management policy|must be verified to use"
 _WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content"
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
-_OF_VALUES = (
-    r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"
-    r"|literal_error|enum|value_error|(?:greater|less)_than\w*|too_(?:long|short)|\w+_(?:type|parsing)"
-)
-"""Codes of OpenAI and pydantic for a wrong value. With them, text about an unknown member is a quoted value."""
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
-WORDS = r"(?:(?:['\"`][\w./:@+-]{1,100}['\"`]|[\w./@+-]++(?::[\w./-]++)*+(?:'s)?),? ){0,10}?"
-"""Words with which an upstream's sentence may begin. Quotes contain one word at most, so a quoted sentence does not
-match."""
-_PREFIX = (
-    r"(?i)<\d{3}>\s*|\[\d{1,6}\]\s*|\*\s+|HTTP(?:/[\d.]+)? \d{3}\b:?\s*|\d{3}\b:?\s+|error code: \d{3}\s*-?\s*"
-    r"|invalid JSON payload received\.\s*|failed to deserialize[^:'\"\n]{0,80}:\s*"
-    r"|'messages\.\d+' : for 'role:\w+' the following must be satisfied\[\("
-    r"|provider returned error[.:]?\s+|error from provider \([\w .-]{1,40}\):\s*|[^'\":\n]{0,60}template:\s*[\"']?"
-    r"|\{['\"](?:error|detail|message)['\"]: (?:\{['\"]message['\"]: )?['\"]"
-    r"|\[\{(?:'type': '\w{1,40}', 'loc': \([^()]{0,80}\), )?'msg': ['\"]"
-    r"|(?:[\w./-]{1,60}+ ){0,5}[\w.]{0,60}(?:error|exception|failed|request|validation|invalidparameter)(?:[:,]| -)\s*"
-)
-"""Prefixes that gateways and relays add to a sentence."""
-_MOST_PREFIXES = 6
-_PYTHON_LIST = r"(?:\d{1,3} validation errors?:?\s+)?\[?(?=\{'type': '\w{1,40}', 'loc': \()"
-_PYTHON_DETAIL = r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2).){1,300})\2"
-"""A detail of pydantic as Python prints it (vLLM). No value of a request contains a tuple outside its strings."""
-_STEP = r"[\w-]+"
-_PYTHON_TEXT = r"\d{1,3} validation errors? for \w{1,100}\n"
-_TEXT_DETAIL = r"([\w.-]{1,200})\n\s*([^\n]{1,300}?) \[type="
-_DETAIL = r"body(?:\.| -> )"
-_NEXT_DETAIL = r"; (?=body\.)"
-_LISTED = "Invalid JSON payload received. "
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 _INDEX_STEP = re.compile(r"[^.\[\]/\s]+")
 _INDEX = re.compile(r"[0-9]+\Z|\*\Z")
@@ -211,17 +219,18 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 class UpstreamRejection:
     """One rejection: `text` is the upstream's message, `code` and `kind` are in lower case, `param` is unchanged.
 
-    `members`: those that rules may change in requests of the operation (`Operation.members`).
+    `members`: those that rules may change in requests of the operation (`Operation.members`). `sent` has the short
+    values of the request by path, None if it is too large to read.
     """
 
     members: frozenset[str]
     text: str = field(repr=False)
     code: str = ""
-    kind: str = ""
     param: str | None = None
-    raw: Any = field(default=None, repr=False)
     betas: tuple[str, ...] = field(default=(), repr=False)
     """The values of `anthropic-beta` in the request, if rules may leave them out."""
+    sent: Mapping[str, str] | None = field(default=None, repr=False)
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -242,44 +251,54 @@ class UpstreamRejection:
         if error_body is None or not is_form:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
-        relayed, inside = _relayed_text(error_body.raw), error_body.inside
-        text = error_body.message if relayed is None else f"{error_body.message}\n{relayed}"
+        more = (*islice(reasons(error_body.raw), ISSUES), *_unknown_keys(error_body.raw))
+        text, inside = "\n".join(dict.fromkeys((error_body.message, *more))), error_body.inside
         shown = f"{text}\n{inside}"
-        if code in NEVER_CODES or kind in NEVER_CODES or re.search(_NEVER_TEXT, text) is not None:
+        is_answer_too_long = no_room(text) is not None
+        if not is_answer_too_long and not NEVER_CODES.isdisjoint((code, kind)):
+            return None
+        if re.search(_NEVER_TEXT, text) is not None:
             return None
         found = texts_of(sent)
-        names, texts = found or ([], [])
+        names, texts, paths = found or ([], [], None)
         if not _CODES.isdisjoint(map(str.lower, (*names, *texts))):
             return None  # the upstream may have returned an object of the request
         spread = (*(name for name in names if _NAME.match(name) is None), *texts)
+        param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         if found is None or is_quoted((*names, *texts, *values), shown) or is_joined(spread, shown):
-            return None if inside else cls(members, f"{code}: {error_body.param}", code, kind, error_body.param)
-        return cls(members, text, code, kind, error_body.param, error_body.raw, betas)
+            if inside:
+                return None
+            return cls.read(members, f"{code}: {param}", code, param, betas, paths, texts=())
+        return cls.read(members, text, code, param, betas, paths, (*names, *texts))
 
-    @property
-    def is_of_a_value(self) -> bool:
-        """Whether its code means that a value is wrong, and not that a member is unknown."""
-        return re.fullmatch(_OF_VALUES, self.code) is not None
+    @classmethod
+    def read(
+        cls,
+        members: frozenset[str],
+        text: str,
+        code: str = "",
+        param: str | None = None,
+        betas: tuple[str, ...] = (),
+        sent: Mapping[str, str] | None = None,
+        own: Iterable[str] = (),
+        texts: Sequence[str] | None = None,
+    ) -> Self:
+        """Return the rejection with its findings, without those whose words are in the texts `own` of the request."""
+        findings = read(sent, (text,) if texts is None else texts, param, code, SAFE)
+        if any(one.span for one in findings):
+            said = "\n".join(own)
+            is_long = len(_BEGINS_ESCAPE.findall(said)) > MOST_ESCAPES
+            whole = b"" if is_long else folded(said)
+            findings = [one for one in findings if not one.span or not (is_long or folded(one.span) in whole)]
+        return cls(members, text, code, param, betas, sent, tuple(findings))
 
     @property
     def path(self) -> str | None:
-        return None if (self.param or "").strip().lower() in _NO_PATHS else path_from_error(self.param or "") or None
+        return None if self.param is None else path_from_error(self.param) or None
 
     def is_about(self, *tops: str) -> bool:
         """Whether it may be about one of these top-level members: `param` names one of them or no member."""
         return self.path is None or re.split(r"[.\[]", self.path, maxsplit=1)[0] in tops
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """The message, and the text that a relay adds to it, without their prefixes, and each detail of a list."""
-        relayed = _relayed_text(self.raw)
-        parts = (self.text,) if relayed is None else (self.text.removesuffix(f"\n{relayed}"), relayed)
-        return tuple(sentence for part in parts for sentence in _sentences(part))
-
-    def opens(self, *patterns: str) -> re.Match[str] | None:
-        """Return the match of the first of `patterns` with which a sentence begins."""
-        found = (re.match(pattern, sentence) for pattern in patterns for sentence in self.sentences)
-        return next((match for match in found if match is not None), None)
 
     @property
     def wants_reasoning(self) -> bool:
@@ -296,39 +315,14 @@ def is_too_long(error: UpstreamError) -> bool:
     return not TOO_LONG.isdisjoint(codes) or TOO_LONG_TEXT.search(error_body.message) is not None
 
 
-def _relayed_text(raw: Any) -> str | None:
-    """Return the upstream's error text that a relay adds as a string: OpenRouter's `metadata.raw`."""
-    metadata = raw.get("metadata") if isinstance(raw, dict) else None
-    text = metadata.get("raw") if isinstance(metadata, dict) else None
-    return text if isinstance(text, str) else None
-
-
-def _sentences(text: str) -> list[str]:
-    # Only pydantic's details and Gemini's lines are lists: any other line break may come from the client.
-    if re.match(_DETAIL, text) is not None:
-        return re.split(_NEXT_DETAIL, text)
-    lines = [line for line in text.split("\n") if line.startswith(_LISTED)] if text.startswith(_LISTED) else [text]
-    sentences: list[str] = []
-    for line in lines:
-        details: list[str] = []
-        for _ in range(_MOST_PREFIXES):
-            details = details or _python_details(line)
-            if (prefix := re.match(_PREFIX, line)) is None:
-                break
-            line = line[prefix.end() :]
-        sentences += [*details, line]
-    return sentences
-
-
-def _python_details(text: str) -> list[str]:
-    """Return each detail of pydantic's errors in `text`, which begins with them in Python's spelling."""
-    if re.match(_PYTHON_LIST, text) is not None:
-        found = [(".".join(re.findall(_STEP, loc)), said) for loc, _, said in re.findall(_PYTHON_DETAIL, text)]
-    elif (start := re.match(_PYTHON_TEXT, text)) is not None:
-        found = re.findall(_TEXT_DETAIL, text[start.end() :])
-    else:
-        return []
-    return [f"{place}: {said}" for place, said in found]
+def _unknown_keys(raw: Any) -> Iterator[str]:
+    """Yield a sentence for each of zod's issues about unknown keys."""
+    issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
+    for issue in issues if isinstance(issues, list) else ():
+        if isinstance(issue, dict) and issue.get("code") == ZOD_CODE and isinstance(keys := issue.get("keys"), list):
+            path = issue.get("path")
+            place = "".join(f"{step}." for step in path) if isinstance(path, list) else ""
+            yield f"Unknown keys: {', '.join(f'`{place}{key}`' for key in keys)}"
 
 
 def path_from_error(path: str) -> str:

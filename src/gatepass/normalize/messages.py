@@ -135,6 +135,13 @@ def merge_roles(editor: JsonEditor) -> bool:
     return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
 
 
+@fixed_change("roles=system")
+def merge_system(editor: JsonEditor) -> bool:
+    """Merge all system messages into a first one. Entry `roles=system`."""
+    messages = editor.top.array("messages")
+    return messages is not None and _gather_system(messages)
+
+
 def _gather_system(messages: JsonArrayEditor) -> bool:
     """Replace all plain system messages by one in front, unless the first message is the only one."""
     systems = [

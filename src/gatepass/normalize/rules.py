@@ -21,6 +21,7 @@ from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordere
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
 from gatepass.normalize import members, messages
+from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
@@ -73,6 +74,28 @@ class ChangeRule:
     def apply(self, call: Call, target: Target) -> Call:
         del target
         return apply_changes(call, self.changes)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Make `change` only where the request has the top-level member `member`, or without the betas of `!BETA+BETA`."""
+
+    change: Change
+    member: str
+
+    @property
+    def entry(self) -> str:
+        return self.change.entry
+
+    def apply_to(self, editor: JsonEditor) -> bool:
+        if self.member.startswith("!"):
+            is_meant = set(self.member[1:].split("+")).isdisjoint(betas_of(editor.headers))
+        else:
+            is_meant = editor.top.small_text(self.member) not in _ABSENT and self.member in editor.top
+        return is_meant and self.change.apply_to(editor)
+
+
+_ABSENT = (b"null", b"false", b"[]", b'""')
 
 
 def would_change(change: Change, call: Call) -> bool:

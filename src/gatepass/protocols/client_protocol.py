@@ -68,6 +68,8 @@ class ClientProtocol:
     # --- the request ---
 
     members: frozenset[str] = frozenset(STRAY_PARAMS)
+    fits_answers = True
+    """gatepass may shorten an answer that does not fit beside its prompt. Some clients do it themselves."""
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 
     `stream` is one of them if `synthesize` and `aggregate` or `aggregator` are overridden: an upstream may answer with
@@ -130,8 +132,11 @@ class ClientProtocol:
         """
         return b""
 
-    def overflow_mark(self, message: str) -> str:
-        """Return what clients search for in an error about too long a context, if `message` lacks it: ""."""
+    def overflow_mark(self, message: str, room: tuple[int, int, int] | None) -> str:
+        """Return what clients search for in an error about too long a context, if `message` lacks it: "".
+
+        `room`: the tokens of the prompt, the answer and the context if the prompt alone fits.
+        """
         return ""
 
     def stream_error(self, error: GatepassError, streamed: StreamedResponse, *, rewords: bool) -> bytes:

@@ -60,7 +60,9 @@ TYPES = MappingProxyType(
 
 TOO_LONG = "capability_rejected: prompt_too_long"
 """Claude Code compacts the conversation if an error has this text (https://code.claude.com/docs/en/llm-gateway)."""
-_KNOWN_AS_TOO_LONG = ("prompt is too long", "input length and `max_tokens` exceed context limit", TOO_LONG)
+NO_ROOM = "input length and `max_tokens` exceed context limit"
+"""Anthropic's text for a prompt that fits, but not with its answer. Claude Code then asks for a shorter answer."""
+_KNOWN_AS_TOO_LONG = ("prompt is too long", NO_ROOM, TOO_LONG)
 """Anthropic's own texts, which Claude Code recognizes too."""
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -111,7 +113,7 @@ class Messages(_OfAnthropic):
     translation = translation.MESSAGES
     members = frozenset({"stream", BETA_FIELD, OWN_THOUGHT})
     output_member = "max_tokens"
-    requires_model = True
+    requires_model, fits_answers = True, False
     progress, event_repair = message_events.MessageProgress, message_events.MessageRepair
     aggregate = message_events.MessageAggregator
     end_mark = b'"message_stop"'
@@ -129,8 +131,10 @@ class Messages(_OfAnthropic):
         said = error.message if error.error_body is None else error.error_body.message
         return 404 if error.original or is_about_model(error.upstream_code, said) else 400
 
-    def overflow_mark(self, message: str) -> str:
-        return "" if any(known in message for known in _KNOWN_AS_TOO_LONG) else TOO_LONG
+    def overflow_mark(self, message: str, room: tuple[int, int, int] | None) -> str:
+        if any(known in message for known in _KNOWN_AS_TOO_LONG):
+            return ""
+        return TOO_LONG if room is None else f"{NO_ROOM}: {room[0]} + {room[1]} > {room[2]}"
 
     def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
         return lambda _: PING

@@ -579,7 +579,7 @@ def _new_session(attempt: Attempt, base: Call) -> LearningSession:
     entry = declared.model(base.operation.name, base.model)
     may_stream = entry is None or entry.stream == "auto"
     is_configured = declared.entry(base.operation.name, base.model) == base.model
-    policy = LearningPolicy(may_stream, is_configured)
+    policy = LearningPolicy(may_stream, is_configured, PROTOCOLS[attempt.call.operation.protocol].fits_answers)
     return LearningSession(learned, _scope(attempt, base), base.operation.members, settings.learn, policy)
 
 

@@ -20,7 +20,7 @@ from gatepass.types import SERVER_ERROR
 TOO_MANY, UNAVAILABLE = 429, 503
 MOST_RENEWALS = 2
 """Limit on the new tokens for one request at one target. The second one is for a token that another process ended."""
-MOST_TRIES = 8
+MOST_TRIES = 6
 """Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
 MOST_TRIES_S = 10.0
 """Time after which no further try with a learned rule begins, from the first one on. The first repeat is sent in any

@@ -26,6 +26,7 @@ from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError,
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
+from gatepass.learning.reader import no_room
 from gatepass.learning.rejection import is_too_long
 from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
@@ -324,7 +325,8 @@ def keep_original(error: UpstreamErrorReply, body: bytes, protocol: ClientProtoc
 
 def mark_overflow(error: UpstreamErrorReply, protocol: ClientProtocol) -> None:
     """Add to the message of an error about too long a context what clients search for."""
-    if is_too_long(error) and (mark := protocol.overflow_mark(error.message)):
+    room = no_room(error.message)
+    if (room or is_too_long(error)) and (mark := protocol.overflow_mark(error.message, room)):
         error.message, error.original = f"{sentence(error.message)} {mark}", b""
 
 

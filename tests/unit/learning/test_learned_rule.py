@@ -28,7 +28,7 @@ WITHOUT_A_CHANGE = (
     ("drop", "2fast", None),
     ("drop", "x" * 65, None),
     ("drop", "", None),
-    ("drop", "seed", "7"),
+    ("drop", "seed", "a b"),
     ("rename", "max_tokens", "a b"),
     ("set", "seed", "{}"),
     ("split", "input", "0"),

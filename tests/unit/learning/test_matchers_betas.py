@@ -212,15 +212,11 @@ def test_a_member_inside_another_is_found_behind_the_names_of_unions(place, beta
 @pytest.mark.parametrize(
     "sentence", ["{}: Extra inputs are not permitted", "Unsupported value: '{}' does not support "]
 )
-def test_a_member_without_the_value_that_enables_it_teaches_nothing(place, betas, sentence):
-    call = a_call(betas, {**BODY, "speed": "fast"})
-    assert rules(anthropic(sentence.format(place)), call) == ()
-
-
-def test_a_rejection_with_a_member_that_no_value_enables_here_teaches_nothing():
-    document = {"detail": detail("metadata", "context_management")}
-    assert rules({"detail": detail("metadata")}, a_call(())) == (LearnedRule("drop", "metadata"),)
-    assert rules(document, a_call(())) == ()
+def test_a_member_without_the_value_that_enables_it_teaches_nothing_about_requests_with_it(place, betas, sentence):
+    call, other = a_call(betas, {**BODY, "speed": "fast"}), a_call((*SENT, "fast-mode-2026-02-01"), BODY)
+    found = [rule.change() for rule in rules(anthropic(sentence.format(place)), call)]
+    assert apply_changes(call, found)[0].body != call.body
+    assert apply_changes(other, found)[0] is other
 
 
 def test_the_form_of_the_answer_is_kept():

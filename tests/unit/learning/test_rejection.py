@@ -64,7 +64,9 @@ def test_long_texts_are_read_in_linear_time(unit):
         text = (unit * size)[:size]
         raw = {"metadata": {"raw": text * 2}}
         began_s = time.thread_time()
-        rejection = UpstreamRejection(CHAT.members, f"{text}\n{text * 2}", param=text[:100], raw=raw)
+        error_body = UpstreamErrorBody(f"{text}\n{text * 2}", param=text[:100], raw=raw)
+        rejection = UpstreamRejection.of(CHAT.members, 400, error_body, b'{"a":1,"messages":[],"x":"y"}')
+        assert rejection is not None
         list(suggested_rules(rejection))
         return time.thread_time() - began_s
 

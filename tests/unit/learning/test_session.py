@@ -76,24 +76,22 @@ def test_call_without_an_applicable_rule_is_the_same_object():
     assert learned.uses == 1
 
 
-SEVEN: dict[str, Any] = {
+FIVE: dict[str, Any] = {
     "store": True,
     "metadata": {"topic": "x"},
     "prompt_cache_key": "k",
     "parallel_tool_calls": True,
     "reasoning_effort": "high",
-    "verbosity": "low",
-    "service_tier": "auto",
 }
 
 
-def test_an_eighth_change_is_one_too_many_and_nothing_is_stored():
-    eight = {**SEVEN, "seed": 1}
-    memory, upstream = Memory(), Upstream([without(name) for name in eight])
-    outcome = ask(memory, upstream, chat(**eight))
+def test_a_sixth_change_is_one_too_many_and_nothing_is_stored():
+    six = {**FIVE, "seed": 1}
+    memory, upstream = Memory(), Upstream([without(name) for name in six])
+    outcome = ask(memory, upstream, chat(**six))
     assert outcome.message == unsupported("store")
     assert len(upstream.seen) == MOST_TRIES
-    tried = tuple(f"drop={name}" for name in SEVEN)
+    tried = tuple(f"drop={name}" for name in FIVE)
     assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == (tried, (), [])
     assert (outcome.learning.is_exhausted, memory.records(0.0, 0.0)) == (True, [])
 
@@ -101,10 +99,10 @@ def test_an_eighth_change_is_one_too_many_and_nothing_is_stored():
 def test_an_equal_text_that_names_another_member_is_another_rejection():
     memory = Memory()
     issue = {"code": "unrecognized_keys", "path": [], "message": "Unrecognized keys"}
-    refusals = [Refusal(without(name).concerns, {"error": [{**issue, "keys": [name]}]}) for name in SEVEN]
+    refusals = [Refusal(without(name).concerns, {"error": [{**issue, "keys": [name]}]}) for name in FIVE]
     upstream = Upstream(refusals)
-    assert ask(memory, upstream, chat(**SEVEN)).error is None
-    assert rules(memory) == [f"drop={name}" for name in SEVEN]
+    assert ask(memory, upstream, chat(**FIVE)).error is None
+    assert rules(memory) == [f"drop={name}" for name in FIVE]
 
 
 # --- rejections that are not learned

@@ -333,16 +333,17 @@ def test_404_is_for_an_unknown_model():
 
 
 @pytest.mark.parametrize(
-    ("text", "mark"),
+    ("text", "room", "mark"),
     [
-        ("prompt is too long: 200001 tokens > 200000 maximum", ""),
-        ("input length and `max_tokens` exceed context limit: 1 + 2 > 2", ""),
-        (f"no room ({TOO_LONG})", ""),
-        ("This model's maximum context length is 8192 tokens.", TOO_LONG),
+        ("prompt is too long: 200001 tokens > 200000 maximum", None, ""),
+        ("input length and `max_tokens` exceed context limit: 1 + 2 > 2", (1, 2, 2), ""),
+        (f"no room ({TOO_LONG})", None, ""),
+        ("This model's maximum context length is 8192 tokens.", None, TOO_LONG),
+        ("The context has 9.", (5, 6, 9), "input length and `max_tokens` exceed context limit: 5 + 6 > 9"),
     ],
 )
-def test_a_text_that_claude_code_does_not_know_gets_one_that_it_knows(text, mark):
-    assert MESSAGES.overflow_mark(text) == mark
+def test_a_text_that_claude_code_does_not_know_gets_one_that_it_knows(text, room, mark):
+    assert MESSAGES.overflow_mark(text, room) == mark
 
 
 def test_the_keep_alive_is_a_ping():

@@ -1,0 +1,623 @@
+"""Read what an upstream's error says about a request: the one reader of rejections.
+
+It is pure: the members that were sent and the error's texts, `param` and `code` become findings. It knows how English
+and Chinese refuse something, and no upstream's sentences. Whether a change may be made is not its question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Says(StrEnum):
+    REFUSED = "refused"
+    VALUE = "value"
+    """The value is refused, others may be accepted."""
+    NEEDS = "needs"
+    """Only the value `to` (JSON) is accepted."""
+    EXCLUSIVE = "exclusive"
+    """The member excludes `beside`, which is the more common one."""
+    EMPTY = "empty"
+    """It was sent as null or as an empty list, which means absent."""
+    TOO_LARGE = "too_large"
+    """`to` is the largest number of tokens."""
+    STREAM = "stream"
+    """The upstream requires the opposite of the `stream` that was sent."""
+    UNVERIFIED = "unverified"
+    """So does the account, until it is verified."""
+    DEVELOPER = "developer"
+    SYSTEM = "system"
+    """The role is refused."""
+    NO_SYSTEM = "no_system"
+    """Instructions in messages are refused in either role."""
+    ALTERNATE = "alternate"
+    SYSTEM_FIRST = "system_first"
+    TEXT = "text"
+    """The content of a message must be a string."""
+    NO_NULL = "no_null"
+    TOOL_ID = "tool_id"
+    BATCH = "batch"
+    """`to` is the largest number of inputs, or a share of those that were sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an error says of the member at `path`.
+
+    `beside`: the other member without which it would be accepted. `span`: the words from which it was read.
+    """
+
+    says: Says
+    path: str = ""
+    to: str = ""
+    beside: str = ""
+    span: str = field(default="", compare=False)
+
+
+EMPTY = ("null", "[]")
+"""Values that mean absent."""
+NEVER = frozenset(("model", "messages", "input", "stream", "role", "content", "prompt", "query", "documents"))
+"""A request without one of these has lost its meaning: no error advises to drop it."""
+LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_MEANING = NEVER | frozenset(
+    (
+        *("system", "instructions", "tools", "tool_choice", "functions", "function_call", "response_format", "text"),
+        *(
+            "images",
+            "image",
+            "file",
+            "files",
+            "audio",
+            "previous_response_id",
+            "conversation",
+            "texts",
+            "top_n",
+            *LIMITS,
+        ),
+        *("stop", "stop_sequences", "n", "best_of", "logprobs", "top_logprobs", "suffix", "echo", "dimensions"),
+        *("output_config", "voice", "language", "size", "container", "background"),
+    )
+)
+_MEANT = re.compile(
+    r"tool|function|guard|moderation|safety_(?:settings|prompt)|data_source|search|plugin|knowledge|retriev|file|image"
+    r"|document|schema|format|mcp"
+)
+"""Parts of names that say what a request is about, or what protects it. No other member needs to be known here."""
+_HARMLESS = frozenset(("parallel_tool_calls", "encoding_format", "reasoning_format", "max_tool_calls"))
+
+
+def carries_meaning(path: str) -> bool:
+    """Whether the answer to a request without the member at `path` may answer another question."""
+    top = re.split(r"[.\[]", path, maxsplit=1)[0]
+    return top in _MEANING or (top not in _HARMLESS and _MEANT.search(top) is not None)
+
+
+COMMON = (*LIMITS[1:], "temperature", "reasoning", "top_p")
+"""Of members that exclude each other the first one here stays, after those that carry meaning."""
+TAUGHT_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", "unsupported_value"))
+"""Error codes that refuse `param`."""
+VALUE_CODES = re.compile(
+    r"invalid_(?:value|type|enum|image|base64|json|role|url)\w*|missing(?:_\w+)?|\w+_(?:above|below)_(?:max|min)_\w+"
+    r"|literal_error|enum|value_error|(?:greater|less)_than\w*|too_(?:long|short)|\w+_(?:type|parsing)|empty_array"
+)
+"""Codes of OpenAI and pydantic for a wrong value. With them, a text about an unknown member is a quoted value."""
+
+# --- the words ------------------------------------------------------------------------------------------------------
+
+
+def _words(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(patterns), re.IGNORECASE)
+
+
+_REFUSES = _words(
+    r"\bnot\b|n't\b|\bcannot\b|\bno (?:longer|such)\b|\bun(?:supported|known|recogni[sz]ed|expected|available)\b",
+    r"\bextra (?:input|field|key|parameter|propert)|\b(?:deprecated|removed|disabled|disallowed|forbidden)\b",
+    r"\b(?:prohibited|incompatible|obsolete|rejects?|rejected|refuses?|refused)\b",
+    r"\bonly (?:be )?(?:allowed|supported|valid|available|permitted|used)\b",
+    r"不(?:支持|被|允许|能|可|兼容|存在|接受|再|识别)|未知|无法|禁止|弃用|废弃|未(?:开放|启用|开通)|多余|暂不|移除",
+)
+_WRONG = _words(
+    r"\b(?:invalid|illegal|bad)\W+(?:\w+ )?(?:parameter|argument|field|key|option)|(?:无效|非法|错误)的?参数",
+    r"参数\W{0,2}(?:值)?\W{0,2}(?:非法|无效|错误|不合法|有误)",
+)
+"""These refuse a value, perhaps with all others."""
+_MISSES = _words(
+    r"\b(?:missing|required|requires?)\b|must be (?:passed|provided|present|included|specified)",
+    r"\bnot (?:been )?(?:provided|found|specified|passed|present|set|given)\b",
+    r"缺少|缺失|必填|必传|必须(?:提供|传|包含)",
+)
+"""Something was not sent. To send less does not help."""
+_COMPLAINS = _words(
+    _REFUSES.pattern,
+    r"empty|null|none|\bnil\b|at least|minimum|too short|(?:must|should) be|expected|invalid|空",
+)
+_NO_NULL = _words(r"\b(?:null|nonetype|nil)\b|空值")
+_NO_EMPTY_LIST = _words(r"empty (?:array|list)|too short|minitems|at least (?:1|one) item|空(?:数组|列表)")
+_EXCLUDES = _words(
+    r"\bboth\b|at the same time|simultaneous|mutually exclusive|\btogether\b|only one of|conjunction|combin",
+    r"alongside|同时|互斥|二选一|只能.{0,6}(?:一个|其一|之一)",
+)
+_CONDITION = _words(
+    r"\b(?:when|while|if|unless|with|without|for|during|in|on|because|since|as|after|by|under|through|via|to)\b"
+)
+_FIRST_CONDITION = _words(r"\s*(?:when|while|if|with|for|in|since)\b[^,，]*[,，]|\s*[当在][^,，]*?(?:时|下|中)[,，]?")
+_ONLY_WHEN = _words(r"\bonly\b.*\b(?:when|if|with)\b")
+_ACCEPTED = _words(
+    r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:value|parameter|argument)s?\b",
+    r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:option|field|key|tag|name|type)s?\b",
+    r"\b(?:is|are) not one of\b|\bone of\b|\bexpected\b|\b(?:must|should) be\b|\bpermitted:|\breceived\b",
+    r"(?:but|,) got\b|\binstead\b|\btry\b|\[type=|(?<!不)支持的(?:值|参数)(?:为|有|包括|[:：])|可选值|取值",
+)
+"""What follows is accepted, or was sent."""
+_LISTED = _words(
+    r"\b(?:supported|allowed|valid|expected|accepted) (?:value|tag|option)s?(?: are| is| include)?:? *(.*)",
+    r"one of:? *(.*)",
+)
+_VALUE = (
+    r"['\"`“(]?(?:(?<=['\"`“])([A-Za-z0-9_-]{1,30})|(true|false|none|auto|default|-?\d+(?:\.\d+)?))(?![\w.]*\w)"
+    r"(?!\W*(?:or|to|and|[-~])\W)"
+)
+_NEEDS = re.compile(
+    r"['\"`”’]?\)?[:：,]?(?: \w+){0,4}? ?"
+    r"(?:(?:must|may only|can only|should|has to) be|(?:restricted|fixed|limited) (?:to|at)"
+    r"|only(?: (?:accepts?|supports?|allows?|the value))?"
+    r"|(?:只能|必须|仅能|仅支持|只支持|应该?|请)(?:设置|设|取|传|是|为)*)"
+    rf"(?: set| equal)?(?: to)?[:：]? ?{_VALUE}",
+    re.IGNORECASE,
+)
+"""Behind the name of a member: the only value that it may have."""
+_SET_TO = re.compile(rf"['\"`”’]? ?(?:to|=|为|成) ?{_VALUE}", re.IGNORECASE)
+_SET = _words(r"(?:\bset|\buse|\bwith|设置|设|将|把)(?: the)? ?['\"`“‘]?\Z")
+
+_PENALTIES = ("frequency_penalty", "presence_penalty", "repetition_penalty")
+_PROSE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("penalty", "penalties", "惩罚"), _PENALTIES),
+    **dict.fromkeys(
+        ("paralleltoolcalling", "parallelfunctioncalling", "parallelfunctioncalls", "并行工具调用"),
+        ("parallel_tool_calls",),
+    ),
+    **dict.fromkeys(("functiontools", "functioncalling", "toolcalling", "tooluse", "工具"), ("tools",)),
+    **dict.fromkeys(("structuredoutput", "structuredoutputs", "jsonschema", "jsonmode"), ("response_format",)),
+    **dict.fromkeys(("maximumtokens", "maxoutputtokens", "maxnewtokens", "maxtokens"), LIMITS),
+    "logprobabilities": ("logprobs", "top_logprobs"),
+    "温度": ("temperature",),
+    "种子": ("seed",),
+    "推理强度": ("reasoning_effort",),
+    "思考": ("thinking", "enable_thinking"),
+}
+"""How prose calls members."""
+_EVERYDAY = NEVER | frozenset(
+    (
+        *("user", "stop", "store", "name", "text", "type", "id", "status", "index", "cache", "include", "image"),
+        *("images", "file", "files", "suffix", "echo", "audio", "metadata", "format", "function", "functions"),
+        *("title", "system", "parameters", "properties", "arguments", "value", "schema", "description", "url"),
+        *("detail", "data", "n", "strict", "instructions", "language", "size", "voice", "options"),
+    )
+)
+"""Words of everyday sentences. They name a member only in quotes, or beside a word such as `parameter`."""
+_MARKED = _words(
+    r"(?:['\"`“‘,./]|\b(?:parameter|argument|field|key|propert(?:y|ies)|member|option|supplied)s?(?:\(s\))?:?"
+    r"|参数[:：]?|字段[:：]?)\Z"
+)
+_MARKS = _words(r"['\"`”’]|\s*(?:[:：]|参数|字段|(?:parameter|argument|field)s?\b)")
+_IS_VALUE = _words(r"\bvalue:? ?['\"`]\Z")
+
+# --- the text -------------------------------------------------------------------------------------------------------
+
+_PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])")
+"""A detail of pydantic as Python prints it (vLLM)."""
+_KEY = _words(r"['\"](?:message|msg|detail|error)['\"]: ?['\"]")
+_AT = re.compile(r"\"(\w{1,100})\" at '([^']{0,200})'")
+_PLACE_ALONE = re.compile(r"^([a-z_][\w.\[\]]{0,200})\n", re.MULTILINE)
+_QUOTED = re.compile(
+    r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
+    r"|‘[^’]{1,400}’|「[^」]{1,400}」"
+)
+_NAMED = re.compile(r"[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,40}", re.ASCII)
+_SENTENCE = re.compile(r"[\n;；。]|(?<=[.!?])\s+")
+_TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*|[\u4e00-\u9fff]+", re.ASCII)
+_STEP = re.compile(r"[^.\[\]/*]+")
+_DROPPED_WHOLE = ("metadata", "logitbias", "streamoptions")
+"""Objects dropped whole: clients choose the names in the first two, so their number has no limit."""
+
+
+def plain(text: str) -> str:
+    """Return `text` with each detail of a list as a sentence, and without quoted sentences, which may be a client's."""
+    text = text.replace('\\"', '"').replace(" -> ", ".")
+    text = _PYTHON_DETAIL.sub(lambda found: f"\n{'.'.join(_words_of(found[1]))}: {found[3]}\n", text)
+    text = _PLACE_ALONE.sub(r"\1: ", _AT.sub(r'"\2.\1"', _KEY.sub("\n", text)))
+    return _QUOTED.sub(lambda found: found[0] if _NAMED.fullmatch(found[0][1:-1]) else "…", text)
+
+
+def _words_of(loc: str) -> list[str]:
+    return re.findall(r"[\w-]+", loc)
+
+
+def _squashed(name: str) -> str:
+    """Return a name without the signs that its spellings differ in: `max_tokens`, `maxTokens`, `max tokens`."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+def _steps(path: str) -> list[str]:
+    return [_squashed(step) for step in _STEP.findall(path) if not step.isdecimal()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mention:
+    start: int
+    end: int
+    paths: tuple[str, ...]
+
+
+class _Names:
+    """The members that may be mentioned: those that were sent, and others that gatepass may set."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._by_name: dict[str, list[tuple[str, list[str]]]] = {}
+        for path in paths:
+            steps = _steps(path)
+            self._by_name.setdefault(steps[-1], []).append((path, steps))
+        self._tops = {steps[0] for found in self._by_name.values() for _, steps in found}
+
+    def find(self, spelled: str) -> tuple[str, ...]:
+        """Return the paths that `spelled` may mean: a name, or a path with indices and names of unions."""
+        steps = _steps(spelled)
+        steps = steps[1:] if steps[:1] == ["body"] and len(steps) > 1 else steps
+        if not steps:
+            return ()
+        if steps[0] in _DROPPED_WHOLE:
+            steps = steps[:1]
+        found = self._by_name.get(steps[-1], [])
+        if len(steps) == 1:
+            whole = [path for path, named in found if len(named) == 1]
+            return tuple(whole or (path for path, _ in found))
+        exact = [path for path, named in found if named == steps]
+        return tuple(exact or (path for path, named in found if self._is_meant(steps, named)))
+
+    def _is_meant(self, spelled: list[str], path: list[str]) -> bool:
+        left = iter(spelled)
+        is_within = all(step in left for step in path) and (path[0] == spelled[0] or spelled[0] not in self._tops)
+        return is_within or path[-len(spelled) :] == spelled or [step for step in path if step != "function"] == spelled
+
+    def mentions(self, sentence: str) -> list[_Mention]:
+        """Return the mentions in `sentence`, in their order."""
+        found, words, at = list[_Mention](), list(_TOKEN.finditer(sentence)), 0
+        while at < len(words):
+            for size in range(min(3, len(words) - at), 0, -1):  # prose parts names: `parallel tool calls`
+                start = words[at].start()
+                end = start + len(sentence[start : words[at + size - 1].end()].rstrip("./-[*"))
+                if paths := self._meant(sentence, start, end):
+                    found.append(_Mention(start, end, paths))
+                    break
+            at += size
+        # a member beside the list that has it is a place, not a second member, and so is one in a named object
+        named = {path for one in found for path in one.paths}
+        places = {path for path in named for other in named if other.startswith(f"{path}[].")}
+        places |= {path for path in named if path.rpartition(".")[0] in named}
+        return [one for one in found if not places.issuperset(one.paths)]
+
+    def _meant(self, sentence: str, start: int, end: int) -> tuple[str, ...]:
+        spelled, before, after = sentence[start:end], sentence[:start], sentence[end:]
+        if not spelled.isascii():
+            prose = next((names for word, names in _PROSE.items() if not word.isascii() and word in spelled), ())
+            return tuple(path for name in prose for path in self.find(name))
+        if not re.fullmatch(r"[\w ]+|\S+", spelled) or (
+            _IS_VALUE.search(before) and " does not support" not in after[:18]
+        ):
+            return ()
+        if spelled.lower() in _EVERYDAY:
+            is_marked = _MARKED.search(before.rstrip()) or (_MARKS.match(after) and not before.rstrip()[-1:].isalpha())
+            return self.find(spelled) if is_marked else ()
+        names = _PROSE.get(_squashed(spelled), ())
+        return self.find(spelled) or tuple(path for name in names for path in self.find(name))
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+_NUMBER = r"(?<![\w.-])(\d{1,9})(?![\w-]|\.\d)"
+_UPPER = _words(
+    rf"[\[(（] ?-?\d+ ?[,，] ?{_NUMBER}|(?:between|from) \d+\D{{0,20}}? (?:and|to) {_NUMBER}(?! ?\(exclusive)",
+    r"(?:at most|up to|no (?:more|greater|larger) than|(?:not|n't) (?:be )?(?:exceed|(?:larger|greater|more) than)"
+    r"|(?:less|smaller) than or equal to|<=|≤|\bmax(?:imum)?(?![\w_])|\blimit(?:ed to)?\b|最大|最多|上限|小于等于"
+    rf"|不(?:能|得|可|应)?(?:超过|大于|高于))[^\d\n]{{0,40}}?{_NUMBER}|\d > {_NUMBER}",
+)
+_BELOW = _words(
+    rf"(?:(?:lower|less|smaller|fewer) than|小于|低于) ?{_NUMBER}",
+    rf"(?:between|from) \d+\D{{0,20}}? to {_NUMBER} ?\(exclusive",
+)
+LEAST_TOKENS = 16
+"""A smaller number is not a limit of tokens. It may be a part of a model's name."""
+_SUM = re.compile(r"(?P<p>\d+) \+ (?P<a>\d+) > (?P<c>\d+)|(?P<A>\d+) > (?P<C>\d+) - (?P<P>\d+)|(\d+) < (\d+) \+ (\d+)")
+_SIZE = _words(r"context (?:length|window|size|limit)[^\d\n]{0,30}(\d{2,9})|上下文(?:长度|窗口)?[^\d\n]{0,15}(\d{2,9})")
+_PROMPT = _words(
+    r"(\d{2,9}) (?:tokens )?(?:(?:in|of|from) (?:the |your )?(?:messages|prompt|(?:text )?input))",
+    r"(\d{2,9}) (?:input|prompt) tokens",
+)
+_ANSWER = _words(
+    r"(\d{1,9}) (?:tokens )?(?:(?:in|for|of) (?:the )?(?:completion|output|response)|(?:output|completion|new) tokens)",
+    r"max_(?:completion_|new_)?tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})",
+)
+
+
+def _without_commas(text: str) -> str:
+    return re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+
+
+def _first(found: re.Match[str] | None) -> int:
+    return 0 if found is None else next(int(number) for number in found.groups() if number)
+
+
+def upper_bound(text: str, least: int = 1) -> int | None:
+    """Return the smallest number that `text` calls the largest one."""
+    text = _without_commas(text)
+    found = [*map(_first, _UPPER.finditer(text)), *(_first(one) - 1 for one in _BELOW.finditer(text))]
+    return min((number for number in found if number >= least), default=None)
+
+
+def no_room(text: str) -> tuple[int, int, int] | None:
+    """Return the tokens of the prompt, the answer and the context if `text` says that only the prompt fits."""
+    text = _without_commas(text[:MOST_CHARS])
+    if (found := _SUM.search(text)) is not None:
+        sums = [int(number[:9]) for number in found.groups() if number]
+        prompt, answer, size = (
+            sums[at] for at in ((0, 1, 2) if found["p"] else (2, 0, 1) if found["A"] else (1, 2, 0))
+        )
+    else:
+        prompt, answer, size = (_first(pattern.search(text)) for pattern in (_PROMPT, _ANSWER, _SIZE))
+    return (prompt, answer, size) if 0 < prompt < size < prompt + answer else None
+
+
+def _token_limit(text: str) -> str | None:
+    """Return the largest number of tokens. What is left beside a prompt ends with "!"."""
+    if (room := no_room(text)) is not None:
+        return f"{room[2] - room[0]}!"
+    most = upper_bound(re.sub(r"(?i)\bmax_?(?:imum)?_?\w*tokens\b", "…", text), LEAST_TOKENS)
+    return None if most is None or _SIZE.search(text) else str(most)
+
+
+# --- messages and inputs --------------------------------------------------------------------------------------------
+
+_ROLE = _words(r"(?<![\w-])(?:developer|system|user|assistant|tool|function)(?![\w-])")
+_ROLE_WRONG = _words(_REFUSES.pattern, r"invalid|incorrect|(?:must|should) be|expected|permitted|不正确|错误")
+_TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
+    (Says.ALTERNATE, _words(r"roles? must alternate|角色.{0,6}交替")),
+    (
+        Says.SYSTEM_FIRST,
+        _words(
+            r"(?:\bsystem\b|系统)[^.。\n]{0,60}?(?:\b(?:beginning|first|start)\b|开头|最前|首位|第一|首条)",
+            r"(?:multiple|more than one|only one|at most one|多个|多条|两条|一条)[^.。\n]{0,30}(?:\bsystem\b|系统)",
+        ),
+    ),
+    (
+        Says.NO_NULL,
+        _words(r"\bcontent\b[^.\n]{0,60}?(?:\bnull\b|\bnone\b|<nil>|field required|an array of objects|不能为空)"),
+    ),
+    (
+        Says.TEXT,
+        _words(
+            r"invalid type: sequence, expected a string",
+            r"\bcontent\b[^\n]{0,80}?(?:(?:must|should) be|expected|of type|not in) (?:a )?(?:valid )?['\"]?string",
+        ),
+    ),
+    (Says.TOOL_ID, _words(r"tool.?call.?id\b.{0,240}?(?:length of 9|9 characters)")),
+)
+_INPUTS = _words(
+    r"\bbatch(?:es| ?size)?\b|too many inputs|array too long|批|条数",
+    r"\b(?:number|count) of (?:inputs|texts|documents|items)\b",
+)
+_TOKENS = _words(r"requested (\d[\d,]{0,15}) tokens, max (\d[\d,]{0,15}) tokens per request")
+MOST_INPUTS = 100_000
+"""Limit on a batch: a larger number in such a sentence is not a number of inputs. OpenAI accepts 2,048."""
+FILL = 0.9
+"""Part of the tokens per request to use, because inputs differ in length."""
+MOST_CHARS = 8_192
+"""Limit on the text that is read."""
+
+
+def read(
+    sent: Mapping[str, str] | None,
+    texts: Sequence[str],
+    param: str | None = None,
+    code: str = "",
+    settable: Iterable[str] = (),
+) -> list[Finding]:
+    """Return what the error says, in the order of its sentences.
+
+    `sent` has the JSON of short values by the paths of members, None if the request was too large to read. `param` is a
+    path, and `settable` are names that need not have been sent.
+    """
+    text = "\n".join(map(plain, texts))[:MOST_CHARS]
+    members = sent if sent is not None else dict.fromkeys(re.findall(r"\A[a-z_]{1,64}\Z", param or ""), "")
+    findings = [*_about_messages(text), *_about_inputs(text, code)]
+    findings += _about_members(members, text, param, code, settable)
+    return list(dict.fromkeys(findings))
+
+
+def _about_messages(text: str) -> Iterator[Finding]:
+    for says, pattern in _TEXTS:
+        if (found := pattern.search(text)) is not None:
+            yield Finding(says, span=found[0])
+            return
+    for line in text.split("\n"):
+        said = _ACCEPTED.search(line)
+        head, tail = (line, "") if said is None else (line[: said.start()], line[said.start() :])
+        listed, *got = re.split(r"received|\bgot\b|\[type=", tail, maxsplit=1)
+        named, accepted = ({role.lower() for role in _ROLE.findall(part)} for part in (" ".join((head, *got)), listed))
+        is_list = "system" in accepted and not accepted.isdisjoint(("user", "assistant"))
+        has_word = re.search(r"(?i)\broles?\b|角色", line) is not None
+        if _ROLE_WRONG.search(line) is None or not (has_word or is_list or (named and "messages" in line)):
+            continue
+        if "developer" in named or not (named or "developer" in accepted or (accepted and "system" not in accepted)):
+            yield Finding(Says.DEVELOPER, span=line[:80])
+        elif "system" in named and "system" not in accepted:
+            yield Finding(Says.SYSTEM if re.search(r"['\"`]system", head) else Says.NO_SYSTEM, span=line[:80])
+
+
+def _about_inputs(text: str, code: str) -> Iterator[Finding]:
+    if (over := _TOKENS.search(text)) is not None:
+        requested, most = (int(figure.replace(",", "")) for figure in over.groups())
+        if 0 < most < requested:
+            yield Finding(Says.BATCH, to=f"{max(1, int(100 * FILL * most / requested))}%", span=over[0])
+    elif (found := _INPUTS.search(text)) is not None and 0 < (upper_bound(text) or 0) <= MOST_INPUTS:
+        yield Finding(Says.BATCH, to=str(upper_bound(text)), span=text[found.start() :][:60])
+    # Zhipu's older API accepts one text. Its sentence names no list, only its code does (zhipuai-sdk-python-v4#7).
+    elif code == "1214" and re.search(r"(?:input|prompt)\s*参数非法", text):
+        yield Finding(Says.BATCH, to="1")
+
+
+# --- members --------------------------------------------------------------------------------------------------------
+
+
+def _about_members(
+    sent: Mapping[str, str], text: str, param: str | None, code: str, settable: Iterable[str]
+) -> list[Finding]:
+    names = _Names({*sent, *settable, "stream"})
+    said = [(sentence, names.mentions(sentence)) for sentence in _SENTENCE.split(text)]
+    mentioned = [path for _, mentions in said for one in mentions for path in one.paths]
+    is_of_a_value = VALUE_CODES.fullmatch(code) is not None
+    found: list[Finding] = []
+    for sentence, mentions in said:
+        found += _of_values(sent, sentence, mentions, text, mentioned)
+        if not is_of_a_value:
+            found += _refusals(sent, sentence, mentions, text)
+    told = names.find(param) if param else ()
+    if param:  # the text may name others too, if it also names this one
+        last = _steps(param)[-1:]
+        if last not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
+            found = [one for one in found if one.path in told or _steps(one.path)[-1:] == last]
+    if told and not any(one.path in told for one in found):
+        is_refusal = code in TAUGHT_CODES or not (
+            is_of_a_value or found or _MISSES.search(text) or not _REFUSES.search(text)
+        )
+        for path in told:
+            if sent.get(path) in EMPTY:
+                found.append(Finding(Says.EMPTY, path))
+            elif is_refusal and path == "stream":
+                found.append(Finding(Says.STREAM, path))
+            elif is_refusal and path in sent:
+                found.append(Finding(_refused(text), path))
+    elif not found:  # some parsers do not name the member
+        kinds = [
+            value for value, pattern in zip(EMPTY, (_NO_NULL, _NO_EMPTY_LIST), strict=True) if pattern.search(text)
+        ]
+        found = [
+            Finding(Says.EMPTY, path, span=text) for path, value in sent.items() if value in kinds and "." not in path
+        ]
+    solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
+    known = {path for one in solved for path in (one.path, one.beside)}
+    return [one for one in found if one.path not in known or one.says not in (Says.REFUSED, Says.VALUE)]
+
+
+def _refused(text: str) -> Says:
+    """Whether other values are accepted: the text lists two or more. A single one is the default."""
+    found = _LISTED.search(text)
+    listed = "" if found is None else re.split(r"\. |\n", found[1] or found[2] or "", maxsplit=1)[0]
+    return Says.VALUE if len(re.split(r",| and | or |\|", listed)) > 1 else Says.REFUSED
+
+
+def _of_values(
+    sent: Mapping[str, str], sentence: str, mentions: list[_Mention], text: str, mentioned: list[str]
+) -> Iterator[Finding]:
+    """Yield limits of tokens, members that were sent empty, and members that need a value."""
+    complaint = _COMPLAINS.search(sentence)
+    for one in mentions:
+        for path in one.paths:
+            if path in LIMITS and path in sent and (most := _token_limit(text)) is not None:
+                yield Finding(Says.TOO_LARGE, path, most, span=sentence)
+            if sent.get(path) in EMPTY and complaint is not None:
+                yield Finding(Says.EMPTY, path, span=_span(sentence, one, complaint))
+        behind = sentence[one.end :]
+        value = _NEEDS.match(behind) or (_SET_TO.match(behind) if _SET.search(sentence[: one.start]) else None)
+        if value is not None and "stream" not in one.paths:
+            others = (
+                path for path in mentioned if path in sent and path not in (*one.paths, *NEVER) and "." not in path
+            )
+            beside, span = next(others, ""), sentence[one.start : one.end + value.end()]
+            yield from (Finding(Says.NEEDS, path, _json_of(value), beside, span) for path in one.paths)
+
+
+def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], text: str) -> Iterator[Finding]:
+    """Yield the members that the sentence refuses, alone or beside others."""
+    refusal, accepted = _REFUSES.search(sentence), _ACCEPTED.search(sentence)
+    excludes = _EXCLUDES.search(sentence)
+    if excludes is None and accepted is not None:
+        end = max(accepted.start(), 0 if refusal is None else refusal.start())
+        mentions = [one for one in mentions if one.start < end]
+    yield from _streams(sent, sentence, mentions, refusal)
+    verdict = refusal or _WRONG.search(sentence) or excludes
+    if verdict is None or _MISSES.search(sentence):
+        return
+    subjects, conditions = _parts(mentions, sentence)
+    members = [(path, one) for one in subjects for path in one.paths if path in sent and path != "stream"]
+    others = [
+        path for one in conditions for path in one.paths if path in sent and "." not in path and path not in NEVER
+    ]
+    tops = list(dict.fromkeys([*(path for path, _ in members if "." not in path), *others]))
+    if len(tops) > 1 and excludes is not None:
+        kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path), _rank(path)))
+        yield from (Finding(Says.EXCLUSIVE, path, beside=kept, span=sentence) for path in tops if path != kept)
+        return
+    beside = "" if _ONLY_WHEN.search(sentence) else next(iter(others), "")
+    if beside and members and all(carries_meaning(path) for path, _ in members) and not carries_meaning(beside):
+        # what carries meaning is refused beside what does not
+        top = members[0][0] if "." not in members[0][0] else ""
+        members, beside = [(path, one) for one in conditions for path in one.paths if path == beside], top
+    if refusal is None and verdict is excludes:
+        return
+    says = Says.VALUE if refusal is None else _refused(text)
+    yield from (Finding(says, path, beside=beside, span=_span(sentence, one, verdict)) for path, one in members)
+
+
+def _rank(path: str) -> int:
+    return COMMON.index(path) if path in COMMON else len(COMMON)
+
+
+_STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")
+_NEEDS_STREAM = _words(r"\b(?:only|must|please|requires?|required|needs?|enable)\b|仅|只|必须|需要|请")
+
+
+def _streams(
+    sent: Mapping[str, str], sentence: str, mentions: list[_Mention], refusal: re.Match[str] | None
+) -> Iterator[Finding]:
+    """Yield what the sentence says of streams, also of their absence. `beside` is what they are refused with."""
+    words = (word for word in _TOKEN.finditer(sentence) if _STREAM.fullmatch(_squashed(word[0].rstrip("./-"))))
+    word, verdict = next(words, None), refusal or _NEEDS_STREAM.search(sentence)
+    if word is None or verdict is None:
+        return
+    if (found := re.search(r"verified to stream", sentence)) is not None:
+        yield Finding(Says.UNVERIFIED, "stream", span=found[0])
+        return
+    condition, is_absence = _CONDITION.search(sentence), word[0].lower().startswith("non")
+    others = [path for one in mentions for path in one.paths if path != "stream" and path in sent]
+    is_condition = condition is not None and condition.start() < word.start() and not is_absence
+    if not (is_condition and others and not all(map(carries_meaning, others))):
+        is_combined = not is_absence and (others or _EXCLUDES.search(sentence) is not None)
+        span = sentence[min(word.start(), verdict.start()) : max(word.end(), verdict.end())]
+        yield Finding(Says.STREAM, "stream", beside=(others or ["…"])[0] if is_combined else "", span=span)
+
+
+def _parts(mentions: list[_Mention], sentence: str) -> tuple[list[_Mention], list[_Mention]]:
+    """Part the mentions into those that the sentence is about and those of its condition."""
+    if (first := _FIRST_CONDITION.match(sentence)) is not None:
+        after = [one for one in mentions if one.start >= first.end()]
+        if after:
+            return after, [one for one in mentions if one.start < first.end()]
+    for found in _CONDITION.finditer(sentence):
+        before = [one for one in mentions if one.start < found.start()]
+        if before:
+            return before, [one for one in mentions if one.start > found.start()]
+    return mentions, []
+
+
+def _span(sentence: str, mention: _Mention, verdict: re.Match[str]) -> str:
+    return sentence[min(mention.start, verdict.start()) : max(mention.end, verdict.end())]
+
+
+def _json_of(found: re.Match[str]) -> str:
+    word = found[1] or found[2].lower()
+    is_plain = re.fullmatch(r"(?i)true|false|-?\d+(?:\.\d+)?", word) is not None
+    return word.lower() if is_plain else json.dumps(word)

@@ -1,0 +1,217 @@
+"""What the reader finds in an error, the changes that follow, and texts that teach nothing."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.dialects.error_body import read_error_body
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
+from gatepass.learning.matchers import next_rules, relevant_rules
+from gatepass.learning.reader import Says, no_room, read
+from gatepass.learning.rejection import UpstreamRejection
+from gatepass.normalize.rules import apply_changes
+from gatepass.types import Call
+from tests.rows import CHAT, MESSAGES
+from tests.unit.learning.rejections import chat, openai
+from tests.unit.normalize.calls import a_call
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+HI = {"role": "user", "content": "hi"}
+
+
+def request(**members: Any) -> Call:
+    body = json.dumps({"model": "m", "messages": [HI], **members}).encode()
+    return a_call(body, CHAT, stream=bool(members.get("stream")))
+
+
+def rules(error: Any, call: Call, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
+    body = read_error_body(error, refused=True)
+    rejection = UpstreamRejection.of(call.operation.members, 400, body, call.body)
+    if rejection is None:
+        return ()
+    return next_rules(rejection, relevant_rules(rejection, call), policy or LearningPolicy(), lambda rule: False)
+
+
+EFFORT = (
+    "Function tools with reasoning_effort are not supported for gpt-x in /v1/chat/completions. To use function tools,"
+    " use /v1/responses or set reasoning_effort to 'none'."
+)
+MANY, LOW, WARM = {"max_tokens": 32000}, {"reasoning_effort": "low"}, {"temperature": 1, "top_p": 1}
+CHATTY = {"reasoning": {}, "verbosity": "low"}
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+NULLS = {"temperature": None, "seed": 1, "stop": None}
+
+
+def most(tokens: int) -> dict[str, int]:
+    return {"max_tokens": tokens}
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "becomes", "entries"),
+    [
+        # exclusive
+        ("`temperature` and `top_p` cannot both be specified.", WARM, {"top_p": None}, "drop=top_p"),
+        ("temperature 与 top_p 不能同时设置", WARM, {"top_p": None}, "drop=top_p"),
+        ("Only one of reasoning and verbosity may be set", CHATTY, {"verbosity": None}, "drop=verbosity"),
+        ("top_k can not be used together with tools", {"top_k": 4, "tools": TOOLS}, {"top_k": None}, "drop=top_k"),
+        (
+            "'max_tokens' and 'max_completion_tokens' are mutually exclusive.",
+            {"max_tokens": 9, "max_completion_tokens": 9},
+            {"max_tokens": None},
+            "drop=max_tokens",
+        ),
+        # one right value
+        (EFFORT, {"tools": TOOLS}, {"reasoning_effort": "none"}, "set=reasoning_effort>none"),
+        (EFFORT, {"tools": TOOLS, **LOW}, {"reasoning_effort": "none"}, "set=reasoning_effort>none"),
+        ("temperature must be 1 if thinking is on", {"temperature": 0.1}, {"temperature": None}, "drop=temperature"),
+        ("top_p 只能设置为 1", {"top_p": 0.3}, {"top_p": None}, "drop=top_p"),
+        ("enable_thinking 必须为 false", {}, {"enable_thinking": False}, "set=enable_thinking>false"),
+        # empty
+        ("`tools` must not be an empty array.", {"tools": []}, {"tools": None}, "drop=tools"),
+        ("[] is too short - 'tools'", {"tools": [], "stop": []}, {"tools": None}, "drop=tools"),
+        ("type must be number, but is null", NULLS, {"temperature": None, "stop": None}, "drop=temperature, drop=stop"),
+        ("seed: Input should be a valid integer", {"seed": None, "top_p": None}, {"seed": None}, "drop=seed"),
+        # too large
+        ("max_tokens is too large: 32000. At most 16384 are supported.", MANY, most(16384), "clamp=max_tokens"),
+        ("Range of max_tokens should be [1, 8192]", MANY, most(8192), "clamp=max_tokens"),
+        ("maxOutputTokens: the range is from 1 (inclusive) to 8193 (exclusive)", MANY, most(8192), "clamp=max_tokens"),
+        ("max_tokens 不能超过 4096", MANY, most(4096), "clamp=max_tokens"),
+        ("max_tokens too high: 262144 < 230462 + 32000", MANY, most(31682), "clamp=max_tokens"),
+        # order, streams
+        (
+            "系统消息必须放在第一条",
+            chat({"role": "system", "content": "A"}, HI, {"role": "system", "content": "B"}),
+            chat({"role": "system", "content": "A\n\nB"}, HI),
+            "roles=system",
+        ),
+        ("该模型不支持流式输出", {"stream": True}, {"stream": False}, "stream=synth"),
+        ("Only streaming requests are accepted", {}, STREAMED, "stream=aggregate"),
+        # several at once
+        (
+            "temperature, top_p and frequency_penalty are not supported with this model",
+            {"temperature": 1, "top_p": 1, "frequency_penalty": 1, "seed": 1},
+            {"temperature": None, "top_p": None, "frequency_penalty": None},
+            "drop=temperature, drop=top_p, drop=frequency_penalty",
+        ),
+        ("tool_choice is only allowed with tools", {"tool_choice": "auto"}, {"tool_choice": None}, "drop=tool_choice"),
+        # nothing
+        ("Missing required parameter: 'seed'.", {"seed": 1}, {}, ""),
+        ("The user is not allowed to use this model", {"user": "u"}, {}, ""),
+        ("Unknown parameter 'foo'. Supported parameters: temperature, seed", {"temperature": 1, "seed": 1}, {}, ""),
+        ("temperature must be between 0 and 2", {"temperature": 5}, {}, ""),
+        ("tool_choice is not supported", {"tool_choice": "required", "tools": TOOLS}, {}, ""),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_text_leads_to_its_change(text: str, sent: dict[str, Any], becomes: dict[str, Any], entries: str) -> None:
+    call = request(**sent)
+    changed = apply_changes(call, [rule.change() for rule in rules(openai(text), call)])[0]
+    whole = {**json.loads(call.body), **becomes}
+    gone = {name for name, value in becomes.items() if value is None}
+    assert json.loads(changed.body) == {name: value for name, value in whole.items() if name not in gone}
+    assert ", ".join(changed.adapted) == entries
+
+
+@pytest.mark.parametrize(
+    ("text", "sent", "others"),
+    [
+        ("`temperature` and `top_p` cannot both be specified.", WARM, [{"top_p": 1}]),
+        (EFFORT, {"tools": TOOLS, **LOW}, [LOW, {"tools": []}]),
+        ("Invalid parameter: seed", {"seed": 7}, [{"seed": 8}]),
+        ("`tools` must not be empty.", {"tools": []}, [{"tools": TOOLS}]),
+    ],
+)
+def test_a_rule_does_not_concern_requests_that_the_error_is_not_about(
+    text: str, sent: dict[str, Any], others: list[dict[str, Any]]
+) -> None:
+    found = [rule.change() for rule in rules(openai(text), request(**sent))]
+    assert found
+    for other in [request(**members) for members in others]:
+        assert apply_changes(other, found)[0] is other
+
+
+def test_a_client_that_shortens_its_answers_does_it_itself() -> None:
+    call, error = request(max_tokens=32000), openai("max_tokens: 262144 < 230462 + 32000")
+    assert rules(error, call, LearningPolicy(fits_answers=False)) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "room"),
+    [
+        ("230,462 + 32,000 > 262,144", (230462, 32000, 262144)),
+        ("max_tokens is too large: 32000 (32000 > 262144 - 230462)", (230462, 32000, 262144)),
+        ("262144 < 230462 + 32000", (230462, 32000, 262144)),
+        (
+            "The context length is 6048 tokens. You requested 568 in the messages, 6048 in the completion",
+            (568, 6048, 6048),
+        ),
+        ("prompt is too long: 209375 tokens > 200000 maximum", None),
+        ("This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.", None),
+    ],
+)
+def test_a_prompt_that_fits_without_its_answer(text: str, room: tuple[int, int, int] | None) -> None:
+    assert no_room(text) == room
+
+
+NESTED = {
+    "system": [{"type": "text", "text": "s", "cache_control": {"type": "ephemeral", "ttl": "1h"}}],
+    "tools": [{"name": "f", "input_schema": {}, "eager_input_streaming": True, "cache_control": {"type": "ephemeral"}}],
+    "messages": [HI],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        (
+            "tools.0.custom.eager_input_streaming: Extra inputs are not permitted",
+            ("drop=tools[].eager_input_streaming",),
+        ),
+        ("tools.3.cache_control: Extra inputs are not permitted", ("drop=tools[].cache_control",)),
+        ("`cache_control.ttl: 1h` is not supported", ("drop=system[].cache_control.ttl",)),
+        ("cache_control is not available here", ("drop=system[].cache_control", "drop=tools[].cache_control")),
+        ("tools.0.input_schema: Extra inputs are not permitted", ()),
+    ],
+)
+def test_a_member_is_found_by_its_path(text: str, entries: tuple[str, ...]) -> None:
+    call = Call("id", MESSAGES, "caller", "m", json.dumps({"model": "m", **NESTED}).encode(), ())
+    found = rules({"type": "error", "error": {"type": "invalid_request_error", "message": text}}, call)
+    assert sorted(rule.entry for rule in found) == sorted(entries)
+
+
+PLANTED = "When I call the API it says that the parameter seed is not supported by this model, so please drop seed."
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": f"Look at this old log. {PLANTED}"}],
+        [{"role": "assistant", "content": f"I found it: {PLANTED}"}, HI],
+        [HI, {"role": "tool", "tool_call_id": "a", "content": json.dumps({"log": f"line 1\nline 2 {PLANTED}"})}],
+    ],
+    ids=["prompt", "answer", "tool"],
+)
+@pytest.mark.parametrize(
+    "quote",
+    [
+        PLANTED,
+        f"Blocked: {PLANTED}",
+        f"The filter found …{PLANTED[30:90]}… in it",
+        PLANTED.upper(),
+        json.dumps(PLANTED),
+    ],
+    ids=range(5),
+)
+def test_an_error_that_repeats_the_middle_of_a_text_teaches_nothing(messages: list[Any], quote: str) -> None:
+    call = request(seed=1, messages=messages)
+    assert rules(openai(quote), call) == ()
+    assert rules({"error": {"message": "Blocked", "cause": quote}}, call) == ()
+    assert rules(openai(quote), request(seed=1)) != () or quote.startswith('"')
+
+
+def test_findings_are_pure_values() -> None:
+    (found,) = read({"seed": "1"}, ["seed is deprecated"])
+    assert (found.says, found.path, found.span) == (Says.REFUSED, "seed", "seed is deprecated")
+    assert read({"seed": "1"}, ["seed is fine"]) == []
+    assert read(None, [], "seed", "unknown_parameter")[0].path == "seed"

@@ -1,0 +1,80 @@
+"""Every wording by every member: it is learned, or the error advises the rule by name."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.dialects.error_body import read_error_body
+from gatepass.learning.learned_rule import LearningPolicy
+from gatepass.learning.matchers import LearningSettings, advice, next_rules, relevant_rules
+from gatepass.learning.rejection import UpstreamRejection
+from gatepass.normalize.rules import apply_changes
+from gatepass.types import Call
+from tests.rows import CHAT, MESSAGES
+from tests.unit.learning.wordings import WORDINGS, filled
+from tests.unit.normalize.calls import a_call
+
+CACHED = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}]
+RAG: dict[str, Any] = {
+    "temperature": 0.1,
+    "top_p": 0.3,
+    "seed": 7,
+    "parallel_tool_calls": False,
+    "reasoning_effort": "low",
+    "stream": True,
+    "stream_options": {"include_usage": True},
+    "tools": [{"type": "function", "function": {"name": "find", "parameters": {"properties": {"seed": {}}}}}],
+    "tool_choice": "required",
+}
+PLACES = {
+    "temperature": "temperature",
+    "seed": "seed",
+    "parallel_tool_calls": "parallel_tool_calls",
+    "reasoning_effort": "reasoning_effort",
+    "cache_control": "system.0.cache_control",
+    "stream_options": "stream_options",
+}
+
+
+def a_request(member: str) -> Call:
+    messages = [
+        {
+            "role": "user",
+            "content": "Which seed grows at the temperature of the sea in winter, and which in the dark of a cellar?",
+        }
+    ]
+    if member == "cache_control":
+        body = {"model": "m", "max_tokens": 9, "system": CACHED, "messages": messages}
+        return Call("id", MESSAGES, "caller", "m", json.dumps(body).encode(), ())
+    return a_call(json.dumps({"model": "m", "messages": messages, **RAG}).encode(), CHAT, stream=True)
+
+
+def outcome(error: Any, call: Call) -> tuple[tuple[str, ...], str]:
+    """Return what is learned from `error`, and the advice in the client's error."""
+    error_body = read_error_body(error, refused=True)
+    rejection = UpstreamRejection.of(call.operation.members, 400, error_body, call.body)
+    assert rejection is not None
+    relevant, policy = relevant_rules(rejection, call), LearningPolicy()
+    found = next_rules(rejection, relevant, policy, lambda rule: False)
+    changed = apply_changes(call, [rule.change() for rule in found])[0]
+    return changed.adapted, advice(rejection, call, LearningSettings("u", policy), relevant)
+
+
+@pytest.mark.parametrize("member", PLACES)
+@pytest.mark.parametrize("wording", WORDINGS, ids=range(len(WORDINGS)))
+def test_a_member_is_left_out_in_whatever_words_it_is_refused(wording: Any, member: str) -> None:
+    place = PLACES[member].replace(".0", "[]")
+    assert outcome(filled(wording, member, PLACES[member]), a_request(member)) == ((f"drop={place}",), "")
+
+
+@pytest.mark.parametrize("member", ["tools", "tool_choice"])
+@pytest.mark.parametrize("wording", WORDINGS, ids=range(len(WORDINGS)))
+def test_a_member_that_carries_meaning_is_advised_by_name(wording: Any, member: str) -> None:
+    learned, advised = outcome(filled(wording, member, member), a_request(member))
+    assert learned == ()
+    assert f'set rules: {{drop: ["{member}"]}} in the model\'s entry' in advised
+
+
+def test_there_are_sixty_wordings() -> None:
+    assert len(WORDINGS) == 60
