@@ -54,6 +54,7 @@ CHILDREN = {
         "zh/getting_started",
         "zh/clients",
         "zh/limits",
+        "zh/learned_rules",
         "zh/mcp",
         "zh/tokens",
         "zh/container",
