@@ -1,5 +1,6 @@
 """/status shows the state of each credential."""
 
+import json
 import os
 from datetime import UTC, datetime
 from typing import Any
@@ -135,8 +136,11 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
         gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **declared}}) as gp,
     ):
         assert (await status(gp)).json()["upstreams"]["chat"]["over_chat"] == before
-        await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
+        for _ in range(3):
+            await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
         page = (await status(gp)).json()
+        rules = json.loads((await gp.ask(None, "/learned", method="GET").answer()).body)["rules"]
+    assert [(row["adapted"], row["uses"]) for row in rules] == ([] if declared else [("protocols=chat", 3)])
     assert page["upstreams"]["chat"]["over_chat"] == after
     (line,) = [line for line in status_lines(page) if line.startswith("chat ")]
     assert (f"; {' and '.join(after)} are served by chats " in line) == bool(after)
@@ -253,6 +257,31 @@ async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reporte
             while await asked("m") != 200:
                 pass
             assert await rejected_by() == {}
+
+
+@pytest.mark.parametrize(
+    ("rejection", "code"),
+    [
+        (reply(b"<html><title>Sign in</title>", content_type="text/html"), "upstream_html"),
+        (reply(b"<html><title>SSO</title><form><input type=password>", 403, content_type="text/html"), "upstream_html"),
+        (reply({"error": {"message": "expired", "code": "invalid_token"}}, 401), "upstream_auth"),
+    ],
+)
+async def test_a_rejected_token_is_shown_with_its_code_and_its_age(rejection: bytes, code: str):
+    clock, token = DrivenClock(), Send(reply({"access_token": "good-token-1", "expires_in": 300}))
+    async with (
+        Scripted(answer=lambda _: [token]) as issuer,
+        Scripted(answer=lambda _: [Send(rejection)]) as upstream,
+    ):
+        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
+        async with gateway(clock=clock, **{**blocks(issuer), "upstreams": upstreams}) as gp:
+            await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
+            await gp.ask(HELLO).answer()
+            await clock.advance(12.0)
+            lines = [*status_lines((await status(gp)).json())]
+    assert f"corp: the upstream chat rejected the token 12 s ago with {code}" in lines
+    (health,) = (line for line in lines if line.startswith("chat "))
+    assert f" failing for 12 s, {code} 12 s ago " in health
 
 
 async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():

@@ -259,7 +259,9 @@ def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
             reason = printable(held["last_error"]) + (_RESTART if held.get("needs_restart") else "")
             faults.setdefault(reason, []).append(credential)
         for upstream, age_s in held.get("rejected_by", {}).items():
-            reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago"
+            failed = page.get("upstreams", {}).get(upstream, {}).get("last_failed")
+            code = f" with {printable(failed['code'])}" if failed else ""  # `upstream_html` is a login page
+            reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago{code}"
             faults.setdefault(reason, []).append(credential)
     if page["credentials"]:
         yield ""

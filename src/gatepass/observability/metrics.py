@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import astuple
 from prometheus_client import ProcessCollector
 
-from gatepass.errors import GatepassError, UpstreamAuth, stable_code
+from gatepass.errors import GatepassError, UpstreamAuth, UpstreamHtml, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import AT_ANOTHER, attempts_of, is_unknown_name, test_command
@@ -714,7 +714,7 @@ class Metrics(Observer):
                 at.in_a_row = 0
             return
         lacks_version = "has no such path: upstreams." in error.message  # in `base_url`: then no request succeeds
-        fails = lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth)
+        fails = lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth | UpstreamHtml)
         if not fails:
             at.answered(attempt.status)
         if not is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.message):
