@@ -126,6 +126,7 @@ def has_line_break(lines: Iterable[bytes]) -> bool:
 
 _END = re.compile(rb"\r?\n\r?\n")
 HEAD_BEGINS = re.compile(rb"HTTP/1\.[01] [1-9]\d\d[^\n]*\n")
+_INTERIM = re.compile(rb"(?:HTTP/1\.1 1(?!01)\d\d[^\n]*+\n(?:[^\r\n][^\n]*+\n)*+\r?\n)*+")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?=:)")
 _CONTROLS = bytes(32 if byte == 127 or (byte < 32 and byte not in b"\t\n") else byte for byte in range(256))
 
@@ -134,8 +135,10 @@ def mended_head(received: bytes) -> bytes:
     """Return `received` with its head as RFC 9110 and 9112 let a recipient read it, b"" if it is not complete.
 
     A folded line is joined (9112 5.2), a control character becomes a space (9110 5.5), equal lengths become one
-    (9110 8.6), and chunks override a length (9112 6.3). Raises ValueError for an invalid name.
+    (9110 8.6), and chunks override a length (9112 6.3). Interim replies are left out. Raises ValueError for an invalid
+    name.
     """
+    received = _INTERIM.sub(b"", received, count=1)
     end = _END.search(received)
     if end is None:
         return b""
@@ -150,10 +153,7 @@ def mended_head(received: bytes) -> bytes:
     if b"transfer-encoding" not in by_name and lengths:
         by_name[b"content-length"] = [*lengths]  # the parser refuses two
     fields = [b"%b: %b" % (name, value) for name, values in by_name.items() for value in values]
-    rest = received[end.end() :]
-    if re.match(rb"HTTP/1\.1 1(?!01)", status) and not (rest := mended_head(rest)):
-        return b""
-    return b"\r\n".join((status.strip(), *fields, b"", rest))
+    return b"\r\n".join((status.strip(), *fields, b"", received[end.end() :]))
 
 
 def head_error(headers: Headers, by_name: Mapping[bytes, bytes]) -> str | None:
