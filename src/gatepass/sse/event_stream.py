@@ -651,7 +651,9 @@ def _is_joined(data: bytes) -> bool:
 
 
 def _begins_joined(block: bytes) -> bool:
-    return _is_joined(parse_event(block[:ERROR_BYTES]).data or b"")
+    beginning = block[:ERROR_BYTES]
+    end = max(beginning.rfind(b"\n"), beginning.rfind(b"\r")) + 1  # to read a line without its end takes 10 s
+    return _is_joined(parse_event(beginning[:end]).data or b"")
 
 
 def _without_id(block: bytes) -> bytes:
