@@ -126,6 +126,14 @@ async def test_too_long_a_context_in_a_begun_stream_has_the_text_that_claude_cod
     assert message.count("capability_rejected: prompt_too_long") == 1
 
 
+async def test_a_prompt_that_fits_without_its_answer_has_the_text_with_which_claude_code_asks_for_less():
+    refused = [Send(error("invalid_request_error", "max_tokens is too large: 262144 < 230462 + 32000", 400))] * 2
+    answered = await answer_from(refused, WHOLE, PATH, headers=VERSION)
+    message = json.loads(answered.body)["error"]["message"]
+    assert message.endswith(" input length and `max_tokens` exceed context limit: 230462 + 32000 > 262144")
+    assert "x-gatepass-attempts" not in answered.headers
+
+
 async def test_a_message_start_without_usage_is_completed():
     bare = {name: value for name, value in MESSAGE.items() if name != "usage"}
     begun = json.dumps({"type": "message_start", "message": {**bare, "content": []}}).encode()

@@ -305,6 +305,10 @@ def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], sett
     return f"{sentence}."
 
 
+_FORM = frozenset(("type", "function", "parameters", "input_schema", "schema"))
+"""A tool or a part without one of these is none."""
+
+
 def _joined_settings(rules: list[LearnedRule]) -> str:
     """Return the `rules` of a model's entry that make the same changes.
 
@@ -312,8 +316,8 @@ def _joined_settings(rules: list[LearnedRule]) -> str:
     """
     found: dict[str, Any] = {}
     for rule in rules:
-        setting = rule.setting().get("rules")
-        if setting is None or rule.field.rpartition(".")[2] in NEVER:
+        setting = replace(rule, beside="").setting().get("rules")
+        if setting is None or rule.field.rpartition(".")[2] in NEVER | _FORM:
             return ""
         for name, value in setting.items():
             match found.get(name):

@@ -210,8 +210,6 @@ _WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content"
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
-_INDEX_STEP = re.compile(r"[^.\[\]/\s]+")
-_INDEX = re.compile(r"[0-9]+\Z|\*\Z")
 _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
@@ -269,7 +267,7 @@ class UpstreamRejection:
             if inside:
                 return None
             return cls.read(members, f"{code}: {param}", code, param, betas, paths, texts=())
-        return cls.read(members, text, code, param, betas, paths, (*names, *texts))
+        return cls.read(members, text, code, param, betas, paths, (*names, *texts, *values))
 
     @classmethod
     def read(
@@ -292,13 +290,10 @@ class UpstreamRejection:
             findings = [one for one in findings if not one.span or not (is_long or folded(one.span) in whole)]
         return cls(members, text, code, param, betas, sent, tuple(findings))
 
-    @property
-    def path(self) -> str | None:
-        return None if self.param is None else path_from_error(self.param) or None
-
     def is_about(self, *tops: str) -> bool:
         """Whether it may be about one of these top-level members: `param` names one of them or no member."""
-        return self.path is None or re.split(r"[.\[]", self.path, maxsplit=1)[0] in tops
+        steps = [step for step in re.findall(r"[A-Za-z_]\w*", self.param or "") if step != "body"]
+        return not steps or steps[0] in tops
 
     @property
     def wants_reasoning(self) -> bool:
@@ -323,19 +318,3 @@ def _unknown_keys(raw: Any) -> Iterator[str]:
             path = issue.get("path")
             place = "".join(f"{step}." for step in path) if isinstance(path, list) else ""
             yield f"Unknown keys: {', '.join(f'`{place}{key}`' for key in keys)}"
-
-
-def path_from_error(path: str) -> str:
-    """Return the member path for a spelling such as `messages.[6].role`, `body.messages.2.role` or `/input/*/text`."""
-    steps = _INDEX_STEP.findall(path)
-    if steps[:1] == ["body"]:
-        steps = steps[1:]
-    names: list[str] = []
-    for position, step in enumerate(steps):
-        # After a message's index, pydantic writes the name of the union's branch. It is not a member of the body.
-        is_branch = position == 2 and steps[0] == "messages" and step in _ROLES
-        if _INDEX.match(step) is not None:
-            names[-1:] = [f"{names[-1].removesuffix('[]')}[]"] if names else []
-        elif _NAME.match(step) is not None and not is_branch:
-            names.append(step)
-    return ".".join(names)
