@@ -127,7 +127,8 @@ _WRONG = _words(
 """These refuse a value, perhaps with all others."""
 _MISSES = _words(
     r"\b(?:missing|required|requires?)\b|must be (?:passed|provided|present|included|specified)",
-    r"\bnot (?:been )?(?:provided|found|specified|passed|present|set|given)\b",
+    r"(?<!may )(?<!can )(?<!do )(?<!must )(?<!should )\bnot (?:been )?"
+    r"(?:provided|found|specified|passed|present|set|given)\b",
     r"缺少|缺失|必填|必传|必须(?:提供|传|包含)",
 )
 """Something was not sent. To send less does not help."""
@@ -171,7 +172,7 @@ _NEEDS = re.compile(
 )
 """Behind the name of a member: the only value that it may have."""
 _SET_TO = re.compile(rf"['\"`”’]? ?(?:to|=|为|成) ?{_VALUE}", re.IGNORECASE)
-_SET = _words(r"(?:\bset|\buse|\bwith|设置|设|将|把)(?: the)? ?['\"`“‘]?\Z")
+_SET = _words(r"(?:\bset|\buse|\bwith|\bonly (?:supports?|accepts?|allows?)|设置|设|将|把)(?: the)? ?['\"`“‘]?\Z")
 
 _PENALTIES = ("frequency_penalty", "presence_penalty", "repetition_penalty")
 _PROSE: Mapping[str, tuple[str, ...]] = {

@@ -65,6 +65,8 @@ def most(tokens: int) -> dict[str, int]:
         (EFFORT, {"tools": TOOLS}, {"reasoning_effort": "none"}, "set=reasoning_effort>none"),
         (EFFORT, {"tools": TOOLS, **LOW}, {"reasoning_effort": "none"}, "set=reasoning_effort>none"),
         ("temperature must be 1 if thinking is on", {"temperature": 0.1}, {"temperature": None}, "drop=temperature"),
+        ("This model only supports top_p=1.", {"top_p": 0.3}, {"top_p": None}, "drop=top_p"),
+        ("You may not set seed for this model.", {"seed": 1}, {"seed": None}, "drop=seed"),
         ("top_p 只能设置为 1", {"top_p": 0.3}, {"top_p": None}, "drop=top_p"),
         ("enable_thinking 必须为 false", {}, {"enable_thinking": False}, "set=enable_thinking>false"),
         # empty
