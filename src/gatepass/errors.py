@@ -578,7 +578,8 @@ class UpstreamClosed(UpstreamError):
     """The connection closed before the answer was complete.
 
     In a stream, the error is the last event. It also ends a stream whose `[DONE]` arrives while a choice without a
-    finish reason has no content, or has incomplete arguments.
+    finish reason has no content, or has incomplete arguments, and any answer with a tool call whose arguments are no
+    JSON.
 
     Action: Check the upstream's log and the timeouts of proxies. `gatepass doctor MODEL --call` tests a small call. If
     `base_url` begins with http://, the port may speak TLS: begin it with https:// then.

@@ -9,7 +9,7 @@ from docs.changes_reference import REPLIES, REQUESTS
 from gatepass.cli import main
 from gatepass.normalize import embeddings_reply, rules
 from gatepass.normalize.profiles import keep_plain_tools, untype_model
-from gatepass.protocols import message_events
+from gatepass.protocols import message_events, responses
 from gatepass.protocols.rerank import ConvertRerank
 from gatepass.sse import client_transforms, event_stream
 from gatepass.sse.choice_repair import NAMES as REPAIRS
@@ -40,11 +40,13 @@ BY_PROFILE = {
     client_transforms.EmptyChoice.name,
     client_transforms.OnlyChunks.name,
     client_transforms.PlainEvents.name,
+    client_transforms.PlainTexts.name,
 }
 REPAIR_ENTRIES = {
     *REPAIRS,
     *event_stream.NAMES,
     *message_events.NAMES,
+    *responses.NAMES,
     *BY_PROFILE,
     client_transforms.LaterNumbers.name,
 }

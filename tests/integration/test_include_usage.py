@@ -1,5 +1,6 @@
 """`include_usage` of an upstream: the tokens of streams that the client does not request, and does not receive."""
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.gateway import HELLO, STREAMED, gateway
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, event, reply, stream
-from tests.integration.test_limits import access, ask, settled
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, Wait, chunk, event, reply, stream
+from tests.integration.test_limits import access, ask, by, settled
 from tests.waiting import until
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
@@ -91,3 +92,31 @@ async def test_an_upstream_that_rejects_it_is_asked_once():
         await until(lambda: not gp.state.in_flight.busy)
     assert [answer.body for answer in answers] == [b"".join(EVENTS)] * 2
     assert ["stream_options" in one.json() for one in upstream.received] == [True, False, False]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_usage_after_done_is_counted_and_sent_if_the_client_asked(asks, is_late):
+    go = asyncio.Event()  # the usage is a piece of its own
+    wait: Dialogue = [Wait(go)] if is_late else []
+    options = {"stream_options": {"include_usage": True}} if asks else {}
+    async with (
+        Scripted([Send(stream(*EVENTS, end=b"")), *wait, Send(chunk(LAST) + LAST_CHUNK)]) as upstream,
+        gateway(**settings(upstream), access=access({"tokens": {"minute": 10_000}})) as gp,
+        gp.ask({**STREAMED, **options}, headers=by("ana")) as asking,
+    ):
+        await asking.head()
+        await asking.until(EVENTS[1])
+        go.set()
+        answer = await asking.answer()
+        await settled(gp, [15, 0])
+    assert answer.body.endswith(DONE)
+    assert (answer.body.count(DONE), answer.body.count(LAST)) == (1, asks)
+
+
+async def test_an_upstream_that_stays_open_after_done_without_usage_delays_the_end_for_a_while_only():
+    async with (
+        Scripted([Send(stream(*EVENTS, end=b"")), Wait(asyncio.Event())]) as upstream,
+        gateway(**settings(upstream)) as gp,
+    ):
+        assert (await gp.ask(STREAMED).answer()).body == b"".join(EVENTS)

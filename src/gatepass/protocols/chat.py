@@ -21,10 +21,12 @@ from gatepass.sse.chunk import (
     CHAT_CHUNK,
     EVENT_BYTES,
     LEGACY,
+    ArgumentsCut,
     ArgumentsTooLarge,
     EnvelopeDefaults,
     Object,
     StreamSource,
+    arguments_cut,
     arguments_too_large,
     converted_limit,
     empty_choice,
@@ -109,6 +111,8 @@ class Chat(ClientProtocol):
             body, adapted = repair_reply(body, defaults)
         except ArgumentsTooLarge:
             raise arguments_too_large(upstream) from None
+        except ArgumentsCut:
+            raise arguments_cut(upstream) from None
         return body, adapted, is_empty_answer(body)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
@@ -133,6 +137,7 @@ class Chat(ClientProtocol):
             repair=StreamRepair(options, defaults),
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
             line_bytes=profile.line_bytes,
+            wants_usage=requested_usage(defaults.request) is not False,
         )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:

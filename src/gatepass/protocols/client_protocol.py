@@ -200,8 +200,8 @@ class ClientProtocol:
     progress: type[Progress] = Progress
     """What is recorded of the events of a stream. A subclass decides which event ends it."""
 
-    event_repair: type[EventRepair] | None = None
-    """The repair of the events: none."""
+    event_repair: Callable[[Any], EventRepair] | None = None
+    """Return the repair of the events, for their `progress`: none."""
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the last change of a stream: comments are left out if the profile does not accept them."""
@@ -210,10 +210,9 @@ class ClientProtocol:
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
-        repair = None if self.event_repair is None else self.event_repair()
-        return EventStream(
-            source, done_is_required=False, progress=self.progress(), repair=repair, client_transform=transform
-        )
+        progress = self.progress(defaults.request)
+        repair = None if self.event_repair is None else self.event_repair(progress)
+        return EventStream(source, done_is_required=False, progress=progress, repair=repair, client_transform=transform)
 
     # --- with `is_answered_here` ---
 

@@ -5,7 +5,9 @@ The events and their order follow https://docs.claude.com/en/docs/build-with-cla
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -19,17 +21,22 @@ from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, StreamSource, json_text, text_of_id
 from gatepass.sse.event import parse_event, read_json
 from gatepass.sse.event_stream import Progress
+from gatepass.sse.fast_path import MAX_HELD_BYTES
 from gatepass.sse.repair import EventRepair
+from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 
 USAGE, STOP_REASON, EVENT_NAME = "repair=message-usage", "repair=stop-reason", "sse=event-name"
-NAMES = (USAGE, STOP_REASON, EVENT_NAME)
+INPUT = "repair=tool-input"
+NAMES = (USAGE, STOP_REASON, EVENT_NAME, INPUT)
 """The repairs.
 
 - USAGE: It adds `input_tokens` and `output_tokens`, as zero, to the usage of a message that lacks them. Claude Code
   fails without them (BerriAI/litellm#24176).
 - STOP_REASON: It adds the `stop_reason` that a message lacks, to a stream in a `message_delta` before `message_stop`.
-  The AI SDK runs the tools of a message without one, and then ends the task without an answer.
+  The AI SDK runs the tools of a message without one, and then ends the task without an answer. After the cut input of a
+  tool it is `max_tokens`, if that many were used; otherwise the message is an error.
+- INPUT: The input of a tool that is a text becomes an object.
 - EVENT_NAME: It adds the line `event:` that an event lacks. Anthropic's SDKs ignore an event without it.
 """
 
@@ -50,9 +57,35 @@ def stop_reason(*, calls_tool: bool) -> str:
     return "tool_use" if calls_tool else "end_turn"
 
 
+COMPLETE = (None, "end_turn", "tool_use", "stop_sequence")
+"""The stop reasons of a message that was not cut."""
+
+
 def calls_tool(block: Any) -> bool:
     """Whether `block` is a call of a tool that the client runs."""
     return isinstance(block, dict) and block.get("type") == "tool_use"
+
+
+def complete_inputs(message: Object, request: bytes) -> bool:
+    """Read the inputs of tools that are texts. Return whether one was found.
+
+    Calls that a limit cut are left out. Raises ArgumentsCut for others that were cut.
+    """
+    has_text, is_kept = False, message.get("stop_reason") in COMPLETE
+    for block in [block for block in message["content"] if calls_tool(block)]:
+        if isinstance(text := block.get("input"), dict):
+            continue
+        has_text = True
+        with suppress(ValueError):
+            text = read_json(text.encode()) if text and isinstance(text, str) else text or {}
+        if isinstance(text, dict):
+            block["input"] = text
+            continue
+        if is_kept and not is_at_limit(request, Usage.read(message.get("usage") or {})):
+            raise chunk.ArgumentsCut
+        message["content"].remove(block)
+        message["stop_reason"] = "max_tokens" if is_kept else message["stop_reason"]
+    return has_text
 
 
 # --- a relayed stream -----------------------------------------------------------------------------
@@ -64,29 +97,51 @@ _OUTPUT = frozenset(("text_delta", "thinking_delta", "input_json_delta"))
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun",)
+    __slots__ = ("_has_begun", "_is_cut", "_open", "is_limited")
 
     requires_last_event = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._has_begun = False
+    def __init__(self, request: bytes = b"") -> None:
+        super().__init__(request)
+        self._has_begun = self._is_cut = False
+        self._open = 0
+        self.is_limited = False
+        """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
     def is_complete(self, choices: int) -> bool:
-        return self._has_begun
+        return self._has_begun and not self._is_cut
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         kind = fields.get("type")
         if kind == "content_block_delta":
             self.has_answer = True
             delta = fields.get("delta")
+            held = self.path.held
+            if held is not None and isinstance(delta, dict) and isinstance(text := delta.get("partial_json"), str):
+                held += json_text(text)[1:-1]
+                if len(held) > MAX_HELD_BYTES:
+                    self.path.held = None
             return isinstance(delta, dict) and delta.get("type") in _OUTPUT
+        if kind == "content_block_start":
+            self._open += 1
+            # blocks that arrive in turns are not checked
+            is_checked = self._open == 1 and calls_tool(fields.get("content_block"))
+            self.path.held = bytearray() if is_checked else None
+        elif kind == "content_block_stop":
+            self._open -= 1
+            if held := self.path.held:
+                self._is_cut = self._is_cut or not is_complete_json(json.loads(b'"' + held + b'"'))
+            self.path.held = None
         if kind == "message_start":
             message = fields.get("message")
             self._has_begun = True
             self._add_usage(message.get("usage") if isinstance(message, dict) else None)
         elif kind == "message_delta":
             self._add_usage(fields.get("usage"))
+            reason = ends.get("stop_reason") if isinstance(ends := fields.get("delta"), dict) else None
+            if self._is_cut and reason is not None:
+                self.is_limited = reason in COMPLETE and is_at_limit(self.request, self.usage)
+                self._is_cut = self.has_last_event = reason in COMPLETE and not self.is_limited
         elif kind == "message_stop":
             self.has_last_event = True
         return False
@@ -103,10 +158,11 @@ class MessageProgress(Progress):
 class MessageRepair(EventRepair):
     """Makes the repairs of NAMES. A repaired event is written again and loses its `id:` and its comments."""
 
-    __slots__ = ("_calls_tool", "_has_reason", "_output_tokens")
+    __slots__ = ("_calls_tool", "_has_reason", "_output_tokens", "_progress")
 
-    def __init__(self) -> None:
+    def __init__(self, progress: MessageProgress) -> None:
         super().__init__()
+        self._progress = progress
         self._calls_tool = self._has_reason = False
         self._output_tokens = 0
 
@@ -129,6 +185,9 @@ class MessageRepair(EventRepair):
                 self._has_reason = True
             if isinstance(usage, dict) and type(usage.get("output_tokens")) is int:
                 self._output_tokens = usage["output_tokens"]
+            if self._progress.is_limited and isinstance(delta, dict):
+                self._adapted.append(STOP_REASON)
+                return event_of(payload | {"delta": delta | {"stop_reason": "max_tokens"}})
         elif kind == "message_stop" and not self._has_reason:
             self._adapted.append(STOP_REASON)
             delta = {"stop_reason": stop_reason(calls_tool=self._calls_tool), "stop_sequence": None}
@@ -216,7 +275,7 @@ class MessageAggregator(StreamAggregator):
     """Returns the message of a stream, as the helpers of Anthropic's SDKs build it.
 
     `finish` raises `upstream_closed` for a stream without `message_stop`, and `upstream_invalid` for a delta of a block
-    that did not begin and for a tool's input that is not JSON.
+    that did not begin. The input of a tool that is not JSON is a text.
     """
 
     def __init__(self, source: StreamSource, event_bytes: int) -> None:
@@ -304,8 +363,7 @@ class MessageAggregator(StreamAggregator):
                 try:
                     block["input"] = read_json(text.encode())
                 except ValueError:
-                    self._fail_invalid("cut the input of a tool")
-                    return
+                    block["input"] = text  # the check of the whole message decides
         self._texts = {}
 
     def _count_entry(self) -> None:

@@ -159,9 +159,14 @@ class Messages(_OfAnthropic):
             return body, (), False
         is_empty = whole.stop_reason == "end_turn" and not whole.content
         has_usage = type(whole.usage.get("input_tokens")) is type(whole.usage.get("output_tokens")) is int
-        if has_usage and whole.stop_reason is not None:
+        if has_usage and whole.stop_reason is not None and (b'"tool_use"' not in body or _has_inputs(body)):
             return body, (), is_empty
         document, adapted = read_json(body), []
+        try:
+            if message_events.complete_inputs(document, defaults().request):
+                adapted.append(message_events.INPUT)
+        except chunk.ArgumentsCut:
+            raise chunk.arguments_cut(upstream) from None
         if message_events.complete_usage(document):
             adapted.append(message_events.USAGE)
         if whole.stop_reason is None:
@@ -213,6 +218,24 @@ class _Whole(msgspec.Struct, gc=False):
     usage: dict[str, Any] = {}
 
 
-_WHOLE = msgspec.json.Decoder(_Whole)
+class _Block(msgspec.Struct, gc=False):
+    input: dict[str, msgspec.Raw] = {}
+
+
+class _Blocks(msgspec.Struct, gc=False):
+    content: list[_Block]
+
+
+_WHOLE, _BLOCKS = msgspec.json.Decoder(_Whole), msgspec.json.Decoder(_Blocks)
+
+
+def _has_inputs(body: bytes) -> bool:
+    """Return whether the input of each call is an object."""
+    try:
+        _BLOCKS.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
 
 MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES = Messages(), CountTokens(), MessageBatches()

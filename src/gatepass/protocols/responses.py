@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,11 @@ from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
+from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import NumberedPath
+from gatepass.sse.repair import EventRepair
+from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, TOO_LONG_TEXT, Call, StreamedResponse
 
@@ -327,6 +331,36 @@ class ResponseAggregator(StreamAggregator):
 
 # --- a relayed stream -----------------------------------------------------------------------------
 
+OUTPUT, CUT = "repair=output", "repair=incomplete"
+NAMES = (OUTPUT, CUT)
+"""The repairs.
+
+- OUTPUT: It adds the finished items of a stream to a last event that has none: SDKs read the answer there.
+- CUT: It marks a response as incomplete whose last call was cut by the limit of tokens. A call that was cut otherwise
+  makes the response an error.
+"""
+
+
+def is_cut_call(item: Any) -> bool:
+    """Whether `item` is a call of a function whose arguments are no JSON, although it is not marked as incomplete."""
+    if not isinstance(item, dict) or item.get("type") != "function_call" or item.get("status") == "incomplete":
+        return False
+    arguments = item.get("arguments")
+    return isinstance(arguments, str) and arguments.strip() != "" and not is_complete_json(arguments)
+
+
+def items_of(response: Any) -> list[Any]:
+    output = response.get("output") if isinstance(response, dict) else None
+    return output if isinstance(output, list) else []
+
+
+def make_incomplete(response: Object) -> Object:
+    """Return a completed response as one that the limit of tokens cut."""
+    output = [one | {"status": "incomplete"} if is_cut_call(one) else one for one in items_of(response)]
+    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": output}
+    return response | cut
+
+
 MAX_NAME_CHARS = 256
 """A longer id or model of a response is not kept."""
 
@@ -334,14 +368,18 @@ MAX_NAME_CHARS = 256
 class ResponseProgress(Progress):
     """The response that the events named, the number of the next event, and the usage of the last one."""
 
-    __slots__ = ()
+    __slots__ = ("_is_cut", "is_limited")
 
     requires_last_event = True
     fails_by_event = True  # Codex reads its code only in an event
     fast_path = NumberedPath
 
+    def __init__(self, request: bytes = b"") -> None:
+        super().__init__(request)
+        self._is_cut = self.is_limited = False
+
     def is_complete(self, choices: int) -> bool:
-        return True  # the last event holds the whole response
+        return not self._is_cut or self.is_limited  # the last event holds the whole response
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         number, response = fields.get("sequence_number"), fields.get("response")
@@ -364,10 +402,47 @@ class ResponseProgress(Progress):
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
                 self.usage = Usage.read(usage)
+            self._is_cut = self._is_cut or any(map(is_cut_call, items_of(response)))
+            self._is_cut = self._is_cut and kind == "response.completed"
+            self.is_limited = self._is_cut and is_at_limit(self.request, self.usage)
+        elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
+            self._is_cut = True
         super().note(fields, choices)
         is_plain = kind.endswith(".delta") and isinstance(fields.get("delta"), str) and not fields.get("usage")
         self.has_answer = self.has_answer or is_plain
         return is_plain
+
+
+class ResponseRepair(EventRepair):
+    """Makes the repairs of NAMES. A repaired event is written again and loses its `id:` and its comments."""
+
+    __slots__ = ("_bytes_left", "_items", "_progress")
+
+    def __init__(self, progress: ResponseProgress) -> None:
+        super().__init__()
+        self._progress = progress
+        self._items: dict[int, Object] = {}
+        self._bytes_left = LARGE_EVENT_BYTES
+
+    def repair_event(self, block: bytes, payload: Object) -> bytes:
+        self.skips_similar = True
+        kind, before = payload.get("type"), len(self._adapted)
+        if kind == "response.output_item.done" and isinstance(item := payload.get("item"), dict):
+            self._bytes_left -= len(block)
+            if self._bytes_left >= 0:  # else nothing is added
+                index = payload.get("output_index")
+                self._items[index if type(index) is int else len(self._items)] = item
+            if is_cut_call(item):  # clients run it otherwise; the last event decides
+                item["status"] = "incomplete"
+                self._adapted.append(CUT)
+        elif kind in LAST_EVENTS and isinstance(response := payload.get("response"), dict):
+            if not response.get("output") and self._items and self._bytes_left >= 0:
+                response["output"] = [item for _, item in sorted(self._items.items())]
+                self._adapted.append(OUTPUT)
+            if self._progress.is_limited:
+                payload |= {"type": "response.incomplete", "response": make_incomplete(response)}
+                self._adapted.append(CUT)
+        return client_protocol.event_of(payload) if len(self._adapted) > before else block
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -459,7 +534,7 @@ class Responses(client_protocol.ClientProtocol):
     output_member = "max_output_tokens"
     requires_model = True
     names_stored = prefers_one_target = True
-    progress, aggregate = ResponseProgress, ResponseAggregator
+    progress, event_repair, aggregate = ResponseProgress, ResponseRepair, ResponseAggregator
 
     stream_error = staticmethod(response_error)
 
@@ -510,6 +585,20 @@ class Responses(client_protocol.ClientProtocol):
         is_response = document.get("object") == "response" or "output" in document
         return None if is_response else f"with JSON that is not a response ({shown_members(document, mask)})"
 
+    def repair(
+        self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
+    ) -> tuple[bytes, tuple[str, ...], bool]:
+        document = {}
+        if b'"function_call"' in body and len(body) <= LARGE_EVENT_BYTES:
+            with suppress(ValueError):  # too many values
+                document = read_json(body)
+        if not any(map(is_cut_call, items_of(document))) or document.get("status") in ("incomplete", "failed"):
+            return body, (), False
+        usage = document.get("usage")
+        if not is_at_limit(defaults().request, Usage.read(usage) if isinstance(usage, dict) else None):
+            raise chunk.arguments_cut(upstream)
+        return chunk.json_text(make_incomplete(document)), (CUT,), False
+
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
         return synthesize_response(document, defaults, reply.upstream.name)
 
@@ -523,6 +612,14 @@ class Compact(client_protocol.ClientProtocol):
     members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
     requires_model = True
     names_stored = prefers_one_target = True
+
+
+class InputTokens(Compact):
+    """The number of input tokens of a response, which not every upstream can count."""
+
+    __slots__ = ()
+
+    name, uses_tokens = "input_tokens", False
 
 
 class StoredResponses(client_protocol.Raw):
@@ -541,4 +638,4 @@ class StoredResponses(client_protocol.Raw):
         return () if isinstance(document, dict) and document.get("object") == "response" else (document,)
 
 
-RESPONSES, COMPACT, STORED_RESPONSES = Responses(), Compact(), StoredResponses()
+RESPONSES, COMPACT, INPUT_TOKENS, STORED_RESPONSES = Responses(), Compact(), InputTokens(), StoredResponses()

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 
 from gatepass.errors import TransportFault
+from gatepass.http_client.response_body import TAIL_S
 from gatepass.observability.observer import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt
@@ -25,7 +28,7 @@ from gatepass.proxy.retry import COMPLETE
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import usage_of
-from gatepass.types import OK, header
+from gatepass.types import OK, Response, header
 
 UNREAD_BYTES = 512 * 1024
 """Memory of a stalled stream in addition to its unsent events: pieces that were read after them, and unsent bytes in
@@ -87,6 +90,9 @@ async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_respons
             except TransportFault as fault:
                 events.fail(connection_error(attempt, fault))
                 at_end = True
+        if events.awaits_usage:
+            await writer.flush()
+            writer.held = await _late_usage(events, response)
         if len(writer.held) > WHOLE_BYTES:
             await writer.flush()  # more may be left behind a large event
         if events.failure is not None:
@@ -101,6 +107,16 @@ async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_respons
         raise
     finally:
         _note(attempt, client_response, events)
+
+
+async def _late_usage(events: EventStream, response: Response) -> bytes:
+    """Return the end of a stream whose `[DONE]` came before its usage, for which the upstream has TAIL_S."""
+    ready, pieces = events.feed(), aiter(response)
+    with suppress(TimeoutError, TransportFault, StopAsyncIteration):
+        async with asyncio.timeout(TAIL_S):
+            while events.awaits_usage:
+                ready += events.feed(await anext(pieces))
+    return ready + events.finish()
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:

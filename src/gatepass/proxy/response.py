@@ -155,8 +155,9 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
 
 
 def envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
-    """Return the id, time and model for chunks that gatepass generates."""
-    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model)
+    """Return the id, time and model for chunks that gatepass generates, and the body that they answer."""
+    sent = b"" if attempt.normalized is None else attempt.normalized.body
+    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model, sent)
 
 
 ID_LOG_CHARS = 100

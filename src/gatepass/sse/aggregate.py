@@ -18,6 +18,8 @@ from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyE
 from gatepass.sse.choice_repair import CumulativeTexts
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, Framer
+from gatepass.sse.tool_calls import is_at_limit
+from gatepass.sse.usage import Usage
 
 MOST_BYTES = 12 * 1024 * 1024
 """Limit of an aggregated reply, and of each of its events. The text of the longest answers has 0.5 MiB."""
@@ -144,6 +146,10 @@ class StreamAggregator(ABC):
     def _add(self, payload: Any, data: bytes) -> None:
         """Take the JSON value of an event that is not an error, and the event's data."""
 
+    def _add_late(self, payload: Any) -> None:
+        """Take an event that arrived together with the `[DONE]`, after it."""
+        del payload
+
     @abstractmethod
     def _end(self) -> None:
         """End a stream that has not failed yet: fail if it was empty or was cut."""
@@ -183,6 +189,8 @@ class StreamAggregator(ABC):
 
     def _add_data(self, data: bytes, name: bytes) -> None:
         if self.is_over or not data or data.startswith(b":"):  # some upstreams send comments as data
+            if self._has_done and self.failure is None and event.is_json(data):
+                self._add_late(event.read_json(data))
             return
         if data == b"[DONE]":
             self._has_done = self.is_over = True
@@ -255,8 +263,12 @@ class CompletionAggregator(StreamAggregator):
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
         elif not any(choice.has_output for choice in choices):
             self.fail(chunk.stream_empty(self._upstream))
-        elif any(choice.is_cut for choice in choices):
-            self.fail(chunk.stream_closed(self._upstream))
+        elif cut := [choice for choice in choices if choice.is_cut]:
+            usage = None if self._usage is None else Usage.read(self._usage)
+            if not is_at_limit(self._defaults.request, usage):
+                self.fail(chunk.stream_closed(self._upstream))
+            for choice in cut:
+                choice.reason = "length"
 
     def _add(self, payload: Any, data: bytes) -> None:
         fields = chunk.unwrap(payload if isinstance(payload, dict) else {})
@@ -274,6 +286,10 @@ class CompletionAggregator(StreamAggregator):
                 self._add_chunk(fields)
             except TooManyEntries:
                 self.fail(chunk.too_many_choices(self._upstream))
+
+    def _add_late(self, payload: Any) -> None:
+        if isinstance(payload, dict) and isinstance(usage := chunk.unwrap(payload).get("usage"), dict):
+            self._usage = usage
 
     def _add_chunk(self, fields: Object) -> None:
         choices = fields.get("choices")

@@ -58,7 +58,7 @@ class ChoiceAggregator:
         """Whether the choice has any output or a finish reason. A role alone does not count."""
         self._entries = entries
         self._has_content = self._has_deltas = False
-        self._reason = self._role = ""
+        self.reason = self._role = ""
         self._message = MemberAggregator(entries)
         self._tracker = ToolCallTracker()
         self._calls: list[_Call] = []
@@ -69,12 +69,12 @@ class ChoiceAggregator:
 
     @property
     def has_finished(self) -> bool:
-        return bool(self._reason)
+        return bool(self.reason)
 
     @property
     def is_cut(self) -> bool:
         """Whether the choice has no finish reason, and no content or incomplete arguments of a call."""
-        if self._reason:
+        if self.reason:
             return False
         function = self._parts.get("function_call")
         if function is not None and not is_complete_json("".join(function.pieces("arguments"))):
@@ -88,12 +88,12 @@ class ChoiceAggregator:
         elif type(delta := payload.get("delta")) is dict:
             self._has_deltas = True
             self._add_delta(delta)
-        elif not (self._has_deltas or self._reason) and isinstance(message := payload.get("message"), dict):
+        elif not (self._has_deltas or self.reason) and isinstance(message := payload.get("message"), dict):
             self._add_delta(message)
         end = chunk.finish_reason(payload)
         self.has_output = self.has_output or chunk.has_output(payload, end)
         self._has_content = self._has_content or chunk.has_content(payload)
-        self._reason = end or self._reason
+        self.reason = end or self.reason
         logprobs = payload.get("logprobs")
         if logprobs and isinstance(logprobs, dict):
             self._part("logprobs").add_all(logprobs)
@@ -130,7 +130,7 @@ class ChoiceAggregator:
         parts = {name: part.build() for name, part in self._parts.items()}
         logprobs = parts.get("logprobs")
         if self.is_text:
-            text, reason = "".join(self._message.pieces("text")), self._reason or "stop"
+            text, reason = "".join(self._message.pieces("text")), self.reason or "stop"
             return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason, **self._extra}
         if logprobs is not None:
             logprobs = {"content": None, "refusal": None, **logprobs}
@@ -139,7 +139,7 @@ class ChoiceAggregator:
             "index": index,
             "message": self._build_message(parts, defaults),
             "logprobs": logprobs,
-            "finish_reason": chunk.completed_reason(self._reason, has_tools=has_tools, has_function=has_function),
+            "finish_reason": chunk.completed_reason(self.reason, has_tools=has_tools, has_function=has_function),
             **self._extra,
         }
 

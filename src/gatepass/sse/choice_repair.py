@@ -17,12 +17,14 @@ from gatepass.sse.chunk import (
     EnvelopeDefaults,
     Object,
     argument_text,
+    calls_of,
     completed_reason,
     finish_reason,
     has_content,
     has_output,
+    text_and_thought,
 )
-from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json
+from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json, is_cut
 
 # The names of the repairs, as they appear in x-gatepass-adapted
 
@@ -42,14 +44,22 @@ DELTA = "repair=delta"
 Azure's asynchronous filter sends a last choice without a delta. Spring AI fails at a first delta without content.
 """
 ROLE = "repair=role"
-"""The role is sent once and is never empty. RAGFlow sends it in every chunk, MiniMax an empty one."""
+"""The role is sent once and is never empty. RAGFlow sends it in every chunk, MiniMax an empty one, SGLang null."""
+CONTENT = "repair=content"
+"""A content of parts, which SDKs do not read, becomes a text and reasoning (Mistral)."""
 FINISH = "repair=finish"
-"""An empty finish reason becomes null (Ollama, SGLang), `stop` after tool calls becomes `tool_calls` (Gemini)."""
+"""An empty finish reason becomes null (Ollama, SGLang), `stop` after tool calls becomes `tool_calls` (Gemini).
+
+Only the last one of a choice is sent, and none after arguments that are no JSON: see `ChoiceRepair.reason_at_end`.
+"""
 USAGE = "repair=usage"
 """Usage is sent once, and in a separate chunk if the client requested it."""
 TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
 TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
-"""Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments."""
+"""Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments: `{}` for none.
+
+A list without calls is removed.
+"""
 SPLIT = "repair=split"
 """A finish reason is sent in a separate chunk."""
 CUMULATIVE = "repair=cumulative"
@@ -58,7 +68,7 @@ ADDED_FINISH = "repair=added-finish"
 """A choice without a finish reason at `[DONE]` gets one in a separate chunk: see `ChoiceRepair.reason_at_end`."""
 
 NAMES = (
-    *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, INDEX, DELTA, ROLE, FINISH, USAGE),
+    *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, INDEX, DELTA, ROLE, CONTENT, FINISH, USAGE),
     *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE, ADDED_FINISH),
 )
 
@@ -82,7 +92,6 @@ class ChoiceRepair:
     __slots__ = (
         "_arguments",
         "_defaults",
-        "_has_content",
         "_has_deltas",
         "_has_function",
         "_has_role",
@@ -90,6 +99,7 @@ class ChoiceRepair:
         "_index",
         "_stopped",
         "_tools",
+        "has_answer",
         "has_finished",
     )
 
@@ -98,16 +108,16 @@ class ChoiceRepair:
         self._arguments = arguments
         self._index = index
         self._tools: ToolRepair | None = None
-        self._has_started = self._has_deltas = self._has_role = self._has_content = self._has_function = False
+        self._has_started = self._has_deltas = self._has_role = self.has_answer = self._has_function = False
         self.has_finished = self._stopped = False
 
     @property
     def is_empty(self) -> bool:
-        return self._stopped and not self._has_content
+        return self._stopped and not self.has_answer
 
     def note(self, payload: Object) -> None:
         """Record a choice that needs no repair, because gatepass wrote it."""
-        self._has_content = self._has_content or has_content(payload)
+        self.has_answer = self.has_answer or has_content(payload)
         self._note_end(finish_reason(payload))
 
     def _note_end(self, reason: str) -> None:
@@ -115,29 +125,29 @@ class ChoiceRepair:
             self.has_finished = True
             self._stopped = reason == "stop"
 
-    def reason_at_end(self) -> str | None:
+    def reason_at_end(self, *, is_at_limit: bool) -> str | None:
         """Return a finish reason for a choice that has none at `[DONE]`; None if the choice was cut.
 
-        It was cut if it has no content, or arguments that are not complete JSON. Without a finish reason openai-node,
-        the AI SDK and other tool loops fail or stop.
+        It was cut if it has no content, or arguments that are not complete JSON: then a limit of tokens, if any, is the
+        reason. Without a finish reason openai-node, the AI SDK and other tool loops fail or stop.
         """
-        if not self._has_content or not self._arguments.are_complete(self._index):
-            return None
-        if self._tools and self._tools.without_input:
-            return None
+        texts = self._arguments.texts(self._index)
+        is_complete = self.has_answer and texts is not None and all(map(is_complete_json, texts.values()))
+        if not is_complete or (self._tools and self._tools.without_input):
+            return "length" if is_at_limit else None
         return completed_reason("", has_tools=bool(self._tools), has_function=self._has_function)
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
         """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
-        delta, had_content, end = payload.get("delta"), self._has_content, finish_reason(payload)
+        delta, had_content, end = payload.get("delta"), self.has_answer, finish_reason(payload)
         if type(delta) is dict:
-            self._has_content = had_content or has_content(payload)
-            self._has_deltas = self._has_deltas or (self._has_content and not had_content) or has_output(payload, end)
+            self.has_answer = had_content or has_content(payload)
+            self._has_deltas = self._has_deltas or (self.has_answer and not had_content) or has_output(payload, end)
         else:
             delta = self._add_delta(payload, on_repair)
-            self._has_content = had_content or has_content(payload)
+            self.has_answer = had_content or has_content(payload)
         is_plain = delta is None or self._repair_delta(delta, on_repair)
-        if is_plain and not self._has_content:  # a text member could bring content in a similar choice
+        if is_plain and not self.has_answer:  # a text member could bring content in a similar choice
             texts = (
                 [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
             )
@@ -148,10 +158,31 @@ class ChoiceRepair:
             on_repair(FINISH)
         elif end:
             is_plain = False
-            self._arguments.drop(self._index)
             self._repair_reason(payload, end, on_repair)
-            self._note_end(finish_reason(payload))
+            if (self._tools or self._has_function) and payload["finish_reason"] in COMPLETE and delta is not None:
+                self._complete_calls(payload, delta, on_repair)
+            if finish_reason(payload):
+                self._arguments.drop(self._index)
+                self._note_end(finish_reason(payload))
         return is_plain
+
+    def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:
+        """Add the arguments of calls that have none, or remove the finish reason if a call was cut."""
+        texts, request = self._arguments.texts(self._index) or {}, self._defaults.request
+        if any(is_cut(text, self._tools.name(call) if self._tools else "", request) for call, text in texts.items()):
+            payload["finish_reason"] = None
+            on_repair(FINISH)
+            return
+        for call in (call for call, text in texts.items() if not text.strip()):
+            on_repair(TOOL_ARGUMENTS)
+            owner, name = delta, "function_call"
+            if call != _FUNCTION_CALL:
+                calls = calls_of(delta)
+                entries = [entry for entry in calls if isinstance(entry, dict) and entry["index"] == call]
+                owner, name = entries[0] if entries else {"index": call}, "function"
+                delta["tool_calls"] = calls if entries else [*calls, owner]
+            inner = owner.get(name)
+            owner[name] = {**(inner if isinstance(inner, dict) else {}), "arguments": "{}"}
 
     def _repair_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
         is_text = "text" in payload and "delta" not in payload
@@ -183,11 +214,24 @@ class ChoiceRepair:
             is_plain = self._repair_role(delta, on_repair)
         if not self._has_started and delta:
             self._has_started = True
+            if not self._has_role and "role" in delta:  # null
+                self._has_role, is_plain, delta["role"] = True, False, "assistant"
+                on_repair(ROLE)
             if delta.keys() == {"role"}:
                 delta["content"] = ""
                 on_repair(DELTA)
+        if type(content := delta.get("content")) is list and (found := text_and_thought(content)) is not None:
+            delta["content"], thought = found
+            if thought:
+                delta[REASONING[0]] = delta.get(REASONING[0]) or thought
+            is_plain = False
+            on_repair(CONTENT)
         calls = delta.get("tool_calls")
-        if calls and isinstance(calls, list):
+        if calls == []:
+            del delta["tool_calls"]
+            is_plain = False
+            on_repair(TOOL_ARGUMENTS)
+        elif calls and isinstance(calls, list):
             is_plain = False
             if self._tools is None:
                 self._tools = ToolRepair(self._defaults, self._arguments, self._index)
@@ -221,6 +265,8 @@ class ChoiceRepair:
 # --- finish reasons -------------------------------------------------------------------------------
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
+COMPLETE = frozenset({"stop", "tool_calls", "function_call"})
+"""The finish reasons of an answer that was not cut."""
 CHAT_REASONS = TEXT_REASONS | {"tool_calls", "function_call"}
 NATIVE = "native_finish_reason"
 """The member that keeps the upstream's finish reason. The name is OpenRouter's."""
@@ -287,6 +333,9 @@ class ToolRepair:
 
     def __len__(self) -> int:
         return len(self._tracker)
+
+    def name(self, call: int) -> str:
+        return self._tracker.name(call)
 
     def repair(self, entries: list[Any], on_repair: OnRepair) -> None:
         for delta in self._tracker.assign(entries):
@@ -374,10 +423,16 @@ class ArgumentBuffer:
         else:
             held += data
 
-    def are_complete(self, choice: int) -> bool:
-        """Return whether each call of the choice has complete JSON as arguments; False after the limit."""
-        texts = (held.decode("utf-8", "surrogatepass") for held in self._held.get(choice, {}).values())
-        return self._bytes_left >= 0 and all(map(is_complete_json, texts))
+    def texts(self, choice: int) -> dict[int, str] | None:
+        """Return the arguments of the choice's calls; None after the limit."""
+        calls = self._held.get(choice, {}).items()
+        return {n: held.decode("utf-8", "surrogatepass") for n, held in calls} if self._bytes_left >= 0 else None
+
+    def forget(self) -> None:
+        """Hold nothing more if there are calls: a part of their arguments is not known."""
+        if self._held:
+            self._held.clear()
+            self._bytes_left = -1
 
     def drop(self, choice: int) -> None:
         for held in self._held.pop(choice, {}).values():

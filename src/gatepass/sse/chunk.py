@@ -41,12 +41,13 @@ class EnvelopeDefaults(msgspec.Struct, frozen=True):
 
     `new_id("call_")` returns a new id with that prefix. Ids differ between replies too, because clients send the ids
     of tool calls back with the conversation. `created_s` is in seconds since the epoch. `model` is the name that the
-    client requested.
+    client requested. `request` is the body that the upstream received: `Asked` decides whether an answer is complete.
     """
 
     new_id: Callable[[str], str]
     created_s: int
     model: str
+    request: bytes = b""
 
 
 def encode_event(payload: Any) -> bytes:
@@ -238,6 +239,10 @@ MOST_OBJECT_BYTES = 1024 * 1024
 much in one answer, and to convert 30 MiB to text takes a second."""
 
 
+class ArgumentsCut(Exception):
+    """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
+
+
 class ArgumentsTooLarge(Exception):
     """Tool arguments that are objects have more than MOST_OBJECT_BYTES together."""
 
@@ -262,6 +267,20 @@ def argument_text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return json_text(value).decode()
+
+
+def text_and_thought(parts: list[Any]) -> tuple[str, str] | None:
+    """Return the text and the reasoning of a content in parts; None if it has other parts, such as images."""
+    texts = {"text": "", "thinking": ""}
+    for part in parts:
+        kind = part.get("type", "text") if isinstance(part, dict) else ""
+        inner = part.get(kind) if kind in ("text", "thinking") else None
+        if isinstance(inner, list):  # a thought of Mistral's has parts too
+            inner = "".join(argument_text(one.get("text")) for one in inner if isinstance(one, dict))
+        if not isinstance(inner, str):
+            return None
+        texts[kind] += inner
+    return texts["text"], texts["thinking"]
 
 
 def finish_reason(choice: Object) -> str:
@@ -318,6 +337,7 @@ def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False)
 
 
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
+arguments_cut = _error(UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call.")
 stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
 event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
 events_joined = _error(

@@ -84,7 +84,9 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = ("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "streamed", "usage")
+    __slots__ = (
+        *("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "path", "request", "streamed", "usage"),
+    )
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -94,7 +96,8 @@ class Progress:
     fast_path: type[FastPath] = FastPath
     """What recognizes events that need no parsing."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: bytes = b"") -> None:
+        self.request, self.path = request, self.fast_path()
         self.has_answer = self.has_last_event = False
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
@@ -169,6 +172,8 @@ class EventStream:
 
     * `source.limit_bytes` limits one event, and the comments, blank lines and events without data between two events.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
+    * `wants_usage`: the upstream was asked for usage. At a `[DONE]` before it the stream is `done`, but the `[DONE]` is
+      held, and `awaits_usage` is True until `feed` found the usage, or `finish` gave up.
     * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
     * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
     * `line_bytes` is the longest line of a large event, which no transform receives: it is split at its texts.
@@ -198,6 +203,8 @@ class EventStream:
         "_progress",
         "_repair",
         "_source",
+        "_wants_usage",
+        "awaits_usage",
         "done",
         "events",
         "failure",
@@ -217,8 +224,10 @@ class EventStream:
         repair: EventRepair | None = None,
         client_transform: EventTransform | None = None,
         line_bytes: int | None = None,
+        wants_usage: bool = False,
     ) -> None:
         self.failure: GatepassError | None = None
+        self._wants_usage, self.awaits_usage = wants_usage, False
         self.done = self.has_answered = False
         self.events = 0
         self._source = source
@@ -239,7 +248,7 @@ class EventStream:
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
-        self._fast_path = self._progress.fast_path()
+        self._fast_path = self._progress.path
         self._match = self._fast_path.count_matching
         self._passes_match = False
         """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
@@ -315,8 +324,8 @@ class EventStream:
     def feed(self, piece: bytes = b"") -> bytes:
         """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
         if self._is_over:
-            self.waiting = b""
-            return b""
+            run, self.waiting = self.waiting, b""
+            return self._read_late(run + self._framer.feed(piece)) if self.awaits_usage else b""
         if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
             self.events += count
             return piece
@@ -375,7 +384,7 @@ class EventStream:
 
     def _finish(self) -> bytes:
         if self._is_over:
-            return b""
+            return self._read_late(DONE) if self.awaits_usage else b""
         tail = self._framer.tail
         # SDKs ignore a last event without its blank line
         last = self._validate_tail(tail) if tail.strip() else b""
@@ -389,6 +398,8 @@ class EventStream:
             return b""
         # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
+            if self._repair is not None and not self._repair.end_choices(self.usage):
+                return self._fail(chunk.stream_closed) or self._finish_repair()
             self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
             return self._finish_repair() + DONE
@@ -442,12 +453,32 @@ class EventStream:
         data = single_line_data(run)
         if data is not None:
             return self._validate_data(run, data.strip(), b"")
-        kept = []
-        for block in split_events(run):
+        kept, blocks = [], iter(split_events(run))
+        for block in blocks:
             kept.append(self._validate(block))
             if self._is_over:
                 break
+        if self.awaits_usage:
+            self.waiting = b"".join(blocks) + self.waiting
         return b"".join(kept)
+
+    def _read_late(self, run: bytes) -> bytes:
+        """Return the usage that an upstream sent after its `[DONE]`, and the `[DONE]`; b"" while neither is found."""
+        late = b""
+        for block in split_events(run):
+            data = (parse_event(block).data or b"").strip()
+            payload = read_json(data) if is_json(data) else None
+            fields = unwrap(payload) if isinstance(payload, dict) else {}
+            if data == b"[DONE]" or isinstance(fields.get("usage"), dict):
+                self.awaits_usage = False
+                if data != b"[DONE]":
+                    self._progress.note(fields, [])
+                    late = (
+                        block if self._repair is None else self._repair.repair_event(block, {**fields, "choices": []})
+                    )
+                late += DONE
+                return late if self._after is None else self._for_client(self._after, late)
+        return late
 
     def _without_mark(self, run: bytes) -> bytes:
         if not self._has_begun and run.startswith(BOM):
@@ -581,7 +612,7 @@ class EventStream:
         if self._is_over and not self.done:
             return self._finish_repair()
         if self._repair is not None and isinstance(payload, dict):
-            self._repair.note_unchanged(payload)
+            return self._repair.note_unchanged(payload) + block
         return block
 
     def _split_large(self, block: bytes, data: memoryview) -> bytes:
@@ -599,10 +630,12 @@ class EventStream:
             return self._fail(chunk.stream_empty)
         if self._progress.requires_last_event:  # it would have ended the stream
             return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
-        if self._repair is not None and self._done_is_required and not self._repair.end_choices():
-            self.fail(chunk.stream_closed(self._source.upstream))
-            return self._finish_repair()
+        if self._repair is not None and self._done_is_required and not self._repair.end_choices(self.usage):
+            return self._fail(chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
+        if self._wants_usage and self.usage is None:
+            self.awaits_usage = True
+            return self._finish_repair()
         if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
             self._adapted[ADDED_DONE] = None
             block = DONE
@@ -627,6 +660,8 @@ class EventStream:
         repaired = block
         if self._repair is not None and isinstance(payload, dict):
             repaired = self._repair.repair_event(block, payload)
+            if self._repair.holds_event:
+                self._fast_path.forget()
         if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
             self._fast_path.set_pattern(_without_id(block), self.events)
         return repaired

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from gatepass.sse import choice_repair
+from gatepass.sse import choice_repair, tool_calls
 from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
@@ -20,12 +20,14 @@ from gatepass.sse.chunk import (
     Object,
     encode_event,
     finish_reason,
+    has_content,
     is_chunk,
     is_short,
     split_end,
     unwrap,
 )
 from gatepass.sse.synthesize import chunks
+from gatepass.sse.usage import Usage
 
 _REQUIRED_SET = frozenset(REQUIRED)
 _SHARED = -1
@@ -35,10 +37,12 @@ _SHARED = -1
 class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("_adapted", "envelope", "skips_similar")
+    __slots__ = ("_adapted", "envelope", "holds_event", "skips_similar")
 
     def __init__(self) -> None:
         self._adapted: list[str] = []
+        self.holds_event = False
+        """Whether the last event waits for the next one, so that none may pass without a look."""
         self.envelope: Object = {}
         """The members of `chunk.ENVELOPE` that the chunks had so far."""
         self.skips_similar = False
@@ -58,14 +62,17 @@ class EventRepair:
         del payload
         return block
 
-    def note_unchanged(self, payload: Object) -> None:
-        """Note an event that passes unchanged, because it is too large to be repaired.
+    def note_unchanged(self, payload: Object) -> bytes:
+        """Note an event that passes unchanged, because it is too large to be repaired. Return what comes before it.
 
         `payload` is its outline, which may be changed.
         """
+        del payload
+        return b""
 
-    def end_choices(self) -> bool:
-        """Make `finish` end each open choice at `[DONE]`; return False if a choice was cut."""
+    def end_choices(self, usage: Usage | None) -> bool:
+        """Make `finish` end each open choice at the end of a stream; return False if a choice was cut."""
+        del usage
         return True
 
     def finish(self) -> bytes:
@@ -179,7 +186,10 @@ class StreamRepair(EventRepair):
         "_ends",
         "_has_changed",
         "_has_envelope",
+        "_held",
+        "_is_early",
         "_options",
+        "_released",
         "_usage",
     )
 
@@ -190,12 +200,14 @@ class StreamRepair(EventRepair):
         self._arguments = ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
+        self._held: tuple[bytes, Object] | None = None  # an event whose finish reason may not be the last one
+        self._released = b""
         self._deferred = DeferredMembers()
         self._usage = UsageRepair(options.include_usage)
         if options.drops_usage:
             self._usage.close()
         self._cumulative = CumulativeTexts() if options.cumulative else None
-        self._has_changed = self._has_envelope = False
+        self._has_changed = self._has_envelope = self._is_early = False
 
     @property
     def is_empty(self) -> bool:
@@ -205,7 +217,9 @@ class StreamRepair(EventRepair):
         return bool(self._choices)
 
     def finish(self) -> bytes:
-        events, self._ends = [encode_event(end) for end in self._ends], []
+        self._released += self._release([])
+        events, self._ends = [self._released, *(encode_event(end) for end in self._ends)], []
+        self._released = b""
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
         has_members, usage = self._deferred.move_to(last), self._usage.take()
         if usage is not None:
@@ -215,10 +229,14 @@ class StreamRepair(EventRepair):
                 events.append(encode_event(last))
         return b"".join(events)
 
-    def end_choices(self) -> bool:
+    def end_choices(self, usage: Usage | None) -> bool:
+        self._released += self._release([])
         if self._is_complete:
             return True
-        reasons = {index: choice.reason_at_end() for index, choice in self._choices.items() if not choice.has_finished}
+        is_at_limit, choices = tool_calls.is_at_limit(self._defaults.request, usage), self._choices.items()
+        reasons = {
+            index: choice.reason_at_end(is_at_limit=is_at_limit) for index, choice in choices if not choice.has_finished
+        }
         if None in reasons.values() or _SHARED in reasons:
             return False
         envelope = self.envelope
@@ -230,7 +248,40 @@ class StreamRepair(EventRepair):
         return True
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
-        self.skips_similar = self._has_changed = False
+        choices = _choices_of(payload)
+        before = self._release(choices)
+        self.holds_event = any(map(self._may_go_on, choices))
+        if self.holds_event:
+            self._held, self.skips_similar = (block, payload), False
+            return before
+        return before + self._repair_event(block, payload) if before else self._repair_event(block, payload)
+
+    def _may_go_on(self, choice: Object) -> bool:
+        """Whether more output may follow the finish reason of `choice`: some upstreams send one in every chunk.
+
+        A text that began without one ends with the first.
+        """
+        if not finish_reason(choice) or "message" in choice:  # nearly always
+            return False
+        index, delta = choice.get("index"), choice.get("delta")
+        state = self._choices.get(index if type(index) is int else 0)
+        has_calls = isinstance(delta, dict) and bool(delta.get("tool_calls"))
+        return has_calls or ((state is None or not state.has_answer or self._is_early) and has_content(choice))
+
+    def _release(self, following: list[Object]) -> bytes:
+        """Return the event that waited, without the finish reasons of choices that `following` continues or ends."""
+        if self._held is None:
+            return b""
+        (block, payload), self._held = self._held, None
+        later = [choice.get("index", 0) for choice in following if finish_reason(choice) or has_content(choice)]
+        early = [choice for choice in _choices_of(payload) if choice.get("index", 0) in later]
+        for choice in early:
+            choice["finish_reason"], self._is_early = None, True
+            self._note(choice_repair.FINISH)
+        return self._repair_event(block, payload, has_changed=bool(early))
+
+    def _repair_event(self, block: bytes, payload: Object, *, has_changed: bool = False) -> bytes:
+        self.skips_similar, self._has_changed = False, has_changed
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
             return self.finish() + block
@@ -258,13 +309,16 @@ class StreamRepair(EventRepair):
         self.skips_similar = is_plain and repaired is block
         return repaired
 
-    def note_unchanged(self, payload: Object) -> None:
+    def note_unchanged(self, payload: Object) -> bytes:
+        before = self._release(_choices_of(payload))
         # it carries its own usage; later repairs build on its role, its tool calls and its end
         adapted, deferred = [*self._adapted], self._deferred
         self._deferred = DeferredMembers()  # what is deferred goes into a later event
         unwrap(payload).pop("usage", None)
-        self.repair_event(b"", payload)
+        self._repair_event(b"", payload)
+        self._arguments.forget()  # the outline lacks long texts
         self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
+        return before
 
     def _note(self, name: str) -> None:
         self._has_changed = True
@@ -352,6 +406,11 @@ class StreamRepair(EventRepair):
             if not state.has_finished:
                 return False
         return bool(states)
+
+
+def _choices_of(payload: Object) -> list[Object]:
+    choices = unwrap(payload).get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def is_ping(payload: Object) -> bool:

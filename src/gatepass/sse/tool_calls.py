@@ -1,4 +1,4 @@
-"""Assign the tool deltas of a stream to tool calls.
+"""Assign the tool deltas of a stream to tool calls, and decide whether the arguments of a call are complete.
 
 Upstreams omit or repeat the index and the id of a call. Clients then crash, merge the calls or lose all of them.
 
@@ -9,12 +9,17 @@ Upstreams omit or repeat the index and the id of a call. Clients then crash, mer
 
 from __future__ import annotations
 
-import re
+import json
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
+
 from gatepass.json_scan import RAW
 from gatepass.sse.chunk import Object, text_of_id
+from gatepass.sse.usage import Usage
 
 MAX_CALLS = 1024
 """Limit on the calls of one choice. Deltas of further calls are assigned to the last one."""
@@ -54,6 +59,9 @@ class ToolCallTracker:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def name(self, number: int) -> str:
+        return self._all[number].name if 0 <= number < len(self._all) else ""
 
     def assign(self, entries: list[Any]) -> list[ToolCallDelta]:
         """Return each entry of one delta with its call. Entries that are not objects are left out."""
@@ -134,14 +142,63 @@ def _inner(payload: Object) -> Object:
     return inner if isinstance(inner, dict) else {}
 
 
-_HALF_PAIR = re.compile(rb"(?<!\\)((?:\\\\)*+)\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-"""An escape of half a surrogate pair, which msgspec rejects."""
-
-
 def is_complete_json(arguments: str) -> bool:
-    text = arguments.encode("utf-8", "replace")
+    """Return whether the parser of some client reads `arguments`: NaN, half a surrogate pair, a line end in a text."""
+    with suppress(ValueError, RecursionError):
+        RAW.decode(arguments.encode())
+        return True
+    with suppress(ValueError, RecursionError):
+        json.loads(arguments, strict=False)
+        return True
+    return False
+
+
+def is_cut(arguments: str, name: str, request: bytes) -> bool:
+    """Return whether a call of the function `name` ended inside its arguments.
+
+    Empty ones are complete unless `request`, the body that the upstream received, declares a required parameter.
+    """
+    return not is_complete_json(arguments) if arguments.strip() else name in _asked(request).with_required
+
+
+def is_at_limit(request: bytes, usage: Usage | None) -> bool:
+    """Return whether an answer has as many tokens as its `request` allows."""
+    made = None if usage is None else usage.completion_tokens
+    return made is not None and made >= _asked(request).most_tokens
+
+
+class _Function(msgspec.Struct, frozen=True):
+    name: str = ""
+    parameters: dict[str, Any] | None = None
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    function: _Function = _Function()
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
+    tools: list[_Tool] | None = None
+
+    @property
+    def most_tokens(self) -> float:
+        stated = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens)
+        return min((limit for limit in stated if limit is not None), default=math.inf)
+
+    @property
+    def with_required(self) -> frozenset[str]:
+        functions = [tool.function for tool in self.tools or ()]
+        return frozenset(one.name for one in functions if (one.parameters or {}).get("required"))
+
+
+_ASKED = msgspec.json.Decoder(_Asked)
+
+
+def _asked(request: bytes) -> _Asked:
+    """Return what a request asks for; nothing if it cannot be read. A finished answer is seldom in doubt."""
     try:
-        RAW.decode(_HALF_PAIR.sub(rb"\1", text) if b"\\ud" in text or b"\\uD" in text else text)
+        return _ASKED.decode(request)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return _Asked()

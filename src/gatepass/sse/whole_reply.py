@@ -14,9 +14,10 @@ import msgspec
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
 from gatepass.sse import choice_repair, chunk
-from gatepass.sse.choice_repair import NATIVE
+from gatepass.sse.choice_repair import COMPLETE, NATIVE
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.event import read_json
+from gatepass.sse.tool_calls import is_at_limit, is_complete_json, is_cut
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
@@ -48,10 +49,13 @@ class _CustomCall(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="
     custom: _Custom
 
 
+_Calls = Annotated[list[_FunctionCall | _CustomCall], msgspec.Meta(min_length=1)]
+
+
 class _Message(msgspec.Struct, frozen=True, gc=False):
     role: Literal["assistant"]
     content: msgspec.Raw = msgspec.Raw(b"null")
-    tool_calls: list[_FunctionCall | _CustomCall] | None = None
+    tool_calls: _Calls | None = None
     function_call: _Function | None = None
 
 
@@ -110,7 +114,7 @@ def is_strict(body: bytes) -> bool:
         completion = _STRICT.decode(body)
     except (ValueError, RecursionError):
         return False
-    return type(completion) is _TextCompletion or all(map(_has_consistent_calls, completion.choices))
+    return type(completion) is _TextCompletion or all(map(_is_consistent, completion.choices))
 
 
 class GoodReply(msgspec.Struct, frozen=True, gc=False):
@@ -120,7 +124,7 @@ class GoodReply(msgspec.Struct, frozen=True, gc=False):
 
 
 _WITHOUT_USAGE = GoodReply()
-_DOUBLE_QUOTE = ord('"')
+_DOUBLE_QUOTE, _BRACKET = b'"['
 
 
 def read_good(body: bytes) -> GoodReply | None:
@@ -134,8 +138,8 @@ def read_good(body: bytes) -> GoodReply | None:
     if type(completion) is not _ChatCompletion or not completion.choices:
         return None
     for choice in completion.choices:
-        if choice.message.tool_calls:
-            if not _has_consistent_calls(choice):
+        if choice.message.tool_calls or choice.message.function_call:
+            if not _is_consistent(choice):
                 return None
         elif choice.finish_reason == "stop":
             content = memoryview(choice.message.content)
@@ -169,12 +173,21 @@ def is_empty_answer(body: bytes) -> bool:
     )
 
 
-def _has_consistent_calls(choice: _StrictChatChoice | _StrictTextChoice) -> bool:
-    """Return whether a choice with tool calls has a matching finish reason, and each call a different id."""
-    calls = choice.message.tool_calls if type(choice) is _StrictChatChoice else None
-    if not calls:
+def _is_consistent(choice: _StrictChatChoice | _StrictTextChoice) -> bool:
+    """Return whether a choice has no parts, and its calls a matching finish reason, different ids and whole arguments.
+
+    Longer arguments than BUILT_BYTES are not checked.
+    """
+    if type(choice) is not _StrictChatChoice:
         return True
-    return choice.finish_reason != "stop" and (len(calls) == 1 or len({call.id for call in calls}) == len(calls))
+    message = choice.message
+    calls, functions = message.tool_calls or (), [message.function_call] if message.function_call else []
+    functions += [call.function for call in calls if type(call) is _FunctionCall]
+    if memoryview(message.content)[0] == _BRACKET or (calls and choice.finish_reason == "stop"):
+        return False
+    if len({call.id for call in calls}) < len(calls):
+        return False
+    return all(len(one.arguments) > BUILT_BYTES or is_complete_json(one.arguments) for one in functions)
 
 
 # --- repair a completion --------------------------------------------------------------------------
@@ -189,7 +202,7 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
     """Return the repaired completion and the names of the repairs. `body` must be valid JSON.
 
     Returns the same object if no repair is necessary, or if the repair would take too long. `defaults` is called only
-    if a repair may be necessary. Raises ArgumentsTooLarge.
+    if a repair may be necessary. Raises ArgumentsTooLarge and ArgumentsCut.
     """
     if is_strict(body):
         return body, ()
@@ -202,11 +215,13 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
 
 
 class _ReplyRepair:
-    __slots__ = ("_defaults", "_object_bytes", "edits", "names", "scanner")
+    __slots__ = ("_checks", "_defaults", "_is_cut", "_object_bytes", "_usage", "edits", "names", "scanner")
 
     def __init__(self, defaults: EnvelopeDefaults, scanner: JsonScanner) -> None:
         self._defaults = defaults
         self._object_bytes = 0
+        self._usage: Usage | None = None
+        self._checks = self._is_cut = False
         self.scanner = scanner
         self.edits: list[Edit] = []
         self.names: list[str] = []
@@ -218,6 +233,8 @@ class _ReplyRepair:
         choices = [] if top is None else top.objects("choices")
         if top is None or not 0 < len(choices) <= chunk.MAX_ENTRIES:
             return
+        usage = top.value("usage")
+        self._usage = Usage.read(usage) if isinstance(usage, dict) else None
         is_text = "text" in choices[0] and "message" not in choices[0]
         for position, choice in enumerate(choices):
             if is_text:
@@ -231,7 +248,6 @@ class _ReplyRepair:
         for name, value in chunk.complete_envelope(original, self._defaults, object_name, id_prefix).items():
             if (type(original[name]), original[name]) != (type(value), value):
                 top.put(name, value, choice_repair.ENVELOPE)
-        usage = top.value("usage")
         has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
         if usage is not None and not has_counts:  # an empty usage becomes null
             completed = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
@@ -246,6 +262,13 @@ class _ReplyRepair:
             choice.rename(name, "message", choice_repair.MESSAGE)
         if message.value("role") != "assistant":
             message.put("role", "assistant", choice_repair.ROLE)
+        content = message.value("content") if message.text("content").startswith(b"[") else None
+        if isinstance(content, list) and (found := chunk.text_and_thought(content)) is not None:
+            message.put("content", found[0], choice_repair.CONTENT)
+            if found[1] and not message.value(chunk.REASONING[0]):
+                message.put(chunk.REASONING[0], found[1], choice_repair.CONTENT)
+        if message.text("tool_calls") and message.value("tool_calls") == []:
+            message.put("tool_calls", None, choice_repair.TOOL_ARGUMENTS)
         # An empty entry is not a call, and neither is a legacy function without a name
         entries = message.objects("tool_calls")
         calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in chunk.ARGUMENTS)]
@@ -253,6 +276,8 @@ class _ReplyRepair:
         function = function if function is not None and function.value("name") else None
         if len(calls) > chunk.MAX_ENTRIES:
             raise ValueError("too many tool calls")
+        reason = choice.value("finish_reason")
+        self._is_cut, self._checks = False, choice_repair.standard_reason(reason, is_text=False)[0] in COMPLETE
         self._repair_calls(calls)
         self._repair_function(function, "arguments")
         self._repair_reason(choice, is_text=False, has_tools=bool(calls), has_function=function is not None)
@@ -285,17 +310,23 @@ class _ReplyRepair:
         if not isinstance(function.value("name"), str):
             function.put("name", "", choice_repair.TOOL_NAME)
         sent = function.text(arguments_name)
-        if sent.startswith(b'"'):
+        checks, is_text = self._checks and arguments_name == "arguments", sent.startswith(b'"')
+        if is_text and not (checks and len(sent) <= BUILT_BYTES):
             return
-        self._object_bytes += len(sent)
+        self._object_bytes += 0 if is_text else len(sent)
         if self._object_bytes > chunk.MOST_OBJECT_BYTES:
             raise chunk.ArgumentsTooLarge
         arguments = function.value(arguments_name)
         text = chunk.argument_text(arguments)
-        if arguments is not None and read_json(text.encode()) != arguments:
+        if not is_text and arguments is not None and read_json(text.encode()) != arguments:
             # Numbers such as NaN, which only Python reads: the tool must get them unchanged
             text = sent.decode("utf-8", "replace")
-        function.put(arguments_name, text, choice_repair.TOOL_ARGUMENTS)
+        if checks and is_cut(text, str(function.value("name")), self._defaults.request):
+            self._is_cut = True
+        elif checks and not text.strip():
+            text = "{}"
+        if text != arguments:
+            function.put(arguments_name, text, choice_repair.TOOL_ARGUMENTS)
 
     def _repair_reason(
         self, choice: Fields, *, is_text: bool, has_tools: bool = False, has_function: bool = False
@@ -304,6 +335,10 @@ class _ReplyRepair:
         reason, native = choice_repair.standard_reason(
             original, is_text=is_text, has_tools=has_tools, has_function=has_function
         )
+        if self._is_cut:
+            if not is_at_limit(self._defaults.request, self._usage):
+                raise chunk.ArgumentsCut
+            reason, native = "length", ""
         if original != reason:
             choice.put("finish_reason", reason, choice_repair.FINISH)
             if native and NATIVE not in choice:

@@ -18,7 +18,7 @@ TURN = Turn('Größe: "1\\2" 🚀', (("call_1", "look", '{"city": "Zürich"}'),)
 
 
 def of_messages() -> EventStream:
-    return new_stream(done_is_required=False, progress=MessageProgress(), repair=MessageRepair())
+    return new_stream(done_is_required=False, progress=(progress := MessageProgress()), repair=MessageRepair(progress))
 
 
 def of_responses() -> EventStream:

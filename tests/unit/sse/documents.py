@@ -1,6 +1,7 @@
 """Completions, streams with the same content, and the meaning of both, for the tests of aggregation and repair."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -67,7 +68,7 @@ def tool_calls(draw: st.DrawFn) -> list[Chunk]:
         {
             "id": identity,
             "type": "function",
-            "function": {"name": draw(NAMES), "arguments": draw(TEXTS)},
+            "function": {"name": draw(NAMES), "arguments": json.dumps(draw(EXTRAS))},
             **draw(EXTRAS),
         }
         for identity in ids

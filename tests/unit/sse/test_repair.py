@@ -45,7 +45,7 @@ def said(content: str, *, index: int = 0, **more: Any) -> dict[str, Any]:
 
 A, B = said("a"), said("b")
 WITH_ROLE = chunk({"role": "assistant", "content": "a"})
-CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CALLED = chunk({"tool_calls": [CALL]})
 OPEN: list[dict[str, Any]] = [{"delta": None}, {}, {"delta": "x"}, {"delta": None, "content_filter_offsets": {"a": 1}}]
 CHOICES: dict[str, Case] = {

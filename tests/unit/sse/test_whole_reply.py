@@ -20,7 +20,7 @@ from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text, with
 TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m",
     "choices":[1],"choices" : [ {"index":0,"finish_reason":"x","finish_reason" : "%b" ,
     "message":{"role":"assistant","tool_calls"	: [ { "id":"a",
-    "type":"function","function":{"name":"f","arguments":""}}]},
+    "type":"function","function":{"name":"f","arguments":"{}"}}]},
     "score":-1.50e-07 } ], "x": [NaN, "\ud83d"], "usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":1e400,
     "total_tokens":2}}"""
 """Repeated names, unusual white space, and numbers and escapes that only Python reads."""
@@ -65,7 +65,7 @@ CORRECT = [
     *(chat(choice(CALL)), chat(choice(), choice(CALL, index=1)), text(), text(finish="length", logprobs=None)),
     *(chat(choice(), usage=USAGE, service_tier=1, more=[None]), chat(choice(), usage=None)),
     chat(choice(CALL), choice(CALL | {"id": "b"}, CALL, CUSTOM, index=1)),
-    chat(choice(content=[{"type": "text"}], tool_calls=None)),
+    chat(choice(content="a", tool_calls=None)),
     chat(choice(finish="function_call", function_call=CALL["function"])),
 ]
 
@@ -95,8 +95,10 @@ def test_reply_without_choices_is_the_same_object(payload):
         (without(CUSTOM, "type"), CUSTOM, (TYPE,)),
         (CALL | {"function": {"name": "f", "arguments": {"x": [1]}}},
          CALL | {"function": {"name": "f", "arguments": '{"x":[1]}'}}, (ARGUMENTS,)),
-        (CALL | {"function": {"name": "f"}}, CALL | {"function": {"name": "f", "arguments": ""}}, (ARGUMENTS,)),
-        (CALL | {"function": {}}, CALL | {"function": {"name": "", "arguments": ""}}, (NAME, ARGUMENTS)),
+        (CALL | {"function": {"name": "f"}}, CALL | {"function": {"name": "f", "arguments": "{}"}}, (ARGUMENTS,)),
+        (CALL | {"function": {"name": "f", "arguments": " "}},
+         CALL | {"function": {"name": "f", "arguments": "{}"}}, (ARGUMENTS,)),
+        (CALL | {"function": {}}, CALL | {"function": {"name": "", "arguments": "{}"}}, (NAME, ARGUMENTS)),
         (CALL | {"function": None}, CALL | {"function": None}, ()),
         ({"more": [1], "function": FUNCTION}, {"id": "call_1", "type": "function", "more": [1], "function": FUNCTION},
          (ID, TYPE)),

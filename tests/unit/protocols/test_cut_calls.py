@@ -1,0 +1,227 @@
+"""A message or a response whose last call was cut never looks complete, streamed or whole."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.errors import UpstreamClosed
+from gatepass.protocols import message_events, responses
+from gatepass.protocols.client_protocol import event_of
+from gatepass.protocols.message_events import MessageAggregator, MessageProgress, MessageRepair
+from gatepass.protocols.messages import MESSAGES
+from gatepass.protocols.responses import RESPONSES, ResponseAggregator, ResponseProgress, ResponseRepair
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
+from gatepass.sse.event_stream import EventStream
+from tests.unit.sse.streams import LIMIT_BYTES, code, finished, new_stream
+
+REQUEST = b'{"max_tokens": 9, "max_output_tokens": 9}'
+SOURCE = StreamSource("chat", LIMIT_BYTES, lambda _: None)
+CUT = ['{"path": "/tmp/x', "{", '{"a": tru', '{"a":1', '"half']
+WHOLE = ['{"path": "/tmp/x"}', '{"a": "\\ud83d\\ude80 größer\\n"}', "{}", ""]
+Made = list[dict[str, Any]]
+
+
+def defaults() -> EnvelopeDefaults:
+    return EnvelopeDefaults(lambda prefix: f"{prefix}1", 7, "m", REQUEST)
+
+
+def read(stream: EventStream, payloads: Made) -> Made:
+    """The events that the client receives."""
+    out = b"".join(map(stream.feed, map(event_of, payloads))) + stream.finish()
+    return [json.loads(one.partition(b"data: ")[2]) for one in out.split(b"\n\n") if one]
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def of_messages() -> EventStream:
+    progress = MessageProgress(REQUEST)
+    return new_stream(done_is_required=False, progress=progress, repair=MessageRepair(progress))
+
+
+def message(arguments: str, reason: str | None = "tool_use", tokens: int = 3, kind: str = "tool_use") -> Made:
+    begun: dict[str, Any] = {
+        "id": "x",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": None,
+    }
+    words = [{"type": "text_delta", "text": word} for word in "abcd"]
+    parts = [{"type": "input_json_delta", "partial_json": one} for one in arguments]
+    blocks = [({"type": "text", "text": ""}, words), ({"type": kind, "id": "a", "name": "f", "input": {}}, parts)]
+    events: Made = [
+        {"type": "message_start", "message": begun | {"usage": {"input_tokens": 1, "output_tokens": 0}}},
+        *(
+            event
+            for at, (block, deltas) in enumerate(blocks)
+            for event in (
+                {"type": "content_block_start", "index": at, "content_block": block},
+                *({"type": "content_block_delta", "index": at, "delta": delta} for delta in deltas),
+                {"type": "content_block_stop", "index": at},
+            )
+        ),
+    ]
+    if reason:
+        delta = {"stop_reason": reason, "stop_sequence": None}
+        events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": tokens}})
+    return [*events, {"type": "message_stop"}]
+
+
+@pytest.mark.parametrize("arguments", CUT)
+@pytest.mark.parametrize("reason", ["tool_use", "end_turn", None])
+def test_a_message_with_a_cut_call_fails(arguments, reason):
+    stream, sent = of_messages(), message(arguments, reason)
+    got = read(stream, sent)
+    assert (code(stream), stream.done) == ("upstream_closed", False)
+    assert got == sent[: sent.index({"type": "content_block_stop", "index": 1}) + 1]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        *((message(arguments), "tool_use") for arguments in WHOLE),
+        (message(CUT[0], "max_tokens"), "max_tokens"),
+        (message(CUT[0], "tool_use", 9), "max_tokens"),
+        (message(CUT[0], kind="server_tool_use"), "tool_use"),
+    ],
+)
+def test_a_message_that_is_whole_or_says_that_it_was_cut_is_complete(given, reason):
+    stream = of_messages()
+    ends = [one["delta"]["stop_reason"] for one in read(stream, given) if one["type"] == "message_delta"]
+    assert (ends, stream.done, stream.failure) == ([reason], True, None)
+    assert (message_events.STOP_REASON in stream.adapted) is (reason not in json.dumps(given))
+
+
+def test_calls_that_arrive_in_turns_are_not_mixed():
+    begun, *rest = message("")
+    parts = [(0, '{"a'), (1, '{"b'), (0, '":1}'), (1, '":2}')]
+    block = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    mixed: Made = [{"type": "content_block_start", "index": at, "content_block": block} for at in (0, 1)]
+    for at, text in parts:
+        mixed.append(
+            {"type": "content_block_delta", "index": at, "delta": {"type": "input_json_delta", "partial_json": text}}
+        )
+    mixed += [{"type": "content_block_stop", "index": at} for at in (0, 1)]
+    stream = of_messages()
+    read(stream, [begun, *mixed, *rest[-2:]])
+    assert stream.failure is None
+
+
+@pytest.mark.parametrize(("given", "input_"), [('{"a":1}', {"a": 1}), ("", {}), (None, {}), ({"a": 1}, {"a": 1})])
+def test_the_input_of_a_whole_message_is_an_object(given, input_):
+    body = json.dumps(whole_message(given)).encode()
+    repaired, names, _ = MESSAGES.repair(body, defaults, "chat")
+    assert json.loads(repaired)["content"][0]["input"] == input_
+    assert names == (() if given == input_ else (message_events.INPUT,))
+
+
+def whole_message(given: Any, reason: str = "tool_use", tokens: int = 3) -> dict[str, Any]:
+    block = {"type": "tool_use", "id": "a", "name": "f", "input": given}
+    return {"content": [block], "stop_reason": reason, "usage": {"input_tokens": 1, "output_tokens": tokens}}
+
+
+@pytest.mark.parametrize("arguments", CUT[:-1])
+def test_a_whole_message_with_a_cut_call_fails_unless_a_limit_cut_it(arguments):
+    with pytest.raises(UpstreamClosed):
+        MESSAGES.repair(json.dumps(whole_message(arguments)).encode(), defaults, "chat")
+    for limited in (whole_message(arguments, "max_tokens"), whole_message(arguments, "tool_use", 9)):
+        made = json.loads(MESSAGES.repair(json.dumps(limited).encode(), defaults, "chat")[0])
+        assert (made["content"], made["stop_reason"]) == ([], "max_tokens")
+
+
+def test_an_aggregated_message_leaves_the_decision_to_the_check_of_the_whole():
+    one = MessageAggregator(SOURCE, LIMIT_BYTES)
+    for event in map(event_of, message(CUT[0])):
+        one.feed(event)
+    with pytest.raises(UpstreamClosed):
+        MESSAGES.repair(finished(one), defaults, "chat")
+
+
+# --- responses ------------------------------------------------------------------------------------
+
+
+def of_responses() -> EventStream:
+    progress = ResponseProgress(REQUEST)
+    return new_stream(done_is_required=False, progress=progress, repair=ResponseRepair(progress))
+
+
+def response(arguments: str, status: str = "completed", tokens: int = 3, *, repeats: bool = True) -> Made:
+    call = {"type": "function_call", "id": "fc", "call_id": "a", "name": "f", "arguments": arguments}
+    item = call | {"status": "completed"}
+    document = {"id": "r", "status": status, "output": [item] if repeats else [], "usage": {"output_tokens": tokens}}
+    events: Made = [
+        {"type": "response.created", "response": {"id": "r"}},
+        {"type": "response.output_item.added", "output_index": 0, "item": item | {"arguments": ""}},
+        {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": arguments},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": f"response.{status}", "response": document},
+    ]
+    return [one | {"sequence_number": number} for number, one in enumerate(events)]
+
+
+@pytest.mark.parametrize("arguments", CUT)
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_response_with_a_cut_call_fails(arguments, repeats):
+    stream = of_responses()
+    got = read(stream, response(arguments, repeats=repeats))
+    assert (code(stream), stream.done, got[-1]["item"]["status"]) == ("upstream_closed", False, "incomplete")
+    whole = response(arguments)[-1]["response"]
+    with pytest.raises(UpstreamClosed):
+        RESPONSES.repair(json.dumps(whole).encode(), defaults, "chat")
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize(("status", "tokens"), [("incomplete", 3), ("completed", 9)])
+def test_a_response_that_the_limit_cut_is_incomplete(status, tokens, repeats):
+    stream, given = of_responses(), response(CUT[0], status, tokens, repeats=repeats)
+    *_, last = read(stream, given)
+    found = last["response"]
+    assert (stream.done, stream.failure) == (True, None)
+    assert (last["type"], found["status"], last["sequence_number"]) == ("response.incomplete", "incomplete", 4)
+    assert [one["arguments"] for one in found["output"]] == [CUT[0]]
+    whole = json.loads(RESPONSES.repair(json.dumps(given[-1]["response"]).encode(), defaults, "chat")[0])
+    assert whole["status"] == "incomplete" or not repeats
+
+
+@pytest.mark.parametrize("arguments", WHOLE)
+def test_a_whole_response_is_unchanged(arguments):
+    stream, given = of_responses(), response(arguments)
+    assert read(stream, given) == given
+    assert (stream.done, stream.adapted) == (True, ())
+    body = json.dumps(given[-1]["response"]).encode()
+    assert RESPONSES.repair(body, defaults, "chat") == (body, (), False)
+
+
+def test_a_last_event_without_output_gets_the_finished_items():
+    stream, given = of_responses(), response("{}", repeats=False)
+    first = {**given[3], "output_index": 1, "item": {"type": "message", "id": "m"}}
+    *_, last = read(stream, [*given[:4], first, given[4]])
+    assert [one["type"] for one in last["response"]["output"]] == ["function_call", "message"]
+    assert stream.adapted == (responses.OUTPUT,)
+
+
+def test_a_free_text_is_no_json():
+    item = {
+        "type": "custom_tool_call",
+        "id": "c",
+        "call_id": "a",
+        "name": "f",
+        "input": '{"*** Begin',
+        "status": "completed",
+    }
+    given = response("{}")
+    given[3]["item"] = item
+    given[4]["response"]["output"] = [item]
+    stream = of_responses()
+    assert (read(stream, given), stream.failure) == (given, None)
+
+
+def test_an_aggregated_response_with_a_cut_call_fails():
+    one = ResponseAggregator(SOURCE, LIMIT_BYTES)
+    for event in map(event_of, response(CUT[0], repeats=False)):
+        one.feed(event)
+    with pytest.raises(UpstreamClosed):
+        RESPONSES.repair(finished(one), defaults, "chat")

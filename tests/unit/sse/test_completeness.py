@@ -1,0 +1,247 @@
+"""A tool call whose arguments are no JSON at its end never looks complete, whatever the upstream calls it."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.repair import StreamRepair
+from gatepass.sse.whole_reply import read_good, repair_reply
+from tests.unit.sse.peer import chunks_of
+from tests.unit.sse.replies import chat, choice
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, finished, looks_finished, new_stream, text
+
+TOOLS = [
+    {"type": "function", "function": {"name": "write", "parameters": {"properties": {"a": {}}, "required": ["a"]}}},
+    {"type": "function", "function": {"name": "stop"}},
+]
+ASKED: dict[str, Any] = {"max_completion_tokens": 16, "tools": TOOLS}
+AT_LIMIT, BELOW = ({"prompt_tokens": 3, "completion_tokens": made, "total_tokens": 19} for made in (16, 15))
+CUT_TEXTS = ['{"path": "/tmp/x", "text": "abc', '{"a":1', "{", '{"a": tru', "[1,", '{"a":1}}', "ls -la"]
+COMPLETE_TEXTS = ['{"a":1}', ' {"a": "\\ud83d"}\n', '{"a":NaN}', '{"a":"two\nlines"}', "null"]
+Given = tuple[str, str, str, dict[str, Any] | None]
+"""The name and the arguments of a call, the upstream's finish reason, and its usage."""
+CUT: list[Given] = [
+    *(("write", arguments, "tool_calls", BELOW) for arguments in CUT_TEXTS),
+    *(("write", '{"a', reason, usage) for reason in ("stop", "tool_use", "eos") for usage in (None, BELOW)),
+    ("write", "", "tool_calls", None),
+]
+LIMITED: list[Given] = [
+    *(("write", '{"a', reason, AT_LIMIT) for reason in ("stop", "tool_calls")),
+    *(("write", '{"a', reason, usage) for reason in ("length", "max_tokens") for usage in (None, BELOW)),
+    ("write", "", "stop", AT_LIMIT),
+]
+COMPLETE: list[Given] = [
+    *(("write", arguments, "tool_calls", AT_LIMIT) for arguments in COMPLETE_TEXTS),
+    *((name, arguments, "stop", None) for name in ("stop", "unknown") for arguments in ("", " ")),
+]
+
+
+def defaults(asked: Any = ASKED) -> EnvelopeDefaults:
+    return EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "m", json.dumps(asked).encode())
+
+
+def begun(**options: Any) -> EventStream:
+    return new_stream(repair=StreamRepair(RepairOptions(**options), defaults()))
+
+
+def call(name: str, *pieces: str, index: int = 0) -> list[bytes]:
+    opened = {"index": index, "id": f"id{index}", "type": "function", "function": {"name": name, "arguments": ""}}
+    more = [{"index": index, "function": {"arguments": piece}} for piece in pieces if piece]
+    return [data(chunk({"tool_calls": [one]})) for one in (opened, *more)]
+
+
+def streamed(given: Given) -> list[bytes]:
+    name, arguments, reason, usage = given
+    half = len(arguments) // 2
+    ends = [data(chunk({}, reason)), *([data(chunk(None, usage=usage))] if usage else [])]
+    return [data(chunk({"role": "assistant"})), *call(name, arguments[:half], arguments[half:]), *ends]
+
+
+def read(stream: EventStream, blocks: list[bytes]) -> tuple[list[str], str]:
+    """The finish reasons, and the arguments of all calls."""
+    out = b"".join(map(stream.feed, blocks)) + stream.finish()
+    choices = [one for each in chunks_of(out) for one in each.choices]
+    calls = [entry.function for one in choices for entry in one.delta.tool_calls or ()]
+    texts = "".join(one.arguments or "" for one in calls if one)
+    return [one.finish_reason for one in choices if one.finish_reason], texts
+
+
+def whole(given: Given) -> bytes:
+    name, arguments, reason, usage = given
+    called = {"id": "a", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return json.dumps(chat(choice(called, finish=reason), usage=usage)).encode()
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("given", CUT)
+def test_a_stream_with_a_cut_call_fails(given, include_usage):
+    for end in ([DONE], []):
+        stream = begun(include_usage=include_usage)
+        assert read(stream, [*streamed(given), *end])[0] == []
+        assert (code(stream), stream.done) == ("upstream_closed", False)
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("given", LIMITED)
+def test_a_stream_that_the_limit_cut_ends_so(given, include_usage):
+    stream = begun(include_usage=include_usage)
+    reasons, _ = read(stream, [*streamed(given), DONE])
+    assert (reasons, stream.failure, stream.done) == (["length"], None, True)
+
+
+@pytest.mark.parametrize("given", COMPLETE)
+def test_a_stream_with_a_whole_call_is_complete(given):
+    stream = begun()
+    reasons, arguments = read(stream, [*streamed(given), DONE])
+    assert (reasons, stream.failure) == (["tool_calls"], None)
+    assert arguments.strip() == (given[1].strip() or "{}")
+
+
+def test_a_function_of_old_and_the_second_of_two_calls_are_checked():
+    old = [data(chunk({"function_call": {"name": "f", "arguments": '{"a'}})), data(chunk({}, "function_call"))]
+    two = [*call("stop", "{}"), *call("write", '{"a', index=1), data(chunk({}, "tool_calls"))]
+    for blocks in (old, two):
+        stream = begun()
+        assert read(stream, [*blocks, DONE])[0] == []
+        assert code(stream) == "upstream_closed"
+
+
+def test_free_text_of_a_custom_tool_is_no_json():
+    custom = {"index": 0, "id": "a", "type": "custom", "custom": {"name": "patch", "input": '{"*** Begin'}}
+    stream = begun()
+    blocks = [data(chunk({"tool_calls": [custom]})), data(chunk({}, "tool_calls")), DONE]
+    assert (read(stream, blocks)[0], stream.failure) == (["tool_calls"], None)
+
+
+@pytest.mark.parametrize("given", CUT)
+def test_a_whole_reply_with_a_cut_call_fails(given):
+    assert read_good(whole(given)) is None
+    with pytest.raises(ArgumentsCut):
+        repair_reply(whole(given), defaults)
+
+
+@pytest.mark.parametrize("given", [*LIMITED, *COMPLETE])
+def test_a_whole_reply_has_the_reason_that_fits_its_calls(given):
+    body, _ = repair_reply(whole(given), defaults)
+    found = json.loads(body)["choices"][0]
+    arguments = found["message"]["tool_calls"][0]["function"]["arguments"]
+    is_limited = given in LIMITED
+    assert found["finish_reason"] == ("length" if is_limited else "tool_calls")
+    assert arguments == (given[1] if is_limited or given[1].strip() else "{}")
+
+
+@pytest.mark.parametrize(("usage", "reason"), [(AT_LIMIT, "length"), (BELOW, None)])
+def test_an_aggregated_answer_without_a_reason_is_one_that_the_limit_cut(usage, reason):
+    source = StreamSource("chat", LIMIT_BYTES, lambda _: None)
+    one = CompletionAggregator(source, LIMIT_BYTES, defaults())
+    for block in [*streamed(("write", '{"a', "", usage)), DONE]:
+        one.feed(block)
+    if reason is None:
+        one.end()
+        assert one.failure is not None
+    else:
+        assert json.loads(finished(one))["choices"][0]["finish_reason"] == reason
+
+
+# --- what follows the end, or stands in its place -------------------------------------------------
+
+FIRST, SECOND = ({"index": at, "id": f"id{at}", "function": {"name": "f", "arguments": "{}"}} for at in (0, 1))
+EVERY = {
+    "calls": [chunk({"tool_calls": [FIRST]}, "tool_calls"), chunk({"tool_calls": [SECOND]}, "tool_calls")],
+    "calls, and an end": [
+        *(chunk({"tool_calls": [one]}, "tool_calls") for one in (FIRST, SECOND)),
+        chunk({}, "tool_calls"),
+    ],
+    "parts of one call": [
+        chunk({"tool_calls": [{**FIRST, "function": {"name": "f", "arguments": '{"a'}}]}, "tool_calls"),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": '":1}'}}]}, "tool_calls"),
+    ],
+    "texts": [chunk({"content": part}, "stop") for part in "abc"],
+    "a text before calls": [
+        chunk({"content": "a"}),
+        *(chunk({"tool_calls": [one]}, "tool_calls") for one in (FIRST, SECOND)),
+    ],
+    "calls before a text": [chunk({"tool_calls": [FIRST]}, "tool_calls"), chunk({"content": "b"}, "tool_calls")],
+}
+
+
+@pytest.mark.parametrize("chunks", EVERY.values(), ids=EVERY)
+def test_a_finish_reason_in_every_chunk_is_sent_once_and_last(chunks):
+    stream = begun()
+    out = b"".join([*map(stream.feed, map(data, chunks)), stream.feed(DONE)])
+    sent = [one.choices[0] for one in chunks_of(out)]
+    assert [bool(one.finish_reason) for one in sent] == [False] * (len(sent) - 1) + [True]
+    assert [one.delta.content for one in sent if one.delta.content] == [
+        one["choices"][0]["delta"]["content"] for one in chunks if "content" in one["choices"][0]["delta"]
+    ]
+    assert (looks_finished(out), stream.failure) == (True, None)
+
+
+def test_an_answer_of_one_chunk_keeps_its_bytes_and_no_event_overtakes_it():
+    only = data(chunk({"role": "assistant", "content": "Hi"}, "stop"))
+    assert begun().feed(only + DONE) == only + DONE
+    words = [data(chunk({"role": "assistant", "content": "a"})), text("b"), text("c")]
+    blocks = [*words, *call("f", "{}")[:1], data(chunk({"tool_calls": [SECOND]}, "stop")), text("d"), text("e"), DONE]
+    stream = begun()
+    sent = [one.choices[0].delta for one in chunks_of(b"".join(map(stream.feed, blocks)))]
+    assert [one.content or bool(one.tool_calls) for one in sent[:7]] == ["a", "b", "c", True, True, "d", "e"]
+
+
+LATE = data({"id": "x", "choices": [], "usage": AT_LIMIT})
+
+
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("cuts", [(), (1,), (1, 2), (2,)])
+def test_usage_after_done_is_read_and_sent_before_it(cuts, include_usage):
+    blocks = [data(chunk({"role": "assistant", "content": "a"})) + data(chunk({}, "stop")), DONE, LATE]
+    repair = StreamRepair(RepairOptions(include_usage), defaults())
+    stream = new_stream(repair=repair, wants_usage=True)
+    bounds = [0, *cuts, len(blocks)]
+    runs = [b"".join(blocks[begin:end]) for begin, end in itertools.pairwise(bounds)]
+    out = b"".join(map(stream.feed, runs)) + stream.finish()
+    assert (stream.done, stream.awaits_usage, stream.usage and stream.usage.completion_tokens) == (True, False, 16)
+    assert out.endswith(DONE)
+    assert out.count(DONE) == 1
+    assert (b'"usage"' in out) is include_usage
+
+
+@pytest.mark.parametrize("late", [b"", b": ping\n\n", data({"x": 1}), b"data: {\n\n", text("more"), DONE])
+def test_without_usage_after_done_the_stream_is_complete_all_the_same(late):
+    stream = new_stream(repair=StreamRepair(RepairOptions(include_usage=True), defaults()), wants_usage=True)
+    out = stream.feed(text("a", finish="stop") + DONE)
+    assert (stream.done, stream.awaits_usage, DONE in out) == (True, True, False)
+    out += stream.feed(late) + stream.finish()
+    assert (out.endswith(DONE), out.count(b"data:"), stream.failure) == (True, 2, None)
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Yes."}]
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "parts": ({"content": PARTS}, {"content": "Yes.", "reasoning_content": "Hm."}),
+    "two texts": ({"content": [{"text": "a"}, {"type": "text", "text": "b"}]}, {"content": "ab"}),
+    "an image": ({"content": [{"type": "image_url", "image_url": {}}]},) * 2,
+    "no calls": ({"content": "a", "tool_calls": []}, {"content": "a"}),
+}
+
+
+@pytest.mark.parametrize(("given", "becomes"), SHAPES.values(), ids=SHAPES)
+def test_a_shape_that_clients_do_not_read_is_repaired(given, becomes):
+    body, _ = repair_reply(json.dumps(chat(choice(**given))).encode(), defaults)
+    message = json.loads(body)["choices"][0]["message"]
+    assert {name: value for name, value in message.items() if value is not None} == {"role": "assistant", **becomes}
+    out = begun().feed(data(chunk({"role": "assistant", **given})))
+    assert json.loads(out[6:])["choices"][0]["delta"] == {"role": "assistant", **becomes}
+
+
+@pytest.mark.parametrize("role", [{"role": None}, {"role": ""}])
+def test_the_first_delta_has_a_role_instead_of_an_empty_one(role):
+    stream = begun()
+    out = stream.feed(data(chunk({**role, "content": "a"})) + data(chunk({**role, "content": "b"})))
+    assert [one.choices[0].delta.role for one in chunks_of(out)] == ["assistant", None]
