@@ -199,3 +199,16 @@ async def test_a_request_for_a_response_at_the_path_of_chats_is_one_error_with_t
     assert "under another name" in answer.error["message"]
     assert (quoting.status, completion.status) != (400, 400)
     assert [request.target for request in upstream.received] == ["/v1/chat/completions", "/v1/completions"]
+
+
+async def test_the_tokens_of_an_input_are_counted_by_the_upstream():
+    counted = {"object": "response.input_tokens", "input_tokens": 11}
+    async with (
+        Scripted([Send(reply(counted))]) as upstream,
+        gateway(upstream=upstream.url) as gp,
+    ):
+        path, body = "/v1/responses/input_tokens", {"model": "m", "input": "Hi", "drop_params": True}
+        answer = await gp.ask(body, path).answer()
+    assert (answer.status, answer.json()) == (200, counted)
+    assert upstream.received[0].json() == {"model": "m", "input": "Hi"}
+    assert upstream.received[0].target == path

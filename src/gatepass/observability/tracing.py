@@ -144,20 +144,20 @@ class Tracing(Observer):
         self._fetches: defaultdict[str, deque[_Fetch]] = defaultdict(partial(deque, maxlen=FETCHES))
         self._peers: Mapping[str, Attributes] = {}
         """What the spans say of each upstream."""
-        self._paths: Mapping[tuple[str, str], str] = {}
+        self._route_of: Callable[[str, str], str] = lambda _method, _path: ""
         self.scheme = "http"
         """Of the URLs of clients."""
         self._processor: BatchSpanProcessor | None = None
 
-    def attach(self, upstreams: Mapping[str, UpstreamConfig], paths: Mapping[tuple[str, str], str]) -> None:
-        """Set the upstreams by name, and the path of each operation and method. A reload sets them again."""
+    def attach(self, upstreams: Mapping[str, UpstreamConfig], route_of: Callable[[str, str], str]) -> None:
+        """Set the upstreams by name, and what returns the route of a method and path. A reload sets them again."""
         peers: dict[str, Attributes] = {}
         for name, upstream in upstreams.items():
             parts, dialect = urlsplit(upstream.base_url), upstream.dialect
             port = parts.port or (443 if parts.scheme == "https" else 80)
             about = {names.PROVIDER: names.PROVIDERS.get(dialect, dialect), names.ADDRESS: parts.hostname or ""}
             peers[name] = {**about, names.PORT: port}
-        self._peers, self._paths = peers, paths  # the thread of the export reads them
+        self._peers, self._route_of = peers, route_of  # the thread of the export reads them
 
     def start(self, exporter: SpanExporter | None = None) -> None:
         """Start the thread that exports, by default to the collector of the configuration."""
@@ -286,7 +286,7 @@ class Tracing(Observer):
         """Return the spans of a request: SERVER, GenAI CLIENT for each target, HTTP CLIENT for each attempt."""
         access, mask = request.access, self._mask
         attempts = [*attempts_of(request.attempt)][::-1]
-        path = self._paths.get((access.operation, access.method), "")
+        path = self._route_of(access.method, access.path)
         has_failed = access.outcome == "error" and (status >= SERVER_ERROR or (access.status or 0) < CLIENT_ERROR)
         attributes: Attributes = {
             names.METHOD: access.method,

@@ -82,10 +82,12 @@ OPERATIONS = (
     _row("embeddings", "POST", "/embeddings", "Embed texts"),
     _row("rerank", "POST", "/rerank", "Rank documents by a query"),
     _row("responses", "POST", "/responses", "Create a response", has_deployment_path=False),
-    _row(
-        *("compact", "POST", "/responses/compact", "Shorten a conversation"),
-        name="responses",
-        has_deployment_path=False,
+    *(
+        _row(protocol, "POST", f"/responses/{protocol}", summary, name="responses", has_deployment_path=False)
+        for protocol, summary in (
+            ("compact", "Shorten a conversation"),
+            ("input_tokens", "Count the input tokens of a response"),
+        )
     ),
     _MESSAGES,
     _row(
@@ -191,6 +193,15 @@ def match_operation(method: str, path: str, base_path: str = "") -> Match:
         shown = path[:PATH_SHOWN_CHARS]
         raise MethodNotAllowed(f"{method[:20]} is not possible at {shown}; use {' or '.join(methods)}.", allow=allow)
     return matched
+
+
+def route_of(method: str, path: str, base_path: str = "") -> str:
+    """Return the path of the operation at a client's `path`, with a place for each id; "" if there is none."""
+    try:
+        found = match_operation(method, split_profile(path, base_path)[1], base_path).operation
+    except (UnknownPath, MethodNotAllowed):
+        return ""
+    return PREFIXES[0] + next(row.path for row in OPERATIONS if row.summary == found.summary)
 
 
 def operation_at(path: str, base_path: str = "") -> Operation | None:

@@ -12,10 +12,10 @@ from gatepass.protocols.embeddings import EMBEDDINGS
 from gatepass.protocols.messages import COUNT_TOKENS, MESSAGE_BATCHES, MESSAGES
 from gatepass.protocols.models import ANTHROPIC_MODELS, CODEX_MODELS, MODELS
 from gatepass.protocols.rerank import RERANK
-from gatepass.protocols.responses import COMPACT, RESPONSES, STORED_RESPONSES
+from gatepass.protocols.responses import COMPACT, INPUT_TOKENS, RESPONSES, STORED_RESPONSES
 
 _ALL = (
-    *(CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, COMPACT, STORED_RESPONSES),
+    *(CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, COMPACT, INPUT_TOKENS, STORED_RESPONSES),
     *(MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES, MODELS, ANTHROPIC_MODELS, CODEX_MODELS, RAW),
 )
 PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})

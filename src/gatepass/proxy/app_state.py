@@ -45,7 +45,7 @@ from gatepass.observability.metrics import MAX_NAMES, Labels, Metrics, Sample
 from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
-from gatepass.operations.table import OPERATIONS, PREFIXES
+from gatepass.operations.table import route_of
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
 from gatepass.policy.end_users import EndUsers
 from gatepass.policy.fair_queue import FairQueue
@@ -498,7 +498,7 @@ def _take_over(state: AppState) -> None:
     if state.tracing is not None:
         settings = {name: upstream.settings for name, upstream in state.upstreams.items()}
         state.tracing.scheme = "http" if state.config.server.tls is None else "https"
-        state.tracing.attach(settings, {(one.name, one.method): PREFIXES[0] + one.path for one in reversed(OPERATIONS)})
+        state.tracing.attach(settings, partial(route_of, base_path=state.base_path))
     state.inspector.limit(state.limits.ring_bytes)
 
 

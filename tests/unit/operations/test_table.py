@@ -14,6 +14,7 @@ from gatepass.operations.table import (
     base_url,
     match_operation,
     operation_at,
+    route_of,
     sample,
     select_profile,
     split_profile,
@@ -78,7 +79,7 @@ def test_an_operation_is_found_under_each_of_its_paths(method, path, found):
 
 UNKNOWN = (
     *("/v1/complete", "/v1/v1/v1", "/v2/chat/completions", "/v1/v1/v1/models", "/chat", "/v1/chat/completions/x"),
-    *("/V1/models", "/v1/modelsx", "/v1/chat/completions?x", "/v1/responses/input_tokens"),
+    *("/V1/models", "/v1/modelsx", "/v1/chat/completions?x"),
     # several slashes equal one
     *("//", "//v1", "//..//v1/models", "/v1//../models", "//v1//files//..//models", "//host:80/v1/models"),
     # an id is one plain word
@@ -178,10 +179,11 @@ def test_a_path_below_messages_is_unknown_in_the_format_of_its_clients(path, bas
     assert found.name == "messages"
 
 
-@pytest.mark.parametrize("path", ["/v1/responses/compact", "/responses/compact/", "/llm/v1/responses/compact"])
-def test_compact_is_no_id_of_a_response(path):
-    base_path = "/llm" if path.startswith("/llm") else ""
-    assert match_operation("POST", path, base_path).operation.protocol == "compact"
+@pytest.mark.parametrize("name", ["compact", "input_tokens"])
+@pytest.mark.parametrize("path", ["/v1/responses/{}", "/responses/{}/", "/llm/v1/responses/{}"])
+def test_an_operation_on_responses_is_no_id_of_one(path, name):
+    base_path, path = "/llm" if path.startswith("/llm") else "", path.format(name)
+    assert match_operation("POST", path, base_path).operation.protocol == name
     with pytest.raises(MethodNotAllowed, match="use POST"):
         match_operation("GET", path, base_path)
 
@@ -336,3 +338,23 @@ def test_each_operation_has_a_sample_of_one_word(operation, body):
     call = sample(operation, "m")
     assert json.loads(call.body) == body
     assert (call.operation.name, call.model, call.stream) == (operation, "m", False)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/v1/responses", "/v1/responses"),
+        ("POST", "/llm/v1/v1/responses/", "/v1/responses"),
+        ("POST", "/for/dify/v1/responses/compact", "/v1/responses/compact"),
+        ("POST", "/responses/input_tokens", "/v1/responses/input_tokens"),
+        ("GET", "/v1/responses/resp_1", "/v1/responses/{id}"),
+        ("GET", "/v1/files/f/content", "/v1/files/{id}/content"),
+        ("POST", "/v1/images/edits", "/v1/images/edits"),
+        ("GET", "/v1/models/org/m", "/v1/models/{model}"),
+        ("HEAD", "/v1/models", "/v1/models"),
+        ("GET", "/v1/responses", ""),
+        ("POST", "/x", ""),
+    ],
+)
+def test_the_route_is_that_of_the_path(method, path, route):
+    assert route_of(method, path, "/llm" if path.startswith("/llm") else "") == route
