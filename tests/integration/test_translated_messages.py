@@ -257,3 +257,11 @@ async def test_a_large_whole_reply_is_translated_outside_of_the_event_loop(strea
     async with Scripted([whole]) as upstream, gateway(**over_chat(upstream.url)) as gp:
         answered = await gp.ask({**ASKED, "stream": stream}, PATH, headers=VERSION).answer()
     assert (answered.status, threads) == (200, {"gatepass-body_0"})
+
+
+@pytest.mark.parametrize("body", [ASKED, STREAMED])
+async def test_a_message_has_the_header_that_anthropics_sdks_show(body):
+    answer = [Send(stream(*ANSWER))] if body is STREAMED else [Send(reply(a_completion({"content": "Hi"})))]
+    async with Scripted(answer) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask(body, PATH, headers=VERSION).answer()
+    assert answered.headers["request-id"] == answered.headers["x-request-id"]

@@ -34,6 +34,13 @@ HINTS = (
         r"'?stream'? does not support true|must be verified to stream",
         "This model does not support streaming.",
     ),
+    Hint(
+        r"(?=.*\btools?\b)(?=.*\b(?:namespace|custom)\b(?!\.)).*"
+        r"(?:unknown|unsupported|not supported|invalid|unrecognized|expected|should be|不支持)",
+        "The upstream's Responses API does not know this type of tool. Set upstreams.{upstream}.protocols: [chat]:"
+        " gatepass then sends a chat, in which every tool is a function.",
+        (400, 422),
+    ),
     Hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
     Hint(
         r"missing subscription key",

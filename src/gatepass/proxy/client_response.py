@@ -158,6 +158,8 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
                 names = ", ".join(name for name, _ in groupby(reversed(tried)))
                 fields.append((b"x-gatepass-targets", names.encode("latin-1", "replace")))
+        if context.protocol.family == "messages" and all(name != b"request-id" for name, _ in fields):
+            fields.append((b"request-id", request_id))  # Anthropic's SDKs show it
         if context.admitted is not None:
             is_messages = context.protocol.family == "messages"
             fields = [*context.admitted.replaced(fields, context.state.clock.wall(), is_messages=is_messages)]

@@ -679,3 +679,20 @@ def test_the_beginning_is_sent_again_if_the_connection_did_not_accept_it(is_acce
     events = events_of(ResponseAnswer(defaults(), "up", About(), early).feed(a_chunk({"content": "a"})))
     assert (events[0]["type"] == "response.created") is not is_accepted
     assert events[0]["sequence_number"] == (2 if is_accepted else 0)
+
+
+@pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
+@pytest.mark.parametrize("names", [("reasoning_content", "reasoning"), ("reasoning",), ("reasoning_content",)])
+def test_a_thought_that_a_whole_reply_repeats_comes_once(answer, names):
+    message = {"role": "assistant", "content": "Yes.", **dict.fromkeys(names, "Hmmm")}
+    completion = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    assert answer(defaults(), "u", About(), keeps_texts=True).whole(completion).count(b"Hmmm") == 1
+
+
+def test_the_id_of_a_call_is_the_clients():
+    message = {
+        "tool_calls": [{"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    }
+    completion = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    made = json.loads(MessageAnswer(defaults(), "u", About(), keeps_texts=True).whole(completion))
+    assert made["content"][0]["id"] == "gp_ZnVuY3Rpb25zLmY6MA"

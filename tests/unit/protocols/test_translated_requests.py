@@ -9,7 +9,7 @@ import pytest
 from gatepass.errors import InvalidRequest
 from gatepass.operations.table import sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
-from gatepass.protocols.translation.message_translation import chat_of_message
+from gatepass.protocols.translation.message_translation import CLIENT_TOOLS, chat_of_message
 from gatepass.protocols.translation.response_translation import (
     MOST_NAMESPACE_CHARS,
     MOST_REPEATED_BYTES,
@@ -56,11 +56,17 @@ USE = {"type": "tool_use", "id": "a", "name": "look", "input": {"x": 1}}
 USE_B = {"type": "tool_use", "id": "b", "name": "look", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "a", "content": "seen"}
 RESULT_B = {"type": "tool_result", "tool_use_id": "b", "content": [text("two")]}
+NOTHING = {"type": "object", "properties": {}}
 LOOK = {"name": "look", "input_schema": {"type": "object"}}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
 OWN = {"type": "thinking", "thinking": "Hm.", "signature": "gatepass_thought"}
 CALLED = called(("a", "look", '{"x":1}'))
+RUN_BY_CLIENT = {
+    "bash_20250124": "bash",
+    "text_editor_20250728": "str_replace_based_edit_tool",
+    "memory_20250818": "memory",
+}
 MARK = {"cache_control": {"type": "ephemeral"}}
 
 
@@ -149,19 +155,28 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
     "stop sequences": ({"stop_sequences": ["END"]}, {"stop": ["END"]}),
     "tools": (
         {"tools": [{**LOOK, "description": "d", "strict": True, **MARK}, {"name": "bare"}]},
-        {"tools": [function("look", parameters={"type": "object"}, description="d", strict=True), function("bare")]},
+        {
+            "tools": [
+                function("look", parameters=NOTHING, description="d", strict=True),
+                function("bare", parameters=NOTHING),
+            ]
+        },
         "cache_control",
     ),
     "tools of the server": (
         {"tools": [LOOK, SEARCH]},
-        {"tools": [function("look", parameters={"type": "object"})]},
+        {"tools": [function("look", parameters=NOTHING)]},
         "web_search_20250305",
+    ),
+    "tools that the client runs": (
+        {"tools": [{"type": kind, "name": name} for kind, name in RUN_BY_CLIENT.items()]},
+        {"tools": [function(name, **CLIENT_TOOLS[kind.rpartition("_")[0]]) for kind, name in RUN_BY_CLIENT.items()]},
     ),
     "tools of the server alone": ({"tools": [SEARCH], "tool_choice": {"type": "auto"}}, {}, "web_search_20250305"),
     "disable_parallel_tool_use": (
         {"tools": [LOOK], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
         {
-            "tools": [function("look", parameters={"type": "object"})],
+            "tools": [function("look", parameters=NOTHING)],
             "tool_choice": "auto",
             "parallel_tool_calls": False,
         },
@@ -192,9 +207,8 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
     },
     "another format": (
         {"output_config": {"format": {"type": "xml"}, "effort": "high"}},
-        {},
+        {"reasoning_effort": "high"},
         "output_config.format",
-        "output_config.effort",
     ),
     "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}, "mood"),
 }
@@ -273,6 +287,10 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "a begun answer": (turns("Hi", "{"), "messages", "end with a user message"),
     "tools that are an object": ({"tools": {"look": LOOK}}, "tools", "a list"),
     "a tool that is a text": ({"tools": ["look"]}, "tools.0", "an object"),
+    "a tool that is no function": (
+        {"tools": [{"type": "computer_20250124", "name": "computer"}]},
+        *("tools.0", "'computer_20250124', which the client runs"),
+    ),
     "a tool without a name": ({"tools": [{"input_schema": {}}]}, "tools.0", "a name of its own"),
     "a second tool of one name": ({"tools": [LOOK, LOOK]}, "tools.1", "a name of its own"),
     "output_config that is a text": ({"output_config": "json"}, "output_config", "an object"),
@@ -299,7 +317,7 @@ OUTPUT = {"type": "function_call_output", "call_id": "a", "output": "seen"}
 CUSTOM = {"type": "custom_tool_call", "call_id": "b", "name": "apply_patch", "input": "p"}
 CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "b", "output": "done"}
 FOUND = called(("a", "find", '{"x":1}'))
-PLACED = {"parameters": {"type": "object"}, "strict": False}
+PLACED = {"parameters": NOTHING, "strict": False}
 INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.protocols.client_protocol import event_kind, event_of
-from gatepass.protocols.translation.chat_request import About, Dropped, Tool, text_of
+from gatepass.protocols.translation.chat_request import About, Dropped, Tool, client_id, text_of
 from gatepass.sse.choice_repair import CHAT_REASONS, FAILED, NATIVE, chat_reason
 from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason, json_text
 from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
@@ -125,6 +125,7 @@ class AnswerBlocks(OwnEvents):
         """Those of the blocks so far."""
         self._dropped = Dropped()
         self._has_begun = False
+        self._reasoning: tuple[str, ...] = REASONING
         self._open: AnswerBlock | None = None
         self._waiting: list[AnswerBlock] = []
         self._calls: dict[int, AnswerBlock] = {}
@@ -254,8 +255,9 @@ class AnswerBlocks(OwnEvents):
 
     def _add_delta(self, delta: Object) -> None:
         self._dropped.note_others(delta, _CARRIED)
-        for name in REASONING:
+        for name in self._reasoning:
             if isinstance(text := delta.get(name), str) and text:
+                self._reasoning = (name,)  # the other member repeats it
                 self._add_text("reasoning", text)
                 break
         content, refusal = delta.get("content"), delta.get("refusal")
@@ -314,7 +316,7 @@ class AnswerBlocks(OwnEvents):
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
         if not (block.id and block.name):
             before = len(block.id) + len(block.name)
-            block.id = block.id or argument_text(delta.get("id"))
+            block.id = block.id or client_id(argument_text(delta.get("id")))
             block.name = block.name or argument_text(members.get("name"))
             self.kept_bytes += len(block.id) + len(block.name) - before
         self._continue(block, argument_text(members.get("arguments")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -73,7 +74,34 @@ class Names:
             raise malformed(where, "a call with an id")
         tool = named_tool(call, is_custom=is_custom)
         function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
-        return {"id": call_id, "type": "function", "function": function}
+        return {"id": chat_id(call_id), "type": "function", "function": function}
+
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*")
+_CODED = "gp_"
+
+
+def client_id(call_id: str) -> str:
+    """Return the id of a chat's call in the letters that Anthropic accepts: `functions.f:0` has others."""
+    if _PLAIN_ID.fullmatch(call_id):
+        return call_id
+    return _CODED + urlsafe_b64encode(call_id.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+
+
+def chat_id(call_id: str) -> str:
+    """Return the id of a call that `client_id` returned as `call_id`; an id of other origin unchanged."""
+    coded = call_id.removeprefix(_CODED)
+    try:
+        found = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")
+    except ValueError:
+        return call_id
+    return found if client_id(found) == call_id else call_id
+
+
+def schema_of(given: Any) -> Object:
+    """Return the JSON schema `given` of a function's arguments. Tools of MCP lack it, and servers require one."""
+    schema = {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else {}
+    return {"type": "object", "properties": {}, **schema}
 
 
 def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
@@ -196,7 +224,7 @@ def result_messages(call_id: Any, parts: list[Object], where: str) -> list[Objec
         raise malformed(where, "a result with the id of its call")
     texts = [part for part in parts if part["type"] == "text"]
     images = [part for part in parts if part["type"] != "text"]
-    result: Object = {"role": "tool", "tool_call_id": call_id, "content": content_of(texts)}
+    result: Object = {"role": "tool", "tool_call_id": chat_id(call_id), "content": content_of(texts)}
     return [result, {"role": "user", "content": [text_part(f"Images of {call_id}:"), *images]}] if images else [result]
 
 
@@ -266,6 +294,15 @@ def joined_thoughts(*thoughts: Any) -> Object:
 
 def _shown(name: str) -> str:
     return repr(name[:SHOWN_CHARS])[:SHOWN_CHARS]  # the repr of a long text would hold the interpreter's lock
+
+
+def client_tool(kind: str, where: str) -> InvalidRequest:
+    """Return the error for the tool at `where`, of the type `kind`, that the client runs and a chat cannot call."""
+    return InvalidRequest(
+        f"`{where}` is {_shown(kind)}, which the client runs. The upstream has chat completions alone, which call"
+        " functions: declare the tool as a function.",
+        param=where,
+    )
 
 
 def refused_part(kind: str, where: str) -> InvalidRequest:

@@ -26,10 +26,39 @@ _CARRIED = (
     *(*_SAME, "system", "messages", "stop_sequences", "tools", "tool_choice", "metadata"),
     *("output_config", "output_format"),
 )
-_OF_TOOLS = MappingProxyType({"input_schema": "parameters", "description": "description", "strict": "strict"})
+_OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
+
+
+def _client_tool(description: str, required: tuple[str, ...], *texts: str, **members: Object) -> Object:
+    properties = {**{name: {"type": "string"} for name in texts}, **members}
+    schema = {"type": "object", "properties": properties, "required": [*required]}
+    return {"description": description, "parameters": schema}
+
+
+def _editor(what: str, commands: tuple[str, ...], *texts: str) -> Object:
+    numbers: Object = {"type": "array", "items": {"type": "integer"}}
+    more = {"insert_line": {"type": "integer"}, "view_range": numbers}
+    command: Object = {"type": "string", "enum": [*commands]}
+    texts = ("path", "file_text", "old_str", "new_str", "insert_text", *texts)
+    return _client_tool(f"View and change {what}.", ("command",), *texts, command=command, **more)
+
+
+_EDITS = ("view", "create", "str_replace", "insert")
+CLIENT_TOOLS = MappingProxyType(
+    {
+        "bash": _client_tool(
+            "Run a command in a bash session that keeps its state, or restart it.",
+            *((), "command"),
+            restart={"type": "boolean"},
+        ),
+        "text_editor": _editor("text files", (*_EDITS, "undo_edit")),
+        "memory": _editor("files of the directory /memories", (*_EDITS, "delete", "rename"), "old_path", "new_path"),
+    }
+)
+"""Anthropic's tools that the client runs, by their type without its date, as functions of a chat."""
 _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
 """How the types of blocks end that a tool of the server wrote."""
 
@@ -72,7 +101,9 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
         chat["response_format"] = {"type": "json_schema", "json_schema": named}
     elif schema:
         dropped.note("output_config.format")
-    dropped.note_others(output, ("format",), "output_config.")
+    if effort := output.get("effort"):
+        chat["reasoning_effort"] = "xhigh" if effort == "max" else effort
+    dropped.note_others(output, ("format", "effort"), "output_config.")
     dropped.note_others(request, _CARRIED)
     sequences = [one for one in stops if isinstance(one, str)] if isinstance(stops, list) else []
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
@@ -139,13 +170,18 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
     for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
-        if event_kind(tool) not in ("", "custom"):
+        kind, _, version = event_kind(tool).rpartition("_")
+        known = CLIENT_TOOLS.get(kind) if version.isdigit() else None
+        if kind == "computer" and version.isdigit():
+            raise chat_request.client_tool(event_kind(tool), where)
+        if known is None and event_kind(tool) not in ("", "custom"):
             dropped.note(event_kind(tool))
             continue
         function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
-        function |= {to: tool[name] for name, to in _OF_TOOLS.items() if tool.get(name) is not None}
+        function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
+        function |= known or {"parameters": chat_request.schema_of(tool.get("input_schema"))}
         tools.append({"type": "function", "function": function})
-        dropped.note_others(tool, ("type", "name", *_OF_TOOLS))
+        dropped.note_others(tool, ("type", "name", "input_schema", *_OF_TOOLS))
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)
     if tools and chat_request.members_of(request, "tool_choice").get("disable_parallel_tool_use"):
         chat["parallel_tool_calls"] = False

@@ -25,6 +25,7 @@ from gatepass.protocols.translation.chat_request import (
     Tool,
     blocks_of,
     chosen,
+    client_tool,
     content_of,
     image_part,
     in_turns,
@@ -35,6 +36,7 @@ from gatepass.protocols.translation.chat_request import (
     objects_of,
     refused_part,
     result_messages,
+    schema_of,
     text_of,
     text_part,
 )
@@ -255,6 +257,9 @@ def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 raise malformed(where, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
         for place, one in inner:
+            environment = event_kind(members_of(one, "environment"))
+            if event_kind(one) in _CLIENT_TOOLS and not environment.startswith("container"):
+                raise client_tool(event_kind(one), place)
             if event_kind(one) in ("function", "custom"):
                 tools.append(_function(one, namespace, place, names, dropped))
             else:
@@ -262,6 +267,8 @@ def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
     return tools, names
 
 
+_CLIENT_TOOLS = frozenset(("shell", "local_shell", "apply_patch", "computer", "computer_use_preview"))
+"""Types of tools that the client runs, and whose calls are no functions."""
 MOST_NAMESPACE_CHARS = 256
 """Each tool in it is named and hashed with it."""
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
@@ -270,9 +277,9 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 def _function(tool: Object, namespace: str, where: str, names: Names, dropped: Dropped) -> Object:
     is_custom = event_kind(tool) == "custom"
     function: Object = {"name": names.add(Tool(text_of(tool.get("name")), namespace, is_custom=is_custom), where)}
-    function |= {name: tool[name] for name in ("description", "parameters", "strict") if tool.get(name) is not None}
+    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
+    function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
     if is_custom:
-        function["parameters"] = _INPUT
         syntax = members_of(tool, "format")
         if definition := text_of(syntax.get("definition")):
             rule = f"`input` follows this {text_of(syntax.get('syntax'))} grammar:\n{definition}"
