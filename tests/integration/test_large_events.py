@@ -71,12 +71,12 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
 @pytest.mark.parametrize("chars", [1_000_001, 3 << 20])
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "arguments"])
 async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: int) -> None:
-    text = "é\\n" * (chars // 4)
+    text = "é\\n and more words" * (chars // 16)
     call: dict[str, Any] = {
         "index": 0,
         "id": "c",
         "type": "function",
-        "function": {"name": "f", "arguments": f'{{"a": "{text}"}}'},
+        "function": {"name": "f", "arguments": json.dumps({"a": text})},
     }
     delta = {"tool_calls": [call]} if name == "arguments" else {name: text}
     events = (chunk_of({"role": "assistant", **delta}, "tool_calls" if name == "arguments" else "stop"), DONE)

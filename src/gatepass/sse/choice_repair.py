@@ -428,9 +428,9 @@ class ArgumentBuffer:
         calls = self._held.get(choice, {}).items()
         return {n: held.decode("utf-8", "surrogatepass") for n, held in calls} if self._bytes_left >= 0 else None
 
-    def forget(self) -> None:
-        """Hold nothing more if there are calls: a part of their arguments is not known."""
-        if self._held:
+    def forget(self, *, has_calls: bool) -> None:
+        """Hold nothing more if there are calls, or `has_calls`: a part of their arguments is not known."""
+        if has_calls or self._held:
             self._held.clear()
             self._bytes_left = -1
 

@@ -577,10 +577,10 @@ class EventStream:
     def _feed_large(self, run: bytes, block: bytes, data: memoryview, name: bytes) -> bytes:
         """Validate the large event that `run` begins with, and split it in the next turn, which takes 30 ms."""
         ready = self._split_large(block, data) if self._is_valid else self._validate_large(block, data, name)
-        self._is_valid = ready is block and self._line_bytes is not None and not self._is_valid
+        self._is_valid = self._line_bytes is not None and not self._is_valid and ready.endswith(block)
         if self._is_valid:
             self.waiting = run
-            return b""
+            return ready[: len(ready) - len(block)]
         self._large, self.waiting = None, run[len(block) :]
         return ready
 

@@ -18,11 +18,13 @@ from gatepass.sse.chunk import (
     REQUIRED,
     EnvelopeDefaults,
     Object,
+    calls_of,
     encode_event,
     finish_reason,
     has_content,
     is_chunk,
     is_short,
+    messages_of,
     split_end,
     unwrap,
 )
@@ -315,8 +317,9 @@ class StreamRepair(EventRepair):
         adapted, deferred = [*self._adapted], self._deferred
         self._deferred = DeferredMembers()  # what is deferred goes into a later event
         unwrap(payload).pop("usage", None)
+        has_calls = any(map(calls_of, (one for choice in _choices_of(payload) for one in messages_of(choice))))
+        self._arguments.forget(has_calls=has_calls)  # the outline lacks long texts, also of a call that ends in it
         self._repair_event(b"", payload)
-        self._arguments.forget()  # the outline lacks long texts
         self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
         return before
 
