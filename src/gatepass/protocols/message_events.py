@@ -21,7 +21,6 @@ from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, StreamSource, json_text, text_of_id
 from gatepass.sse.event import parse_event, read_json
 from gatepass.sse.event_stream import Progress
-from gatepass.sse.fast_path import MAX_HELD_BYTES
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
@@ -94,10 +93,14 @@ _OUTPUT = frozenset(("text_delta", "thinking_delta", "input_json_delta"))
 """Types of deltas that have only output, so that another text changes nothing here."""
 
 
+MAX_HELD_BYTES = 1024 * 1024
+"""A longer input of a tool is not checked."""
+
+
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun", "_is_cut", "_open", "is_limited")
+    __slots__ = ("_has_begun", "_held", "_is_cut", "_open", "is_limited")
 
     requires_last_event = True
 
@@ -105,6 +108,7 @@ class MessageProgress(Progress):
         super().__init__(request)
         self._has_begun = self._is_cut = False
         self._open = 0
+        self._held: bytearray | None = None  # the input of an open call, as JSON without quotes: its events are parsed
         self.is_limited = False
         """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
@@ -116,22 +120,22 @@ class MessageProgress(Progress):
         if kind == "content_block_delta":
             self.has_answer = True
             delta = fields.get("delta")
-            held = self.path.held
+            held = self._held
             if held is not None and isinstance(delta, dict) and isinstance(text := delta.get("partial_json"), str):
                 held += json_text(text)[1:-1]
                 if len(held) > MAX_HELD_BYTES:
-                    self.path.held = None
-            return isinstance(delta, dict) and delta.get("type") in _OUTPUT
+                    self._held = None
+            return isinstance(delta, dict) and delta.get("type") in _OUTPUT and held is None
         if kind == "content_block_start":
             self._open += 1
             # blocks that arrive in turns are not checked
             is_checked = self._open == 1 and calls_tool(fields.get("content_block"))
-            self.path.held = bytearray() if is_checked else None
+            self._held = bytearray() if is_checked else None
         elif kind == "content_block_stop":
             self._open -= 1
-            if held := self.path.held:
+            if held := self._held:
                 self._is_cut = self._is_cut or not is_complete_json(json.loads(b'"' + held + b'"'))
-            self.path.held = None
+            self._held = None
         if kind == "message_start":
             message = fields.get("message")
             self._has_begun = True

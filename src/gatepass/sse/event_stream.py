@@ -84,9 +84,7 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = (
-        *("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "path", "request", "streamed", "usage"),
-    )
+    __slots__ = (*("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "request", "streamed", "usage"),)
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -97,7 +95,7 @@ class Progress:
     """What recognizes events that need no parsing."""
 
     def __init__(self, request: bytes = b"") -> None:
-        self.request, self.path = request, self.fast_path()
+        self.request = request
         self.has_answer = self.has_last_event = False
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
@@ -248,7 +246,7 @@ class EventStream:
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
-        self._fast_path = self._progress.path
+        self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
         self._passes_match = False
         """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""

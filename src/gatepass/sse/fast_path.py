@@ -36,10 +36,6 @@ MAX_BYTES = 4096
 """Size limit of a pattern, because it is kept as long as the stream."""
 
 
-MAX_HELD_BYTES = 1024 * 1024
-"""Longer arguments of a tool call are not checked."""
-
-
 class FastPath:
     """Recognize events that differ from a validated event only in their text, without parsing them.
 
@@ -64,13 +60,10 @@ class FastPath:
         "_rest",
         "_tail",
         "_tries",
-        "held",
     )
 
     def __init__(self) -> None:
         self._tries, self._made_at = _TRIES, 0
-        self.held: bytearray | None = None
-        """The texts of the events that match, as JSON without quotes; None while nobody needs them."""
         self.forget()
 
     def forget(self) -> None:
@@ -142,10 +135,6 @@ class FastPath:
             _valid_string(texts)
         except ValueError:
             return 0
-        if self.held is not None:
-            if self._middles or len(self.held) > MAX_HELD_BYTES:
-                return 0  # the parsed event decides
-            self.held += texts[1:-1] if count == 1 else b"".join(fillings)
         return count
 
     def _without_middles(self, fillings: list[bytes]) -> bytes:
