@@ -67,7 +67,7 @@ def alert_rules() -> list[dict[str, Any]]:
 
 
 class Upstream:
-    """Lists a model, streams, counts tokens, rejects a parameter and a token, fails, and closes kept connections."""
+    """Lists a model, streams, rejects a parameter and a token, has no quota, fails, and closes kept connections."""
 
     def __init__(self) -> None:
         self._rejection = without("logit_bias")
@@ -92,6 +92,8 @@ class Upstream:
                 return [Send(reply({"error": {"message": "expired"}}, 401))]
         if text == "fail":
             return [Send(reply({"error": {"message": "no"}}, 500))]
+        if text == "ask to wait":
+            return [Send(reply({"error": {"message": "no quota"}}, 429))]
         if text == "empty":
             choice = {"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}
             return [Send(reply({**COMPLETION, "choices": [choice]}))]
@@ -117,6 +119,7 @@ ROUND = (
     ("bob", chat_body("a model of the upstream's list", model="listed")),
     ("bob", chat_body("break", stream=True)),
     ("alice", chat_body("fail")),
+    ("alice", chat_body("ask to wait")),
     ("alice", chat_body("empty")),
     ("alice", chat_body("reject the token")),
     ("alice", chat_body("close")),
@@ -238,7 +241,7 @@ async def _traffic(port: int) -> None:
         ]
         statuses = [answer.status for answer in await asyncio.gather(*(ask.answer() for ask in asks))]
         assert statuses[:6] == [200] * 6
-        assert statuses[6 : len(ROUND)] == [500, 200, 200, 200, 200, 503, 200, 200, 401]
+        assert statuses[6 : len(ROUND)] == [500, 429, 200, 200, 200, 200, 503, 200, 200, 401]
         assert set(statuses[len(ROUND) :]) <= {200, 429, 503}
         await asyncio.sleep(ROUND_S)  # pause between two rounds, in which Prometheus scrapes
 
@@ -252,7 +255,7 @@ def _check(prometheus: Prometheus, gatepass: str) -> None:
         if not prometheus.values(concrete(expression)):
             without_data.append((title, expression))
     shown = re.findall(r"^```text\n(.*?)^```", MONITORING.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(shown) == 2
+    assert len(shown) == 3
     without_data += [("the page", one) for lines in shown for one in lines.splitlines() if not prometheus.values(one)]
     for rule in alert_rules():
         compared = re.fullmatch(r"(.+?) (?:>|<|==) [\d.]+(?: and .+)?", rule["expr"])

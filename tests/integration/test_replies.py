@@ -35,7 +35,6 @@ async def test_a_limit_states_how_long_to_wait():
 
 WRITTEN = json.dumps(COMPLETION).encode()
 AMBIGUOUS = {
-    "a length and a coding": head(200, content_length="5", transfer_encoding="chunked") + chunk(WRITTEN) + b"0\r\n\r\n",
     "two lengths": reply(WRITTEN).replace(b"content-length", b"content-length: 5\r\ncontent-length", 1),
     "a negative length": reply(WRITTEN, content_length="-5"),
 }
@@ -47,6 +46,14 @@ async def test_reply_with_an_ambiguous_length_is_refused(case):
         answers = [await gp.ask().answer() for _ in range(2)]
         assert [(answer.status, answer.error["code"]) for answer in answers] == [(502, "upstream_invalid")] * 2
         assert upstream.connections == 2, "such a connection is not used again"
+
+
+async def test_chunks_overrule_a_length_and_their_connection_is_not_used_again():
+    both = head(200, content_type="application/json", content_length="5", transfer_encoding="chunked")
+    async with relaying([Send(both + chunk(WRITTEN) + b"0\r\n\r\n")]) as (upstream, gp):
+        answers = [await gp.ask().answer() for _ in range(2)]
+        assert [(answer.status, answer.json()) for answer in answers] == [(200, COMPLETION)] * 2
+        assert upstream.connections == 2
 
 
 async def test_refusal_before_the_end_of_the_request_is_reported():

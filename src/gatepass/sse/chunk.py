@@ -49,6 +49,9 @@ class EnvelopeDefaults(msgspec.Struct, frozen=True):
     model: str
     request: bytes = b""
 
+    def __repr__(self) -> str:
+        return f"EnvelopeDefaults(created_s={self.created_s}, model={self.model!r})"
+
 
 def encode_event(payload: Any) -> bytes:
     """Return `payload` as one event with one data line; raise ValueError as `json_text` does."""

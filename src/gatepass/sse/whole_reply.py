@@ -267,7 +267,7 @@ class _ReplyRepair:
             message.put("content", found[0], choice_repair.CONTENT)
             if found[1] and not message.value(chunk.REASONING[0]):
                 message.put(chunk.REASONING[0], found[1], choice_repair.CONTENT)
-        if message.text("tool_calls") and message.value("tool_calls") == []:
+        if message.text("tool_calls")[:1] == b"[" and not message.text("tool_calls")[1:-1].strip():
             message.put("tool_calls", None, choice_repair.TOOL_ARGUMENTS)
         # An empty entry is not a call, and neither is a legacy function without a name
         entries = message.objects("tool_calls")

@@ -77,7 +77,7 @@ ENTRIES = {
     "batches": {name for name in ROWS if name.split("/")[1] == "batches"},
     "message_batches": {name for name in ROWS if name.split("/")[1:3] == ["messages", "batches"]},
     "stored_responses": {name for name in ROWS if "/responses/{id}" in name},
-    "responses": {"POST /responses", "POST /responses/compact"},
+    "responses": {"POST /responses", "POST /responses/compact", "POST /responses/input_tokens"},
     "messages": {"POST /messages", "POST /messages/count_tokens"},
     "models": {"GET /models", "GET /models/{model}"},
     "images": {"POST /images/generations", "POST /images/edits", "POST /images/variations"},

@@ -51,6 +51,7 @@ async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state()
     ejected = health(state, "west", "safe")
     settings = BreakerSettings(failures=1)
     assert ejected.breaker.end(1.0, settings, 1.0, failed=True, is_probe=ejected.breaker.begin(1.0, settings))
+    ejected.ejected_times = 1
 
     def states() -> dict[str, list[tuple[str, float]]]:
         return {name: [(row["state"], row["for_s"]) for row in rows] for name, rows in targets_of(state).items()}

@@ -45,7 +45,7 @@ def valid(client: anthropic.Anthropic, request: Any, result: Result) -> None:
 
 
 def asked(handler: Any, client: anthropic.Anthropic, scenario: Scenario, result: Result) -> None:
-    request = {"model": scenario["model"], "max_tokens": 64, **scenario["body"]}
+    request = {"model": scenario["model"], "max_tokens": 1024, **scenario["body"]}
     handler(client.with_options(max_retries=scenario["repeats"]), request, result)
 
 
