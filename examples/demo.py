@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="end after the last step; exit code 0 if all succeeded")
     parser.add_argument("--lifetime", type=float, default=LIFETIME_S, help="seconds that a token lives")
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)  # so that every end stops the servers
     code = 1
     print(f"The demo takes {options.lifetime + OTHER_STEPS_S:.0f} seconds.", flush=True)

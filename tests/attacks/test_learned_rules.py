@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gatepass.dialects.error_body import read_error_body
-from gatepass.learning import rejection
+from gatepass.learning import reader, rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
@@ -433,3 +434,27 @@ def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: st
     run = unit * (rejection.MOST_ESCAPES // len(unit))
     with attack.on_loop():
         is_quoted([f" {run}"], run[: rejection.MOST_ERROR_CHARS])
+
+
+PIECES = (
+    "max_tokens 1 ",
+    "not ",
+    "system ",
+    "set to ",
+    "content must be a ",
+    "one of: ",
+    "\n",
+    "1 + 2 > ",
+    "参数不支持",
+)
+"""Words for which the reader of rejections looks beside each of them."""
+
+
+@pytest.mark.attack("learning: texts of words that refuse")
+@pytest.mark.parametrize(("first", "second"), [*product(PIECES, PIECES)])
+def test_a_text_of_words_that_refuse_is_read_in_bounded_time(attack: Attack, first: str, second: str) -> None:
+    sent = dict.fromkeys(("temperature", "max_tokens", "stream", "messages[].content"), "1")
+    with attack.on_loop():
+        reader.read(
+            sent, [((first * 3 + second * 2) * 2_000)[: rejection.MOST_ERROR_CHARS]], settable=("reasoning_effort",)
+        )

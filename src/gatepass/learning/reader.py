@@ -302,7 +302,8 @@ class _Names:
         return [one for one in found if not places.issuperset(one.paths)]
 
     def _meant(self, sentence: str, start: int, end: int) -> tuple[str, ...]:
-        spelled, before, after = sentence[start:end], sentence[:start], sentence[end:]
+        spelled, after = sentence[start:end], sentence[end : end + BESIDE_CHARS]
+        before = sentence[max(0, start - BESIDE_CHARS) : start]
         if not spelled.isascii():
             prose = next((names for word, names in _PROSE.items() if not word.isascii() and word in spelled), ())
             return tuple(path for name in prose for path in self.find(name))
@@ -415,8 +416,10 @@ MOST_INPUTS = 100_000
 """Limit on a batch: a larger number in such a sentence is not a number of inputs. OpenAI accepts 2,048."""
 FILL = 0.9
 """Part of the tokens per request to use, because inputs differ in length."""
-MOST_CHARS = 8_192
+MOST_CHARS = 3_072
 """Limit on the text that is read."""
+BESIDE_CHARS = 100
+"""How far before and behind a name the words are read that mark it or give its value: no text is read once a name."""
 
 
 def read(
@@ -480,11 +483,12 @@ def _about_members(
     said = [(sentence, names.mentions(sentence)) for sentence in _SENTENCE.split(text)]
     mentioned = [path for _, mentions in said for one in mentions for path in one.paths]
     is_of_a_value = VALUE_CODES.fullmatch(code) is not None
-    found: list[Finding] = []
+    most = None if sent.keys().isdisjoint(LIMITS) or set(mentioned).isdisjoint(LIMITS) else _token_limit(text)
+    refused, found = _refused(text), list[Finding]()
     for sentence, mentions in said:
-        found += _of_values(sent, sentence, mentions, text, mentioned)
+        found += _of_values(sent, sentence, mentions, most, mentioned)
         if not is_of_a_value:
-            found += _refusals(sent, sentence, mentions, text)
+            found += _refusals(sent, sentence, mentions, refused)
     told = names.find(param) if param else ()
     if param:  # the text may name others too, if it also names this one
         last = _steps(param)[-1:]
@@ -500,7 +504,7 @@ def _about_members(
             elif is_refusal and path == "stream":
                 found.append(Finding(Says.STREAM, path))
             elif is_refusal and path in sent:
-                found.append(Finding(_refused(text), path))
+                found.append(Finding(refused, path))
     elif not found:  # some parsers do not name the member
         kinds = [
             value for value, pattern in zip(EMPTY, (_NO_NULL, _NO_EMPTY_LIST), strict=True) if pattern.search(text)
@@ -521,18 +525,19 @@ def _refused(text: str) -> Says:
 
 
 def _of_values(
-    sent: Mapping[str, str], sentence: str, mentions: list[_Mention], text: str, mentioned: list[str]
+    sent: Mapping[str, str], sentence: str, mentions: list[_Mention], most: str | None, mentioned: list[str]
 ) -> Iterator[Finding]:
     """Yield limits of tokens, members that were sent empty, and members that need a value."""
     complaint = _COMPLAINS.search(sentence)
     for one in mentions:
         for path in one.paths:
-            if path in LIMITS and path in sent and (most := _token_limit(text)) is not None:
+            if path in LIMITS and path in sent and most is not None:
                 yield Finding(Says.TOO_LARGE, path, most, span=sentence)
             if sent.get(path) in EMPTY and complaint is not None:
                 yield Finding(Says.EMPTY, path, span=_span(sentence, one, complaint))
-        behind = sentence[one.end :]
-        value = _NEEDS.match(behind) or (_SET_TO.match(behind) if _SET.search(sentence[: one.start]) else None)
+        behind = sentence[one.end : one.end + BESIDE_CHARS]
+        before = sentence[max(0, one.start - BESIDE_CHARS) : one.start]
+        value = _NEEDS.match(behind) or (_SET_TO.match(behind) if _SET.search(before) else None)
         if value is not None and "stream" not in one.paths:
             others = (
                 path for path in mentioned if path in sent and path not in (*one.paths, *NEVER) and "." not in path
@@ -541,7 +546,7 @@ def _of_values(
             yield from (Finding(Says.NEEDS, path, _json_of(value), beside, span) for path in one.paths)
 
 
-def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], text: str) -> Iterator[Finding]:
+def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], refused: Says) -> Iterator[Finding]:
     """Yield the members that the sentence refuses, alone or beside others."""
     refusal, accepted = _REFUSES.search(sentence), _ACCEPTED.search(sentence)
     excludes = _EXCLUDES.search(sentence)
@@ -569,7 +574,7 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
         members, beside = [(path, one) for one in conditions for path in one.paths if path == beside], top
     if refusal is None and verdict is excludes:
         return
-    says = Says.VALUE if refusal is None else _refused(text)
+    says = Says.VALUE if refusal is None else refused
     yield from (Finding(says, path, beside=beside, span=_span(sentence, one, verdict)) for path, one in members)
 
 
