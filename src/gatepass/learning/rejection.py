@@ -93,7 +93,8 @@ def texts_of(body: bytes) -> Texts | None:
         if name is not None:
             names.append(name)
             inner = f"{path}.{name}" if path else name
-            is_shown = path is not None and len(sent) < MOST_PATHS and MEMBER_PATH.match(inner) is not None
+            most = MOST_PATHS if path else 2 * MOST_PATHS  # schemas of tools leave room for the top level
+            is_shown = path is not None and len(sent) < most and MEMBER_PATH.match(inner) is not None
             if is_shown and sent.get(inner) not in EMPTY:  # one that is empty is enough
                 value = _short(one)
                 sent[inner] = value if value in EMPTY or sent.get(inner, value) == value else ""
@@ -263,7 +264,9 @@ class UpstreamRejection:
             return None  # the upstream may have returned an object of the request
         spread = (*(name for name in names if _NAME.match(name) is None), *texts)
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
-        if found is None or is_quoted((*names, *texts, *values), shown) or is_joined(spread, shown):
+        # A tool's description may begin as a member is named. `read` leaves out what stands whole in a text.
+        unnamed = re.sub(r"[A-Za-z]\w{11,63}", lambda word: "…" if word[0] in (paths or ()) else word[0], shown)
+        if found is None or is_quoted((*names, *texts, *values), unnamed) or is_joined(spread, shown):
             if inside:
                 return None
             return cls.read(members, f"{code}: {param}", code, param, betas, paths, texts=())

@@ -101,3 +101,13 @@ def test_a_sentence_in_a_header_is_quoted():
         rejection = UpstreamRejection.of(CHAT.members, 400, SENTENCE, sent, (), values)
         assert rejection is not None
         assert ("Unsupported" in rejection.text) is is_read
+
+
+def test_a_tool_that_describes_itself_by_the_name_of_a_member_keeps_no_error_from_being_read():
+    schema = {"effort": {"description": "Reasoning effort for this agent."}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": schema}}}]
+    body = {"model": "m", "tools": tools, "parallel_tool_calls": True, "reasoning_effort": "high"}
+    refusal = UpstreamErrorBody("Unrecognized request argument supplied: reasoning_effort")
+    rejection = UpstreamRejection.of(CHAT.members, 400, refusal, json.dumps(body).encode())
+    assert rejection is not None
+    assert [one.path for one in rejection.findings] == ["reasoning_effort"]
