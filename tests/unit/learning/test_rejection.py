@@ -104,7 +104,12 @@ def test_a_sentence_in_a_header_is_quoted():
 
 
 def test_a_tool_that_describes_itself_by_the_name_of_a_member_keeps_no_error_from_being_read():
-    schema = {"effort": {"description": "Reasoning effort for this agent."}}
+    schema = {
+        "effort": {
+            "description": "Reasoning effort for this agent. Set it only when the user asks for it, or a task needs it."
+            * 3
+        }
+    }
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"properties": schema}}}]
     body = {"model": "m", "tools": tools, "parallel_tool_calls": True, "reasoning_effort": "high"}
     refusal = UpstreamErrorBody("Unrecognized request argument supplied: reasoning_effort")
