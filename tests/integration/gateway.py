@@ -8,9 +8,10 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Self
+from unittest import mock
 
 from gatepass.clock import Clock
 from gatepass.config.model import Config
@@ -115,15 +116,15 @@ async def serving(
     listening = bind("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(state, lambda _: ready.set(), source=source)
-    if not reads_lists:
-        server.endpoint.read_lists = lambda: None  # type: ignore[method-assign]  # no request but the test's own
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        await ready.wait()
-        yield Gateway(listening.getsockname()[1], state, server, tls)
-    finally:
-        server.should_exit = True
-        await serving
+    # without the requests for the lists the upstream receives the test's own alone
+    with nullcontext() if reads_lists else mock.patch.object(server.endpoint, "read_lists"):
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            await ready.wait()
+            yield Gateway(listening.getsockname()[1], state, server, tls)
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def descriptors() -> int:

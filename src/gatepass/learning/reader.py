@@ -66,18 +66,8 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _MEANING = NEVER | frozenset(
     (
         *("system", "instructions", "tools", "tool_choice", "functions", "function_call", "response_format", "text"),
-        *(
-            "images",
-            "image",
-            "file",
-            "files",
-            "audio",
-            "previous_response_id",
-            "conversation",
-            "texts",
-            "top_n",
-            *LIMITS,
-        ),
+        *("images", "image", "file", "files", "audio", "previous_response_id", "conversation", "texts", "top_n"),
+        *LIMITS,
         *("stop", "stop_sequences", "n", "best_of", "logprobs", "top_logprobs", "suffix", "echo", "dimensions"),
         *("output_config", "voice", "language", "size", "container", "background"),
     )

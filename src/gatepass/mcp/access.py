@@ -50,8 +50,9 @@ def refusal_of(key: AccessKey) -> str:
 def check_call(body: bytes, headers: Headers, tools: Collection[str]) -> None:
     """Raise McpNotAllowed if the message in `body` calls a tool that no glob of `tools` matches.
 
-    Raises InvalidRequest for a message that a server could read as another call than gatepass does: a batch, a name
-    that stands twice, another spelling of CALL_TOOL, and a header that differs from the body (revision 2026-07-28).
+    Raises InvalidRequest for a message that a server could read as another call than gatepass does. Such a message is a
+    batch, has a name twice, spells CALL_TOOL in another way, or has a header that differs from the body (revision
+    2026-07-28).
     """
     top = _members(body, "The body", ("method", "params"))
     method = _text(top.get("method", b'""'), "method")

@@ -60,8 +60,8 @@ OWN_THOUGHT = "gatepass_thought"
 def drop_own_thoughts(editor: JsonEditor) -> bool:
     """Drop thoughts with the signature OWN_THOUGHT from messages and from the input of a response.
 
-    An upstream that speaks these protocols rejects a signature that is not its own, and a message that has nothing
-    else, which is dropped too. Entry `drop=own-thoughts`.
+    An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
+    a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
     """
     dropped, messages = _drop_signed(editor.top.array("input"), "encrypted_content"), editor.top.array("messages")
     if messages is not None:

@@ -19,8 +19,8 @@ import msgspec
 PARTS = 128
 _KEPT = PARTS + 1
 _HEAD, _TOTAL, _FIRST = range(3)
-"""The words of a record: the number of its newest part, the sum of its counts, and the counts, which a record of
-concurrent requests does not use. By `Clock.now`, the number of a part of a minute fits into 32 bits for 60 years."""
+"""The words of a record: the number of its newest part, the sum of its counts, and the counts. A record of concurrent
+requests has no counts. By `Clock.now`, the number of a part of a minute fits into 32 bits for 60 years."""
 RECORD_BYTES = 4 * (_FIRST + _KEPT)
 """524 bytes for each limit of each subject, 21 MB for 10,000 callers with four limits each."""
 MOST = 2**32 - 1

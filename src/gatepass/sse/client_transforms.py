@@ -74,13 +74,9 @@ class _ChunkTransform(_ClientTransform, ABC):
     def _passes(self, block: bytes) -> bool:
         """Whether the bytes show that an event needs no change; for a run, that none of its events does."""
 
-    def _change_data(self, data: bytes) -> bytes | None:
+    @abstractmethod
+    def _change(self, data: bytes) -> bytes | None:
         """Return the events to send instead of one with `data`; None to send it unchanged. Raises ValueError."""
-        return self._change(read_json(data))
-
-    def _change(self, payload: Any) -> bytes | None:
-        """As `_change_data`, with the JSON value of the data."""
-        raise NotImplementedError  # not called if `_change_data` is overridden
 
     def _feed_each(self, block: bytes) -> bytes:
         run, comments = event.split_comments(block)
@@ -90,7 +86,7 @@ class _ChunkTransform(_ClientTransform, ABC):
 
     def _change_event(self, block: bytes) -> bytes:
         try:
-            changed = self._change_data(event.parse_event(block).data or b"")
+            changed = self._change(event.parse_event(block).data or b"")
         except ValueError:  # `[DONE]`, a comment
             return block
         if changed is None:
@@ -113,7 +109,8 @@ class PlainTexts(_ChunkTransform):
     def _passes(self, block: bytes) -> bool:
         return _ELSEWHERE.search(block) is None
 
-    def _change(self, payload: Any) -> bytes | None:
+    def _change(self, data: bytes) -> bytes | None:
+        payload = read_json(data)
         choices = payload.get("choices") if isinstance(payload, dict) else None
         if not isinstance(choices, list) or not _move_texts(payload, choices, "delta"):
             return None
@@ -170,7 +167,7 @@ class ShortLines(_ChunkTransform):
     def _passes(self, block: bytes) -> bool:
         return len(block) <= self._limit_bytes
 
-    def _change_data(self, data: bytes) -> bytes | None:
+    def _change(self, data: bytes) -> bytes | None:
         return b"".join(self.split(data)) or None
 
     def split(self, data: bytes) -> list[Piece]:
@@ -295,7 +292,8 @@ class OnlyChunks(_ChunkTransform):
         # the name inside a text does not match, because its quotes are escaped
         return _CHOICES.search(block) is not None
 
-    def _change(self, payload: Any) -> bytes | None:
+    def _change(self, data: bytes) -> bytes | None:
+        payload = read_json(data)
         fields = payload if isinstance(payload, dict) else {}
         is_kept = fields.get("error") or fields.get("object") == "error" or "choices" in fields
         return None if is_kept else b""
@@ -312,7 +310,8 @@ class EmptyChoice(_ChunkTransform):
     def _passes(self, block: bytes) -> bool:
         return _NO_CHOICES.search(block) is None
 
-    def _change(self, payload: Any) -> bytes | None:
+    def _change(self, data: bytes) -> bytes | None:
+        payload = read_json(data)
         if not isinstance(payload, dict) or payload.get("choices") != []:
             return None
         return chunk.encode_event(
@@ -407,7 +406,8 @@ class WholeUsage(_ChunkTransform):
     def _passes(self, block: bytes) -> bool:
         return _HAS_USAGE.search(block) is None
 
-    def _change(self, payload: Any) -> bytes | None:
+    def _change(self, data: bytes) -> bytes | None:
+        payload = read_json(data)
         usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
         if not isinstance(usage, dict) or is_identical(completed := complete_usage(usage, is_chat=True), usage):
             return None
