@@ -145,7 +145,7 @@ def _of_attempt(attempt: Story, story: Story, failed_hop: str) -> Iterator[Hop]:
 
 
 def _facts(attempt: Story, message: str) -> Iterator[str]:
-    """Yield what is known of an attempt besides its result. Its reason is left out if the final `message` has it."""
+    """Yield the lines of an attempt below its result. Its reason is left out if the final `message` has it."""
     if attempt["upstream_model"]:
         yield f"model {attempt['upstream_model']}"
     if attempt["cause"]:
@@ -373,8 +373,10 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
 
 
 def asked_for(summary: Story) -> str:
-    """Return the model of a request, the method of a message to an MCP server with the tool that it calls, `DELETE`
-    for the end of a session, or `stream` for a stream that waits for its events."""
+    """Return the model of a request. Of a message to an MCP server, return its method and the tool that it calls.
+
+    `DELETE` is the end of a session, and `stream` a stream that waits for its events.
+    """
     message = (summary.get("mcp_method"), summary.get("mcp_tool"))  # an older replica has neither
     idle = "stream" if summary["operation"] == "mcp_stream" else ""
     return summary["model"] or " ".join(filter(None, message)) or idle

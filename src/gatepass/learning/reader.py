@@ -285,7 +285,7 @@ class _Names:
                     found.append(_Mention(start, end, paths))
                     break
             at += size
-        # a member beside the list that has it is a place, not a second member, and so is one in a named object
+        # a list that is named with one of its members is a place, not a second member; so is a named object
         named = {path for one in found for path in one.paths}
         places = {path for path in named for other in named if other.startswith(f"{path}[].")}
         places |= {path for path in named if path.rpartition(".")[0] in named}
@@ -364,7 +364,7 @@ def no_room(text: str) -> tuple[int, int, int] | None:
 
 
 def _token_limit(text: str) -> str | None:
-    """Return the largest number of tokens. What is left beside a prompt ends with "!"."""
+    """Return the largest number of tokens, with "!" at its end if it depends on the length of the prompt."""
     if (room := no_room(text)) is not None:
         return f"{room[2] - room[0]}!"
     most = upper_bound(re.sub(r"(?i)\bmax_?(?:imum)?_?\w*tokens\b", "…", text), LEAST_TOKENS)

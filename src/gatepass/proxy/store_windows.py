@@ -1,8 +1,8 @@
 """StoreWindows: limits that several processes count together on a Valkey or Redis server.
 
 A script on the server decides, by the server's clock and with the arithmetic of `policy.windows`. One task sends all
-that waits in one round trip, and what came in the meantime in the next one: the server learns in order what a process
-did. The records of the process count too. They decide while the server does not reply.
+waiting requests in one round trip, and those that came in the meantime in the next one. So the server learns in order
+what a process did. The records of the process count too. They decide while the server does not reply.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LEASE_S = 30.0
 RENEW_S = 10.0
 RETRY_S = 1.0
 FLUSH_S = 1.0
-"""How long the end of a process may wait until the server knows what was used."""
+"""How long the end of a process may wait until the server has the last counts."""
 AT_ONCE = 64
 """The requests of one round trip, and the subjects with changes."""
 NO_LIMIT = 10**15
 MOST_DIGITS = 16
-"""Of a number in a reply of the server, which is a count, a number of a part, or microseconds."""
+"""The longest number in a reply of the server: a count, the number of a part, or microseconds."""
 MOST_TOKENS = 2**26
-"""What the server counts of a reservation. A few larger ones would fill a record, which counts no more then."""
+"""The most tokens that the server counts of a reservation. A few larger reservations would fill a record."""
 
 SCRIPT = """
 local time, key, process, seen = redis.call('TIME'), KEYS[1], ARGV[1], ARGV[2]
@@ -144,9 +144,9 @@ return incarnation .. ' ' .. damaged .. ' ' .. table.concat(reply, ' ')
 """
 """Takes what one request uses of the limits of one subject, or nothing if it does not fit. KEYS[1] is a hash.
 
-For each limit the hash has a record: of a sliding window the newest part (8 bytes), the total, and the count of each
-part (4 bytes each); of a day or month the first two; of concurrent requests, for each process their number and the end
-of its lease. `incarnation` tells a hash from the one that the server has lost.
+For each limit the hash has a record. That of a sliding window has the newest part (8 bytes), the total, and the count
+of each part (4 bytes each). That of a day or month has the first two. That of concurrent requests has for each process
+their number and the end of its lease. `incarnation` tells a hash from the one that the server has lost.
 
 Arguments: the process, the incarnation that it knows, the milliseconds for which the hash lasts at least (0: nothing is
 written), and the requests in progress of the process. Then for each limit its name, the microseconds of a part (0 for
@@ -229,7 +229,7 @@ class _Subject:
 
 
 class _Asked(msgspec.Struct, eq=False):
-    """A request that waits for the server, or an operator who reads the use."""
+    """A question to the server: of a request that waits for a decision, or of an operator who reads the use."""
 
     limits: Sequence[Limit]
     tokens: int
