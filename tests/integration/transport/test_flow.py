@@ -111,7 +111,7 @@ async def held_after(once: Callable[[], Awaitable[object]], rounds: int) -> int:
         try:
             for _ in range(rounds):
                 await once()
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn, in which the last request's callbacks run
             return tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
