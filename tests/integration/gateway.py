@@ -68,8 +68,8 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, with the settings `chat`.
 
-    `clock` drives token lives and the model list's age. `reads_lists`: read the model lists at the start, as `gatepass
-    serve` does. Else the upstream receives what the test sends, and nothing more.
+    `clock` drives token lives and the model list's age. `reads_lists`: read the model lists after the start, as
+    `gatepass serve` does. Else the upstream receives what the test sends, and nothing more.
     """
     if upstream:
         settings = chat or {}

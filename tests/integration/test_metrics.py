@@ -4,9 +4,11 @@ import asyncio
 import re
 
 from gatepass.auth.api_keys import hash_key
+from gatepass.proxy.handler import LISTS_AFTER_S
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
-from tests.integration.gateway import HELLO, JSON, Gateway, relaying
+from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, relaying
 from tests.integration.scripted import Dialogue, Received, Send, Wait, event, reply, stream
+from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
 COUNTED = {"input": 40, "output": 11, "cached_input": 32, "reasoning": 7}
@@ -79,15 +81,19 @@ def listing(request: Received) -> Dialogue:
     return [Send(reply(listed if request.target.endswith("/models") else COMPLETION))]
 
 
-async def test_with_the_file_of_init_models_have_their_names_from_the_first_request_on():
-    """The list is read at the start. Names that only clients invent are `other`."""
-    async with relaying(answer=listing, reads_lists=True) as (upstream, gp):
+async def test_with_the_file_of_init_models_have_their_names_soon_after_the_start():
+    """The upstream's first request is a client's; then the list is read. Names that only clients invent are `other`."""
+    clock = DrivenClock()
+    async with relaying(answer=listing, reads_lists=True, clock=clock) as (upstream, gp):
+        await clock.advance(LISTS_AFTER_S - 0.1)
+        assert (await gp.ask({**HELLO, "model": "invented"}).answer()).status == 200
+        await clock.advance(0.2)
         assert (await gp.ask(None, "/v1/models", method="GET").answer()).status == 200  # waits for the same fetch
         for body in ({**HELLO, "model": "gpt-4o"}, {**HELLO, "model": "invented"}):
             assert (await gp.ask(body).answer()).status == 200
         assert sum_of(gp, "requests_total", model="gpt-4o") == 1
-        assert sum_of(gp, "requests_total", model="other") == 1
-        assert [one.target for one in upstream.received] == ["/v1/models", *["/v1/chat/completions"] * 2]
+        assert sum_of(gp, "requests_total", model="other") == 2
+        assert [one.target for one in upstream.received] == [CHAT, "/v1/models", CHAT, CHAT]
 
 
 async def test_without_the_list_models_have_their_names_after_a_scrape():

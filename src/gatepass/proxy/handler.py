@@ -23,6 +23,7 @@ from gatepass.auth.model_access import (
     may_use,
     stored_member,
 )
+from gatepass.clock import sleep
 from gatepass.config.access import PLAIN
 from gatepass.errors import GatepassError
 from gatepass.normalize.profiles import PROFILES, untyped
@@ -56,6 +57,10 @@ from gatepass.proxy.uploads import Form, FormStream, MultipartScan, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
 from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
 
+LISTS_AFTER_S = 3.0
+"""When the lists of models are read after the start. The first token is fetched by then, and a shorter run, such as a
+test, sends the upstreams its clients' requests alone."""
+
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
 
@@ -72,8 +77,9 @@ class ApiEndpoint:
         state.metrics.fetch_lists = lambda: self.catalog.start_fetches(FRESH_S)
         _import_mcp(state)
 
-    def read_lists(self) -> None:
-        """Start to read the upstreams' lists of models, so that the metrics know each name before its first request."""
+    async def read_lists(self) -> None:
+        """Read the upstreams' lists of models LISTS_AFTER_S after the start, so that the metrics know the names."""
+        await sleep(self.state.clock, LISTS_AFTER_S)
         self.catalog.start_fetches()
 
     def use(self, state: AppState) -> None:

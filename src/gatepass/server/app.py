@@ -81,7 +81,7 @@ class Service:
         self._endpoint, self.loop = endpoint, asyncio.get_running_loop()
         try:
             state.start()
-            endpoint.read_lists()
+            state.in_flight.tasks.spawn(endpoint.read_lists(), "lists of models")
             state.in_flight.tasks.spawn(state.traffic.run(state.clock), "traffic")
             state.in_flight.tasks.spawn(state.metrics.sample_loop_lag(), "loop lag")
             yield
