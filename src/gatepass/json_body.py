@@ -1,0 +1,325 @@
+"""Read a JSON text one level at a time: an object is `dict[str, msgspec.Raw]`, a list is `list[msgspec.Raw]`.
+
+msgspec reads a text in one pass and builds nothing below the level that is opened, so a value that no rule opens keeps
+its bytes. Names are compared decoded. A part of a text that was read may be opened again: its errors are then those of
+BodyTooComplex alone.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from math import isinf
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gatepass.errors import BodyTooComplex, InvalidRequest
+
+Text = bytes | memoryview | msgspec.Raw
+"""The JSON text of one value."""
+Piece = bytes | memoryview
+
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark, which may precede a document or a stream. Clients lose the first event after one."""
+SMALL_BYTES = 4096
+CHECKED_BYTES, COPIED_BYTES, UTF8_BYTES = 64 * 1024, 256 * 1024, 1024
+"""How much text is searched, copied or decoded at once: no other thread runs meanwhile."""
+
+# bounds: each keeps what one call of msgspec takes below 50 ms, because no other thread runs meanwhile
+
+MOST_OPENED = 500_000
+"""Values of a list that is opened, counted as its commas: a million takes 46 ms. OpenAI accepts 300,000 token ids."""
+MOST_MEMBERS = 60_000
+"""Members of an object that is opened. As many take 25 ms."""
+UNCOUNTED_BYTES = 256 * 1024
+"""A smaller text has no more members than that, and its list no more values."""
+COUNTED_BYTES = 12 * 1024 * 1024
+"""In a larger text the costly signs are counted before msgspec reads it: 32 MiB of `[]` take 64 ms."""
+MOST_SIGNS = 4_000_000
+"""Commas and brackets of a text above COUNTED_BYTES, those in its strings too."""
+MOST_ESCAPES = 6_000_000
+"""Backslashes of such a text."""
+MOST_PASSES, PASSED_BYTES = 4, 8 * 1024 * 1024
+"""How often msgspec reads a text to know its depth, or how much it reads. Messages and tools take two passes, what
+they contain a few more."""
+LONGEST_NAME_BYTES = 16 * 1024
+"""No API has a longer name. To decode one of 27 MiB takes 53 ms, and to fold it 2.5 s."""
+
+_GAP = re.compile(rb"[ \t\n\r]*+")
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
+_PLAIN_QUOTE = re.compile(rb'[^\\]"')
+_COMMA, _BACKSLASH, _LIST = b",\\["
+_OPENERS = b"{["
+
+FOLDED = {"\u017f": "s", "\u212a": "k", "\u0131": "i", "\u0130": "i"}
+"""Letters outside ASCII that case-insensitive parsers treat as ASCII letters. Go's encoding/json does so for the first
+two (Unicode simple case folding), Java for the last two."""
+_FOLDING = str.maketrans(FOLDED)
+
+
+class _Name:
+    """A member's name. It is compared by identity, so that a dict keeps each member of a name that is repeated."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, _: type, text: str) -> None:
+        if len(text) > LONGEST_NAME_BYTES:
+            raise _long_name()
+        self.text = text
+
+
+RAW = msgspec.json.Decoder(msgspec.Raw)
+"""Checks one JSON value and builds nothing."""
+OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_MEMBERS = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=_Name)
+
+Members = list[tuple[str, msgspec.Raw]]
+"""The members of an object in order, repeated names too."""
+
+
+def members(text: Text) -> Members:
+    """Return the members of the object `text`.
+
+    Raises msgspec.DecodeError and RecursionError for another text, BodyTooComplex for more than MOST_MEMBERS, and
+    InvalidRequest for a name above LONGEST_NAME_BYTES.
+    """
+    decoder = _MEMBERS
+    if memoryview(text).nbytes > UNCOUNTED_BYTES:
+        left = MOST_MEMBERS
+
+        def name_of(kind: type, name: str) -> _Name:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise BodyTooComplex(f"An object of the body has more than {MOST_MEMBERS} members.")
+            return _Name(kind, name)
+
+        decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=name_of)
+    return [(name.text, value) for name, value in decoder.decode(text).items()]
+
+
+def opened(text: Text) -> dict[str, msgspec.Raw]:
+    """Return the members of the object `text` by name; of several with one name the last. Raises as `members` does."""
+    return dict(members(text))
+
+
+def elements(text: Text) -> list[msgspec.Raw]:
+    """Return the values of the list `text`.
+
+    Raises msgspec.DecodeError and RecursionError for another text, and BodyTooComplex for more than MOST_OPENED.
+    """
+    if memoryview(text).nbytes > UNCOUNTED_BYTES and has_more(bytes(text), b",", MOST_OPENED):
+        raise BodyTooComplex(f"A list of the body has more than {MOST_OPENED} commas. Send less in one request.")
+    return LIST.decode(text)
+
+
+def kind(text: Text) -> str:
+    """Return the first character of a value: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`."""
+    return chr(memoryview(text)[0])
+
+
+def string(text: Text) -> str:
+    """Return the value of the string `text`."""
+    value: str = msgspec.json.decode(text, type=str)
+    return value
+
+
+def folded(name: str) -> str:
+    """Return `name` as case-insensitive parsers compare it."""
+    return (name if name.isascii() else name.translate(_FOLDING)).lower()
+
+
+class Place(NamedTuple):
+    """Where a member is: its name's quote is at `start`, its value from `value` to `end`."""
+
+    name: str
+    start: int
+    value: int
+    end: int
+
+
+def places(text: bytes, listed: Members) -> Iterator[Place]:
+    """Yield where each of the `listed` members of the object `text` is. The lengths of their values are known."""
+    at = _after_gap(text, text.index(b"{") + 1)
+    for name, value in listed:
+        start = at
+        at = _after_gap(text, _STRING.match(text, at).end())  # type: ignore[union-attr]  # a name
+        begin = _after_gap(text, at + 1)
+        end = begin + memoryview(value).nbytes
+        yield Place(name, start, begin, end)
+        at = _after_gap(text, end)
+        if text[at] == _COMMA:
+            at = _after_gap(text, at + 1)
+
+
+def _after_gap(text: bytes, at: int) -> int:
+    if text[at] > ord(" "):  # nearly always
+        return at
+    while True:  # blanks of 16 MiB take 40 ms, in which no other thread runs
+        end = _GAP.match(text, at, at + CHECKED_BYTES).end()  # type: ignore[union-attr]  # it matches ""
+        if end < at + CHECKED_BYTES:
+            return end
+        at = end
+
+
+def has_more(text: Text, chars: bytes, most: int) -> bool:
+    """Whether more than `most` bytes of `text` are one of `chars`."""
+    view, left = memoryview(text), most
+    for at in range(0, view.nbytes, COPIED_BYTES):
+        part = bytes(view[at : at + COPIED_BYTES])
+        for char in chars:
+            # `replace` finds rare bytes at memory speed, `count` checks each byte: 6 µs instead of 100 for 64 KB
+            left -= len(part) - len(part.replace(b"%c" % char, b"", left + 1))
+            if left < 0:
+                return True
+    return False
+
+
+def check_signs(text: bytes) -> None:
+    """Raise BodyTooComplex or InvalidRequest if msgspec takes more than 50 ms for `text`, which is unread."""
+    if len(text) <= COUNTED_BYTES:
+        return
+    if sum(map(text.count, (b",", b"[", b"{"))) > MOST_SIGNS:
+        raise BodyTooComplex(f"The body has more than {MOST_SIGNS} commas and brackets. Send less in one request.")
+    if text.count(b"\\") > MOST_ESCAPES:
+        raise BodyTooComplex(f"The body has more than {MOST_ESCAPES} backslashes. Send fewer in one request.")
+    begin = 0  # of what may be one string
+    for at in range(0, len(text), CHECKED_BYTES):
+        quote = text.find(b'"', at, at + CHECKED_BYTES)
+        if quote > 0 and text[quote - 1] == _BACKSLASH:
+            found = _PLAIN_QUOTE.search(text, at, at + CHECKED_BYTES)
+            quote = -1 if found is None else found.end() - 1
+        if quote < 0:
+            continue
+        if at - begin > COUNTED_BYTES // 2 and text.startswith(b":", _after_gap(text, quote + 1)):
+            raise _long_name()
+        begin = at + CHECKED_BYTES
+
+
+def _long_name() -> InvalidRequest:
+    return InvalidRequest(f"The body contains a member name that is longer than {LONGEST_NAME_BYTES} bytes.")
+
+
+def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
+    """Return the error of `text` if it is not UTF-8. msgspec does not check the values that it does not build."""
+    if text.isascii():
+        return None
+    at = 0
+    while at < len(text):  # in parts: most are ASCII, and one character beyond U+FFFF makes a str four times as large
+        part = text[at : at + UTF8_BYTES]
+        if part.isascii():
+            at += UTF8_BYTES
+            continue
+        try:
+            at += codecs.utf_8_decode(part, "strict", at + UTF8_BYTES >= len(text))[1]
+        except UnicodeDecodeError as error:
+            error.start += at
+            return error
+    return None
+
+
+def is_deeper(text: Text, limit: int) -> bool:
+    """Whether lists and objects in the JSON `text` are nested deeper than `limit`.
+
+    Only what has more brackets than that is opened. Raises BodyTooComplex for a text that would be opened too often.
+    """
+    pending, left = [(text, limit)], max(MOST_PASSES * memoryview(text).nbytes, PASSED_BYTES)
+    while pending:
+        text, limit = pending.pop()
+        size, first = memoryview(text).nbytes, memoryview(text)[0]
+        if (
+            size <= 2 * limit or first not in _OPENERS or not has_more(text, _OPENERS, limit)
+        ):  # a level takes two brackets
+            continue
+        if limit == 0:
+            return True
+        left -= size
+        if left < 0:
+            raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
+        inner = elements(text) if first == _LIST else [value for _, value in members(text)]
+        pending += [(one, limit - 1) for one in inner]
+    return False
+
+
+# values
+
+MOST_SLOW_NUMBERS = 1_000
+_SHAPES = bytes(ord("0") if char in b"0123456789" else ord("e") if char in b"eE" else char for char in range(256))
+"""Translates every digit to 0, so that the shape of a number can be searched."""
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if isinf(number):  # as msgspec does without the hook
+        raise ValueError("Number out of range")
+    return number
+
+
+_PYTHON_FLOATS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_finite_float)
+
+
+def json_value(text: bytes) -> Any:
+    """Parse a JSON text; raise the errors of msgspec."""
+    return _PYTHON_FLOATS.decode(text) if has_slow_numbers(text) else msgspec.json.decode(text)
+
+
+FAST_PARSE_BYTES = 256 * 1024
+"""A document up to this size is parsed within 25 ms, regardless of its content."""
+MOST_WORK = 1_250_000
+"""About 25 ms of parsing. A number costs 1, a string in a list 6, a member 9, and an object or a list 7 more."""
+FRACTION_WORK, SLOW_WORK = 2, 20
+"""Extra cost of a fraction or an exponent, and of an exponent of three digits."""
+FEW_NUMBERS = 1_000
+"""Below this number in FAST_PARSE_BYTES the extra costs are not counted, because they are small."""
+LENIENT_WORK = MOST_WORK // 8
+"""The same time of the parser of the standard library."""
+
+
+def takes_long(data: bytes, most_work: int = MOST_WORK) -> bool:
+    """Whether parsing `data` would occupy the event loop for too long, by an estimate that is rarely too low."""
+    if len(data) <= FAST_PARSE_BYTES:
+        return False
+    work = 0
+    for at in range(0, len(data), FAST_PARSE_BYTES):
+        part = data[at : at + FAST_PARSE_BYTES]
+        commas, members = part.count(b","), part.count(b'":')
+        strings = max(0, part.count(b'"') // 2 - members)
+        work += commas + 8 * members + 5 * strings + 7 * (part.count(b"[") + part.count(b"{"))
+        if commas >= FEW_NUMBERS:
+            exponents = part.count(b"e") + part.count(b"E")
+            work += FRACTION_WORK * min(part.count(b".") + exponents, commas)
+            if exponents >= FEW_NUMBERS:
+                work += SLOW_WORK * min(slow_exponents(part), commas)
+        if work > most_work:
+            return True
+    return False
+
+
+def lenient_value(text: bytes, errors: str = "strict") -> Any:
+    """Parse a JSON text with the standard library, slower than `json_value`. Raises ValueError, also for a large one.
+
+    It accepts NaN and half of a surrogate pair, which an upstream sends when its tokens split a character. Real
+    upstreams send both, and clients accept them. `errors` is that of `bytes.decode`.
+    """
+    if takes_long(text, LENIENT_WORK):
+        raise ValueError("too many values")
+    try:
+        return json.loads(text.decode(errors=errors))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def has_slow_numbers(text: bytes) -> bool:
+    """Whether many numbers have an exponent of three digits. msgspec parses them 20 times slower than Python."""
+    # Vectors have few exponents and texts have few commas. So these two searches, at memory speed, usually decide.
+    if len(text) <= SMALL_BYTES or not has_more(text, b"eE", MOST_SLOW_NUMBERS):
+        return False
+    return text.count(b",") >= MOST_SLOW_NUMBERS and slow_exponents(text) > MOST_SLOW_NUMBERS
+
+
+def slow_exponents(text: bytes) -> int:
+    return text.translate(_SHAPES, b"+-").count(b"e000")

@@ -1,0 +1,177 @@
+"""JSON opened one level at a time, against what the standard parser reads; and what is refused before it is read."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass import json_body
+from gatepass.errors import BodyTooComplex, GatepassError, InvalidRequest
+from gatepass.json_body import (
+    COUNTED_BYTES,
+    LONGEST_NAME_BYTES,
+    MOST_ESCAPES,
+    MOST_MEMBERS,
+    MOST_OPENED,
+    MOST_SIGNS,
+    UTF8_BYTES,
+    check_signs,
+    elements,
+    folded,
+    has_more,
+    is_deeper,
+    kind,
+    members,
+    opened,
+    places,
+    string,
+    utf8_fault,
+)
+from tests.unit.protocols.json_texts import STRINGS, VALUES, written
+
+OBJECTS = st.dictionaries(STRINGS, VALUES, max_size=5)
+FILLED = COUNTED_BYTES + 1
+
+
+@given(st.data())
+def test_an_object_is_opened_as_the_standard_parser_reads_it(data):
+    value = data.draw(OBJECTS)
+    text = data.draw(written(value)).encode()
+    listed = members(text)
+    assert [(name, json.loads(bytes(inner))) for name, inner in listed] == list(value.items())
+    assert opened(text).keys() == value.keys()
+    for place, (name, inner) in zip(places(text, listed), listed, strict=True):
+        assert (place.name, text[place.value : place.end]) == (name, bytes(inner))
+        assert json.loads(b"{%b}" % text[place.start : place.end]) == {name: value[name]}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "\\u0061"]), st.integers(0, 9)), max_size=6))
+def test_repeated_names_are_listed_and_the_last_is_used(listed):
+    text = ("{" + " ,\n".join(f'"{name}" : {value}' for name, value in listed) + "}").encode()
+    plain = [(json.loads(f'"{name}"'), value) for name, value in listed]
+    assert [(name, int(bytes(value))) for name, value in members(text)] == plain
+    assert {name: int(bytes(value)) for name, value in opened(text).items()} == dict(plain)
+    assert [one.name for one in places(text, members(text))] == [name for name, _ in plain]
+
+
+@given(st.data())
+def test_a_list_is_opened_as_the_standard_parser_reads_it(data):
+    value = data.draw(st.lists(VALUES, max_size=5))
+    found = elements(data.draw(written(value)).encode())
+    assert [json.loads(bytes(inner)) for inner in found] == value
+    assert [string(inner) for inner in found if kind(inner) == '"'] == [one for one in value if isinstance(one, str)]
+
+
+def depth_of(value) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@given(st.data())
+def test_the_depth_is_that_of_the_value(data):
+    value = data.draw(VALUES)
+    text = data.draw(written(value)).strip().encode()
+    assert not is_deeper(text, depth_of(value))
+    assert depth_of(value) == 0 or is_deeper(text, depth_of(value) - 1)
+
+
+@pytest.mark.parametrize("beside", [b"0", b'"[[[["', b'"' + b"{" * 100 + b'"', b"[[],[]]", b",".join([b"[{}]"] * 99)])
+@pytest.mark.parametrize(("before", "after"), [(b"[", b"]"), (b'{"a":', b"}"), (b'[{"a":[0,', b"]}]")])
+def test_the_depth_is_found_beside_other_brackets(beside, before, after):
+    levels = before.count(b"[") + before.count(b"{")
+    count = 63 // levels
+    text = b"[%b,%b%b%b]" % (beside, before * count, b"0", after * count)
+    assert not is_deeper(text, max(1 + count * levels, 3))
+    assert is_deeper(text, count * levels)
+
+
+def test_a_text_that_is_opened_at_every_level_is_refused():
+    text = b"[" * 60 + b",".join([b"[[]]"] * 100_000) + b"]" * 60
+    with pytest.raises(BodyTooComplex, match="many levels"):
+        is_deeper(text, 64)
+
+
+@pytest.mark.parametrize(("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xc0\x80", 0)])
+@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize("filler", ["é", "😀", "x"])
+def test_invalid_utf8_is_found_at_its_place(wrong, at, shift, filler):
+    start = b"x" * shift + filler.encode() * UTF8_BYTES
+    assert utf8_fault(start + b"y" * UTF8_BYTES) is None
+    assert utf8_fault(start) is None
+    fault = utf8_fault(start + wrong + b'"}')
+    assert fault is not None
+    assert fault.start == len(start) + at
+
+
+@given(st.binary(max_size=40), st.integers(0, 40))
+def test_signs_are_counted(text, most):
+    assert has_more(text, b"a,", most) == (text.count(b"a") + text.count(b",") > most)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "COPIED_BYTES", 3)
+        assert has_more(text, b"a,", most) == (text.count(b"a") + text.count(b",") > most)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b"[" + b"1," * MOST_OPENED + b"1]", None),
+        (b"[" + b"1," * (MOST_OPENED + 1) + b"1]", BodyTooComplex),
+        (b"{" + b",".join(b'"%d":1' % at for at in range(MOST_MEMBERS)) + b"}", None),
+        (b"{" + b",".join(b'"%d":1' % at for at in range(MOST_MEMBERS + 1)) + b"}", BodyTooComplex),
+        (b'{"' + b"x" * LONGEST_NAME_BYTES + b'":1}', None),
+        (b'{"' + b"x" * (LONGEST_NAME_BYTES + 1) + b'":1}', InvalidRequest),
+    ],
+    ids=["list", "long list", "object", "large object", "name", "long name"],
+)
+def test_what_is_opened_is_bounded(text, error):
+    open_ = members if text.startswith(b"{") else elements
+    if error is None:
+        assert len(open_(text)) > 0
+    else:
+        with pytest.raises(error):
+            open_(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (b"[" + b"[]," * (MOST_SIGNS // 2) + b"[]]" + b" " * FILLED, BodyTooComplex),
+        (b'"' + b"\\n" * (MOST_ESCAPES + 1) + b" " * FILLED, BodyTooComplex),
+        (b'{"' + b"x" * FILLED + b'" : 1}', InvalidRequest),
+        (b'{"' + b'aa\\"' * (FILLED // 4) + b'": 1}', InvalidRequest),
+        (b'{"a":"' + b'aa\\"' * (FILLED // 4) + b'"}', None),
+        (b'{"a":"' + b"x" * FILLED + b'","b":1}', None),
+        (b"[" + b"[]," * 2_000_000 + b"1]", None),
+    ],
+    ids=["signs", "escapes", "name", "escaped name", "escaped text", "text", "smaller"],
+)
+def test_what_takes_long_is_refused_before_it_is_read(text, error):
+    if error is None:
+        check_signs(text)
+    else:
+        with pytest.raises(error):
+            check_signs(text)
+
+
+@pytest.mark.parametrize("depth", [64, 500, 100_000])
+def test_a_deep_text_is_refused_by_one_of_two_errors(depth):
+    text = b"[" * depth + b"]" * depth
+    try:
+        assert is_deeper(text, 63)
+    except RecursionError:
+        assert depth > 900
+
+
+@given(st.text(max_size=10))
+def test_a_folded_name_is_in_lower_case(name):
+    assert folded(name) == name.lower() or not name.isascii()
+    assert folded("\u212aEY") == "key"
+
+
+def test_a_wrong_text_is_an_error_of_msgspec():
+    for read, text in ((members, b"[]"), (elements, b"{}"), (members, b'{"a":}')):
+        with pytest.raises(msgspec.DecodeError):
+            read(text)
+    assert not issubclass(GatepassError, ValueError)
