@@ -61,6 +61,7 @@ async def test_learned_rules_are_listed_with_their_evidence():
                 "model": "o3-mini",
                 "operation": "chat",
                 "adapted": "stream=synth",
+                "beside": "",
                 "state": "learned",
                 "evidence": MESSAGE,
                 "age_s": 90,
@@ -70,6 +71,15 @@ async def test_learned_rules_are_listed_with_their_evidence():
             }
         ]
     }
+
+
+async def test_a_rule_of_two_members_names_the_other_one():
+    refusal = {"error": {"message": "`temperature` and `top_p` cannot both be specified.", "param": None}}
+    dialogues: list[Dialogue] = [[Send(reply(refusal, 400))], [Send(reply(COMPLETION))]]
+    async with relaying(*dialogues) as (_, gp):
+        assert (await gp.ask({**HELLO, "temperature": 0.5, "top_p": 0.5}).answer()).status == 200
+        (rule,) = (await page(gp)).json()["rules"]
+    assert (rule["adapted"], rule["beside"], rule["settings"]) == ("drop=top_p", "temperature", [])
 
 
 async def test_a_key_sees_only_the_learned_rules_of_models_that_it_may_use():

@@ -16,7 +16,7 @@ from gatepass.config.model import Config
 from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
-from gatepass.server.limits import limits_of
+from gatepass.server.inspection import limits_of
 from tests.integration.answers import COMPLETION, DONE, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, serving
 from tests.integration.scripted import (

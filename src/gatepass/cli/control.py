@@ -403,6 +403,9 @@ def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield head
     for line, row in zip(lines, rules, strict=True):
         yield line
+        if beside := row["beside"]:
+            where = f"without the betas {beside[1:]}" if beside.startswith("!") else f"with {beside}"
+            yield printable(f"    only in requests {where}")
         if evidence := printable(" ".join(row["evidence"].split())):
             yield f"    {evidence}"
         yield from (f"    under models: {printable(one)}" for one in row["settings"])

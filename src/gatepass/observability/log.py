@@ -51,10 +51,6 @@ def _json_fields(fields: Fields) -> str:
     return "," + encoded[1:] if encoded != "{}" else "}"
 
 
-def _text_head(level: str, event: str) -> str:
-    return f" {level:<7} {event}"
-
-
 def _text_fields(fields: Fields, prefix: str = "") -> str:
     """Write nested fields as `usage.total_tokens=3`. Names are quoted like values, so that none can fake another."""
     named = {f"{prefix}{_plain(name)}": value for name, value in listed(fields).items()}
@@ -64,7 +60,9 @@ def _text_fields(fields: Fields, prefix: str = "") -> str:
     )
 
 
-_STYLES = MappingProxyType({"json": ('{"ts":"', _json_head, _json_fields), "text": ("", _text_head, _text_fields)})
+_STYLES = MappingProxyType(
+    {"json": ('{"ts":"', _json_head, _json_fields), "text": ("", " {:<7} {}".format, _text_fields)}
+)
 """The beginning of a line, and the functions that format its head and its fields."""
 
 

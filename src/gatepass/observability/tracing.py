@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -46,10 +47,61 @@ from gatepass.clock import Clock, wait_at_most
 from gatepass.config.model import GRPC, TracingConfig
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import GatepassError
-from gatepass.observability import conventions as names
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord, TraceId
 from gatepass.observability.story import attempts_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, Hidden
+
+# The names are those of OpenTelemetry's semantic conventions, and gatepass's own. `gen_ai.*`, all in development, and
+# `mcp.*` are those of open-telemetry/semantic-conventions-genai, docs/gen-ai/client-inference.md at
+# 024a4f944a1291fcb627c9c47da69e79868dd15e, the others those of open-telemetry/semantic-conventions at
+# 384d66161cb18704c729645fa8136a148df9571c.
+METHOD, STATUS, ROUTE, RESENDS = (
+    *("http.request.method", "http.response.status_code", "http.route", "http.request.resend_count"),
+)
+PATH, SCHEME, URL, USER_AGENT = "url.path", "url.scheme", "url.full", "user_agent.original"
+ADDRESS, PORT, ERROR = "server.address", "server.port", "error.type"
+OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
+STREAM, FIRST_CHUNK = "gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"
+RESPONSE: Mapping[str, str] = MappingProxyType(
+    {
+        **{name: f"gen_ai.response.{name}" for name in ("id", "model")},
+        **dict.fromkeys(("finish_reason", "stop_reason"), "gen_ai.response.finish_reasons"),
+    }
+)
+"""By the member of a reply. A chat, and a message of the Messages API, have other names for the last one."""
+FINISH_REASONS = RESPONSE["finish_reason"]
+TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
+USAGE: Mapping[str, str] = MappingProxyType(
+    {
+        "gen_ai.usage.input_tokens": "prompt_tokens",
+        "gen_ai.usage.output_tokens": "completion_tokens",
+        "gen_ai.usage.cache_read.input_tokens": "cached_tokens",
+        "gen_ai.usage.reasoning.output_tokens": "reasoning_tokens",
+    }
+)
+"""The counts of `sse.usage.Usage`."""
+OPERATIONS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("chat", "responses", "messages"), "chat"),
+        "completions": "text_completion",
+        "embeddings": "embeddings",
+        "rerank": "rerank",
+    }
+)
+"""`gen_ai.operation.name` of gatepass's operations. The convention has no name for rerank."""
+PROVIDERS: Mapping[str, str] = MappingProxyType({"azure": "azure.ai.openai"})
+"""`gen_ai.provider.name` of dialects with another name there."""
+
+ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.operation"
+OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
+UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
+FAILOVER, FIRST_TOKEN = "gatepass.failover", "gatepass.first_token"
+FETCH_FAILED = "token_unavailable"
+OTHER_TARGET = "next_target"
+REPEATS: Mapping[str, str] = MappingProxyType(
+    {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
+)
+"""The events of attempts that repeat one at the same target, by their cause."""
 
 FLUSH_S = 3.0
 """How long a stop waits for the last spans to be exported: less than Kubernetes leaves after the longest drain."""
@@ -61,7 +113,7 @@ MOST_COUNT = 2**63
 """The first count that OTLP cannot write."""
 REPLY_BYTES = 2 * 1024
 """How much of the beginning and of the end of a reply is searched for RESPONSE_MEMBER."""
-RESPONSE_MEMBER = re.compile(rb'"(%b)"\s*:\s*"([^"\\]{1,200})"' % "|".join(names.RESPONSE).encode())
+RESPONSE_MEMBER = re.compile(rb'"(%b)"\s*:\s*"([^"\\]{1,200})"' % "|".join(RESPONSE).encode())
 """Inside a text the quotation marks would be escaped."""
 EXPORTER_LOGGERS = tuple(
     f"opentelemetry.exporter.otlp.proto.{name}" for name in ("http.trace_exporter", "grpc.exporter")
@@ -155,8 +207,8 @@ class Tracing(Observer):
         for name, upstream in upstreams.items():
             parts, dialect = urlsplit(upstream.base_url), upstream.dialect
             port = parts.port or (443 if parts.scheme == "https" else 80)
-            about = {names.PROVIDER: names.PROVIDERS.get(dialect, dialect), names.ADDRESS: parts.hostname or ""}
-            peers[name] = {**about, names.PORT: port}
+            about = {PROVIDER: PROVIDERS.get(dialect, dialect), ADDRESS: parts.hostname or ""}
+            peers[name] = {**about, PORT: port}
         self._peers, self._route_of = peers, route_of  # the thread of the export reads them
 
     def start(self, exporter: SpanExporter | None = None) -> None:
@@ -211,7 +263,7 @@ class Tracing(Observer):
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
         trace = self._traces.get(id(attempt.access))
-        if trace is not None and trace.is_sampled and attempt.operation in names.OPERATIONS:
+        if trace is not None and trace.is_sampled and attempt.operation in OPERATIONS:
             kept = self._replies.get(id(attempt), b"") + data
             self._replies[id(attempt)] = (
                 kept if len(kept) <= 2 * REPLY_BYTES else kept[:REPLY_BYTES] + kept[-REPLY_BYTES:]
@@ -265,7 +317,7 @@ class Tracing(Observer):
         return SpanContext(trace_id, span_id or self._ids.generate_span_id(), is_remote=False, trace_flags=SAMPLED)
 
     def _about(self, upstream: str) -> Attributes:
-        return {names.UPSTREAM: upstream, **self._peers.get(upstream, {})}  # a reload may have removed it
+        return {UPSTREAM: upstream, **self._peers.get(upstream, {})}  # a reload may have removed it
 
     def _offset_s(self) -> float:
         """Return what to add to a moment of `Clock.now` for the time since the epoch."""
@@ -289,29 +341,29 @@ class Tracing(Observer):
         path = self._route_of(access.method, access.path)
         has_failed = access.outcome == "error" and (status >= SERVER_ERROR or (access.status or 0) < CLIENT_ERROR)
         attributes: Attributes = {
-            names.METHOD: access.method,
-            names.ROUTE: path,
-            names.PATH: mask(access.path),
-            names.SCHEME: self.scheme,
-            names.STATUS: access.status,
-            names.USER_AGENT: mask(access.user_agent),
-            names.ID: mask(access.id),
-            names.CALLER: access.caller,
-            names.OPERATION_OF: access.operation,
-            names.OUTCOME: access.outcome,
-            names.CODE: access.code and mask(access.code),
-            names.HOP: access.hop,
-            names.MCP_METHOD: mask(access.mcp_method),
-            names.TOOL: mask(access.mcp_tool),
+            METHOD: access.method,
+            ROUTE: path,
+            PATH: mask(access.path),
+            SCHEME: self.scheme,
+            STATUS: access.status,
+            USER_AGENT: mask(access.user_agent),
+            ID: mask(access.id),
+            CALLER: access.caller,
+            OPERATION_OF: access.operation,
+            OUTCOME: access.outcome,
+            CODE: access.code and mask(access.code),
+            HOP: access.hop,
+            MCP_METHOD: mask(access.mcp_method),
+            TOOL: mask(access.mcp_tool),
         }
         events = [
             Event(
-                names.FAILOVER,
-                {names.UPSTREAM: one.after.upstream, names.CODE: mask(one.after.code or "")},
+                FAILOVER,
+                {UPSTREAM: one.after.upstream, CODE: mask(one.after.code or "")},
                 _ns(one.began_s + offset_s),
             )
             for one in attempts
-            if one.after is not None and one.cause == names.OTHER_TARGET
+            if one.after is not None and one.cause == OTHER_TARGET
         ]
         span = partial(self._span, offset_s=offset_s)
         server = span(
@@ -326,7 +378,7 @@ class Tracing(Observer):
             links,
         )
         made = [server]
-        operation = names.OPERATIONS.get(access.operation)
+        operation = OPERATIONS.get(access.operation)
         for _, same in groupby(attempts, lambda one: (one.upstream, one.upstream_model)):
             group = [*same]
             above, first, last = context, group[0], group[-1]
@@ -335,7 +387,7 @@ class Tracing(Observer):
                 ended_s = min(last.began_s + last.duration_s, request.arrived_s + (request.duration_s or 0.0))
                 about, happened = self._inference(request, group, operation, offset_s)
                 about |= self._response(replies[id(last)])
-                name = f"{operation} {about[names.MODEL]}"
+                name = f"{operation} {about[MODEL]}"
                 failed = last if _is_failure(last) else None
                 times = first.began_s, ended_s
                 made.append(span(name, above, context, SpanKind.CLIENT, times, about, failed, happened))
@@ -348,35 +400,35 @@ class Tracing(Observer):
         """Return the attributes and events of the GenAI span of the attempts at one target."""
         access, first, last = request.access, group[0], group[-1]
         attributes: Attributes = {
-            names.OPERATION: operation,
-            names.MODEL: self._mask(last.upstream_model or last.model),
-            names.STREAM: access.stream or None,
+            OPERATION: operation,
+            MODEL: self._mask(last.upstream_model or last.model),
+            STREAM: access.stream or None,
             **self._about(last.upstream),
         }
         events = []
         for one in group[1:]:
-            event = names.REPEATS.get(one.cause or "")
+            event = REPEATS.get(one.cause or "")
             if event is not None:
-                about: Attributes = {names.ADAPTED: [*map(self._mask, one.adapted)]}
+                about: Attributes = {ADAPTED: [*map(self._mask, one.adapted)]}
                 if one.cause == "new_token" and one.token is not None:
-                    about = {names.CREDENTIAL: one.token.credential}
+                    about = {CREDENTIAL: one.token.credential}
                 events.append(Event(event, about, _ns(one.began_s + offset_s)))
         if last is request.attempt:  # usage stands on one span alone, or it would be counted twice
             if access.usage is not None:
-                counts = ((name, getattr(access.usage, of)) for name, of in names.USAGE.items())
+                counts = ((name, getattr(access.usage, of)) for name, of in USAGE.items())
                 attributes |= {name: count for name, count in counts if count is not None and count < MOST_COUNT}
             if access.events and request.first_byte_s is not None:
                 first_s = request.arrived_s + request.first_byte_s
-                attributes[names.FIRST_CHUNK] = max(0.0, first_s - first.began_s)
-                events.append(Event(names.FIRST_TOKEN, {}, _ns(first_s + offset_s)))
+                attributes[FIRST_CHUNK] = max(0.0, first_s - first.began_s)
+                events.append(Event(FIRST_TOKEN, {}, _ns(first_s + offset_s)))
         return attributes, events
 
     def _response(self, reply: bytes) -> Attributes:
         """Return the id, the model and the finish reasons of a reply, whole or streamed."""
         found: Attributes = {}
         for member, value in RESPONSE_MEMBER.findall(reply):
-            name, text = names.RESPONSE[member.decode()], self._mask(value.decode("utf-8", "replace"))
-            if name == names.FINISH_REASONS:
+            name, text = RESPONSE[member.decode()], self._mask(value.decode("utf-8", "replace"))
+            if name == FINISH_REASONS:
                 found[name] = [*dict.fromkeys((*found.get(name, ()), text))]
             else:
                 found.setdefault(name, text)
@@ -395,13 +447,13 @@ class Tracing(Observer):
             if not attempt.requests or not attempt.trace:
                 continue
             attributes: Attributes = {
-                names.METHOD: access.method,
-                names.URL: self._mask(attempt.url),
-                names.STATUS: attempt.status,
-                names.RESENDS: resends or None,
-                names.OUTCOME: attempt.outcome,
+                METHOD: access.method,
+                URL: self._mask(attempt.url),
+                STATUS: attempt.status,
+                RESENDS: resends or None,
+                OUTCOME: attempt.outcome,
                 **self._about(attempt.upstream),
-                names.PROVIDER: None,  # a collector would take it for the call of a model
+                PROVIDER: None,  # a collector would take it for the call of a model
             }
             resends += 1
             waited_s = attempt.token_wait_s if attempt.token is None else 0.0
@@ -417,8 +469,8 @@ class Tracing(Observer):
         self, credential: str, began_s: float, ended_s: float, reason: str | None, context: SpanContext, offset_s: float
     ) -> list[ReadableSpan]:
         hop = f"credential:{credential}"
-        failed = AttemptRecord("", "", "", "", code=names.FETCH_FAILED, reason=reason, hop=hop) if reason else None
-        times, attributes = (began_s, ended_s), {names.CREDENTIAL: credential}
+        failed = AttemptRecord("", "", "", "", code=FETCH_FAILED, reason=reason, hop=hop) if reason else None
+        times, attributes = (began_s, ended_s), {CREDENTIAL: credential}
         name = f"fetch token {credential}"
         return [self._span(name, context, None, SpanKind.CLIENT, times, attributes, failed, offset_s=offset_s)]
 
@@ -440,7 +492,7 @@ class Tracing(Observer):
         status = Status(StatusCode.UNSET)
         if failed is not None:
             code = self._mask(failed.code or failed.outcome)
-            attributes |= {names.ERROR: code, names.HOP: failed.hop}
+            attributes |= {ERROR: code, HOP: failed.hop}
             is_told = (failed.hop or "").startswith("credential:")  # an upstream may quote the prompt
             status = Status(StatusCode.ERROR, self._mask(failed.reason or code) if is_told else code)
         kept = {name: value for name, value in attributes.items() if value not in (None, "", [])}

@@ -396,7 +396,8 @@ class Admission:
         """
         caller, operation = context.caller, call.operation
         limits = tuple(limit for owner in owners_of(caller, route.entry) for limit in self.limits_of(owner))
-        shared, upstreams = self.limits_of((END_USER, caller.name)), self._of_targets(route)
+        shared = self.limits_of((END_USER, caller.name))
+        upstreams = {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
         if not limits and not shared and not any(upstreams.values()):
             return
         counts_tokens = any(one.counts_tokens for ones in (shared, limits, *upstreams.values()) for one in ones)
@@ -426,9 +427,6 @@ class Admission:
         admitted.generates, admitted.in_background, admitted.of_upstream = generates, size.in_background, upstreams
         own = self._of_end_user(context, size.user)
         await admitted.take(own if has_usage else without_tokens(own), limits, context.state.clock.now())
-
-    def _of_targets(self, route: Route) -> Mapping[str, tuple[Limit, ...]]:
-        return {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
 
     async def admit_message(self, context: RequestContext) -> None:
         """Count a message to an MCP server as a request of its caller. Raises LimitReached."""

@@ -335,10 +335,6 @@ class StoreWindows(Windows):
     def _part(self, limit: Limit) -> str:
         return str(limit.part(self._clock.now())) if limit.is_calendar else ""
 
-    def _tell(self, subject: _Subject) -> None:
-        self._changed[subject] = None
-        self._wake.set()
-
     def _change(self, limit: Limit, more: int, counted: _Counted | None = None) -> None:
         """Let the server count `more`. A refund lowers the part of `counted`."""
         subject, part = self._subject(limit), self._part(limit)
@@ -360,7 +356,8 @@ class StoreWindows(Windows):
         elif more <= 0:
             return
         subject.late[change] = subject.late.get(change, 0) + more
-        self._tell(subject)
+        self._changed[subject] = None
+        self._wake.set()
 
     async def _ask(self, limits: Sequence[Limit], tokens: int, *, reads: bool = False) -> Taken | Refused | None:
         asked = _Asked(limits, tokens, reads, asyncio.get_running_loop().create_future())

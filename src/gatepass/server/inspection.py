@@ -1,10 +1,11 @@
-"""What operators see of requests: lists of summaries, the story of one, and captures."""
+"""What operators see of requests (lists of summaries, the story of one, captures), and the use of each limit."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import LISTED, MOST_LISTED, failed_at, has_id, matches, story_of, summary_of
+from gatepass.policy.windows import Limit
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 
@@ -23,6 +25,8 @@ REPLICA = socket.gethostname()
 
 AT_ONCE = 50
 """How many requests are rendered before others are served: 2 ms."""
+LIMITS_AT_ONCE = 200
+"""Limits that are read without a pause: there may be thousands of callers."""
 
 TEXTS_BYTES = 8 * SHOWN_BYTES
 """What the texts of bodies take while they are decoded, masked and encoded."""
@@ -132,3 +136,20 @@ def start_capture(state: AppState, document: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The caller {settings.caller[:100]!r} is not known{hint}", param="caller")
     state.capture.start(settings)
     return state.capture.state()
+
+
+def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
+    used = limit.used(now_s) + limit.others
+    left = max(0, limit.most - used)
+    return {"of": "/".join(limit.owner), "limit": limit.setting, "most": limit.most, "used": used, "left": left}
+
+
+async def limits_of(state: AppState) -> list[dict[str, Any]]:
+    """Return each limit with its use and the rest."""
+    rows: list[dict[str, Any]] = []
+    known = iter(() if state.admission is None else state.admission.all_limits())
+    while limits := [*islice(known, LIMITS_AT_ONCE)]:
+        await state.windows.refresh(limits)
+        rows += [row_of(limit, state.clock.now()) for limit in limits]
+        await asyncio.sleep(0)
+    return rows

@@ -150,7 +150,8 @@ async def _learned(call: PageRequest) -> Response:
 
 def learned_rules(caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
     """Return the rules for the models that `caller` may use."""
-    records = visible(sorted(state.learned_rules(), key=_order), caller, state.routes, state.config)
+    rules = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
+    records = visible(rules, caller, state.routes, state.config)
     return [marked(record, state.config, state.declared) for record in records]
 
 
@@ -340,10 +341,6 @@ def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float
     }
 
 
-def _order(record: LearnedRuleRecord) -> tuple[str, ...]:
-    return (*structs.astuple(record.scope), record.rule.entry, record.state)
-
-
 def visible(
     records: list[LearnedRuleRecord], caller: AccessKey, routes: RouteTable, config: Config
 ) -> list[LearnedRuleRecord]:
@@ -380,6 +377,7 @@ def shown(record: LearnedRuleRecord, state: AppState, caller: AccessKey) -> dict
     return {
         **structs.asdict(record.scope),
         "adapted": record.rule.entry,
+        "beside": record.rule.beside,
         "state": record.state,
         "evidence": record.evidence,
         "age_s": max(0, round(wall_s - record.learned_at)),

@@ -36,7 +36,6 @@ from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
-from gatepass.server.limits import limits_of
 from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import (
     BACKLOG,
@@ -179,7 +178,7 @@ class ControlServer:
             return JSONResponse(service.state.capture.state())
 
         async def limits(_: Request) -> Response:
-            return JSONResponse({"limits": await limits_of(service.state)})
+            return JSONResponse({"limits": await inspection.limits_of(service.state)})
 
         own_routes = (
             Route("/limits", limits, methods=["GET"]),

@@ -12,7 +12,7 @@ from gatepass.clock import SystemClock
 from gatepass.config.model import Config
 from gatepass.proxy import store_windows
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.limits import limits_of
+from gatepass.server.inspection import limits_of
 from gatepass.server.pages import status_of
 from gatepass.store import guarded
 from gatepass.store.guarded import open_store

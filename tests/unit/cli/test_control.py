@@ -13,6 +13,7 @@ ROW = {
     "operation": "chat",
     "credential": "",
     "adapted": "stream=synth",
+    "beside": "",
     "state": "learned",
     "evidence": "no stream\nhere",
     "age_s": 90,
@@ -181,6 +182,14 @@ def test_the_table_is_for_people():
         "azure/gpt-5-chat  chat       drop=seed     learned  2 h    58 min  12",
     ]
     assert list(rule_lines([])) == ["Nothing has been learned."]
+
+
+@pytest.mark.parametrize(
+    ("beside", "where"), [("top_p", "with top_p"), ("!a+b", "without the betas a+b"), ("t\x1b[2J", "with t�[2J")]
+)
+def test_a_rule_of_some_requests_alone_says_which(beside, where):
+    *_, condition, evidence = rule_lines([{**ROW, "beside": beside}])
+    assert (condition, evidence) == (f"    only in requests {where}", "    no stream here")
 
 
 @pytest.mark.parametrize(

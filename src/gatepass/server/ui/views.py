@@ -22,8 +22,7 @@ from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.models import AT_ONCE
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.inspection import REPLICA
-from gatepass.server.limits import row_of
+from gatepass.server.inspection import REPLICA, row_of
 from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of, targets_of
 from gatepass.types import MCP_UPSTREAM
 
@@ -176,9 +175,11 @@ def use(state: AppState) -> list[dict[str, Any]]:
         if not access.model:
             continue
         key = (access.upstream or "", access.model)
-        row = found.get(key) or found.setdefault(key, _unused(at))
+        if (row := found.get(key)) is None:
+            row = found[key] = dict.fromkeys(("requests", "errors", "tokens", "ok_at"), 0)
+            row |= {"durations_s": [], "failed_at": [], "first_at": at, "codes": Counter(), "callers": Counter()}
         row["requests"] += 1
-        row["first_at"], row["last_at"] = min(row["first_at"], at), max(row["last_at"], at)
+        row["first_at"], row["last_at"] = min(row["first_at"], at), max(row.get("last_at", at), at)
         if access.outcome == "ok":
             row["ok_at"] = row["ok_at"] or at
             if one.duration_s is not None:
@@ -199,12 +200,6 @@ def use(state: AppState) -> list[dict[str, Any]]:
         | {"upstream": upstream, "model": mask(model)}
         for (upstream, model), row in rows
     ]
-
-
-def _unused(at: float) -> dict[str, Any]:
-    counts: dict[str, Any] = dict.fromkeys(("requests", "errors", "tokens", "ok_at"), 0)
-    times: dict[str, Any] = {"durations_s": [], "failed_at": [], "first_at": at, "last_at": at}
-    return counts | times | {"codes": Counter(), "callers": Counter()}
 
 
 def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:
