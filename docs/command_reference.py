@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import click
 from docs.entries import Entry, joined, linked, read, sentence, table, unwrapped
@@ -10,6 +10,8 @@ from docs.entries import Entry, joined, linked, read, sentence, table, unwrapped
 from gatepass.cli import main
 
 TEXTS = read("texts/commands.yaml")
+COMMON = ("--config", "--socket", "--json")
+"""Options that mean the same in several commands: a table of their own has them."""
 
 
 def commands(group: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -23,16 +25,18 @@ def commands(group: click.Command, name: str) -> Iterator[tuple[str, click.Comma
                 yield from commands(command, f"{name} {child}")
 
 
-def command_entry(name: str, command: click.Command) -> Entry:
+def command_entry(name: str, command: click.Command, common: Iterable[str]) -> Entry:
     purpose, _, codes = unwrapped(command.help or "").partition("Exit codes: ")
     usage = " ".join([name, *command.collect_usage_pieces(click.Context(command))])
     facts = {"Usage": f"`{usage}`"}
-    if not isinstance(command, click.Group):
-        facts["Example"] = f"`{example_of(name)}`"
+    if not isinstance(command, click.Group) and (example := example_of(name)) != name:
+        facts["Example"] = f"`{example}`"
     if codes:
         facts["Exit codes"] = codes
     if section := TEXTS["outputs"].get(name.removeprefix("gatepass ")):
         facts["Output"] = linked(f"docs/{section}")
+    if common:
+        facts["Also"] = f"[{', '.join(f'`{flag}`' for flag in common)}](#options-of-several-commands)"
     return Entry(name, purpose.strip(), facts, depth=2)
 
 
@@ -48,6 +52,9 @@ def option_row(name: str, option: click.Option) -> tuple[str, str, str]:
     effect = sentence(purpose) + option_values(option) + (f" Default: {sentence(default)}" if default else "")
     example = TEXTS["examples"].get(f"{name} {flag}") or option_example(name, option)
     return f"`{flag}`", effect, f"`{example}`" if example else ""
+
+
+HEAD = ("option", "effect", "example")
 
 
 def option_values(option: click.Option) -> str:
@@ -84,11 +91,16 @@ def index_of_commands() -> str:
 
 def all_commands() -> str:
     entries: list[Entry | str] = []
+    shared: dict[str, tuple[str, str, str]] = {}
     for name, command in commands(main, "gatepass"):
         options = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
-        rows = [option_row(name, option) for option in options]
-        entries += [
-            command_entry(name, command),
-            *([table(("option", "effect", "example"), rows) + "\n"] if rows else []),
-        ]
-    return joined(entries)
+        rows = {option.opts[0]: option_row(name, option) for option in options}
+        common = {flag: rows.pop(flag) for flag in COMMON if flag in rows}
+        shared = common | shared
+        if any(row[1] != shared[flag][1] for flag, row in common.items()):
+            raise ValueError(f"an option of {name} means something else than in other commands")
+        entries.append(command_entry(name, command, common))
+        if rows:
+            entries.append(table(HEAD, rows.values()) + "\n")
+    several = table(HEAD, (shared[flag] for flag in COMMON))
+    return joined(("## Options of several commands\n", several + "\n", *entries))

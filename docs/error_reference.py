@@ -30,11 +30,12 @@ from gatepass.errors import (
     UpstreamTls,
 )
 
-GROUPS: Mapping[type[GatepassError], str] = {
-    GatewayError: "Errors of this process",
-    TokenUnavailable: "Errors of a token source",
-    UpstreamError: "Errors of an upstream",
+GROUPS: Mapping[type[GatepassError], tuple[str, str]] = {
+    GatewayError: ("Errors of this process", "gatepass"),
+    TokenUnavailable: ("Errors of a token source", "credential:NAME"),
+    UpstreamError: ("Errors of an upstream", "upstream:NAME"),
 }
+"""The heading of a group, and the hop of its errors."""
 PHASES = ("connect", "first_byte", "idle", "total")
 ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
     "upstream": "chat",
@@ -89,8 +90,7 @@ def error_entries(kind: type[GatepassError]) -> Iterator[Entry]:
         retry = RETRIES.get(kind, "yes" if kind.retryable else "no")
         facts = {
             "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
-            "Hop": f"`{error.hop}`",
-            "A retry can succeed": retry,
+            "Retry": retry,
             "Action": with_settings(UpstreamTimeout.actions_of_codes.get(error.public_code, action)),
             **({ACTIONS["unknown_model"]: with_settings(f"C{unknown_model[1:]}")} if unknown_model else {}),
             **{ACTIONS[case]: with_settings(text) for case, text in vars(kind).get("actions", {}).items()},
@@ -123,7 +123,8 @@ def error_codes(language: str) -> str:
 
 def in_chinese(part: Entry | str) -> Entry | str:
     if isinstance(part, str):
-        return f"## {CHINESE[part.strip('# ').rstrip()]}\n"
+        heading, _, hop = part.strip("# \n").partition("\n\nHop: ")
+        return f"## {CHINESE[heading]}\n\nhop：{hop}\n"
     words = chinese_errors()[part.title]
     action, _, unknown_model = words["action"].partition("如果上游不认识该模型，")
     own = {
@@ -133,7 +134,11 @@ def in_chinese(part: Entry | str) -> Entry | str:
     }
     # the page at /ui replaces names in the English lists
     chinese = {name: with_settings(text.replace("`, `", "`、`"), "../reference/") for name, text in own.items()}
-    facts = {CHINESE[name]: chinese.get(name) or CHINESE.get(text, text) for name, text in part.facts.items()}
+    facts = {
+        CHINESE[name]: chinese.get(name) or CHINESE.get(text, text)
+        for name, text in part.facts.items()
+        if name != "Message"  # the reader has it, and it is English
+    }
     details = with_settings("\n\n".join(filter(None, [words.get("more"), words.get("details")])), "../reference/")
     cause = with_settings(words["cause"], "../reference/")
     return Entry(part.title, cause, facts, details=details.rstrip(), colon="：")
@@ -162,7 +167,8 @@ def page_errors() -> str:
 def error_parts() -> list[Entry | str]:
     parts: list[Entry | str] = []
     for kind in error_kinds():
-        headings = [f"## {text}\n" for base, text in GROUPS.items() if issubclass(kind, base)]
+        groups = [group for base, group in GROUPS.items() if issubclass(kind, base)]
+        headings = [f"## {text}\n\nHop: `{hop}`\n" for text, hop in groups]
         parts += [heading for heading in headings if heading not in parts]
         parts += error_entries(kind)
     return parts
