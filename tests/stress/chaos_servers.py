@@ -1,6 +1,7 @@
 """The faulty servers of `tests/stress/chaos.py`: an issuer and an upstream with planted faults."""
 
 import asyncio
+import base64
 import contextlib
 import gzip
 import json
@@ -101,7 +102,7 @@ class Issuer:
         return [*before, Send(data, piece_bytes=7 if kind == "pieces" else None)]
 
     def _faults(self, r: Random) -> dict[str, Dialogue]:
-        echoed = f"client_secret={self.secret}&amp; {self.secret.encode().hex()} {self.secret}"
+        echoed = f"client_secret={self.secret}&amp; {base64.b64encode(f'chat:{self.secret}'.encode()).decode()}"
         bad = reply({"error": "server_error", "error_description": echoed}, 500)
         return {
             "fin": [Fin()],
@@ -221,7 +222,7 @@ class Upstream:
         if kind == "429":
             return "429", [Send(reply({"error": {"message": "slow", "code": "slow"}}, 429, retry_after="1"))], False
         if kind == "echo":
-            message = f"failed: Authorization: Bearer {token} {token.encode().hex()}"
+            message = f"failed: Authorization: Bearer {token} {base64.b64encode(token.encode()).decode()}"
             return "echo", [Send(reply(message.encode(), 500, content_type="text/plain", x_echo=token))], False
         named = [name for name in REJECTED_PARAMETERS if name in body]
         if kind == "reject parameter" and named:

@@ -73,11 +73,11 @@ def vector_of(uid: str) -> list[float]:
 
 
 def encodings(mark: str) -> tuple[bytes, ...]:
-    """Return `mark` unchanged, in base64 at each offset, in hex, and percent-encoded."""
+    """Return `mark` unchanged, in base64 at each offset, and percent-encoded: spellings of the list in SECURITY.md."""
     data = mark.encode()
     coded = [base64.b64encode(b"x" * skip + data)[(skip * 4 + 2) // 3 : -4] for skip in range(3)]
     percent = "".join(f"%{byte:02X}" for byte in data).encode()
-    return (data, quote(mark).encode(), data.hex().encode(), percent, *coded)
+    return (data, quote(mark).encode(), percent, *coded)
 
 
 def outcome(expectation: Expectation, response: Response) -> str:
