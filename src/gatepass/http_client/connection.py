@@ -328,7 +328,7 @@ class Connection(asyncio.BufferedProtocol):
         self._overhead_bytes += nbytes
         status_before, size = reply.status, reply.size
         try:
-            if not self._rejected:
+            if status_before or not self._rejected:
                 parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._problem is None and not reply.status and HEAD_BEGINS.match(self._head + data):
@@ -336,7 +336,7 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 is_tls_alert = bytes(data[:2]) == TLS_ALERT
                 self._problem = self._problem or (TLS_PORT if is_tls_alert else str(error))
-        if not reply.status:
+        if not (status_before or reply.status):
             self._head += data
             if self._rejected:
                 self._mend()
