@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from docs.entries import read
-
 from gatepass.config.network import TimeoutSettings
-from gatepass.errors import Fault, TransportFault
+from gatepass.errors import Fault, TransportFault, explanations
 from gatepass.proxy.upstream_call import total_timeout, upstream_error
 
 TIMEOUTS = TimeoutSettings().value("upstreams.chat")
@@ -23,7 +21,7 @@ FAULTS: Mapping[str, TransportFault] = {
     "upstream_timeout_idle": TransportFault(Fault.TIMEOUT_IDLE, "", limit_s=300),
 }
 MESSAGES: Mapping[str, str] = {
-    **read("texts/error_messages.yaml"),
+    **{code: entry.example for code, entry in explanations().items() if entry.example},
     "upstream_timeout_total": total_timeout("chat", replace(TIMEOUTS, total_s=600)).message,
     **{code: upstream_error(fault, "chat", HOST, TIMEOUTS).message for code, fault in FAULTS.items()},
 }

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from docs.entries import Entry
-from docs.error_reference import chinese_errors, error_parts, in_chinese
+from docs.error_reference import error_parts
 from docs.symptom_table import SECTIONS
 
-from gatepass.errors import UpstreamAuth, UpstreamErrorReply, UpstreamHtml
+from gatepass.errors import explanations
 from tests.docs.test_errors import codes
 
 ROOT = Path(__file__).parents[2]
@@ -111,21 +111,20 @@ def test_a_symptom_has_the_same_error_texts_commands_and_settings_in_both_langua
     assert missing == {}
 
 
-def test_each_error_code_has_its_chinese_text_with_the_same_commands_and_settings() -> None:
-    entries = {part.title: part for part in error_parts() if isinstance(part, Entry)}
-    assert chinese_errors().keys() == entries.keys() == codes()
-    for code, entry in entries.items():
-        named = set(SETTING.findall(re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", entry.facts["Action"])))
-        assert named - set(SETTING.findall(chinese_errors()[code]["action"])) == set(), code
-    for kind in (UpstreamAuth, UpstreamErrorReply, UpstreamHtml):
-        assert chinese_errors()[kind.code]["actions"].keys() == kind.actions.keys()
+def test_each_error_code_and_case_has_its_chinese_text_with_the_same_commands_and_settings() -> None:
+    known = explanations()
+    assert {name for name, entry in known.items() if not entry.of} == codes()
+    assert {entry.of for entry in known.values() if entry.of} <= codes()
+    for name, entry in known.items():
+        assert entry.zh.sentence
+        english, chinese = (set(SETTING.findall(text.action)) for text in (entry.en, entry.zh))
+        assert english - chinese == set(), name
 
 
 def test_each_error_code_has_the_names_limits_and_statuses_of_the_english_page_in_chinese() -> None:
     missing = {}
-    for english in error_parts():
+    for english, chinese in zip(error_parts("en"), error_parts("zh"), strict=True):
         if isinstance(english, Entry):
-            chinese = in_chinese(english)
             assert isinstance(chinese, Entry)
             shown = FACT.findall(f"{chinese.purpose} {chinese.facts['处理']} {chinese.details}")
             missing[english.title] = set(FACT.findall(f"{english.purpose} {english.details}")) - set(shown)

@@ -27,8 +27,9 @@ from gatepass.cli.step import Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.model import Config
+from gatepass.errors import explanations
 from gatepass.types import Secret
-from tests.chinese import STATIC, without_chinese
+from tests.chinese import without_chinese
 from tests.integration.answers import COMPLETION
 from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, head, reply
 from tests.integration.test_connections import full_server, refusing_server
@@ -37,8 +38,6 @@ from tests.integration.test_doctor import Hurried
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 PAST, FUTURE = NOW - 2 * DAY, NOW + 90 * DAY
-CODES = re.findall(r'^  "(\w+)": \{$', STATIC.joinpath("errors_zh.js").read_text(), re.MULTILINE)
-"""The codes of errors that have a Chinese text."""
 LIST = [Send(reply({"object": "list", "data": [{"id": "gpt-4o"}, {"id": "bge-m3"}]}))]
 PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
 
@@ -380,5 +379,5 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert not [sign in line for sign in ("Errno", "Error", "_ssl", "[SSL") if sign in line], line
     assert "next try" not in line, "this command ends now"
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
-    assert without_chinese("" if called and called[1] in CODES else found.why) == []
+    assert without_chinese("" if called and called[1] in explanations() else found.why) == []
     assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []

@@ -6,6 +6,8 @@ import importlib.metadata
 import re
 import socket
 import ssl
+import subprocess
+import sys
 from email.message import Message
 from pathlib import Path
 
@@ -43,6 +45,17 @@ def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
     assert (error.public_code, error.http_status) == ("too_many", 429)
     assert errors.UpstreamErrorReply("no", upstream="chat", status=418).public_code == "upstream_error"
     assert errors.UpstreamAuth("no", upstream="chat", status=401, upstream_code="x").public_code == "upstream_auth"
+
+
+def test_the_texts_of_errors_are_read_at_the_first_error_and_exist_without_docstrings():
+    program = """
+import gatepass.cli, gatepass.server.app, gatepass.errors as errors
+from gatepass.observability.story import action_of
+assert not errors.explanations.cache_info().currsize
+print(action_of("upstream_dns", "upstream:chat", "", {"`base_url`": "`upstreams.chat.base_url`"}))
+"""
+    ran = subprocess.run([sys.executable, "-OO", "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("Correct `upstreams.chat.base_url`, then run")
 
 
 @pytest.mark.parametrize("address", ["", "https://git.example/gatepass/blob/v1.0/"])

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
-from gatepass.errors import UpstreamErrorReply
 from gatepass.types import TOO_LONG_TEXT, span
 
 if TYPE_CHECKING:
     from gatepass.dialects.reply_check import ReceivedReply
+    from gatepass.errors import UpstreamErrorReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Hint:
 _NOT_FOUND = r"^resource not found\.?$"
 HINTS = (
     Hint(
-        rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", UpstreamErrorReply.actions["too_long"]
+        rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})",
+        "Shorten the prompt or the history, or use a model with a longer context.",
     ),
     Hint(
         # OpenAI and Azure, the second for an organization that is not verified

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shlex
@@ -287,7 +286,7 @@ def test_command(hop: str, model: str, operation: str) -> str:
 
 
 def case_of(code: str, hop: str, status: int, message: str, operation: str = "", adapted: Collection[str] = ()) -> str:
-    """Return the key of its `actions` for an error; "" if its own action applies.
+    """Return the case of an error in errors.json; "" if the action of its code applies.
 
     `adapted` has the changes of the request: a chat may have served it.
     """
@@ -315,15 +314,13 @@ def case_of(code: str, hop: str, status: int, message: str, operation: str = "",
         return "too_long"
     if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():
         return "5xx"
-    return str(status) if str(status) in errors.UpstreamErrorReply.actions else ""
+    return "429" if status == 429 else ""
 
 
 def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
-    """Return the action of an error's documentation, with the `case` and `names` of its request; "" under -OO."""
-    kind = errors.kind_of(code, hop)
-    text = " ".join(inspect.cleandoc(kind.__doc__ or "").partition("Action: ")[2].split())
-    text = {**errors.UpstreamAuth.actions, **vars(kind).get("actions", {})}.get(case, text)
-    text = errors.UpstreamTimeout.actions_of_codes.get(code, text)
+    """Return the action of an error, with the `case` and `names` of its request."""
+    known = errors.explanations()
+    text = known[case or errors.stable_code(code, hop)].en.action
     if "upstreams.NAME.timeouts" in names:  # the path of the setting that ended the request
         text = text.partition(" If `timeouts` is set under")[0]
     if "models.NAME.name" not in names:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, kind_of
+from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, explanations, kind_of
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
@@ -52,9 +51,7 @@ def overview(state: AppState) -> dict[str, Any]:
         "ready": state.ready,
         "series": series(totals, wall_s),
         "errors_15m": (errors := {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed}),
-        "meanings": {
-            code: " ".join(documented(code)["text"].split()).partition(". ")[0].rstrip(".") for code in errors
-        },
+        "meanings": {code: documented(code)["text"].partition(". ")[0].rstrip(".") for code in errors},
         "callers_15m": dict(by_caller.most_common(MOST_CODES)),
         "capture": state.capture.state(),
         "store": None if state.store is None else state.store.health.shown(now_s),
@@ -241,17 +238,16 @@ def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
 
 
 def documented(code: str) -> dict[str, Any]:
-    """Return what an error code means and what to do, from the documentation of its class."""
-    kind = kind_of(code)
-    # the docstring is None under `python -OO`
-    text, _, action = inspect.cleandoc(kind.__doc__ or "").partition("Action: ")
+    """Return what an error code means and what to do, with the cases that have another action."""
+    kind, known = kind_of(code), explanations()
+    own = known[code if code in known else kind.code].en
     # a reply or a page of an upstream has its own status
     status = None if issubclass(kind, UpstreamErrorReply | UpstreamHtml) else kind.status
     return {
         "code": code,
         "kind": kind.code,
         "status": status,
-        "text": text.strip(),
-        "action": " ".join(action.split()),
-        "actions": vars(kind).get("actions", {}),
+        "text": f"{own.sentence}\n\n{own.more}".strip(),
+        "action": own.action,
+        "actions": {case: entry.en.action for case, entry in known.items() if entry.of == kind.code},
     }
