@@ -5,8 +5,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from gatepass.cli.probe import ProbeCall
-from gatepass.cli.step import Step, StepOutcome
+from gatepass.cli.probe import ProbeCall, Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.model import Config

@@ -14,8 +14,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN
-from gatepass.cli.probe import PROVE, ProbeCall
-from gatepass.cli.step import StepOutcome
+from gatepass.cli.probe import PROVE, ProbeCall, StepOutcome
 from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load

@@ -22,8 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from gatepass.cli.doctor import line_of
-from gatepass.cli.probe import ProbeCall
-from gatepass.cli.step import Step, StepOutcome
+from gatepass.cli.probe import ProbeCall, Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.clock import Clock
 from gatepass.config.model import Config

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.cli.probe import ProbeCall
-from gatepass.cli.step import StepOutcome
+from gatepass.cli.probe import ProbeCall, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from gatepass.protocols.client_protocol import event_of

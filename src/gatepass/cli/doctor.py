@@ -21,7 +21,7 @@ from gatepass.cli import options
 from gatepass.errors import CallerError
 
 if TYPE_CHECKING:
-    from gatepass.cli.step import Step, Steps
+    from gatepass.cli.probe import Step, Steps
 
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
@@ -51,7 +51,7 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
         raise click.UsageError("--operation requires --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     from gatepass.cli import steps
-    from gatepass.cli.step import Step, StepOutcome
+    from gatepass.cli.probe import Step, StepOutcome
     from gatepass.config.environment import SOURCE, with_variables
 
     loaded = options.load_or_exit(path)
@@ -109,7 +109,7 @@ class Report:
         click.echo(line)
 
     async def show(self, steps: Steps) -> None:
-        from gatepass.cli.step import timed
+        from gatepass.cli.probe import timed
 
         # closed at once, also after an exception, because the generator owns connections
         with self._progress:
@@ -123,7 +123,7 @@ class Report:
 
     def finish(self) -> int:
         """Print the result and return the exit code."""
-        from gatepass.cli.step import StepOutcome
+        from gatepass.cli.probe import StepOutcome
 
         is_proven = any(step.outcome is StepOutcome.WORKS and step.proves for step in self.steps)
         # a script must not take a run that proved nothing for a success

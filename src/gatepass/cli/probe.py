@@ -1,4 +1,4 @@
-"""The steps of `gatepass doctor` at the store, a credential, an upstream and an MCP server.
+"""A step of `gatepass doctor` and its result, and the steps at the store, a credential, an upstream and an MCP server.
 
 They use the AppState of a configuration, with the same code as a client's request, and report its errors. An MCP
 server executes no tool.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Collection, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,7 +20,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatepass.cancel import timeout
-from gatepass.cli.step import Begin, Step, StepOutcome
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import StoreSettings
@@ -62,6 +63,64 @@ from gatepass.tokens.token_reply import EXPIRED
 from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, header
 
 T = TypeVar("T")
+
+
+class StepOutcome(StrEnum):
+    """The printed result of a step. UNPROVEN: the hop answers, but the step cannot prove that it works."""
+
+    WORKS = "ok"
+    FAILS = "FAIL"
+    UNPROVEN = "????"
+    SKIPPED = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The result of one test at one hop, with its reason and the advice for the operator.
+
+    - `what`: configuration, store, token, models, call, stream, initialize or tools.
+    - `advice`: empty if no action is necessary, or if `why` contains it.
+    - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
+    - `action`: the error's action in `advice`, with its code and names, from which the page words it in Chinese.
+    - `error`: the code of an error.
+    - `model`: what a call named, for the page.
+    """
+
+    hop: str
+    what: str
+    outcome: StepOutcome
+    why: str
+    advice: str = ""
+    seconds: float = field(default=0.0, compare=False)
+    proves: bool = True
+    action: Mapping[str, object] | None = None
+    error: str = ""
+    model: str = field(default="", compare=False)
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome is StepOutcome.FAILS
+
+    def described(self) -> dict[str, object]:
+        """Return the fields as JSON has them."""
+        fields = asdict(self) | {"outcome": self.outcome.name.lower(), "seconds": round(self.seconds, 3)}
+        hidden = ("proves", "action", "error", "model")
+        return {name: value for name, value in fields.items() if name not in hidden}
+
+
+Steps = AsyncGenerator[Step, None]
+
+
+async def timed(steps: Steps) -> Steps:
+    async with aclosing(steps):
+        began_s = time.monotonic()
+        async for step in steps:
+            yield replace(step, seconds=time.monotonic() - began_s)
+            began_s = time.monotonic()
+
+
+Begin = Callable[[str, str], object]
+"""Called with the hop and the name of a step before it runs, to show progress."""
 
 LIST_S = 10.0
 """The limit of a request that calls no model. An operator waits, so that it ignores configured timeouts."""

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gatepass.cli import options, probe
-from gatepass.cli.probe import ProbeCall
-from gatepass.cli.step import Begin, Step, StepOutcome, Steps, timed
+from gatepass.cli.probe import Begin, ProbeCall, Step, StepOutcome, Steps, timed
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest, UpstreamAuth

@@ -180,15 +180,13 @@ def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     method = method_of(block.get("client_auth"))
     if method == "private_key_jwt" or block.get("subject") is not None:
         setting, kind = ("client_auth", method) if method == "private_key_jwt" else ("subject", "private_key")
-        missing = list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind))
-        yield from missing or _key_faults(block)
-
-
-def _key_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if isinstance(file := block.get("certificate_file"), str):
-        yield from _fault_of("certificate_file", lambda: certificate_key(_text_of(file)))
-    if isinstance(pem := block.get("private_key"), str):
-        yield from _fault_of("private_key", signing_key, pem)
+        if missing := list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind)):
+            yield from missing
+            return
+        if isinstance(file := block.get("certificate_file"), str):
+            yield from _fault_of("certificate_file", lambda: certificate_key(_text_of(file)))
+        if isinstance(pem := block.get("private_key"), str):
+            yield from _fault_of("private_key", signing_key, pem)
 
 
 def _text_of(file: str) -> str:

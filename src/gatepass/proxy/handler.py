@@ -57,7 +57,7 @@ from gatepass.proxy.uploads import Form, FormStream, MultipartScan, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
 from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
 
-LISTS_AFTER_S = 3.0
+LISTS_AFTER_S = 1.0
 """When the lists of models are read after the start. The first token is fetched by then, and a shorter run, such as a
 test, sends the upstreams its clients' requests alone."""
 

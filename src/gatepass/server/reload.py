@@ -176,7 +176,15 @@ class Reloader:
                 result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
             state.metrics.reloaded(result.outcome)
-            self._log(result, trigger)
+            fields: dict[str, Any] = {"file": self.loaded.source, "trigger": trigger}
+            if result.retried:
+                fields["retried"] = list(result.retried)
+            if result.outcome == "refused":
+                LOG.error("reload_refused", extra={"fields": {**fields, "problems": list(result.problems)}})
+            else:
+                LOG.info("reloaded", extra={"fields": {**fields, "changed": list(result.changed)}})
+            if result.needs_restart:
+                LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
         return result
 
     def _read(self, state: AppState, trigger: Trigger, edited: bool) -> _Read:
@@ -223,17 +231,6 @@ class Reloader:
             # a stream without an end would outlive its key
             state.in_flight.end_idle_streams("The access of its caller may have changed")
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
-
-    def _log(self, result: ReloadResult, trigger: Trigger) -> None:
-        fields: dict[str, Any] = {"file": self.loaded.source, "trigger": trigger}
-        if result.retried:
-            fields["retried"] = list(result.retried)
-        if result.outcome == "refused":
-            LOG.error("reload_refused", extra={"fields": {**fields, "problems": list(result.problems)}})
-            return
-        LOG.info("reloaded", extra={"fields": {**fields, "changed": list(result.changed)}})
-        if result.needs_restart:
-            LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
 
 
 Readings = Mapping[str, tuple[tuple[int, int], bytes]]

@@ -9,8 +9,7 @@ from click.testing import CliRunner
 import gatepass.cli.steps
 from gatepass.cli import main
 from gatepass.cli.doctor import NOT_CALLED, Report, line_of
-from gatepass.cli.probe import ProbeCall
-from gatepass.cli.step import Step, StepOutcome
+from gatepass.cli.probe import ProbeCall, Step, StepOutcome
 from tests.unit.cli.command_line import FILE, run_on
 
 WORKING = Step("upstream:chat", "models", StepOutcome.WORKS, "answers")

@@ -48,23 +48,11 @@ class WatchedFile:
         try:
             if self._last is not None and self._mark == file_version(os.stat(self._path)):
                 return self._last
-            return self._opened()
+            with open_regular(self._path) as file:
+                status, data = os.fstat(file.fileno()), file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
         except OSError as error:
             self._mark = None  # the next read opens the file
             raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}") from None
-
-    def mark(self) -> Secret:
-        """Return how often a new text was found, as a Secret. A change justifies a new attempt."""
-        return Secret(lambda: str(self.changes() % _MAX_COUNT))
-
-    def changes(self) -> int:
-        with suppress(FetchFailure):
-            self.read()
-        return self._changes
-
-    def _opened(self) -> FileContent:
-        with open_regular(self._path) as file:
-            status, data = os.fstat(file.fileno()), file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
@@ -74,6 +62,15 @@ class WatchedFile:
         self._last = written
         self._mark = file_version(status) if self._wall() - written.written_s > SETTLED_S else None
         return written
+
+    def mark(self) -> Secret:
+        """Return how often a new text was found, as a Secret. A change justifies a new attempt."""
+        return Secret(lambda: str(self.changes() % _MAX_COUNT))
+
+    def changes(self) -> int:
+        with suppress(FetchFailure):
+            self.read()
+        return self._changes
 
 
 class PresentedFile:
