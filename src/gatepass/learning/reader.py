@@ -554,7 +554,8 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
     ]
     tops = list(dict.fromkeys([*(path for path, _ in members if "." not in path), *others]))
     if len(tops) > 1 and excludes is not None:
-        kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path), _rank(path)))
+        ranks = [*COMMON, *tops]
+        kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path), ranks.index(path)))
         yield from (Finding(Says.EXCLUSIVE, path, beside=kept, span=sentence) for path in tops if path != kept)
         return
     beside = "" if _ONLY_WHEN.search(sentence) else next(iter(others), "")
@@ -566,10 +567,6 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
         return
     says = Says.VALUE if refusal is None else refused
     yield from (Finding(says, path, beside=beside, span=_span(sentence, one, verdict)) for path, one in members)
-
-
-def _rank(path: str) -> int:
-    return COMMON.index(path) if path in COMMON else len(COMMON)
 
 
 _STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")

@@ -155,10 +155,7 @@ class SharedSource:
         self._store_cache, self._holder = store_cache, holder
         holder.on_rejection = self.forget_rejected
         holder.on_retry = self._retry
-        holder.on_close = self._on_close
-
-    def _on_close(self) -> None:
-        self._stop_watching()
+        holder.on_close = lambda: self._stop_watching()  # it changes with the secret
 
     def _retry(self) -> None:
         """Ignore the failures of other processes before now, because the issuer was repaired since."""

@@ -327,7 +327,8 @@ class Oauth2Source:
         form = urlencode({**grant, **proof, **given, **all_revealed(settings.extra, "extra")}).encode()
         request = OutboundRequest("POST", endpoint.token_url, (*HEADERS, FORM, *headers), form)
         made = (Secret(fields[name]) for fields in (grant, proof) for name in MADE if name in fields)
-        issuer = self._at(endpoint)
+        reply_format = replace(self._issuer.reply_format, issuer=host_of(endpoint.token_url))
+        issuer = replace(self._issuer, reply_format=reply_format)
         reply = await issuer.send(request, (*self._secrets, *made), by_s)
         try:
             return issuer.parse_token(reply)
@@ -345,11 +346,6 @@ class Oauth2Source:
             case "token_exchange":
                 exchanged = {"subject_token": presented, "subject_token_type": ACCESS_TOKEN}
                 return {"grant_type": TOKEN_EXCHANGE, **exchanged}
-
-    def _at(self, endpoint: Endpoint) -> TokenEndpointClient:
-        return replace(
-            self._issuer, reply_format=replace(self._issuer.reply_format, issuer=host_of(endpoint.token_url))
-        )
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse, endpoint: Endpoint) -> FetchFailure:
         date_s, code, own = issuer_time(reply.headers), _code_of(reply), self._settings.client_auth
