@@ -35,8 +35,8 @@ from gatepass.errors import GatepassError
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import Destination
 from gatepass.normalize.rules import BUILT_IN_RULES, normalize
-from gatepass.operations.table import match_operation
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.operations import match_operation
 from gatepass.server.process import COLLECT_AFTER
 from gatepass.types import ClientRequest, Target
 

@@ -12,8 +12,8 @@ from typing import Any
 from docs.entries import listed, read, table
 
 from gatepass.dialects.base import FORWARDED, NOT_RELAYED, RELAYED, RELAYED_PREFIXES
-from gatepass.operations.table import OPERATIONS, PREFIXES
 from gatepass.protocols.messages import REQUEST_HEADERS
+from gatepass.protocols.operations import OPERATIONS, PREFIXES
 from gatepass.server.pages import PATHS
 from gatepass.types import CREDENTIALS, HOP_BY_HOP, SET_BY_GATEPASS
 

@@ -1,6 +1,6 @@
 """Rows of the operation table, for tests that need the operation of a call."""
 
-from gatepass.operations.table import match_operation
+from gatepass.protocols.operations import match_operation
 from gatepass.types import Operation
 
 

@@ -10,8 +10,8 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.auth.cors import EXPOSED
 from gatepass.dialects.base import PARAMETERS
 from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, TokenUnavailable
-from gatepass.operations.table import OPERATIONS
 from gatepass.protocols.error_objects import error_headers
+from gatepass.protocols.operations import OPERATIONS
 from gatepass.proxy.client_response import STREAM_HEADERS
 from gatepass.server.pages import PATHS
 from tests.integration.gateway import relaying

@@ -20,7 +20,7 @@ from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest
-from gatepass.operations.table import sample
+from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.inspection import stories
 from gatepass.server.ui.routes import DoctorTask

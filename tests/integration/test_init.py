@@ -22,7 +22,7 @@ from gatepass.cli.init import PLACE, UPSTREAM, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
-from gatepass.operations.table import sample
+from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import JSON, serving

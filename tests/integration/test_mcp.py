@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.proxy.mcp import BODY_BYTES
+from gatepass.mcp.exchange import BODY_BYTES
 from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.inspection import stories
 from tests.integration.gateway import Gateway, gateway

@@ -12,8 +12,8 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
-from gatepass.proxy.mcp import LAST_EVENTS_BYTES, TURN_LINES
-from gatepass.proxy.mcp_servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
+from gatepass.mcp.exchange import LAST_EVENTS_BYTES, TURN_LINES
+from gatepass.mcp.servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.pages import status_of
 from gatepass.store.base import StoreUnavailable
@@ -329,7 +329,7 @@ async def printed(gp: Gateway, out: io.StringIO) -> dict[str, str]:
     await until(lambda: not gp.state.in_flight.busy)
     parts = {"requests": json.dumps(await requests_listing(gp.state, {}))}
     parts["story"] = json.dumps(await stories(gp.state, "asked", bodies=False))
-    status = json.dumps(status_of(gp.state))
+    status = json.dumps(status_of(gp.state, gp.server.endpoint.mcp))
     return {"log": out.getvalue(), "metrics": gp.state.metrics.exposition().decode(), "status": status, **parts}
 
 
@@ -382,7 +382,7 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
             await until(lambda: not gp.state.in_flight.busy)
             lines = [json.loads(line) for line in out.getvalue().splitlines()]
         metrics = gp.state.metrics.exposition().decode()
-        status = status_of(gp.state)
+        status = status_of(gp.state, gp.server.endpoint.mcp)
     (line,) = [line for line in lines if line["event"] == "request"]
     shown = {name: line[name] for name in ("operation", "upstream", "mcp_method", "mcp_tool", "caller", "outcome")}
     assert shown == {
@@ -408,7 +408,7 @@ async def test_the_status_says_that_a_server_fails(status, code):
         for _ in answers:
             await post(gp, CALL).answer()
         await until(lambda: not gp.state.in_flight.busy)
-        (server,) = status_of(gp.state)["mcp"]["servers"].values()
+        (server,) = status_of(gp.state, gp.server.endpoint.mcp)["mcp"]["servers"].values()
     assert (server["health"], server["last_failed"]["code"]) == ("failing", code)
 
 
@@ -460,15 +460,15 @@ import sys
 from gatepass import create_app
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import create_app_state
-from gatepass.proxy.handler import ApiEndpoint
+from gatepass.server.endpoint import ApiEndpoint
 blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
 ApiEndpoint(create_app_state(Config.model_validate(blocks)))
 create_app(Config.model_validate(blocks))
-found = [name for name in sys.modules if name.startswith(("gatepass.mcp", "gatepass.proxy.mcp"))]
+found = [name for name in sys.modules if name.startswith("gatepass.mcp")]
 assert found == [], found
 blocks["mcp"] = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
 ApiEndpoint(create_app_state(Config.model_validate(blocks)))
-assert "gatepass.proxy.mcp" in sys.modules
+assert "gatepass.mcp.exchange" in sys.modules
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.proxy.handler import LISTS_AFTER_S
+from gatepass.server.endpoint import LISTS_AFTER_S
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, relaying
 from tests.integration.scripted import Dialogue, Received, Send, Wait, event, reply, stream

@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 
 from gatepass.dialects.base import PARAMETERS, with_query
-from gatepass.operations.table import match_operation
+from gatepass.protocols.operations import match_operation
 from gatepass.types import OutboundRequest
 from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.operations import OPERATIONS
 from gatepass.types import Operation
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import JSON, relaying

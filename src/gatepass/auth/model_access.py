@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
+from gatepass.config.model import Config
 from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
 from gatepass.json_scan import JsonScanner, any_of, folded, may_fold, parts_with_names, string, top_members
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
@@ -307,3 +308,16 @@ def may_use(caller: AccessKey, model: str) -> bool:
         return True
     names = (model, *map(str.strip, model.split(","))) if "," in model else (model,)
     return all(any(fnmatchcase(name, pattern) for pattern in caller.models) for name in names)
+
+
+def may_use_server(key: AccessKey, server: str) -> bool:
+    """Whether `key` may use the MCP server. A key without `mcp` may, unless it has `models` or `operations`."""
+    if key.role == "viewer":
+        return False
+    return server in key.mcp if key.mcp is not None else key.models is None and key.operations is None
+
+
+def usable_servers(key: AccessKey, config: Config) -> str:
+    """Return a sentence with the paths of the MCP servers that `key` may use, after a space; "" for none."""
+    paths = [f"{config.server.base_path}/mcp/{name}" for name in config.mcp if may_use_server(key, name)]
+    return f" This key may use: {', '.join(paths)}." if paths else ""

@@ -41,14 +41,14 @@ from gatepass.errors import (
     documentation,
     stable_code,
 )
+from gatepass.mcp.exchange import SESSION, check_head, read_reply
 from gatepass.mcp.message import name_settings, read_message
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.story import action_of, case_of, names_of
-from gatepass.operations.table import OPERATIONS, sample
+from gatepass.protocols.operations import OPERATIONS, sample
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.mcp import SESSION, check_head, read_reply
 from gatepass.proxy.models import LIST_CALL, parse_list, request_list
 from gatepass.proxy.response import BufferedReply, StreamingReply, SynthesizedStream
 from gatepass.proxy.upstream_call import connection_error, read_body, total_timeout

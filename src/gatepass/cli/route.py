@@ -14,8 +14,8 @@ from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, ModelName, Rule, normalize
-from gatepass.operations.table import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.operations import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target, Timeouts

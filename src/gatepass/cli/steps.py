@@ -12,7 +12,7 @@ from gatepass.cli.probe import Begin, ProbeCall, Step, StepOutcome, Steps, timed
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest, UpstreamAuth
-from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.operations import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.models import ModelCatalog
 from gatepass.types import MCP_UPSTREAM

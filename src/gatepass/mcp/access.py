@@ -1,4 +1,4 @@
-"""What a key may use of an MCP server: the server, and the tools that it may call.
+"""The tools of an MCP server that a key may call. `auth.model_access.may_use_server` decides about the server.
 
 Only calls are checked. A key with a list of tools sees the whole `tools/list`, and may use prompts and resources.
 """
@@ -23,13 +23,6 @@ LONGEST_TOOL_CHARS = 200
 _TEXT = msgspec.json.Decoder(str)
 _LIKE_CALL_TOOL = re.compile("".join(f"[^a-z]*+{letter}" for letter in "toolscall") + "[^a-z]*+", re.IGNORECASE)
 """Matches what is CALL_TOOL for a server that ignores case, blanks or marks."""
-
-
-def may_use(key: AccessKey, server: str) -> bool:
-    """Whether `key` may use `server`. A key without `mcp` may, unless it has `models` or `operations`."""
-    if key.role == "viewer":
-        return False
-    return server in key.mcp if key.mcp is not None else key.models is None and key.operations is None
 
 
 def callable_tools(key: AccessKey, server: str) -> list[str] | None:

@@ -1,7 +1,7 @@
 """The protocols that clients speak, one object each: requests, replies, errors and keep-alives in the client's format.
 
-`PROTOCOLS` has each `ClientProtocol` by its name, which the operation table names. `request` reads bodies and headers.
-The package does no I/O. It must not import `operations`, `learning`, `proxy` or `server`.
+`PROTOCOLS` has each `ClientProtocol` by its name. `operations` is the table of the API, which names them, and `request`
+reads bodies and headers. The package does no I/O. It must not import `learning`, `proxy` or anything above.
 """
 
 from types import MappingProxyType

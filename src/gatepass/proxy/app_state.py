@@ -45,12 +45,12 @@ from gatepass.observability.metrics import MAX_NAMES, Labels, Metrics, Sample
 from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
-from gatepass.operations.table import route_of
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
 from gatepass.policy.end_users import EndUsers
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.policy.windows import Windows
+from gatepass.protocols.operations import route_of
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
 from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
@@ -68,7 +68,6 @@ from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
 
 if TYPE_CHECKING:
     from gatepass.observability.tracing import Tracing
-    from gatepass.proxy.mcp_servers import McpServers
 
 LOG = logging.getLogger("gatepass.store")
 
@@ -194,7 +193,6 @@ class AppState(ProcessParts):
     declared: DeclaredModels
     upstreams: Mapping[str, Upstream]
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
-    mcp: McpServers | None
     admission: Admission | None
     healths: dict[Route, list[TargetHealth]] = field(default_factory=dict)
     """Of the targets of each route that was used."""
@@ -411,13 +409,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         return holder
 
     holders = {name: holder_of(name, one) for name, one in config.credentials.items()}
-    settings, mcp = config.upstreams, None
-    if config.mcp:
-        from gatepass.proxy.mcp_servers import McpServers, McpSessions  # nothing configured, nothing imported
-
-        settings = {**settings, **{MCP_UPSTREAM + name: server.as_upstream() for name, server in config.mcp.items()}}
-        before = None if previous is None else previous.mcp
-        mcp = McpServers(config, McpSessions(parts.store, parts.clock) if before is None else before.sessions)
+    settings = config.upstreams | {MCP_UPSTREAM + name: server.as_upstream() for name, server in config.mcp.items()}
 
     def transport_to(name: str, one: UpstreamConfig) -> Http1Transport:
         """Return the connections to an upstream: those before the reload unless its server or network changed."""
@@ -462,7 +454,6 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         routes=RouteTable(config),
         declared=DeclaredModels(config),
         upstreams=upstreams,
-        mcp=mcp,
         admission=Admission(config, parts.windows, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,
         holders=holders,
         issuer_connections=connections,
@@ -547,7 +538,7 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_store_emptied_total"][()] = store.emptied
         values["gatepass_store_operations_total"].update(store.operations.items())
         values["gatepass_limits_store_up"][()] = state.windows.fault is None
-    if state.mcp is not None:
+    if state.config.mcp:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
         values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams
     return Sample(values, [request.response.context.metrics_key() for request in state.in_flight.requests])

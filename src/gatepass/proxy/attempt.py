@@ -26,10 +26,10 @@ from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import INCLUDE_USAGE, Rule, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
-from gatepass.operations.table import CHAT_OPERATION
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
+from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream

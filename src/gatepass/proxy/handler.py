@@ -1,12 +1,12 @@
 """Serve one API request: authenticate, parse, route, admit, attempt targets, relay, end.
 
-`handle` is what a server calls, with the state and the catalog of an `ApiEndpoint`. `_serve` holds the steps in their
-order; the functions below it are their parts.
+`handle` begins and ends a request. `serve_call` holds the steps in their order; the functions below it are their parts.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 
@@ -22,13 +22,15 @@ from gatepass.auth.model_access import (
     check_stored_access,
     may_use,
     stored_member,
+    usable_servers,
 )
-from gatepass.clock import sleep
 from gatepass.config.access import PLAIN
 from gatepass.errors import GatepassError
 from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import with_model
-from gatepass.operations.table import (
+from gatepass.protocols import PROTOCOLS
+from gatepass.protocols.chat import has_messages
+from gatepass.protocols.operations import (
     BY_PATH,
     CHAT_OPERATION,
     Match,
@@ -40,8 +42,6 @@ from gatepass.operations.table import (
     unknown_path_error,
     upgrade_error,
 )
-from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.chat import has_messages
 from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
@@ -50,57 +50,23 @@ from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
-from gatepass.proxy.models import FRESH_S, ModelCatalog
+from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.routing import Route
 from gatepass.proxy.uploads import Form, FormStream, MultipartScan, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
 from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
 
-LISTS_AFTER_S = 1.0
-"""When the lists of models are read after the start. The first token is fetched by then, and a shorter run, such as a
-test, sends the upstreams its clients' requests alone."""
-
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
 
-
-class ApiEndpoint:
-    """Holds what `handle` serves new requests with: every request of a path that is not a page."""
-
-    # Without FastAPI's parameters, dependencies and body models: gatepass must keep the bytes of a body, and an
-    # endpoint of FastAPI takes 50 to 70 µs more.
-
-    def __init__(self, state: AppState) -> None:
-        self.state = state
-        self.catalog = ModelCatalog(state)
-        state.metrics.fetch_lists = lambda: self.catalog.start_fetches(FRESH_S)
-        _import_mcp(state)
-
-    async def read_lists(self) -> None:
-        """Read the upstreams' lists of models LISTS_AFTER_S after the start, so that the metrics know the names."""
-        await sleep(self.state.clock, LISTS_AFTER_S)
-        self.catalog.start_fetches()
-
-    def use(self, state: AppState) -> None:
-        """Serve new requests with `state`. Requests in progress keep the state that they began with."""
-        self.state.hand_over(state)
-        self.catalog = self.catalog.of_next(state)
-        self.state = state
-        _import_mcp(state)
+Serve = Callable[[InFlightRequest], Awaitable[None]]
 
 
-def _import_mcp(state: AppState) -> None:
-    """Import what serves MCP servers, if there are some, so that no request waits for that."""
-    if state.mcp is not None:
-        import gatepass.proxy.mcp  # noqa: F401
-
-
-async def handle(client_request: ClientRequest, state: AppState, catalog: ModelCatalog, cycle: RequestCycle) -> None:
+async def handle(client_request: ClientRequest, state: AppState, serve: Serve, cycle: RequestCycle) -> None:
     """Serve one request, send its response or its error, and end its attempt and itself.
 
-    `state` is the AppState that is current now: a reload does not change it for this request. `catalog` serves
-    `/v1/models`.
+    `serve` sends the response of the admitted request, or raises the error: `serve_call`, or what serves an MCP server.
     """
     context = RequestContext.begin(client_request, state)
     client_response = ClientResponse(cycle, context)
@@ -108,12 +74,7 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
     try:
         with state.in_flight.admit(client_response) as in_flight_request:
             context.memory = in_flight_request.memory
-            if state.mcp is not None and (server := state.mcp.name_at(client_request.path)) is not None:
-                from gatepass.proxy.mcp import serve_mcp  # `ApiEndpoint` has imported it
-
-                await serve_mcp(server, state.mcp, in_flight_request)
-            else:
-                await _serve(catalog, in_flight_request)
+            await serve(in_flight_request)
     except errors.ClientGone as error:
         cause, context.client_gone, context.gave_up = error, True, cycle.gave_up
         drop_tracebacks(error)
@@ -143,8 +104,8 @@ async def handle(client_request: ClientRequest, state: AppState, catalog: ModelC
             context.memory.release()
 
 
-async def _serve(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> None:
-    """Serve an admitted request, from its head to the last byte of its response."""
+async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) -> None:
+    """Serve an admitted request of the API, from its head to the last byte. `catalog` serves `/v1/models`."""
     client_response, context = in_flight_request.response, in_flight_request.response.context
     state, client_request, cycle = context.state, context.client_request, client_response.cycle
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
@@ -283,12 +244,11 @@ def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root:
     client_request = context.client_request
     base_path = client_request.mounted_at + context.state.base_path
     profile = path_profile if path_profile in PROFILES else None
-    mcp = context.state.mcp
     return unknown_path_error(
         client_request.mounted_at + client_request.path,
         base_path,
         base_url(client_request.headers, base_path, profile, scheme=context.state.config.server.scheme),
-        "" if mcp is None else mcp.usable_by(context.caller),
+        usable_servers(context.caller, context.state.config),
         at_root=at_root,
     )
 

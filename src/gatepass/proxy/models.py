@@ -29,7 +29,7 @@ from gatepass.config.routes import OF_LIST, Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
 from gatepass.json_scan import json_value, occurrences
 from gatepass.normalize.profiles import typed, untyped
-from gatepass.operations.table import call_of, match_operation
+from gatepass.protocols.operations import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import send_own_call, send_whole
 from gatepass.proxy.context import Attempt, RequestContext

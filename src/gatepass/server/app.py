@@ -21,9 +21,9 @@ from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.pages import error_response, for_method, page_routes
 from gatepass.server.ui.routes import Ui
 from gatepass.server.ui.sessions import Sessions
@@ -48,8 +48,8 @@ class Service:
         self._make_endpoint = make_endpoint
         self._ids = RequestIds()
         self.base_path = config.server.base_path
-        self.routes = page_routes(lambda: self.state, self.base_path)
-        self.ui = Ui(self._running, Sessions()) if config.serves_ui else None
+        self.routes = page_routes(self.running, self.base_path)
+        self.ui = Ui(self.running, Sessions()) if config.serves_ui else None
         """The page at /ui, if it is served."""
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)
@@ -59,13 +59,13 @@ class Service:
 
     @property
     def state(self) -> AppState:
-        return self._running().state
+        return self.running().state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve any API request. The operation table does the routing: 404, 405, CORS, profiles."""
-        await serve_request(self._running(), self._ids, scope, receive, send)
+        await serve_request(self.running(), self._ids, scope, receive, send)
 
-    def _running(self) -> ApiEndpoint:
+    def running(self) -> ApiEndpoint:
         if self._endpoint is None:
             raise NotStarted(f"gatepass was not started: its lifespan is not running. {ENTER_LIFESPAN}")
         if asyncio.get_running_loop() is not self.loop:

@@ -17,7 +17,6 @@ from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server.cycle import (
     AHEAD_BYTES,
     BODILESS,
@@ -28,6 +27,7 @@ from gatepass.server.cycle import (
     form_too_large,
     too_large,
 )
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S, STALL_S, slow_body
 from gatepass.types import ClientRequest, Headers
 
@@ -424,4 +424,4 @@ async def serve_request(endpoint: ApiEndpoint, ids: RequestIds, scope: Scope, re
         named.get(b"user-agent", b""),
         b"content-encoding" in named,
     )
-    await cycle.serve(handle(client_request, state, endpoint.catalog, cycle))
+    await cycle.serve(endpoint.serve(client_request, cycle))

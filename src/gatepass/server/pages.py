@@ -25,18 +25,19 @@ from gatepass.learning.learned_rule import LearnedRuleRecord, is_configured, set
 from gatepass.normalize.rules import DeclaredModels
 from gatepass.observability.metrics import CONTENT_TYPE, exposition_of
 from gatepass.observability.story import SILENT_S
-from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_body, error_headers
+from gatepass.protocols.operations import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.proxy.routing import RouteTable
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.types import MCP_UPSTREAM, ClientRequest
 
 if TYPE_CHECKING:
-    from gatepass.proxy.mcp_servers import McpServers
+    from gatepass.mcp.servers import McpServers
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -86,9 +87,10 @@ def _page(path: str, *, is_home: bool = False) -> Callable[[Callable[[PageReques
 
 
 class PageRequest:
-    def __init__(self, request: Request, state: AppState) -> None:
+    def __init__(self, request: Request, endpoint: ApiEndpoint) -> None:
         self.request = request
-        self.state = state
+        self.state = endpoint.state
+        self.mcp = endpoint.mcp
 
     @property
     def client_request(self) -> ClientRequest:
@@ -137,7 +139,7 @@ async def _metrics(call: PageRequest) -> Response:
 async def _status(call: PageRequest) -> Response:
     """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
     call.reader()
-    return JSONResponse(status_of(call.state))
+    return JSONResponse(status_of(call.state, call.mcp))
 
 
 @_page("/learned")
@@ -203,12 +205,12 @@ def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     )
 
 
-def page_routes(current: Callable[[], AppState], base_path: str) -> list[Route]:
-    """Return the routes of the pages. `current` may raise NotStarted."""
+def page_routes(running: Callable[[], ApiEndpoint], base_path: str) -> list[Route]:
+    """Return the routes of the pages. `running` may raise NotStarted."""
 
     def route(page: Page, path: str) -> Route:
         async def respond(request: Request) -> Response:
-            response = await page.respond(PageRequest(request, current()))
+            response = await page.respond(PageRequest(request, running()))
             response.headers["cache-control"] = "no-store"
             return for_method(request.method, response)
 
@@ -218,7 +220,7 @@ def page_routes(current: Callable[[], AppState], base_path: str) -> list[Route]:
     return [route(page, path) for page in PAGES for path in paths_of(page, base_path)]
 
 
-def status_of(state: AppState) -> dict[str, Any]:
+def status_of(state: AppState, mcp: McpServers | None = None) -> dict[str, Any]:
     """Return the state of one process as JSON, with times in seconds and without tokens, keys or secrets."""
     in_flight, rejections = state.in_flight, state.rejection_ages_s()
     return {
@@ -234,7 +236,7 @@ def status_of(state: AppState) -> dict[str, Any]:
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
         **({} if state.windows.fault is None else {"limits_without_store": state.windows.fault}),
         **({"targets": targets} if (targets := targets_of(state)) else {}),
-        **({} if state.mcp is None else {"mcp": _mcp_status(state, state.mcp, rejections)}),
+        **({} if mcp is None else {"mcp": _mcp_status(state, mcp, rejections)}),
     }
 
 

@@ -14,7 +14,7 @@ import httptools
 
 from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
 from gatepass.http_client.response_body import add_piece, taken
-from gatepass.operations.table import BY_PATH
+from gatepass.protocols.operations import BY_PATH
 from gatepass.server.cycle import HttpRequestCycle
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import ApiEndpoint, handle
 from gatepass.server import inspection
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
 from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import (
     BACKLOG,
@@ -126,7 +126,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
         client_request = ClientRequest(
             request_id, cycle.method, cycle.path, headers, cycle.peer, now_s, query, "", agent, is_coded
         )
-        return handle(client_request, endpoint.state, endpoint.catalog, cycle)
+        return endpoint.serve(client_request, cycle)
 
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
@@ -190,7 +190,7 @@ class ControlServer:
             Route("/bodies/{name:path}", body, methods=["GET"]),
             Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
         )
-        routes = [*page_routes(lambda: service.state, ""), *own_routes]
+        routes = [*page_routes(service.running, ""), *own_routes]
         app = Starlette(routes=routes, exception_handlers=ERRORS)
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,7 +24,7 @@ from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
-from gatepass.proxy.handler import ApiEndpoint
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerContext, ListenerTls
 from gatepass.types import settings_of
 

@@ -23,8 +23,8 @@ from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, Stre
 
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server.app import build_app
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listening import bind
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask, gateway
 from tests.serving import Server, free_port

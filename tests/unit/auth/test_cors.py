@@ -3,7 +3,7 @@
 import pytest
 
 from gatepass.auth.cors import EXPOSED, METHODS, VARY, cors_headers, is_preflight, preflight, preflight_error
-from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.operations import OPERATIONS
 
 CHAT = "https://chat.corp.example"
 ASKED = ((b"access-control-request-method", b"POST"), (b"access-control-request-headers", b"authorization,x-a"))

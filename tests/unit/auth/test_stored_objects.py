@@ -10,7 +10,7 @@ import pytest
 from gatepass.auth.model_access import STORED_RESPONSES, check_operation_access, check_stored_access, stored_member
 from gatepass.config.access import AccessKey, KeyOperation
 from gatepass.errors import OperationNotAllowed
-from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.operations import OPERATIONS
 
 
 def key(**settings: Any) -> AccessKey:

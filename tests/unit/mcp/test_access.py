@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.auth.model_access import may_use_server
 from gatepass.config.access import AccessKey
 from gatepass.errors import CallerError, InvalidRequest, McpNotAllowed
-from gatepass.mcp.access import LONGEST_TOOL_CHARS, callable_tools, check_call, may_use, refusal_of
+from gatepass.mcp.access import LONGEST_TOOL_CHARS, callable_tools, check_call, refusal_of
 
 TOOLS = ["find", "read_*"]
 
@@ -39,7 +40,7 @@ def key(**settings: Any) -> AccessKey:
     ],
 )
 def test_servers_of_a_key(caller: AccessKey, is_open: bool) -> None:
-    assert may_use(caller, "wiki") is is_open
+    assert may_use_server(caller, "wiki") is is_open
 
 
 @pytest.mark.parametrize(

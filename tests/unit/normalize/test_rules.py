@@ -27,7 +27,7 @@ from gatepass.normalize.rules import (
     normalize,
     with_model,
 )
-from gatepass.operations.table import match_operation
+from gatepass.protocols.operations import match_operation
 from gatepass.protocols.request import ROUTING, decode
 from gatepass.types import ClientRequest, Target
 from tests.memory import traced_memory

@@ -10,7 +10,7 @@ from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, folded
 from gatepass.normalize.rules import SEARCHED
-from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.operations import OPERATIONS
 from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, decode, is_deeper, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.operations.table import sample
+from gatepass.protocols.operations import sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_translation import CLIENT_TOOLS, chat_of_message
 from gatepass.protocols.translation.response_translation import (

@@ -23,13 +23,12 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.normalize.profiles import PROFILES
-from gatepass.operations.table import OPERATIONS
+from gatepass.protocols.operations import OPERATIONS
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
-from gatepass.proxy.handler import handle
-from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenReissued, TokenUser
 from gatepass.types import Call, ClientRequest, Headers, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
@@ -218,7 +217,7 @@ class Scenario:
         client = Client(BODY)
         headers = ((b"host", b"localhost"), (b"content-type", b"application/json"))
         request = ClientRequest("id", "POST", "/v1/chat/completions", headers, "127.0.0.1", self.state.clock.now())
-        await handle(request, self.state, ModelCatalog(self.state), client)
+        await ApiEndpoint(self.state).serve(request, client)
         return client
 
 

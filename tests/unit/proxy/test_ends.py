@@ -18,9 +18,8 @@ from gatepass.observability.observer import AccessRecord, AttemptRecord, Observe
 from gatepass.policy.windows import CONCURRENT, REQUESTS, Windows
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.app_state import AppState
-from gatepass.proxy.handler import handle
-from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.retry import Outcome
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.types import ClientRequest, OutboundRequest, Response
 from tests.integration.answers import COMPLETION
 from tests.unit.clock import DrivenClock
@@ -184,7 +183,7 @@ async def serve(
     """
     ends, failed = Ends(), list[str]()
     state = replace(state, observers=Observers([ends], failed.append))
-    task = asyncio.create_task(handle(request, state, ModelCatalog(state), client))
+    task = asyncio.create_task(ApiEndpoint(state).serve(request, client))
     for _ in range(turns):
         pass_turn(state.clock)
         await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
@@ -290,7 +289,7 @@ async def test_a_drain_and_the_total_timeout_are_outcomes(reason: GatepassError,
 
     scenario, ends = Scenario(Silent()), Ends()
     state = replace(scenario.state, observers=Observers([ends], lambda _: None))
-    task = asyncio.create_task(handle(a_request(state), state, ModelCatalog(state), LeavingClient(BODY)))
+    task = asyncio.create_task(ApiEndpoint(state).serve(a_request(state), LeavingClient(BODY)))
     await called.wait()
     (in_flight,) = state.in_flight.requests
     in_flight.cancel(reason)

@@ -14,9 +14,9 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, TargetsLimited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
-from gatepass.operations.table import match_operation
 from gatepass.policy.balancing import MOST_MODELS, TargetHealth
 from gatepass.policy.breaker import BreakerSettings
+from gatepass.protocols.operations import match_operation
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import Failover

@@ -19,8 +19,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.observer import Observers, RequestRecord
 from gatepass.observability.story import story_of
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
-from gatepass.proxy.handler import handle
-from gatepass.proxy.models import ModelCatalog
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.types import ClientRequest, OutboundRequest, Response
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.proxy.test_attempt_retries import CREDENTIALS, Holder, Reply, Upstream, unreached
@@ -130,7 +129,7 @@ class Full:
             (b"authorization", b"Bearer " + key.encode()),
         )
         request = ClientRequest(user, "POST", "/v1/chat/completions", headers, "127.0.0.1", self.clock.now())
-        task = asyncio.create_task(handle(request, self.state, ModelCatalog(self.state), one))
+        task = asyncio.create_task(ApiEndpoint(self.state).serve(request, one))
         self.tasks.append(task)
         return one
 

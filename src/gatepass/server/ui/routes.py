@@ -32,14 +32,14 @@ from gatepass.config.model import Config
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.observer import Refusal
 from gatepass.observability.story import curl_command
-from gatepass.operations.table import base_url
 from gatepass.protocols.error_objects import error_object
+from gatepass.protocols.operations import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.handler import ApiEndpoint
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.connection_shares import TrustedProxies
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.pages import error_response, for_method, forget_rules, learned_rules, shown
 from gatepass.server.timeouts import RECEIVE_S
 from gatepass.server.ui import views

@@ -1,6 +1,6 @@
 """The MCP servers of one configuration, and which caller opened each of their sessions.
 
-Imported only if there are some. `proxy/mcp.py` serves them and imports AppState, so what AppState holds is here.
+Imported only if there are some. `exchange` serves them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from hashlib import sha256
 import msgspec
 
 from gatepass.clock import Clock
-from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
-from gatepass.mcp.access import may_use
 from gatepass.store.base import Store, StoreUnavailable
 from gatepass.types import MCP_UPSTREAM, Hidden, Target
 
@@ -60,11 +58,6 @@ class McpServers:
         below = path[len(self._root) :]
         name = below.strip("/")
         return None if "/" in name or (name and not below.startswith("/")) else name
-
-    def usable_by(self, key: AccessKey) -> str:
-        """Return a sentence with the paths of the servers that `key` may use, after a space; "" for none."""
-        paths = [f"{self._root}/{name}" for name in self.by_name if may_use(key, name)]
-        return f" This key may use: {', '.join(paths)}." if paths else ""
 
 
 @dataclass(slots=True)

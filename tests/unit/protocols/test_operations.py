@@ -8,7 +8,7 @@ import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from gatepass.errors import MethodNotAllowed, UnknownPath
-from gatepass.operations.table import (
+from gatepass.protocols.operations import (
     OPERATIONS,
     Match,
     base_url,

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
+from gatepass.mcp.exchange import PassedEvents
 from gatepass.observability.observer import Observers
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.proxy.handler import handle
-from gatepass.proxy.mcp import PassedEvents
-from gatepass.proxy.models import ModelCatalog
+from gatepass.server.endpoint import ApiEndpoint
 from gatepass.sse.chunk import StreamSource
 from gatepass.types import ClientRequest, Headers
 from tests.unit.clock import DrivenClock
@@ -112,7 +111,7 @@ async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act):
         server = Server(stream)
         state = replace(state_of(server), observers=Observers([ends], lambda _: None))
         client = LeavingClient(b"")
-        task = asyncio.create_task(handle(request(state, "GET"), state, ModelCatalog(state), client))
+        task = asyncio.create_task(ApiEndpoint(state).serve(request(state, "GET"), client))
         for _ in range(turns):
             await asyncio.sleep(0)
         if act == "leave" and client.leave is not None:
@@ -159,7 +158,7 @@ async def test_a_comment_is_sent_between_two_events_only(first, keep_alive):
     stream = Paused(first)
     state = state_of(Server(stream))
     client = Client(NOTIFICATION)
-    task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
+    task = asyncio.create_task(ApiEndpoint(state).serve(request(state), client))
     clock: Any = state.clock
     for _ in range(30):
         await clock.advance(1.0)
@@ -179,7 +178,7 @@ async def test_nothing_is_said_before_the_server_has_answered():
 
     state = state_of(Slow())
     client = Client(CALL)
-    task = asyncio.create_task(handle(request(state), state, ModelCatalog(state), client))
+    task = asyncio.create_task(ApiEndpoint(state).serve(request(state), client))
     clock: Any = state.clock
     for _ in range(40):
         await clock.advance(1.0)

@@ -1,7 +1,7 @@
 """Relay MCP (Model Context Protocol) to the servers of `mcp`, with the caller's key exchanged for the server's token.
 
-`handle` calls `serve_mcp` in place of the ten steps. A message passes as bytes. What it knows of the protocol stands in
-`gatepass.mcp`.
+`handle` calls `serve_mcp` in place of the ten steps of a call. A message passes as bytes. What gatepass knows of the
+protocol stands in `message` and `access`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import msgspec
 
 from gatepass import errors
 from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_origin
+from gatepass.auth.model_access import may_use_server, usable_servers
 from gatepass.config.access import PLAIN
 from gatepass.config.block import MIB
 from gatepass.dialects.content import FIELDS, content_type, first_bytes
 from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
-from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, may_use, refusal_of
+from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, refusal_of
 from gatepass.mcp.message import READS, McpMessage, McpProtocol, name_settings, request_headers
+from gatepass.mcp.servers import McpRoute, McpServers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, RAW
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.request import check_plain
@@ -32,7 +34,6 @@ from gatepass.proxy.attempt import send, send_with_retries, succeeded
 from gatepass.proxy.client_response import NO_CONTENT, STREAM_HOLD_S, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
-from gatepass.proxy.mcp_servers import McpRoute, McpServers
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
@@ -105,8 +106,8 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     caller = context.authenticate()
-    if server is None or not may_use(caller, name):
-        usable = servers.usable_by(caller)
+    if server is None or not may_use_server(caller, name):
+        usable = usable_servers(caller, state.config)
         if server is not None:
             what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
             raise errors.McpServerNotAllowed(f"{what}{usable}")
