@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.metrics import Labels, Metrics, Sample
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord, RuleChange
-from gatepass.policy.windows import Limit
 from gatepass.sse.usage import Usage
 
 UNITS: Mapping[str, str] = {
@@ -82,7 +81,7 @@ def one_of_each() -> Metrics:
     metrics.refused(Refusal(TokenUnavailable("no token", credential="corp"), "127.0.0.1"))
     metrics.rule_changed(RuleChange("id", "learned", "chat", "gpt-4o", "chat", "drop=seed", ""))
     metrics.observer_failed("AccessLog")
-    metrics.limit_hit(Limit(("caller", "ragflow"), "requests", ("minute", 60), 600), 1)
+    metrics.limit_hit(("caller", "ragflow"), "requests.minute", 1)
     metrics.waited_in_queue(("ragflow", "gpt-4o", "chat", "chat"), 0.8)
     metrics.waited_for_connection("chat", 0.1)
     metrics.family("gatepass_event_loop_lag_seconds").of(()).observe(0.001)

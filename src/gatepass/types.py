@@ -228,6 +228,22 @@ class Target:
     """Whether the configuration names the model, and not only a pattern or the client."""
 
 
+class Rule(Protocol):
+    """One named change of a call. Unknown members keep their bytes."""
+
+    @property
+    def name(self) -> str:
+        """A short name, such as `images`."""
+        ...
+
+    def apply(self, call: Call, target: Target) -> Call:
+        """Return `call` itself if nothing changes, else a new Call with this rule's entry in `adapted`.
+
+        Raises a CallerError if the call cannot be adapted.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Time limits of an upstream, in seconds.
@@ -350,6 +366,17 @@ class StreamedResponse(Hidden, msgspec.Struct, frozen=True, gc=False):
     """Whether its events have a `sequence_number`. llama.cpp's have none."""
     request_id: str = ""
     """gatepass's id of the request."""
+
+
+class ConnectionTimes(msgspec.Struct, kw_only=True, gc=False, eq=False):
+    """What a transport notes of one request: the part of the record of an attempt that it knows."""
+
+    was_written: bool = False
+    """A byte of the request was written before its client left, its time ended or its upload failed."""
+    pool_wait_s: float = 0.0
+    """How long the attempt waited for a free connection, because all of the upstream's were in use."""
+    connect_s: float | None = None
+    """How long the connection took to open, or not to open. None for one that was open before."""
 
 
 class Response(Protocol):

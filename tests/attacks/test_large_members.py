@@ -12,11 +12,11 @@ from gatepass.errors import GatepassError
 from gatepass.mcp.access import check_call
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import join_text_parts, merge_roles, shorten_tool_ids, system_into_user
-from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule, Rule
+from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule
 from gatepass.protocols.request import MOST_ESCAPES, decode
 from gatepass.protocols.rerank import RerankOptions
 from gatepass.proxy.admission import Size
-from gatepass.types import ClientRequest
+from gatepass.types import ClientRequest, Rule
 from tests.attacks.conftest import Attack
 from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s
 

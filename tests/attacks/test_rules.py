@@ -19,10 +19,10 @@ from gatepass.normalize.messages import (
 )
 from gatepass.normalize.profiles import keep_plain_tools
 from gatepass.normalize.ragflow_body import RagflowBody
-from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule, Rule
+from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule
 from gatepass.protocols.rerank import ConvertRerank, RerankOptions
 from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES, BodyThreads, normalize_large
-from gatepass.types import Call, Target
+from gatepass.types import Call, Rule, Target
 from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS, RERANK
 

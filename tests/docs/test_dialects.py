@@ -9,8 +9,7 @@ from pydantic import BaseModel
 
 from gatepass.config.load import load
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
-from gatepass.dialects.hints import with_hint
-from gatepass.dialects.reply_check import ReceivedReply
+from gatepass.dialects.reply_check import ReceivedReply, with_hint
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
 from gatepass.types import Call, Timeouts

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.message_events import message_events
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.chunk import EnvelopeDefaults, event_of
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Send, reply, stream
 
 TEXT = {"type": "text", "text": 'It is 21 °C in "Paris".\n'}

@@ -11,7 +11,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.cli.probe import ProbeCall, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
-from gatepass.protocols.client_protocol import event_of
+from gatepass.sse.chunk import event_of
 from tests.integration.gateway import JSON, answer_from, gateway, relaying
 from tests.integration.messages_upstream import ASKED, MESSAGE, TEXT, WHOLE, answer, error, events, message
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, reply, stream

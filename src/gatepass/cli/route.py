@@ -13,12 +13,12 @@ from gatepass.config.model import Config
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import CallerError
 from gatepass.normalize.profiles import PROFILES, untyped
-from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, ModelName, Rule, normalize
+from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.operations import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.types import Operation, Target, Timeouts
+from gatepass.types import Operation, Rule, Target, Timeouts
 
 
 def route_lines(config: Config, model: str, key: AccessKey | None) -> tuple[list[str], bool]:

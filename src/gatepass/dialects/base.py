@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
 from msgspec.structs import replace
@@ -20,15 +20,13 @@ from gatepass.types import (
     Call,
     Headers,
     OutboundRequest,
+    Rule,
     Target,
     Timeouts,
     Upload,
     header,
     named_by_connection,
 )
-
-if TYPE_CHECKING:
-    from gatepass.normalize.rules import Rule
 
 FORWARDED = frozenset({b"user-agent", b"openai-organization", b"openai-project", b"traceparent", b"tracestate"})
 """Request fields of the client that are forwarded. gatepass sets content-type, accept… and x-request-id itself."""

@@ -5,14 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
+from gatepass.errors import UpstreamErrorReply
 from gatepass.types import TOO_LONG_TEXT, span
-
-if TYPE_CHECKING:
-    from gatepass.dialects.reply_check import ReceivedReply
-    from gatepass.errors import UpstreamErrorReply
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +194,7 @@ def token_hint(
 
     `advice` is what to correct, in sentences. `age_s` is the age of the token that was rejected last; None for a key
     that does not expire. `not_renewed` is the reason why no new token was tried; None if a new one was rejected too.
-    `test` is that of `with_hint`. `renewals` is how many new tokens were rejected, 2 at most.
+    `test` is that of `reply_check.with_hint`. `renewals` is how many new tokens were rejected, 2 at most.
     """
     if credential is None:
         return advice
@@ -211,41 +207,15 @@ def token_hint(
         return f"Tried once, with {key_of(credential)}. {advice}"
     else:
         tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
-    return f"{tried} {advice}{_tries(test)}"
+    return f"{tried} {advice}{tries(test)}"
 
 
 def key_of(credential: str) -> str:
     return f"the only key of the credential {credential!r}"
 
 
-def _tries(test: str) -> str:
+def tries(test: str) -> str:
     return f" `{test}` tries it." if test else ""
-
-
-def with_hint(message: str, status: int, reply: ReceivedReply, test: str = "") -> str:
-    """Return `message`, the error in `reply`, followed by the advice of the first hint that matches, if any.
-
-    `test` is the command that tests the upstream with this request, "" if there is none.
-    """
-    upstream, key, advice = reply.upstream, reply.key, reply.advice
-    version = f"upstreams.{upstream}.base_url does not end with the version, such as https://host/v1, or "
-    names = {"upstream": upstream, "test": _tries(test), "route": f" ({reply.route})" if reply.route else ""}
-    names["version"] = "" if reply.has_version else version
-    if key == "":
-        names["rejection"] = (
-            f"If the upstream rejects the token, set upstreams.{upstream}.rejection.statuses: [403], which renews it"
-            " (if it is set, a new token was rejected too)"
-        )
-    elif key is None:
-        names["rejection"] = advice.removesuffix(".")
-    else:
-        names["rejection"] = f"If the upstream rejects {key}, {advice[:1].lower()}{advice[1:].removesuffix('.')}"
-    # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
-    start = message[:MESSAGE_CHARS]
-    for hint in reply.hints:
-        if (not hint.statuses or status in hint.statuses) and re.search(hint.pattern, start, re.IGNORECASE):
-            return f"{sentence(message)} {hint.advice.format_map(names)}"
-    return message
 
 
 def sentence(text: str) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import msgspec
@@ -23,15 +23,12 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.dialects import content
-from gatepass.dialects.error_body import Mask, clean, error_kind, is_http_error, read_error_body
-from gatepass.dialects.hints import HINTS, Hint, with_hint
+from gatepass.dialects.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body
+from gatepass.dialects.hints import HINTS, Hint, sentence, tries
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
 from gatepass.observability.story import test_command
 from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
-
-if TYPE_CHECKING:
-    from gatepass.protocols.client_protocol import ClientProtocol
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -187,6 +184,32 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.Up
     )
 
 
+def with_hint(message: str, status: int, reply: ReceivedReply, test: str = "") -> str:
+    """Return `message`, the error in `reply`, followed by the advice of the first hint that matches, if any.
+
+    `test` is the command that tests the upstream with this request, "" if there is none.
+    """
+    upstream, key, advice = reply.upstream, reply.key, reply.advice
+    version = f"upstreams.{upstream}.base_url does not end with the version, such as https://host/v1, or "
+    names = {"upstream": upstream, "test": tries(test), "route": f" ({reply.route})" if reply.route else ""}
+    names["version"] = "" if reply.has_version else version
+    if key == "":
+        names["rejection"] = (
+            f"If the upstream rejects the token, set upstreams.{upstream}.rejection.statuses: [403], which renews it"
+            " (if it is set, a new token was rejected too)"
+        )
+    elif key is None:
+        names["rejection"] = advice.removesuffix(".")
+    else:
+        names["rejection"] = f"If the upstream rejects {key}, {advice[:1].lower()}{advice[1:].removesuffix('.')}"
+    # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
+    start = message[:MESSAGE_CHARS]
+    for hint in reply.hints:
+        if (not hint.statuses or status in hint.statuses) and re.search(hint.pattern, start, re.IGNORECASE):
+            return f"{sentence(message)} {hint.advice.format_map(names)}"
+    return message
+
+
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     """Return the error of an HTML page in place of an answer; None for another reply.
 
@@ -205,7 +228,25 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     return errors.UpstreamHtml(message, upstream=reply.upstream, status=status)
 
 
-def classify_document(reply: ReceivedReply, form: ClientProtocol) -> bytes | errors.GatepassError:
+class ReplyForm(Protocol):
+    """What a client protocol knows of whole replies: `ClientProtocol` has it."""
+
+    @property
+    def entries(self) -> str:
+        """The list that a reply must have; "" for none."""
+
+    @property
+    def entry(self) -> str:
+        """What one of `entries` is called; "" if the list may be empty."""
+
+    def error_places(self, document: Any) -> Iterable[Any]:
+        """Yield the parts of a reply that may be an error."""
+
+    def fault(self, document: Any, mask: Mask) -> str | None:
+        """Describe why `document` is not a reply; None if it is one."""
+
+
+def classify_document(reply: ReceivedReply, form: ReplyForm) -> bytes | errors.GatepassError:
     """Return the document of a whole reply of status 200 to 299, or the error that it contains.
 
     The same bytes are returned, or the inner document if a gateway wrapped the answer. Most replies take one of two
@@ -231,7 +272,7 @@ WITHOUT_CONTENT = (204, 205)
 
 
 def _classify_json(
-    reply: ReceivedReply, form: ClientProtocol, *, may_be_wrapped: bool = True
+    reply: ReceivedReply, form: ReplyForm, *, may_be_wrapped: bool = True
 ) -> bytes | errors.GatepassError:
     try:
         document = content.parse(reply.body)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
@@ -31,10 +31,7 @@ from gatepass.http_client.message_head import (
 )
 from gatepass.http_client.response_body import DecodedResponse, decoder_of
 from gatepass.http_client.tls import tls_detail
-from gatepass.types import OutboundRequest, Response
-
-if TYPE_CHECKING:
-    from gatepass.observability.observer import AttemptRecord
+from gatepass.types import ConnectionTimes, OutboundRequest, Response
 
 # possessive quantifiers (`*+`, `++`): a proxy's bytes must not cause backtracking
 _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
@@ -259,7 +256,7 @@ class ConnectionPool:
                 return connection
         return None
 
-    async def take(self, bound_s: float, times: AttemptRecord | None = None, *, fresh: bool = False) -> Connection:
+    async def take(self, bound_s: float, times: ConnectionTimes | None = None, *, fresh: bool = False) -> Connection:
         """Return an open connection; with `fresh` one that has not been used.
 
         The wait for a slot and the dialing are bounded by `bound_s` each, and noted in `times`. Raises TransportFault,
@@ -318,7 +315,7 @@ class ConnectionPool:
         self._slots.add(connection)
         return connection
 
-    async def _dialed(self, connection: Connection, bound_s: float, times: AttemptRecord | None = None) -> Connection:
+    async def _dialed(self, connection: Connection, bound_s: float, times: ConnectionTimes | None = None) -> Connection:
         began_s = self._loop.time()
         try:
             await self._dial(connection, bound_s)
@@ -330,7 +327,7 @@ class ConnectionPool:
                 times.connect_s = self._loop.time() - began_s
         return connection
 
-    async def _wait_for_slot(self, bound_s: float, times: AttemptRecord | None) -> Connection:
+    async def _wait_for_slot(self, bound_s: float, times: ConnectionTimes | None) -> Connection:
         began_s = self._loop.time()
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
@@ -423,7 +420,7 @@ class Http1Transport:
         counts = [pool.counts for pool in self._pools.values()]
         return PoolCounts(*map(sum, zip(*counts, strict=True))) if counts else PoolCounts(0, 0, 0)
 
-    async def send(self, request: OutboundRequest, times: AttemptRecord | None = None) -> Response:
+    async def send(self, request: OutboundRequest, times: ConnectionTimes | None = None) -> Response:
         """Send `request` and return its reply once the head has arrived. Raises TransportFault.
 
         A wait for a connection is noted in `times`. Follows no redirect and never retries. A cancelled call leaves no

@@ -26,23 +26,7 @@ from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, reques
 from gatepass.normalize.images import Images
 from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
-from gatepass.types import Call, RuleEdit, Target
-
-
-class Rule(Protocol):
-    """One named change of a call. Unknown members keep their bytes."""
-
-    @property
-    def name(self) -> str:
-        """A short name, such as `images`."""
-        ...
-
-    def apply(self, call: Call, target: Target) -> Call:
-        """Return `call` itself if nothing changes, else a new Call with this rule's entry in `adapted`.
-
-        Raises a CallerError if the call cannot be adapted.
-        """
-        ...
+from gatepass.types import Call, Rule, RuleEdit, Target
 
 
 class Change(Protocol):

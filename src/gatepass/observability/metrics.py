@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise, zip_longest
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from msgspec.structs import astuple
@@ -26,9 +26,6 @@ from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import AT_ANOTHER, attempts_of, is_unknown_name, test_command
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR
-
-if TYPE_CHECKING:
-    from gatepass.policy.windows import Limit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -784,10 +781,10 @@ class Metrics(Observer):
             self._by_code[code if is_kept else stable] += 1
         self._cell("gatepass_errors_total", (*of_request, stable, error.hop)).value += 1
 
-    def limit_hit(self, limit: Limit, count: int) -> None:
-        """Count requests that `limit` refused. 0: show the series, so that Prometheus sees the first one."""
-        kind, name = limit.subject
-        labels = (kind, placed(name, self._names[f"limits of {kind}"]), limit.setting)
+    def limit_hit(self, subject: tuple[str, str], setting: str, count: int) -> None:
+        """Count requests that a limit refused. 0: show the series, so that Prometheus sees the first one."""
+        kind, name = subject
+        labels = (kind, placed(name, self._names[f"limits of {kind}"]), setting)
         self._cell("gatepass_limit_hits_total", labels).value += count
 
     def waited_in_queue(self, key: Labels, seconds: float) -> None:

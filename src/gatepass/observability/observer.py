@@ -17,7 +17,7 @@ from typing import Any, NewType, TypeVarTuple, Unpack
 import msgspec
 
 from gatepass.errors import GatepassError
-from gatepass.types import NO_EDITS, Headers, Response, RuleEdits
+from gatepass.types import NO_EDITS, ConnectionTimes, Headers, Response, RuleEdits
 
 LOG = logging.getLogger("gatepass.observers")
 
@@ -188,7 +188,7 @@ class NotTried(msgspec.Struct, frozen=True, gc=False):
 
 
 # gc=False: a record refers to earlier ones only, so there are no cycles. The inspector keeps thousands of them.
-class AttemptRecord(msgspec.Struct, gc=False, eq=False):
+class AttemptRecord(ConnectionTimes, gc=False, eq=False):
     """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
 
     request_id: str
@@ -220,8 +220,6 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """How long the error that ended it asks to wait."""
     requests: int = 0
     """1 if the request was sent. For a split call the sum over its parts."""
-    was_written: bool = False
-    """A byte of the request was written before its client left, its time ended or its upload failed."""
     names_model: bool = False
     """Whether the configuration names the model (`Target.names_model`)."""
     parts: tuple[AttemptRecord, ...] = ()
@@ -246,10 +244,6 @@ class AttemptRecord(msgspec.Struct, gc=False, eq=False):
     """How many requests waited for a place at the full upstream when this one began to wait, with it. 0: it had one."""
     queue_wait_s: float = 0.0
     """How long the attempt waited for that place."""
-    pool_wait_s: float = 0.0
-    """How long the attempt waited for a free connection, because all of the upstream's were in use."""
-    connect_s: float | None = None
-    """How long the connection took to open, or not to open. None for one that was open before."""
     head_s: float | None = None
     """When the head of the reply arrived, after `began_s`."""
     upstream_s: float = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,7 +13,13 @@ from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import InvalidRequest
 from gatepass.json_scan import OBJECT
-from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, comment_keep_alive
+from gatepass.protocols.client_protocol import (
+    SAMPLE_TOKENS,
+    ClientProtocol,
+    KeepAliveEncoder,
+    ReplyContext,
+    comment_keep_alive,
+)
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -39,9 +45,6 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from gatepass.types import Call, ClientRequest, Operation
-
-if TYPE_CHECKING:
-    from gatepass.proxy.response import ReplyContext
 
 
 class Chat(ClientProtocol):
@@ -122,14 +125,13 @@ class Chat(ClientProtocol):
         return make_client_transform(profile)
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
-        call, profile, upstream = reply.call, reply.profile, reply.upstream
+        call, profile, transforms = reply.call, reply.profile, reply.transforms
         requested = include_usage = requested_usage(call.body)
         drops_usage = False
         if requested is False and profile.places_usage:
             place = place_for_ragflow(call.body)
             include_usage, drops_usage = place == "alone", place == "drop"
-        configured, transforms = upstream.settings.repair, upstream.transforms
-        options = RepairOptions(include_usage, profile.splits_finish, configured.cumulative, drops_usage)
+        options = RepairOptions(include_usage, profile.splits_finish, reply.is_cumulative, drops_usage)
         return EventStream(
             source,
             choices=call.choices,
@@ -149,18 +151,18 @@ class Chat(ClientProtocol):
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> CompletionAggregator:
-        upstream, limit, transform = reply.upstream, EVENT_BYTES, None
-        if upstream.transforms is not None:
-            transform = upstream.transforms.stream(defaults)
+        limit, transform = EVENT_BYTES, None
+        if reply.transforms is not None:
+            transform = reply.transforms.stream(defaults)
             if event_bytes > LARGE_EVENT_BYTES:  # a larger event would take too long to convert
                 event_bytes = LARGE_EVENT_BYTES
-                limit = converted_limit(f"the dialect {upstream.settings.dialect} converts it")
+                limit = converted_limit(f"the dialect {reply.dialect} converts it")
         return CompletionAggregator(
             source,
             event_bytes,
             defaults,
             choices=reply.call.choices,
-            cumulative=upstream.settings.repair.cumulative,
+            cumulative=reply.is_cumulative,
             transform=transform,
             limit=limit,
         )

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.dialects.base import PARAMETERS
 from gatepass.dialects.error_body import Mask
 from gatepass.errors import GatepassError
-from gatepass.normalize.rules import STRAY_PARAMS, Rule
+from gatepass.normalize.rules import STRAY_PARAMS
 from gatepass.protocols.error_objects import error_body, error_headers, stream_error
 from gatepass.protocols.request import call_without_body, decode
+from gatepass.protocols.translation.translation import TranslatedReply, Translation
 from gatepass.sse.aggregate import StreamAggregator
-from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, json_text
+from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.client_transforms import WithoutComments
+from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.sse.event import EventTransform
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.whole_reply import GoodReply
-from gatepass.types import Call, ClientRequest, Headers, Operation, StreamedResponse
-
-if TYPE_CHECKING:
-    from gatepass.protocols.translation.translation import Translation
-    from gatepass.proxy.response import ReplyContext
+from gatepass.types import Call, ClientRequest, Headers, Hidden, Operation, Rule, StreamedResponse
 
 COMMENT = b": keep-alive\n\n"
 """With its own blank line, so that clients that split a stream at blank lines discard the comment alone (Dify)."""
@@ -45,6 +45,22 @@ SAMPLE_TOKENS = 16
 Repair = Callable[[bytes, Callable[[], EnvelopeDefaults], str], tuple[bytes, tuple[str, ...], bool]]
 """Return the body of a whole reply as SDKs require it, the names of the repairs, and whether the answer is empty. The
 other arguments are a function that is called if the reply lacks an id, a time or a model, and the upstream's name."""
+
+
+class ReplyContext(Hidden, msgspec.Struct, frozen=True):
+    """What a client protocol needs to read the reply to `call`: values of its profile and of the upstream."""
+
+    call: Call
+    """The client's own call, or the call of chats into which it was translated."""
+    profile: Profile
+    last: ClientProtocol | TranslatedReply | None
+    """What makes the last change of the reply; None for no change."""
+    upstream_name: str
+    dialect: str
+    transforms: RagflowTransforms | None
+    """What converts the replies of the dialect; None for nothing."""
+    is_cumulative: bool
+    """The events repeat the text before them (`repair.cumulative`)."""
 
 
 class ClientProtocol:
@@ -249,17 +265,6 @@ class ClientProtocol:
 
 def comment_keep_alive(events: EventStream | None) -> bytes:
     return COMMENT_AFTER_ID if events is not None and events.has_ids else COMMENT
-
-
-def event_kind(payload: Object) -> str:
-    """Return the `type` of an event or a part of it; "" if it has none."""
-    kind = payload.get("type")
-    return kind if isinstance(kind, str) else ""
-
-
-def event_of(payload: Object) -> bytes:
-    """Return `payload` as one event with the name of its type. Raises ValueError if it is nested too deep."""
-    return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text(payload))
 
 
 ACCEPTED = 202

@@ -14,11 +14,19 @@ from typing import Any
 from msgspec.structs import asdict
 
 from gatepass.errors import GatepassError, UpstreamInvalid
-from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
-from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, Object, StreamSource, json_text, text_of_id
+from gatepass.sse.chunk import (
+    MAX_ENTRIES,
+    EnvelopeDefaults,
+    Object,
+    StreamSource,
+    event_kind,
+    event_of,
+    json_text,
+    text_of_id,
+)
 from gatepass.sse.event import parse_event, read_json
 from gatepass.sse.event_stream import Progress
 from gatepass.sse.repair import EventRepair

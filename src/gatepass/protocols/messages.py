@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -17,16 +17,13 @@ from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import message_events
-from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, Raw, event_of
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, Raw, ReplyContext
 from gatepass.protocols.error_objects import json_text, stream_message
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
-from gatepass.sse.chunk import EnvelopeDefaults, Object
+from gatepass.sse.chunk import EnvelopeDefaults, Object, event_of
 from gatepass.sse.event import read_json
 from gatepass.types import Call, StreamedResponse
-
-if TYPE_CHECKING:
-    from gatepass.proxy.response import ReplyContext
 
 REQUEST_HEADERS = (
     # https://docs.claude.com/en/api/versioning, beta-headers; the third is of Anthropic's SDK for browsers

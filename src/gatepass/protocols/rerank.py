@@ -16,8 +16,9 @@ from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_scan import OBJECT, JsonScanner, Member
 from gatepass.normalize.embeddings_reply import ENTRIES, Entry, InvalidReply, encoded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
-from gatepass.normalize.rules import ChangeRule, Rule
+from gatepass.normalize.rules import ChangeRule
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
+from gatepass.types import Rule
 
 _FLAGS = MappingProxyType({b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False})
 """Spellings of a flag. RAGFlow's Xinference class sends strings (its rag/llm/rerank_model.py)."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -37,9 +37,6 @@ from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, TOO_LONG_TEXT, Call, StreamedResponse
 
-if TYPE_CHECKING:
-    from gatepass.proxy.response import ReplyContext
-
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
 UNFINISHED = MappingProxyType({"queued": "response.queued", "in_progress": "response.in_progress"})
@@ -61,7 +58,7 @@ def synthesize_response(document: Object, defaults: EnvelopeDefaults, upstream: 
     Raises UpstreamInvalid for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
     """
     for number, payload in enumerate(events(document, defaults, upstream)):
-        yield client_protocol.event_of({**payload, "sequence_number": number})
+        yield chunk.event_of({**payload, "sequence_number": number})
 
 
 _LAST = MappingProxyType(
@@ -126,7 +123,7 @@ _WITH_PARTS = ("message", "reasoning")
 
 
 def _item_events(item: Object, index: int) -> Iterator[Object]:
-    kind, begun = client_protocol.event_kind(item), dict(item)  # of an item of unknown type only the status changes
+    kind, begun = chunk.event_kind(item), dict(item)  # of an item of unknown type only the status changes
     if isinstance(item.get("status"), str):
         begun["status"] = "in_progress"
     if kind in _CALLS:
@@ -155,7 +152,7 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
 
 
 def _part_events(part: Object, place: Object) -> Iterator[Object]:
-    kind = client_protocol.event_kind(part)
+    kind = chunk.event_kind(part)
     name, stem = _TEXTS.get(kind, ("", ""))
     empty: Object = {name: ""} if name else {}
     empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
@@ -224,7 +221,7 @@ def _status_of(document: Object) -> str:
 
 
 def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
-    kind = client_protocol.event_kind(item)
+    kind = chunk.event_kind(item)
     item = {**item, "id": chunk.text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
@@ -251,7 +248,7 @@ def _complete_parts(content: Any) -> list[Any]:
         content = [{"type": "output_text", "text": content}]
     parts = [{**part} for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     for part in parts:
-        kind = client_protocol.event_kind(part)
+        kind = chunk.event_kind(part)
         if kind in _TEXTS:
             name = _TEXTS[kind][0]
             part[name] = chunk.argument_text(part.get(name))
@@ -296,7 +293,7 @@ class ResponseAggregator(StreamAggregator):
 
     def _add(self, payload: Any, data: bytes) -> None:
         fields = payload if isinstance(payload, dict) else {}
-        kind = client_protocol.event_kind(fields)
+        kind = chunk.event_kind(fields)
         if kind == "error":  # only its type marks it as an error
             self._fail_by(payload)
             return
@@ -396,7 +393,7 @@ class ResponseProgress(Progress):
             )
         else:
             self.streamed = replace(self.streamed, next_number=after, is_numbered=is_numbered)
-        kind = client_protocol.event_kind(fields)
+        kind = chunk.event_kind(fields)
         if kind in LAST_EVENTS:
             self.has_last_event = True
             usage = response.get("usage") if isinstance(response, dict) else None
@@ -442,7 +439,7 @@ class ResponseRepair(EventRepair):
             if self._progress.is_limited:
                 payload |= {"type": "response.incomplete", "response": make_incomplete(response)}
                 self._adapted.append(CUT)
-        return client_protocol.event_of(payload) if len(self._adapted) > before else block
+        return chunk.event_of(payload) if len(self._adapted) > before else block
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -599,8 +596,10 @@ class Responses(client_protocol.ClientProtocol):
             raise chunk.arguments_cut(upstream)
         return chunk.json_text(make_incomplete(document)), (CUT,), False
 
-    def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
-        return synthesize_response(document, defaults, reply.upstream.name)
+    def synthesize(
+        self, document: Object, defaults: EnvelopeDefaults, reply: client_protocol.ReplyContext
+    ) -> Iterator[bytes]:
+        return synthesize_response(document, defaults, reply.upstream_name)
 
 
 class Compact(client_protocol.ClientProtocol):

@@ -155,12 +155,16 @@ def _count(value: Any) -> int | None:
     return max(1, int(min(value, MOST_ASKED))) if is_count else None
 
 
+Hit = Callable[[tuple[str, str], str, int], None]
+"""As `Metrics.limit_hit`."""
+
+
 class Admitted(msgspec.Struct, eq=False):
     """What one request has taken, until its end."""
 
     windows: Windows
     end_users: Windows
-    hit: Callable[[Limit, int], None]
+    hit: Hit
     limits: tuple[Limit, ...] = ()
     """Those of the client: not of the upstream."""
     tokens: int = 0
@@ -182,7 +186,7 @@ class Admitted(msgspec.Struct, eq=False):
         self.limits = (*of_end_user, *limits)
         for limit in self.limits:
             if limit.counts_tokens and self.tokens > limit.most:
-                self.hit(limit, 1)
+                self.hit(limit.subject, limit.setting, 1)
                 raise never_fits(limit, self.tokens)
         if of_end_user:
             self._took(self.end_users, self.end_users.take(of_end_user, self.tokens, now_s))
@@ -204,7 +208,7 @@ class Admitted(msgspec.Struct, eq=False):
 
     def _note(self, refused: Refused) -> Refused:
         self.refused = refused
-        self.hit(refused.limit, 1)
+        self.hit(refused.limit.subject, refused.limit.setting, 1)
         return refused
 
     def repeat_target(self, upstream: str, now_s: float) -> None:
@@ -337,7 +341,7 @@ class Admission:
         config: Config,
         windows: Windows,
         clock: Clock,
-        hit: Callable[[Limit, int], None] = lambda _limit, _count: None,
+        hit: Hit = lambda _subject, _setting, _count: None,
         end_users: EndUsers | None = None,
     ) -> None:
         """`hit` counts requests for which a limit had no room, at first none."""
@@ -367,7 +371,7 @@ class Admission:
             windows = self._end_users if owner[0] == END_USER else self.windows
             self._limits[owner] = tuple(map(windows.attach, made(owner, quota)))
             for limit in self._limits[owner]:
-                self._hit(limit, 0)
+                self._hit(limit.subject, limit.setting, 0)
         for limit in self._limits[owner]:
             if limit.is_calendar:
                 limit.ahead_s = self._clock.wall() - self._clock.now()

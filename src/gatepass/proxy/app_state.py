@@ -141,6 +141,7 @@ class Upstream:
     host: str
     base_url: str
     dialect_name: DialectName
+    is_cumulative: bool
     forward_headers: list[str]
     credential: str
     """"" without one."""
@@ -437,6 +438,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
             host=urlsplit(one.base_url).netloc,
             base_url=one.base_url,
             dialect_name=one.dialect,
+            is_cumulative=one.repair.cumulative,
             forward_headers=one.forward_headers,
             credential=one.credential or "",
             learns=one.learn == "on",

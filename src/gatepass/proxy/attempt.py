@@ -24,7 +24,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_empty_text, has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import INCLUDE_USAGE, Rule, SearchedRule, normalize
+from gatepass.normalize.rules import INCLUDE_USAGE, SearchedRule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
@@ -49,7 +49,7 @@ from gatepass.proxy.response import (
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
+from gatepass.types import Call, OutboundRequest, Response, Rule, RuleEdit, Target
 
 EMPTY_ADVICE = "`input` contains an empty text, which this upstream may refuse. Leave it out."
 IDS_ADVICE = (

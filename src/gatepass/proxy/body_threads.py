@@ -15,8 +15,8 @@ from functools import partial
 from typing import TypeVar
 
 from gatepass.json_scan import has_more_values, place_of
-from gatepass.normalize.rules import BUILT_IN_RULES, MODEL, MODEL_NAME_ONLY, Rule, applicable_rules, apply_rules
-from gatepass.types import Call, Target
+from gatepass.normalize.rules import BUILT_IN_RULES, MODEL, MODEL_NAME_ONLY, applicable_rules, apply_rules
+from gatepass.types import Call, Rule, Target
 
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.config.access import PLAIN, Profile
+from gatepass.config.access import PLAIN
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
@@ -24,7 +24,7 @@ from gatepass.errors import GatepassError, TransportFault, UpstreamError, Upstre
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.json_scan import ONE_PASS_BYTES, has_more_values
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.client_protocol import ClientProtocol, ReplyContext
 from gatepass.protocols.translation.translation import TranslatedReply
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
@@ -37,7 +37,7 @@ from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, read_jso
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
-from gatepass.types import OK, Call, Headers, Hidden, Response, UpstreamErrorBody
+from gatepass.types import OK, Headers, Hidden, Response, UpstreamErrorBody
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -110,18 +110,14 @@ class IdGenerator(msgspec.Struct, gc=False):
         return f"{prefix}{self._name}" if self._count == 1 else f"{prefix}{self._name}-{self._count}"
 
 
-class ReplyContext(Hidden, msgspec.Struct, frozen=True):
-    """One reply, the client's own `call` that it answers, and the settings that apply to this client."""
+class AttemptReply(ReplyContext, frozen=True):
+    """The reply that an attempt received."""
 
     state: AppState
-    call: Call
     upstream: Upstream
     response: Response
     attempt: Attempt
-    profile: Profile
     protocol: ClientProtocol
-    last: ClientProtocol | TranslatedReply | None
-    """What makes the last change of the reply; None for no change."""
     content_type: bytes | None
 
     def headers(self) -> Headers:
@@ -182,7 +178,10 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
             request_id = request_id or value
     if request_id is not None:
         attempt.record.upstream_request_id = request_id.decode("latin-1")[:ID_LOG_CHARS]
-    context = ReplyContext(attempt.state, call, upstream, response, attempt, profile, protocol, last, kind)
+    context = AttemptReply(
+        *(call, profile, last, upstream.name, upstream.dialect_name, upstream.transforms, upstream.is_cumulative),
+        *(attempt.state, upstream, response, attempt, protocol, kind),
+    )
     try:
         if response.status != OK:
             await _check_status(context)
@@ -207,7 +206,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         raise
 
 
-async def _check_status(context: ReplyContext) -> None:
+async def _check_status(context: AttemptReply) -> None:
     """Raise the error that the reply's status stands for, with the reason that its body gives."""
     upstream, response, mask = context.upstream, context.response, context.state.redactor.mask
     attempt = context.attempt
@@ -223,7 +222,7 @@ async def _check_status(context: ReplyContext) -> None:
         raise error
 
 
-async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
+async def _classify_raw(context: AttemptReply) -> ClassifiedReply:
     """Buffer JSON and HTML, which may be errors, watch event streams, and relay every other content type unread."""
     context.attempt.add_upstream_wait()
     if context.response.status in WITHOUT_CONTENT:
@@ -244,14 +243,14 @@ async def _classify_raw(context: ReplyContext) -> ClassifiedReply:
 HEARD = ("transcriptions", "translations")
 
 
-async def _as_json(context: ReplyContext) -> BufferedReply:
+async def _as_json(context: AttemptReply) -> BufferedReply:
     """Return a text that was heard as JSON."""
     body = await upstream_call.read_body(context.attempt, context.response, context.attempt.limit_bytes, b"")
     document = json_text({"text": body.decode("utf-8", "replace").strip()})
     return BufferedReply(context.response.status, _labelled_json(context.headers()), document, (TEXTS,))
 
 
-def _without_body(context: ReplyContext) -> BufferedReply:
+def _without_body(context: AttemptReply) -> BufferedReply:
     # SDKs parse an empty body as JSON if the content type is that of JSON
     return BufferedReply(context.response.status, _unlabelled(context.headers()), b"")
 
@@ -267,7 +266,7 @@ _TEXT = re.compile(rb"""(?:\xef\xbb\xbf)?\s*+(?:\{\s*+["}]|\[\s*+[\[{"\]0-9tfn-]
 _MAY_BECOME_TEXT = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+\Z")
 
 
-async def _classify_unlabelled(context: ReplyContext) -> ClassifiedReply:
+async def _classify_unlabelled(context: AttemptReply) -> ClassifiedReply:
     """Classify a body without a content type: buffer JSON, HTML and empty bodies, relay all others (audio, images)."""
     beginning = b""
     try:
@@ -291,7 +290,7 @@ EVENT_COPIES = 3
 """A large event is held this many times while it is validated."""
 
 
-async def classify_stream(context: ReplyContext) -> ClassifiedReply:
+async def classify_stream(context: AttemptReply) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     limit_bytes, defaults = context.state.limits.event_bytes, envelope_defaults(context.attempt)
     source = context.source(limit_bytes)
@@ -332,14 +331,14 @@ async def classify_stream(context: ReplyContext) -> ClassifiedReply:
     return StreamingReply(context.response, events, held, body_ended=True)
 
 
-def _conversion_of(context: ReplyContext) -> str:
+def _conversion_of(context: AttemptReply) -> str:
     """Return what converts each event of a stream, as a clause; "" if nothing does."""
     upstream = context.upstream
-    if upstream.transforms is not None:
+    if context.transforms is not None:
         return f"the dialect {upstream.dialect_name} converts it"
     if context.is_translated:
         return "chat completions serve the client's protocol"
-    if upstream.settings.repair.cumulative and context.protocol.takes_transforms:
+    if context.is_cumulative and context.protocol.takes_transforms:
         return "`repair.cumulative` compares its texts"
     return ""
 
@@ -354,7 +353,7 @@ async def last_events(events: EventStream, turns: LoopTurns) -> bytes:
     return b"".join(filter(None, runs))  # a single run is not copied
 
 
-def _checked(context: ReplyContext, ready: bytes, events: EventStream) -> bytes:
+def _checked(context: AttemptReply, ready: bytes, events: EventStream) -> bytes:
     """Return `ready`. Raises the stream's error if it came before any answer: the client then gets its HTTP status."""
     if events.failure is None:
         return ready
@@ -372,7 +371,7 @@ def _may_wait(held: bytes, left_s: float) -> bool:
     return is_short and all(not line or line.startswith(b":") for line in held.splitlines())
 
 
-async def _synthesized(context: ReplyContext, reply: BufferedReply) -> ClassifiedReply:
+async def _synthesized(context: AttemptReply, reply: BufferedReply) -> ClassifiedReply:
     """Make a stream from a whole reply, except for raw operations."""
     if "stream" not in context.protocol.members:
         return reply
@@ -385,7 +384,7 @@ async def _synthesized(context: ReplyContext, reply: BufferedReply) -> Classifie
 
 
 def _synthesized_events(
-    context: ReplyContext, body: bytes, client_transform: EventTransform | None
+    context: AttemptReply, body: bytes, client_transform: EventTransform | None
 ) -> tuple[int, bytes]:
     try:
         events = context.protocol.synthesize(read_json(body), envelope_defaults(context.attempt), context)
@@ -413,7 +412,7 @@ UNCHECKED_REPLY = "reply=unchecked"
 """The entry of `x-gatepass-adapted` for a reply that was relayed without being checked or repaired."""
 
 
-async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> BufferedReply:
+async def buffer_reply(context: AttemptReply, beginning: bytes = b"") -> BufferedReply:
     """Read and classify a whole reply; `beginning` was already read. Raises the error that the reply contains."""
     attempt, response = context.attempt, context.response
     limit_bytes = attempt.limit_bytes
@@ -427,7 +426,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
             memory.add(len(body))
             if memory.is_full():
                 await memory.wait_for_room()
-    read_good = context.protocol.read_good if context.upstream.transforms is None else None
+    read_good = context.protocol.read_good if context.transforms is None else None
     if read_good is not None:
         good = read_good(body)
         if len(body) > LARGE_REPLY_BYTES:  # then the event loop runs between two passes
@@ -441,7 +440,7 @@ async def buffer_reply(context: ReplyContext, beginning: bytes = b"") -> Buffere
     return await _classify_whole(context, body)
 
 
-async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
+async def _classify_whole(context: AttemptReply, body: bytes) -> BufferedReply:
     """Classify and repair a whole reply that is not known to be good; raise the error that it contains."""
     call, response, protocol = context.call, context.response, context.protocol
     if not body and protocol.may_be_empty(call.operation, response.status, response.headers):
@@ -461,10 +460,10 @@ async def _classify_whole(context: ReplyContext, body: bytes) -> BufferedReply:
     return await context.work_on(body, partial(_classified, context, body))
 
 
-def _classified(context: ReplyContext, body: bytes) -> BufferedReply:
+def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
     """Classify and repair a reply of JSON. Raises the error that it contains."""
     adapted = tuple[str, ...]()
-    transforms = context.upstream.transforms if context.protocol.takes_transforms else None
+    transforms = context.transforms if context.protocol.takes_transforms else None
     is_object = first_bytes(body)[:1] == b"{"  # anything else is an error, which its first bytes show
     if transforms is None and is_object and _is_beyond_checks(body):
         return _unchecked(context, body)
@@ -493,7 +492,7 @@ def _is_beyond_checks(body: bytes) -> bool:
     return len(body) > MOST_CHECKED_BYTES or has_more_values(body, MOST_CHECKED_VALUES)
 
 
-def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
+def _unchecked(context: AttemptReply, body: bytes) -> BufferedReply:
     """Return a reply that is too large to check. Raises UpstreamInvalid if gatepass must change it.
 
     `join_replies` checks the vectors of an embeddings call one by one.
@@ -506,7 +505,7 @@ def _unchecked(context: ReplyContext, body: bytes) -> BufferedReply:
     )
 
 
-def _too_large_to_convert(context: ReplyContext) -> UpstreamInvalid:
+def _too_large_to_convert(context: AttemptReply) -> UpstreamInvalid:
     return UpstreamInvalid(
         f"The upstream's reply is too large to convert: it has more than {MOST_CHECKED_BYTES >> 20} MiB or"
         f" {MOST_CHECKED_VALUES} values. Request it with `stream: false` and without a profile.",
@@ -515,14 +514,14 @@ def _too_large_to_convert(context: ReplyContext) -> UpstreamInvalid:
     )
 
 
-async def _repaired(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+async def _repaired(context: AttemptReply, reply: BufferedReply) -> BufferedReply:
     work = partial(_repair, context, reply)
     if context.protocol.repair is None:
         return work()
     return await context.work_on(reply.body, work)
 
 
-def _repair(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
+def _repair(context: AttemptReply, reply: BufferedReply) -> BufferedReply:
     if context.protocol.repair is not None:
         repair = context.protocol.repair
         body, adapted, is_empty = repair(reply.body, partial(envelope_defaults, context.attempt), context.upstream.name)
@@ -531,7 +530,7 @@ def _repair(context: ReplyContext, reply: BufferedReply) -> BufferedReply:
     return reply if context.last is None else _for_client(context, context.last, reply)
 
 
-def _for_client(context: ReplyContext, last: ClientProtocol | TranslatedReply, reply: BufferedReply) -> BufferedReply:
+def _for_client(context: AttemptReply, last: ClientProtocol | TranslatedReply, reply: BufferedReply) -> BufferedReply:
     if len(reply.body) > MOST_CHECKED_BYTES:
         if context.is_translated:
             raise _too_large_to_convert(context)
@@ -552,7 +551,7 @@ AGGREGATED_BYTES = 4 * 1024
 """Bytes of a stream that are aggregated before the event loop runs. They may be blank lines of up to 6 µs each."""
 
 
-async def aggregate_reply(context: ReplyContext) -> BufferedReply:
+async def aggregate_reply(context: AttemptReply) -> BufferedReply:
     """Make a whole reply from a stream, read up to its last event. A document labelled as a stream is buffered."""
     aggregator = _aggregator(context)
     kind, beginning = ContentKind.UNDECIDED, b""
@@ -580,13 +579,13 @@ async def aggregate_reply(context: ReplyContext) -> BufferedReply:
     return reply
 
 
-def _aggregator(context: ReplyContext) -> StreamAggregator:
+def _aggregator(context: AttemptReply) -> StreamAggregator:
     limits = context.state.limits
     source, defaults = context.source(limits.reply_bytes), envelope_defaults(context.attempt)
     return context.protocol.aggregator(source, limits.event_bytes, defaults, context)
 
 
-async def _feed_slices(context: ReplyContext, aggregator: StreamAggregator, run: bytes) -> bool:
+async def _feed_slices(context: AttemptReply, aggregator: StreamAggregator, run: bytes) -> bool:
     """Feed `run` in slices and take a turn of the event loop for each. Return whether the aggregator needs more."""
     needs_more = True
     for at in range(0, len(run), AGGREGATED_BYTES):
@@ -605,7 +604,7 @@ async def _feed_slices(context: ReplyContext, aggregator: StreamAggregator, run:
     return needs_more
 
 
-async def _aggregated(context: ReplyContext, aggregator: StreamAggregator) -> BufferedReply:
+async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> BufferedReply:
     try:
         for step in (aggregator.take_tail, aggregator.end):
             step()

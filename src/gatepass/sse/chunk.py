@@ -70,6 +70,17 @@ def json_text(payload: Any) -> bytes:
         raise ValueError("nested too deep") from None
 
 
+def event_kind(payload: Object) -> str:
+    """Return the `type` of an event or a part of it; "" if it has none."""
+    kind = payload.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def event_of(payload: Object) -> bytes:
+    """Return `payload` as one event with the name of its type. Raises ValueError if it is nested too deep."""
+    return b"event: %b\ndata: %b\n\n" % (payload["type"].encode(), json_text(payload))
+
+
 def complete_envelope(payload: Object, defaults: EnvelopeDefaults, object_name: str, id_prefix: str) -> Object:
     """Return the envelope of `payload`. `defaults` fills in the members that SDKs require."""
     created = payload.get("created")

@@ -1,8 +1,8 @@
 import pytest
 
 from gatepass.dialects.error_body import read_error_body
-from gatepass.dialects.hints import AZURE_HINTS, is_about_path, key_of, model_hint, token_hint, with_hint
-from gatepass.dialects.reply_check import ReceivedReply, classify_error
+from gatepass.dialects.hints import AZURE_HINTS, is_about_path, key_of, model_hint, token_hint
+from gatepass.dialects.reply_check import ReceivedReply, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply
 from gatepass.observability.story import case_of
 

@@ -107,11 +107,11 @@ def test_hits_of_limits_are_counted_from_zero():
     metrics = Metrics()
     limit = Limit(("caller", "ana"), "requests", ("minute", 60), 5)
     for count in (0, 1):
-        metrics.limit_hit(limit, count)
+        metrics.limit_hit(limit.subject, limit.setting, count)
         line = f'gatepass_limit_hits_total{{kind="caller",limit="requests.minute",name="ana"}} {count}.0'
         assert line in shown(metrics)
     for number in range(MAX_NAMES + 4):
-        metrics.limit_hit(Limit(("model", f"model-{number}"), "concurrent", ("", 0), 5), 1)
+        metrics.limit_hit(("model", f"model-{number}"), "max_concurrent", 1)
     others = 'gatepass_limit_hits_total{kind="model",limit="max_concurrent",name="other"} 4.0'
     assert others in shown(metrics)
 

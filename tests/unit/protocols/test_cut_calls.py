@@ -7,11 +7,10 @@ import pytest
 
 from gatepass.errors import UpstreamClosed
 from gatepass.protocols import message_events, responses
-from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.message_events import MessageAggregator, MessageProgress, MessageRepair
 from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import RESPONSES, ResponseAggregator, ResponseProgress, ResponseRepair
-from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, event_of
 from gatepass.sse.event_stream import EventStream
 from tests.unit.sse.streams import LIMIT_BYTES, code, finished, new_stream
 

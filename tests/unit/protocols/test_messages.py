@@ -18,11 +18,10 @@ from gatepass.errors import (
     UpstreamErrorReply,
 )
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.client_protocol import event_of
 from gatepass.protocols.message_events import MessageAggregator, MessageProgress, MessageRepair, message_events
 from gatepass.protocols.messages import COUNT_TOKENS, MESSAGES, PING, TOO_LONG
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
-from gatepass.sse.chunk import StreamSource
+from gatepass.sse.chunk import StreamSource, event_of
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.usage import Usage
 from gatepass.types import Call, Operation, StreamedResponse

@@ -1,20 +1,18 @@
 """Translated streams through the validation of a chat: wherever the bytes are cut, the client gets the same events."""
 
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from gatepass.config.access import PLAIN, Profile
-from gatepass.config.upstream import UpstreamConfig
+from gatepass.config.access import PLAIN
 from gatepass.dialects.error_body import read_error_body
 from gatepass.protocols.chat import CHAT
+from gatepass.protocols.client_protocol import ReplyContext
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks
 from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_translation import MessageAnswer
 from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.protocols.translation.translation import ChatCall, TranslatedReply
-from gatepass.proxy.response import ReplyContext
 from gatepass.sse.chunk import StreamSource, json_text
 from gatepass.types import Call
 from tests.rows import CHAT as CHAT_ROW
@@ -38,27 +36,11 @@ ABOUT = About({"tool_1": Tool("patch", is_custom=True)})
 each_answer = pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
 
 
-@dataclass(frozen=True)
-class Sender:
-    name: str
-    settings: UpstreamConfig
-    transforms: None = None
-
-
-@dataclass(frozen=True)
-class Reply:
-    last: TranslatedReply
-    call: Call
-    upstream: Sender
-    profile: Profile = PLAIN
-
-
 def translated(answer: type[AnswerBlocks], *pieces: bytes) -> tuple[bytes, Any]:
     """What the client gets of the pieces of an upstream's body, and how the stream ended."""
     call = Call("id", CHAT_ROW, "caller", "m", b"{}", (), stream=True)
     last = TranslatedReply(ChatCall(call, answer, ABOUT), defaults(), "up")
-    sender = Sender("up", UpstreamConfig(base_url="http://127.0.0.1:1/v1"))
-    reply = cast(ReplyContext, Reply(last, call, sender))
+    reply = ReplyContext(call, PLAIN, last, "up", "openai", None, is_cumulative=False)
     events = CHAT.event_stream(StreamSource("up", 65_536, read_error_body), defaults(), reply)
     sent = b"".join([*map(events.feed, pieces), events.finish()])
     return sent, (events.done, None if events.failure is None else events.failure.code)

@@ -14,10 +14,18 @@ from typing import Literal
 import msgspec
 
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
-from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.protocols.translation.chat_request import About, Dropped, Tool, client_id, text_of
 from gatepass.sse.choice_repair import CHAT_REASONS, FAILED, NATIVE, chat_reason
-from gatepass.sse.chunk import REASONING, EnvelopeDefaults, Object, argument_text, finish_reason, json_text
+from gatepass.sse.chunk import (
+    REASONING,
+    EnvelopeDefaults,
+    Object,
+    argument_text,
+    event_kind,
+    event_of,
+    finish_reason,
+    json_text,
+)
 from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
 from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.synthesize import chunks

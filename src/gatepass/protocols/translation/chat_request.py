@@ -14,8 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
-from gatepass.protocols.client_protocol import event_kind
-from gatepass.sse.chunk import Object
+from gatepass.sse.chunk import Object, event_kind
 
 SHOWN_CHARS = 64
 

@@ -14,10 +14,9 @@ import msgspec
 
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.sse.chunk import Object, json_text
+from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
 

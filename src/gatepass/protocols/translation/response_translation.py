@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT
-from gatepass.protocols.client_protocol import event_kind, event_of
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import (
     About,
@@ -40,7 +39,7 @@ from gatepass.protocols.translation.chat_request import (
     text_of,
     text_part,
 )
-from gatepass.sse.chunk import Object, json_text
+from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
 from gatepass.types import StreamedResponse
 
