@@ -27,7 +27,6 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 CHECK_FAILED = 1
 UNUSABLE = 2
-RETIRED = "docs/upgrade.md names what replaces settings of older versions, such as replicas for several workers."
 CALL_OPERATIONS = ("chat", "completions", "embeddings", "rerank", "messages", "responses")
 OPERATION_OF_KIND: Mapping[str | None, str] = {
     **dict.fromkeys((None, "chat", "vision"), "chat"),
@@ -83,7 +82,7 @@ def load_or_exit(path: str | None) -> LoadedConfig:
         loaded = load(path, os.environ, memory_bytes=memory_limit_bytes())
     except ConfigError as error:
         print_warnings(error.warnings)
-        exit_unusable(f"{error}\n{RETIRED}" if "is not a setting; there is" in str(error) else str(error))
+        exit_unusable(str(error))
     print_warnings(loaded.warnings)
     return loaded
 
