@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.errors import UpstreamInvalid
+from gatepass.errors import explanations
 from tests.integration.gateway import CHAT, HELLO, Answer, answer_from
 from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.scripted import Send, event, stream
@@ -42,7 +42,7 @@ async def test_an_image_in_an_event_passes(block: dict[str, Any], held_bytes: in
 
 
 async def test_an_image_in_an_event_passes_with_the_base_url_of_the_action_of_the_error() -> None:
-    (path,) = re.findall(r"`http://HOST(/.+?)`", UpstreamInvalid.actions["long_lines"])
+    (path,) = re.findall(r"`http://HOST(/.+?)`", explanations()["long_lines"].en.action)
     answer = await answered(*EVENTS, path=f"{path}/chat/completions")
     assert (answer.status, IMAGE.encode() in answer.body, answer.body.endswith(DONE)) == (200, True, True)
 
