@@ -43,6 +43,7 @@ def test_people_are_shown_ages():
         "model": "o3",
         "operation": "chat",
         "adapted": "stream=synth",
+        "beside": "",
         "state": "learned",
         "evidence": "no stream",
         "age_s": 100,
