@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gatepass.sse.chunk import (
+    ARGUMENTS,
     REASONING,
     REASONING_MEMBERS,
     EnvelopeDefaults,
@@ -92,8 +93,8 @@ class ChoiceRepair:
     __slots__ = (
         "_arguments",
         "_defaults",
+        "_function",
         "_has_deltas",
-        "_has_function",
         "_has_role",
         "_has_started",
         "_index",
@@ -108,7 +109,8 @@ class ChoiceRepair:
         self._arguments = arguments
         self._index = index
         self._tools: ToolRepair | None = None
-        self._has_started = self._has_deltas = self._has_role = self.has_answer = self._has_function = False
+        self._has_started = self._has_deltas = self._has_role = self.has_answer = False
+        self._function: str | None = None  # the name of the `function_call`, "" without one
         self.has_finished = self._stopped = False
 
     @property
@@ -135,7 +137,7 @@ class ChoiceRepair:
         is_complete = self.has_answer and texts is not None and all(map(is_complete_json, texts.values()))
         if not is_complete or (self._tools and self._tools.without_input):
             return "length" if is_at_limit else None
-        return completed_reason("", has_tools=bool(self._tools), has_function=self._has_function)
+        return completed_reason("", has_tools=bool(self._tools), has_function=self._function is not None)
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
         """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
@@ -159,7 +161,11 @@ class ChoiceRepair:
         elif end:
             is_plain = False
             self._repair_reason(payload, end, on_repair)
-            if (self._tools or self._has_function) and payload["finish_reason"] in COMPLETE and delta is not None:
+            if (
+                (self._tools or self._function is not None)
+                and payload["finish_reason"] in COMPLETE
+                and delta is not None
+            ):
                 self._complete_calls(payload, delta, on_repair)
             if finish_reason(payload):
                 self._arguments.drop(self._index)
@@ -169,7 +175,10 @@ class ChoiceRepair:
     def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:
         """Add the arguments of calls that have none, or remove the finish reason if a call was cut."""
         texts, request = self._arguments.texts(self._index) or {}, self._defaults.request
-        if any(is_cut(text, self._tools.name(call) if self._tools else "", request) for call, text in texts.items()):
+        names = {call: self._tools.name(call) if self._tools else "" for call in texts} | {
+            _FUNCTION_CALL: self._function
+        }
+        if any(is_cut(text, names[call] or "", request) for call, text in texts.items()):
             payload["finish_reason"] = None
             on_repair(FINISH)
             return
@@ -183,6 +192,11 @@ class ChoiceRepair:
                 delta["tool_calls"] = calls if entries else [*calls, owner]
             inner = owner.get(name)
             owner[name] = {**(inner if isinstance(inner, dict) else {}), "arguments": "{}"}
+
+    def _name(self, call: int) -> str:
+        if call == _FUNCTION_CALL:
+            return self._function or ""
+        return self._tools.name(call) if self._tools else ""
 
     def _repair_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
         is_text = "text" in payload and "delta" not in payload
@@ -240,9 +254,9 @@ class ChoiceRepair:
         if not function:
             return is_plain
         if isinstance(function, dict):
-            self._has_function = True
-            arguments = function.get("arguments")
-            self._arguments.add(self._index, _FUNCTION_CALL, arguments if isinstance(arguments, str) else "")
+            name = function.get("name")
+            self._function = self._function or (name if isinstance(name, str) else "")
+            self._arguments.add(self._index, _FUNCTION_CALL, _arguments_of(function, on_repair))
         return False
 
     def _repair_role(self, delta: Object, on_repair: OnRepair) -> bool:
@@ -356,7 +370,7 @@ class ToolRepair:
                     self.without_input.discard(number)
                 elif delta.is_first:
                     self.without_input.add(number)
-            elif delta.is_first:
+            elif delta.is_first and payload["type"] == "function":
                 self._arguments.add(self._choice, number, "")
 
     def _open(self, delta: ToolCallDelta, on_repair: OnRepair) -> None:
@@ -367,8 +381,14 @@ class ToolRepair:
             payload["id"] = call.id
             on_repair(TOOL_ID)
         call.id = call.id[:KEY_CHARS]  # the whole id is sent and no longer needed
-        if not payload.get("type"):
-            payload["type"] = "custom" if isinstance(payload.get("custom"), dict) else "function"
+        # The content decides the type. An unknown type stays, because there may be new ones
+        kind, sent = (
+            next((kind for kind in ARGUMENTS if isinstance(payload.get(kind), dict)), None),
+            payload.get("type"),
+        )
+        kind = kind or (sent if sent and isinstance(sent, str) else "function")
+        if sent != kind:
+            payload["type"] = kind
             on_repair(TOOL_TYPE)
 
     def _repair_function(self, inner: Object, number: int, on_repair: OnRepair) -> None:
@@ -378,12 +398,16 @@ class ToolRepair:
                 del inner["name"]
                 on_repair(TOOL_NAME)
             self._named.add(number)
-        arguments = inner.get("arguments")
-        # SDKs join the arguments of all deltas as texts
-        if arguments is not None and not isinstance(arguments, str):
-            inner["arguments"] = arguments = argument_text(arguments)
-            on_repair(TOOL_ARGUMENTS)
-        self._arguments.add(self._choice, number, arguments or "")
+        self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
+
+
+def _arguments_of(inner: Object, on_repair: OnRepair) -> str:
+    """Return the arguments of a function as text, which SDKs join with those of all deltas."""
+    arguments = inner.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        inner["arguments"] = arguments = argument_text(arguments)
+        on_repair(TOOL_ARGUMENTS)
+    return arguments or ""
 
 
 _FUNCTION_CALL = -1

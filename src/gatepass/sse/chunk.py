@@ -280,7 +280,9 @@ def argument_text(value: Any) -> str:
     """Return arguments or another text as text. Some upstreams send an object."""
     if value is None or isinstance(value, str):
         return value or ""
-    return json_text(value).decode()
+    text = json_text(value).decode()
+    # NaN and infinite numbers became null: the tool must get them unchanged
+    return text if "null" not in text or read_json(text.encode()) == value else json.dumps(value)
 
 
 def text_and_thought(parts: list[Any]) -> tuple[str, str] | None:

@@ -1,23 +1,25 @@
-"""Check and repair a whole completion by the same rules as a stream.
+"""Check a whole completion, and repair one that fails by the same rules as a chunk.
 
-The checks are fast paths that build nearly no objects. A repair edits the JSON text, so that all other bytes stay
-unchanged.
+The checks are fast paths that build nearly no objects.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gatepass.errors import InvalidRequest
-from gatepass.json_scan import ONE_PASS_BYTES, Edit, JsonScanner, Member, edited
+from gatepass import json_body
+from gatepass.errors import GatepassError
+from gatepass.json_body import lenient_value, takes_long
+from gatepass.json_scan import ONE_PASS_BYTES
 from gatepass.sse import choice_repair, chunk
-from gatepass.sse.choice_repair import COMPLETE, NATIVE
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, OnRepair
+from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json
-from gatepass.sse.tool_calls import is_at_limit, is_complete_json, is_cut
+from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
@@ -192,215 +194,164 @@ def _is_consistent(choice: _StrictChatChoice | _StrictTextChoice) -> bool:
 
 # --- repair a completion --------------------------------------------------------------------------
 
-MAX_STEPS = 100_000
-"""About 25 ms on the event loop. A reply with more values, such as long logprobs, is not repaired."""
-
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+_READ = frozenset({"index", "role", "finish_reason", "tool_calls", "function_call", *chunk.REASONING})
+"""The members of a choice and of its message that the repairs read. The others keep their bytes."""
 
 
 def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple[bytes, tuple[str, ...]]:
     """Return the repaired completion and the names of the repairs. `body` must be valid JSON.
 
-    Returns the same object if no repair is necessary, or if the repair would take too long. `defaults` is called only
-    if a repair may be necessary. Raises ArgumentsTooLarge and ArgumentsCut.
+    Each choice is repaired as that of a chunk with the whole message. Returns the same object if no repair is
+    necessary, or if the repair would take too long. `defaults` is called only if a repair may be necessary. Raises
+    ArgumentsTooLarge and ArgumentsCut.
     """
     if is_strict(body):
         return body, ()
-    repair = _ReplyRepair(defaults(), JsonScanner(body, MAX_STEPS))
+    names: dict[str, None] = {}
     try:
-        repair.repair()
-    except (InvalidRequest, ValueError, IndexError):
-        return body, ()  # too many small values, nested too deep, or JSON that the scanner does not accept
-    return (edited(body, repair.edits), tuple(dict.fromkeys(repair.names))) if repair.edits else (body, ())
+        try:
+            document, is_lenient = _opened(body), False
+        except ValueError:  # NaN, half a surrogate pair
+            document, is_lenient = lenient_value(body), True
+        if _repair(document, defaults(), lambda name: names.update({name: None})) and names:
+            text = json.dumps(document, separators=(",", ":")).encode() if is_lenient else chunk.json_text(document)
+            return text, tuple(names)
+    except (GatepassError, ValueError, RecursionError):
+        pass  # too many values, or nested too deep
+    return body, ()
 
 
-class _ReplyRepair:
-    __slots__ = ("_checks", "_defaults", "_is_cut", "_object_bytes", "_usage", "edits", "names", "scanner")
-
-    def __init__(self, defaults: EnvelopeDefaults, scanner: JsonScanner) -> None:
-        self._defaults = defaults
-        self._object_bytes = 0
-        self._usage: Usage | None = None
-        self._checks = self._is_cut = False
-        self.scanner = scanner
-        self.edits: list[Edit] = []
-        self.names: list[str] = []
-
-    def repair(self) -> None:
-        text = self.scanner.text
-        # DeepSeek sends empty lines before a slow reply
-        top = Fields.at(self, len(text) - len(text.lstrip()))
-        choices = [] if top is None else top.objects("choices")
-        if top is None or not 0 < len(choices) <= chunk.MAX_ENTRIES:
-            return
-        usage = top.value("usage")
-        self._usage = Usage.read(usage) if isinstance(usage, dict) else None
-        is_text = "text" in choices[0] and "message" not in choices[0]
-        for position, choice in enumerate(choices):
-            if is_text:
-                self._repair_reason(choice, is_text=True)
-            else:
-                self._repair_message(choice)
-            if type(choice.value("index")) is not int:
-                choice.put("index", position, choice_repair.INDEX)
-        original = {name: top.value(name) for name in chunk.REQUIRED}
-        object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
-        for name, value in chunk.complete_envelope(original, self._defaults, object_name, id_prefix).items():
-            if (type(original[name]), original[name]) != (type(value), value):
-                top.put(name, value, choice_repair.ENVELOPE)
-        has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
-        if usage is not None and not has_counts:  # an empty usage becomes null
-            completed = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
-            top.put("usage", completed, choice_repair.USAGE)
-
-    def _repair_message(self, choice: Fields) -> None:
-        name = "message" if "message" in choice else "delta"
-        message = choice.object(name)
-        if message is None:
-            return
-        if name == "delta":
-            choice.rename(name, "message", choice_repair.MESSAGE)
-        if message.value("role") != "assistant":
-            message.put("role", "assistant", choice_repair.ROLE)
-        content = message.value("content") if message.text("content").startswith(b"[") else None
-        if isinstance(content, list) and (found := chunk.text_and_thought(content)) is not None:
-            message.put("content", found[0], choice_repair.CONTENT)
-            if found[1] and not message.value(chunk.REASONING[0]):
-                message.put(chunk.REASONING[0], found[1], choice_repair.CONTENT)
-        if message.text("tool_calls")[:1] == b"[" and not message.text("tool_calls")[1:-1].strip():
-            message.put("tool_calls", None, choice_repair.TOOL_ARGUMENTS)
-        # An empty entry is not a call, and neither is a legacy function without a name
-        entries = message.objects("tool_calls")
-        calls = [entry for entry in entries if "type" in entry or any(kind in entry for kind in chunk.ARGUMENTS)]
-        function = message.object("function_call")
-        function = function if function is not None and function.value("name") else None
-        if len(calls) > chunk.MAX_ENTRIES:
-            raise ValueError("too many tool calls")
-        reason = choice.value("finish_reason")
-        self._is_cut, self._checks = False, choice_repair.standard_reason(reason, is_text=False)[0] in COMPLETE
-        self._repair_calls(calls)
-        self._repair_function(function, "arguments")
-        self._repair_reason(choice, is_text=False, has_tools=bool(calls), has_function=function is not None)
-
-    def _repair_calls(self, calls: list[Fields]) -> None:
-        """Repair the tool calls of one choice. Unlike in a stream, each entry is a separate call."""
-        ids: set[str] = set()
-        for call in calls:
-            original_id = call.value("id")
-            call_id = chunk.text_of_id(original_id)
-            # clients send each result back with the id of its call
-            if not call_id or call_id in ids:
-                call_id = self._defaults.new_id("call_")
-            if call_id != original_id:
-                call.put("id", call_id, choice_repair.TOOL_ID)
-            ids.add(call_id)
-            # The content decides the type; an unknown type stays, because there may be new ones
-            original_type = call.value("type")
-            is_type = original_type and isinstance(original_type, str)
-            kind = next((kind for kind in chunk.ARGUMENTS if call.object(kind) is not None), None)
-            kind = kind or (original_type if is_type else "function")
-            if original_type != kind:
-                call.put("type", kind, choice_repair.TOOL_TYPE)
-            if kind in chunk.ARGUMENTS:
-                self._repair_function(call.object(kind), chunk.ARGUMENTS[kind])
-
-    def _repair_function(self, function: Fields | None, arguments_name: str) -> None:
-        if function is None:
-            return
-        if not isinstance(function.value("name"), str):
-            function.put("name", "", choice_repair.TOOL_NAME)
-        sent = function.text(arguments_name)
-        checks, is_text = self._checks and arguments_name == "arguments", sent.startswith(b'"')
-        if is_text and not (checks and len(sent) <= BUILT_BYTES):
-            return
-        self._object_bytes += 0 if is_text else len(sent)
-        if self._object_bytes > chunk.MOST_OBJECT_BYTES:
-            raise chunk.ArgumentsTooLarge
-        arguments = function.value(arguments_name)
-        text = chunk.argument_text(arguments)
-        if not is_text and arguments is not None and read_json(text.encode()) != arguments:
-            # Numbers such as NaN, which only Python reads: the tool must get them unchanged
-            text = sent.decode("utf-8", "replace")
-        if checks and is_cut(text, str(function.value("name")), self._defaults.request):
-            self._is_cut = True
-        elif checks and not text.strip():
-            text = "{}"
-        if text != arguments:
-            function.put(arguments_name, text, choice_repair.TOOL_ARGUMENTS)
-
-    def _repair_reason(
-        self, choice: Fields, *, is_text: bool, has_tools: bool = False, has_function: bool = False
-    ) -> None:
-        original = choice.value("finish_reason")
-        reason, native = choice_repair.standard_reason(
-            original, is_text=is_text, has_tools=has_tools, has_function=has_function
-        )
-        if self._is_cut:
-            if not is_at_limit(self._defaults.request, self._usage):
-                raise chunk.ArgumentsCut
-            reason, native = "length", ""
-        if original != reason:
-            choice.put("finish_reason", reason, choice_repair.FINISH)
-            if native and NATIVE not in choice:
-                choice.put(NATIVE, native, choice_repair.FINISH)
+def _opened(body: bytes) -> Object:
+    """Return the completion; what no repair reads stays as written. Raises ValueError if only Python can read it."""
+    document: Object = {**json_body.opened(body)}
+    if json_body.kind(choices := document.get("choices", b"0")) == "[":
+        document["choices"] = [_opened_choice(choice) for choice in json_body.elements(choices)]
+    return document
 
 
-class Fields:
-    """One JSON object in a text. The last of several members with one name is used. Changes are noted in `repair`."""
+def _opened_choice(text: msgspec.Raw) -> Any:
+    if json_body.kind(text) != "{":
+        return text
+    choice: Object = _read(text)
+    for name in ("message", "delta"):
+        if type(inner := choice.get(name)) is msgspec.Raw and json_body.kind(inner) == "{":
+            choice[name] = message = _read(inner)
+            if type(content := message.get("content")) is msgspec.Raw and json_body.kind(content) == "[":
+                message["content"] = _value(content)
+    return choice
 
-    __slots__ = ("_at", "_has_new", "_members", "_repair", "_scanner")
 
-    def __init__(self, repair: _ReplyRepair, at: int) -> None:
-        self._repair = repair
-        self._scanner = repair.scanner
-        self._at = at
-        self._members: dict[str, Member] = {member.name: member for member in repair.scanner.members(at)}
-        self._has_new = False
+def _read(text: msgspec.Raw) -> Object:
+    members = json_body.opened(text)
+    found = {name: _value(value) if name in _READ else value for name, value in members.items()}
+    calls_bytes = sum(memoryview(members.get(name, b"")).nbytes for name in ("tool_calls", "function_call"))
+    if calls_bytes > chunk.MOST_OBJECT_BYTES and chunk.has_objects([{"message": found}]):
+        raise chunk.ArgumentsTooLarge
+    return found
 
-    @classmethod
-    def at(cls, repair: _ReplyRepair, at: int) -> Self | None:
-        return cls(repair, at) if repair.scanner.text.startswith(b"{", at) else None
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._members
+def _value(value: Any) -> Any:
+    if type(value) is not msgspec.Raw:
+        return value
+    text = bytes(value)
+    if len(text) > chunk.MOST_OBJECT_BYTES and takes_long(text):  # no text does
+        raise chunk.ArgumentsTooLarge
+    return read_json(text)
 
-    def text(self, name: str) -> bytes:
-        member = self._members.get(name)
-        return b"" if member is None else self._scanner.text[member.value : member.end]
 
-    def value(self, name: str) -> Any:
-        """Return the parsed value of a member, or None; raise ValueError above BUILT_BYTES."""
-        text = self.text(name)
-        if len(text) > BUILT_BYTES:
-            raise ValueError("too large")
-        return read_json(text) if text else None
+def _repair(document: Any, defaults: EnvelopeDefaults, note: OnRepair) -> bool:
+    """Repair a completion in place. Return False for another document."""
+    choices = document.get("choices") if isinstance(document, dict) else None
+    choices = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+    if not choices or chunk.has_too_many_entries(choices):
+        return False
+    usage, is_text = _value(document.get("usage")), "text" in choices[0] and "message" not in choices[0]
+    made = Usage.read(usage) if isinstance(usage, dict) else None
+    for position, choice in enumerate(choices):
+        if type(choice.get("index")) is not int:
+            choice["index"] = position
+            note(choice_repair.INDEX)
+        if is_text:
+            _repair_end(choice, defaults, note)
+        else:
+            _repair_message(choice, defaults, made, note)
+    original = {name: _value(document.get(name)) for name in chunk.REQUIRED}
+    object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
+    for name, value in chunk.complete_envelope(original, defaults, object_name, id_prefix).items():
+        if (type(original[name]), original[name]) != (type(value), value):
+            document[name] = value
+            note(choice_repair.ENVELOPE)
+    has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
+    if usage is not None and not has_counts:  # an empty usage becomes null
+        document["usage"] = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
+        note(choice_repair.USAGE)
+    return True
 
-    def object(self, name: str) -> Fields | None:
-        member = self._members.get(name)
-        return None if member is None else Fields.at(self._repair, member.value)
 
-    def objects(self, name: str) -> list[Fields]:
-        member = self._members.get(name)
-        if member is None or not self._scanner.text.startswith(b"[", member.value):
-            return []
-        entries = [Fields.at(self._repair, at) for at, _ in self._scanner.elements(member.value)]
-        return [entry for entry in entries if entry is not None]
+def _repair_end(choice: Object, defaults: EnvelopeDefaults, note: OnRepair, *, has_function: bool = False) -> None:
+    """Repair a choice of a chunk, which is a whole answer, so that it has a finish reason."""
+    if not chunk.finish_reason(choice):
+        calls = chunk.calls_of(choice.get("delta") or {})
+        choice["finish_reason"] = chunk.completed_reason("", has_tools=bool(calls), has_function=has_function)
+        note(choice_repair.FINISH)
+    ChoiceRepair(defaults, ArgumentBuffer(), 0).repair(choice, note)
 
-    def put(self, name: str, value: Any, repair_name: str) -> None:
-        """Replace the value of a member, or add the member. Raises ValueError if the value is nested too deep."""
-        if (member := self._members.get(name)) is not None:
-            self._note(repair_name, member.value, member.end, chunk.json_text(value))
-            return
-        new, is_last = chunk.json_text({name: value})[1:-1], not self._members
-        # edits at one place are applied in their order
-        pieces = (b"," if self._has_new else b"", new) if is_last else (new, b",")
-        self._note(repair_name, self._at + 1, self._at + 1, *pieces)
-        self._has_new = True
 
-    def rename(self, name: str, new_name: str, repair_name: str) -> None:
-        member = self._members[name]
-        self._note(repair_name, member.start, member.value, b"%b:" % chunk.json_text(new_name))
+def _repair_message(choice: Object, defaults: EnvelopeDefaults, usage: Usage | None, note: OnRepair) -> None:
+    """Repair a choice of a chat: its message is the delta of a chunk for the time of the repair."""
+    name = "message" if "message" in choice else "delta"
+    if not isinstance(delta := choice.get(name), dict):
+        return
+    if name == "delta":
+        note(choice_repair.MESSAGE)
+    choice["delta"] = choice.pop(name)
+    if delta.get("role") != "assistant":
+        delta["role"] = None
+    calls, has_function = _number_calls(delta, note), bool(delta.get("function_call"))
+    _repair_end(choice, defaults, note, has_function=has_function)
+    if not chunk.finish_reason(choice):
+        if not is_at_limit(defaults.request, usage):
+            raise chunk.ArgumentsCut
+        choice["finish_reason"] = "length"
+    inner = [(entry.get(kind), arguments) for entry, _ in calls for kind, arguments in chunk.ARGUMENTS.items()]
+    for function, arguments in (*inner, (delta.get("function_call"), "arguments")):
+        if isinstance(function, dict):
+            if not isinstance(function.get("name"), str):
+                function["name"] = ""
+                note(choice_repair.TOOL_NAME)
+            if not isinstance(sent := function.get(arguments), str):
+                function[arguments] = chunk.argument_text(sent)
+                note(choice_repair.TOOL_ARGUMENTS)
+    for entry, index in calls:
+        del entry["index"]
+        entry |= index
+    choice["message"] = choice.pop("delta")
 
-    def _note(self, repair_name: str, start: int, end: int, *pieces: bytes) -> None:
-        self._repair.edits.append(Edit(start, end, pieces))
-        self._repair.names.append(repair_name)
+
+def _number_calls(message: Object, note: OnRepair) -> list[tuple[Object, Object]]:
+    """Number the tool calls of a message, and return each with the `index` that it had.
+
+    Unlike in a stream, each entry is a separate call, also one with the id of another. What is no call is removed: an
+    empty entry, and a function without a name.
+    """
+    entries = chunk.calls_of(message)
+    calls = [
+        (entry, {"index": entry["index"]} if "index" in entry else {})
+        for entry in entries
+        if isinstance(entry, dict) and ("type" in entry or any(kind in entry for kind in chunk.ARGUMENTS))
+    ]
+    if len(calls) < len(entries):
+        message["tool_calls"] = [entry for entry, _ in calls]
+        note(choice_repair.TOOL_ARGUMENTS)
+    ids: set[str] = set()
+    for number, (entry, _) in enumerate(calls):
+        entry["index"], identity = number, chunk.text_of_id(entry.get("id"))
+        if identity in ids:  # clients send each result back with the id of its call
+            entry["id"] = ""
+        ids.add(identity)
+    function = message.get("function_call")
+    if function is not None and not (isinstance(function, dict) and function.get("name")):
+        del message["function_call"]
+        note(choice_repair.TOOL_ARGUMENTS)
+    return calls

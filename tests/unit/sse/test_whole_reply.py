@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gatepass import json_scan
+from gatepass import json_body
 from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.protocols.chat import CHAT
-from gatepass.sse import usage, whole_reply
+from gatepass.sse import chunk, usage, whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
@@ -49,16 +49,26 @@ def ended(finish, *calls, **message):
 
 
 @pytest.mark.parametrize("before", [b"", b"\n\n  "])
-@pytest.mark.parametrize(
-    ("stops", "calls"),
-    [
-        (json.dumps(ended("stop", CALL)).encode(), json.dumps(ended("tool_calls", CALL)).encode()),
-        (TWICE % b"stop", TWICE % b"tool_calls"),
-        (TWICE % b"", TWICE % b"tool_calls"),
-    ],
-)
-def test_stop_after_tool_calls_is_tool_calls_and_all_else_keeps_its_bytes(before, stops, calls):
-    assert repair_reply(before + stops, origin) == (before + calls, (FINISH,))
+@pytest.mark.parametrize("reason", [b"stop", b""])
+def test_stop_after_tool_calls_is_tool_calls_also_in_json_that_only_python_reads(before, reason):
+    body, adapted = repair_reply(before + TWICE % reason, origin)
+    # compared as texts, because NaN equals nothing
+    assert json.dumps(json.loads(body), sort_keys=True) == json.dumps(json.loads(TWICE % b"tool_calls"), sort_keys=True)
+    assert adapted == (FINISH,)
+
+
+RAW = [
+    *('"größer"'.encode(), rb'"\u00e9 \/ \ud83d\ude00"', b"-1.50e-07", b"1" + b"0" * 40, b"1e400"),
+    *(b'{"a" : [1.0, 1]}', b"null"),
+]
+
+
+@pytest.mark.parametrize("value", RAW)
+def test_values_that_no_repair_reads_keep_their_bytes(value):
+    members = {"x": 1, "logprobs": 1, "more": 1}
+    whole = json.dumps(chat(choice(content=1, **members, finish="stop"), more=1) | {"id": ""}).encode()
+    body, adapted = repair_reply(whole.replace(b": 1", b": " + value), origin)
+    assert (body.count(b":" + value), adapted) == (5, (ENVELOPE,))
 
 
 CORRECT = [
@@ -98,8 +108,10 @@ def test_reply_without_choices_is_the_same_object(payload):
         (CALL | {"function": {"name": "f"}}, CALL | {"function": {"name": "f", "arguments": "{}"}}, (ARGUMENTS,)),
         (CALL | {"function": {"name": "f", "arguments": " "}},
          CALL | {"function": {"name": "f", "arguments": "{}"}}, (ARGUMENTS,)),
-        (CALL | {"function": {}}, CALL | {"function": {"name": "", "arguments": "{}"}}, (NAME, ARGUMENTS)),
-        (CALL | {"function": None}, CALL | {"function": None}, ()),
+        (CALL | {"function": {}}, CALL | {"function": {"name": "", "arguments": "{}"}}, (ARGUMENTS, NAME)),
+        (CALL | {"function": None}, CALL | {"function": {"name": "", "arguments": "{}"}}, (ARGUMENTS, NAME)),
+        (CUSTOM | {"custom": {"input": ["x"]}}, CUSTOM | {"custom": {"name": "", "input": '["x"]'}}, (NAME, ARGUMENTS)),
+        (CALL | {"index": 7, "id": ""}, CALL | {"index": 7, "id": "call_1"}, (ID,)),
         ({"more": [1], "function": FUNCTION}, {"id": "call_1", "type": "function", "more": [1], "function": FUNCTION},
          (ID, TYPE)),
     ],
@@ -165,8 +177,13 @@ NATIVE = {"native_finish_reason": "</s>"}
         (chat(choice(CALL, CALL)), chat(choice(CALL, CALL | {"id": "call_1"})), (ID,)),
         (chat(choice(role=""), REFUSED), chat(choice(), REFUSED), ("repair=role",)),
         # an empty call: a client would call a function without a name
-        (ended(None, content="hi", function_call={}), ended("stop", content="hi", function_call={}), (FINISH,)),
-        (ended(None, content="hi", tool_calls=[{}]), ended("stop", content="hi", tool_calls=[{}]), (FINISH,)),
+        (ended(None, content="hi", function_call={}), ended("stop", content="hi"), (ARGUMENTS, FINISH)),
+        (ended(None, content="hi", tool_calls=[{}]), ended("stop", content="hi"), (ARGUMENTS, FINISH)),
+        (ended(None, CALL, {}), ended("tool_calls", CALL), (ARGUMENTS, FINISH)),
+        (chat(choice(content="hi", function_call=None, finish="eos")),
+         chat(choice(content="hi", function_call=None) | {"native_finish_reason": "eos"}), (FINISH,)),
+        (chat({"index": 0, "finish_reason": "stop", "message": {}}), chat(choice(content="")),
+         ("repair=role", "repair=delta")),
         (ended("tool_calls", UNKNOWN), ended("tool_calls", UNKNOWN), ()),
         (chat(choice(finish="eos") | NATIVE), chat(choice() | NATIVE), (FINISH,)),
     ],
@@ -175,19 +192,28 @@ def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
     assert repaired(lacks) == (becomes, names)
 
 
-def test_arguments_that_only_python_reads_stay_as_they_came():
+def test_arguments_that_only_python_reads_are_those_that_came():
     body = json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}}))).encode()
     payload = json.loads(repair_reply(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
     (call,) = payload["choices"][0]["message"]["tool_calls"]
-    assert call["function"]["arguments"] == '{"n": 1e400, "m": NaN}'
+    assert call["function"]["arguments"] == '{"n": Infinity, "m": NaN}'
+
+
+@pytest.mark.parametrize("arguments", [{"x": "a" * chunk.MOST_OBJECT_BYTES}, [0] * 400_000])
+def test_arguments_of_one_mib_that_are_no_text_are_refused(arguments):
+    for call in ({"tool_calls": [CALL | {"function": {"name": "f", "arguments": arguments}}]},
+                 {"function_call": {"name": "f", "arguments": arguments}}):  # fmt: skip
+        with pytest.raises(chunk.ArgumentsTooLarge):
+            repair_reply(json.dumps(chat(choice(**call))).encode(), origin)
 
 
 @pytest.mark.parametrize(
     "body",
     [
         *(b"\xef\xbb\xbf{}", b"[" * 100_000, b""),
-        b'{"choices":[%b%b]}' % (b"0," * (json_scan.MOST_STEPS // json_scan.ELEMENT_STEPS + 1), b"{}"),
-        rb'{"\ud83d":"stop","choices":[{"message":{"tool_calls":[{}]},"finish_reason":"stop"}]}',
+        b'{"choices":[%b%b]}' % (b"0," * (json_body.MOST_OPENED + 1), b"{}"),
+        b'{"choices":[{"message":{}}],%b"x":1}' % (b'"":0,' * json_body.MOST_MEMBERS),
+        b'{"choices":[%b{}]}' % (b"{}," * chunk.MAX_ENTRIES),
         json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}})))
         .encode()
         .replace(b'"arguments": 0', b'"arguments": %b%b' % (b"[" * 100_000, b"]" * 100_000)),
@@ -197,11 +223,12 @@ def test_arguments_that_only_python_reads_stay_as_they_came():
         "too deep",
         "nothing",
         "too many values",
-        "a name that Python alone can read",
+        "too many members",
+        "too many choices",
         "nested too deep",
     ],
 )
-def test_reply_that_cannot_be_scanned_is_unchanged(body):
+def test_reply_that_takes_too_long_is_unchanged(body):
     assert repair_reply(body, origin)[0] is body
 
 
