@@ -1,6 +1,6 @@
 """Repair the choices of a chunk: deltas, roles, finish reasons, tool calls and cumulative texts.
 
-repair.py applies these repairs to a whole stream, whole_reply.py applies the same rules to a plain reply.
+repair.py applies these repairs to a whole stream, whole_reply.py to a whole reply.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=
 TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
 """Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments: `{}` for none.
 
-A list without calls is removed.
+A list without calls is removed, and what is no call in a whole reply.
 """
 SPLIT = "repair=split"
 """A finish reason is sent in a separate chunk."""
