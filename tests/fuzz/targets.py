@@ -35,6 +35,9 @@ REPAIR_OPTIONS = (
 
 _TRAILING_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
 
+_CALL_AFTER_END = re.compile(rb'"finish_reason":\s*+"[^"].*"(?:tool_calls|function_call)":\s*+[\[{]', re.DOTALL)
+"""The arguments got their `{}` at the first finish reason. With more of them they are no JSON."""
+
 Target = Callable[[bytes, Random], None]
 
 
@@ -53,7 +56,10 @@ def validated_repaired_and_aggregated(body: bytes, random: Random) -> None:
     _check_complete_events(out + output)
     assert set(repair.adapted) <= set(NAMES)
     assert stream.done or DONE not in split_events(out + output)
-    _finish(aggregator, may_fail=stream.failure is not None or not stream.done or _is_no_text(out))
+    may_fail = (
+        stream.failure is not None or not stream.done or _is_no_text(out) or _CALL_AFTER_END.search(out) is not None
+    )
+    _finish(aggregator, may_fail=may_fail)
 
 
 def repair_ignores_chunking(body: bytes, random: Random) -> None:

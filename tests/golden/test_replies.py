@@ -34,12 +34,12 @@ def changes(names: tuple[str, ...]) -> str:
     return f"-- {' '.join(names) or 'unchanged'}\n"
 
 
-def repaired(body: bytes) -> str:
+def repaired(body: bytes, before: tuple[str, ...] = ()) -> str:
     try:
         relayed, names = repair_reply(body, defaults)
     except ArgumentsCut:
         return "-- the arguments of a call are cut\n"
-    return changes(names) + relayed.decode()
+    return changes(tuple(dict.fromkeys((*before, *names)))) + relayed.decode()
 
 
 def of_whole(body: bytes) -> str:
@@ -62,7 +62,7 @@ def of_stream(body: bytes, *, cumulative: bool) -> str:
     )
     aggregator.feed(body)
     try:
-        whole = repaired(finished(aggregator))
+        whole = repaired(finished(aggregator), aggregator.adapted)
     except GatepassError as error:
         whole = f"{error.code}: {error.message}"
     return "".join(parts) + f"-- as a whole reply\n{whole}"

@@ -25,7 +25,7 @@ async def test_stream_of_the_upstream_becomes_one_reply():
     assert (sent.json()["stream"], sent.json()["stream_options"]) == (True, {"include_usage": True})
     assert sent.header("accept") == "text/event-stream"
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
+    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate, repair=envelope"
     assert answer.headers["x-ratelimit-remaining-tokens"] == "9"
     body = answer.json()
     message = {"role": "assistant", "content": "hello", "refusal": None}

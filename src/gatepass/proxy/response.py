@@ -615,7 +615,8 @@ async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> Bu
         raise
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
-    reply = BufferedReply(context.response.status, _labelled_json(context.headers()), body, (AGGREGATED,))
+    adapted = (AGGREGATED, *aggregator.adapted)
+    reply = BufferedReply(context.response.status, _labelled_json(context.headers()), body, adapted)
     return await _repaired(context, reply)
 
 

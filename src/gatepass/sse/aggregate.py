@@ -15,11 +15,11 @@ from gatepass.errors import GatepassError
 from gatepass.json_scan import BOM, takes_long
 from gatepass.sse import chunk, event
 from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
-from gatepass.sse.choice_repair import CumulativeTexts
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, Framer
-from gatepass.sse.tool_calls import is_at_limit
-from gatepass.sse.usage import Usage
+from gatepass.sse.event_stream import Progress
+from gatepass.sse.repair import ChunkRepair
 
 MOST_BYTES = 12 * 1024 * 1024
 """Limit of an aggregated reply, and of each of its events. The text of the longest answers has 0.5 MiB."""
@@ -168,7 +168,7 @@ class StreamAggregator(ABC):
         self._add_events(run if self._transform is None else self._transform.feed(run))
 
     def _add_events(self, run: bytes) -> None:
-        if self.is_over:
+        if self.failure is not None or (self.is_over and not self._has_done):  # usage may follow the `[DONE]`
             return
         self._unchecked_bytes += len(run)
         self._bytes_left -= len(run)
@@ -220,10 +220,11 @@ _KNOWN_OF_CHUNK = frozenset({*chunk.ENVELOPE, "choices", "usage", "obfuscation"}
 class CompletionAggregator(StreamAggregator):
     """Builds the `chat.completion` or `text_completion` of one stream.
 
-    `finish` raises `upstream_closed` for a stream that was cut:
+    The chunks are repaired as for a client that reads the stream, and then merged. `finish` raises `upstream_closed`
+    for a stream that was cut:
 
     - it has neither `[DONE]` nor a finish reason for each of `choices`, or
-    - a choice `is_cut` before `[DONE]`.
+    - a choice was cut before `[DONE]`: see `ChoiceRepair.reason_at_end`.
 
     `cumulative`: cut texts that repeat all earlier text to their new part.
     """
@@ -242,33 +243,34 @@ class CompletionAggregator(StreamAggregator):
         super().__init__(source, event_bytes, transform, limit)
         self._defaults = defaults
         self._expected_choices = choices
-        self._cumulative = CumulativeTexts() if cumulative else None
+        self._repair = ChunkRepair[Object](RepairOptions(None, cumulative=cumulative), defaults, dict)
+        self._progress = Progress()
         self._choices: dict[int, ChoiceAggregator] = {}
         self._entries = EntryCount()
         self._envelope: Object = {}
         self._extra: Object = {}
         self._usage: Object | None = None
 
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        return (*super().adapted, *self._repair.adapted)
+
     def fail(self, error: GatepassError) -> None:
         super().fail(error)
         self._choices, self._extra = {}, {}  # frees the answer, because an error replaces it
 
     def _end(self) -> None:
-        choices = self._choices.values()
-        finished = [choice.has_finished for choice in choices]
+        progress = self._progress
         # TGI before 2.2 sends no `[DONE]`. Without it every requested choice must have its finish reason.
-        is_complete = self._has_done or (len(finished) >= self._expected_choices and all(finished))
-        if choices and not is_complete:
+        if progress.has_choices and not (self._has_done or progress.is_complete(self._expected_choices)):
             self.fail(chunk.stream_closed(self._upstream))
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
-        elif not any(choice.has_output for choice in choices):
+        elif not progress.has_answer:
             self.fail(chunk.stream_empty(self._upstream))
-        elif cut := [choice for choice in choices if choice.is_cut]:
-            usage = None if self._usage is None else Usage.read(self._usage)
-            if not is_at_limit(self._defaults.request, usage):
-                self.fail(chunk.stream_closed(self._upstream))
-            for choice in cut:
-                choice.reason = "length"
+        elif not self._repair.end_choices(progress.usage):
+            self.fail(chunk.stream_closed(self._upstream))
+        else:
+            self._merge(self._repair.end())
 
     def _add(self, payload: Any, data: bytes) -> None:
         fields = chunk.unwrap(payload if isinstance(payload, dict) else {})
@@ -280,32 +282,35 @@ class CompletionAggregator(StreamAggregator):
         elif len(data) > chunk.MOST_OBJECT_BYTES and chunk.has_objects(choices):
             self.fail(chunk.arguments_too_large(self._upstream))
         else:
-            if self._cumulative is not None:
-                self._cumulative.cut(fields)
-            try:
-                self._add_chunk(fields)
-            except TooManyEntries:
-                self.fail(chunk.too_many_choices(self._upstream))
+            self._progress.note(fields, choices if isinstance(choices, list) else [])
+            # the repair of chunks without choices would only move their members
+            self._merge(self._repair.repair(payload, payload) if choices else [fields])
 
     def _add_late(self, payload: Any) -> None:
         if isinstance(payload, dict) and isinstance(usage := chunk.unwrap(payload).get("usage"), dict):
             self._usage = usage
+            self._progress.note({"usage": usage}, [])
 
-    def _add_chunk(self, fields: Object) -> None:
+    def _merge(self, chunks: list[Object]) -> None:
+        try:
+            for one in chunks:
+                self._merge_chunk(one)
+        except TooManyEntries:
+            self.fail(chunk.too_many_choices(self._upstream))
+
+    def _merge_chunk(self, fields: Object) -> None:
         choices = fields.get("choices")
-        for position, payload in enumerate(choices if isinstance(choices, list) else ()):
-            if not isinstance(payload, dict):
-                continue
+        choices = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+        for payload in choices:
             index = payload.get("index")
-            # some upstreams send no index, and `isinstance` would accept `true` as one
-            if type(index) is not int:
-                index = position
+            if type(index) is not int:  # of an error that no client reads, which is not repaired
+                continue
             choice = self._choices.get(index)
             if choice is None:
                 if len(self._choices) >= chunk.MAX_CHOICES:
                     raise TooManyEntries
                 # The first piece of a choice decides its kind
-                is_text = "text" in payload and "delta" not in payload and "message" not in payload
+                is_text = "text" in payload and "delta" not in payload
                 self._entries.add()
                 choice = self._choices[index] = ChoiceAggregator(self._entries, is_text=is_text)
             choice.add(payload)
@@ -324,7 +329,6 @@ class CompletionAggregator(StreamAggregator):
         is_text = any(choice.is_text for choice in self._choices.values())
         object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
         envelope = chunk.complete_envelope(self._envelope, self._defaults, object_name, id_prefix)
-        in_order = sorted(self._choices.items(), key=itemgetter(0))
-        choices = [choice.build(index, self._defaults) for index, choice in in_order]
+        choices = [choice.build(index) for index, choice in sorted(self._choices.items(), key=itemgetter(0))]
         usage: Object = {} if self._usage is None else {"usage": self._usage}
         return {**envelope, "choices": choices, **usage, **self._extra}

@@ -1,15 +1,13 @@
-"""Collect the choices of an aggregated reply from the chunks of a completion's stream."""
+"""Merge the choices of a completion's repaired chunks to those of an aggregated reply."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from binascii import a2b_base64
-from types import MappingProxyType
 from typing import Any
 
 from gatepass.sse import chunk
-from gatepass.sse.chunk import EnvelopeDefaults, Object
-from gatepass.sse.tool_calls import ToolCall, ToolCallTracker, is_complete_json
+from gatepass.sse.chunk import Object
 
 MAX_REPLY_ENTRIES = 8 * 1024
 """Limit of the choices, tool calls and different members of an aggregated reply together."""
@@ -43,185 +41,88 @@ class EntryCount:
         members[name] = value
 
 
-_ONCE = MappingProxyType({"function_call": "name", "audio": "id"})
-"""The objects of a delta that are collected by themselves, and the text of each that upstreams repeat."""
-_CHOICE = frozenset({"index", "delta", "message", "text", "logprobs", "finish_reason"})
+_ONCE = frozenset({"role", "id", "type", "name"})
+"""The texts that upstreams repeat in each piece: the first one counts."""
+_MERGED = frozenset({"function_call", "audio", *chunk.ARGUMENTS})
+"""The objects of a delta, or of a call, whose members are merged."""
+_CHOICE = frozenset({"index", "delta", "message", "text", "logprobs"})
 _IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *chunk.REASONING})
 
 
 class ChoiceAggregator:
-    """One choice, from its pieces. `is_text`: it is one of `/v1/completions`."""
+    """One choice, from its repaired pieces. `is_text`: it is one of `/v1/completions`."""
 
     def __init__(self, entries: EntryCount, *, is_text: bool) -> None:
         self.is_text = is_text
-        self.has_output = False
-        """Whether the choice has any output or a finish reason. A role alone does not count."""
         self._entries = entries
-        self._has_content = self._has_deltas = False
-        self.reason = self._role = ""
+        self._reason: str | None = None
         self._message = MemberAggregator(entries)
-        self._tracker = ToolCallTracker()
-        self._calls: list[_Call] = []
-        self._parts: dict[str, MemberAggregator] = {}
-        """The log probabilities, and what `_ONCE` names."""
-        self._audio_data = Base64Text()
+        self._logprobs: MemberAggregator | None = None
         self._extra: Object = {}
 
-    @property
-    def has_finished(self) -> bool:
-        return bool(self.reason)
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the choice has no finish reason, and no content or incomplete arguments of a call."""
-        if self.reason:
-            return False
-        function = self._parts.get("function_call")
-        if function is not None and not is_complete_json("".join(function.pieces("arguments"))):
-            return True
-        return not (self._has_content and all(call.is_complete for call in self._calls))
-
     def add(self, payload: Object) -> None:
-        if self.is_text:
-            text = payload.get("text")
-            self._message.add("text", text if isinstance(text, str) else "")
-        elif type(delta := payload.get("delta")) is dict:
-            self._has_deltas = True
-            self._add_delta(delta)
-        elif not (self._has_deltas or self.reason) and isinstance(message := payload.get("message"), dict):
-            self._add_delta(message)
-        end = chunk.finish_reason(payload)
-        self.has_output = self.has_output or chunk.has_output(payload, end)
-        self._has_content = self._has_content or chunk.has_content(payload)
-        self.reason = end or self.reason
-        logprobs = payload.get("logprobs")
-        if logprobs and isinstance(logprobs, dict):
-            self._part("logprobs").add_all(logprobs)
-        if not payload.keys() <= _CHOICE:
-            for name, value in payload.items():
-                if name not in _CHOICE:
-                    self._entries.keep_last(self._extra, name, value)
-
-    def _add_delta(self, delta: Object) -> None:
-        for name, value in delta.items():
-            if name == "role":
-                # the first one that is not empty counts: RAGFlow sends the role in every delta
-                self._role = self._role or (value if isinstance(value, str) else "")
-            elif name == "tool_calls" and isinstance(value, list):
-                for part in self._tracker.assign(value):
-                    if part.is_first:
-                        self._entries.add()
-                        self._calls.append(_Call(part.call, self._entries))
-                    self._calls[part.call.number].add(part.entry)
-            elif name in _ONCE and isinstance(value, dict):
-                if name == "audio" and isinstance(data := value.get("data"), str):
-                    self._audio_data.add(data)
-                    value = {**value, "data": None}
-                self._part(name).add_all(value, once=_ONCE[name])
-            else:
+        for name, value in payload.items():
+            if name == "delta" and isinstance(value, dict):
+                self._message.add_all(value)
+            elif name == "text" and self.is_text and isinstance(value, str):
                 self._message.add(name, value)
+            elif name == "finish_reason":
+                self._reason = chunk.finish_reason(payload) or self._reason
+            elif name == "logprobs" and isinstance(value, dict):
+                self._logprobs = self._logprobs or MemberAggregator(self._entries)
+                self._logprobs.add_all(value)
+            elif name not in _CHOICE:
+                self._entries.keep_last(self._extra, name, value)
 
-    def _part(self, name: str) -> MemberAggregator:
-        if name not in self._parts:
-            self._parts[name] = MemberAggregator(self._entries)
-        return self._parts[name]
-
-    def build(self, index: int, defaults: EnvelopeDefaults) -> Object:
-        parts = {name: part.build() for name, part in self._parts.items()}
-        logprobs = parts.get("logprobs")
+    def build(self, index: int) -> Object:
+        logprobs = None if self._logprobs is None else self._logprobs.build()
+        reason = self._reason or "stop"
         if self.is_text:
-            text, reason = "".join(self._message.pieces("text")), self.reason or "stop"
+            text = self._message.build().get("text", "")
             return {"text": text, "index": index, "logprobs": logprobs, "finish_reason": reason, **self._extra}
         if logprobs is not None:
             logprobs = {"content": None, "refusal": None, **logprobs}
-        has_tools, has_function = bool(self._calls), "function_call" in parts
         return {
             "index": index,
-            "message": self._build_message(parts, defaults),
+            "message": self._build_message(),
             "logprobs": logprobs,
-            "finish_reason": chunk.completed_reason(self.reason, has_tools=has_tools, has_function=has_function),
+            "finish_reason": reason,
             **self._extra,
         }
 
-    def _build_message(self, parts: Object, defaults: EnvelopeDefaults) -> Object:
+    def _build_message(self) -> Object:
         members = self._message.build()
         message: Object = {
-            "role": self._role or "assistant",
+            "role": members.get("role", "assistant"),
             "content": None,
             "refusal": members.get("refusal") or None,
         }
         message.update({name: members[name] for name in chunk.REASONING if name in members})
-        if self._calls:
-            message["tool_calls"] = [call.build(defaults) for call in self._calls]
-        if "function_call" in parts:
-            message["function_call"] = {"name": "", "arguments": "", **parts["function_call"]}
-        if "audio" in parts:
-            message["audio"] = {"transcript": "", **parts["audio"], "data": self._audio_data.text()}
         # As OpenAI does: content is null only if the message has something else
-        has_other = message["refusal"] is not None or message.keys() & {"tool_calls", "function_call", "audio"}
+        has_other = message["refusal"] is not None or members.keys() & {"tool_calls", "function_call", "audio"}
         message["content"] = members.get("content", None if has_other else "")
         message.update({name: value for name, value in members.items() if name not in _IN_FIXED_ORDER})
+        if "audio" in members:
+            message["audio"] = {"data": "", "transcript": "", **members["audio"]}
         return message
 
 
-class _Call:
-    """One tool call, without `index`. Its first id, type and name count, because upstreams repeat them."""
-
-    __slots__ = ("_arguments", "_call", "_entries", "_inner", "_kind", "_members")
-
-    def __init__(self, call: ToolCall, entries: EntryCount) -> None:
-        self._call = call
-        self._entries = entries
-        self._kind = "function"
-        self._arguments: list[str] = []
-        self._members: Object = {}
-        self._inner: Object = {}
-
-    @property
-    def is_complete(self) -> bool:
-        arguments = "".join(self._arguments)
-        # The input of a custom call is free text: only an empty one is known to be incomplete
-        return arguments != "" if self._kind == "custom" else is_complete_json(arguments)
-
-    def add(self, payload: Object) -> None:
-        for name, value in payload.items():
-            if name in chunk.ARGUMENTS and isinstance(value, dict):
-                self._kind = name
-                # some upstreams send an object
-                self._arguments.append(chunk.argument_text(value.get("arguments", value.get("input"))))
-                for key, part in value.items():
-                    if key not in chunk.ARGUMENTS.values():
-                        self._keep(self._inner, "name", key, part)
-            elif name not in ("index", "id", *chunk.ARGUMENTS):
-                self._keep(self._members, "type", name, value)
-
-    def _keep(self, members: Object, once: str, name: str, value: Any) -> None:
-        if name != once:
-            self._entries.keep_last(members, name, value)
-        elif value and isinstance(value, str):
-            members.setdefault(name, value)
-
-    def build(self, defaults: EnvelopeDefaults) -> Object:
-        return {
-            "id": self._call.id or defaults.new_id("call_"),
-            "type": self._kind,
-            self._kind: {"name": "", chunk.ARGUMENTS[self._kind]: "".join(self._arguments), **self._inner},
-            **self._members,
-        }
-
-
 class MemberAggregator:
-    """Joins the pieces of one object's members.
+    """Merges the pieces of one object's members.
 
-    Texts are joined and lists are extended. Of other values it keeps the last one, and ignores empty ones.
+    Texts are joined, lists are extended, and calls and the objects of `_MERGED` are merged. Of other values it keeps
+    the last one, and ignores empty ones.
     """
 
-    __slots__ = ("_entries", "_lists", "_texts", "_values")
+    __slots__ = ("_calls", "_data", "_entries", "_lists", "_merged", "_texts", "_values")
 
     def __init__(self, entries: EntryCount) -> None:
         self._entries = entries
         self._texts: dict[str, list[str]] = {}
         self._lists: dict[str, list[Any]] = {}
+        self._merged: dict[str, MemberAggregator] = {}
+        self._calls: dict[int, MemberAggregator] = {}
+        self._data: Base64Text | None = None
         self._values: Object = {}
 
     def add(self, name: str, value: Any) -> None:
@@ -230,23 +131,36 @@ class MemberAggregator:
             if texts is None:
                 self._entries.add()
                 self._texts[name] = [value]
-            else:
+            elif name not in _ONCE:
                 texts.append(value)
+            elif texts == [""]:
+                texts[0] = value
+        elif name == "tool_calls" and type(value) is list:
+            for entry in value:
+                if isinstance(entry, dict) and type(number := entry.get("index")) is int:
+                    self._member(self._calls, number).add_all({**entry, "index": None})
         elif type(value) is list:
             if name not in self._lists:
                 self._entries.add()
             self._lists.setdefault(name, []).extend(value)
+        elif name in _MERGED and type(value) is dict:
+            self._member(self._merged, name).add_all(value, is_audio=name == "audio")
         elif value is not None:
             self._entries.keep_last(self._values, name, value)
 
-    def add_all(self, payload: Object, once: str = "") -> None:
-        """Add each member; the text `once` only if there is none yet."""
-        for name, value in payload.items():
-            if name != once or not any(self.pieces(name)):
-                self.add(name, value)
+    def _member(self, members: dict[Any, MemberAggregator], name: str | int) -> MemberAggregator:
+        if name not in members:
+            self._entries.add()
+            members[name] = MemberAggregator(self._entries)
+        return members[name]
 
-    def pieces(self, name: str) -> list[str]:
-        return self._texts.get(name, [])
+    def add_all(self, payload: Object, *, is_audio: bool = False) -> None:
+        for name, value in payload.items():
+            if is_audio and name == "data" and isinstance(value, str):
+                self._data = self._data or Base64Text()
+                self._data.add(value)
+            else:
+                self.add(name, value)
 
     def build(self) -> Object:
         """Return all members. If a member came as text and as a list, its text becomes the first part of the list."""
@@ -255,7 +169,12 @@ class MemberAggregator:
             name: [{"type": "text", "text": texts.pop(name)}, *parts] if texts.get(name) else parts
             for name, parts in self._lists.items()
         }
-        return {**self._values, **texts, **lists}
+        made: Object = {name: member.build() for name, member in self._merged.items()}
+        if self._calls:
+            made["tool_calls"] = [call.build() for call in self._calls.values()]
+        if self._data is not None:
+            made["data"] = self._data.text()
+        return {**self._values, **texts, **lists, **made}
 
 
 _BASE64_GROUP = 4

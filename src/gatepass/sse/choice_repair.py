@@ -200,7 +200,7 @@ class ChoiceRepair:
 
     def _repair_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
         is_text = "text" in payload and "delta" not in payload
-        standard, native = standard_reason(reason, is_text=is_text, has_tools=self._tools is not None)
+        standard, native = standard_reason(reason, is_text=is_text, has_tools=bool(self._tools))
         if standard != reason:
             if native:
                 payload.setdefault(NATIVE, native)
@@ -362,10 +362,11 @@ class ToolRepair:
             elif payload.get("id"):
                 del payload["id"]
                 on_repair(TOOL_ID)
-            inner = payload.get("function")
-            if isinstance(inner, dict):
-                self._repair_function(inner, number, on_repair)
+            if isinstance(inner := payload.get("function"), dict):
+                self._send_name_once(inner, number, on_repair)
+                self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
             elif isinstance(inner := payload.get("custom"), dict):
+                self._send_name_once(inner, number, on_repair)
                 if inner.get("input"):
                     self.without_input.discard(number)
                 elif delta.is_first:
@@ -391,14 +392,13 @@ class ToolRepair:
             payload["type"] = kind
             on_repair(TOOL_TYPE)
 
-    def _repair_function(self, inner: Object, number: int, on_repair: OnRepair) -> None:
+    def _send_name_once(self, inner: Object, number: int, on_repair: OnRepair) -> None:
+        """Remove a repeated name: openai-python's helper and LangChain join those of all deltas to `fff`."""
         if inner.get("name"):
-            # openai-python's helper and LangChain join the names of all deltas: `fff`
             if number in self._named:
                 del inner["name"]
                 on_repair(TOOL_NAME)
             self._named.add(number)
-        self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
 
 
 def _arguments_of(inner: Object, on_repair: OnRepair) -> str:

@@ -5,8 +5,9 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence, Sized
 from contextlib import suppress
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from gatepass.sse import choice_repair, tool_calls
 from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
@@ -172,12 +173,11 @@ class UsageRepair:
             self._held = payload["usage"]
 
 
-class StreamRepair(EventRepair):
-    """Makes the repairs that `choice_repair.NAMES` lists. A correct event passes as the same object.
+Sent = TypeVar("Sent", bound=Sized)
 
-    EventStream validates and parses the events. A repaired event is written again as one `data:` line: it loses its
-    `id:` and its comments, but no unknown members.
-    """
+
+class ChunkRepair(EventRepair, Generic[Sent]):
+    """Makes the repairs that `choice_repair.NAMES` lists. `write` makes what is sent from a repaired chunk."""
 
     __slots__ = (
         "_arguments",
@@ -193,17 +193,19 @@ class StreamRepair(EventRepair):
         "_options",
         "_released",
         "_usage",
+        "_write",
     )
 
-    def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
+    def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults, write: Callable[[Object], Sent]) -> None:
         super().__init__()
+        self._write = write
         self._options = options
         self._defaults = defaults
         self._arguments = ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
-        self._held: tuple[bytes, Object] | None = None  # an event whose finish reason may not be the last one
-        self._released = b""
+        self._held: tuple[Sent, Object] | None = None  # an event whose finish reason may not be the last one
+        self._released: list[Sent] = []
         self._deferred = DeferredMembers()
         self._usage = UsageRepair(options.include_usage)
         if options.drops_usage:
@@ -218,21 +220,21 @@ class StreamRepair(EventRepair):
                 return False
         return bool(self._choices)
 
-    def finish(self) -> bytes:
-        self._released += self._release([])
-        events, self._ends = [self._released, *(encode_event(end) for end in self._ends)], []
-        self._released = b""
+    def end(self) -> list[Sent]:
+        """Return what is sent at the end of the stream."""
+        sent = [*self._released, *self.release(), *map(self._write, self._ends)]
+        self._released, self._ends = [], []
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
         has_members, usage = self._deferred.move_to(last), self._usage.take()
         if usage is not None:
             last["usage"] = usage
         if has_members or usage is not None:
             with suppress(ValueError):  # nested too deep to write
-                events.append(encode_event(last))
-        return b"".join(events)
+                sent.append(self._write(last))
+        return sent
 
     def end_choices(self, usage: Usage | None) -> bool:
-        self._released += self._release([])
+        self._released += self.release()
         if self._is_complete:
             return True
         is_at_limit, choices = tool_calls.is_at_limit(self._defaults.request, usage), self._choices.items()
@@ -249,14 +251,15 @@ class StreamRepair(EventRepair):
             self._note(choice_repair.ADDED_FINISH)
         return True
 
-    def repair_event(self, block: bytes, payload: Object) -> bytes:
+    def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
+        """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
         choices = _choices_of(payload)
-        before = self._release(choices)
+        before = self.release(choices)
         self.holds_event = any(map(self._may_go_on, choices))
         if self.holds_event:
-            self._held, self.skips_similar = (block, payload), False
+            self._held, self.skips_similar = (unchanged, payload), False
             return before
-        return before + self._repair_event(block, payload) if before else self._repair_event(block, payload)
+        return [*before, *self._repair(unchanged, payload)]
 
     def _may_go_on(self, choice: Object) -> bool:
         """Whether more output may follow the finish reason of `choice`: some upstreams send one in every chunk.
@@ -270,32 +273,32 @@ class StreamRepair(EventRepair):
         has_calls = isinstance(delta, dict) and bool(delta.get("tool_calls"))
         return has_calls or ((state is None or not state.has_answer or self._is_early) and has_content(choice))
 
-    def _release(self, following: list[Object]) -> bytes:
+    def release(self, following: Sequence[Object] = ()) -> list[Sent]:
         """Return the event that waited, without the finish reasons of choices that `following` continues or ends."""
         if self._held is None:
-            return b""
+            return []
         (block, payload), self._held = self._held, None
         later = [choice.get("index", 0) for choice in following if finish_reason(choice) or has_content(choice)]
         early = [choice for choice in _choices_of(payload) if choice.get("index", 0) in later]
         for choice in early:
             choice["finish_reason"], self._is_early = None, True
             self._note(choice_repair.FINISH)
-        return self._repair_event(block, payload, has_changed=bool(early))
+        return self._repair(block, payload, has_changed=bool(early))
 
-    def _repair_event(self, block: bytes, payload: Object, *, has_changed: bool = False) -> bytes:
+    def _repair(self, block: Sent, payload: Object, *, has_changed: bool = False) -> list[Sent]:
         self.skips_similar, self._has_changed = False, has_changed
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
-            return self.finish() + block
+            return [*self.end(), block]
         chunk = unwrap(payload)
         if chunk is not payload:
             self._note(choice_repair.WRAPPED)
         if not isinstance(chunk.get("choices"), list):
             if not is_chunk(chunk):
                 if not is_ping(chunk):  # some clients know the event
-                    return block
+                    return [block]
                 self._note(choice_repair.EMPTY_CHOICES)
-                return b""
+                return []
             chunk["choices"] = []
             self._note(choice_repair.EMPTY_CHOICES)
         try:
@@ -305,30 +308,18 @@ class StreamRepair(EventRepair):
             if not self._choices and is_completion(chunk):
                 return self._synthesize(chunk)
             is_plain = self._repair_choices(chunk)
-            repaired = self._send(block, chunk) if self._has_changed or self._options.splits_finish else block
+            sent = self._send(block, chunk) if self._has_changed or self._options.splits_finish else [block]
         except ValueError:  # nested too deep to write again
-            return block
-        self.skips_similar = is_plain and repaired is block
-        return repaired
-
-    def note_unchanged(self, payload: Object) -> bytes:
-        before = self._release(_choices_of(payload))
-        # it carries its own usage; later repairs build on its role, its tool calls and its end
-        adapted, deferred = [*self._adapted], self._deferred
-        self._deferred = DeferredMembers()  # what is deferred goes into a later event
-        unwrap(payload).pop("usage", None)
-        has_calls = any(map(calls_of, (one for choice in _choices_of(payload) for one in messages_of(choice))))
-        self._arguments.forget(has_calls=has_calls)  # the outline lacks long texts, also of a call that ends in it
-        self._repair_event(b"", payload)
-        self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
-        return before
+            return [block]
+        self.skips_similar = is_plain and sent[0] is block
+        return sent
 
     def _note(self, name: str) -> None:
         self._has_changed = True
         if name not in self._adapted:
             self._adapted.append(name)
 
-    def _repair_without_choices(self, block: bytes, chunk: Object) -> bytes:
+    def _repair_without_choices(self, block: Sent, chunk: Object) -> list[Sent]:
         usage = chunk.get("usage")
         has_usage = bool(usage) and isinstance(usage, dict)
         passes = has_usage and self._usage.passes_alone(chunk, self._is_complete, self._note)
@@ -336,15 +327,15 @@ class StreamRepair(EventRepair):
             self._fill_envelope(chunk)
             return self._send(block, chunk)
         self._note(choice_repair.EMPTY_CHOICES)
-        return b""
+        return []
 
-    def _send(self, block: bytes, chunk: Object) -> bytes:
+    def _send(self, block: Sent, chunk: Object) -> list[Sent]:
         parts = split_finish(chunk) if self._options.splits_finish else (chunk,)
         if len(parts) > 1:
             self._note(choice_repair.SPLIT)
-        return b"".join([encode_event(part) for part in parts]) if self._has_changed else block
+        return [*map(self._write, parts)] if self._has_changed else [block]
 
-    def _synthesize(self, document: Object) -> bytes:
+    def _synthesize(self, document: Object) -> list[Sent]:
         self._note(choice_repair.MESSAGE)
         parts = list(chunks(document, self._options.include_usage is not False, self._defaults))
         for part in parts:
@@ -352,7 +343,7 @@ class StreamRepair(EventRepair):
             for choice in part["choices"]:
                 self._state(choice["index"]).note(choice)
         self._usage.close()  # the chunks contain the usage if the client requested it
-        return b"".join([encode_event(part) for part in parts])
+        return [*map(self._write, parts)]
 
     def _repair_choices(self, chunk: Object) -> bool:
         """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either."""
@@ -409,6 +400,36 @@ class StreamRepair(EventRepair):
             if not state.has_finished:
                 return False
         return bool(states)
+
+
+class StreamRepair(ChunkRepair[bytes]):
+    """Repairs the events of a stream, which EventStream validates and parses. A correct one passes as the same object.
+
+    A repaired event is written again as one `data:` line: it loses its `id:` and its comments, but no unknown members.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, options: RepairOptions, defaults: EnvelopeDefaults) -> None:
+        super().__init__(options, defaults, encode_event)
+
+    def repair_event(self, block: bytes, payload: Object) -> bytes:
+        return b"".join(self.repair(block, payload))
+
+    def finish(self) -> bytes:
+        return b"".join(self.end())
+
+    def note_unchanged(self, payload: Object) -> bytes:
+        before = self.release(_choices_of(payload))
+        # it carries its own usage; later repairs build on its role, its tool calls and its end
+        adapted, deferred = [*self._adapted], self._deferred
+        self._deferred = DeferredMembers()  # what is deferred goes into a later event
+        unwrap(payload).pop("usage", None)
+        has_calls = any(map(calls_of, (one for choice in _choices_of(payload) for one in messages_of(choice))))
+        self._arguments.forget(has_calls=has_calls)  # the outline lacks long texts, also of a call that ends in it
+        self._repair(b"", payload)
+        self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
+        return b"".join(before)
 
 
 def _choices_of(payload: Object) -> list[Object]:

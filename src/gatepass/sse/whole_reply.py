@@ -333,7 +333,7 @@ def _number_calls(message: Object, note: OnRepair) -> list[tuple[Object, Object]
     """Number the tool calls of a message, and return each with the `index` that it had.
 
     Unlike in a stream, each entry is a separate call, also one with the id of another. What is no call is removed: an
-    empty entry, and a function without a name.
+    empty entry, and a function without a name and arguments.
     """
     entries = chunk.calls_of(message)
     calls = [
@@ -351,7 +351,9 @@ def _number_calls(message: Object, note: OnRepair) -> list[tuple[Object, Object]
             entry["id"] = ""
         ids.add(identity)
     function = message.get("function_call")
-    if function is not None and not (isinstance(function, dict) and function.get("name")):
+    if function is not None and not (
+        isinstance(function, dict) and (function.get("name") or function.get("arguments"))
+    ):
         del message["function_call"]
         note(choice_repair.TOOL_ARGUMENTS)
     return calls

@@ -201,6 +201,7 @@ def call(identity: str, name: str, arguments: str, **more: Any) -> dict[str, Any
 
 F = {"index": 0, **call("a", "f", "1")}
 PARTS = [{"type": "text", "text": "b"}]
+IMAGES = [{"type": "image_url", "image_url": {}}]
 MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     "a role after an empty one": ([{"role": "", "content": ""}, {"role": "assistant", "content": "a"}], message("a")),
     "the first role": (
@@ -223,11 +224,13 @@ MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             "x_list": [1, 2],
         },
     ),
-    "parts": ([{"content": ""}, {"content": PARTS}, {"content": PARTS}], message(PARTS * 2)),
-    "a text among parts": (
-        [{"content": "a"}, {"content": PARTS}, {"content": "c"}],
-        message([{"type": "text", "text": "ac"}, *PARTS]),
+    "parts": ([{"content": ""}, {"content": PARTS}, {"content": PARTS}], message("bb")),
+    "a text among parts": ([{"content": "a"}, {"content": PARTS}, {"content": "c"}], message("abc")),
+    "a text among images": (
+        [{"content": "a"}, {"content": IMAGES}, {"content": "c"}],
+        message([{"type": "text", "text": "ac"}, *IMAGES]),
     ),
+    "a role alone, and a call": ([{"role": "assistant"}, tools(F)], message("", tool_calls=[call("a", "f", "1")])),
     "no content": ([{"role": "assistant", "content": None}], message("")),
     "a call instead of content": ([{"content": None}, tools(F)], message(tool_calls=[call("a", "f", "1")])),
     "an empty content beside a call": ([{"content": ""}, tools(F)], message("", tool_calls=[call("a", "f", "1")])),
@@ -259,7 +262,7 @@ MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
     ),
     "a call without an id": (
         [tools({"index": 0, "function": {"name": "f", "arguments": None}})],
-        message(tool_calls=[call("call_000000000000000000000001", "f", "")]),
+        message(tool_calls=[call("call_000000000000000000000001", "f", "{}")]),
     ),
     "a custom tool": (
         [
