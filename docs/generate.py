@@ -14,7 +14,7 @@ from docs.chart_values import values_schema
 from docs.command_reference import all_commands, index_of_commands
 from docs.entries import DOCS, LINK, read, table
 from docs.environment_reference import file_variables, variables
-from docs.error_reference import error_codes, page_errors
+from docs.error_reference import error_codes
 from docs.http_reference import forwarded, header_table, operations, own_pages, relayed
 from docs.licences import licence_table
 from docs.metric_reference import all_metrics
@@ -87,7 +87,6 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
 }
 """The generated parts of each page, by the name in the two comments around each part."""
 FILES: Mapping[str, Callable[[], str]] = {
-    "src/gatepass/server/ui/static/errors_zh.js": page_errors,
     "deploy/chart/values.schema.json": values_schema,
 }
 """Each file that is generated as a whole."""

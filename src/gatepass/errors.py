@@ -14,15 +14,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 
-
-class Advice(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Advice:
     """What an error means and what to do, in one language. `more` and `details` are for a page."""
 
     sentence: str
@@ -31,12 +31,15 @@ class Advice(msgspec.Struct, frozen=True):
     details: str = ""
 
 
-class Explanation(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Explanation:
     """An entry of errors.json: a code, or a case `of` a code with an action of its own."""
 
     en: Advice
     zh: Advice
     of: str = ""
+    setting: str = ""
+    """What stands in the actions for the `setting` of an error."""
     example: str = ""
     """A message, for docs/reference/errors.md."""
 
@@ -44,6 +47,8 @@ class Explanation(msgspec.Struct, frozen=True):
 @cache
 def explanations() -> Mapping[str, Explanation]:
     """Return the entries of errors.json by code and by case. The first error reads the file, not the start."""
+    import msgspec  # `gatepass healthcheck` imports this module without it
+
     file = Path(__file__).with_name("errors.json")
     return msgspec.json.decode(file.read_bytes(), type=dict[str, Explanation])
 
@@ -73,6 +78,8 @@ class GatepassError(Exception):
     - `retryable`: whether the same request can succeed later. An error that is not retryable is sent with
       `x-should-retry: false`.
     - `hop`: the part that failed. Each kind of error sets it.
+    - `case`: the entry of errors.json that explains it, "" for that of its code.
+    - `setting`: the path of what the operator may change, or several with commas. It replaces that of errors.json.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -81,9 +88,18 @@ class GatepassError(Exception):
 
     hop: str
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        case: str = "",
+        setting: str = "",
+    ) -> None:
         super().__init__(message)
         self.message, self.http_status = message, self.status
+        self.case, self.setting = case, setting
         self.param, self.retry_after_s = param, retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""
@@ -267,8 +283,16 @@ class InternalError(GatewayError):
 class TokenUnavailable(GatepassError):
     code, status, retryable = "token_unavailable", 503, True
 
-    def __init__(self, message: str, *, credential: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+    def __init__(
+        self,
+        message: str,
+        *,
+        credential: str,
+        retry_after_s: float | None = None,
+        case: str = "",
+        setting: str = "",
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, case=case, setting=setting)
         self.hop, self.credential = f"credential:{credential}", credential
 
 
@@ -290,8 +314,10 @@ class UpstreamError(GatepassError):
         param: str | None = None,
         retry_after_s: float | None = None,
         of_request: bool = False,
+        case: str = "",
+        setting: str = "",
     ) -> None:
-        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        super().__init__(message, param=param, retry_after_s=retry_after_s, case=case, setting=setting)
         self.hop, self.sent, self.of_request = f"upstream:{upstream}", sent, of_request
 
 
@@ -339,8 +365,10 @@ class UpstreamRedirect(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     code, status = "upstream_timeout", 504
 
-    def __init__(self, message: str, *, upstream: str, phase: str, sent: bool = True) -> None:
-        super().__init__(message, upstream=upstream, sent=sent)
+    def __init__(
+        self, message: str, *, upstream: str, phase: str, sent: bool = True, case: str = "", setting: str = ""
+    ) -> None:
+        super().__init__(message, upstream=upstream, sent=sent, case=case, setting=setting)
         self.phase = phase
 
     @property
@@ -364,8 +392,18 @@ class UpstreamErrorReply(UpstreamError):
         raw: Any = None,
         error_body: Any = None,
         of_request: bool = False,
+        case: str = "",
+        setting: str = "",
     ) -> None:
-        super().__init__(message, upstream=upstream, param=param, retry_after_s=retry_after_s, of_request=of_request)
+        super().__init__(
+            message,
+            upstream=upstream,
+            param=param,
+            retry_after_s=retry_after_s,
+            of_request=of_request,
+            case=case,
+            setting=setting,
+        )
         self.error_body = error_body
         """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""
         self.http_status = status
@@ -424,15 +462,22 @@ class TransportFault(Exception):
 
     `sent`: a byte of the request may have been written. `stale`: a reused connection closed without a byte of a reply,
     so the server most likely never read the request. RFC 9112 (section 9.3.1) leaves the retry to the client.
-    `limit_s`: the timeout that passed, if it is one.
+    `limit_s`: the timeout that passed, if it is one. `answered`: the server had sent a byte.
     """
 
     def __init__(
-        self, kind: Fault, detail: str, *, sent: bool = True, stale: bool = False, limit_s: float | None = None
+        self,
+        kind: Fault,
+        detail: str,
+        *,
+        sent: bool = True,
+        stale: bool = False,
+        limit_s: float | None = None,
+        answered: bool = True,
     ) -> None:
         super().__init__(f"{kind.value}: {detail}")
         self.kind, self.detail = kind, detail
-        self.sent, self.stale, self.limit_s = sent, stale, limit_s
+        self.sent, self.stale, self.limit_s, self.answered = sent, stale, limit_s, answered
 
 
 class ClientGone(Exception):
@@ -454,6 +499,14 @@ def stable_code(code: str, hop: str) -> str:
     """Return a code of docs/reference/errors.md: a closed set, in which an upstream's own code is `upstream_error`."""
     kind = kind_of(code, hop)
     return kind.code if kind is UpstreamErrorReply else code
+
+
+WITHOUT_PATH = frozenset(
+    ("no_path", "no_path_of_model", "no_version", "no_api", "no_api_version", "no_chat", "mcp_no_path")
+)
+"""The cases of an upstream that lacks the path of the request."""
+WITHOUT_VERSION = frozenset(("no_version", "no_api_version"))
+"""Those of a `base_url` that may be wrong: then no request succeeds."""
 
 
 def _kinds(base: type[GatepassError]) -> Iterator[type[GatepassError]]:

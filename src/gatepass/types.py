@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
@@ -304,6 +304,7 @@ class UpstreamErrorBody:
     - `status`: the HTTP status that the error implies, also for an error inside a 200.
     - `kind`, `code`: its `type` and `code` as text.
     - `raw`: its error object, if it has other members.
+    - `own`: `message` is gatepass's, because the reply has no text. `page`: it is empty or a web page.
     - `inside`: the text that contained the error as JSON. A relay in between wrote it, or it quotes the client.
     """
 
@@ -314,6 +315,7 @@ class UpstreamErrorBody:
     param: str | None = None
     raw: Any = field(default=None, repr=False)
     inside: str = field(default="", compare=False, repr=False)
+    own: Literal["", "page", "body"] = field(default="", compare=False, repr=False)
 
 
 OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500

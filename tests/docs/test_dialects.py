@@ -12,7 +12,7 @@ from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, Up
 from gatepass.dialects.reply_check import ReceivedReply, with_hint
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.types import Call, Timeouts
+from gatepass.types import Call, Timeouts, UpstreamErrorBody
 from tests.docs.blocks import blocks
 from tests.rows import CHAT
 
@@ -71,5 +71,5 @@ def test_every_text_of_azure_gets_advice():
     table = GUIDE.partition("| Azure's text |")[2].partition("\n\n")[0]
     texts = re.findall(r"^\| `([^`]+)`(?: \((\d+)[^)]*\))? \|", table, re.MULTILINE)
     assert len(texts) == 6
-    replies = [(text, ReceivedReply("azure", int(status or 404), ())) for text, status in texts]
-    assert [text for text, reply in replies if with_hint(text, reply.status, reply) == text] == []
+    replies = [(UpstreamErrorBody(text), ReceivedReply("azure", int(status or 404), ())) for text, status in texts]
+    assert [body for body, reply in replies if with_hint(body, reply.status, reply).advice == body.message] == []

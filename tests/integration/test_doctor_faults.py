@@ -379,4 +379,4 @@ async def test_a_fault_is_reported_at_its_hop_with_the_remedy(name: str, stage: 
     assert "next try" not in line, "this command ends now"
     called = re.search(r": \d{3} (\w+): ", found.why)  # of a call: the page shows the Chinese text of its code
     assert without_chinese("" if called and called[1] in explanations() else found.why) == []
-    assert without_chinese(found.advice.replace(str((found.action or {}).get("text", "")), "").strip()) == []
+    assert without_chinese(found.advice.replace(str((found.action or {}).get("action", "")), "").strip()) == []

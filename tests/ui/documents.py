@@ -88,7 +88,10 @@ def overview() -> Document:
             "duration_s": durations,
         },
         "errors_15m": {"upstream_closed": 4, "token_unavailable": 2},
-        "meanings": {"upstream_closed": "The connection closed", "token_unavailable": "No `token`"},
+        "meanings": {
+            "upstream_closed": {"text": "The connection closed", "text_zh": "回答尚未完成，连接就关闭了"},
+            "token_unavailable": {"text": "No `token`", "text_zh": "没有 `token`"},
+        },
         "callers_15m": {"ragflow": 5, "open-webui": 1},
         "callers": [
             use_of("ragflow", 1204, 912_000, errors=9, in_flight=3, max_concurrent=16, last_used=rfc3339(NOW - 2)),
@@ -347,6 +350,8 @@ def failed_story() -> Document:
             "hop": "upstream:corp",
             "message": "The upstream corp closed the connection in the middle of the answer.",
             "action": "Check the upstream's log, and `network.proxy`.",
+            "sentence_zh": "回答尚未完成，连接就关闭了。",
+            "action_zh": "检查上游的日志，以及 `network.proxy`。",
             "page": "docs/reference/errors.md#upstream_closed",
         },
         attempts=[
@@ -375,7 +380,7 @@ def mcp_story() -> Document:
         mcp_tool="find",
         stream=False,
         status=200,
-        error={**error, "action": "Run `gatepass token corp`."},
+        error={**error, "action": "Run `gatepass token corp`.", "action_zh": "运行 `gatepass token corp`。"},
         attempts=[attempt(1, upstream="mcp/search", upstream_model=None, **nothing, token=token)],
     )
     return found
@@ -473,7 +478,17 @@ ERRORS: dict[str, Document] = {
         "text": "The connection closed before the answer was complete.\n\nIn a stream, the error is the last event.\n\n"
         "- gatepass never marks a cut stream as complete.\n- It also ends a stream\n"
         "  after `[DONE]` without an answer.",
+        "text_zh": "回答尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
         "action": "Check the upstream's log and the timeouts of proxies.",
+        "action_zh": "检查上游的日志，以及途中各代理的超时时间。",
+        "cases": [
+            {
+                "sentence": "The connection closed before any answer.",
+                "sentence_zh": "连接在收到任何回答之前就关闭了。",
+                "action": "Begin `base_url` with https://.",
+                "action_zh": "让 `base_url` 以 https:// 开头。",
+            }
+        ],
     }
 }
 

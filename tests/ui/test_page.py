@@ -886,100 +886,6 @@ def rows_in(name: str) -> list[list[str]]:
 
 MESSAGES_IN_CHINESE = rows_in("messages_zh.txt")
 """Code, message and the Chinese sentence, which doctor prints too."""
-PATH_OF_PARTS = {
-    "`base_url`": "`upstreams.corp.base_url`",
-    "{upstream: NAME}": "{upstream: corp}",
-    "operations.NAME": "operations.embeddings",
-    "{rerank:": "{embeddings:",
-}
-PATH_OF_A_MODEL = {
-    "If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose"
-    " `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set": "Set",
-    "operations.NAME.upstream": "models.bge.upstream",
-    '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}': "{models: {bge: {upstream: OTHER}}}",
-    "{upstream: NAME}": "{upstream: corp}",
-    "operations.NAME": "operations.rerank",
-}
-OF_CREDENTIALS = {
-    "upstreams.NAME.credential": "upstreams.corp.credential",
-    "credentials.NAME.token": "credentials.corp.key",
-    "upstreams.NAME.headers.FIELD": "upstreams.corp.headers.api-key",
-    "VARIABLE": "LLM_KEY",
-    "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`": (
-        "`credentials.corp.scope`"
-    ),
-    "credentials.NAME": "credentials.corp",
-}
-REJECTED_BY_CASE = {
-    "static_key": ("上游拒绝凭据的 key", "把 credentials.corp.key 中的 key 换成该上游签发且未被撤销的 key"),
-    "header_key": ("上游拒绝 headers 中的 key", "把 upstreams.corp.headers.api-key 中的 key 换成该上游签发"),
-    "variable_key": ("上游拒绝环境变量中的 key", "把环境变量 LLM_KEY 中的 key 换成该上游签发且未被撤销的 key"),
-    "no_credential": ("上游要求凭据", "设置 upstreams.corp.credential。"),
-    "new_token": ("上游连新令牌也拒绝", "核对以下设置是否符合该上游的要求：credentials.corp.scope。"),
-    "": ("上游拒绝凭据，因此", "如果凭据是 key，更换 credentials.corp.key 或"),
-}
-ADVICE_IN_CHINESE: tuple[tuple[str, str, dict[str, str], str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("upstream_error", "no_path", {}, "Wait.", ("如果所有操作都失败",), ()),
-    ("upstream_error", "429", {}, "GPU is on fire.", ("GPU is on fire.", "等待，或请上游的负责人"), ()),
-    ("upstream_error", "", {}, "Wait.", ("按上游的信息处理。",), ()),
-    (
-        *("upstream_error", "too_long", {}, "Wait."),
-        ("输入超过模型的上下文长度。", "缩短提示词或历史消息，或改用上下文更长的模型。"),
-        (),
-    ),
-    (
-        *("upstream_dns", "", {"`base_url`": "`upstreams.corp.base_url`"}, "The name llm.corp cannot be resolved."),
-        (
-            "upstreams.corp.base_url 的主机名无法解析。原文：The name llm.corp cannot be resolved.",
-            "处理：改正 upstreams.corp.base_url，然后运行 gatepass reload",
-        ),
-        (),
-    ),
-    (
-        *("upstream_error", "no_path", PATH_OF_PARTS),
-        (
-            "Not Found. The upstream has no such path: it does not support this operation, or upstreams.corp.base_url"
-            " does not end with the version, such as https://host/v1. `gatepass doctor bge --call` tries it."
-        ),
-        (
-            "上游没有这个路径：它多半不支持此操作。原文：Not Found. The upstream",
-            '{models: {"*": {upstream: corp}}, operations: {embeddings: {upstream: OTHER}}}',
-        ),
-        ("NAME",),
-    ),
-    (
-        *("upstream_error", "no_path", PATH_OF_A_MODEL),
-        (
-            "Not Found. The upstream has no such path: it (models.bge.upstream) does not support this operation."
-            " `gatepass doctor bge --operation rerank --call` tries it."
-        ),
-        ("把 models.bge.upstream 设为提供它的上游，例如 {models: {bge: {upstream: OTHER}}}",),
-        ("如果该模型列在", "如果所有操作都失败"),
-    ),
-    (
-        *("upstream_timeout_idle", "", {"upstreams.NAME.timeouts": "models.bge.timeouts.idle_s"}, "Wait."),
-        ("先检查上游。会停顿的模型需要更大的 models.bge.timeouts.idle_s。",),
-        ("下设置了",),
-    ),
-    (
-        *("upstream_error", "", {"models.NAME.name": "models.bge.name", "models.NAME.upstream": "models.bge.upstream"}),
-        *("Wait.", ("名称。如果该模型列在 models 中，改正 models.bge.upstream。",), ()),
-    ),
-    (
-        *("upstream_error", "", {"`gatepass doctor MODEL`": "`gatepass doctor bge`"}, "Wait."),
-        *(("处理：按上游的信息处理。",), ("如果该模型列在", "列出上游的名称")),
-    ),
-    (
-        *("upstream_error", "mcp_no_path", {"mcp.NAME.url": "mcp.wiki.url", "`base_url`": "`mcp.wiki.url`"}, "Wait."),
-        *(("处理：检查 mcp.wiki.url。",), ()),
-    ),
-    (
-        *("upstream_error", "mcp_invalid", {"mcp.NAME.url": "mcp.wiki.url"}, "Wait."),
-        *(("检查 mcp.wiki.url 是否为 MCP 服务器的端点。",), ()),
-    ),
-    *(("upstream_auth", case, OF_CREDENTIALS, "No.", texts, ()) for case, texts in REJECTED_BY_CASE.items()),
-)
-"""Kind, case, names and message of an error, and what the problem contains and lacks."""
 
 
 def problems(visit: OpenPage, fake: Fake, errors: list[documents.Document]) -> Iterator[Locator]:
@@ -1002,16 +908,16 @@ def test_an_error_begins_with_the_chinese_of_its_own_message_if_doctor_has_it(vi
         expect(problem.locator("p").nth(1)).to_have_text(f"原文：{message}".replace("`", ""))
 
 
-def test_the_advice_for_an_error_is_that_of_its_case_and_its_names_in_chinese(visit: OpenPage, fake: Fake) -> None:
-    errors = [
-        {"code": kind, "kind": kind, "case": case, "names": names, "message": message}
-        for kind, case, names, message, *_ in ADVICE_IN_CHINESE
-    ]
-    for (*_, has, lacks), problem in zip(ADVICE_IN_CHINESE, problems(visit, fake, errors), strict=True):
-        for text in has:
-            expect(problem).to_contain_text(text)
-        for text in lacks:
-            expect(problem).not_to_contain_text(text)
+def test_an_error_without_a_known_message_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fake) -> None:
+    said = {"sentence_zh": "上游限制了请求。", "action_zh": "等待，或请上游的负责人提高 `限额`。"}
+    own = {**said, "code": "draining", "kind": "draining", "message": "In words that the page has not."}
+    theirs = {**said, "code": "429", "kind": "upstream_error", "message": "GPU is on fire."}
+    for error, problem in zip((own, theirs), problems(visit, fake, [own, theirs]), strict=True):
+        shown = [said["sentence_zh"], f"原文：{error['message']}"]
+        first = shown if error is own else [error["message"], said["sentence_zh"]]
+        expect(problem.locator("p").nth(0)).to_have_text(first[0])
+        expect(problem.locator("p").nth(1)).to_have_text(first[1])
+        expect(problem).to_contain_text("处理：等待，或请上游的负责人提高 限额。")
 
 
 @pytest.mark.parametrize(
@@ -1104,10 +1010,9 @@ def test_a_request_without_a_caller_says_whether_it_had_a_key(visit: OpenPage, f
 def test_an_unknown_model_of_an_upstream_begins_with_the_name_in_the_client_and_those_of_the_list(
     visit: OpenPage, fake: Fake
 ) -> None:
-    names = {"models.NAME.name": "models.bge.name", "models.NAME.upstream": "models.bge.upstream"}
     message = "The model `bge` does not exist"
-    error = {"kind": "upstream_error", "code": "model_not_found", "case": "", "hop": "upstream:corp"}
-    fake.stories["req-2"]["error"].update(error, message=message, names=names, action="Wait.")
+    error = {"kind": "upstream_error", "code": "model_not_found", "case": "unknown_model", "hop": "upstream:corp"}
+    fake.stories["req-2"]["error"].update(error, message=message, action="Wait.")
     page = visit("#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
     expect(problem).to_contain_text(re.compile("改正客户端（例如 RAGFlow）中的模型名称。模型列表中有：.+处理："))
@@ -1312,7 +1217,12 @@ FAILED_CALL = {
     "why": "chat with gpt-4o: 429 upstream_error: Rate limit reached",
     "advice": "Wait, or ask the owner of the upstream for a higher limit. Add --operation rerank if it is a reranker.",
     "seconds": 0.1,
-    "action": {"code": "429", "text": "Wait, or ask the owner of the upstream for a higher limit.", "names": {}},
+    "action": {
+        "case": "429",
+        "sentence_zh": "上游限制了请求。",
+        "action": "Wait, or ask the owner of the upstream for a higher limit.",
+        "action_zh": "等待，或请上游的负责人提高限额。",
+    },
 }
 
 
@@ -1331,6 +1241,8 @@ def test_a_failed_step_of_doctor_is_explained_in_chinese(visit: OpenPage, fake: 
         " The port requires TLS: begin upstreams.corp.base_url with https://."
     )
     check = "Check `credential` and `upstreams.corp.base_url`."
+    checked = "检查 `credential` 和 `upstreams.corp.base_url`。"
+    rejected = {"sentence_zh": "上游拒绝凭据，因此客户端重试不会成功。", "action": "Wait."}
     unlisted_model = "处理：修正 models.x.name。有些服务器提供未列出的模型：勾选真实调用可以测试。"
     told = {
         "上游限制了请求。": (
@@ -1342,15 +1254,26 @@ def test_a_failed_step_of_doctor_is_explained_in_chinese(visit: OpenPage, fake: 
             ],
         ),
         "上游拒绝凭据，因此客户端重试不会成功。": (
-            {**own, "why": why, "advice": REJECTED[-1][1]},
+            {
+                **own,
+                "why": why,
+                "advice": REJECTED[-1][1],
+                "action": rejected,
+            },
             [f"原文：{why}", f"处理：{REJECTED[-1][3]}"],
         ),
         (
             '返回 HTTP 400：上游 corp（llm.corp:8443）返回 400 Bad Request 和标题为 "400 Bad" 的 HTML 网页。'
             "该端口要求 TLS：upstreams.corp.base_url 应以 https:// 开头。"
         ): (
-            {**own, "what": "models", "why": tls, "advice": check},
-            ["处理：检查 credential 和 upstreams.corp.base_url。"],
+            {
+                **own,
+                "what": "models",
+                "why": tls,
+                "advice": check,
+                "action": {"action": check, "action_zh": checked},
+            },
+            [f"原文：{tls}".replace("`", ""), f"处理：{checked}".replace("`", "")],
         ),
         CHINESE_NO_GPT_5: ({**no_model, "why": NO_GPT_5}, [unlisted_model]),
         f"{CHINESE_NO_GPT_5}模型列表中没有 x。": (
@@ -1363,7 +1286,7 @@ def test_a_failed_step_of_doctor_is_explained_in_chinese(visit: OpenPage, fake: 
         for number, (first, (step, more)) in enumerate(told.items())
     ]
     for case, advice, meaning, chinese in REJECTED:
-        action = {"code": case, "text": "", "names": {}}
+        action = {"case": case, "sentence_zh": meaning, "action": "Another one.", "action_zh": "另一个。"}
         step = {**FAILED_CALL, "hop": f"upstream:u{len(steps)}", "why": why, "advice": advice, "action": action}
         steps.append((step, [meaning, f"原文：{why}", f"处理：{chinese}"]))
     page = diagnosed(visit, fake, [step for step, _ in steps], locale="zh-CN")

@@ -50,9 +50,9 @@ def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
 def test_the_texts_of_errors_are_read_at_the_first_error_and_exist_without_docstrings():
     program = """
 import gatepass.cli, gatepass.server.app, gatepass.errors as errors
-from gatepass.observability.story import action_of
+from gatepass.observability.story import advice_of
 assert not errors.explanations.cache_info().currsize
-print(action_of("upstream_dns", "upstream:chat", "", {"`base_url`": "`upstreams.chat.base_url`"}))
+print(advice_of("upstream_dns", "upstream:chat", "", "upstreams.chat.base_url", {})["action"])
 """
     ran = subprocess.run([sys.executable, "-OO", "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("Correct `upstreams.chat.base_url`, then run")

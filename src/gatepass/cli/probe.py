@@ -39,12 +39,11 @@ from gatepass.errors import (
     UpstreamRedirect,
     UpstreamTimeout,
     documentation,
-    stable_code,
 )
 from gatepass.mcp.exchange import SESSION, check_head, read_reply
-from gatepass.mcp.message import name_settings, read_message
+from gatepass.mcp.message import read_message
 from gatepass.normalize.profiles import PROFILES
-from gatepass.observability.story import action_of, case_of, names_of
+from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.operations import OPERATIONS, sample
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.attempt import close_attempt, send, send_own_call, try_call
@@ -81,7 +80,7 @@ class Step:
     - `what`: configuration, store, token, models, call, stream, initialize or tools.
     - `advice`: empty if no action is necessary, or if `why` contains it.
     - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
-    - `action`: the error's action in `advice`, with its code and names, from which the page words it in Chinese.
+    - `action`: the case of an error and what errors.json says of it, for the page.
     - `error`: the code of an error.
     - `model`: what a call named, for the page.
     """
@@ -194,7 +193,7 @@ def token_failure(state: AppState, name: str, text: str) -> tuple[str, str]:
     """Return why the credential `name` has no token, with the claims that the issuer sees, and what to do."""
     why, advice = split_advice(text)
     settings = state.config.credentials[name]
-    advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)
+    advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)[0]
     # it sees none if the failure is a file without a token
     shown = "" if NO_FILE in why else "; ".join(presented(state, name))
     return f"{why.rstrip('.')}. Presented: {shown}" if shown else why, advice
@@ -310,26 +309,16 @@ def failed_step(
     prefix: str | None = None,
     operation: str = "",
     model: str = "",
-    adapted: Collection[str] = (),
 ) -> Step:
-    """Return the step of an error: its hop, its reason after `prefix`, and its advice, else what `show` advises.
-
-    `adapted` has the changes of the request.
-    """
+    """Return the step of an error: its hop, its reason after `prefix`, and its advice, else what `show` advises."""
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     why, advice = split_advice(_NEEDLESS.sub("", error.message))
-    text, action = "", None
-    kind = stable_code(error.public_code, error.hop)
-    case = case_of(error.public_code, error.hop, error.http_status, error.message, operation, adapted)
-    names = names_of(error.hop, operation, model, "", error.message)
-    names.pop("doctor MODEL --call", None)  # it runs already
+    names = names_of(error.hop, operation, model, "")
+    action = {"case": error.case, **advice_of(error.public_code, error.hop, error.case, error.setting, names)}
     if not advice and not isinstance(error, CallerError | UpstreamAuth):
-        advice = text = action_of(error.public_code, error.hop, case, names)
-    if text or case:
-        # without a text, the page shows what the case means above the advice of the message
-        action = {"code": case or kind, "text": text, "names": names}
+        advice = action["action"]
     return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action, error=error.public_code)
 
 
@@ -411,9 +400,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         shown = await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
         prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
-        attempt = target_probe.context.attempt
-        adapted = () if attempt is None else attempt.record.adapted
-        step = failed_step(error, what, prefix, call.operation.name, call.model, adapted)
+        step = failed_step(error, what, prefix, call.operation.name, call.model)
         # such an error blames the client, but here gatepass itself made the request
         return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
     return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}")
@@ -551,7 +538,6 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
         begin(hop, what := "tools")
         reply = await ask("tools/list", params, fields)
     except GatepassError as error:
-        name_settings(error, name)
         yield failed_step(error, what, "")
         return
     listed = reply.result.get("tools")

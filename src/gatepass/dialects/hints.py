@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
-from gatepass.types import TOO_LONG_TEXT, span
+from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, settings_of, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,17 @@ class Hint:
     statuses: tuple[int, ...] = ()
 
 
+class Remedy(NamedTuple):
+    """What to do about an error: the words for the message, and the `case` and `setting` of the error."""
+
+    advice: str
+    case: str = ""
+    setting: str = ""
+
+
 _NOT_FOUND = r"^resource not found\.?$"
+NO_PATH = "The upstream has no such path: {version}it{route} does not support this operation.{test}"
+REJECTION = "{rejection}."
 HINTS = (
     Hint(
         rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})",
@@ -34,7 +45,7 @@ HINTS = (
     Hint(
         r"(?=.*\btools?\b)(?=.*\b(?:namespace|custom)\b(?!\.)).*"
         r"(?:unknown|unsupported|not supported|invalid|unrecognized|expected|should be|不支持)",
-        "The upstream's Responses API does not know this type of tool. Set upstreams.{upstream}.protocols: [chat]:"
+        "The upstream's Responses API does not know this type of tool. Set {block}.protocols: [chat]:"
         " gatepass then sends a chat, in which every tool is a function.",
         (400, 422),
     ),
@@ -42,12 +53,12 @@ HINTS = (
     Hint(
         r"missing subscription key",
         "The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"
-        " upstreams.{upstream}.headers, or set upstreams.{upstream}.token_placement to send the token in it.",
+        " {block}.headers, or set {block}.token_placement to send the token in it.",
     ),
     Hint(
         r"no api key found in request",
-        "The gateway (Kong) requires its own header, usually apikey: set it under upstreams.{upstream}.headers, or set"
-        " upstreams.{upstream}.token_placement to send the token in it.",
+        "The gateway (Kong) requires its own header, usually apikey: set it under {block}.headers, or set"
+        " {block}.token_placement to send the token in it.",
     ),
     Hint(
         r"API deployment for this resource does not exist|DeploymentNotFound",
@@ -56,18 +67,18 @@ HINTS = (
     ),
     Hint(
         _NOT_FOUND,
-        "The path may be wrong: for Azure set upstreams.{upstream}.dialect: azure, which builds the path, and"
-        " upstreams.{upstream}.base_url to the resource, such as https://RESOURCE.openai.azure.com.",
+        "The path may be wrong: for Azure set {block}.dialect: azure, which builds the path, and"
+        " {url} to the resource, such as https://RESOURCE.openai.azure.com.",
         (404,),
     ),
     Hint(
         r"api version not supported",
-        "Set upstreams.{upstream}.azure.api_version to a version that Azure supports, such as 2024-10-21, or remove it"
+        "Set {block}.azure.api_version to a version that Azure supports, such as 2024-10-21, or remove it"
         " to use the v1 API.",
     ),
     Hint(
         r"invalid subscription key or wrong API endpoint",
-        "An Azure key is valid for one resource: compare upstreams.{upstream}.base_url with the endpoint of the key.",
+        "An Azure key is valid for one resource: compare {url} with the endpoint of the key.",
     ),
     Hint(
         r"access token is missing, invalid, audience is incorrect",
@@ -82,46 +93,45 @@ HINTS = (
     ),
     Hint(
         r"^not found: \S*/api/v1/(openai|agents)/",
-        "RAGFlow before v0.25.6 has other paths: set upstreams.{upstream}.ragflow: {{paths: old}}.",
+        "RAGFlow before v0.25.6 has other paths: set {block}.ragflow: {{paths: old}}.",
         (404,),
     ),
     Hint(
         r"^`llm_id` .+ doesn't exist",
-        "RAGFlow accepts no model name from a client: set upstreams.{upstream}.dialect: ragflow, which sends none.",
+        "RAGFlow accepts no model name from a client: set {block}.dialect: ragflow, which sends none.",
     ),
     Hint(
         r"\b(?:token|jwt|bearer|credentials?|session)\b.{0,60}\b(?:refused|invalid|expired?|missing|rejected|revoked"
         r"|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
         r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}(?:token|jwt|bearer|credentials?)\b"
         r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)",
-        "{rejection}.",
+        REJECTION,
         (403,),
     ),
     Hint(
         r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1",
-        "Part of the path is doubled: upstreams.{upstream}.base_url must end with the version, such as"
+        "Part of the path is doubled: {url} must end with the version, such as"
         " https://host/v1, and not with the operation.",
         (404,),
     ),
     Hint(
         r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",  # nginx; Go's net/http
-        "The port requires TLS: begin upstreams.{upstream}.base_url with https://.",
+        "The port requires TLS: begin {url} with https://.",
     ),
     Hint(
         # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot
         r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"
-        r"|no static resource|with an empty body\.$"
-        r"|with an HTML page(?: titled .*(?:40[45]|not (?:found|allowed)).*)?\.$",
-        "The upstream has no such path: {version}it{route} does not support this operation.{test}",
+        r"|no static resource",
+        NO_PATH,
         (404, 405),
     ),
 )
 AZURE_HINTS = (
     Hint(
         _NOT_FOUND,
-        "Check the settings of the path: upstreams.{upstream}.base_url must be the resource, such as"
+        "Check the settings of the path: {url} must be the resource, such as"
         " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
-        " upstreams.{upstream}.azure.api_version must support this operation; without it gatepass uses the v1 API.",
+        " {block}.azure.api_version must support this operation; without it gatepass uses the v1 API.",
         (404,),
     ),
     *HINTS,
@@ -136,20 +146,48 @@ _NO_PATH = (
 _NOTHING_THERE = (
     r"(?i)(?:404:? )?(?:(?:resource |route |page )?not found|method not allowed)|no static resource \S+"
     rf"|no route matched with those values|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?"
-    r"|The upstream \S+ (?:\(\S+\) )?answered \d{3} [a-z ]+ with an (?:empty body|HTML page(?: titled \".*)?)"
 )
-"""Whole texts: one that quotes the client has more. The last one is gatepass's own. They need a status for what is
-missing."""
+"""Whole texts: one that quotes the client has more. They need a status for what is missing."""
+NO_SUCH_PAGE = r"(?i)40[45]|not (?:found|allowed)"
+"""In the title of a page in place of an answer."""
 
 
 def is_about_path(error: UpstreamErrorReply) -> bool:
     """Whether an upstream's error means that it lacks the path of the request, and not the model or another object."""
     status, body = error.http_status, error.error_body
     is_missing = status in (404, 405, 501)
-    shown = (error.message if body is None else body.message)[:MESSAGE_CHARS].rstrip(" .")
-    return (is_missing and re.fullmatch(_NOTHING_THERE, shown) is not None) or (
+    if body is None:
+        return False
+    shown = body.message[:MESSAGE_CHARS].rstrip(" .")
+    return (is_missing and (body.own == "page" or re.fullmatch(_NOTHING_THERE, shown) is not None)) or (
         (is_missing or status == 400) and re.fullmatch(_NO_PATH, shown) is not None
     )
+
+
+_UNABLE = (
+    r"(?i)\b(?:(?:does|do) ?n[o']t|can(?:no|')t|unable to) (?:support|accept|process|handle|read)"
+    r"(?! (?:(?:the|this) )?(?:requested )?(?:model|deployment))"
+    r"|not supported (?:by|with|for|in|on) (?:the|this)\b.{0,200}\b(?:model|deployment)"
+    r"|\bonly supports?\b|\bsupports? (?:only|at most|up to)\b|模型.{0,200}不支持|不支持(?!.{0,4}模型)"
+)
+"""Of a model that is known, and lacks an ability."""
+
+
+def case_of(error_body: UpstreamErrorBody, status: int, upstream: str, model: str) -> str:
+    """Return the case of an upstream's own error in errors.json by its words and `status`, "" for none.
+
+    `model` is the client's name of it.
+    """
+    text = "" if error_body.own else error_body.message[:MESSAGE_CHARS]
+    is_mcp = upstream.startswith(MCP_UPSTREAM)
+    if not is_mcp and ((error_body.code or "").lower() in TOO_LONG or TOO_LONG_TEXT.search(text)):
+        return "too_long"
+    if status == 429:
+        return "429"
+    if status >= 500 and "model" not in text.lower():
+        return "5xx"
+    names = rf"(?i)model|deployment|模型|部署|{re.escape(model)}"
+    return "about_model" if model and re.search(names, text) and not re.search(_UNABLE, text) else ""
 
 
 _NO_MODEL = (
@@ -169,22 +207,24 @@ def is_about_model(code: str | None, message: str) -> bool:
 
 def model_hint(
     model: str, upstream: str, status: int, code: str | None, message: str, sent: str | None = None, route: str = ""
-) -> str | None:
-    """Return the advice if the upstream does not know the client's `model`, which may have been `sent` as another."""
+) -> Remedy | None:
+    """Return what to do if the upstream does not know the client's `model`, which may have been `sent` as another."""
     if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
     if sent not in (None, model):
         setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]")
-        return (
+        advice = (
             f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}. Set {setting}.name to a"
             f" name that this upstream has: `gatepass doctor {shlex.quote(model[:100])}` lists them."
         )
-    return (
+        return Remedy(advice, "renamed_model", f"{setting}.name")
+    advice = (
         f"gatepass sent the client's model name {model[:100]!r} unchanged. Correct the name in the client:"
-        f" `gatepass doctor {shlex.quote(model[:100])}` lists those of the upstream. If upstreams.{upstream} has"
+        f" `gatepass doctor {shlex.quote(model[:100])}` lists those of the upstream. If {settings_of(upstream)} has"
         f" another name for this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"
         f' `"*": {{upstream: {upstream}}}` for all other models).'
     )
+    return Remedy(advice, "unknown_model", f"models.{model}.name")
 
 
 def token_hint(

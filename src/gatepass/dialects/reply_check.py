@@ -24,11 +24,11 @@ from msgspec.structs import replace
 from gatepass import errors
 from gatepass.dialects import content
 from gatepass.dialects.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body
-from gatepass.dialects.hints import HINTS, Hint, sentence, tries
+from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, REJECTION, Hint, Remedy, case_of, sentence, tries
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
 from gatepass.observability.story import test_command
-from gatepass.types import Headers, Hidden, UpstreamErrorBody, header
+from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, settings_of, url_setting_of
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -47,7 +47,7 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     hints: tuple[Hint, ...] = HINTS
     key: str | None = ""
     """The words for the key that was sent; "" if it was a token, None if gatepass sent no credential."""
-    advice: str = ""
+    rejected: Remedy = Remedy("")
     """What to do if the upstream rejects the key, or requires a credential."""
     is_cut: bool = False
     """Whether `body` is only the beginning of an error."""
@@ -58,6 +58,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """The setting that chose the upstream for this model, "" if an operation's or `*` did."""
     has_version: bool = False
     """Whether `base_url` lacks no version."""
+    missing: str = "no_version"
+    """The case of an error that means that the upstream lacks the path of the request."""
 
     @property
     def sender(self) -> str:
@@ -73,14 +75,23 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
         return f"{self.sender} answered {self.status} {phrase}".rstrip()
 
     @property
-    def page(self) -> str:
-        """A description of an HTML page by its title and its id, without its content."""
+    def title(self) -> str:
+        """The title of an HTML page."""
         title = content.title_of(decoded(self.body[: content.WHOLE_BYTES])) or ""
         # masked first, because `unescape` makes a similar character of `&hyphen;`
-        titled = f' titled "{clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)}"' if title else ""
+        return clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)
+
+    @property
+    def support_id(self) -> str:
+        """The id of an HTML page."""
         size = content.SEARCHED_PAGE_BYTES
         start = self.body if len(self.body) <= size else whole_words(self.body[:size])
-        support_id = content.support_id(self.mask(decoded(start)))
+        return content.support_id(self.mask(decoded(start))) or ""
+
+    @property
+    def page(self) -> str:
+        """A description of an HTML page by its title and its id, without its content."""
+        titled, support_id = f' titled "{self.title}"' if self.title else "", self.support_id
         return f"an HTML page{titled}{f' (id {support_id})' if support_id else ''}"
 
 
@@ -115,7 +126,7 @@ def classify_head(
                 place = f"{place} (id {support_id})"
         message = (
             f"{reply.answered}, a redirect to {place}, which is invalid as a reply: gatepass"
-            f" does not follow redirects. Check upstreams.{upstream}.base_url (https instead of http, the whole path)"
+            f" does not follow redirects. Check {url_setting_of(upstream)} (https instead of http, the whole path)"
             " and whether a login page is in front of it."
         )
         return errors.UpstreamRedirect(message, upstream=upstream, target=target)
@@ -130,22 +141,24 @@ def classify_error(reply: ReceivedReply) -> errors.UpstreamError:
     error's text implies, or by 502.
     """
     if content.is_blank(reply.body):
-        return _rejection(reply, UpstreamErrorBody(f"{reply.answered} with an empty body."))
+        text = f"{reply.answered} with an empty body."
+        return _rejection(reply, UpstreamErrorBody(text, own="page"), "no_reason")
     if (page := login_page(reply)) is not None:
         return page
     if content.is_html(reply.headers, reply.body):
-        return _rejection(
-            reply, UpstreamErrorBody(f"{reply.answered} with {reply.page}.", code=errors.UpstreamHtml.code)
-        )
-    error_body = read_error_body(_document(reply.body), refused=True, mask=reply.mask)
+        text = f"{reply.answered} with {reply.page}."
+        case = "" if reply.status < 500 else "page_504" if reply.status == 504 else "page_5xx"
+        return _rejection(reply, UpstreamErrorBody(text, code=errors.UpstreamHtml.code, own="page"), case)
+    error_body, case = read_error_body(_document(reply.body), refused=True, mask=reply.mask), ""
     if error_body is None and reply.is_cut and content.first_bytes(reply.body)[:1] in (b"{", b"["):
         error_body = UpstreamErrorBody(f"{reply.answered} with an error that is too large to read (more than 64 KiB).")
     if error_body is None:
         excerpt = clean(decoded(reply.body), reply.mask, EXCERPT_CHARS)
         if not re.search(r"\w", excerpt):  # such as {}
             excerpt = f"{reply.answered} with a body without {f'a reason: {excerpt}' if excerpt else 'text.'}"
-        error_body = UpstreamErrorBody(excerpt)
-    return _rejection(reply, error_body)
+            case = "no_reason"
+        error_body = UpstreamErrorBody(excerpt, own="body" if case else "")
+    return _rejection(reply, error_body, case)
 
 
 def _document(body: bytes) -> Any:
@@ -161,10 +174,12 @@ def _document(body: bytes) -> Any:
         return None
 
 
-def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.UpstreamErrorReply:
+def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = "") -> errors.UpstreamErrorReply:
+    """Return the error of a reply. `case` is that of a reply without a text."""
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
     test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
-    message = with_hint(error_body.message, status, reply, test)
+    message, hinted, setting = with_hint(error_body, status, reply, test)
+    case = case if case.startswith("page") else hinted or case
     kind = error_body.kind or error_kind(status)
     if status == 401:
         refused = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
@@ -181,33 +196,55 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody) -> errors.Up
         raw=error_body.raw,
         error_body=error_body,
         of_request=not is_http_error(reply.status) and error_body.status is None,
+        case=case,
+        setting=setting,
     )
 
 
-def with_hint(message: str, status: int, reply: ReceivedReply, test: str = "") -> str:
-    """Return `message`, the error in `reply`, followed by the advice of the first hint that matches, if any.
+def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply, test: str = "") -> Remedy:
+    """Return the message of the error in `reply`, with the advice of the first hint that matches, and its case.
 
     `test` is the command that tests the upstream with this request, "" if there is none.
     """
-    upstream, key, advice = reply.upstream, reply.key, reply.advice
-    version = f"upstreams.{upstream}.base_url does not end with the version, such as https://host/v1, or "
-    names = {"upstream": upstream, "test": tries(test), "route": f" ({reply.route})" if reply.route else ""}
-    names["version"] = "" if reply.has_version else version
-    if key == "":
-        names["rejection"] = (
-            f"If the upstream rejects the token, set upstreams.{upstream}.rejection.statuses: [403], which renews it"
-            " (if it is set, a new token was rejected too)"
-        )
-    elif key is None:
-        names["rejection"] = advice.removesuffix(".")
-    else:
-        names["rejection"] = f"If the upstream rejects {key}, {advice[:1].lower()}{advice[1:].removesuffix('.')}"
+    upstream, message = reply.upstream, error_body.message
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     start = message[:MESSAGE_CHARS]
+    lacks_page, found = _lacks_page(error_body, reply), ""
     for hint in reply.hints:
-        if (not hint.statuses or status in hint.statuses) and re.search(hint.pattern, start, re.IGNORECASE):
-            return f"{sentence(message)} {hint.advice.format_map(names)}"
-    return message
+        is_meant = re.search(hint.pattern, start, re.IGNORECASE) or (hint.advice is NO_PATH and lacks_page)
+        if is_meant and (not hint.statuses or status in hint.statuses):
+            found = hint.advice
+            break
+    if not found:
+        return Remedy(message, case_of(error_body, status, upstream, reply.model))
+    names = {"upstream": upstream, "block": settings_of(upstream), "url": url_setting_of(upstream)}
+    case, setting = case_of(error_body, status, upstream, reply.model), ""
+    if found is NO_PATH:
+        case, setting = reply.missing, reply.route
+        version = f"{names['url']} does not end with the version, such as https://host/v1, or "
+        names |= {"test": tries(test), "route": f" ({reply.route})" if reply.route else ""}
+        names["version"] = "" if reply.has_version else version
+        if upstream.startswith(MCP_UPSTREAM):
+            found = "The upstream has no such path: it is not an MCP endpoint. Check {url}.{test}"
+    elif found is REJECTION:
+        if reply.key == "":
+            names["rejection"] = (
+                f"If the upstream rejects the token, set {names['block']}.rejection.statuses: [403], which renews it"
+                " (if it is set, a new token was rejected too)"
+            )
+        else:
+            advice, case, setting = reply.rejected
+            names["rejection"] = advice = advice.removesuffix(".")
+            if reply.key is not None:
+                names["rejection"] = f"If the upstream rejects {reply.key}, {advice[:1].lower()}{advice[1:]}"
+    return Remedy(f"{sentence(message)} {found.format_map(names)}", case, setting)
+
+
+def _lacks_page(error_body: UpstreamErrorBody, reply: ReceivedReply) -> bool:
+    """Whether a reply without a text means that there is nothing at its path."""
+    if error_body.own != "page" or reply.support_id:
+        return False
+    return not reply.title or re.search(NO_SUCH_PAGE, reply.title) is not None
 
 
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
@@ -222,7 +259,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
         return None
     message = (
         f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
-        f" a portal is in front of it. Check upstreams.{reply.upstream}.base_url and its credential."
+        f" a portal is in front of it. Check {url_setting_of(reply.upstream)} and its credential."
     )
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
     return errors.UpstreamHtml(message, upstream=reply.upstream, status=status)

@@ -248,7 +248,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._sending is not None:
                 self._sending.stop()
             # a deferred request was never written: the caller may send it again on another connection
-            reply.end(TransportFault(fault, detail, sent=self.has_written, stale=stale, limit_s=limit_s))
+            answered = self._has_received
+            sent = self.has_written
+            reply.end(TransportFault(fault, detail, sent=sent, stale=stale, limit_s=limit_s, answered=answered))
 
     def resume(self) -> None:
         """Read on if reading is paused, unless `_take_turn` will do that."""

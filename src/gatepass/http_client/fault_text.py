@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
-from typing import Self
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from gatepass.config.network import NO_NETWORK, Network
@@ -144,7 +144,16 @@ def redirect_place(target: str, own: str) -> str:
     return f"{parts.scheme and f'{parts.scheme}://'}{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> tuple[str, str]:
+class FaultText(NamedTuple):
+    """Why a connection failed and what to check, with the `case` and the `setting` of its error."""
+
+    why: str
+    advice: str
+    case: str = ""
+    setting: str = ""
+
+
+def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> FaultText:
     """Return why a connection to a server failed, and what to check. `mask` hides known secrets."""
     # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
     detail = "".join(char if char.isprintable() else " " for char in mask(fault.detail))
@@ -168,7 +177,16 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     status, proxy_setting = fault.detail[:3], member("proxy_auth") if fault.detail[:3] == "407" else proxy
     # no_proxy has no effect on a server with its own proxy
     around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
+    setting, case = limit_setting or (member("ca_file") if fault.kind is Fault.TLS else url_setting), ""
     proxy_did, proxy_advice = "refuses", f"Check {proxy_setting}."
+    if fault.kind is Fault.PROXY:
+        case = "proxy_refuses" if proxy.startswith("network.") else "own_proxy_refuses"
+    elif at_proxy and fault.kind is Fault.TIMEOUT_CONNECT:
+        case, setting = "proxy_late", proxy
+    elif fault.kind is Fault.CLOSED and not fault.answered:
+        case = "no_answer"
+    elif fault.kind is Fault.TOO_LARGE:
+        case = "too_large"
     if WITHOUT_BASIC in fault.detail:
         proxy_advice = (
             f"gatepass supports Basic alone. Set {proxy} to a local proxy that logs in to this one, such as px or"
@@ -177,7 +195,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     elif status == "403":
         proxy_advice = f"Ask the owner of the proxy to allow the host, or {around}."
     elif status in ("502", "503", "504"):
-        proxy_did = "could not reach the host"
+        proxy_did, case = "could not reach the host", ""
         proxy_advice = f"Check the host in {url_setting}, whether it is up and the proxy can reach it, or {around}."
     fields = {
         "host": host,
@@ -192,4 +210,4 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "proxy_advice": proxy_advice,
     }
     why, _, advice = text.replace("{tls}", _TLS_TEXTS[problem]).format_map(fields).partition("\n")
-    return why, advice
+    return FaultText(why, advice, case, setting)

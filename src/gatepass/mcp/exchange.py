@@ -23,7 +23,7 @@ from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
 from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, refusal_of
-from gatepass.mcp.message import READS, McpMessage, McpProtocol, name_settings, request_headers
+from gatepass.mcp.message import READS, McpMessage, McpProtocol, request_headers
 from gatepass.mcp.servers import McpRoute, McpServers
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, RAW
 from gatepass.protocols.error_objects import error_headers
@@ -135,9 +135,6 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         if session_id is not None and servers.checks_sessions:
             await servers.sessions.check(name, session_id, caller.name, is_only_caller=servers.has_one_caller)
         await _relay_message(exchange, servers)
-    except GatepassError as error:
-        name_settings(error, name)
-        raise
     finally:
         in_flight_request.release_idle_stream()
 
@@ -248,19 +245,15 @@ class McpReply(Hidden, msgspec.Struct, frozen=True):
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> McpReply:
     """Send the request once, and check the head of the reply. Raises the error of a reply that is none of MCP."""
     exchange.context.attempt = attempt
+    response = await send(attempt, exchange.request)
     try:
-        response = await send(attempt, exchange.request)
-        try:
-            if response.status != OK:
-                await check_head(attempt, response, exchange)
-            reply = await read_reply(attempt, response, exchange)
-            if reply.error is not None:
-                _check_session(attempt, reply.error, exchange, may_be_login=False)
-        except BaseException:
-            await response.aclose()
-            raise
-    except GatepassError as error:  # before the attempt ends: its record has the text
-        name_settings(error, exchange.server.name)
+        if response.status != OK:
+            await check_head(attempt, response, exchange)
+        reply = await read_reply(attempt, response, exchange)
+        if reply.error is not None:
+            _check_session(attempt, reply.error, exchange, may_be_login=False)
+    except BaseException:
+        await response.aclose()
         raise
     if not is_error(response.status):
         succeeded(attempt)
@@ -374,7 +367,6 @@ async def _relay_error(
     status = response.status
     declines = status == METHOD_NOT_ALLOWED and exchange.request.method != "POST"
     error = reply.error or await upstream_call.read_error(attempt, response, within_s=ERROR_S)
-    name_settings(error, exchange.server.name)
     if body:
         if len(body) <= upstream_call.ERROR_BYTES:
             # itself unless it quotes a secret, such as the token that the server received

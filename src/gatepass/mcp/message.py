@@ -18,10 +18,10 @@ from gatepass.dialects.base import forwarded
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_scan import folded, top_members
 from gatepass.mcp.access import CALL_TOOL
-from gatepass.observability.story import action_of, case_of, names_of
+from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.error_objects import json_text, retry_after
-from gatepass.types import MCP_UPSTREAM, Headers, Hidden, StreamedResponse, header, named_by_connection
+from gatepass.types import Headers, Hidden, StreamedResponse, header, named_by_connection
 
 LONGEST_NAME_CHARS = 200
 """Of a method or a tool in a McpMessage, which the log shows."""
@@ -211,9 +211,8 @@ class McpProtocol(ClientProtocol):
         if isinstance(error, errors.UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
         else:
-            case = case_of(error.code, error.hop, error.http_status, error.message)
-            if action := action_of(error.code, error.hop, case, names_of(error.hop, "", "", "", error.message)):
-                data["action"] = action
+            names = names_of(error.hop, "", "", "")
+            data["action"] = advice_of(error.public_code, error.hop, error.case, error.setting, names)["action"]
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s
         if request_id:
@@ -242,15 +241,3 @@ class McpProtocol(ClientProtocol):
 def _code(error: errors.GatepassError) -> int:
     kinds = {errors.McpNotAllowed: INVALID_PARAMS, InvalidJson: PARSE_ERROR, errors.CallerError: INVALID_REQUEST}
     return next((code for kind, code in kinds.items() if isinstance(error, kind)), INTERNAL_ERROR)
-
-
-def name_settings(error: errors.GatepassError, name: str) -> None:
-    """Let the text of `error`, which names settings of an upstream, name those of the MCP server `name`."""
-    if MCP_UPSTREAM in error.message:
-        prefix, mcp = f"upstreams.{MCP_UPSTREAM}{name}", f"mcp.{name}"
-        message = error.message.replace(
-            f"{prefix}.base_url does not end with the version, such as https://host/v1, or it does not support this"
-            " operation.",
-            f"it is not an MCP endpoint. Check {mcp}.url.",
-        )
-        error.message = message.replace(f"{prefix}.base_url", f"{mcp}.url").replace(prefix, mcp)

@@ -90,6 +90,7 @@ class RagflowBody:
                         f"{where} is not text, and RAGFlow would ignore it without an error. Send only text, or"
                         " set ragflow.images: drop for this upstream.",
                         param=where,
+                        case="ragflow_images",
                     )
                 else:
                     entries["drop=images"] = None

@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import astuple
 from prometheus_client import ProcessCollector
 
-from gatepass.errors import GatepassError, UpstreamAuth, UpstreamHtml, stable_code
+from gatepass.errors import WITHOUT_VERSION, GatepassError, UpstreamAuth, UpstreamHtml, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import AT_ANOTHER, attempts_of, is_unknown_name, test_command
@@ -710,11 +710,11 @@ class Metrics(Observer):
             if access.outcome == "ok":
                 at.in_a_row = 0
             return
-        lacks_version = "has no such path: upstreams." in error.message  # in `base_url`: then no request succeeds
-        fails = lacks_version or error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth | UpstreamHtml)
+        is_failure = error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth | UpstreamHtml)
+        fails = is_failure or error.case in WITHOUT_VERSION
         if not fails:
             at.answered(attempt.status)
-        if not is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.message):
+        if not is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.case):
             at.add_error((access.id, error.public_code, ended_s), self._test(attempt, access) if fails else None)
 
     def _test(self, attempt: AttemptRecord, access: AccessRecord) -> str:

@@ -286,6 +286,9 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """gatepass closed the client's connection, because the client did not read."""
     retry_after_s: float | None = None
     """How long the error asks the client to wait."""
+    case: str = ""
+    setting: str = ""
+    """Those of the error (`GatepassError`)."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from types import MappingProxyType
@@ -21,7 +20,7 @@ from gatepass import errors
 from gatepass.errors import documentation
 from gatepass.observability.observer import GAPS, AttemptRecord, RequestRecord
 from gatepass.observability.redaction import MASK
-from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, RuleEdit, settings_of, url_setting_of
+from gatepass.types import MCP_UPSTREAM, RuleEdit, settings_of, url_setting_of
 
 NOT_FOUND = 404
 SUMMARY_FIELDS = (
@@ -61,47 +60,7 @@ CALL_OPTIONS = {
     **{name: f" --operation {name} --call" for name in CALL_OPERATIONS},
 }
 """The options with which doctor calls each operation that it can call."""
-_CASES_WITHOUT_PATH = {"messages": "no_api", "responses": "no_api"}
-"""The cases of a missing path for operations that chats can serve."""
 DIGITS = 4
-_TOO_LARGE = r"larger than|too (?:large|many)|more than \d|limits\.\w"
-_NO_REPLY = r"closed the connection before its reply was complete \((?:without an answer|\[Errno )"
-_NO_REASON = r" answered \d{3}\b.{0,40} with (?:an empty body\.|a body without )"
-_SENTENCES = (
-    (_NO_REPLY, False, " If `base_url` begins with http://, the port may speak TLS: begin it with https:// then.", ""),
-    (_NO_REASON, True, "Follow the upstream's message.", "Read the upstream's log: its answer has no reason."),
-    (_TOO_LARGE, False, "If the message names a limit, check whether a setting raises it. Otherwise check", "Check"),
-)
-"""Sentences of actions that others replace if the message has the pattern, or if it does not."""
-_TIMEOUT = r"\d s \((\S.*?\.timeouts\.[a-z_]+_s)\)"
-_NAME_OF_MODEL = r"gatepass sent .*?\b[Ss]et (models\..+?\.name) to "
-_UNABLE = (
-    r"(?i)\b(?:(?:does|do) ?n[o']t|can(?:no|')t|unable to) (?:support|accept|process|handle|read)"
-    r"(?! (?:(?:the|this) )?(?:requested )?(?:model|deployment))"
-    r"|not supported (?:by|with|for|in|on) (?:the|this)\b.{0,200}\b(?:model|deployment)"
-    r"|\bonly supports?\b|\bsupports? (?:only|at most|up to)\b|模型.{0,200}不支持|不支持(?!.{0,4}模型)"
-)
-"""Of a model that is known, and lacks an ability."""
-_ROUTE_OF_MODEL = r"has no such path: .*?\bit \(models\.(.+)\.(upstream|targets)\) does not support"
-_REJECTED = (
-    r"(?s:.*)(?:(?P<no_credential>gatepass has no credential for it\.)"
-    r"|(?P<variable_key>eplace the key in the environment variable )"
-    r"|(?P<header_key>eplace the key in (?:upstreams|mcp)\.)"
-    r"|(?P<static_key>eplace the key in credentials\.)"
-    r"|(?P<new_token>, and (?:once|twice) more\b)"
-    r"|the token of the credential ')"
-)
-"""The last words of gatepass itself about a rejected credential. The upstream's text before may have the same words."""
-_CREDENTIAL = r"(?s:.*)\b(?:key|token) of the credential '([^\s']{1,200})'"
-_PLACE_OF_KEY = r"(?s:.*)eplace the key in (?:the environment variable )?(.{1,500}?) by one that this upstream issued"
-_REFUSED = r"(?s:.*)\bnext attempt in .*?\. Check (?:the client and the secret in )?(credentials\..+?)\. After a"
-"""The last words of a TokenUnavailable whose issuer refused, with the settings to check."""
-_REFUSED_SETTINGS = "`credentials.NAME.client_id`, `credentials.NAME.client_secret`, `credentials.NAME.client_auth`"
-_COMPARED_SETTINGS = "`credentials.NAME.scope`, `credentials.NAME.audience`, `upstreams.NAME.token_placement`"
-_COMPARED = r"(?s:.*)Compare these settings with what this upstream requires: (.{1,500}?)\. `gatepass token "
-_PROXY_REFUSES = r"The proxy in front of \S+ refuses\b"
-_PROXY_SETTING = r"(?:[\w./-]+\.)?network\.proxy(?:_auth)?\b"
-_CA_SETTING = r"[\w./-]+\.network\.ca_file\b"
 
 Mask = Callable[[str], str]
 
@@ -161,13 +120,13 @@ def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
     return all(word in shown for word in filters.get("text", "").lower().split())
 
 
-def is_unknown_name(last: AttemptRecord, code: str, hop: str, status: int, message: str) -> bool:
+def is_unknown_name(last: AttemptRecord, code: str, hop: str, status: int, case: str) -> bool:
     """Return whether the error of the last attempt is a 404 for a model that only the client named."""
     if status != NOT_FOUND or not issubclass(errors.kind_of(code, hop), errors.UpstreamErrorReply) or last.names_model:
         return False
     # with a wrong URL in the configuration the upstream lacks the path
     is_clients = last.upstream_model in (None, last.model)
-    return is_clients and case_of(code, hop, status, message) not in ("no_path", "mcp_no_path")
+    return is_clients and case not in errors.WITHOUT_PATH
 
 
 def failed_at(request: RequestRecord, upstream: str) -> bool:
@@ -177,7 +136,7 @@ def failed_at(request: RequestRecord, upstream: str) -> bool:
         return False
     last, code, hop = attempts[0], access.code or "", access.hop or ""
     if hop == f"upstream:{upstream}" == f"upstream:{last.upstream}" and access.outcome == "error":
-        return not is_unknown_name(last, code, hop, access.status or 0, access.reason or "")
+        return not is_unknown_name(last, code, hop, access.status or 0, request.case)
     return any(later.cause in AT_ANOTHER and one.upstream == upstream for later, one in pairwise(attempts))
 
 
@@ -253,20 +212,18 @@ def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
     access, last = request.access, request.attempt
     if access.code is None:
         return None
-    kind, hop, message = errors.stable_code(access.code, access.hop or ""), access.hop or "", mask(access.reason or "")
-    case = case_of(access.code, hop, access.status or 0, access.reason or "", access.operation, access.adapted)
+    kind, hop = errors.stable_code(access.code, access.hop or ""), access.hop or ""
     credential = "" if last is None or last.token is None else last.token.credential
-    names = names_of(hop, access.operation, mask(access.model), credential, message)
+    names = names_of(hop, access.operation, mask(access.model), credential)
     return {
         "code": mask(access.code),
         "hop": access.hop,
-        "message": message,
+        "message": mask(access.reason or ""),
         "retry_after_s": _rounded(request.retry_after_s),
         "kind": kind,
-        "case": case,
-        "names": names,
+        "case": request.case,
         "test": test_command(hop, mask(access.model), access.operation),
-        "action": action_of(access.code, hop, case, names),
+        **advice_of(access.code, hop, request.case, mask(request.setting), names),
         "page": documentation(f"docs/reference/errors.md#{kind}"),
     }
 
@@ -285,106 +242,42 @@ def test_command(hop: str, model: str, operation: str) -> str:
     return f"gatepass doctor {shlex.quote(model)}{option}"
 
 
-def case_of(code: str, hop: str, status: int, message: str, operation: str = "", adapted: Collection[str] = ()) -> str:
-    """Return the case of an error in errors.json; "" if the action of its code applies.
+def advice_of(code: str, hop: str, case: str, setting: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Return what an error means and what to do, as errors.json has it, with the names of its request.
 
-    `adapted` has the changes of the request: a chat may have served it.
+    The Chinese texts have the same names with `_zh`.
     """
-    kind, is_mcp = errors.stable_code(code, hop), hop.startswith(f"upstream:{MCP_UPSTREAM}")
-    if kind == errors.UpstreamInvalid.code:
-        large = ("long_lines" if "long lines" in message else "too_large") if re.search(_TOO_LARGE, message) else ""
-        return "mcp_invalid" if is_mcp else large
-    # the words of the message are those for a login page
-    if kind == errors.UpstreamHtml.code and status >= 500 and "instead of JSON" not in message:
-        return "page_504" if status == 504 else "page_5xx"
-    if kind == errors.UpstreamConnect.code and re.match(_PROXY_REFUSES, message):
-        return "proxy_refuses"
-    if kind == errors.InvalidImage.code and "ragflow.images" in message:
-        return "ragflow_images"
-    if kind == errors.TokenUnavailable.code and re.match(_REFUSED, message):
-        return "refused"
-    if kind not in (errors.UpstreamErrorReply.code, errors.UpstreamAuth.code):
-        return ""
-    if found := re.match(_REJECTED, message):
-        return found.lastgroup or ""
-    if "has no such path" in message:  # gatepass adds this to the upstream's text
-        case = "mcp_no_path" if is_mcp else _CASES_WITHOUT_PATH.get(operation, "no_path")
-        return "no_chat" if case == "no_api" and any(one.startswith("translate=") for one in adapted) else case
-    if not is_mcp and (code.lower() in TOO_LONG or TOO_LONG_TEXT.search(message)):
-        return "too_long"
-    if kind == errors.UpstreamErrorReply.code and status >= 500 and "model" not in message.lower():
-        return "5xx"
-    return "429" if status == 429 else ""
+    known, kind = errors.explanations(), errors.stable_code(code, hop)
+    if not case and kind == errors.UpstreamInvalid.code and hop.startswith(f"upstream:{MCP_UPSTREAM}"):
+        case = "mcp_invalid"
+    found = known[case or kind]
+    replaced = {found.setting: setting.replace(", ", "`, `"), **names} if setting and found.setting else names
+    shown = {}
+    for language, text in (("", found.en), ("_zh", found.zh)):
+        for name in ("sentence", "action"):
+            filled = getattr(text, name)
+            for placeholder, value in replaced.items():
+                filled = filled.replace(placeholder, value)
+            shown[name + language] = filled
+    return shown
 
 
-def action_of(code: str, hop: str, case: str, names: Mapping[str, str]) -> str:
-    """Return the action of an error, with the `case` and `names` of its request."""
-    known = errors.explanations()
-    text = known[case or errors.stable_code(code, hop)].en.action
-    if "upstreams.NAME.timeouts" in names:  # the path of the setting that ended the request
-        text = text.partition(" If `timeouts` is set under")[0]
-    if "models.NAME.name" not in names:
-        text = text.partition(" If it does not know the model")[0]
-    if "models.NAME.upstream" not in names:
-        text = text.partition(" If the model is listed under")[0]
-    for placeholder, name in names.items():
-        text = text.replace(placeholder, name)
-    return re.sub(r" `gatepass doctor MODEL --call`[^.]*\.", "", text)  # the model is not known
-
-
-def names_of(hop: str, operation: str, model: str, credential: str, message: str) -> dict[str, str]:
+def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str, str]:
     """Return what replaces the placeholders of an action, in any language, one after the other.
 
-    `credential` is that of the last attempt, and each value is "" if it is not known. `message` is the error's: if it
-    blames the proxy, the action names the setting of the proxy.
+    `credential` is that of the last attempt. A value is "" if it is not known.
     """
     part, _, name = hop.partition(":")
     names = {"check --route NAME": f"check --route {shlex.quote(model or 'MODEL')}"}
-    if route := re.search(_ROUTE_OF_MODEL, message):  # then `operations.NAME.upstream` is not used
-        value = "OTHER" if route[2] == "upstream" else "[{upstream: OTHER}]"
-        example = '{models: {"*": {upstream: NAME}}, operations: {rerank: {upstream: OTHER}}}'
-        names["operations.NAME.upstream"] = f"models.{route[1]}.{route[2]}"
-        names[example] = f"{{models: {{{route[1]}: {{{route[2]}: {value}}}}}}}"
-    if "has no such path: it" in message:  # base_url has its version
-        command = "docker compose -f … up -d --force-recreate gatepass"
-        base = f"If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `{command}`. "
-        names |= {f"{base}If only this one fails, set": "Set", base: ""}
-    names |= {
-        placeholder: ", ".join(f"`{setting}`" for setting in found[1].split(", "))
-        for pattern, placeholder in ((_COMPARED, _COMPARED_SETTINGS), (_REFUSED, _REFUSED_SETTINGS))
-        if (found := re.match(pattern, message))
-    }
     if part == "upstream":
-        url_setting = url_setting_of(name)
-        names |= {
-            sentence: text
-            for pattern, is_there, sentence, text in _SENTENCES
-            if (re.search(pattern, message) is not None) is is_there
-        }
-        if name.startswith(MCP_UPSTREAM):
-            names["gatepass doctor MODEL --call"] = test_command(hop, model, operation)
-            names["mcp.NAME.url"] = url_setting
-        proxy = None if url_setting in message else re.search(_PROXY_SETTING, message)
-        names |= {
-            "`base_url`": f"`{proxy[0] if proxy else url_setting}`",
-            "{upstream: NAME}": f"{{upstream: {name}}}",
-            "upstreams.NAME.credential": f"{settings_of(name)}.credential",
-            "upstreams.NAME.protocols": f"{settings_of(name)}.protocols",
-        }
-        if proxy and proxy[0].startswith(settings_of(name)):  # its own proxy, for which no_proxy has no effect
-            own = f"{settings_of(name)}.network.proxy"
-            names |= {"`network.proxy_auth`": f"`{own}_auth`", "`network.no_proxy: [HOST]`": f"`{own}: none`"}
-        if found := re.search(_CA_SETTING, message):
-            names["`network.ca_file`"] = f"`{found[0]}`"
-        if found := re.match(_PLACE_OF_KEY, message):
-            names |= dict.fromkeys(("credentials.NAME.token", "upstreams.NAME.headers.FIELD", "VARIABLE"), found[1])
-        if limit := re.search(_TIMEOUT, message):
-            names |= {"upstreams.NAME.timeouts": limit[1], "`timeouts.connect_s`": f"`{limit[1]}`"}
-        if found := re.match(_CREDENTIAL, message):
-            credential = found[1]
-        names["upstreams.NAME.headers"] = f"{settings_of(name)}.headers"
         placed = "credentials.NAME" if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}"
-        names["upstreams.NAME.token_placement"] = f"{placed}.token_placement"
+        names |= {
+            "`base_url`": f"`{url_setting_of(name)}`",
+            "mcp.NAME.url": url_setting_of(name),
+            "{upstream: NAME}": f"{{upstream: {name}}}",
+            "upstreams.NAME.token_placement": f"{placed}.token_placement",
+            "upstreams.NAME.": f"{settings_of(name)}.",
+        }
     if credential := name if part == "credential" else credential:
         names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
         names["credentials.NAME"] = f"credentials.{credential}"
@@ -392,18 +285,7 @@ def names_of(hop: str, operation: str, model: str, credential: str, message: str
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:
         names["`gatepass doctor MODEL`"] = f"`gatepass doctor {shlex.quote(model)}`"
-        names["doctor MODEL --call"] = f"doctor {shlex.quote(model)}{CALL_OPTIONS.get(operation, ' --call')}"
-        # the message for a path that is missing has the setting of a listed model
-        if (
-            re.search(rf"model|deployment|模型|部署|{re.escape(model)}", message, re.IGNORECASE)
-            and not re.search(_UNABLE, message)
-            and "has no such path" not in message
-        ):
-            found = re.search(_NAME_OF_MODEL, message)  # then the message has one advice, and so has the action
-            both = {f"models.NAME.{one}": f"models.{model}.{one}" for one in ("name", "upstream")}
-            names |= both if found is None else {"models.NAME.name": found[1]}
-            if found is not None and "for the client's model name" in found[0]:  # the configuration chose the name
-                names["correct the name in the client, or "] = ""
+        names["models.NAME"] = f"models.{model}"
     return names
 
 

@@ -35,7 +35,7 @@ from gatepass.sse.fast_path import NumberedPath
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
-from gatepass.types import OVER_QUOTA, TOO_LONG, TOO_LONG_TEXT, Call, StreamedResponse
+from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
 _STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
 
@@ -461,7 +461,7 @@ def code_of(error: GatepassError) -> str:
     """
     named = (error.public_code, (error.kind or "") if isinstance(error, UpstreamErrorReply) else "")
     meant = next((_MEANINGS[name.lower()] for name in named if name.lower() in _MEANINGS), None)
-    if meant is None and isinstance(error, UpstreamErrorReply) and TOO_LONG_TEXT.search(error.message):
+    if meant is None and error.case == "too_long":
         meant = _OVERFLOW  # many servers send no code
     if meant is None and error.http_status == TOO_MANY_REQUESTS:
         meant = LONG_LIMITED if (b"x-should-retry", b"false") in error_headers(error) else RATE_LIMITED

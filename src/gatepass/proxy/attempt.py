@@ -635,7 +635,8 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
             route = attempt.state.declared.route_setting(call.operation.configured_as, call.model)
             found = (shown.http_status, error_body.code, error_body.message)
             hint = model_hint(call.model, target.upstream, *found, target.model, route)
-            shown.message = shown.message if hint is None else f"{sentence(shown.message)} {hint}"
+            if hint is not None:
+                shown.message, shown.case, shown.setting = f"{sentence(shown.message)} {hint.advice}", *hint[1:]
     leave_target(attempt)
     return shown
 

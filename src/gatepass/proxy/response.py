@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from gatepass.config.access import PLAIN
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
+from gatepass.dialects.hints import case_of
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
 from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
@@ -136,6 +137,8 @@ class AttemptReply(ReplyContext, frozen=True):
     def keep_original(self, error: UpstreamErrorReply, data: bytes) -> None:
         """As in upstream_call.py, for the protocol of the client."""
         protocol = PROTOCOLS[self.attempt.call.operation.protocol]
+        if error.error_body is not None and not error.case:
+            error.case = case_of(error.error_body, error.http_status, self.upstream.name, self.attempt.call.model)
         upstream_call.keep_original(error, data, protocol, self.state.redactor.mask)
 
     @property
@@ -473,6 +476,7 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
                 "The answer of RAGFlow is too large to convert in one piece. Request it with `stream: true`.",
                 upstream=context.upstream.name,
                 of_request=True,
+                case="too_large",
             )
         body, adapted = transforms.document(body, envelope_defaults(context.attempt))
     reply = upstream_call.received_reply(context.attempt, context.response, body)
@@ -511,6 +515,7 @@ def _too_large_to_convert(context: AttemptReply) -> UpstreamInvalid:
         f" {MOST_CHECKED_VALUES} values. Request it with `stream: false` and without a profile.",
         upstream=context.upstream.name,
         of_request=True,
+        case="too_large",
     )
 
 

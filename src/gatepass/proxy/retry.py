@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from gatepass import errors
-from gatepass.errors import UpstreamError
+from gatepass.errors import UpstreamErrorReply
 from gatepass.learning.rejection import OF_BATCHES, TEACHING, is_too_long
 from gatepass.types import SERVER_ERROR
 
@@ -174,7 +174,9 @@ _OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|siz
 
 def concerns_size(error: BaseException | None) -> bool:
     """Return whether a 429 is about the size of its request, so that other requests need not wait."""
-    return isinstance(error, UpstreamError) and (is_too_long(error) or _OF_SIZE.search(error.message) is not None)
+    if not isinstance(error, UpstreamErrorReply) or error.error_body is None:
+        return False
+    return is_too_long(error) or _OF_SIZE.search(error.error_body.message) is not None
 
 
 def outcome_of(error: BaseException, *, sent: bool, has_head: bool) -> Outcome:

@@ -20,7 +20,7 @@ from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind
-from gatepass.dialects.hints import key_of, sentence, token_hint
+from gatepass.dialects.hints import Remedy, key_of, sentence, token_hint
 from gatepass.dialects.reply_check import ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply
 from gatepass.http_client.fault_text import ServerNames, fault_text
@@ -42,6 +42,8 @@ from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest,
 
 ERROR_BYTES = 64 * 1024
 REFUSED = (UNAUTHORIZED, 403)
+SERVED_BY_CHATS = ("/messages", "/responses")
+"""The paths that an upstream may lack, because chats can serve their operations."""
 REJECTION_S = 1.0
 """The longest wait for the body of a rejection. The status is enough to renew the token, and other requests need it."""
 
@@ -231,8 +233,11 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
         reason = upstream.holder.denial_reason(attempt.user(), is_page=is_page(rejection))
     test = test_command(rejection.hop, attempt.call.model, attempt.call.operation.name)
     is_key = token is not None and token.lifetime_s is None
-    advice = rejection_advice(attempt.state, upstream, is_key=is_key)
-    hint = token_hint(advice, upstream.settings.credential, age_s, reason, test, attempt.renewals)
+    remedy = rejection_remedy(attempt.state, upstream, is_key=is_key)
+    if isinstance(rejection, UpstreamErrorReply):
+        is_known = is_key or token is None or reason is None
+        rejection.case, rejection.setting = (remedy.case, remedy.setting) if is_known else ("", "")
+    hint = token_hint(remedy.advice, upstream.settings.credential, age_s, reason, test, attempt.renewals)
     rejection.message = f"{sentence(rejection.message)} {hint}"
     if attempt.renewals and rejection.http_status in REFUSED:
         rejection.should_retry = False
@@ -241,7 +246,7 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
-def rejection_advice(state: AppState, upstream: Upstream, *, is_key: bool) -> str:
+def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Remedy:
     """Return what to correct if `upstream` rejects what gatepass sends. `is_key`: it does not expire."""
     name, block = upstream.settings.credential, settings_of(upstream.name)
     credential = None if name is None else state.config.credentials[name]
@@ -263,18 +268,21 @@ def rejection_advice(state: AppState, upstream: Upstream, *, is_key: bool) -> st
         variables = [found for key in keys.values() if not key.changes for found in _VARIABLE.findall(key.reference)]
         place = f"the environment variable {' or '.join(variables)}" if variables else " or ".join(keys)
         then = "restart gatepass" if variables else "run `gatepass reload`"
-        return (
+        advice = (
             f"Replace the key in {place} by one that this upstream issued and that has not been revoked, then {then}."
         )
+        case = "variable_key" if variables else "header_key" if credential is None else "static_key"
+        return Remedy(advice, case, " or ".join(variables or keys))
     if credential is None:
-        return f"gatepass has no credential for it. Set {block}.credential."
+        return Remedy(f"gatepass has no credential for it. Set {block}.credential.", "no_credential")
     used = ("scope", "audience") if isinstance(credential, Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"))
-    return (
+    advice = (
         f"Compare these settings with what this upstream requires: {places}. `gatepass token {name}` fetches a new"
         " token and shows its claims and where it is sent."
     )
+    return Remedy(advice, "new_token", places)
 
 
 def header_keys(upstream: Upstream) -> dict[str, Secret]:
@@ -346,6 +354,18 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         key = key_of(upstream.settings.credential or "") if is_key else ""
     elif header_keys(upstream):
         key = "this key"
+    is_mcp, route = upstream.name.startswith(MCP_UPSTREAM), ""
+    has_version = is_mcp or url_with_version(upstream.settings.dialect, upstream.base_url) is None
+    if is_mcp:
+        missing = "mcp_no_path"
+    else:
+        route = state.declared.route_setting(operation.configured_as, attempt.call.model)
+        if attempt.chat is not None:
+            missing = "no_chat"
+        elif operation.path in SERVED_BY_CHATS:
+            missing = "no_api" if has_version else "no_api_version"
+        else:
+            missing = "no_version" if not has_version else "no_path_of_model" if route else "no_path"
     return ReceivedReply(
         upstream.name,
         response.status,
@@ -355,12 +375,12 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         state.clock.wall(),
         state.redactor.mask,
         key=key,
-        advice=rejection_advice(state, upstream, is_key=is_key),
+        rejected=rejection_remedy(state, upstream, is_key=is_key),
         model=attempt.call.model,
         operation=operation.name,
-        route=state.declared.route_setting(operation.configured_as, attempt.call.model),
-        has_version=not upstream.name.startswith(MCP_UPSTREAM)
-        and url_with_version(upstream.settings.dialect, upstream.base_url) is None,
+        route=route,
+        has_version=has_version,
+        missing=missing,
     )
 
 
@@ -379,7 +399,7 @@ def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
     """Return the error at the end of the total timeout of the first target. `upstream` is the one tried now."""
     limit = f"{timeouts.total_s:g} s ({timeouts.settings['total_s']})"
     message = f"The answer was not complete after {limit}. A long answer needs more: raise this setting."
-    return errors.UpstreamTimeout(message, upstream=upstream, phase="total")
+    return errors.UpstreamTimeout(message, upstream=upstream, phase="total", setting=timeouts.settings["total_s"])
 
 
 _ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
@@ -420,12 +440,17 @@ def upstream_error(
     network: Network = NO_NETWORK,
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
-    message = " ".join(fault_text(fault, ServerNames.of_upstream(upstream, base_url, timeouts, network), mask))
+    text = fault_text(fault, ServerNames.of_upstream(upstream, base_url, timeouts, network), mask)
+    message, case, setting = f"{text.why} {text.advice}", text.case, text.setting
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
-        return errors.UpstreamTimeout(message, upstream=upstream, phase=phase, sent=fault.sent)
+        return errors.UpstreamTimeout(
+            message, upstream=upstream, phase=phase, sent=fault.sent, case=case, setting=setting
+        )
     of_request = fault.kind is Fault.TOO_LARGE
-    error = _ERROR_CLASSES[fault.kind](message, upstream=upstream, sent=fault.sent, of_request=of_request)
+    error = _ERROR_CLASSES[fault.kind](
+        message, upstream=upstream, sent=fault.sent, of_request=of_request, case=case, setting=setting
+    )
     if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=network.ca_file is not None) in OF_CERTIFICATE:
         error.should_retry = False
     return error

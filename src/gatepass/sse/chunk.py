@@ -347,9 +347,11 @@ def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) ->
 # no figures.
 
 
-def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False) -> Callable[[str], UpstreamError]:
+def _error(
+    kind: type[UpstreamError], message: str, *, of_request: bool = False, case: str = ""
+) -> Callable[[str], UpstreamError]:
     """Return a function that makes an error of the upstream that it is given."""
-    return lambda upstream: kind(message, upstream=upstream, of_request=of_request)
+    return lambda upstream: kind(message, upstream=upstream, of_request=of_request, case=case)
 
 
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
@@ -365,28 +367,33 @@ completion_in_stream = _error(
 too_many_comments = _error(
     UpstreamInvalid,
     "The upstream sent more than 1 MiB of comments and blank lines, or than limits.event_bytes, and no event.",
+    case="too_large",
 )
 too_many_choices = _error(
     UpstreamInvalid, "The upstream's answer has more choices, tool calls and members than any request asks for."
 )
-reply_too_large = _error(UpstreamInvalid, "The upstream's answer is larger than limits.reply_bytes.", of_request=True)
+reply_too_large = _error(
+    UpstreamInvalid, "The upstream's answer is larger than limits.reply_bytes.", of_request=True, case="too_large"
+)
 answer_too_large = _error(
     UpstreamInvalid,
     "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
     of_request=True,
+    case="too_large",
 )
 arguments_too_large = _error(
     UpstreamInvalid,
     "The upstream sent tool arguments as a JSON object that is too large to convert. The API requires text."
     " Configure the upstream to send `arguments` as a string.",
+    case="too_large",
 )
 
 
-def event_too_large(upstream: str, limit: str = "") -> GatepassError:
+def event_too_large(upstream: str, limit: str = "", case: str = "too_large") -> GatepassError:
     """Return the error of an event above `limit`, a setting or a size with its reason; "" if its size is no fault."""
     size = f"is larger than {limit}, or that " if limit else ""
     what = f"The upstream sent an event that {size}has too many lines, values or escapes."
-    return UpstreamInvalid(what, upstream=upstream)
+    return UpstreamInvalid(what, upstream=upstream, case=case)
 
 
 def converted_limit(reason: str) -> str:

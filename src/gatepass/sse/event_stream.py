@@ -617,7 +617,7 @@ class EventStream:
         parts = ShortLines(self._line_bytes or 0).split(bytes(data)) or [block]
         if max(map(len, parts)) > LARGE_EVENT_BYTES:
             limit = chunk.converted_limit("the profile of the client splits long lines")
-            self.fail(chunk.event_too_large(self._source.upstream, limit))
+            self.fail(chunk.event_too_large(self._source.upstream, limit, "long_lines"))
             return self._finish_repair()
         self._adapted[ShortLines.name] = None
         return b"".join(parts)

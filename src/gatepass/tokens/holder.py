@@ -113,13 +113,13 @@ class Status:
 class WaitBudget:
     """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter.
 
-    `refusal_advice` returns what to check after a refusal with this reason.
+    `refusal_advice` returns what to check after a refusal with this reason, and its settings.
     """
 
     budget_s: float
     issuer_name: str = "the issuer"
     random_fraction: Callable[[], float] = random.random
-    refusal_advice: Callable[[str], str] = lambda _: ""
+    refusal_advice: Callable[[str], tuple[str, str]] = lambda _: ("", "")
 
 
 class TokenSource(Protocol):
@@ -457,6 +457,7 @@ class TokenHolder:
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
+        blamed = ""
         if self._failure_state is None:
             budget = self._wait_budget
             bound = f"{budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
@@ -470,11 +471,12 @@ class TokenHolder:
                 is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
                 is_secret = not is_limit and not reason.startswith(WRONG_URL)
                 hint = self.secret_hint if is_secret else ""
-                advice = self._wait_budget.refusal_advice(failure.reason) if is_secret else ""
+                advice, blamed = self._wait_budget.refusal_advice(failure.reason) if is_secret else ("", "")
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
                 reason = f"{reason}{hint}. {advice}"
         message = f"no token for credential {self.name}: {reason}"
-        error = TokenUnavailable(message, credential=self.name, retry_after_s=retry_s)
+        case = "refused" if blamed else ""
+        error = TokenUnavailable(message, credential=self.name, retry_after_s=retry_s, case=case, setting=blamed)
         if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error

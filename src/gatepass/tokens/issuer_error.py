@@ -279,15 +279,20 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 
 
-def refusal_advice(reason: str, credential: str, settings: Credential) -> str:
-    """Return what to check after a refusal: the settings of its error code of OAuth 2.0, else the whole credential."""
+def refusal_advice(reason: str, credential: str, settings: Credential) -> tuple[str, str]:
+    """Return what to check after a refusal, as a sentence and as settings; "" if `reason` is another failure.
+
+    These are the settings of its error code of OAuth 2.0, else the whole credential.
+    """
     # issuers wrap the code in other words, so that it is searched for
     known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
     used = [name for name in known if getattr(settings, name, None) is not None] or known
     if used:
-        return f"Check {', '.join(setting(credential, name) for name in used)}."
+        names = ", ".join(setting(credential, name) for name in used)
+        return f"Check {names}.", names
     may_be_refusal = REFUSED in reason or " with an error: code " in reason
-    return f"Check the client and the secret in credentials.{credential}." if may_be_refusal else ""
+    block = f"credentials.{credential}"
+    return (f"Check the client and the secret in {block}.", block) if may_be_refusal else ("", "")
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:

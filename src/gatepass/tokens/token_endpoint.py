@@ -125,7 +125,7 @@ class TokenEndpointClient:
             network=self.settings.network,
             proxy_variable=setting(self.name, "network.proxy").removeprefix(f"{settings}.network.proxy"),
         )
-        why, advice = fault_text(fault, names, mask)
+        why, advice, *_ = fault_text(fault, names, mask)
         why = why.partition(";")[0] if fault.kind is Fault.CLOSED else why
         why = why if why.startswith(host) else why[:1].lower() + why[1:]
         has_setting = named is not None or is_at_proxy or fault.kind in (Fault.PROXY, Fault.TLS)

@@ -1,10 +1,10 @@
 import pytest
 
 from gatepass.dialects.error_body import read_error_body
-from gatepass.dialects.hints import AZURE_HINTS, is_about_path, key_of, model_hint, token_hint
+from gatepass.dialects.hints import AZURE_HINTS, Remedy, is_about_path, key_of, model_hint, token_hint
 from gatepass.dialects.reply_check import ReceivedReply, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply
-from gatepass.observability.story import case_of
+from gatepass.types import UpstreamErrorBody
 
 STREAM = "Unsupported value: 'stream' does not support true with this model."
 VERIFY = (
@@ -38,7 +38,7 @@ TEST = "gatepass doctor m --operation rerank --call"
 
 
 def hinted(message, status, test="", **reply):
-    return with_hint(message, status, ReceivedReply("chat", status, (), **reply), test)
+    return with_hint(UpstreamErrorBody(message), status, ReceivedReply("chat", status, (), **reply), test).advice
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ NO_CREDENTIAL = "gatepass has no credential for it. Set upstreams.chat.credentia
     ],
 )
 def test_a_403_that_gatepass_cannot_renew_is_not_advised_to_be_a_rejection(key, advice, hint):
-    assert hinted("token refused", 403, key=key, advice=advice) == f"token refused. {hint}"
+    assert hinted("token refused", 403, key=key, rejected=Remedy(advice)) == f"token refused. {hint}"
 
 
 def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
@@ -200,7 +200,6 @@ def test_two_new_tokens_that_were_refused_are_reported_as_two():
     assert tried.startswith(
         "Tried with the token of the credential 'corp', and twice more, each time with a new one, fetched 2 s ago. "
     )
-    assert case_of("upstream_auth", "upstream:chat", 401, f"no. {tried}") == "new_token"
 
 
 def test_a_refused_key_is_reported_without_advice_about_the_claims_of_a_token():
@@ -252,7 +251,8 @@ def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code,
         " lists those of the upstream. If upstreams.chat has another name for this model, set"
         ' models.m.name to it (with `upstream: chat`, beside `"*": {upstream: chat}` for all other models).'
     )
-    assert model_hint("m", "chat", status, code, message) == (advice if is_meant else None)
+    remedy = Remedy(advice, "unknown_model", "models.m.name")
+    assert model_hint("m", "chat", status, code, message) == (remedy if is_meant else None)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,11 @@ def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code,
 )
 def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_names(route, setting):
     hint = model_hint("a b", "chat", 404, None, "The model `m-9` does not exist.", "m-9", route)
-    assert hint == (
+    assert hint == Remedy(
         f"gatepass sent 'm-9' for the client's model name 'a b'. Set {setting} to a name that this upstream has:"
-        " `gatepass doctor 'a b'` lists them."
+        " `gatepass doctor 'a b'` lists them.",
+        "renamed_model",
+        setting,
     )
     unchanged = model_hint("m", "chat", 404, None, "model not found", "m", route)
     assert unchanged == model_hint("m", "chat", 404, None, "model not found")

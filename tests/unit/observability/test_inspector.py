@@ -2,19 +2,32 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from gatepass.cli import options
-from gatepass.dialects.hints import model_hint, token_hint
-from gatepass.errors import InvalidImage
+from gatepass.config.network import Network, TimeoutSettings
+from gatepass.dialects.reply_check import ReceivedReply, classify_error
+from gatepass.errors import (
+    Fault,
+    GatepassError,
+    InvalidImage,
+    ModelNotFound,
+    TokenUnavailable,
+    TransportFault,
+    UpstreamAuth,
+    UpstreamDns,
+    UpstreamError,
+    UpstreamErrorReply,
+    UpstreamInvalid,
+)
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, NotTried, RequestRecord, SentToken
 from gatepass.observability.story import (
     CALL_OPERATIONS,
-    action_of,
-    case_of,
+    advice_of,
     closed_by,
     has_id,
     matches,
@@ -23,7 +36,7 @@ from gatepass.observability.story import (
     summary_of,
 )
 from gatepass.observability.story import test_command as command_of
-from gatepass.tokens.holder import AFTER_REPAIR
+from gatepass.proxy.upstream_call import upstream_error
 from gatepass.types import RuleEdit, RuleEdits, Target
 from tests.unit.normalize.calls import a_call
 
@@ -168,9 +181,8 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         ("b", 1.0, "complete"),
     ]
     error = story["error"]
-    assert error.pop("action").startswith("Correct what the message names. `gatepass doctor m --call`")
-    names = {"{upstream: NAME}": "{upstream: b}", "doctor MODEL --call": "doctor m --call"}
-    assert names.items() <= error.pop("names").items()
+    assert error.pop("action").startswith("Correct what the message names. After a correction")
+    assert [bool(error.pop(name)) for name in ("sentence", "sentence_zh", "action_zh")] == [True] * 3
     assert story["error"] == {
         "code": "upstream_auth",
         "hop": "upstream:b",
@@ -298,298 +310,176 @@ def test_the_command_that_tests_a_hop_names_it_and_sends_the_operation_of_the_re
     assert {"chat", *CALL_OPERATIONS} == set(options.CALL_OPERATIONS)
 
 
-def explained(code: str, hop: str, status: int, reason: str, operation: str = "chat", **fields: Any) -> dict[str, Any]:
-    record = access(code=code, hop=hop, status=status, outcome="error", reason=reason, operation=operation, **fields)
-    found: dict[str, Any] = story_of(request(record), 110.0, 0.0, str)["error"]
-    return found
-
-
 AT_B, AT_MCP = "upstream:b", "upstream:mcp/search"
-NO_PATH = "Not Found. The upstream has no such path: it does not support this operation."
-PAGE = 'The upstream "b" (llm) answered with an HTML page'
-LARGE = "The upstream sent an event that is larger than"
-ANSWERED = 'The upstream "b" (llm) answered 400 Bad Request with'
+
+
+def advised(error: GatepassError, operation: str = "chat", model: str = "m", language: str = "") -> str:
+    names = names_of(error.hop, operation, model, "")
+    return advice_of(error.public_code, error.hop, error.case, error.setting, names)[f"action{language}"]
+
+
+def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> UpstreamError:
+    body = msgspec.json.encode({"error": error}) if isinstance(error, dict) else error.encode()
+    headers = ((b"content-type", b"text/html"),) if body[:1] == b"<" else ()
+    return classify_error(ReceivedReply(upstream, status, headers, body, model="bge", operation="chat", **reply))
 
 
 @pytest.mark.parametrize(
-    ("code", "hop", "status", "reason", "case", "advice"),
+    ("status", "error", "case", "advice"),
     [
-        ("102", AT_B, 404, NO_PATH, "no_path", "Set `operations.chat.upstream` to an upstream that has it"),
-        ("102", AT_B, 429, "slow down", "429", "Wait, or ask the owner of the upstream"),
-        ("102", AT_B, 404, "No such model", "", "Follow the upstream's message. If it does not know the model"),
-        ("102", AT_B, 400, "out of credit", "", "Follow the upstream's message."),
-        ("102", AT_B, 500, "out of memory", "5xx", "If its message names nothing"),
-        ("102", AT_B, 500, "unknown model m", "", "Follow the upstream's message. If it does not know the model"),
-        ("1261", AT_B, 400, "Prompt exceeds max length", "too_long", "Shorten the prompt or the history,"),
-        ("context_length_exceeded", AT_B, 400, "no", "too_long", "Shorten the prompt or the history,"),
-        ("400", AT_B, 400, "The name of a tool exceeds the maximum length of 64.", "", "Follow the upstream's"),
-        (
-            "upstream_html",
-            AT_B,
-            504,
-            f"{PAGE} titled",
-            "page_504",
-            "Raise the timeout of the proxy in front of",
-        ),
-        (
-            "upstream_html",
-            AT_B,
-            502,
-            f"{PAGE} titled",
-            "page_5xx",
-            "Retry later, or ask the owner",
-        ),
-        ("upstream_html", AT_B, 503, f"{PAGE} instead of JSON", "", "Check `credential` and `upstreams.b.base_url`."),
-        ("upstream_html", AT_B, 403, f"{PAGE} titled", "", "Check `credential` and `upstreams.b.base_url`."),
-        ("upstream_invalid", AT_B, 400, f"{LARGE} long lines", "long_lines", "If the client reads"),
-        ("upstream_invalid", AT_B, 400, f"{LARGE} limits.event_bytes, or", "too_large", "Request less in one answer."),
-        ("upstream_invalid", AT_B, 400, "not JSON.", "", "Check that `upstreams.b.base_url` is an OpenAI API"),
-        ("upstream_invalid", AT_MCP, 502, "initialize (HTTP 404)", "mcp_invalid", "Check that `mcp.search.url` is"),
-        ("upstream_invalid", AT_MCP, 502, "or too large a one", "mcp_invalid", "If the message names a limit,"),
-        ("102", AT_B, 400, f"{ANSWERED} a body without a reason: {{}}", "", "Read the upstream's log: its answer has"),
-        ("102", AT_B, 400, f"{ANSWERED} an empty body.", "", "Read the upstream's log: its answer has no reason."),
-        ("102", AT_MCP, 404, NO_PATH, "mcp_no_path", "Check `mcp.search.url`."),
-        ("upstream_dns", AT_MCP, 502, "no", "", "Correct `mcp.search.url`"),
-        ("upstream_auth", AT_MCP, 401, "no", "", "Correct what the message names. `gatepass doctor` "),
-        ("token_unavailable", "credential:corp", 503, "no", "", "Run `gatepass token corp`, which tests"),
-        ("upstream_timeout_connect", AT_B, 504, "late", "", "Check the host and port in `upstreams.b.base_url`"),
-        ("upstream_timeout_9", AT_B, 400, "late", "", "Follow the upstream's message."),
+        (404, {"message": "Not Found"}, "no_path", "Set `operations.chat.upstream` to an upstream that has it"),
+        (429, {"message": "slow down"}, "429", "Wait, or ask the owner of the upstream"),
+        (404, {"message": "No such model"}, "about_model", "Follow the upstream's message. If it does not know"),
+        (400, {"message": "out of credit"}, "", "Follow the upstream's message."),
+        (500, {"message": "out of memory"}, "5xx", "If its message names nothing to correct, retry later"),
+        (500, {"message": "unknown model bge"}, "about_model", "Follow the upstream's message. If it does not know"),
+        (400, {"message": "Prompt exceeds max length"}, "too_long", "Shorten the prompt or the history,"),
+        (400, {"message": "no", "code": "context_length_exceeded"}, "too_long", "Shorten the prompt or the history,"),
+        (400, {"message": "The name of a tool exceeds the maximum length of 64."}, "", "Follow the upstream's"),
+        (504, "<html><title>504 Gateway Time-out</title>", "page_504", "Raise the timeout of the proxy in front of"),
+        (502, "<html><title>Bad Gateway</title>", "page_5xx", "Retry later, or ask the owner"),
+        (403, "<html><title>Forbidden</title>", "", "Check `credential` and `upstreams.b.base_url`."),
+        (503, "<html><form><input type=password>", "", "Check `credential` and `upstreams.b.base_url`."),
+        (404, "<html><title>404 Not Found</title>", "no_path", "Set `operations.chat.upstream`"),
+        (400, "{}", "no_reason", "Read the upstream's log: its answer has no reason."),
+        (400, "", "no_reason", "Read the upstream's log: its answer has no reason."),
+        (503, "", "5xx", "If its message names nothing to correct"),
+        (400, {"message": "This model does not support images"}, "", "Follow the upstream's message."),
+        (400, {"message": "该模型不支持图片输入"}, "", "Follow the upstream's message."),
+        (400, {"message": "We do not support the model bge"}, "about_model", "Follow the upstream's message. If"),
+        (400, {"message": "不支持该模型：bge"}, "about_model", "Follow the upstream's message. If it does not know"),
+        (404, {"message": "LLM(bge) not found"}, "about_model", "Follow the upstream's message. If it does not know"),
+        # the upstream may be another gatepass, whose own words are no case here
+        (400, {"message": "The upstream has no such path: it does not."}, "", "Follow the upstream's message."),
+        (403, {"message": "Replace the key in credentials.inner.token by"}, "", "Follow the upstream's message."),
     ],
 )
-def test_the_action_of_an_error_follows_from_its_code_status_and_text(code, hop, status, reason, case, advice):
-    error = explained(code, hop, status, reason)
-    assert (error["case"], error["action"][: len(advice)]) == (case, advice)
+def test_an_upstreams_error_has_its_case_from_status_and_words(status: int, error: Any, case: str, advice: str):
+    found = refused(status, error, has_version=True, missing="no_path")
+    assert (found.case, advised(found)[: len(advice)]) == (case, advice)
+    assert advised(found, language="_zh")
 
 
-ISSUED = "by one that this upstream issued and that has not been revoked, then"
-COMPARED = "Compare these settings with what {} upstream requires: "
-
-
-def replace_key(place: str, then: str = "run `gatepass reload`") -> str:
-    return f"Replace the key in {place} {ISSUED} {then}."
-
-
-@pytest.mark.parametrize(
-    ("advice", "credential", "age_s", "reason", "case", "action"),
-    [
-        (
-            replace_key("credentials.corp.key"),
-            *("corp", None, "its issuer returned the same token again"),
-            *("static_key", replace_key("`credentials.corp.key`")),
-        ),
-        (
-            replace_key("upstreams.b.headers.api-key"),
-            *(None, None, None),
-            *("header_key", replace_key("`upstreams.b.headers.api-key`")),
-        ),
-        (
-            replace_key("the environment variable LLM_KEY", "restart gatepass"),
-            *("corp", None, "its issuer returned the same token again"),
-            *("variable_key", replace_key("the environment variable `LLM_KEY`", "restart gatepass")),
-        ),
-        (
-            "gatepass has no credential for it. Set upstreams.b.credential.",
-            *(None, None, None),
-            *("no_credential", "Set `upstreams.b.credential`."),
-        ),
-        (
-            f"{COMPARED.format('this')}credentials.corp.scope, upstreams.b.token_placement. `gatepass token corp` x",
-            *("corp", 3.0, None, "new_token"),
-            f"{COMPARED.format('the')}`credentials.corp.scope`, `upstreams.b.token_placement`. `gatepass token corp`",
-        ),
-        ("Compare these settings with", "corp", 3.0, "it was not renewed", "", None),
-    ],
-)
-def test_the_action_for_a_rejected_credential_depends_on_what_was_sent(advice, credential, age_s, reason, case, action):
-    hint = token_hint(advice, credential, age_s, reason, "")
-    # the upstream may be another gatepass, whose own words come first
-    inner = (
-        f"bad token. Tried once, with the only key of the credential 'inner'. {replace_key('credentials.inner.token')}"
+def test_an_mcp_server_has_actions_of_its_own():
+    found = refused(404, {"message": "Not Found"}, "mcp/search", missing="mcp_no_path")
+    assert (advised(found), found.message.partition("path: ")[2]) == (
+        "Check `mcp.search.url`.",
+        "it is not an MCP endpoint. Check mcp.search.url. `gatepass doctor` tries it.",
     )
-    for code, status, otherwise in (
-        ("upstream_auth", 401, "Correct what the message names."),
-        ("denied", 403, "Follow the upstream's message."),
+    for error, action in (
+        (UpstreamInvalid("no", upstream="mcp/search"), "Check that `mcp.search.url` is the endpoint"),
+        (UpstreamDns("no", upstream="mcp/search"), "Correct `mcp.search.url`"),
+        (UpstreamAuth("no", upstream="mcp/search", status=401), "Correct what the message names. After"),
     ):
-        error = explained(code, AT_B, status, f"{inner} {hint}")
-        assert error["case"] == case
-        assert error["action"].startswith(action or otherwise)
+        assert advised(error, "mcp", "")[: len(action)] == action
 
 
 @pytest.mark.parametrize(
-    ("operation", "test"), [("responses", "--operation responses --call"), ("messages", "--operation messages --call")]
+    ("case", "operation", "setting", "named"),
+    [
+        (
+            "no_path",
+            "embeddings",
+            "",
+            ["`operations.embeddings.upstream`", "operations: {embeddings: {upstream: OTHER}}"],
+        ),
+        ("no_path_of_model", "rerank", "models.bge.targets", ["Set `models.bge.targets` to an upstream"]),
+        ("no_version", "rerank", "", ["correct `upstreams.b.base_url`", "set `operations.rerank.upstream`"]),
+        ("no_api", "responses", "", ["`upstreams.b.protocols: [chat]`", "set `operations.responses.upstream`"]),
+        ("no_api_version", "messages", "models.m.upstream", ["`upstreams.b.base_url`", "set `models.m.upstream`"]),
+        ("no_chat", "messages", "", ["Correct `upstreams.b.base_url`: gatepass sent a chat"]),
+    ],
 )
-def test_the_action_for_an_api_that_is_missing_names_the_setting_that_serves_it_by_chats(operation: str, test: str):
-    error = explained("upstream_error", AT_B, 404, NO_PATH, operation)
-    assert (error["case"], error["test"]) == ("no_api", f"gatepass doctor m {test}")
-    chats, other = error["action"].split("Otherwise ")
-    assert chats.startswith("If the upstream has chat completions, set `upstreams.b.protocols: [chat]`")
-    assert other.startswith(f"set `operations.{operation}.upstream` to an upstream that has it")
-    assert f"operations: {{{operation}: {{upstream: OTHER}}}}" in other
-    adapted = (f"translate={operation}", "untranslated=web_search")
-    error = explained("upstream_error", AT_B, 404, NO_PATH, operation, adapted=adapted)
-    assert (error["case"], error["action"][:35]) == ("no_chat", "Correct `upstreams.b.base_url`: gat")
-    assert not any(setting in error["action"] for setting in ("protocols", "operations"))
+def test_the_action_for_a_path_that_is_missing_names_what_chose_the_upstream(case, operation, setting, named):
+    error = UpstreamErrorReply("no", upstream="b", status=404, case=case, setting=setting)
+    for language in ("", "_zh"):
+        found = advised(error, operation, "bge", language)
+        assert language or [part for part in named if part not in found] == []
+        assert "NAME" not in found
+        assert "gatepass reload" in found
+
+
+@pytest.mark.parametrize(
+    ("case", "setting", "action"),
+    [
+        ("static_key", "credentials.corp.key", "Replace the key in `credentials.corp.key` by one"),
+        ("header_key", "upstreams.b.headers.api-key", "Replace the key in `upstreams.b.headers.api-key` by one"),
+        ("variable_key", "LLM_KEY", "Replace the key in the environment variable `LLM_KEY` by one"),
+        ("no_credential", "", "Set `upstreams.b.credential`."),
+        (
+            *("new_token", "credentials.corp.scope, upstreams.b.token_placement"),
+            "Compare these settings with what the upstream requires: `credentials.corp.scope`, `upstreams.b.token_pl",
+        ),
+        ("unknown_model", "models.m.name", "Correct the name in the client, or set `models.m.name` to"),
+        ("renamed_model", "models.a*.targets[].name", "Set `models.a*.targets[].name` to a name"),
+    ],
+)
+def test_the_action_has_the_setting_that_the_raising_line_gave(case: str, setting: str, action: str):
+    error = UpstreamErrorReply("no", upstream="b", status=403, case=case, setting=setting)
+    assert advised(error).startswith(action)
+    for one in filter(None, setting.split(", ")):
+        assert f"`{one}`" in advised(error, language="_zh")
 
 
 def test_the_action_for_an_image_that_ragflow_does_not_read_is_that_of_the_message():
     body = b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:,"}}]}]}'
     with pytest.raises(InvalidImage) as caught:
         RagflowBody().apply(a_call(body), Target("rag", "chat"))
-    for reason, case, action in (
-        (caught.value.message, "ragflow_images", "Send only text,"),
-        ("images[0] is empty", "", "Send a URL,"),
-    ):
-        error = explained("invalid_image", "client", 400, reason)
-        assert (error["case"], error["action"][: len(action)]) == (case, action)
+    assert advised(caught.value).startswith("Send only text,")
+    assert advised(InvalidImage("images[0] is empty")).startswith("Send a URL,")
 
 
-def action(code: str, hop: str, case: str = "", *, message: str = "", **known: str) -> str:
-    operation, model, credential = (known.get(name, "") for name in ("operation", "model", "credential"))
-    names = names_of(hop, operation, model, credential, message)
-    return action_of(code, hop, case, names)
-
-
-def test_the_action_for_a_path_that_is_missing_names_the_operation_or_the_route_of_the_model():
-    found = action("102", AT_B, "no_path", operation="embeddings", model="bge")
-    assert "set `operations.embeddings.upstream` to an upstream that has it" in found
-    assert '`{models: {"*": {upstream: b}}, operations: {embeddings: {upstream: OTHER}}}`' in found
-    for member, value in (("upstream", "OTHER"), ("targets", "[{upstream: OTHER}]")):
-        message = NO_PATH.replace("it does", f"it (models.bge.{member}) does")
-        found = action("102", AT_B, "no_path", operation="rerank", model="bge", message=message)
-        assert (
-            f"Set `models.bge.{member}` to an upstream that has it, as in `{{models: {{bge: {{{member}: {value}"
-            in found
-        )
-        assert "operations" not in found.replace("operation fails", "")
-        assert found.endswith("then run `gatepass reload`.")
-
-
-def test_the_action_for_an_unknown_name_is_that_of_the_message():
-    for route, setting in (
-        ("models.a b.upstream", "models.a b.name"),
-        ("models.a*.targets", "models.a*.targets[].name"),
-    ):
-        message = f"No. {model_hint('a b', 'chat', 404, None, 'unknown model', 'm-9', route)}"
-        found = action("model_not_found", "upstream:chat", model="a b", message=message)
-        assert (f"set `{setting}` to its name for it" in found, "correct" in found) == (True, False)
-    message = f"No. {model_hint('a', 'chat', 404, None, 'unknown model', 'a')}"
-    found = action("model_not_found", "upstream:chat", model="a", message=message)
-    named = "or set `models.a.name` to its name for it. `gatepass doctor a` lists its names."
-    assert found.endswith(f"correct the name in the client, {named}")
-
-
-def test_the_action_for_an_upstreams_error_names_the_route_of_the_model():
-    listed = "If the model is listed under `models`, correct `models.bge.upstream`."
-    unknown = action("102", AT_B, operation="chat", model="bge", message="LLM(bge) not found")
-    assert unknown.endswith(f" to its name for it. `gatepass doctor bge` lists its names. {listed}")
-    azure = "The API deployment for this resource does not exist."
-    assert action("404", AT_B, operation="chat", model="bge", message=azure) == unknown
-    other = action("102", AT_B, operation="chat", model="bge", message="question is required")
-    assert other == action("102", AT_B, operation="files") == "Follow the upstream's message."
+TIMEOUTS = TimeoutSettings().value("models.m")
+OWN = Network(proxy="http://p:3128")
 
 
 @pytest.mark.parametrize(
-    ("message", "is_unknown"),
+    ("fault", "named"),
     [
-        ("This model does not support images", False),
-        ("The model bge doesn't support image input.", False),
-        ("Unsupported parameter: 'temperature' is not supported with this model.", False),
-        ("max_tokens is too large. This model supports at most 4096 completion tokens", False),
-        ("bge cannot process audio", False),
-        ("该模型不支持图片输入", False),
-        ("当前模型 bge 不支持工具调用", False),
-        ("We do not support the model bge", True),
-        ("Model bge is not supported", True),
-        ("不支持该模型：bge", True),
-        ("no permission for this model", True),
-        ("当前分组下对于模型 bge 无可用渠道", True),
-    ],
-)
-def test_an_ability_that_a_model_lacks_is_no_unknown_name(message: str, is_unknown: bool):
-    found = action("upstream_error", AT_B, operation="chat", model="bge", message=message)
-    assert ("correct the name" in found, "models.bge" in found) == (is_unknown, is_unknown)
-
-
-@pytest.mark.parametrize(
-    ("code", "hop", "message", "setting"),
-    [
-        ("first_byte", AT_B, "h sent no reply within 0.2 s ({}). A", "models.m.timeouts.first_byte_s"),
-        ("total", AT_B, "not complete after 2 s ({}).", "models.a b (c).timeouts.total_s"),
-        ("idle", AT_MCP, "longer than 2 s ({}).", "mcp.search.timeouts.idle_s"),
-        ("connect", AT_B, "No connection within 5 s ({}). Check the host", "models.m.timeouts.connect_s"),
-    ],
-)
-def test_the_action_for_a_timeout_names_the_setting_of_the_message(code: str, hop: str, message: str, setting: str):
-    found = action(f"upstream_timeout_{code}", hop, message=message.format(setting), model="m", operation="chat")
-    assert f"aise `{setting}`" in found or f"needs a higher `{setting}`" in found
-    assert "is set under" not in found
-    if code != "connect":
-        assert f"`gatepass doctor{'' if hop == AT_MCP else ' m --call'}` tests a small call." in found
-
-
-@pytest.mark.parametrize(
-    ("advice", "settings"),
-    [
+        (TransportFault(Fault.TIMEOUT_FIRST_BYTE, "", limit_s=2), "Raise `models.m.timeouts.first_byte_s`"),
+        (TransportFault(Fault.TIMEOUT_IDLE, "", limit_s=2), "needs a higher `models.m.timeouts.idle_s`"),
+        (TransportFault(Fault.TIMEOUT_CONNECT, "", limit_s=2), "raise `models.m.timeouts.connect_s`"),
+        (TransportFault(Fault.TIMEOUT_CONNECT, "proxy p:1: late", limit_s=2), "host and port in `network.proxy`"),
+        (TransportFault(Fault.CONNECT, "connection refused"), "Check `upstreams.b.base_url`"),
+        (TransportFault(Fault.CONNECT, "proxy p:1: connection refused"), "Check `network.proxy`"),
+        (TransportFault(Fault.PROXY, "403 Forbidden from p:1"), "`network.no_proxy: [HOST]`"),
+        (TransportFault(Fault.PROXY, "504 Timeout from p:1"), "Check `upstreams.b.base_url`"),
+        (TransportFault(Fault.TLS, "certificate has expired"), "Set `network.ca_file`"),
         (
-            "Check credentials.corp.client_id, credentials.corp.client_secret.",
-            "`credentials.corp.client_id`, `credentials.corp.client_secret`",
+            TransportFault(Fault.CLOSED, "reset", answered=False),
+            "If `upstreams.b.base_url` begins with http://, the port",
         ),
-        ("Check the client and the secret in credentials.corp.", "`credentials.corp`"),
-        ("", None),
+        (TransportFault(Fault.CLOSED, "in the middle of its reply"), "Check the upstream's log"),
+        (TransportFault(Fault.TOO_LARGE, "x"), "Request less in one answer."),
     ],
 )
-def test_the_action_for_a_refused_client_begins_with_the_settings(advice: str, settings: str | None):
-    message = f"no token: h answered 401: Check that. X; next attempt in 9 s; a hint. {advice} {AFTER_REPAIR}"
-    error = explained("token_unavailable", "credential:corp", 503, message)
-    assert error["case"] == ("refused" if settings else "")
-    test = "`gatepass token corp`"
-    assert error["action"].startswith(f"Correct {settings}. A `file:` is" if settings else f"Run {test}")
-    assert not settings or error["action"].endswith(f"a restart. Then {test} tests the credential alone.")
+def test_the_action_for_a_connection_blames_the_setting_that_its_message_names(fault: TransportFault, named: str):
+    error = upstream_error(fault, "b", "https://llm.example/v1", TIMEOUTS)
+    assert named in advised(error)
+    assert ("may speak TLS" in advised(error)) is not fault.answered
 
 
-def test_the_action_names_the_test_only_if_the_model_is_known():
-    for model, test in (("m", " `gatepass doctor m --call` tests a small call."), ("", "")):
-        assert action("upstream_error", AT_B, "5xx", model=model).endswith(f"to the owner of the upstream.{test}")
-        assert action("upstream_closed", AT_B, model=model).endswith(f"the timeouts of proxies.{test}")
-    assert "`gatepass check --route 'a b'`" in action("model_not_found", "client", model="a b")
+def test_a_proxy_of_the_upstream_alone_is_avoided_by_its_own_setting():
+    fault = TransportFault(Fault.PROXY, "403 Forbidden from p:1")
+    error = upstream_error(fault, "b", "https://llm.example/v1", TIMEOUTS, network=OWN)
+    assert "`upstreams.b.network.proxy: none`" in advised(error)
 
 
-@pytest.mark.parametrize(
-    ("detail", "has_no_reply"),
-    [
-        ("without an answer", True),
-        ("[Errno 104] Connection reset by peer", True),
-        ("in the middle of its reply", False),
-    ],
-)
-def test_a_connection_that_closed_without_a_reply_may_be_plain_http_at_a_tls_port(detail: str, has_no_reply: bool):
-    message = f"h closed the connection before its reply was complete ({detail}); whether it did the work is unknown."
-    setting = "If `upstreams.b.base_url` begins with http://, the port may speak TLS: begin it with https:// then."
-    assert (setting in action("upstream_closed", AT_B, message=message)) is has_no_reply
+def test_the_action_for_a_refused_client_begins_with_the_settings():
+    settings = "credentials.corp.client_id, credentials.corp.client_secret"
+    error = TokenUnavailable("no", credential="corp", case="refused", setting=settings)
+    found, test = advised(error), "`gatepass token corp`"
+    assert found.startswith("Correct `credentials.corp.client_id`, `credentials.corp.client_secret`. A `file:` is")
+    assert found.endswith(f"a restart. Then {test} tests the credential alone.")
+    assert advised(TokenUnavailable("no", credential="corp")).startswith(f"Run {test}")
 
 
-UNREACHED = (
-    "The proxy in front of llm.example could not reach the host (504 Timeout from p:1). Check the host in"
-    " upstreams.b.base_url, whether it is up and the proxy can reach it, or "
-)
-REFUSES = "The proxy in front of llm.example refuses (403 Forbidden from p:1). Ask the owner to allow it, or "
-
-
-@pytest.mark.parametrize(
-    ("code", "case", "message", "named"),
-    [
-        ("upstream_connect", "", "No connection. Check the port in network.proxy.", "network.proxy"),
-        ("upstream_connect", "", "Check upstreams.b.base_url, or set network.proxy.", "upstreams.b.base_url"),
-        ("upstream_connect", "", "The proxy p:3128 answered 407. Check network.proxy_auth.", "network.proxy_auth"),
-        ("upstream_connect", "", f"{UNREACHED}add it to network.no_proxy.", "upstreams.b.base_url"),
-        ("upstream_connect", "proxy_refuses", f"{REFUSES}add it to network.no_proxy.", "network.no_proxy: [HOST]"),
-        (
-            *("upstream_connect", "proxy_refuses", f"{REFUSES}set upstreams.b.network.proxy to none."),
-            "upstreams.b.network.proxy: none",
-        ),
-        ("upstream_tls", "", "Add its CA to upstreams.b.network.ca_file.", "upstreams.b.network.ca_file"),
-    ],
-)
-def test_the_action_blames_the_proxy_or_the_url_as_the_message_does(code: str, case: str, message: str, named: str):
-    assert case_of(code, AT_B, 502, message) == case
-    assert f"`{named}`" in action(code, AT_B, case, message=message)
+def test_a_story_has_the_case_and_both_languages():
+    record = access(code="102", hop=AT_B, status=404, outcome="error", reason="s3cret", operation="rerank", model="bge")
+    failed = replace(request(record), case="no_path_of_model", setting="models.s3cret.upstream")
+    error = story_of(failed, 110.0, 0.0, lambda text: text.replace("s3cret", "***"))["error"]
+    assert error["case"] == "no_path_of_model"
+    assert error["action"].startswith("Set `models.***.upstream` to")
+    assert error["action_zh"].startswith("把 `models.***.upstream` 设为")
+    assert error["sentence_zh"].startswith("上游没有这个路径")
+    assert "`gatepass check --route 'a b'`" in advised(ModelNotFound("no"), model="a b")

@@ -22,7 +22,7 @@ from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token
-from gatepass.types import ClientRequest
+from gatepass.types import ClientRequest, UpstreamErrorBody
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 from tests.unit.proxy.test_attempt_retries import BODY, Holder, Reply, Scenario, Upstream, unreached
@@ -64,7 +64,8 @@ def health(state: AppState, upstream: str, name: str = "m") -> TargetHealth:
 
 
 def reply(status: int, wait_s: float | None = None, message: str = "no") -> UpstreamErrorReply:
-    return UpstreamErrorReply(message, upstream="east", status=status, retry_after_s=wait_s)
+    body = UpstreamErrorBody(message)
+    return UpstreamErrorReply(message, upstream="east", status=status, retry_after_s=wait_s, error_body=body)
 
 
 def eject(state: AppState, upstream: str, name: str = "m") -> None:

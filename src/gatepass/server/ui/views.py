@@ -51,7 +51,7 @@ def overview(state: AppState) -> dict[str, Any]:
         "ready": state.ready,
         "series": series(totals, wall_s),
         "errors_15m": (errors := {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed}),
-        "meanings": {code: documented(code)["text"].partition(". ")[0].rstrip(".") for code in errors},
+        "meanings": {code: meaning(code) for code in errors},
         "callers_15m": dict(by_caller.most_common(MOST_CODES)),
         "capture": state.capture.state(),
         "store": None if state.store is None else state.store.health.shown(now_s),
@@ -238,16 +238,36 @@ def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
 
 
 def documented(code: str) -> dict[str, Any]:
-    """Return what an error code means and what to do, with the cases that have another action."""
+    """Return what an error code means and what to do in both languages, with the cases that have another action."""
     kind, known = kind_of(code), explanations()
-    own = known[code if code in known else kind.code].en
+    own = known[code if code in known else kind.code]
     # a reply or a page of an upstream has its own status
     status = None if issubclass(kind, UpstreamErrorReply | UpstreamHtml) else kind.status
     return {
         "code": code,
         "kind": kind.code,
         "status": status,
-        "text": f"{own.sentence}\n\n{own.more}".strip(),
-        "action": own.action,
-        "actions": {case: entry.en.action for case, entry in known.items() if entry.of == kind.code},
+        "text": f"{own.en.sentence}\n\n{own.en.more}".strip(),
+        "text_zh": f"{own.zh.sentence}{own.zh.more}",
+        "action": own.en.action,
+        "action_zh": own.zh.action,
+        "cases": [
+            {
+                "sentence": entry.en.sentence,
+                "sentence_zh": entry.zh.sentence,
+                "action": entry.en.action,
+                "action_zh": entry.zh.action,
+            }
+            for entry in known.values()
+            if entry.of == code
+        ],
+    }
+
+
+def meaning(code: str) -> dict[str, str]:
+    """Return the first sentence of what an error code means in both languages."""
+    shown = documented(code)
+    return {
+        "text": shown["text"].split("\n")[0].partition(". ")[0].rstrip("."),
+        "text_zh": shown["text_zh"].partition("。")[0],
     }

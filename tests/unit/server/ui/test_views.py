@@ -146,7 +146,9 @@ def test_each_code_has_its_documentation():
         if not entry.of:
             shown = views.documented(code)
             assert (shown["code"], shown["text"][: len(entry.en.sentence)]) == (code, entry.en.sentence)
-    assert views.documented("upstream_connect")["actions"].keys() == {"proxy_refuses"}
+    assert len(views.documented("upstream_connect")["cases"]) == 2
+    meaning = {"text": "The request body is compressed", "text_zh": "请求体被压缩了"}
+    assert views.meaning("unsupported_encoding") == meaning
     assert views.documented("upstream_timeout_idle")["action"].startswith("Check the upstream first.")
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
     statuses = {"internal_error": 500, "upstream_auth": None, "upstream_html": None, "upstream_closed": 502}

@@ -3,7 +3,7 @@
 import { events, requestsOf } from "./api.js";
 import { el, set, write } from "./dom.js";
 import { failing } from "./drawing.js";
-import { advised, documentedCode, happened, inline, summed } from "./error_code.js";
+import { advised, happened, inline, summed } from "./error_code.js";
 import { count, duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
 import { known, t } from "./texts.js";
@@ -145,16 +145,14 @@ function forgetBegun(hops) {
 /** Show how a step ended. A hop that fails moves to the top, its failed step first. One that works is folded. */
 function finish(hops, { hop, what, outcome, why, advice, seconds, action: documented }) {
   const section = hopOf(hops, hop);
-  const { code, text = "", names } = documented ?? {};
-  const [, received] = /: \d{3} (\w+): /.exec(why) ?? []; // of a call
-  const called = code ?? (received && documentedCode(received, hop));
-  const more = onPage(advice?.replace(text, "").trim() ?? "");
+  const isAction = documented && advice?.includes(documented.action);
+  const more = onPage(isAction ? advice.replace(documented.action, "").trim() : advice ?? "");
   const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds, "data-called": ["call", "stream"].includes(what) },
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
       known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
-      why && (called ? happened(called, why, names, "") : el("p", {}, known(why))),
-      text && advised(code, text, names), more && el("p.advice", {}, outcome === "fails" && !text && el("b", {}, t("Action: ")), inline(more))));
+      why && (documented ? happened(documented, why, "") : el("p", {}, known(why))),
+      isAction && advised(documented), more && el("p.advice", {}, outcome === "fails" && !isAction && el("b", {}, t("Action: ")), inline(more))));
   for (const step of section.querySelectorAll(".begun")) if (step.dataset.what === what) step.remove();
   const list = section.querySelector("ol");
   list.insertBefore(done, outcome === "fails" ? list.querySelector("li:not(.bad)") : null);

@@ -3,16 +3,8 @@
 import { requestsOf } from "./api.js";
 import { el } from "./dom.js";
 import { count, plural, share, since } from "./format.js";
-import { action as actionOf, known, meaning, t } from "./texts.js";
+import { known, language, said, t } from "./texts.js";
 
-const CASES = {
-  no_path: t("If the upstream has no such path:"), no_api: t("If it lacks /responses or /messages:"), no_chat: t("If it lacks the chat that serves them:"), mcp_no_path: t("If the MCP server has no such path:"),
-  mcp_invalid: t("For an MCP server:"), 429: t("For 429:"),
-  long_lines: t("If the message names long lines:"), too_large: t("For another limit:"), too_long: t("If the prompt is too long:"),
-  "5xx": t("For a 5xx:"), proxy_refuses: t("If a proxy refuses:"), ragflow_images: t("For RAGFlow as the upstream:"), refused: t("If the issuer refused the client:"), page_504: t("For a page with 504:"), page_5xx: t("For a page with another 5xx:"),
-  static_key: t("For a key of a credential:"), header_key: t("For a key in headers:"), variable_key: t("For a key in an environment variable:"),
-  no_credential: t("Without a credential:"), new_token: t("If a new token was rejected too:"),
-};
 /** What a code is that is a number, which an upstream made, or a word of gatepass or an upstream. */
 const NOTES = [
   [/^model_not_found$/, t("gatepass or the upstream does not know the model")], [/^context_length_exceeded$/, t("the prompt is too long")],
@@ -27,16 +19,17 @@ const UPSTREAMS = ["upstream_error", "upstream_auth"];
 const STATUSES = { mcp_not_allowed: t("200 with an error in JSON-RPC, 403 for a notification") };
 
 export async function errorCode(page) {
-  const { code, kind, status, text, action, actions = {} } = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
+  const shown = await page.call("GET", `errors/${encodeURIComponent(page.parameter)}`);
+  const { code, status, cases = [] } = shown;
   page.title(code);
   page.main.append(...[
     el("p.back", {}, el("a", { href: "#/requests" }, t("Requests"))),
     el("h1", {}, el("code", {}, code)),
     codeNote(code) && el("p.muted", {}, codeNote(code)),
     el("p.muted", {}, t("Status {status}", { status: STATUSES[code] ?? status ?? t("as the upstream's reply") })),
-    el("div.prose", {}, meaning(code, meaning(kind, text)).replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
-    action && el("p.advice", {}, inline(actionOf(code, actionOf(kind, action)))),
-    ...Object.entries(actions).map(([name, special]) => el("p.advice", {}, el("b", {}, CASES[name] ?? name), " ", inline(actionOf(name, special)))),
+    el("div.prose", {}, said(shown, "text").replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
+    el("p.advice", {}, inline(said(shown, "action"))),
+    ...cases.map((one) => el("p.advice", {}, el("b", {}, inline(said(one, "sentence"))), " ", inline(said(one, "action")))),
     el("p", {}, el("a", { href: requestsOf({ kind: code }) }, t("Requests with this error"))),
   ].filter(Boolean));
 }
@@ -47,28 +40,23 @@ export function codeNote(code) {
 }
 
 /** The meaning of a code in a few words: NOTES, or else the first sentence of the documentation. */
-export function codeGloss(code, english = "") {
-  return codeNote(code) || meaning(code, english).split("。")[0].replaceAll("`", "");
+export function codeGloss(code, meaning) {
+  return codeNote(code) || said(meaning, "text").replaceAll("`", "");
 }
 
-/** The code that explains an error: one that an upstream made itself is `upstream_error`, as `gatepass show` has it. */
-export function documentedCode(code, hop) {
-  return hop?.startsWith("upstream:") && !code.startsWith("upstream_") ? "upstream_error" : code;
-}
-
-/** What happened: in Chinese the message, or else a sentence of the documentation. The English text is below, or above if an upstream wrote it. */
-export function happened(code, message, names, kind = code) {
+/** What happened: in Chinese the message, or else the sentence of `error`. The English text is below, or above if an upstream wrote it. */
+export function happened(error, message, kind) {
   const [own] = /(?<=: \d{3} \w+: ).+$/s.exec(message) ?? [message]; // of a call of doctor
-  const [sentence] = meaning(code, "", names).split("。");
-  const said = own.includes(" ") ? known(own) : own; // a word is one of the page
-  const chinese = said === own ? sentence && `${sentence}。` : said;
-  if (said === own && sentence && UPSTREAMS.includes(kind)) return [el("p", {}, inline(message)), el("p.muted", {}, inline(chinese))];
+  const sentence = language === "zh" ? said(error, "sentence") : "";
+  const translated = own.includes(" ") ? known(own) : own; // a word is one of the page
+  const chinese = translated === own ? sentence : translated;
+  if (translated === own && sentence && UPSTREAMS.includes(kind)) return [el("p", {}, inline(message)), el("p.muted", {}, inline(chinese))];
   return chinese ? [el("p", {}, inline(chinese)), el("p.muted.small", {}, t("Original: "), inline(message))] : [el("p", {}, inline(message))];
 }
 
-/** What to do, as `action` of texts.js has it. */
-export function advised(code, english, names) {
-  return el("p.advice", {}, el("b", {}, t("Action: ")), inline(actionOf(code, english, names)));
+/** What to do about an error. */
+export function advised(error) {
+  return el("p.advice", {}, el("b", {}, t("Action: ")), inline(said(error, "action")));
 }
 
 /** The sum of rows of use. It fails since `failed_at`, if each request failed from then on. */

@@ -2,11 +2,13 @@
 
 import { call } from "./api.js";
 import { el, write } from "./dom.js";
-import { languageSwitch, meaning, t } from "./texts.js";
+import { languageSwitch, t } from "./texts.js";
 
 const REFUSED = {
   invalid_api_key: t("gatepass does not know this key, or it has expired."),
   role_not_allowed: t("This key has the role caller, which cannot sign in. Create one with gatepass keys new --role viewer."),
+  forbidden_host: t("The host name of this page is not one that gatepass accepts: add it to server.ui_hosts."),
+  forbidden_origin: t("The origin of this page is not that of gatepass: a proxy in front of it must pass on Host."),
 };
 /** Why a key does not sign in, by the error code. */
 
@@ -25,7 +27,7 @@ export function signIn(session, enter) {
       key.value = "";
       button.disabled = false;
       why.className = "failed";
-      write(why, REFUSED[error.code] ?? meaning(error.code, error.message));
+      write(why, REFUSED[error.code] ?? error.message);
       key.focus();
     }
   };

@@ -102,7 +102,6 @@ function endOf(data, attempt) {
 }
 
 const MOST_PARTS = 20;
-const UNKNOWN = /sent the client's model name|does not exist|not found|不存在|无可用渠道/i;
 const GOOD = ["complete", "client_gone", "drained", null];
 const AGAIN = {
   learned_rule: [t("rejected, sent again with a rule"), t("with a learned rule")],
@@ -169,9 +168,9 @@ function way(page, data) {
 }
 
 /** The models that exist, if the upstream does not know the name of the client. */
-function existing(page, { case: special, hop, message, names }) {
+function existing(page, { case: special }) {
   const place = el("div", { hidden: true });
-  if (special || !hop?.startsWith("upstream:") || !names?.["models.NAME.name"] || !UNKNOWN.test(message)) return place;
+  if (!["unknown_model", "about_model"].includes(special)) return place;
   page.call("GET", "models").then(({ listed }) => {
     place.hidden = false;
     write(place, t("Correct the name of the model in the client, such as RAGFlow. The model list has: {names}.", { names: listed.slice(0, MOST_PARTS).join(t(", ")) || "–" }));
@@ -181,13 +180,13 @@ function existing(page, { case: special, hop, message, names }) {
 
 /** The error, with what to do. */
 function fault(page, error) {
-  const { code, kind = code, case: special, hop, message, action: advice, test, names, retry_after_s: wait = null } = error;
+  const { code, kind = code, hop, message, action: advice, test, retry_after_s: wait = null } = error;
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    happened(special || kind, advice ? message.replace(` ${advice}`, "") : message, names, kind),
+    happened(error, advice ? message.replace(` ${advice}`, "") : message, kind),
     existing(page, error),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
-    advice && advised(special || kind, advice, names),
+    advice && advised(error),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     codeLinks(code, hop, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one))));
 }

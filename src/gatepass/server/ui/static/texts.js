@@ -5,7 +5,7 @@ const chosen = document.cookie.split("; ").find((pair) => pair.startsWith(`${COO
 
 /** "en" or "zh": the one that the reader chose, else that of the browser. */
 export const language = chosen ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
-const { TEXTS, ADVICE, ERRORS } = language === "zh" ? await import("./zh.js") : { TEXTS: {}, ADVICE: [], ERRORS: {} };
+const { TEXTS, ADVICE } = language === "zh" ? await import("./zh.js") : { TEXTS: {}, ADVICE: [] };
 document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
 
 const OTHER = language === "zh" ? { tag: "en", name: "English" } : { tag: "zh-CN", name: "中文" };
@@ -33,33 +33,9 @@ export function t(text, values = {}) {
   return (TEXTS[text] ?? text).replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 }
 
-/** Return what to do after an error: `english`, or the Chinese text of the documentation with the `names` of a request. */
-export function action(code, english, names) {
-  return named(ERRORS[code]?.action, names) ?? english;
-}
-
-/** Return what an error code means, like `action`. */
-export function meaning(code, english, names) {
-  return named(ERRORS[code]?.text, names) ?? english;
-}
-
-/** The name that stands for the advice about `base_url`, if it has its version. */
-const VERSIONED = "If every operation fails, correct `base_url`, then run `gatepass reload`, in Compose `docker compose -f … up -d --force-recreate gatepass`. If only this one fails, set";
-/** The name that stands for the advice about the client, if the configuration chose the name of the model. */
-const RENAMED = "correct the name in the client, or ";
-
-/**
- * With the names of a request, a sentence about other places of a timeout that is known is left out, and, without a
- * model of its own, one about its name, its route or the command that calls it.
- */
-function named(chinese, names) {
-  if (!chinese || !names) return chinese;
-  const filled = Object.entries(names).reduce((text, [placeholder, name]) => text.replaceAll(placeholder, () => name), chinese);
-  const versioned = VERSIONED in names ? filled.replace(/如果所有操作都失败，改正[^。]*。如果只有此操作失败，/, "") : filled;
-  const same = names["models.NAME.name"] ? versioned : versioned.replace(/如果上游不认识该模型.*$/s, "");
-  const renamed = RENAMED in names ? same.replace("改正客户端中的模型名称，或", "") : same;
-  const routed = names["upstreams.NAME.timeouts"] ? renamed.replace(/[^。]*`models` 下设置了[^。]*。/, "") : renamed;
-  return routed.replace(/[^。]*`(?:models\.NAME\.(?:name|upstream)|gatepass doctor MODEL(?: --call)?)`[^。]*。/g, "");
+/** Return what gatepass says of an error: a member such as `action`, or the Chinese one beside it. */
+export function said(error, name) {
+  return error?.[language === "zh" ? `${name}_zh` : name] ?? "";
 }
 
 /** Return a text of doctor or of a failed fetch in Chinese, as a whole or by its sentences, else in English. */

@@ -1,6 +1,5 @@
 // The page in Chinese. Loaded for readers of Chinese alone.
 
-export { ERRORS } from "./errors_zh.js";
 
 /** By the English text of the code. The tests hold the keys and the names in braces together. */
 export const TEXTS = {
@@ -68,26 +67,6 @@ export const TEXTS = {
   "Name the model of the real call. The configuration names none.": "请填写真实调用的模型：配置里没有模型名称。",
   "by the model": "由模型决定",
   "Test the hop: ": "检测这一跳：",
-  "If the upstream has no such path:": "上游没有这个路径时：",
-  "If it lacks /responses or /messages:": "上游没有 /responses 或 /messages 时：",
-  "If it lacks the chat that serves them:": "上游也没有对话补全接口时：",
-  "If the MCP server has no such path:": "MCP 服务器没有这个路径时：",
-  "For an MCP server:": "MCP 服务器：",
-  "For 429:": "429：",
-  "For a 5xx:": "5xx：",
-  "If the issuer refused the client:": "签发方拒绝 client_id 或 secret 时：",
-  "If a proxy refuses:": "代理拒绝连接时：",
-  "For RAGFlow as the upstream:": "上游是 RAGFlow 时：",
-  "If the message names long lines:": "错误信息写明 long lines 时：",
-  "For another limit:": "其他限制：",
-  "If the prompt is too long:": "提示词过长时：",
-  "For a key of a credential:": "凭据是 key 时：",
-  "For a key in headers:": "key 在 headers 中时：",
-  "For a key in an environment variable:": "key 在环境变量中时：",
-  "Without a credential:": "没有凭据时：",
-  "If a new token was rejected too:": "新令牌也被拒绝时：",
-  "For a page with 504:": "504 的网页：",
-  "For a page with another 5xx:": "其他 5xx 的网页：",
   "The connection ended before the doctor did.": "连接在 doctor 结束之前断开了。",
   "{n} of {steps} failed: ": "{steps}中有 {n} 步失败：",
   "No step failed.": "没有失败的步骤。",
@@ -301,6 +280,8 @@ export const TEXTS = {
   "part {n}": "第 {n} 段",
   "gatepass does not know this key, or it has expired.": "gatepass 不认识这个 key，或它已过期。",
   "This key has the role caller, which cannot sign in. Create one with gatepass keys new --role viewer.": "这个 key 的角色是 caller，不能登录。用 gatepass keys new --role viewer 创建一个。",
+  "The host name of this page is not one that gatepass accepts: add it to server.ui_hosts.": "gatepass 不接受此页面的主机名：把它加入 server.ui_hosts。",
+  "The origin of this page is not that of gatepass: a proxy in front of it must pass on Host.": "此页面的来源与 gatepass 不同：gatepass 前面的代理必须转发 Host。",
   "added {s}": "增加 {s}",
   "token": "令牌",
   "waited {s}": "等待 {s}",
