@@ -58,8 +58,6 @@ PART_BYTES, MOST_PART_BYTES = 256, 4096
 NAME_BYTES = 256
 """More than any searched name has, even with each letter written as an escape of six bytes."""
 
-SHORTENED_BYTES = 4 * 1024
-"""What `shortened` keeps of a long string."""
 WINDOW_BYTES = 64 * 1024
 """A text is searched in windows of this size, because no other thread runs during one search."""
 _ESCAPED_CHAR = re.compile(rb'\\["\\]')
@@ -487,43 +485,6 @@ def _signs(window: bytes, is_inside: bool) -> bytes:
     marks = window.translate(None, _NO_MARK)  # the signs, and the quotes that open or close strings
     parts = (b'"' + marks if is_inside else marks).replace(b'""', b"").split(b'"')
     return b"".join(parts[::2])
-
-
-def shortened(text: bytes | memoryview, most_bytes: int, most_values: int) -> bytes | None:
-    """Return the JSON `text` with only the beginning of each string that fills a window.
-
-    None if the rest has more than `most_bytes`, or more than `most_values` commas and brackets outside of strings.
-    """
-    view, kept, begin, end, opened = memoryview(text), list[Piece](), 0, 0, 0
-    for start, window, is_inside in _windows(text):
-        if start > end:  # all between belongs to one string, which the window before opens
-            kept += (
-                view[begin:opened],
-                _beginning(bytes(view[opened : min(end, opened + SHORTENED_BYTES)])),
-                "…".encode(),
-            )
-            begin = start + window.find(b'"')
-        end, opened = start + len(window), start + window.rfind(b'"') + 1
-        most_bytes -= len(window)
-        most_values -= len(_signs(window, is_inside))
-        if most_bytes < 0 or most_values < 0:
-            return None
-    return b"".join((*kept, view[begin:end]))
-
-
-def _beginning(text: bytes) -> bytes:
-    """Return `text`, the beginning of a JSON string, without the part of an escape or of a character at its end.
-
-    Escapes stay: a secret with one is masked only if it is whole.
-    """
-    text = text.decode("utf-8", "ignore").encode()
-    for end in range(len(text), len(text) - len(r"\ud83d\ude00"), -1):
-        try:
-            RAW.decode(b'"%b"' % text[:end])
-        except msgspec.DecodeError:
-            continue
-        return text[:end]
-    return b""
 
 
 def has_more_escapes(text: bytes | memoryview, most: int) -> bool:

@@ -14,7 +14,6 @@ from gatepass.json_scan import (
     MOST_SLOW_NUMBERS,
     NAME_BYTES,
     PART_BYTES,
-    SHORTENED_BYTES,
     SMALL_BYTES,
     WINDOW_BYTES,
     Edit,
@@ -28,7 +27,6 @@ from gatepass.json_scan import (
     may_name,
     occurrences,
     place_of,
-    shortened,
     top_members,
     value_span,
 )
@@ -161,39 +159,6 @@ def _signs(value):
     return 2 + max(0, len(value) - 1) + sum(map(_signs, value))
 
 
-@given(st.data(), st.sampled_from([1, 7, 64]), st.integers(0, 9))
-def test_only_strings_that_fill_a_window_are_shortened(data, window_bytes, kept_bytes):
-    longer = st.builds(str.__mul__, SIGNS, st.integers(1, 12)) | SIGNS
-    value = data.draw(st.lists(st.one_of(longer, st.dictionaries(longer, VALUES | longer, max_size=3)), max_size=6))
-    text = data.draw(written(value)).encode()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_scan, "WINDOW_BYTES", window_bytes)
-        patch.setattr(json_scan, "SHORTENED_BYTES", kept_bytes)
-        short = shortened(text, len(text), len(text)) or b""
-    assert _is_shortened(
-        json.loads(short, object_pairs_hook=list), json.loads(text, object_pairs_hook=list), window_bytes
-    )
-
-
-def _is_shortened(short, value, window_bytes):
-    if isinstance(value, str) and short != value:
-        is_long = 3 * len(value.encode("utf-16-le", "surrogatepass")) > window_bytes  # an escape: six bytes for two
-        return is_long and short.endswith("…") and value.startswith(short[:-1])
-    if isinstance(value, list | tuple):
-        pairs = zip(short, value, strict=True)
-        return type(short) is type(value) and all(_is_shortened(one, other, window_bytes) for one, other in pairs)
-    return short == value
-
-
-def test_texts_are_shortened_within_limits():
-    long, medium = b'"%b"' % (b"A" * 1_000_000), b'"%b"' % (b"B" * 1_000)
-    text = b"[%b,%b]" % (long, b",".join([medium] * 100))
-    short = b'["%b\xe2\x80\xa6",%b]' % (b"A" * SHORTENED_BYTES, b",".join([medium] * 100))
-    assert shortened(text, 4 * WINDOW_BYTES, 102) == short
-    assert shortened(text, 2 * WINDOW_BYTES, 102) is None
-    assert shortened(text, 4 * WINDOW_BYTES, 101) is None
-
-
 @pytest.mark.parametrize("filler", [b"", b"a" * 3 * WINDOW_BYTES])
 def test_backslashes_are_counted(filler):
     text = b"".join((b"\\n\\\\", filler)) * 10
@@ -318,12 +283,3 @@ def test_slow_numbers_are_detected_as_by_counting_all(numbers, count):
     text = b"[%b]" % b",".join(numbers * (count // len(numbers) + 1))
     is_slow = text.count(b",") >= MOST_SLOW_NUMBERS and len(re.findall(rb"[eE][+-]?\d{3}", text)) > MOST_SLOW_NUMBERS
     assert has_slow_numbers(text) == is_slow
-
-
-@pytest.mark.parametrize("escape", [r"\/", r"é", r"\ud83d\ude00", r"\\", r"\""])
-def test_a_shortened_text_keeps_its_escapes_and_cuts_none(escape):
-    """A secret with an escape that was cut before it was not masked."""
-    text = f'["{escape}{"x" * (SHORTENED_BYTES - 20)}{escape * 20}{"y" * 4 * WINDOW_BYTES}"]'.encode()
-    (value,), (whole,) = json.loads(shortened(text, len(text), 10) or b""), json.loads(text)
-    assert len(value) > SHORTENED_BYTES - 40
-    assert whole.startswith(value.removesuffix("…"))

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from gatepass.errors import GatepassError
-from gatepass.json_scan import BOM, takes_long
+from gatepass.json_body import BOM, takes_long
 from gatepass.sse import chunk, event
 from gatepass.sse.choice_aggregate import ChoiceAggregator, EntryCount, TooManyEntries
 from gatepass.sse.choice_repair import RepairOptions

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from gatepass.json_scan import RAW, SMALL_BYTES, has_more_escapes, json_value, lenient_value, shortened, takes_long
+from gatepass.json_body import SMALL_BYTES, has_more, json_value, lenient_value, takes_long
 from gatepass.types import StreamedResponse
 
 _LINE_FEEDS = b"\n\n"
@@ -86,7 +86,7 @@ def split_large(run: bytes) -> tuple[bytes, memoryview, Event]:
 
     It has more than LARGE_EVENT_BYTES, and is not copied without need. Raises ValueError for one with more than
     MOST_LARGE_LINES lines, without data, with more than LARGE_EVENT_BYTES in its other lines, or with more than
-    MOST_OUTLINED_ESCAPES.
+    MOST_ESCAPES.
     """
     block, view, values, others = run, memoryview(run), list[memoryview](), bytearray()
     for count, (at, end, after) in enumerate(_lines(run)):
@@ -102,13 +102,15 @@ def split_large(run: bytes) -> tuple[bytes, memoryview, Event]:
     if not values:
         raise ValueError("no data")
     data = values[0] if len(values) == 1 else memoryview(b"\n".join(values))
-    if has_more_escapes(data, MOST_OUTLINED_ESCAPES):
+    if has_more(data, b"\\", MOST_ESCAPES):
         raise ValueError("too many escapes")
     return block, data, parse_event(bytes(others))
 
 
+MOST_ESCAPES = 1_600_000
+"""A large event with more takes over 50 ms."""
 LARGE_EVENT_BYTES = 1024 * 1024
-"""To repair and transform an event of this size takes up to 45 ms. Of a larger one only `outline` is read."""
+"""To repair and transform an event of this size takes up to 45 ms. Of a larger one only the outline is read."""
 MOST_LARGE_LINES = 1_000
 """Line limit of a large event, whose lines are joined in the same turn: 10,000 take 25 ms more."""
 
@@ -293,30 +295,6 @@ def read_json(data: bytes) -> Any:
     except (ValueError, RecursionError):
         pass
     return lenient_value(data)
-
-
-MOST_OUTLINED_BYTES = 2 * 1024 * 1024
-"""What a large event may have beside its long texts. An event is large because of few long texts, such as images."""
-MOST_OUTLINED_VALUES, MOST_OUTLINED_ESCAPES = 100_000, 2_100_000
-"""A large event with more takes over 50 ms. An image of 32 MiB in base64 takes 20."""
-
-
-def outline(data: memoryview) -> Any:
-    """Parse the JSON `data` of a large event without its long texts (`shortened`). None if it has too much beside them.
-
-    `data` comes from `split_large`. Long texts are only passed over, so they may not be UTF-8. Raises ValueError if
-    `data` is not JSON or neither an object nor a list.
-    """
-    text = shortened(data, MOST_OUTLINED_BYTES, MOST_OUTLINED_VALUES)
-    if text is None:
-        return None
-    if text.lstrip()[:1] not in (b"{", b"["):
-        raise ValueError("neither an object nor a list")
-    try:
-        RAW.decode(data)
-        return json_value(text)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
 
 
 def is_json(data: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
-from gatepass.json_scan import BOM
+from gatepass.json_body import BOM
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
@@ -37,7 +37,6 @@ from gatepass.sse.event import (
     first_events,
     first_events_within,
     is_json,
-    outline,
     parse_event,
     read_json,
     single_line_data,
@@ -45,6 +44,7 @@ from gatepass.sse.event import (
     split_large,
 )
 from gatepass.sse.fast_path import FastPath
+from gatepass.sse.outline import outline
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
@@ -614,7 +614,7 @@ class EventStream:
         return block
 
     def _split_large(self, block: bytes, data: memoryview) -> bytes:
-        parts = ShortLines(self._line_bytes or 0).split(bytes(data)) or [block]
+        parts = ShortLines(self._line_bytes or 0).split(data) or [block]
         if max(map(len, parts)) > LARGE_EVENT_BYTES:
             limit = chunk.converted_limit("the profile of the client splits long lines")
             self.fail(chunk.event_too_large(self._source.upstream, limit, "long_lines"))

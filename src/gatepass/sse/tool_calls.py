@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gatepass.json_scan import RAW
+from gatepass.json_body import RAW
 from gatepass.sse.chunk import Object, text_of_id
 from gatepass.sse.usage import Usage
 
