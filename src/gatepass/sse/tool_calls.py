@@ -144,8 +144,14 @@ def _inner(payload: Object) -> Object:
 
 def is_complete_json(arguments: str) -> bool:
     """Return whether the parser of some client reads `arguments`: NaN, half a surrogate pair, a line end in a text."""
-    with suppress(ValueError, RecursionError):
-        RAW.decode(arguments.encode())
+    try:
+        RAW.decode(arguments.encode("utf-8", "replace"))  # half a pair is no fault of the JSON
+    except msgspec.DecodeError as error:
+        if str(error) == "Input data was truncated" and "\\u" not in arguments:  # so is an escape of half a pair
+            return False
+    except RecursionError:
+        pass
+    else:
         return True
     with suppress(ValueError, RecursionError):
         json.loads(arguments, strict=False)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from typing import Any
 
 import pytest
@@ -223,21 +224,46 @@ def test_without_usage_after_done_the_stream_is_complete_all_the_same(late):
 # --- shapes ---------------------------------------------------------------------------------------
 
 PARTS = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Yes."}]
+CALLED = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "parts": ({"content": PARTS}, {"content": "Yes.", "reasoning_content": "Hm."}),
     "two texts": ({"content": [{"text": "a"}, {"type": "text", "text": "b"}]}, {"content": "ab"}),
     "an image": ({"content": [{"type": "image_url", "image_url": {}}]},) * 2,
     "no calls": ({"content": "a", "tool_calls": []}, {"content": "a"}),
-}
+    "a type that contradicts the content": (
+        {"tool_calls": [{**CALLED, "type": "tool"}]}, {"tool_calls": [{**CALLED, "type": "function"}]}
+    ),
+    "a custom call that is called a function": (
+        {"tool_calls": [{"index": 0, "id": "a", "type": "function", "custom": {"name": "f", "input": "x"}}]},
+        {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": "x"}}]},
+    ),
+    "a call of an unknown type": ({"tool_calls": [{"index": 0, "id": "a", "type": "mcp", "mcp": {}}]},) * 2,
+    "arguments of a function of old": (
+        {"function_call": {"name": "f", "arguments": {"a": 1}}},
+        {"function_call": {"name": "f", "arguments": '{"a":1}'}},
+    ),
+    "numbers that only Python reads": (
+        {"tool_calls": [{**CALLED, "function": {"name": "f", "arguments": {"a": math.nan}}}]},
+        {"tool_calls": [{**CALLED, "function": {"name": "f", "arguments": '{"a": NaN}'}}]},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("given", "becomes"), SHAPES.values(), ids=SHAPES)
-def test_a_shape_that_clients_do_not_read_is_repaired(given, becomes):
-    body, _ = repair_reply(json.dumps(chat(choice(**given))).encode(), defaults)
+def test_a_shape_that_clients_do_not_read_is_repaired_in_each_form(given, becomes):
+    reason = "stop" if "content" in given else "tool_calls"
+    body, _ = repair_reply(json.dumps(chat(choice(finish=reason, **{"content": None, **given}))).encode(), defaults)
     message = json.loads(body)["choices"][0]["message"]
     assert {name: value for name, value in message.items() if value is not None} == {"role": "assistant", **becomes}
-    out = begun().feed(data(chunk({"role": "assistant", **given})))
-    assert json.loads(out[6:])["choices"][0]["delta"] == {"role": "assistant", **becomes}
+    only = data(chunk({"role": "assistant", **given}, reason))
+    delta = json.loads(begun().feed(only + DONE).split(b"\n")[0][6:])["choices"][0]["delta"]
+    assert delta == {"role": "assistant", **becomes}
+    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, lambda _: None), LIMIT_BYTES, defaults())
+    one.feed(only + DONE)
+    made = json.loads(finished(one))["choices"][0]["message"]
+    for call in becomes.get("tool_calls", ()):
+        made["tool_calls"][0]["index"] = call["index"]
+    assert {name: value for name, value in made.items() if value is not None} == {"role": "assistant", **becomes}
 
 
 @pytest.mark.parametrize("role", [{"role": None}, {"role": ""}])
