@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import os
 import signal
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import settings, strategies
 from hypothesis.internal.conjecture import engine
 
+os.environ["LC_ALL"] = "C.UTF-8"  # `show` and doctor print Chinese where the locale is Chinese
 httpx2.alias_httpx()  # before respx imports httpx; `-p no:respx` keeps pytest from importing it first
 settings.register_profile("few", deadline=None, max_examples=25, derandomize=True)  # a commit passes always or never
 settings.register_profile("many", deadline=None, max_examples=500, print_blob=True)

@@ -69,10 +69,15 @@ def documentation(page: str, sentence: str = "{}") -> str:
     return sentence.format(address.removesuffix("docs/index.md") + page) if address else ""
 
 
+def sentence(text: str) -> str:
+    """Return `text` with a full stop at its end."""
+    return text if text.endswith((".", "!", "?", "…", "。")) else f"{text}."
+
+
 class GatepassError(Exception):
     """Base class of all errors that a client can receive.
 
-    - `message`: what failed and what to do. It is sent to clients, so it never contains a secret.
+    - `cause`: what failed; `advice`: one action, or "". Clients receive both, so they never contain a secret.
     - `code`: stable. errors.json explains it.
     - `status`: the HTTP status, if the response has not started. `http_status` may be the upstream's instead.
     - `retryable`: whether the same request can succeed later. An error that is not retryable is sent with
@@ -92,13 +97,14 @@ class GatepassError(Exception):
         self,
         message: str,
         *,
+        advice: str = "",
         param: str | None = None,
         retry_after_s: float | None = None,
         case: str = "",
         setting: str = "",
     ) -> None:
         super().__init__(message)
-        self.message, self.http_status = message, self.status
+        self.cause, self.advice, self.http_status = message, advice, self.status
         self.case, self.setting = case, setting
         self.param, self.retry_after_s = param, retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
@@ -109,6 +115,11 @@ class GatepassError(Exception):
         """Whether a retry can succeed, if the upstream's `x-should-retry` or the cause says so; else None."""
         self.trace_id = ""
         """The trace of the request that received it, "" without `tracing`."""
+
+    @property
+    def message(self) -> str:
+        """The text for the client: what failed and what to do."""
+        return f"{sentence(self.cause)} {self.advice}" if self.advice else self.cause
 
     @property
     def public_code(self) -> str:
@@ -316,8 +327,9 @@ class UpstreamError(GatepassError):
         of_request: bool = False,
         case: str = "",
         setting: str = "",
+        advice: str = "",
     ) -> None:
-        super().__init__(message, param=param, retry_after_s=retry_after_s, case=case, setting=setting)
+        super().__init__(message, param=param, retry_after_s=retry_after_s, case=case, setting=setting, advice=advice)
         self.hop, self.sent, self.of_request = f"upstream:{upstream}", sent, of_request
 
 
@@ -344,8 +356,8 @@ class UpstreamInvalid(UpstreamError):
 class UpstreamHtml(UpstreamError):
     code, retryable = "upstream_html", False
 
-    def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status) -> None:
-        super().__init__(message, upstream=upstream)
+    def __init__(self, message: str, *, upstream: str, status: int = UpstreamError.status, advice: str = "") -> None:
+        super().__init__(message, upstream=upstream, advice=advice)
         self.http_status = status
 
 
@@ -356,8 +368,8 @@ class UpstreamEmpty(UpstreamError):
 class UpstreamRedirect(UpstreamError):
     code, retryable = "upstream_redirect", False
 
-    def __init__(self, message: str, *, upstream: str, target: str | None = None) -> None:
-        super().__init__(message, upstream=upstream)
+    def __init__(self, message: str, *, upstream: str, target: str | None = None, advice: str = "") -> None:
+        super().__init__(message, upstream=upstream, advice=advice)
         self.target = target
         """Used for classification only. It may contain a session, so it is neither logged nor sent to the client."""
 
@@ -366,9 +378,17 @@ class UpstreamTimeout(UpstreamError):
     code, status = "upstream_timeout", 504
 
     def __init__(
-        self, message: str, *, upstream: str, phase: str, sent: bool = True, case: str = "", setting: str = ""
+        self,
+        message: str,
+        *,
+        upstream: str,
+        phase: str,
+        sent: bool = True,
+        case: str = "",
+        setting: str = "",
+        advice: str = "",
     ) -> None:
-        super().__init__(message, upstream=upstream, sent=sent, case=case, setting=setting)
+        super().__init__(message, upstream=upstream, sent=sent, case=case, setting=setting, advice=advice)
         self.phase = phase
 
     @property
@@ -394,6 +414,7 @@ class UpstreamErrorReply(UpstreamError):
         of_request: bool = False,
         case: str = "",
         setting: str = "",
+        advice: str = "",
     ) -> None:
         super().__init__(
             message,
@@ -403,6 +424,7 @@ class UpstreamErrorReply(UpstreamError):
             of_request=of_request,
             case=case,
             setting=setting,
+            advice=advice,
         )
         self.error_body = error_body
         """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""

@@ -8,6 +8,7 @@ import click
 import pytest
 
 from gatepass.cli.story_lines import HEAD, cleaned, duration, list_line, size, story_lines, summary_line
+from gatepass.observability.story import advice_of
 from tests.golden.golden import HERE, same
 
 ARRIVED = "2026-11-23T17:00:00.123Z"
@@ -191,6 +192,15 @@ def test_stories_and_lists_are_drawn_as_recorded():
     }
     rows = [list_line(HEAD), *(summary_line(cleaned({**SUMMARY, **changed})) for changed in LISTED)]
     same("stories.txt", {**shown, "gatepass tail": "\n".join(map(click.unstyle, rows))})
+
+
+def test_an_error_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    explained = advice_of("upstream_dns", "upstream:chat", "", "upstreams.chat.base_url", {})
+    lines = [*story_lines(cleaned(story(error={**CUT, **explained}, outcome="error")), NOW_S)]
+    at = lines.index("  `upstreams.chat.base_url` 的主机名无法解析。")
+    assert [line for line in lines[at:] if line.startswith("  处理：改正 `upstreams.chat.base_url`，然后")]
+    assert not [line for line in lines if "What to do" in line]
 
 
 def test_no_text_from_outside_controls_the_terminal():

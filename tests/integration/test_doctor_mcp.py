@@ -116,16 +116,14 @@ async def test_a_body_that_arrives_after_its_head_is_read():
             lambda _: PAGE,
             (
                 'FAIL initialize: {server} answered 200 OK with an HTML page titled "Sign in to Corp" instead of JSON,'
-                " which is invalid as a reply: a login page or a portal is in front of it. Check mcp.tools.url and its"
-                " credential."
+                " which is invalid as a reply: a login page or a portal is in front of it. Tried once, with the"
             ),
         ),
         (
             lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
             (
                 "FAIL initialize: {server} answered 302 Found, a redirect to login.example, which is invalid as a"
-                " reply: gatepass does not follow redirects. Check mcp.tools.url (https instead of http, the whole"
-                " path) and whether a login page is in front of it."
+                " reply: gatepass does not follow redirects. Tried once, with the token of the credential 'corp'"
             ),
         ),
         (
@@ -155,16 +153,13 @@ async def test_each_fault_is_told(answer: Answer, last: str):
         (
             {"credential": None, "headers": {"X-Token": SECRET}},
             (
-                "does not accept the credential that gatepass sends: invalid_token. Replace the key in"
+                "does not accept the credential that gatepass sends: invalid_token Replace the key in"
                 " mcp.tools.headers.X-Token by one that"
             ),
         ),
         (
             {"credential": None},
-            (
-                "requires a credential that gatepass does not send: invalid_token. gatepass has no credential for it."
-                " Set mcp.tools.credential."
-            ),
+            ("requires a credential that gatepass does not send: invalid_token Set mcp.tools.credential."),
         ),
     ],
 )

@@ -145,9 +145,12 @@ class Report:
 
 
 def line_of(step: Step) -> str:
-    from gatepass.dialects.hints import sentence
+    from gatepass.errors import sentence
 
-    text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
+    advice = step.advice
+    if step.action is not None and options.is_chinese():
+        advice = f"{step.action['sentence_zh']}处理：{step.action['action_zh']}"
+    text = f"{sentence(step.why)} {advice}" if advice else step.why
     # a shorter time would be shown as 0.00 s
     took = f" ({step.seconds:.2f} s)" if step.seconds >= 0.005 else ""
     return f"{step.outcome:<4} {step.hop} {step.what}: {text}{took}"

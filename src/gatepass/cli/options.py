@@ -47,6 +47,12 @@ def coloured(text: str, colour: str) -> str:
     return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
 
 
+def is_chinese() -> bool:
+    """Whether the locale is Chinese: the first of LC_ALL, LC_MESSAGES and LANG that is set decides."""
+    named = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
+    return next(filter(None, named), "").startswith("zh")
+
+
 def print_json(document: object) -> None:
     """Print the one document of `--json`, in ASCII: the text of a server cannot control the terminal."""
     click.echo(json.dumps(document, indent=2))

@@ -26,19 +26,18 @@ from gatepass.config.model import StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
-from gatepass.dialects.hints import sentence
 from gatepass.errors import (
     CallerError,
     GatepassError,
     TokenUnavailable,
     TransportFault,
-    UpstreamAuth,
     UpstreamError,
     UpstreamErrorReply,
     UpstreamHtml,
     UpstreamRedirect,
     UpstreamTimeout,
     documentation,
+    sentence,
 )
 from gatepass.mcp.exchange import SESSION, check_head, read_reply
 from gatepass.mcp.message import read_message
@@ -314,23 +313,21 @@ def failed_step(
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
-    why, advice = split_advice(_NEEDLESS.sub("", error.message))
     names = names_of(error.hop, operation, model, "")
     action = {"case": error.case, **advice_of(error.public_code, error.hop, error.case, error.setting, names)}
-    if not advice and not isinstance(error, CallerError | UpstreamAuth):
+    # the action of a timeout says more than its message, and so does that of a token
+    is_short = isinstance(error, UpstreamTimeout) or error.case == "new_token"
+    advice = "" if is_short else error.advice
+    if not advice and not isinstance(error, CallerError):
         advice = action["action"]
-    return Step(error.hop, what, StepOutcome.FAILS, prefix + why, advice, action=action, error=error.public_code)
+    why = prefix + error.cause
+    return Step(error.hop, what, StepOutcome.FAILS, why, advice, action=action, error=error.public_code)
 
 
 _ADVICE = re.compile(
     r"(?:(?<=[.!?…。]) |; )"
     r"(?=(?:Add|Ask|Begin|Check|Compare|Correct|If|Let|Raise|Renew|Replace|Set|Shorten|Tried|Try|Use|check|set|use)\b)"
 )
-
-_NEEDLESS = re.compile(
-    r" (?:`gatepass doctor[^`]*` tries it|(?:Check .+ )?A [a-z ]+ needs more: raise this setting|For .+ n8n, .+)\.$"
-)
-"""The end of an error that advises what runs already, less than the action of a timeout, or another client."""
 
 
 def split_advice(message: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from textwrap import wrap
 from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
-from gatepass.cli.options import coloured, printable
+from gatepass.cli.options import coloured, is_chinese, printable
 from gatepass.observability.story import SILENT_S, test_command
 from gatepass.types import settings_of, span
 
@@ -234,12 +234,14 @@ def error_lines(story: Story) -> Iterator[str]:
         yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
         return
     action, command = error.get("action") or "", error.get("test") or ""
-    message = error["message"] or "No message."
+    message, chinese = error["message"] or "No message.", is_chinese() and "action_zh" in error
+    if chinese:
+        yield f"  {error['sentence_zh']}"
     yield from wrapped(message.replace(f" {action}", "") if action else message)  # some messages end with it
     if (retry_after_s := error.get("retry_after_s")) is not None:
         yield f"  It asks the client to wait {retry_after_s:.3g} s."
     if action:
-        yield from wrapped(f"What to do: {action}", "  ", "    ")
+        yield from wrapped(f"处理：{error['action_zh']}" if chinese else f"What to do: {action}", "  ", "    ")
     if command and command not in action:
         yield f"  Test the hop: {command}"
     if attempts and (attempts[-1]["status"] or ERROR_STATUS) < ERROR_STATUS <= (story["status"] or 0):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
-from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, settings_of, span
+from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +22,21 @@ class Hint:
 
 
 class Remedy(NamedTuple):
-    """What to do about an error: the words for the message, and the `case` and `setting` of the error."""
+    """What to do about an error, its `case` and `setting`, and words to add to its cause."""
 
-    advice: str
+    advice: str = ""
     case: str = ""
     setting: str = ""
+    cause: str = ""
 
 
 _NOT_FOUND = r"^resource not found\.?$"
-NO_PATH = "The upstream has no such path: {version}it{route} does not support this operation.{test}"
-REJECTION = "{rejection}."
+NO_PATH = "The upstream has no such path: {version}it{route} does not support this operation."
+REJECTION = (
+    "If the upstream rejects the token, set {block}.rejection.statuses: [403], which renews it (if it is set, a new"
+    " token was rejected too)."
+)
+"""Of a token. That of a key is `ReceivedReply.rejected`."""
 HINTS = (
     Hint(
         rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})",
@@ -206,57 +211,41 @@ def is_about_model(code: str | None, message: str) -> bool:
 
 
 def model_hint(
-    model: str, upstream: str, status: int, code: str | None, message: str, sent: str | None = None, route: str = ""
+    model: str, status: int, code: str | None, message: str, sent: str | None = None, route: str = ""
 ) -> Remedy | None:
     """Return what to do if the upstream does not know the client's `model`, which may have been `sent` as another."""
     if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
+    test = f"`gatepass doctor {shlex.quote(model[:100])}`"
     if sent not in (None, model):
-        setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]")
-        advice = (
-            f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}. Set {setting}.name to a"
-            f" name that this upstream has: `gatepass doctor {shlex.quote(model[:100])}` lists them."
+        setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]") + ".name"
+        cause = f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}."
+        return Remedy(
+            f"Set {setting} to a name that this upstream has: {test} lists them.", "renamed_model", setting, cause
         )
-        return Remedy(advice, "renamed_model", f"{setting}.name")
-    advice = (
-        f"gatepass sent the client's model name {model[:100]!r} unchanged. Correct the name in the client:"
-        f" `gatepass doctor {shlex.quote(model[:100])}` lists those of the upstream. If {settings_of(upstream)} has"
-        f" another name for this model, set models.{model[:100]}.name to it (with `upstream: {upstream}`, beside"
-        f' `"*": {{upstream: {upstream}}}` for all other models).'
-    )
-    return Remedy(advice, "unknown_model", f"models.{model}.name")
+    setting = f"models.{model[:100]}.name"
+    advice = f"Correct the name in the client, or set {setting} to the upstream's name for it: {test} lists its names."
+    return Remedy(advice, "unknown_model", setting, f"gatepass sent the client's model name {model[:100]!r} unchanged.")
 
 
-def token_hint(
-    advice: str, credential: str | None, age_s: float | None, not_renewed: str | None, test: str, renewals: int = 1
-) -> str:
-    """Describe the attempts at an upstream that rejects the token, and what to do.
+def tried_with(credential: str | None, age_s: float | None, not_renewed: str | None, renewals: int = 1) -> str:
+    """Describe the attempts at an upstream that rejects the token; "" without a credential.
 
-    `advice` is what to correct, in sentences. `age_s` is the age of the token that was rejected last; None for a key
-    that does not expire. `not_renewed` is the reason why no new token was tried; None if a new one was rejected too.
-    `test` is that of `reply_check.with_hint`. `renewals` is how many new tokens were rejected, 2 at most.
+    `age_s` is the age of the token that was rejected last; None for a key that does not expire. `not_renewed` is the
+    reason why no new token was tried; None if a new one was rejected too. `renewals` is how many new tokens were
+    rejected, 2 at most.
     """
     if credential is None:
-        return advice
+        return ""
     # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
     fetched = "" if age_s is None else f", fetched {span(min(age_s, 99 * 86_400))} ago"
     if not_renewed is None:
         again = "twice more, each time with a new one" if renewals > 1 else "once more with a new one"
-        tried = f"Tried with the token of the credential {credential!r}, and {again}{fetched}."
-    elif age_s is None:
-        return f"Tried once, with {key_of(credential)}. {advice}"
-    else:
-        tried = f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
-    return f"{tried} {advice}{tries(test)}"
+        return f"Tried with the token of the credential {credential!r}, and {again}{fetched}."
+    if age_s is None:
+        return f"Tried once, with {key_of(credential)}."
+    return f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
 
 
 def key_of(credential: str) -> str:
     return f"the only key of the credential {credential!r}"
-
-
-def tries(test: str) -> str:
-    return f" `{test}` tries it." if test else ""
-
-
-def sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?", "…", "。")) else f"{text}."

@@ -24,10 +24,10 @@ from msgspec.structs import replace
 from gatepass import errors
 from gatepass.dialects import content
 from gatepass.dialects.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body
-from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, REJECTION, Hint, Remedy, case_of, sentence, tries
+from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, REJECTION, Hint, Remedy, case_of
+from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
-from gatepass.observability.story import test_command
 from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, settings_of, url_setting_of
 
 EXCERPT_CHARS = 500
@@ -125,11 +125,11 @@ def classify_head(
             if support_id := content.support_id(unquote(mask(target).partition("?")[2])):
                 place = f"{place} (id {support_id})"
         message = (
-            f"{reply.answered}, a redirect to {place}, which is invalid as a reply: gatepass"
-            f" does not follow redirects. Check {url_setting_of(upstream)} (https instead of http, the whole path)"
-            " and whether a login page is in front of it."
+            f"{reply.answered}, a redirect to {place}, which is invalid as a reply: gatepass does not follow redirects."
         )
-        return errors.UpstreamRedirect(message, upstream=upstream, target=target)
+        url = url_setting_of(upstream)
+        advice = f"Check {url} (https instead of http, the whole path) and whether a login page is in front of it."
+        return errors.UpstreamRedirect(message, upstream=upstream, target=target, advice=advice)
     return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
 
@@ -177,8 +177,8 @@ def _document(body: bytes) -> Any:
 def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = "") -> errors.UpstreamErrorReply:
     """Return the error of a reply. `case` is that of a reply without a text."""
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
-    test = test_command(f"upstream:{reply.upstream}", reply.model, reply.operation)
-    message, hinted, setting = with_hint(error_body, status, reply, test)
+    advice, hinted, setting, cause = with_hint(error_body, status, reply)
+    message = f"{sentence(error_body.message)} {cause}" if cause else error_body.message
     case = case if case.startswith("page") else hinted or case
     kind = error_body.kind or error_kind(status)
     if status == 401:
@@ -198,46 +198,34 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = 
         of_request=not is_http_error(reply.status) and error_body.status is None,
         case=case,
         setting=setting,
+        advice=advice,
     )
 
 
-def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply, test: str = "") -> Remedy:
-    """Return the message of the error in `reply`, with the advice of the first hint that matches, and its case.
-
-    `test` is the command that tests the upstream with this request, "" if there is none.
-    """
-    upstream, message = reply.upstream, error_body.message
+def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> Remedy:
+    """Return what the first hint says that matches the error in `reply`, and the error's case."""
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
-    start = message[:MESSAGE_CHARS]
+    upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
     lacks_page, found = _lacks_page(error_body, reply), ""
     for hint in reply.hints:
         is_meant = re.search(hint.pattern, start, re.IGNORECASE) or (hint.advice is NO_PATH and lacks_page)
         if is_meant and (not hint.statuses or status in hint.statuses):
             found = hint.advice
             break
-    if not found:
-        return Remedy(message, case_of(error_body, status, upstream, reply.model))
-    names = {"upstream": upstream, "block": settings_of(upstream), "url": url_setting_of(upstream)}
-    case, setting = case_of(error_body, status, upstream, reply.model), ""
+    names = {"block": settings_of(upstream), "url": url_setting_of(upstream)}
     if found is NO_PATH:
-        case, setting = reply.missing, reply.route
-        version = f"{names['url']} does not end with the version, such as https://host/v1, or "
-        names |= {"test": tries(test), "route": f" ({reply.route})" if reply.route else ""}
-        names["version"] = "" if reply.has_version else version
         if upstream.startswith(MCP_UPSTREAM):
-            found = "The upstream has no such path: it is not an MCP endpoint. Check {url}.{test}"
-    elif found is REJECTION:
-        if reply.key == "":
-            names["rejection"] = (
-                f"If the upstream rejects the token, set {names['block']}.rejection.statuses: [403], which renews it"
-                " (if it is set, a new token was rejected too)"
-            )
-        else:
-            advice, case, setting = reply.rejected
-            names["rejection"] = advice = advice.removesuffix(".")
-            if reply.key is not None:
-                names["rejection"] = f"If the upstream rejects {reply.key}, {advice[:1].lower()}{advice[1:]}"
-    return Remedy(f"{sentence(message)} {found.format_map(names)}", case, setting)
+            why = "The upstream has no such path: it is not an MCP endpoint."
+            return Remedy(f"Check {names['url']}.", reply.missing, "", why)
+        version = f"{names['url']} does not end with the version, such as https://host/v1, or "
+        names |= {"route": f" ({reply.route})" if reply.route else "", "version": "" if reply.has_version else version}
+        return Remedy("", reply.missing, reply.route, found.format_map(names))
+    if found is REJECTION and reply.key != "":
+        advice = reply.rejected.advice
+        if reply.key is not None:
+            advice = f"If the upstream rejects {reply.key}, {advice[:1].lower()}{advice[1:]}"
+        return reply.rejected._replace(advice=advice)
+    return Remedy(found.format_map(names), case_of(error_body, status, upstream, reply.model))
 
 
 def _lacks_page(error_body: UpstreamErrorBody, reply: ReceivedReply) -> bool:
@@ -259,10 +247,11 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
         return None
     message = (
         f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
-        f" a portal is in front of it. Check {url_setting_of(reply.upstream)} and its credential."
+        " a portal is in front of it."
     )
+    advice = f"Check {url_setting_of(reply.upstream)} and its credential."
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
-    return errors.UpstreamHtml(message, upstream=reply.upstream, status=status)
+    return errors.UpstreamHtml(message, upstream=reply.upstream, status=status, advice=advice)
 
 
 class ReplyForm(Protocol):

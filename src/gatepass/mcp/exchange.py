@@ -379,7 +379,7 @@ async def _relay_error(
         told = _challenge(response.headers)
         if told:
             quoted = ", ".join(f"{name.decode()}: {value.decode('latin-1')}" for name, value in sorted(told.items()))
-            error.message = f"{error.message} The server states {context.state.redactor.mask(quoted)}."
+            error.cause = f"{error.cause} The server states {context.state.redactor.mask(quoted)}."
         own = {name for name, _ in error_headers(error)}
         headers = [*error_headers(error), *(field for field in headers if field[0] not in own)]
         headers = [field for field in headers if field[0] != b"cache-control"]

@@ -17,9 +17,8 @@ from msgspec.structs import replace
 
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask, public_object
-from gatepass.dialects.hints import sentence
 from gatepass.dialects.reply_check import shown_members
-from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid, sentence
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import client_protocol
 from gatepass.protocols.error_objects import error_headers, error_object, retry_after, stream_error

@@ -16,8 +16,8 @@ from gatepass import errors
 from gatepass.clock import sleep
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.error_body import is_http_error
-from gatepass.dialects.hints import is_about_model, is_about_path, model_hint, sentence
-from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply
+from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
+from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
 from gatepass.learning.session import LearningSession
@@ -634,9 +634,10 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
         if error_body is not None and call.model:
             route = attempt.state.declared.route_setting(call.operation.configured_as, call.model)
             found = (shown.http_status, error_body.code, error_body.message)
-            hint = model_hint(call.model, target.upstream, *found, target.model, route)
+            hint = model_hint(call.model, *found, target.model, route)
             if hint is not None:
-                shown.message, shown.case, shown.setting = f"{sentence(shown.message)} {hint.advice}", *hint[1:]
+                shown.advice, shown.case, shown.setting = hint[:3]
+                shown.cause = f"{sentence(shown.cause)} {hint.cause}"
     leave_target(attempt)
     return shown
 
@@ -656,7 +657,8 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     if isinstance(shown, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         return UpstreamErrorReply(
-            f"{sentence(shown.message)} {IDS_ADVICE}",
+            shown.cause,
+            advice=IDS_ADVICE,
             upstream=upstream,
             status=400,
             kind="invalid_request_error",
@@ -671,9 +673,9 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         changed = f"Each try was rejected for another reason. {again}"
     if shown is not error:
         rules = await _relevant_rules(attempt, session, sent, shown)
-    for hint in (changed, _advice(attempt, session, base, sent, shown, rules)):
-        if hint:
-            shown.message = f"{sentence(shown.message)} {hint}"
+    if changed:
+        shown.cause = f"{sentence(shown.cause)} {changed}"
+    shown.advice = _advice(attempt, session, base, sent, shown, rules) or shown.advice
     return shown
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec.structs import replace
@@ -20,9 +21,9 @@ from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind
-from gatepass.dialects.hints import Remedy, key_of, sentence, token_hint
+from gatepass.dialects.hints import Remedy, key_of, tried_with
 from gatepass.dialects.reply_check import ReceivedReply
-from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply
+from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
@@ -30,7 +31,6 @@ from gatepass.learning.reader import no_room
 from gatepass.learning.rejection import is_too_long
 from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
-from gatepass.observability.story import test_command
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
@@ -193,7 +193,8 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
         return error
     status = error.http_status if error.http_status < SERVER_ERROR else UNAUTHORIZED
     rejection = errors.UpstreamAuth(
-        error.message,
+        error.cause,
+        advice=error.advice,
         upstream=error.hop.partition(":")[2],
         status=status,
         kind=error.kind if status == error.http_status else error_kind(status),
@@ -231,14 +232,17 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     reason = None
     if upstream.holder is not None and is_untried:
         reason = upstream.holder.denial_reason(attempt.user(), is_page=is_page(rejection))
-    test = test_command(rejection.hop, attempt.call.model, attempt.call.operation.name)
     is_key = token is not None and token.lifetime_s is None
     remedy = rejection_remedy(attempt.state, upstream, is_key=is_key)
     if isinstance(rejection, UpstreamErrorReply):
         is_known = is_key or token is None or reason is None
         rejection.case, rejection.setting = (remedy.case, remedy.setting) if is_known else ("", "")
-    hint = token_hint(remedy.advice, upstream.settings.credential, age_s, reason, test, attempt.renewals)
-    rejection.message = f"{sentence(rejection.message)} {hint}"
+    lacking = "" if rejection.http_status == UNAUTHORIZED else remedy.cause  # the text of a 401 has it
+    if tried := tried_with(upstream.settings.credential, age_s, reason, attempt.renewals) or lacking:
+        rejection.cause = f"{sentence(rejection.cause)} {tried}"
+    # the advice for a page, and a hint about a 401, names more than the credential
+    if isinstance(rejection, UpstreamErrorReply) and (rejection.http_status != UNAUTHORIZED or not rejection.advice):
+        rejection.advice = remedy.advice
     if attempt.renewals and rejection.http_status in REFUSED:
         rejection.should_retry = False
 
@@ -274,15 +278,11 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
         case = "variable_key" if variables else "header_key" if credential is None else "static_key"
         return Remedy(advice, case, " or ".join(variables or keys))
     if credential is None:
-        return Remedy(f"gatepass has no credential for it. Set {block}.credential.", "no_credential")
+        return Remedy(f"Set {block}.credential.", "no_credential", cause="gatepass has no credential for it.")
     used = ("scope", "audience") if isinstance(credential, Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"))
-    advice = (
-        f"Compare these settings with what this upstream requires: {places}. `gatepass token {name}` fetches a new"
-        " token and shows its claims and where it is sent."
-    )
-    return Remedy(advice, "new_token", places)
+    return Remedy(f"`gatepass token {name}` shows a new token's claims and where it is sent.", "new_token", places)
 
 
 def header_keys(upstream: Upstream) -> dict[str, Secret]:
@@ -335,7 +335,7 @@ def mark_overflow(error: UpstreamErrorReply, protocol: ClientProtocol) -> None:
     """Add to the message of an error about too long a context what clients search for."""
     room = no_room(error.message)
     if (room or is_too_long(error)) and (mark := protocol.overflow_mark(error.message, room)):
-        error.message, error.original = f"{sentence(error.message)} {mark}", b""
+        error.cause, error.original = f"{sentence(error.cause)} {mark}", b""
 
 
 def relayed_fields(response: Response, mask: Mask) -> Headers:
@@ -398,8 +398,13 @@ async def read_body(attempt: Attempt, response: Response, limit_bytes: int, begi
 def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
     """Return the error at the end of the total timeout of the first target. `upstream` is the one tried now."""
     limit = f"{timeouts.total_s:g} s ({timeouts.settings['total_s']})"
-    message = f"The answer was not complete after {limit}. A long answer needs more: raise this setting."
-    return errors.UpstreamTimeout(message, upstream=upstream, phase="total", setting=timeouts.settings["total_s"])
+    return errors.UpstreamTimeout(
+        f"The answer was not complete after {limit}.",
+        advice="A long answer needs more: raise this setting.",
+        upstream=upstream,
+        phase="total",
+        setting=timeouts.settings["total_s"],
+    )
 
 
 _ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
@@ -441,16 +446,12 @@ def upstream_error(
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
     text = fault_text(fault, ServerNames.of_upstream(upstream, base_url, timeouts, network), mask)
-    message, case, setting = f"{text.why} {text.advice}", text.case, text.setting
+    said: dict[str, Any] = {"advice": text.advice, "case": text.case, "setting": text.setting}
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
-        return errors.UpstreamTimeout(
-            message, upstream=upstream, phase=phase, sent=fault.sent, case=case, setting=setting
-        )
+        return errors.UpstreamTimeout(text.why, upstream=upstream, phase=phase, sent=fault.sent, **said)
     of_request = fault.kind is Fault.TOO_LARGE
-    error = _ERROR_CLASSES[fault.kind](
-        message, upstream=upstream, sent=fault.sent, of_request=of_request, case=case, setting=setting
-    )
+    error = _ERROR_CLASSES[fault.kind](text.why, upstream=upstream, sent=fault.sent, of_request=of_request, **said)
     if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=network.ca_file is not None) in OF_CERTIFICATE:
         error.should_retry = False
     return error

@@ -253,3 +253,11 @@ def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
     lines = capsys.readouterr().out.splitlines()
     assert all(line.isprintable() for line in lines)
     assert ["ok   fake b" in line for line in lines].count(True) == 1
+
+
+def test_a_failed_step_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatch):
+    action = {"sentence_zh": "上游自身出错。", "action_zh": "稍后重试。"}
+    step = Step("upstream:chat", "call", StepOutcome.FAILS, "500: boom", "Retry later.", action=action)
+    assert line_of(step) == "FAIL upstream:chat call: 500: boom. Retry later."
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert line_of(step) == "FAIL upstream:chat call: 500: boom. 上游自身出错。处理：稍后重试。"

@@ -364,7 +364,7 @@ def test_an_mcp_server_has_actions_of_its_own():
     found = refused(404, {"message": "Not Found"}, "mcp/search", missing="mcp_no_path")
     assert (advised(found), found.message.partition("path: ")[2]) == (
         "Check `mcp.search.url`.",
-        "it is not an MCP endpoint. Check mcp.search.url. `gatepass doctor` tries it.",
+        "it is not an MCP endpoint. Check mcp.search.url.",
     )
     for error, action in (
         (UpstreamInvalid("no", upstream="mcp/search"), "Check that `mcp.search.url` is the endpoint"),
