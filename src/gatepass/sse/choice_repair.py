@@ -117,6 +117,12 @@ class ChoiceRepair:
     def is_empty(self) -> bool:
         return self._stopped and not self.has_answer
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether arguments that came after the finish reason are no JSON."""
+        texts = (self._arguments.texts(self._index) or {}) if self.has_finished else {}
+        return any(text.strip() and not is_complete_json(text) for text in texts.values())
+
     def note(self, payload: Object) -> None:
         """Record a choice that needs no repair, because gatepass wrote it."""
         self.has_answer = self.has_answer or has_content(payload)
@@ -161,11 +167,8 @@ class ChoiceRepair:
         elif end:
             is_plain = False
             self._repair_reason(payload, end, on_repair)
-            if (
-                (self._tools or self._function is not None)
-                and payload["finish_reason"] in COMPLETE
-                and delta is not None
-            ):
+            has_calls = self._tools or self._function is not None
+            if has_calls and payload["finish_reason"] in COMPLETE and delta is not None:
                 self._complete_calls(payload, delta, on_repair)
             if finish_reason(payload):
                 self._arguments.drop(self._index)
@@ -175,10 +178,7 @@ class ChoiceRepair:
     def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:
         """Add the arguments of calls that have none, or remove the finish reason if a call was cut."""
         texts, request = self._arguments.texts(self._index) or {}, self._defaults.request
-        names = {call: self._tools.name(call) if self._tools else "" for call in texts} | {
-            _FUNCTION_CALL: self._function
-        }
-        if any(is_cut(text, names[call] or "", request) for call, text in texts.items()):
+        if any(is_cut(text, self._name(call), request) for call, text in texts.items()):
             payload["finish_reason"] = None
             on_repair(FINISH)
             return
@@ -311,20 +311,18 @@ An unknown reason stays unchanged, because `stop` could make a cut answer look c
 """
 
 
-def chat_reason(payload: Any, *, has_tools: bool, has_function: bool) -> str:
-    """Return OpenAI's finish reason for a chat choice. `payload` is the upstream's; `has_function`: `function_call`."""
+def chat_reason(payload: Any, *, has_tools: bool) -> str:
+    """Return OpenAI's finish reason for a chat choice. `payload` is the upstream's."""
     reason = _STANDARD_REASONS.get(payload.lower(), payload) if isinstance(payload, str) else ""
-    return completed_reason(reason, has_tools=has_tools, has_function=has_function)
+    return completed_reason(reason, has_tools=has_tools, has_function=False)
 
 
-def standard_reason(
-    payload: Any, *, is_text: bool, has_tools: bool = False, has_function: bool = False
-) -> tuple[str, str]:
+def standard_reason(payload: Any, *, is_text: bool, has_tools: bool = False) -> tuple[str, str]:
     """Return `chat_reason`, and the upstream's own reason if OpenAI's types do not know it, else "".
 
     `is_text`: of a choice of `/v1/completions`, which has no tool calls.
     """
-    reason = chat_reason(payload, has_tools=has_tools, has_function=has_function)
+    reason = chat_reason(payload, has_tools=has_tools)
     known = TEXT_REASONS if is_text else CHAT_REASONS
     native = payload if isinstance(payload, str) and payload not in known else ""
     return "stop" if reason in CHAT_REASONS - known else reason, native

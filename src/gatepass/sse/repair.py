@@ -235,6 +235,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def end_choices(self, usage: Usage | None) -> bool:
         self._released += self.release()
+        if any(choice.is_cut for choice in self._choices.values()):
+            return False
         if self._is_complete:
             return True
         is_at_limit, choices = tool_calls.is_at_limit(self._defaults.request, usage), self._choices.items()

@@ -184,6 +184,21 @@ def test_a_finish_reason_in_every_chunk_is_sent_once_and_last(chunks):
     assert (looks_finished(out), stream.failure) == (True, None)
 
 
+@pytest.mark.parametrize("end", [[DONE], []])
+@pytest.mark.parametrize("reason", ["stop", "tool_calls"])
+@pytest.mark.parametrize(("arguments", "is_cut"), [('{"a', True), ('"}', True), ("", False), ('{"a":1}', False)])
+def test_a_call_after_the_finish_reason_is_checked_too(end, reason, arguments, is_cut):
+    blocks = [text("a"), data(chunk({}, reason)), *call("stop", arguments), *end]
+    stream = begun()
+    read(stream, blocks)
+    assert (stream.done, code(stream)) == (not is_cut, "upstream_closed" if is_cut else None)
+    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, lambda _: None), LIMIT_BYTES, defaults())
+    for block in blocks:
+        one.feed(block)
+    one.end()
+    assert (one.failure is not None) is is_cut
+
+
 def test_an_answer_of_one_chunk_keeps_its_bytes_and_no_event_overtakes_it():
     only = data(chunk({"role": "assistant", "content": "Hi"}, "stop"))
     assert begun().feed(only + DONE) == only + DONE

@@ -107,5 +107,5 @@ STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", 
     ],
 )
 def test_finish_reasons_of_other_upstreams_are_translated(payload, meant):
-    assert chat_reason(payload, has_tools=False, has_function=False) == meant
+    assert chat_reason(payload, has_tools=False) == meant
     assert standard_reason(payload, is_text=True)[0] == meant

@@ -292,7 +292,7 @@ class AnswerBlocks(OwnEvents):
         if not self._has_begun:
             self.begun({})
         end, has_calls = finish_reason(self.choice_end), "call" in self.kinds
-        self.reason = chat_reason(end, has_tools=has_calls, has_function=False)
+        self.reason = chat_reason(end, has_tools=has_calls)
         failed = next((one for one in (end, text_of(self.choice_end.get(NATIVE))) if one.lower() in FAILED), "")
         if failed or self.reason not in CHAT_REASONS:  # the answer may be cut
             shown = f" {end!r}" if len(end) <= SHOWN_CHARS and end.replace("_", "").isalpha() else ""
