@@ -20,9 +20,7 @@ CUT = {
     "code": "upstream_closed",
     "hop": "upstream:chat",
     "message": "The upstream ended its stream before the answer was complete.",
-    "action": (
-        "Check the upstream's log and the timeouts of proxies. `gatepass doctor gpt-4o --call` tests a small call."
-    ),
+    "action": ("Check the upstream's log and the timeouts of proxies."),
     "test": "gatepass doctor gpt-4o --call",
     "page": "docs/reference/errors.md#upstream_closed",
 }
