@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from docs.entries import Entry, joined, unwrapped
@@ -17,7 +17,6 @@ from docs.setting_reference import introduced, setting_links
 from gatepass.errors import (
     GatepassError,
     GatewayError,
-    InternalError,
     McpNotAllowed,
     TokenUnavailable,
     UpstreamAuth,
@@ -27,6 +26,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     UpstreamTls,
     explanations,
+    kind_of,
 )
 
 GROUPS: Mapping[type[GatepassError], tuple[str, str, str]] = {
@@ -35,7 +35,6 @@ GROUPS: Mapping[type[GatepassError], tuple[str, str, str]] = {
     UpstreamError: ("Errors of an upstream", "上游的错误", "upstream:NAME"),
 }
 """The heading of a group in both languages, and the hop of its errors."""
-PHASES = ("connect", "first_byte", "idle", "total")
 ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
     "upstream": "chat",
     "credential": "corp",
@@ -68,48 +67,34 @@ STATUSES: Mapping[type[GatepassError], str] = {McpNotAllowed: "403; 200 with an 
 """Of an error whose status depends on the request."""
 
 
-def error_kinds(base: type[GatepassError] = GatepassError) -> Iterator[type[GatepassError]]:
-    """Yield every error with a code of its own, in the order of the tree."""
-    for kind in base.__subclasses__():
-        if kind.code != base.code or kind is InternalError:
-            yield kind
-        yield from error_kinds(kind)
-
-
-def error_entries(kind: type[GatepassError], language: str) -> Iterator[Entry]:
-    is_english = language == "en"
-    for phase in PHASES if kind is UpstreamTimeout else ("",):
-        given = {**ARGUMENTS_OF_ERROR, "phase": phase}
-        wanted = inspect.signature(kind).parameters.values()
-        arguments = {
-            each.name: given[each.name] for each in wanted if each.name in given and each.default is each.empty
-        }
-        error = kind("", **arguments)
-        error = kind(MESSAGES[error.public_code], **arguments)
-        own = getattr(explanations()[error.public_code], language)
-        cases = {
-            f"`{case}`": f"{said.sentence}{' ' * is_english}{said.action}"
-            for case, entry in explanations().items()
-            if entry.of == kind.code
-            for said in (getattr(entry, language),)
-        }
-        known = {
-            "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
-            "Retry": RETRIES.get(kind, "yes" if kind.retryable else "no"),
-        }
-        facts = {"Action": own.action, **cases}
-        if is_english:
-            shown = known | {name: with_settings(unwrapped(text)) for name, text in facts.items()}
-            more = with_settings(introduced(unwrapped(own.more), "Causes"))
-            shown["Message"] = code_span(error.message)
-            yield Entry(error.public_code, with_settings(own.sentence), shown, details=more)
-            continue
-        shown = {CHINESE[name]: CHINESE.get(text, text) for name, text in known.items()}
-        for name, text in facts.items():
-            shown[CHINESE.get(name, name)] = with_settings(text.replace("`, `", "`、`"), "../reference/")
-        more = with_settings("\n\n".join(filter(None, [own.more, own.details])), "../reference/")
-        cause = with_settings(own.sentence, "../reference/")
-        yield Entry(error.public_code, cause, shown, details=more, colon="：")
+def error_entry(code: str, language: str) -> Entry:
+    is_english, kind = language == "en", kind_of(code)
+    given = {**ARGUMENTS_OF_ERROR, "phase": code.removeprefix(f"{UpstreamTimeout.code}_"), "code": code}
+    wanted = inspect.signature(kind).parameters.values()
+    arguments = {each.name: given[each.name] for each in wanted if each.name in given and each.default is each.empty}
+    error = kind(message=MESSAGES[code], **arguments)
+    own = getattr(explanations()[code], language)
+    cases = {
+        f"`{case}`": f"{said.sentence}{' ' * is_english}{said.action}"
+        for case, entry in explanations().items()
+        if entry.of == code
+        for said in (getattr(entry, language),)
+    }
+    known = {
+        "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
+        "Retry": RETRIES.get(kind, "yes" if kind.retryable else "no"),
+    }
+    facts = {"Action": own.action, **cases}
+    if is_english:
+        shown = known | {name: with_settings(unwrapped(text)) for name, text in facts.items()}
+        more = with_settings(introduced(unwrapped(own.more), "Causes"))
+        shown["Message"] = code_span(error.message)
+        return Entry(code, with_settings(own.sentence), shown, details=more)
+    shown = {CHINESE[name]: CHINESE.get(text, text) for name, text in known.items()}
+    for name, text in facts.items():
+        shown[CHINESE.get(name, name)] = with_settings(text.replace("`, `", "`、`"), "../reference/")
+    more = with_settings("\n\n".join(filter(None, [own.more, own.details])), "../reference/")
+    return Entry(code, with_settings(own.sentence, "../reference/"), shown, details=more, colon="：")
 
 
 def code_span(text: str) -> str:
@@ -133,11 +118,12 @@ def error_codes(language: str) -> str:
 
 
 def error_parts(language: str) -> list[Entry | str]:
+    """Return the entries in the order of errors.json, with a heading before each group."""
     parts: list[Entry | str] = []
-    for kind in error_kinds():
+    for code in (name for name, entry in explanations().items() if not entry.of):
         for base, (english, chinese, hop) in GROUPS.items():
             title = f"## {english}\n\nHop: `{hop}`\n" if language == "en" else f"## {chinese}\n\nhop：`{hop}`\n"
-            if issubclass(kind, base) and title not in parts:
+            if issubclass(kind_of(code), base) and title not in parts:
                 parts.append(title)
-        parts += error_entries(kind, language)
+        parts.append(error_entry(code, language))
     return parts

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 
@@ -87,8 +88,8 @@ class GatepassError(Exception):
     - `setting`: the path of what the operator may change, or several with commas. It replaces that of errors.json.
     """
 
-    code: ClassVar[str] = "internal_error"
-    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    status: int = 500
     retryable: ClassVar[bool] = False
 
     hop: str
@@ -133,12 +134,52 @@ class CallerError(GatepassError):
     status, hop = 400, "client"
 
 
+class CodedError(GatepassError):
+    """Base of errors that differ in their code alone. `statuses` has the status of each code."""
+
+    statuses: ClassVar[Mapping[str, int]] = {}
+
+    def __init__(
+        self, code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        self.code, self.status = code, self.statuses[code]
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+
+
+class NotAllowed(CodedError, CallerError):
+    """The key, its role or the address of the client does not allow the request."""
+
+    statuses = MappingProxyType(
+        {
+            "session_required": 401,
+            "forbidden_peer": 403,
+            "model_not_allowed": 403,
+            "operation_not_allowed": 403,
+            "role_not_allowed": 403,
+            "mcp_server_not_allowed": 403,
+        }
+    )
+
+
+class UnsupportedHead(CodedError, CallerError):
+    """gatepass does not read a request with this head, or a connection that begins so."""
+
+    statuses = MappingProxyType(
+        {
+            "unsupported_upgrade": 426,
+            "plain_http": 400,
+            "tls_handshake_failed": 400,
+            "unsupported_encoding": 415,
+            "unsupported_media_type": 415,
+            "head_too_large": 431,
+            "unsupported_transfer_coding": 501,
+            "unsupported_version": 505,
+        }
+    )
+
+
 class InvalidApiKey(CallerError):
     code, status = "invalid_api_key", 401
-
-
-class SessionRequired(CallerError):
-    code, status = "session_required", 401
 
 
 class ForbiddenHost(CallerError):
@@ -149,28 +190,8 @@ class ForbiddenOrigin(CallerError):
     code, status = "forbidden_origin", 403
 
 
-class ForbiddenPeer(CallerError):
-    code, status = "forbidden_peer", 403
-
-
-class ModelNotAllowed(CallerError):
-    code, status = "model_not_allowed", 403
-
-
-class OperationNotAllowed(CallerError):
-    code, status = "operation_not_allowed", 403
-
-
 class McpNotAllowed(CallerError):
     code, status = "mcp_not_allowed", 403
-
-
-class RoleNotAllowed(CallerError):
-    code, status = "role_not_allowed", 403
-
-
-class McpServerNotAllowed(CallerError):
-    code, status = "mcp_server_not_allowed", 403
 
 
 class McpSessionNotFound(CallerError):
@@ -191,18 +212,6 @@ class MethodNotAllowed(CallerError):
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
         self.allow = allow
-
-
-class UnsupportedUpgrade(CallerError):
-    code, status = "unsupported_upgrade", 426
-
-
-class PlainHttp(CallerError):
-    code = "plain_http"
-
-
-class TlsHandshakeFailed(CallerError):
-    code = "tls_handshake_failed"
 
 
 class ReceiveTimeout(CallerError):
@@ -229,26 +238,6 @@ class BodyTooComplex(CallerError):
     code, status = "body_too_complex", 413
 
 
-class UnsupportedEncoding(CallerError):
-    code, status = "unsupported_encoding", 415
-
-
-class UnsupportedMediaType(CallerError):
-    code, status = "unsupported_media_type", 415
-
-
-class HeadTooLarge(CallerError):
-    code, status = "head_too_large", 431
-
-
-class UnsupportedTransferCoding(CallerError):
-    code, status = "unsupported_transfer_coding", 501
-
-
-class UnsupportedVersion(CallerError):
-    code, status = "unsupported_version", 505
-
-
 class GatewayError(GatepassError):
     """This process cannot serve the request."""
 
@@ -259,16 +248,11 @@ class Overloaded(GatewayError):
     code, status, retryable = "overloaded", 503, True
 
 
-class ConcurrencyLimited(GatewayError):
-    code, status, retryable = "concurrency_limited", 429, True
+class Limited(CodedError, GatewayError):
+    """A limit is reached: that of a caller, a group, a model or an upstream, or those of all targets."""
 
-
-class LimitReached(GatewayError):
-    code, status, retryable = "limit_reached", 429, True
-
-
-class TargetsLimited(GatewayError):
-    code, status, retryable = "targets_limited", 429, True
+    statuses = MappingProxyType(dict.fromkeys(("concurrency_limited", "limit_reached", "targets_limited"), 429))
+    retryable = True
 
 
 class McpSessionsUnavailable(GatewayError):
@@ -514,7 +498,15 @@ def kind_of(code: str, hop: str = "") -> type[GatepassError]:
     for kind in _kinds(UpstreamError if hop.startswith("upstream:") else GatepassError):
         if vars(kind).get("code") == code or (kind is UpstreamTimeout and code in _TIMEOUTS):
             return kind
+        if issubclass(kind, CodedError) and code in kind.statuses:
+            return kind
     return UpstreamErrorReply
+
+
+def status_of(code: str) -> int:
+    """Return the HTTP status of an error by its code."""
+    kind = kind_of(code)
+    return kind.statuses[code] if issubclass(kind, CodedError) else kind.status
 
 
 def stable_code(code: str, hop: str) -> str:

@@ -24,14 +24,19 @@ def tree(base):
             yield from tree(child)
 
 
-BRANCHES = {errors.CallerError, errors.GatewayError, errors.UpstreamError}
+BRANCHES = {errors.CallerError, errors.GatewayError, errors.UpstreamError, *tree(errors.CodedError), errors.CodedError}
+CODED = {code for kind in tree(errors.CodedError) for code in kind.statuses}
 OF_THE_UPSTREAM = {errors.UpstreamErrorReply, errors.UpstreamAuth, errors.UpstreamHtml}
 """Their status is the upstream's own."""
 
 
 def codes() -> set[str]:
     plain = {kind.code for kind in tree(errors.GatepassError) if kind not in BRANCHES | {errors.UpstreamTimeout}}
-    return plain | {f"{errors.UpstreamTimeout.code}_{phase}" for phase in ("connect", "first_byte", "idle", "total")}
+    return (
+        plain
+        | CODED
+        | {f"{errors.UpstreamTimeout.code}_{phase}" for phase in ("connect", "first_byte", "idle", "total")}
+    )
 
 
 def test_every_code_has_its_heading_and_every_heading_its_code():

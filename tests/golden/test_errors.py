@@ -18,6 +18,8 @@ def one_of_each() -> Iterator[errors.GatepassError]:
             yield from (errors.UpstreamTimeout(text, upstream="chat", phase=phase) for phase in PHASES)
         elif issubclass(kind, errors.UpstreamErrorReply):
             yield kind(text, upstream="chat", status=401, kind="its_type", upstream_code="its_code", raw={"its": "own"})
+        elif issubclass(kind, errors.CodedError):
+            yield from (kind(code, text) for code in kind.statuses)
         elif kind is errors.MethodNotAllowed:
             yield errors.MethodNotAllowed(text, allow="POST")
         elif issubclass(kind, errors.UpstreamError):
@@ -31,7 +33,8 @@ def one_of_each() -> Iterator[errors.GatepassError]:
 def tree(base: type[errors.GatepassError]) -> Iterator[type[errors.GatepassError]]:
     for child in base.__subclasses__():
         if child.__module__ == errors.__name__:
-            if child not in (errors.CallerError, errors.GatewayError, errors.UpstreamError):
+            bases = (errors.CallerError, errors.GatewayError, errors.UpstreamError, errors.CodedError)
+            if child not in bases and not (base is not errors.CodedError and issubclass(child, errors.CodedError)):
                 yield child
             yield from tree(child)
 

@@ -33,7 +33,7 @@ async def found(blocks: dict[str, Any], trial: ProbeCall | None = None, clock: C
         known = [step async for step in steps]
     for step in known:
         if not re.search(r": \d{3} \w+: ", step.why):  # the error of a call has the Chinese text of its code
-            own = step.advice.replace(str((step.action or {}).get("text", "")), "").strip()
+            own = step.advice.replace(str((step.action or {}).get("action", "")), "").strip()
             assert without_chinese(step.why) + without_chinese(own) == []
     return [check_of(step) for step in known if trial is None or step.what != "models"]
 

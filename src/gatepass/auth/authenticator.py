@@ -43,7 +43,7 @@ class Authenticator:
         """Return the caller of an API request that arrived at `wall_s`, in seconds since the epoch.
 
         `path_profile` is the profile that the path names. `takes_form`: the operation accepts a multipart form.
-        Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin, UnsupportedMediaType.
+        Raises InvalidApiKey, NotAllowed, ForbiddenHost, ForbiddenOrigin, UnsupportedHead.
         """
         if not self.requires_key:
             check_host_and_origin(client_request)
@@ -53,7 +53,9 @@ class Authenticator:
             is_own_form = kind == b"multipart/form-data" and fields.get(b"sec-fetch-site") in _OWN_PAGES
             # browsers send forms and plain text to other sites without a preflight, but not JSON
             if client_request.method == "POST" and kind != b"application/json" and not (takes_form and is_own_form):
-                raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
+                raise errors.UnsupportedHead(
+                    "unsupported_media_type", "Send the body as `content-type: application/json`."
+                )
             return LOCAL
         caller = self._caller(client_request, wall_s, path_profile)
         if self._viewers and caller.name in self._viewers:
@@ -63,7 +65,7 @@ class Authenticator:
     def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> AccessKey:
         """Return the caller of a request to a page that only some roles may read. `wall_s` as in `authenticate`.
 
-        Raises InvalidApiKey, RoleNotAllowed, ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+        Raises InvalidApiKey, NotAllowed, ForbiddenHost, ForbiddenOrigin.
         """
         if not self.requires_key:
             check_host_and_origin(client_request)
@@ -75,7 +77,7 @@ class Authenticator:
     def sign_in(self, presented: str, now_s: float, wall_s: float) -> tuple[AccessKey, bytes]:
         """Return the caller of the key `presented`, who may use the page at /ui, and the digest of the key.
 
-        `now_s` is a time of the Clock, `wall_s` as in `authenticate`. Raises InvalidApiKey, RoleNotAllowed.
+        `now_s` is a time of the Clock, `wall_s` as in `authenticate`. Raises InvalidApiKey, NotAllowed.
         """
         digest = digest_of(presented)
         caller = self._known(self.keys.find_digest(digest, now_s), wall_s)
@@ -95,7 +97,7 @@ class Authenticator:
         Without keys it must come from this machine. With and without keys it must name a Host of this gatepass, and no
         other origin may have sent it. A page of another site cannot use an address: a name of its own that resolves to
         this machine is not one of this gatepass (DNS rebinding). A POST needs an Origin.
-        Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+        Raises NotAllowed, ForbiddenHost, ForbiddenOrigin.
         """
         if not self.requires_key:
             check_host_and_origin(client_request)
@@ -165,7 +167,7 @@ class Authenticator:
         """Check a request that needs no key, such as a health check or a CORS preflight.
 
         With configured keys it accepts every request. Without keys it raises ForbiddenHost and ForbiddenOrigin, and
-        ForbiddenPeer unless `from_anywhere`: probes come from other machines and name this one by its address.
+        NotAllowed unless `from_anywhere`: probes come from other machines and name this one by its address.
         """
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
@@ -182,23 +184,25 @@ class Authenticator:
 
 def _check_reads(caller: AccessKey, what: str) -> None:
     if not caller.reads_pages:
-        raise errors.RoleNotAllowed(
+        raise errors.NotAllowed(
+            "role_not_allowed",
             f"The caller {caller.name!r} may not read {what}, because its key has the role"
-            f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`)."
+            f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`).",
         )
 
 
 def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
     """Require a local peer, Host and Origin. `from_anywhere` as in `Authenticator.check_without_key`.
 
-    Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+    Raises NotAllowed, ForbiddenHost, ForbiddenOrigin.
     """
     is_near = is_loopback(client_request.peer)
     if not is_near and not from_anywhere:
-        raise errors.ForbiddenPeer(
+        raise errors.NotAllowed(
+            "forbidden_peer",
             f"Without keys gatepass serves only clients on the same machine. This client is at"
             f" {client_request.peer or 'an unknown address'}."
-            " Set access.keys (see `gatepass keys new`) to serve others."
+            " Set access.keys (see `gatepass keys new`) to serve others.",
         )
     names = next(zip(*client_request.headers, strict=False), ())
     name = _host_of(dict(client_request.headers).get(b"host", b""))

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotAllowed, OperationNotAllowed, RoleNotAllowed
+from gatepass.errors import NotAllowed
 from gatepass.json_scan import JsonScanner, any_of, folded, may_fold, parts_with_names, string, top_members
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
@@ -98,7 +98,7 @@ def check_body_access(caller: AccessKey, body: bytes, *, names_model: bool = Fal
     """Check a JSON `body` that a parser has accepted. Names match without case, `_` and `-`, and may be repeated.
 
     `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
-    Raises ModelNotAllowed if `body` names what the caller's key does not cover, and TooManySteps (see JsonScanner).
+    Raises NotAllowed if `body` names what the caller's key does not cover, and TooManySteps (see JsonScanner).
     """
     if caller.models is None:
         return
@@ -116,13 +116,14 @@ def check_body_access(caller: AccessKey, body: bytes, *, names_model: bool = Fal
 def check_part_access(caller: AccessKey, name: str) -> None:
     """Check the part `name` of a form, which may name other models, a server or a credential.
 
-    Raises ModelNotAllowed.
+    Raises NotAllowed.
     """
     if caller.models is None:
         return
     for step in set(_STEPS.split(name)):  # a name may repeat a step thousands of times
         if _normalized(step).strip(_AROUND_STEP) in _PARTS or _is_destination(step.strip(_AROUND_STEP)):
-            raise ModelNotAllowed(
+            raise NotAllowed(
+                "model_not_allowed",
                 f"The caller {caller.name!r} may use only some models, and the part {name[:200]!r} of the form may name"
                 " other models, a server or a credential. Leave it out.",
                 param=name[:200],
@@ -146,9 +147,10 @@ def stored_member(body: bytes) -> str | None:
 
 
 def check_stored_access(caller: AccessKey, member: str) -> None:
-    """Raise OperationNotAllowed if the key does not open stored responses, of which `member` names one."""
+    """Raise NotAllowed if the key does not open stored responses, of which `member` names one."""
     if STORED_RESPONSES not in (caller.operations or ()):
-        raise OperationNotAllowed(
+        raise NotAllowed(
+            "operation_not_allowed",
             f"The caller {caller.name!r} may not send {member!r}: the upstream stores the responses of all callers"
             f" under one credential. Leave it out and send the content, or {_remedy(caller, STORED_RESPONSES)}",
             param=member,
@@ -201,8 +203,9 @@ def _objects(scanner: JsonScanner, at: int) -> Iterator[tuple[int, int]]:
                 yield number, start
 
 
-def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> ModelNotAllowed:
-    return ModelNotAllowed(
+def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAllowed:
+    return NotAllowed(
+        "model_not_allowed",
         f"The caller {caller.name!r} may use only some models, and {name!r} may name another server or credential."
         " Leave it out.",
         param=param,
@@ -212,7 +215,8 @@ def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> ModelN
 def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None:
     for model in models:
         if not may_use(caller, model):
-            raise ModelNotAllowed(
+            raise NotAllowed(
+                "model_not_allowed",
                 f"The caller {caller.name!r} may not use the model {model[:200]!r}, which `{member}` names.",
                 param=member,
             )
@@ -242,9 +246,10 @@ def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str
 def _model(caller: AccessKey, scanner: JsonScanner, start: int, end: int) -> str:
     """Return the model that the string from `start` to `end` names. A list of 15 million names would take 0.7 s."""
     if end - start > MAX_MODEL_BYTES:
-        raise ModelNotAllowed(
+        raise NotAllowed(
+            "model_not_allowed",
             f"The caller {caller.name!r} may use only some models, and the body names another one with more than"
-            f" {MAX_MODEL_CHARS} characters."
+            f" {MAX_MODEL_CHARS} characters.",
         )
     return string(scanner.text[start:end])
 
@@ -252,7 +257,7 @@ def _model(caller: AccessKey, scanner: JsonScanner, start: int, end: int) -> str
 def _models_of_tools(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
-    Raises ModelNotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
+    Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
     parameters is not checked: what it describes is in its `properties`.
     """
     for _, tool in _objects(scanner, at):
@@ -268,25 +273,30 @@ def _models_of_tools(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterat
 
 
 def check_calls_models(caller: AccessKey) -> None:
-    """Raise RoleNotAllowed if the role of the caller's key only reads pages."""
+    """Raise NotAllowed if the role of the caller's key only reads pages."""
     if not caller.calls_models:
-        raise RoleNotAllowed(
+        raise NotAllowed(
+            "role_not_allowed",
             f"The caller {caller.name!r} may not call models, because its key has the role {caller.role}."
-            " Use a key with the role caller or admin (`gatepass keys new`)."
+            " Use a key with the role caller or admin (`gatepass keys new`).",
         )
 
 
 def check_model_access(caller: AccessKey, model: str) -> None:
-    """Raise ModelNotAllowed if the caller's key does not cover `model`, and RoleNotAllowed if it calls no model."""
+    """Raise NotAllowed if the caller's key does not cover `model`, and NotAllowed if it calls no model."""
     check_calls_models(caller)
     if not model and not may_use(caller, model):
-        raise ModelNotAllowed(f"The caller {caller.name!r} may use only some models, and the request names none.")
+        raise NotAllowed(
+            "model_not_allowed", f"The caller {caller.name!r} may use only some models, and the request names none."
+        )
     if not may_use(caller, model):
-        raise ModelNotAllowed(f"The caller {caller.name!r} may not use the model {model!r}.", param="model")
+        raise NotAllowed(
+            "model_not_allowed", f"The caller {caller.name!r} may not use the model {model!r}.", param="model"
+        )
 
 
 def check_operation_access(caller: AccessKey, operation: Operation) -> None:
-    """Raise OperationNotAllowed if the caller's key does not open `operation`.
+    """Raise NotAllowed if the caller's key does not open `operation`.
 
     A key without `operations` opens all but those on stored objects.
     """
@@ -297,8 +307,9 @@ def check_operation_access(caller: AccessKey, operation: Operation) -> None:
     if caller.operations is None:
         reason = "the upstream stores the objects of all callers under one credential"
     remedy = _remedy(caller, entry)
-    raise OperationNotAllowed(
-        f"The caller {caller.name!r} may not use {entry}, because {reason}. {remedy[0].upper()}{remedy[1:]}"
+    raise NotAllowed(
+        "operation_not_allowed",
+        f"The caller {caller.name!r} may not use {entry}, because {reason}. {remedy[0].upper()}{remedy[1:]}",
     )
 
 

@@ -110,7 +110,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         usable = usable_servers(caller, state.config)
         if server is not None:
             what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
-            raise errors.McpServerNotAllowed(f"{what}{usable}")
+            raise errors.NotAllowed("mcp_server_not_allowed", f"{what}{usable}")
         what = f"There is no MCP server {name[:100]!r} here." if name else "The path of an MCP server is /mcp/NAME."
         raise errors.UnknownPath(f"{what}{usable}")
     state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")

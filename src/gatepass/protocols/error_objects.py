@@ -79,11 +79,11 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
         headers.append((b"x-should-retry", b"true"))
     if isinstance(error, errors.MethodNotAllowed):
         headers.append((b"allow", error.allow.encode("latin-1", "replace")))  # RFC 9110, section 15.5.6
-    if isinstance(error, errors.UnsupportedEncoding):
+    if error.code == "unsupported_encoding":
         headers.append((b"accept-encoding", b"identity"))  # RFC 9110, section 15.5.16
     if isinstance(error, errors.InvalidApiKey):
         headers.append((b"www-authenticate", b"Bearer"))  # a 401 must have it (RFC 9110, section 15.5.2)
-    if isinstance(error, errors.UnsupportedUpgrade):  # RFC 9110, sections 15.5.22 and 7.8
+    if error.code == "unsupported_upgrade":  # RFC 9110, sections 15.5.22 and 7.8
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
     return headers
 

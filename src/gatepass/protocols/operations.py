@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedUpgrade, documentation
+from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedHead, documentation
 from gatepass.protocols import PROTOCOLS
 from gatepass.types import Call, ClientRequest, Headers, Operation, header
 
@@ -232,7 +232,7 @@ def unknown_path_error(
     return UnknownPath(f"No operation has the path {path[:PATH_SHOWN_CHARS]}. The base URL is {where}.{hint}")
 
 
-def upgrade_error(client_request: ClientRequest) -> UnsupportedUpgrade | None:
+def upgrade_error(client_request: ClientRequest) -> UnsupportedHead | None:
     """Return the error for a WebSocket handshake (RFC 6455 section 4.1), None for another request."""
     if client_request.method != "GET":
         return None
@@ -240,7 +240,9 @@ def upgrade_error(client_request: ClientRequest) -> UnsupportedUpgrade | None:
     if all(offer.strip() != b"websocket" for offer in offers):
         return None
     shown = client_request.path[:PATH_SHOWN_CHARS]
-    return UnsupportedUpgrade(f"gatepass does not support WebSockets. Send the request with POST to {shown}.")
+    return UnsupportedHead(
+        "unsupported_upgrade", f"gatepass does not support WebSockets. Send the request with POST to {shown}."
+    )
 
 
 def _find(path: str, base_path: str) -> Mapping[str, Match] | None:

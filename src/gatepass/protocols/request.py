@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest, UnsupportedEncoding
+from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest, UnsupportedHead
 from gatepass.json_scan import (
     SMALL_BYTES,
     WINDOW_BYTES,
@@ -81,12 +81,14 @@ def decode(client_request: ClientRequest, operation: Operation, body: bytes, cal
 
 
 def check_plain(headers: Headers) -> None:
-    """Raise UnsupportedEncoding if a body is compressed (RFC 9110, section 8.4)."""
+    """Raise UnsupportedHead if a body is compressed (RFC 9110, section 8.4)."""
     listed = b",".join(value for name, value in headers if name == b"content-encoding").decode("latin-1").lower()
     codings = [coding for each in listed.split(",") if (coding := each.strip()) not in ("", "identity")]
     if codings:
         shown = ", ".join(codings)[:_SHOWN_CHARS]
-        raise UnsupportedEncoding(f"gatepass does not read a body with content-encoding {shown!r}. Send it plain.")
+        raise UnsupportedHead(
+            "unsupported_encoding", f"gatepass does not read a body with content-encoding {shown!r}. Send it plain."
+        )
 
 
 def call_without_body(client_request: ClientRequest, operation: Operation, caller: str, model: str) -> Call:

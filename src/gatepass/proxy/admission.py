@@ -20,7 +20,7 @@ from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import CALENDAR, RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
-from gatepass.errors import ConcurrencyLimited, GatewayError, InvalidRequest, LimitReached, OperationNotAllowed
+from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
 from gatepass.json_scan import OBJECT, folded
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
@@ -181,7 +181,7 @@ class Admitted(msgspec.Struct, eq=False):
     async def take(self, of_end_user: Sequence[Limit], limits: Sequence[Limit], now_s: float) -> None:
         """Take all limits, those `of_end_user` in this process alone. `end` gives back what a refused request took.
 
-        Raises InvalidRequest if they can never have room, LimitReached.
+        Raises InvalidRequest if they can never have room, Limited.
         """
         self.limits = (*of_end_user, *limits)
         for limit in self.limits:
@@ -309,7 +309,8 @@ def limit_reached(refused: Refused) -> GatewayError:
     limit, wait_s = refused.limit, refused.wait_s
     place = f"{_PLACES[limit.owner[0]]}.{limit.setting}"
     if limit.unit == CONCURRENT:
-        return ConcurrencyLimited(
+        return Limited(
+            "concurrency_limited",
             f"{whose(limit)} has reached its limit of {limit.most} concurrent requests ({place})."
             " Retry when one of them has ended.",
             retry_after_s=wait_s,
@@ -317,7 +318,8 @@ def limit_reached(refused: Refused) -> GatewayError:
     long = ((86_400, "d"), (3_600, "h"))
     size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
     used = "used" if limit.unit == "requests" else "used or reserved"  # running requests reserve their tokens
-    return LimitReached(
+    return Limited(
+        "limit_reached",
         f"{whose(limit)} has {used} its limit of {limit_text(limit)} ({place})."
         f" Retry in {math.ceil(wait_s / size_s)} {unit}.",
         retry_after_s=wait_s,
@@ -396,7 +398,7 @@ class Admission:
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> None:
         """Take what `call` may use, for `context`.
 
-        Raises InvalidRequest, OperationNotAllowed and LimitReached.
+        Raises InvalidRequest, NotAllowed and Limited.
         """
         caller, operation = context.caller, call.operation
         limits = tuple(limit for owner in owners_of(caller, route.entry) for limit in self.limits_of(owner))
@@ -410,9 +412,10 @@ class Admission:
             and operation.configured_as in UNSEEN
             and operation.configured_as not in (caller.operations or ())
         ):
-            raise OperationNotAllowed(
+            raise NotAllowed(
+                "operation_not_allowed",
                 f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
-                f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations)."
+                f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
             )
         protocol = PROTOCOLS[operation.protocol]
         has_usage = protocol.uses_tokens and not operation.is_about_stored  # else it is that of another request
@@ -433,7 +436,7 @@ class Admission:
         await admitted.take(own if has_usage else without_tokens(own), limits, context.state.clock.now())
 
     async def admit_message(self, context: RequestContext) -> None:
-        """Count a message to an MCP server as a request of its caller. Raises LimitReached."""
+        """Count a message to an MCP server as a request of its caller. Raises Limited."""
         limits = without_tokens(one for owner in owners_of(context.caller, "") for one in self.limits_of(owner))
         own = without_tokens(self._of_end_user(context, ""))
         if limits or own:

@@ -16,7 +16,7 @@ import msgspec
 
 from gatepass.config.access import AccessKey
 from gatepass.dialects.reply_check import quota_reset_s
-from gatepass.errors import GatepassError, TargetsLimited, UpstreamError, UpstreamErrorReply
+from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
 from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
 from gatepass.policy.fair_queue import FairQueue
@@ -255,7 +255,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             whose = f"The target of the model {model!r} for the object that the request names"
         wait_s = self.wait_s(now_s)
         message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
-        limited = TargetsLimited(message, retry_after_s=wait_s)
+        limited = Limited("targets_limited", message, retry_after_s=wait_s)
         limited.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
         return limited
 

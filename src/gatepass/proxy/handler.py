@@ -180,7 +180,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
 
 
 async def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
-    """Return the first attempt of `call`. Raises LimitReached and TargetsLimited."""
+    """Return the first attempt of `call`. Raises Limited and Limited."""
     state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
     if not route.is_plain:
         failover = Failover.begin(state, route, call, context.client_request, context.caller)
@@ -203,7 +203,7 @@ def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Time
 async def _answer_preflight(client_response: ClientResponse) -> bool:
     """Return whether the request was the CORS preflight of an allowed origin, which then has its response.
 
-    The response of another request gets its CORS headers. Raises ForbiddenPeer, ForbiddenHost, ForbiddenOrigin.
+    The response of another request gets its CORS headers. Raises NotAllowed, ForbiddenHost, ForbiddenOrigin.
     """
     context = client_response.context
     client_request, origins = context.client_request, context.state.config.server.cors_origins
@@ -220,7 +220,7 @@ async def _answer_preflight(client_response: ClientResponse) -> bool:
 def _match(context: RequestContext, path: str, path_profile: str | None) -> Match:
     """Return the operation of `path`, which the path of the request has after `path_profile`, and of its method.
 
-    Without one, it raises the error that a client with a key receives, and ForbiddenPeer, ForbiddenHost and
+    Without one, it raises the error that a client with a key receives, and NotAllowed, ForbiddenHost and
     ForbiddenOrigin: a forbidden client learns no more.
     """
     client_request, state = context.client_request, context.state
@@ -254,10 +254,12 @@ def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root:
 
 
 def _form_scan(context: RequestContext) -> MultipartScan:
-    """Return the scan of a multipart form; raise UnsupportedMediaType and InvalidRequest."""
+    """Return the scan of a multipart form; raise UnsupportedHead and InvalidRequest."""
     boundary = boundary_of(context.client_request.headers)
     if boundary is None:
-        raise errors.UnsupportedMediaType("Send the body as `content-type: multipart/form-data` with its boundary.")
+        raise errors.UnsupportedHead(
+            "unsupported_media_type", "Send the body as `content-type: multipart/form-data` with its boundary."
+        )
     return MultipartScan(boundary, partial(check_part_access, context.caller))
 
 
@@ -283,7 +285,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     """Return the call in `body`.
 
     Raises the errors of `decode`, InvalidRequest if the operation requires a model and none is named, UnknownPath,
-    ModelNotAllowed and OperationNotAllowed.
+    NotAllowed and NotAllowed.
     """
     client_request, caller = context.client_request, context.caller
     operation = _operation_at_root(context, found, body) if found.at_root else found.operation
@@ -308,7 +310,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
 
 
 def _operation_at_root(context: RequestContext, found: Match, body: bytes) -> Operation:
-    """Return the operation that the `body` of a request to the root has. Raises UnknownPath, OperationNotAllowed."""
+    """Return the operation that the `body` of a request to the root has. Raises UnknownPath, NotAllowed."""
     if not context.profile_rules.is_of_ragflow:
         path_profile, _ = split_profile(context.client_request.path, context.state.base_path)
         raise _unknown_path(context, path_profile, at_root=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gatepass.config.model import ListenerTlsFiles
-from gatepass.errors import GatepassError, PlainHttp, TlsHandshakeFailed
+from gatepass.errors import GatepassError, UnsupportedHead
 from gatepass.http_client.tls import TlsProblem, tls_detail
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -57,6 +57,8 @@ class ListenerTls:
 def handshake_error(error: ssl.SSLError) -> GatepassError:
     """Return the reason for which gatepass closed a connection without a response."""
     if tls_detail(error) == TlsProblem.PLAIN_HTTP:
-        return PlainHttp("The client speaks plain HTTP, and gatepass requires TLS. Begin its base URL with https://.")
+        return UnsupportedHead(
+            "plain_http", "The client speaks plain HTTP, and gatepass requires TLS. Begin its base URL with https://."
+        )
     reason = (error.reason or "unknown reason").replace("_", " ").lower()
-    return TlsHandshakeFailed(f"The TLS handshake with the client failed: {reason}.")
+    return UnsupportedHead("tls_handshake_failed", f"The TLS handshake with the client failed: {reason}.")

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from gatepass.errors import GatepassError, HeadTooLarge, InvalidRequest, UnsupportedTransferCoding, UnsupportedVersion
+from gatepass.errors import GatepassError, InvalidRequest, UnsupportedHead
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.protocols.operations import BY_PATH
 from gatepass.server.cycle import HttpRequestCycle
@@ -84,7 +84,10 @@ class RequestParser:
             self._is_head_held = True
             self._connection.hold_head(self._first_bytes + self._head_bytes)
         if self.cycle is not None and self._is_chunked and not self.in_head and self._framing_bytes > HEAD_BYTES:
-            raise HeadTooLarge(f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.")
+            raise UnsupportedHead(
+                "head_too_large",
+                f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.",
+            )
 
     def close(self) -> None:
         """End parsing. Break the reference cycles, so that the garbage collector has no work."""
@@ -152,7 +155,7 @@ class RequestParser:
                 self._is_chunked, self._framing_bytes = True, 0
         self._fields.append((name, value))  # trailer fields too, only to count them: the cycle already has its headers
         if len(self._fields) > HEADER_FIELDS:  # here, because one piece of input can hold thousands
-            self._refuse(HeadTooLarge(f"The request has more than {HEADER_FIELDS} header fields."))
+            self._refuse(UnsupportedHead("head_too_large", f"The request has more than {HEADER_FIELDS} header fields."))
 
     def on_headers_complete(self) -> None:
         if self._is_head_held:
@@ -173,7 +176,7 @@ class RequestParser:
         if not is_plain:
             # RFC 9110 15.6.6 and RFC 9112 3.2; httptools also accepts 0.9 and 2.0
             if version not in ("1.0", "1.1"):
-                self._refuse(UnsupportedVersion(UNKNOWN_VERSION))
+                self._refuse(UnsupportedHead("unsupported_version", UNKNOWN_VERSION))
             if self._hosts > 1 or version == "1.1":
                 found = f"{self._hosts} Host fields" if self._hosts else "no Host field"
                 self._refuse(InvalidRequest(f"The request has {found}. Send exactly one (RFC 9112 section 3.2)."))
@@ -252,8 +255,8 @@ def path_of(target: bytes) -> str:
     return unquote(text) if "%" in text else text
 
 
-def large_head() -> HeadTooLarge:
-    return HeadTooLarge(f"The request's head is larger than {HEAD_BYTES} bytes.")
+def large_head() -> UnsupportedHead:
+    return UnsupportedHead("head_too_large", f"The request's head is larger than {HEAD_BYTES} bytes.")
 
 
 def is_host(value: bytes, target: bytes) -> bool:
@@ -263,9 +266,10 @@ def is_host(value: bytes, target: bytes) -> bool:
     return len(value) <= HOST_BYTES and _HOST.fullmatch(value) is not None
 
 
-def unknown_coding() -> UnsupportedTransferCoding:
-    return UnsupportedTransferCoding(
-        "The request's Transfer-Encoding is not `chunked`. Send the body with a Content-Length, or as `chunked`."
+def unknown_coding() -> UnsupportedHead:
+    return UnsupportedHead(
+        "unsupported_transfer_coding",
+        "The request's Transfer-Encoding is not `chunked`. Send the body with a Content-Length, or as `chunked`.",
     )
 
 
@@ -276,7 +280,7 @@ def rejection_of(head: bytes, reason: str) -> GatepassError:
             "The client uses https, and gatepass serves http. Begin the client's base URL with http://."
         )
     if reason in ("Invalid HTTP version", "Pause on PRI/Upgrade"):
-        return UnsupportedVersion(UNKNOWN_VERSION)
+        return UnsupportedHead("unsupported_version", UNKNOWN_VERSION)
     if reason in ("Invalid `Transfer-Encoding` header value", "Empty Transfer-Encoding"):
         return unknown_coding()
     return InvalidRequest(f"This is not a valid HTTP/1.1 request: {reason}.")

@@ -7,7 +7,7 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.auth.authenticator import Authenticator
 from gatepass.config.model import Config
-from gatepass.errors import ForbiddenHost, ForbiddenOrigin, ForbiddenPeer, GatepassError, InvalidApiKey, RoleNotAllowed
+from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError, InvalidApiKey, NotAllowed
 from gatepass.types import ClientRequest
 
 KEY = "gp-alice-0123456789abcdef"
@@ -31,7 +31,7 @@ def test_an_admin_signs_in():
         ("gp-other", ALICE, InvalidApiKey),
         ("", ALICE, InvalidApiKey),
         ("\ud800", ALICE, InvalidApiKey),
-        (KEY, {**ALICE, "role": "caller"}, RoleNotAllowed),
+        (KEY, {**ALICE, "role": "caller"}, NotAllowed),
         (KEY, {**ALICE, "expires": "2026-01-31"}, InvalidApiKey),
     ],
 )
@@ -92,7 +92,7 @@ def test_a_change_requires_an_origin(method: str):
 
 def test_without_keys_only_this_machine_reaches_the_page():
     check((b"host", b"localhost:8080"), peer="127.0.0.1", keys=False)
-    with pytest.raises(ForbiddenPeer):
+    with pytest.raises(NotAllowed):
         check((b"host", b"localhost:8080"), keys=False)
     with pytest.raises(ForbiddenHost):
         check(HOST, peer="127.0.0.1", keys=False)

@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.auth.model_access import STORED_RESPONSES, check_operation_access, check_stored_access, stored_member
 from gatepass.config.access import AccessKey, KeyOperation
-from gatepass.errors import OperationNotAllowed
+from gatepass.errors import NotAllowed
 from gatepass.protocols.operations import OPERATIONS
 
 
@@ -66,7 +66,7 @@ def test_only_stored_responses_opens_the_members():
     check_stored_access(key(operations=["responses", STORED_RESPONSES]), "conversation")
     listed = [[entry] for entry in get_args(KeyOperation) if entry != STORED_RESPONSES]
     for operations in (None, [], *listed):
-        with pytest.raises(OperationNotAllowed, match=r"access\.keys") as caught:
+        with pytest.raises(NotAllowed, match=r"access\.keys") as caught:
             check_stored_access(key(operations=operations), "conversation")
         assert caught.value.param == "conversation"
 
@@ -90,7 +90,7 @@ def used(caller: AccessKey) -> set[str]:
     for name, row in ROWS.items():
         try:
             check_operation_access(caller, row)
-        except OperationNotAllowed:
+        except NotAllowed:
             continue
         found.add(name)
     return found
@@ -137,7 +137,7 @@ NO_LIST = (
     ],
 )
 def test_the_remedy_closes_nothing_that_the_caller_uses(settings, row, remedy):
-    with pytest.raises(OperationNotAllowed) as caught:
+    with pytest.raises(NotAllowed) as caught:
         check_operation_access(key(**settings), ROWS[row])
     assert caught.value.message.startswith(f"The caller 'bot' may not use {ROWS[row].opened_by}, because ")
     assert caught.value.message.endswith(f". {remedy}")

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.errors import (
     GatepassError,
-    RoleNotAllowed,
+    NotAllowed,
     TokenUnavailable,
     UpstreamAuth,
     UpstreamErrorReply,
@@ -292,8 +292,8 @@ def test_a_reload_keeps_the_counts_and_names_the_new_models():
 
 def test_a_refused_sign_in_of_the_page_is_no_error_of_a_request():
     metrics = Metrics()
-    metrics.refused(Refusal(RoleNotAllowed("no"), "127.0.0.1", at_page=True))
-    metrics.refused(Refusal(RoleNotAllowed("no"), "127.0.0.1"))
+    metrics.refused(Refusal(NotAllowed("role_not_allowed", "no"), "127.0.0.1", at_page=True))
+    metrics.refused(Refusal(NotAllowed("role_not_allowed", "no"), "127.0.0.1"))
     assert value(metrics, "gatepass_errors_total", code="role_not_allowed") == 2
     assert metrics.totals().by_code == {"role_not_allowed": (1,)}
 

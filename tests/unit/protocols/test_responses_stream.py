@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.errors import ConcurrencyLimited, GatepassError, LimitReached, UpstreamClosed, UpstreamErrorReply
+from gatepass.errors import GatepassError, Limited, UpstreamClosed, UpstreamErrorReply
 from gatepass.protocols.responses import MAX_NAME_CHARS, ResponseProgress, Responses, response_error
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import NumberedPath
@@ -178,9 +178,9 @@ def ended(error: GatepassError) -> tuple[str, dict[str, str]]:
         (refused(status=429, upstream_code="insufficient_quota"), "insufficient_quota", "insufficient_quota"),
         (refused(status=403, upstream_code="insufficient_user_quota"), "insufficient_user_quota", "insufficient_quota"),
         (refused(status=429, upstream_code="busy"), "busy", "rate_limit_exceeded"),
-        (ConcurrencyLimited("Too many requests at once."), "concurrency_limited", "rate_limit_exceeded"),
-        (LimitReached("Used up.", retry_after_s=60), "limit_reached", "rate_limit_exceeded"),
-        (LimitReached("Used up.", retry_after_s=3_000), "limit_reached", "insufficient_quota"),
+        (Limited("concurrency_limited", "Too many requests at once."), "concurrency_limited", "rate_limit_exceeded"),
+        (Limited("limit_reached", "Used up.", retry_after_s=60), "limit_reached", "rate_limit_exceeded"),
+        (Limited("limit_reached", "Used up.", retry_after_s=3_000), "limit_reached", "insufficient_quota"),
         (UpstreamClosed("The connection closed.", upstream="chat"), "upstream_closed", "upstream_closed"),
     ],
 )
@@ -214,11 +214,11 @@ def test_no_other_error_names_a_wait():
     ("error", "kind", "text"),
     [
         (
-            LimitReached("The caller 'é\0'\r\nhas used its limit.", retry_after_s=3_000),
+            Limited("limit_reached", "The caller 'é\0'\r\nhas used its limit.", retry_after_s=3_000),
             "usage_limit_reached",
             b"The caller '??' has used its limit",
         ),
-        (LimitReached("Used up.", retry_after_s=60), "rate_limit_error", None),
+        (Limited("limit_reached", "Used up.", retry_after_s=60), "rate_limit_error", None),
         (refused("Slow down.", 429, retry_after_s=3_000), "usage_limit_reached", b"Slow down"),
         (refused("Pay.", 429, kind="insufficient_quota"), "insufficient_quota", None),
         (refused("No.", 400, kind="invalid_request_error"), "invalid_request_error", None),

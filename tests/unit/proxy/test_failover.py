@@ -12,7 +12,7 @@ from msgspec.structs import replace as changed
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import ClientGone, TargetsLimited, UpstreamConnect, UpstreamErrorReply
+from gatepass.errors import ClientGone, Limited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
 from gatepass.policy.balancing import MOST_MODELS, TargetHealth
 from gatepass.policy.breaker import BreakerSettings
@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
         if not failover.choose(now_s):
             assert usable == []
             error = failover.unavailable("m", now_s)
-            assert isinstance(error, TargetsLimited)
+            assert isinstance(error, Limited)
             assert error.retry_after_s == min(self.asked_until_s[name] for name in names) - now_s
             return
         chosen = failover.target.upstream

@@ -171,7 +171,7 @@ class Ui:
                 raise errors.UnknownPath("The page is off. Set `server.ui: true` or GATEPASS_UI=true to serve it.")
             response = await self._respond(request, client_request, state)
         except errors.GatepassError as error:
-            if isinstance(error, _LOGGED):
+            if error.code in _LOGGED:
                 state.observers.tell(state.observers.refused, Refusal(error, peer, at_page=True))
             response = error_response(error, HEADERS)
         except (errors.ClientGone, ClientDisconnect):
@@ -203,7 +203,9 @@ class Ui:
             # a form of another site could send any other kind
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
-                raise errors.UnsupportedMediaType("Send the body as `content-type: application/json`.")
+                raise errors.UnsupportedHead(
+                    "unsupported_media_type", "Send the body as `content-type: application/json`."
+                )
             call.body = await _json_body(request)
         return await route.respond(call)
 
@@ -220,14 +222,8 @@ class Ui:
         return response
 
 
-_LOGGED = (
-    errors.ForbiddenHost,
-    errors.ForbiddenOrigin,
-    errors.ForbiddenPeer,
-    errors.InvalidApiKey,
-    errors.RoleNotAllowed,
-)
-"""Errors that the log reports like refused API requests. The others are not attempts at access."""
+_LOGGED = frozenset(("forbidden_host", "forbidden_origin", "forbidden_peer", "invalid_api_key", "role_not_allowed"))
+"""Codes of errors that the log reports like refused API requests. The others are not attempts at access."""
 
 
 @dataclass(slots=True, repr=False)
@@ -263,14 +259,15 @@ class UiRequest:
         return state.authenticator.signed_in(session.caller, session.key_digest, now_s, wall_s)
 
     def require(self, role: Role) -> AccessKey:
-        """Return the caller; raise SessionRequired, or RoleNotAllowed for a viewer at a route of admins."""
+        """Return the caller; raise NotAllowed without a session, or for a viewer at a route of admins."""
         caller = self.caller()
         if caller is None:
-            raise errors.SessionRequired(self.why() or "Sign in to use the page.")
+            raise errors.NotAllowed("session_required", self.why() or "Sign in to use the page.")
         if role == "admin" and caller.role != "admin":
-            raise errors.RoleNotAllowed(
+            raise errors.NotAllowed(
+                "role_not_allowed",
                 f"The caller {caller.name!r} may only read the page, because its key has the role {caller.role}."
-                " Sign in with a key with the role admin (`gatepass keys new --role admin`)."
+                " Sign in with a key with the role admin (`gatepass keys new --role admin`).",
             )
         return caller
 

@@ -14,7 +14,15 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey, moment_text
 from gatepass.config.model import Config
-from gatepass.errors import ModelNotFound, UpstreamConnect, UpstreamErrorReply, UpstreamHtml, explanations, kind_of
+from gatepass.errors import (
+    ModelNotFound,
+    UpstreamConnect,
+    UpstreamErrorReply,
+    UpstreamHtml,
+    explanations,
+    kind_of,
+    status_of,
+)
 from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
@@ -242,10 +250,10 @@ def documented(code: str) -> dict[str, Any]:
     kind, known = kind_of(code), explanations()
     own = known[code if code in known else kind.code]
     # a reply or a page of an upstream has its own status
-    status = None if issubclass(kind, UpstreamErrorReply | UpstreamHtml) else kind.status
+    status = None if issubclass(kind, UpstreamErrorReply | UpstreamHtml) else status_of(code)
     return {
         "code": code,
-        "kind": kind.code,
+        "kind": code if code in known else kind.code,
         "status": status,
         "text": f"{own.en.sentence}\n\n{own.en.more}".strip(),
         "text_zh": f"{own.zh.sentence}{own.zh.more}",
