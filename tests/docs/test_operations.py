@@ -25,14 +25,14 @@ from gatepass.cli.serve import CANNOT_BIND
 from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits
-from gatepass.errors import GatepassError
+from gatepass.errors import kind_of, status_of
 from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES, TIMED_GROUPS_SERIES, TIMED_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
 from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
 from tests.docs.blocks import blocks
-from tests.docs.test_errors import OF_THE_UPSTREAM, tree
+from tests.docs.test_errors import OF_THE_UPSTREAM
 from tests.golden.test_stories import ERROR, NOW_S, RETRIED, SUMMARY
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.processes import changed, started
@@ -241,10 +241,9 @@ def patterns_in(module: Path) -> set[str]:
 
 def test_the_pages_name_the_codes_alerts_pages_and_limits_of_the_code() -> None:
     status_and_code = re.findall(r"\b([1-5]\d\d) `(\w+)`", "".join(PAGES.values()))
-    kinds = {kind.code: kind for kind in tree(GatepassError)}
     assert status_and_code
     for status, code in status_and_code:
-        assert kinds[code] in OF_THE_UPSTREAM or kinds[code].status == int(status), code
+        assert kind_of(code) in OF_THE_UPSTREAM or status_of(code) == int(status), code
     assert names(rows("health_and_status", "## Endpoints")) >= {*PATHS, "/"}
     assert names(rows("reload", "## What a reload changes")[:1]) == set(NEED_RESTART)
     (declared,) = [one for one in COUNTED if one.name == "gatepass_requests_total"]
