@@ -14,7 +14,9 @@ from docs.entries import listed, read, table
 from gatepass.dialects.base import FORWARDED, NOT_RELAYED, RELAYED, RELAYED_PREFIXES
 from gatepass.protocols.messages import REQUEST_HEADERS
 from gatepass.protocols.operations import OPERATIONS, PREFIXES
+from gatepass.server.admin import ROUTES
 from gatepass.server.pages import PATHS
+from gatepass.server.ui import routes as ui_routes  # noqa: F401  # adds its routes to ROUTES
 from gatepass.types import CREDENTIALS, HOP_BY_HOP, SET_BY_GATEPASS
 
 TEXTS: Mapping[str, Any] = read("texts/http.yaml")
@@ -32,6 +34,17 @@ def operations() -> str:
 def own_pages() -> str:
     rows = ((f"`GET {path}`", TEXTS["pages"][path]["returns"], TEXTS["pages"][path]["key"]) for path in ("/", *PATHS))
     return table(("path", "what it returns", "key"), rows)
+
+
+PLACES: Mapping[str | None, str] = {None: "both", "socket": "control socket", "page": "page"}
+
+
+def admin_routes() -> str:
+    rows = []
+    for row in ROUTES:
+        named = f"{row.method} {row.path}"
+        rows.append((f"`{row.method} /{row.path}`", TEXTS["admin"][named], row.role, PLACES[row.only]))
+    return table(("route", "what it does", "least role", "where"), rows)
 
 
 def header_table(kind: str) -> str:

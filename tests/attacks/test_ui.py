@@ -16,8 +16,9 @@ from fastapi import FastAPI
 from gatepass import Config, create_app
 from gatepass.auth.api_keys import hash_key
 from gatepass.observability.capture import CaptureSettings
+from gatepass.server.admin import ROUTES
 from gatepass.server.inspection import TEXTS_BYTES
-from gatepass.server.ui.routes import COOKIE, ROUTES
+from gatepass.server.ui.routes import COOKIE
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import Ask, gateway
@@ -31,7 +32,18 @@ BLOCKS: dict[str, Any] = {
 }
 HOST = "gw.example"
 TRICKS = 1_000
-OF_VIEWER = (b'"requests":[', b'"stories":[', b'"routes":[', b'"callers":[', b'"values":[', b'"action":', b'"series":')
+OF_VIEWER = (
+    b'"requests":[',
+    b'"stories":[',
+    b'"routes":[',
+    b'"callers":[',
+    b'"values":[',
+    b'"action":',
+    b'"series":',
+    b'"rules":[',
+    b'"limits":[',
+    b'"upstreams":',
+)
 OF_ADMIN = (b'"forgotten":', b'\n{"running":', b"event: step")
 """Words of the answers that only these roles receive."""
 ANY = (*OF_VIEWER, *OF_ADMIN, b'"signed_in":', b"set-cookie", b"<html")
@@ -123,7 +135,7 @@ class Trick:
 
 def tricks(sessions: dict[str, str], seed: int = 29) -> Iterator[Trick]:
     choose = random.Random(seed)
-    paths = [route.path.format(id="x") for route in ROUTES]
+    paths = ["api/" + route.path.format(id="x") for route in ROUTES]
     own = (("host", HOST), ("origin", f"http://{HOST}"))
     json_body = (("content-type", "application/json"), ("content-length", "0"))
     for number in range(TRICKS):

@@ -13,6 +13,7 @@ from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, Toke
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.operations import OPERATIONS
 from gatepass.proxy.client_response import STREAM_HEADERS
+from gatepass.server.admin import ROUTES
 from gatepass.server.pages import PATHS
 from tests.integration.gateway import relaying
 from tests.integration.scripted import Send, reply
@@ -53,3 +54,4 @@ def test_every_parameter_of_a_query_is_on_the_page_and_every_text_has_its_path()
     assert [name for name in PARAMETERS if b"%" not in name and f"`{name.decode()}`" not in PAGE] == []
     assert set(TEXTS["operations"]) <= {row.path for row in OPERATIONS}
     assert set(TEXTS["pages"]) == {"/", *PATHS}
+    assert set(TEXTS["admin"]) == {f"{route.method} {route.path}" for route in ROUTES}

@@ -5,7 +5,8 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
-from gatepass.cli.control import NotRunning, found_socket, request
+from gatepass.cli.control import NotRunning, UnixConnection, found_socket, request
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.server import listening as listening_module
+from gatepass.server.admin import ROUTES
 from gatepass.server.process import CONTROL_CONNECTIONS
 from tests.integration.processes import changed, started
 from tests.integration.scripted import Received, Scripted, Send, reply
@@ -315,3 +317,38 @@ async def test_watched_configuration_is_reloaded_through_a_symbolic_link(tmp_pat
         swap("second")
         await running.logged('"reloaded".*"trigger":"watch".*"changed":\\["models.a","models.b"\\]')
     assert len(list_of(running.lines, "reloaded")) == 1
+
+
+async def test_each_admin_route_is_served_where_its_row_says(tmp_path: Path):
+    path = tmp_path / "own" / "control.sock"
+    server = {"control_socket": str(path), "drain_timeout_s": 1}
+    async with started(
+        tmp_path, {"server": server, "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
+    ) as up:
+        port = await up.port
+
+        def status(at: HTTPConnection, method: str, target: str) -> tuple[int, bytes]:
+            body = b"{}" if method == "POST" else None
+            fields = {"content-type": "application/json", "origin": f"http://127.0.0.1:{port}"}
+            with closing(at):
+                at.request(method, target, body, fields)
+                reply = at.getresponse()
+                return reply.status, reply.read()
+
+        def check() -> None:
+            for route in ROUTES:
+                target = route.path.format(id="x")
+                own = status(UnixConnection(str(path), 30), route.method, f"/{target}")
+                page = status(HTTPConnection("127.0.0.1", port, timeout=30), route.method, f"/ui/api/{target}")
+                assert (own[0] == 404, page[0] == 404) == (route.only == "page", route.only == "socket"), route
+                if route.method == "GET" and route.path in (
+                    "use",
+                    "models",
+                    "limits",
+                    "learned",
+                    "errors/{id}",
+                    "capture",
+                ):
+                    assert own == page, route
+
+        await asyncio.to_thread(check)

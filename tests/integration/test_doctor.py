@@ -22,8 +22,8 @@ from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest
 from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
+from gatepass.server.admin import DoctorTask
 from gatepass.server.inspection import stories
-from gatepass.server.ui.routes import DoctorTask
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import gateway, serving

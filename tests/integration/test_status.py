@@ -14,7 +14,7 @@ from gatepass.cli.story_lines import error_lines
 from gatepass.config.access import moment_text
 from gatepass.observability.story import story_of
 from gatepass.server.cycle import ids_begin
-from gatepass.server.ui.views import overview
+from gatepass.server.views import overview
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply

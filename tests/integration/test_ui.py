@@ -13,7 +13,7 @@ from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import next_app_state
-from gatepass.server.ui.routes import HEADERS, ROUTES, UiRoute
+from gatepass.server.admin import HEADERS, ROUTES, AdminRoute
 from gatepass.server.ui.sessions import LIFE_S
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Send, reply
@@ -132,37 +132,41 @@ async def test_neither_sign_ins_nor_polls_of_a_viewer_shut_out_an_admin():
 
 
 ROWS: Mapping[str, tuple[Any, int]] = {
-    "GET api/session": (None, 200),
-    "POST api/login": ({"key": KEYS["viewer"]}, 200),
-    "POST api/logout": ({}, 200),
-    "GET api/overview": (None, 200),
-    "GET api/requests": (None, 200),
-    "GET api/requests/{id}": (None, 200),
-    "GET api/curl/{id}": (None, 400),
-    "GET api/bodies/{id}": (None, 400),
-    "GET api/models": (None, 200),
-    "GET api/use": (None, 200),
-    "GET api/errors/{id}": (None, 200),
-    "POST api/rules/forget": ({"upstream": "chat", "model": "m", "operation": "chat", "adapted": "drop=x"}, 200),
-    "GET api/capture": (None, 200),
-    "POST api/capture": ({"for_s": 60}, 200),
-    "DELETE api/capture": (None, 200),
-    "POST api/doctor": ({}, 404),
+    "GET session": (None, 200),
+    "POST login": ({"key": KEYS["viewer"]}, 200),
+    "POST logout": ({}, 200),
+    "GET overview": (None, 200),
+    "GET requests": (None, 200),
+    "GET requests/{id}": (None, 200),
+    "GET curl/{id}": (None, 400),
+    "GET bodies/{id}": (None, 400),
+    "GET models": (None, 200),
+    "GET use": (None, 200),
+    "GET status": (None, 200),
+    "GET limits": (None, 200),
+    "GET learned": (None, 200),
+    "GET errors/{id}": (None, 200),
+    "POST learned/forget": ({"upstream": "chat", "model": "m", "operation": "chat", "adapted": "drop=x"}, 200),
+    "GET capture": (None, 200),
+    "POST capture": ({"for_s": 60}, 200),
+    "DELETE capture": (None, 200),
+    "POST doctor": ({}, 404),
 }
 """The body of each route, and its status for those who may use it."""
+ROUTES_OF_PAGE = [route for route in ROUTES if route.only != "socket"]
 FORBIDDEN = ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"})
 
 
 async def test_each_route_serves_its_role_and_no_other():
-    assert {f"{route.method} {route.path}" for route in ROUTES} == set(ROWS)
+    assert {f"{route.method} {route.path}" for route in ROUTES_OF_PAGE} == set(ROWS)
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
-        for route in ROUTES:
+        for route in ROUTES_OF_PAGE:
             await check_route(gp, route)
 
 
-async def check_route(gp: Gateway, route: UiRoute) -> None:
+async def check_route(gp: Gateway, route: AdminRoute) -> None:
     body, status = ROWS[f"{route.method} {route.path}"]
-    path = f"/ui/{route.path.format(id='x')}"
+    path = f"/ui/api/{route.path.format(id='x')}"
     own = {"origin": origin(gp), "content-type": "application/json"}
 
     async def answer(method: str = route.method, **fields: str) -> Answer:
@@ -179,7 +183,7 @@ async def check_route(gp: Gateway, route: UiRoute) -> None:
         found = await answer(authorization=f"Bearer {KEYS[role]}", x_api_key=KEYS[role])
         assert found.status == (status if route.role == "anyone" else 401), (route, role)
     cookie = {"cookie": await signed_in(gp, "admin")}
-    allowed = {one.method for one in ROUTES if one.path == route.path}
+    allowed = {one.method for one in ROUTES_OF_PAGE if one.path == route.path}
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - allowed:
         async with gp.ask(body, path, method=method, headers={**own, **cookie}) as ask:
             assert await ask.head() == 405, (route, method)
@@ -235,7 +239,7 @@ async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.Log
     caplog.set_level("INFO", "gatepass")
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
         cookie = await signed_in(gp, "admin")
-        await post(gp, "/ui/api/rules/forget", ROWS["POST api/rules/forget"][0], cookie=cookie)
+        await post(gp, "/ui/api/learned/forget", ROWS["POST learned/forget"][0], cookie=cookie)
         await post(gp, "/ui/api/logout", {}, cookie=cookie)
         await post(gp, "/ui/api/login", {"key": "gp-wrong-key-0123456789"})
     lines = [record.__dict__["fields"] for record in caplog.records if record.message == "page_action"]

@@ -420,13 +420,6 @@ def models() -> Document:
         found = [{"upstream": upstream, "model": name} for upstream, name in targets]
         return {"model": model, "operations": operations, "targets": found, "capabilities": capabilities}
 
-    def rule(adapted: str, evidence: str, age_s: int, uses: int) -> Document:
-        scope = {"upstream": "corp", "model": "o3-mini", "operation": "chat"}
-        times = {"age_s": age_s, "expires_in_s": 3600 - age_s}
-        settings = ['o3-mini: {stream: "emulate"}'] * (adapted == "stream=synth")
-        row = {"adapted": adapted, "state": "learned", "evidence": evidence, "uses": uses, "settings": settings}
-        return {**scope, **row, **times}
-
     chat, images = ["chat", "completions", "responses"], {"images": True, "tools": True}
     targets = ("corp", "gpt-4o-2024"), ("corp-eu", "gpt-4o")
     return {
@@ -439,6 +432,18 @@ def models() -> Document:
         "listed": ["gpt-4o", "o3-mini", "bge-m3", "claude-sonnet", "gpt-4o-mini"],
         "list_error": None,
         "routed": {"gpt-4o": ["corp", "corp-eu"], "o3-mini": ["corp"], "claude-sonnet": ["openai"]},
+    }
+
+
+def learned() -> Document:
+    def rule(adapted: str, evidence: str, age_s: int, uses: int) -> Document:
+        scope = {"upstream": "corp", "model": "o3-mini", "operation": "chat"}
+        times = {"age_s": age_s, "expires_in_s": 3600 - age_s}
+        settings = ['o3-mini: {stream: "emulate"}'] * (adapted == "stream=synth")
+        row = {"adapted": adapted, "state": "learned", "evidence": evidence, "uses": uses, "settings": settings}
+        return {**scope, **row, **times}
+
+    return {
         "rules": [
             rule("stream=synth", "stream does not support true with this model", 720, 31),
             rule("drop=temperature", "Unsupported parameter: 'temperature' is not supported with this model.", 310, 12),

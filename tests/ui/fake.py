@@ -50,6 +50,7 @@ class Fake:
         }
         self.pieces: dict[str, Document] = {}
         self.models = documents.models()
+        self.learned = documents.learned()
         self.use = documents.use()
         self.capture: Document = deepcopy(self.overview["capture"])
         self.doctor = list(documents.DOCTOR)
@@ -100,8 +101,8 @@ class Fake:
                 else {"running": False}
             )
             self.capture.update(running)
-        if path == "rules/forget":
-            self.models["rules"] = [rule for rule in self.models["rules"] if rule["adapted"] != body["adapted"]]
+        if path == "learned/forget":
+            self.learned["rules"] = [rule for rule in self.learned["rules"] if rule["adapted"] != body["adapted"]]
             return 200, {"forgotten": 1}
         return 200, getattr(self, name)
 

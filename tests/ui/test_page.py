@@ -1177,7 +1177,7 @@ def test_an_admin_forgets_and_captures(visit: OpenPage, fake: Fake) -> None:
     assert fake.received == [
         (
             "POST",
-            "rules/forget",
+            "learned/forget",
             {"upstream": "corp", "model": "o3-mini", "operation": "chat", "adapted": "stream=synth"},
         ),
         ("POST", "capture", {"model": "gpt-4o", "caller": None, "for_s": 600, "bytes": 16777216}),

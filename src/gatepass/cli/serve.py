@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState
-    from gatepass.server.ui.routes import DoctorTask
+    from gatepass.server.admin import DoctorTask
 
 LOG = logging.getLogger("gatepass.serve")
 

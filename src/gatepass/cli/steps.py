@@ -18,7 +18,7 @@ from gatepass.proxy.models import ModelCatalog
 from gatepass.types import MCP_UPSTREAM
 
 if TYPE_CHECKING:
-    from gatepass.server.ui.routes import DoctorTask
+    from gatepass.server.admin import DoctorTask
 
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(options.CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"

@@ -21,6 +21,7 @@ from gatepass.config.load import check, load
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.server.admin import Admin
 from gatepass.server.asgi import as_request, serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.endpoint import ApiEndpoint
@@ -49,7 +50,8 @@ class Service:
         self._ids = RequestIds()
         self.base_path = config.server.base_path
         self.routes = page_routes(self.running, self.base_path)
-        self.ui = Ui(self.running, Sessions()) if config.serves_ui else None
+        self.admin = Admin(self.running)
+        self.ui = Ui(self.admin, Sessions()) if config.serves_ui else None
         """The page at /ui, if it is served."""
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)

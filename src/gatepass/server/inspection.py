@@ -121,14 +121,14 @@ def _number(fields: Mapping[str, str], name: str, default: float) -> float:
         return default
 
 
-def start_capture(state: AppState, document: bytes) -> dict[str, Any]:
-    """Start the capture that the JSON `document` describes, and return its state.
+def start_capture(state: AppState, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Start the capture that `document` describes, and return its state.
 
     Raises InvalidRequest, also for a caller that no key of the configuration has. The operator is the caller `local`.
     """
     try:
-        settings = msgspec.json.decode(document or b"{}", type=CaptureSettings)
-    except msgspec.DecodeError as error:
+        settings = msgspec.convert(document, CaptureSettings)
+    except msgspec.ValidationError as error:
         raise InvalidRequest(f"The settings of the capture are invalid: {error}.") from None
     names = sorted({LOCAL.name, *(key.name for key in state.config.access.keys)})
     if settings.caller is not None and settings.caller not in names:

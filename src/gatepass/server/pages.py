@@ -145,16 +145,14 @@ async def _status(call: PageRequest) -> Response:
 @_page("/learned")
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules of the caller's models. Requires a viewer or admin."""
-    caller, state = call.reader(), call.state
-    records = learned_rules(caller, state)
-    return JSONResponse({"rules": [shown(record, state, caller) for record in records]})
+    return JSONResponse(learned_document(call.reader(), call.state))
 
 
-def learned_rules(caller: AccessKey, state: AppState) -> list[LearnedRuleRecord]:
-    """Return the rules for the models that `caller` may use."""
+def learned_document(caller: AccessKey, state: AppState) -> dict[str, Any]:
+    """Return the rules for the models that `caller` may use as JSON."""
     rules = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
     records = visible(rules, caller, state.routes, state.config)
-    return [marked(record, state.config, state.declared) for record in records]
+    return {"rules": [shown(marked(one, state.config, state.declared), state, caller) for one in records]}
 
 
 @_page("/", is_home=True)

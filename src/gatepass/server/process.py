@@ -11,16 +11,13 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, cast
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
@@ -29,7 +26,7 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.observability.observer import Refusal
 from gatepass.proxy.app_state import AppState
-from gatepass.server import inspection
+from gatepass.server.admin import BODY_BYTES, Doctor
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
@@ -46,9 +43,9 @@ from gatepass.server.listening import (
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import OPERATOR, asks_for_home, forget_rules, page_paths, page_routes
+from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
 from gatepass.server.reload import ConfigSource, Reloader
-from gatepass.server.ui.routes import BODY_BYTES, Doctor, ui_paths
+from gatepass.server.ui.routes import ui_paths
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
@@ -136,72 +133,24 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     return ConnectionContext(serve, refused, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
 
 
-CONFLICT = 409
 CONTROL_CONNECTIONS = 64
 """Above this number the oldest connection of the control socket closes, even during a reload."""
-CONTROL_BODY_BYTES = 64 * 1024
 
 
 class ControlServer:
-    """Serves the operator's pages and commands on the control socket."""
+    """Serves the pages and the admin routes to the owner of the control socket."""
 
-    def __init__(
-        self, listening: socket.socket, context: ConnectionContext, service: Service, reloader: Reloader
-    ) -> None:
-        async def reload(_: Request) -> Response:
-            result = await reloader.reload("command")
-            return JSONResponse(asdict(result), CONFLICT if result.outcome == "refused" else 200)
-
-        async def retry(_: Request) -> Response:
-            names = service.state.retry_failing()
-            LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-            return JSONResponse({"retried": names})
-
-        async def forget(request: Request) -> Response:
-            return JSONResponse({"forgotten": forget_rules(service.state, await request.json())})
-
-        async def requests(request: Request) -> Response:
-            return JSONResponse(await inspection.requests_listing(service.state, dict(request.query_params)))
-
-        async def story(request: Request) -> Response:
-            found = await inspection.stories(service.state, request.path_params["id"], bodies=True)
-            return JSONResponse({"stories": found, "url": self.url})
-
-        async def body(request: Request) -> Response:
-            return JSONResponse(await inspection.body_piece(service.state, request.path_params["name"]))
-
-        async def capture(request: Request) -> Response:
-            if request.method == "POST":
-                return JSONResponse(inspection.start_capture(service.state, await request.body()))
-            if request.method == "DELETE":
-                service.state.capture.stop()
-            return JSONResponse(service.state.capture.state())
-
-        async def limits(_: Request) -> Response:
-            return JSONResponse({"limits": await inspection.limits_of(service.state)})
-
-        own_routes = (
-            Route("/limits", limits, methods=["GET"]),
-            Route("/reload", reload, methods=["POST"]),
-            Route("/retry", retry, methods=["POST"]),
-            Route("/learned/forget", forget, methods=["POST"]),
-            Route("/requests", requests, methods=["GET"]),
-            Route("/requests/{id:path}", story, methods=["GET"]),
-            Route("/bodies/{name:path}", body, methods=["GET"]),
-            Route("/capture", capture, methods=["GET", "POST", "DELETE"]),
-        )
-        routes = [*page_routes(service.running, ""), *own_routes]
-        app = Starlette(routes=routes, exception_handlers=ERRORS)
+    def __init__(self, listening: socket.socket, context: ConnectionContext, service: Service) -> None:
+        app = Starlette(routes=page_routes(service.running, ""), exception_handlers=ERRORS)
+        app.router.default = service.admin
 
         async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
             await app({**scope, OPERATOR: True}, receive, send)
 
-        self.url = ""
-        """Where gatepass listens for clients."""
         self._listening = listening
         self._context = replace(
             context,
-            serve=lambda cycle: serve_page(serve_operator, cycle, CONTROL_BODY_BYTES),
+            serve=lambda cycle: serve_page(serve_operator, cycle, BODY_BYTES),
             shares=ConnectionShares(0, CONTROL_CONNECTIONS, 0),  # a flood of clients must not close these connections
             tls=None,
         )
@@ -249,8 +198,7 @@ class DrainingServer(uvicorn.Server):
         tls = None if state.config.server.tls is None else ListenerTls(state.config.server.tls)
         reloader = None if source is None else Reloader(endpoint, source, on_change, tls)
         service = Service(lambda: endpoint, state.config)
-        if service.ui is not None:
-            service.ui.doctor = doctor
+        service.admin.doctor = doctor
         # only lifespan and pages: ClientConnection serves every other path
         app = Starlette(routes=service.routes, lifespan=service.lifespan, exception_handlers=ERRORS)
         context = replace(connection_context(app, endpoint), tls=tls)
@@ -270,9 +218,11 @@ class DrainingServer(uvicorn.Server):
         )
         self.endpoint = endpoint
         self.reloader = reloader
+        self._admin = service.admin
         self._control = None
         if control is not None and reloader is not None:
-            self._control = ControlServer(control, context, service, reloader)
+            service.admin.reloader = reloader
+            self._control = ControlServer(control, context, service)
         self._reload_wanted = asyncio.Event()
         self._context = context
         self._descriptors_logged_s = -math.inf
@@ -308,7 +258,7 @@ class DrainingServer(uvicorn.Server):
                 self._reload_wanted.clear()
                 await self.reloader.reload("signal")
         if self._control is not None:
-            self._control.url = next((url_of(listening, scheme) for listening in sockets or []), "")
+            self._admin.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
         self._acceptors = [Acceptor(listening, self._connect) for listening in sockets or []]
         for listening in sockets or []:

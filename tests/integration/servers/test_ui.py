@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.server.ui.routes import HEADERS
+from gatepass.server.admin import HEADERS
 from tests.integration.gateway import Ask
 from tests.integration.servers.running import BY_HTTP1, served
 

@@ -18,7 +18,7 @@ export async function knownModels(page) {
 
 export async function models(page) {
   const load = async () => {
-    const [data, { use }] = await Promise.all([page.call("GET", "models"), page.call("GET", "use")]);
+    const [data, { rules: known }, { use }] = await Promise.all([page.call("GET", "models"), page.call("GET", "learned"), page.call("GET", "use")]);
     // other rows repeat the upstream of the table above
     const said = data.routes.filter(({ model, targets, operations, capabilities }) => model === "*" || targets.length > 1 || operations.length || Object.keys(capabilities ?? {}).length || targets.some((target) => target.model !== null && target.model !== model));
     page.main.replaceChildren(...[
@@ -27,7 +27,7 @@ export async function models(page) {
       said.length > 0 && el("section", {}, el("h2", {}, t("Routes")), routes(said)),
       el("section", {},
         el("h2", {}, t("Learned rules")),
-        data.rules.length ? rules(page, data.rules, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.")))].filter(Boolean));
+        known.length ? rules(page, known, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.")))].filter(Boolean));
   };
   await load();
 }
@@ -81,7 +81,7 @@ function rules(page, list, load) {
   const forget = async (rule) => {
     try {
       const { upstream, model, operation, adapted } = rule;
-      await page.call("POST", "rules/forget", { upstream, model, operation, adapted });
+      await page.call("POST", "learned/forget", { upstream, model, operation, adapted });
       page.say(t("{rule} is forgotten.", { rule: adapted }));
       await load();
       page.main.focus();

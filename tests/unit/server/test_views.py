@@ -13,7 +13,7 @@ from gatepass.observability.observer import AccessRecord, RequestRecord
 from gatepass.observability.traffic import WIDTH_S, Slice
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.ui import views
+from gatepass.server import views
 
 URL = "http://127.0.0.1/v1"
 

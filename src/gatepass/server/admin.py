@@ -1,0 +1,402 @@
+"""The admin routes: JSON that the command line and the page at /ui read, and what they change.
+
+`ROUTES` is the one table of them. The control socket serves it to its owner, and the listener below `/ui/api` to who
+signed in to the page (`ui/routes.py`, which checks Host, Origin and session first).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any, ClassVar, Literal
+from weakref import WeakValueDictionary
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gatepass import errors
+from gatepass.auth.authenticator import LOCAL
+from gatepass.config.access import AccessKey
+from gatepass.config.model import Config
+from gatepass.normalize.profiles import PROFILES
+from gatepass.observability.story import curl_command
+from gatepass.protocols.error_objects import error_object
+from gatepass.proxy.app_state import AppState
+from gatepass.proxy.context import RequestContext
+from gatepass.server import inspection, views
+from gatepass.server.endpoint import ApiEndpoint
+from gatepass.server.pages import forget_rules, learned_document, status_of
+from gatepass.server.reload import Reloader
+from gatepass.server.timeouts import RECEIVE_S
+
+SERVE_LOG = logging.getLogger("gatepass.serve")
+
+CONFLICT = 409
+BODY_BYTES = 64 * 1024
+TOO_LARGE = f"The request body is larger than {BODY_BYTES} bytes."
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
+    " base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS: Mapping[str, str] = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+"""Fields of every response."""
+NO_STORE = {"cache-control": "no-store"}
+
+DOCTOR_S = 180.0
+"""Limit on one run of doctor. Each of its steps has a limit of its own."""
+
+Role = Literal["anyone", "viewer", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorTask:
+    """What `gatepass doctor` tests: all hops, or those of `model`; with `call` also by real calls of `operation`."""
+
+    model: str | None = None
+    call: bool = False
+    operation: str | None = None
+
+
+Doctor = Callable[[Config, DoctorTask, Callable[[str, str], object]], AsyncGenerator[dict[str, object], None]]
+"""Yields the steps of `gatepass doctor` as JSON. The last argument is called with the hop and the name of each step
+that begins."""
+
+
+Place = Literal["socket", "page"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AdminRoute:
+    """One route. `path` is below `/` of the control socket and below `…/ui/api/` of the listener. `{id}` at its end is
+    any text that is not empty."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    role: Role
+    """The least role of who may use it. The owner of the control socket is an admin."""
+    only: Place | None
+    """Where it is, if it is not at both places."""
+    respond: Callable[[AdminRequest], Awaitable[ASGIApp]]
+
+    def match(self, path: str) -> str | None:
+        """Return the id in `path`, "" for a path without one, None if this is another path."""
+        prefix, has_id, _ = self.path.partition("{id}")
+        if not has_id:
+            return "" if path == prefix else None
+        return path.removeprefix(prefix) or None if path.startswith(prefix) else None
+
+
+ROUTES: list[AdminRoute] = []
+"""All routes. The tests request each one with each role."""
+
+
+def route(
+    method: Literal["GET", "POST", "DELETE"], path: str, role: Role, *, only: Place | None = None
+) -> Callable[[Callable[[Any], Awaitable[ASGIApp]]], None]:
+    """Add the decorated function to `ROUTES`. Its own name is then None: only the route calls it."""
+    return lambda respond: ROUTES.append(AdminRoute(method, path, role, only, respond))
+
+
+class Admin:
+    """What the requests of one server share. It is also the application of the control socket.
+
+    `running` may raise NotStarted.
+    """
+
+    def __init__(self, running: Callable[[], ApiEndpoint]) -> None:
+        self.running = running
+        self.url = ""
+        """Where gatepass listens for clients."""
+        self.reloader: Reloader
+        """Set before the control socket is served."""
+        self.doctor: Doctor | None = None
+        self.doctor_turn = asyncio.Lock()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response = await self.respond(AdminRequest(self, request), scope["path"].removeprefix("/"))
+        await response(scope, receive, send)
+
+    async def respond(self, call: AdminRequest, path: str) -> ASGIApp:
+        known = [one for one in ROUTES if one.only in (None, call.place)]
+        matching = [(one, found) for one in known if (found := one.match(path)) is not None]
+        if not matching:
+            raise errors.UnknownPath(f"The API of the page has no path {path[:100]!r}.")
+        method = call.request.method
+        chosen = next((one for one in matching if one[0].method == method), None)
+        if chosen is None:
+            allowed = ", ".join(sorted(one.method for one, _ in matching))
+            raise errors.MethodNotAllowed(f"{method} is not possible at {path[:100]}.", allow=allowed)
+        used, call.found = chosen
+        call.caller = call.require(used.role)
+        if method == "POST":
+            call.body = await call.read()
+            call.caller = call.require(used.role)  # its session may have ended while the body arrived
+        if method != "GET" or used.role == "anyone" or call.place == "socket":
+            return await used.respond(call)
+        # one answer for a caller is made at a time, so no caller delays the others
+        async with self._turns.setdefault(call.caller.name, asyncio.Lock()):
+            return await used.respond(call)
+
+
+class AdminRequest:
+    """One request of the owner of the control socket; `UiRequest` is one of who signed in."""
+
+    place: ClassVar[Place] = "socket"
+
+    def __init__(self, admin: Admin, request: Request) -> None:
+        endpoint = admin.running()
+        self.admin, self.request, self.endpoint = admin, request, endpoint
+        # a reload does not change them
+        self.state, self.mcp = endpoint.state, endpoint.mcp
+        self.found = ""
+        """The id in the path."""
+        self.caller: AccessKey = LOCAL
+        self.body: Mapping[str, Any] = {}
+
+    def require(self, role: Role) -> AccessKey:  # noqa: ARG002  # its owner may use every route
+        """Return the caller; raise NotAllowed without a session, or for a role that is less than `role`."""
+        return LOCAL
+
+    async def read(self) -> Mapping[str, Any]:
+        """Return the body. A command without one sends none."""
+        return await json_body(self.request) if self.request.headers.get("content-length", "0") != "0" else {}
+
+    def log(self, action: str, **fields: object) -> None:
+        """Write the audit line of one action at the page. The owner's commands have none."""
+
+    @property
+    def root_url(self) -> str:
+        """The URL of gatepass's root as the caller reaches it."""
+        return self.admin.url
+
+    def text(self, name: str) -> str:
+        """Return the member `name` of the body; raise InvalidRequest if it is not a text."""
+        value = self.body.get(name)
+        if not isinstance(value, str):
+            raise errors.InvalidRequest(f"The member `{name}` must be a text.", param=name)
+        return value
+
+    def answer(self, value: Mapping[str, Any], status: int = 200) -> Response:
+        """Return `value` as JSON with an ETag, and no body if the caller has it (RFC 9110, section 13.1.2)."""
+        response = JSONResponse(value, status, {**HEADERS, **NO_STORE})
+        # `now` would make another document at each poll
+        lasting = JSONResponse({**value, "now": 0}) if "now" in value else response
+        response.headers["etag"] = etag = f'"{sha256(lasting.body).hexdigest()[:32]}"'
+        known = self.request.headers.get("if-none-match", "").replace("W/", "").split(", ")
+        if self.request.method == "GET" and etag in known:
+            return Response(status_code=304, headers={**HEADERS, **NO_STORE, "etag": etag})
+        return response
+
+
+async def json_body(request: Request) -> Mapping[str, Any]:
+    """Return the body, a JSON object; raise BodyTooLarge, InvalidJson, ReceiveTimeout."""
+    text = bytearray()
+    try:
+        async with asyncio.timeout(RECEIVE_S):
+            async for piece in request.stream():
+                text += piece
+                if len(text) > BODY_BYTES:
+                    break
+    except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
+        raise errors.BodyTooLarge(TOO_LARGE) from None
+    except TimeoutError:
+        raise errors.ReceiveTimeout(f"The request body did not arrive within {RECEIVE_S:g} s.") from None
+    if len(text) > BODY_BYTES:
+        raise errors.BodyTooLarge(TOO_LARGE)
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        raise errors.InvalidJson("The request body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise errors.InvalidJson("The request body is not a JSON object.")
+    return body
+
+
+@route("GET", "overview", "viewer")
+async def _overview(call: AdminRequest) -> ASGIApp:
+    state = call.state
+    limits = await views.nearest_limits(state)
+    return call.answer(views.overview(state) | views.callers(state) | {"limits": limits})
+
+
+@route("GET", "requests", "viewer")
+async def _requests(call: AdminRequest) -> ASGIApp:
+    return call.answer(await inspection.requests_listing(call.state, dict(call.request.query_params)))
+
+
+@route("GET", "requests/{id}", "viewer")
+async def _story(call: AdminRequest) -> ASGIApp:
+    found = await inspection.stories(call.state, call.found, bodies=call.caller.role == "admin")
+    return call.answer({"stories": found, "url": call.root_url})
+
+
+@route("GET", "curl/{id}", "viewer")
+async def _curl(call: AdminRequest) -> ASGIApp:
+    """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
+    nth = call.request.query_params.get("nth", "1")
+    found = await inspection.stories(call.state, call.found, bodies=call.caller.role == "admin")
+    # its length first: `int` refuses more than 4,300 digits
+    if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
+        raise errors.InvalidRequest("This request is not in memory any more.")
+    return call.answer({"curl": curl_command(found[int(nth) - 1], call.root_url)})
+
+
+@route("GET", "bodies/{id}", "admin")
+async def _body(call: AdminRequest) -> ASGIApp:
+    return call.answer(await inspection.body_piece(call.state, call.found))
+
+
+@route("GET", "use", "viewer")
+async def _use(call: AdminRequest) -> ASGIApp:
+    return call.answer({"use": views.use(call.state)})
+
+
+@route("GET", "models", "viewer")
+async def _models(call: AdminRequest) -> ASGIApp:
+    listed, failed = await _listed_models(call)
+    routes, routed = views.routes(call.state.config, call.caller), await views.routed(call.state.routes, listed)
+    return call.answer({"routes": routes, "listed": listed, "list_error": failed, "routed": routed})
+
+
+async def _listed_models(call: AdminRequest) -> tuple[list[str], str | None]:
+    """Return the names of `GET /v1/models` for the caller, and why the list is incomplete or missing."""
+    context = RequestContext.without_client(call.state, PROFILES["plain"])
+    context.caller = call.caller
+    try:
+        return [entry["id"] for entry in await call.endpoint.catalog.entries(context)], None
+    except errors.GatepassError as error:
+        return [], call.state.redactor.mask(error.message)
+
+
+@route("GET", "status", "viewer")
+async def _status(call: AdminRequest) -> ASGIApp:
+    return call.answer(status_of(call.state, call.mcp))
+
+
+@route("GET", "limits", "viewer")
+async def _limits(call: AdminRequest) -> ASGIApp:
+    return call.answer({"limits": await inspection.limits_of(call.state)})
+
+
+@route("GET", "learned", "viewer")
+async def _learned(call: AdminRequest) -> ASGIApp:
+    return call.answer(learned_document(call.caller, call.state))
+
+
+@route("GET", "errors/{id}", "viewer")
+async def _error(call: AdminRequest) -> ASGIApp:
+    return call.answer(views.documented(call.found))
+
+
+@route("GET", "capture", "admin")
+async def _capture(call: AdminRequest) -> ASGIApp:
+    return call.answer(call.state.capture.state())
+
+
+@route("POST", "capture", "admin")
+async def _start_capture(call: AdminRequest) -> ASGIApp:
+    state = inspection.start_capture(call.state, call.body)
+    chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
+    call.log("capture", **chosen)
+    return call.answer(state)
+
+
+@route("DELETE", "capture", "admin")
+async def _stop_capture(call: AdminRequest) -> ASGIApp:
+    call.log("capture_stop")
+    call.state.capture.stop()
+    return call.answer(call.state.capture.state())
+
+
+@route("POST", "learned/forget", "admin")
+async def _forget(call: AdminRequest) -> ASGIApp:
+    wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
+    count, rows = 0, learned_document(call.caller, call.state)["rules"]
+    if any(all(row[name] == value for name, value in wanted.items()) for row in rows):
+        count = forget_rules(call.state, wanted)
+    call.log("forget", **wanted, forgotten=count)
+    return call.answer({"forgotten": count})
+
+
+@route("POST", "doctor", "admin")
+async def _doctor(call: AdminRequest) -> ASGIApp:
+    admin, model, calls = call.admin, call.body.get("model"), call.body.get("call", False)
+    operation = call.body.get("operation")
+    if not all(one is None or isinstance(one, str) for one in (model, operation)) or not isinstance(calls, bool):
+        raise errors.InvalidRequest("Expects `model` and `operation`, texts or null, and `call`, a boolean.")
+    if admin.doctor is None:
+        raise errors.UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
+    if admin.doctor_turn.locked():
+        raise errors.Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
+    call.log("doctor", model=model, call=calls)
+    task = DoctorTask(model or None, calls, operation or None)
+    events = _doctor_events(admin.doctor, admin.doctor_turn, call.state, task)
+    return StreamingResponse(events, headers={**HEADERS, **NO_STORE}, media_type="text/event-stream")
+
+
+async def _doctor_events(
+    doctor: Doctor, turn: asyncio.Lock, state: AppState, task: DoctorTask
+) -> AsyncGenerator[bytes, None]:
+    """Yield `begin` and `step` for each step, and `end` with the number of failures, perhaps with an error."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+    mask = state.redactor.mask
+
+    def begin(hop: str, what: str) -> None:
+        queue.put_nowait(_event("begin", {"hop": hop, "what": what}))
+
+    async def run() -> None:
+        failed, ending = 0, {}
+        try:
+            async with turn, asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, task, begin)) as steps:
+                async for step in steps:
+                    failed += step["outcome"] == "fails"
+                    texts = {name: mask(str(step[name])) for name in ("hop", "what", "why", "advice")}
+                    queue.put_nowait(_event("step", {**step, **texts}))
+        except errors.GatepassError as error:
+            ending = error_object(error)
+        except TimeoutError:
+            ending = error_object(errors.Overloaded(f"doctor did not end within {DOCTOR_S:g} s."))
+        queue.put_nowait(_event("end", {"failed": failed, **ending}))
+
+    running = asyncio.create_task(run(), name="doctor")
+    running.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (data := await queue.get()) is not None:
+            yield data
+        await running
+    finally:
+        running.cancel()
+        await asyncio.wait((running,))
+
+
+@route("POST", "reload", "admin", only="socket")
+async def _reload(call: AdminRequest) -> ASGIApp:
+    result = await call.admin.reloader.reload("command")
+    return call.answer(asdict(result), CONFLICT if result.outcome == "refused" else 200)
+
+
+@route("POST", "retry", "admin", only="socket")
+async def _retry(call: AdminRequest) -> ASGIApp:
+    names = call.state.retry_failing()
+    SERVE_LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
+    return call.answer({"retried": names})
+
+
+def _event(name: str, data: Any) -> bytes:
+    # JSON has no line breaks
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
