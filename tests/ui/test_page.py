@@ -670,7 +670,7 @@ def test_no_view_in_chinese_has_an_english_sentence_of_the_page(visit: OpenPage,
     page = visit(locale="zh-CN")
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(page.get_by_role("button", name="退出登录")).to_be_visible()
-    data = json.dumps([vars(fake)[name] for name in ("overview", "stories", "models", "doctor")])
+    data = json.dumps([vars(fake)[name] for name in ("overview", "stories", "models", "learned", "doctor")])
     for view, path in VIEWS.items():
         page.locator("main").evaluate("(main) => main.replaceChildren()")  # what follows is of this view
         page.goto(path)
