@@ -19,7 +19,7 @@ from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,16 @@ def documentation(page: str, sentence: str = "{}") -> str:
 def sentence(text: str) -> str:
     """Return `text` with a full stop at its end."""
     return text if text.endswith((".", "!", "?", "…", "。")) else f"{text}."
+
+
+class Said(TypedDict, total=False):
+    """What the line that raises an error may give besides its message (`GatepassError`)."""
+
+    advice: str
+    param: str | None
+    retry_after_s: float | None
+    case: str
+    setting: str
 
 
 class GatepassError(Exception):
@@ -139,11 +149,9 @@ class CodedError(GatepassError):
 
     statuses: ClassVar[Mapping[str, int]] = {}
 
-    def __init__(
-        self, code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None
-    ) -> None:
+    def __init__(self, code: str, message: str, **said: Unpack[Said]) -> None:
         self.code, self.status = code, self.statuses[code]
-        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        super().__init__(message, **said)
 
 
 class NotAllowed(CodedError, CallerError):
@@ -278,16 +286,8 @@ class InternalError(GatewayError):
 class TokenUnavailable(GatepassError):
     code, status, retryable = "token_unavailable", 503, True
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        credential: str,
-        retry_after_s: float | None = None,
-        case: str = "",
-        setting: str = "",
-    ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s, case=case, setting=setting)
+    def __init__(self, message: str, *, credential: str, **said: Unpack[Said]) -> None:
+        super().__init__(message, **said)
         self.hop, self.credential = f"credential:{credential}", credential
 
 
@@ -301,19 +301,9 @@ class UpstreamError(GatepassError):
     status, retryable = 502, True
 
     def __init__(
-        self,
-        message: str,
-        *,
-        upstream: str,
-        sent: bool = True,
-        param: str | None = None,
-        retry_after_s: float | None = None,
-        of_request: bool = False,
-        case: str = "",
-        setting: str = "",
-        advice: str = "",
+        self, message: str, *, upstream: str, sent: bool = True, of_request: bool = False, **said: Unpack[Said]
     ) -> None:
-        super().__init__(message, param=param, retry_after_s=retry_after_s, case=case, setting=setting, advice=advice)
+        super().__init__(message, **said)
         self.hop, self.sent, self.of_request = f"upstream:{upstream}", sent, of_request
 
 
@@ -361,18 +351,8 @@ class UpstreamRedirect(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     code, status = "upstream_timeout", 504
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        upstream: str,
-        phase: str,
-        sent: bool = True,
-        case: str = "",
-        setting: str = "",
-        advice: str = "",
-    ) -> None:
-        super().__init__(message, upstream=upstream, sent=sent, case=case, setting=setting, advice=advice)
+    def __init__(self, message: str, *, upstream: str, phase: str, sent: bool = True, **said: Unpack[Said]) -> None:
+        super().__init__(message, upstream=upstream, sent=sent, **said)
         self.phase = phase
 
     @property
@@ -391,25 +371,12 @@ class UpstreamErrorReply(UpstreamError):
         status: int,
         kind: str | None = None,
         upstream_code: str | None = None,
-        param: str | None = None,
-        retry_after_s: float | None = None,
         raw: Any = None,
         error_body: Any = None,
         of_request: bool = False,
-        case: str = "",
-        setting: str = "",
-        advice: str = "",
+        **said: Unpack[Said],
     ) -> None:
-        super().__init__(
-            message,
-            upstream=upstream,
-            param=param,
-            retry_after_s=retry_after_s,
-            of_request=of_request,
-            case=case,
-            setting=setting,
-            advice=advice,
-        )
+        super().__init__(message, upstream=upstream, of_request=of_request, **said)
         self.error_body = error_body
         """The UpstreamErrorBody before gatepass added to its message; rules are learned from it."""
         self.http_status = status
