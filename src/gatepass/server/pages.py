@@ -220,21 +220,28 @@ def page_routes(running: Callable[[], ApiEndpoint], base_path: str) -> list[Rout
 
 def status_of(state: AppState, mcp: McpServers | None = None) -> dict[str, Any]:
     """Return the state of one process as JSON, with times in seconds and without tokens, keys or secrets."""
-    in_flight, rejections = state.in_flight, state.rejection_ages_s()
+    rejections = state.rejection_ages_s()
     return {
-        "ready": state.ready,
-        "draining": in_flight.draining,
-        "in_flight": in_flight.busy,
+        **process_of(state),
         "credentials": credentials_of(state),
         "upstreams": _upstreams(state, rejections),
         "keys": state.authenticator.keys.rows(state.clock.wall()),
+        **({} if state.windows.fault is None else {"limits_without_store": state.windows.fault}),
+        **({"targets": targets} if (targets := targets_of(state)) else {}),
+        **({} if mcp is None else {"mcp": _mcp_status(state, mcp, rejections)}),
+    }
+
+
+def process_of(state: AppState) -> dict[str, Any]:
+    """Return what the status and the overview of the page say of the process itself."""
+    return {
+        "ready": state.ready,
+        "draining": state.in_flight.draining,
+        "in_flight": state.in_flight.busy,
         "replica": inspection.REPLICA,
         "ids_begin": ids_begin(inspection.REPLICA),
         "reload_problems": list(state.reload_problems),
         "store": None if state.store is None else state.store.health.shown(state.clock.now()),
-        **({} if state.windows.fault is None else {"limits_without_store": state.windows.fault}),
-        **({"targets": targets} if (targets := targets_of(state)) else {}),
-        **({} if mcp is None else {"mcp": _mcp_status(state, mcp, rejections)}),
     }
 
 

@@ -29,8 +29,8 @@ from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.models import AT_ONCE
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.inspection import REPLICA, row_of
-from gatepass.server.pages import credentials_of, health_of, silent_of, streams_of, targets_of
+from gatepass.server.inspection import row_of
+from gatepass.server.pages import credentials_of, health_of, process_of, silent_of, streams_of, targets_of
 from gatepass.types import MCP_UPSTREAM
 
 MOST_RENEWALS = 20
@@ -51,19 +51,14 @@ def overview(state: AppState) -> dict[str, Any]:
     credentials = _credentials(state, wall_s - now_s)
     return {
         "at": round(wall_s, 3),
-        "replica": REPLICA,
+        **process_of(state),
         "credentials": credentials,
         "upstreams": _upstreams(state, [one.by_upstream for one in totals]),
-        "in_flight": state.in_flight.busy,
-        "draining": state.in_flight.draining,
-        "ready": state.ready,
         "series": series(totals, wall_s),
         "errors_15m": (errors := {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed}),
         "meanings": {code: meaning(code) for code in errors},
         "callers_15m": dict(by_caller.most_common(MOST_CODES)),
         "capture": state.capture.state(),
-        "store": None if state.store is None else state.store.health.shown(now_s),
-        "reload_problems": list(state.reload_problems),
         "ending_keys": [
             {"name": key.name, "expires_at": moment_text(key.expires)}
             for key in state.config.access.keys
