@@ -40,6 +40,8 @@ _BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9
 _AMPERSAND = r"(?:&|\\{1,4}u0026)"
 """As it is, and as Go's encoding/json writes it."""
 _SPECIAL = re.compile("[^A-Za-z0-9]")
+_OF_NET = re.compile("[^ !#-%(-*,-;=?-_a-~]")
+"""What System.Text.Json of .NET escapes, `+` among them."""
 _PERCENT = re.compile("%[0-9A-F]{2}")
 _GO = {ord(char): f"\\u{ord(char):04x}" for char in "&<>"}
 """What Go's encoding/json escapes too."""
@@ -245,12 +247,12 @@ def _group(value: str, literals: Iterable[str]) -> _Spelled:
     return _Spelled(len(value), anchor, tuple(found), is_long, tuple(ordered))
 
 
-def _escaped(value: str, charset: str, unit: str, form: str) -> str:
+def _escaped(value: str, charset: str, unit: str, form: str, special: re.Pattern[str] = _SPECIAL) -> str:
     def escape(found: re.Match[str]) -> str:
         units = iter_unpack(unit, found[0].encode(charset, "surrogatepass"))
         return "".join(form.format(*one) for one in units)
 
-    return _SPECIAL.sub(escape, value)
+    return special.sub(escape, value)
 
 
 def _texts(value: str) -> Iterator[str]:
@@ -265,6 +267,7 @@ def _texts(value: str) -> Iterator[str]:
     in_json += [one.replace('\\"', '"') for one in in_json]  # of HTML, whose `&quot;` is no quotation mark in JSON
     forms = ("\\u{:04X}", "\\u{:04x}", "%u{:04X}", "%u{:04x}")
     in_json += [_escaped(value, "utf-16-be", ">H", form) for form in forms]
+    in_json += [_escaped(value, "utf-16-be", ">H", form, _OF_NET) for form in forms[:2]]
     # decoded as another charset
     data = value.encode("utf-8", "surrogatepass")
     others = [data.decode(charset, "replace") for charset in ("latin-1", "cp1252", "ascii")]

@@ -26,6 +26,17 @@ def test_a_short_value_masks_no_ordinary_words():
     assert redactor.mask("the key is missing") == "the key is missing"
 
 
+@pytest.mark.parametrize("spelled", ["tok\\u002bAb/9=x\\u0026y", "tok\\u002BAb/9=x\\u0026y"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_value_in_json_as_net_writes_it_is_masked(spelled: str, times: int):
+    redactor = Redactor()
+    redactor.learn("tok+Ab/9=x&y")
+    text = f"bad: {spelled} end"
+    assert redactor.mask(text if times == 1 else json.dumps(text)) == (
+        "bad: *** end" if times == 1 else '"bad: *** end"'
+    )
+
+
 def test_last_values_of_an_owner_and_configured_values_are_masked():
     redactor = Redactor()
     redactor.learn("configured-secret")
