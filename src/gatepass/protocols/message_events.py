@@ -103,20 +103,25 @@ _OUTPUT = frozenset(("text_delta", "thinking_delta", "input_json_delta"))
 
 MAX_HELD_BYTES = 1024 * 1024
 """A longer input of a tool is not checked."""
+MOST_OPEN = 8
+"""Nor is that of a further call while so many are open."""
+
+
+def _index(fields: dict[str, Any]) -> int | None:
+    return at if type(at := fields.get("index")) is int else None
 
 
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun", "_held", "_is_cut", "_open", "is_limited")
+    __slots__ = ("_has_begun", "_held", "_is_cut", "is_limited")
 
     requires_last_event = True
 
     def __init__(self, request: bytes = b"") -> None:
         super().__init__(request)
         self._has_begun = self._is_cut = False
-        self._open = 0
-        self._held: bytearray | None = None  # the input of an open call, as JSON without quotes: its events are parsed
+        self._held: dict[Any, bytearray] = {}  # inputs of open calls by index, as JSON without quotes
         self.is_limited = False
         """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
@@ -128,22 +133,19 @@ class MessageProgress(Progress):
         if kind == "content_block_delta":
             self.has_answer = True
             delta = fields.get("delta")
-            held = self._held
+            held = self._held.get(_index(fields)) if self._held else None
             if held is not None and isinstance(delta, dict) and isinstance(text := delta.get("partial_json"), str):
                 held += json_text(text)[1:-1]
                 if len(held) > MAX_HELD_BYTES:
-                    self._held = None
+                    del self._held[_index(fields)]
             return isinstance(delta, dict) and delta.get("type") in _OUTPUT and held is None
         if kind == "content_block_start":
-            self._open += 1
-            # blocks that arrive in turns are not checked
-            is_checked = self._open == 1 and calls_tool(fields.get("content_block"))
-            self._held = bytearray() if is_checked else None
-        elif kind == "content_block_stop":
-            self._open -= 1
-            if held := self._held:
-                self._is_cut = self._is_cut or not is_complete_json(json.loads(b'"' + held + b'"'))
-            self._held = None
+            if len(self._held) < MOST_OPEN and calls_tool(fields.get("content_block")):
+                self._held[_index(fields)] = bytearray()
+        elif kind in ("content_block_stop", "message_delta"):  # some upstreams do not close the last block
+            at = _index(fields)
+            for ended in [self._held.pop(one) for one in list(self._held) if kind == "message_delta" or one == at]:
+                self._is_cut = self._is_cut or (ended != b"" and not is_complete_json(json.loads(b'"' + ended + b'"')))
         if kind == "message_start":
             message = fields.get("message")
             self._has_begun = True

@@ -78,6 +78,13 @@ def test_a_message_with_a_cut_call_fails(arguments, reason):
     assert got == sent[: sent.index({"type": "content_block_stop", "index": 1}) + 1]
 
 
+@pytest.mark.parametrize("arguments", CUT)
+def test_a_message_with_a_cut_call_fails_if_its_blocks_are_not_closed(arguments):
+    stream = of_messages()
+    read(stream, [one for one in message(arguments) if one["type"] != "content_block_stop"])
+    assert (code(stream), stream.done) == ("upstream_closed", False)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -94,9 +101,10 @@ def test_a_message_that_is_whole_or_says_that_it_was_cut_is_complete(given, reas
     assert (message_events.STOP_REASON in stream.adapted) is (reason not in json.dumps(given))
 
 
-def test_calls_that_arrive_in_turns_are_not_mixed():
+@pytest.mark.parametrize(("last", "is_whole"), [('":2}', True), ('":', False)])
+def test_calls_that_arrive_in_turns_are_not_mixed(last, is_whole):
     begun, *rest = message("")
-    parts = [(0, '{"a'), (1, '{"b'), (0, '":1}'), (1, '":2}')]
+    parts = [(0, '{"a'), (1, '{"b'), (0, '":1}'), (1, last)]
     block = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
     mixed: Made = [{"type": "content_block_start", "index": at, "content_block": block} for at in (0, 1)]
     for at, text in parts:
@@ -106,7 +114,7 @@ def test_calls_that_arrive_in_turns_are_not_mixed():
     mixed += [{"type": "content_block_stop", "index": at} for at in (0, 1)]
     stream = of_messages()
     read(stream, [begun, *mixed, *rest[-2:]])
-    assert stream.failure is None
+    assert stream.done is is_whole
 
 
 @pytest.mark.parametrize(("given", "input_"), [('{"a":1}', {"a": 1}), ("", {}), (None, {}), ({"a": 1}, {"a": 1})])
