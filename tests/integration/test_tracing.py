@@ -403,10 +403,14 @@ async def test_a_collector_that_repeats_its_key_and_sends_much_costs_a_masked_li
         Scripted(answer=lambda _: GOOD) as upstream,
         gateway(upstream=upstream.url, tracing={"endpoint": collector.url}) as served,
     ):
-        while len(collector.received) < 3:
+        lines = list[str]()
+        while len(collector.received) < 3 or not lines:
             assert (await served.ask().answer()).status == 200
-        lines = [one.getMessage() for one in caplog.records if one.name.startswith("opentelemetry")]
-        assert ["401" in line for line in lines] == [True]
+            found = [one.getMessage() for one in caplog.records if one.name.startswith("opentelemetry")]
+            lines = [line for line in found if "401" in line]
+            if found and not lines:  # the exporter of a test before, whose collector is gone, took the only line
+                monkeypatch.setattr(tracing, "_next_line_s", 0.0)
+        assert len(lines) == 1
         mask = served.state.redactor.mask
         assert not any("s3cret" in mask(line) for line in lines)
         assert mask("Bearer s3cret-of-collector") == "***"
