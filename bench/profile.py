@@ -60,7 +60,6 @@ STAGES = (
     ("gatepass/tokens/credential_injector.py", "authorize"),
     ("gatepass/tokens/", "token"),
     ("gatepass/auth/", "authenticate"),
-    ("gatepass/operations/", "parse"),
     ("gatepass/proxy/body_threads.py", "parse"),
     ("gatepass/proxy/routing.py", "route"),
     ("gatepass/normalize/", "normalize"),

@@ -69,7 +69,7 @@ def _text(number: int) -> Object:
 
 
 def _call(number: int) -> Object:
-    return _chunk({"tool_calls": [{"id": "call_1", "function": {"name": "look", "arguments": f"{number},"}}]})
+    return _chunk({"tool_calls": [{"id": "call_1", "function": {"name": "look", "arguments": str(number + 1)}}]})
 
 
 BROKEN: dict[str, Callable[[int], Object]] = {
