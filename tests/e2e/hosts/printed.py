@@ -12,7 +12,7 @@ DIED = (
 )
 LOGIN = (
     f'{_UPSTREAM} answered 200 OK with an HTML page titled "Sign in" instead of JSON, which is invalid as a reply: a '
-    "login page or a portal is in front of it. Check upstreams.up.base_url and its credential."
+    "login page or a portal is in front of it."
 )
 RAGFLOW = (
     "You don't own the chat 7c1d. The owner of this token has no such assistant in RAGFlow: set `name` of this model "
