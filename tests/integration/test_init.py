@@ -163,6 +163,16 @@ async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
     assert "scope" not in (tmp_path / "gatepass.yaml").read_text()
 
 
+async def test_a_failed_hop_that_stays_ends_with_1_and_shows_the_keys(tmp_path):
+    async with servers() as url:
+        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", "wrong", "", "", "other", "", "n")
+        result = await run(tmp_path, answers=typed)
+    assert result.exit_code == 1, result.output
+    assert "Correct what failed" in result.output
+    assert "API key:  gp-" in result.output
+    assert "Next:" not in result.output
+
+
 async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
     wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "localhost")
     async with servers() as url:
@@ -192,7 +202,7 @@ async def test_a_file_of_a_ca_that_cannot_be_read_is_asked_again(tmp_path):
 async def test_an_answer_can_be_kept_although_its_hop_fails(tmp_path):
     with refusing_server() as closed:
         result = await run(tmp_path, answers=(f"{closed}/v1", "key", SECRET, "", "", "other", "", "n"))
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert "FAIL upstream:llm models" in result.output
     assert f"base_url: {closed}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
@@ -312,7 +322,7 @@ async def test_each_key_whose_hash_is_in_the_file_is_shown(tmp_path, arguments, 
     with refusing_server() as closed:
         options = ("--base-url", f"{closed}/v1", "--auth", "key", "--secret-file", str(tmp_path / "secret"))
         result = await run(tmp_path, *options, *arguments, answers=answers)
-    assert result.exit_code == (0 if "n" in answers else 1), result.output
+    assert result.exit_code == 1, result.output
     assert_keys_are_shown(tmp_path, result)
 
 
@@ -331,7 +341,7 @@ async def test_the_proxy_of_the_shell_is_offered(tmp_path, monkeypatch, proxy, o
     with refusing_server() as closed:
         answers = (f"{closed}/v1", "key", SECRET, "", "", "other", "", "y", "", "", "n")
         result = await run(tmp_path, answers=answers)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert (f"HTTP proxy for these hosts (-: none) [{proxy}]" in result.output) is offered
     assert (f"proxy: {proxy}" in (tmp_path / "gatepass.yaml").read_text()) is offered
     assert "planted-password" not in result.output

@@ -393,11 +393,9 @@ def init(
     secret_path = setup.write(path, entries)
     try:
         while answers["auth"] != "other" and (doubtful := setup.doubtful(path)):
-            if yes:
+            if yes or not click.confirm("Answer again?", default=True):
                 click.echo(f"{output} is written. Correct what failed, and run `gatepass doctor`.", err=True)
                 sys.exit(CHECK_FAILED)
-            if not click.confirm("Answer again?", default=True):
-                break
             for name in doubtful:
                 setup.ask(name, again=True)
             secret_path = setup.write(path, entries)
