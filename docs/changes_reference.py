@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from docs.entries import listed, read, table
 
-from gatepass.learning.learned_rule import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
+from gatepass.learning.learned_rule import SAFE_IN_MESSAGES, SAFE_IN_TOOLS
+from gatepass.learning.reader import SAFE
 from gatepass.normalize.betas import ENABLED
 
 Changes = Mapping[str, Mapping[str, str]]

@@ -18,7 +18,7 @@ import msgspec
 
 from gatepass.config.model import Config
 from gatepass.config.routes import BETA, block_of_operation
-from gatepass.learning.reader import LIMITS, NEVER, carries_meaning
+from gatepass.learning.reader import LIMITS, NEVER, SAFE, carries_meaning
 from gatepass.normalize import messages
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs
@@ -33,20 +33,6 @@ from gatepass.normalize.members import (
     serve_by_chat,
 )
 from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, Where
-
-SAFE = frozenset(
-    (
-        *("drop_params", "model_type", "temperature", "top_p", "top_k", "min_p", "do_sample"),
-        *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed"),
-        *("user", "store", "metadata", "service_tier", "parallel_tool_calls", "stream_options"),
-        *("reasoning_effort", "reasoning", "thinking", "enable_thinking", "thinking_budget"),
-        *("chat_template_kwargs", "extra_body", "num_ctx", "keep_alive", "verbosity"),
-        *("prompt_cache_key", "prompt_cache_retention", "safety_identifier", "modalities"),
-        *("prediction", "cache", "encoding_format"),
-    )
-)
-"""Known top-level members that may be dropped: the answer without them still answers the same question. Of them a value
-that an error names may be set."""
 
 SAFE_IN_MESSAGES = frozenset(
     f"messages[].{name}"
@@ -94,7 +80,7 @@ class LearningPolicy:
                 # `dimensions` is safe where the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and field in members
                 is_annotation = field in SAFE_IN_MESSAGES | SAFE_IN_TOOLS or "cache_control" in field.split(".")
-                return field in SAFE or is_annotation or is_dimensions or not carries_meaning(field)
+                return is_annotation or is_dimensions or not carries_meaning(field, rule.to or "")
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":

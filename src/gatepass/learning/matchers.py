@@ -25,7 +25,7 @@ from gatepass.learning.learned_rule import (
     LearningPolicy,
     flow_style,
 )
-from gatepass.learning.reader import NEVER, Finding, Says, plain
+from gatepass.learning.reader import NEVER, Finding, Says, carries_meaning, plain
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
 from gatepass.normalize.rules import would_change
@@ -224,7 +224,10 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
     elif path in RENAMES and says is Says.REFUSED and re.findall(_HINT, rejection.text) in ([], [RENAMES[path]]):
         yield LearnedRule("rename", path, RENAMES[path])
     else:
-        value = (rejection.sent or {}).get(path, "") if says is Says.VALUE else None
+        sent = (rejection.sent or {}).get(path, "")
+        # of an unknown member another request may have a value that carries meaning
+        is_flag = carries_meaning(path) and not carries_meaning(path, sent)
+        value = sent if says is Says.VALUE or is_flag else None
         beside, enabling = finding.beside, set[str]()
         if BETA_FIELD in rejection.members:
             enabling = _enabling(path)

@@ -72,18 +72,37 @@ _MEANING = NEVER | frozenset(
         *("output_config", "voice", "language", "size", "container", "background"),
     )
 )
-_MEANT = re.compile(
-    r"tool|function|guard|moderation|safety_(?:settings|prompt)|data_source|search|plugin|knowledge|retriev|file|image"
-    r"|document|schema|format|mcp"
+SAFE = frozenset(
+    (
+        *("drop_params", "model_type", "temperature", "top_p", "top_k", "min_p", "do_sample", "samplers"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed"),
+        *("user", "store", "metadata", "service_tier", "parallel_tool_calls", "max_tool_calls", "stream_options"),
+        *("reasoning_effort", "reasoning", "reasoning_format", "reasoning_summary", "include_reasoning"),
+        *("think", "thinking", "enable_thinking", "thinking_budget", "thinking_level", "thinking_config"),
+        *("chat_template_kwargs", "num_ctx", "keep_alive", "verbosity", "truncation", "context_management"),
+        *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "cache", "caching"),
+        *("safety_identifier", "session_id", "request_id", "trace_id", "tags", "usage", "timeout", "priority"),
+        *("modalities", "prediction", "encoding_format", "include", "client_metadata"),
+    )
 )
-"""Parts of names that say what a request is about, or what protects it. No other member needs to be known here."""
-_HARMLESS = frozenset(("parallel_tool_calls", "encoding_format", "reasoning_format", "max_tool_calls"))
+"""Known top-level members that may be dropped: they say how to answer, bill, cache or report, never what or for whom.
+Of them a value that an error names may be set."""
+_MEANT = re.compile(
+    r"tool|function|guard|moderat|safe|filter|priva|pii|redact|anonym|mask|secur|retention|train|data|search|plugin"
+    r"|knowledge|retriev|file|image|audio|video|document|citation|schema|format|json|mcp|logprob|raw|price|cost"
+    r"|final_message|generation_prompt|predict|max_\w*tokens|allow|block|den[iy]|ban|confiden|compliance"
+)
+"""Parts of unknown names that say what a request is about, or what protects it."""
+FLAG = re.compile(r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z")
+"""Values of unknown members that may be dropped. A text or an object may say anything."""
 
 
-def carries_meaning(path: str) -> bool:
-    """Whether the answer to a request without the member at `path` may answer another question."""
+def carries_meaning(path: str, value: str = "") -> bool:
+    """Whether the answer to a request without the member at `path` with `value` (JSON) may answer another question."""
     top = re.split(r"[.\[]", path, maxsplit=1)[0]
-    return top in _MEANING or (top not in _HARMLESS and _MEANT.search(top) is not None)
+    if top in _MEANING or top in SAFE:
+        return top in _MEANING
+    return FLAG.match(value) is None or _MEANT.search(path.lower()) is not None
 
 
 COMMON = (*LIMITS[1:], "temperature", "reasoning", "top_p")
@@ -555,11 +574,16 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
     tops = list(dict.fromkeys([*(path for path, _ in members if "." not in path), *others]))
     if len(tops) > 1 and excludes is not None:
         ranks = [*COMMON, *tops]
-        kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path), ranks.index(path)))
+        kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path, sent[path]), ranks.index(path)))
         yield from (Finding(Says.EXCLUSIVE, path, beside=kept, span=sentence) for path in tops if path != kept)
         return
     beside = "" if _ONLY_WHEN.search(sentence) else next(iter(others), "")
-    if beside and members and all(carries_meaning(path) for path, _ in members) and not carries_meaning(beside):
+    if (
+        beside
+        and members
+        and all(carries_meaning(path, sent[path]) for path, _ in members)
+        and not carries_meaning(beside, sent[beside])
+    ):
         # what carries meaning is refused beside what does not
         top = members[0][0] if "." not in members[0][0] else ""
         members, beside = [(path, one) for one in conditions for path in one.paths if path == beside], top
@@ -587,7 +611,7 @@ def _streams(
     condition, is_absence = _CONDITION.search(sentence), word[0].lower().startswith("non")
     others = [path for one in mentions for path in one.paths if path != "stream" and path in sent]
     is_condition = condition is not None and condition.start() < word.start() and not is_absence
-    if not (is_condition and others and not all(map(carries_meaning, others))):
+    if not (is_condition and others and not all(carries_meaning(path, sent[path]) for path in others)):
         is_combined = not is_absence and (others or _EXCLUDES.search(sentence) is not None)
         span = sentence[min(word.start(), verdict.start()) : max(word.end(), verdict.end())]
         yield Finding(Says.STREAM, "stream", beside=(others or ["…"])[0] if is_combined else "", span=span)

@@ -19,8 +19,8 @@ from urllib.parse import unquote
 from gatepass.config.routes import MEMBER_PATH
 from gatepass.dialects.error_body import ISSUES, reasons
 from gatepass.errors import UpstreamError, UpstreamErrorReply
-from gatepass.learning.learned_rule import SAFE, SCALAR
-from gatepass.learning.reader import EMPTY, TAUGHT_CODES, Finding, no_room, read
+from gatepass.learning.learned_rule import SCALAR
+from gatepass.learning.reader import EMPTY, SAFE, TAUGHT_CODES, Finding, no_room, read
 from gatepass.types import FINAL_CODES, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19

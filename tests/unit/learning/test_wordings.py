@@ -76,5 +76,36 @@ def test_a_member_that_carries_meaning_is_advised_by_name(wording: Any, member: 
     assert f'set rules: {{drop: ["{member}"]}} in the model\'s entry' in advised
 
 
+MEANT: dict[str, Any] = {
+    **{name: {"guided_json": {}} for name in ("guided_json", "structured_outputs", "extra_body", "hotel_rules")},
+    **dict.fromkeys(("grammar", "guided_regex", "ebnf", "chat_template", "tenant", "inference_geo"), "x"),
+    **{name: ["x"] for name in ("bad_words", "kb_ids", "vector_store_ids", "attachments", "choices", "stop_token_ids")},
+    **dict.fromkeys(("redact_pii", "safe_prompt", "content_filter", "enable_search", "zeroPrivacyLogs"), True),
+}
+
+
+@pytest.mark.parametrize("wording", ["{}: Extra inputs are not permitted", "'{}' is not supported"])
+@pytest.mark.parametrize("member", MEANT)
+def test_an_unknown_member_that_may_carry_meaning_is_advised_by_name(member: str, wording: str) -> None:
+    body = {"model": "m", "messages": [], member: MEANT[member]}
+    learned, advised = outcome({"error": {"message": wording.format(member)}}, a_call(json.dumps(body).encode(), CHAT))
+    assert learned == ()
+    assert f'rules: {{drop: ["{member}"]}}' in advised
+
+
+@pytest.mark.parametrize("value", [3, -0.5, True, False])
+def test_an_unknown_member_with_a_number_or_a_flag_is_left_out_of_requests_with_this_value(value: Any) -> None:
+    error = {"error": {"message": "warp_factor: Extra inputs are not permitted"}}
+    first, other = (
+        a_call(json.dumps({"model": "m", "messages": [], "warp_factor": one}).encode(), CHAT)
+        for one in list[Any]((value, {"json": {}}))
+    )
+    assert outcome(error, first) == (("drop=warp_factor",), "")
+    rejection = UpstreamRejection.of(CHAT.members, 400, read_error_body(error, refused=True), first.body)
+    assert rejection is not None
+    rules = next_rules(rejection, relevant_rules(rejection, first), LearningPolicy(), lambda rule: False)
+    assert apply_changes(other, [rule.change() for rule in rules])[0].body == other.body
+
+
 def test_there_are_sixty_wordings() -> None:
     assert len(WORDINGS) == 60
