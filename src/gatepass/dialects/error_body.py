@@ -201,6 +201,9 @@ def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | No
 _REASONS = frozenset((*ERROR_TEXT_NAMES, "error", "raw", "cause", "body", "response", "upstream_error"))
 
 
+_PLACES = ("field", "parameter", "property", "key")
+
+
 def reasons(document: Any, depth: int = _DEEPEST) -> Iterator[str]:
     """Yield the texts of `document` whose names say that they are a reason, at any depth."""
     if isinstance(document, list) and depth:
@@ -209,7 +212,8 @@ def reasons(document: Any, depth: int = _DEEPEST) -> Iterator[str]:
     elif isinstance(document, dict) and depth:
         for name, value in document.items():
             if isinstance(value, str) and name in _REASONS:
-                yield value
+                place = next((one for key in _PLACES if isinstance(one := document.get(key), str)), "")
+                yield value if place in value else f"{place}: {value}"
             yield from reasons(value, depth - 1)
 
 

@@ -124,10 +124,18 @@ def _words(*patterns: str) -> re.Pattern[str]:
 
 _REFUSES = _words(
     r"\bnot\b|n't\b|\bcannot\b|\bno (?:longer|such)\b|\bun(?:supported|known|recogni[sz]ed|expected|available)\b",
-    r"\bextra (?:input|field|key|parameter|propert)|\b(?:deprecated|removed|disabled|disallowed|forbidden)\b",
+    r"\bextra (?:input|field|key|parameter|propert)|\b(?:deprecated|removed|dropped|disabled|disallowed|forbidden)\b",
+    r"\b(?:omit|remove|drop|leave out|leave off|strip|delete)\b|\black(?:s|ing)?\b",
+    r"\b(?:no|without) (?:effect|support)\b",
+    r"\b(?:retired|sunset|superfluous|redundant|surplus|stray|unwanted|frozen|absent)\b|\bget rid of\b|\bno handler\b",
+    r"非法(?:的)?(?:字段|属性|成员)|下线|停用|不认|没有(?:实现|支持)",
+    r"\b(?:meaningless|pointless)\b|\bnone of (?:them|these|those)\b",
+    r"\b(?:property|parameter|field|key|member|argument)\b[^.,;]{0,20}\boutside\b",
+    r"(?:不要|不应|不得|请勿|切勿|勿|无需|不必)[^，,。]{0,8}(?:传|携带|发送|包含|使用|设置|提供|指定|填)|去掉|删除",
+    r"不在[^，,。]{0,6}(?:参数|字段|属性)",
     r"\b(?:prohibited|incompatible|obsolete|rejects?|rejected|refuses?|refused)\b",
     r"\bonly (?:be )?(?:allowed|supported|valid|available|permitted|used)\b",
-    r"不(?:支持|被|允许|能|可|兼容|存在|接受|再|识别)|未知|无法|禁止|弃用|废弃|未(?:开放|启用|开通)|多余|暂不|移除",
+    r"不(?:支持|被|允许|能|可|兼容|存在|接受|再|识别)|未知|无法|禁止|弃用|废弃|未(?:开放|启用|开通|支持|实现|提供)|多余|暂不|移除",
 )
 _WRONG = _words(
     r"\b(?:invalid|illegal|bad)\W+(?:\w+ )?(?:parameter|argument|field|key|option)|(?:无效|非法|错误)的?参数",
@@ -159,7 +167,7 @@ _ONLY_WHEN = _words(r"\bonly\b.*\b(?:when|if|with)\b")
 _ACCEPTED = _words(
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:value|parameter|argument)s?\b",
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:option|field|key|tag|name|type)s?\b",
-    r"\b(?:is|are) not one of\b|\bone of\b|\bexpected\b|\b(?:must|should) be\b|\bpermitted:|\breceived\b",
+    r"\b(?:is|are) not one of\b|\bone of\b|\bexpected\b|\b(?:must|should) be\b|(?<!not )\bpermitted:|\breceived\b",
     r"(?:but|,) got\b|\binstead\b|\btry\b|\[type=|(?<!不)支持的(?:值|参数)(?:为|有|包括|[:：])|可选值|取值",
 )
 """What follows is accepted, or was sent."""
@@ -214,6 +222,9 @@ _MARKED = _words(
     r"|参数[:：]?|字段[:：]?)\Z"
 )
 _MARKS = _words(r"['\"`”’]|\s*(?:[:：]|参数|字段|(?:parameter|argument|field)s?\b)")
+_IS_REFUSED = re.compile(r" (?:is|are) (?:not |un)(?:supported|allowed|permitted|available|accepted)")
+_IS_NAME = re.compile(r"(?i)\b(?:tool|function|role) ['\"`“]?\Z")
+"""Before the name that a client gave to something."""
 _IS_VALUE = _words(r"\bvalue:? ?['\"`]\Z")
 
 # --- the text -------------------------------------------------------------------------------------------------------
@@ -254,6 +265,10 @@ def _squashed(name: str) -> str:
 
 def _steps(path: str) -> list[str]:
     return [_squashed(step) for step in _STEP.findall(path) if not step.isdecimal()]
+
+
+def _is_part(words: Iterable[str], names: Iterable[str]) -> bool:
+    return any(word != name and word.rstrip("s") in name for word in words for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +319,9 @@ class _Names:
                     found.append(_Mention(start, end, paths))
                     break
             at += size
+        # a member that is named literally wins over a word that translates to a part of its name
+        named = {path for one in found if self.find(sentence[one.start : one.end]) for path in one.paths}
+        found = [one for one in found if named.issuperset(one.paths) or not _is_part(one.paths, named)]
         # a list that is named with one of its members is a place, not a second member; so is a named object
         named = {path for one in found for path in one.paths}
         places = {path for path in named for other in named if other.startswith(f"{path}[].")}
@@ -314,15 +332,21 @@ class _Names:
         spelled, after = sentence[start:end], sentence[end : end + BESIDE_CHARS]
         before = sentence[max(0, start - BESIDE_CHARS) : start]
         if not spelled.isascii():
+            if _TOKEN.fullmatch(spelled) is None:  # it would hide a name beside it
+                return ()
             prose = next((names for word, names in _PROSE.items() if not word.isascii() and word in spelled), ())
             return tuple(path for name in prose for path in self.find(name))
         if not re.fullmatch(r"[\w ]+|\S+", spelled) or (
             _IS_VALUE.search(before) and " does not support" not in after[:18]
         ):
             return ()
+        if _IS_NAME.search(before):
+            return ()
         if spelled.lower() in _EVERYDAY:
             is_marked = _MARKED.search(before.rstrip()) or (_MARKS.match(after) and not before.rstrip()[-1:].isalpha())
-            return self.find(spelled) if is_marked else ()
+            # no change follows from what carries meaning, only advice
+            is_subject = spelled in _MEANING and not before.strip() and _IS_REFUSED.match(after)
+            return self.find(spelled) if is_marked or is_subject else ()
         names = _PROSE.get(_squashed(spelled), ())
         return self.find(spelled) or tuple(path for name in names for path in self.find(name))
 
@@ -611,6 +635,8 @@ def _streams(
     condition, is_absence = _CONDITION.search(sentence), word[0].lower().startswith("non")
     others = [path for one in mentions for path in one.paths if path != "stream" and path in sent]
     is_condition = condition is not None and condition.start() < word.start() and not is_absence
+    if not word[0].isascii() and _is_part(("stream",), others):
+        return
     if not (is_condition and others and not all(carries_meaning(path, sent[path]) for path in others)):
         is_combined = not is_absence and (others or _EXCLUDES.search(sentence) is not None)
         span = sentence[min(word.start(), verdict.start()) : max(word.end(), verdict.end())]

@@ -107,5 +107,71 @@ def test_an_unknown_member_with_a_number_or_a_flag_is_left_out_of_requests_with_
     assert apply_changes(other, [rule.change() for rule in rules])[0].body == other.body
 
 
+@pytest.mark.parametrize("member", PLACES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This deployment ignores sampling controls; please omit {m}.",
+        "{m} is a parameter we dropped in v3",
+        "{m} is meaningless for this model, remove it from your request",
+        "{m}: property is outside the allowed set",
+        "Backend lacks support for {m}",
+        "{m} has no effect here and is therefore an error",
+        "Object literal may only specify known properties, and {m} is none of them",
+        "Extra inputs are not permitted: {m}",
+        "Get rid of {m} and retry.",
+        "The knob {m} has been sunset",
+        "该接口尚未支持 {m} 字段",
+        "不要在请求中携带 {m}",
+        "参数校验失败: {m} 不在允许的参数列表内",
+        "当前模型仅能串行调用工具，{m} 参数不可用",
+        "{m} 已下线",
+    ],
+)
+def test_other_words_for_a_refusal(text: str, member: str) -> None:
+    if "工具" in text and member != "parallel_tool_calls":
+        text = text.partition("，")[2]
+    place = PLACES[member].replace(".0", "[]")
+    error = {"error": {"message": text.replace("{m}", member)}}
+    assert outcome(error, a_request(member)) == ((f"drop={place}",), "")
+
+
+def test_a_reason_is_about_the_field_beside_it() -> None:
+    error = {"errors": [{"field": "seed", "reason": "not allowed"}]}
+    assert outcome(error, a_request("seed")) == (("drop=seed",), "")
+
+
+def test_a_literal_name_wins_over_a_translated_word() -> None:
+    error = {"error": {"message": "流式选项 stream_options 暂未开放"}}
+    assert outcome(error, a_request("stream_options")) == (("drop=stream_options",), "")
+
+
+@pytest.mark.parametrize(
+    "text", ["tool seed is not supported", "unknown function 'seed'", "role 'seed' is not supported"]
+)
+def test_the_name_of_a_tool_or_a_role_is_no_member(text: str) -> None:
+    assert outcome({"error": {"message": text}}, a_request("seed")) == ((), "")
+
+
+@pytest.mark.parametrize(("member", "value"), [("stop", ["x"]), ("n", 3)])
+def test_an_everyday_word_that_is_refused_is_advised(member: str, value: Any) -> None:
+    call = a_call(json.dumps({"model": "m", "messages": [], member: value}).encode(), CHAT)
+    learned, advised = outcome({"error": {"message": f"{member} is not supported"}}, call)
+    assert learned == ()
+    assert f'rules: {{drop: ["{member}"]}}' in advised
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "temperature is outside the allowed range",
+        "seed 不要超过 5",
+        "User is not allowed to sample from this engine.",
+    ],
+)
+def test_a_range_or_a_person_refuses_no_member(text: str) -> None:
+    assert outcome({"error": {"message": text}}, a_request("seed"))[0] == ()
+
+
 def test_there_are_sixty_wordings() -> None:
     assert len(WORDINGS) == 60
