@@ -446,6 +446,7 @@ PIECES = (
     "\n",
     "1 + 2 > ",
     "参数不支持",
+    "不要 property ",
 )
 """Words for which the reader of rejections looks beside each of them."""
 

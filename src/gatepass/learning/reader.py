@@ -340,7 +340,7 @@ class _Names:
             _IS_VALUE.search(before) and " does not support" not in after[:18]
         ):
             return ()
-        if _IS_NAME.search(before):
+        if _IS_NAME.search(before[-10:]):
             return ()
         if spelled.lower() in _EVERYDAY:
             is_marked = _MARKED.search(before.rstrip()) or (_MARKS.match(after) and not before.rstrip()[-1:].isalpha())
