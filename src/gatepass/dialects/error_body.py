@@ -201,20 +201,21 @@ def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | No
 _REASONS = frozenset((*ERROR_TEXT_NAMES, "error", "raw", "cause", "body", "response", "upstream_error"))
 
 
-_PLACES = ("field", "parameter", "property", "key")
+PLACES = ("field", "parameter", "property", "key")
+"""Names beside a reason that say what it is about."""
 
 
-def reasons(document: Any, depth: int = _DEEPEST) -> Iterator[str]:
-    """Yield the texts of `document` whose names say that they are a reason, at any depth."""
+def reasons(document: Any, depth: int = _DEEPEST, places: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the texts of `document` whose names say that they are a reason, at any depth, behind that of `places`."""
     if isinstance(document, list) and depth:
         for one in document[:ISSUES]:
-            yield from reasons(one, depth - 1)
+            yield from reasons(one, depth - 1, places)
     elif isinstance(document, dict) and depth:
         for name, value in document.items():
             if isinstance(value, str) and name in _REASONS:
-                place = next((one for key in _PLACES if isinstance(one := document.get(key), str)), "")
+                place = next((one for key in places if isinstance(one := document.get(key), str)), "")
                 yield value if place in value else f"{place}: {value}"
-            yield from reasons(value, depth - 1)
+            yield from reasons(value, depth - 1, places)
 
 
 def _issue(found: Found) -> Object:

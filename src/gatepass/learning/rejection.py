@@ -17,7 +17,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from gatepass.config.routes import MEMBER_PATH
-from gatepass.dialects.error_body import ISSUES, reasons
+from gatepass.dialects.error_body import ISSUES, PLACES, reasons
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import SCALAR
 from gatepass.learning.reader import EMPTY, SAFE, TAUGHT_CODES, Finding, no_room, read
@@ -250,7 +250,7 @@ class UpstreamRejection:
         if error_body is None or not is_form:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
-        more = (*islice(reasons(error_body.raw), ISSUES), *_unknown_keys(error_body.raw))
+        more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *_unknown_keys(error_body.raw))
         text, inside = "\n".join(dict.fromkeys((error_body.message, *more))), error_body.inside
         shown = f"{text}\n{inside}"
         is_answer_too_long = no_room(text) is not None
