@@ -16,7 +16,7 @@ from gatepass.protocols.messages import REQUEST_HEADERS
 from gatepass.protocols.operations import OPERATIONS, PREFIXES
 from gatepass.server.admin import ROUTES
 from gatepass.server.pages import PATHS
-from gatepass.server.ui import routes as ui_routes  # noqa: F401  # adds its routes to ROUTES
+from gatepass.server.ui import routes as ui_routes  # noqa: F401  # imported because it adds the routes of the page to ROUTES
 from gatepass.types import CREDENTIALS, HOP_BY_HOP, SET_BY_GATEPASS
 
 TEXTS: Mapping[str, Any] = read("texts/http.yaml")

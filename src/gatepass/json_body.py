@@ -147,7 +147,7 @@ def places(text: bytes, listed: Members) -> Iterator[Place]:
     at = _after_gap(text, text.index(b"{") + 1)
     for name, value in listed:
         start = at
-        at = _after_gap(text, _STRING.match(text, at).end())  # type: ignore[union-attr]  # a name
+        at = _after_gap(text, _STRING.match(text, at).end())  # type: ignore[union-attr]  # msgspec has read a name there
         begin = _after_gap(text, at + 1)
         end = begin + memoryview(value).nbytes
         yield Place(name, start, begin, end)
@@ -160,7 +160,7 @@ def _after_gap(text: bytes, at: int) -> int:
     if text[at] > ord(" "):  # nearly always
         return at
     while True:  # blanks of 16 MiB take 40 ms, in which no other thread runs
-        end = _GAP.match(text, at, at + CHECKED_BYTES).end()  # type: ignore[union-attr]  # it matches ""
+        end = _GAP.match(text, at, at + CHECKED_BYTES).end()  # type: ignore[union-attr]  # the pattern matches an empty text too
         if end < at + CHECKED_BYTES:
             return end
         at = end

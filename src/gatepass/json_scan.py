@@ -7,21 +7,15 @@ may raise ValueError or IndexError, or return meaningless positions.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from math import isinf
-from typing import Any
 
 import msgspec
 
 from gatepass.errors import BodyTooComplex, InvalidRequest
+from gatepass.json_body import FOLDED, RAW, SMALL_BYTES, Piece
 
-Piece = bytes | memoryview
-
-BOM = b"\xef\xbb\xbf"
-"""A byte order mark, which may precede a document or a stream. Clients lose the first event after one."""
 ONE_PASS_BYTES = 3 * 1024 * 1024
 """The largest document that gatepass builds or converts in one pass of up to 26 ms."""
 
@@ -37,11 +31,8 @@ _SCALAR = re.compile(rb"[^ \t\n\r,\]}]++")
 _MARK = re.compile(rb'["{}\[\]]')
 _ESCAPED_LETTER = re.compile(rb"\\u(?:00(?:4[1-9a-fA-F]|5[0-9aAfF]|6[1-9a-fA-F]|7[0-9aA])|017[fF]|013[01]|212[aA])")
 """Escapes of `_`, ASCII letters and the letters in FOLDED: the searched names contain no other letters."""
-FOLDED = {"\u017f": "s", "\u212a": "k", "\u0131": "i", "\u0130": "i"}
-"""Letters outside ASCII that case-insensitive parsers treat as ASCII letters. Go's encoding/json does so for the first
-two (Unicode simple case folding), Java for the last two."""
 _FOLDED_BYTES = tuple(letter.encode() for letter in FOLDED)
-_FOLDING = str.maketrans(FOLDED)
+
 
 WHOLE_ESCAPES = re.compile(
     rb"[^\\]*+(?:\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
@@ -50,8 +41,6 @@ WHOLE_ESCAPES = re.compile(
 LONG_BYTES = 1024 * 1024
 """Longer strings are decoded and encoded in pieces, because no other thread runs during each call."""
 
-SMALL_BYTES = 4096
-"""A text of at most this size is searched directly, without leaving out long strings first."""
 MANY_QUOTES_BYTES = 256 * 1024
 """A larger text is searched in windows."""
 PART_BYTES, MOST_PART_BYTES = 256, 4096
@@ -223,10 +212,6 @@ class JsonScanner:
             )
 
 
-RAW = msgspec.json.Decoder(msgspec.Raw)
-"""Checks one JSON value and builds nothing: 1 MiB of small lists would take 90 ms."""
-OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-"""Finds the members of an object, as `RAW` does."""
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)\Z")
 
 
@@ -291,88 +276,10 @@ def _too_long_name() -> TooManySteps:
     return TooManySteps(f"The body contains a member name that is longer than {LONGEST_NAME_BYTES} bytes.")
 
 
-MOST_SLOW_NUMBERS = 1_000
-_SHAPES = bytes(ord("0") if char in b"0123456789" else ord("e") if char in b"eE" else char for char in range(256))
-"""Translates every digit to 0, so that the shape of a number can be searched."""
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    if isinf(number):  # as msgspec does without the hook
-        raise ValueError("Number out of range")
-    return number
-
-
-_PYTHON_FLOATS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_finite_float)
-
-
-def json_value(text: bytes) -> Any:
-    """Parse a JSON text; raise the errors of msgspec."""
-    return _PYTHON_FLOATS.decode(text) if has_slow_numbers(text) else msgspec.json.decode(text)
-
-
-FAST_PARSE_BYTES = 256 * 1024
-"""A document up to this size is parsed within 25 ms, regardless of its content."""
-MOST_WORK = 1_250_000
-"""About 25 ms of parsing. A number costs 1, a string in a list 6, a member 9, and an object or a list 7 more."""
-FRACTION_WORK, SLOW_WORK = 2, 20
-"""Extra cost of a fraction or an exponent, and of an exponent of three digits."""
-FEW_NUMBERS = 1_000
-"""Below this number in FAST_PARSE_BYTES the extra costs are not counted, because they are small."""
-LENIENT_WORK = MOST_WORK // 8
-"""The same time of the parser of the standard library."""
-
-
-def takes_long(data: bytes, most_work: int = MOST_WORK) -> bool:
-    """Whether parsing `data` would occupy the event loop for too long, by an estimate that is rarely too low."""
-    if len(data) <= FAST_PARSE_BYTES:
-        return False
-    work = 0
-    for at in range(0, len(data), FAST_PARSE_BYTES):
-        part = data[at : at + FAST_PARSE_BYTES]
-        commas, members = part.count(b","), part.count(b'":')
-        strings = max(0, part.count(b'"') // 2 - members)
-        work += commas + 8 * members + 5 * strings + 7 * (part.count(b"[") + part.count(b"{"))
-        if commas >= FEW_NUMBERS:
-            exponents = part.count(b"e") + part.count(b"E")
-            work += FRACTION_WORK * min(part.count(b".") + exponents, commas)
-            if exponents >= FEW_NUMBERS:
-                work += SLOW_WORK * min(slow_exponents(part), commas)
-        if work > most_work:
-            return True
-    return False
-
-
-def lenient_value(text: bytes, errors: str = "strict") -> Any:
-    """Parse a JSON text with the standard library, slower than `json_value`. Raises ValueError, also for a large one.
-
-    It accepts NaN and half of a surrogate pair, which an upstream sends when its tokens split a character. Real
-    upstreams send both, and clients accept them. `errors` is that of `bytes.decode`.
-    """
-    if takes_long(text, LENIENT_WORK):
-        raise ValueError("too many values")
-    try:
-        return json.loads(text.decode(errors=errors))
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def has_slow_numbers(text: bytes) -> bool:
-    """Whether many numbers have an exponent of three digits. msgspec parses them 20 times slower than Python."""
-    # Vectors have few exponents and texts have few commas. So these two searches, at memory speed, usually decide.
-    if len(text) <= SMALL_BYTES or occurrences(text, b"eE", MOST_SLOW_NUMBERS) <= MOST_SLOW_NUMBERS:
-        return False
-    return text.count(b",") >= MOST_SLOW_NUMBERS and slow_exponents(text) > MOST_SLOW_NUMBERS
-
-
 def occurrences(text: bytes, chars: bytes, most: int) -> int:
     """Return how many bytes of `text` are one of `chars`, counting at most `most` + 1 for each of them."""
     # `replace` finds rare bytes at memory speed, `count` checks each byte: 6 µs instead of 100 for 64 KB (CPython 3.11)
     return sum(len(text) - len(text.replace(b"%c" % char, b"", most + 1)) for char in chars)
-
-
-def slow_exponents(text: bytes) -> int:
-    return text.translate(_SHAPES, b"+-").count(b"e000")
 
 
 def string(raw: bytes) -> str:
@@ -426,11 +333,6 @@ def names_in(text: bytes, names: re.Pattern[bytes]) -> list[bytes] | None:
         if may_fold(part):
             return None
     return found
-
-
-def folded(name: str) -> str:
-    """Return `name` as case-insensitive parsers compare it."""
-    return (name if name.isascii() else name.translate(_FOLDING)).lower()
 
 
 def any_of(*names: str) -> re.Pattern[bytes]:

@@ -144,8 +144,8 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
 class RuleEdit(msgspec.Struct, frozen=True, gc=False):
     """What one rule changed at one place of a request, without a text.
 
-    `before` and `after` are a boolean, null or a number of up to 32 characters as it is: these are no secrets. Of every
-    other JSON value they are the first character, and "" for no value.
+    `before` and `after` contain a boolean, null or a number of up to 32 characters unchanged, because these cannot be
+    secrets. Of every other JSON value they contain the first character, and "" if there is no value.
     """
 
     rule: str

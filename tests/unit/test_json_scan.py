@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 
 from gatepass import json_scan
 from gatepass.errors import BodyTooComplex, InvalidRequest
+from gatepass.json_body import MOST_SLOW_NUMBERS, SMALL_BYTES, has_slow_numbers
 from gatepass.json_scan import (
     MOST_PART_BYTES,
-    MOST_SLOW_NUMBERS,
     NAME_BYTES,
     PART_BYTES,
-    SMALL_BYTES,
     WINDOW_BYTES,
     Edit,
     JsonScanner,
@@ -23,7 +22,6 @@ from gatepass.json_scan import (
     edited,
     has_more_escapes,
     has_more_values,
-    has_slow_numbers,
     may_name,
     occurrences,
     place_of,

@@ -16,7 +16,8 @@ from fnmatch import fnmatchcase
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import NotAllowed
-from gatepass.json_scan import JsonScanner, any_of, folded, may_fold, parts_with_names, string, top_members
+from gatepass.json_body import folded
+from gatepass.json_scan import JsonScanner, any_of, may_fold, parts_with_names, string, top_members
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(

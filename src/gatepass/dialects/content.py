@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from gatepass.dialects import error_body
-from gatepass.json_scan import BOM, OBJECT, json_value, lenient_value
+from gatepass.json_body import BOM, OBJECT, json_value, lenient_value
 from gatepass.observability.redaction import decoded
 from gatepass.types import Headers
 

@@ -14,7 +14,8 @@ import msgspec
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import InvalidRequest, McpNotAllowed
-from gatepass.json_scan import folded, top_members
+from gatepass.json_body import folded
+from gatepass.json_scan import top_members
 from gatepass.types import Headers
 
 CALL_TOOL = "tools/call"

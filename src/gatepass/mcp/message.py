@@ -16,7 +16,8 @@ import msgspec
 from gatepass import errors
 from gatepass.dialects.base import forwarded
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_scan import folded, top_members
+from gatepass.json_body import folded
+from gatepass.json_scan import top_members
 from gatepass.mcp.access import CALL_TOOL
 from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol

@@ -29,7 +29,8 @@ import msgspec
 
 from gatepass import json_scan
 from gatepass.errors import UpstreamInvalid
-from gatepass.json_scan import OBJECT, ONE_PASS_BYTES, RAW, JsonScanner, Piece
+from gatepass.json_body import OBJECT, RAW, Piece, has_slow_numbers
+from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner
 from gatepass.types import EmbeddingsOptions, parse_count
 
 
@@ -379,7 +380,7 @@ def _check_length(length: int, options: EmbeddingsOptions) -> None:
 
 def _in_base64(written: bytes) -> bytes:
     """Return the vector as base64 of little-endian float32, as the OpenAI API writes it."""
-    if json_scan.has_slow_numbers(written):
+    if has_slow_numbers(written):
         raise InvalidReply("a vector contains a number beyond float32")
     try:
         numbers = _NUMBERS.decode(written)

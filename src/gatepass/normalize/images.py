@@ -15,7 +15,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidImage
-from gatepass.json_scan import Piece, any_of, may_name, string
+from gatepass.json_body import Piece
+from gatepass.json_scan import any_of, may_name, string
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, JsonValue, fixed_change
 from gatepass.types import Call, RuleEdit, Target
 

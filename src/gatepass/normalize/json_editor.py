@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import SMALL_BYTES, JsonScanner, Piece, json_value, quoted, string
+from gatepass.json_body import SMALL_BYTES, Piece, json_value
+from gatepass.json_scan import JsonScanner, quoted, string
 from gatepass.types import Call, RuleEdit
 
 

@@ -14,7 +14,7 @@ from typing import Self
 import msgspec
 
 from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH
-from gatepass.json_scan import folded
+from gatepass.json_body import folded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, fixed_change
 
 

@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import SMALL_BYTES, JsonScanner, any_of, may_name, value_span
+from gatepass.json_body import SMALL_BYTES
+from gatepass.json_scan import JsonScanner, any_of, may_name, value_span
 from gatepass.normalize import members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers

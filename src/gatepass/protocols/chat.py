@@ -12,7 +12,7 @@ from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import OBJECT
+from gatepass.json_body import OBJECT
 from gatepass.protocols.client_protocol import (
     SAMPLE_TOKENS,
     ClientProtocol,

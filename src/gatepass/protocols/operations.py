@@ -167,7 +167,7 @@ _UNKNOWN = MappingProxyType({"": Match(_MESSAGES)})
 _BELOW = tuple(f"{prefix}{_MESSAGES.path}/" for prefix in PREFIXES)
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
 _ENDS = tuple(operation.path for operation in OPERATIONS if "{" not in operation.path)
-"""What a client appends to its base URL, which is no id: the base URL may end in `/v1/responses`."""
+"""Paths that a client may append to a base URL that ends in `/v1/responses`. They are never the id of a response."""
 _SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
     r"(?P<prefix>/v1/v1|/v1|)/(?P<name>messages/batches|[a-z]+)/(?P<id>(?!input_tokens\Z)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"

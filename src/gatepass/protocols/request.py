@@ -15,12 +15,11 @@ from typing import Self
 import msgspec
 
 from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest, UnsupportedHead
+from gatepass.json_body import SMALL_BYTES, folded
 from gatepass.json_scan import (
-    SMALL_BYTES,
     WINDOW_BYTES,
     JsonScanner,
     Member,
-    folded,
     has_more_escapes,
     names_in,
     signs_by_window,

@@ -13,7 +13,8 @@ import msgspec
 
 from gatepass.config.upstream import RerankShape, UpstreamConfig
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.json_scan import OBJECT, JsonScanner, Member
+from gatepass.json_body import OBJECT
+from gatepass.json_scan import JsonScanner, Member
 from gatepass.normalize.embeddings_reply import ENTRIES, Entry, InvalidReply, encoded
 from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
 from gatepass.normalize.rules import ChangeRule

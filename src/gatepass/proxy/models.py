@@ -27,7 +27,8 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import OF_LIST, Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
-from gatepass.json_scan import json_value, occurrences
+from gatepass.json_body import json_value
+from gatepass.json_scan import occurrences
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.protocols.operations import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream

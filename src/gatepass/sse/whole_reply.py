@@ -334,8 +334,8 @@ def _repair_message(choice: Object, defaults: EnvelopeDefaults, usage: Usage | N
 def _number_calls(message: Object, note: OnRepair) -> list[tuple[Object, Object]]:
     """Number the tool calls of a message, and return each with the `index` that it had.
 
-    Unlike in a stream, each entry is a separate call, also one with the id of another. What is no call is removed: an
-    empty entry, and a function without a name and arguments.
+    Unlike in a stream, each entry is a separate call, also one with the id of another. Entries that are not
+    calls are removed: empty ones, and functions with neither a name nor arguments.
     """
     entries = chunk.calls_of(message)
     calls = [

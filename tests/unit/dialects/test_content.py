@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.dialects import content
 from gatepass.dialects.content import MAX_BLANK_BYTES, SEARCHED_BYTES, ContentKind, content_kind, support_id
-from gatepass.json_scan import BOM
+from gatepass.json_body import BOM
 from tests.memory import traced_memory
 
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)

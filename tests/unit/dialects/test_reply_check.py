@@ -14,7 +14,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.json_scan import BOM
+from gatepass.json_body import BOM
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import RAW
 from gatepass.protocols.embeddings import EMBEDDINGS

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_scan import SMALL_BYTES, WINDOW_BYTES, folded
+from gatepass.json_body import SMALL_BYTES, folded
+from gatepass.json_scan import WINDOW_BYTES
 from gatepass.normalize.rules import SEARCHED
 from gatepass.protocols.operations import OPERATIONS
 from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, decode, is_deeper, safe_headers
