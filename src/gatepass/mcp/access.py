@@ -14,8 +14,7 @@ import msgspec
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import InvalidRequest, McpNotAllowed
-from gatepass.json_body import folded
-from gatepass.json_scan import top_members
+from gatepass.json_body import folded, members
 from gatepass.types import Headers
 
 CALL_TOOL = "tools/call"
@@ -70,18 +69,18 @@ def check_call(body: bytes, headers: Headers, tools: Collection[str]) -> None:
 def _members(text: bytes, where: str, known: Collection[str]) -> dict[str, bytes]:
     """Return the values of `known` in the object `text`. Each stands once, for parsers that ignore case too."""
     try:
-        listed = top_members(text)
+        listed = members(text)
     except (ValueError, RecursionError):
         raise InvalidRequest(
             f"{where} is not one object in JSON. A key with a list of tools cannot send a batch."
         ) from None
     found = dict[str, bytes]()
-    for member in listed:
-        name = folded(member.name)
+    for written, value in listed:
+        name = folded(written)
         if name in known:
-            if name in found or name != member.name:
+            if name in found or name != written:
                 raise InvalidRequest(f"{where} has two members {name!r}, or one in another case.")
-            found[name] = text[member.value : member.end]
+            found[name] = bytes(value)
     return found
 
 

@@ -16,8 +16,7 @@ import msgspec
 from gatepass import errors
 from gatepass.dialects.base import forwarded
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import folded
-from gatepass.json_scan import top_members
+from gatepass.json_body import folded, members
 from gatepass.mcp.access import CALL_TOOL
 from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
@@ -154,7 +153,7 @@ def listed_tools(reply: bytes) -> list[str]:
 
 def _names_method_once(body: bytes) -> bool:
     """Whether no other member of `body` may be its `method`, for parsers that ignore case too."""
-    return [folded(member.name) for member in top_members(body)].count("method") == 1
+    return [folded(name) for name, _ in members(body)].count("method") == 1
 
 
 def _size(raw: msgspec.Raw) -> int:
