@@ -38,8 +38,7 @@ NEWER_PYTHON_MIB = 100
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    *("integration/test_examples", "integration/test_stop"),
-    *("integration/test_hanging_tests", "integration/test_control"),
+    *("integration/test_examples", "integration/test_stop", "integration/test_control"),
     *("integration/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
     *("integration/test_fuzz", "integration/test_secrets", "integration/servers/test_processes"),
     *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_calls"),
