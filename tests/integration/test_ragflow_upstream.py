@@ -202,6 +202,12 @@ def chunk_of(delta: dict[str, Any], finish: str | None = None, tokens: int | Non
     return event({**HEAD, "choices": [choice], "usage": usage})
 
 
+def whole(members: dict[str, Any], finish: str = "stop", **more: Any) -> bytes:
+    choices = [{"index": 0, "message": {"role": "assistant", "content": None, **members}, "finish_reason": finish}]
+    usage = {"prompt_tokens": 1, "completion_tokens": 9, "total_tokens": 10}
+    return reply({**HEAD, "object": "chat.completion", "choices": choices, "usage": usage, **more})
+
+
 async def played(answer_bytes: bytes, **members: Any) -> Answer:
     async with Scripted([Send(answer_bytes)]) as upstream, gateway(**blocks(upstream)) as gp:
         return await gp.ask(chat(**members)).answer()
@@ -219,6 +225,14 @@ async def played(answer_bytes: bytes, **members: Any) -> Answer:
             stream(chunk_of({"waiting_for_user": ASKED}, "waiting_for_user", 0)),
             *(409, "409", "The agent waits for the user's input. Which year?"),
         ),
+        (
+            stream(chunk_of({}, "stop"), event({**HEAD, "choices": [], "usage": {"completion_tokens": 12}})),
+            *(502, "100", "The model behind the assistant failed"),
+        ),
+        (whole({"content": ""}), 502, "100", "The model behind the assistant failed"),
+        (whole({"waiting_for_user": ASKED}, "waiting_for_user"), 409, "409", "Which year?"),
+        (whole({"content": "Hi"}, code=102, message="no authorization"), 404, "102", "agent:ID for an agent"),
+        (whole({"content": "**Error:** boom"}), 502, "100", "boom"),
         (reply({"code": 102, "data": None, "message": "no authorization"}), 404, "102", "agent:ID for an agent"),
         (
             reply({"error": {"message": "Make sure you have permission to access the agent.", "type": "x"}}, 403),
@@ -227,8 +241,9 @@ async def played(answer_bytes: bytes, **members: Any) -> Answer:
         (reply({"code": 102, "message": "You exceeded your current quota"}), 429, "102", "quota"),
     ],
 )
-async def test_an_error_that_1_0_hides_has_its_status(answer_bytes, status, code, says):
-    answer = await played(answer_bytes, stream=True)
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_an_error_that_1_0_hides_has_its_status(answer_bytes, status, code, says, is_stream):
+    answer = await played(answer_bytes, stream=is_stream)
     assert (answer.status, answer.error["hop"]) == (status, "upstream:rag"), answer.body
     assert says in answer.error["message"]
     assert code in (answer.error["code"], None)

@@ -84,8 +84,8 @@ class Profile:
     only_chunks: bool = False
     """Leave out stream events without choices, such as an upstream's `{"ping": 1}`; errors are kept."""
     plain_texts: bool = False
-    """Send the text and the thoughts of a chat in `content` and `reasoning_content`, also if the upstream uses `text`
-    or `reasoning`, and a transcription as JSON."""
+    """Send the thoughts of a chat in `reasoning_content`, also if the upstream uses `reasoning`, and a transcription as
+    JSON."""
     plain_events: bool = False
     """Send each event of a stream of chunks as one line `data: …` and a blank line. Lines end with a line feed; names,
     ids and comments are left out. Events that already have this form keep their bytes."""

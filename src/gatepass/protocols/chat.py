@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -61,8 +60,6 @@ class Chat(ClientProtocol):
     entries, entry = "choices", "choice"
     takes_transforms = True
     read_good = staticmethod(read_good)
-    is_text = False
-    """Chunks have a text instead of a delta."""
 
     def parse(self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str) -> Call:
         """Return the call in a body. Raises the errors of `decode`, and InvalidRequest for the body of a response.
@@ -265,12 +262,6 @@ class Completions(Chat):
     is_text = True
     parse = staticmethod(decode)
     sample: Mapping[str, Any] = {"prompt": "ping", "max_tokens": SAMPLE_TOKENS}
-
-    def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
-        return transform_reply(body, replace(profile, plain_texts=False), model)
-
-    def last_transform(self, profile: Profile) -> EventTransform | None:
-        return make_client_transform(replace(profile, plain_texts=False))
 
 
 CHAT, COMPLETIONS = Chat(), Completions()

@@ -175,6 +175,8 @@ class ClientProtocol:
     """The member with the list of answers; "" if a reply is any JSON."""
     entry: str = ""
     """What a reply with an empty list of answers lacks, for its error; "" if it may be empty."""
+    is_text: bool = False
+    """Choices have a text instead of a message or a delta."""
     takes_transforms: bool = False
     """Dialects may have a conversion of its replies."""
     read_good: Callable[[bytes], GoodReply | None] | None = None

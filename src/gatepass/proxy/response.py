@@ -157,7 +157,8 @@ class AttemptReply(ReplyContext, frozen=True):
 def envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
     """Return the id, time and model for chunks that gatepass generates, and the body that they answer."""
     sent = b"" if attempt.normalized is None else attempt.normalized.body
-    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model, sent)
+    is_chat = not PROTOCOLS[attempt.call.operation.protocol].is_text
+    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model, sent, is_chat)
 
 
 ID_LOG_CHARS = 100

@@ -32,7 +32,10 @@ from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, i
 WRAPPED = "repair=wrapped"
 """`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
 MESSAGE = "repair=message"
-"""A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas."""
+"""A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas.
+
+So does a chat with `text`, whether in a chunk or in a whole reply.
+"""
 EMPTY_CHOICES = "repair=choices"
 """The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"
@@ -148,6 +151,9 @@ class ChoiceRepair:
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
         """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
         delta, had_content, end = payload.get("delta"), self.has_answer, finish_reason(payload)
+        if not delta and self._defaults.is_chat and isinstance(payload.get("text"), str):
+            delta = payload["delta"] = {"content": payload.pop("text")}
+            on_repair(MESSAGE)
         if type(delta) is dict:
             self.has_answer = had_content or has_content(payload)
             self._has_deltas = self._has_deltas or (self.has_answer and not had_content) or has_output(payload, end)

@@ -48,6 +48,8 @@ class EnvelopeDefaults(msgspec.Struct, frozen=True):
     created_s: int
     model: str
     request: bytes = b""
+    is_chat: bool = False
+    """The client requested messages: a choice with a text becomes one."""
 
     def __repr__(self) -> str:
         return f"EnvelopeDefaults(created_s={self.created_s}, model={self.model!r})"

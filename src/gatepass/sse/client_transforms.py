@@ -90,11 +90,11 @@ class _ChunkTransform(_ClientTransform, ABC):
 TEXTS = "repair=texts"
 """The entry of `x-gatepass-adapted` for texts that moved to where the client reads them."""
 
-_ELSEWHERE = re.compile(rb'"(?:(?:reasoning|text)"\s*+:\s*+"|error"\s*+:\s*+[^\sn])')
+_ELSEWHERE = re.compile(rb'"(?:reasoning"\s*+:\s*+"|error"\s*+:\s*+[^\sn])')
 
 
 class PlainTexts(_ChunkTransform):
-    """Move the text and the thoughts of a chat to `content` and `reasoning_content`, and drop an empty `error`."""
+    """Move the thoughts of a chat to `reasoning_content`, and drop an empty `error`."""
 
     name = TEXTS
 
@@ -106,20 +106,14 @@ class PlainTexts(_ChunkTransform):
         choices = payload.get("choices") if isinstance(payload, dict) else None
         if not isinstance(choices, list) or not _move_texts(payload, choices, "delta"):
             return None
-        return chunk.encode_event({**payload, "object": chunk.CHAT_CHUNK})
+        return chunk.encode_event(payload)
 
 
 def _move_texts(top: Object, choices: list[Any], place: str) -> bool:
     """Change `choices`, which have their text in `place`, and `top` as PlainTexts does. Return whether that changes."""
     has_moved = "error" in top and not top["error"] and top.pop("error") is not None
     for choice in choices:
-        if not isinstance(choice, dict):
-            continue
-        text, message = choice.get("text"), choice.get(place)
-        if isinstance(text, str) and not message:
-            del choice["text"]
-            message = choice[place] = {"content": text} if place == "delta" else {"role": "assistant", "content": text}
-            has_moved = True
+        message = choice.get(place) if isinstance(choice, dict) else None
         if not isinstance(message, dict):
             continue
         if isinstance(message.get("reasoning"), str) and not message.get("reasoning_content"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, json_text
+from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, has_content, json_text
 from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.sse.usage import count_of
 from gatepass.types import RAGFLOW_ABSENT
 
 ONE_ID, HIDDEN_ERROR, REPEATED, FINISH = "ragflow=id", "ragflow=error", "ragflow=repeated", "ragflow=finish"
@@ -20,12 +21,15 @@ NAMES = (ONE_ID, HIDDEN_ERROR, REPEATED, FINISH)
 * An agent's stream lacks the finish chunk. It is added after a text.
 """
 
-ERROR = "**ERROR**:"
-"""RAGFlow begins the text of an exception with this.
+_ERROR = re.compile(r"\s*\*\*\s*(?i:error)\s*(?:\*\*\s*[:：]|[:：]\s*\*\*)\s*")
+"""RAGFlow begins the text of an exception with `**ERROR**:`.
 
 It sends the exception as a whole answer, in one or more deltas, or as the last delta of one, with finish reason "stop".
 If an answer continues after it, the answer only quotes it.
 """
+_HIDDEN_ERROR = re.compile(r"[\s*]*(?i:error)\b[\s*:：]*")
+"""Begins a text that RAGFlow did not send as the answer."""
+_STARTS = ("**error**:", "**error:**")
 MAX_HELD_CHUNKS = 64
 """Limit of chunks that are held back until it is clear whether they are an exception or a quotation, and until the
 exception ends. Its text has a limit of ERROR_BYTES too."""
@@ -42,20 +46,55 @@ _CITATION = re.compile(r"(?<!\s)\s*+(?:##\d+\$\$|\[ID:\s*\d+\])")
 """A match begins only at the beginning of white space, because otherwise 30,000 line ends took 4 s."""
 
 
-def as_error(text: str) -> Object | None:
-    """Return the RAGFlow error object for the text of an exception; None for an answer."""
-    if not text.lstrip().startswith(ERROR):
+def as_error(text: str, start: re.Pattern[str] = _ERROR) -> Object | None:
+    """Return the RAGFlow error object for the text of an exception; None for an answer.
+
+    An answer may begin with `**Error**:` too, as a heading. Then it has more than one paragraph, or more in bold.
+    """
+    found = start.match(text)
+    if found is None:
         return None
-    payload = text.lstrip().removeprefix(ERROR).strip()
+    payload = text[found.end() :].strip()
+    if not found[0].isupper() and ("**" in payload or "\n\n" in payload):
+        return None
     code = 102 if any(words in payload.lower() for words in RAGFLOW_ABSENT) else 100
     return {"code": code, "message": payload or "RAGFlow returned an error without a message."}
+
+
+_NO_ANSWER = frozenset({"role", "reference", "final_content", "waiting_for_user", "error"})
+
+
+def hidden_error(payload: Object, place: str, *, has_answered: bool = False) -> Object | None:
+    """Return the error that RAGFlow hides in a completion, or in a chunk; None for an answer.
+
+    `place` is that of the message. `has_answered`: an earlier chunk has a text, a thought or a call.
+    """
+    choice, code = _first(payload), str(payload.get("code")).lstrip("-")
+    message = inner if isinstance(inner := choice.get(place), dict) else {}
+    if code.isdecimal() and code.strip("0") not in ("", "2"):  # neither 0 nor 200
+        return {"code": payload["code"], "message": payload.get("message") or f"RAGFlow returned the code {code}."}
+    if message.get("error"):
+        return as_error(_text(payload, place)) or {"error": message["error"]}
+    has_answered = has_answered or has_content(choice, _NO_ANSWER)
+    for part in (message, choice, payload):
+        if isinstance(text := part.get("final_content"), str) and text:
+            return as_error(text, _ERROR if has_answered else _HIDDEN_ERROR)
+    if has_answered:
+        return None
+    if choice.get("finish_reason") == "waiting_for_user":
+        waiting = message.get("waiting_for_user")
+        tips = waiting.get("tips") if isinstance(waiting, dict) else None
+        words = f"The agent waits for the user's input. {tips or ''}".strip()
+        return {"code": 409, "message": words, "session_id": payload.get("id"), "waiting_for_user": waiting}
+    has_failed = choice.get("finish_reason") == "stop" and count_of(payload.get("usage"), "completion_tokens")
+    return {"code": 100, "message": _UNTOLD} if has_failed else None
 
 
 class RagflowStream:
     """An EventTransform for the streams of assistants and agents.
 
     It holds one chunk back while that may be the answer repeated, and up to MAX_HELD_CHUNKS while they may be an
-    exception. The next chunk decides, or the end of the exception.
+    exception. The next chunk decides, or the end of the exception. An end without an answer waits for the usage.
     """
 
     def __init__(self, defaults: EnvelopeDefaults) -> None:
@@ -67,7 +106,8 @@ class RagflowStream:
         self._repeated: Object | None = None  # a chunk that may repeat the answer
         self._error_chunks: list[Object] = []  # chunks that may be an exception, and their text
         self._error_text = ""
-        self._is_finished = False
+        self._usage: Any = None
+        self._has_answered = self._is_finished = False
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -89,14 +129,24 @@ class RagflowStream:
             payload = read_json(data)
         except ValueError:
             payload = None
+        if isinstance(payload, dict) and payload.get("usage"):
+            payload.setdefault("choices", [])
         if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
             return (self._end_with_error() if not self._answer_chars else b"") or self._release() + block
         return self._chunk(payload)
 
     def _chunk(self, payload: Object) -> bytes:
-        text, before = _text(payload, "delta"), b""
-        if as_error(self._error_text) is None and (error := self._hidden_error(payload, text)) is not None:
-            return self._release() + self._error_event(error)
+        text, choice, before = _text(payload, "delta"), _first(payload), b""
+        has_answered = self._has_answered or self._error_text != ""
+        held_end = [] if self._error_text else self._error_chunks[:1]
+        self._usage = payload.get("usage") or self._usage
+        last = held_end[0] if held_end and not payload["choices"] else payload
+        error = hidden_error({**last, "usage": self._usage}, "delta", has_answered=has_answered)
+        if error is not None and as_error(self._error_text) is None:
+            return (b"" if held_end else self._release()) + self._error_event(error)
+        if choice.get("finish_reason") == "stop" and not (has_answered or has_content(choice, _NO_ANSWER)):
+            self._error_chunks.append(payload)
+            return b""
         if len(self._error_chunks) >= MAX_HELD_CHUNKS or not self._may_be_error(text):
             before = self._release_error_chunks()
         if self._may_be_error(text):
@@ -113,11 +163,12 @@ class RagflowStream:
         """Whether `text` may be a part of an exception, together with the chunks held back for that."""
         if not text:
             return bool(self._error_chunks)
-        whole = (self._error_text + text).lstrip()
-        if whole.startswith(ERROR):
+        whole = self._error_text + text
+        if as_error(whole) is not None:
             # text after the beginning of an exception belongs to it only if no answer came before
-            return not self._answer_chars or not self._error_text.lstrip().startswith(ERROR)
-        return ERROR.startswith(whole) and (whole != "" or not self._answer_chars)
+            return not self._answer_chars or as_error(self._error_text) is None
+        start = "".join(whole.lstrip()[: 2 * len(_STARTS[0])].lower().replace("：", ":").split())
+        return any(one.startswith(start) for one in _STARTS) and (start != "" or not self._answer_chars)
 
     def _hold_for_error(self, payload: Object, text: str) -> bytes:
         before = self._release() if self._repeated is not None else b""
@@ -126,36 +177,17 @@ class RagflowStream:
         if _first(payload).get("finish_reason"):
             return before + (self._end_with_error() or self._release_error_chunks())
         is_full = len(self._error_chunks) >= MAX_HELD_CHUNKS or len(self._error_text) > ERROR_BYTES
-        return before + (self._end_with_error() if is_full and not self._answer_chars else b"")
-
-    def _hidden_error(self, payload: Object, text: str) -> Object | None:
-        """Return the error that the last chunk of an answer of RAGFlow 1.0 hides; None for any other chunk."""
-        choice = _first(payload)
-        delta, reason = choice.get("delta"), choice.get("finish_reason")
-        if not reason or not isinstance(delta, dict):
-            return None
-        whole, waiting, usage = delta.get("final_content"), delta.get("waiting_for_user"), payload.get("usage")
-        if isinstance(whole, str) and whole:
-            return as_error(whole)
-        if text or self._error_text or self._answer_chars:
-            return None
-        if reason == "waiting_for_user":
-            tips = waiting.get("tips") if isinstance(waiting, dict) else None
-            message = f"The agent waits for the user's input. {tips or ''}".strip()
-            return {"code": 409, "message": message, "session_id": payload.get("id"), "waiting_for_user": waiting}
-        has_tokens = isinstance(usage, dict) and usage.get("completion_tokens")
-        return {"code": 100, "message": _UNTOLD} if has_tokens and reason == "stop" else None
+        is_sure = not self._answer_chars and self._error_text.lstrip()[: len(_STARTS[0])].isupper()
+        return before + (self._end_with_error() if is_full and is_sure else b"")
 
     def _end_with_error(self) -> bytes:
         """Return the error event for the held text; b"" if the text is not an exception."""
         error = as_error(self._error_text)
-        if error is None:
-            return b""
-        self._error_chunks, self._error_text = [], ""
-        return self._error_event(error)
+        return b"" if error is None else self._error_event(error)
 
     def _error_event(self, error: Object) -> bytes:
         self._adapted[HIDDEN_ERROR] = None
+        self._error_chunks, self._error_text = [], ""
         self._is_finished = True  # no event follows an error
         return encode_event(error)
 
@@ -172,6 +204,7 @@ class RagflowStream:
         payload["object"] = CHAT_CHUNK
         payload["created"] = self._defaults.created_s  # an agent sends none up to v0.26.1
         payload.setdefault("model", self._defaults.model)
+        self._has_answered = self._has_answered or has_content(_first(payload), _NO_ANSWER)
         self._is_finished = self._is_finished or bool(_first(payload).get("finish_reason"))
 
     def _drop_repeated(self, after: Object) -> bytes:
@@ -234,7 +267,7 @@ class RagflowTransforms:
             return body, ()
         if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
             return body, ()
-        error = as_error(_text(payload, "message"))
+        error = as_error(_text(payload, "message")) or hidden_error(payload, "message")
         if error is not None:
             return json_text(error), (HIDDEN_ERROR,)
         payload["id"] = defaults.new_id("chatcmpl-")

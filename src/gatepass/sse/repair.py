@@ -372,6 +372,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def _fill_envelope(self, chunk: Object) -> None:
         members = self.envelope
+        if self._defaults.is_chat and chunk.get("object") == LEGACY:
+            chunk["object"] = CHAT_CHUNK
+            self._note(choice_repair.ENVELOPE)
         for name in REQUIRED:
             # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
             if not chunk.get(name) and name in members:

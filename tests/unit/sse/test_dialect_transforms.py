@@ -202,24 +202,54 @@ FAILED = "**ERROR**: API request failed with status 503"
 ASKED = {"cpn_id": "UserFillUp:0", "tips": "Which year?", "inputs": {"year": {"type": "line"}}}
 
 
+MARKS = ("**Error**:", "**error:**", "** ERROR **：", "**ERROR:**")
+
+
+def counted(**members):
+    """The usage in a chunk of its own."""
+    return b"data: " + json.dumps({"id": "c", "usage": {"completion_tokens": 9}} | members).encode() + b"\n\n"
+
+
+def of_choice(finish, **members):
+    return chunk(choices=[{"index": 0, "delta": {"content": None}, "finish_reason": finish} | members])
+
+
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize(
     ("blocks", "code", "begins"),
     [
         ((last(),), 100, "The model behind the assistant failed"),
-        ((chunk(None, reasoning_content="hm"), last()), 100, "The model behind the assistant failed"),
+        ((chunk("", reference=[1]), last()), 100, "The model behind the assistant failed"),
         ((last(final_content=FAILED),), 100, "API request failed with status 503"),
         ((chunk("Paris is "), last(final_content=FAILED, reference=[])), 100, "API request failed"),
         ((chunk("**ERR"), last(final_content="\n**ERROR**: Chat not found")), 102, "Chat not found"),
         ((last("waiting_for_user", waiting_for_user=ASKED),), 409, "The agent waits for the user's input. Which year?"),
         ((last("waiting_for_user"),), 409, "The agent waits for the user's input."),
+        *(
+            (sent, 100, "The model behind the assistant failed")
+            for sent in (
+                (chunk(""), chunk(None, "stop"), counted()),
+                (chunk(None, "stop"), counted(choices=[]), DONE),
+                (chunk(None, "stop"), last()),
+                (counted(choices=[]), chunk(None, "stop")),
+            )
+        ),
+        ((chunk("Hi"), of_choice("stop", final_content=FAILED)), 100, "API request failed"),
+        ((of_choice("stop", final_content="**ERROR** boom"),), 100, "boom"),
+        ((chunk("Hi"), chunk(None, "stop", final_content=FAILED)), 100, "API request failed"),
+        *(((chunk(mark + " boom"), chunk(None, "stop")), 100, "boom") for mark in MARKS),
+        *(((last(final_content="\n" + mark + " boom"),), 100, "boom") for mark in MARKS),
+        ((chunk("Hi"), chunk("**Err"), chunk("or:** boom"), chunk(None, "stop")), 100, "boom"),
+        ((chunk("Hi"), chunk(None, "stop", code=102, message="no authorization")), 102, "no authorization"),
+        ((chunk("Hi", code="-1"),), "-1", "RAGFlow returned the code 1."),
     ],
 )
 def test_the_last_chunk_that_hides_an_error_is_the_error(blocks, code, begins, at_once):
     events, adapted = shaped(*blocks, at_once=at_once)
+    events = [event for event in events if event != "[DONE]"]
     assert (events[-1]["code"], events[-1]["message"].startswith(begins)) == (code, True), events[-1]
     assert HIDDEN_ERROR in adapted
-    assert all(event["choices"][0]["finish_reason"] is None for event in events[:-1])
+    assert [one["finish_reason"] for event in events[:-1] for one in event["choices"] if one["finish_reason"]] == []
 
 
 def test_an_agent_that_waits_names_its_session_and_its_inputs():
@@ -235,9 +265,83 @@ def test_an_agent_that_waits_names_its_session_and_its_inputs():
         (chunk(ANSWER), last(final_content=ANSWER)),
         (chunk(ANSWER), last("waiting_for_user", waiting_for_user=ASKED)),
         (chunk(None, "stop"),),
+        (chunk(None, "stop"), chunk("late")),
+        *(
+            (of_choice(None, delta=delta), chunk(None, "stop"), counted(choices=[]))
+            for delta in (
+                {"reasoning_content": "hm"},
+                {"refusal": "no"},
+                {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]},
+            )
+        ),
+        (chunk("**ERROR** is a level"), last()),
+        (chunk("**Error handling** in Python"), last()),
+        (chunk("**Error**: a null\n\nIt has no value."), last()),
+        *(
+            (*map(chunk, parts), last())
+            for parts in (("**Err", "or:** a null", " **Fix:** b"), ("**Error**: ", *["word "] * 70))
+        ),
+        (chunk("Hi", code=0, message="ok"), last(code=200)),
     ],
 )
 def test_another_last_chunk_is_the_end_of_an_answer(blocks):
     events, adapted = shaped(*blocks)
     assert adapted == (ONE_ID,)
-    assert events[-1]["choices"][0]["finish_reason"] in ("stop", "waiting_for_user")
+    ends = [one["finish_reason"] for event in events for one in event["choices"] if one["finish_reason"]]
+    assert ends in (["stop"], ["waiting_for_user"])
+
+
+def whole(message, finish="stop", tokens=9, **more):
+    """A whole reply; `more` are members of the choice."""
+    choices = [
+        {"index": 0, "message": {"role": "assistant", "content": "", **message}, "finish_reason": finish, **more}
+    ]
+    return completed(None, choices=choices, usage={"completion_tokens": tokens})
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "begins"),
+    [
+        (whole({}), 100, "The model behind the assistant failed"),
+        (whole({"content": None, "reference": [{"id": 1}]}), 100, "The model behind the assistant failed"),
+        (whole({"content": "Hi", "final_content": FAILED}), 100, "API request failed"),
+        (whole({}, final_content="**Error** boom"), 100, "boom"),
+        (completed("", final_content="**ERROR**: boom"), 100, "boom"),
+        (whole({"content": "**Error:** boom"}), 100, "boom"),
+        (whole({"waiting_for_user": ASKED}, "waiting_for_user", 0), 409, "The agent waits for the user's input. Which"),
+        (completed("Hi", code=102, message="no authorization"), 102, "no authorization"),
+        (completed("Hi", code="-1"), "-1", "RAGFlow returned the code 1."),
+    ],
+)
+def test_a_whole_reply_that_hides_an_error_is_the_error(body, code, begins):
+    found, adapted = RagflowTransforms().document(body, ORIGIN)
+    error = json.loads(found)
+    assert (error["code"], error["message"].startswith(begins), adapted) == (code, True, (HIDDEN_ERROR,)), error
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        whole({}, tokens=0),
+        whole({}, "length"),
+        whole({"reasoning_content": "hm"}),
+        whole({"content": None, "tool_calls": [{"id": "c"}]}, "tool_calls"),
+        whole({"content": "Which year?", "waiting_for_user": ASKED}, "waiting_for_user"),
+        whole({"content": "The log says **ERROR**: disk full"}),
+        whole({"content": "**Error**: a null\n\n**Fix**: b", "final_content": "**Error**: a null\n\n**Fix**: b"}),
+        completed("Hi", code=0, message="ok"),
+        completed("Hi", code="000000"),
+        completed("Hi", code=200),
+    ],
+)
+def test_another_whole_reply_is_an_answer(body):
+    assert RagflowTransforms().document(body, ORIGIN)[1] == (ONE_ID,)
+
+
+def test_an_error_beside_a_text_or_alone_is_the_error():
+    inner = {"message": "boom", "type": "x"}
+    events, _ = shaped(chunk("Hi"), of_choice("error", delta={"content": None, "error": inner}))
+    assert events[-1] == {"error": inner}
+    events, _ = shaped(of_choice("error", delta={"content": "**ERROR**: Agent not found.", "error": inner}))
+    assert events == [{"code": 102, "message": "Agent not found."}]
+    assert json.loads(RagflowTransforms().document(whole({"error": inner}), ORIGIN)[0]) == {"error": inner}

@@ -12,10 +12,14 @@ from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.protocols.chat import CHAT
 from gatepass.sse import chunk, usage, whole_reply
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
+from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text, without
+from tests.unit.sse.streams import LIMIT_BYTES, finished, new_stream, read_error
 
 TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m",
     "choices":[1],"choices" : [ {"index":0,"finish_reason":"x","finish_reason" : "%b" ,
@@ -83,8 +87,9 @@ CORRECT = [
 @pytest.mark.parametrize("payload", CORRECT)
 def test_correct_reply_is_the_same_object_without_defaults(payload):
     body = json.dumps(payload).encode()
-    assert repair_reply(body, never) == (body, ())
-    assert repair_reply(body, never)[0] is body
+    made = origin if payload["object"] == chunk.LEGACY else never
+    assert repair_reply(body, made) == (body, ())
+    assert repair_reply(body, made)[0] is body
 
 
 @pytest.mark.parametrize("payload", [[], "stop", {}, {"choices": "stop"}, {"choices": []}, {"choices": [1, None]}])
@@ -190,6 +195,48 @@ NATIVE = {"native_finish_reason": "</s>"}
 )  # fmt: skip
 def test_a_reply_gets_what_it_lacks(lacks, becomes, names):
     assert repaired(lacks) == (becomes, names)
+
+
+def asked_for_messages():
+    return EnvelopeDefaults(lambda prefix: f"{prefix}own", 9, "asked", is_chat=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "finish", "becomes"),
+    [({}, "stop", "stop"), ({}, "eos", "stop"), ({"message": None}, "length", "length"), ({"delta": {}}, "", "stop")],
+)
+def test_a_text_is_the_message_of_a_chat(more, finish, becomes):
+    body, adapted = repair_reply(json.dumps(text(finish, **more, seen=1)).encode(), asked_for_messages)
+    found = json.loads(body)
+    (one,) = found["choices"]
+    assert (found["object"], one["message"], "text" in one) == (
+        "chat.completion",
+        {"role": "assistant", "content": "hi"},
+        False,
+    )
+    assert (one["finish_reason"], one["seen"], {"repair=message", ENVELOPE} <= {*adapted}) == (becomes, 1, True)
+    assert repair_reply(body, asked_for_messages)[0] is body
+
+
+@pytest.mark.parametrize("text_of", [lambda part: {"text": part}, lambda part: {"text": part, "delta": None}])
+def test_a_stream_of_texts_is_that_of_a_chat_whole_or_relayed(text_of):
+    head = {"id": "x", "object": "text_completion", "created": 7, "model": "m"}
+    blocks = [
+        chunk.encode_event({**head, "choices": [{"index": 0, **text_of(part), "finish_reason": finish}]})
+        for part, finish in (("Hel", None), ("lo", None), ("", "stop"))
+    ]
+    repair = StreamRepair(RepairOptions(), asked_for_messages())
+    stream = new_stream(repair=repair)
+    sent = b"".join(map(stream.feed, [*blocks, b"data: [DONE]\n\n"])) + stream.finish()
+    events = [json.loads(line.removeprefix("data: ")) for line in sent.decode().split("\n\n")[:-2]]
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "Hello"
+    assert events[-1]["choices"][0]["finish_reason"] == "stop"
+    source = StreamSource("chat", LIMIT_BYTES, read_error)
+    aggregator = CompletionAggregator(source, LIMIT_BYTES, asked_for_messages())
+    aggregator.feed(b"".join(blocks))
+    whole = json.loads(finished(aggregator))
+    assert (whole["object"], whole["choices"][0]["message"]["content"]) == ("chat.completion", "Hello")
 
 
 def test_arguments_that_only_python_reads_are_those_that_came():
@@ -326,7 +373,7 @@ def bodies():
 def walked(body, monkeypatch):
     """The reply repaired without the check of `is_strict` before."""
     with monkeypatch.context() as patched:
-        patched.setattr(whole_reply, "is_strict", lambda _: False)
+        patched.setattr(whole_reply, "is_strict", lambda *_: False)
         return whole_reply.repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
 
 
