@@ -1,19 +1,22 @@
-"""`open_store` opens the store of a configuration. `GuardedStore` bounds each of its requests and reports its health.
+"""`open_store` opens the store of a configuration. `GuardedStore` encrypts, and bounds each request to the server.
 
-Every CHECK_S it reads and writes an entry of this process and compares the encryption key with that of the other
-processes. So a store that does not share is visible in the log, in /status and in /metrics.
+One circuit: after a failure, whatever it is, the store is not used until a check of REST_S later succeeds. The check
+also compares the encryption key with that of the other processes. So a store that does not share is visible in the
+log, in /status and in /metrics.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
@@ -21,8 +24,7 @@ from gatepass.config.model import StoreSettings
 from gatepass.store.base import Store, StoreCache, StoreReading, StoreUnavailable
 
 if TYPE_CHECKING:
-    from gatepass.store.encrypted import EncryptedStore
-    from gatepass.store.valkey import ValkeyStore
+    from gatepass.store.encrypted import StoreKey
 
 LOG = logging.getLogger("gatepass.store")
 
@@ -34,11 +36,15 @@ Command = tuple[str, tuple[str | float, ...]]
 BOUND_S = 0.25
 """The time for one request to the store. A request without a valid token, or with limits, waits for it."""
 REST_S = 1.0
-"""After a failure no request goes to the store for this long."""
+"""After a failure the store is tried again after this time."""
 CHECK_S = 3.0
-"""Interval of the checks."""
+"""Interval of the checks of a store that works."""
 CANARY_S = 600.0
 """How long the entry of a check lasts. If it disappears earlier, the store has lost its data."""
+KEY_NAME = "encryption-key:current"
+"""The entry with the id of the key of the processes, in clear."""
+KEY_KEPT_S = 15.0
+"""How long after the end of the last process with a key another key may take its place."""
 TAKE_OVER_S = 10.0
 """How long a process with another key waits after the store was emptied, so that the others keep theirs there first."""
 REASON_CHARS = 4096
@@ -56,8 +62,16 @@ EMPTIED = (
 )
 
 
+class Server(Store, Protocol):
+    """A Store that runs scripts, and keeps names and values as they are."""
+
+    async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
+        """Run `script` for each of `commands` in one round trip, and return their replies."""
+        ...
+
+
 class StoreState(StrEnum):
-    """UNCHECKED: no request has ended yet. UNREADABLE: it answers, but other processes use another encryption key."""
+    """UNCHECKED: no check has ended yet. UNREADABLE: it answers, but other processes use another encryption key."""
 
     UNCHECKED = "unchecked"
     UP = "up"
@@ -65,61 +79,30 @@ class StoreState(StrEnum):
     UNREADABLE = "unreadable"
 
 
-class _Part(StrEnum):
-    """What can fail alone: a full server is readable, one with another encryption key works, and one that forbids
-    scripts grants no leases.
-    """
-
-    READ = "read"
-    WRITE = "write"
-    LEASE = "lease"
-    LIMITS = "limits"
-    KEY = "key"
-
-
 class StoreHealth:
-    """The state of a store by its latest requests. Logs its changes, and a fault that lasts every REPEAT_S."""
+    """The state of a store. Logs its changes, and a fault that lasts every REPEAT_S."""
 
     def __init__(self, place: Mapping[str, object]) -> None:
         self._place = place
-        self._faults: dict[_Part, str] = {}
         self._logged = StoreState.UP
         self._logged_s: dict[str, float] = {}
         self.state = StoreState.UNCHECKED
+        self.reason: str | None = None
         self.since_s = -math.inf
         self.emptied = 0
         self.operations = Counter[tuple[str, str]]()
         """How often each operation had each outcome: ok, failed, or skipped after a failure."""
 
-    @property
-    def reason(self) -> str | None:
-        return next((self._faults[part] for part in _Part if part in self._faults), None)
-
-    def fault(self, part: _Part) -> str | None:
-        """Return why `part` fails, None if it works."""
-        return self._faults.get(part)
-
-    def note(self, part: _Part, reason: str | None, now: float) -> None:
-        """Record that `part` works, or fails for a `reason`."""
-        if reason is None:
-            self._faults.pop(part, None)
-        else:
-            self._faults[part] = reason
-        state = StoreState.UP
-        if self._faults:
-            state = StoreState.UNREADABLE if self._faults.keys() == {_Part.KEY} else StoreState.DOWN
+    def note(self, state: StoreState, reason: str | None, now: float) -> None:
+        self.reason = reason
         if state is not self.state:
             self.state, self.since_s = state, now
-        is_new = state is not self._logged
-        if state is StoreState.UP:
-            if is_new and self._may_log("store_available", SETTLE_S, now):
-                self._logged = state
-                LOG.info("store_available", extra={"fields": dict(self._place)})
-            return
-        event = "store_unreadable" if state is StoreState.UNREADABLE else "store_unavailable"
-        if self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
+        event = {StoreState.UP: "store_available", StoreState.DOWN: "store_unavailable"}.get(state, "store_unreadable")
+        is_new, is_up = state is not self._logged, state is StoreState.UP
+        if (is_new or not is_up) and self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
             self._logged = state
-            LOG.warning(event, extra={"fields": {**self._place, "reason": self.reason}})
+            fields = {**self._place} if is_up else {**self._place, "reason": reason}
+            LOG.log(logging.INFO if is_up else logging.WARNING, event, extra={"fields": fields})
 
     def note_emptied(self, now: float) -> None:
         self.emptied += 1
@@ -139,29 +122,21 @@ class StoreHealth:
 
 
 class GuardedStore:
-    """Limit each request to `store` to BOUND_S, and fail at once for REST_S after a failure.
+    """Limits each request to `server` to BOUND_S, encrypts with `key`, and fails at once for REST_S after a failure.
 
-    `place` names the store. `encrypted` is the layer of `store` whose key is compared, and `server` runs scripts.
+    `place` names the store.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        place: Mapping[str, object],
-        encrypted: EncryptedStore | None = None,
-        server: ValkeyStore | None = None,
-    ) -> None:
-        self._store = store
-        self._server = server
-        self._clock = clock
-        self._encrypted = encrypted
-        self._rests_until_s = -math.inf
-        self._reason = ""
-        self._is_compared = False
+    def __init__(self, server: Server, clock: Clock, place: Mapping[str, object], key: StoreKey) -> None:
+        self._server, self._clock, self._key = server, clock, key
+        self._tries_s = -math.inf
+        """When the store may be checked again."""
+        self._checking = asyncio.Lock()
+        self._other_key: str | None = None
+        """That the other processes have another key, and which."""
         self._other_key_seen_s = -math.inf
         # One entry for each process, so that no process hides from another that the store was emptied.
-        self._canary = f"check/v1/{secrets.token_hex(8)}"
+        self._canary = f"check:{secrets.token_hex(8)}"
         self._canary_until_s = -math.inf
         self._tasks = Tasks()
         self.mask: Callable[[str], str] = str
@@ -177,104 +152,98 @@ class GuardedStore:
             while True:
                 with suppress(StoreUnavailable):  # `health` has recorded it
                     await self.check()
-                await sleep(self._clock, CHECK_S)
+                await sleep(self._clock, CHECK_S if self.health.state is StoreState.UP else REST_S)
 
         self.cache.start(self._note_bug)
-        self._tasks.keep(checks, "store check", self._note_bug, lambda: sleep(self._clock, CHECK_S))
+        self._tasks.keep(checks, "store check", self._note_bug, lambda: sleep(self._clock, REST_S))
 
     async def get(self, names: Collection[str]) -> StoreReading:
-        return await self._share(_Part.READ, "get", lambda: self._store.get(names))
+        codes = {name: self._key.code(name) for name in names}
+        reading = await self._share("get", lambda: self._server.get([*codes.values()]))
+        stored = {name: reading.values[code] for name, code in codes.items() if code in reading.values}
+        opened = {name: self._key.open(name, value) for name, value in stored.items()}
+        return replace(reading, values={name: value for name, value in opened.items() if value is not None})
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
-        await self._share(_Part.WRITE, "put", lambda: self._store.put(name, value, ttl_s))
+        await self._share("put", lambda: self._server.put(self._key.code(name), self._key.seal(name, value), ttl_s))
 
     async def drop(self, name: str) -> None:
-        await self._share(_Part.WRITE, "drop", lambda: self._store.drop(name))
+        await self._share("drop", lambda: self._server.drop(self._key.code(name)))
 
     async def count(self, name: str, ttl_s: float) -> int:
-        return await self._share(_Part.WRITE, "count", lambda: self._store.count(name, ttl_s))
+        return await self._share("count", lambda: self._server.count(self._key.code(name), ttl_s))
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
-        return await self._share(_Part.LEASE, "lease", lambda: self._store.lease(name, owner, ttl_s))
+        return await self._share("lease", lambda: self._server.lease(self._key.code(name), owner, ttl_s))
 
     async def release(self, name: str, owner: str) -> None:
-        await self._share(_Part.WRITE, "release", lambda: self._store.release(name, owner))
+        await self._share("release", lambda: self._server.release(self._key.code(name), owner))
 
     def name_of(self, name: str) -> str:
         """Return `name` as scripts get it: hidden."""
-        return name if self._encrypted is None else self._encrypted.code(name)
+        return self._key.code(name)
 
     async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
         """Run `script` for each of `commands` in one round trip, and return their replies."""
-        if (server := self._server) is None:
-            raise StoreUnavailable("it runs no scripts")
-        return await self._share(_Part.LIMITS, "limits", lambda: server.evaluate(script, commands))
+        return await self._share("limits", lambda: self._server.evaluate(script, commands))
 
     async def aclose(self) -> None:
         await self.cache.aclose()
         await self._tasks.aclose()
-        await self._within(self._store.aclose)
+        await self._within(self._server.aclose)
 
     async def check(self) -> None:
-        """Compare the encryption key with the other processes, then read and write an entry; raise StoreUnavailable."""
-        await self._compare_key()
-        kept = await self._request(_Part.READ, "get", lambda: self._store.get((self._canary,)))
+        """Compare the encryption key with the other processes, and write entries; raise StoreUnavailable."""
+        self._tries_s = self._clock.now() + REST_S
+        found = await self._request("get", lambda: self._server.get((KEY_NAME, self._canary)))
+        now, theirs = self._clock.now(), found.values.get(KEY_NAME, b"").decode("ascii", "replace")
         # The entry has not expired, so the server lost it: it restarted without its data, was flushed, or evicted it.
-        if not kept.values and kept.finished_s < self._canary_until_s:
-            self.health.note_emptied(self._clock.now())
-        self._canary_until_s = -math.inf  # a put that fails may have replaced the entry or not
-        put_s = self._clock.now()
-        await self._request(_Part.WRITE, "put", lambda: self._store.put(self._canary, b"", CANARY_S))
-        self._canary_until_s = put_s + CANARY_S
-        # not by `_request`: after a failure, it refuses the requests that work too
-        if self.health.fault(_Part.LEASE) is not None:
-            with suppress(StoreUnavailable):
-                await self._within(lambda: self._store.lease(f"{self._canary}/lease", self._canary, CHECK_S))
-                self.health.note(_Part.LEASE, None, self._clock.now())
-
-    async def _compare_key(self) -> None:
-        if (encrypted := self._encrypted) is None:
-            return
-        found = await self._request(_Part.READ, "get", encrypted.shared_key_id)
-        now = self._clock.now()
-        if found is not None and found != encrypted.key_id:
-            self._other_key_seen_s = now
-            self.health.note(_Part.KEY, OTHER_KEY.format(theirs=found, ours=encrypted.key_id), now)
+        if self._canary not in found.values and found.finished_s < self._canary_until_s:
+            self.health.note_emptied(now)
+        if theirs not in ("", self._key.id):
+            # any client of the server may have written it
+            shown = theirs if len(theirs) == len(self._key.id) and theirs.isalnum() else "not an id of a key"
+            self._other_key, self._other_key_seen_s = OTHER_KEY.format(theirs=shown, ours=self._key.id), now
         elif now - self._other_key_seen_s >= TAKE_OVER_S:
-            self.health.note(_Part.KEY, None, now)
-            await self._request(_Part.WRITE, "put", encrypted.put_key_id)
-        self._is_compared = True
+            self._other_key = None
+            await self._request("put", lambda: self._server.put(KEY_NAME, self._key.id.encode(), KEY_KEPT_S))
+        self._canary_until_s = -math.inf  # a put that fails may have replaced the entry or not
+        await self._request("put", lambda: self._server.put(self._canary, b"", CANARY_S))
+        self._canary_until_s = now + CANARY_S
+        await self._request("lease", lambda: self._server.lease(f"{self._canary}:lease", self._canary, CHECK_S))
+        state = StoreState.UP if self._other_key is None else StoreState.UNREADABLE
+        self.health.note(state, self._other_key, self._clock.now())
 
-    async def _share(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Request `work`, unless the other processes have another encryption key."""
-        if self._encrypted is not None and not self._is_compared:
-            await self._compare_key()
-        if (reason := self.health.fault(_Part.KEY)) is not None:
+    async def _share(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Request `work`, after a check if the store does not work yet, or did not for REST_S."""
+        if self._needs_check():
+            async with self._checking:  # at the start all wait for the first one
+                if self._needs_check():
+                    await self.check()
+        if (reason := self.health.reason) is not None:
             self.health.operations[operation, "skipped"] += 1
             raise StoreUnavailable(reason)
-        return await self._request(part, operation, work)
+        return await self._request(operation, work)
+
+    def _needs_check(self) -> bool:
+        state = self.health.state
+        return state is StoreState.UNCHECKED or (state is not StoreState.UP and self._clock.now() >= self._tries_s)
 
     def _note_bug(self, error: BaseException) -> None:
-        """Show that a background task ended, until the next request to the store succeeds."""
-        self.health.note(_Part.READ, "a bug in gatepass: the log has its trace", self._clock.now())
+        """Show that a background task ended, until the next check of the store succeeds."""
+        self.health.note(StoreState.DOWN, "a bug in gatepass: the log has its trace", self._clock.now())
         LOG.error("store_task_failed", extra={"fields": dict(self.place)}, exc_info=error)
 
-    async def _request(self, part: _Part, operation: str, work: Callable[[], Awaitable[T]]) -> T:
-        counts = self.health.operations
-        if self._clock.now() < self._rests_until_s:
-            counts[operation, "skipped"] += 1
-            raise StoreUnavailable(self._reason)
+    async def _request(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await self._within(work)
         except StoreUnavailable as error:
-            counts[operation, "failed"] += 1
-            self._reason = self.mask(str(error))[:REASON_CHARS]
-            if part is not _Part.LIMITS:  # a server that does not permit the script may do the rest
-                self._rests_until_s = self._clock.now() + REST_S
-            self.health.note(part, self._reason, self._clock.now())
-            raise StoreUnavailable(self._reason) from None
-        counts[operation, "ok"] += 1
-        self.health.note(part, None, self._clock.now())
+            now, reason = self._clock.now(), self.mask(str(error))[:REASON_CHARS]
+            self._tries_s = now + REST_S
+            self.health.operations[operation, "failed"] += 1
+            self.health.note(StoreState.DOWN, reason, now)
+            raise StoreUnavailable(reason) from None
+        self.health.operations[operation, "ok"] += 1
         return result
 
     async def _within(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -303,10 +272,8 @@ def open_store(settings: StoreSettings | None, clock: Clock) -> GuardedStore | N
     if settings is None:
         return None
     # imported here: valkey costs 7 MiB, cryptography 6 MiB
-    from gatepass.store.encrypted import EncryptedStore
+    from gatepass.store.encrypted import StoreKey
     from gatepass.store.valkey import ValkeyStore
 
-    server = ValkeyStore(settings, clock)
-    encrypted = EncryptedStore(server, settings.encryption_key.reveal().encode())
-    place = {"through": settings.url, "key_id": encrypted.key_id}
-    return GuardedStore(encrypted, clock, place, encrypted, server)
+    key = StoreKey(settings.encryption_key.reveal().encode())
+    return GuardedStore(ValkeyStore(settings, clock), clock, {"through": settings.url, "key_id": key.id}, key)

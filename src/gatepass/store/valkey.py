@@ -1,22 +1,20 @@
 """Use a Valkey or Redis server (6 or newer) as the store, through the Valkey project's client (extra `valkey`).
 
-Only this module imports that client. Its retries, health checks and timeouts are off, because `GuardedStore` bounds
-each request as a whole. A connection whose request was cancelled is closed.
+Only this module imports that client. Its retries and health checks are off, and its timeouts count for each reply
+anew: `GuardedStore` bounds each request as a whole. A connection whose request was cancelled is closed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha1
 from typing import Any
 
 from valkey import exceptions
-from valkey._parsers import _AsyncRESP2Parser
 from valkey.asyncio import Valkey
-from valkey.asyncio.connection import Connection, ConnectionPool
+from valkey.asyncio.connection import BlockingConnectionPool, Connection
 from valkey.credentials import CredentialProvider
 
 from gatepass.clock import Clock
@@ -30,10 +28,6 @@ CONNECTIONS = 4
 CLOSING_S = 5.0
 PERMISSIONS = "+client|setname +select +get +set +del +time +eval +evalsha +incr +pexpire +pttl +hmget +hset"
 """The commands that gatepass sends, as an ACL of the server permits them."""
-REPLY_BYTES = 4 * 1024 * 1024
-REPLY_DEPTH = 2
-ARRAY_VALUES = 2
-"""The reply to TIME is an array of two values, and no command of gatepass has a deeper or longer one."""
 
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -56,32 +50,27 @@ class ValkeyStore:
 
     def __init__(self, settings: StoreSettings, clock: Clock) -> None:
         self._clock = clock
-        self._pool = ConnectionPool(_Connection, **_connection_settings(settings))
+        self._pool = BlockingConnectionPool(CONNECTIONS, None, _Connection, **_connection_settings(settings))
         self._client = Valkey(connection_pool=self._pool)
-        self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def get(self, names: Collection[str]) -> StoreReading:
         started_s = self._clock.now()
-        async with self._connected(), self._client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.get(PREFIX + name)
-            pipe.time()  # the processes of several machines compare moments on the server's clock
-            replies = await pipe.execute(raise_on_error=False)  # which else adds the command to the server's text
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            *values, (seconds, microseconds) = replies
-            if not all(value is None or isinstance(value, bytes) for value in values):
-                raise exceptions.InvalidResponse("Protocol error: the server sent a value that is no text")
-            found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        with _failures():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.get(PREFIX + name)
+                pipe.time()  # the processes of several machines compare moments on the server's clock
+                *values, (seconds, microseconds) = _checked(await pipe.execute(raise_on_error=False))
+            found = {name: _text(value) for name, value in zip(names, values, strict=True) if value is not None}
             return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
-        async with self._connected():
-            await self._client.set(PREFIX + name, value, px=_milliseconds(ttl_s))
+        with _failures():
+            if await self._client.set(PREFIX + name, value, px=_milliseconds(ttl_s)) is not True:
+                raise exceptions.InvalidResponse(ODD)
 
     async def drop(self, name: str) -> None:
-        async with self._connected():
+        with _failures():
             await self._client.delete(PREFIX + name)
 
     async def count(self, name: str, ttl_s: float) -> int:
@@ -94,12 +83,12 @@ class ValkeyStore:
         await self._run(_RELEASE, name, owner)
 
     async def aclose(self) -> None:
-        async with self._connected():
+        with _failures():
             await self._pool.disconnect()
 
     async def evaluate(self, script: str, commands: Sequence[tuple[str, Sequence[Any]]]) -> list[bytes]:
         """Run a script that replies a text for each of `commands`, a name and arguments, in one round trip."""
-        async with self._connected():
+        with _failures():
             digest, replies = sha1(script.encode(), usedforsecurity=False).hexdigest(), list[Any]()
             for is_new in (False, True):  # the server has not had the script yet, or was restarted
                 async with self._client.pipeline(transaction=False) as pipe:
@@ -109,29 +98,41 @@ class ValkeyStore:
                     replies = await pipe.execute(raise_on_error=False)
                 if not all(isinstance(reply, exceptions.NoScriptError) for reply in replies):
                     break
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-                if not isinstance(reply, bytes):
-                    raise exceptions.InvalidResponse("Protocol error: the server sent a value that is no text")
-            return replies
+            return [_text(reply) for reply in _checked(replies)]
 
     async def _run(self, script: str, name: str, *arguments: Any) -> int:
         """Return the number that a Lua script replies. The server runs no other command in between."""
-        async with self._connected():
+        with _failures():
             reply: Any = self._client.eval(script, 1, PREFIX + name, *arguments)
             return int(await reply or 0)
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[None]:
-        async with self._free:
-            try:
-                yield
-            except (exceptions.ValkeyError, OSError, *OF_ODD_REPLIES) as error:
-                raise StoreUnavailable(_reason(error)) from None
+
+ODD = "Protocol error: the server sent a reply of another type"
 
 
-OF_ODD_REPLIES = (ValueError, TypeError, OverflowError, RecursionError)
+def _checked(replies: list[Any]) -> list[Any]:
+    """Return the replies of a pipeline. Raise its first error: `execute` adds the command to the server's text."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+def _text(reply: Any) -> bytes:
+    if not isinstance(reply, bytes):
+        raise exceptions.InvalidResponse(ODD)
+    return reply
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn each failure, and each reply that no command has, into StoreUnavailable."""
+    try:
+        yield
+    except (exceptions.ValkeyError, OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise StoreUnavailable(_reason(error)) from None
+
+
 ADVICE: tuple[tuple[type[exceptions.ValkeyError], str], ...] = (
     (exceptions.AuthenticationError, "Check store.username and store.password"),
     (exceptions.OutOfMemoryError, "The server is full: raise its maxmemory"),
@@ -156,54 +157,12 @@ def _reason(error: Exception) -> str:
     return text if advice is None else f"{text}. {advice}"
 
 
-class _BoundedParser(_AsyncRESP2Parser):
-    """Refuses a deeper or longer array than TIME returns before it is read, and more than REPLY_BYTES for a request."""
-
-    _depth = 0
-    left_bytes = 0
-
-    async def read_response(self, disable_decoding: bool = False) -> Any:
-        self._depth = 0
-        return await super().read_response(disable_decoding)
-
-    async def _read_response(self, disable_decoding: bool = False) -> Any:
-        self._depth += 1
-        if self._depth > REPLY_DEPTH:
-            raise exceptions.InvalidResponse("Protocol error: the server sent nested arrays")
-        response = await super()._read_response(disable_decoding)
-        self._depth -= 1
-        return response
-
-    async def _readline(self) -> bytes:
-        line: bytes = await super()._readline()
-        self._take(len(line))
-        if line[:1] == b"*" and int(line[1:]) > ARRAY_VALUES:  # values that have arrived are parsed without a pause
-            raise exceptions.InvalidResponse("Protocol error: the server sent a long array")
-        return line
-
-    async def _read(self, length: int) -> bytes:
-        self._take(length)
-        value: bytes = await super()._read(length)
-        return value
-
-    def _take(self, size_bytes: int) -> None:
-        self.left_bytes -= size_bytes
-        if self.left_bytes < 0:
-            raise exceptions.InvalidResponse(f"Protocol error: the server sent more than {REPLY_BYTES >> 20} MiB")
-
-
 class _Connection(Connection):
-    """Bounds the replies. TLS has gatepass's `context`: by default the client does not check the host name."""
-
-    _parser: _BoundedParser
+    """TLS with gatepass's `context`, made once: the client makes one for each connection, which takes 20 ms."""
 
     def __init__(self, *, context: ssl.SSLContext | None, **settings: Any) -> None:
         super().__init__(**settings)
         self._context = context
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        self._parser.left_bytes = REPLY_BYTES  # for all commands of a pipeline together
-        await super().send_packed_command(command, check_health)
 
     def _connection_arguments(self) -> dict[str, Any]:
         return {"host": self.host, "port": self.port, "ssl": self._context}
@@ -234,7 +193,6 @@ def _connection_settings(settings: StoreSettings) -> dict[str, Any]:
         "db": settings.database,
         "context": context,
         "client_name": "gatepass",
-        "parser_class": _BoundedParser,
         # None: the client would otherwise send CLIENT SETINFO, which exists only since Redis 7.2.
         "lib_name": None,
         "lib_version": None,

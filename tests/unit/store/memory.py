@@ -86,5 +86,8 @@ class MemoryStore:
         if self.leases.get(name) == owner:
             self.leases.drop(name)
 
+    async def evaluate(self, script: str, commands: object) -> list[bytes]:
+        raise StoreUnavailable("it runs no scripts")
+
     async def aclose(self) -> None:
         """Do nothing: memory needs no closing."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from gatepass.clock import sleep
 from gatepass.observability.redaction import Redactor
 from gatepass.store.base import StoreCache, StoreUnavailable
+from gatepass.store.encrypted import StoreKey
 from gatepass.store.guarded import GuardedStore
 from gatepass.tokens import Token, TokenHolder, WaitBudget, build_source
 from gatepass.tokens.sharing import SharedSource
@@ -50,7 +51,7 @@ class Wire:
         self.at_request: Callable[[int], object] = lambda _: None
 
     async def _ask(self, what: str, name: str, work: Callable[[], Any]) -> Any:
-        self.requests.append((what, name.partition("/")[0]))
+        self.requests.append((what, name.partition(":")[0]))
         self.at_request(len(self.requests))
         await self._pass()
         result = await work()
@@ -87,6 +88,9 @@ class Wire:
     async def release(self, name, owner):
         await self._ask("release", name, lambda: self._store.release(name, owner))
 
+    async def evaluate(self, script, commands):
+        raise AssertionError("tokens need no script")
+
     async def aclose(self):
         raise AssertionError("the store is its owner's to close")
 
@@ -118,7 +122,7 @@ class Replica:
     def __init__(self, fleet: Fleet, ahead_s: float, settings: Any, jitter: float) -> None:
         self.clock = OwnClock(fleet.clock, ahead_s)
         self.wire = Wire(fleet.store, self.clock)
-        self.store = GuardedStore(self.wire, self.clock, {})
+        self.store = GuardedStore(self.wire, self.clock, {}, StoreKey(b"k" * 32))
         self.snapshot = StoreCache(self.store, self.clock)
         self.redactor = Redactor()
         self.issuer_client = IssuerClient(fleet.issuer)

@@ -271,8 +271,8 @@ async def test_changed_secret_fetches_again_and_others_keep_their_token():
         assert changing.text not in (fleet.replicas[0].text, "token-1", "token-2")
         changing.wire.names_read.clear()
         await fleet.clock.advance(10.0)
-        read = {name for name in changing.wire.names_read if name.startswith("token/")}
-        assert read == {SharedTokenNames.of(credential_fingerprint(settings)).token}
+        read = {name for name in changing.wire.names_read if name.startswith("token:")}
+        assert read == {changing.store.name_of(SharedTokenNames.of(credential_fingerprint(settings)).token)}
 
 
 async def test_closed_holder_follows_its_token_in_the_store_no_more():
