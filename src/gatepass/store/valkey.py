@@ -59,10 +59,12 @@ class ValkeyStore:
             async with self._client.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.get(PREFIX + name)
-                pipe.time()  # the processes of several machines compare moments on the server's clock
-                *values, (seconds, microseconds) = _checked(await pipe.execute(raise_on_error=False))
+                # the processes of several machines compare moments on the server's clock
+                pipe.execute_command(b"TIME")  # as a text the client would make numbers of any reply
+                *values, moment = _checked(await pipe.execute(raise_on_error=False))
             found = {name: _text(value) for name, value in zip(names, values, strict=True) if value is not None}
-            return StoreReading(found, int(seconds) + int(microseconds) / 1e6, started_s, self._clock.now())
+            seconds, microseconds = map(int, map(_text, moment))
+            return StoreReading(found, seconds + microseconds / 1e6, started_s, self._clock.now())
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         with _failures():
