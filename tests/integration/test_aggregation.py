@@ -94,10 +94,3 @@ async def test_after_done_and_after_an_error_nothing_is_waited_for():
             answer = await gp.ask(HELLO).answer()
             await upstream.left()
         assert answer.status == status
-
-
-async def test_connection_is_reused_after_a_complete_stream():
-    async with relaying([Send(stream(*EVENTS))], models=MODELS) as (upstream, gp):
-        for _ in range(3):
-            assert (await gp.ask(HELLO).answer()).status == 200
-        assert upstream.connections == 1

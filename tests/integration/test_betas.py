@@ -90,16 +90,3 @@ async def test_bedrock_names_no_value_and_costs_two_more_calls_at_most(accepted,
     assert betas(upstream.received[calls - 1]) == betas(upstream.received[calls]) == left
     assert counts == calls + 2 + (THINKING not in accepted)
     assert betas(upstream.received[calls + 1]) == (THINKING,)
-
-
-async def test_a_refused_member_goes_with_its_value():
-    strict = Strict(*SENT, members=("context_management",))
-    async with relaying(answer=strict) as (upstream, gp):
-        answered = await ask(gp)
-        whole = await ask(gp, body={**BODY, "stream": False})
-    assert (answered.status, whole.status, len(upstream.received)) == (200, 200, 3)
-    assert {betas(request) for request in upstream.received[1:]} == {(CODE, THINKING, SCOPE)}
-    assert set(answered.headers["x-gatepass-adapted"].split(", ")) == {
-        "drop=context_management",
-        f"drop_beta={CONTEXT}",
-    }

@@ -190,13 +190,3 @@ async def test_the_total_timeout_names_the_target_that_is_tried(body):
     assert error["message"].endswith(
         "(upstreams.first.timeouts.total_s). A long answer needs more: raise this setting."
     )
-
-
-async def test_a_timeout_of_a_model_names_its_setting():
-    """tests/unit/proxy/test_routing.py has the setting of each block."""
-    async with Scripted([Hold()]) as upstream:
-        models = {"m": {"upstream": "chat", "timeouts": {"first_byte_s": 0.2}}}
-        async with gateway(upstream=upstream.url, models=models) as gp:
-            answer = await gp.ask().answer()
-    limit = "sent no reply within 0.2 s (models.m.timeouts.first_byte_s). A slow model needs more"
-    assert limit in answer.error["message"]

@@ -89,19 +89,6 @@ async def test_while_only_comments_went_out_the_next_target_may_answer():
     assert (text_of(answer.events), answer.events[-1]) == ("hi", "[DONE]")
 
 
-async def test_client_without_a_stream_receives_no_comments():
-    go, clock = asyncio.Event(), DrivenClock()
-    async with (
-        relaying([Wait(go), Send(reply(BUSY, 503))], models=MODELS, clock=clock) as (upstream, gp),
-        gp.ask(HELLO) as ask,
-    ):
-        await upstream.requested()
-        await clock.advance(100)
-        go.set()
-        answer = await ask.answer()
-    assert (answer.status, answer.error["code"]) == (503, "busy")
-
-
 async def test_unrequested_whole_reply_becomes_a_stream():
     """`stream: auto`: the upstream was asked for a stream, and answers with one whole document all the same."""
     for moves in ([Send(reply(COMPLETION))], [Send(reply({"code": 0, "msg": "ok", "data": COMPLETION}))]):

@@ -94,13 +94,6 @@ async def test_a_key_with_a_list_calls_nothing_else(body, headers, status, code)
     assert (got.status, got.json()["error"]["code"], upstream.received) == (status, code, [])
 
 
-async def test_a_key_with_an_empty_list_calls_no_tool():
-    access = {"keys": [{**LISTED["keys"][0], "mcp": {"tools": []}}]}
-    async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=access) as gp:
-        got = await post(gp, CALL, **key("anna")).answer()
-    assert (got.json()["error"]["data"]["code"], upstream.received) == ("mcp_not_allowed", [])
-
-
 async def test_a_key_that_may_not_use_the_server_gets_a_403():
     access = {"keys": [{"name": "anna", "hash": hash_key(KEYS["anna"]), "models": ["m"]}]}
     async with Scripted([Hold()]) as upstream, gateway(**servers(upstream), access=access) as gp:

@@ -183,18 +183,6 @@ async def test_first_upstream_list_is_awaited_four_seconds_if_models_are_configu
     assert len(upstream.received) == 1
 
 
-async def test_a_failure_is_remembered_for_a_few_seconds():
-    clock = DrivenClock()
-    busy = [Send(reply({"error": {"message": "boom"}}, 500))]
-    async with relaying(busy, LIST, clock=clock) as (upstream, gp):
-        for _ in range(3):
-            assert (await listed(gp))[0] == 500
-            await clock.advance(FAILED_S / 4)
-        assert len(upstream.received) == 1
-        await clock.advance(FAILED_S / 4)
-        assert ids(await listed(gp)) == ["org/large", "small"]
-
-
 async def test_a_disconnect_stops_no_other_request_for_the_list():
     release = asyncio.Event()
     async with relaying([Wait(release), *LIST]) as (upstream, gp):
@@ -220,17 +208,6 @@ async def test_model_list_is_requested_with_a_token_that_is_renewed():
         shown = [request.header("authorization") for request in upstream.received]
         assert shown == ["Bearer list-token-1", "Bearer list-token-2"]
         assert len(issuer.received) == 2
-
-
-async def test_without_a_token_the_list_is_an_error():
-    async with Scripted([Send(reply({"error": "invalid_client"}, 401))]) as issuer, Scripted(LIST) as upstream:
-        login = {"type": "http_json", "url": issuer.url}
-        upstreams = {"chat": {"base_url": upstream.url, "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials={"corp": login}) as gp:
-            answer = await gp.ask(None, "/v1/models", method="GET").answer()
-        assert (answer.status, answer.error["code"]) == (503, "token_unavailable")
-        assert answer.error["hop"] == "credential:corp"
-        assert upstream.connections == 0
 
 
 async def test_invalid_entries_are_skipped_and_a_bare_list_is_read():

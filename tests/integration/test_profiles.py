@@ -1,6 +1,5 @@
 """The changes of a client's profile, which its key or its path selects."""
 
-import asyncio
 import json
 import logging
 from contextlib import asynccontextmanager
@@ -11,12 +10,10 @@ from typing import Any
 import pytest
 
 from gatepass.config.access import FIXED_KEYS
-from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S
 from tests.integration import ragflow_readers as reads
 from tests.integration.answers import delta
 from tests.integration.gateway import CHAT, HELLO, JSON, relaying
-from tests.integration.scripted import Send, Wait, event, reply, stream
-from tests.unit.clock import DrivenClock
+from tests.integration.scripted import Send, event, reply, stream
 from tests.waiting import until
 
 KEYS = {name: f"gp-0123456789abcdef-{name}" for name in ("ragflow", "librechat", "dify", "none", "lobechat")}
@@ -57,16 +54,6 @@ async def test_a_profile_changes_the_requests_of_its_key_and_no_others():
         await gatepass.ask(body, "/for/plain" + CHAT, headers=by("librechat")).answer()
     has_strict = ["strict" in request.json()["tools"][0] for request in upstream.received]
     assert has_strict == [False, True, False, True]
-
-
-async def test_a_plain_reply_has_the_numbers_that_ragflow_reads():
-    async with serving(whole({"role": "assistant", "content": "a"})) as (_, gatepass):
-        repaired = await gatepass.ask(headers=by("ragflow")).answer()
-        plain = await gatepass.ask(headers=by("none")).answer()
-    assert repaired.json()["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    assert repaired.headers["x-gatepass-adapted"] == "repair=usage"
-    assert "usage" not in plain.json()
-    assert "x-gatepass-adapted" not in plain.headers
 
 
 @pytest.mark.parametrize("name", ["ragflow", "dify"])
@@ -117,31 +104,6 @@ async def test_models_are_listed_and_understood_by_names_that_tell_their_type():
     assert one.json()["id"] == "talker___vision"
     assert [request.json()["model"] for request in upstream.received] == ["talker"]
     assert unknown.status == 404
-
-
-@pytest.mark.parametrize(
-    ("name", "signs", "stream"),
-    [("none", b": keep-alive", "native"), ("dify", b'"delta":{"content":""}', "emulate")],
-)
-async def test_a_stream_that_waits_is_kept_alive_in_the_form_that_the_client_takes(name, signs, stream):
-    go, clock = asyncio.Event(), DrivenClock()
-    async with (
-        relaying(
-            [Wait(go), Send(whole({"role": "assistant", "content": "done"}))],
-            access=access(),
-            clock=clock,
-            models={"m": {"upstream": "chat", "stream": stream}},
-        ) as (upstream, gatepass),
-        gatepass.ask({**HELLO, "stream": True}, headers=by(name)) as ask,
-    ):
-        await upstream.requested()
-        await clock.advance(SYNTHESIZED_HOLD_S if stream == "emulate" else STREAM_HOLD_S)
-        await ask.head()
-        assert signs in await ask.piece()
-        go.set()
-        answer = await ask.answer()
-    assert b"done" in answer.body
-    assert (b": keep-alive" in answer.body) == (name == "none")
 
 
 LISTED = {"cors_origins": [PAGE]}

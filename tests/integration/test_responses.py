@@ -3,13 +3,8 @@
 from hashlib import sha256
 from typing import Any
 
-import httpx2
 import pytest
-from openai import OpenAI
 
-from gatepass.dialects.base import PARAMETERS, with_query
-from gatepass.protocols.operations import match_operation
-from gatepass.types import OutboundRequest
 from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Scripted, Send, reply, stream
 from tests.integration.test_raw_operations import ASKED, EVENTS, static
@@ -54,30 +49,6 @@ async def test_a_refusal_of_streams_causes_rules_for_responses_too():
 # --- what an upstream keeps ---------------------------------------------------------------------------------------
 
 
-def test_all_that_the_sdk_asks_of_kept_responses_is_served():
-    asked: list[tuple[str, str, bytes]] = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        asked.append((request.method, request.url.path, request.url.query))
-        return httpx2.Response(200, json=RESPONSE | {"data": [], "has_more": False})
-
-    http = httpx2.Client(transport=httpx2.MockTransport(answer))
-    responses = OpenAI(api_key="none", base_url="http://gatepass.example/v1", http_client=http).responses
-    responses.retrieve("resp_1", include=["reasoning.encrypted_content"])
-    responses.retrieve("resp_1", stream=True, starting_after=3, include_obfuscation=False).close()
-    responses.cancel("resp_1")
-    list(responses.input_items.list("resp_1", limit=2, order="asc"))
-    responses.delete("resp_1")
-    for method, path, query in asked:
-        found = match_operation(method, path).operation
-        assert (found.name, f"/v1{found.path}", found.names_model) == ("responses", path, False)
-        up = with_query(OutboundRequest(method, "https://u.example"), query, PARAMETERS).url.removeprefix(
-            "https://u.example"
-        )
-        assert up == (f"?{query.decode()}" if query else "")
-    assert [method for method, _, _ in asked] == ["GET", "GET", "POST", "GET", "DELETE"]
-
-
 async def test_stored_responses_are_requested_at_the_responses_upstream():
     kept = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
     async with Scripted(answer=lambda _: [Send(reply(kept))]) as upstream:
@@ -111,20 +82,6 @@ async def test_stored_failed_response_is_a_successful_reply():
     async with relaying(answer=lambda _: [Send(reply(kept))]) as (_, gp):
         answer = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers={}).answer()
     assert (answer.status, answer.json()) == (200, kept)
-
-
-@pytest.mark.parametrize(
-    ("answer", "status", "code"),
-    [
-        (reply({"error": {"message": "no such response", "code": "not_found"}}, 404), 404, "not_found"),
-        (reply({"code": 102, "message": "no such response"}), 400, "102"),
-        (reply(b"<html><title>Log in</title></html>", content_type="text/html"), 502, "upstream_html"),
-    ],
-)
-async def test_an_error_in_the_place_of_a_kept_response_is_one(answer, status, code):
-    async with relaying(answer=lambda _: [Send(answer)]) as (_, gp):
-        answered = await gp.ask(None, "/v1/responses/resp_1", method="GET", headers={}).answer()
-    assert (answered.status, answered.error["code"]) == (status, code)
 
 
 @pytest.mark.parametrize("ends", [True, False])
