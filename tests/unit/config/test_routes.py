@@ -33,6 +33,9 @@ def test_the_rules_of_a_model_replace_those_of_its_operation_one_by_one():
     assert counts(model().over(route)) == {"upstream": "a", **route.model_dump(exclude_unset=True)}
 
 
+MOST, LESS = {"max": 100.0}, {"max": 10.0}
+
+
 @pytest.mark.parametrize(
     ("above", "below", "found"),
     [
@@ -51,19 +54,6 @@ def test_the_rules_of_a_model_replace_those_of_its_operation_one_by_one():
          {"roles": {"developer": "system", "system": "user"}}),
         ({"text_content": False}, {"text_content": True, "merge_roles": True}, {"merge_roles": True}),
         ({}, {"split": 3}, {"split": 3}),
-    ],
-)  # fmt: skip
-def test_rules_for_the_same_path_replace_those_below(above, below, found):
-    rules = Rules.model_validate(above).over(Rules.model_validate(below))
-    assert rules.model_dump(exclude_defaults=True) == found
-
-
-MOST, LESS = {"max": 100.0}, {"max": 10.0}
-
-
-@pytest.mark.parametrize(
-    ("above", "below", "found"),
-    [
         ({"rename": {"t": "u"}}, {"clamp": {"t": MOST}}, {"rename": {"t": "u"}, "clamp": {"u": MOST}}),
         ({"rename": {"a.t": "u"}}, {"clamp": {"a.t": MOST, "t": LESS}}, {"rename": {"a.t": "u"},
                                                                          "clamp": {"a.u": MOST, "t": LESS}}),
@@ -87,7 +77,7 @@ MOST, LESS = {"max": 100.0}, {"max": 10.0}
         ({"clamp": {"t": LESS}}, {"clamp": {"t": MOST, "u": MOST}}, {"clamp": {"t": LESS, "u": MOST}}),
     ],
 )  # fmt: skip
-def test_clamp_is_replaced_only_by_a_clamp_of_the_same_member(above, below, found):
+def test_rules_for_the_same_path_replace_those_below_and_a_clamp_only_a_clamp(above, below, found):
     rules = Rules.model_validate(above).over(Rules.model_validate(below))
     assert rules.model_dump(exclude_defaults=True) == found
 

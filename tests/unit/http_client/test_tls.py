@@ -77,13 +77,6 @@ def in_file(files: dict[str, str]) -> bytes:
     return ssl.PEM_cert_to_DER_cert(Path(files["client_cert"]).read_text())
 
 
-def test_a_renewed_certificate_is_shown_by_the_next_connection(files: dict[str, str]):
-    context, server = ssl_context(Network.model_validate(files)), Shown()
-    assert server.by(context, files) == in_file(files)
-    renew(files, "client_cert", "client_key")
-    assert server.by(context, files) == in_file(files)
-
-
 def test_half_of_a_renewed_pair_is_not_shown_and_the_whole_is(files: dict[str, str]):
     context, server, old = ssl_context(Network.model_validate(files)), Shown(), in_file(files)
     key = Path(files["client_key"]).read_bytes()

@@ -194,7 +194,6 @@ MEMBER_ROWS = (
     *(
         dropped(f"14 {name}", body, "seed", 1, status=status)
         for name, status, body in (
-            ("OpenAI's code", 400, openai("Unknown parameter: 'seed'.", "seed", "unknown_parameter")),
             ("OpenAI's words", 400, openai("Unknown parameter: 'seed'.")),
             ("Azure", 400, openai("Unrecognized request argument supplied: seed. Please contact us through Azure.")),
             ("Mistral", 422, pydantic(["seed"])),
@@ -203,21 +202,7 @@ MEMBER_ROWS = (
                 422,
                 {"error": {"code": "Invalid input", "message": json.dumps(pydantic(["seed"])), "status": 422}},
             ),
-            ("Databricks", 400, {"error_code": "BAD_REQUEST", "message": 'Bad request: json: unknown field "seed"\n'}),
-            ("Gemini", 400, gemini('Invalid JSON payload received. Unknown name "seed": Cannot find field.')),
-            ("Groq", 400, openai("property 'seed' is unsupported")),
             ("Cerebras", 400, {"message": "seed: property 'seed' is unsupported", "param": "validation_error"}),
-            ("NVIDIA", 400, {"message": "Validation: Unsupported parameter(s): `seed`", "code": 400}),
-            (
-                "NVIDIA's other",
-                422,
-                {"title": "Unprocessable Entity", "detail": "body -> seed\n  Extra inputs are not permitted (type=x)"},
-            ),
-            (
-                "Venice",
-                400,
-                {"error": [{"code": "unrecognized_keys", "keys": ["seed"], "path": [], "message": "Unrecognized"}]},
-            ),
             ("zod in words", 400, {"error": "Unrecognized key(s) in object: 'seed'"}),
             ("OpenCode", 400, openai("Extra inputs are not permitted, field: 'seed'")),
         )

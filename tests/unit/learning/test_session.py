@@ -56,17 +56,6 @@ def rules(memory: Memory, subject: RuleScope = O3) -> list[str]:
 # learning
 
 
-def test_a_refused_stream_is_learned_and_applied():
-    memory, upstream = Memory(), Upstream([NO_STREAM])
-    first = ask(memory, upstream, chat(stream=True))
-    assert (first.error, first.call.stream, first.call.adapted) == (None, False, ("stream=synth",))
-    assert first.logged == [("learned", "stream=synth")]
-    assert first.learning.events[0].evidence == STREAM
-    second = ask(memory, upstream, chat(stream=True), 5.0)
-    assert (second.error, second.call.adapted, second.logged) == (None, ("stream=synth",), [])
-    assert [body["stream"] for body in upstream.seen] == [True, False, False]
-
-
 def test_call_without_an_applicable_rule_is_the_same_object():
     memory, upstream = Memory(), Upstream([NO_STREAM])
     ask(memory, upstream, chat(stream=True))

@@ -406,16 +406,3 @@ def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
     attempt = machine.runner.run(asked())
     assert (attempt.record.requests, attempt.sent, machine.upstreams["chat"].came) == (0, False, 1)
     machine.teardown()
-
-
-def test_a_rejection_whose_body_stalls_is_waited_for_one_second():
-    machine = Machine()
-    machine.stall("chat", True)
-    machine.revoke("chat")
-    machine.ask("chat", "m")
-    machine.advance(0.9)
-    assert machine.upstreams["chat"].came == 1
-    machine.advance(0.2)
-    assert machine.asked[0].result() == 200
-    assert machine.upstreams["chat"].came == 2
-    machine.teardown()

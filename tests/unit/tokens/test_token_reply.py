@@ -10,14 +10,7 @@ from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import TimedTokenResponse
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
-from gatepass.tokens.token_reply import (
-    EXPIRY_NAMES,
-    TokenReplyFormat,
-    checked_token,
-    parse_token_response,
-    strip_bearer,
-    value_at,
-)
+from gatepass.tokens.token_reply import EXPIRY_NAMES, TokenReplyFormat, checked_token, parse_token_response, value_at
 from tests.unit.tokens.scripted import JSON, TokenFacts, date, signed, timed_response
 
 NOW = 1_800_000_000.0
@@ -546,8 +539,3 @@ def refused(text: str) -> str:
     with pytest.raises(FetchFailure) as caught:
         checked_token(text, "sso")
     return caught.value.reason
-
-
-@given(st.text())
-def test_bare_text_never_grows(text):
-    assert strip_bearer(text) in text
