@@ -10,7 +10,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from math import isinf
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ Piece = bytes | memoryview
 
 BOM = b"\xef\xbb\xbf"
 """A byte order mark, which may precede a document or a stream. Clients lose the first event after one."""
+ONE_PASS_BYTES = 3 * 1024 * 1024
+"""The largest document that gatepass builds or converts in one pass of up to 26 ms."""
 SMALL_BYTES = 4096
 CHECKED_BYTES, COPIED_BYTES, UTF8_BYTES = 64 * 1024, 256 * 1024, 1024
 """How much text is searched, copied or decoded at once: no other thread runs meanwhile."""
@@ -45,6 +48,8 @@ MOST_ESCAPES = 6_000_000
 MOST_PASSES, PASSED_BYTES = 4, 8 * 1024 * 1024
 """How often msgspec reads a text to know its depth, or how much it reads. Messages and tools take two passes, what
 they contain a few more."""
+TOGETHER = 4
+"""How many values are searched for brackets at once: most have few."""
 LONGEST_NAME_BYTES = 16 * 1024
 """No API has a longer name. To decode one of 27 MiB takes 53 ms, and to fold it 2.5 s."""
 
@@ -52,23 +57,29 @@ _GAP = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _PLAIN_QUOTE = re.compile(rb'[^\\]"')
 _COMMA, _BACKSLASH, _LIST = b",\\["
-_OPENERS = b"{["
 
+NUMBERS = frozenset("-0123456789")
+"""The first characters of numbers."""
 FOLDED = {"\u017f": "s", "\u212a": "k", "\u0131": "i", "\u0130": "i"}
 """Letters outside ASCII that case-insensitive parsers treat as ASCII letters. Go's encoding/json does so for the first
 two (Unicode simple case folding), Java for the last two."""
 _FOLDING = str.maketrans(FOLDED)
 
 
-class _Name:
-    """A member's name. It is compared by identity, so that a dict keeps each member of a name that is repeated."""
+class _Name(partial[Any]):
+    """A member's name, the argument of a `partial`, which msgspec makes without Python code.
 
-    __slots__ = ("text",)
+    It is compared by identity, so that a dict keeps each member of a name that is repeated.
+    """
 
-    def __init__(self, _: type, text: str) -> None:
-        if len(text) > LONGEST_NAME_BYTES:
+    __slots__ = ()
+
+    @staticmethod
+    def texts(found: Iterable[_Name]) -> list[str]:
+        names = [name.args[0] for name in found]
+        if names and len(max(names, key=len)) > LONGEST_NAME_BYTES:
             raise _long_name()
-        self.text = text
+        return names
 
 
 RAW = msgspec.json.Decoder(msgspec.Raw)
@@ -99,7 +110,66 @@ def members(text: Text) -> Members:
             return _Name(kind, name)
 
         decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=name_of)
-    return [(name.text, value) for name, value in decoder.decode(text).items()]
+    found = decoder.decode(text)
+    return [*zip(_Name.texts(found), found.values(), strict=True)]
+
+
+_SHALLOW: msgspec.json.Decoder[dict[_Name, Any]] = msgspec.json.Decoder(
+    dict[_Name, list[msgspec.Raw] | dict[str, msgspec.Raw] | str | int | float | bool | None], dec_hook=_Name
+)
+
+
+class TopLevel:
+    """The members of a body: `names` in order, repeated ones too, and the `values` by name, of several the last.
+
+    Lists and objects are opened, and other values built, in the one pass in which most bodies are read. `listed` has
+    the texts of all members. It takes another pass, which only a request that is changed needs.
+    """
+
+    __slots__ = ("_listed", "_values", "all_values", "names", "text")
+
+    def __init__(self, text: bytes, listed: Members | None = None) -> None:
+        """Open a body, or take the members `listed` of it. Raises as `members` does."""
+        self.text = text
+        self._listed = listed
+        self._values: dict[str, Any] | None = None
+        self.all_values: list[Any] = []
+        """The values of all names, the texts of a body that has many."""
+        if listed is None and len(text) <= UNCOUNTED_BYTES:
+            try:
+                found = _SHALLOW.decode(text)
+            except msgspec.ValidationError:  # not an object, or a number beyond Python's
+                pass
+            else:
+                self.names = _Name.texts(found)
+                self.all_values = [*found.values()]
+                self._values = dict(zip(self.names, self.all_values, strict=True))
+                return
+        self.names = [name for name, _ in self.listed]
+        self.all_values = [value for _, value in self.listed]
+
+    @property
+    def listed(self) -> Members:
+        if self._listed is None:
+            self._listed = members(self.text)
+        return self._listed
+
+    def get(self, name: str) -> Any:
+        """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""
+        if self._values is not None:
+            return self._values.get(name)
+        found = [value for one, value in self.listed if one == name]
+        if not found:
+            return None
+        text = found[-1]
+        if (first := kind(text)) == "[":
+            return elements(text)
+        if first == "{":
+            return opened(text)
+        try:
+            return msgspec.json.decode(text) if memoryview(text).nbytes <= LONGEST_NAME_BYTES else text
+        except msgspec.ValidationError:  # a number beyond Python's
+            return text
 
 
 def opened(text: Text) -> dict[str, msgspec.Raw]:
@@ -112,8 +182,15 @@ def elements(text: Text) -> list[msgspec.Raw]:
 
     Raises msgspec.DecodeError and RecursionError for another text, and BodyTooComplex for more than MOST_OPENED.
     """
-    if memoryview(text).nbytes > UNCOUNTED_BYTES and has_more(bytes(text), b",", MOST_OPENED):
-        raise BodyTooComplex(f"A list of the body has more than {MOST_OPENED} commas. Send less in one request.")
+    view = memoryview(text)
+    if view.nbytes > UNCOUNTED_BYTES:
+        if not has_more(text, b",", 0) and bytes(view[1:2]) == b'"':  # one image of megabytes is not read again
+            end = view.nbytes - 1
+            while view[end - 1] in b" \t\r\n":
+                end -= 1
+            return [msgspec.Raw(view[1:end])]
+        if has_more(text, b",", MOST_OPENED):
+            raise BodyTooComplex(f"A list of the body has more than {MOST_OPENED} commas. Send less in one request.")
     return LIST.decode(text)
 
 
@@ -154,6 +231,15 @@ def places(text: bytes, listed: Members) -> Iterator[Place]:
         at = _after_gap(text, end)
         if text[at] == _COMMA:
             at = _after_gap(text, at + 1)
+
+
+def spans(text: bytes, at: int, listed: Iterable[msgspec.Raw]) -> Iterator[tuple[int, int]]:
+    """Yield where each of the `listed` values of the list that begins at `at` begins and ends."""
+    for value in listed:
+        start = _after_gap(text, at + 1)  # behind the bracket or the comma
+        end = start + memoryview(value).nbytes
+        yield start, end
+        at = _after_gap(text, end)
 
 
 def _after_gap(text: bytes, at: int) -> int:
@@ -222,27 +308,65 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
     return None
 
 
-def is_deeper(text: Text, limit: int) -> bool:
-    """Whether lists and objects in the JSON `text` are nested deeper than `limit`.
+def is_utf8(top: TopLevel) -> bool:
+    """Whether what msgspec did not build of a body is UTF-8."""
+    if top.text.isascii():
+        return True
+    raws = list[msgspec.Raw]()
+    for value in top.all_values:
+        if isinstance(value, list):
+            raws += value
+        elif isinstance(value, dict):
+            raws += value.values()
+        elif isinstance(value, msgspec.Raw):
+            raws.append(value)
+    return all(map(bytes.isascii, map(bytes, raws))) or not utf8_fault(
+        b"".join([text for text in map(bytes, raws) if not text.isascii()])
+    )
 
-    Only what has more brackets than that is opened. Raises BodyTooComplex for a text that would be opened too often.
+
+def is_deeper(top: TopLevel, limit: int) -> bool:
+    """Whether lists and objects of a body are nested deeper than `limit`.
+
+    Only what has more brackets than that is opened. Raises BodyTooComplex for a body that would be opened too often.
     """
-    pending, left = [(text, limit)], max(MOST_PASSES * memoryview(text).nbytes, PASSED_BYTES)
+    if not _has_more_openers(top.text, limit):
+        return False
+    left = max(MOST_PASSES * len(top.text), PASSED_BYTES)
+    pending = [(one, limit - 1) for one in top.all_values if isinstance(one, msgspec.Raw)]
+    for value in top.all_values:
+        if isinstance(value, list | dict):
+            pending += _deep(value if isinstance(value, list) else [*value.values()], limit - 2)
     while pending:
         text, limit = pending.pop()
-        size, first = memoryview(text).nbytes, memoryview(text)[0]
-        if (
-            size <= 2 * limit or first not in _OPENERS or not has_more(text, _OPENERS, limit)
-        ):  # a level takes two brackets
+        if kind(text) not in "{[" or not _has_more_openers(text, limit):
             continue
-        if limit == 0:
+        if limit <= 0:
             return True
-        left -= size
+        left -= memoryview(text).nbytes
         if left < 0:
             raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
-        inner = elements(text) if first == _LIST else [value for _, value in members(text)]
-        pending += [(one, limit - 1) for one in inner]
+        inner = elements(text) if kind(text) == "[" else [value for _, value in members(text)]
+        pending += _deep(inner, limit - 1)
     return False
+
+
+def _deep(listed: list[msgspec.Raw], limit: int) -> list[tuple[msgspec.Raw, int]]:
+    """Return those of `listed` that may be deeper than `limit`, with the limit."""
+    found = list[tuple[msgspec.Raw, int]]()
+    for at in range(0, len(listed), TOGETHER):
+        some = listed[at : at + TOGETHER]
+        text = b"".join(some)
+        if len(text) > 2 * limit and _has_more_openers(text, limit):  # each level takes two brackets
+            found += [(one, limit) for one in some]
+    return found
+
+
+def _has_more_openers(text: Text, most: int) -> bool:
+    if memoryview(text).nbytes > COPIED_BYTES:
+        return has_more(text, b"{[", most)
+    text = bytes(text)
+    return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b"")) > most
 
 
 # values

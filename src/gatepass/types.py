@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol, Self
 
 import msgspec
 
+from gatepass.json_body import NUMBERS, TopLevel, kind
+
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header fields in order, with names in lower case."""
 
@@ -196,8 +198,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     headers: Headers
     stream: bool = False
     choices: int = 1
-    lacks_words: bool = False
-    """The client's own body has no word of the built-in rules that a search may rule out."""
     names_stored: bool = False
     """The client's body names an object that one upstream stores: a response, a conversation or a prompt."""
     adapted: tuple[str, ...] = ()
@@ -205,14 +205,20 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
     edits: RuleEdits = NO_EDITS
     """What the entries of `adapted` changed."""
+    top: TopLevel | None = None
+    """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
+
+    def opened(self) -> TopLevel:
+        """Return the members of `body`."""
+        return TopLevel(self.body) if self.top is None else self.top
 
     def embeddings_options(self) -> EmbeddingsOptions:
         """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""
-        return EmbeddingsOptions.from_body(self.body)
+        return EmbeddingsOptions.of(self.opened())
 
-    def with_body(self, body: bytes, *entries: str) -> Call:
-        """Return the call with another body; `entries` are appended to `adapted`."""
-        return msgspec.structs.replace(self, body=body, adapted=(*self.adapted, *entries))
+    def with_body(self, body: bytes, top: TopLevel | None = None, **fields: Any) -> Call:
+        """Return the call with another `body`, whose members are `top` if they are known, and with other `fields`."""
+        return msgspec.structs.replace(self, body=body, top=self.top if body is self.body else top, **fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,22 +232,6 @@ class Target:
     """The client protocols that it speaks, of those that gatepass can translate; None for all."""
     names_model: bool = field(default=False, compare=False)
     """Whether the configuration names the model, and not only a pattern or the client."""
-
-
-class Rule(Protocol):
-    """One named change of a call. Unknown members keep their bytes."""
-
-    @property
-    def name(self) -> str:
-        """A short name, such as `images`."""
-        ...
-
-    def apply(self, call: Call, target: Target) -> Call:
-        """Return `call` itself if nothing changes, else a new Call with this rule's entry in `adapted`.
-
-        Raises a CallerError if the call cannot be adapted.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,19 +420,6 @@ class Response(Protocol):
         ...
 
 
-_ABSENT = msgspec.Raw(b"")
-
-
-class _EmbeddingsBody(msgspec.Struct, gc=False):
-    input: msgspec.Raw = _ABSENT
-    dimensions: msgspec.Raw = _ABSENT
-    encoding_format: msgspec.Raw = _ABSENT
-
-
-_BODY = msgspec.json.Decoder(_EmbeddingsBody)
-_LIST: msgspec.json.Decoder[list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw])
-
-
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
     """The options of an embeddings request: the number of vectors, their encoding, and their length or None."""
 
@@ -451,21 +428,17 @@ class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
     dimensions: int | None = None
 
     @classmethod
-    def from_body(cls, body: bytes) -> Self:
-        found = _BODY.decode(body)
-        count = 1  # a string is one input, and so is a list of token ids
-        if bytes(memoryview(found.input)[:1]) == b"[":
-            inputs = _LIST.decode(found.input)
-            count = 1 if inputs and bytes(memoryview(inputs[0])[:1]) in _DIGITS else len(inputs)
-        return cls(count, bytes(found.encoding_format) == b'"base64"', parse_count(bytes(found.dimensions)))
+    def of(cls, top: TopLevel) -> Self:
+        inputs, dimensions, count = top.get("input"), top.get("dimensions"), 1
+        if isinstance(inputs, list):  # a string is one input, and so is a list of token ids
+            count = 1 if inputs and kind(inputs[0]) in NUMBERS else len(inputs)
+        is_count = type(dimensions) is int and 0 <= dimensions < 10**9
+        return cls(count, top.get("encoding_format") == "base64", dimensions if is_count else None)
 
 
 MAX_MODEL_CHARS = 512
 MAX_MODEL_BYTES = 12 * MAX_MODEL_CHARS + 2
 """The longest JSON text of a model's name: each character as two escapes, and the quotes."""
-
-
-_DIGITS = frozenset({b"-", *(b"%d" % digit for digit in range(10))})
 
 
 def span(seconds: float) -> str:

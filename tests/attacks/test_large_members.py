@@ -2,23 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 
 from gatepass.auth.model_access import check_body_access, stored_member
 from gatepass.config.access import AccessKey
+from gatepass.draft import Change, Rule
 from gatepass.errors import GatepassError
+from gatepass.json_body import MOST_ESCAPES, TopLevel
 from gatepass.mcp.access import check_call
 from gatepass.normalize.members import Drop, JsonMemberPath, Rename
 from gatepass.normalize.messages import join_text_parts, merge_roles, shorten_tool_ids, system_into_user
-from gatepass.normalize.rules import BUILT_IN_RULES, Change, ChangeRule
-from gatepass.protocols.request import MOST_ESCAPES, decode
+from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule
+from gatepass.protocols.request import decode
 from gatepass.protocols.rerank import RerankOptions
 from gatepass.proxy.admission import Size
-from gatepass.types import ClientRequest, Rule
+from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
 from tests.attacks.test_rules import OPERATIONS, longest_pause_of_s, longest_pause_s
+from tests.unit.normalize.calls import a_call
 
 MIB = 1 << 20
 PNG = b"iVBORw0KGgoAAAAA"
@@ -116,7 +118,7 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
         lambda: body_of(b'%b:1,"x":{"MODEL":1}', text(astral())),
     ),
     "a name beside other models": (
-        lambda body: check_body_access(LIMITED, body),
+        lambda body: check_body_access(LIMITED, TopLevel(body)),
         lambda: body_of(b'%b:1,"models":[]', text(astral())),
     ),
     "a name with escapes": (
@@ -128,15 +130,15 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
         lambda: body_of(b'"x":%b', text(b'\\"' * (31 * MIB // 2))),
     ),
     "a list of models": (
-        lambda body: check_body_access(LIMITED, body),
+        lambda body: check_body_access(LIMITED, TopLevel(body)),
         lambda: body_of(b'"models":%b', text(b"g," * (15 * MIB) + b"gpt-a")),
     ),
     "another model": (
-        lambda body: check_body_access(LIMITED, body),
+        lambda body: check_body_access(LIMITED, TopLevel(body)),
         lambda: body_of(b'"fallbacks":[%b]', text(b"gpt-" + astral())),
     ),
     "a tool's model": (
-        lambda body: check_body_access(LIMITED, body),
+        lambda body: check_body_access(LIMITED, TopLevel(body)),
         lambda: body_of(b'"tools":[{"model":%b}]', text(b"gpt-" + astral())),
     ),
     "backslashes without an end": (lambda body: decode(CLIENT, CHAT, body, "me"), lambda: unended(16 * MIB)),
@@ -181,7 +183,7 @@ TEXTS: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", TEXTS)
 def test_no_search_for_names_holds_the_interpreter(attack: Attack, name: str) -> None:
     raw = body_of(b'"x":%b', TEXTS[name]())
-    for check in (partial(check_body_access, LIMITED, raw, names_model=True), partial(stored_member, raw)):
+    for check in (lambda: check_body_access(LIMITED, TopLevel(raw)), lambda: stored_member(TopLevel(raw))):
         attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_of_s(asyncio.to_thread(check))))
 
 
@@ -212,5 +214,5 @@ ESTIMATED: dict[str, tuple[Callable[[], bytes], int]] = {
 def test_no_estimate_of_tokens_holds_the_interpreter(attack: Attack, name: str) -> None:
     body, tokens = ESTIMATED[name]
     raw, found = body(), list[Size]()
-    attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(lambda: found.append(Size.of(raw)))))
+    attack.loop_s = asyncio.run(longest_pause_of_s(asyncio.to_thread(lambda: found.append(Size.of(a_call(raw))))))
     attack.check(tokens <= found[0].input_tokens <= tokens + 300, found)

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from gatepass.draft import Rule
 from gatepass.errors import GatepassError
 from gatepass.normalize.embeddings_request import SplitInputs, split
 from gatepass.normalize.messages import (
@@ -21,8 +22,8 @@ from gatepass.normalize.profiles import keep_plain_tools
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import BUILT_IN_RULES, ChangeRule
 from gatepass.protocols.rerank import ConvertRerank, RerankOptions
-from gatepass.proxy.body_threads import MOST_ON_LOOP_BYTES, BodyThreads, normalize_large
-from gatepass.types import Call, Rule, Target
+from gatepass.proxy.body_threads import BodyThreads, normalize_large
+from gatepass.types import Call, Target
 from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS, RERANK
 
@@ -103,12 +104,7 @@ async def longest_pause_of_s(work: Coroutine[None, None, object]) -> float:
 
 
 CASES = (
-    *(
-        (name, unit, 2 * MOST_ON_LOOP_BYTES, rules)
-        for name, units in UNITS.items()
-        for unit in units
-        for rules in RULES
-    ),
+    *((name, unit, 4 << 20, rules) for name, units in UNITS.items() for unit in units for rules in RULES),
     ("messages", USER, 2 << 20, RULES[0]),
     ("messages", LARGE_IMAGE, 24 << 20, RULES[0]),
     ("messages", UNITS["messages"][6], 4 << 20, RULES[0]),

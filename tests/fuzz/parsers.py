@@ -15,9 +15,8 @@ from gatepass.config.load import LoadedConfig, load
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.errors import GatepassError
 from gatepass.http_client.response_body import taken
-from gatepass.json_scan import JsonScanner, top_members
-from gatepass.protocols import request
-from gatepass.protocols.request import RequestBody
+from gatepass.json_body import places
+from gatepass.protocols.request import read_body
 from gatepass.proxy.uploads import MultipartScan, boundary_of
 from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer, split_events
@@ -78,31 +77,18 @@ def _body(cycle: Any) -> bytes:
     return taken(cycle._pieces)
 
 
-def large_read_equals_small_read(body: bytes, _: Random) -> None:
-    """A body that is read as a large one has the same members as a small one, or both are rejected."""
-    with _all_large():
-        large = _read(body)
-    small = _read(body)
-    assert (large is None) == (small is None)
-    if large is not None and small is not None:
-        assert (large.model, large.stream, large.n) == (small.model, small.stream, small.n)
-        assert list(top_members(body)) == list(JsonScanner(body).members())
-
-
-def _read(body: bytes) -> RequestBody | None:
+def body_is_read_as_the_standard_parser_reads_it(body: bytes, _: Random) -> None:
+    """A body is refused, or each of its members has the value and the place that the standard parser finds."""
     try:
-        return RequestBody.read(body)
+        top = read_body(body)
     except GatepassError:
-        return None
-
-
-@contextlib.contextmanager
-def _all_large() -> Iterator[None]:
-    before, request.LARGE_BYTES = request.LARGE_BYTES, 0
-    try:
-        yield
-    finally:
-        request.LARGE_BYTES = before
+        return
+    document = json.loads(body)
+    assert dict.fromkeys(top.names) == dict.fromkeys(document)
+    for place, (name, value) in zip(places(body, top.listed), top.listed, strict=True):
+        assert (place.name, body[place.value : place.end]) == (name, bytes(value))
+    for name, value in dict(top.listed).items():
+        assert repr(json.loads(bytes(value))) == repr(document[name])
 
 
 def form_scan_ignores_chunking(body: bytes, random: Random) -> None:

@@ -35,6 +35,7 @@ from tests.integration.scripted import (
     stream,
 )
 from tests.unit.clock import DrivenClock
+from tests.unit.normalize.calls import a_call
 from tests.waiting import until
 
 KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("ana", "ben")}
@@ -516,26 +517,26 @@ async def test_without_limits_nothing_of_them_exists():
 def test_an_estimate_counts_text_by_its_bytes_and_each_picture_by_a_fixed_number(content, tokens):
     message = content if isinstance(content, dict) else {"role": "user", "content": content}
     body = json.dumps({"messages": [message], "max_tokens": 7, "n": 2}).encode()
-    found = Size.of(body)
+    found = Size.of(a_call(body))
     assert tokens <= found.input_tokens <= tokens + 60
     assert (found.output_tokens, found.answers) == (7, 2)
 
 
 @pytest.mark.parametrize("spelling", ["MAX_TOKENS", "Max_Tokens", "max_to\\u212aens", "MAX_COMPLETION_TOKENS"])
 def test_an_estimate_counts_a_number_whose_name_a_server_in_go_reads(spelling):
-    found = Size.of(f'{{"{spelling}": 900, "max_tokens": 5, "BEST_OF": 3}}'.encode())
+    found = Size.of(a_call(f'{{"{spelling}": 900, "max_tokens": 5, "BEST_OF": 3}}'.encode()))
     assert (found.output_tokens, found.answers) == (900, 3)
 
 
 @pytest.mark.parametrize("name", ["best_of", "background", "metadata", "max_output_tokens", "user"])
 def test_a_number_that_no_float_holds_hides_no_other_member(name):
-    found = Size.of(f'{{"{name}": [1e400], "n": 3, "max_tokens": 70}}'.encode())
+    found = Size.of(a_call(f'{{"{name}": [1e400], "n": 3, "max_tokens": 70}}'.encode()))
     assert (found.output_tokens, found.answers >= 3) == (70, True)
 
 
 async def test_text_that_looks_like_an_image_counts_as_text():
     text = json.dumps({"messages": [{"role": "user", "content": ";base64," + "word " * 4_000}]}).encode()
-    assert Size.of(text).input_tokens > 5_000
+    assert Size.of(a_call(text)).input_tokens > 5_000
 
 
 async def test_what_describes_the_work_of_other_requests_counts_no_tokens():
@@ -563,7 +564,7 @@ async def test_a_response_in_the_background_counts_its_reservation():
 @pytest.mark.parametrize("value", ['"9"', "-1", "true", "null", "[1]", "{}"])
 def test_an_estimate_ignores_values_that_are_no_counts(value):
     try:
-        found = Size.of(f'{{"max_tokens":{value},"n":{value}}}'.encode())
+        found = Size.of(a_call(f'{{"max_tokens":{value},"n":{value}}}'.encode()))
     except ValueError:
         pytest.fail("a body that a parser accepted must be estimated")
     assert (found.output_tokens, found.answers) == (0, 1)

@@ -1,6 +1,7 @@
 """JSON opened one level at a time, against what the standard parser reads; and what is refused before it is read."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,11 +18,13 @@ from gatepass.json_body import (
     MOST_OPENED,
     MOST_SIGNS,
     UTF8_BYTES,
+    TopLevel,
     check_signs,
     elements,
     folded,
     has_more,
     is_deeper,
+    is_utf8,
     kind,
     members,
     opened,
@@ -45,6 +48,36 @@ def test_an_object_is_opened_as_the_standard_parser_reads_it(data):
     for place, (name, inner) in zip(places(text, listed), listed, strict=True):
         assert (place.name, text[place.value : place.end]) == (name, bytes(inner))
         assert json.loads(b"{%b}" % text[place.start : place.end]) == {name: value[name]}
+
+
+def value_of(top: TopLevel, name: str) -> Any:
+    """The value of a member as Python's: what is opened has the texts of its values."""
+    found = top.get(name)
+    if isinstance(found, list):
+        return [json.loads(bytes(one)) for one in found]
+    if isinstance(found, dict):
+        return {inner: json.loads(bytes(one)) for inner, one in found.items()}
+    return json.loads(bytes(found)) if isinstance(found, msgspec.Raw) else found
+
+
+@given(st.data())
+def test_a_body_that_is_opened_in_one_pass_is_the_same_as_one_of_known_members(data):
+    value = data.draw(OBJECTS)
+    text = data.draw(written(value)).encode()
+    for top in (TopLevel(text), TopLevel(text, members(text))):
+        assert top.names == list(value)
+        assert [bytes(inner) for _, inner in top.listed] == [bytes(inner) for _, inner in members(text)]
+        assert {name: value_of(top, name) for name in value} == value
+        assert top.get("absent") is None
+        assert is_utf8(top)
+        assert not is_utf8(TopLevel(b'{"\xc3\xa9":1,"a":"\xff"}', members(b'{"\xc3\xa9":1,"a":"\xff"}')))
+
+
+@pytest.mark.parametrize(
+    "wrong", [b'["\xff"]', b'{"b":"\xc3"}', b'[["\xed\xa0\x80"]]', b'["a","\xc3\xa9",["\xc0\x80"]]']
+)
+def test_invalid_utf8_in_what_is_not_built_is_found(wrong):
+    assert not is_utf8(TopLevel(b'{"a":%b}' % wrong))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "\\u0061"]), st.integers(0, 9)), max_size=6))
@@ -71,10 +104,11 @@ def depth_of(value) -> int:
 
 @given(st.data())
 def test_the_depth_is_that_of_the_value(data):
-    value = data.draw(VALUES)
-    text = data.draw(written(value)).strip().encode()
-    assert not is_deeper(text, depth_of(value))
-    assert depth_of(value) == 0 or is_deeper(text, depth_of(value) - 1)
+    value = data.draw(OBJECTS)
+    text = data.draw(written(value)).encode()
+    for top in (TopLevel(text), TopLevel(text, members(text))):
+        assert not is_deeper(top, depth_of(value))
+        assert depth_of(value) <= 2 or is_deeper(top, depth_of(value) - 1)
 
 
 @pytest.mark.parametrize("beside", [b"0", b'"[[[["', b'"' + b"{" * 100 + b'"', b"[[],[]]", b",".join([b"[{}]"] * 99)])
@@ -82,15 +116,16 @@ def test_the_depth_is_that_of_the_value(data):
 def test_the_depth_is_found_beside_other_brackets(beside, before, after):
     levels = before.count(b"[") + before.count(b"{")
     count = 63 // levels
-    text = b"[%b,%b%b%b]" % (beside, before * count, b"0", after * count)
-    assert not is_deeper(text, max(1 + count * levels, 3))
-    assert is_deeper(text, count * levels)
+    text = b'{"a":[%b,%b%b%b]}' % (beside, before * count, b"0", after * count)
+    for top in (TopLevel(text), TopLevel(text, members(text))):
+        assert not is_deeper(top, 2 + count * levels)
+        assert is_deeper(top, 1 + count * levels)
 
 
 def test_a_text_that_is_opened_at_every_level_is_refused():
-    text = b"[" * 60 + b",".join([b"[[]]"] * 100_000) + b"]" * 60
+    top = TopLevel(b'{"a":%b}' % (b"[" * 60 + b",".join([b"[[]]"] * 100_000) + b"]" * 60))
     with pytest.raises(BodyTooComplex, match="many levels"):
-        is_deeper(text, 64)
+        is_deeper(top, 64)
 
 
 @pytest.mark.parametrize(("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xc0\x80", 0)])
@@ -157,9 +192,8 @@ def test_what_takes_long_is_refused_before_it_is_read(text, error):
 
 @pytest.mark.parametrize("depth", [64, 500, 100_000])
 def test_a_deep_text_is_refused_by_one_of_two_errors(depth):
-    text = b"[" * depth + b"]" * depth
     try:
-        assert is_deeper(text, 63)
+        assert is_deeper(TopLevel(b'{"a":%b}' % (b"[" * depth + b"]" * depth)), 63)
     except RecursionError:
         assert depth > 900
 

@@ -14,6 +14,7 @@ from gatepass.config.upstream import NEVER_FORWARDED
 from gatepass.dialects.base import ResponseHeaders, forwarded
 from gatepass.dialects.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamErrorReply
+from gatepass.json_body import TopLevel
 from gatepass.learning.rejection import NEVER_CODES
 from gatepass.protocols import error_objects
 from gatepass.protocols.error_objects import error_headers, stream_message
@@ -52,12 +53,12 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "max_inputs": 3,
         "edits": RuleEdits(left_out=1),
         "names_stored": True,
-        "lacks_words": True,
+        "top": TopLevel(b"{}"),
     }
     assert set(values) == set(Call.__struct_fields__)
     call = Call(**values)
-    assert call.with_body(b"b", "e", "f") == msgspec.structs.replace(call, body=b"b", adapted=("a", "e", "f"))
-    assert call.with_body(b"a") == call
+    assert call.with_body(b"b", choices=3) == msgspec.structs.replace(call, body=b"b", top=None, choices=3)
+    assert call.with_body(call.body) == call
 
 
 class Sender:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from functools import lru_cache
+
+import msgspec
 
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import NotAllowed
-from gatepass.json_body import folded
-from gatepass.json_scan import JsonScanner, any_of, may_fold, parts_with_names, string, top_members
+from gatepass.errors import BodyTooComplex, NotAllowed
+from gatepass.json_body import MOST_MEMBERS, Members, TopLevel, elements, folded, kind, members, string
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(
@@ -68,14 +70,12 @@ REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
 _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
+CACHED_NAMES, CACHED_CHARS = 1024, 64
+"""How many names of members are known as those of a destination or not: requests have the same few. Clients choose
+them, so longer ones are not kept."""
+
 _MODEL, _TOOLS, _INPUT, _OPTIONS = "model", "tools", "input", "provideroptions"
 _PLUGINS, _PARAMETERS = "plugins", "parameters"
-# One search for all names, because nearly every body contains none of them.
-_ANY = any_of(
-    *(name.replace("_", "[_-]?") for name in sorted({*REFUSED_PARTS, _PLUGINS})),
-    *(rf"{family}[_:-][^\"]{{1,64}}" for family in FAMILIES),
-)
-_QUOTED_MODEL, _QUOTED_TOOLS, _NULL = b'"model"', b'"tools"', b"null"
 
 
 def _normalized(name: str) -> str:
@@ -87,31 +87,34 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
     frozenset(map(_normalized, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
 )
 _NAMES_OF_MODELS = _MODELS | {_MODEL}
+_OPENED = _MODELS | _NESTED | {_INPUT, _PLUGINS}
 _STORED = {_normalized(name): name for name in STORED}
 _FAMILY = tuple(f"{name}{mark}" for name in FAMILIES for mark in "_-:")
 
 
 def _is_destination(name: str) -> bool:
+    return (_cached if len(name) <= CACHED_CHARS else _in_destinations)(name)
+
+
+def _in_destinations(name: str) -> bool:
     return _normalized(name) in _DESTINATIONS or folded(name).startswith(_FAMILY)
 
 
-def check_body_access(caller: AccessKey, body: bytes, *, names_model: bool = False) -> None:
-    """Check a JSON `body` that a parser has accepted. Names match without case, `_` and `-`, and may be repeated.
+_cached = lru_cache(maxsize=CACHED_NAMES)(_in_destinations)
 
-    `names_model`: the object has exactly one own `model` member, without escapes. `check_model_access` checks that one.
-    Raises NotAllowed if `body` names what the caller's key does not cover, and TooManySteps (see JsonScanner).
+
+def check_body_access(caller: AccessKey, top: TopLevel) -> None:
+    """Check the members of a body, of which `check_model_access` checks `model`.
+
+    Names match without case, `_` and `-`, and may be repeated. Raises NotAllowed if one names what the caller's
+    key does not cover, and BodyTooComplex.
     """
     if caller.models is None:
         return
-    parts = [part.lower() for part in parts_with_names(body)]
-    if not any(map(may_fold, parts)) and not any(map(_ANY.search, parts)):
-        # Only a tool may still name a model. Without another `"model"` than the top level's, no tool does.
-        if sum(part.count(_QUOTED_MODEL) for part in parts) <= names_model:
-            return
-        if not any(_QUOTED_TOOLS in part for part in parts):
-            return
-    del parts  # as large as the body if it has no long strings
-    _check_object(caller, JsonScanner(body), 0, is_top=True)
+    if any(_normalized(name) in _OPENED or _is_destination(name) for name in top.names) or top.names.count("tools") > 1:
+        _check_object(caller, top.listed, is_top=True)
+    elif isinstance(tools := top.get("tools"), list):  # of most agents
+        _check_models(caller, "tools", _models_of_tools(caller, tools))
 
 
 def check_part_access(caller: AccessKey, name: str) -> None:
@@ -131,18 +134,20 @@ def check_part_access(caller: AccessKey, name: str) -> None:
             )
 
 
-def stored_member(body: bytes) -> str | None:
+def stored_member(top: TopLevel) -> str | None:
     """Return the member of STORED by which a request for a response names a stored object, None without one.
 
-    Only the top level is searched. Names match without case, `_` and `-`. Raises the errors of `top_members`.
+    Only the top level is searched. Names match without case, `_` and `-`.
     """
-    for member in top_members(body):
-        name, value = _STORED.get(_normalized(member.name)), body[member.value : member.end]
-        if name is None or value == _NULL:
+    if not any(_normalized(name) in _STORED for name in top.names):
+        return None
+    for given, value in top.listed:
+        name = _STORED.get(_normalized(given))
+        if name is None or kind(value) == "n":
             continue
         if name != STORED[-1]:
             return name
-        if value.startswith(b"{") and any(_normalized(one.name) == "id" for one in top_members(value)):
+        if kind(value) == "{" and any(_normalized(inner) == "id" for inner, _ in members(value)):
             return f"{name}.id"
     return None
 
@@ -170,38 +175,48 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     )
 
 
-def _check_object(caller: AccessKey, scanner: JsonScanner, at: int, *, is_top: bool = False) -> None:
-    for member in scanner.members(at):
-        name = _normalized(member.name)
-        if _is_destination(member.name):
-            raise _destination_not_allowed(caller, member.name, member.name)
+def _check_object(caller: AccessKey, listed: Members, *, is_top: bool = False) -> None:
+    for given, value in listed:
+        name = _normalized(given)
+        if _is_destination(given):
+            raise _destination_not_allowed(caller, given, given)
         if name in _MODELS or (name == _MODEL and not is_top):
-            _check_models(caller, member.name, _models_in(caller, scanner, member.value))
+            _check_models(caller, given, _models_in(caller, value))
         elif name == _TOOLS:
-            _check_models(caller, "tools", _models_of_tools(caller, scanner, member.value))
+            _check_models(caller, "tools", _models_of_tools(caller, _list(value)))
         elif name == _INPUT:
             # OpenAI's items additional_tools and tool_search_output have `tools`
-            for _, item in _objects(scanner, member.value):
-                for part in scanner.members(item):
-                    if folded(part.name) == _TOOLS:
-                        _check_models(caller, "input", _models_of_tools(caller, scanner, part.value))
+            for item in _objects(_list(value)):
+                for part, inner in item:
+                    if folded(part) == _TOOLS:
+                        _check_models(caller, "input", _models_of_tools(caller, _list(inner)))
         elif name == _PLUGINS:
             # OpenRouter's `fusion` has a `model` and `analysis_models`
-            for _, plugin in _objects(scanner, member.value):
-                _check_object(caller, scanner, plugin)
-        elif name in _NESTED and scanner.text.startswith(b"{", member.value):
-            _check_object(caller, scanner, member.value)
-            for option in scanner.members(member.value) if name == _OPTIONS else ():
-                if scanner.text.startswith(b"{", option.value):
-                    _check_object(caller, scanner, option.value)
+            for plugin in _objects(_list(value)):
+                _check_object(caller, plugin)
+        elif name in _NESTED and kind(value) == "{":
+            options = members(value)
+            _check_object(caller, options)
+            for _, option in options if name == _OPTIONS else ():
+                if kind(option) == "{":
+                    _check_object(caller, members(option))
 
 
-def _objects(scanner: JsonScanner, at: int) -> Iterator[tuple[int, int]]:
-    """Yield the index and the place of each object in the list at `at`; nothing for another value."""
-    if scanner.text.startswith(b"[", at):
-        for number, (start, _) in enumerate(scanner.elements(at)):
-            if scanner.text.startswith(b"{", start):
-                yield number, start
+def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
+    """Return the values of a list, none of another value."""
+    return elements(value) if kind(value) == "[" else []
+
+
+def _objects(values: list[msgspec.Raw]) -> Iterator[Members]:
+    """Yield the members of each object in a list."""
+    left = MOST_MEMBERS
+    for one in values:
+        if kind(one) == "{":
+            listed = members(one)
+            left -= 1 + len(listed)
+            if left < 0:
+                raise BodyTooComplex(f"A list of the body has objects with more than {MOST_MEMBERS} members.")
+            yield listed
 
 
 def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAllowed:
@@ -223,54 +238,53 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None
             )
 
 
-def _models_in(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
-    """Yield the models in the value at `at`: a name, a list, or an object with a `model` or with lists."""
-    first = scanner.text[at : at + 1]
-    if first == b'"':
-        yield _model(caller, scanner, at, scanner.value_end(at))
-    elif first == b"[":
-        for start, _ in scanner.elements(at):
-            yield from _models_in(caller, scanner, start)
-    elif first == b"{":
-        listed = list(scanner.members(at))
-        if any(folded(member.name) == _MODEL for member in listed):
-            _check_object(caller, scanner, at)
-            lists = [m for m in listed if scanner.text.startswith(b"[", m.value) and m.name not in TEXT_LISTS]
-            for start, end in (span for member in lists for span in scanner.elements(member.value)):
-                if scanner.text.startswith(b'"', start):
-                    yield _model(caller, scanner, start, end)
+def _models_in(caller: AccessKey, value: msgspec.Raw) -> Iterator[str]:
+    """Yield the models in a value: a name, a list, or an object with a `model` or with lists."""
+    if (first := kind(value)) == '"':
+        yield _model(caller, value)
+    elif first == "[":
+        for one in elements(value):
+            yield from _models_in(caller, one)
+    elif first == "{":
+        listed = members(value)
+        if any(folded(name) == _MODEL for name, _ in listed):
+            _check_object(caller, listed)
+            lists = [inner for name, inner in listed if kind(inner) == "[" and name not in TEXT_LISTS]
+            for one in (one for inner in lists for one in elements(inner)):
+                if kind(one) == '"':
+                    yield _model(caller, one)
             return
-        for member in listed:
-            yield from _models_in(caller, scanner, member.value)
+        for _, inner in listed:
+            yield from _models_in(caller, inner)
 
 
-def _model(caller: AccessKey, scanner: JsonScanner, start: int, end: int) -> str:
-    """Return the model that the string from `start` to `end` names. A list of 15 million names would take 0.7 s."""
-    if end - start > MAX_MODEL_BYTES:
+def _model(caller: AccessKey, value: msgspec.Raw) -> str:
+    """Return the model that the string `value` names. A list of 15 million names would take 0.7 s."""
+    if memoryview(value).nbytes > MAX_MODEL_BYTES:
         raise NotAllowed(
             "model_not_allowed",
             f"The caller {caller.name!r} may use only some models, and the body names another one with more than"
             f" {MAX_MODEL_CHARS} characters.",
         )
-    return string(scanner.text[start:end])
+    return string(value)
 
 
-def _models_of_tools(caller: AccessKey, scanner: JsonScanner, at: int) -> Iterator[str]:
+def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw]) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
     Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
     parameters is not checked: what it describes is in its `properties`.
     """
-    for _, tool in _objects(scanner, at):
-        for member in scanner.members(tool):
-            if _is_destination(member.name):
-                raise _destination_not_allowed(caller, member.name, "tools")
-            if folded(member.name) == _MODEL and scanner.text.startswith(b'"', member.value):
-                yield _model(caller, scanner, member.value, member.end)
-            elif folded(member.name) == _PARAMETERS and scanner.text.startswith(b"{", member.value):
-                for parameter in scanner.members(member.value):
-                    if _normalized(parameter.name) in _NAMES_OF_MODELS:
-                        yield from _models_in(caller, scanner, parameter.value)
+    for tool in _objects(tools):
+        for name, inner in tool:
+            if _is_destination(name):
+                raise _destination_not_allowed(caller, name, "tools")
+            if folded(name) == _MODEL and kind(inner) == '"':
+                yield _model(caller, inner)
+            elif folded(name) == _PARAMETERS and kind(inner) == "{":
+                for parameter, one in members(inner):
+                    if _normalized(parameter) in _NAMES_OF_MODELS:
+                        yield from _models_in(caller, one)
 
 
 def check_calls_models(caller: AccessKey) -> None:

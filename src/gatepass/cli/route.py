@@ -11,14 +11,15 @@ from gatepass.cli.options import operation_of
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.upstream import UpstreamConfig
+from gatepass.draft import Change, Rule
 from gatepass.errors import CallerError
 from gatepass.normalize.profiles import PROFILES, untyped
-from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, ModelName, normalize
+from gatepass.normalize.rules import ChangeRule, DeclaredModels, ModelName, normalize
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.operations import CHAT_OPERATION, OPERATIONS, call_of, sample
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
-from gatepass.types import Operation, Rule, Target, Timeouts
+from gatepass.types import Operation, Target, Timeouts
 
 
 def route_lines(config: Config, model: str, key: AccessKey | None) -> tuple[list[str], bool]:

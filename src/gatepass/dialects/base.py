@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gatepass.dialects import reply_check
 from gatepass.dialects.error_body import read_error_body
+from gatepass.draft import Rule
 from gatepass.errors import ModelNotFound
 from gatepass.types import (
     NEVER_UP,
@@ -20,7 +21,6 @@ from gatepass.types import (
     Call,
     Headers,
     OutboundRequest,
-    Rule,
     Target,
     Timeouts,
     Upload,

@@ -18,6 +18,7 @@ import msgspec
 
 from gatepass.config.model import Config
 from gatepass.config.routes import BETA, block_of_operation
+from gatepass.draft import Change
 from gatepass.learning.reader import LIMITS, NEVER, SAFE, carries_meaning
 from gatepass.normalize import messages
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
@@ -32,7 +33,7 @@ from gatepass.normalize.members import (
     request_whole_reply,
     serve_by_chat,
 )
-from gatepass.normalize.rules import Change, ChangeRule, DeclaredModels, Where
+from gatepass.normalize.rules import ChangeRule, DeclaredModels, Where
 
 SAFE_IN_MESSAGES = frozenset(
     f"messages[].{name}"

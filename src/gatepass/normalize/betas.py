@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gatepass.config.routes import BETA
-from gatepass.normalize.json_editor import JsonEditor
+from gatepass.draft import Draft
 from gatepass.normalize.members import JsonMemberPath
 from gatepass.types import Headers
 
@@ -69,22 +69,22 @@ class DropBetas:
     def entry(self) -> str:
         return f"drop_beta={'+'.join(self.names)}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        sent = betas_of(editor.headers)
+    def apply_to(self, draft: Draft) -> bool:
+        sent = betas_of(draft.headers)
         if not self.sent.issubset(sent) or any(BETA.match(beta) is None for beta in sent):
             return False
         fields: list[tuple[bytes, bytes]] = []
         left_out = {name.encode() for name in self.names}
-        for name, value in editor.headers:
+        for name, value in draft.headers:
             if name != _FIELD:
                 fields.append((name, value))
             elif left := [one for one in value.split(b",") if one.strip() and one.strip() not in left_out]:
                 fields.append((name, b",".join(left).strip()))
-        editor.headers = tuple(fields)
+        draft.headers = tuple(fields)
         kept = {path for beta in sent if beta not in self.names for path in BETA_MEMBERS.get(beta, ())}
         for path in dict.fromkeys(path for name in self.names for path in BETA_MEMBERS.get(name, ())):
-            if path not in kept and editor.may_name(path.rpartition(".")[2]):
+            if path not in kept and draft.may_name(path.rpartition(".")[2]):
                 parsed = JsonMemberPath.parse(path)
-                for owner in parsed.owners(editor):
+                for owner in parsed.owners(draft):
                     owner.drop(parsed.name)
         return True

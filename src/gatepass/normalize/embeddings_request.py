@@ -7,17 +7,15 @@ from array import array
 from dataclasses import dataclass
 from itertools import islice
 
-from msgspec.structs import replace
+import msgspec
 
+from gatepass.draft import Draft, fixed_change
 from gatepass.errors import InvalidRequest
-from gatepass.json_scan import Edit, JsonScanner, Member, edited
-from gatepass.normalize.json_editor import JsonEditor, fixed_change
+from gatepass.json_body import NUMBERS, Place, kind, places, spans
 from gatepass.types import Call, EmbeddingsOptions, Target
 
-_EMPTY_TEXT = re.compile(rb'[\[,:][ \t\r\n]*"(?:[ \t]|\\[nrt])*"[ \t\r\n]*[,\]}]')
-_IDS_FIRST = re.compile(rb"\[[ \t\r\n]*(?:\[[ \t\r\n]*)?[-0-9]")
-_MAYBE_IDS = re.compile(rb'"input"[ \t\r\n]*:[ \t\r\n]*' + _IDS_FIRST.pattern)
-"""One search that finds most bodies without token ids, because every embeddings call is checked."""
+_BLANK = re.compile(rb'"(?:[ \t]|\\[nrt])*"')
+_IDS_FIRST = re.compile(rb"(?:\[[ \t\r\n]*)?[-0-9]")
 _IDS_REASON = (
     "`input` contains token ids, which are valid only for the tokenizer that produced them. The configuration declares"
     " that this model does not accept them (capabilities.token_ids: false). Send texts (LangChain:"
@@ -26,15 +24,15 @@ _IDS_REASON = (
 
 
 @fixed_change("set=encoding_format>float")
-def request_numbers(editor: JsonEditor) -> bool:
+def request_numbers(draft: Draft) -> bool:
     """Request numbers if the client requests base64, to which gatepass converts them.
 
     Few upstreams support base64. Some return numbers anyway, which openai-node reads as an empty vector. Entry
     `set=encoding_format>float`.
     """
-    if "encoding_format" not in editor.members or editor.top.string("encoding_format") != "base64":
+    if "encoding_format" not in draft.members or draft.top.string("encoding_format") != "base64":
         return False
-    return editor.top.set("encoding_format", b'"float"')
+    return draft.top.set("encoding_format", b'"float"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +49,9 @@ class SplitInputs:
     def entry(self) -> str:
         return f"split={self.limit}{'%' if self.is_share else ''}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
+    def apply_to(self, draft: Draft) -> bool:
         count, limit = 0, self.limit
-        inputs = editor.top.array("input") if "input" in editor.members else None
+        inputs = draft.top.array("input") if "input" in draft.members else None
         if inputs is not None and not any(first.kind in "-0123456789" for first in islice(inputs, 1)):
             count = len(inputs)  # otherwise it is a single input: a string or a list of ids
         if self.is_share:
@@ -61,10 +59,10 @@ class SplitInputs:
                 return False
             limit = max(1, count * limit // 100)
         # With a limit of 1, even a list with one input changes: into a string.
-        is_met = (limit > 1 and count <= limit) or (editor.max_inputs is not None and editor.max_inputs <= limit)
+        is_met = (limit > 1 and count <= limit) or (draft.max_inputs is not None and draft.max_inputs <= limit)
         if not count or is_met:
             return False
-        editor.max_inputs = limit
+        draft.max_inputs = limit
         return True
 
 
@@ -76,29 +74,31 @@ class TextsOnly:
 
     name = "texts"
 
-    def apply(self, call: Call, target: Target) -> Call:
+    def concerns(self, call: Call, target: Target) -> bool:
         del target
-        if has_token_ids(call):
-            raise InvalidRequest(_IDS_REASON, param="input")
-        return call
+        return has_token_ids(call)
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        del draft, target
+        raise InvalidRequest(_IDS_REASON, param="input")
 
 
 def has_token_ids(call: Call) -> bool:
     """Whether the `input` of an embeddings call is a list of numbers, or of such lists."""
-    body = call.body
-    if "input" not in call.operation.members or _MAYBE_IDS.search(body) is None:
-        return False
-    inputs = [member.value for member in JsonScanner(body).members() if member.name == "input"]
-    return bool(inputs) and _IDS_FIRST.match(body, inputs[-1]) is not None
+    first = _inputs(call)[:1]
+    return bool(first) and _IDS_FIRST.match(memoryview(first[0])) is not None
 
 
 def has_empty_text(call: Call) -> bool:
     """Whether a text in the `input` of an embeddings call is empty or blank."""
-    body = call.body
-    if "input" not in call.operation.members or _EMPTY_TEXT.search(body) is None:
-        return False
-    inputs = [member for member in JsonScanner(body).members() if member.name == "input"]
-    return bool(inputs) and _EMPTY_TEXT.search(body, inputs[-1].value - 1, inputs[-1].end + 1) is not None
+    return any(kind(one) == '"' and _BLANK.fullmatch(memoryview(one)) for one in _inputs(call))
+
+
+def _inputs(call: Call) -> list[bytes | msgspec.Raw]:
+    inputs = call.opened().get("input") if call.body and "input" in call.operation.members else None
+    if isinstance(inputs, str):
+        return [b'""'] if not inputs.strip(" \t\r\n") else []
+    return inputs if isinstance(inputs, list) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Parts:
     as the body of the call."""
 
     call: Call
-    member: Member
+    place: Place
     limit: int
     starts: array[int]
     ends: array[int]
@@ -117,10 +117,11 @@ class Parts:
         return len(self.starts)
 
     def __getitem__(self, index: int) -> Call:
-        inner = memoryview(self.call.body)[self.starts[index] : self.ends[index]]
+        view = memoryview(self.call.body)
+        inner = view[self.starts[index] : self.ends[index]]
         pieces = (inner,) if self.limit == 1 else (b"[", inner, b"]")
-        body = edited(self.call.body, [Edit(self.member.value, self.member.end, pieces)])
-        return replace(self.call, body=body, max_inputs=None)
+        body = b"".join((view[: self.place.value], *pieces, view[self.place.end :]))
+        return self.call.with_body(body, max_inputs=None)
 
 
 def split(call: Call) -> Parts | tuple[Call]:
@@ -128,23 +129,22 @@ def split(call: Call) -> Parts | tuple[Call]:
     limit = call.max_inputs
     if limit is None:
         return (call,)
-    scanner = JsonScanner(call.body)
-    found = [member for member in scanner.members() if member.name == "input"]
-    if not found or not call.body.startswith(b"[", found[-1].value):
+    top = call.opened()
+    found = [place for place in places(call.body, top.listed) if place.name == "input"]
+    inputs = top.get("input")
+    if not found or not isinstance(inputs, list):
         return (call,)
-    member = found[-1]
-    first = next(scanner.elements(member.value), None)
-    if first is not None and call.body[first[0]] in b"-0123456789":  # a list of token ids is one input
+    place = found[-1]
+    if not inputs or kind(inputs[0]) in NUMBERS or 1 < limit >= len(inputs):  # a list of token ids is one input
         return (call,)
     # eight bytes for each position: the integers of a list take five times as much (CPython 3.11)
-    starts, ends, total = array("Q"), array("Q"), 0
-    for start, end in scanner.elements(member.value):
-        if total % limit == 0:
+    starts, ends = array("Q"), array("Q")
+    for number, (start, end) in enumerate(spans(call.body, place.value, inputs)):
+        if number % limit == 0:
             starts.append(start)
             ends.append(end)
         ends[-1] = end
-        total += 1
-    return (call,) if not total or 1 < limit >= total else Parts(call, member, limit, starts, ends, total)
+    return Parts(call, place, limit, starts, ends, len(inputs))
 
 
 def counts_of(parts: Parts | tuple[Call], options: EmbeddingsOptions) -> list[int]:

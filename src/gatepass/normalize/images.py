@@ -12,19 +12,13 @@ from binascii import Error, a2b_base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
+from gatepass.draft import Draft, ListDraft, ObjectDraft, Value, fixed_change
 from gatepass.errors import InvalidImage
-from gatepass.json_body import Piece
-from gatepass.json_scan import any_of, may_name, string
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, JsonValue, fixed_change
+from gatepass.json_body import CHECKED_BYTES, Piece, string
 from gatepass.types import Call, RuleEdit, Target
 
 HEAD_BYTES = 1024
 """The start of a string, which shows whether it is a URL or base64."""
-CHECKED_BYTES = 65_536
-"""How much base64 is checked at once: it fits the CPU's cache, and no second copy of an image is made."""
-
 SNIFFED_CHARS = 32
 
 _HTTP = re.compile(rb"https?://[^\s/?#]", re.IGNORECASE)
@@ -53,7 +47,7 @@ Part = tuple[Piece, ...]
 _KINDS = {"[": "an array", '"': "a string", "{": "an object", "t": "true", "f": "false", "n": "null"}
 
 
-def image_part(image: JsonValue, where: str) -> Part:
+def image_part(image: Value, where: str) -> Part:
     """Return the part for `image`, as pieces of JSON text.
 
     A string is an http(s) URL, a data URL, or base64, whose first bytes show the type. An object has one of the forms
@@ -86,7 +80,7 @@ def invalid_image(where: str, reason: str) -> InvalidImage:
     return InvalidImage(f"{where} {reason}. {_ADVICE}", param=where)
 
 
-def kind_of(value: JsonValue) -> str:
+def kind_of(value: Value) -> str:
     """Name the kind of a JSON value."""
     return _KINDS.get(value.kind, "a number")
 
@@ -95,7 +89,7 @@ _MEMBERS = ("image_url", "url", "inline_data", "source", "blob", "data", "mime_t
 """Members that `image_url` replaces."""
 
 
-def _object_url(image: JsonObjectEditor, where: str) -> Part:
+def _object_url(image: ObjectDraft, where: str) -> Part:
     for name in ("image_url", "url"):
         if (value := image.get(name)) is not None:
             return _url(value, where, name)
@@ -108,7 +102,7 @@ def _object_url(image: JsonObjectEditor, where: str) -> Part:
     raise invalid_image(where, "is an object without image_url, url, inline_data, source, blob or data")
 
 
-def _mime_type(image: JsonObjectEditor, where: str) -> bytes | None:
+def _mime_type(image: ObjectDraft, where: str) -> bytes | None:
     declared = image.get("mime_type") or image.get("media_type")
     if declared is None or declared.kind == "n":
         return None
@@ -118,14 +112,15 @@ def _mime_type(image: JsonObjectEditor, where: str) -> bytes | None:
     return mime.encode()
 
 
-def _url(value: JsonValue, where: str, name: str = "", mime: bytes | None = None) -> Part:
+def _url(value: Value, where: str, name: str = "", mime: bytes | None = None) -> Part:
     """Return the URL for the string `value`, as a JSON string. URLs keep their bytes."""
     if value.kind != '"':
         raise invalid_image(where, f"has {kind_of(value)} in {name}")
     (written,) = value.pieces()
     # Unescaping copies the image, so this is done only for a string with escapes.
-    has_escapes = value.has_escapes
-    text = memoryview(string(bytes(written)).encode()) if has_escapes else memoryview(written)[1:-1]
+    text = memoryview(written)[1:-1]
+    has_escapes = any(b"\\" in bytes(text[at : at + CHECKED_BYTES]) for at in range(0, len(text), CHECKED_BYTES))
+    text = memoryview(string(written).encode()) if has_escapes else text
     head = bytes(text[:HEAD_BYTES])
     if _HTTP.match(head) is not None:
         at = 0
@@ -181,7 +176,7 @@ def _check_base64(base64: memoryview, where: str) -> None:
             raise invalid_image(where, "is neither a URL nor base64")
 
 
-_WORDS = any_of("images")
+_WORD = b'"images"'
 
 
 class Images:
@@ -193,46 +188,60 @@ class Images:
     """
 
     name = "images"
-    words = ("images",)
-    member = "images"
-    is_for_streams = True
 
-    def apply(self, call: Call, target: Target) -> Call:
+    def concerns(self, call: Call, target: Target) -> bool:
         del target
-        if "images" not in call.operation.members or not may_name(call.body, _WORDS):
-            return call
-        editor = JsonEditor(call)
-        top_images = _parts(editor.top, "images")
-        editor.top.drop("images")
-        messages = editor.top.array("messages")
-        numbered = [] if messages is None else messages.numbered()
+        if "images" not in call.operation.members or not call.body:
+            return False
+        return "images" in call.opened().names or _WORD in call.body
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        del target
+        top_images = _parts(draft.top, "images")
+        has_changed = draft.top.drop("images")
+        messages = draft.top.array("messages")
         # RAGFlow means the last question (see Images).
-        last_user = next((message for _, message in reversed(numbered) if message.string("role") == "user"), None)
+        last_user = None if messages is None or not top_images else _last_user(messages)
         if top_images and last_user is None:
             raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
         moved = list[tuple[_Image, str]]()
-        for index, message in numbered:
+        for index in range(0 if messages is None else len(messages)):
+            # of a long chat, a few messages are opened
+            if messages is None or (index != last_user and _WORD not in messages.text(index)):
+                continue
+            if (message := messages[index].object) is None:
+                continue
             where = f"messages[{index}].images"
             own = _parts(message, where)
             if own and message.string("role") != "user":
                 raise InvalidImage(
                     f"{where} is in a message whose role is not user. Only user messages may have images.", param=where
                 )
-            message.drop("images")
-            if images := [*own, *(top_images if message is last_user else ())]:
+            has_changed |= message.drop("images")
+            if images := [*own, *(top_images if index == last_user else ())]:
                 content = f"messages[{index}].content"
                 first = _add_parts(message, [image.part for image in images], content)
                 moved += [(image, f"{content}[{at}]") for at, image in enumerate(images, first)]
-        if not editor.top.is_changed:
-            return call
+        if not has_changed:
+            return
         entry = f"images={len(moved)}"
         places = {to for _, to in moved}
-        edits = [edit for edit in editor.top.take_edits(entry) if edit.path not in places]
+        edits = [edit for edit in draft.top.take_edits(entry) if edit.path not in places]
         edits += [
             RuleEdit(entry, one.where, one.kind, one.size_bytes, "{", sum(map(len, one.part)), to) for one, to in moved
         ]
-        more = call.edits.with_more(edits)
-        return replace(call, body=editor.written(), adapted=(*call.adapted, entry), edits=more)
+        draft.adapted, draft.edits = (*draft.adapted, entry), draft.edits.with_more(edits)
+
+
+def _last_user(messages: ListDraft) -> int | None:
+    for index in reversed(range(len(messages))):
+        text = messages.text(index)
+        if b'"user"' not in text and b"\\u" not in text:  # the role may have escapes
+            continue
+        message = messages[index].object
+        if message is not None and message.string("role") == "user":
+            return index
+    return None
 
 
 class _Image(NamedTuple):
@@ -242,7 +251,7 @@ class _Image(NamedTuple):
     part: Part
 
 
-def _parts(owner: JsonObjectEditor, where: str) -> list[_Image]:
+def _parts(owner: ObjectDraft, where: str) -> list[_Image]:
     """Return the images in the `images` of one object: a list, or a single image; none for an empty value."""
     images = owner.get("images")
     if images is None or images.kind == "n" or tuple(images.pieces()) == (b'""',):
@@ -254,11 +263,11 @@ def _parts(owner: JsonObjectEditor, where: str) -> list[_Image]:
     return [_image(images, where)]
 
 
-def _image(image: JsonValue, where: str) -> _Image:
+def _image(image: Value, where: str) -> _Image:
     return _Image(where, image.kind, image.written_bytes, image_part(image, where))
 
 
-def _add_parts(message: JsonObjectEditor, parts: Sequence[Part], where: str) -> int:
+def _add_parts(message: ObjectDraft, parts: Sequence[Part], where: str) -> int:
     """Add `parts` to the content of `message`, and return the place of the first one."""
     content = message.get("content")
     if content is not None and content.array is not None:
@@ -286,19 +295,19 @@ MOST_URLS = 1_000
 
 
 @fixed_change("images=text")
-def images_of_texts(editor: JsonEditor) -> bool:
+def images_of_texts(draft: Draft) -> bool:
     """Move images from texts into parts; entry `images=text`.
 
     RAGFlow 0.24 writes the data URL of a file in a line of its own (infiniflow/ragflow#13347), mostly at the end of the
     system message. A part goes to the same message, or to the last one of the user.
     """
-    if not 0 < editor.count(_URL) <= MOST_URLS:
+    if not 0 < draft.count(_URL) <= MOST_URLS:
         return False
-    users = [message for message in editor.messages if message.string("role") == "user"]
+    users = [message for message in draft.messages if message.string("role") == "user"]
     if not users:
         return False
     has_moved = False
-    for message in editor.messages:
+    for message in draft.messages:
         content = message.get("content")
         parts = None if content is None else content.array
         for owner, name in [(message, "content")] if parts is None else [(part, "text") for part in parts.objects()]:

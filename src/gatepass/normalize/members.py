@@ -14,8 +14,8 @@ from typing import Self
 import msgspec
 
 from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH
+from gatepass.draft import Draft, ObjectDraft, fixed_change
 from gatepass.json_body import folded
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor, fixed_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class JsonMemberPath:
     def __str__(self) -> str:
         return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])
 
-    def owners(self, editor: JsonEditor, *, make: bool = False) -> Iterator[JsonObjectEditor]:
+    def owners(self, draft: Draft, *, make: bool = False) -> Iterator[ObjectDraft]:
         """Yield each object that the path leads to. `make` adds missing objects, but no elements of lists."""
-        return _descend(editor.top, self.steps, make=make)
+        return _descend(draft.top, self.steps, make=make)
 
 
-def _descend(owner: JsonObjectEditor, steps: tuple[tuple[str, bool], ...], *, make: bool) -> Iterator[JsonObjectEditor]:
+def _descend(owner: ObjectDraft, steps: tuple[tuple[str, bool], ...], *, make: bool) -> Iterator[ObjectDraft]:
     if not steps:
         yield owner
         return
@@ -75,12 +75,12 @@ class Drop:
     def entry(self) -> str:
         return f"drop={self.path}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        owners = [owner for owner in self.path.owners(editor) if self._concerns(owner)]
+    def apply_to(self, draft: Draft) -> bool:
+        owners = [owner for owner in self.path.owners(draft) if self._concerns(owner)]
         # `sum` and not `any`, here and below: `any` would stop after the first owner that changes
         return sum(owner.drop(self.path.name) for owner in owners) > 0
 
-    def _concerns(self, owner: JsonObjectEditor) -> bool:
+    def _concerns(self, owner: ObjectDraft) -> bool:
         if self.inner:
             value = owner.object(self.path.name)
             return value is not None and self.inner.issuperset(value.names)
@@ -101,8 +101,8 @@ class Rename:
     def entry(self) -> str:
         return f"rename={self.path}>{self.to}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        return sum(owner.rename(self.path.name, self.to) for owner in self.path.owners(editor)) > 0
+    def apply_to(self, draft: Draft) -> bool:
+        return sum(owner.rename(self.path.name, self.to) for owner in self.path.owners(draft)) > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +126,10 @@ class Set:
         value = self.text.decode().strip('"')
         return f"set={self.path}>{value}" if self.is_shown else f"set={self.path}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        if self.unstreamed and editor.stream:
+    def apply_to(self, draft: Draft) -> bool:
+        if self.unstreamed and draft.stream:
             return False
-        owners = list(self.path.owners(editor, make=not self.only_there))
+        owners = list(self.path.owners(draft, make=not self.only_there))
         changed = [owner for owner in owners if self.path.name in owner or not self.only_there]
         return sum(owner.set(self.path.name, self.text) for owner in changed) > 0
 
@@ -145,8 +145,8 @@ class Default:
     def entry(self) -> str:
         return f"default={self.path}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        owners = [owner for owner in self.path.owners(editor, make=True) if self.path.name not in owner]
+    def apply_to(self, draft: Draft) -> bool:
+        owners = [owner for owner in self.path.owners(draft, make=True) if self.path.name not in owner]
         return sum(owner.set(self.path.name, self.text) for owner in owners) > 0
 
 
@@ -162,13 +162,13 @@ class Clamp:
     def entry(self) -> str:
         return f"clamp={self.path}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
+    def apply_to(self, draft: Draft) -> bool:
         # servers in Go read a name in any case
-        name, owners = folded(self.path.name), self.path.owners(editor)
+        name, owners = folded(self.path.name), self.path.owners(draft)
         found = [(one, alike) for one in owners for alike in one.names if len(alike) == len(name)]
         return sum(self._clamped(one, alike) for one, alike in found if folded(alike) == name) > 0
 
-    def _clamped(self, owner: JsonObjectEditor, name: str) -> bool:
+    def _clamped(self, owner: ObjectDraft, name: str) -> bool:
         text = owner.text(name)
         if text is None or _NUMBER.match(text) is None:
             return False
@@ -183,35 +183,35 @@ class Clamp:
 
 
 @fixed_change("stream=synth")
-def request_whole_reply(editor: JsonEditor) -> bool:
+def request_whole_reply(draft: Draft) -> bool:
     """Request a whole reply where the client requests a stream. The stream is synthesized. Entry `stream=synth`."""
-    if not editor.stream or "stream" not in editor.members:
+    if not draft.stream or "stream" not in draft.members:
         return False
-    editor.top.set("stream", b"false")
+    draft.top.set("stream", b"false")
     # OpenAI and vLLM reject `stream_options` without `stream: true`.
-    editor.top.drop("stream_options")
-    editor.stream = False
+    draft.top.drop("stream_options")
+    draft.stream = False
     return True
 
 
 @fixed_change("stream=aggregate")
-def request_stream(editor: JsonEditor) -> bool:
+def request_stream(draft: Draft) -> bool:
     """Request a stream where the client requests a whole reply. The reply is aggregated. Entry `stream=aggregate`."""
-    if editor.stream or "stream" not in editor.members:
+    if draft.stream or "stream" not in draft.members:
         return False
-    editor.top.set("stream", b"true")
-    if "stream_options" in editor.members:
+    draft.top.set("stream", b"true")
+    if "stream_options" in draft.members:
         # An aggregated reply has usage only if the stream has it. The Responses API always sends it.
-        editor.top.set("stream_options", b'{"include_usage":true}')
-    editor.stream = True
+        draft.top.set("stream_options", b'{"include_usage":true}')
+    draft.stream = True
     return True
 
 
 @fixed_change("protocols=chat")
-def serve_by_chat(editor: JsonEditor) -> bool:
+def serve_by_chat(draft: Draft) -> bool:
     """Serve messages and responses by chat completions, because the upstream lacks their path. It edits no body: an
     attempt begins with it. Entry `protocols=chat`."""
-    del editor
+    del draft
     return False
 
 
@@ -219,12 +219,12 @@ INCLUDE_USAGE = JsonMemberPath.parse("stream_options.include_usage")
 
 
 @fixed_change(f"set={INCLUDE_USAGE}")
-def include_usage(editor: JsonEditor) -> bool:
+def include_usage(draft: Draft) -> bool:
     """Request the usage of a stream. The client did not, so `UsageRepair` removes its chunk (sse/repair.py)."""
-    return editor.stream and Set(INCLUDE_USAGE, b"true").apply_to(editor)
+    return draft.stream and Set(INCLUDE_USAGE, b"true").apply_to(draft)
 
 
 @fixed_change("drop=stream_options")
-def drop_orphaned_options(editor: JsonEditor) -> bool:
+def drop_orphaned_options(draft: Draft) -> bool:
     """Drop `stream_options` if `stream` is not true: OpenAI and vLLM reject it. Entry `drop=stream_options`."""
-    return not editor.stream and editor.top.drop("stream_options")
+    return not draft.stream and "stream_options" in draft.members and draft.top.drop("stream_options")

@@ -11,24 +11,24 @@ from hashlib import sha256
 
 import msgspec
 
-from gatepass.normalize.json_editor import JsonArrayEditor, JsonEditor, JsonObjectEditor, fixed_change
+from gatepass.draft import Draft, ListDraft, ObjectDraft, fixed_change
 
 
 @fixed_change("content=text")
-def join_text_parts(editor: JsonEditor) -> bool:
+def join_text_parts(draft: Draft) -> bool:
     """Join a list of text parts into one string, with an empty line between two. Entry `content=text`."""
     changed = 0
-    for message in editor.messages:
+    for message in draft.messages:
         if message.kind("content") == "[" and (text := message_text(message)) is not None:
             changed += message.set("content", b'"', text, b'"')
     return changed > 0
 
 
 @fixed_change("content=empty")
-def fill_empty_content(editor: JsonEditor) -> bool:
+def fill_empty_content(draft: Draft) -> bool:
     """Replace `content: null` by `""`, and add it to assistant messages without `content`. Entry `content=empty`."""
     changed = 0
-    for message in editor.messages:
+    for message in draft.messages:
         kind = message.kind("content")
         if kind == "n" or (kind is None and message.string("role") == "assistant"):
             changed += message.set("content", b'""')
@@ -38,7 +38,7 @@ def fill_empty_content(editor: JsonEditor) -> bool:
 _EMPTY_LINE = rb"\n\n"
 
 
-def message_text(message: JsonObjectEditor) -> bytes | None:
+def message_text(message: ObjectDraft) -> bytes | None:
     """Return the content of a message as one text, in JSON without its quotes.
 
     None if the message has no content, or parts other than text.
@@ -57,13 +57,13 @@ OWN_THOUGHT = "gatepass_thought"
 
 
 @fixed_change("drop=own-thoughts")
-def drop_own_thoughts(editor: JsonEditor) -> bool:
+def drop_own_thoughts(draft: Draft) -> bool:
     """Drop thoughts with the signature OWN_THOUGHT from messages and from the input of a response.
 
     An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
     a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
     """
-    dropped, messages = _drop_signed(editor.top.array("input"), "encrypted_content"), editor.top.array("messages")
+    dropped, messages = _drop_signed(draft.top.array("input"), "encrypted_content"), draft.top.array("messages")
     if messages is not None:
         contents = [(at, message.array("content")) for at, message in messages.numbered()]
         found = [(at, content, _drop_signed(content, "signature")) for at, content in contents]
@@ -72,7 +72,7 @@ def drop_own_thoughts(editor: JsonEditor) -> bool:
     return dropped > 0
 
 
-def _drop_signed(blocks: JsonArrayEditor | None, name: str) -> int:
+def _drop_signed(blocks: ListDraft | None, name: str) -> int:
     own = [] if blocks is None else [at for at, block in blocks.numbered() if block.string(name) == OWN_THOUGHT]
     if blocks is not None and own:
         blocks.drop(own)
@@ -95,18 +95,18 @@ class Role:
     def entry(self) -> str:
         return f"role={self.old}>{self.new}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        found = [message for message in editor.messages if message.string("role") == self.old]
+    def apply_to(self, draft: Draft) -> bool:
+        found = [message for message in draft.messages if message.string("role") == self.old]
         return sum(message.set("role", msgspec.json.encode(self.new)) for message in found) > 0
 
 
 @fixed_change("role=system>user")
-def system_into_user(editor: JsonEditor) -> bool:
+def system_into_user(draft: Draft) -> bool:
     """Move the texts of system and developer messages to the beginning of the first user message.
 
     It requires a user message, and only text in the messages to move. Entry `role=system>user`.
     """
-    messages = editor.top.array("messages")
+    messages = draft.top.array("messages")
     if messages is None:
         return False
     numbered = messages.numbered()
@@ -128,21 +128,21 @@ def system_into_user(editor: JsonEditor) -> bool:
 
 
 @fixed_change("roles=merged")
-def merge_roles(editor: JsonEditor) -> bool:
+def merge_roles(draft: Draft) -> bool:
     """Merge neighbouring text messages of one role, and all system messages into a first one. Entry `roles=merged`."""
-    messages = editor.top.array("messages")
+    messages = draft.top.array("messages")
     # a list, because `any` would skip the second step if the first one changes something
     return messages is not None and any([_gather_system(messages), _merge_neighbours(messages)])
 
 
 @fixed_change("roles=system")
-def merge_system(editor: JsonEditor) -> bool:
+def merge_system(draft: Draft) -> bool:
     """Merge all system messages into a first one. Entry `roles=system`."""
-    messages = editor.top.array("messages")
+    messages = draft.top.array("messages")
     return messages is not None and _gather_system(messages)
 
 
-def _gather_system(messages: JsonArrayEditor) -> bool:
+def _gather_system(messages: ListDraft) -> bool:
     """Replace all plain system messages by one in front, unless the first message is the only one."""
     systems = [
         (index, _plain_text(message)) for index, message in messages.numbered() if message.string("role") == "system"
@@ -156,9 +156,9 @@ def _gather_system(messages: JsonArrayEditor) -> bool:
     return True
 
 
-def _merge_neighbours(messages: JsonArrayEditor) -> bool:
+def _merge_neighbours(messages: ListDraft) -> bool:
     gone: list[int] = []
-    groups: list[tuple[JsonObjectEditor, list[bytes]]] = []  # a message, its text and those of the neighbours to merge
+    groups: list[tuple[ObjectDraft, list[bytes]]] = []  # a message, its text and those of the neighbours to merge
     first_role = None
     for index, message in messages.numbered():
         role, text = message.string("role"), _plain_text(message)
@@ -175,7 +175,7 @@ def _merge_neighbours(messages: JsonArrayEditor) -> bool:
     return bool(gone)
 
 
-def _plain_text(message: JsonObjectEditor) -> bytes | None:
+def _plain_text(message: ObjectDraft) -> bytes | None:
     return message_text(message) if PLAIN.issuperset(message.names) else None
 
 
@@ -186,13 +186,13 @@ _FITS = re.compile(r"[A-Za-z0-9]{9}\Z")
 
 
 @fixed_change("tool_ids=short")
-def shorten_tool_ids(editor: JsonEditor) -> bool:
+def shorten_tool_ids(draft: Draft) -> bool:
     """Shorten ids of tool calls, each to the same id in every request and process. Entry `tool_ids=short`.
 
     An id above SMALL_BYTES remains: no upstream created it.
     """
     changed = 0
-    for message in editor.messages:
+    for message in draft.messages:
         calls = message.array("tool_calls")
         owners = [(call, "id") for call in calls.objects()] if calls is not None else []
         for owner, name in (*owners, (message, "tool_call_id")):

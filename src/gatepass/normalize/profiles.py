@@ -12,10 +12,10 @@ import msgspec
 from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.config.routes import ModelKind, guessed
 from gatepass.config.upstream import DialectName
+from gatepass.draft import Change, Draft, fixed_change
 from gatepass.normalize.images import images_of_texts
-from gatepass.normalize.json_editor import JsonEditor, fixed_change
 from gatepass.normalize.members import Drop, JsonMemberPath
-from gatepass.normalize.rules import Change, ChangeRule
+from gatepass.normalize.rules import ChangeRule
 
 MARK = "___"
 
@@ -39,12 +39,12 @@ def untyped(model: str) -> str:
 
 
 @fixed_change("model=untyped")
-def untype_model(editor: JsonEditor) -> bool:
+def untype_model(draft: Draft) -> bool:
     """Remove the suffix from the model's name, for a client that does not remove it. Entry `model=untyped`."""
-    model = editor.top.string("model")
+    model = draft.top.string("model")
     if model is None or untyped(model) == model:
         return False
-    return editor.top.set("model", msgspec.json.encode(untyped(model)))
+    return draft.top.set("model", msgspec.json.encode(untyped(model)))
 
 
 NAME = "profile"
@@ -53,9 +53,9 @@ NULL = frozenset((b"null",))
 
 
 @fixed_change("tools=plain")
-def keep_plain_tools(editor: JsonEditor) -> bool:
+def keep_plain_tools(draft: Draft) -> bool:
     """Keep only `type` and `function` in entries of `tools` that have a `function`. Entry `tools=plain`."""
-    tools = editor.top.array("tools")
+    tools = draft.top.array("tools")
     found = [] if tools is None else [tool for tool in tools.objects() if tool.kind("function") == "{"]
     others = [(tool, name) for tool in found for name in tool.names if name not in KNOWN]
     return sum(tool.drop(name) for tool, name in others) > 0  # `any` would stop after the first one

@@ -8,8 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.config.upstream import RagflowImages, RagflowPaths, assistant
+from gatepass.draft import Draft, ObjectDraft
 from gatepass.errors import InvalidImage, ModelNotFound
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
 from gatepass.types import Call, RuleEdit, Target
 
 PLACEHOLDER = b'"model"'
@@ -45,7 +45,12 @@ class RagflowBody:
     paths: RagflowPaths = "current"
     name = "ragflow"
 
-    def apply(self, call: Call, target: Target) -> Call:
+    def concerns(self, call: Call, target: Target) -> bool:
+        del target
+        return bool(call.body)
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        call = draft.call
         if call.operation.path != "/chat/completions":
             operation = call.operation.name
             raise ModelNotFound(
@@ -53,27 +58,25 @@ class RagflowBody:
                 f" operations.{operation}, or the entry of this model under models, to another upstream.",
                 param="model",
             )
-        editor = JsonEditor(call)
-        top, entries = editor.top, self._flatten(editor)
-        editor.note_edits("content=text")
+        top, entries = draft.top, self._flatten(draft)
+        draft.note_edits("content=text")
         top.set("model", PLACEHOLDER)
-        top.set("stream", b"true" if call.stream else b"false")
+        top.set("stream", b"true" if draft.stream else b"false")
         wanted = assistant(target.model or call.model)
         if wanted.is_agent and self.paths == "current":
             top.set("agent_id", msgspec.json.encode(wanted.id))
             top.set("openai-compatible", b"true")
-        editor.note_edits(self.name)
-        edits = editor.edits
+        draft.note_edits(self.name)
         if lifted := _lift(top):
             entry = f"{EXTRA}={','.join(edit.path for edit in lifted)}"
             entries.append(entry)
-            edits = edits.with_more(replace(edit, rule=entry) for edit in lifted)
-        return replace(call, body=editor.written(), adapted=(*call.adapted, *entries), edits=edits)
+            draft.edits = draft.edits.with_more(replace(edit, rule=entry) for edit in lifted)
+        draft.adapted = (*draft.adapted, *entries)
 
-    def _flatten(self, editor: JsonEditor) -> list[str]:
+    def _flatten(self, draft: Draft) -> list[str]:
         """Make each content a text, and return the entries for `adapted`."""
         entries: dict[str, None] = {}
-        messages = editor.top.array("messages")
+        messages = draft.top.array("messages")
         for index, message in messages.numbered() if messages is not None else ():
             content = message.get("content")
             if content is None or content.kind not in "[n":
@@ -98,7 +101,7 @@ class RagflowBody:
         return list(entries)
 
 
-def _lift(top: JsonObjectEditor) -> list[RuleEdit]:
+def _lift(top: ObjectDraft) -> list[RuleEdit]:
     """Move the LIFTED members into `extra_body`, whose own members win. Return the moves, without the rule."""
     lifted = [(name, value) for name in LIFTED if (value := top.get(name)) is not None]
     if lifted and EXTRA not in top:

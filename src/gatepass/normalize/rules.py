@@ -6,46 +6,29 @@ A rule is a named change of a call, and a `Change` edits its body. `normalize` a
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
-from msgspec.structs import replace
 
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
-from gatepass.errors import InvalidRequest
-from gatepass.json_body import SMALL_BYTES
-from gatepass.json_scan import JsonScanner, any_of, may_name, value_span
+from gatepass.draft import Change, Draft, Rule
+from gatepass.errors import CallerError
 from gatepass.normalize import members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
-from gatepass.normalize.json_editor import JsonEditor
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
-from gatepass.types import Call, Rule, RuleEdit, Target
-
-
-class Change(Protocol):
-    """One edit of a body, or of the header fields of a call."""
-
-    @property
-    def entry(self) -> str:
-        """The text in `x-gatepass-adapted`: short, ASCII, without a value from the client."""
-        ...
-
-    def apply_to(self, editor: JsonEditor, /) -> bool:
-        """Edit the body and return True, or return False and leave it unchanged."""
-        ...
+from gatepass.types import Call, RuleEdit, Target
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRule:
-    """A rule of several changes, in order. The body is copied once, whatever their number."""
+    """A rule of several changes, in order."""
 
     name: str
     changes: tuple[Change, ...]
@@ -56,9 +39,13 @@ class ChangeRule:
         found = tuple(changes)
         return (cls(name, found),) if found else ()
 
-    def apply(self, call: Call, target: Target) -> Call:
+    def concerns(self, call: Call, target: Target) -> bool:
         del target
-        return apply_changes(call, self.changes)[0]
+        return bool(call.body)
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        del target
+        draft.make(self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +59,12 @@ class Where:
     def entry(self) -> str:
         return self.change.entry
 
-    def apply_to(self, editor: JsonEditor) -> bool:
+    def apply_to(self, draft: Draft) -> bool:
         if self.member.startswith("!"):
-            is_meant = set(self.member[1:].split("+")).isdisjoint(betas_of(editor.headers))
+            is_meant = set(self.member[1:].split("+")).isdisjoint(betas_of(draft.headers))
         else:
-            is_meant = editor.top.small_text(self.member) not in _ABSENT and self.member in editor.top
-        return is_meant and self.change.apply_to(editor)
+            is_meant = draft.top.small_text(self.member) not in _ABSENT and self.member in draft.top
+        return is_meant and self.change.apply_to(draft)
 
 
 _ABSENT = (b"null", b"false", b"[]", b'""')
@@ -86,9 +73,9 @@ _ABSENT = (b"null", b"false", b"[]", b'""')
 def would_change(change: Change, call: Call) -> bool:
     """Whether `change` would change `call`, without writing the new body."""
     try:
-        return bool(call.body) and change.apply_to(JsonEditor(call))
-    except InvalidRequest:
-        return False  # the body has more values than gatepass reads (json_scan.JsonScanner)
+        return bool(call.body) and change.apply_to(Draft(call))
+    except CallerError:
+        return False  # the body has more values than gatepass opens (`json_body`)
 
 
 def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:
@@ -98,58 +85,35 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
     """
     if not call.body:
         return call, []
-    editor = JsonEditor(call)
-    made = []
-    for change in changes:
-        if change.apply_to(editor):
-            made.append(change)
-            editor.note_edits(change.entry)
-    if not made:
-        return call, []
-    # Several changes may have the same entry, such as two roles that move into the user message.
-    adapted = (*call.adapted, *dict.fromkeys(change.entry for change in made))
-    return replace(
-        call,
-        body=editor.written(),
-        headers=editor.headers,
-        stream=editor.stream,
-        max_inputs=editor.max_inputs,
-        adapted=adapted,
-        edits=editor.edits,
-    ), made
+    draft = Draft(call)
+    made = draft.make(changes)
+    return (draft.finished() if made else call), made
 
 
-def normalize(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
+def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
-    if rules is BUILT_IN_RULES and call.lacks_words and target.model is None:  # nearly always: saves three calls
-        return call
-    return apply_rules(call, target, applicable_rules(call, rules))
+    if rules is BUILT_IN_RULES and call.top is not None and _WORDS.isdisjoint(call.top.names):  # nearly always
+        rules = _WITHOUT_WORDS
+    return apply_rules(call, target, [rule for rule in rules if rule.concerns(call, target)])
 
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
-    """Return `call` after each of `rules`; raise CallerError."""
+    """Return `call` after each of `rules`, which concern it; raise CallerError. The body is written once."""
+    if not rules:
+        return call
+    draft = Draft(call)
     for rule in rules:
-        call = rule.apply(call, target)
-    return call
-
-
-def applicable_rules(call: Call, rules: Sequence[Rule]) -> Sequence[Rule]:
-    """Return those of `rules` that may apply to `call`."""
-    # They are the first ones, so the body is the client's own. One search decides for all of them.
-    if rules is BUILT_IN_RULES:
-        words = None if call.lacks_words else _words(call.operation.members, call.stream)
-        if call.lacks_words or (words is not None and not may_name(call.body, words)):
-            return MODEL_NAME_ONLY
-    return rules
+        rule.apply(draft, target)
+    return draft.finished()
 
 
 STRAY_PARAMS = ("drop_params", "model_type")
 """Members that RAGFlow sends by mistake (infiniflow/ragflow#18584, #15427). Azure rejects them."""
 
 
-@dataclass(slots=True, eq=False)
-class SearchedRule:
-    """Apply `changes` to a call whose body contains one of the strings `words`, if its operation has the `member`.
+@dataclass(frozen=True, slots=True)
+class TopLevelRule:
+    """Make `changes` in a call whose body has one of `words` at its top level, if its operation has the `member`.
 
     `is_for_streams`: also if the call requests a stream.
     """
@@ -159,29 +123,26 @@ class SearchedRule:
     member: str
     changes: tuple[Change, ...]
     is_for_streams: bool = True
-    _pattern: re.Pattern[bytes] = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        self._pattern = any_of(*self.words)
-
-    def apply(self, call: Call, target: Target) -> Call:
+    def concerns(self, call: Call, target: Target) -> bool:
         del target
-        if not _concerns(self, call.operation.members, call.stream) or not may_name(call.body, self._pattern):
-            return call
-        return apply_changes(call, self.changes)[0]
+        if self.member not in call.operation.members or (call.stream and not self.is_for_streams) or not call.body:
+            return False
+        names = call.opened().names
+        return any(word in names for word in self.words)
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        del target
+        draft.make(self.changes)
 
 
-def _concerns(rule: Images | SearchedRule, names: frozenset[str], stream: bool) -> bool:
-    return rule.member in names and (rule.is_for_streams or not stream)
-
-
-STRAYS = SearchedRule(
+STRAYS = TopLevelRule(
     "strays",
     STRAY_PARAMS,
     STRAY_PARAMS[0],
     tuple(Drop(JsonMemberPath.parse(name)) for name in STRAY_PARAMS),
 )
-STREAM_OPTIONS = SearchedRule(
+STREAM_OPTIONS = TopLevelRule(
     "stream_options",
     ("stream_options",),
     "stream_options",
@@ -190,9 +151,9 @@ STREAM_OPTIONS = SearchedRule(
 )
 INCLUDE_USAGE = ChangeRule("include_usage", (members.include_usage,))
 """For an upstream with `include_usage`. It runs after the rules that change whether a stream is requested."""
-FLOAT_VECTORS = SearchedRule(
+FLOAT_VECTORS = TopLevelRule(
     "vectors",
-    ("base64",),
+    ("encoding_format",),
     "encoding_format",
     (request_numbers,),
 )
@@ -200,10 +161,6 @@ FLOAT_VECTORS = SearchedRule(
 
 ADDED = "default=model"
 """Entry in `x-gatepass-adapted` for a model added to a body or a form, as for a member that `rules.default` adds."""
-
-MODEL = b'"model"'
-_FIRST_MODEL = re.compile(rb'[ \t\n\r]*+\{[ \t\n\r]*+"model"[ \t\n\r]*+:[ \t\n\r]*+("[^"\\]*+")')
-_EMPTY_OBJECT = re.compile(rb"[ \t\n\r]*\}")
 
 
 class ModelName:
@@ -215,47 +172,39 @@ class ModelName:
 
     name = "model"
 
-    def apply(self, call: Call, target: Target) -> Call:
-        if target.model is None or target.model == call.model or not call.body:
-            return call
-        is_named = bool(call.model) and call.operation.names_model
+    def concerns(self, call: Call, target: Target) -> bool:
+        return target.model is not None and target.model != call.model and bool(call.body)
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        names_model, model = draft.call.operation.names_model, target.model or ""
         # Without a known model, the body may still name one that gatepass did not read.
-        if is_named or any(member.name == "model" for member in JsonScanner(call.body).members()):
-            first = _FIRST_MODEL.match(call.body)  # a parsed body has one `model`, and usually begins with it
-            start, end = value_span(call.body, MODEL) if first is None else first.span(1)
-            # a slice of a view is not a copy
-            body = call.body if len(call.body) <= SMALL_BYTES else memoryview(call.body)
-            return replace(call, body=b"".join((body[:start], msgspec.json.encode(target.model), body[end:])))
-        return with_model(call, target.model) if call.operation.names_model else call
+        if (draft.call.model and names_model) or "model" in draft.top:
+            draft.name_model(model)
+        elif names_model:
+            _add_model(draft, model)
 
 
 def with_model(call: Call, model: str) -> Call:
     """Add `model` before all members of a body that names none; all other bytes remain. Entry ADDED."""
-    body = call.body
-    start = body.index(b"{") + 1
-    comma = b"" if _EMPTY_OBJECT.match(body, start) else b","
-    member = b'"model":%b%b' % (msgspec.json.encode(model), comma)
-    # views, so that a body of megabytes is copied once
-    written = b"".join((memoryview(body)[:start], member, memoryview(body)[start:]))
+    draft = Draft(call)
+    _add_model(draft, model)
+    return draft.finished()
+
+
+def _add_model(draft: Draft, model: str) -> None:
+    draft.name_model(model)
+    draft.adapted = (*draft.adapted, ADDED)
     edit = RuleEdit(ADDED, "model", after='"', after_bytes=len(msgspec.json.encode(model)))
-    return replace(call.with_body(written, ADDED), edits=call.edits.with_more((edit,)))
+    draft.edits = draft.edits.with_more((edit,))
 
 
-SEARCHED: tuple[Images | SearchedRule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECTORS)
-"""The built-in rules that a search of the body for their words may rule out."""
-MODEL_NAME_ONLY: tuple[Rule, ...] = (ModelName(),)
-"""The rules for a body without a word of any other rule. They read only the value of `model` if it occurs once."""
-BUILT_IN_RULES: tuple[Rule, ...] = (*SEARCHED, *MODEL_NAME_ONLY)
-
-
-@lru_cache(maxsize=64)
-def _words(names: frozenset[str], stream: bool) -> re.Pattern[bytes] | None:
-    """Return the words of the rules for such calls, None without a rule. Without them only the last rule applies."""
-    words = [word for rule in SEARCHED if _concerns(rule, names, stream) for word in rule.words]
-    return any_of(*words) if words else None
-
-
-AFTER_DECLARED: tuple[Rule, ...] = (STREAM_OPTIONS,)
+BUILT_IN_RULES: tuple[Rule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECTORS, ModelName())
+_WORDS = frozenset(word for rule in (STRAYS, STREAM_OPTIONS, FLOAT_VECTORS) for word in rule.words)
+_WITHOUT_WORDS = (BUILT_IN_RULES[0], BUILT_IN_RULES[-1])
+"""The built-in rules that may concern a body without the words of the others at its top level."""
+FLAT_RULES: frozenset[Rule] = frozenset((*BUILT_IN_RULES[1:], INCLUDE_USAGE))
+"""The rules that open nothing below the top level."""
+AFTER_DECLARED: tuple[Rule, ...] = (ChangeRule("stream_options", (members.drop_orphaned_options,)),)
 """Rules that run after the declared ones, which may set members that require a stream."""
 
 DECLARED_NAME = "rules"

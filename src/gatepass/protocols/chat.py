@@ -10,8 +10,8 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
-from gatepass.errors import InvalidRequest
-from gatepass.json_body import OBJECT
+from gatepass.errors import CallerError, InvalidRequest
+from gatepass.json_body import TopLevel, opened
 from gatepass.protocols.client_protocol import (
     SAMPLE_TOKENS,
     ClientProtocol,
@@ -67,8 +67,8 @@ class Chat(ClientProtocol):
         Cursor sends such a body for models that it knows by name (Soju06/codex-lb#833).
         """
         call = decode(client_request, operation, body, caller)
-        asked = None if b'"messages"' in body else _ASKED.decode(body)
-        if asked is not None and asked.input is not msgspec.UNSET and asked.messages is msgspec.UNSET:
+        names = call.opened().names
+        if "input" in names and "messages" not in names:
             raise InvalidRequest(
                 "The body has `input` instead of `messages`: it is a request of the Responses API. Send it to"
                 " /v1/responses. Cursor sends it here for models that it knows by name, such as gpt-5. Add the model"
@@ -123,12 +123,13 @@ class Chat(ClientProtocol):
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         call, profile, transforms = reply.call, reply.profile, reply.transforms
-        requested = include_usage = requested_usage(call.body)
+        requested = include_usage = requested_usage(call.opened())
         drops_usage = False
         if requested is False and profile.places_usage:
-            place = place_for_ragflow(call.body)
+            place = place_for_ragflow(call)
             include_usage, drops_usage = place == "alone", place == "drop"
         options = RepairOptions(include_usage, profile.splits_finish, reply.is_cumulative, drops_usage)
+        sent = defaults.request
         return EventStream(
             source,
             choices=call.choices,
@@ -136,13 +137,13 @@ class Chat(ClientProtocol):
             repair=StreamRepair(options, defaults),
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
             line_bytes=profile.line_bytes,
-            wants_usage=requested_usage(defaults.request) is not False,
+            wants_usage=b"stream_options" in sent and requested_usage(TopLevel(sent)) is not False,
         )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:
-        body, include_usage = reply.call.body, requested_usage(reply.call.body)
+        include_usage = requested_usage(reply.call.opened())
         if include_usage is False and reply.profile.places_usage:
-            include_usage = place_for_ragflow(body) == "alone"
+            include_usage = place_for_ragflow(reply.call) == "alone"
         return synthesize_stream(document, include_usage is not False, defaults)
 
     def aggregator(
@@ -165,56 +166,37 @@ class Chat(ClientProtocol):
         )
 
 
-class _Asked(msgspec.Struct, gc=False):
-    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_ASKED = msgspec.json.Decoder(_Asked)
-
-
 def has_messages(body: bytes) -> bool:
     """Whether `body`, which may be no JSON, is that of a chat."""
     try:
-        return _ASKED.decode(body).messages is not msgspec.UNSET
-    except (msgspec.DecodeError, RecursionError):
+        return "messages" in opened(body)
+    except (msgspec.DecodeError, RecursionError, CallerError):
         return False
 
 
-class _Options(msgspec.Struct, gc=False):
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
+_OPTIONS = ("include_usage", "continuous_usage_stats")
 
 
-class _Body(msgspec.Struct, gc=False):
-    stream_options: _Options | None = None
-
-
-_BODY = msgspec.json.Decoder(_Body)
-
-
-def requested_usage(body: bytes) -> bool | None:
-    """Return whether the request `body` requests a usage chunk at the end of the stream.
+def requested_usage(top: TopLevel) -> bool | None:
+    """Return whether a request requests a usage chunk at the end of the stream.
 
     Returns None for usage in every chunk (vLLM's `continuous_usage_stats`), and for malformed `stream_options`, which
     the upstream rejects.
     """
-    if b'"stream_options"' not in body:
-        return False
-    try:
-        options = _BODY.decode(body).stream_options
-    except msgspec.DecodeError:
-        return None
+    options = top.get("stream_options")
     if options is None:
         return False
-    return None if options.continuous_usage_stats else options.include_usage
+    texts = [bytes(options.get(name, b"false")) for name in _OPTIONS] if isinstance(options, dict) else [b""]
+    if any(text not in (b"true", b"false") for text in texts) or texts[1] == b"true":
+        return None
+    return texts[0] == b"true"
 
 
 _SENT_BY_VISION = frozenset({"model", "messages", "stream", "enable_thinking", "provider"})
 
 
-def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
-    """Return where to put the usage in the stream that answers `body`, if RAGFlow did not request usage.
+def place_for_ragflow(call: Call) -> Literal["alone", "finish", "drop"]:
+    """Return where to put the usage in the stream that answers `call`, if RAGFlow did not request usage.
 
     RAGFlow must not count the tokens twice. Its two client classes differ:
 
@@ -225,12 +207,9 @@ def place_for_ragflow(body: bytes) -> Literal["alone", "finish", "drop"]:
 
     The vision class sends no settings. A request without images and settings may come from either class (`drop`).
     """
-    if b'"image_url"' in body:
+    if b'"image_url"' in call.body:
         return "finish"
-    try:
-        return "alone" if OBJECT.decode(body).keys() - _SENT_BY_VISION else "drop"
-    except msgspec.DecodeError:
-        return "drop"
+    return "alone" if set(call.opened().names) - _SENT_BY_VISION else "drop"
 
 
 class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):

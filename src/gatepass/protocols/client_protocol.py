@@ -11,6 +11,7 @@ from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.dialects.base import PARAMETERS
 from gatepass.dialects.error_body import Mask
+from gatepass.draft import Rule
 from gatepass.errors import GatepassError
 from gatepass.normalize.rules import STRAY_PARAMS
 from gatepass.protocols.error_objects import error_body, error_headers, stream_error
@@ -24,7 +25,7 @@ from gatepass.sse.event import EventTransform
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.whole_reply import GoodReply
-from gatepass.types import Call, ClientRequest, Headers, Hidden, Operation, Rule, StreamedResponse
+from gatepass.types import Call, ClientRequest, Headers, Hidden, Operation, StreamedResponse
 
 COMMENT = b": keep-alive\n\n"
 """With its own blank line, so that clients that split a stream at blank lines discard the comment alone (Dify)."""

@@ -12,14 +12,13 @@ from typing import Any, Self
 import msgspec
 
 from gatepass.config.upstream import RerankShape, UpstreamConfig
+from gatepass.draft import Draft, ObjectDraft, Rule
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import OBJECT
 from gatepass.json_scan import JsonScanner, Member
 from gatepass.normalize.embeddings_reply import ENTRIES, Entry, InvalidReply, encoded
-from gatepass.normalize.json_editor import JsonEditor, JsonObjectEditor
 from gatepass.normalize.rules import ChangeRule
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
-from gatepass.types import Rule
 
 _FLAGS = MappingProxyType({b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False})
 """Spellings of a flag. RAGFlow's Xinference class sends strings (its rag/llm/rerank_model.py)."""
@@ -124,8 +123,8 @@ class ConvertRerank:
     def entry(self) -> str:
         return f"rerank={self.shape}"
 
-    def apply_to(self, editor: JsonEditor) -> bool:
-        top = editor.top
+    def apply_to(self, draft: Draft) -> bool:
+        top = draft.top
         if top.kind("rank_fields") == "[":  # Cohere's v1 alone has it, and ranks only texts otherwise
             raise InvalidRequest("`rank_fields` is not supported. Send the texts to rank.", param="rank_fields")
         changed = _into_tei(top) if self.shape == "tei" else _out_of_tei(top)
@@ -143,7 +142,7 @@ class ConvertRerank:
         return changed
 
 
-def _into_tei(top: JsonObjectEditor) -> bool:
+def _into_tei(top: ObjectDraft) -> bool:
     if "texts" in top:
         return False
     top.rename("documents", "texts")
@@ -154,7 +153,7 @@ def _into_tei(top: JsonObjectEditor) -> bool:
     return True
 
 
-def _out_of_tei(top: JsonObjectEditor) -> bool:
+def _out_of_tei(top: ObjectDraft) -> bool:
     if "texts" not in top:
         return False
     if top.text("raw_scores") == b"true":
@@ -166,7 +165,7 @@ def _out_of_tei(top: JsonObjectEditor) -> bool:
     return True
 
 
-def _set_texts(top: JsonObjectEditor, name: str) -> bool:
+def _set_texts(top: ObjectDraft, name: str) -> bool:
     """Replace documents that are objects by their texts; a list of strings keeps its bytes."""
     documents = top.array(name)
     if documents is None or all(document.kind != "{" for document in documents):
@@ -180,7 +179,7 @@ def _set_texts(top: JsonObjectEditor, name: str) -> bool:
     return top.set(name, b"[%b]" % b",".join(texts))
 
 
-def _text_member(document: JsonObjectEditor, where: str) -> bytes:
+def _text_member(document: ObjectDraft, where: str) -> bytes:
     """Return the JSON of a document's `text`, by which Cohere's v1 ranks objects too."""
     text = document.text("text")
     if text is None or not text.startswith(b'"'):

@@ -21,7 +21,8 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import CALENDAR, RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
-from gatepass.json_body import OBJECT, folded
+from gatepass.json_body import elements, folded
+from gatepass.json_body import kind as first_char
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.end_users import EndUsers
@@ -84,7 +85,6 @@ class _Part(msgspec.Struct, gc=False):
 
 
 _PARTS = msgspec.json.Decoder(list[_Part] | _Part)
-_IMAGES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
@@ -105,8 +105,7 @@ def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
 def _images(text: msgspec.Raw) -> Iterator[int]:
     """Yield the bytes of each picture in the member `images`, a list or a picture (normalize/images.py)."""
     if text is not _ABSENT:
-        is_list = bytes(memoryview(text)[:1]) == b"["
-        yield from (memoryview(one).nbytes for one in (_IMAGES.decode(text) if is_list else (text,)))
+        yield from (memoryview(one).nbytes for one in (elements(text) if first_char(text) == "[" else (text,)))
 
 
 def _value(text: msgspec.Raw) -> Any:
@@ -128,16 +127,12 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     user: str = ""
 
     @classmethod
-    def of(cls, body: bytes, output_member: str = "max_tokens") -> Size:
-        """Return the size of a JSON body that a parser has accepted."""
-        tokens = math.ceil(len(body) / BYTES_PER_TOKEN)
-        try:
-            members = OBJECT.decode(body)
-        except (msgspec.DecodeError, RecursionError):  # such as a list
-            return cls(tokens)
+    def of(cls, call: Call, output_member: str = "max_tokens") -> Size:
+        """Return the size of a call."""
+        members, size_bytes = dict(call.opened().listed), len(call.body)
         lists = (members[name] for name in ("messages", "input") if name in members)
         pictures = [*chain(*map(_pictures, lists), _images(members.get("images", _ABSENT)))]
-        tokens = math.ceil((len(body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
+        tokens = math.ceil((size_bytes - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
         values: dict[str, list[Any]] = {}
         for name, text in members.items():  # servers in Go read a name in any case
             if len(name) <= NAME_CHARS and (plain := folded(name)) in ASKED:
@@ -425,7 +420,7 @@ class Admission:
         member = protocol.output_member
         size, generates = Size(), bool(member)
         if call.body and operation.configured_as not in UNSEEN and (counts_tokens or caller.end_users is not None):
-            measure = partial(Size.of, call.body, member)
+            measure = partial(Size.of, call, member)
             is_small = len(call.body) <= INLINE_BYTES
             size = measure() if is_small else await threads.run_heavy(call.caller, measure)
         output = (size.output_tokens or RESERVED_OUTPUT_TOKENS) * size.answers * generates

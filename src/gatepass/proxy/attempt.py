@@ -17,6 +17,7 @@ from gatepass.clock import sleep
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.error_body import is_http_error
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
+from gatepass.draft import Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
@@ -24,7 +25,7 @@ from gatepass.learning.session import LearningSession
 from gatepass.normalize.embeddings_request import has_empty_text, has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
-from gatepass.normalize.rules import INCLUDE_USAGE, SearchedRule, normalize
+from gatepass.normalize.rules import INCLUDE_USAGE, ChangeRule, normalize
 from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
@@ -49,7 +50,7 @@ from gatepass.proxy.response import (
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import Call, OutboundRequest, Response, Rule, RuleEdit, Target
+from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
 
 EMPTY_ADVICE = "`input` contains an empty text, which this upstream may refuse. Leave it out."
 IDS_ADVICE = (
@@ -212,7 +213,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     return response
 
 
-WITHOUT_OWN_THOUGHTS = (SearchedRule("thoughts", (OWN_THOUGHT,), OWN_THOUGHT, (drop_own_thoughts,)),)
+WITHOUT_OWN_THOUGHTS = (ChangeRule("thoughts", (drop_own_thoughts,)),)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
@@ -257,6 +258,8 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken and not has_begun:
+        if OWN_THOUGHT not in call.operation.members or OWN_THOUGHT.encode() not in call.body:
+            return call
         return await normalize_large(call, target, WITHOUT_OWN_THOUGHTS, attempt.state.body_threads)
     if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
         spoken = ", ".join(sorted(target.protocols or ()))

@@ -1,39 +1,40 @@
 """Work on large bodies outside of the event loop, in one thread that callers use in turns.
 
-The structure of a body is bounded (`MOST_VALUES`), so that msgspec, which holds the interpreter's lock, reads
-any body in less than 50 ms. Python code hands the lock to the event loop every 5 ms.
+What msgspec reads is bounded (`json_body`), because it holds the interpreter's lock. Python code hands the lock to the
+event loop every 5 ms.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from gatepass.json_scan import has_more_values, place_of
-from gatepass.normalize.rules import BUILT_IN_RULES, MODEL, MODEL_NAME_ONLY, applicable_rules, apply_rules
-from gatepass.types import Call, Rule, Target
+from gatepass.draft import Rule
+from gatepass.json_body import has_more
+from gatepass.normalize.rules import FLAT_RULES, apply_rules
+from gatepass.types import Call, Target
 
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
-"""With at most this many commas and brackets a rule takes 15 ms at most, which may block the event loop."""
-PARSED_BYTES, PARSED_VALUES = 256 * 1024, 30_000
-"""A body of at most this size, or with at most this many commas and brackets, is parsed in 10 ms."""
-MOST_ON_LOOP_BYTES = 2 * 1024 * 1024
-"""A larger body is read in a thread, regardless of its values."""
+"""With at most this many brackets in at most MOST_INLINE_BYTES, a rule takes 15 ms at most, which may block the event
+loop."""
+MOST_INLINE_BYTES = 256 * 1024
+ON_LOOP_BYTES = 8 * 1024 * 1024
+"""A body of at most this size is read on the event loop: msgspec holds the interpreter's lock in a thread too."""
 
 Result = TypeVar("Result")
 
 
-def is_heavy(body: bytes, inline_bytes: int = INLINE_BYTES, inline_values: int = INLINE_VALUES) -> bool:
-    """Return whether work on `body`, by default a rule, may block the event loop: it is large or has many values."""
-    if len(body) <= inline_bytes:
+def is_heavy(body: bytes) -> bool:
+    """Return whether to open values of `body` may block the event loop: it is large or has many of them."""
+    if len(body) <= INLINE_BYTES:
         return False
-    return len(body) > MOST_ON_LOOP_BYTES or has_more_values(body, inline_values)
+    return len(body) > MOST_INLINE_BYTES or has_more(body, b"{[", INLINE_VALUES)
 
 
 class BodyThreads:
@@ -97,14 +98,10 @@ class BodyThreads:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-async def normalize_large(call: Call, target: Target, rules: Sequence[Rule], threads: BodyThreads) -> Call:
-    """Apply `rules` as `normalize` does, in a thread where they may block the event loop."""
-    search = partial(applicable_rules, call, rules)
-    rules = search() if len(call.body) <= MOST_ON_LOOP_BYTES else await threads.run_heavy(call.caller, search)
-    if rules is BUILT_IN_RULES and is_heavy(call.body):
-        # the last rule runs on the event loop: a thread keeps the memory that it frees, here one copy of the body
-        call = await threads.run_heavy(call.caller, partial(apply_rules, call, target, rules[:-1]))
-        rules = MODEL_NAME_ONLY
-    if rules is MODEL_NAME_ONLY and place_of(call.body, MODEL) >= 0:
-        return apply_rules(call, target, rules)
-    return await threads.run(call.caller, call.body, partial(apply_rules, call, target, rules))
+async def normalize_large(call: Call, target: Target, rules: Iterable[Rule], threads: BodyThreads) -> Call:
+    """Apply `rules` as `normalize` does, in a thread where what they open may block the event loop."""
+    found = [rule for rule in rules if rule.concerns(call, target)]
+    work = partial(apply_rules, call, target, found)
+    if FLAT_RULES.issuperset(found) and (call.top is not None or len(call.body) <= ON_LOOP_BYTES):
+        return work()
+    return await threads.run(call.caller, call.body, work)

@@ -45,7 +45,7 @@ from gatepass.protocols.operations import (
 from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
-from gatepass.proxy.body_threads import PARSED_BYTES, PARSED_VALUES, is_heavy
+from gatepass.proxy.body_threads import ON_LOOP_BYTES, is_heavy
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -147,7 +147,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         return
     if scan is not None:
         call = await _parse_form(context, scan, body, operation)
-    elif len(body) <= PARSED_BYTES or not is_heavy(body, PARSED_BYTES, PARSED_VALUES):
+    elif len(body) <= ON_LOOP_BYTES and (caller.models is None or not is_heavy(body)):
         call = _parse(context, found, body)
     else:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
@@ -295,8 +295,8 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     default_model = context.state.routes.default_model
     call = protocol.parse(client_request, operation, body, caller.name)
     if caller.models is not None and call.body:
-        check_body_access(caller, body, names_model=bool(call.model))
-    if protocol.names_stored and (member := stored_member(body)) is not None:
+        check_body_access(caller, call.opened())
+    if protocol.names_stored and (member := stored_member(call.opened())) is not None:
         if context.state.authenticator.requires_key:
             check_stored_access(caller, member)
         call = replace(call, names_stored=True)

@@ -27,8 +27,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import OF_LIST, Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
-from gatepass.json_body import json_value
-from gatepass.json_scan import occurrences
+from gatepass.json_body import has_more, json_value
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.protocols.operations import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
@@ -252,7 +251,7 @@ class ModelCatalog:
 async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]:
     """Fetch the upstream's own list, completed by `_completed`; raise TokenUnavailable or UpstreamError."""
     body = (await request_list(state, upstream)).body
-    if occurrences(body, b",{[", LIST_VALUES) > LIST_VALUES:
+    if has_more(body, b",{[", LIST_VALUES):
         reason = f"The upstream's list of models has more than {LIST_VALUES} values."
         raise UpstreamInvalid(reason, upstream=upstream.name)
     return parse_list(upstream, body)

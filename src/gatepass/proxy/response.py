@@ -29,7 +29,7 @@ from gatepass.protocols.client_protocol import ClientProtocol, ReplyContext
 from gatepass.protocols.translation.translation import TranslatedReply
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.body_threads import PARSED_BYTES, Result
+from gatepass.proxy.body_threads import MOST_INLINE_BYTES, Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit, json_text
@@ -149,7 +149,7 @@ class AttemptReply(ReplyContext, frozen=True):
     async def work_on(self, body: bytes, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, which reads `body`, as `BodyThreads.run` does. A translation takes longer."""
         threads, caller = self.state.body_threads, self.call.caller
-        if self.is_translated and len(body) > PARSED_BYTES:
+        if self.is_translated and len(body) > MOST_INLINE_BYTES:
             return await threads.run_heavy(caller, work)
         return await threads.run(caller, body, work)
 
@@ -495,7 +495,9 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
 
 def _is_beyond_checks(body: bytes) -> bool:
     """Return whether to check the JSON `body` would hold the interpreter's lock for too long."""
-    return len(body) > MOST_CHECKED_BYTES or has_more(body, b",[]{}", MOST_CHECKED_VALUES)
+    if len(body) > MOST_CHECKED_BYTES:
+        return True
+    return len(body) > MOST_CHECKED_VALUES and has_more(body, b",[]{}", MOST_CHECKED_VALUES)
 
 
 def _unchecked(context: AttemptReply, body: bytes) -> BufferedReply:

@@ -10,6 +10,7 @@ import pytest
 from gatepass.auth.model_access import STORED_RESPONSES, check_operation_access, check_stored_access, stored_member
 from gatepass.config.access import AccessKey, KeyOperation
 from gatepass.errors import NotAllowed
+from gatepass.json_body import TopLevel
 from gatepass.protocols.operations import OPERATIONS
 
 
@@ -43,7 +44,7 @@ def test_a_stored_response_is_found_in_each_spelling_and_beside_a_twin():
     for (name, value), spell in product(NAMING, SPELLINGS):
         member, twin = f'"{spell(name)}": {value}', f'"{name}": null'
         for members in (member, f"{twin},{member}", f"{member},{twin}", f"{image},{member},{image}"):
-            found = stored_member(f'{{"model":"m",{members}}}'.encode())
+            found = stored_member(TopLevel(f'{{"model":"m",{members}}}'.encode()))
             assert found == ("prompt.id" if name == "prompt" else name), members
 
 
@@ -59,7 +60,7 @@ def test_a_stored_response_is_found_in_each_spelling_and_beside_a_twin():
     ],
 )
 def test_other_members_name_no_stored_response(members: dict[str, Any]):
-    assert stored_member(json.dumps({"model": "m", **members}).encode()) is None
+    assert stored_member(TopLevel(json.dumps({"model": "m", **members}).encode())) is None
 
 
 def test_only_stored_responses_opens_the_members():

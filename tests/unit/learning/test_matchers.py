@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from gatepass.config.routes import Rules
+from gatepass.draft import Change
 from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import (
     REASONING_ADVICE,
@@ -21,7 +22,7 @@ from gatepass.learning.matchers import (
 )
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
-from gatepass.normalize.rules import Change, apply_changes, would_change
+from gatepass.normalize.rules import apply_changes, would_change
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.learning.rejections import (

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from gatepass.draft import Change
 from gatepass.normalize.betas import DropBetas
 from gatepass.normalize.images import Images
 from gatepass.normalize.members import Default, Drop, JsonMemberPath, Rename, Set
 from gatepass.normalize.messages import Role, join_text_parts, merge_roles, system_into_user
 from gatepass.normalize.ragflow_body import RagflowBody
-from gatepass.normalize.rules import ADDED, Change, apply_changes, with_model
+from gatepass.normalize.rules import ADDED, apply_changes, normalize, with_model
 from gatepass.types import MOST_EDITS, Call, RuleEdit, Target
 from tests.rows import MESSAGES
 from tests.unit.normalize.calls import TARGET, a_call
@@ -95,7 +96,7 @@ class DropLong:
 
 
 def images(document: dict[str, Any]) -> Call:
-    return Images().apply(a_call(json.dumps(document, separators=(",", ":")).encode()), TARGET)
+    return normalize(a_call(json.dumps(document, separators=(",", ":")).encode()), TARGET, (Images(),))
 
 
 def test_images_say_from_where_to_where_they_moved():
@@ -126,7 +127,7 @@ def test_a_model_that_is_added_and_a_header_that_is_shortened():
 def test_the_dialect_of_ragflow():
     parts = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
     document = {"model": "chat-1", "stream": False, "messages": [parts], "reference": True}
-    call = RagflowBody().apply(a_call(json.dumps(document, separators=(",", ":")).encode()), Target("chat"))
+    call = normalize(a_call(json.dumps(document, separators=(",", ":")).encode()), Target("chat"), (RagflowBody(),))
     assert rows(call.edits.listed) == [
         ("content=text", "messages[0].content", ("[", 29), ('"', 4), ""),
         ("ragflow", "model", ('"', 8), ('"', 7), ""),

@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.errors import InvalidRequest
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_empty_text, has_token_ids, request_numbers
-from gatepass.normalize.rules import apply_changes
+from gatepass.normalize.rules import apply_changes, normalize
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
 
@@ -63,10 +63,10 @@ def test_token_ids_are_distinguished_from_texts(body, has):
 
 def test_token_ids_are_refused_with_what_to_do():
     with pytest.raises(InvalidRequest, match="check_embedding_ctx_length=False") as caught:
-        TextsOnly().apply(a_call(b'{"input":[1]}', EMBEDDINGS), TARGET)
+        normalize(a_call(b'{"input":[1]}', EMBEDDINGS), TARGET, (TextsOnly(),))
     assert caught.value.param == "input"
     for call in (a_call(b'{"input":["a"]}', EMBEDDINGS), a_call(b'{"input":[1]}', CHAT)):
-        assert TextsOnly().apply(call, TARGET) is call
+        assert normalize(call, TARGET, (TextsOnly(),)) is call
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Changes of single members."""
 
+import json
+
 import pytest
 
-from gatepass.normalize.json_editor import JsonEditor
+from gatepass.draft import Change, Draft
 from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set
-from gatepass.normalize.rules import Change, ChangeRule, apply_changes, would_change
+from gatepass.normalize.rules import ChangeRule, apply_changes, normalize, would_change
 from tests.rows import MODELS
 from tests.unit.normalize.calls import TARGET, a_call
 
@@ -61,7 +63,7 @@ def test_a_change_does_what_its_entry_names(change: Change, body, becomes, entry
 )
 def test_a_change_that_has_nothing_to_do_leaves_the_call_as_it_is(change: Change, body):
     call = a_call(body)
-    assert ChangeRule("rules", (change,)).apply(call, TARGET) is call
+    assert normalize(call, TARGET, (ChangeRule("rules", (change,)),)) is call
 
 
 def test_unstreamed_set_does_not_change_streams():
@@ -72,7 +74,9 @@ def test_unstreamed_set_does_not_change_streams():
 
 def test_a_revision_makes_its_changes_in_order_and_names_each_once():
     changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
-    adapted = ChangeRule("rules", changes).apply(a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET)
+    adapted = normalize(
+        a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET, (ChangeRule("rules", changes),)
+    )
     assert adapted.body == b'{"x":"\\u00e9","c":1}'
     assert adapted.adapted == ("images=1", "rename=a>b", "drop=b", "set=c")
 
@@ -102,18 +106,18 @@ BODY = b'{"a":1,"o":{"p":{"q":2}},"l":[{"n":1,"m":[{"k":1},{"k":2}]},5,{"n":3}],
     ],
 )
 def test_member_path_finds_every_object(written, found):
-    place, editor = JsonMemberPath.parse(written), JsonEditor(a_call(BODY))
+    place, editor = JsonMemberPath.parse(written), Draft(a_call(BODY))
     assert [owner.text(place.name) for owner in place.owners(editor)] == found
     assert str(place) == written
 
 
 def test_missing_objects_on_the_path_are_added_on_request():
-    editor = JsonEditor(a_call(BODY))
+    editor = Draft(a_call(BODY))
     for written in ("z.y.x", "l[].new.k", "none[].k", "fresh.none[].k"):
         for owner in JsonMemberPath.parse(written).owners(editor, make=True):
             owner.set(JsonMemberPath.parse(written).name, b"1")
-    assert editor.top.value("z") == {"y": {"x": 1}}
-    assert editor.top.value("l")[2] == {"n": 3, "new": {"k": 1}}
+    assert json.loads(editor.top.text("z") or b"") == {"y": {"x": 1}}
+    assert json.loads(editor.top.text("l") or b"")[2] == {"n": 3, "new": {"k": 1}}
     assert not {"none", "fresh"} & set(editor.top.names)
 
 

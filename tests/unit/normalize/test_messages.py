@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.draft import Change
 from gatepass.normalize.messages import (
     Role,
     drop_own_thoughts,
@@ -15,7 +16,7 @@ from gatepass.normalize.messages import (
     shorten_tool_ids,
     system_into_user,
 )
-from gatepass.normalize.rules import Change, apply_changes
+from gatepass.normalize.rules import apply_changes
 from tests.unit.normalize.calls import a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}

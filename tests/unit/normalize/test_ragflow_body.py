@@ -4,6 +4,7 @@ import pytest
 
 from gatepass.errors import InvalidImage, ModelNotFound
 from gatepass.normalize.ragflow_body import RagflowBody
+from gatepass.normalize.rules import normalize
 from gatepass.types import Call, Target
 from tests.rows import CHAT, EMBEDDINGS
 
@@ -17,7 +18,7 @@ def call(body, stream=False, operation=CHAT):
 
 
 def sent(body, stream=False, rule=None, target="chat:2e3b"):
-    result = (rule or RagflowBody()).apply(call(body, stream), Target("rag", target))
+    result = normalize(call(body, stream), Target("rag", target), (rule or RagflowBody(),))
     return json.loads(result.body), result.adapted
 
 
@@ -81,7 +82,7 @@ def test_an_agent_is_named_in_the_body_where_its_path_does_not():
 
 def test_operations_other_than_chat_are_refused_with_the_remedy():
     with pytest.raises(ModelNotFound) as caught:
-        RagflowBody().apply(call({"model": "m", "input": "x"}, operation=EMBEDDINGS), Target("rag", "i"))
+        normalize(call({"model": "m", "input": "x"}, operation=EMBEDDINGS), Target("rag", "i"), (RagflowBody(),))
     assert caught.value.message == (
         'The upstream "rag" is RAGFlow, which supports only chat. For embeddings set operations.embeddings,'
         " or the entry of this model under models, to another upstream."

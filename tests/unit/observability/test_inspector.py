@@ -23,6 +23,7 @@ from gatepass.errors import (
     UpstreamInvalid,
 )
 from gatepass.normalize.ragflow_body import RagflowBody
+from gatepass.normalize.rules import normalize
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, NotTried, RequestRecord, SentToken
 from gatepass.observability.story import (
@@ -424,7 +425,7 @@ def test_the_action_has_the_setting_that_the_raising_line_gave(case: str, settin
 def test_the_action_for_an_image_that_ragflow_does_not_read_is_that_of_the_message():
     body = b'{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:,"}}]}]}'
     with pytest.raises(InvalidImage) as caught:
-        RagflowBody().apply(a_call(body), Target("rag", "chat"))
+        normalize(a_call(body), Target("rag", "chat"), (RagflowBody(),))
     assert advised(caught.value).startswith("Send only text,")
     assert advised(InvalidImage("images[0] is empty")).startswith("Send a URL,")
 

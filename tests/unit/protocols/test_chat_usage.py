@@ -2,6 +2,7 @@
 
 import pytest
 
+from gatepass.json_body import TopLevel
 from gatepass.protocols.chat import requested_usage
 
 
@@ -20,4 +21,4 @@ from gatepass.protocols.chat import requested_usage
     ],
 )
 def test_requested_usage_is_read_or_left_to_the_upstream(body, expected):
-    assert requested_usage(body) is expected
+    assert requested_usage(TopLevel(body)) is expected

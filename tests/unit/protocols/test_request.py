@@ -6,13 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass import json_scan
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import SMALL_BYTES, folded
-from gatepass.json_scan import WINDOW_BYTES
-from gatepass.normalize.rules import SEARCHED
+from gatepass.json_body import UTF8_BYTES, folded
 from gatepass.protocols.operations import OPERATIONS
-from gatepass.protocols.request import MAX_DEPTH, ROUTING, RequestBody, decode, is_deeper, safe_headers
+from gatepass.protocols.request import END_BYTES, MAX_DEPTH, ROUTING, decode, read_body, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -40,8 +37,8 @@ def test_a_chat_becomes_a_call_with_the_clients_own_bytes():
         headers=((b"x-request-id", b"r"),),
         stream=True,
         choices=2,
-        lacks_words=True,
         adapted=(),
+        top=call.top,
     )
     assert call.body is body
 
@@ -136,13 +133,13 @@ def test_single_pass_keeps_the_same_headers_as_three(headers):
 
 def refusal(body: bytes) -> str:
     with pytest.raises(InvalidJson) as caught:
-        RequestBody.read(body)
+        read_body(body)
     return caught.value.message
 
 
 def test_members_are_as_they_are_written():
-    body = b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } '
-    assert RequestBody.read(body) == RequestBody(body, b'"m\\u00e9"', b"true", b"2", lacks_words=True)
+    top = read_body(b' { "model" : "m\\u00e9" , "stream":true,"n": 2 ,"messages":[ ] } ')
+    assert [top.get(name) for name in ("model", "stream", "n", "messages", "x")] == ["m\u00e9", True, 2, [], None]
 
 
 @pytest.mark.parametrize(
@@ -159,17 +156,7 @@ def test_members_are_as_they_are_written():
     ],
 )
 def test_embeddings_options_are_read(members: str, options: EmbeddingsOptions):
-    assert EmbeddingsOptions.from_body(f'{{"model":"m",{members},"n":2}}'.encode()) == options
-
-
-@pytest.mark.parametrize("word", [word for rule in SEARCHED for word in rule.words])
-@pytest.mark.parametrize("more", [0, SMALL_BYTES])
-def test_a_body_with_a_word_of_a_built_in_rule_does_not_lack_words(word: str, more: int):
-    def lacks_words(name: str) -> bool:
-        return RequestBody.read(b'{"model":"m","x":[{"%b":1}],"user":"%b"}' % (name.encode(), b"u" * more)).lacks_words
-
-    assert [lacks_words(name) for name in (f"{word}x", word[1:])] == [True, True]
-    assert [lacks_words(name) for name in (word, f"\\u{ord(word[0]):04x}{word[1:]}")] == [False, False]
+    assert EmbeddingsOptions.of(read_body(f'{{"model":"m",{members},"n":2}}'.encode())) == options
 
 
 @pytest.mark.parametrize(
@@ -214,7 +201,7 @@ def test_half_a_surrogate_pair_is_named(half, padding):
 @pytest.mark.parametrize(
     ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
 )
-@pytest.mark.parametrize("before", [b"", "é".encode() * WINDOW_BYTES, b"x" + "é".encode() * WINDOW_BYTES])
+@pytest.mark.parametrize("before", [b"", "é".encode() * UTF8_BYTES, b"x" + "é".encode() * UTF8_BYTES])
 def test_invalid_utf8_is_reported_with_its_position(wrong, at, before):
     start = b'{"a":"' + before
     assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
@@ -228,7 +215,7 @@ def test_utf16_is_refused():
     "value",
     [
         *(b'"%b"' % pair for pair in (b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d")),
-        *(b'"%b%b"' % (b"x" * shift, "😀€é".encode() * (WINDOW_BYTES // 4)) for shift in range(6)),
+        *(b'"%b%b"' % (b"x" * shift, "😀€é".encode() * (UTF8_BYTES // 4)) for shift in range(6)),
         *(b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"),  # Python's range is not the upstream's
         b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1),
     ],
@@ -237,7 +224,7 @@ def test_utf16_is_refused():
 )  # fmt: skip
 def test_a_value_at_a_bound_is_read_as_it_is(value):
     body = b'{"model":"m","a":' + value + b"}"
-    assert RequestBody.read(body).body is body
+    assert read_body(body).text is body
 
 
 @pytest.mark.parametrize("depth", [MAX_DEPTH, 999, 100_000])
@@ -260,8 +247,23 @@ def test_deeper_nesting_is_refused(depth, opened, closed):
 )
 def test_a_routing_member_that_is_repeated_or_in_escapes_is_refused(body, name, message):
     with pytest.raises(InvalidRequest) as caught:
-        RequestBody.read(body)
+        read_body(body)
     assert (caught.value.param, caught.value.message) == (name, message)
+
+
+@pytest.mark.parametrize("name", ["model", "stream"])
+@pytest.mark.parametrize("more", [0, END_BYTES])
+@pytest.mark.parametrize("place", range(3))
+def test_a_spelling_is_found_wherever_the_member_is(name, more, place):
+    members = [b'"x":["%b",{"%b":1}]' % (b"x" * more, name.encode())] * 2
+    for spelled in (f'"\\u{ord(name[0]):04x}{name[1:]}"', f'"{name}"'):
+        one = spelled.encode() + (b':"m"' if name == "model" else b":true")
+        body = b"{%b}" % b" , ".join([*members[:place], one, *members[place:]])
+        if spelled == f'"{name}"':
+            assert name in read_body(body).names
+        else:
+            with pytest.raises(InvalidRequest, match="with escapes"):
+                read_body(body)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_a_routing_member_that_is_repeated_or_in_escapes_is_refused(body, name, 
     ],
 )
 def test_routing_names_in_other_places_are_accepted(body):
-    assert RequestBody.read(body).model is not None
+    assert read_body(body).get("model") is not None
 
 
 def strict(text: str) -> object:
@@ -290,8 +292,8 @@ def test_every_json_object_is_read(data):
     names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
     value = data.draw(st.dictionaries(names, VALUES, max_size=4))
     body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
-    request = RequestBody.read(body)
-    assert (json.loads(request.model or b""), request.stream) == ("m", b"false")
+    top = read_body(body)
+    assert (top.get("model"), top.get("stream")) == ("m", False)
 
 
 @given(st.data())
@@ -304,60 +306,10 @@ def test_a_body_is_read_or_refused_as_the_standard_parser_would(data):
     except ValueError:
         expected = False
     try:
-        RequestBody.read(bytes(body))
+        read_body(bytes(body))
         was_read = True
     except InvalidRequest:
         was_read = expected
     except InvalidJson as error:
         was_read = expected and "surrogate" in error.message
     assert was_read == expected
-
-
-WINDOW = 262_144
-
-
-def nested(depth: int) -> bytes:
-    return b'{"a":' * (depth // 2) + b"[" * (depth - depth // 2) + b"]" * (depth - depth // 2) + b"}" * (depth // 2)
-
-
-def depth_of(value) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
-
-
-@given(st.data())
-def test_the_depth_is_that_of_the_value(data):
-    value = data.draw(VALUES)
-    text = data.draw(written(value)).encode()
-    deep = depth_of(value)
-    assert not is_deeper(text, deep)
-    assert is_deeper(text, deep - 1) or deep == 0
-
-
-@pytest.mark.parametrize("filler", [b"x", b"\\\\", b'\\"', b"\\n", b"["])
-def test_a_window_border_anywhere_changes_nothing(filler):
-    """Strings, escapes and runs of backslashes come to lie across the border of a window."""
-    for shift in range(-4, 5):
-        before = b'{"a":[0,"' + filler * ((WINDOW + shift) // len(filler)) + b'"'
-        behind = {
-            b"," + nested(62) + b"]}": False,
-            b"," + nested(63) + b"]}": True,
-            b'],"b":' + nested(64) + b"}": True,
-            b'],"b":' + nested(63) + b"}": False,
-        }
-        assert {rest: is_deeper(before + rest, 64) for rest in behind} == behind, f"shifted by {shift} bytes"
-
-
-@given(st.text('\\"[{x', max_size=300))
-def test_few_escapes_and_many_are_found_alike(text):
-    body = json.dumps({"a": [text, {"b": text}]}).encode()
-    for most in (1, 5, json_scan.MOST_ESCAPED_CHARS):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(json_scan, "MOST_ESCAPED_CHARS", most)
-            assert [is_deeper(body, limit) for limit in (2, 3)] == [True, False]
-
-
-def test_a_run_of_backslashes_longer_than_a_window_is_one_string():
-    text = b'["' + b"\\" * (4 * WINDOW) + b'",' + b"[" * 70 + b"]" * 70 + b"]"
-    assert is_deeper(text, 64)
-    assert not is_deeper(b'["' + b"\\" * (4 * WINDOW) + b'[[[[","' + b"[" * 70 + b'"]', 64)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
-from msgspec.structs import replace
 
 from gatepass.config.access import Profile
 from gatepass.errors import InvalidJson, UpstreamInvalid
@@ -43,9 +42,8 @@ class Translation:
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
         headers = tuple(field for field in call.headers if field[0] not in own)
-        translated = replace(
-            call.with_body(json_text(body), *entries), operation=chat, headers=headers, lacks_words=False
-        )
+        adapted = (*call.adapted, *entries)
+        translated = call.with_body(json_text(body), operation=chat, headers=headers, adapted=adapted)
         return ChatCall(translated, self.answer, about)
 
 

@@ -1,0 +1,493 @@
+"""Change a JSON body with several rules, each of which sees the result of those before it, and write it once.
+
+Only what a rule reads is opened (`json_body`). A value that no rule changes keeps its bytes. An object or list with a
+change is written without blanks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from gatepass.errors import BodyTooComplex
+from gatepass.json_body import (
+    MOST_MEMBERS,
+    SMALL_BYTES,
+    Members,
+    Piece,
+    Text,
+    TopLevel,
+    elements,
+    members,
+    places,
+    string,
+)
+from gatepass.types import Call, RuleEdit, Target
+
+PLAIN_BYTES = 32
+NAME_CHARS = 100
+"""A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
+
+_Change = tuple[str, "Value | None", "Value | None", str]
+"""A changed place of an object or list: its name or `[index]`, its value before and after, its new name."""
+
+
+class _Opened:
+    """Counts the members that the rules of one call open."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MOST_MEMBERS
+
+    def members(self, text: Text) -> Members:
+        found = members(text)
+        self.left -= 1 + len(found)
+        if self.left < 0:
+            raise BodyTooComplex(
+                f"gatepass would open more than {MOST_MEMBERS} members of the body to change it. Send less structure in"
+                " one request."
+            )
+        return found
+
+
+class Value:
+    """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
+
+    __slots__ = ("_opened", "_text", "editor")
+
+    def __init__(self, text: Text | tuple[Piece, ...], opened: _Opened) -> None:
+        self._text = text
+        self._opened = opened
+        self.editor: ObjectDraft | ListDraft | None = None
+
+    @property
+    def kind(self) -> str:
+        """The first character: `{`, `[`, `"`, `t`, `f`, `n`, a digit or `-`."""
+        text = self._text
+        return chr(memoryview(text[0] if isinstance(text, tuple) else text)[0])
+
+    @property
+    def plain(self) -> str:
+        """A boolean, null or a number of up to 32 characters; `kind` of every other value."""
+        if (kind := self.kind) in '{["' or self.written_bytes > PLAIN_BYTES:
+            return kind
+        return self.text.decode()
+
+    @property
+    def text(self) -> bytes:
+        return b"".join(self.pieces())
+
+    @property
+    def string(self) -> str | None:
+        """The value if it is a string of at most SMALL_BYTES, such as a role: a large one takes 80 ms to decode."""
+        return string(self.text) if self.kind == '"' and self.size_bytes <= SMALL_BYTES else None
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.pieces()))
+
+    @property
+    def written_bytes(self) -> int:
+        """The size before changes inside of it."""
+        text = self._text
+        return sum(map(len, text)) if isinstance(text, tuple) else memoryview(text).nbytes
+
+    @property
+    def object(self) -> ObjectDraft | None:
+        if self.editor is None and self.kind == "{":
+            self.editor = ObjectDraft(self._opened.members(self._source()), self._opened)
+        return self.editor if isinstance(self.editor, ObjectDraft) else None
+
+    @property
+    def array(self) -> ListDraft | None:
+        if self.editor is None and self.kind == "[":
+            self.editor = ListDraft(elements(self._source()), self._opened)
+        return self.editor if isinstance(self.editor, ListDraft) else None
+
+    @property
+    def is_changed(self) -> bool:
+        return self.editor is not None and self.editor.is_changed
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the JSON text. A long text is not copied."""
+        if self.is_changed and self.editor is not None:
+            yield from self.editor.pieces()
+        elif isinstance(self._text, tuple):
+            yield from self._text
+        else:
+            yield memoryview(self._text)
+
+    def _source(self) -> Text:
+        return b"".join(self._text) if isinstance(self._text, tuple) else self._text
+
+
+def _edit(rule: str, path: str, change: _Change) -> RuleEdit:
+    place, before, after, new_name = change
+    return RuleEdit(
+        rule,
+        _below(path, place),
+        "" if before is None else before.plain,
+        0 if before is None else before.written_bytes,
+        "" if after is None else after.plain,
+        0 if after is None else after.size_bytes,
+        _below(path, new_name) if new_name else "",
+    )
+
+
+def _below(path: str, place: str) -> str:
+    shown = place if len(place) <= NAME_CHARS else f"({len(place)} characters)"
+    return f"{path}.{shown}" if path and not place.startswith("[") else f"{path}{shown}"
+
+
+class ObjectDraft:
+    """An object. If a name occurs more than once, its last member is used, as every known parser does."""
+
+    __slots__ = ("_changes", "_members", "_opened", "has_changed")
+
+    def __init__(self, listed: Members, opened: _Opened) -> None:
+        self._members = {name: Value(text, opened) for name, text in listed}
+        self._opened = opened
+        self.has_changed = False
+        self._changes: list[_Change] = []
+        """What changed since the last `take_edits`."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    @property
+    def names(self) -> Collection[str]:
+        return self._members.keys()
+
+    @property
+    def is_changed(self) -> bool:
+        return self.has_changed or any(value.is_changed for value in self._members.values())
+
+    def pieces(self) -> Iterator[Piece]:
+        sign = b"{"
+        for name, value in self._members.items():
+            yield sign + msgspec.json.encode(name) + b":"
+            yield from value.pieces()
+            sign = b","
+        yield b"}" if self._members else b"{}"
+
+    def get(self, name: str) -> Value | None:
+        return self._members.get(name)
+
+    def text(self, name: str) -> bytes | None:
+        """Return the member's value as JSON text, or None."""
+        value = self._members.get(name)
+        return None if value is None else value.text
+
+    def small_text(self, name: str) -> bytes | None:
+        """Return the member's value as JSON text if it has at most SMALL_BYTES, else None."""
+        value = self._members.get(name)
+        return None if value is None or value.size_bytes > SMALL_BYTES else value.text
+
+    def kind(self, name: str) -> str | None:
+        """Return the first character of the member's value, or None (see Value)."""
+        value = self._members.get(name)
+        return None if value is None else value.kind
+
+    def string(self, name: str) -> str | None:
+        """Return the member's value if it is a string of at most SMALL_BYTES, else None."""
+        value = self._members.get(name)
+        return None if value is None else value.string
+
+    def raw_string(self, name: str) -> bytes | None:
+        """Return the JSON text between the quotes of the member's value if it is a string, else None."""
+        text = self.text(name) if self.kind(name) == '"' else None
+        return None if text is None else text[1:-1]
+
+    def object(self, name: str) -> ObjectDraft | None:
+        value = self._members.get(name)
+        return None if value is None else value.object
+
+    def array(self, name: str) -> ListDraft | None:
+        value = self._members.get(name)
+        return None if value is None else value.array
+
+    def drop(self, name: str) -> bool:
+        """Drop the member; return whether there was one."""
+        dropped = self._members.pop(name, None)
+        if dropped is not None:
+            self._note(name, dropped)
+        return dropped is not None
+
+    def set(self, name: str, *new: Piece) -> bool:
+        """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
+        if len(new) == 1 and self.text(name) == new[0]:
+            return False
+        value = Value(new, self._opened)
+        self._note(name, self._members.get(name), value)
+        self._members[name] = value
+        return True
+
+    def put(self, name: str, new: bytes) -> None:
+        """Set the member as `set` does, or add it before all others, without a record of the change."""
+        value = Value((new,), self._opened)
+        if name in self._members:
+            self._members[name] = value
+        else:
+            self._members = {name: value, **self._members}
+
+    def rename(self, old: str, new: str) -> bool:
+        """Rename the member `old` to `new`. If `new` exists, only drop `old`. Return whether there was an `old`."""
+        listed = self._members
+        if old not in listed or old == new:
+            return False
+        if new in listed:
+            return self.drop(old)
+        self._note(old, listed[old], listed[old], new)
+        self._members = {new if name == old else name: value for name, value in listed.items()}
+        return True
+
+    def take_edits(self, rule: str, path: str = "") -> Iterator[RuleEdit]:
+        """Yield what changed since the last call, as edits of `rule` below `path`."""
+        changes, self._changes = self._changes, []
+        for change in changes:
+            yield _edit(rule, path, change)
+        for name, value in self._members.items():
+            if value.editor is not None:
+                yield from value.editor.take_edits(rule, _below(path, name))
+
+    def _note(self, name: str, before: Value | None, after: Value | None = None, new_name: str = "") -> None:
+        self.has_changed = True
+        self._changes.append((name, before, after, new_name))
+
+
+class ListDraft:
+    """An array. Positions count the present elements, without those that were dropped."""
+
+    __slots__ = ("_changes", "_elements", "_opened", "has_changed")
+
+    def __init__(self, listed: list[msgspec.Raw], opened: _Opened) -> None:
+        self._elements: list[msgspec.Raw | Value] = [*listed]
+        self._opened = opened
+        self.has_changed = False
+        self._changes: list[_Change] = []
+        """What changed since the last `take_edits`."""
+
+    def __len__(self) -> int:
+        return len(self._elements)
+
+    @property
+    def is_changed(self) -> bool:
+        return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._elements)
+
+    def pieces(self) -> Iterator[Piece]:
+        sign = b"["
+        for element in self._elements:
+            yield sign
+            if isinstance(element, Value):
+                yield from element.pieces()
+            else:
+                yield memoryview(element)
+            sign = b","
+        yield b"]" if self._elements else b"[]"
+
+    def __iter__(self) -> Iterator[Value]:
+        return map(self._value, range(len(self._elements)))
+
+    def __getitem__(self, index: int) -> Value:
+        return self._value(index)
+
+    def text(self, index: int) -> bytes:
+        """Return the element as JSON text."""
+        element = self._elements[index]
+        return element.text if isinstance(element, Value) else bytes(element)
+
+    def _value(self, index: int) -> Value:
+        """Return the element, for whose changes there is one Value."""
+        element = self._elements[index]
+        if not isinstance(element, Value):
+            element = self._elements[index] = Value(element, self._opened)
+        return element
+
+    def objects(self) -> list[ObjectDraft]:
+        return [one for _, one in self.numbered()]
+
+    def numbered(self) -> list[tuple[int, ObjectDraft]]:
+        """Return the elements that are objects, with their positions."""
+        found = ((index, element.object) for index, element in enumerate(self))
+        return [(index, one) for index, one in found if one is not None]
+
+    def drop(self, indices: Iterable[int]) -> None:
+        dropped = frozenset(indices)
+        self._changes += [(f"[{index}]", self._value(index), None, "") for index in sorted(dropped)]
+        self._elements = [element for index, element in enumerate(self._elements) if index not in dropped]
+        self.has_changed = self.has_changed or bool(dropped)
+
+    def insert(self, index: int, *new: Piece) -> None:
+        """Insert the JSON text of `new` before the element at `index`, or at the end."""
+        value = Value(new, self._opened)
+        self._changes.append((f"[{index}]", None, value, ""))
+        self._elements.insert(index, value)
+        self.has_changed = True
+
+    def take_edits(self, rule: str, path: str) -> Iterator[RuleEdit]:
+        """Yield what changed since the last call, as edits of `rule` below `path`."""
+        changes, self._changes = self._changes, []
+        for change in changes:
+            yield _edit(rule, path, change)
+        for index, element in enumerate(self._elements):
+            if isinstance(element, Value) and element.editor is not None:
+                yield from element.editor.take_edits(rule, f"{path}[{index}]")
+
+
+class Rule(Protocol):
+    """One named change of a call. Unknown members keep their bytes."""
+
+    @property
+    def name(self) -> str:
+        """A short name, such as `images`."""
+        ...
+
+    def concerns(self, call: Call, target: Target) -> bool:
+        """Whether the rule may change `call`, of which no rule has changed anything yet."""
+        ...
+
+    def apply(self, draft: Draft, target: Target) -> None:
+        """Make the changes, with an entry in `adapted` for each. Raises a CallerError if the call cannot be adapted."""
+        ...
+
+
+class Change(Protocol):
+    """One edit of a body, or of the header fields of a call."""
+
+    @property
+    def entry(self) -> str:
+        """The text in `x-gatepass-adapted`: short, ASCII, without a value from the client."""
+        ...
+
+    def apply_to(self, draft: Draft, /) -> bool:
+        """Edit the body and return True, or return False and leave it unchanged."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedChange:
+    """A Change without settings."""
+
+    entry: str
+    apply_to: Callable[[Draft], bool]
+
+
+def fixed_change(entry: str) -> Callable[[Callable[[Draft], bool]], FixedChange]:
+    """Make a Change of the decorated function, which edits the body and returns whether it changed."""
+    return lambda apply_to: FixedChange(entry, apply_to)
+
+
+class Draft:
+    """A call under change. Its `call` is the one before all changes.
+
+    `stream`: whether the upstream is to reply with a stream. `max_inputs`: limit on inputs in one request, or None.
+    `edits`: what the rules changed so far.
+    """
+
+    __slots__ = ("_model", "_noted_headers", "_top", "adapted", "call", "edits", "headers", "max_inputs", "stream")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._top: tuple[Members, ObjectDraft] | None = None
+        self._model: bytes | None = None
+        """The name that the target has for the model, which is written in place of the client's."""
+        self.headers = self._noted_headers = call.headers
+        self.adapted, self.edits, self.stream, self.max_inputs = call.adapted, call.edits, call.stream, call.max_inputs
+
+    @property
+    def top(self) -> ObjectDraft:
+        """The members of the body."""
+        return self._opened()[1]
+
+    def _opened(self) -> tuple[Members, ObjectDraft]:
+        if self._top is None:
+            listed = self.call.opened().listed
+            self._top = listed, ObjectDraft(listed, _Opened())
+        return self._top
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The members that rules may change."""
+        return self.call.operation.members
+
+    @property
+    def messages(self) -> list[ObjectDraft]:
+        """The messages that are objects. The upstream rejects others."""
+        messages = self.top.array("messages")
+        return [] if messages is None else messages.objects()
+
+    def may_name(self, name: str) -> bool:
+        """Whether the client's body may contain a member of this name, spelled without escapes."""
+        return b'"%b"' % name.encode() in self.call.body
+
+    def count(self, words: bytes) -> int:
+        return self.call.body.count(words)
+
+    def make(self, changes: Iterable[Change]) -> list[Change]:
+        """Make `changes`, and return those that applied."""
+        made = []
+        for change in changes:
+            if change.apply_to(self):
+                made.append(change)
+                self.note_edits(change.entry)
+        # Several changes may have the same entry, such as two roles that move into the user message.
+        self.adapted = (*self.adapted, *dict.fromkeys(change.entry for change in made))
+        return made
+
+    def note_edits(self, rule: str) -> None:
+        """Add what changed since the last call to `edits`, as changes of `rule`. Call it after each change."""
+        noted = self.edits if self._top is None else self.edits.with_more(self.top.take_edits(rule))
+        if self.headers is not self._noted_headers:
+            before, after = self._noted_headers, self.headers
+            for name in dict.fromkeys(name for name, _ in (*before, *after)):
+                old, new = (b"".join(value for key, value in fields if key == name) for fields in (before, after))
+                if old != new:  # with the size of all values of the field
+                    kinds = ('"' if old else "", len(old), '"' if new else "", len(new))
+                    noted = noted.with_more((RuleEdit(rule, name.decode("latin-1"), *kinds),))
+            self._noted_headers = after
+        self.edits = noted
+
+    def name_model(self, model: str) -> None:
+        """Write `model` in place of the client's name for it, or before all members of a body that names none.
+
+        A body without other changes keeps its other bytes.
+        """
+        self._model = msgspec.json.encode(model)
+        self.top.put("model", self._model)
+
+    def finished(self) -> Call:
+        """Return the call with all changes, or the same object if there are none."""
+        call, body, top = self.call, self.call.body, None
+        if self._top is not None and self.top.is_changed:
+            body = b"".join(self.top.pieces())
+        elif self._model is not None:
+            body, top = self._renamed(self._model)
+        made = (body, self.headers, self.stream, self.max_inputs, self.adapted)
+        if made == (call.body, call.headers, call.stream, call.max_inputs, call.adapted):
+            return call
+        return call.with_body(
+            body,
+            top=top,
+            headers=self.headers,
+            stream=self.stream,
+            max_inputs=self.max_inputs,
+            adapted=self.adapted,
+            edits=self.edits,
+        )
+
+    def _renamed(self, model: bytes) -> tuple[bytes, TopLevel]:
+        listed, view = self._opened()[0], memoryview(self.call.body)  # a view, so that megabytes are copied once
+        found = [place for place in places(self.call.body, listed) if place.name == "model"]
+        if found:
+            start, end, written = found[-1].value, found[-1].end, model
+            listed = [(name, msgspec.Raw(model) if name == "model" else value) for name, value in listed]
+        else:
+            start = end = self.call.body.index(b"{") + 1
+            written = b'"model":%b%b' % (model, b"," if listed else b"")
+            listed = [("model", msgspec.Raw(model)), *listed]
+        body = b"".join((view[:start], written, view[end:]))
+        return body, TopLevel(body, listed)
