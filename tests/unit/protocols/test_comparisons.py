@@ -10,14 +10,14 @@ from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 
 SRC = Path(gatepass.__file__).parent
-OWN = {SRC / "operations" / "table.py", *(SRC / "protocols").glob("*.py")}
+OWN = frozenset((SRC / "protocols").glob("*.py"))
 COMPARED = r"(?:[!=]=|is(?: not)?|(?:not )?in) (?!None\b)"
 NAMES = "|".join(sorted(PROTOCOLS))
 CLASSES = "|".join(sorted({type(one).__name__ for one in PROTOCOLS.values()}))
 ASKS = re.compile(
     rf"\bprotocol(?:\.name)? {COMPARED}|\boperation(?:\.name)? {COMPARED}\(?[\"'](?:{NAMES})[\"']"
     rf"|['\"](?:{NAMES})['\"] {COMPARED}protocol(?:\.name)?\b(?!\.)"
-    rf"|is(?:instance|subclass)\([^()]*\b(?:{CLASSES})\b|match \S*\b(?:protocol|operation)\b"
+    rf"|is(?:instance|subclass)\([^()]*\b(?<!msgspec\.)(?:{CLASSES})\b|match \S*\b(?:protocol|operation)\b"
 )
 
 
