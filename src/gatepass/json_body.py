@@ -28,7 +28,7 @@ BOM = b"\xef\xbb\xbf"
 ONE_PASS_BYTES = 3 * 1024 * 1024
 """The largest document that gatepass builds or converts in one pass of up to 26 ms."""
 SMALL_BYTES = 4096
-CHECKED_BYTES, UTF8_BYTES = 64 * 1024, 1024
+CHECKED_BYTES = 64 * 1024
 """How much text is searched or decoded at once: no other thread runs meanwhile."""
 
 # bounds: each keeps what one call of msgspec takes below 50 ms, because no other thread runs meanwhile
@@ -48,7 +48,7 @@ MOST_ESCAPES = 6_000_000
 MOST_PASSES, PASSED_BYTES = 4, 8 * 1024 * 1024
 """How often msgspec reads a text to know its depth, or how much it reads. Messages and tools take two passes, what
 they contain a few more."""
-TOGETHER = 4
+TOGETHER = 16
 """How many values are searched for brackets at once: most have few."""
 LONGEST_NAME_BYTES = 16 * 1024
 """No API has a longer name. To decode one of 27 MiB takes 53 ms, and to fold it 2.5 s."""
@@ -184,14 +184,24 @@ def elements(text: Text) -> list[msgspec.Raw]:
     """
     view = memoryview(text)
     if view.nbytes > UNCOUNTED_BYTES:
-        if not has_more(text, b",", 0) and bytes(view[1:2]) == b'"':  # one image of megabytes is not read again
-            end = view.nbytes - 1
-            while view[end - 1] in b" \t\r\n":
-                end -= 1
-            return [msgspec.Raw(view[1:end])]
+        if (alone := _only_string(text)) is not None:  # an image of megabytes is not read again
+            return [alone]
         if has_more(text, b",", MOST_OPENED):
             raise BodyTooComplex(f"A list of the body has more than {MOST_OPENED} commas. Send less in one request.")
     return LIST.decode(text)
+
+
+def _only_string(text: Text) -> msgspec.Raw | None:
+    """Return the string of the list `text` if it contains nothing else; None for another text, or one with a blank."""
+    view = memoryview(text)
+    if bytes(view[:2]) != b'["':
+        return None
+    for at in range(2, view.nbytes, CHECKED_BYTES):  # in parts, because an image of megabytes is not copied
+        end = bytes(view[at : at + CHECKED_BYTES]).find(b'"')
+        if end >= 0:
+            is_alone = at + end == view.nbytes - 2 and view[at + end - 1] != _BACKSLASH
+            return msgspec.Raw(view[1:-1]) if is_alone else None
+    return None
 
 
 def kind(text: Text) -> str:
@@ -295,34 +305,17 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
     if text.isascii():
         return None
     at = 0
-    while at < len(text):  # in parts: most are ASCII, and one character beyond U+FFFF makes a str four times as large
-        part = text[at : at + UTF8_BYTES]
+    while at < len(text):  # in parts, because one character beyond U+FFFF makes a str four times as large
+        part = text[at : at + CHECKED_BYTES]
         if part.isascii():
-            at += UTF8_BYTES
+            at += len(part)
             continue
         try:
-            at += codecs.utf_8_decode(part, "strict", at + UTF8_BYTES >= len(text))[1]
+            at += codecs.utf_8_decode(part, "strict", at + CHECKED_BYTES >= len(text))[1]
         except UnicodeDecodeError as error:
             error.start += at
             return error
     return None
-
-
-def is_utf8(top: TopLevel) -> bool:
-    """Whether what msgspec did not build of a body is UTF-8."""
-    if top.text.isascii():
-        return True
-    raws = list[msgspec.Raw]()
-    for value in top.all_values:
-        if isinstance(value, list):
-            raws += value
-        elif isinstance(value, dict):
-            raws += value.values()
-        elif isinstance(value, msgspec.Raw):
-            raws.append(value)
-    return all(map(bytes.isascii, map(bytes, raws))) or not utf8_fault(
-        b"".join([text for text in map(bytes, raws) if not text.isascii()])
-    )
 
 
 def is_deeper(top: TopLevel, limit: int) -> bool:
@@ -330,7 +323,7 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
 
     Only what has more brackets than that is opened. Raises BodyTooComplex for a body that would be opened too often.
     """
-    if not _has_more_openers(top.text, limit):
+    if len(top.text) <= CHECKED_BYTES and not _has_more_openers(top.text, limit):  # nearly always
         return False
     left = max(MOST_PASSES * len(top.text), PASSED_BYTES)
     pending = [(one, limit - 1) for one in top.all_values if isinstance(one, msgspec.Raw)]
@@ -339,7 +332,7 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
             pending += _deep(value if isinstance(value, list) else [*value.values()], limit - 2)
     while pending:
         text, limit = pending.pop()
-        if kind(text) not in "{[" or not _has_more_openers(text, limit):
+        if kind(text) not in "{[" or _only_string(text) is not None or not _has_more_openers(text, limit):
             continue
         if limit <= 0:
             return True
@@ -351,14 +344,16 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
     return False
 
 
-def _deep(listed: list[msgspec.Raw], limit: int) -> list[tuple[msgspec.Raw, int]]:
+def _deep(listed: list[msgspec.Raw], limit: int, together: int = TOGETHER) -> list[tuple[msgspec.Raw, int]]:
     """Return those of `listed` that may be deeper than `limit`, with the limit."""
     found = list[tuple[msgspec.Raw, int]]()
-    for at in range(0, len(listed), TOGETHER):
-        some = listed[at : at + TOGETHER]
+    for at in range(0, len(listed), together):
+        some = listed[at : at + together]
         text = b"".join(some)
-        if len(text) > 2 * limit and _has_more_openers(text, limit):  # each level takes two brackets
+        if together == 1 or len(text) > CHECKED_BYTES:
             found += [(one, limit) for one in some]
+        elif len(text) > 2 * limit and _has_more_openers(text, limit):  # each level takes two brackets
+            found += _deep(some, limit, together // 4)
     return found
 
 

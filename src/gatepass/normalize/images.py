@@ -205,12 +205,7 @@ class Images:
         if top_images and last_user is None:
             raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
         moved = list[tuple[_Image, str]]()
-        for index in range(0 if messages is None else len(messages)):
-            # of a long chat, a few messages are opened
-            if messages is None or (index != last_user and _WORD not in messages.text(index)):
-                continue
-            if (message := messages[index].object) is None:
-                continue
+        for index, message in [] if messages is None else _opened(draft, messages, last_user):
             where = f"messages[{index}].images"
             own = _parts(message, where)
             if own and message.string("role") != "user":
@@ -231,6 +226,14 @@ class Images:
             RuleEdit(entry, one.where, one.kind, one.size_bytes, "{", sum(map(len, one.part)), to) for one, to in moved
         ]
         draft.adapted, draft.edits = (*draft.adapted, entry), draft.edits.with_more(edits)
+
+
+def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
+    """Return the last message of the user and those with `images`, which are few of a long chat."""
+    indexes = [] if last_user is None else [last_user]
+    if _WORD in (draft.top.text("messages") or b""):
+        indexes = [at for at in range(len(messages)) if at == last_user or _WORD in messages.text(at)]
+    return [(at, message) for at in indexes if (message := messages[at].object) is not None]
 
 
 def _last_user(messages: ListDraft) -> int | None:

@@ -129,7 +129,9 @@ class Chat(ClientProtocol):
             place = place_for_ragflow(call)
             include_usage, drops_usage = place == "alone", place == "drop"
         options = RepairOptions(include_usage, profile.splits_finish, reply.is_cumulative, drops_usage)
-        sent = defaults.request
+        wants_usage, sent = requested is not False, defaults.request
+        if sent is not call.body:
+            wants_usage = b"stream_options" in sent and requested_usage(TopLevel(sent)) is not False
         return EventStream(
             source,
             choices=call.choices,
@@ -137,7 +139,7 @@ class Chat(ClientProtocol):
             repair=StreamRepair(options, defaults),
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
             line_bytes=profile.line_bytes,
-            wants_usage=b"stream_options" in sent and requested_usage(TopLevel(sent)) is not False,
+            wants_usage=wants_usage,
         )
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterator[bytes]:

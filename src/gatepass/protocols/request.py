@@ -11,7 +11,7 @@ import re
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedHead
-from gatepass.json_body import TopLevel, check_signs, folded, is_deeper, is_utf8, kind, places, utf8_fault
+from gatepass.json_body import TopLevel, check_signs, folded, is_deeper, kind, places, utf8_fault
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
@@ -116,7 +116,7 @@ def read_body(body: bytes) -> TopLevel:
     check_signs(body)
     try:
         top = TopLevel(body)
-        if not is_utf8(top):
+        if utf8_fault(body) is not None:
             raise _not_utf8(body)
         if is_deeper(top, MAX_DEPTH):
             raise too_deep()

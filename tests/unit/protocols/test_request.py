@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import UTF8_BYTES, folded
+from gatepass.json_body import CHECKED_BYTES, folded
 from gatepass.protocols.operations import OPERATIONS
 from gatepass.protocols.request import END_BYTES, MAX_DEPTH, ROUTING, decode, read_body, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
@@ -201,7 +201,7 @@ def test_half_a_surrogate_pair_is_named(half, padding):
 @pytest.mark.parametrize(
     ("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xf4\x90\x80\x80", 0), (b"\xc0\x80", 0)]
 )
-@pytest.mark.parametrize("before", [b"", "é".encode() * UTF8_BYTES, b"x" + "é".encode() * UTF8_BYTES])
+@pytest.mark.parametrize("before", [b"", "é".encode() * CHECKED_BYTES, b"x" + "é".encode() * CHECKED_BYTES])
 def test_invalid_utf8_is_reported_with_its_position(wrong, at, before):
     start = b'{"a":"' + before
     assert refusal(start + wrong + b'"}').endswith(f" at byte {len(start) + at}.")
@@ -215,7 +215,7 @@ def test_utf16_is_refused():
     "value",
     [
         *(b'"%b"' % pair for pair in (b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d")),
-        *(b'"%b%b"' % (b"x" * shift, "😀€é".encode() * (UTF8_BYTES // 4)) for shift in range(6)),
+        *(b'"%b%b"' % (b"x" * shift, "😀€é".encode() * (CHECKED_BYTES // 4)) for shift in range(6)),
         *(b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"),  # Python's range is not the upstream's
         b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1),
     ],
