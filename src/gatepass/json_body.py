@@ -74,12 +74,10 @@ class _Name(partial[Any]):
 
     __slots__ = ()
 
-    @staticmethod
-    def texts(found: Iterable[_Name]) -> list[str]:
-        names = [name.args[0] for name in found]
-        if names and len(max(names, key=len)) > LONGEST_NAME_BYTES:
-            raise _long_name()
-        return names
+
+def _check_lengths(names: list[str]) -> None:
+    if names and len(max(names, key=len)) > LONGEST_NAME_BYTES:
+        raise _long_name()
 
 
 RAW = msgspec.json.Decoder(msgspec.Raw)
@@ -111,7 +109,9 @@ def members(text: Text) -> Members:
 
         decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=name_of)
     found = decoder.decode(text)
-    return [*zip(_Name.texts(found), found.values(), strict=True)]
+    names = [name.args[0] for name in found]
+    _check_lengths(names)
+    return [*zip(names, found.values(), strict=True)]
 
 
 _SHALLOW: msgspec.json.Decoder[dict[_Name, Any]] = msgspec.json.Decoder(
@@ -141,8 +141,10 @@ class TopLevel:
             except msgspec.ValidationError:  # not an object, or a number beyond Python's
                 pass
             else:
-                self.names = _Name.texts(found)
                 self.all_values = [*found.values()]
+                self.names = [name.args[0] for name in found]
+                if len(text) > LONGEST_NAME_BYTES:
+                    _check_lengths(self.names)
                 self._values = dict(zip(self.names, self.all_values, strict=True))
                 return
         self.names = [name for name, _ in self.listed]
@@ -332,11 +334,14 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
             pending += _deep(value if isinstance(value, list) else [*value.values()], limit - 2)
     while pending:
         text, limit = pending.pop()
-        if kind(text) not in "{[" or _only_string(text) is not None or not _has_more_openers(text, limit):
+        size_bytes = memoryview(text).nbytes
+        if size_bytes <= 2 * limit or kind(text) not in "{[":  # each level takes two brackets
+            continue
+        if _only_string(text) is not None or not _has_more_openers(text, limit):
             continue
         if limit <= 0:
             return True
-        left -= memoryview(text).nbytes
+        left -= size_bytes
         if left < 0:
             raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
         inner = elements(text) if kind(text) == "[" else [value for _, value in members(text)]
@@ -344,16 +349,14 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
     return False
 
 
-def _deep(listed: list[msgspec.Raw], limit: int, together: int = TOGETHER) -> list[tuple[msgspec.Raw, int]]:
+def _deep(listed: list[msgspec.Raw], limit: int) -> list[tuple[msgspec.Raw, int]]:
     """Return those of `listed` that may be deeper than `limit`, with the limit."""
     found = list[tuple[msgspec.Raw, int]]()
-    for at in range(0, len(listed), together):
-        some = listed[at : at + together]
+    for at in range(0, len(listed), TOGETHER):
+        some = listed[at : at + TOGETHER]
         text = b"".join(some)
-        if together == 1 or len(text) > CHECKED_BYTES:
+        if len(text) > CHECKED_BYTES or (len(text) > 2 * limit and _has_more_openers(text, limit)):
             found += [(one, limit) for one in some]
-        elif len(text) > 2 * limit and _has_more_openers(text, limit):  # each level takes two brackets
-            found += _deep(some, limit, together // 4)
     return found
 
 

@@ -203,7 +203,10 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     class Broken:
         name = "broken"
 
-        def apply(self, call, target):
+        def concerns(self, call, target):
+            return True
+
+        def apply(self, draft, target):
             raise ZeroDivisionError("a bug")
 
     caplog.set_level(logging.INFO, "gatepass")

@@ -87,7 +87,7 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
     frozenset(map(_normalized, names)) for names in (MODELS, DESTINATIONS, NESTED, REFUSED_PARTS)
 )
 _NAMES_OF_MODELS = _MODELS | {_MODEL}
-_OPENED = _MODELS | _NESTED | {_INPUT, _PLUGINS}
+_OPENED = _MODELS | _NESTED | {_TOOLS, _INPUT, _PLUGINS}
 _STORED = {_normalized(name): name for name in STORED}
 _FAMILY = tuple(f"{name}{mark}" for name in FAMILIES for mark in "_-:")
 
@@ -103,6 +103,10 @@ def _in_destinations(name: str) -> bool:
 _cached = lru_cache(maxsize=CACHED_NAMES)(_in_destinations)
 
 
+def _is_checked(name: str) -> bool:
+    return _normalized(name) in _OPENED or _is_destination(name)
+
+
 def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     """Check the members of a body, of which `check_model_access` checks `model`.
 
@@ -111,9 +115,9 @@ def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     """
     if caller.models is None:
         return
-    if any(_normalized(name) in _OPENED or _is_destination(name) for name in top.names) or top.names.count("tools") > 1:
+    if any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1:
         _check_object(caller, top.listed, is_top=True)
-    elif isinstance(tools := top.get("tools"), list):  # of most agents
+    elif isinstance(tools := top.get(_TOOLS), list):  # of most agents
         _check_models(caller, "tools", _models_of_tools(caller, tools))
 
 

@@ -176,7 +176,7 @@ def _check_base64(base64: memoryview, where: str) -> None:
             raise invalid_image(where, "is neither a URL nor base64")
 
 
-_WORD = b'"images"'
+WORD = b'"images"'
 
 
 class Images:
@@ -193,7 +193,7 @@ class Images:
         del target
         if "images" not in call.operation.members or not call.body:
             return False
-        return "images" in call.opened().names or _WORD in call.body
+        return "images" in call.opened().names or WORD in call.body
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target
@@ -231,8 +231,8 @@ class Images:
 def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
     """Return the last message of the user and those with `images`, which are few of a long chat."""
     indexes = [] if last_user is None else [last_user]
-    if _WORD in (draft.top.text("messages") or b""):
-        indexes = [at for at in range(len(messages)) if at == last_user or _WORD in messages.text(at)]
+    if WORD in (draft.top.text("messages") or b""):
+        indexes = [at for at in range(len(messages)) if at == last_user or WORD in messages.text(at)]
     return [(at, message) for at in indexes if (message := messages[at].object) is not None]
 
 

@@ -227,4 +227,4 @@ def include_usage(draft: Draft) -> bool:
 @fixed_change("drop=stream_options")
 def drop_orphaned_options(draft: Draft) -> bool:
     """Drop `stream_options` if `stream` is not true: OpenAI and vLLM reject it. Entry `drop=stream_options`."""
-    return not draft.stream and "stream_options" in draft.members and draft.top.drop("stream_options")
+    return not draft.stream and draft.top.drop("stream_options")

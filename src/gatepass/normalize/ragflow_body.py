@@ -46,8 +46,8 @@ class RagflowBody:
     name = "ragflow"
 
     def concerns(self, call: Call, target: Target) -> bool:
-        del target
-        return bool(call.body)
+        del call, target
+        return True
 
     def apply(self, draft: Draft, target: Target) -> None:
         call = draft.call

@@ -18,7 +18,7 @@ from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.draft import Change, Draft, Rule
 from gatepass.errors import CallerError
-from gatepass.normalize import members, messages
+from gatepass.normalize import images, members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images
@@ -93,7 +93,7 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
     if rules is BUILT_IN_RULES and call.top is not None and _WORDS.isdisjoint(call.top.names):  # nearly always
-        rules = _WITHOUT_WORDS
+        rules = _WITHOUT_WORDS if images.WORD in call.body else _WITHOUT_WORDS[1:]
     return apply_rules(call, target, [rule for rule in rules if rule.concerns(call, target)])
 
 
@@ -133,7 +133,8 @@ class TopLevelRule:
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target
-        draft.make(self.changes)
+        if self.member in draft.call.operation.members:
+            draft.make(self.changes)
 
 
 STRAYS = TopLevelRule(
@@ -199,7 +200,9 @@ def _add_model(draft: Draft, model: str) -> None:
 
 
 BUILT_IN_RULES: tuple[Rule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECTORS, ModelName())
-_WORDS = frozenset(word for rule in (STRAYS, STREAM_OPTIONS, FLOAT_VECTORS) for word in rule.words)
+_WORDS = frozenset(
+    ("images", *(word for rule in BUILT_IN_RULES if isinstance(rule, TopLevelRule) for word in rule.words))
+)
 _WITHOUT_WORDS = (BUILT_IN_RULES[0], BUILT_IN_RULES[-1])
 """The built-in rules that may concern a body without the words of the others at its top level."""
 FLAT_RULES: frozenset[Rule] = frozenset((*BUILT_IN_RULES[1:], INCLUDE_USAGE))

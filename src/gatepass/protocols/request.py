@@ -89,7 +89,7 @@ MAX_DEPTH = 64
 
 ROUTING = ("model", "stream", "n")
 """Members by which gatepass decides. gatepass and the upstream must read the same values."""
-_ROUTING_CHARS = frozenset(map(len, ROUTING))
+_ROUTING, _ROUTING_CHARS = frozenset(ROUTING), frozenset(map(len, ROUTING))
 _PLAIN = {name: re.compile(b'"%b"[ \t\n\r]*:' % name.encode()) for name in ROUTING}
 _HEAD = re.compile(rb"[ \t\n\r]*\{([^\[\]{}\\]{0,512})")
 END_BYTES = 512
@@ -163,16 +163,21 @@ def too_deep() -> InvalidJson:
     return InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
-def _check_routing_names(body: bytes, top: TopLevel) -> None:
-    found = [name for name in top.names if len(name) in _ROUTING_CHARS and folded(name) in ROUTING]
+def _ambiguous(found: list[str]) -> InvalidRequest:
+    """Return the error of a body with the names `found`, of which one is repeated or in another case."""
     if other := next((name for name in found if name not in ROUTING), None):
         name = folded(other)
-        raise InvalidRequest(
+        return InvalidRequest(
             f"The body contains `{other}`, which some servers read as `{name}`. Send only `{name}`.", param=name
         )
-    if len(set(found)) < len(found):
-        name = max(found, key=found.count)
-        raise InvalidRequest(f"The body contains `{name}` {found.count(name)} times. Send it once.", param=name)
+    name = max(found, key=found.count)
+    return InvalidRequest(f"The body contains `{name}` {found.count(name)} times. Send it once.", param=name)
+
+
+def _check_routing_names(body: bytes, top: TopLevel) -> None:
+    found = [name for name in top.names if len(name) in _ROUTING_CHARS and folded(name) in _ROUTING]
+    if len(_ROUTING.intersection(found)) < len(found):
+        raise _ambiguous(found)
     if b"\\" in body and not _has_plain_names(body, found) and _ESCAPE in body:
         for place in places(body, top.listed):
             if place.name in found and not body.startswith(f'"{place.name}"'.encode(), place.start):
