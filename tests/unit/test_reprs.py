@@ -29,7 +29,6 @@ SHOWN = {
     "observability.metrics.Declared": {"text"},  # constants
     "observability.observer.Arrivals": {"_counts"},  # numbers
     "observability.observer.AttemptRecord": {"trace", "url"},  # ids, and a URL without its query
-    "normalize.json_editor._Slot": {"text"},  # rules write no credential
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones
     "normalize.members.Set": {"text"},
     "normalize.members.Default": {"text"},

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.json_scan import ONE_PASS_BYTES
+from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import (
