@@ -342,11 +342,6 @@ class UpstreamEmpty(UpstreamError):
 class UpstreamRedirect(UpstreamError):
     code, retryable = "upstream_redirect", False
 
-    def __init__(self, message: str, *, upstream: str, target: str | None = None, advice: str = "") -> None:
-        super().__init__(message, upstream=upstream, advice=advice)
-        self.target = target
-        """Used for classification only. It may contain a session, so it is neither logged nor sent to the client."""
-
 
 class UpstreamTimeout(UpstreamError):
     code, status = "upstream_timeout", 504

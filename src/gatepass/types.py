@@ -447,6 +447,10 @@ def span(seconds: float) -> str:
     return next((f"{seconds // size:.0f} {unit}" for size, unit in units if seconds >= size), f"{seconds:.0f} s")
 
 
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def parse_count(text: bytes) -> int | None:
     """Parse a non-negative integer of at most nine digits; return None for any other text."""
     return int(text) if text.isdigit() and len(text) < 10 else None

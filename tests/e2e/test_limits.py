@@ -38,11 +38,11 @@ class Refusal:
 
 
 REFUSALS = {
-    "`requests` of a minute": Refusal(429, "limit of 1 requests per minute", {"requests": {"minute": 1}}, 2),
+    "`requests` of a minute": Refusal(429, "limit of 1 request per minute", {"requests": {"minute": 1}}, 2),
     "`tokens` of a minute": Refusal(429, f"limit of {ALL_USED} tokens per min", {"tokens": {"minute": ALL_USED}}, 2),
-    "`max_concurrent`": Refusal(429, "limit of 1 concurrent requests", {"max_concurrent": 1}, 1),
+    "`max_concurrent`": Refusal(429, "limit of 1 concurrent request", {"max_concurrent": 1}, 1),
     "a full queue": Refusal(503, "wait for a place", None, 1),
-    "`requests` of a day": Refusal(429, "limit of 1 requests per day", {"requests": {"day": 1}}),
+    "`requests` of a day": Refusal(429, "limit of 1 request per day", {"requests": {"day": 1}}),
     "more `tokens` than a limit has": Refusal(400, "limit of 1000 tokens per minute", {"tokens": {"minute": 1_000}}),
 }
 KINDS: dict[str, tuple[str, ...]] = {

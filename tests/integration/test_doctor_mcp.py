@@ -85,6 +85,18 @@ async def test_a_server_without_a_handshake_lists_its_tools_in_a_stream():
     ]
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"), [([], "0 tools"), (["find"], "1 tool: find"), (["a", "b"], "2 tools: a, b")]
+)
+async def test_the_number_of_tools_has_its_word(names, shown):
+    def listed(request: Received) -> Dialogue:
+        message = request.json()
+        found = {"tools": [{"name": name} for name in names]} if message["method"] == "tools/list" else {}
+        return result(message, found)
+
+    assert (await steps_of(listed))[0][-1] == f"ok tools: lists {shown}"
+
+
 async def test_a_server_with_a_handshake_gets_one_and_its_session_is_named():
     found, received = await steps_of(handshake)
     assert found == ["ok initialize: speaks MCP 2025-06-18", "ok tools: lists 2 tools: find, read"]
@@ -116,14 +128,14 @@ async def test_a_body_that_arrives_after_its_head_is_read():
             lambda _: PAGE,
             (
                 'FAIL initialize: {server} answered 200 OK with an HTML page titled "Sign in to Corp" instead of JSON,'
-                " which is invalid as a reply: a login page or a portal is in front of it. Tried once, with the"
+                " probably a login page or a portal. Tried once, with the"
             ),
         ),
         (
             lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
             (
-                "FAIL initialize: {server} answered 302 Found, a redirect to login.example, which is invalid as a"
-                " reply: gatepass does not follow redirects. Tried once, with the token of the credential 'corp'"
+                "FAIL initialize: {server} answered 302 Found, a redirect to login.example, which is not the API."
+                " Tried once, with the token of the credential 'corp'"
             ),
         ),
         (

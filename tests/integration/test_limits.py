@@ -90,7 +90,7 @@ async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
         assert (refused.error["code"], refused.error["type"]) == ("limit_reached", "rate_limit_error")
         assert refused.error["message"] == (
             "The caller 'ana' has used its limit of 2 requests per minute (access.keys[].limits.requests.minute)."
-            " Retry in 61 s."
+            " Retry in 2 min."
         )
         assert refused.headers["retry-after"] == "61"
         assert len(upstream.received) == 3
@@ -286,7 +286,7 @@ async def test_a_client_that_leaves_gives_its_place_and_what_it_did_not_use_back
             await asked.until(b"a")
             refused = await ask(gp, name="ben")
             assert (refused.status, refused.headers["retry-after"]) == (429, "1")
-            assert "1 concurrent requests (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
+            assert "1 concurrent request (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
         await settled(gp, [size(STREAMED) + 1])
         assert used(gp.state, CONCURRENT) == [0]
 
@@ -447,7 +447,7 @@ async def test_an_upstream_with_a_used_up_quota_is_passed_over_and_then_refused(
         assert [one.status for one in answers] == [200, 200, 429]
         assert (len(first.received), len(second.received)) == (1, 1)
         assert answers[2].error["code"] == single.error["code"] == "limit_reached"
-        assert "The upstream 'a' has used its limit of 1 requests per minute" in single.error["message"]
+        assert "The upstream 'a' has used its limit of 1 request per minute" in single.error["message"]
 
 
 async def test_a_target_that_failed_is_not_asked_again_in_place_of_one_with_a_used_up_quota():

@@ -134,6 +134,18 @@ async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_f
     assert [told["attempts"][0][name] for name in ("outcome", "reason")] == ["complete", what]
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("body", [CALL, [CALL], {}, b"not json"])
+async def test_a_body_where_the_protocol_has_none_is_refused_before_it_is_sent(method, body):
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream)) as gp:
+        got = await gp.ask(body, PATH, method=method).answer()
+    assert (got.status, got.json()["error"]["message"]) == (
+        400,
+        f"A {method} of MCP has no body. Send a message with POST.",
+    )
+    assert upstream.received == []
+
+
 async def test_an_error_in_json_that_quotes_the_token_is_masked():
     async with (
         Scripted(minted("issued-token-4711")) as issuer,

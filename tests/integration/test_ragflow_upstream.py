@@ -263,3 +263,13 @@ async def test_an_agent_that_waits_after_a_text_ends_well_and_keeps_what_it_asks
     assert (text_of(found), finishes(found)) == ("Hello. ", ["stop"])
     last = found[-1]["choices"][0]
     assert (last["delta"]["waiting_for_user"], last["native_finish_reason"]) == (ASKED, "waiting_for_user")
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_refused_api_key_is_that_of_the_upstream_and_names_its_setting(is_stream):
+    refused = reply({"code": 109, "message": "Authentication error: API key is invalid!", "data": False})
+    answer = await played(refused, stream=is_stream)
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (403, "109", "upstream:rag")
+    said = answer.error["message"]
+    assert "does not accept the credential that gatepass sends: Authentication error: API key is invalid!" in said
+    assert "Replace the key in credentials.key.token by one that this upstream issued" in said

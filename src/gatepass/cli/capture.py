@@ -13,6 +13,7 @@ import click
 from gatepass.cli.control import control_option, request
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import size
+from gatepass.types import counted
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -96,4 +97,4 @@ def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[st
     if has_started:
         yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."
     else:
-        yield f"Captured so far: {state['captured']} requests, {size(state['held_bytes'])}."
+        yield f"Captured so far: {counted(state['captured'], 'request')}, {size(state['held_bytes'])}."

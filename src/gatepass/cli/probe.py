@@ -58,7 +58,7 @@ from gatepass.tokens.failure import CHECK_ISSUER, setting, slow_hint
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.tokens.token_reply import EXPIRED
-from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, header
+from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, counted, header
 
 T = TypeVar("T")
 
@@ -551,7 +551,7 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
     names = [str(one.get("name")) for one in listed if isinstance(one, dict)]
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
     shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
-    yield Step(hop, "tools", StepOutcome.WORKS, f"lists {len(names)} tools{shown}")
+    yield Step(hop, "tools", StepOutcome.WORKS, f"lists {counted(len(names), 'tool')}{shown}")
 
 
 _MCP_POST = next(row for row in OPERATIONS if row.name == "chat")

@@ -15,7 +15,7 @@ from unicodedata import east_asian_width
 
 from gatepass.cli.options import coloured, is_chinese, printable
 from gatepass.observability.story import SILENT_S, test_command
-from gatepass.types import settings_of, span
+from gatepass.types import counted, settings_of, span
 
 Story = Mapping[str, Any]
 WIDTH = 80
@@ -270,7 +270,7 @@ def change_lines(story: Story) -> Iterator[str]:
             else:
                 yield coloured(f"    - {path}: {was}", "red") if was else coloured(f"    + {path}: {now}", "green")
     if left_out := last.get("edits_left_out"):
-        yield f"    and {left_out} more changes"
+        yield f"    and {counted(left_out, 'more change')}"
 
 
 def _side(edit: Story, side: str) -> str:

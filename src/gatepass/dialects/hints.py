@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
+from gatepass.observability.story import CALL_OPTIONS
 from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
 
@@ -106,9 +107,10 @@ HINTS = (
         "RAGFlow accepts no model name from a client: set {block}.dialect: ragflow, which sends none.",
     ),
     Hint(
-        r"\b(?:token|jwt|bearer|credentials?|session)\b.{0,60}\b(?:refused|invalid|expired?|missing|rejected|revoked"
-        r"|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
-        r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}(?:token|jwt|bearer|credentials?)\b"
+        r"\b(?:token|jwt|bearer|credentials?|session|api[ _-]?key)\b.{0,60}\b(?:refused|invalid|expired?|missing"
+        r"|rejected|revoked|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
+        r"|\b(?:invalid|expired|bad|wrong|missing|unknown|revoked|no)\W+(?:\w+\W+){0,2}"
+        r"(?:token|jwt|bearer|credentials?|api[ _-]?key)\b"
         r"|(?:token|令牌|凭证|登录).{0,10}(?:无效|过期|失效|错误|不存在|不合法)",
         REJECTION,
         (403,),
@@ -211,20 +213,24 @@ def is_about_model(code: str | None, message: str) -> bool:
 
 
 def model_hint(
-    model: str, status: int, code: str | None, message: str, sent: str | None = None, route: str = ""
+    model: str,
+    status: int,
+    code: str | None,
+    message: str,
+    sent: str | None = None,
+    route: str = "",
+    operation: str = "chat",
 ) -> Remedy | None:
     """Return what to do if the upstream does not know the client's `model`, which may have been `sent` as another."""
     if status not in (400, 404, 422) or not is_about_model(code, message):
         return None
-    test = f"`gatepass doctor {shlex.quote(model[:100])}`"
+    listed = f": `gatepass doctor {shlex.quote(model[:100])}` lists its names" if operation in CALL_OPTIONS else ""
     if sent not in (None, model):
         setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]") + ".name"
         cause = f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}."
-        return Remedy(
-            f"Set {setting} to a name that this upstream has: {test} lists them.", "renamed_model", setting, cause
-        )
+        return Remedy(f"Set {setting} to a name that this upstream has{listed}.", "renamed_model", setting, cause)
     setting = f"models.{model[:100]}.name"
-    advice = f"Correct the name in the client, or set {setting} to the upstream's name for it: {test} lists its names."
+    advice = f"Correct the name in the client, or set {setting} to the upstream's name for it{listed}."
     return Remedy(advice, "unknown_model", setting, f"gatepass sent the client's model name {model[:100]!r} unchanged.")
 
 

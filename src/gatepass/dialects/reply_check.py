@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec.structs import replace
@@ -102,6 +102,28 @@ _AT_BYTE = re.compile(r" \(byte \d+\)")
 """Removed from parse errors, because RAGFlow retries an error with 429 in its text, and a position may contain it."""
 
 
+_LOGIN = r"(?i)(?:\A|/)(?:log-?[io]n|sign-?in|sso|saml2?|oauth2?|openid-connect|adfs|cas|idp|auth)(?:[/.;_-]|\Z)"
+LOGIN_REDIRECT = "login_redirect"
+"""The case of a redirect to a login page."""
+
+
+def leads_to_login(target: str | None, host: str) -> bool:
+    """Return whether a redirect from `host` to `target` leads to a login page.
+
+    This is True for each other host, because no API answers from there and gatepass follows no redirect. On the same
+    host it is True for a path with a word such as `login`. A redirect from http to https, or to a path with a final
+    slash, means that `base_url` is wrong.
+    """
+    try:
+        own, redirected = urlsplit(f"//{host}").hostname, urlsplit(target or "")
+        name = redirected.hostname or own
+    except ValueError:
+        return False
+    if target is None or name is None:
+        return False
+    return name != own or re.search(_LOGIN, redirected.path) is not None
+
+
 def classify_head(
     upstream: str, status: int, headers: Headers, *, host: str = "", mask: Mask = str
 ) -> errors.GatepassError | None:
@@ -124,12 +146,12 @@ def classify_head(
                 place = "an invalid URL"
             if support_id := content.support_id(unquote(mask(target).partition("?")[2])):
                 place = f"{place} (id {support_id})"
-        message = (
-            f"{reply.answered}, a redirect to {place}, which is invalid as a reply: gatepass does not follow redirects."
-        )
-        url = url_setting_of(upstream)
-        advice = f"Check {url} (https instead of http, the whole path) and whether a login page is in front of it."
-        return errors.UpstreamRedirect(message, upstream=upstream, target=target, advice=advice)
+        what, url = "which gatepass does not follow", "the final URL (https instead of http, the whole path)"
+        if case := LOGIN_REDIRECT if leads_to_login(target, host) else "":
+            what, url = "which is not the API", "the API's own address, or correct the credential"
+        message = f"{reply.answered}, a redirect to {place}, {what}."
+        advice = f"Set {url_setting_of(upstream)} to {url}."
+        return errors.UpstreamRedirect(message, upstream=upstream, case=case, advice=advice)
     return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
 
@@ -177,11 +199,12 @@ def _document(body: bytes) -> Any:
 def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = "") -> errors.UpstreamErrorReply:
     """Return the error of a reply. `case` is that of a reply without a text."""
     status = reply.status if is_http_error(reply.status) else error_body.status or 502
-    advice, hinted, setting, cause = with_hint(error_body, status, reply)
+    is_ragflows = status == 403 and error_body.code == "109"
+    advice, hinted, setting, cause = reply.rejected if is_ragflows else with_hint(error_body, status, reply)
     message = f"{sentence(error_body.message)} {cause}" if cause else error_body.message
     case = case if case.startswith("page") else hinted or case
     kind = error_body.kind or error_kind(status)
-    if status == 401:
+    if status == 401 or is_ragflows:
         refused = f"{reply.sender} does not accept the credential that gatepass sends: {message}"
         lacking = f"{reply.sender} requires a credential that gatepass does not send: {message}"
         message = lacking if reply.key is None else refused
@@ -245,10 +268,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
         return None
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
-    message = (
-        f"{reply.answered} with {reply.page} instead of JSON, which is invalid as a reply: a login page or"
-        " a portal is in front of it."
-    )
+    message = f"{reply.answered} with {reply.page} instead of JSON, probably a login page or a portal."
     advice = f"Check {url_setting_of(reply.upstream)} and its credential."
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
     return errors.UpstreamHtml(message, upstream=reply.upstream, status=status, advice=advice)

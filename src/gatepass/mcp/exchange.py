@@ -178,7 +178,8 @@ async def _read_message(exchange: _McpRequest) -> None:
         if exchange.tools is not None:
             check_call(body, client_request.headers, exchange.tools)
     else:
-        body = b""
+        if body:  # a server could read a call in it
+            raise errors.InvalidRequest(f"A {client_request.method} of MCP has no body. Send a message with POST.")
         context.access.mcp_method = "DELETE" if client_request.method == "DELETE" else ""
     upstream = state.upstreams[server.target.upstream]
     headers = request_headers(client_request.headers, client_request.method)

@@ -31,7 +31,7 @@ from gatepass import json_scan
 from gatepass.errors import UpstreamInvalid
 from gatepass.json_body import OBJECT, RAW, Piece, has_slow_numbers
 from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner
-from gatepass.types import EmbeddingsOptions, parse_count
+from gatepass.types import EmbeddingsOptions, counted, parse_count
 
 
 def encoded(value: Any) -> bytes:
@@ -235,7 +235,7 @@ def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOp
         except (ValueError, IndexError, RecursionError, json_scan.TooManySteps):
             raise InvalidReply('the reply is not a JSON object, or has no list "data" of objects') from None
         if len(listed) != count:
-            raise InvalidReply(f"there are {len(listed)} vectors for {count} inputs")
+            raise InvalidReply(f"the reply has {counted(len(listed), 'vector')} for {counted(count, 'input')}")
         documents.append(document)
         yield
         ordered = _in_order(listed)
@@ -262,7 +262,7 @@ def _read(reply: bytes, count: int) -> Generator[None, None, tuple[Entry, list[E
     yield
     data = document["data"] if "data" in document else msgspec.Raw(b"null")
     if bytes(data).count(b"{") > 2 * count + OTHER_OBJECTS:
-        raise InvalidReply(f"it has more objects than vectors for {count} inputs")
+        raise InvalidReply(f"it has more objects than vectors for {counted(count, 'input')}")
     return document, ENTRIES.decode(data)
 
 

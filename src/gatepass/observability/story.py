@@ -237,9 +237,9 @@ def test_command(hop: str, model: str, operation: str) -> str:
         return "gatepass doctor"
     if part != "upstream" or not model:
         return ""
-    # doctor has no call for the other operations, and tests the way to the upstream
-    option = CALL_OPTIONS.get(operation, "")
-    return f"gatepass doctor {shlex.quote(model)}{option}"
+    # doctor has no call for the other operations, and would test the model's route of chats
+    option = CALL_OPTIONS.get(operation)
+    return "gatepass doctor" if option is None else f"gatepass doctor {shlex.quote(model)}{option}"
 
 
 def advice_of(code: str, hop: str, case: str, setting: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -284,6 +284,10 @@ def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str,
     if operation:
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:
+        if operation and operation not in CALL_OPTIONS:
+            names |= dict.fromkeys(
+                (" `gatepass doctor MODEL` lists its names.", "`gatepass doctor MODEL` 列出上游的名称。"), ""
+            )
         names["`gatepass doctor MODEL`"] = f"`gatepass doctor {shlex.quote(model)}`"
         names["models.NAME"] = f"models.{model}"
     return names

@@ -30,7 +30,7 @@ from gatepass.policy.windows import CONCURRENT, DAY_PARTS, END_USER, REQUESTS, T
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
-from gatepass.types import OK, Call, Headers, header
+from gatepass.types import OK, Call, Headers, counted, header
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -297,7 +297,8 @@ def whose(limit: Limit) -> str:
 
 def limit_text(limit: Limit) -> str:
     span = f" per {limit.window[0]}" if limit.width_s else " in progress"
-    return f"{limit.most} {'requests' if limit.unit == CONCURRENT else limit.unit}{span}"
+    unit = "request" if limit.unit == CONCURRENT else limit.unit.removesuffix("s")
+    return f"{counted(limit.most, unit)}{span}"
 
 
 def limit_reached(refused: Refused) -> GatewayError:
@@ -306,12 +307,12 @@ def limit_reached(refused: Refused) -> GatewayError:
     if limit.unit == CONCURRENT:
         return Limited(
             "concurrency_limited",
-            f"{whose(limit)} has reached its limit of {limit.most} concurrent requests ({place})."
+            f"{whose(limit)} has reached its limit of {counted(limit.most, 'concurrent request')} ({place})."
             " Retry when one of them has ended.",
             retry_after_s=wait_s,
         )
-    long = ((86_400, "d"), (3_600, "h"))
-    size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
+    long = ((86_400, "d"), (3_600, "h"), (60, "min"))
+    size_s, unit = next((one for one in long if wait_s > one[0]), (1, "s"))
     used = "used" if limit.unit == "requests" else "used or reserved"  # running requests reserve their tokens
     return Limited(
         "limit_reached",

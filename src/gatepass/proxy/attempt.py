@@ -336,7 +336,7 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     upstream, is_rejected, has_token = attempt.upstream, False, False
     # each part of a split call decides for itself whether its token was rejected
     if upstream.holder is not None and attempt.token is not None and attempt.parts is None:
-        is_rejected = attempt.is_rejected or is_rejection(error, upstream.settings.rejection, upstream.host)
+        is_rejected = attempt.is_rejected or is_rejection(error, upstream.settings.rejection)
     outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.record.status is not None)
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
@@ -637,7 +637,7 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
         if error_body is not None and call.model:
             route = attempt.state.declared.route_setting(call.operation.configured_as, call.model)
             found = (shown.http_status, error_body.code, error_body.message)
-            hint = model_hint(call.model, *found, target.model, route)
+            hint = model_hint(call.model, *found, target.model, route, call.operation.name)
             if hint is not None:
                 shown.advice, shown.case, shown.setting = hint[:3]
                 shown.cause = f"{sentence(shown.cause)} {hint.cause}"

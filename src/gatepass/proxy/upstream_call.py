@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -22,7 +21,7 @@ from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind
 from gatepass.dialects.hints import Remedy, key_of, tried_with
-from gatepass.dialects.reply_check import ReceivedReply
+from gatepass.dialects.reply_check import LOGIN_REDIRECT, ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
@@ -109,7 +108,7 @@ async def wait_for_place(attempt: Attempt, failover: Failover) -> None:
     if ticket not in queue.waiting:
         why = f"{waits} wait for a place ({block}.queue)"
     failover.leave()
-    busy = f"The upstream {name!r} has {queue.limit} requests in progress ({block}.max_in_flight), and {why}."
+    busy = f"The upstream {name!r} is at its limit of {queue.limit} ({block}.max_in_flight), and {why}."
     raise errors.Overloaded(busy, retry_after_s=1)
 
 
@@ -162,16 +161,13 @@ def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | error
     return connection_error(attempt, fault)
 
 
-_LOGIN = r"(?i)(?:\A|/)(?:log-?[io]n|sign-?in|sso|saml2?|oauth2?|openid-connect|adfs|cas|idp|auth)(?:[/.;_-]|\Z)"
-
-
-def is_rejection(error: GatepassError, config: RejectionConfig, host: str) -> bool:
-    """Return whether `error` means that the upstream at `host` (`name:port`) rejected the token."""
+def is_rejection(error: GatepassError, config: RejectionConfig) -> bool:
+    """Return whether `error` means that the upstream rejected the token."""
     if isinstance(error, UpstreamErrorReply):
         status = error.http_status
         return status == UNAUTHORIZED or status in config.statuses or error.upstream_code in config.codes
     if isinstance(error, errors.UpstreamRedirect):
-        return leads_to_login(error.target, host)
+        return error.case == LOGIN_REDIRECT
     return isinstance(error, errors.UpstreamHtml)
 
 
@@ -205,23 +201,6 @@ def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError
     )
     rejection.relayed, rejection.should_retry = error.relayed, error.should_retry
     return rejection
-
-
-def leads_to_login(target: str | None, host: str) -> bool:
-    """Return whether a redirect from `host` to `target` leads to a login page.
-
-    This is True for each other host, because no API answers from there and gatepass follows no redirect. On the same
-    host it is True for a path with a word such as `login`. A redirect from http to https, or to a path with a final
-    slash, means that `base_url` is wrong.
-    """
-    try:
-        own, redirected = urlsplit(f"//{host}").hostname, urlsplit(target or "")
-        name = redirected.hostname or own
-    except ValueError:
-        return False
-    if target is None or name is None:
-        return False
-    return name != own or re.search(_LOGIN, redirected.path) is not None
 
 
 def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:

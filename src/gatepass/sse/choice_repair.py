@@ -32,10 +32,7 @@ from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, i
 WRAPPED = "repair=wrapped"
 """`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
 MESSAGE = "repair=message"
-"""A chunk with `message` instead of `delta`, or a whole completion in one event, becomes deltas.
-
-So does a chat with `text`, whether in a chunk or in a whole reply.
-"""
+"""A chunk with `message`, or a chat's with `text`, gets a delta, and a whole completion in one event becomes deltas."""
 EMPTY_CHOICES = "repair=choices"
 """The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"

@@ -118,9 +118,8 @@ def is_strict(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> bool:
         completion = _STRICT.decode(body)
     except (ValueError, RecursionError):
         return False
-    if type(completion) is _TextCompletion:
-        return not defaults().is_chat
-    return all(map(_is_consistent, completion.choices))
+    is_text = type(completion) is _TextCompletion
+    return not defaults().is_chat if is_text else all(map(_is_consistent, completion.choices))
 
 
 class GoodReply(msgspec.Struct, frozen=True, gc=False):

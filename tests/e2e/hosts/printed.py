@@ -11,8 +11,8 @@ DIED = (
     "work is unknown. Try again where that does no harm."
 )
 LOGIN = (
-    f'{_UPSTREAM} answered 200 OK with an HTML page titled "Sign in" instead of JSON, which is invalid as a reply: a '
-    "login page or a portal is in front of it."
+    f'{_UPSTREAM} answered 200 OK with an HTML page titled "Sign in" instead of JSON, probably a login page or a '
+    "portal."
 )
 RAGFLOW = (
     "You don't own the chat 7c1d. The owner of this token has no such assistant in RAGFlow: set `name` of this model "

@@ -257,11 +257,15 @@ def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code,
 )
 def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_names(route, setting):
     hint = model_hint("a b", 404, None, "The model `m-9` does not exist.", "m-9", route)
-    advice = f"Set {setting} to a name that this upstream has: `gatepass doctor 'a b'` lists them."
+    advice = f"Set {setting} to a name that this upstream has: `gatepass doctor 'a b'` lists its names."
     cause = "gatepass sent 'm-9' for the client's model name 'a b'."
     assert hint == Remedy(advice, "renamed_model", setting, cause)
     unchanged = model_hint("m", 404, None, "model not found", "m", route)
     assert unchanged == model_hint("m", 404, None, "model not found")
+    drawn = [model_hint("m", 404, None, "model not found", sent, route, "images") for sent in ("m", "m-9")]
+    for remedy, end in zip(drawn, ("upstream's name for it.", "that this upstream has."), strict=True):
+        assert remedy is not None
+        assert remedy.advice.endswith(end)
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,8 @@ def replied(status, code, message, kind, **more):
 
 def login_page(status, answered):
     message = (
-        f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON, which is'
-        " invalid as a reply: a login page or a portal is in front of it. Check upstreams.chat.base_url and its"
-        " credential."
+        f'The upstream "chat" (h) answered {answered} with an HTML page titled "Sign in & go" instead of JSON,'
+        " probably a login page or a portal. Check upstreams.chat.base_url and its credential."
     )
     return error_fields(UpstreamHtml, status, "upstream_html", message)
 
@@ -105,28 +104,30 @@ def test_only_the_head_of_a_redirect_decides():
 
 
 @pytest.mark.parametrize(
-    ("location", "target"),
+    ("location", "target", "is_login"),
     [
-        (b"https://user:pw@sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example"),
-        (b"/login?next=/v1", "/login"),
-        (b"https://llm.corp.example/v1/chat/completions/", "https://llm.corp.example/v1/chat/completions/"),
-        (b"http://llm.corp.example:8080/v1/models/?token=s3cret", "http://llm.corp.example:8080/v1/models/"),
-        (b"/sso/ST-1234567-cas", "another path of the same host"),
-        (b"/s/0af7651916cd43dd8448eb211c80319c", "another path of the same host"),
-        (b"https://waf.corp.example/?support_id=4711-0815", "waf.corp.example (id 4711-0815)"),
-        (b"http://[bad", "an invalid URL"),
-        (None, "nowhere (no Location)"),
+        (b"https://user:pw@sso.corp.example:8443/login?session=s3cret#x", "sso.corp.example", True),
+        (b"/login?next=/v1", "/login", True),
+        (b"https://llm.corp.example/v1/chat/completions/", "https://llm.corp.example/v1/chat/completions/", False),
+        (b"http://llm.corp.example:8080/v1/models/?token=s3cret", "http://llm.corp.example:8080/v1/models/", False),
+        (b"/sso/ST-1234567-cas", "another path of the same host", True),
+        (b"/s/0af7651916cd43dd8448eb211c80319c", "another path of the same host", False),
+        (b"https://waf.corp.example/?support_id=4711-0815", "waf.corp.example (id 4711-0815)", True),
+        (b"http://[bad", "an invalid URL", False),
+        (None, "nowhere (no Location)", False),
     ],
 )
-def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target):
+def test_redirect_names_the_host_and_nothing_else_of_its_target(location, target, is_login):
     headers = () if location is None else ((b"location", location),)
+    which, url = "which gatepass does not follow", "the final URL (https instead of http, the whole path)"
+    if is_login:
+        which, url = "which is not the API", "the API's own address, or correct the credential"
     assert fields_of(classify_head("chat", 302, headers, host="llm.corp.example")) == error_fields(
         UpstreamRedirect,
         502,
         "upstream_redirect",
-        f'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to {target}, which is invalid as a'
-        " reply: gatepass does not follow redirects. Check upstreams.chat.base_url (https instead of http, the whole"
-        " path) and whether a login page is in front of it.",
+        f'The upstream "chat" (llm.corp.example) answered 302 Found, a redirect to {target}, {which}.'
+        f" Set upstreams.chat.base_url to {url}.",
     )
 
 

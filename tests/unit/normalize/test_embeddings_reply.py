@@ -154,12 +154,12 @@ def test_there_and_back_is_the_same_vector(numbers):
 REWRITTEN = b'{"data":[{"embedding":[0.5]%b}]%b}'
 AS_BASE64, OF_256 = EmbeddingsOptions(1, base64=True), EmbeddingsOptions(1, dimensions=256)
 FAULTS: list[tuple[tuple[bytes, ...], tuple[int, ...], EmbeddingsOptions, str]] = [
-    ((vectors(entry(0)),), (2,), EmbeddingsOptions(2), "there are 1 vectors for 2 inputs"),
+    ((vectors(entry(0)),), (2,), EmbeddingsOptions(2), "the reply has 1 vector for 2 inputs"),
     (
         (vectors(entry(0)), vectors(entry(0), entry(1))),
         (1, 1),
         EmbeddingsOptions(2),
-        "there are 2 vectors for 1 inputs",
+        "the reply has 2 vectors for 1 input",
     ),
     *(
         ((vectors(*map(entry, places)),), (3,), EmbeddingsOptions(3), '"index" contradicts')
@@ -204,7 +204,7 @@ def test_a_fault_of_the_vectors_or_their_usage_is_reported():
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (vectors(), "there are 0 vectors for 1 inputs"),
+        (vectors(), "the reply has 0 vectors for 1 input"),
         (b"[]", "the reply is not a JSON object"),
         (b"{", "the reply is not a JSON object"),
         (b'{"data":{}}', 'no list "data"'),

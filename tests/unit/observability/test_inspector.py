@@ -302,13 +302,26 @@ def test_the_command_that_tests_a_hop_names_it_and_sends_the_operation_of_the_re
         ("upstream:b", "chat", "gatepass doctor bge --call"),
         ("upstream:b", "rerank", "gatepass doctor bge --operation rerank --call"),
         ("upstream:b", "responses", "gatepass doctor bge --operation responses --call"),
-        ("upstream:b", "speech", "gatepass doctor bge"),  # doctor has no call for it
+        *(("upstream:b", name, "gatepass doctor") for name in UNCALLED),
         ("upstream:mcp/search", "mcp", "gatepass doctor"),
         ("credential:corp", "chat", "gatepass token corp"),
         ("client", "chat", ""),
     ):
         assert command_of(hop, "bge", operation) == command
     assert {"chat", *CALL_OPERATIONS} == set(options.CALL_OPERATIONS)
+
+
+UNCALLED = ("images", "speech", "moderations", "transcriptions", "files", "stored_responses")
+"""Operations for which doctor has no call."""
+
+
+@pytest.mark.parametrize("operation", [*UNCALLED, "chat", "rerank"])
+@pytest.mark.parametrize("case", ["unknown_model", "renamed_model", "about_model"])
+def test_doctor_is_advised_only_for_what_it_can_call(case, operation):
+    error = UpstreamErrorReply("no", upstream="b", status=404, case=case, setting="models.m.name")
+    said = [advised(error, operation, "m", language) for language in ("", "_zh")]
+    assert ["doctor" in text for text in said] == [operation not in UNCALLED] * 2
+    assert all("`models.m.name`" in text and "  " not in text for text in said)
 
 
 AT_B, AT_MCP = "upstream:b", "upstream:mcp/search"

@@ -229,7 +229,7 @@ async def test_a_request_that_waited_for_queue_s_is_refused_with_its_status_and_
     await full.clock.advance(0.1)
     assert error_of(late) == OVERLOADED
     assert b"no place became free within 4 s (upstreams.first.queue_s)" in late.data
-    assert b"has 1 requests in progress (upstreams.first.max_in_flight)" in late.data
+    assert b"is at its limit of 1 (upstreams.first.max_in_flight)" in late.data
     await upstream.end()
     assert upstream.users == ["bulk1"]
     full.check_nothing_is_held()

@@ -1,6 +1,7 @@
 import pytest
 
 from gatepass.config.upstream import RejectionConfig
+from gatepass.dialects.reply_check import classify_head, leads_to_login
 from gatepass.errors import (
     UpstreamAuth,
     UpstreamConnect,
@@ -10,7 +11,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamRedirect,
 )
-from gatepass.proxy.upstream_call import as_rejection, is_page, is_rejection, leads_to_login
+from gatepass.proxy.upstream_call import as_rejection, is_page, is_rejection
 
 HOST = "llm.corp.example:8443"
 USUAL = RejectionConfig()
@@ -23,29 +24,27 @@ def refusal(status: int, code: str | None = None, kind: str | None = None) -> Up
 def test_unauthorized_is_a_rejection_in_every_shape_and_so_is_a_page():
     unauthorized = UpstreamAuth("no", upstream="chat", status=401)
     for error in (unauthorized, refusal(401), UpstreamHtml("a page", upstream="chat")):
-        assert is_rejection(error, USUAL, HOST)
+        assert is_rejection(error, USUAL)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 502])
 def test_other_statuses_are_rejections_only_if_configured(status):
-    assert not is_rejection(refusal(status), USUAL, HOST)
-    assert is_rejection(refusal(status), RejectionConfig(statuses=[status]), HOST)
+    assert not is_rejection(refusal(status), USUAL)
+    assert is_rejection(refusal(status), RejectionConfig(statuses=[status]))
 
 
 def test_configured_code_is_a_rejection_whatever_its_status():
     config = RejectionConfig.model_validate({"codes": ["A0230", 40101]})
     for status in (400, 403, 502):
-        assert is_rejection(refusal(status, "A0230"), config, HOST)
-        assert is_rejection(refusal(status, "40101"), config, HOST)
-        assert not is_rejection(refusal(status, "A0231"), config, HOST)
-        assert not is_rejection(refusal(status), config, HOST)
+        assert is_rejection(refusal(status, "A0230"), config)
+        assert is_rejection(refusal(status, "40101"), config)
+        assert not is_rejection(refusal(status, "A0231"), config)
+        assert not is_rejection(refusal(status), config)
 
 
 @pytest.mark.parametrize("kind", [UpstreamConnect, UpstreamEmpty, UpstreamInvalid])
 def test_a_reply_that_does_not_mention_a_token_is_no_rejection(kind):
-    assert not is_rejection(
-        kind("no", upstream="chat"), RejectionConfig(statuses=[502], codes=["upstream_empty"]), HOST
-    )
+    assert not is_rejection(kind("no", upstream="chat"), RejectionConfig(statuses=[502], codes=["upstream_empty"]))
 
 
 @pytest.mark.parametrize(
@@ -59,8 +58,10 @@ def test_a_reply_that_does_not_mention_a_token_is_no_rejection(kind):
     ],
 )
 def test_redirect_to_another_host_or_a_login_path_leads_to_a_login(target):
-    assert leads_to_login(target, HOST)
-    assert is_rejection(UpstreamRedirect("elsewhere", upstream="chat", target=target), USUAL, HOST)
+    error = classify_head("chat", 302, ((b"location", target.encode()),), host=HOST)
+    assert isinstance(error, UpstreamRedirect)
+    assert is_rejection(error, USUAL)
+    assert error.advice == "Set upstreams.chat.base_url to the API's own address, or correct the credential."
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,10 @@ def test_redirect_to_another_host_or_a_login_path_leads_to_a_login(target):
     ],
 )
 def test_redirect_that_states_only_that_the_url_is_wrong_leads_to_none(target):
-    assert not leads_to_login(target, HOST)
+    error = classify_head("chat", 302, () if target is None else ((b"location", target.encode()),), host=HOST)
+    assert isinstance(error, UpstreamRedirect)
+    assert not is_rejection(error, USUAL)
+    assert error.advice.startswith("Set upstreams.chat.base_url to the final URL")
 
 
 def test_redirect_of_a_host_without_name_is_classified_by_its_path():
@@ -117,7 +121,7 @@ def test_a_page_may_concern_its_request_alone_and_a_401_does_not():
     pages = [
         UpstreamHtml("a page", upstream="chat"),
         UpstreamHtml("a page", upstream="chat", status=403),
-        UpstreamRedirect("elsewhere", upstream="chat", target="https://block.corp.example/"),
+        UpstreamRedirect("elsewhere", upstream="chat"),
         refusal(403, UpstreamHtml.code),
     ]
     others = [refusal(401, UpstreamHtml.code), refusal(403), refusal(401), UpstreamEmpty("nothing", upstream="chat")]

@@ -568,7 +568,7 @@ export const ADVICE = [
   [/^no answer in time$/, "没有及时回答"],
   [/^The request has no API key\. Send it as (`.+`)\.$/, "请求没有 API key。用 {1} 发送它。"],
   [/^The API key is not known to gatepass\. Check the client's API key setting\.$/, "gatepass 不认识这个 API key。检查客户端的 API key 设置。"],
-  [/^The caller '(.+)' has reached its limit of (\d+) concurrent requests \((\S+)\)\. Retry when one of them has ended\.$/, "调用方 {1} 进行中的请求已达到上限 {2}（{3}）。其中一个结束之后再试。"],
+  [/^The caller '(.+)' has reached its limit of (\d+) concurrent requests? \((\S+)\)\. Retry when one of them has ended\.$/, "调用方 {1} 进行中的请求已达到上限 {2}（{3}）。其中一个结束之后再试。"],
   [/^The caller '(.+)' may not use the model '(.+)'\.$/, "调用方 {1} 不能使用模型 {2}。"],
   [/^The model '(.+)' is not configured\. Configured: (.+?)\. Correct the name, or add it under .+$/s, "没有配置模型 {1}。已配置：{2}。"],
   [/^The request body is larger than (\d+) bytes \((\S+)\)\.$/, "请求体超过 {1} 字节（{2}）。"],
