@@ -6,13 +6,13 @@ import pytest
 
 from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.choice_repair import MAX_ARGUMENT_BYTES, RepairOptions
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
 from gatepass.sse.event import MOST_LINES, TransformChain
 from gatepass.sse.event_stream import MOST_IDLE_BYTES, EventStream
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.tool_calls import is_complete_json
+from gatepass.sse.tool_calls import MOST_HELD_BYTES, is_complete_json
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, relaying
@@ -169,8 +169,8 @@ CALL_STATE_BYTES = 1_024
 def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
     """Eight times as much as is held of arguments, in one call and in many."""
     stream = new_stream()
-    piece_chars = 8 * MAX_ARGUMENT_BYTES // 4_000
-    with attack.memory(allowed_bytes=2 * MAX_ARGUMENT_BYTES + calls * CALL_STATE_BYTES + (1 << 18)):
+    piece_chars = 8 * MOST_HELD_BYTES // 4_000
+    with attack.memory(allowed_bytes=2 * MOST_HELD_BYTES + calls * CALL_STATE_BYTES + (1 << 18)):
         for number in range(4_000):
             index = number % calls
             piece = {"index": index, "id": f"c{index}", "function": {"name": "f", "arguments": "x" * piece_chars}}
@@ -182,7 +182,7 @@ def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
 @pytest.mark.attack("streams: arguments of calls")
 @pytest.mark.parametrize("unit", ["[]", "1e300", '"\\n"', '"\ud83d"'])
 def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: Attack, unit: str) -> None:
-    arguments = "[" + ",".join([unit] * (MAX_ARGUMENT_BYTES // (len(unit) + 1))) + "]"
+    arguments = "[" + ",".join([unit] * (MOST_HELD_BYTES // (len(unit) + 1))) + "]"
     for text_of, expected in ((arguments, True), (arguments[:-1], False)):
         with attack.on_loop():
             found = is_complete_json(text_of)

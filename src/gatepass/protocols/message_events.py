@@ -5,7 +5,6 @@ The events and their order follow https://docs.claude.com/en/docs/build-with-cla
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from types import MappingProxyType
@@ -30,7 +29,7 @@ from gatepass.sse.chunk import (
 from gatepass.sse.event import parse_event, read_json
 from gatepass.sse.event_stream import Progress
 from gatepass.sse.repair import EventRepair
-from gatepass.sse.tool_calls import is_at_limit, is_complete_json
+from gatepass.sse.tool_calls import ArgumentBuffer, is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 
 USAGE, STOP_REASON, EVENT_NAME = "repair=message-usage", "repair=stop-reason", "sse=event-name"
@@ -101,27 +100,21 @@ _OUTPUT = frozenset(("text_delta", "thinking_delta", "input_json_delta"))
 """Types of deltas that have only output, so that another text changes nothing here."""
 
 
-MAX_HELD_BYTES = 1024 * 1024
-"""A longer input of a tool is not checked."""
-MOST_OPEN = 8
-"""Nor is that of a further call while so many are open."""
-
-
-def _index(fields: dict[str, Any]) -> int | None:
-    return at if type(at := fields.get("index")) is int else None
+def _index(fields: dict[str, Any]) -> int:
+    return at if type(at := fields.get("index")) is int else 0
 
 
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun", "_held", "_is_cut", "is_limited")
+    __slots__ = ("_has_begun", "_inputs", "_is_cut", "is_limited")
 
     requires_last_event = True
 
     def __init__(self, request: bytes = b"") -> None:
         super().__init__(request)
         self._has_begun = self._is_cut = False
-        self._held: dict[Any, bytearray] = {}  # inputs of open calls by index, as JSON without quotes
+        self._inputs = ArgumentBuffer()  # of the open calls, by the index of their block
         self.is_limited = False
         """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
@@ -133,19 +126,19 @@ class MessageProgress(Progress):
         if kind == "content_block_delta":
             self.has_answer = True
             delta = fields.get("delta")
-            held = self._held.get(_index(fields)) if self._held else None
-            if held is not None and isinstance(delta, dict) and isinstance(text := delta.get("partial_json"), str):
-                held += json_text(text)[1:-1]
-                if len(held) > MAX_HELD_BYTES:
-                    del self._held[_index(fields)]
-            return isinstance(delta, dict) and delta.get("type") in _OUTPUT and held is None
-        if kind == "content_block_start":
-            if len(self._held) < MOST_OPEN and calls_tool(fields.get("content_block")):
-                self._held[_index(fields)] = bytearray()
-        elif kind in ("content_block_stop", "message_delta"):  # some upstreams do not close the last block
+            is_input = bool(self._inputs.held) and _index(fields) in self._inputs.held
+            if is_input and isinstance(delta, dict) and isinstance(text := delta.get("partial_json"), str):
+                self._inputs.add(_index(fields), 0, text)
+            return isinstance(delta, dict) and delta.get("type") in _OUTPUT and not is_input
+        if kind in ("content_block_start", "content_block_stop", "message_delta"):  # some upstreams close no block
             at = _index(fields)
-            for ended in [self._held.pop(one) for one in list(self._held) if kind == "message_delta" or one == at]:
-                self._is_cut = self._is_cut or (ended != b"" and not is_complete_json(json.loads(b'"' + ended + b'"')))
+            for ended in [one for one in self._inputs.held if kind == "message_delta" or one == at]:
+                text = self._inputs.texts(ended)[0]
+                self._is_cut = self._is_cut or (text != "" and not is_complete_json(text))
+                self._inputs.drop(ended)
+            self._is_cut = self._is_cut or self._inputs.is_full
+            if kind == "content_block_start" and calls_tool(fields.get("content_block")):
+                self._inputs.add(at, 0, "")
         if kind == "message_start":
             message = fields.get("message")
             self._has_begun = True

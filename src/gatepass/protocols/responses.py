@@ -13,8 +13,10 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
+from gatepass import json_body
 from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.reply_check import shown_members
@@ -345,16 +347,42 @@ def is_cut_call(item: Any) -> bool:
     return isinstance(arguments, str) and arguments.strip() != "" and not is_complete_json(arguments)
 
 
+class _Item(msgspec.Struct, gc=False):
+    type: msgspec.Raw = msgspec.Raw(b"null")
+    status: msgspec.Raw = msgspec.Raw(b"null")
+    arguments: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def is_cut_call(self) -> bool:
+        if bytes(self.type) != b'"function_call"' or json_body.kind(self.arguments) != '"':
+            return False
+        try:
+            arguments = json_body.string(self.arguments)
+        except msgspec.DecodeError:  # half of a pair of surrogates
+            arguments = json.loads(bytes(self.arguments))
+        return is_cut_call({"type": "function_call", "status": read_json(bytes(self.status)), "arguments": arguments})
+
+
+class _Whole(msgspec.Struct, gc=False):
+    """A whole response of any size."""
+
+    status: msgspec.Raw = msgspec.Raw(b"null")
+    output: list[_Item] = []
+
+
+_WHOLE = msgspec.json.Decoder(_Whole)
+
+
 def items_of(response: Any) -> list[Any]:
     output = response.get("output") if isinstance(response, dict) else None
     return output if isinstance(output, list) else []
 
 
 def make_incomplete(response: Object) -> Object:
-    """Return a completed response as one that the limit of tokens cut."""
+    """Return a response with cut calls as one that the limit of tokens cut, unless it states another reason."""
     output = [one | {"status": "incomplete"} if is_cut_call(one) else one for one in items_of(response)]
-    cut = {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}, "output": output}
-    return response | cut
+    details = response.get("incomplete_details") or {"reason": "max_output_tokens"}
+    return response | {"status": "incomplete", "incomplete_details": details, "output": output}
 
 
 MAX_NAME_CHARS = 256
@@ -400,7 +428,7 @@ class ResponseProgress(Progress):
                 self.usage = Usage.read(usage)
             self._is_cut = self._is_cut or any(map(is_cut_call, items_of(response)))
             self._is_cut = self._is_cut and kind == "response.completed"
-            self.is_limited = self._is_cut and is_at_limit(self.request, self.usage)
+            self.is_limited = self._is_cut and not self.is_unchanged and is_at_limit(self.request, self.usage)
         elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
             self._is_cut = True
         super().note(fields, choices)
@@ -435,7 +463,9 @@ class ResponseRepair(EventRepair):
             if not response.get("output") and self._items and self._bytes_left >= 0:
                 response["output"] = [item for _, item in sorted(self._items.items())]
                 self._adapted.append(OUTPUT)
-            if self._progress.is_limited:
+            if self._progress.is_limited or (
+                kind == "response.incomplete" and any(map(is_cut_call, items_of(response)))
+            ):
                 payload |= {"type": "response.incomplete", "response": make_incomplete(response)}
                 self._adapted.append(CUT)
         return chunk.event_of(payload) if len(self._adapted) > before else block
@@ -584,15 +614,20 @@ class Responses(client_protocol.ClientProtocol):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        document = {}
-        if b'"function_call"' in body and len(body) <= LARGE_EVENT_BYTES:
-            with suppress(ValueError):  # too many values
-                document = read_json(body)
-        if not any(map(is_cut_call, items_of(document))) or document.get("status") in ("incomplete", "failed"):
+        whole = _Whole()
+        with suppress(ValueError, RecursionError):
+            whole = _WHOLE.decode(body if b'"function_call"' in body else b"{}")
+        cut = [item.is_cut_call for item in whole.output]
+        if bytes(whole.status) == b'"failed"' or not any(cut):
             return body, (), False
-        usage = document.get("usage")
-        if not is_at_limit(defaults().request, Usage.read(usage) if isinstance(usage, dict) else None):
+        document: Object = {**json_body.opened(body)}  # the calls alone may take long to read
+        read = {name: read_json(bytes(document.get(name, b"null"))) for name in ("usage", "incomplete_details")}
+        usage = Usage.read(read["usage"]) if isinstance(read["usage"], dict) else None
+        if bytes(whole.status) != b'"incomplete"' and not is_at_limit(defaults().request, usage):
             raise chunk.arguments_cut(upstream)
+        items = zip(json_body.LIST.decode(document["output"]), cut, strict=True)
+        marked = [json_body.opened(item) | {"status": "incomplete"} if is_cut else item for item, is_cut in items]
+        document |= {"output": marked, "incomplete_details": read["incomplete_details"]}
         return chunk.json_text(make_incomplete(document)), (CUT,), False
 
     def synthesize(

@@ -25,7 +25,7 @@ from gatepass.sse.chunk import (
     has_output,
     text_and_thought,
 )
-from gatepass.sse.tool_calls import KEY_CHARS, ToolCallDelta, ToolCallTracker, is_complete_json, is_cut
+from gatepass.sse.tool_calls import KEY_CHARS, ArgumentBuffer, ToolCallDelta, ToolCallTracker, is_complete_json, is_cut
 
 # The names of the repairs, as they appear in x-gatepass-adapted
 
@@ -120,7 +120,7 @@ class ChoiceRepair:
     @property
     def is_cut(self) -> bool:
         """Whether arguments that came after the finish reason are no JSON."""
-        texts = (self._arguments.texts(self._index) or {}) if self.has_finished else {}
+        texts = self._arguments.texts(self._index) if self.has_finished else {}
         return any(text.strip() and not is_complete_json(text) for text in texts.values())
 
     def note(self, payload: Object) -> None:
@@ -139,8 +139,7 @@ class ChoiceRepair:
         It was cut if it has no content, or arguments that are not complete JSON: then a limit of tokens, if any, is the
         reason. Without a finish reason openai-node, the AI SDK and other tool loops fail or stop.
         """
-        texts = self._arguments.texts(self._index)
-        is_complete = self.has_answer and texts is not None and all(map(is_complete_json, texts.values()))
+        is_complete = self.has_answer and all(map(is_complete_json, self._arguments.texts(self._index).values()))
         if not is_complete or (self._tools and self._tools.without_input):
             return "length" if is_at_limit else None
         return completed_reason("", has_tools=bool(self._tools), has_function=self._function is not None)
@@ -180,7 +179,7 @@ class ChoiceRepair:
 
     def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:
         """Add the arguments of calls that have none, or remove the finish reason if a call was cut."""
-        texts, request = self._arguments.texts(self._index) or {}, self._defaults.request
+        texts, request = self._arguments.texts(self._index), self._defaults.request
         if any(is_cut(text, self._name(call), request) for call, text in texts.items()):
             payload["finish_reason"] = None
             on_repair(FINISH)
@@ -413,55 +412,6 @@ def _arguments_of(inner: Object, on_repair: OnRepair) -> str:
 
 _FUNCTION_CALL = -1
 """The number of the legacy `function_call` among the calls of its choice."""
-
-MAX_ARGUMENT_BYTES = 1_048_576
-"""The limit of the arguments held for one stream. gatepass cannot check whether longer ones are complete."""
-CALL_BYTES = 256
-"""The estimated memory of one held call without its arguments."""
-
-
-class ArgumentBuffer:
-    """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
-
-    __slots__ = ("_bytes_left", "_held")
-
-    def __init__(self) -> None:
-        self._held: dict[int, dict[int, bytearray]] = {}
-        self._bytes_left = MAX_ARGUMENT_BYTES
-
-    def add(self, choice: int, call: int, piece: str) -> None:
-        """Hold the next piece of a call's arguments. The first piece may be empty."""
-        bytes_left = self._bytes_left
-        if bytes_left < 0:
-            return
-        calls = self._held.get(choice)
-        if calls is None:
-            calls = self._held[choice] = {}
-        held = calls.get(call)
-        if held is None:
-            held = calls[call] = bytearray()
-            bytes_left -= CALL_BYTES
-        data = piece.encode("utf-8", "surrogatepass")  # a piece may end inside a surrogate pair
-        self._bytes_left = bytes_left = bytes_left - len(data)
-        if bytes_left < 0:  # stays negative, so that nothing is held again
-            self._held.clear()
-        else:
-            held += data
-
-    def texts(self, choice: int) -> dict[int, str] | None:
-        """Return the arguments of the choice's calls; None after the limit."""
-        calls = self._held.get(choice, {}).items()
-        return {n: held.decode("utf-8", "surrogatepass") for n, held in calls} if self._bytes_left >= 0 else None
-
-    def forget(self, *, has_calls: bool) -> None:
-        """Hold nothing more if there are calls, or `has_calls`: a part of their arguments is not known."""
-        if has_calls or self._held:
-            self._held.clear()
-            self._bytes_left = -1
-
-    def drop(self, choice: int) -> None:
-        for held in self._held.pop(choice, {}).values():
-            self._bytes_left += len(held) + CALL_BYTES
 
 
 # --- cumulative texts -----------------------------------------------------------------------------

@@ -44,7 +44,7 @@ from gatepass.sse.event import (
     split_large,
 )
 from gatepass.sse.fast_path import FastPath
-from gatepass.sse.outline import outline
+from gatepass.sse.outline import Outline
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
@@ -84,7 +84,10 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = (*("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "request", "streamed", "usage"),)
+    __slots__ = (
+        *("_has_deltas", "_seen", "finished", "has_answer", "has_last_event"),
+        *("is_unchanged", "request", "streamed", "usage"),
+    )
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -97,6 +100,8 @@ class Progress:
     def __init__(self, request: bytes = b"") -> None:
         self.request = request
         self.has_answer = self.has_last_event = False
+        self.is_unchanged = False
+        """No repair changes the event to record, which is too large."""
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
@@ -239,7 +244,7 @@ class EventStream:
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
         self.waiting = b""
-        self._large: tuple[bytes, memoryview, bytes] | None = None  # first of `waiting`; its outline is read next
+        self._large: tuple[bytes, bytes, Outline] | None = None  # first of `waiting`; it is read next
         self._is_valid = False  # then it is split
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = self._noted_events = 0
@@ -568,13 +573,16 @@ class EventStream:
             block, data, event = split_large(run)
         except ValueError:
             return self._fail(chunk.events_joined if _begins_joined(run) else chunk.event_too_large)
-        self._large = block, data, event.name
+        self._large = block, event.name, Outline(data)
         self.has_ids = self.has_ids or bool(event.id)
         return b""
 
-    def _feed_large(self, run: bytes, block: bytes, data: memoryview, name: bytes) -> bytes:
-        """Validate the large event that `run` begins with, and split it in the next turn, which takes 30 ms."""
-        ready = self._split_large(block, data) if self._is_valid else self._validate_large(block, data, name)
+    def _feed_large(self, run: bytes, block: bytes, name: bytes, outline: Outline) -> bytes:
+        """Read and validate the large event that `run` begins with in several turns, and split it in the next one."""
+        ready = self._split_large(block, outline.data) if self._is_valid else self._validate_large(block, name, outline)
+        if ready is None:
+            self.waiting = run
+            return b""
         self._is_valid = self._line_bytes is not None and not self._is_valid and ready.endswith(block)
         if self._is_valid:
             self.waiting = run
@@ -582,14 +590,16 @@ class EventStream:
         self._large, self.waiting = None, run[len(block) :]
         return ready
 
-    def _validate_large(self, block: bytes, data: memoryview, name: bytes) -> bytes:
-        """Validate the outline of a large event, which passes unchanged: no repair changes it."""
+    def _validate_large(self, block: bytes, name: bytes, outline: Outline) -> bytes | None:
+        """Validate the outline of a large event, which passes unchanged. Return None if it is not read to its end."""
         try:
-            payload = outline(data)
+            if not outline.is_read():
+                return None
+            payload = outline.payload
         except ValueError:
             if name != b"error":
                 return self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_not_json)
-            payload = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
+            payload = bytes(outline.data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
         if payload is None:
             return self._fail(chunk.event_too_large)
         if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
@@ -606,11 +616,15 @@ class EventStream:
         if self.failure is not None:
             return self._finish_repair()
         self._adapted[UNCHECKED] = None
+        self._progress.is_unchanged = True
         self._note_chunk(fields, choices)
+        self._progress.is_unchanged = False
         if self._is_over and not self.done:
             return self._finish_repair()
         if self._repair is not None and isinstance(payload, dict):
-            return self._repair.note_unchanged(payload) + block
+            if (before := self._repair.note_unchanged(payload)) is None:
+                return self._fail(chunk.arguments_cut) or self._finish_repair()
+            return before + block
         return block
 
     def _split_large(self, block: bytes, data: memoryview) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.json_body import RAW, Piece, has_more, json_value
+from gatepass.json_body import RAW, Piece, has_more, json_value, string
 
 MOST_BYTES = 2 * 1024 * 1024
 """What a large event may have beside its long texts. An event is large because of few long texts, such as images."""
@@ -18,34 +18,84 @@ WINDOW_BYTES = 64 * 1024
 """A string that fills a window is long."""
 KEPT_BYTES = 4 * 1024
 """So much of a long string is kept."""
+TURN_WINDOWS = 32
+"""So many windows of arguments are read in one turn."""
 
 _ESCAPED_CHAR = re.compile(rb'\\["\\]')
 MOST_ESCAPED_CHARS = 2_000
+_ARGUMENTS = re.compile(rb'"(?:arguments|partial_json)"\s*+:\s*+"\Z')
+_PLACE = b"\0"  # of long arguments: no string of JSON contains it
 
 
-def outline(data: memoryview) -> Any:
-    """Parse the JSON `data` of a large event without its long texts (`shortened`). None if it has too much beside them.
+class Outline:
+    """The JSON `data` of a large event, parsed without its long texts (`shortened`).
 
-    `data` comes from `split_large`. Long texts are only passed over, so they may not be UTF-8. Raises ValueError if
-    `data` is not JSON or neither an object nor a list.
+    `data` comes from `split_large`. Long texts are only passed over, so they may not be UTF-8.
     """
-    text = shortened(data, MOST_BYTES)
-    if text is None or has_more(text, b",[]{}", MOST_VALUES):
-        return None
-    if text.lstrip()[:1] not in (b"{", b"["):
-        raise ValueError("neither an object nor a list")
-    try:
-        RAW.decode(data)
-        return json_value(text)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+
+    def __init__(self, data: memoryview) -> None:
+        self.payload: Any = None
+        """None if the event has too much beside its long texts. Of long arguments it has what `structure` keeps."""
+        self.data = data
+        self._turns = self._read(data)
+
+    def is_read(self) -> bool:
+        """Read on for at most 30 ms, and return whether all is read.
+
+        Raises ValueError if `data` is not JSON or neither an object nor a list.
+        """
+        return next(self._turns, True)
+
+    def _read(self, data: memoryview) -> Iterator[bool]:
+        arguments, kept = list[memoryview](), list[bytes]()
+        text = shortened(data, MOST_BYTES, arguments)
+        if text is None or has_more(text, b",[]{}", MOST_VALUES):
+            return
+        if text.lstrip()[:1] not in (b"{", b"["):
+            raise ValueError("neither an object nor a list")
+        yield False
+        try:
+            RAW.decode(data)
+            windows, bytes_left = 0, MOST_BYTES
+            for before, one in zip(text.split(_PLACE), [*arguments, memoryview(b"")], strict=True):
+                kept.append(before)
+                for window in structure(one):
+                    kept.append(msgspec.json.encode(window)[1:-1])
+                    windows, bytes_left = windows + 1, bytes_left - len(kept[-1])
+                    if bytes_left < 0:
+                        return
+                    if windows % TURN_WINDOWS == 0:
+                        yield False
+            self.payload = json_value(b"".join(kept))
+        except RecursionError:
+            raise ValueError("nested too deep") from None
 
 
-def shortened(text: Piece, most_bytes: int) -> bytes | None:
+_OF_STRING = re.compile(r"[^\s\[\]{},:0-9.+\-eEtrufalsnNIiy]|[A-Za-z]{10}")
+"""What JSON has in its strings alone."""
+
+
+def structure(text: memoryview) -> Iterator[str]:
+    """Yield `text`, arguments as a JSON string without quotes, and a letter for each window inside a string of theirs.
+
+    What follows a window that cannot be decoded is left out: then they are no whole JSON.
+    """
+    at, carried = 0, ""
+    while at < len(text) and (part := _beginning(bytes(text[at : at + WINDOW_BYTES]))):
+        window, is_first = carried + string(b'"%b"' % part), at == 0
+        at += len(part)
+        carried = "\\" if (len(window) - len(window.rstrip("\\"))) % 2 else ""  # of an escape, which is not cut
+        window = window.removesuffix(carried)
+        is_open = '"' in window and '"' in window.replace("\\\\", "").replace('\\"', "")
+        yield window if is_first or is_open or _OF_STRING.search(window) is None else "x"
+    yield carried
+
+
+def shortened(text: Piece, most_bytes: int, arguments: list[memoryview] | None = None) -> bytes | None:
     """Return the JSON `text` with only the beginning of each string that fills a window.
 
     None if the windows of the rest have more than `most_bytes`, or if such a string is a name: to decode one of 30 MiB
-    takes 50 ms.
+    takes 50 ms. Such strings that are arguments are added to `arguments`, and replaced with _PLACE.
     """
     view, kept, begin, end, opened = memoryview(text), list[Piece](), 0, 0, 0
     for start, window in _windows(text):
@@ -53,6 +103,9 @@ def shortened(text: Piece, most_bytes: int) -> bytes | None:
             beginning = _beginning(bytes(view[opened : min(end, opened + KEPT_BYTES)]))
             kept += (view[begin:opened], beginning, "…".encode())
             begin = start + window.find(b'"')
+            if arguments is not None and _ARGUMENTS.search(bytes(view[max(opened - KEPT_BYTES, 0) : opened])):
+                kept[-2:] = (_PLACE,)
+                arguments.append(view[opened:begin])
             if bytes(view[begin + 1 : begin + 1 + WINDOW_BYTES]).lstrip()[:1] == b":":
                 return None
         end, opened = start + len(window), start + window.rfind(b'"') + 1

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from gatepass.sse import choice_repair, tool_calls
-from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
+from gatepass.sse.choice_repair import ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
     ENVELOPE,
@@ -19,13 +19,11 @@ from gatepass.sse.chunk import (
     REQUIRED,
     EnvelopeDefaults,
     Object,
-    calls_of,
     encode_event,
     finish_reason,
     has_content,
     is_chunk,
     is_short,
-    messages_of,
     split_end,
     unwrap,
 )
@@ -65,10 +63,10 @@ class EventRepair:
         del payload
         return block
 
-    def note_unchanged(self, payload: Object) -> bytes:
+    def note_unchanged(self, payload: Object) -> bytes | None:
         """Note an event that passes unchanged, because it is too large to be repaired. Return what comes before it.
 
-        `payload` is its outline, which may be changed.
+        None if it ends a call that was cut: then it may not pass. `payload` is its outline, which may be changed.
         """
         del payload
         return b""
@@ -201,7 +199,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._write = write
         self._options = options
         self._defaults = defaults
-        self._arguments = ArgumentBuffer()
+        self._arguments = tool_calls.ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
         self._held: tuple[Sent, Object] | None = None  # an event whose finish reason may not be the last one
@@ -424,17 +422,16 @@ class StreamRepair(ChunkRepair[bytes]):
     def finish(self) -> bytes:
         return b"".join(self.end())
 
-    def note_unchanged(self, payload: Object) -> bytes:
+    def note_unchanged(self, payload: Object) -> bytes | None:
         before = self.release(_choices_of(payload))
+        ended = [choice for choice in _choices_of(payload) if finish_reason(choice)]
         # it carries its own usage; later repairs build on its role, its tool calls and its end
         adapted, deferred = [*self._adapted], self._deferred
         self._deferred = DeferredMembers()  # what is deferred goes into a later event
         unwrap(payload).pop("usage", None)
-        has_calls = any(map(calls_of, (one for choice in _choices_of(payload) for one in messages_of(choice))))
-        self._arguments.forget(has_calls=has_calls)  # the outline lacks long texts, also of a call that ends in it
         self._repair(b"", payload)
         self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
-        return b"".join(before)
+        return b"".join(before) if all(map(finish_reason, ended)) else None
 
 
 def _choices_of(payload: Object) -> list[Object]:

@@ -15,10 +15,10 @@ from gatepass import json_body
 from gatepass.errors import GatepassError
 from gatepass.json_body import lenient_value, takes_long
 from gatepass.sse import choice_repair, chunk
-from gatepass.sse.choice_repair import ArgumentBuffer, ChoiceRepair, OnRepair
+from gatepass.sse.choice_repair import COMPLETE, ChoiceRepair, OnRepair
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json
-from gatepass.sse.tool_calls import is_at_limit, is_complete_json
+from gatepass.sse.tool_calls import ArgumentBuffer, is_at_limit, is_complete_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
@@ -144,7 +144,8 @@ def read_good(body: bytes) -> GoodReply | None:
         return None
     for choice in completion.choices:
         if choice.message.tool_calls or choice.message.function_call:
-            if not _is_consistent(choice):
+            is_long = any(len(text) > BUILT_BYTES for text in _arguments(choice.message))
+            if is_long or not _is_consistent(choice):
                 return None
         elif choice.finish_reason == "stop":
             content = memoryview(choice.message.content)
@@ -179,20 +180,30 @@ def is_empty_answer(body: bytes) -> bool:
 
 
 def _is_consistent(choice: _StrictChatChoice | _StrictTextChoice) -> bool:
-    """Return whether a choice has no parts, and its calls a matching finish reason, different ids and whole arguments.
-
-    Longer arguments than BUILT_BYTES are not checked.
-    """
+    """Return whether a choice has no parts, and its calls a matching reason, different ids and whole arguments."""
     if type(choice) is not _StrictChatChoice:
         return True
     message = choice.message
-    calls, functions = message.tool_calls or (), [message.function_call] if message.function_call else []
-    functions += [call.function for call in calls if type(call) is _FunctionCall]
+    calls = message.tool_calls or ()
     if memoryview(message.content)[0] == _BRACKET or (calls and choice.finish_reason == "stop"):
         return False
     if len({call.id for call in calls}) < len(calls):
         return False
-    return all(len(one.arguments) > BUILT_BYTES or is_complete_json(one.arguments) for one in functions)
+    return all(map(is_complete_json, _arguments(message)))
+
+
+def _arguments(message: _Message) -> list[str]:
+    functions = [call.function for call in message.tool_calls or () if type(call) is _FunctionCall]
+    return [one.arguments for one in (*functions, message.function_call) if one]
+
+
+def _is_cut(body: bytes) -> bool:
+    try:
+        choices = _STRICT.decode(body).choices
+    except (ValueError, RecursionError):
+        return False
+    called = [one for one in choices if type(one) is _StrictChatChoice and one.finish_reason in COMPLETE]
+    return not all(is_complete_json(text) for one in called for text in _arguments(one.message) if text.strip())
 
 
 # --- repair a completion --------------------------------------------------------------------------
@@ -220,8 +231,9 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
         if _repair(document, defaults(), lambda name: names.update({name: None})) and names:
             text = json.dumps(document, separators=(",", ":")).encode() if is_lenient else chunk.json_text(document)
             return text, tuple(names)
-    except (GatepassError, ValueError, RecursionError):
-        pass  # too many values, or nested too deep
+    except (GatepassError, ValueError, RecursionError):  # too many values, or nested too deep
+        if _is_cut(body):
+            raise chunk.ArgumentsCut from None
     return body, ()
 
 

@@ -147,6 +147,69 @@ def test_an_aggregated_message_leaves_the_decision_to_the_check_of_the_whole():
         MESSAGES.repair(finished(one), defaults, "chat")
 
 
+# --- of any size ----------------------------------------------------------------------------------
+
+LONG = json.dumps({"content": 'x = {"a": [1]}  # \\ 你好\n' * 60_000, "n": [{}]}, ensure_ascii=False)
+
+
+def turned(stream: EventStream, payloads: Made) -> Made:
+    out = []
+    for payload in payloads:
+        out.append(stream.feed(event_of(payload)))
+        while stream.waiting:
+            out.append(stream.feed())
+    whole = b"".join([*out, stream.finish()])
+    return [json.loads(one.partition(b"data: ")[2]) for one in whole.split(b"\n\n") if one]
+
+
+def long_stream(progress: MessageProgress | ResponseProgress, repair: MessageRepair | ResponseRepair) -> EventStream:
+    source = StreamSource("chat", 32 * LIMIT_BYTES, lambda _: None)
+    return EventStream(source, False, progress=progress, repair=repair)
+
+
+@pytest.mark.parametrize("cut_chars", [0, 1, 600_000])
+@pytest.mark.parametrize("step", [2_000, 700_000, 4_000_000])
+def test_an_input_of_any_size_is_checked(step, cut_chars):
+    given, events = LONG[: len(LONG) - cut_chars], message("?")
+    at = next(place for place, one in enumerate(events) if one.get("delta", {}).get("partial_json"))
+    delta = {**events[at], "delta": {"type": "input_json_delta"}}
+    parts = [given[begin : begin + step] for begin in range(0, len(given), step)]
+    events[at : at + 1] = [delta | {"delta": delta["delta"] | {"partial_json": part}} for part in parts]
+    stream = long_stream(progress := MessageProgress(REQUEST), MessageRepair(progress))
+    got = turned(stream, events)
+    assert (stream.done, got == events) == ((cut_chars == 0),) * 2
+
+
+def test_inputs_of_many_open_blocks_are_checked():
+    begun, *_, end, stop = message("")
+    block = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    opened: Made = [{"type": "content_block_start", "index": at, "content_block": block} for at in range(40)]
+    cut = {"type": "content_block_delta", "index": 39, "delta": {"type": "input_json_delta", "partial_json": "{"}}
+    for events, is_done in ((opened, True), ([*opened, cut], False)):
+        stream = of_messages()
+        read(stream, [begun, *events, end, stop])
+        assert stream.done is is_done
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize(("cut_chars", "tokens"), [(0, 3), (0, 9), (1, 3), (1, 9), (600_000, 3)])
+def test_arguments_of_any_size_are_checked(cut_chars, tokens, repeats):
+    """The limit of tokens is no excuse in an event that is too large to be changed."""
+    events = response(LONG[: len(LONG) - cut_chars], tokens=tokens, repeats=repeats)
+    stream = long_stream(progress := ResponseProgress(REQUEST), ResponseRepair(progress))
+    got = turned(stream, events)
+    assert (stream.done, stream.failure is None, got == events) == ((cut_chars == 0),) * 3 or (
+        not repeats and tokens == 9
+    )
+    whole = response(LONG[: len(LONG) - cut_chars], tokens=tokens)[-1]["response"]
+    if cut_chars and tokens == 3:
+        with pytest.raises(UpstreamClosed):
+            RESPONSES.repair(json.dumps(whole).encode(), defaults, "chat")
+    else:
+        made = json.loads(RESPONSES.repair(json.dumps(whole).encode(), defaults, "chat")[0])
+        assert (made["status"], made["output"][0]["status"]) == (("completed", "incomplete")[cut_chars],) * 2
+
+
 # --- responses ------------------------------------------------------------------------------------
 
 
@@ -188,9 +251,12 @@ def test_a_response_that_the_limit_cut_is_incomplete(status, tokens, repeats):
     found = last["response"]
     assert (stream.done, stream.failure) == (True, None)
     assert (last["type"], found["status"], last["sequence_number"]) == ("response.incomplete", "incomplete", 4)
-    assert [one["arguments"] for one in found["output"]] == [CUT[0]]
-    whole = json.loads(RESPONSES.repair(json.dumps(given[-1]["response"]).encode(), defaults, "chat")[0])
+    assert [(one["arguments"], one["status"]) for one in found["output"]] == [(CUT[0], "incomplete")]
+    document = {**given[-1]["response"], "incomplete_details": {"reason": "content_filter"}}
+    whole = json.loads(RESPONSES.repair(json.dumps(document).encode(), defaults, "chat")[0])
     assert whole["status"] == "incomplete" or not repeats
+    assert [one["status"] for one in whole["output"]] == ["incomplete"] * repeats
+    assert whole["incomplete_details"] == {"reason": "content_filter"}
 
 
 @pytest.mark.parametrize("arguments", WHOLE)

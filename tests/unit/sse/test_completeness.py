@@ -150,6 +150,59 @@ def test_an_aggregated_answer_without_a_reason_is_one_that_the_limit_cut(usage, 
         assert json.loads(finished(one))["choices"][0]["finish_reason"] == reason
 
 
+# --- of any size ----------------------------------------------------------------------------------
+
+CODE = 'def f(x):\n    return {"a": [1, "q"], \'b\': x}  # \\n\n' * 9 + "你好 😀"
+LONG = [
+    json.dumps({"path": "x", "content": unit * (2_400_000 // len(unit)), "then": [1, {"b": None}]}, ensure_ascii=False)
+    for unit in ("y" * 900, CODE, "\\ud83d 你")
+]
+
+
+def turned(blocks: list[bytes]) -> tuple[bytes, EventStream]:
+    """What the client receives of events of any size, and the stream."""
+    source, out = StreamSource("chat", 32 * LIMIT_BYTES, lambda _: None), list[bytes]()
+    stream = EventStream(source, repair=StreamRepair(RepairOptions(), defaults()))
+    for block in blocks:
+        out.append(stream.feed(block))
+        while stream.waiting:
+            out.append(stream.feed())
+    return b"".join([*out, stream.finish()]), stream
+
+
+@pytest.mark.parametrize("cut_chars", [0, 1, 600_000])
+@pytest.mark.parametrize("events", [1, 3, 3_000])
+@pytest.mark.parametrize("arguments", LONG, ids=range(len(LONG)))
+def test_a_call_of_any_size_is_checked(arguments, events, cut_chars):
+    given = arguments[: len(arguments) - cut_chars]
+    step = len(given) // events + 1
+    pieces = [given[at : at + step] for at in range(0, len(given), step)]
+    blocks = [*call("stop", "{}", index=1), *call("write", *pieces)]
+    for ends in ([data(chunk({}, "tool_calls")), DONE], [DONE]):
+        out, stream = turned([*blocks, *ends])
+        assert (stream.done, code(stream)) == ((cut_chars == 0), "upstream_closed" if cut_chars else None)
+        assert looks_finished(out) is (cut_chars == 0)
+
+
+@pytest.mark.parametrize(("cut_chars", "usage", "is_done"), [(0, BELOW, True), (1, BELOW, False), (1, AT_LIMIT, False)])
+def test_a_large_event_that_ends_a_cut_call_is_not_relayed(cut_chars, usage, is_done):
+    given = LONG[1][: len(LONG[1]) - cut_chars]
+    last = chunk({"tool_calls": [{"index": 0, "function": {"arguments": given}}]}, "tool_calls", usage=usage)
+    out, stream = turned([*call("write"), data(last), DONE])
+    assert (stream.done, looks_finished(out), len(out) > len(given)) == (is_done,) * 3
+
+
+@pytest.mark.parametrize("arguments", LONG[::2])
+def test_long_arguments_of_a_whole_reply_are_checked(arguments):
+    complete, cut = (whole(("write", text, "tool_calls", BELOW)) for text in (arguments, arguments[:-1]))
+    assert repair_reply(complete, defaults) == (complete, ())
+    more = b'"logprobs":{"content":[%b]},"finish_reason"' % b",".join([b"0"] * 600_000)  # too many values to repair
+    for body in (cut, whole(CUT[0]).replace(b'"logprobs": null, ', b"").replace(b'"finish_reason"', more)):
+        assert read_good(body) is None
+        with pytest.raises(ArgumentsCut):
+            repair_reply(body, defaults)
+
+
 # --- what follows the end, or stands in its place -------------------------------------------------
 
 FIRST, SECOND = ({"index": at, "id": f"id{at}", "function": {"name": "f", "arguments": "{}"}} for at in (0, 1))

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gatepass.sse.choice_repair import CALL_BYTES, MAX_ARGUMENT_BYTES
 from gatepass.sse.chunk import MAX_CHOICES
+from gatepass.sse.tool_calls import MOST_HELD_BYTES
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.repair_streams import USAGE, new_repair
 from tests.unit.sse.streams import DONE, chunk, code, data, looks_finished, new_stream, text
@@ -112,17 +112,8 @@ def test_text_that_no_similar_event_brought_before_counts():
     assert reasons(read(*one)[0]) == {0: "stop", 1: "stop"}
 
 
-@pytest.mark.parametrize("calls", [[MAX_ARGUMENT_BYTES - CALL_BYTES, True], [MAX_ARGUMENT_BYTES, False]])
-def test_arguments_are_held_up_to_a_bound(calls):
-    size_bytes, is_known = calls
-    argument = '"' + "x" * (size_bytes - 2) + '"'
-    half = len(argument) // 2
-    _, stream = read(*call(argument[:half], argument[half:]), DONE)
-    assert (code(stream) is None) is is_known
-
-
 def test_finished_choices_release_their_memory():
-    argument = '"' + "x" * (MAX_ARGUMENT_BYTES // 2) + '"'
+    argument = '"' + "x" * (MOST_HELD_BYTES // 2) + '"'
     blocks = []
     for index in range(4):
         payload = {"tool_calls": [{**CALL, "function": {"name": "f", "arguments": argument}}]}

@@ -6,11 +6,11 @@ from gatepass.sse.choice_repair import (
     TOOL_INDEX,
     TOOL_NAME,
     TOOL_TYPE,
-    ArgumentBuffer,
     ToolRepair,
     chat_reason,
     standard_reason,
 )
+from gatepass.sse.tool_calls import ArgumentBuffer
 from tests.unit.sse.documents import origin
 from tests.unit.sse.replies import without
 

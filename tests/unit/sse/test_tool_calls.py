@@ -1,17 +1,21 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gatepass.sse.tool_calls import MAX_CALLS, ToolCallTracker
+from gatepass.sse import tool_calls
+from gatepass.sse.tool_calls import CALL_BYTES, MAX_CALLS, MOST_HELD_BYTES, ArgumentBuffer, ToolCallTracker, folded
 from tests.memory import traced_memory
+from tests.unit.protocols.json_texts import VALUES, written
 
 
 def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
-    function = given({"name": name, "arguments": arguments})
-    return given({"index": index, "id": identity, "function": function})
+    function = without_none({"name": name, "arguments": arguments})
+    return without_none({"index": index, "id": identity, "function": function})
 
 
-def given(members: dict[str, Any]) -> dict[str, Any]:
+def without_none(members: dict[str, Any]) -> dict[str, Any]:
     return {member: value for member, value in members.items() if value is not None}
 
 
@@ -99,3 +103,65 @@ def test_more_calls_than_any_answer_has_share_the_last_one():
             calls.assign([entry(20_000 + number, "id-1", None, "{")])
     assert memory.kept_bytes < 10_000
     assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
+
+
+# --- arguments in few bytes ---
+
+
+@given(st.data(), st.integers(1, 9), st.floats(0, 1))
+def test_a_folded_text_is_complete_if_the_text_is(data, step_bytes, share):
+    text = data.draw(
+        VALUES.flatmap(written) | st.sampled_from(['[NaN,{"a":-Infinity}]', r'["\ud83d","\uD83Dx"]', "[[1]"])
+    )
+    text = text[: round(share * len(text))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tool_calls, "FOLDED_BYTES", step_bytes)
+        short = folded(text.encode())
+    expected = tool_calls.is_complete_json(text)
+    assert (tool_calls.is_complete_json(short.decode()), short.strip() == b"") == (expected, text.strip() == "")
+
+
+LONG = 2 * MOST_HELD_BYTES
+WHOLE = {
+    "a text": '{"path":"x","content":"' + "y" * LONG + '"}',
+    "escapes": '{"a":"' + r"\"[{\\\n" * (LONG // 8) + '"}',
+    "halves": '{"a":"' + r"\ud83d" * (LONG // 6) + '"}',
+    "line ends": '{"a":"' + "b\n" * (LONG // 2) + '"}',
+    "rows": '{"a":[' + '["b",1.5,true],' * (LONG // 15) + "[]]}",
+    "numbers": "[" + "10," * (LONG // 3) + "-2.5e+10]",
+    "names": "[" + "NaN," * (LONG // 4) + "null]",
+    "blanks": "{" + " " * LONG + "}",
+}
+
+
+@pytest.mark.parametrize("step", [1_000, 1_000_000])
+@pytest.mark.parametrize("name", WHOLE)
+def test_long_arguments_are_held_in_few_bytes_and_their_end_decides(name, step):
+    held, text = ArgumentBuffer(), WHOLE[name]
+    pieces = [text[at : at + step] for at in range(0, len(text), step)]
+    with traced_memory() as memory:
+        for piece in pieces[:-1]:
+            held.add(0, 0, piece)
+    assert memory.kept_bytes < 2 * tool_calls.FOLDED_BYTES
+    for piece, expected in ((pieces[-1], True), ("]", False), ("1", False)):
+        assert tool_calls.is_complete_json(held.texts(0)[0]) is False or piece == "]"
+        held.add(0, 0, piece)
+        assert tool_calls.is_complete_json(held.texts(0)[0]) is expected
+
+
+@pytest.mark.parametrize("text", ["ls -la " * LONG, '{"a":1}' * LONG, "]" * LONG, "[" * LONG, '"' * LONG, "x"])
+def test_long_arguments_that_are_no_json_stay_so(text):
+    for end in ("", "}", "]", '"', " "):
+        assert not tool_calls.is_complete_json(text[:LONG] + end)
+
+
+def test_no_call_of_thousands_is_known_to_be_complete():
+    held = ArgumentBuffer()
+    for call in range(MOST_HELD_BYTES // CALL_BYTES - 100):
+        held.add(call, 0, "{")
+    held.add(7, 0, "}")
+    assert tool_calls.is_complete_json(held.texts(7)[0])
+    for call in range(MOST_HELD_BYTES // CALL_BYTES):
+        held.add(call, 1, "{}")
+    assert held.is_full
+    assert not any(map(tool_calls.is_complete_json, held.texts(7).values()))
