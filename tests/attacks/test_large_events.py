@@ -174,7 +174,8 @@ def test_large_event_is_relayed_unchanged(attack: Attack, large: Large, cuts: li
 @pytest.mark.parametrize("place", ["content", "arguments", "two"])
 def test_a_large_event_is_a_part_of_its_answer(place: str) -> None:
     """Its choices, its finish reason and its usage count, and it may be the only one."""
-    raw = Large(("a",), place, 3000).raw.replace(text("hi"), b"").replace(text("ho"), b"")
+    units = ('{\\"a\\":\\"', *["a" * 3000], '\\"}') if place == "arguments" else ("a" * 3000,)
+    raw = Large(units, place).raw.replace(text("hi"), b"").replace(text("ho"), b"")
     raw = raw.replace(b'"choices"', b'"usage":{"total_tokens":3},"choices"', 1)
     with scaled():
         out, failure, is_done, stream = relayed(raw)
