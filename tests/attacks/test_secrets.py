@@ -160,6 +160,9 @@ KEPT = (
 @example(KEPT[2] * 3, "base64, a json text", "", "")
 @example(KEPT[0] * 3, "html, .NET", "&", "#x")
 @example(KEPT[1], "html, each letter", "&amp", ";")
+@example(f"abcd{ODD}" * 9, "html, each letter", "&#3", "&lt")
+@example('zb59\\"0000', "html in json, Go", '\\"', "")
+@example("abcd\\\\&efgh", "html in json, Go", "\\", "")
 def test_no_spelling_of_a_secret_is_shown(attack: Attack, secret: str, name: str, before: str, behind: str) -> None:
     spelled = SPELLINGS[name](secret)
     redactor = knowing(secret)

@@ -11,9 +11,7 @@ import re
 from base64 import b64encode
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator
-from functools import lru_cache
 from html import unescape
-from html.entities import html5
 from struct import iter_unpack
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
@@ -37,8 +35,10 @@ _LONG = b"x" * LONG_CHARS
 _RUNS = bytes(120 if chr(byte).isalnum() and byte < 128 else 32 for byte in range(256))
 _BASE64_BREAK = re.compile(r"(?:\r?\n|(?:\\{1,4}r)?\\{1,4}n)[ \t]*+(?=[A-Za-z0-9+/_=-])")
 """A line break inside base64 (RFC 2045, section 6.8), also inside a JSON text."""
-_AMPERSAND = r"(?:&|\\{1,4}u0026)"
-"""As it is, and as Go's encoding/json writes it."""
+_GO_AMPERSAND = re.compile(r"(?<!\\)((?:\\\\)*?)\\{1,2}u0026")
+"""As Go's encoding/json writes it, behind backslashes of the text before it."""
+_ENTITY = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
+"""What `html.unescape` replaces."""
 _SPECIAL = re.compile("[^A-Za-z0-9]")
 _OF_NET = re.compile("[^ !#-%(-*,-;=?-_a-~]")
 """What System.Text.Json of .NET escapes, `+` among them."""
@@ -108,12 +108,20 @@ class Redactor:
 
         Each program escapes other characters for HTML, so there are too many spellings for a list.
         """
-        plain = text
-        for _ in range(2 if "&" in text or "u0026" in text else 0):
-            plain = unescape(re.sub(_AMPERSAND, "&", plain))
+        if "&" not in text and "u0026" not in text:
+            return text
+        once = _plain(text)
+        if not any(literal for one in (once, _plain(once)) for literal in self._literals_in(one)):
+            return text
+        plain, places, hidden = text, [*range(len(text) + 1)], set[int]()
+        for pattern in (_GO_AMPERSAND, _ENTITY) * 2:
+            plain, places = _located(pattern, plain, places)
             for literal in self._literals_in(plain):
-                text = re.sub("".join(map(_in_html, literal)), MASK, text)
-        return text
+                for found in re.finditer(re.escape(literal), plain):
+                    end = next(place for place in places[found.end() :] if place != places[found.end() - 1])
+                    hidden.update(range(places[found.start()], end))
+        masked = {at: "" if at - 1 in hidden else MASK for at in hidden}
+        return "".join([masked.get(at, char) for at, char in enumerate(text)])
 
     def _literals_in(self, text: str) -> Iterator[str]:
         listed, *_ = self._longest_first()
@@ -209,12 +217,19 @@ def _by_anchor(known: Iterable[_Spelled]) -> _Searches:
     return found
 
 
-@lru_cache(maxsize=256)
-def _in_html(char: str) -> str:
-    """Return a pattern for `char` as HTML may write it, with its ampersand escaped again or not."""
-    names = [name.rstrip(";") for name, value in html5.items() if value == char]
-    forms = "|".join((f"#0*{ord(char)}", f"#[xX]0*(?i:{ord(char):x})", *sorted(names, key=len, reverse=True)))
-    return rf"(?:{re.escape(char)}|{_AMPERSAND}(?:(?:amp|#0*38|#[xX]0*26);)*(?:{forms});?)"
+def _plain(text: str) -> str:
+    return unescape(_GO_AMPERSAND.sub(r"\1&", text))
+
+
+def _located(pattern: re.Pattern[str], text: str, places: list[int]) -> tuple[str, list[int]]:
+    """Return `text` after one step of `_plain`, and the place of each character. `places` has those of `text`."""
+    plain, found_at, at = list[str](), list[int](), 0
+    for found in pattern.finditer(text):
+        value = unescape(found[0]) if pattern is _ENTITY else f"{found[1]}&"
+        plain += (text[at : found.start()], value)
+        found_at += [*places[at : found.start()], *[places[found.start()]] * len(value)]
+        at = found.end()
+    return "".join((*plain, text[at:])), [*found_at, *places[at:]]
 
 
 def _literals(group: Iterable[_Spelled]) -> Iterator[str]:
