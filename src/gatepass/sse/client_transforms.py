@@ -156,15 +156,15 @@ class ShortLines(_ChunkTransform):
     def _change(self, data: bytes) -> bytes | None:
         return b"".join(self.split(data)) or None
 
-    def split(self, data: Piece) -> list[Piece]:
-        """Return the parts of the events to send instead of one with `data`; nothing to send it unchanged."""
+    def split(self, data: Piece | Mapping[str, msgspec.Raw]) -> list[Piece]:
+        """Return the parts of the events to send instead of one with `data`, or its members; none to leave it."""
         try:
             return self._split(data)
         except (ValueError, RecursionError):  # nested too deep, or no JSON
             return []
 
-    def _split(self, data: Piece) -> list[Piece]:
-        payload = _opened_members(OBJECT.decode(data), _LONG)
+    def _split(self, data: Piece | Mapping[str, msgspec.Raw]) -> list[Piece]:
+        payload = _opened_members(data if isinstance(data, Mapping) else OBJECT.decode(data), _LONG)
         self._pieces.clear()
         choices = payload.get("choices")
         if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):

@@ -579,7 +579,7 @@ class EventStream:
 
     def _feed_large(self, run: bytes, block: bytes, name: bytes, outline: Outline) -> bytes:
         """Read and validate the large event that `run` begins with in several turns, and split it in the next one."""
-        ready = self._split_large(block, outline.data) if self._is_valid else self._validate_large(block, name, outline)
+        ready = self._split_large(block, outline) if self._is_valid else self._validate_large(block, name, outline)
         if ready is None:
             self.waiting = run
             return b""
@@ -627,8 +627,8 @@ class EventStream:
             return before + block
         return block
 
-    def _split_large(self, block: bytes, data: memoryview) -> bytes:
-        parts = ShortLines(self._line_bytes or 0).split(data) or [block]
+    def _split_large(self, block: bytes, outline: Outline) -> bytes:
+        parts = ShortLines(self._line_bytes or 0).split(outline.members) or [block]
         if max(map(len, parts)) > LARGE_EVENT_BYTES:
             limit = chunk.converted_limit("the profile of the client splits long lines")
             self.fail(chunk.event_too_large(self._source.upstream, limit, "long_lines"))

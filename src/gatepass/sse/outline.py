@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.json_body import RAW, Piece, has_more, json_value, string
+from gatepass.json_body import OBJECT, RAW, Piece, has_more, json_value, string
 
 MOST_BYTES = 2 * 1024 * 1024
 """What a large event may have beside its long texts. An event is large because of few long texts, such as images."""
@@ -37,6 +37,7 @@ class Outline:
         self.payload: Any = None
         """None if the event has too much beside its long texts. Of long arguments it has what `structure` keeps."""
         self.data = data
+        self.members: dict[str, msgspec.Raw] = {}
         self._turns = self._read(data)
 
     def is_read(self) -> bool:
@@ -55,7 +56,10 @@ class Outline:
             raise ValueError("neither an object nor a list")
         yield False
         try:
-            RAW.decode(data)
+            if text.lstrip()[:1] == b"{":
+                self.members = OBJECT.decode(data)
+            else:
+                RAW.decode(data)
             windows, bytes_left = 0, MOST_BYTES
             for before, one in zip(text.split(_PLACE), [*arguments, memoryview(b"")], strict=True):
                 kept.append(before)
