@@ -141,11 +141,11 @@ class TopLevel:
             except msgspec.ValidationError:  # not an object, or a number beyond Python's
                 pass
             else:
+                values = self._values = {name.args[0]: value for name, value in found.items()}
                 self.all_values = [*found.values()]
-                self.names = [name.args[0] for name in found]
+                self.names = [*values] if len(values) == len(found) else [name.args[0] for name in found]
                 if len(text) > LONGEST_NAME_BYTES:
                     _check_lengths(self.names)
-                self._values = dict(zip(self.names, self.all_values, strict=True))
                 return
         self.names = [name for name, _ in self.listed]
         self.all_values = [value for _, value in self.listed]
@@ -278,9 +278,7 @@ def has_more(text: Text, chars: bytes, most: int) -> bool:
 
 
 def check_signs(text: bytes) -> None:
-    """Raise BodyTooComplex or InvalidRequest if msgspec takes more than 50 ms for `text`, which is unread."""
-    if len(text) <= COUNTED_BYTES:
-        return
+    """Raise BodyTooComplex or InvalidRequest if msgspec takes more than 50 ms for a `text` above COUNTED_BYTES."""
     if sum(map(text.count, (b",", b"[", b"{"))) > MOST_SIGNS:
         raise BodyTooComplex(f"The body has more than {MOST_SIGNS} commas and brackets. Send less in one request.")
     if text.count(b"\\") > MOST_ESCAPES:
@@ -325,7 +323,8 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
 
     Only what has more brackets than that is opened. Raises BodyTooComplex for a body that would be opened too often.
     """
-    if len(top.text) <= CHECKED_BYTES and not _has_more_openers(top.text, limit):  # nearly always
+    text = top.text
+    if len(text) <= CHECKED_BYTES and _openers(text) <= limit:  # nearly always
         return False
     left = max(MOST_PASSES * len(top.text), PASSED_BYTES)
     pending = [(one, limit - 1) for one in top.all_values if isinstance(one, msgspec.Raw)]
@@ -363,8 +362,11 @@ def _deep(listed: list[msgspec.Raw], limit: int) -> list[tuple[msgspec.Raw, int]
 def _has_more_openers(text: Text, most: int) -> bool:
     if memoryview(text).nbytes > CHECKED_BYTES:
         return has_more(text, b"{[", most)
-    text = bytes(text)
-    return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b"")) > most
+    return _openers(bytes(text)) > most
+
+
+def _openers(text: bytes) -> int:
+    return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b""))
 
 
 # values

@@ -177,9 +177,8 @@ def test_what_is_opened_is_bounded(text, error):
         (b'{"' + b'aa\\"' * (FILLED // 4) + b'": 1}', InvalidRequest),
         (b'{"a":"' + b'aa\\"' * (FILLED // 4) + b'"}', None),
         (b'{"a":"' + b"x" * FILLED + b'","b":1}', None),
-        (b"[" + b"[]," * 2_000_000 + b"1]", None),
     ],
-    ids=["signs", "escapes", "name", "escaped name", "escaped text", "text", "smaller"],
+    ids=["signs", "escapes", "name", "escaped name", "escaped text", "text"],
 )
 def test_what_takes_long_is_refused_before_it_is_read(text, error):
     if error is None:

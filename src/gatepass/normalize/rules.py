@@ -93,8 +93,9 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
     if rules is BUILT_IN_RULES and call.top is not None and _WORDS.isdisjoint(call.top.names):  # nearly always
-        rules = _WITHOUT_WORDS if images.WORD in call.body else _WITHOUT_WORDS[1:]
-    return apply_rules(call, target, [rule for rule in rules if rule.concerns(call, target)])
+        rules = _WITHOUT_WORDS if images.WORD in call.body else _ALWAYS
+    found = [rule for rule in rules if rule.concerns(call, target)]
+    return apply_rules(call, target, found) if found else call
 
 
 def apply_rules(call: Call, target: Target, rules: Sequence[Rule]) -> Call:
@@ -203,8 +204,8 @@ BUILT_IN_RULES: tuple[Rule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECT
 _WORDS = frozenset(
     ("images", *(word for rule in BUILT_IN_RULES if isinstance(rule, TopLevelRule) for word in rule.words))
 )
-_WITHOUT_WORDS = (BUILT_IN_RULES[0], BUILT_IN_RULES[-1])
-"""The built-in rules that may concern a body without the words of the others at its top level."""
+_WITHOUT_WORDS, _ALWAYS = (BUILT_IN_RULES[0], BUILT_IN_RULES[-1]), BUILT_IN_RULES[-1:]
+"""The built-in rules that may concern a body without the words of the others, and one without `images` too."""
 FLAT_RULES: frozenset[Rule] = frozenset((*BUILT_IN_RULES[1:], INCLUDE_USAGE))
 """The rules that open nothing below the top level."""
 AFTER_DECLARED: tuple[Rule, ...] = (ChangeRule("stream_options", (members.drop_orphaned_options,)),)

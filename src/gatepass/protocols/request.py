@@ -11,7 +11,7 @@ import re
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedHead
-from gatepass.json_body import TopLevel, check_signs, folded, is_deeper, kind, places, utf8_fault
+from gatepass.json_body import COUNTED_BYTES, TopLevel, check_signs, folded, is_deeper, kind, places, utf8_fault
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
@@ -113,7 +113,8 @@ def read_body(body: bytes) -> TopLevel:
     - Raises InvalidJson if `body` is not a JSON object in UTF-8 or is nested deeper than MAX_DEPTH.
     - Raises InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
     """
-    check_signs(body)
+    if len(body) > COUNTED_BYTES:
+        check_signs(body)
     try:
         top = TopLevel(body)
         if utf8_fault(body) is not None:
