@@ -48,8 +48,8 @@ MOST_ESCAPES = 6_000_000
 MOST_PASSES, PASSED_BYTES = 4, 8 * 1024 * 1024
 """How often msgspec reads a text to know its depth, or how much it reads. Messages and tools take two passes, what
 they contain a few more."""
-TOGETHER = 16
-"""How many values are searched for brackets at once: most have few."""
+TOGETHER, FEW = 16, 4
+"""How many values are searched for brackets at once: most messages have few, most tools some."""
 LONGEST_NAME_BYTES = 16 * 1024
 """No API has a longer name. To decode one of 27 MiB takes 53 ms, and to fold it 2.5 s."""
 
@@ -306,12 +306,9 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
         return None
     at = 0
     while at < len(text):  # in parts, because one character beyond U+FFFF makes a str four times as large
-        part = text[at : at + CHECKED_BYTES]
-        if part.isascii():
-            at += len(part)
-            continue
+        part = text if len(text) <= UNCOUNTED_BYTES else text[at : at + CHECKED_BYTES]
         try:
-            at += codecs.utf_8_decode(part, "strict", at + CHECKED_BYTES >= len(text))[1]
+            at += len(part) if part.isascii() else codecs.utf_8_decode(part, "strict", at + len(part) == len(text))[1]
         except UnicodeDecodeError as error:
             error.start += at
             return error
@@ -348,14 +345,14 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
     return False
 
 
-def _deep(listed: list[msgspec.Raw], limit: int) -> list[tuple[msgspec.Raw, int]]:
+def _deep(listed: list[msgspec.Raw], limit: int, together: int = TOGETHER) -> list[tuple[msgspec.Raw, int]]:
     """Return those of `listed` that may be deeper than `limit`, with the limit."""
     found = list[tuple[msgspec.Raw, int]]()
-    for at in range(0, len(listed), TOGETHER):
-        some = listed[at : at + TOGETHER]
+    for at in range(0, len(listed), together):
+        some = listed[at : at + together]
         text = b"".join(some)
         if len(text) > CHECKED_BYTES or (len(text) > 2 * limit and _has_more_openers(text, limit)):
-            found += [(one, limit) for one in some]
+            found += _deep(some, limit, FEW) if together > FEW else [(one, limit) for one in some]
     return found
 
 
