@@ -1,8 +1,8 @@
 """Limits of use that several processes count together in a real Valkey or Redis server.
 
-Each of 1, 2 and 4 processes offers its share of 1,000 requests a second, in turn against 500 requests and 20,000 tokens
-a minute. Prints how much the fullest window of each limit admitted, at any offset, how much of the limit was used, and
-the CPU time of a request.
+Each of 1, 2 and 4 processes offers its share of 400 requests a second, in turn against 500 requests and 20,000 tokens a
+minute. Prints how much the fullest 60 s of each limit admitted, at any offset, how much of the limit was used, and the
+CPU time of a request.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ from tests.integration.store.real_server import real_server
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import StoreSettings
-from gatepass.policy.windows import PARTS, REQUESTS, TOKENS, Limit, Taken
-from gatepass.proxy.store_windows import StoreWindows
+from gatepass.policy.limits import CONCURRENT, KEPT, REQUESTS, TOKENS, Limit, Taken
+from gatepass.proxy.shared_counts import SharedCounts
 from gatepass.store import guarded
 from gatepass.store.guarded import open_store
 
-OFFERED_PER_S, TOKENS_OF_REQUEST = 1_000, 40
-LIMITS: Mapping[str, tuple[str, tuple[str, int], int]] = MappingProxyType(
-    {
-        "500 requests a minute": (REQUESTS, ("minute", 60), 500),
-        "20000 tokens a minute": (TOKENS, ("minute", 60), 20_000),
-    }
+OFFERED_PER_S, TOKENS_OF_REQUEST = 400, 40
+LIMITS: Mapping[str, tuple[str, str, int]] = MappingProxyType(
+    {"500 requests a minute": (REQUESTS, "minute", 500), "20000 tokens a minute": (TOKENS, "minute", 20_000)}
 )
-LEAST_USED = 0.99
+AMOUNTS: Mapping[str, int] = MappingProxyType({REQUESTS: 1, TOKENS: TOKENS_OF_REQUEST, CONCURRENT: 1})
+LEAST_USED = 12 / 13
 START_S = 8.0
 
 Admitted = dict[str, list[int]]
-"""Of each limit, the parts of the window in which the server admitted a request."""
+"""Of each limit, the parts of the server's clock in which it admitted a request."""
 
 
 def offer(settings: Mapping[str, Any], per_s: float, begin_s: float, seconds: float) -> tuple[Admitted, float, int]:
@@ -54,17 +52,17 @@ async def _offer(
     if store is None:
         raise RuntimeError("no store")
     guarded.BOUND_S = 5.0  # a busy machine needs longer than requests wait
-    windows = StoreWindows(store, clock)
-    limits = {name: windows.attach(Limit(("caller", name), *limit)) for name, limit in LIMITS.items()}
-    windows.start()
+    counts = SharedCounts(store, clock)
+    limits = {name: counts.attach(Limit(("caller", name), *limit)) for name, limit in LIMITS.items()}
+    counts.start()
     admitted: Admitted = {name: [] for name in LIMITS}
     names = list(LIMITS)
 
     async def ask(name: str) -> None:
-        taken = await windows.admit([limits[name]], TOKENS_OF_REQUEST, clock.now())
+        taken = await counts.admit([limits[name]], AMOUNTS, clock.now())
         if isinstance(taken, Taken):
-            admitted[name].append(int(taken.shared[0].part))
-            windows.settle(taken, TOKENS_OF_REQUEST, clock.now())
+            admitted[name].append(int(taken.places[0]))
+            counts.settle(taken, AMOUNTS, clock.now())
 
     await asyncio.sleep(begin_s - clock.now())
     cpu_s, count = time.process_time(), 0
@@ -75,15 +73,15 @@ async def _offer(
                 count += 1
             await asyncio.sleep(0.001)
     cpu_s = time.process_time() - cpu_s
-    await windows.aclose()
+    await counts.aclose()
     await store.aclose()
     return admitted, cpu_s, count
 
 
 def fullest(parts: Sequence[int]) -> int:
-    """Return the most requests in one window, at any offset: it touches a part more than it has."""
+    """Return the most requests in 60 s, at any offset: they touch 13 parts at most."""
     ordered = sorted(parts)
-    return max((bisect_right(ordered, part + PARTS) - at for at, part in enumerate(ordered)), default=0)
+    return max((bisect_right(ordered, part + KEPT - 1) - at for at, part in enumerate(ordered)), default=0)
 
 
 def run(settings: Mapping[str, Any], processes: int, seconds: float) -> tuple[Admitted, float]:
@@ -96,19 +94,18 @@ def run(settings: Mapping[str, Any], processes: int, seconds: float) -> tuple[Ad
     return together, sum(cpu_s for _, cpu_s, _ in found) / max(1, sum(count for _, _, count in found)) * 1e6
 
 
-def main(seconds: float = 60.0) -> int:
+def main(seconds: float = 60.0, *counts: float) -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as folder, real_server(Path(folder)) as server:
-        for processes in (1, 2, 4):
+        for processes in map(int, counts or (1, 2, 4)):
             with server.client() as client:
                 client.flushall()
             together, cpu_us = run(server.settings(), processes, seconds)
             for name, (unit, _, most) in LIMITS.items():
                 parts, cost = together[name], TOKENS_OF_REQUEST if unit == TOKENS else 1
-                windows = max(1.0, (max(parts) - min(parts)) / PARTS) if parts else 1.0
-                used = len(parts) * cost / (most * windows)
+                used = len(parts) * cost / (most * max(1.0, seconds / 60))
                 wrong += fullest(parts) * cost > most or used < LEAST_USED
-                print(f"{processes} processes, {name}: {fullest(parts) * cost} in the fullest window, {used:.1%} used")
+                print(f"{processes} processes, {name}: {fullest(parts) * cost} in the fullest 60 s, {used:.1%} used")
             print(f"{processes} processes: {cpu_us:.0f} µs of CPU time a request")
     return int(wrong > 0)
 

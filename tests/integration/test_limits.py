@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
-from gatepass.policy.windows import CONCURRENT, REQUESTS, TOKENS
+from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.server.inspection import limits_of
@@ -92,9 +92,9 @@ async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
             "The caller 'ana' has used its limit of 2 requests per minute (access.keys[].limits.requests.minute)."
             " Retry in 2 min."
         )
-        assert refused.headers["retry-after"] == "61"
+        assert refused.headers["retry-after"] == "65"
         assert len(upstream.received) == 3
-        clock.suspend(60.5)
+        clock.suspend(65.0)
         assert (await ask(gp)).status == 200
 
 
@@ -229,9 +229,14 @@ ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "the usage of a whole reply": (GOOD, HELLO, 2),
     "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
     "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
-    "a stream that was cut": ([*begin_stream(), Send(chunk(delta(content="a"))), Rst()], STREAMED, size(STREAMED) + 1),
+    "a stream that was cut": (
+        [*begin_stream(), Send(chunk(delta(content="a"))), Rst()],
+        STREAMED,
+        size(STREAMED) + 1_000,
+    ),
     "an error of the upstream": ([Send(reply({"error": {"message": "no"}}, 400))], HELLO, 0),
-    "a reply that never came": ([Rst()], HELLO, size(HELLO)),
+    "a reply that never came": ([Rst()], HELLO, size(HELLO) + 1_000),
+    "a reply that nobody can read": ([Send(reply(b"<html>", 200))], HELLO, size(HELLO) + 1_000),
 }
 
 
@@ -276,19 +281,55 @@ async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_
     assert b'"tokens_estimated":%d' % (size(STREAMED) + 2) in msgspec.json.encode(lines[-1])
 
 
-async def test_a_client_that_leaves_gives_its_place_and_what_it_did_not_use_back():
+LEFT: Mapping[str, tuple[list[Any], int]] = {
+    "less than its reservation": ([delta(content="a")], 1_000),
+    "a large event": ([delta(content="a" * 6_000)], 1_500),
+    "many events": ([delta(content="")] * 3, 1_000),
+    "the usage so far": (
+        [
+            event(
+                {"choices": [{"index": 0, "delta": {"content": "a"}}], "usage": {"prompt_tokens": 5, "total_tokens": 6}}
+            )
+        ],
+        1_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+async def test_a_stream_that_is_left_counts_its_reservation_or_what_was_relayed(what):
+    events, least = LEFT[what]
+    relayed = [chunk(one) for one in events]
     async with (
-        Scripted([*begin_stream(), Send(chunk(delta(content="a"))), Hold()]) as upstream,
+        Scripted([*begin_stream(), *map(Send, relayed), Hold()]) as upstream,
         gateway(upstream=upstream.url, access=access(group={**TOKEN_LIMIT, "max_concurrent": 1})) as gp,
     ):
         async with gp.ask(STREAMED, headers=by("ana")) as asked:
             await asked.head()
-            await asked.until(b"a")
+            await asked.until(b"choices")
             refused = await ask(gp, name="ben")
             assert (refused.status, refused.headers["retry-after"]) == (429, "1")
             assert "1 concurrent request (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
-        await settled(gp, [size(STREAMED) + 1])
+        await until(lambda: not gp.state.in_flight.busy)
+        assert size(STREAMED) + least <= used(gp.state)[0] <= size(STREAMED) + least + 100
         assert used(gp.state, CONCURRENT) == [0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "rules", "asked"),
+    [
+        (TOKEN_LIMIT, {}, True),
+        ({"requests": {"minute": 5}}, {}, False),
+        (TOKEN_LIMIT, {"drop": ["stream_options"]}, False),
+    ],
+)
+async def test_a_stream_is_asked_for_its_usage_where_tokens_are_limited(limits, rules, asked):
+    answer = [Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))]
+    models = {"*": {"upstream": "chat", "rules": {"drop": ["user"], **rules}}}
+    async with limited(answer, access=access(limits), models=models) as (gp, upstream):
+        shown = await ask(gp, STREAMED)
+        assert ("include_usage" in upstream.received[0].body.decode()) is asked
+        assert b"total_tokens" not in shown.body, "the client did not ask for it"
 
 
 WRITTEN: Mapping[str, tuple[str, Any, int]] = {
@@ -320,7 +361,8 @@ async def test_a_request_counts_from_its_first_byte_on_although_its_client_leave
             async with gp.ask(body, path, headers=by("ana")):
                 await until(lambda: upstream.received)
             await settled(gp, [count * tokens] * 2)
-            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count, count], [0, 0])
+            sent = len(upstream.received)  # 2 for embeddings in parts, which count at the upstream
+            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count, count * sent], [0, 0])
 
 
 async def test_an_upload_that_its_client_does_not_end_counts():
@@ -390,7 +432,7 @@ async def test_metrics_count_what_limits_refused():
             assert set(hits(gp).values()) == {0}  # Prometheus sees the first hit as an increase
             assert (await ask(gp, small)).status == 429
             assert (await ask(gp, {**HELLO, "max_tokens": 5_001}, name="ben")).status == 400
-            clock.suspend(61)
+            clock.suspend(65)
             assert (await ask(gp, small, name="ben")).status == 200
             assert (await ask(gp, small)).status == 200
             assert hits(gp) == {
@@ -417,6 +459,29 @@ async def test_embeddings_reserve_their_input_alone():
         answer = await ask(gp, body, EMBEDDINGS)
         assert answer.headers["x-ratelimit-remaining-tokens"] == str(10_000 - size(body))
         await settled(gp, [size(body), 0])
+
+
+@pytest.mark.parametrize(
+    ("most", "statuses", "counted"), [(20, [200, 429], 20), (19, [400, 400], 0), (40, [200, 200], 40)]
+)
+async def test_an_embeddings_call_in_parts_counts_each_of_them_at_the_upstream(most, statuses, counted):
+    def answer(received: Received) -> Dialogue:
+        inputs = json.loads(received.body)["input"]
+        data = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(len(inputs))]
+        return [Send(reply({"object": "list", "model": "s", "data": data, "usage": {"total_tokens": 1}}))]
+
+    async with Scripted(answer=answer) as upstream:
+        upstreams = {"chat": {"base_url": upstream.url, "limits": {"requests": {"minute": most}}}}
+        models = {"s": {"upstream": "chat", "rules": {"split": 2}}}
+        async with gateway(upstreams=upstreams, models=models, access=access({"requests": {"minute": 5}})) as gp:
+            answers = [await ask(gp, {"model": "s", "input": ["x"] * 40}, EMBEDDINGS) for _ in range(2)]
+            assert [one.status for one in answers] == statuses
+            assert used(gp.state, REQUESTS) == [statuses.count(200), 0, counted]
+    assert len(upstream.received) == counted
+    if 400 in statuses:
+        assert (
+            "is sent as 20 requests, and the upstream 'chat' has a limit of 19 requests" in answers[0].error["message"]
+        )
 
 
 async def test_batches_need_to_be_named_by_the_key_if_tokens_are_limited():
@@ -561,7 +626,24 @@ async def test_a_response_in_the_background_counts_its_reservation():
         await settled(gp, [700 + size(body), 0])
 
 
-@pytest.mark.parametrize("value", ['"9"', "-1", "true", "null", "[1]", "{}"])
+@pytest.mark.parametrize(
+    ("members", "answers"),
+    [
+        ({"n": "3"}, 3),
+        ({"n": " 3 "}, 3),
+        ({"prompt": ["a", "b", "c"]}, 3),
+        ({"prompt": [[1, 2], [3]], "n": 2}, 4),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": "a"}, 1),
+        ({"prompt": []}, 1),
+        ({"PROMPT": ["a", "b"], "N": "2", "best_of": 3}, 6),
+    ],
+)
+def test_each_prompt_of_a_list_and_a_number_in_a_text_are_answers(members, answers):
+    assert Size.of(a_call(json.dumps(members).encode())).answers == answers
+
+
+@pytest.mark.parametrize("value", ['"x"', '"nan"', '""', "-1", "true", "null", "[1]", "{}"])
 def test_an_estimate_ignores_values_that_are_no_counts(value):
     try:
         found = Size.of(a_call(f'{{"max_tokens":{value},"n":{value}}}'.encode()))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
@@ -11,16 +13,19 @@ from gatepass.config.block import Block, SettingFault
 
 Amount = Annotated[int, Field(gt=0, le=4_000_000_000)]
 SPANS = {"minute": 60, "day": 86_400, "month": 31 * 86_400}
-CALENDAR = ("day", "month")
+FIRST_DAY: Mapping[str, Callable[[date], date]] = MappingProxyType(
+    {"day": lambda day: day, "month": lambda day: day.replace(day=1)}
+)
+"""Of the spans of the calendar, the first day of the one with a day. SPANS has the seconds of the longest."""
 RESERVED_OUTPUT_TOKENS = 1_000
 """How many tokens of an answer are reserved for a request that does not limit them itself."""
 
 
 class Amounts(Block):
-    """How much may be used in any minute, at each moment, and in each day and month of the calendar."""
+    """How much may be used in any minute, and in each day and month of the calendar."""
 
     minute: Amount | None = None
-    """In any minute.
+    """In any 60 s.
 
     Unit: requests or tokens
 

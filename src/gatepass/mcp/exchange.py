@@ -125,9 +125,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         in_flight_request.begin(caller, is_idle_stream=method == "GET")
         await _read_message(exchange)
         if state.admission is not None and method == "POST":
-            await state.admission.admit_message(context)
-        if context.admitted is not None and exchange.message.kind == "unreadable":
-            raise errors.InvalidRequest("A caller with limits sends one valid message at a time, and no batch.")
+            await state.admission.admit_message(context, is_readable=exchange.message.kind != "unreadable")
         if exchange.message.method == messages.LISTEN:
             access.operation = IDLE_STREAM
             in_flight_request.claim_idle_stream(caller.name)

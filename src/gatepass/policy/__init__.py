@@ -2,6 +2,6 @@
 
 Each module is a state machine without a clock: `now_s` is an argument, in seconds of `Clock.now`. Its state is bounded,
 belongs to one process, and outlives a reload. `balancing` chooses a target, `breaker` knows which targets fail,
-`fair_queue` which request gets the next place, and `retry_budget` limits repeats. `windows` counts what callers and
+`fair_queue` which request gets the next place, and `retry_budget` limits repeats. `limits` counts what callers and
 others use. The package must not import `proxy`, `learning`, `tokens` or `dialects`.
 """

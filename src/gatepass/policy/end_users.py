@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from gatepass.policy.windows import Limit, Windows
+from gatepass.policy.limits import Counts, Limit
 
 MOST_END_USERS = 10_000
 
 
-class EndUsers(Windows):
+class EndUsers(Counts):
     """The limits of the end users of one process, which alone counts them. They outlive a reload."""
 
     def __init__(self, most: int = MOST_END_USERS) -> None:
@@ -36,10 +36,10 @@ class EndUsers(Windows):
                 return shared
             del self._found[oldest]
         if made_from is not shared:
-            kept = {limit.key: limit.words for limit in own}
-            own = [Limit(owner, one.unit, one.window, one.most) for one in shared]
+            kept = {limit.key: limit.use for limit in own}
+            own = [Limit(owner, one.unit, one.span, one.most) for one in shared]
             for limit in own:
-                limit.words = kept.get(limit.key, limit.words)
+                limit.use = kept.get(limit.key, limit.use)
             self._found[owner] = (shared, own)
         self._found.move_to_end(owner)
         return own

@@ -19,18 +19,29 @@ import msgspec
 from gatepass.clock import Clock
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.config.use_limits import CALENDAR, RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
+from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
 from gatepass.json_body import elements, folded
 from gatepass.json_body import kind as first_char
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.end_users import EndUsers
-from gatepass.policy.windows import CONCURRENT, DAY_PARTS, END_USER, REQUESTS, TOKENS, Limit, Refused, Taken, Windows
+from gatepass.policy.limits import (
+    CONCURRENT,
+    END_USER,
+    NOTHING,
+    REQUESTS,
+    TOKENS,
+    Amounts,
+    Counts,
+    Limit,
+    Refused,
+    Taken,
+)
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
-from gatepass.types import OK, Call, Headers, counted, header
+from gatepass.types import Call, Headers, counted, header
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -38,10 +49,10 @@ if TYPE_CHECKING:
 
 PICTURE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
+REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
+"""Ends that say that the request used nothing, unless a stream had begun."""
 UNSEEN = frozenset(("batches", "message_batches"))
 """The operations that carry work which no estimate sees."""
-UNSEEN_ENDS = (Outcome.CLIENT_GONE, Outcome.TIMED_OUT, Outcome.DRAINED)
-"""Ends before the reply: the upstream may go on, so the request counts its reservation."""
 WARN_PERCENT = 80
 """From this part of the budget of a day or month on, responses carry a warning."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
@@ -61,11 +72,13 @@ _PLACES: Mapping[str, str] = {
 _ABSENT = msgspec.Raw()
 MOST_ASKED = 2**53
 """What a larger number counts, and one that no float holds."""
+MOST_USED = 2**32
+"""What a reply may have used at most: upstreams report any number."""
 READ_BYTES, NAME_CHARS = 64 * 1024, 32
 """The longest value of one of ASKED, and its longest name. A longer number counts as MOST_ASKED."""
 ASKED = frozenset(
     (
-        *("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of", "prompt"),
         *("background", "user", "metadata"),
     )
 )
@@ -108,6 +121,11 @@ def _images(text: msgspec.Raw) -> Iterator[int]:
         yield from (memoryview(one).nbytes for one in (elements(text) if first_char(text) == "[" else (text,)))
 
 
+def _prompts(text: msgspec.Raw) -> int:
+    """Return how many prompts the member `prompt` has: a list of texts or of lists, or one text or list of tokens."""
+    return max(1, sum(first_char(one) in ('"', "[") for one in (elements(text) if first_char(text) == "[" else ())))
+
+
 def _value(text: msgspec.Raw) -> Any:
     """Return the value of one of ASKED."""
     try:
@@ -136,16 +154,23 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         values: dict[str, list[Any]] = {}
         for name, text in members.items():  # servers in Go read a name in any case
             if len(name) <= NAME_CHARS and (plain := folded(name)) in ASKED:
-                values.setdefault(plain, []).append(_value(text))
+                values.setdefault(plain, []).append(_prompts(text) if plain == "prompt" else _value(text))
         names = {"max_tokens": ("max_tokens", "max_completion_tokens"), "": ()}.get(output_member, (output_member,))
         output = max((_count(one) or 0 for name in names for one in values.get(name, ())), default=0)
         answers = max((_count(one) or 1 for name in ("n", "best_of") for one in values.get(name, ())), default=1)
+        answers *= max(values.get("prompt", (1,)))
         of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
         user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
         return cls(tokens, output, answers, any(one is True for one in values.get("background", ())), user)
 
 
 def _count(value: Any) -> int | None:
+    """Return the number of a member, which a server may also read from a text."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
     is_count = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
     return max(1, int(min(value, MOST_ASKED))) if is_count else None
 
@@ -157,49 +182,81 @@ Hit = Callable[[tuple[str, str], str, int], None]
 class Admitted(msgspec.Struct, eq=False):
     """What one request has taken, until its end."""
 
-    windows: Windows
-    end_users: Windows
+    counts: Counts
+    end_users: Counts
     hit: Hit
     limits: tuple[Limit, ...] = ()
     """Those of the client: not of the upstream."""
+    due: tuple[Limit, ...] = ()
+    """Those of them that are taken together with the limits of the first upstream."""
     tokens: int = 0
     input_tokens: int = 0
     generates: bool = False
     in_background: bool = False
     """The response comes before the answer, whose usage gatepass does not see."""
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
-    taken: list[tuple[Windows, Taken]] = []
-    at_target: Taken | None = None
-    """What the current attempt has taken of its upstream."""
+    taken: list[tuple[Counts, Taken]] = []
+    at_target: list[Taken] = []
+    """What the current attempt has taken of its upstream: for its first request, and for further ones."""
     refused: Refused | None = None
+
+    @property
+    def counts_tokens(self) -> bool:
+        return any(one.counts_tokens for ones in (self.limits, *self.of_upstream.values()) for one in ones)
 
     async def take(self, of_end_user: Sequence[Limit], limits: Sequence[Limit], now_s: float) -> None:
         """Take all limits, those `of_end_user` in this process alone. `end` gives back what a refused request took.
 
-        Raises InvalidRequest if they can never have room, Limited.
+        With limits of upstreams, `take_target` takes `limits`. Raises InvalidRequest if they can never have room,
+        Limited.
         """
         self.limits = (*of_end_user, *limits)
-        for limit in self.limits:
-            if limit.counts_tokens and self.tokens > limit.most:
-                self.hit(limit.subject, limit.setting, 1)
-                raise never_fits(limit, self.tokens)
+        self._check_fits(self.limits, TOKENS, self.tokens)
         if of_end_user:
-            self._took(self.end_users, self.end_users.take(of_end_user, self.tokens, now_s))
-        self._took(self.windows, await self.windows.admit(limits, self.tokens, now_s))
+            result = self.end_users.take(of_end_user, self._amounts(), now_s)
+            if isinstance(result, Refused):
+                raise limit_reached(self._note(result))
+            self.taken = [(self.end_users, result)]
+        self.due = tuple(limits)
+        if not any(self.of_upstream.values()):
+            await self.take_target("", now_s)
 
-    def _took(self, windows: Windows, result: Taken | Refused) -> None:
-        if isinstance(result, Refused):
-            raise limit_reached(self._note(result))
-        self.taken = [*self.taken, (windows, result)]
+    def _check_fits(self, limits: Sequence[Limit], unit: str, amount: int) -> None:
+        for limit in limits:
+            if limit.unit == unit and amount > limit.most:
+                self.hit(limit.subject, limit.setting, 1)
+                raise never_fits(limit, amount)
+
+    def _amounts(self, requests: int = 1) -> Amounts:
+        return {REQUESTS: requests, TOKENS: self.tokens, CONCURRENT: 1}
 
     async def take_target(self, upstream: str, now_s: float) -> bool:
-        """Take what an attempt uses of the quota of `upstream`. Return whether it has room."""
-        if limits := self.of_upstream.get(upstream):
-            if isinstance(result := await self.windows.admit(limits, self.tokens, now_s), Refused):
-                self._note(result)
-                return False
-            self.at_target = result
+        """Take what an attempt uses of the quota of `upstream`, and what is due. Return whether the upstream has room.
+
+        Raises Limited.
+        """
+        due, limits = self.due, self.of_upstream.get(upstream, ())
+        result = await self.counts.admit((*due, *limits), self._amounts(), now_s)
+        if isinstance(result, Refused):
+            self._note(result)
+            if result.limit in due:
+                raise limit_reached(result)
+            return False
+        own, of_upstream = result.split(len(due))
+        self.due, self.taken, self.at_target = (), [*self.taken, (self.counts, own)], [of_upstream]
         return True
+
+    async def take_parts(self, upstream: str, parts: int, now_s: float) -> None:
+        """Take the quota of `upstream` for the further requests of a call that is sent in `parts`.
+
+        Raises InvalidRequest if it can never have room, Limited.
+        """
+        limits = tuple(limit for limit in self.of_upstream.get(upstream, ()) if limit.unit == REQUESTS)
+        self._check_fits(limits, REQUESTS, parts)
+        result = await self.counts.admit(limits, self._amounts(parts - 1), now_s)
+        if isinstance(result, Refused):
+            raise limit_reached(self._note(result))
+        self.at_target = [*self.at_target, result]
 
     def _note(self, refused: Refused) -> Refused:
         self.refused = refused
@@ -208,54 +265,62 @@ class Admitted(msgspec.Struct, eq=False):
 
     def repeat_target(self, upstream: str, now_s: float) -> None:
         """Take the same for a repeat of an attempt, which does not wait for room."""
-        if limits := self.of_upstream.get(upstream):
-            result = self.windows.take(limits, self.tokens, now_s, is_forced=True)
-            self.at_target = result if isinstance(result, Taken) else None
+        result = self.counts.take(self.of_upstream.get(upstream, ()), self._amounts(), now_s, is_forced=True)
+        self.at_target = [result] if isinstance(result, Taken) else []
 
-    def leave_target(self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool) -> None:
-        if (taken := self.at_target) is not None:
-            self.at_target = None
-            self.windows.settle(taken, self.used(access, outcome, sent=sent), now_s)
+    def leave_target(
+        self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool, requests: int = 1
+    ) -> None:
+        """Settle what an attempt that sent so many `requests` took of its upstream."""
+        first, self.at_target = self.at_target, []
+        used = self.used(access, outcome, sent=sent)
+        for taken in first:
+            self.counts.settle(taken, used, now_s)
+            used = {**used, REQUESTS: used[REQUESTS] * max(0, requests - 1)}
 
-    def used(self, access: AccessRecord | None, outcome: str, *, sent: bool) -> int | None:
-        """Return the tokens that an attempt used, None if it was not sent."""
-        if access is not None and (usage := access.usage) is not None:
-            total: int = usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-            return total
-        if not sent:
-            return None
-        if access is None or (outcome in (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED) and not access.events):
-            return 0
-        if self.in_background or (outcome in UNSEEN_ENDS and not access.events):
-            return self.tokens
-        # each event of a stream has about one token
-        relayed = access.events or (access.bytes_out // BYTES_PER_TOKEN if access.status == OK else 0)
-        return self.input_tokens + (relayed if self.generates else 0)
+    def used(self, access: AccessRecord | None, outcome: str, *, sent: bool) -> Amounts:
+        """Return what an attempt used: one request, and its tokens."""
+        usage, tokens = None if access is None else access.usage, 0
+        if usage is not None:
+            tokens = usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+        if usage is None and not sent:
+            return NOTHING
+        if access is not None and (outcome not in REFUSALS or access.events):
+            relayed = access.bytes_out // BYTES_PER_TOKEN
+            if outcome != Outcome.COMPLETE or (self.in_background and usage is None):  # the upstream may go on
+                tokens = max(tokens, self.tokens, self.input_tokens + max(access.events, relayed) * self.generates)
+            elif usage is None:  # each event of a stream has about one token
+                tokens = self.input_tokens + (access.events or relayed) * self.generates
+        return {REQUESTS: 1, TOKENS: min(tokens, MOST_USED), CONCURRENT: 0}
 
     def end(self, context: RequestContext, now_s: float) -> None:
         """Settle all that the request has taken, when it ends."""
         attempt, access = context.attempt, context.access
-        outcome, sent = "", False
+        outcome, sent, requests = "", False, 0
         if attempt is not None:
-            outcome, sent = attempt.record.outcome, attempt.sent or attempt.sent_before
-        tokens = self.used(access, outcome, sent=sent)
-        self.leave_target(now_s, access, outcome, sent=sent)
-        for windows, taken in self.taken:
-            windows.settle(taken, tokens, now_s)
-        if tokens and access.usage is None and any(limit.counts_tokens for limit in self.limits):
-            access.tokens_estimated = tokens
+            outcome, sent, requests = (
+                attempt.record.outcome,
+                attempt.sent or attempt.sent_before,
+                attempt.record.requests,
+            )
+        self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
+        used = self.used(access, outcome, sent=sent)
+        for counts, taken in self.taken:
+            counts.settle(taken, used, now_s)
+        if used[TOKENS] and access.usage is None and any(limit.counts_tokens for limit in self.limits):
+            access.tokens_estimated = used[TOKENS]
         self.taken = []
 
     def replaced(self, fields: Iterable[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> Headers:
         """Return the fields of a response with those that state what is left, in place of the upstream's."""
-        shown = [limit for limit in self.limits if limit.width_s]
+        shown = [limit for limit in self.limits if limit.span_s]
         if not shown:
             return tuple(fields)
         kept = [field for field in fields if not field[0].startswith(OURS)]
         policies, states = list[str](), list[str]()
         for limit in shown:
             unit = ';qu="tokens"' if limit.counts_tokens else ""  # "requests" is the default
-            policies.append(f'"{limit.name}";q={limit.most};w={limit.window[1]}{unit}')
+            policies.append(f'"{limit.name}";q={limit.most};w={limit.span_s}{unit}')
             states.append(f'"{limit.name}";r={self._left(limit)};t={math.ceil(self._reset_s(limit, wall_s))}')
         kept += [(b"ratelimit-policy", ", ".join(policies).encode()), (b"ratelimit", ", ".join(states).encode())]
         for unit in (REQUESTS, TOKENS):
@@ -279,13 +344,16 @@ class Admitted(msgspec.Struct, eq=False):
         return tuple(kept)
 
     def _left(self, limit: Limit) -> int:
-        return 0 if self.refused is not None and limit is self.refused.limit else limit.left
+        if self.refused is not None and limit is self.refused.limit:
+            return 0
+        others = limit.others if self.counts.fault is None else 0
+        return max(0, limit.most - limit.use.total - others)
 
     def _reset_s(self, limit: Limit, wall_s: float) -> float:
         if self.refused is not None and limit is self.refused.limit:
             return self.refused.wait_s
         now_s = wall_s - limit.ahead_s
-        return limit.period(limit.part(now_s))[1] - now_s if limit.is_calendar else limit.window[1]
+        return limit.end_s(limit.part(now_s)) - now_s if limit.is_calendar else limit.span_s
 
 
 def whose(limit: Limit) -> str:
@@ -296,7 +364,7 @@ def whose(limit: Limit) -> str:
 
 
 def limit_text(limit: Limit) -> str:
-    span = f" per {limit.window[0]}" if limit.width_s else " in progress"
+    span = f" per {limit.span}" if limit.span else " in progress"
     unit = "request" if limit.unit == CONCURRENT else limit.unit.removesuffix("s")
     return f"{counted(limit.most, unit)}{span}"
 
@@ -322,12 +390,14 @@ def limit_reached(refused: Refused) -> GatewayError:
     )
 
 
-def never_fits(limit: Limit, tokens: int) -> InvalidRequest:
+def never_fits(limit: Limit, amount: int) -> InvalidRequest:
+    does, advice, param = f"is sent as {amount} requests", "Send fewer inputs in one call", "input"
+    if limit.counts_tokens:
+        does, advice, param = f"may use {amount} tokens", "Send a smaller max_tokens or a shorter input", "max_tokens"
     return InvalidRequest(
-        f"The request may use {tokens} tokens, and {whose(limit)[0].lower()}{whose(limit)[1:]} has a limit of"
-        f" {limit_text(limit)} ({_PLACES[limit.owner[0]]}.{limit.setting}). Send a smaller max_tokens or a shorter"
-        " input.",
-        param="max_tokens",
+        f"The request {does}, and {whose(limit)[0].lower()}{whose(limit)[1:]} has a limit of {limit_text(limit)}"
+        f" ({_PLACES[limit.owner[0]]}.{limit.setting}). {advice}.",
+        param=param,
     )
 
 
@@ -337,13 +407,13 @@ class Admission:
     def __init__(
         self,
         config: Config,
-        windows: Windows,
+        counts: Counts,
         clock: Clock,
         hit: Hit = lambda _subject, _setting, _count: None,
         end_users: EndUsers | None = None,
     ) -> None:
         """`hit` counts requests for which a limit had no room, at first none."""
-        self.windows, self._clock, self._hit = windows, clock, hit
+        self.counts, self._clock, self._hit = counts, clock, hit
         self._end_users = end_users or EndUsers()
         self._quotas: dict[Owner, UseLimits] = {}
         named: list[tuple[str, str, UseLimits | None]] = [
@@ -366,8 +436,8 @@ class Admission:
         if (quota := self._quotas.get(owner)) is None:
             return ()
         if owner not in self._limits:
-            windows = self._end_users if owner[0] == END_USER else self.windows
-            self._limits[owner] = tuple(map(windows.attach, made(owner, quota)))
+            counts = self._end_users if owner[0] == END_USER else self.counts
+            self._limits[owner] = tuple(map(counts.attach, made(owner, quota)))
             for limit in self._limits[owner]:
                 self._hit(limit.subject, limit.setting, 0)
         for limit in self._limits[owner]:
@@ -386,8 +456,7 @@ class Admission:
         for owner in self._limits:
             for limit in self.limits_of(owner):
                 if limit.is_calendar:
-                    others = limit.others if limit.others_of == limit.part(now_s) // DAY_PARTS else 0
-                    left = max(0, limit.most - limit.used(now_s) - others) / limit.most
+                    left = max(0, limit.most - limit.all_used(now_s)) / limit.most
                     found.append(((*owner, limit.setting), left))
         return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))
 
@@ -431,16 +500,18 @@ class Admission:
         own = self._of_end_user(context, size.user)
         await admitted.take(own if has_usage else without_tokens(own), limits, context.state.clock.now())
 
-    async def admit_message(self, context: RequestContext) -> None:
-        """Count a message to an MCP server as a request of its caller. Raises Limited."""
+    async def admit_message(self, context: RequestContext, *, is_readable: bool) -> None:
+        """Count a message to an MCP server as a request of its caller. Raises InvalidRequest and Limited."""
         limits = without_tokens(one for owner in owners_of(context.caller, "") for one in self.limits_of(owner))
         own = without_tokens(self._of_end_user(context, ""))
         if limits or own:
+            if not is_readable:
+                raise InvalidRequest("A caller with limits sends one valid message at a time, and no batch.")
             context.admitted = admitted = self._admitted()
             await admitted.take(own, limits, context.state.clock.now())
 
     def _admitted(self) -> Admitted:
-        return Admitted(self.windows, self._end_users, self._hit)
+        return Admitted(self.counts, self._end_users, self._hit)
 
     def _of_end_user(self, context: RequestContext, name: str) -> Sequence[Limit]:
         """Return the limits of the end user, or those that all further users share."""
@@ -467,6 +538,6 @@ def made(owner: Owner, quota: UseLimits) -> Iterator[Limit]:
     for unit, amounts in ((REQUESTS, quota.requests), (TOKENS, quota.tokens)):
         for span in SPANS:
             if amounts is not None and (most := getattr(amounts, span)) is not None:
-                yield Limit(owner, unit, (span, SPANS[span]), most, is_calendar=span in CALENDAR)
+                yield Limit(owner, unit, span, most)
     if quota.max_concurrent is not None:
-        yield Limit(owner, CONCURRENT, ("", 0), quota.max_concurrent)
+        yield Limit(owner, CONCURRENT, "", quota.max_concurrent)

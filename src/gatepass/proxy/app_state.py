@@ -48,8 +48,8 @@ from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
 from gatepass.policy.end_users import EndUsers
 from gatepass.policy.fair_queue import FairQueue
+from gatepass.policy.limits import Counts
 from gatepass.policy.retry_budget import RetryBudget
-from gatepass.policy.windows import Windows
 from gatepass.protocols.operations import route_of
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
@@ -176,7 +176,7 @@ class ProcessParts:
     turns: LoopTurns = field(default_factory=LoopTurns)
     store: GuardedStore | None
     """None if this process shares nothing."""
-    windows: Windows = field(default_factory=Windows)
+    counts: Counts = field(default_factory=Counts)
     end_users: EndUsers = field(default_factory=EndUsers)
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
@@ -208,7 +208,7 @@ class AppState(ProcessParts):
             if credentials:
                 LOG.info("sharing_tokens", extra={"fields": {**self.store.place, "credentials": credentials}})
             self.store.start()
-            self.windows.start()
+            self.counts.start()
         if self.tracing is not None:
             self.tracing.start()
         for holder in self.holders.values():
@@ -279,8 +279,8 @@ class AppState(ProcessParts):
         servers = {(one.name, one.base_url) for one in successor.upstreams.values()}
         for server in self.upstream_states.keys() - servers:
             del self.upstream_states[server]  # requests in progress keep theirs
-        for windows in (self.windows, self.end_users):
-            windows.prune(self.clock.now())
+        for counts in (self.counts, self.end_users):
+            counts.prune(self.clock.now())
         _take_over(successor)
         successor.authenticator.keys.keep_uses(self.authenticator.keys.last_used_s)
         for name, upstream in successor.upstreams.items():
@@ -301,7 +301,7 @@ class AppState(ProcessParts):
         self.body_threads.close()
         for upstream in self.upstreams.values():
             await upstream.transport.aclose()
-        await self.windows.aclose()
+        await self.counts.aclose()
         if self.tracing is not None:
             await self.tracing.aclose()
         if self.store is not None:
@@ -338,13 +338,13 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
     in_flight = InFlightRequests(limits.connections, callers, budget, limits.mcp_streams)
     redactor = Redactor()
-    windows = Windows()
+    counts = Counts()
     if store is not None:
         store.mask = redactor.mask
     if store is not None and config.store is not None:
-        from gatepass.proxy.store_windows import StoreWindows  # nothing configured, nothing imported
+        from gatepass.proxy.shared_counts import SharedCounts  # nothing configured, nothing imported
 
-        windows = StoreWindows(store, clock)
+        counts = SharedCounts(store, clock)
     metrics, inspector = Metrics(redactor.mask), Inspector()
     # in the order in which they learn of an event
     observers, tracing = Observers([metrics, AccessLog(), inspector], metrics.observer_failed), None
@@ -367,7 +367,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         capture=Capture(clock, budget.hold, observers),
         periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
-        windows=windows,
+        counts=counts,
     )
     state = _assemble(config, parts, TLSContexts(), None)
     _take_over(state)
@@ -456,7 +456,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         routes=RouteTable(config),
         declared=DeclaredModels(config),
         upstreams=upstreams,
-        admission=Admission(config, parts.windows, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,
+        admission=Admission(config, parts.counts, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
@@ -539,7 +539,7 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_store_up"][()] = store.state is StoreState.UP
         values["gatepass_store_emptied_total"][()] = store.emptied
         values["gatepass_store_operations_total"].update(store.operations.items())
-        values["gatepass_limits_store_up"][()] = state.windows.fault is None
+        values["gatepass_limits_store_up"][()] = state.counts.fault is None
     if state.config.mcp:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
         values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams

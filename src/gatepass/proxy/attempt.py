@@ -94,7 +94,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     protocol = PROTOCOLS[call.operation.protocol]
     is_streamed = call.stream and "stream" in protocol.members
     if (base := attempt.base) is None:
-        rules = rules_for(state, upstream, call, target, context.profile_rules)
+        rules = _with_usage(context, call, rules_for(state, upstream, call, target, context.profile_rules))
         base = normalize(call, target, rules) if is_small else await normalize_large(call, target, rules, threads)
         if protocol.family not in ("", CHAT.family) or target.protocols is not None:
             base = await _spoken(attempt, protocol, base, context.profile_rules)
@@ -544,6 +544,16 @@ def rules_for(
     if upstream.includes_usage and "stream_options" in call.operation.members:
         rules = (*rules, INCLUDE_USAGE)
     return (*first_rules, *rules) if first_rules else rules
+
+
+def _with_usage(context: RequestContext, call: Call, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """Return `rules`, with one that asks for the usage of a stream if tokens are limited and the operator allows it."""
+    if context.admitted is None or not context.admitted.counts_tokens or "stream_options" not in call.operation.members:
+        return rules
+    entry = context.state.declared.model(call.operation.configured_as, call.model)
+    is_streamed = call.stream or (entry is not None and entry.stream == "aggregate")
+    is_dropped = entry is not None and entry.rules is not None and "stream_options" in entry.rules.drop
+    return (*rules, INCLUDE_USAGE) if call.body and is_streamed and not is_dropped else rules
 
 
 async def _run(attempt: Attempt, call: Call, work: Callable[[], Result]) -> Result:

@@ -185,7 +185,7 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
             if outcome is COMPLETE:  # else the attempt may be repeated in its place
                 self.failover.leave()
             elif (admitted := self.failover.admitted) is not None:
-                admitted.leave_target(now_s, record.access, outcome, sent=self.sent)
+                admitted.leave_target(now_s, record.access, outcome, sent=self.sent, requests=record.requests)
         if told := self.state.observers.attempt_ended:
             self.state.observers.tell(told, record)
 

@@ -148,6 +148,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 admitted.repeat_target(self.target.upstream, now_s)
         return is_chosen
 
+    async def take_parts(self, parts: int, now_s: float) -> None:
+        """Take the limits of the upstream for a call that is sent in `parts`. Raises InvalidRequest and Limited."""
+        if self.admitted is not None:
+            await self.admitted.take_parts(self.target.upstream, parts, now_s)
+
     def _best(self, now_s: float) -> int | None:
         at = self.find(now_s)
         if at != 0 and not self.is_arranged:

@@ -16,7 +16,7 @@ from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import LISTED, MOST_LISTED, failed_at, has_id, matches, story_of, summary_of
-from gatepass.policy.windows import Limit
+from gatepass.policy.limits import Limit
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 
@@ -139,7 +139,7 @@ def start_capture(state: AppState, document: Mapping[str, Any]) -> dict[str, Any
 
 
 def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
-    used = limit.used(now_s) + limit.others
+    used = limit.all_used(now_s)
     left = max(0, limit.most - used)
     return {"of": "/".join(limit.owner), "limit": limit.setting, "most": limit.most, "used": used, "left": left}
 
@@ -149,7 +149,7 @@ async def limits_of(state: AppState) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     known = iter(() if state.admission is None else state.admission.all_limits())
     while limits := [*islice(known, LIMITS_AT_ONCE)]:
-        await state.windows.refresh(limits)
+        await state.counts.refresh(limits)
         rows += [row_of(limit, state.clock.now()) for limit in limits]
         await asyncio.sleep(0)
     return rows

@@ -226,7 +226,7 @@ def status_of(state: AppState, mcp: McpServers | None = None) -> dict[str, Any]:
         "credentials": credentials_of(state),
         "upstreams": _upstreams(state, rejections),
         "keys": state.authenticator.keys.rows(state.clock.wall()),
-        **({} if state.windows.fault is None else {"limits_without_store": state.windows.fault}),
+        **({} if state.counts.fault is None else {"limits_without_store": state.counts.fault}),
         **({"targets": targets} if (targets := targets_of(state)) else {}),
         **({} if mcp is None else {"mcp": _mcp_status(state, mcp, rejections)}),
     }

@@ -156,7 +156,7 @@ def callers(state: AppState) -> dict[str, Any]:
 async def nearest_limits(state: AppState) -> list[dict[str, Any]]:
     """Return the limits of use with the smallest part left, of the first MOST_USED."""
     known = [] if state.admission is None else [*islice(state.admission.all_limits(), MOST_USED)]
-    await state.windows.refresh(known)
+    await state.counts.refresh(known)
     rows = [row_of(limit, state.clock.now()) for limit in known]
     return nsmallest(MOST_LIMITS, rows, lambda row: float(row["left"] / row["most"]))
 

@@ -30,8 +30,8 @@ LOG = logging.getLogger("gatepass.store")
 
 T = TypeVar("T")
 
-Command = tuple[str, tuple[str | float, ...]]
-"""A name in the store, and the arguments of a script for it."""
+Command = tuple[tuple[str, ...], tuple[str | float, ...]]
+"""Names in the store, and the arguments of a script for them."""
 
 BOUND_S = 0.25
 """The time for one request to the store. A request without a valid token, or with limits, waits for it."""

@@ -26,7 +26,10 @@ PREFIX = "gatepass:"
 """The beginning of all key names. Another gatepass on the same server uses another database of the URL."""
 CONNECTIONS = 4
 CLOSING_S = 5.0
-PERMISSIONS = "+client|setname +select +get +set +del +time +eval +evalsha +incr +pexpire +pttl +hmget +hset"
+PERMISSIONS = (
+    "+client|setname +select +get +mget +set +del +time +eval +evalsha +incr +expire +pexpire"
+    " +zadd +zrem +zcard +zremrangebyscore"
+)
 """The commands that gatepass sends, as an ACL of the server permits them."""
 
 _COUNT = """
@@ -88,15 +91,15 @@ class ValkeyStore:
         with _failures():
             await self._pool.disconnect()
 
-    async def evaluate(self, script: str, commands: Sequence[tuple[str, Sequence[Any]]]) -> list[bytes]:
-        """Run a script that replies a text for each of `commands`, a name and arguments, in one round trip."""
+    async def evaluate(self, script: str, commands: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[bytes]:
+        """Run a script that replies a text for each of `commands`, names and arguments, in one round trip."""
         with _failures():
             digest, replies = sha1(script.encode(), usedforsecurity=False).hexdigest(), list[Any]()
             for is_new in (False, True):  # the server has not had the script yet, or was restarted
                 async with self._client.pipeline(transaction=False) as pipe:
-                    for at, (name, arguments) in enumerate(commands):
+                    for at, (names, arguments) in enumerate(commands):
                         run, text = (pipe.eval, script) if is_new and not at else (pipe.evalsha, digest)
-                        run(text, 1, PREFIX + name, *arguments)
+                        run(text, len(names), *(PREFIX + name for name in names), *arguments)
                     replies = await pipe.execute(raise_on_error=False)
                 if not all(isinstance(reply, exceptions.NoScriptError) for reply in replies):
                     break

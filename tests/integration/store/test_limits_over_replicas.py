@@ -10,7 +10,6 @@ import pytest
 
 from gatepass.clock import SystemClock
 from gatepass.config.model import Config
-from gatepass.proxy import store_windows
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.inspection import limits_of
 from gatepass.server.pages import status_of
@@ -75,14 +74,32 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         assert (rows["upstream/a", "requests.minute"], rows["upstream/b", "requests.minute"]) == (4, 3)
 
 
+async def test_a_request_waits_for_one_round_trip_and_one_that_is_refused_leaves_no_key(server):
+    async with replicas(server, 1) as gates:
+        state, client = gates[0].state, server.client()
+        assert state.store is not None
+        assert state.admission is not None
+        done = state.store.health.operations
+        assert await statuses(gates) == [200]
+        await until(lambda: done["limits", "ok"] == 2)  # what it used is told behind the reply
+        assert await statuses(gates, 3) == [200, 200, 429]
+        await until(lambda: done["limits", "ok"] == 7)
+        assert not [key for key in client.scan_iter("gatepass:{limits}:*") if client.type(key) == b"zset"]
+        client.flushall()
+        for limit in state.admission.all_limits():  # the model, the group and the upstream have room
+            limit.most = 0 if limit.owner == ("upstream", "b") else 100
+        assert await statuses(gates, 2) == [429, 429]
+        assert [*client.scan_iter("gatepass:{limits}:*")] == []
+        client.close()
+
+
 async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(server):
     async with replicas(server, end_users={"limits": {"requests": {"minute": 1}}}) as gates:
         assert await statuses(gates, 2, model="two", user="zoe") == [200, 200, 429, 429]
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[0].state)}
         assert rows["group/all", "requests.minute"] == 2, "what an end user may not send counts nowhere else"
-        for gate in gates:
-            assert isinstance(windows := gate.state.windows, store_windows.StoreWindows)
-            assert "end_user" not in {kind for kind, _ in windows._subjects}
+        with server.client() as client:  # the minutes of the group and of the upstream
+            assert len({key.rpartition(b":")[0] for key in client.scan_iter("gatepass:{limits}:*")}) == 2
 
 
 async def test_the_script_is_sent_once_and_again_if_the_server_has_lost_it(server):
@@ -109,7 +126,7 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
                 assert b"gatepass_limits_store_up 0.0" in gate.state.metrics.exposition()
         finally:
             server.send(signal.SIGCONT)
-        await until(lambda: all(gate.state.windows.fault is None for gate in gates))
+        await until(lambda: all(gate.state.counts.fault is None for gate in gates))
         assert not any("limits_without_store" in status_of(gate.state) for gate in gates)
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
         assert rows["group/all", "requests.minute"] >= 6
@@ -122,9 +139,9 @@ async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
         server.stop()
         assert await statuses(gates[:1], model="m") == [200]
         server.start()
-        await until(lambda: gates[0].state.windows.fault is None)
+        await until(lambda: gates[0].state.counts.fault is None)
         assert await statuses(gates[1:], model="m") == [200]
-        await until(lambda: gates[1].state.windows.fault is None)  # its connection was that to the killed server
+        await until(lambda: gates[1].state.counts.fault is None)  # its connection was that to the killed server
         rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
         assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
         assert rows["group/all", "requests.minute"] == 2

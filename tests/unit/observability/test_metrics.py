@@ -32,7 +32,7 @@ from gatepass.observability.metrics import (
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
 from gatepass.observability.story import failed_at
-from gatepass.policy.windows import Limit
+from gatepass.policy.limits import Limit
 from tests.unit.http_client.loop import DrivenLoop, advance
 
 CONFIGURED = ("gpt", "bge")
@@ -105,7 +105,7 @@ def test_the_group_of_a_caller_is_a_label_wherever_the_caller_is_one():
 
 def test_hits_of_limits_are_counted_from_zero():
     metrics = Metrics()
-    limit = Limit(("caller", "ana"), "requests", ("minute", 60), 5)
+    limit = Limit(("caller", "ana"), "requests", "minute", 5)
     for count in (0, 1):
         metrics.limit_hit(limit.subject, limit.setting, count)
         line = f'gatepass_limit_hits_total{{kind="caller",limit="requests.minute",name="ana"}} {count}.0'

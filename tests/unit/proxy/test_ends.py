@@ -15,7 +15,7 @@ from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.errors import Draining, Fault, GatepassError, TransportFault, UpstreamTimeout
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, Refusal, RequestRecord
-from gatepass.policy.windows import CONCURRENT, REQUESTS, Windows
+from gatepass.policy.limits import CONCURRENT, REQUESTS, Counts
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.retry import Outcome
@@ -215,7 +215,7 @@ async def run(
     if body is VECTORS:
         path, model = "/v1/embeddings", {"rules": {"split": 2}}
     state = Scenario(*upstreams, holder=holder, **model).state
-    admission = Admission(with_limits([*state.upstreams]), Windows(), state.clock)
+    admission = Admission(with_limits([*state.upstreams]), Counts(), state.clock)
     state = replace(state, admission=admission)
     ends, names = await serve(a_request(state, body, path), state, LeavingClient(body), act, turns)
     used = {(one.owner, one.unit): one.used(state.clock.now()) for one in admission.all_limits()}

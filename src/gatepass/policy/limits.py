@@ -1,0 +1,217 @@
+"""Limits: how many requests and tokens a subject has used in the last minute, or in this day or month.
+
+`Counts.take` admits a request by all of its limits or by none. `Counts.settle` replaces what it took by what it used.
+`now_s` is a time of `Clock.now`.
+
+A minute has twelve parts of 5 s. The current part counts with the twelve before it, so no 60 s have more than the
+limit. A day or month of the calendar is one part, whose number is the ordinal of its first day in UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import msgspec
+
+from gatepass.config.use_limits import FIRST_DAY, SPANS
+
+PART_S = 5
+KEPT = 13
+"""The parts that count for a minute."""
+SET_BACK = 32
+"""A clock that was set back by at most so many days goes on with its newest day or month. Any other was wrong."""
+
+REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
+END_USER = "end_user"
+Amounts = Mapping[str, int]
+"""How much of each unit."""
+NOTHING: Amounts = {REQUESTS: 0, TOKENS: 0, CONCURRENT: 0}
+
+
+class Use:
+    """What one process has counted for one limit: the parts that count, by their numbers, and their sum."""
+
+    __slots__ = ("newest", "parts", "total")
+
+    def __init__(self) -> None:
+        self.newest = self.total = 0
+        self.parts: dict[int, int] = {}
+
+    def advance(self, part: int, kept: int) -> int:
+        """Forget the parts that do not count with `part`. Return the newest part, which counts now."""
+        if not part <= self.newest <= part + SET_BACK:
+            self.newest, self.parts = part, {at: one for at, one in self.parts.items() if part - kept < at <= part}
+            self.total = sum(self.parts.values())
+        return self.newest
+
+    def add(self, part: int, amount: int) -> None:
+        """Add `amount` to a part. A negative one lowers it, as long as it counts."""
+        before = self.parts.get(part, 0)
+        amount = max(amount, -before)
+        self.parts[part] = before + amount
+        self.total += amount
+
+
+class Limit:
+    """One limit of one subject, and its use."""
+
+    __slots__ = (
+        *("ahead_s", "counts_tokens", "is_calendar", "kept", "most", "name", "others", "others_of"),
+        *("owner", "setting", "span", "span_s", "unit", "use"),
+    )
+
+    def __init__(self, owner: tuple[str, str], unit: str, span: str, most: int) -> None:
+        """`owner` is the kind and the name of the subject. `span` is one of SPANS, "" for concurrent requests."""
+        self.owner, self.unit, self.span, self.most = owner, unit, span, most
+        self.span_s = SPANS.get(span, 0)
+        self.is_calendar = span in FIRST_DAY
+        self.kept = 1 if self.is_calendar else KEPT if span else 0
+        """How many parts count: 0 for concurrent requests, which stay in one."""
+        self.ahead_s = 0.0
+        """How far the wall clock is ahead of `Clock.now`. Set it before a use of a limit of the calendar."""
+        self.counts_tokens = unit == TOKENS
+        self.name = f"{owner[0]}-{unit}-{span}" if span else f"{owner[0]}-{unit}"
+        self.setting = f"{unit}.{span}" if span else "max_concurrent"
+        self.use = Use()
+        self.others = self.others_of = 0
+        """What other processes used, by the latest reply of a store, and in which part of a calendar."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The key of its use, without the limit itself: a reload that changes the limit keeps the use."""
+        return (*self.owner, self.unit, self.span)
+
+    @property
+    def subject(self) -> tuple[str, str]:
+        """The owner as operators know it: that of an end user has the name of the caller alone."""
+        kind, name = self.owner
+        return (kind, name.partition("/")[0]) if kind == END_USER else self.owner
+
+    def part(self, now_s: float) -> int:
+        """Return the number of the part that counts at `now_s`; 0 for concurrent requests."""
+        if self.is_calendar:
+            return FIRST_DAY[self.span](datetime.fromtimestamp(now_s + self.ahead_s, UTC).date()).toordinal()
+        return int(now_s / PART_S) if self.span_s else 0
+
+    def end_s(self, part: int) -> float:
+        """Return the end of a day or month by `Clock.now`."""
+        following = FIRST_DAY[self.span](date.fromordinal(part) + timedelta(seconds=self.span_s))
+        return datetime.combine(following, time(), UTC).timestamp() - self.ahead_s
+
+    def used(self, now_s: float) -> int:
+        """Return what this process has counted and still counts."""
+        self.use.advance(self.part(now_s), self.kept)
+        return self.use.total
+
+    def all_used(self, now_s: float) -> int:
+        """Return the same with what other processes used, by the latest reply of a store."""
+        used = self.used(now_s)
+        return used if self.is_calendar and self.others_of != self.use.newest else max(0, used + self.others)
+
+    def note_total(self, total: int, now_s: float) -> None:
+        """Note that all processes that share a store have used `total`."""
+        self.others, self.others_of = total - self.used(now_s), self.use.newest
+
+    def wait_s(self, amount: int, now_s: float) -> float:
+        """Return the time until `amount` fits, if nothing else is taken; 1 s for a place of a concurrent request."""
+        if self.is_calendar:
+            return self.end_s(self.use.newest) - now_s
+        if not self.span_s:
+            return 1.0
+        over, wait_s = self.use.total + amount - self.most, 0.0
+        for part in sorted(self.use.parts):
+            if over > 0:
+                over, wait_s = over - self.use.parts[part], (part + KEPT) * PART_S - now_s
+        return wait_s if over <= 0 else KEPT * PART_S
+
+
+class Taken(msgspec.Struct, eq=False):
+    """What one request has taken, until it is settled."""
+
+    found: Sequence[tuple[Limit, int, int]]
+    """Each limit, the part that counts the request, and the amount."""
+    places: Sequence[Any] = ()
+    """Of each limit, where a store counts it (proxy/shared_counts.py)."""
+
+    def split(self, at: int) -> tuple[Taken, Taken]:
+        """Return what was taken of the first `at` limits, and of the others: each is settled for itself."""
+        return Taken(self.found[:at], self.places[:at]), Taken(self.found[at:], self.places[at:])
+
+
+class Refused(msgspec.Struct, frozen=True, eq=False):
+    """The limit for which a request has to wait longest, and for how long."""
+
+    limit: Limit
+    wait_s: float
+
+
+class Counts:
+    """The use of all limits of one process, which outlives a reload."""
+
+    fault: str | None = None
+    """Why a configured store does not count."""
+
+    def __init__(self) -> None:
+        self._limits: dict[tuple[str, ...], Limit] = {}
+
+    def attach(self, limit: Limit) -> Limit:
+        """Let `limit` continue with the use of its subject, if there is one."""
+        if (before := self._limits.get(key := limit.key)) is not None:
+            limit.use = before.use
+        self._limits[key] = limit
+        return limit
+
+    def prune(self, now_s: float) -> None:
+        """Forget what counts nothing, such as the limits of subjects that a reload removed."""
+        self._limits = {key: limit for key, limit in self._limits.items() if limit.used(now_s)}
+
+    def take(
+        self, limits: Sequence[Limit], amounts: Amounts, now_s: float, *, is_forced: bool = False
+    ) -> Taken | Refused:
+        """Take `amounts` of all `limits`, or of none if one of them has no room.
+
+        `is_forced`: the request is sent in any case, and what does not fit is debt.
+        """
+        found, refused = list[tuple[Limit, int, int]](), None
+        for limit in limits:
+            use, part, amount = limit.use, limit.part(now_s), amounts[limit.unit]
+            if part != use.newest:
+                part = use.advance(part, limit.kept)
+            if use.total + amount > limit.most and not is_forced:
+                wait_s = limit.wait_s(amount, now_s)
+                if refused is None or wait_s > refused.wait_s:
+                    refused = Refused(limit, wait_s)
+            found.append((limit, part, amount))
+        if refused is not None:
+            return refused
+        for limit, part, amount in found:
+            limit.use.add(part, amount)
+        return Taken(found)
+
+    async def admit(self, limits: Sequence[Limit], amounts: Amounts, now_s: float) -> Taken | Refused:
+        """Do what `take` does, together with the processes that share a store."""
+        return self.take(limits, amounts, now_s)
+
+    async def refresh(self, limits: Sequence[Limit]) -> None:
+        """Note what all processes used of `limits`."""
+
+    def start(self) -> None:
+        """Start to use the store, if there is one."""
+
+    async def aclose(self) -> None:
+        """End that."""
+
+    def settle(self, taken: Taken, used: Amounts, now_s: float) -> None:
+        """Replace what was taken by what was `used`, exactly once.
+
+        Less lowers the part in which it was taken. More is debt: it counts now, also above the limit.
+        """
+        found, taken.found = taken.found, ()
+        for limit, part, amount in found:
+            more = used[limit.unit] - amount
+            if more > 0:
+                part = limit.use.advance(limit.part(now_s), limit.kept)
+            if more:
+                limit.use.add(part, more)
