@@ -24,8 +24,8 @@ INLINE_VALUES = 4_000
 """With at most this many brackets in at most MOST_INLINE_BYTES, a rule takes 15 ms at most, which may block the event
 loop."""
 MOST_INLINE_BYTES = 256 * 1024
-ON_LOOP_BYTES = 8 * 1024 * 1024
-"""A body of at most this size is read on the event loop: msgspec holds the interpreter's lock in a thread too."""
+ON_LOOP_BYTES = 1024 * 1024
+"""A body of at most this size is read on the event loop. To know its depth takes up to 20 ms."""
 
 Result = TypeVar("Result")
 
