@@ -227,6 +227,8 @@ def size(body: Any) -> int:
 
 ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "the usage of a whole reply": (GOOD, HELLO, 2),
+    "a usage below zero": ([Send(reply({**COMPLETION, "usage": {"total_tokens": -9_000}}))], HELLO, 0),
+    "a usage of any size": ([Send(reply({**COMPLETION, "usage": {"total_tokens": 10**30}}))], HELLO, 2**32),
     "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
     "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
     "a stream that was cut": (

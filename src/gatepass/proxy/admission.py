@@ -291,7 +291,7 @@ class Admitted(msgspec.Struct, eq=False):
                 tokens = max(tokens, self.tokens, self.input_tokens + max(access.events, relayed) * self.generates)
             elif usage is None:  # each event of a stream has about one token
                 tokens = self.input_tokens + (access.events or relayed) * self.generates
-        return {REQUESTS: 1, TOKENS: min(tokens, MOST_USED), CONCURRENT: 0}
+        return {REQUESTS: 1, TOKENS: min(max(0, tokens), MOST_USED), CONCURRENT: 0}
 
     def end(self, context: RequestContext, now_s: float) -> None:
         """Settle all that the request has taken, when it ends."""
