@@ -176,7 +176,9 @@ class Counts:
         """
         found, refused = list[tuple[Limit, int, int]](), None
         for limit in limits:
-            use, part, amount = limit.use, limit.part(now_s), amounts[limit.unit]
+            use, amount = limit.use, amounts[limit.unit]
+            # without a call for a minute, because each request with limits pays for it
+            part = int(now_s / PART_S) if limit.kept == KEPT else limit.part(now_s)
             if part != use.newest:
                 part = use.advance(part, limit.kept)
             if use.total + amount > limit.most and not is_forced:
@@ -187,7 +189,9 @@ class Counts:
         if refused is not None:
             return refused
         for limit, part, amount in found:
-            limit.use.add(part, amount)
+            use = limit.use
+            use.parts[part] = use.parts.get(part, 0) + amount
+            use.total += amount
         return Taken(found)
 
     async def admit(self, limits: Sequence[Limit], amounts: Amounts, now_s: float) -> Taken | Refused:

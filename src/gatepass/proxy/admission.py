@@ -192,6 +192,7 @@ class Admitted(msgspec.Struct, eq=False):
     tokens: int = 0
     input_tokens: int = 0
     generates: bool = False
+    counts_tokens: bool = False
     in_background: bool = False
     """The response comes before the answer, whose usage gatepass does not see."""
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
@@ -199,10 +200,6 @@ class Admitted(msgspec.Struct, eq=False):
     at_target: list[Taken] = []
     """What the current attempt has taken of its upstream: for its first request, and for further ones."""
     refused: Refused | None = None
-
-    @property
-    def counts_tokens(self) -> bool:
-        return any(one.counts_tokens for ones in (self.limits, *self.of_upstream.values()) for one in ones)
 
     async def take(self, of_end_user: Sequence[Limit], limits: Sequence[Limit], now_s: float) -> None:
         """Take all limits, those `of_end_user` in this process alone. `end` gives back what a refused request took.
@@ -242,7 +239,7 @@ class Admitted(msgspec.Struct, eq=False):
             if result.limit in due:
                 raise limit_reached(result)
             return False
-        own, of_upstream = result.split(len(due))
+        own, of_upstream = result.split(len(due)) if limits else (result, Taken(()))
         self.due, self.taken, self.at_target = (), [*self.taken, (self.counts, own)], [of_upstream]
         return True
 
@@ -497,6 +494,7 @@ class Admission:
         context.admitted = admitted = self._admitted()
         admitted.tokens, admitted.input_tokens = size.input_tokens + output, size.input_tokens
         admitted.generates, admitted.in_background, admitted.of_upstream = generates, size.in_background, upstreams
+        admitted.counts_tokens = counts_tokens
         own = self._of_end_user(context, size.user)
         await admitted.take(own if has_usage else without_tokens(own), limits, context.state.clock.now())
 
