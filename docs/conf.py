@@ -56,6 +56,7 @@ CHILDREN = {
         "zh/limits",
         "zh/learned_rules",
         "zh/mcp",
+        "zh/agents_and_mcp_hosts",
         "zh/tokens",
         "zh/container",
         "zh/kubernetes",

@@ -49,15 +49,13 @@ RETRIES: Mapping[type[GatepassError], str] = {
 }
 """Errors for which a retry can succeed only sometimes."""
 CHINESE: Mapping[str, str] = {
-    "Status": "状态码",
-    "Retry": "重试",
     "Action": "处理",
     "the upstream's": "上游的状态码",
     "403; 200 with an error in JSON-RPC at `/mcp`": "403；在 `/mcp` 是 200 和 JSON-RPC 错误",
     "yes": "能成功",
     "no": "不能成功",
     "as for the upstream's status": "取决于上游的状态码",
-    "no at a login page, otherwise as for the upstream's status": "登录页不能成功，其他取决于上游的状态码",
+    "no at a login page, otherwise as for the upstream's status": "在登录页不能成功，其他取决于上游的状态码",
     "yes, but not if the certificate is at fault": "能成功，除非证书有问题",
 }
 """The words of the facts on docs/zh/errors.md."""
@@ -90,7 +88,8 @@ def error_entry(code: str, language: str) -> Entry:
         more = with_settings(introduced(unwrapped(own.more), "Causes"))
         shown["Message"] = code_span(error.message)
         return Entry(code, with_settings(own.sentence), shown, details=more)
-    shown = {CHINESE[name]: CHINESE.get(text, text) for name, text in known.items()}
+    status, retry = (CHINESE.get(text, text) for text in known.values())
+    shown = {"状态码": f"{status}；重试{retry}"}
     for name, text in facts.items():
         shown[CHINESE.get(name, name)] = with_settings(text.replace("`, `", "`、`"), "../reference/")
     more = with_settings("\n\n".join(filter(None, [own.more, own.details])), "../reference/")
@@ -113,8 +112,12 @@ def with_settings(text: str, folder: str = "") -> str:
 
 
 def error_codes(language: str) -> str:
-    """Return the entries of docs/reference/errors.md or docs/zh/errors.md."""
-    return joined(error_parts(language))
+    """Return the entries of docs/reference/errors.md or docs/zh/errors.md, with one link to each setting."""
+    return re.sub(
+        r"\[(`[^`]+`)\]\([^)]+\)",
+        lambda link: link[1] if link[0] in link.string[: link.start()] else link[0],
+        joined(error_parts(language)),
+    )
 
 
 def error_parts(language: str) -> list[Entry | str]:

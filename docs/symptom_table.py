@@ -23,7 +23,7 @@ def symptoms(language: str) -> str:
         rows = ((row[language]["see"], row[language]["cause"], row[language]["action"]) for row in section["rows"])
         shown_rows = table(HEADS[language][:3], rows)
         parts += filter(None, [f"## {shown['title']}", shown["text"], shown_rows, shown.get("after")])
-    return _marked("\n\n".join(parts))
+    return "\n\n".join(parts)
 
 
 def _marked(text: str) -> str:

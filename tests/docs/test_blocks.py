@@ -86,7 +86,6 @@ PARSED = {
     ("bench/README.md", "sh"): "takes seven minutes and a second version of gatepass",
     ("examples/README.md", "sh text"): "tests/integration/test_examples.py runs the programs, and has the output",
     ("docs/adaptations.md", "text"): "a header of a response; tests/docs/test_adaptations.py checks each entry",
-    ("docs/agents_and_mcp_hosts.md", "json"): "an answer, which passes unchanged: tests/integration/test_bytes.py",
     ("docs/architecture.md", ""): "drawings",
     ("docs/changelog.md", "{include} ../CHANGELOG.md"): "a directive of the site",
     ("docs/concepts/*.md", ""): "drawings and event streams",

@@ -32,7 +32,8 @@ def english_of(page: Path) -> Path:
 
 PAIRS = {page.stem: (english_of(page), page) for page in sorted(DOCS.glob("zh/*.md"))}
 PAIRS["README"] = ROOT / "README.md", ROOT / "README.zh.md"
-WHOLE = sorted(PAIRS.keys() - {"index", "clients"})
+WHOLE = sorted(PAIRS.keys() - {"index", "clients", "agents_and_mcp_hosts"})
+"""The others are shorter in Chinese: they leave programs and further clients to the English pages."""
 CHINESE = {english.resolve(): chinese for english, chinese in PAIRS.values()}
 
 

@@ -86,6 +86,10 @@ def test_plain_http_at_a_tls_port_is_reported_with_https(message):
         (403, "The access token has expired.", "upstreams.chat.rejection.statuses: [403]"),
         (403, "invalid bearer token", "upstreams.chat.rejection.statuses: [403]"),
         (403, "token无效", "upstreams.chat.rejection.statuses: [403]"),
+        *(
+            (403, text, "upstreams.chat.rejection.statuses: [403]")
+            for text in ("API key is invalid!", "Invalid API-Key", "api_key expired")
+        ),
         (400, "Prompt exceeds max length", "Shorten the prompt"),
         (400, "Prompt 超长", "Shorten the prompt"),
         (400, "<400> InternalError: Range of input length should be [1, 30720]", "Shorten the prompt"),
