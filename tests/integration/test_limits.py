@@ -645,7 +645,7 @@ def test_each_prompt_of_a_list_and_a_number_in_a_text_are_answers(members, answe
     assert Size.of(a_call(json.dumps(members).encode())).answers == answers
 
 
-@pytest.mark.parametrize("value", ['"x"', '"nan"', '""', "-1", "true", "null", "[1]", "{}"])
+@pytest.mark.parametrize("value", ["0", '"x"', '"nan"', '""', "-1", "true", "null", "[1]", "{}"])
 def test_an_estimate_ignores_values_that_are_no_counts(value):
     try:
         found = Size.of(a_call(f'{{"max_tokens":{value},"n":{value}}}'.encode()))

@@ -331,6 +331,22 @@ async def test_without_the_store_each_process_counts_alone_and_joins_when_it_is_
     assert events.count("limits_without_store") == events.count("limits_with_store") == 2
 
 
+async def test_what_is_given_back_while_the_store_fails_is_not_sent_twice(shared):
+    """The server may have it. Twice, it would lower what others used."""
+    one = shared.process()
+    limits = limit_of(one, TOKENS, 1_000)
+    taken = await take(one, limits, 900)
+    assert taken
+    shared.fault = "refused"
+    one.settle(taken, amounts(200), shared.clock.now())
+    await settle()
+    shared.fault = ""
+    for _ in range(2):
+        await shared.clock.advance(RETRY_S)
+    await one.refresh(limits)
+    assert used(limits, shared.clock.now()) == [900]
+
+
 async def test_a_long_outage_of_the_store_keeps_nothing_of_each_request(shared):
     one = shared.process()
     limits = limits_for(one)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, Limit, Taken
+from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken
 from gatepass.proxy.shared_counts import SharedCounts
 from gatepass.store.guarded import GuardedStore
 from tests.unit.clock import DrivenClock
@@ -43,4 +43,12 @@ async def test_a_number_that_no_server_counts_is_no_reply(reply: str, span: str,
     assert [isinstance(one, Taken) for one in taken] == [True, True, False], "the process decides alone"
     assert (counts.fault is None, store.asked) == (False, 1)
     assert {record.getMessage() for record in caplog.records} == {"limits_without_store"}
+    await counts._tasks.aclose()
+
+
+async def test_a_limit_that_is_free_in_less_than_a_millisecond_refuses() -> None:
+    counts = SharedCounts(cast(GuardedStore, Lying("1 2 0")), DrivenClock())
+    counts.start()
+    limit = counts.attach(Limit(("caller", "ana"), REQUESTS, "minute", 2))
+    assert isinstance(await counts.admit([limit], {REQUESTS: 1}, 1_000.0), Refused)
     await counts._tasks.aclose()
