@@ -26,7 +26,7 @@ from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTim
 from gatepass.http_client.connection import WriteBatcher
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
-from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
+from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, header_lines
 from gatepass.server.listener_tls import ListenerTls, handshake_error
 from gatepass.server.parser import RequestParser
@@ -57,7 +57,6 @@ class ConnectionContext:
     refused: OnRefused
     idle_timeout_s: float
     """Maximum wait of a connection for its next request."""
-    proxies: TrustedProxies
     shares: ConnectionShares[ClientConnection]
     heads: UnfinishedHeads[ClientConnection]
     in_flight: InFlightRequests
@@ -182,8 +181,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_ending, self.connected_before_drain = in_flight.draining, not in_flight.refusing
         peer = transport.get_extra_info("peername")
         self._parser.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""  # a Unix socket's is a string
-        address = self._context.proxies.of_peer(self._parser.peer)
-        for connection in self._shares.connect(self, address, self._loop.time()):
+        for connection in self._shares.connect(self, self._loop.time()):
             connection.evict()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -245,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_write_paused = False
         if self._current is None:
-            self._shares.end(self, delivered=True)
+            self._shares.end(self, self._loop.time(), delivered=True)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -308,11 +306,9 @@ class ClientConnection(asyncio.Protocol):
         """Serve `cycle` after the cycles before it."""
         if self._current is None:
             self._current = cycle
-            if not self._shares.begin(self):
-                now_s = self._loop.time()
-                self._shares.begin_unauthenticated(self, now_s)
-                if now_s > self._unauthenticated_until_s:
-                    cycle.persists = False
+            now_s = self._loop.time()
+            if not self._shares.begin(self, now_s) and now_s > self._unauthenticated_until_s:
+                cycle.persists = False
             task = self._loop.create_task(self._serve(cycle))
             self._server_state.tasks.add(task)  # uvicorn's shutdown waits for these
             task.add_done_callback(partial(self._on_served, cycle))
@@ -390,19 +386,20 @@ class ClientConnection(asyncio.Protocol):
             return
         self._caller = caller
         self._timeouts.idle_timeout_s = self._context.idle_timeout_s
-        for connection in self._shares.authenticate(self, caller):
+        for connection in self._shares.authenticate(self):
             connection.evict()
 
     def response_complete(self) -> None:
         cycle, self._current = self._current, None
         if self.transport.is_closing():
             return
-        if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
-            address = self._context.proxies.of_request(cycle.peer, cycle.headers)
-            now_s = self._loop.time()
-            self._shares.end_unauthenticated(self, address, now_s)
-            if not self._is_ending:
-                self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
+        now_s = self._loop.time()
+        if (
+            cycle is not None
+            and not self._shares.end(self, now_s, delivered=not self.is_write_paused)
+            and not self._is_ending
+        ):
+            self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
         if cycle is None or not cycle.persists:
             # unread bytes of a body would reset the connection at its close
             if self._is_ending or self._parser.cycle is not None:

@@ -30,7 +30,7 @@ from gatepass.server.admin import BODY_BYTES, Doctor
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
-from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
+from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerTls
@@ -128,9 +128,8 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
-    proxies = TrustedProxies(config.server.trusted_proxies)
     heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(config.limits.heads_bytes)
-    return ConnectionContext(serve, refused, IDLE_TIMEOUT_S, proxies, shares, heads, state.in_flight)
+    return ConnectionContext(serve, refused, IDLE_TIMEOUT_S, shares, heads, state.in_flight)
 
 
 CONTROL_CONNECTIONS = 64

@@ -1,44 +1,75 @@
-"""Which connections close when one address holds too many."""
+"""Which connections close when too many are open."""
 
-import pytest
-
-from gatepass.server.connection_shares import IDLE_S, ConnectionShares, UnfinishedHeads
+from gatepass.server.connection_shares import AT_ONCE, IDLE_S, ConnectionShares, UnfinishedHeads
 from tests.memory import traced_memory
 
-CLIENT = "192.0.2.7"
+
+def test_the_connection_without_a_caller_that_is_idle_longest_closes_first():
+    shares: ConnectionShares[int] = ConnectionShares(2, 1, callers=1)
+    assert [shares.connect(number, float(number)) for number in range(4)] == [[]] * 4
+    assert shares.begin(0, 4.0) is False
+    assert [shares.connect(new, 5.0) for new in (4, 5)] == [[1], [2]]
+    assert shares.end(3, 6.0, delivered=True) is False
+    assert [shares.connect(new, 7.0) for new in (6, 7)] == [[0], [4]]
 
 
-@pytest.mark.parametrize("is_behind_proxy", [False, True])
-def test_the_oldest_of_the_address_with_the_most_closes_directly_and_behind_a_proxy(is_behind_proxy):
-    shares: ConnectionShares[int] = ConnectionShares(10, 4, 1)
-    for connection, address in enumerate(["198.51.100.1", *[CLIENT] * 14]):
-        assert shares.connect(connection, None if is_behind_proxy else address, 0.0) == []
-        shares.begin_unauthenticated(connection, 0.0)
-        shares.end_unauthenticated(connection, address, 0.0)
-    closed = [one for new in range(15, 20) for one in shares.connect(new, "203.0.113.1", 100 * IDLE_S)]
-    assert closed == [1, 2, 3, 4, 5]
-    assert len(shares) == 15
+def test_one_that_closed_is_not_counted_again():
+    shares: ConnectionShares[int] = ConnectionShares(0, 1, callers=0)
+    shares.connect(0, 0.0)
+    assert shares.connect(1, 1.0) == [0]
+    assert (shares.begin(0, 2.0), shares.end(0, 2.0, delivered=True), shares.authenticate(0)) == (False, False, [])
+    assert (len(shares), shares.connect(2, 3.0)) == (1, [1])
 
 
-def test_addresses_that_have_left_take_no_memory():
-    shares: ConnectionShares[str] = ConnectionShares(10, 4, callers=1)
-    with traced_memory() as memory:
-        for number in range(5_000):
-            shares.connect("client", f"192.0.2.{number}", 0.0)
-            shares.disconnect("client")
-    assert memory.kept_bytes < 10_000
+def callers_of(count: int, connections: int) -> ConnectionShares[int]:
+    """Shares with `count` connections of callers, which serve a request each."""
+    shares: ConnectionShares[int] = ConnectionShares(connections, 100, callers=0)
+    for number in range(count):
+        shares.connect(number, 0.0)
+        shares.begin(number, 0.0)
+        shares.authenticate(number)
+    return shares
 
 
-def test_callers_that_have_left_take_no_memory():
+def test_above_their_share_the_callers_connection_that_is_idle_longest_closes():
+    shares = callers_of(3, 3)
+    for number, delivered in ((1, False), (2, True), (0, True), (2, True)):
+        assert shares.end(number, 1.0, delivered=delivered)
+    for number, closing in ((3, [2]), (4, [0]), (5, [1]), (6, [])):  # 1 still reads its response
+        assert shares.connect(number, 2.0) == []
+        shares.begin(number, 2.0)
+        assert shares.authenticate(number) == closing
+    assert shares.authenticate(6) == []
+    assert len(shares) == 4
+
+
+def test_a_flood_without_keys_closes_no_connection_of_a_caller_and_a_reload_closes_in_parts():
+    shares = callers_of(5, 5)
+    for number in range(5):
+        shares.end(number, 0.0, delivered=True)
+    closed = [one for new in range(5, 505) for one in shares.connect(new, float(new))]
+    assert closed == [*range(5, 405)]
+    assert shares.relieve(404.0 + IDLE_S) == []
+    assert shares.relieve(405.0 + IDLE_S) == [405]
+    large: ConnectionShares[int] = ConnectionShares(4000, 1000, 1)
+    for number in range(5001):
+        large.connect(number, 0.0)
+    large.set_callers(1000, 1)
+    assert len(large.connect(5001, 0.0)) == AT_ONCE
+
+
+def test_connections_that_have_left_take_no_memory():
     shares: ConnectionShares[str] = ConnectionShares(10, 4, callers=1)
     with traced_memory() as memory:
         for number in range(2_000):
-            shares.connect("client", CLIENT, 0.0)
-            for caller in (f"caller-{number}", f"other-{number}", f"other-{number}"):  # one connection may change keys
-                assert shares.authenticate("client", caller) == []
-                shares.begin("client")
-                shares.end("client", delivered=True)
-            shares.disconnect("client")
+            name = f"client-{number}"
+            shares.connect(name, 0.0)
+            shares.begin(name, 0.0)
+            if number % 2:
+                assert shares.authenticate(name) == []
+            shares.end(name, 0.0, delivered=number % 3 > 0)
+            shares.disconnect(name)
+    assert len(shares) == 0
     assert memory.kept_bytes < 10_000
 
 

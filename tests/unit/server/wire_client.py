@@ -13,7 +13,7 @@ from gatepass.errors import GatepassError
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection import ClientConnection, ConnectionContext
-from gatepass.server.connection_shares import ConnectionShares, TrustedProxies, UnfinishedHeads
+from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle
 from tests.unit.http_client import wire
 
@@ -85,7 +85,7 @@ class WireClient:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
         heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(bounds.heads_bytes)
         reception = ConnectionContext(
-            *(self._note, self._refuse, IDLE_TIMEOUT_S, TrustedProxies(()), shares, heads, self.live),
+            *(self._note, self._refuse, IDLE_TIMEOUT_S, shares, heads, self.live),
             turns=turns or LoopTurns(),
         )
         config = Config("nowhere:app")

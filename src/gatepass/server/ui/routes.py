@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from gatepass.proxy.app_state import AppState
 from gatepass.server import inspection
 from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, json_body, route
 from gatepass.server.asgi import path_in, peer_in
-from gatepass.server.connection_shares import TrustedProxies
 from gatepass.server.pages import error_response, for_method
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
@@ -183,8 +183,13 @@ class UiRequest(AdminRequest):
         # the Origin of a page that is over TLS; it was compared with Host
         if self.request.scope.get("scheme") == "https" or headers.get("origin", "").startswith("https://"):
             return True
-        proxies = TrustedProxies(self.state.config.server.trusted_proxies)
-        return proxies.is_trusted(self.client_request.peer) and headers.get("x-forwarded-proto") == "https"
+        try:
+            peer = ip_address(self.client_request.peer.partition("%")[0])
+        except ValueError:  # a Unix socket has no address
+            return False
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        is_trusted = any(peer in ip_network(network) for network in self.state.config.server.trusted_proxies)
+        return is_trusted and headers.get("x-forwarded-proto") == "https"
 
     @property
     def root_url(self) -> str:
