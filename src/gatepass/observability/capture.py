@@ -69,15 +69,13 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
             return "", None
         is_cut = self.is_cut if is_last else True  # the read part may end in a secret
         end = redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0 if is_cut else len(text)
-        shown, slices = [], redactor.slices(text[:end])
-        # requests are served meanwhile: a slice takes as long as there are secrets, and no search of it takes long
-        while (masked := await asyncio.to_thread(next, slices, None)) is not None:
-            shown.append(masked)
+        # requests are served meanwhile: there is one search for each spelling, and none takes long
+        shown = await asyncio.to_thread(redactor.mask, text[:end])
         if is_last or not end:
-            return "".join(shown) + CUT * is_cut, None
+            return shown + CUT * is_cut, None
         # the bytes of `end` characters: the most that have no more
         count = bisect_right(range(len(read) + 1), end, key=lambda count: len(decoded(read[:count]))) - 1
-        return "".join(shown), at + count
+        return shown, at + count
 
 
 class _Exchange(Hidden, msgspec.Struct, eq=False):
