@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
+from logging.handlers import QueueListener
 from math import floor
 from queue import SimpleQueue
 from types import MappingProxyType
@@ -118,118 +117,102 @@ def _plain(value: Any) -> str:
     return json.dumps(text)  # in ASCII, because a path may hold control sequences for a terminal
 
 
-WRITE_BYTES = select.PIPE_BUF
-"""The kernel does not interleave writes of up to this size, 4 KiB, with those of other processes (pipe(7))."""
-QUEUE_CHARS, RESERVED_CHARS = 1024 * 1024, 256 * 1024
-"""Lines that wait while no process reads the log, and more of them for lines that no request causes."""
-OF_REQUESTS = frozenset(("request", "refused"))
-"""Events that clients cause. They are dropped first: lines about reloads and keys have the reserve."""
+QUEUE_CHARS = 1024 * 1024
+"""Lines that wait while no process reads the log."""
 PACE_S = 0.01
 """The thread writes the lines of this time together."""
 FLUSH_S = 2.0
 """How long the exit waits for the log's reader."""
+_GAP = ""
+"""In the queue: lines are missing here."""
 
 
-class LogWriter:
-    """Writes lines in a thread, so that no request waits for the log's reader.
+class LogListener(QueueListener):
+    """Writes queued lines in its thread, so that no request waits for the log's reader.
 
-    One thread at a time calls `put`. It shares the queue with the writing thread without a lock: only `put` changes
-    `_put_chars`, and only the thread changes `_taken_chars`.
+    Only the thread that logs changes `_put_chars`, and only the listener's changes `_taken_chars`.
     """
 
-    def __init__(self, descriptor: int, encoding: str) -> None:
-        self.dropped = 0
-        """Lines that did not fit into the queue, or could not be written."""
-        self.notice: Callable[[int], str] = str
-        """Formats the line that states the number of dropped lines at their place."""
-        self._descriptor, self._encoding = descriptor, encoding
-        self._queue: SimpleQueue[str] = SimpleQueue()
+    queue: SimpleQueue[str]
+
+    def __init__(self, stream: TextIO, line: LogFormatter) -> None:
+        super().__init__(SimpleQueue[str]())
+        self._stream, self._line = stream, line
+        self._descriptor: int | None = None
+        with suppress(OSError, ValueError, AttributeError):  # no descriptor, such as that of a text in memory
+            self._descriptor = stream.fileno()
         self._put_chars = self._taken_chars = 0
-        self._reported = 0
-        self._count_lock = threading.Lock()
-        self._is_failing = False
-        """Whether the last write failed. A notice waits for a write that succeeds."""
-        self._thread: threading.Thread | None = None
+        self._unqueued = self._unwritten = self._reported = 0
+        self._is_full = False
+        self.start()
 
-    def put(self, line: str, *, is_reserved: bool) -> None:
-        """Queue `line`. Drop it if too many lines wait; `is_reserved` allows RESERVED_CHARS more."""
-        size = len(line)
-        limit = QUEUE_CHARS + RESERVED_CHARS if is_reserved else QUEUE_CHARS
-        if self._put_chars - self._taken_chars + size > limit:
-            self._count_dropped(1)
-            return
-        if self.dropped != self._reported and not self._is_failing:
-            notice = self._take_notice()
-            self._put_chars += len(notice)
-            self._queue.put(notice)
-        self._put_chars += size
-        self._queue.put(line)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="gatepass-log", daemon=True)
-            self._thread.start()
-
-    def flush(self, bound_s: float) -> None:
-        """Wait until all lines are written, up to `bound_s`."""
-        until_s = time.monotonic() + bound_s
-        while not self.is_idle and time.monotonic() < until_s:
-            time.sleep(PACE_S / 10)
+    @property
+    def dropped(self) -> int:
+        """Lines that did not fit into the queue, or could not be written."""
+        return self._unqueued + self._unwritten
 
     @property
     def is_idle(self) -> bool:
         """Whether all lines are written."""
         return self._put_chars == self._taken_chars
 
-    def _run(self) -> None:
-        while True:
-            lines = [self._queue.get()]
-            while not self._queue.empty():
-                lines.append(self._queue.get())
-            self._write(lines)
-            if self._queue.empty() and self.dropped != self._reported and not self._is_failing:
-                self._write([self._take_notice()])
-            self._taken_chars += sum(map(len, lines))
-            time.sleep(PACE_S)
+    def put(self, line: str) -> None:
+        """Queue `line`. Drop it if too many lines wait."""
+        size = len(line)
+        if self._put_chars - self._taken_chars + size > QUEUE_CHARS:
+            self._unqueued += 1
+            if not self._is_full:
+                self._is_full = True
+                self.queue.put(_GAP)
+            return
+        self._is_full = False
+        self._put_chars += size
+        self.queue.put(line)
 
-    def _write(self, lines: list[str]) -> None:
-        for piece in pieces(lines, self._encoding):
-            left = memoryview(piece)
-            while left:
-                try:
-                    left = left[os.write(self._descriptor, left) :]
-                    self._is_failing = False
-                except BlockingIOError:  # another program has made the shared pipe non-blocking
-                    time.sleep(PACE_S)
-                except OSError:  # such as a full disk, or a reader that has closed the pipe
-                    self._is_failing = True
-                    self._count_dropped(piece.count(b"\n"))
-                    break
+    def handle(self, record: Any) -> None:
+        """Write the line `record`, and all that wait behind it."""
+        lines = [record]
+        while not self.queue.empty():
+            lines.append(self.queue.get())
+        reported = self._reported
+        if self._unwritten and _GAP not in lines:
+            lines.insert(0, _GAP)
+        shown = [self._notice() if line is _GAP else line for line in lines]
+        try:
+            self._write("".join(f"{line}\n" for line in shown if line))
+        except (OSError, ValueError):  # such as a full disk, a closed stream, or a reader that has closed the pipe
+            self._reported = reported
+            self._unwritten += sum(line is not _GAP for line in lines)
+        self._taken_chars += sum(map(len, lines))
+        time.sleep(PACE_S)
 
-    def _count_dropped(self, lines: int) -> None:
-        with self._count_lock:
-            self.dropped += lines
+    def flush(self) -> None:
+        """Wait up to FLUSH_S until all lines are written."""
+        until_s = time.monotonic() + FLUSH_S
+        while not self.is_idle and time.monotonic() < until_s:
+            time.sleep(PACE_S / 10)
 
-    def _take_notice(self) -> str:
-        with self._count_lock:
-            count, self._reported = self.dropped - self._reported, self.dropped
-        return self.notice(count)
+    def _notice(self) -> str:
+        count, self._reported = self.dropped - self._reported, self.dropped
+        head = self._line.head(logging.WARNING, "log_lines_dropped")
+        return self._line.format_event(time.time(), head, {"count": count}) if count else ""
 
-
-def pieces(lines: Iterable[str], encoding: str) -> Iterator[bytes]:
-    """Join `lines` to pieces of at most WRITE_BYTES. A longer line becomes one piece."""
-    piece = bytearray()
-    for line in lines:
+    def _write(self, text: str) -> None:
+        if self._descriptor is None:
+            self._stream.write(text)
+            self._stream.flush()
+            return
         # stderr writes a character that its encoding lacks as an escape
-        encoded = line.encode(encoding, "backslashreplace") + b"\n"
-        if piece and len(piece) + len(encoded) > WRITE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-        piece += encoded
-    if piece:
-        yield bytes(piece)
+        left = memoryview(text.encode(self._stream.encoding or "utf-8", "backslashreplace"))
+        while left:
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:  # another program has made the shared pipe non-blocking
+                time.sleep(PACE_S)
 
 
-class LogHandler(logging.StreamHandler[TextIO]):
-    """Write each event as one line, in order: in the thread of a LogWriter if the stream has a descriptor.
+class LogHandler(logging.Handler):
+    """Formats each event as one line, in order, for the LogListener of `stream`.
 
     A killed process loses the lines of the last PACE_S.
     """
@@ -237,20 +220,13 @@ class LogHandler(logging.StreamHandler[TextIO]):
     lock: threading.RLock
     """Narrowed, because `createLock` always sets it."""
 
-    def __init__(self, stream: TextIO, line: LogFormatter, writer: LogWriter | None = None) -> None:
-        """`writer` is the one of an earlier handler for the same stream."""
-        super().__init__(stream)
+    def __init__(self, stream: TextIO, line: LogFormatter, listener: LogListener | None = None) -> None:
+        """`listener` is the one of an earlier handler for the same stream."""
+        super().__init__()
         self.setFormatter(line)
-        self._line = line
+        self.stream, self._line = stream, line
         self._heads: dict[tuple[int, str], str] = {}
-        self.writer = writer
-        if writer is None:
-            with suppress(OSError, ValueError, AttributeError):  # no descriptor, such as that of a text in memory
-                self.writer = LogWriter(stream.fileno(), stream.encoding or "utf-8")
-        if self.writer is not None:
-            own = copy(line)  # a formatter keeps state, and the writer's thread has its own
-            head = own.head(logging.WARNING, "log_lines_dropped")
-            self.writer.notice = lambda count: own.format_event(time.time(), head, {"count": count})
+        self.listener = listener or LogListener(stream, copy(line))  # a formatter keeps state for its thread
 
     def handle(self, record: logging.LogRecord) -> bool:
         with self.lock:  # without the base class's filters: there are none
@@ -259,57 +235,38 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = self.format(record)
+            self.listener.put(self.format(record))
         except Exception:  # noqa: BLE001 - a record of any library, whose arguments may not fit its message
             self.handleError(record)
-        else:
-            self._put(line, is_reserved=record.name.startswith(ROOT) and record.msg not in OF_REQUESTS)
 
     def emit_event(self, level: int, event: str, fields: Fields, texts: str | None = None) -> None:
-        """Log one event (`texts`: see `emit`). An error in formatting or writing it fails no request."""
+        """Log one event (`texts`: see `emit`). An error in formatting it fails no request."""
         head = self._heads.get((level, event))
         if head is None:  # there are few events, so each head is kept
             head = self._heads[level, event] = self._line.head(level, event)
         self.lock.acquire()  # `with` takes 1,000 instructions more
         try:
-            self._put(self._line.format_event(time.time(), head, fields, texts), is_reserved=event not in OF_REQUESTS)
+            self.listener.put(self._line.format_event(time.time(), head, fields, texts))
         except ValueError:  # a number with more digits than Python converts to text
             self.handleError(logging.makeLogRecord({"msg": event}))
         finally:
             self.lock.release()
 
     def flush(self) -> None:
-        """Wait up to FLUSH_S until the lines are written. `logging.shutdown` calls this."""
-        if self.writer is not None:
-            self.writer.flush(FLUSH_S)
-        elif not self.stream.closed:
-            self.stream.flush()
+        """Wait until the lines are written. `logging.shutdown` calls this."""
+        self.listener.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - what logging calls has logging's name
         """Report the error masked. The base class shows the arguments of a record, which may be secrets."""
-        if logging.raiseExceptions and sys.stderr is not None:
+        if logging.raiseExceptions:
             fault = f"--- Logging error ---\n{traceback.format_exc()}Message: {record.msg!r} {record.args!r}"
-            if self.writer is not None:
-                self.writer.put(self._line.masked(fault), is_reserved=False)
-                return
-            with suppress(OSError, ValueError):  # stderr may be full or closed
-                sys.stderr.write(self._line.masked(fault) + "\n")
-
-    def _put(self, line: str, *, is_reserved: bool) -> None:
-        if self.writer is not None:
-            self.writer.put(line, is_reserved=is_reserved)
-            return
-        try:
-            self.stream.write(line + "\n")
-            self.stream.flush()
-        except (OSError, ValueError):  # such as a closed stream
-            self.handleError(logging.makeLogRecord({"msg": line}))
+            self.listener.put(self._line.masked(fault))
 
 
 def dropped_lines() -> int:
     """Return how many lines of the log this process has dropped."""
     handlers = [one for one in logging.root.handlers if isinstance(one, LogHandler)]
-    return sum(one.writer.dropped for one in handlers if one.writer is not None)
+    return sum(one.listener.dropped for one in handlers)
 
 
 FOREIGN_LEVEL = logging.WARNING
@@ -323,12 +280,12 @@ def configure(level: str, style: str | None, redactor: Redactor, stream: TextIO 
     """
     stream = stream or sys.stderr
     style = style or ("text" if stream.isatty() else "json")
-    root, writer = logging.getLogger(), None
+    root, listener = logging.getLogger(), None
     for old in list(root.handlers):
         if isinstance(old, LogHandler) and old.stream is stream:
-            writer = old.writer  # one thread writes all lines of the process, in their order
+            listener = old.listener  # one thread writes all lines of the process, in their order
         root.removeHandler(old)
-    root.addHandler(LogHandler(stream, LogFormatter(redactor, style), writer))
+    root.addHandler(LogHandler(stream, LogFormatter(redactor, style), listener))
     root.setLevel(FOREIGN_LEVEL)
     logging.getLogger(ROOT).setLevel(level.upper())
     # Do not collect what no line shows ("Optimization" in the logging HOWTO).
