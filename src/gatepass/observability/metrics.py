@@ -51,11 +51,10 @@ MANY = 5
 MAX_NAMES = 200
 """The callers, and the models, that have series of their own, in the order of their first request."""
 MAX_SERIES = 20_000
-"""Cap on the series that requests make, each a line of a scrape."""
-TIMED_SERIES, TIMED_GROUPS_SERIES, NAMED_SERIES, SPLIT_SERIES = 8_000, 11_000, 15_000, 19_000
-"""Beyond the first number, new histograms, each of about 20 series, have the caller OTHER, beyond the second one the
-group too. Beyond the third one, all new series have the caller and the model OTHER. Beyond the fourth one, the group,
-the upstream and the operation are OTHER too: the other labels have closed sets of values."""
+"""Cap on the series that requests make, each a line of a scrape. New ones above it have OTHER for each name. New
+histograms, of about 20 series each, lose the caller and its group above half of it: then each caller has counters."""
+SERIES_OF_OTHER = 1_000
+"""The part of them for those with OTHER: their other labels have closed sets of values."""
 MAX_CACHED = 1_000
 """The keys that `Metrics.series` caches. For others a request takes 5 µs more."""
 MAX_KEY_CHARS = 200
@@ -597,11 +596,9 @@ class Metrics(Observer):
         if labels in family.cells:
             return labels
         lines = sum(len(one.cells) * one.lines for one in self._families.values()) + len(self._by_labels)
-        hidden: Labels = ()
-        if family.bounds_s and lines >= TIMED_SERIES:
-            hidden = ("caller", "group") if lines >= TIMED_GROUPS_SERIES else ("caller",)
-        if lines >= NAMED_SERIES:
-            hidden += ("caller", "model", "name") if lines < SPLIT_SERIES else (*REQUEST_LABELS, "name")
+        hidden: Labels = ("caller", "group") if family.bounds_s and lines >= MAX_SERIES // 2 else ()
+        if lines >= MAX_SERIES - SERIES_OF_OTHER:
+            hidden = (*REQUEST_LABELS, "name")
         return tuple(
             OTHER if name in hidden and text else text for name, text in zip(family.labels, labels, strict=True)
         )
