@@ -202,13 +202,12 @@ class ServerConfig(Block):
     Example: /llm
     """
     trusted_proxies: list[IpNetwork] = []
-    """Addresses and networks of the reverse proxies in front of gatepass. If a connection comes from one of them,
-    gatepass limits it as one of the client in `X-Forwarded-For`. gatepass uses the header for nothing else. See
-    docs/operations/limits_and_memory.md#connections.
+    """Addresses and networks of the reverse proxies in front of gatepass. The page at `/ui` believes the scheme that
+    one of them states in `X-Forwarded-Proto`. See docs/operations/ui.md.
 
     Example: [10.0.0.0/8]
 
-    Danger: A client at such an address chooses the address under which gatepass limits it.
+    Danger: A client at such an address chooses whether the cookie of its session requires TLS.
     """
     control_socket: Annotated[str, Field(min_length=1)] = "auto"
     """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`. See
@@ -318,8 +317,7 @@ class Limits(Block):
     def unauthenticated(self) -> int:
         """The number of connections for clients that have not sent a request with a known key.
 
-        They may also use what is free of `connections`. When both are used up, the oldest one of the address with the
-        most is closed.
+        They may also use what is free of `connections`. When both are used up, the one that is idle longest is closed.
         """
         return max(1, self.connections // 4)
 
