@@ -10,7 +10,7 @@ import json
 import re
 from base64 import b64encode
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from functools import lru_cache
 from html import unescape
 from struct import iter_unpack
@@ -34,8 +34,9 @@ _OF_NET = re.compile("[^ !#-%(-*,-;=?-_a-~]")
 _PERCENT = re.compile("%[0-9A-F]{2}")
 _GO = {ord(char): f"\\u{ord(char):04x}" for char in "&<>"}
 """What Go's encoding/json escapes too."""
-_Spelling = tuple[str, ...]
-"""Literals, the longest first. The last one is a part of all others: they are searched only if a text has it."""
+ANCHOR_CHARS = 16
+_Spelling = tuple[str, tuple[str, ...]]
+"""An anchor and literals, the longest first. All contain the anchor, so they are searched only if a text has it."""
 
 
 class Redactor:
@@ -82,7 +83,9 @@ class Redactor:
 
     def holds(self, text: str) -> bool:
         """Return whether `mask` changes `text`."""
-        return self.mask(text) != text
+        if "&" in text or "u0026" in text:
+            return self.mask(text) != text
+        return self._masked(text) != text  # nearly always: saves a call
 
     def beginning(self, text: str, limit_chars: int) -> str:
         """Return the first `limit_chars` of `text`, masked before the cut."""
@@ -93,7 +96,7 @@ class Redactor:
 
         A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
         """
-        around_chars = min(AROUND_CHARS, 2 * max((len(one[0]) for one in self._spellings()), default=0))
+        around_chars = min(AROUND_CHARS, 2 * max((len(literals[0]) for _, literals in self._spellings()), default=0))
         begin = after_secret = max(0, limit_chars - around_chars)
         for kept in self._masked(text[begin : limit_chars + around_chars]).split(MASK)[:-1]:
             after_secret = max(after_secret, text.find(kept, after_secret, limit_chars) + len(kept))
@@ -106,9 +109,10 @@ class Redactor:
         return None
 
     def _masked(self, text: str) -> str:
-        for spelling in self._spellings():
-            if spelling[-1] in text:
-                for literal in spelling:
+        learned, spellings = self._searched
+        for anchor, literals in spellings if learned == self._learned else self._spellings():
+            if anchor in text:
+                for literal in literals:
                     text = text.replace(literal, MASK)
         return text
 
@@ -123,7 +127,7 @@ class Redactor:
             known = dict.fromkeys(
                 one for values in [*self._owned.values()] for each in [*values.values()] for one in each
             )
-            self._searched = found = learned, tuple(sorted(known, key=lambda one: -len(one[0])))
+            self._searched = found = learned, tuple(sorted(known, key=lambda one: -len(one[1][0])))
         return found[1]
 
 
@@ -146,9 +150,7 @@ def _resolved(text: str, write: Callable[[str], str]) -> str:
 
 def _spelled(value: str) -> Iterator[_Spelling]:
     """Yield the spellings of `value`: the one list. SECURITY.md has it too."""
-    for text in _texts(value):
-        yield (text,)
-    found: dict[str, list[str]] = {}
+    yield _spelling(value, _texts(value))
     # base64 of `user:secret`, or of a body, contains the value as a URL-encoded form or JSON writes it
     for text in dict.fromkeys((value, quote_plus(value, errors="surrogatepass"), _in_json(value))):
         data = text.encode("utf-8", "surrogatepass")
@@ -156,11 +158,16 @@ def _spelled(value: str) -> Iterator[_Spelling]:
             # behind `shift` bytes of another text: up to the end, and what `data` alone decides
             ended = b64encode(bytes(shift) + data).decode()[begin:]
             within = ended[: 8 * (shift + len(data)) // 6 - begin]
-            for encode in (str, lambda one: one.replace("+", "-").replace("/", "_")):
-                for spell in (str, quote_plus, lambda one: one.replace("/", "\\/")):
-                    literals = [spell(encode(one)) for one in (ended, ended.rstrip("="), within)]
-                    found.setdefault(literals[-1], []).extend(literals)
-    yield from (tuple(sorted(dict.fromkeys(literals), key=len, reverse=True)) for literals in found.values())
+            found = [ended, ended.rstrip("="), within]
+            found += [one.replace("+", "-").replace("/", "_") for one in found]
+            found += [spell(one) for one in found for spell in (quote_plus, lambda one: one.replace("/", "\\/"))]
+            yield _spelling(within, found)
+
+
+def _spelling(text: str, literals: Iterable[str]) -> _Spelling:
+    """Return the `literals`, which have the same runs of letters and digits as `text`."""
+    run = max(re.findall("[A-Za-z0-9]+", text), key=len, default="")
+    return run[-ANCHOR_CHARS:], tuple(sorted(dict.fromkeys(literals), key=len, reverse=True))
 
 
 def _texts(value: str) -> dict[str, None]:
