@@ -12,6 +12,7 @@ from gatepass.store.guarded import (
     BOUND_S,
     CHECK_S,
     KEY_KEPT_S,
+    KEY_NAME,
     REASON_CHARS,
     REPEAT_S,
     REST_S,
@@ -238,6 +239,14 @@ async def test_a_process_with_another_key_reports_it_within_one_check_and_again_
     assert len(reported(caplog, "store_unreadable")) == 3
     assert right.health.state is StoreState.UP
     assert wrong.health.shown(fleet.clock.now())["for_s"] == pytest.approx(2 * REPEAT_S + CHECK_S)
+
+
+@pytest.mark.parametrize("stored", [b"\x1b[31m\xff<script>!", b"no-id/of-a-key!!", b"a" * 17])
+async def test_an_invalid_key_id_in_the_store_is_not_quoted(fleet, stored):
+    await fleet.store.put(KEY_NAME, stored, 60.0)
+    process = fleet.process(SHORT)
+    await settle()
+    assert "with another key (not an id of a key, this process: " in str(process.health.reason)
 
 
 async def test_a_key_of_processes_that_have_ended_is_replaced(fleet):
