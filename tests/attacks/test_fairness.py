@@ -94,7 +94,8 @@ class Simulation:
             self.begin(client, caller)
 
     def begin(self, client: Client, caller: str | None) -> None:
-        self.shares.begin(client, self.now_s)
+        if not self.shares.begin(client):
+            self.shares.touch(client, self.now_s)
         if caller is STRANGER:
             client.serving = "stranger"
             return
@@ -122,14 +123,15 @@ class Simulation:
         client.serving = "no"
 
     def end(self, client: Client, *, delivered: bool) -> None:
-        is_of_caller = self.shares.end(client, self.now_s, delivered=delivered)
+        if not (is_of_caller := self.shares.end(client, delivered=delivered)):
+            self.shares.touch(client, self.now_s)
         self.holds(is_of_caller == (client.caller is not None), "a connection belongs to callers from its key on")
 
     def take(self, index: int) -> None:
         """A client has taken all of its last answer."""
         client = self.nth(index, "no")
         if client is not None:
-            self.shares.end(client, self.now_s, delivered=True)
+            self.shares.end(client, delivered=True)
 
     def leave(self, index: int) -> None:
         if self.open:
@@ -142,7 +144,8 @@ class Simulation:
         client = self.connect()
         self.flood(min(between, UNAUTHENTICATED - 1))
         self.holds(client in self.open, "a health check is answered")
-        self.shares.begin(client, self.now_s)
+        if not self.shares.begin(client):
+            self.shares.touch(client, self.now_s)
         self.flood(min(between, UNAUTHENTICATED - 1))
         self.holds(client in self.open, "a health check is answered")
         self.end(client, delivered=True)

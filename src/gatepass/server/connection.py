@@ -243,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.is_write_paused = False
         if self._current is None:
-            self._shares.end(self, self._loop.time(), delivered=True)
+            self._shares.end(self, delivered=True)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -306,9 +306,11 @@ class ClientConnection(asyncio.Protocol):
         """Serve `cycle` after the cycles before it."""
         if self._current is None:
             self._current = cycle
-            now_s = self._loop.time()
-            if not self._shares.begin(self, now_s) and now_s > self._unauthenticated_until_s:
-                cycle.persists = False
+            if not self._shares.begin(self):
+                now_s = self._loop.time()
+                self._shares.touch(self, now_s)
+                if now_s > self._unauthenticated_until_s:
+                    cycle.persists = False
             task = self._loop.create_task(self._serve(cycle))
             self._server_state.tasks.add(task)  # uvicorn's shutdown waits for these
             task.add_done_callback(partial(self._on_served, cycle))
@@ -393,13 +395,11 @@ class ClientConnection(asyncio.Protocol):
         cycle, self._current = self._current, None
         if self.transport.is_closing():
             return
-        now_s = self._loop.time()
-        if (
-            cycle is not None
-            and not self._shares.end(self, now_s, delivered=not self.is_write_paused)
-            and not self._is_ending
-        ):
-            self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
+        if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
+            now_s = self._loop.time()
+            self._shares.touch(self, now_s)
+            if not self._is_ending:
+                self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
         if cycle is None or not cycle.persists:
             # unread bytes of a body would reset the connection at its close
             if self._is_ending or self._parser.cycle is not None:

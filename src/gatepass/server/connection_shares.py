@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import Generic, TypeVar
 
 C = TypeVar("C")
+_ABSENT = object()
 
 IDLE_S = 1.0
 """Time for a new client to send its request. A lack of file descriptors closes no younger connection."""
@@ -49,14 +50,18 @@ class ConnectionShares(Generic[C]):
         self._unauthenticated[connection] = now_s
         return self._make_room(len(self) - self._callers_limit - self._unauthenticated_limit, now_s)
 
-    def begin(self, connection: C, now_s: float) -> bool:
-        """Record that a request has begun. Return whether `connection` belongs to a caller."""
-        if connection in self._callers:
-            self._idle.pop(connection, None)
+    def begin(self, connection: C) -> bool:
+        """Record that a request has begun. Return False, and do nothing, if `connection` belongs to no caller."""
+        if connection not in self._callers:
+            return False
+        if self._idle.pop(connection, _ABSENT) is _ABSENT:
             self._delivering.pop(connection, None)
-            return True
-        self._touch(connection, now_s)
-        return False
+        return True
+
+    def touch(self, connection: C, now_s: float) -> None:
+        """Record that a request on `connection`, which belongs to no caller, has begun or ended."""
+        if self._unauthenticated.pop(connection, None) is not None:  # it may be closed already
+            self._unauthenticated[connection] = now_s
 
     def authenticate(self, connection: C) -> list[C]:
         """Record that the request on `connection` was accepted; return the connections to close."""
@@ -69,17 +74,17 @@ class ConnectionShares(Generic[C]):
         self.disconnect(closing)
         return [closing]
 
-    def end(self, connection: C, now_s: float, *, delivered: bool) -> bool:
-        """Record that a response is complete. Return whether `connection` belongs to a caller.
+    def end(self, connection: C, *, delivered: bool) -> bool:
+        """Record that a response is complete. Return False, and do nothing, if `connection` belongs to no caller.
 
         `delivered`: the client has read all of the response. If not, call again when it has.
         """
-        if connection in self._callers:
+        if connection not in self._callers:
+            return False
+        if self._delivering:  # nearly always empty: a client reads a response as it arrives
             self._delivering.pop(connection, None)
-            (self._idle if delivered else self._delivering)[connection] = None
-            return True
-        self._touch(connection, now_s)
-        return False
+        (self._idle if delivered else self._delivering)[connection] = None
+        return True
 
     def relieve(self, now_s: float) -> list[C]:
         """Return connections to close because no file descriptor is free: those that close first above the shares."""
@@ -90,10 +95,6 @@ class ConnectionShares(Generic[C]):
         self._callers.discard(connection)
         self._idle.pop(connection, None)
         self._delivering.pop(connection, None)
-
-    def _touch(self, connection: C, now_s: float) -> None:
-        if self._unauthenticated.pop(connection, None) is not None:  # it may be closed already
-            self._unauthenticated[connection] = now_s
 
     def _make_room(self, most: int, since_s: float) -> list[C]:
         """Remove up to `most` connections without a caller that were not active after `since_s`, and return them."""

@@ -7,9 +7,11 @@ from tests.memory import traced_memory
 def test_the_connection_without_a_caller_that_is_idle_longest_closes_first():
     shares: ConnectionShares[int] = ConnectionShares(2, 1, callers=1)
     assert [shares.connect(number, float(number)) for number in range(4)] == [[]] * 4
-    assert shares.begin(0, 4.0) is False
+    assert shares.begin(0) is False
+    shares.touch(0, 4.0)
     assert [shares.connect(new, 5.0) for new in (4, 5)] == [[1], [2]]
-    assert shares.end(3, 6.0, delivered=True) is False
+    assert shares.end(3, delivered=True) is False
+    shares.touch(3, 6.0)
     assert [shares.connect(new, 7.0) for new in (6, 7)] == [[0], [4]]
 
 
@@ -17,7 +19,8 @@ def test_one_that_closed_is_not_counted_again():
     shares: ConnectionShares[int] = ConnectionShares(0, 1, callers=0)
     shares.connect(0, 0.0)
     assert shares.connect(1, 1.0) == [0]
-    assert (shares.begin(0, 2.0), shares.end(0, 2.0, delivered=True), shares.authenticate(0)) == (False, False, [])
+    shares.touch(0, 2.0)
+    assert (shares.begin(0), shares.end(0, delivered=True), shares.authenticate(0)) == (False, False, [])
     assert (len(shares), shares.connect(2, 3.0)) == (1, [1])
 
 
@@ -26,7 +29,7 @@ def callers_of(count: int, connections: int) -> ConnectionShares[int]:
     shares: ConnectionShares[int] = ConnectionShares(connections, 100, callers=0)
     for number in range(count):
         shares.connect(number, 0.0)
-        shares.begin(number, 0.0)
+        shares.begin(number)
         shares.authenticate(number)
     return shares
 
@@ -34,10 +37,10 @@ def callers_of(count: int, connections: int) -> ConnectionShares[int]:
 def test_above_their_share_the_callers_connection_that_is_idle_longest_closes():
     shares = callers_of(3, 3)
     for number, delivered in ((1, False), (2, True), (0, True), (2, True)):
-        assert shares.end(number, 1.0, delivered=delivered)
+        assert shares.end(number, delivered=delivered)
     for number, closing in ((3, [2]), (4, [0]), (5, [1]), (6, [])):  # 1 still reads its response
         assert shares.connect(number, 2.0) == []
-        shares.begin(number, 2.0)
+        shares.begin(number)
         assert shares.authenticate(number) == closing
     assert shares.authenticate(6) == []
     assert len(shares) == 4
@@ -46,7 +49,7 @@ def test_above_their_share_the_callers_connection_that_is_idle_longest_closes():
 def test_a_flood_without_keys_closes_no_connection_of_a_caller_and_a_reload_closes_in_parts():
     shares = callers_of(5, 5)
     for number in range(5):
-        shares.end(number, 0.0, delivered=True)
+        shares.end(number, delivered=True)
     closed = [one for new in range(5, 505) for one in shares.connect(new, float(new))]
     assert closed == [*range(5, 405)]
     assert shares.relieve(404.0 + IDLE_S) == []
@@ -64,10 +67,10 @@ def test_connections_that_have_left_take_no_memory():
         for number in range(2_000):
             name = f"client-{number}"
             shares.connect(name, 0.0)
-            shares.begin(name, 0.0)
+            shares.begin(name)
             if number % 2:
                 assert shares.authenticate(name) == []
-            shares.end(name, 0.0, delivered=number % 3 > 0)
+            shares.end(name, delivered=number % 3 > 0)
             shares.disconnect(name)
     assert len(shares) == 0
     assert memory.kept_bytes < 10_000
