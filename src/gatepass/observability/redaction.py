@@ -26,7 +26,7 @@ AROUND_CHARS = 32 * 1024
 """How far `Redactor.cut` looks for secrets around a place: a token in base64 is shorter than half of it."""
 _GO_AMPERSAND = re.compile(r"(?<!\\)((?:\\\\)*?)\\{1,2}u0026")
 """As Go's encoding/json writes it, behind backslashes of the text before it."""
-_REFERENCE = re.compile(r"&(#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[^\t\n\f <&#;]{1,32};?)")
+_REFERENCE = re.compile(r"&(#[0-9]{1,24};?|#[xX][0-9a-fA-F]{1,24};?|[^\t\n\f <&#;]{1,32};?)")
 """What `html.unescape` replaces."""
 _SPECIAL = re.compile("[^A-Za-z0-9]")
 _OF_NET = re.compile("[^ !#-%(-*,-;=?-_a-~]")
