@@ -15,7 +15,7 @@ from docs.command_reference import all_commands, index_of_commands
 from docs.entries import DOCS, LINK, read, table
 from docs.environment_reference import file_variables, variables
 from docs.error_reference import error_codes
-from docs.http_reference import admin_routes, forwarded, header_table, operations, own_pages, relayed
+from docs.http_reference import admin_routes, documents, forwarded, header_table, operations, own_pages, relayed
 from docs.licences import licence_table
 from docs.metric_reference import all_metrics
 from docs.setting_reference import all_credentials, all_settings, overview, twelve
@@ -72,6 +72,7 @@ PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "operations": operations,
         "pages": own_pages,
         "admin routes": admin_routes,
+        "documents": documents,
         "added headers": lambda: header_table("added"),
         "read headers": lambda: header_table("read"),
         "forwarded headers": forwarded,

@@ -6,9 +6,10 @@ tests/docs/test_http_reference.py compares them with gatepass.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
 from docs.entries import listed, read, table
 
 from gatepass.dialects.base import FORWARDED, NOT_RELAYED, RELAYED, RELAYED_PREFIXES
@@ -43,8 +44,49 @@ def admin_routes() -> str:
     rows = []
     for row in ROUTES:
         named = f"{row.method} {row.path}"
-        rows.append((f"`{row.method} /{row.path}`", TEXTS["admin"][named], row.role, PLACES[row.only]))
-    return table(("route", "what it does", "least role", "where"), rows)
+        document = f"`{row.document.__name__}`" if row.document else "–"
+        rows.append((f"`{row.method} /{row.path}`", TEXTS["admin"][named], document, row.role, PLACES[row.only]))
+    return table(("route", "what it does", "document", "least role", "where"), rows)
+
+
+def documents() -> str:
+    """Return the members of each document of an admin route, and of the documents in them."""
+    found: dict[str, tuple[str, str]] = {}
+    wanted = [row.document for row in ROUTES if row.document]
+    while wanted:
+        kind = wanted.pop(0)
+        if kind.__name__ in found:
+            continue
+        hints = get_type_hints(kind)
+        wanted += [one for hint in hints.values() for one in _inside(hint) if issubclass(one, msgspec.Struct)]
+        members = ", ".join(f"`{name}` {_words(hint)}" for name, hint in hints.items())
+        found[kind.__name__] = f"`{kind.__name__}`", members
+    return table(("document", "members"), (found[name] for name in sorted(found)))
+
+
+def _inside(hint: Any) -> Iterator[type]:
+    """Yield the classes in a type."""
+    if isinstance(hint, type) and not get_args(hint):
+        yield hint
+    for one in get_args(hint):
+        yield from _inside(one)
+
+
+WORDS: Mapping[Any, str] = {str: "text", bool: "boolean", int: "number", float: "number", type(None): "null"}
+
+
+def _words(hint: Any) -> str:
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (list, tuple, Sequence):
+        return f"list of {_words(inner[0])}"
+    if kind is dict:
+        return f"{_words(inner[1])} by name"
+    if kind is Literal:
+        return " or ".join(f"`{one}`" for one in inner)
+    if inner:
+        words = " or ".join(_words(one) for one in inner if one is not msgspec.UnsetType)
+        return f"{words}, may be absent" if msgspec.UnsetType in inner else words
+    return WORDS.get(hint) or f"`{hint.__name__}`"
 
 
 def header_table(kind: str) -> str:

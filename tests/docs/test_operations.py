@@ -18,19 +18,20 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.cli.capture import capture_lines
-from gatepass.cli.control import request, rule_lines
+from gatepass.cli.control import ask, request, rule_lines
 from gatepass.cli.options import UNUSABLE
 from gatepass.cli.requests import tail
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits
+from gatepass.documents import CaptureState, LearnedRules, StoreStatus
 from gatepass.errors import kind_of, status_of
 from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
 from gatepass.server.pages import PATHS
-from gatepass.store.guarded import OTHER_KEY, StoreHealth, StoreState
+from gatepass.store.guarded import OTHER_KEY, StoreState
 from tests.docs.blocks import blocks
 from tests.docs.test_errors import OF_THE_UPSTREAM
 from tests.golden.test_stories import ERROR, NOW_S, RETRIED, SUMMARY
@@ -111,9 +112,10 @@ def test_a_command_that_needs_no_server_prints_what_the_page_shows(page: str, co
 
 
 def test_the_capture_page_shows_what_its_command_prints() -> None:
-    settings = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
+    settings: Any = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
     ends_s = datetime(2027, 1, 15, 14, 12, 9, tzinfo=UTC).timestamp()
-    lines = capture_lines({"running": True, "left_s": 600.0, "until": ends_s, **settings}, has_started=True)
+    state = CaptureState(running=True, left_s=600.0, until=ends_s, held_bytes=0, captured=0, **settings)
+    lines = capture_lines(state, has_started=True)
     assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --for 10m").splitlines() == [*lines]
 
 
@@ -187,7 +189,7 @@ async def test_the_commands_for_a_running_gatepass_print_what_the_pages_show(tmp
             await until(lambda: page("/status")["credentials"]["corp"]["state"] == "fresh")
             prints("health_and_status", "gatepass status")
             compare_status(page("/status"))
-            printed = "\n".join(rule_lines(page("/learned")["rules"])) + "\n"
+            printed = "\n".join(rule_lines(ask(LearnedRules, "GET", "/learned", path).rules)) + "\n"
             assert masked(printed) == masked(shown("health_and_status", "gatepass learned"))
             (example,) = blocks(MODEL_LIST, "json")
             listed = (await Ask(port, "GET", "/v1/models", {}, b"").answer()).json()["data"]
@@ -297,7 +299,7 @@ def test_the_states_of_the_store_are_those_of_the_code() -> None:
     (text,) = blocks(PAGES["store"], "json")
     example = json.loads(f"{{{text}}}")["store"]
     place = {name: example[name] for name in ("through", "key_id")}
-    assert set(example) == set(StoreHealth(place).shown(0.0))
+    assert set(example) == set(StoreStatus.__struct_fields__)
     begin = OTHER_KEY.format(theirs="58a5f1e80d5a3c41", ours=place["key_id"]).partition(", so")[0]
     assert example["reason"] == f"{begin}, …"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from gatepass.cli.control import rule_lines
 from gatepass.cli.init import OF_AUTH, QUESTIONS, init
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
+from gatepass.documents import LearnedRule
 from tests.integration.gateway import CHAT, HELLO, relaying
 from tests.integration.scripted import Send, reply
 
@@ -74,7 +75,7 @@ async def test_the_rejection_of_the_page_causes_its_rule():
     assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
     assert f"x-gatepass-adapted: {rule}\n" in text
     assert f"x-gatepass-attempts: {answer.headers['x-gatepass-attempts']}\n" in text
-    shown = "\n".join(rule_lines([{**row, "age_s": 720, "expires_in_s": 2820, "uses": 31}]))
+    shown = "\n".join(rule_lines([LearnedRule(**{**row, "age_s": 720, "expires_in_s": 2820, "uses": 31})]))
     assert f"$ gatepass learned\n{shown}\n```" in text
 
 

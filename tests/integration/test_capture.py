@@ -80,7 +80,7 @@ async def test_what_gatepass_refuses_is_kept_and_what_has_no_caller_is_not():
         _, refused = await served(gp, b'{"model": "m"')
         foreign = await gp.ask(HELLO, headers={"content-type": "application/json", "host": "elsewhere"}).answer()
         assert foreign.status == 403
-        assert gp.state.capture.state()["captured"] == 1
+        assert gp.state.capture.state().captured == 1
     assert refused["bodies"]["request"] == '{"model": "m"'
 
 

@@ -186,14 +186,14 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
         for name in ("zoe@corp", "zoe@corp", "zoe@corp", "yan@corp", "", "", "", "xia@corp", "yan@corp"):
             body, fields = made(name)
             answers.append(await gp.ask(body, path, headers={**by("ana"), **fields}).answer())
-        rows = await limits_of(gp.state)
+        rows = (await limits_of(gp.state)).limits
         shown = f"{rows}{gp.state.metrics.exposition()!r}{[one.__dict__ for one in caplog.records]}"
     assert [one.status for one in answers] == [200, 200, 429, 200, 200, 200, 429, 200, 429]
     assert "The end user of 'ana' has used its limit of 2 requests per minute" in answers[2].error["message"]
     assert "(access.keys[].end_users.limits.requests.minute)" in answers[6].error["message"]
     assert "The caller 'ana' has used its limit of 6 requests" in answers[8].error["message"]
     assert '"end_user-requests-minute";r=1' in answers[3].headers["ratelimit"]
-    assert [row["used"] for row in rows if row["of"] == "end_user/ana"] == [2]
+    assert [row.used for row in rows if row.of == "end_user/ana"] == [2]
     assert "requests.minute" in shown
     assert "@corp" not in shown
 

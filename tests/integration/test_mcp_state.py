@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -320,9 +321,9 @@ PASSED = {name for name in ECHOES if name.endswith("-event")} | {"in-200", "no-c
 async def printed(gp: Gateway, out: io.StringIO) -> dict[str, str]:
     """Return what operators can read: the log, the metrics, the status, and the records of requests."""
     await until(lambda: not gp.state.in_flight.busy)
-    parts = {"requests": json.dumps(await requests_listing(gp.state, {}))}
-    parts["story"] = json.dumps(await stories(gp.state, "asked", bodies=False))
-    status = json.dumps(status_of(gp.state, gp.server.endpoint.mcp))
+    parts = {"requests": msgspec.json.encode(await requests_listing(gp.state, {})).decode()}
+    parts["story"] = msgspec.json.encode(await stories(gp.state, "asked", bodies=False)).decode()
+    status = msgspec.json.encode(status_of(gp.state, gp.server.endpoint.mcp)).decode()
     return {"log": out.getvalue(), "metrics": gp.state.metrics.exposition().decode(), "status": status, **parts}
 
 
@@ -389,9 +390,10 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
     labels = 'caller="anna",code="none",model="none",operation="mcp",outcome="ok",status="200",upstream="mcp/tools"'
     assert f"gatepass_requests_total{{{labels}}} 1.0" in metrics
     assert "gatepass_mcp_streams 0.0" in metrics
-    server = {"host": upstream.url.partition("//")[2], "credential": None, "usable": True, "sessions": 1}
-    health = {"health": "ok", "last_failed": None, "many_errors": False, "last_error": None}
-    assert status["mcp"] == {"streams": 0, "servers": {"tools": {**server, **health}}}
+    assert status.mcp
+    server = status.mcp.servers["tools"]
+    assert (server.host, server.credential, server.usable) == (upstream.url.partition("//")[2], None, True)
+    assert (status.mcp.streams, server.sessions, server.health, server.last_error) == (0, 1, "ok", None)
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "upstream_error"), (401, "upstream_auth")])
@@ -401,8 +403,10 @@ async def test_the_status_says_that_a_server_fails(status, code):
         for _ in answers:
             await post(gp, CALL).answer()
         await until(lambda: not gp.state.in_flight.busy)
-        (server,) = status_of(gp.state, gp.server.endpoint.mcp)["mcp"]["servers"].values()
-    assert (server["health"], server["last_failed"]["code"]) == ("failing", code)
+        status_now = status_of(gp.state, gp.server.endpoint.mcp)
+    assert status_now.mcp
+    (server,) = status_now.mcp.servers.values()
+    assert (server.health, getattr(server.last_failed, "code", None)) == ("failing", code)
 
 
 async def test_the_log_has_the_time_of_the_first_event_of_a_stream():

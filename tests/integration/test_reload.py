@@ -19,20 +19,13 @@ import trustme
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.load import LoadedConfig, changed_settings, load
 from gatepass.config.model import Config
+from gatepass.documents import ReloadResult
 from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server import reload
 from gatepass.server.pages import status_of
-from gatepass.server.reload import (
-    BLOCK_LOST,
-    CUT_OFF,
-    KEYS_LOST,
-    ConfigSource,
-    Reloader,
-    ReloadResult,
-    unattended_problems,
-)
+from gatepass.server.reload import BLOCK_LOST, CUT_OFF, KEYS_LOST, ConfigSource, Reloader, unattended_problems
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import HELLO, Gateway, descriptors, serving
 from tests.integration.issuer import corp, minted
@@ -205,8 +198,8 @@ async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_it
 
 async def test_the_failures_of_an_upstream_end_with_the_settings_that_caused_them(serve: Serve):
     def upstream_of(served: Any) -> tuple[str, int, str | None]:
-        shown = status_of(served.state)["upstreams"]["chat"]
-        return shown["health"], shown["errors"], (shown["last_failed"] or shown["last_error"] or {}).get("code")
+        shown = status_of(served.state).upstreams["chat"]
+        return shown.health, shown.errors, getattr(shown.last_failed or shown.last_error, "code", None)
 
     async with Scripted(answer=lambda _: [Send(reply({"error": "no"}, 400))]) as upstream:
         wrong = {"chat": {"base_url": "http://127.0.0.1:1/v1"}}
@@ -426,10 +419,10 @@ async def test_a_watched_file_applies_if_it_is_new_and_waits_for_a_command_if_it
         # edited in place: /status says why it waits until the file is the one in use again
         for _ in range(2):
             gatepass.file.write_text(at("edited.example"))
-            await until(lambda: status_of(state.state)["reload_problems"] == [f"{gatepass.file}: {reload.EDITED}"])
+            await until(lambda: status_of(state.state).reload_problems == [f"{gatepass.file}: {reload.EDITED}"])
             assert used() == "https://linked.example/v1"
             gatepass.file.write_text(at("linked.example"))
-            await until(lambda: not status_of(state.state)["reload_problems"])
+            await until(lambda: not status_of(state.state).reload_problems)
         assert (gatepass.count("reloaded"), gatepass.count("refused")) == (2, 3)
         # a command uses it, and the next edit waits too
         gatepass.file.write_text(at("edited.example"))
@@ -444,12 +437,12 @@ async def test_a_watched_file_applies_if_it_is_new_and_waits_for_a_command_if_it
         (tmp_path / "new").write_text(at("new.example"))
         (tmp_path / "new").replace(gatepass.file)
         await until(lambda: used() == "https://new.example/v1")
-        assert not status_of(state.state)["reload_problems"]
+        assert not status_of(state.state).reload_problems
         (tmp_path / "new").write_text(json.dumps({"server": blocks["server"], "upstreams": blocks["upstreams"]}))
         (tmp_path / "new").replace(gatepass.file)
         await until(lambda: gatepass.count("refused") == 6)
         problems = [f"{gatepass.file}: {BLOCK_LOST.format(name)}" for name in ("models", "access")]
-        assert status_of(state.state)["reload_problems"] == problems
+        assert status_of(state.state).reload_problems == problems
         assert (await gatepass.reload()).problems == (reload.KEYS_LOST,)
     logged_errors.clear()
 

@@ -287,7 +287,8 @@ async def test_no_secret_leaves_by_the_page(servers):
             listing = await page("requests?limit=1000")
             ids = [one["id"] for one in json.loads(listing)["requests"]]
             told = [await page(f"requests/{one}") for one in ids]
-            views = [await page(path) for path in ("session", "overview", "models", "use", "capture")]
+            paths = ("session", "status", "traffic", "callers", "models", "use", "capture")
+            views = [await page(path) for path in paths]
     assert len(ids) > 40
     assert sum('"bodies"' in one for one in told) > 30
     secrets = [*CONFIGURED, *servers.tokens, own["cookie"].partition("=")[2]]

@@ -6,15 +6,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import status_lines
 from gatepass.cli.story_lines import error_lines
 from gatepass.config.access import moment_text
+from gatepass.documents import Status
 from gatepass.observability.story import story_of
 from gatepass.server.cycle import ids_begin
-from gatepass.server.views import overview
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply
@@ -24,11 +25,13 @@ from tests.waiting import until
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
+NOT_CAPTURED = ("until", "left_s", "model", "caller", "limit_bytes")
 MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
-NO_REQUEST = {
+NO_REQUEST: dict[str, Any] = {
     "health": "unknown",
-    "requests": 0,
-    "errors": 0,
+    "dialect": "openai",
+    "host": "127.0.0.1:9",
+    **dict.fromkeys(("requests", "errors", "in_flight", "open_connections", "requests_15m", "errors_15m"), 0),
     "silent": {},
     "over_chat": [],
     "last_failed": None,
@@ -59,6 +62,10 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
     next_try_in_s = document["credentials"]["corp"].pop("next_try_in_s")
     assert 125.0 <= next_try_in_s <= 140.0
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    for name in ("corp", "spare"):
+        (renewal,) = document["credentials"][name].pop("renewals")
+        assert (renewal["ok"], renewal["reason"], document["at"] - renewal["at"]) == (True, None, pytest.approx(100.0))
+    del document["at"]
     assert document == {
         "ready": True,
         "draining": False,
@@ -66,7 +73,11 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
         "replica": os.uname().nodename,
         "ids_begin": ids_begin(os.uname().nodename),
         "reload_problems": [],
-        "upstreams": dict.fromkeys(("chat", "embed", "open"), NO_REQUEST),
+        "upstreams": {
+            name: {**NO_REQUEST, "credential": credential}
+            for name, credential in (("chat", "corp"), ("embed", "corp"), ("open", None))
+        },
+        "capture": {"running": False, "held_bytes": 0, "captured": 0, **dict.fromkeys(NOT_CAPTURED)},
         "store": None,
         "keys": [],
         "credentials": {
@@ -85,6 +96,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
                 "last_error": None,
                 "last_error_age_s": None,
                 "failing": False,
+                "failing_since": None,
                 "refreshing": False,
             },
             "spare": {
@@ -102,6 +114,7 @@ async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
                 "last_error": None,
                 "last_error_age_s": None,
                 "failing": False,
+                "failing_since": None,
                 "refreshing": False,
                 "next_try_in_s": None,
             },
@@ -138,10 +151,10 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
         assert (await status(gp)).json()["upstreams"]["chat"]["over_chat"] == before
         for _ in range(3):
             await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
-        page = (await status(gp)).json()
+        page = msgspec.json.decode((await status(gp)).body, type=Status)
         rules = json.loads((await gp.ask(None, "/learned", method="GET").answer()).body)["rules"]
     assert [(row["adapted"], row["uses"]) for row in rules] == ([] if declared else [("protocols=chat", 3)])
-    assert page["upstreams"]["chat"]["over_chat"] == after
+    assert page.upstreams["chat"].over_chat == after
     (line,) = [line for line in status_lines(page) if line.startswith("chat ")]
     assert (f"; {' and '.join(after)} are served by chats " in line) == bool(after)
 
@@ -163,9 +176,8 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
                 request = running.response.context.access.id
                 for advance_s, silent in ((30.0, {}), (10.0, {request: 40.0})):
                     await clock.advance(advance_s)
-                    page = (await status(gp)).json()
-                    assert page["upstreams"]["chat"]["silent"] == silent
-                assert overview(gp.state)["upstreams"][0]["silent"] == {request: 40.0}
+                    page = msgspec.json.decode((await status(gp)).body, type=Status)
+                    assert page.upstreams["chat"].silent == silent
             await until(lambda: not gp.state.in_flight.busy)
             (ended,) = gp.state.inspector.newest()
             story = story_of(ended, clock.now(), clock.wall(), str)
@@ -278,7 +290,7 @@ async def test_a_rejected_token_is_shown_with_its_code_and_its_age(rejection: by
             await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
             await gp.ask(HELLO).answer()
             await clock.advance(12.0)
-            lines = [*status_lines((await status(gp)).json())]
+            lines = [*status_lines(msgspec.json.decode((await status(gp)).body, type=Status))]
     assert f"corp: the upstream chat rejected the token 12 s ago with {code}" in lines
     (health,) = (line for line in lines if line.startswith("chat "))
     assert f" failing for 12 s, {code} 12 s ago " in health
@@ -294,8 +306,9 @@ async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
         (shown,) = (await status(gp)).json()["upstreams"].values()
         newest, _ = gp.state.inspector.newest()
     failed, error = shown.pop("last_failed"), shown.pop("last_error")
-    assert (shown.pop("silent"), shown.pop("over_chat")) == ({}, [])
-    assert shown == {"health": "failing", "requests": 2, "errors": 2, "many_errors": False}
+    expected = {"health": "failing", "requests": 2, "errors": 2, "requests_15m": 2, "errors_15m": 2}
+    assert expected.items() <= shown.items()
+    assert (shown["silent"], shown["over_chat"], shown["many_errors"]) == ({}, [], False)
     assert error.items() <= failed.items()
     assert (error["id"], error["age_s"] >= 0) == (newest.access.id, True)
     assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")

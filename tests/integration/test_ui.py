@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -17,6 +18,7 @@ from gatepass.server.admin import HEADERS, ROUTES, AdminRoute
 from gatepass.server.ui.sessions import LIFE_S
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Send, reply
+from tests.unit.clock import DrivenClock
 
 KEYS = {role: f"gp-{role}-" + role * 8 for role in ("caller", "viewer", "admin")}
 ACCESS: Mapping[str, Any] = {
@@ -63,10 +65,10 @@ async def test_without_keys_the_page_is_on_and_needs_no_login():
 async def test_a_reload_that_adds_keys_ends_a_page_that_was_on_by_default():
     upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
     async with gateway(upstreams=upstreams) as gp:
-        assert (await get(gp, "/ui/api/overview")).status == 200
+        assert (await get(gp, "/ui/api/status")).status == 200
         config = Config.model_validate({"upstreams": upstreams, "access": ACCESS, "server": {"drain_timeout_s": 0}})
         gp.server.endpoint.use(next_app_state(config, TLSContexts(), gp.state))
-        assert (await get(gp, "/ui/api/overview")).error["code"] == "unknown_path"
+        assert (await get(gp, "/ui/api/status")).error["code"] == "unknown_path"
 
 
 async def test_a_session_begins_with_a_key_and_ends_with_the_logout():
@@ -114,28 +116,44 @@ async def test_a_poll_has_a_body_only_if_something_is_new():
 
 async def test_an_mcp_server_has_no_dialect():
     async with gateway(upstream="http://127.0.0.1:9", mcp={"tools": {"url": "http://127.0.0.1:9/mcp"}}) as gp:
-        overview = (await get(gp, "/ui/api/overview")).json()
-    assert {one["name"]: one["dialect"] for one in overview["upstreams"]} == {"chat": "openai", "mcp/tools": "mcp"}
-    assert len(overview["series"]["requests"]) == 60
+        status, traffic = [(await get(gp, f"/ui/api/{name}")).json() for name in ("status", "traffic")]
+    assert {name: one["dialect"] for name, one in status["upstreams"].items()} == {"chat": "openai"}
+    assert [(name, "dialect" in one) for name, one in status["mcp"]["servers"].items()] == [("tools", False)]
+    assert len(traffic["series"]["requests"]) == 60
+
+
+async def test_polls_are_no_traffic_and_carry_nothing_while_nothing_changes(caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER, clock=DrivenClock()) as gp:
+        cookie, before = await signed_in(gp, "viewer"), gp.state.metrics.totals()
+        for path in ("status", "traffic", "callers", "limits?nearest=20", "requests", "learned", "use"):
+            first = await get(gp, f"/ui/api/{path}", cookie=cookie)
+            again = await get(gp, f"/ui/api/{path}", cookie=cookie, if_none_match=first.headers["etag"])
+            assert (first.status, again.status, again.body) == (200, 304, b""), path
+        assert gp.state.metrics.totals() == before
+        assert (gp.state.in_flight.busy, [*gp.state.inspector.newest()]) == (0, [])
+        assert gp.state.metrics.last_used_s == {}
+    assert "request" not in caplog.messages
 
 
 async def test_neither_sign_ins_nor_polls_of_a_viewer_shut_out_an_admin():
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
         admin = await signed_in(gp, "admin")
         cookies = [await signed_in(gp, "viewer") for _ in range(200)]
-        polls = [asyncio.create_task(get(gp, "/ui/api/overview", cookie=cookie)) for cookie in cookies]
-        assert (await get(gp, "/ui/api/overview", cookie=admin)).status == 200
+        polls = [asyncio.create_task(get(gp, "/ui/api/status", cookie=cookie)) for cookie in cookies]
+        assert (await get(gp, "/ui/api/status", cookie=admin)).status == 200
         assert {answer.status for answer in await asyncio.gather(*polls)} == {200}
         await post(gp, "/ui/api/logout", {}, cookie=cookies[0])
-        assert {(await get(gp, "/ui/api/overview", cookie=one)).status for one in cookies[:3]} == {401}
-        assert (await get(gp, "/ui/api/overview", cookie=admin)).status == 200
+        assert {(await get(gp, "/ui/api/status", cookie=one)).status for one in cookies[:3]} == {401}
+        assert (await get(gp, "/ui/api/status", cookie=admin)).status == 200
 
 
 ROWS: Mapping[str, tuple[Any, int]] = {
     "GET session": (None, 200),
     "POST login": ({"key": KEYS["viewer"]}, 200),
     "POST logout": ({}, 200),
-    "GET overview": (None, 200),
+    "GET traffic": (None, 200),
+    "GET callers": (None, 200),
     "GET requests": (None, 200),
     "GET requests/{id}": (None, 200),
     "GET curl/{id}": (None, 400),
@@ -178,7 +196,11 @@ async def check_route(gp: Gateway, route: AdminRoute) -> None:
         cookie = {} if role == "anyone" else {"cookie": await signed_in(gp, role)}
         may = roles.index(role) >= roles.index(route.role)
         expected = status if may else 401 if role == "anyone" else 403
-        assert (await answer(**cookie)).status == expected, (route, role)
+        found = await answer(**cookie)
+        assert found.status == expected, (route, role)
+        if may and route.document is not None:
+            strict = msgspec.defstruct("strict", [], bases=(route.document,), forbid_unknown_fields=True)
+            msgspec.json.decode(found.body, type=strict)
     for role in KEYS:
         found = await answer(authorization=f"Bearer {KEYS[role]}", x_api_key=KEYS[role])
         assert found.status == (status if route.role == "anyone" else 401), (route, role)

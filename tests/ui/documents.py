@@ -44,7 +44,34 @@ SESSION: Document = {
 }
 
 
-def overview() -> Document:
+def status() -> Document:
+    once = {"upstreams": ["openai"], "renewals": [], "fetches": 1, "failures": 0}
+    renewals = [{"at": NOW - 77 - 192 * i, "ok": True, "reason": "due"} for i in range(5)]
+    renewals.append({"at": NOW - 470, "ok": False, "reason": "the issuer answered 503"})
+    return {
+        "at": NOW,
+        "replica": "gate-1",
+        "credentials": {
+            "corp": credential("oauth2", 163.0, 77.0, 115.0, upstreams=["corp", "corp-eu"], renewals=renewals),
+            "openai": credential("api_key", None, None, None, **once),
+        },
+        "upstreams": {
+            "corp": upstream("llm.corp.example", "ragflow", "corp", in_flight=3, requests=412, errors=6),
+            "corp-eu": upstream("llm-eu.corp.example", "openai", "corp", in_flight=1, requests=96, errors=0),
+            "openai": upstream("api.openai.com", "openai", "openai", in_flight=0, requests=31, errors=0),
+        },
+        "in_flight": 4,
+        "draining": False,
+        "ready": True,
+        "store": None,
+        "reload_problems": [],
+        "keys": [],
+        "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
+        "mcp": {"streams": 0, "servers": {}},
+    }
+
+
+def traffic() -> Document:
     percentiles = {
         "p50": bounds(wave(0.42, 0.16), FIRST_TOKEN_S),
         "p95": bounds(wave(0.9, 0.25), FIRST_TOKEN_S),
@@ -59,24 +86,7 @@ def overview() -> Document:
         "over_s": 327.68,
         "all": {"p50": 2.56, "p95": 5.12, "p99": 10.24},
     }
-    once = {"upstreams": ["openai"], "renewals": [], "fetches": 1, "failures": 0}
-    renewals = [{"at": NOW - 77 - 192 * i, "ok": True, "reason": "due"} for i in range(5)]
-    renewals.append({"at": NOW - 470, "ok": False, "reason": "the issuer answered 503"})
     return {
-        "at": NOW,
-        "replica": "gate-1",
-        "credentials": [
-            credential("corp", "oauth2", 163.0, 240.0, 115.0, upstreams=["corp", "corp-eu"], renewals=renewals),
-            credential("openai", "api_key", None, None, None, **once),
-        ],
-        "upstreams": [
-            upstream("corp", "llm.corp.example", "ragflow", "corp", in_flight=3, requests=412, errors=6),
-            upstream("corp-eu", "llm-eu.corp.example", "openai", "corp", in_flight=1, requests=96, errors=0),
-            upstream("openai", "api.openai.com", "openai", "openai", in_flight=0, requests=31, errors=0),
-        ],
-        "in_flight": 4,
-        "draining": False,
-        "ready": True,
         "series": {
             "width_s": 15,
             "ended_at": NOW,
@@ -87,12 +97,13 @@ def overview() -> Document:
             "ttft_s": percentiles,
             "duration_s": durations,
         },
-        "errors_15m": {"upstream_closed": 4, "token_unavailable": 2},
-        "meanings": {
-            "upstream_closed": {"text": "The connection closed", "text_zh": "回答尚未完成，连接就关闭了"},
-            "token_unavailable": {"text": "No `token`", "text_zh": "没有 `token`"},
-        },
-        "callers_15m": {"ragflow": 5, "open-webui": 1},
+        "errors": {"upstream_closed": 4, "token_unavailable": 2},
+        "callers": {"ragflow": 5, "open-webui": 1},
+    }
+
+
+def callers() -> Document:
+    return {
         "callers": [
             use_of("ragflow", 1204, 912_000, errors=9, in_flight=3, max_concurrent=16, last_used=rfc3339(NOW - 2)),
             use_of("open-webui", 311, 204_120, last_used=rfc3339(NOW - 14)),
@@ -100,14 +111,15 @@ def overview() -> Document:
             use_of("anna", 0, 0),
         ],
         "all_callers": 4,
+    }
+
+
+def limits() -> Document:
+    return {
         "limits": [
             {"of": "group/chats", "limit": "tokens.minute", "most": 200_000, "used": 150_000, "left": 50_000},
             {"of": "caller/ragflow", "limit": "requests.day", "most": 5_000, "used": 1_204, "left": 3_796},
         ],
-        "store": None,
-        "reload_problems": [],
-        "ending_keys": [],
-        "capture": {"running": False, "until": None, "held_bytes": 0, "captured": 0, "model": None, "caller": None},
     }
 
 
@@ -118,21 +130,15 @@ def use_of(name: str, requests: int, tokens: int, **more: Any) -> Document:
 
 
 def credential(
-    name: str,
-    kind: str,
-    expires_in_s: float | None,
-    lifetime_s: float | None,
-    refresh_in_s: float | None,
-    **more: Any,
+    kind: str, expires_in_s: float | None, age_s: float | None, next_try_in_s: float | None, **more: Any
 ) -> Document:
     found: Document = {
-        "name": name,
         "type": kind,
         "state": "fresh",
         "failing": False,
         "expires_in_s": expires_in_s,
-        "lifetime_s": lifetime_s,
-        "refresh_in_s": refresh_in_s,
+        "age_s": age_s,
+        "next_try_in_s": next_try_in_s,
         "fetches": 12,
         "failures": 1,
         "rejected_by": {},
@@ -142,22 +148,17 @@ def credential(
     return {**found, **more}
 
 
-def upstream(
-    name: str, host: str, dialect: str, credential: str, *, in_flight: int, requests: int, errors: int
-) -> Document:
+def upstream(host: str, dialect: str, credential: str, *, in_flight: int, requests: int, errors: int) -> Document:
     return {
-        "name": name,
         "host": host,
         "dialect": dialect,
         "credential": credential,
         "health": "ok",
         "last_failed": None,
-        "failing_since": None,
         "in_flight": in_flight,
         "requests_15m": requests,
         "errors_15m": errors,
         "many_errors": False,
-        "targets_away": {},
         "open_connections": in_flight + 2,
     }
 
@@ -477,6 +478,7 @@ def use() -> Document:
 
 
 ERRORS: dict[str, Document] = {
+    "token_unavailable": {"code": "token_unavailable", "text": "No `token`. None.", "text_zh": "没有 `token`。"},
     "upstream_closed": {
         "code": "upstream_closed",
         "status": 502,
@@ -494,7 +496,7 @@ ERRORS: dict[str, Document] = {
                 "action_zh": "让 `base_url` 以 https:// 开头。",
             }
         ],
-    }
+    },
 }
 
 

@@ -39,7 +39,10 @@ class Fake:
     def __init__(self) -> None:
         self.session = deepcopy(documents.SESSION)
         self.role = "admin"
-        self.overview = documents.overview()
+        self.status = documents.status()
+        self.traffic = documents.traffic()
+        self.callers = documents.callers()
+        self.limits = documents.limits()
         self.summaries = documents.summaries()
         self.stories = {
             "req-1": documents.story(),
@@ -52,7 +55,7 @@ class Fake:
         self.models = documents.models()
         self.learned = documents.learned()
         self.use = documents.use()
-        self.capture: Document = deepcopy(self.overview["capture"])
+        self.capture: Document = deepcopy(self.status["capture"])
         self.doctor = list(documents.DOCTOR)
         self.parts: threading.Semaphore | None = None
         """If set, doctor sends a part for each release: a test sees each state until it goes on."""
@@ -165,7 +168,7 @@ class Routes(BaseHTTPRequestHandler):
             status, document = fake.answer(self.command, path, query, body)
             content = json.dumps(document).encode()
             etag = f'"{sha256(content).hexdigest()}"'
-            if path in ("overview", "requests"):
+            if path in ("status", "requests"):
                 fake.polled.append((path, query))
             if self.headers.get("if-none-match") == etag:
                 status, content = 304, b""

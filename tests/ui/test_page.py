@@ -266,14 +266,14 @@ def test_the_arrow_keys_read_a_plot(visit: OpenPage, fake: Fake) -> None:
     expect(plot).to_have_attribute("aria-valuetext", re.compile(r": requests \d+, errors 2$"))
     page.keyboard.press("Escape")
     expect(plot).to_have_attribute(
-        "aria-valuetext", f"in all: requests {sum(fake.overview['series']['requests'])}, errors 5"
+        "aria-valuetext", f"in all: requests {sum(fake.traffic['series']['requests'])}, errors 5"
     )
     expect(page.locator(".plot").first.locator(".at")).to_have_text("in all")
     expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^at \d\d:\d\d:\d\d$"))
 
 
 def test_a_percentile_is_a_bound(visit: OpenPage, fake: Fake) -> None:
-    durations = fake.overview["series"]["duration_s"]
+    durations = fake.traffic["series"]["duration_s"]
     durations["p50"][-1], durations["p95"][-1], durations["p99"][-1] = 1.28, 10.24, 655.36
     page = visit()
     legend = page.locator(".plot", has_text="Duration").locator(".legend b")
@@ -314,7 +314,7 @@ def test_a_lost_connection_is_said_and_comes_back(visit: OpenPage, fake: Fake) -
     expect(page.get_by_text("The connection is lost.")).to_be_visible()
     expect(page.get_by_text("The next try is in 2 s.")).to_be_visible()
     expect(page.get_by_text("healthy").first).to_be_visible()  # the last state stays
-    with page.expect_request("**/api/overview"):  # before it serves, so that no other try removes the button
+    with page.expect_request("**/api/status"):  # before it serves, so that no other try removes the button
         page.get_by_role("button", name="Try now").click()
     fake.is_serving = True
     expect(page.get_by_text("Live")).to_be_visible()
@@ -472,7 +472,7 @@ def test_failures_of_unlike_requests_are_no_group(visit: OpenPage, fake: Fake) -
 
 
 def test_a_chip_of_the_overview_leads_to_the_failures(visit: OpenPage, fake: Fake) -> None:
-    fake.overview["series"]["errors"][-1] += 3
+    fake.traffic["series"]["errors"][-1] += 3
     page = visit()
     expect(page.get_by_role("link", name="+2 others")).to_have_attribute(
         "href", "#/requests?outcome=error&within_s=900"
@@ -500,8 +500,8 @@ def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
     card = page.locator("[data-upstream=corp]")
     expect(card).to_be_visible()
     expect(page.locator(".fails")).to_be_hidden()
-    fake.overview["upstreams"][1].update(requests_15m=0)
-    fake.overview["upstreams"][0].update(requests_15m=4, errors_15m=4, many_errors=True)
+    fake.status["upstreams"]["corp-eu"].update(requests_15m=0)
+    fake.status["upstreams"]["corp"].update(requests_15m=4, errors_15m=4, many_errors=True)
     page.evaluate(ASK)
     expect(page.locator(".fails")).to_contain_text(sentence)
     expect(card).to_have_class("card upstream bad")
@@ -513,14 +513,14 @@ def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
 
 
 def test_the_overview_says_whether_a_credential_or_an_upstream_fails(visit: OpenPage, fake: Fake) -> None:
-    first = fake.overview["upstreams"][0]
-    lost = {"name": "llm", "state": "none", "failing": True, "expires_in_s": None}
-    fake.overview["credentials"].append({**fake.overview["credentials"][0], **lost})
-    last = {"id": "req-2", "code": "upstream_connect", "age_s": 3.0}
-    fake.overview["upstreams"] += [
-        {**first, "name": "behind", "credential": "llm", "health": "unknown"},
-        {**first, "name": "llm", "credential": None, "health": "failing", "last_failed": last},
-    ]
+    first = fake.status["upstreams"]["corp"]
+    lost = {"state": "none", "failing": True, "expires_in_s": None}
+    fake.status["credentials"]["llm"] = {**fake.status["credentials"]["corp"], **lost}
+    last = {"id": "req-2", "code": "upstream_connect", "age_s": 3.0, "for_s": 3.0}
+    fake.status["upstreams"] |= {
+        "behind": {**first, "credential": "llm", "health": "unknown"},
+        "llm": {**first, "credential": None, "health": "failing", "last_failed": last},
+    }
     links = visit().locator(".fails a")
     expect(links).to_have_text(["credential llm", "upstream llm"])
     hrefs = links.evaluate_all("(links) => links.map(({ hash }) => hash)")
@@ -528,9 +528,9 @@ def test_the_overview_says_whether_a_credential_or_an_upstream_fails(visit: Open
 
 
 def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(visit: OpenPage, fake: Fake) -> None:
-    fake.overview["credentials"][0]["rejected_by"] = {"corp": 3.0}
+    fake.status["credentials"]["corp"]["rejected_by"] = {"corp": 3.0}
     last = {"in_a_row": 1, "id": "req-2", "code": "upstream_auth", "for_s": 60.0, "age_s": 12}
-    fake.overview["upstreams"][0].update(last_failed=last, failing_since=time.time() - 60)
+    fake.status["upstreams"]["corp"].update(last_failed=last)
     page = visit()
     expect(page.locator(".fails")).to_contain_text(re.compile(r"upstream_auth at upstream:corp 12 s ago\. Its"))
     link = page.locator(".fails a")
@@ -543,11 +543,9 @@ def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(visit: 
 
 def test_the_overview_begins_with_what_fails_and_with_sums(visit: OpenPage, fake: Fake) -> None:
     end = (datetime.now(UTC) + timedelta(days=3, hours=1, minutes=30)).isoformat()
-    fake.overview.update(
-        reload_problems=["server.port: no", "nonsense: unknown"],
-        ending_keys=[{"name": "app", "expires_at": end}],
-        callers_15m={"ragflow": 5, "none": 1},
-    )
+    keys = [{"name": "app", "expires": end, "state": "expires soon"}, {"name": "b", "expires": None, "state": "valid"}]
+    fake.status.update(reload_problems=["server.port: no", "nonsense: unknown"], keys=keys)
+    fake.traffic["callers"] = {"ragflow": 5, "none": 1}
     page = visit(locale="zh-CN")
     expect(page.locator(".reload")).to_have_text("上次重新加载被拒绝：server.port: no；nonsense: unknown")
     expect(page.locator(".ending")).to_have_text("app 的 key 3 天 1 小时后过期")
@@ -566,11 +564,11 @@ def test_the_overview_begins_with_what_fails_and_with_sums(visit: OpenPage, fake
 
 
 def test_an_upstream_with_many_errors_is_not_called_healthy(visit: OpenPage, fake: Fake) -> None:
-    fake.overview["upstreams"][0].update(requests_15m=412, errors_15m=150)
+    fake.status["upstreams"]["corp"].update(requests_15m=412, errors_15m=150)
     page = visit()
     card = page.locator("[data-upstream=corp]")
     for many_errors, said in ((False, "healthy"), (True, "many errors")):
-        fake.overview["upstreams"][0].update(many_errors=many_errors)
+        fake.status["upstreams"]["corp"].update(many_errors=many_errors)
         page.evaluate(ASK)
         expect(card.locator(".health")).to_have_text(f"{said} · 3 in flight")
     expect(card.locator(".facts a")).to_have_text(re.compile("% errors of 412 requests in 15 min$"))
@@ -591,7 +589,7 @@ def test_a_failure_of_an_issuer_is_in_chinese(visit: OpenPage, fake: Fake) -> No
         ),
         "sso answered 200 with a body that is not JSON": "sso 返回 200，但内容不是 JSON",
     }.items():
-        fake.overview["credentials"][0].update(failing=True, last_error=reason)
+        fake.status["credentials"]["corp"].update(failing=True, last_error=reason)
         page.evaluate(ASK)
         expect(page.locator("[data-credential=corp] .fault")).to_have_text(shown)
 
@@ -603,11 +601,10 @@ def test_a_failure_of_an_issuer_is_in_chinese(visit: OpenPage, fake: Fake) -> No
 def test_an_upstream_without_a_token_leads_to_its_credential(
     visit: OpenPage, fake: Fake, locale: str, said: str
 ) -> None:
-    lost = {"name": "broken", "state": "none", "failing": True, "expires_in_s": None}
-    fake.overview["credentials"].append({**fake.overview["credentials"][0], **lost})
-    fake.overview["upstreams"].append(
-        {**fake.overview["upstreams"][0], "name": "behind", "credential": "broken", "health": "unknown"}
-    )
+    lost = {"state": "none", "failing": True, "expires_in_s": None}
+    fake.status["credentials"]["broken"] = {**fake.status["credentials"]["corp"], **lost}
+    behind = {**fake.status["upstreams"]["corp"], "credential": "broken", "health": "unknown"}
+    fake.status["upstreams"]["behind"] = behind
     page = visit(locale=locale)
     expect(page.locator("[data-upstream=behind] .health")).to_contain_text(said)
     page.locator("[data-upstream=behind] .health a").click()
@@ -615,11 +612,11 @@ def test_an_upstream_without_a_token_leads_to_its_credential(
 
 
 def test_what_fails_comes_first(visit: OpenPage, fake: Fake) -> None:
-    first, *others = fake.overview["upstreams"]
-    fake.overview["upstreams"] = [first, *others, {**first, "name": "down", "health": "failing"}]
-    fake.overview["credentials"].append({**fake.overview["credentials"][0], "name": "broken", "failing": True})
+    first = fake.status["upstreams"]["corp"]
+    fake.status["upstreams"]["down"] = {**first, "health": "failing"}
+    fake.status["credentials"]["broken"] = {**fake.status["credentials"]["corp"], "failing": True}
     mcp = {**first, "dialect": "mcp", "credential": None}
-    fake.overview["upstreams"] += [{**mcp, "name": "mcp/a"}, {**mcp, "name": "mcp/b", "health": "failing"}]
+    fake.status["mcp"]["servers"] = {"a": mcp, "b": {**mcp, "health": "failing"}}
     page = visit()
     expect(page.locator(".upstream h3 a").first).to_have_text("down")
     names = page.locator(".branch").evaluate_all("all => all.map((one) => one.querySelector('h3').innerText)")
@@ -629,10 +626,10 @@ def test_what_fails_comes_first(visit: OpenPage, fake: Fake) -> None:
 
 
 def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(visit: OpenPage, fake: Fake) -> None:
-    server = documents.upstream("mcp/tools", "tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
+    server = documents.upstream("tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
     failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "for_s": 60.0, "age_s": 12.3}
-    fake.overview["upstreams"].append({**server, "health": "failing", "last_failed": failed})
-    fake.overview["limits"][1]["left"] = 0
+    fake.status["mcp"]["servers"]["tools"] = {**server, "health": "failing", "last_failed": failed}
+    fake.limits["limits"][1]["left"] = 0
     page = visit()
     expect(page.locator("main section h2")).to_have_text(["Callers", "Limits", "MCP servers"])
     expect(page.get_by_text("Use since the start of gatepass.")).to_be_visible()
@@ -655,7 +652,7 @@ def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(visi
         "#/requests?failed_at=mcp%2Ftools&within_s=900",
     ]
     links.nth(2).focus()
-    fake.overview["callers"][0]["requests"] += 1
+    fake.callers["callers"][0]["requests"] += 1
     page.evaluate(ASK)
     expect(rows.nth(0)).to_contain_text("1,205")
     expect(links.nth(2)).to_be_focused()
@@ -670,7 +667,7 @@ def test_no_view_in_chinese_has_an_english_sentence_of_the_page(visit: OpenPage,
     page = visit(locale="zh-CN")
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     expect(page.get_by_role("button", name="退出登录")).to_be_visible()
-    data = json.dumps([vars(fake)[name] for name in ("overview", "stories", "models", "learned", "doctor")])
+    data = json.dumps([vars(fake)[name] for name in ("status", "traffic", "stories", "models", "learned", "doctor")])
     for view, path in VIEWS.items():
         page.locator("main").evaluate("(main) => main.replaceChildren()")  # what follows is of this view
         page.goto(path)
@@ -733,7 +730,7 @@ def updated(*path: str | int, **members: object) -> Callable[[Fake], None]:
 
 
 UNCHANGED = updated("session")
-NUMBERS = updated("overview", errors_15m={"400": 4, "1261": 3, "502": 2, "upstream_closed": 1})
+NUMBERS = updated("traffic", errors={"400": 4, "1261": 3, "502": 2, "upstream_closed": 1})
 IDLE = {"model": "", "operation": "mcp_stream", "mcp_method": "", "stream": True, "path": "/mcp/search"}
 LOST = {"model": "", "operation": "none", "path": "/v1/chat", "stream": False, "status": 404, "outcome": "error"}
 UNNAMED = [documents.summary("idle", 2, **IDLE), documents.summary("lost", 3, **LOST)]
@@ -741,18 +738,18 @@ ENGLISH_NUMBERS = ["HTTP status: invalid request", "the upstream's own code", "H
 LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.Pattern[str]]]] = {
     "codes of the overview": (
         *("en-GB", UNCHANGED, "#/", ".codes li"),
-        ["4 upstream_closed The connection closed", "2 token_unavailable No token"],
+        ["4 upstream_closed The connection closed before the answer was complete", "2 token_unavailable No token"],
     ),
     "codes that are numbers": (
         *("en-GB", NUMBERS, "#/", ".codes li span"),
-        [*ENGLISH_NUMBERS, "The connection closed"],
+        [*ENGLISH_NUMBERS, "The connection closed before the answer was complete"],
     ),
     "numbers in Chinese": (
         *("zh-CN", NUMBERS, "#/", ".codes li span"),
         ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错", "回答尚未完成，连接就关闭了"],
     ),
     "next try of a failing credential": (
-        *("en-GB", updated("overview", "credentials", 0, failing=True, refresh_in_s=3.0)),
+        *("en-GB", updated("status", "credentials", "corp", failing=True, next_try_in_s=3.0)),
         *("#/", "[data-credential=corp] .facts", [re.compile("next try in 0:03")]),
     ),
     "what to do": (
@@ -871,7 +868,7 @@ def test_text_from_outside_never_becomes_markup(visit: OpenPage, fake: Fake, fau
 
 
 def test_the_words_of_a_lost_store_are_chinese(visit: OpenPage, fake: Fake) -> None:
-    fake.overview["store"] = {
+    fake.status["store"] = {
         "state": "down",
         "reason": "connection refused. Check store.url and that the server runs",
     }
@@ -1318,7 +1315,7 @@ def test_doctor_names_the_models_that_it_called_and_those_that_fail(visit: OpenP
     ]
     fake.doctor.append(("end", {"failed": 0}))
     fake.use["use"][1].update(errors=30)
-    fake.overview["upstreams"][0]["health"] = "failing"
+    fake.status["upstreams"]["corp"]["health"] = "failing"
     page = visit("#/doctor")
     end = page.locator("main > [role=status]")
     expect(end).to_contain_text("calls no model and costs nothing")

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from gatepass.config.access import AccessKey, keys_in, moment_text
 from gatepass.config.checks import api_key_weakness
 from gatepass.config.references import UnresolvedReference
+from gatepass.documents import Key
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
 
@@ -83,10 +85,10 @@ class KeyRing:
         """The keys in the order of the configuration. Each has a hash."""
         return self._keys.values()
 
-    def rows(self, wall_s: float) -> list[dict[str, Any]]:
-        """Return each key without its hash, with its last use in this process, as JSON for operators."""
+    def rows(self, wall_s: float) -> list[Key]:
+        """Return each key without its hash, with its last use in this process."""
         last = {one: moment_text(datetime.fromtimestamp(used_s, UTC)) for one, used_s in self.last_used_s.items()}
-        return [key.as_row(wall_s) | {"last_used": last.get(key.id)} for key in self.known]
+        return [structs.replace(key.as_row(wall_s), last_used=last.get(key.id)) for key in self.known]
 
     def keep_uses(self, last_used_s: Mapping[str, float]) -> None:
         """Continue with the uses of the keys that are still known."""

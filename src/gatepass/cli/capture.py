@@ -6,13 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
-from gatepass.cli.control import control_option, request
+from gatepass.cli.control import control_option, read, request
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import size
+from gatepass.documents import CaptureState
 from gatepass.types import counted
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -76,7 +76,7 @@ def capture(
     if stop and given:
         raise click.UsageError("--stop ends the capture: leave the other options out.")
     method = "DELETE" if stop else "POST" if given else "GET"
-    state = json.loads(request(method, "/capture", socket_path, json.dumps(given).encode() if given else b""))
+    state = read(CaptureState, request(method, "/capture", socket_path, json.dumps(given).encode() if given else b""))
     if as_json:
         print_json(state)
         return
@@ -84,17 +84,17 @@ def capture(
         click.echo(line)
 
 
-def capture_lines(state: Mapping[str, Any], *, has_started: bool) -> Iterator[str]:
-    if not state["running"]:
+def capture_lines(state: CaptureState, *, has_started: bool) -> Iterator[str]:
+    if state.until is None or state.left_s is None or state.limit_bytes is None:
         yield "Nothing is captured. Start with `gatepass capture --model NAME --caller NAME --for 10m`."
         return
-    model = f"the model {printable(state['model'])}" if state["model"] else "every model"
-    caller = f"the caller {printable(state['caller'])}" if state["caller"] else "every caller"
-    ends, left_s = datetime.fromtimestamp(state["until"], UTC), round(state["left_s"])
+    model = f"the model {printable(state.model)}" if state.model else "every model"
+    caller = f"the caller {printable(state.caller)}" if state.caller else "every caller"
+    ends, left_s = datetime.fromtimestamp(state.until, UTC), round(state.left_s)
     left = f"{left_s // 60} min {left_s % 60} s" if left_s >= MINUTE_S else f"{left_s} s"
-    limit = f"up to {size(state['limit_bytes'])}"
+    limit = f"up to {size(state.limit_bytes)}"
     yield f"Capturing the bodies of {model} and {caller} until {ends:%H:%M:%S} UTC ({left}), {limit}."
     if has_started:
         yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."
     else:
-        yield f"Captured so far: {counted(state['captured'], 'request')}, {size(state['held_bytes'])}."
+        yield f"Captured so far: {counted(state.captured, 'request')}, {size(state.held_bytes)}."

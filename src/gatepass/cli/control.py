@@ -10,7 +10,7 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import wraps
 from http import HTTPStatus
@@ -18,10 +18,23 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 
 import click
+import msgspec
+from msgspec import structs
 
 from gatepass.cli.healthcheck import listening, variable
 from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
+from gatepass.documents import (
+    Failure,
+    LearnedRule,
+    LearnedRules,
+    Limits,
+    McpServer,
+    ModelUpstream,
+    ReloadResult,
+    Status,
+    UpstreamStatus,
+)
 from gatepass.types import MCP_UPSTREAM, span
 
 BOUND_S = 60.0
@@ -29,6 +42,7 @@ BOUND_S = 60.0
 PAGE_BYTES = 64 * 1024 * 1024
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Document = TypeVar("Document")
 
 
 class UnixConnection(HTTPConnection):
@@ -67,6 +81,18 @@ def control_option(command: Callable[..., None]) -> Callable[..., None]:
         command(*arguments, socket_path=path, **options)
 
     return click.option("--config", "config_path", metavar="FILE", help=CONFIG_HELP)(socket_option(run))
+
+
+def ask(document: type[Document], method: str, target: str, socket_path: str | None = None) -> Document:
+    """Return the document of an admin route; raise as `request`, or ClickException for one of another version."""
+    return read(document, request(method, target, socket_path))
+
+
+def read(document: type[Document], page: bytes) -> Document:
+    try:
+        return msgspec.json.decode(page, type=document)
+    except msgspec.ValidationError as error:
+        raise click.ClickException(f"the running gatepass has another version: {error}") from None
 
 
 def request(method: str, target: str, socket_path: str | None = None, body: bytes = b"") -> bytes:
@@ -176,34 +202,35 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 reloaded or unchanged, 1 gatepass did not answer, 2 the configuration cannot be used.
     """
-    result = json.loads(request("POST", "/reload", socket_path))
+    result = ask(ReloadResult, "POST", "/reload", socket_path)
     if as_json:
         print_json(result)
     else:
         for line in reload_lines(result):
-            click.echo(line, err=result["outcome"] == "refused")
-        if result["retried"] and '"needs_restart":true' in request("GET", "/status", socket_path).decode():
+            click.echo(line, err=result.outcome == "refused")
+        held = ask(Status, "GET", "/status", socket_path).credentials if result.retried else {}
+        if any(one.needs_restart for one in held.values()):
             click.echo("To use a new value of an environment variable, restart gatepass: a reload does not read it.")
-    if result["outcome"] == "refused":
+    if result.outcome == "refused":
         sys.exit(UNUSABLE)
 
 
-def reload_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    if result["outcome"] == "refused":
-        yield from result["problems"]
+def reload_lines(result: ReloadResult) -> Iterator[str]:
+    if result.outcome == "refused":
+        yield from result.problems
         yield "The configuration was not reloaded: the old one continues."
-    elif result["outcome"] == "reloaded":
+    elif result.outcome == "reloaded":
         yield "Reloaded. Changed:"
-        yield from (f"  {name}" for name in result["changed"])
-        if any(name.startswith("credentials.") for name in result["changed"]):
+        yield from (f"  {name}" for name in result.changed)
+        if any(name.startswith("credentials.") for name in result.changed):
             yield "`gatepass status` shows whether the new tokens were fetched."
     else:
         yield "Nothing that a reload applies has changed."
-    if names := result["retried"]:
-        yield f"Fetching new tokens: {', '.join(names)}. `gatepass status` shows the result."
-    if result["needs_restart"]:
-        yield f"These settings need a restart: {', '.join(result['needs_restart'])}"
-    yield from (f"warning: {printable(warning)}" for warning in result["warnings"])
+    if result.retried:
+        yield f"Fetching new tokens: {', '.join(result.retried)}. `gatepass status` shows the result."
+    if result.needs_restart:
+        yield f"These settings need a restart: {', '.join(result.needs_restart)}"
+    yield from (f"warning: {printable(warning)}" for warning in result.warnings)
 
 
 _CREDENTIAL_HEAD = ("CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
@@ -223,14 +250,14 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 it is ready, 1 it is not, or gatepass did not answer.
     """
-    page = json.loads(request("GET", "/status", socket_path))
+    page = ask(Status, "GET", "/status", socket_path)
     if as_json:
         print_json(page)
     else:
         click.echo(f"{answering(socket_path)}\n")
         for line in status_lines(page):
             click.echo(line)
-    if not page["ready"]:
+    if not page.ready:
         sys.exit(CHECK_FAILED)
 
 
@@ -240,49 +267,47 @@ def answering(socket_path: str | None) -> str:
     return printable(f"gatepass at {json.loads(request('GET', '/requests/-', path))['url']} (control socket {path})")
 
 
-def status_lines(page: Mapping[str, Any]) -> Iterator[str]:
-    ready = "draining" if page["draining"] else "yes" if page["ready"] else "no"
-    yield from aligned([("READY", "IN FLIGHT"), (ready, str(page["in_flight"]))])
+def status_lines(page: Status) -> Iterator[str]:
+    ready = "draining" if page.draining else "yes" if page.ready else "no"
+    yield from aligned([("READY", "IN FLIGHT"), (ready, str(page.in_flight))])
     # a line only if there is something to do
-    if (store := page.get("store")) is not None and store["state"] != "up":
-        yield f"store {store['state']}: {printable(store['reason'])}"
-    for problem in page.get("reload_problems", ()):
+    if (store := page.store) is not None and store.state != "up":
+        yield f"store {store.state}: {printable(store.reason)}"
+    for problem in page.reload_problems:
         yield f"configuration not reloaded: {printable(problem)}"
     table, faults = [_CREDENTIAL_HEAD], dict[str, list[str]]()
-    for credential, held in page["credentials"].items():
+    for credential, held in page.credentials.items():
         # the token may still be valid, but without a successful fetch it will not be for long
-        token = held["state"] + (", failing" if held["failing"] else "")
-        token += ", rejected" if held.get("rejected_by") else ""
-        left = "-" if held["expires_in_s"] is None else f"{held['expires_in_s']:.0f} s"
-        table.append((credential, held["type"], token, left, str(held["fetches"]), str(held["failures"])))
-        if held["failing"]:
-            reason = printable(held["last_error"]) + (_RESTART if held.get("needs_restart") else "")
+        token = held.state + ", failing" * held.failing + ", rejected" * bool(held.rejected_by)
+        left = "-" if held.expires_in_s is None else f"{held.expires_in_s:.0f} s"
+        table.append((credential, held.type, token, left, str(held.fetches), str(held.failures)))
+        if held.failing:
+            reason = printable(held.last_error) + _RESTART * held.needs_restart
             faults.setdefault(reason, []).append(credential)
-        for upstream, age_s in held.get("rejected_by", {}).items():
-            failed = page.get("upstreams", {}).get(upstream, {}).get("last_failed")
-            code = f" with {printable(failed['code'])}" if failed else ""  # `upstream_html` is a login page
+        for upstream, age_s in held.rejected_by.items():
+            failed = page.upstreams[upstream].last_failed if upstream in page.upstreams else None
+            code = f" with {printable(failed.code)}" if failed else ""  # `upstream_html` is a login page
             reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago{code}"
             faults.setdefault(reason, []).append(credential)
-    if page["credentials"]:
+    if page.credentials:
         yield ""
         yield from aligned(table)
     yield from (f"{', '.join(ones)}: {reason}" for reason, ones in faults.items())
-    if upstreams := page.get("upstreams"):
+    if page.upstreams:
         yield ""
-        yield from aligned([_UPSTREAM_HEAD, *(_upstream(page, *row) for row in upstreams.items())])
-    for model, row in ((model, row) for model, rows in page.get("targets", {}).items() for row in rows):
-        if row["state"] != "available":
-            state = row["state"].replace("_", " ") + (f", {span(row['for_s'])} left" if row["for_s"] else "")
-            busy = f"{row['in_flight']} in flight"
-            yield printable(f"target {row['upstream']}/{row['model']} of {model}: {state}, {busy}")
-    if not (mcp := page.get("mcp")):
+        yield from aligned([_UPSTREAM_HEAD, *(_upstream(page, *row) for row in page.upstreams.items())])
+    for model, one in ((model, one) for model, ones in (page.targets or {}).items() for one in ones):
+        if one.state != "available":
+            state = one.state.replace("_", " ") + (f", {span(one.for_s)} left" if one.for_s else "")
+            yield printable(f"target {one.upstream}/{one.model} of {model}: {state}, {one.in_flight} in flight")
+    if not page.mcp:
         return
     yield ""
-    yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in mcp["servers"].items())])
-    for server, held in mcp["servers"].items():
-        if command := "gatepass doctor" if held["health"] == "failing" else _show(held):
-            yield f"MCP server {server}: `{command}` names the cause."
-    if streams := mcp["streams"]:
+    yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in page.mcp.servers.items())])
+    for name, server in page.mcp.servers.items():
+        if command := "gatepass doctor" if server.health == "failing" else _show(server):
+            yield f"MCP server {name}: `{command}` names the cause."
+    if streams := page.mcp.streams:
         yield f"{streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 
 
@@ -292,49 +317,49 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _upstream(page: Mapping[str, Any], upstream: str, held: Mapping[str, Any]) -> tuple[str, ...]:
-    requests, failed, health = held["requests"], held["last_failed"], _HEALTH[held["health"]]
-    if requests and held["health"] == "unknown":  # a reload changed its settings, and the counts stay
+def _upstream(page: Status, upstream: str, held: ModelUpstream) -> tuple[str, ...]:
+    requests, silent, failed = held.requests, held.silent, held.last_failed
+    health = _health(held, f" for {span(failed.for_s)}" if held.health == "failing" and failed else "")
+    if requests and held.health == "unknown":  # a reload changed its settings, and the counts stay
         health = "no answer since the reload"
-    if _has_many_errors(held):
-        health, failed = "many errors", held["last_error"]
-    if failed is not None:
-        health += f" for {span(failed['for_s'])}" if held["health"] == "failing" else ""
-        health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
-    if silent := held.get("silent"):
+    if silent:
         health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent.values()))}"
-    if served := held.get("over_chat"):
-        health += f"; {' and '.join(served)} are served by chats"
-    errors = f"{held['errors'] / requests:.1%} of {requests}" if requests else "-"
+    if held.over_chat:
+        health += f"; {' and '.join(held.over_chat)} are served by chats"
+    errors = f"{held.errors / requests:.1%} of {requests}" if requests else "-"
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
-    if held["health"] == "failing":
-        command = (failed or {}).get("test") or "gatepass doctor"
-    for credential, token in page["credentials"].items():
-        if token["failing"] and token["state"] not in ("fresh", "stale") and upstream in token.get("upstreams", ()):
+    if held.health == "failing":
+        command = (failed and failed.test) or "gatepass doctor"
+    for credential, token in page.credentials.items():
+        if token.failing and token.state not in ("fresh", "stale") and upstream in token.upstreams:
             health, command = f"no token, its credential fails: {credential}", "gatepass doctor"
     return upstream, health, errors, printable(command)
 
 
-def _has_many_errors(held: Mapping[str, Any]) -> bool:
-    """Return whether an upstream works, with many errors in 15 minutes, as the page has it."""
-    return bool(held["health"] == "ok" and held["many_errors"] and held["last_error"])
+def _health(held: UpstreamStatus, lasting: str = "") -> str:
+    """Return the health of an upstream with its last error. `lasting` is the time for which it fails."""
+    many = _many_errors(held)
+    health = "many errors" if many else _HEALTH[held.health] + lasting
+    failed = many or held.last_failed
+    return health if failed is None else f"{health}, {printable(failed.code)} {span(failed.age_s)} ago"
 
 
-def _show(held: Mapping[str, Any]) -> str:
+def _many_errors(held: UpstreamStatus) -> Failure | None:
+    """Return the last error of an upstream that works, with many errors in 15 minutes, as the page has it."""
+    return held.last_error if held.health == "ok" and held.many_errors else None
+
+
+def _show(held: UpstreamStatus) -> str:
     """Return the command that shows the last request that failed at an upstream with many errors; "" for others."""
-    return f"gatepass show {printable(shlex.quote(held['last_error']['id']))}" if _has_many_errors(held) else ""
+    failed = _many_errors(held)
+    return "" if failed is None else f"gatepass show {printable(shlex.quote(failed.id))}"
 
 
-def _mcp(page: Mapping[str, Any], server: str, held: Mapping[str, Any]) -> tuple[str, ...]:
-    credential, failed, health = held["credential"], held["last_failed"], _HEALTH[held["health"]]
-    usable = "-" if credential is None else "yes" if held["usable"] else "no"
-    if credential is not None and f"{MCP_UPSTREAM}{server}" in page["credentials"][credential]["rejected_by"]:
+def _mcp(page: Status, name: str, held: McpServer) -> tuple[str, ...]:
+    usable = "-" if held.credential is None else "yes" if held.usable else "no"
+    if held.credential is not None and f"{MCP_UPSTREAM}{name}" in page.credentials[held.credential].rejected_by:
         usable = "rejected"
-    if _has_many_errors(held):
-        health, failed = "many errors", held["last_error"]
-    if failed is not None:
-        health += f", {printable(failed['code'])} {span(failed['age_s'])} ago"
-    return server, held["host"], credential or "-", usable, str(held["sessions"]), health
+    return name, held.host, held.credential or "-", usable, str(held.sessions), _health(held)
 
 
 _LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT")
@@ -350,13 +375,13 @@ def limits(socket_path: str | None, *, as_json: bool) -> None:
 
     Exit codes: 0 listed, 1 gatepass did not answer.
     """
-    rows = json.loads(request("GET", "/limits", socket_path))["limits"]
+    rows = ask(Limits, "GET", "/limits", socket_path).limits
     if as_json:
         print_json(rows)
     elif not rows:
         click.echo("No limits are configured.")
     else:
-        table = [[printable(str(row[word.lower()])) for word in _LIMIT_HEAD] for row in rows]
+        table = [[printable(value) for value in structs.astuple(row)] for row in rows]
         click.echo("\n".join(aligned([_LIMIT_HEAD, *table])))
 
 
@@ -374,14 +399,13 @@ def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> No
 
     Exit codes: 0 listed or forgotten, 1 gatepass did not answer, or the model has no rule.
     """
-    rules = json.loads(request("GET", "/learned", socket_path))["rules"]
+    rules = ask(LearnedRules, "GET", "/learned", socket_path).rules
     if forget is not None:
-        rules = [row for row in rules if f"{row['upstream']}/{row['model']}" == forget]
+        rules = [row for row in rules if f"{row.upstream}/{row.model}" == forget]
         if not rules:
             raise click.ClickException(f"no rule of {printable(forget)} is known: see `gatepass learned`")
         for row in rules:
-            chosen = {name: row[name] for name in ("upstream", "model", "operation", "adapted")}
-            request("POST", "/learned/forget", socket_path, json.dumps(chosen).encode())
+            request("POST", "/learned/forget", socket_path, msgspec.json.encode(row))
     if as_json:
         print_json(rules)
     else:
@@ -390,22 +414,22 @@ def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> No
             click.echo("These rules are forgotten.")
 
 
-def rule_lines(rules: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def rule_lines(rules: Sequence[LearnedRule]) -> Iterator[str]:
     if not rules:
         yield "Nothing has been learned."
         return
     table: list[tuple[str, ...]] = [_RULE_HEAD]
     for row in rules:
-        left = ("retried in " if row["state"] == "failed" else "") + span(row["expires_in_s"])
-        model, names = f"{row['upstream']}/{row['model']}", (row[name] for name in ("operation", "adapted", "state"))
-        table.append(tuple(map(printable, (model, *names, span(row["age_s"]), left, row["uses"]))))
+        left = ("retried in " if row.state == "failed" else "") + span(row.expires_in_s)
+        cells = f"{row.upstream}/{row.model}", row.operation, row.adapted, row.state, span(row.age_s), left, row.uses
+        table.append(tuple(map(printable, cells)))
     head, *lines = aligned(table)
     yield head
     for line, row in zip(lines, rules, strict=True):
         yield line
-        if beside := row["beside"]:
+        if beside := row.beside:
             where = f"without the betas {beside[1:]}" if beside.startswith("!") else f"with {beside}"
             yield printable(f"    only in requests {where}")
-        if evidence := printable(" ".join(row["evidence"].split())):
+        if evidence := printable(" ".join(row.evidence.split())):
             yield f"    {evidence}"
-        yield from (f"    under models: {printable(one)}" for one in row["settings"])
+        yield from (f"    under models: {printable(one)}" for one in row.settings)

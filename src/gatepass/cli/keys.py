@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import UNSET, structs
 
-from gatepass.cli.control import aligned, request, socket_option
+from gatepass.cli.control import aligned, ask, socket_option
 from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json, printable
+from gatepass.documents import Key, Status
 
 DEFAULT_NAME = "client"
 KEYS = ("access", "keys")
@@ -268,38 +270,41 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
     if running and path is not None:
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
     if running or socket_path is not None:
-        page = json.loads(request("GET", "/status", socket_path))
-        found, has_mcp = page["keys"], "mcp" in page
+        page = ask(Status, "GET", "/status", socket_path)
+        found, has_mcp = page.keys, bool(page.mcp)
     else:
         config = load_or_exit(path).config
         has_mcp = bool(config.mcp)
         found = [
-            key.as_row(time.time())
-            | {"hash": key.hash if key.key is None else None, "reference": key.key and key.key.reference}
+            structs.replace(
+                key.as_row(time.time()),
+                hash=key.hash if key.key is None else None,
+                reference=key.key and key.key.reference,
+            )
             for key in KeyRing(config.access.keys).known
         ]
     if as_json:
         print_json(found)
     elif found:
         lines = [_HEAD, *map(_cells, found)]
-        left_out = ["MCP"] * (not has_mcp) + ["LAST USE"] * ("last_used" not in found[0])
+        left_out = ["MCP"] * (not has_mcp) + ["LAST USE"] * (found[0].last_used is UNSET)
         shown = [[cell for head, cell in zip(_HEAD, line, strict=True) if head not in left_out] for line in lines]
         click.echo("\n".join(map(printable, aligned(shown))))
     else:
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    models = "all" if row["models"] is None else ",".join(row["models"])
+def _cells(row: Key) -> tuple[str, ...]:
+    models = "all" if row.models is None else ",".join(row.models)
     operations = "all but stored objects"
-    mcp = "all" if row["models"] is None and row["operations"] is None else "none"
-    if row["mcp"] is not None:
-        mcp = ",".join(name + " (limited)" * (tools is not None) for name, tools in row["mcp"].items()) or "none"
-    if row["role"] == "viewer":
+    mcp = "all" if row.models is None and row.operations is None else "none"
+    if row.mcp is not None:
+        mcp = ",".join(name + " (limited)" * (tools is not None) for name, tools in row.mcp.items()) or "none"
+    if row.role == "viewer":
         models = operations = mcp = "none"
-    elif row["operations"] is not None:
-        operations = ",".join(row["operations"]) or "none"
-        models = models if row["operations"] else "none"
-    key = " ".join(filter(None, (row["id"], row.get("reference"))))
-    expires, last_use = row["expires"] or "never", row.get("last_used") or "-"
-    return row["name"], row["role"], row["profile"], expires, models, operations, mcp, row["state"], last_use, key
+    elif row.operations is not None:
+        operations = ",".join(row.operations) or "none"
+        models = models if row.operations else "none"
+    key = " ".join(filter(None, (row.id, row.reference or "")))
+    expires, last_use = row.expires or "never", row.last_used or "-"
+    return row.name, row.role, row.profile, expires, models, operations, mcp, row.state, last_use, key

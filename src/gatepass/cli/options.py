@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+import msgspec
 
 if TYPE_CHECKING:
     from gatepass.clock import Clock
@@ -55,7 +56,7 @@ def is_chinese() -> bool:
 
 def print_json(document: object) -> None:
     """Print the one document of `--json`, in ASCII: the text of a server cannot control the terminal."""
-    click.echo(json.dumps(document, indent=2))
+    click.echo(json.dumps(msgspec.to_builtins(document), indent=2))
 
 
 def printable(text: object, keep: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import sys
 import time
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING
 import click
 
 from gatepass.cli import options
-from gatepass.cli.control import answering, request, socket_option
+from gatepass.cli.control import answering, ask, socket_option
+from gatepass.documents import Retried, Status
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
     from gatepass.config.network import TokenPlacement
+    from gatepass.documents import TokenStatus
     from gatepass.proxy.app_state import AppState
-    from gatepass.tokens import Status, Token
+    from gatepass.tokens import Token
 
 # short enough for a line to appear at once
 LOOK_S = 0.1
@@ -86,21 +87,21 @@ def token(
 
 def _retry(socket_path: str | None, *, as_json: bool) -> None:
     """Let gatepass fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
-    result = json.loads(request("POST", "/retry", socket_path))
-    names, failed, until_s = result["retried"], dict.fromkeys(result["retried"], ""), time.monotonic() + RETRY_S
+    names = ask(Retried, "POST", "/retry", socket_path).retried
+    failed, until_s = dict.fromkeys(names, ""), time.monotonic() + RETRY_S
     with options.progress("the tokens"):
         while "" in failed.values() and time.monotonic() < until_s:
             time.sleep(LOOK_S)
-            held = json.loads(request("GET", "/status", socket_path))["credentials"]
+            held = ask(Status, "GET", "/status", socket_path).credentials
             failed = {}
             for name in (name for name in names if name in held):  # a reload may have removed it
-                if held[name]["refreshing"]:
+                if held[name].refreshing:
                     failed[name] = ""
-                elif held[name]["failing"]:
-                    failed[name] = str(held[name]["last_error"])
+                elif held[name].failing:
+                    failed[name] = str(held[name].last_error)
     failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
     if as_json:
-        options.print_json({**result, "failed": failed})
+        options.print_json({"retried": names, "failed": failed})
     else:
         click.echo(answering(socket_path))
         for name in names:
@@ -162,7 +163,7 @@ LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
 
 
 def report(
-    config: Config, name: str, status: Status, token: Token, took_s: float, wall_s: float
+    config: Config, name: str, status: TokenStatus, token: Token, took_s: float, wall_s: float
 ) -> Iterator[tuple[str, str]]:
     """Yield the lines that describe a token, as labels and texts. They do not contain the token."""
     from gatepass.config.credential.kinds import token_location
@@ -189,7 +190,7 @@ def report(
     yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
 
 
-def described(config: Config, name: str, status: Status, token: Token, wall_s: float) -> dict[str, object]:
+def described(config: Config, name: str, status: TokenStatus, token: Token, wall_s: float) -> dict[str, object]:
     """Return the description of a token for JSON output, with times in seconds. It does not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims

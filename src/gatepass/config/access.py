@@ -28,6 +28,7 @@ from gatepass.config.references import Reference
 from gatepass.config.routes import OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
 from gatepass.config.use_limits import UseLimits
+from gatepass.documents import Key
 
 BuiltIn = Literal[
     "plain",
@@ -385,19 +386,19 @@ class AccessKey(Block):
         left_s = float("inf") if self.expires is None else self.expires.timestamp() - wall_s
         return "expired" if left_s <= 0 else "expires soon" if left_s <= SOON_S else "valid"
 
-    def as_row(self, wall_s: float) -> dict[str, Any]:
-        """Return the key without its hash, as JSON for operators. `wall_s` is in epoch seconds."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "role": self.role,
-            "profile": self.profile or "plain",
-            "expires": None if self.expires is None else moment_text(self.expires),
-            "models": self.models,
-            "operations": self.operations,
-            "mcp": None if self.mcp is None else dict(sorted(self.mcp.items())),
-            "state": self.state(wall_s),
-        }
+    def as_row(self, wall_s: float) -> Key:
+        """Return the key without its hash. `wall_s` is in epoch seconds."""
+        return Key(
+            id=self.id,
+            name=self.name,
+            role=self.role,
+            profile=self.profile or "plain",
+            expires=None if self.expires is None else moment_text(self.expires),
+            models=self.models,
+            operations=self.operations,
+            mcp=None if self.mcp is None else dict(sorted(self.mcp.items())),
+            state=self.state(wall_s),
+        )
 
 
 def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gatepass.clock import Clock, Timer
+from gatepass.documents import CaptureState
 from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, RequestRecord
@@ -171,18 +172,20 @@ class Capture(Observer):
         """Yield the captured requests that have ended, the newest first."""
         yield from (one.ended for one in reversed(self._requests.values()) if one.ended is not None)
 
-    def state(self) -> dict[str, Any]:
-        """Return the settings of the capture and its end, in seconds since the epoch."""
+    def state(self) -> CaptureState:
         settings, left_s = self.settings, self._ends_s - self._clock.now()
-        running = settings is not None
-        return {
-            "running": running,
-            "until": round(self._clock.wall() + left_s, 3) if running else None,
-            "left_s": round(left_s, 3) if running else None,
-            **{name: getattr(settings, name, None) for name in ("model", "caller", "limit_bytes")},
-            "held_bytes": self.held_bytes,
-            "captured": len(self._requests),
-        }
+        if settings is None:
+            return CaptureState(running=False, held_bytes=self.held_bytes, captured=len(self._requests))
+        return CaptureState(
+            running=True,
+            until=round(self._clock.wall() + left_s, 3),
+            left_s=round(left_s, 3),
+            model=settings.model,
+            caller=settings.caller,
+            limit_bytes=settings.limit_bytes,
+            held_bytes=self.held_bytes,
+            captured=len(self._requests),
+        )
 
     # what an observer learns
 

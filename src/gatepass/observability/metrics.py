@@ -21,6 +21,7 @@ import msgspec
 from msgspec.structs import astuple
 from prometheus_client import ProcessCollector
 
+from gatepass.documents import Failure, Failures
 from gatepass.errors import WITHOUT_VERSION, GatepassError, UpstreamAuth, UpstreamHtml, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
@@ -733,22 +734,22 @@ class Metrics(Observer):
         if (at := self._by_upstream.get(upstream)) is not None:
             at.before, at.in_a_row, at.last_error = at.requests, 0, None
 
-    def last_failed(self, upstream: str, now_s: float) -> dict[str, Any] | None:
-        """Return the last requests that failed at `upstream` as JSON. None if the last one succeeded."""
+    def last_failed(self, upstream: str, now_s: float) -> Failures | None:
+        """Return the last requests that failed at `upstream`. None if the last one succeeded."""
         at = self._by_upstream.get(upstream)
         if at is None or not at.in_a_row:
             return None
         for_s = round(max(0.0, now_s - at.began_s), 3)
-        return {"in_a_row": at.in_a_row, "for_s": for_s, "test": at.test, **self._shown(at.last_failed, now_s)}
+        return Failures(*self._shown(at.last_failed, now_s), at.in_a_row, for_s, at.test)
 
-    def last_error(self, upstream: str, now_s: float) -> dict[str, Any] | None:
-        """Return the last request that failed at `upstream` as JSON, also one that it rejected. None without one."""
+    def last_error(self, upstream: str, now_s: float) -> Failure | None:
+        """Return the last request that failed at `upstream`, also one that it rejected. None without one."""
         at = self._by_upstream.get(upstream)
-        return None if at is None or at.last_error is None else self._shown(at.last_error, now_s)
+        return None if at is None or at.last_error is None else Failure(*self._shown(at.last_error, now_s))
 
-    def _shown(self, failed: tuple[str, str, float], now_s: float) -> dict[str, Any]:
+    def _shown(self, failed: tuple[str, str, float], now_s: float) -> tuple[str, str, float]:
         request_id, code, ended_s = failed
-        return {"id": self._mask(request_id), "code": self._mask(code), "age_s": round(max(0.0, now_s - ended_s), 3)}
+        return self._mask(request_id), self._mask(code), round(max(0.0, now_s - ended_s), 3)
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         if (before := attempt.after) is None:

@@ -7,15 +7,16 @@ seconds of the wall clock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from itertools import accumulate
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from gatepass.clock import Clock, sleep
-from gatepass.observability.metrics import DURATION_S, FIRST_TOKEN_S, Metrics, Totals, has_many_errors
+from gatepass.documents import Quantiles, Series
+from gatepass.observability.metrics import DURATION_S, FIRST_TOKEN_S, Metrics, Totals
 
 WIDTH_S = 15
 SLICES = 60
@@ -60,10 +61,9 @@ class Traffic:
         kept = [one for one in self._slices if one.number > number - SLICES]
         return [*kept, Slice(number, self._metrics.totals().since(self._before))]
 
-    def with_many_errors(self, wall_s: float) -> set[str]:
-        """Return the upstreams at which many requests of the last 15 minutes failed."""
-        total = reduce(Totals.plus, (one.traffic for one in self.slices(wall_s)))
-        return {name for name, counts in total.by_upstream.items() if has_many_errors(*counts)}
+    def total(self, wall_s: float) -> Totals:
+        """Return the sum of the last 15 minutes."""
+        return reduce(Totals.plus, (one.traffic for one in self.slices(wall_s)))
 
 
 def placed(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
@@ -77,26 +77,23 @@ def placed(slices: Iterable[Slice], wall_s: float) -> list[Totals]:
     return found
 
 
-def series(totals: Sequence[Totals], wall_s: float) -> dict[str, Any]:
-    """Return the plots of the page as JSON. The last number of each is of the running slice, which ends at
-    `ended_at`. A quantile is a bound: the durations are at most this long, or longer than `over_s` if the bound is.
-    It is None for a slice without a value. `all` is that of all slices together."""
+def series(totals: Sequence[Totals], wall_s: float) -> Series:
     whole = reduce(Totals.plus, totals, Totals())
-    return {
-        "width_s": WIDTH_S,
-        "ended_at": (int(wall_s // WIDTH_S) + 1) * WIDTH_S,
-        "requests": [one.requests for one in totals],
-        "errors": [one.errors for one in totals],
-        "tokens_in": [one.tokens_in for one in totals],
-        "tokens_out": [one.tokens_out for one in totals],
-        "ttft_s": _quantiles([one.first_token_counts for one in (*totals, whole)], FIRST_TOKEN_S),
-        "duration_s": _quantiles([one.duration_counts for one in (*totals, whole)], DURATION_S),
-    }
+    return Series(
+        width_s=WIDTH_S,
+        ended_at=(int(wall_s // WIDTH_S) + 1) * WIDTH_S,
+        requests=[one.requests for one in totals],
+        errors=[one.errors for one in totals],
+        tokens_in=[one.tokens_in for one in totals],
+        tokens_out=[one.tokens_out for one in totals],
+        ttft_s=_quantiles([one.first_token_counts for one in (*totals, whole)], FIRST_TOKEN_S),
+        duration_s=_quantiles([one.duration_counts for one in (*totals, whole)], DURATION_S),
+    )
 
 
-def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Mapping[str, Any]:
+def _quantiles(counts: Sequence[Sequence[int]], bounds_s: Sequence[float]) -> Quantiles:
     found = {name: [quantile(one, bounds_s, share) for one in counts] for name, share in QUANTILES}
-    return {"over_s": bounds_s[-2], "all": {name: values.pop() for name, values in found.items()}, **found}
+    return Quantiles(over_s=bounds_s[-2], all={name: values.pop() for name, values in found.items()}, **found)
 
 
 def quantile(counts: Sequence[int], bounds_s: Sequence[float], share: float) -> float | None:

@@ -11,19 +11,21 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
 from weakref import WeakValueDictionary
 
+import msgspec
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
+from gatepass.documents import Callers, CaptureState, LearnedRules, Limits, ReloadResult, Retried, Status, Traffic
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.story import curl_command
 from gatepass.protocols.error_objects import error_object
@@ -31,7 +33,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
 from gatepass.server import inspection, views
 from gatepass.server.endpoint import ApiEndpoint
-from gatepass.server.pages import forget_rules, learned_document, status_of
+from gatepass.server.pages import forget_rules, json_response, learned_document, status_of
 from gatepass.server.reload import Reloader
 from gatepass.server.timeouts import RECEIVE_S
 
@@ -87,6 +89,8 @@ class AdminRoute:
     path: str
     role: Role
     """The least role of who may use it. The owner of the control socket is an admin."""
+    document: type | None
+    """What it returns, if that is JSON of one type."""
     only: Place | None
     """Where it is, if it is not at both places."""
     respond: Callable[[AdminRequest], Awaitable[ASGIApp]]
@@ -104,10 +108,15 @@ ROUTES: list[AdminRoute] = []
 
 
 def route(
-    method: Literal["GET", "POST", "DELETE"], path: str, role: Role, *, only: Place | None = None
+    method: Literal["GET", "POST", "DELETE"],
+    path: str,
+    role: Role,
+    document: type | None = None,
+    *,
+    only: Place | None = None,
 ) -> Callable[[Callable[[Any], Awaitable[ASGIApp]]], None]:
     """Add the decorated function to `ROUTES`. Its own name is then None: only the route calls it."""
-    return lambda respond: ROUTES.append(AdminRoute(method, path, role, only, respond))
+    return lambda respond: ROUTES.append(AdminRoute(method, path, role, document, only, respond))
 
 
 class Admin:
@@ -191,12 +200,14 @@ class AdminRequest:
             raise errors.InvalidRequest(f"The member `{name}` must be a text.", param=name)
         return value
 
-    def answer(self, value: Mapping[str, Any], status: int = 200) -> Response:
-        """Return `value` as JSON with an ETag, and no body if the caller has it (RFC 9110, section 13.1.2)."""
-        response = JSONResponse(value, status, {**HEADERS, **NO_STORE})
-        # `now` would make another document at each poll
-        lasting = JSONResponse({**value, "now": 0}) if "now" in value else response
-        response.headers["etag"] = etag = f'"{sha256(lasting.body).hexdigest()[:32]}"'
+    def answer(self, document: object, status: int = 200, *, lasting: object = None) -> Response:
+        """Return `document` as JSON with an ETag, and no body if the caller has it (RFC 9110, section 13.1.2).
+
+        The ETag is that of `lasting`, which is without what changes at each poll.
+        """
+        response = json_response(document, status, {**HEADERS, **NO_STORE})
+        body = response.body if lasting is None else msgspec.json.encode(lasting)
+        response.headers["etag"] = etag = f'"{sha256(body).hexdigest()[:32]}"'
         known = self.request.headers.get("if-none-match", "").replace("W/", "").split(", ")
         if self.request.method == "GET" and etag in known:
             return Response(status_code=304, headers={**HEADERS, **NO_STORE, "etag": etag})
@@ -227,16 +238,20 @@ async def json_body(request: Request) -> Mapping[str, Any]:
     return body
 
 
-@route("GET", "overview", "viewer")
-async def _overview(call: AdminRequest) -> ASGIApp:
-    state = call.state
-    limits = await views.nearest_limits(state)
-    return call.answer(views.overview(state) | views.callers(state) | {"limits": limits})
+@route("GET", "traffic", "viewer", Traffic)
+async def _traffic(call: AdminRequest) -> ASGIApp:
+    return call.answer(views.traffic(call.state))
+
+
+@route("GET", "callers", "viewer", Callers)
+async def _callers(call: AdminRequest) -> ASGIApp:
+    return call.answer(views.callers(call.state))
 
 
 @route("GET", "requests", "viewer")
 async def _requests(call: AdminRequest) -> ASGIApp:
-    return call.answer(await inspection.requests_listing(call.state, dict(call.request.query_params)))
+    found = await inspection.requests_listing(call.state, dict(call.request.query_params))
+    return call.answer(found, lasting={**found, "now": 0})
 
 
 @route("GET", "requests/{id}", "viewer")
@@ -283,17 +298,20 @@ async def _listed_models(call: AdminRequest) -> tuple[list[str], str | None]:
         return [], call.state.redactor.mask(error.message)
 
 
-@route("GET", "status", "viewer")
+@route("GET", "status", "viewer", Status)
 async def _status(call: AdminRequest) -> ASGIApp:
     return call.answer(status_of(call.state, call.mcp))
 
 
-@route("GET", "limits", "viewer")
+@route("GET", "limits", "viewer", Limits)
 async def _limits(call: AdminRequest) -> ASGIApp:
-    return call.answer({"limits": await inspection.limits_of(call.state)})
+    """Return all limits, or with `nearest` those with the smallest part left."""
+    nearest = call.request.query_params.get("nearest", "")
+    # int refuses more than 4,300 digits
+    return call.answer(await inspection.limits_of(call.state, int(nearest[:4]) if nearest.isdecimal() else None))
 
 
-@route("GET", "learned", "viewer")
+@route("GET", "learned", "viewer", LearnedRules)
 async def _learned(call: AdminRequest) -> ASGIApp:
     return call.answer(learned_document(call.caller, call.state))
 
@@ -303,20 +321,20 @@ async def _error(call: AdminRequest) -> ASGIApp:
     return call.answer(views.documented(call.found))
 
 
-@route("GET", "capture", "admin")
+@route("GET", "capture", "admin", CaptureState)
 async def _capture(call: AdminRequest) -> ASGIApp:
     return call.answer(call.state.capture.state())
 
 
-@route("POST", "capture", "admin")
+@route("POST", "capture", "admin", CaptureState)
 async def _start_capture(call: AdminRequest) -> ASGIApp:
     state = inspection.start_capture(call.state, call.body)
-    chosen = {"model": state["model"], "of_caller": state["caller"], "for_s": state["left_s"]}
+    chosen = {"model": state.model, "of_caller": state.caller, "for_s": state.left_s}
     call.log("capture", **chosen)
     return call.answer(state)
 
 
-@route("DELETE", "capture", "admin")
+@route("DELETE", "capture", "admin", CaptureState)
 async def _stop_capture(call: AdminRequest) -> ASGIApp:
     call.log("capture_stop")
     call.state.capture.stop()
@@ -326,8 +344,8 @@ async def _stop_capture(call: AdminRequest) -> ASGIApp:
 @route("POST", "learned/forget", "admin")
 async def _forget(call: AdminRequest) -> ASGIApp:
     wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
-    count, rows = 0, learned_document(call.caller, call.state)["rules"]
-    if any(all(row[name] == value for name, value in wanted.items()) for row in rows):
+    count, rows = 0, learned_document(call.caller, call.state).rules
+    if any(all(getattr(row, name) == value for name, value in wanted.items()) for row in rows):
         count = forget_rules(call.state, wanted)
     call.log("forget", **wanted, forgotten=count)
     return call.answer({"forgotten": count})
@@ -384,17 +402,17 @@ async def _doctor_events(
         await asyncio.wait((running,))
 
 
-@route("POST", "reload", "admin", only="socket")
+@route("POST", "reload", "admin", ReloadResult, only="socket")
 async def _reload(call: AdminRequest) -> ASGIApp:
     result = await call.admin.reloader.reload("command")
-    return call.answer(asdict(result), CONFLICT if result.outcome == "refused" else 200)
+    return call.answer(result, CONFLICT if result.outcome == "refused" else 200)
 
 
-@route("POST", "retry", "admin", only="socket")
+@route("POST", "retry", "admin", Retried, only="socket")
 async def _retry(call: AdminRequest) -> ASGIApp:
     names = call.state.retry_failing()
     SERVE_LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-    return call.answer({"retried": names})
+    return call.answer(Retried(names))
 
 
 def _event(name: str, data: Any) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator, Mapping
+from heapq import nsmallest
 from itertools import islice
 from typing import Any
 
@@ -12,11 +13,12 @@ import msgspec
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.wording import did_you_mean
+from gatepass.documents import CaptureState, Limit, Limits
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import LISTED, MOST_LISTED, failed_at, has_id, matches, story_of, summary_of
-from gatepass.policy.limits import Limit
+from gatepass.policy import limits as policy
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 
@@ -27,6 +29,8 @@ AT_ONCE = 50
 """How many requests are rendered before others are served: 2 ms."""
 LIMITS_AT_ONCE = 200
 """Limits that are read without a pause: there may be thousands of callers."""
+MOST_LIMITS = 600
+"""Limits of which the nearest ones are chosen: the page asks every two seconds."""
 
 TEXTS_BYTES = 8 * SHOWN_BYTES
 """What the texts of bodies take while they are decoded, masked and encoded."""
@@ -121,7 +125,7 @@ def _number(fields: Mapping[str, str], name: str, default: float) -> float:
         return default
 
 
-def start_capture(state: AppState, document: Mapping[str, Any]) -> dict[str, Any]:
+def start_capture(state: AppState, document: Mapping[str, Any]) -> CaptureState:
     """Start the capture that `document` describes, and return its state.
 
     Raises InvalidRequest, also for a caller that no key of the configuration has. The operator is the caller `local`.
@@ -138,18 +142,19 @@ def start_capture(state: AppState, document: Mapping[str, Any]) -> dict[str, Any
     return state.capture.state()
 
 
-def row_of(limit: Limit, now_s: float) -> dict[str, Any]:
+def _row_of(limit: policy.Limit, now_s: float) -> Limit:
     used = limit.all_used(now_s)
-    left = max(0, limit.most - used)
-    return {"of": "/".join(limit.owner), "limit": limit.setting, "most": limit.most, "used": used, "left": left}
+    return Limit("/".join(limit.owner), limit.setting, limit.most, used, max(0, limit.most - used))
 
 
-async def limits_of(state: AppState) -> list[dict[str, Any]]:
-    """Return each limit with its use and the rest."""
-    rows: list[dict[str, Any]] = []
+async def limits_of(state: AppState, nearest: int | None = None) -> Limits:
+    """Return each limit, or of the first MOST_LIMITS the `nearest`: those with the smallest part left."""
+    rows: list[Limit] = []
     known = iter(() if state.admission is None else state.admission.all_limits())
     while limits := [*islice(known, LIMITS_AT_ONCE)]:
         await state.counts.refresh(limits)
-        rows += [row_of(limit, state.clock.now()) for limit in limits]
+        rows += [_row_of(limit, state.clock.now()) for limit in limits]
+        if nearest is not None and len(rows) >= MOST_LIMITS:
+            break
         await asyncio.sleep(0)
-    return rows
+    return Limits(rows if nearest is None else nsmallest(nearest, rows, lambda row: row.left / row.most))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
+import msgspec
+from msgspec import UNSET, structs
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Match, Route
@@ -20,10 +22,20 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import GatepassError, ModelNotFound
+from gatepass.documents import (
+    Credential,
+    LearnedRule,
+    LearnedRules,
+    McpServer,
+    McpStatus,
+    ModelUpstream,
+    Status,
+    Target,
+)
+from gatepass.errors import GatepassError, ModelNotFound, UpstreamConnect
 from gatepass.learning.learned_rule import LearnedRuleRecord, is_configured, setting_lines
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.observability.metrics import CONTENT_TYPE, exposition_of
+from gatepass.observability.metrics import CONTENT_TYPE, exposition_of, has_many_errors
 from gatepass.observability.story import SILENT_S
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.protocols.operations import base_url
@@ -86,6 +98,10 @@ def _page(path: str, *, is_home: bool = False) -> Callable[[Callable[[PageReques
     return lambda respond: PAGES.append(Page(path, respond, is_home))
 
 
+def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(document), status, headers, "application/json")
+
+
 class PageRequest:
     def __init__(self, request: Request, endpoint: ApiEndpoint) -> None:
         self.request = request
@@ -139,20 +155,20 @@ async def _metrics(call: PageRequest) -> Response:
 async def _status(call: PageRequest) -> Response:
     """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
     call.reader()
-    return JSONResponse(status_of(call.state, call.mcp))
+    return json_response(status_of(call.state, call.mcp))
 
 
 @_page("/learned")
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules of the caller's models. Requires a viewer or admin."""
-    return JSONResponse(learned_document(call.reader(), call.state))
+    return json_response(learned_document(call.reader(), call.state))
 
 
-def learned_document(caller: AccessKey, state: AppState) -> dict[str, Any]:
-    """Return the rules for the models that `caller` may use as JSON."""
+def learned_document(caller: AccessKey, state: AppState) -> LearnedRules:
+    """Return the rules for the models that `caller` may use."""
     rules = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
     records = visible(rules, caller, state.routes, state.config)
-    return {"rules": [shown(marked(one, state.config, state.declared), state, caller) for one in records]}
+    return LearnedRules([shown(marked(one, state.config, state.declared), state, caller) for one in records])
 
 
 @_page("/", is_home=True)
@@ -218,134 +234,115 @@ def page_routes(running: Callable[[], ApiEndpoint], base_path: str) -> list[Rout
     return [route(page, path) for page in PAGES for path in paths_of(page, base_path)]
 
 
-def status_of(state: AppState, mcp: McpServers | None = None) -> dict[str, Any]:
-    """Return the state of one process as JSON, with times in seconds and without tokens, keys or secrets."""
-    rejections = state.rejection_ages_s()
-    return {
-        **process_of(state),
-        "credentials": credentials_of(state),
-        "upstreams": _upstreams(state, rejections),
-        "keys": state.authenticator.keys.rows(state.clock.wall()),
-        **({} if state.counts.fault is None else {"limits_without_store": state.counts.fault}),
-        **({"targets": targets} if (targets := targets_of(state)) else {}),
-        **({} if mcp is None else {"mcp": _mcp_status(state, mcp, rejections)}),
-    }
+def status_of(state: AppState, mcp: McpServers | None = None) -> Status:
+    """Return the state of one process, without tokens, keys or secrets."""
+    now_s, wall_s = state.clock.now(), state.clock.wall()
+    described = _Described(state)
+    return Status(
+        at=round(wall_s, 3),
+        ready=state.ready,
+        draining=state.in_flight.draining,
+        in_flight=state.in_flight.busy,
+        replica=inspection.REPLICA,
+        ids_begin=ids_begin(inspection.REPLICA),
+        reload_problems=list(state.reload_problems),
+        store=None if state.store is None else state.store.health.shown(now_s),
+        credentials=_credentials(state, described.rejections),
+        upstreams={name: described.of_models(name) for name in state.upstreams if not name.startswith(MCP_UPSTREAM)},
+        keys=state.authenticator.keys.rows(wall_s),
+        capture=state.capture.state(),
+        limits_without_store=state.counts.fault or UNSET,
+        targets=_targets(state) or UNSET,
+        mcp=UNSET if mcp is None else described.mcp(mcp),
+    )
 
 
-def process_of(state: AppState) -> dict[str, Any]:
-    """Return what the status and the overview of the page say of the process itself."""
-    return {
-        "ready": state.ready,
-        "draining": state.in_flight.draining,
-        "in_flight": state.in_flight.busy,
-        "replica": inspection.REPLICA,
-        "ids_begin": ids_begin(inspection.REPLICA),
-        "reload_problems": list(state.reload_problems),
-        "store": None if state.store is None else state.store.health.shown(state.clock.now()),
-    }
-
-
-def targets_of(state: AppState) -> dict[str, list[dict[str, Any]]]:
-    """Return the targets of each model with a choice or a breaker as JSON."""
-    found: dict[str, list[dict[str, Any]]] = {}
+def _targets(state: AppState) -> dict[str, list[Target]]:
+    found: dict[str, list[Target]] = {}
     for route, at, health, (word, for_s) in state.targets():
-        row: dict[str, Any] = {"upstream": route.targets[at].upstream, "model": route.names[at]}
-        row |= {"state": word, "for_s": round(for_s, 3), "in_flight": health.in_flight, "weight": route.weights[at]}
-        found.setdefault(route.entry or "*", []).append(row)
+        upstream, name = route.targets[at].upstream, route.names[at]
+        target = Target(upstream, name, word, round(for_s, 3), health.in_flight, route.weights[at])
+        found.setdefault(route.entry or "*", []).append(target)
     return found
 
 
-def credentials_of(state: AppState) -> dict[str, dict[str, Any]]:
-    """Return each credential, its token's times in seconds, and the upstreams that reject the token."""
-    found, rejections = {}, state.rejection_ages_s()
+def _credentials(state: AppState, rejections: Mapping[str, float]) -> dict[str, Credential]:
+    found = {}
     for name, holder in state.holders.items():
-        fields = asdict(holder.status())
-        del fields["credential"]
+        status = holder.status()
         upstreams = [one.name for one in state.upstreams.values() if one.settings.credential == name]
-        found[name] = {
-            "type": state.config.credentials[name].type,
-            "upstreams": upstreams,
-            "rejected_by": {one: round(rejections[one], 3) for one in upstreams if one in rejections},
-            "needs_restart": fields["failing"] and "restart" in holder.secret_hint,
-            **{field: round(value, 3) if isinstance(value, float) else value for field, value in fields.items()},
+        found[name] = Credential(
+            type=state.config.credentials[name].type,
+            upstreams=upstreams,
+            rejected_by={one: round(rejections[one], 3) for one in upstreams if one in rejections},
+            needs_restart=status.failing and "restart" in holder.secret_hint,
+            **structs.asdict(status),
+        )
+    return found
+
+
+class _Described:
+    """The upstreams of one process at one moment."""
+
+    def __init__(self, state: AppState) -> None:
+        self.state = state
+        self.rejections = state.rejection_ages_s()
+        self.recent = state.traffic.total(state.clock.wall()).by_upstream
+        self.totals = state.metrics.totals().by_upstream
+        self.in_flight = Counter(one.response.context.metrics_key()[2] for one in state.in_flight.requests)
+        self.silences: dict[str, dict[str, float]] = {}
+        """Of the streams that have begun to arrive the time since the last piece, by id, by upstream."""
+        for one in state.in_flight.requests:
+            context = one.response.context
+            if (attempt := context.attempt) is not None and attempt.record.arrivals is not None:
+                silent_s = state.clock.now() - attempt.record.arrivals.timeline().last_s
+                self.silences.setdefault(attempt.record.upstream, {})[context.access.id] = round(silent_s, 3)
+
+    def common(self, name: str) -> dict[str, Any]:
+        """Return the members of an `UpstreamStatus`."""
+        state, upstream = self.state, self.state.upstreams[name]
+        now_s, metrics, connections = state.clock.now(), state.metrics, upstream.transport.counts
+        requests, errors = self.recent.get(name, (0, 0))
+        failed, silences = metrics.last_failed(name, now_s), self.silences.get(name, {})
+        health = metrics.health(name)
+        if health == "unknown" and name in self.silences:
+            health = "answering"
+        # a model alone may reject the token that the others accept
+        is_rejecting = name in self.rejections and requests <= errors
+        if is_rejecting or (failed is not None and failed.code == UpstreamConnect.code):
+            health = "failing"
+        return {
+            "host": upstream.host,
+            "credential": upstream.credential or None,
+            "health": health,
+            "last_failed": failed,
+            "last_error": metrics.last_error(name, now_s),
+            "many_errors": has_many_errors(requests, errors),
+            "in_flight": self.in_flight[name],
+            "open_connections": connections.busy + connections.idle,
+            "requests_15m": requests,
+            "errors_15m": errors,
+            "silent": {request: silent_s for request, silent_s in silences.items() if silent_s > SILENT_S},
         }
-    return found
 
+    def of_models(self, name: str) -> ModelUpstream:
+        upstream, (requests, errors) = self.state.upstreams[name], self.totals.get(name, (0, 0))
+        spoken = upstream.settings.protocols
+        over_chat = [  # learned, or declared
+            one
+            for one in ("responses", "messages")
+            if (served_by_chat(upstream, one) if spoken is None else one not in spoken and "chat" in spoken)
+        ]
+        dialect, common = upstream.dialect_name, self.common(name)
+        return ModelUpstream(dialect=dialect, requests=requests, errors=errors, over_chat=over_chat, **common)
 
-def _upstreams(state: AppState, rejections: Mapping[str, float]) -> dict[str, Any]:
-    """Return the health of each upstream, and its requests since the start; `mcp` has the MCP servers."""
-    counts, with_many_errors = state.metrics.totals().by_upstream, state.traffic.with_many_errors(state.clock.wall())
-    found, streams = {}, streams_of(state)
-    for name in state.upstreams:
-        if not name.startswith(MCP_UPSTREAM):
-            requests, errors = counts.get(name, (0, 0))
-            counted = {"requests": requests, "errors": errors, "silent": silent_of(streams, name)}
-            upstream = state.upstreams[name]
-            spoken = upstream.settings.protocols
-            counted["over_chat"] = [  # the operations that chats serve: learned, or declared
-                one
-                for one in ("responses", "messages")
-                if (served_by_chat(upstream, one) if spoken is None else one not in spoken and "chat" in spoken)
-            ]
-            found[name] = counted | _health(state, name, rejections, with_many_errors, streams)
-    return found
-
-
-def streams_of(state: AppState) -> dict[str, dict[str, float]]:
-    """Return the streams that have begun to arrive: the seconds since the last piece by id, by upstream."""
-    found: dict[str, dict[str, float]] = {}
-    for one in state.in_flight.requests:
-        context = one.response.context
-        if (attempt := context.attempt) is None or attempt.record.arrivals is None:
-            continue
-        silent_s = state.clock.now() - attempt.record.arrivals.timeline().last_s
-        found.setdefault(attempt.record.upstream, {})[context.access.id] = round(silent_s, 3)
-    return found
-
-
-def silent_of(streams: Mapping[str, Mapping[str, float]], upstream: str) -> dict[str, float]:
-    """Return the streams of one upstream that are silent for SILENT_S."""
-    return {request: silent_s for request, silent_s in streams.get(upstream, {}).items() if silent_s > SILENT_S}
-
-
-def health_of(state: AppState, upstream: str, streams: Collection[str]) -> str:
-    """Return `Metrics.health`, or `answering` if no request has ended there and a stream has begun to arrive."""
-    health = state.metrics.health(upstream)
-    return "answering" if health == "unknown" and upstream in streams else health
-
-
-def _health(
-    state: AppState,
-    upstream: str,
-    rejections: Mapping[str, float],
-    with_many_errors: Collection[str],
-    streams: Collection[str],
-) -> dict[str, Any]:
-    now_s, metrics = state.clock.now(), state.metrics
-    return {
-        "health": "failing" if upstream in rejections else health_of(state, upstream, streams),
-        "last_failed": metrics.last_failed(upstream, now_s),
-        "many_errors": upstream in with_many_errors,
-        "last_error": metrics.last_error(upstream, now_s),
-    }
-
-
-def _mcp_status(state: AppState, mcp: McpServers, rejections: Mapping[str, float]) -> dict[str, Any]:
-    with_many_errors, streams = state.traffic.with_many_errors(state.clock.wall()), streams_of(state)
-    sessions, upstreams = mcp.sessions.counts(), {name: state.upstreams[MCP_UPSTREAM + name] for name in mcp.by_name}
-    return {
-        "streams": len(state.in_flight.open_idle_streams),
-        "servers": {
-            name: {
-                "host": upstream.host,
-                "credential": upstream.credential or None,
-                "usable": upstream.holder is None or upstream.holder.usable,
-                **_health(state, upstream.name, rejections, with_many_errors, streams),
-                "sessions": sessions[name],
-            }
-            for name, upstream in upstreams.items()
-        },
-    }
+    def mcp(self, mcp: McpServers) -> McpStatus:
+        found, sessions = {}, mcp.sessions.counts()
+        for name in mcp.by_name:
+            upstream = self.state.upstreams[MCP_UPSTREAM + name]
+            usable = upstream.holder is None or upstream.holder.usable
+            found[name] = McpServer(usable=usable, sessions=sessions[name], **self.common(upstream.name))
+        return McpStatus(len(self.state.in_flight.open_idle_streams), found)
 
 
 def visible(
@@ -376,22 +373,22 @@ def marked(record: LearnedRuleRecord, config: Config, declared: DeclaredModels) 
     return replace(record, state="configured") if is_permanent else record
 
 
-def shown(record: LearnedRuleRecord, state: AppState, caller: AccessKey) -> dict[str, Any]:
+def shown(record: LearnedRuleRecord, state: AppState, caller: AccessKey) -> LearnedRule:
     """Return the row of a learned rule, with the settings that make it permanent under the names of `caller`."""
     wall_s, lines = state.clock.wall(), list[str]()
     if record.state == "learned":
         lines = setting_lines(record, state.config, state.declared, partial(may_use, caller))
-    return {
+    return LearnedRule(
         **structs.asdict(record.scope),
-        "adapted": record.rule.entry,
-        "beside": record.rule.beside,
-        "state": record.state,
-        "evidence": record.evidence,
-        "age_s": max(0, round(wall_s - record.learned_at)),
-        "expires_in_s": max(0, round(record.expires_at - wall_s)),
-        "uses": record.uses,
-        "settings": lines,
-    }
+        adapted=record.rule.entry,
+        beside=record.rule.beside,
+        state=record.state,
+        evidence=record.evidence,
+        age_s=max(0, round(wall_s - record.learned_at)),
+        expires_in_s=max(0, round(record.expires_at - wall_s)),
+        uses=record.uses,
+        settings=lines,
+    )
 
 
 def forget_rules(state: AppState, wanted: Mapping[str, str]) -> int:

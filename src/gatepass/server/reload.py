@@ -12,15 +12,18 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
+
+from msgspec import structs
 
 from gatepass.clock import Clock, sleep
 from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check, lost_blocks
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.documents import ReloadResult
 from gatepass.errors import system_reason
 from gatepass.http_client.tls import TLSContexts
 from gatepass.proxy.app_state import AppState, next_app_state
@@ -54,22 +57,6 @@ class ConfigSource:
 
     loaded: LoadedConfig
     read: Callable[[], LoadedConfig]
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadResult:
-    """What a reload did: the names of the settings that changed or need a restart, or the problems.
-
-    `unchanged`: no setting in use changed. `refused`: the previous configuration stays in use. `retried` names the
-    failing credentials that fetch now. `warnings` are those that the previous configuration did not have.
-    """
-
-    outcome: Literal["reloaded", "unchanged", "refused"]
-    changed: tuple[str, ...] = ()
-    needs_restart: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    retried: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +160,7 @@ class Reloader:
             is_restored = bool(state.reload_problems) and not problems
             state.reload_problems[:] = problems
             if trigger != "watch":  # an operator may have repaired the issuer
-                result = replace(result, retried=tuple(self._endpoint.state.retry_failing()))
+                result = structs.replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
             state.metrics.reloaded(result.outcome)
             fields: dict[str, Any] = {"file": self.loaded.source, "trigger": trigger}

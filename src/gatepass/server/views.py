@@ -4,161 +4,50 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from heapq import nsmallest
-from itertools import islice
 from typing import Any
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
-from gatepass.config.access import AccessKey, moment_text
+from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.errors import (
-    ModelNotFound,
-    UpstreamConnect,
-    UpstreamErrorReply,
-    UpstreamHtml,
-    explanations,
-    kind_of,
-    status_of,
-)
-from gatepass.observability.metrics import FAILING_IN_A_ROW, has_many_errors
+from gatepass.documents import Caller, Callers, Traffic
+from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explanations, kind_of, status_of
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.models import AT_ONCE
 from gatepass.proxy.routing import RouteTable
-from gatepass.server.inspection import row_of
-from gatepass.server.pages import credentials_of, health_of, process_of, silent_of, streams_of, targets_of
-from gatepass.types import MCP_UPSTREAM
 
-MOST_RENEWALS = 20
 MOST_CODES = 20
 MOST_USED = 500
 MOST_SHOWN = 100
-MOST_LIMITS = 20
 
 
-def overview(state: AppState) -> dict[str, Any]:
-    now_s, wall_s = state.clock.now(), state.clock.wall()
-    totals = placed(state.traffic.slices(wall_s), wall_s)
-    by_code: Counter[str] = Counter()
-    by_caller: Counter[str] = Counter()
-    for one in totals:
-        by_code.update({code: failed for code, (failed,) in one.by_code.items()})
-        by_caller.update({name: failed for name, (_, failed, _) in one.by_caller.items() if failed})
-    credentials = _credentials(state, wall_s - now_s)
-    return {
-        "at": round(wall_s, 3),
-        **process_of(state),
-        "credentials": credentials,
-        "upstreams": _upstreams(state, [one.by_upstream for one in totals]),
-        "series": series(totals, wall_s),
-        "errors_15m": (errors := {code: failed for code, failed in by_code.most_common(MOST_CODES) if failed}),
-        "meanings": {code: meaning(code) for code in errors},
-        "callers_15m": dict(by_caller.most_common(MOST_CODES)),
-        "capture": state.capture.state(),
-        "ending_keys": [
-            {"name": key.name, "expires_at": moment_text(key.expires)}
-            for key in state.config.access.keys
-            if key.expires is not None and key.state(wall_s) != "valid"
-        ],
-    }
+def traffic(state: AppState) -> Traffic:
+    wall_s = state.clock.wall()
+    total = state.traffic.total(wall_s)
+    by_caller = Counter({name: failed for name, (_, failed, _) in total.by_caller.items() if failed})
+    by_code = Counter({code: failed for code, (failed,) in total.by_code.items() if failed})
+    shown = series(placed(state.traffic.slices(wall_s), wall_s), wall_s)
+    return Traffic(shown, dict(by_code.most_common(MOST_CODES)), dict(by_caller.most_common(MOST_CODES)))
 
 
-def _credentials(state: AppState, started_s: float) -> list[dict[str, Any]]:
-    """Return each credential with the life and the renewals of its token. `started_s` is when the clock began."""
-    credentials = credentials_of(state)
-    for name, one in credentials.items():
-        age_s, left_s = one["age_s"], one["expires_in_s"]
-        lasts_s = None if left_s is None or age_s is None else round(age_s + left_s, 3)
-        renewals = [
-            {"at": round(started_s + renewal.ended_s, 3), "ok": renewal.reason is None, "reason": renewal.reason}
-            for renewal in state.holders[name].renewals()
-        ]
-        since_s = state.holders[name].failing_since_s
-        one |= {"name": name, "lifetime_s": lasts_s, "refresh_in_s": one["next_try_in_s"]}
-        one |= {"renewals": renewals[-MOST_RENEWALS:]}
-        one["failing_since"] = None if since_s is None else round(started_s + since_s)
-    return list(credentials.values())
-
-
-def _upstreams(state: AppState, slices: Sequence[Mapping[str, tuple[int, int]]]) -> list[dict[str, Any]]:
-    now_s, wall_s, streams = state.clock.now(), state.clock.wall(), streams_of(state)
-    in_flight = Counter(request.response.context.metrics_key()[2] for request in state.in_flight.requests)
-    away, found = dict[str, dict[str, str]](), []
-    for row in (row for rows in targets_of(state).values() for row in rows if row["state"] != "available"):
-        away.setdefault(row["upstream"], {})[row["model"]] = row["state"].replace("_", " ")
-    for name, upstream in state.upstreams.items():
-        connections, failed = upstream.transport.counts, state.metrics.last_failed(name, now_s)
-        counts = [one.get(name, (0, 0)) for one in slices]
-        requests, errors = sum(one[0] for one in counts), sum(one[1] for one in counts)
-        health = upstream_health(
-            health_of(state, name, streams),
-            failed,
-            is_rejecting=name in state.rejection_ages_s(),
-            has_succeeded=requests > errors,
-        )
-        found.append(
-            {
-                "name": name,
-                "host": upstream.host,
-                "dialect": "mcp" if name.startswith(MCP_UPSTREAM) else upstream.dialect_name,
-                "credential": upstream.credential or None,
-                "in_flight": in_flight[name],
-                "silent": silent_of(streams, name),
-                "open_connections": connections.busy + connections.idle,
-                "health": health,
-                "targets_away": away.get(name, {}),
-                "last_failed": failed,
-                "failing_since": None if failed is None else round(wall_s - failed["for_s"]),
-                "requests_15m": requests,
-                "errors_15m": errors,
-                "many_errors": has_many_errors(requests, errors),
-            }
-        )
-    return found
-
-
-def upstream_health(health: str, failed: Mapping[str, Any] | None, *, is_rejecting: bool, has_succeeded: bool) -> str:
-    """Return the health of an upstream by that of `health_of` and `Metrics.last_failed`.
-
-    It is also failing if it rejects the last connection, or its token while no other request succeeds: a model alone
-    may reject it.
-    """
-    in_a_row = 0 if failed is None else failed["in_a_row"]
-    is_down = failed is not None and failed["code"] == UpstreamConnect.code
-    is_without = is_rejecting and not (has_succeeded and in_a_row < FAILING_IN_A_ROW)
-    return "failing" if is_without or is_down or in_a_row >= FAILING_IN_A_ROW else health
-
-
-def callers(state: AppState) -> dict[str, Any]:
-    """Return the use of the callers with the most requests, and the number of all callers.
-
-    `local` is the only one without keys.
-    """
+def callers(state: AppState) -> Callers:
+    """Return the use of the callers with the most requests. `local` is the only one without keys."""
     by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
     in_flight, started_s = state.in_flight.concurrency.by_caller, state.clock.wall() - state.clock.now()
     known: dict[str, int | None] = {}
     for key in state.config.access.keys or [LOCAL]:
         known.setdefault(key.name, None if key.limits is None else key.limits.max_concurrent)
-    rows = list[dict[str, Any]]()
+    rows = list[Caller]()
     for name, max_concurrent in known.items():
         requests, errors, tokens = by_caller.get(name, (0, 0, 0))
-        row = {"name": name, "in_flight": in_flight.get(name, 0), "max_concurrent": max_concurrent}
-        row |= {"requests": requests, "errors": errors, "tokens": tokens}
         used_s = last_used_s.get(name)
-        rows.append(row | {"last_used": moment(started_s + used_s) if used_s else None})
-    return {"callers": sorted(rows, key=lambda row: -row["requests"])[:MOST_SHOWN], "all_callers": len(rows)}
-
-
-async def nearest_limits(state: AppState) -> list[dict[str, Any]]:
-    """Return the limits of use with the smallest part left, of the first MOST_USED."""
-    known = [] if state.admission is None else [*islice(state.admission.all_limits(), MOST_USED)]
-    await state.counts.refresh(known)
-    rows = [row_of(limit, state.clock.now()) for limit in known]
-    return nsmallest(MOST_LIMITS, rows, lambda row: float(row["left"] / row["most"]))
+        last_used = moment(started_s + used_s) if used_s else None
+        rows.append(Caller(name, in_flight.get(name, 0), max_concurrent, requests, errors, tokens, last_used))
+    return Callers(sorted(rows, key=lambda row: -row.requests)[:MOST_SHOWN], len(rows))
 
 
 def use(state: AppState) -> list[dict[str, Any]]:
@@ -264,13 +153,4 @@ def documented(code: str) -> dict[str, Any]:
             for entry in known.values()
             if entry.of == code
         ],
-    }
-
-
-def meaning(code: str) -> dict[str, str]:
-    """Return the first sentence of what an error code means in both languages."""
-    shown = documented(code)
-    return {
-        "text": shown["text"].split("\n")[0].partition(". ")[0].rstrip("."),
-        "text_zh": shown["text_zh"].partition("。")[0],
     }

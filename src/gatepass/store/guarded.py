@@ -16,11 +16,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
 from gatepass.config.model import StoreSettings
+from gatepass.documents import StoreStatus
 from gatepass.store.base import Store, StoreCache, StoreReading, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class StoreState(StrEnum):
 class StoreHealth:
     """The state of a store. Logs its changes, and a fault that lasts every REPEAT_S."""
 
-    def __init__(self, place: Mapping[str, object]) -> None:
+    def __init__(self, place: Mapping[str, str]) -> None:
         self._place = place
         self._logged = StoreState.UP
         self._logged_s: dict[str, float] = {}
@@ -109,10 +110,9 @@ class StoreHealth:
         if self._may_log("store_emptied", SETTLE_S, now):
             LOG.warning("store_emptied", extra={"fields": {**self._place, "reason": EMPTIED}})
 
-    def shown(self, now: float) -> dict[str, Any]:
-        """Return the fields for /status."""
+    def shown(self, now: float) -> StoreStatus:
         since_s = round(now - self.since_s, 3) if self.state is not StoreState.UNCHECKED else None
-        return {**self._place, "state": self.state, "for_s": since_s, "reason": self.reason, "emptied": self.emptied}
+        return StoreStatus(**self._place, state=self.state, for_s=since_s, reason=self.reason, emptied=self.emptied)
 
     def _may_log(self, event: str, after_s: float, now: float) -> bool:
         if now - self._logged_s.get(event, -math.inf) < after_s:
@@ -127,7 +127,7 @@ class GuardedStore:
     `place` names the store.
     """
 
-    def __init__(self, server: Server, clock: Clock, place: Mapping[str, object], key: StoreKey) -> None:
+    def __init__(self, server: Server, clock: Clock, place: Mapping[str, str], key: StoreKey) -> None:
         self._server, self._clock, self._key = server, clock, key
         self._tries_s = -math.inf
         """When the store may be checked again."""

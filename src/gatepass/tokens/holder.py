@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 import msgspec
 
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
+from gatepass.documents import Renewal, TokenStatus
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
@@ -35,9 +36,9 @@ from gatepass.tokens.failure import (
     slow_hint,
 )
 from gatepass.tokens.issuer_error import WRONG_URL
-from gatepass.tokens.lifetime import SPACING_S, Freshness, LifetimeSource, Token, TokenKind
+from gatepass.tokens.lifetime import SPACING_S, Token
 from gatepass.tokens.secrets import secret_retry_hint
-from gatepass.tokens.token_log import Renewal, TokenLog
+from gatepass.tokens.token_log import TokenLog
 from gatepass.types import Secret
 
 RENEWALS = 40
@@ -82,31 +83,6 @@ class TokenUser(msgspec.Struct, frozen=True, gc=False):
 
 
 ANY_USER = TokenUser()
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The state of one credential at one moment.
-
-    - `expires_in_s`: seconds until the token is no longer sent. None without a token, and for a key without an expiry.
-    - `fetches`: attempts of this process that ended with a token or a failure.
-    - `last_error`: kept after a recovery.
-    - `failing`: whether the failure continues.
-    """
-
-    credential: str
-    state: Freshness | Literal["none"]
-    kind: TokenKind | None
-    lifetime_source: LifetimeSource | None
-    age_s: float | None
-    expires_in_s: float | None
-    fetches: int
-    failures: int
-    last_error: str | None
-    last_error_age_s: float | None
-    failing: bool
-    refreshing: bool
-    next_try_in_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,33 +286,27 @@ class TokenHolder:
     def masked(self, failure: FetchFailure) -> FetchFailure:
         return failure.with_reason(self._log.redactor.mask(failure.reason))
 
-    def status(self) -> Status:
+    def status(self) -> TokenStatus:
         now, due_s, error_s = self._clock.now(), self._due_s(), self._log.last_error_s
+        started, since_s = self._clock.wall() - now, self._log.failing_since_s
         token = None if self._rejections.is_refused else self._token
-        return Status(
-            credential=self.name,
+        left_s = None if token is None or token.lifetime_s is None else max(0.0, token.expires_s - now)
+        return TokenStatus(
             state="none" if token is None else lifetime.freshness(token, now, self._jitter),
             kind=None if token is None else token.kind,
             lifetime_source=None if token is None else token.lifetime_source,
-            age_s=None if token is None else now - token.requested_s,
-            expires_in_s=None if token is None or token.lifetime_s is None else max(0.0, token.expires_s - now),
+            age_s=None if token is None else round(now - token.requested_s, 3),
+            expires_in_s=None if left_s is None else round(left_s, 3),
             fetches=self._log.fetches,
             failures=self._log.failures,
             last_error=self._log.last_error,
-            last_error_age_s=None if error_s is None else now - error_s,
+            last_error_age_s=None if error_s is None else round(now - error_s, 3),
             failing=self._failure_state is not None,
+            failing_since=None if since_s is None else round(started + since_s),
             refreshing=self._fetch is not None,
-            next_try_in_s=max(0.0, due_s - now) if math.isfinite(due_s) else None,
+            next_try_in_s=round(max(0.0, due_s - now), 3) if math.isfinite(due_s) else None,
+            renewals=[Renewal(round(started + ended_s, 3), why is None, why) for ended_s, why in self._log.renewals],
         )
-
-    def renewals(self) -> list[Renewal]:
-        """Return the last fetches of this process, the newest at the end."""
-        return list(self._log.renewals)
-
-    @property
-    def failing_since_s(self) -> float | None:
-        """When the first fetch since the last token failed, by `Clock.now`. None if none has."""
-        return self._log.failing_since_s
 
     def _due_s(self) -> float:
         """Return when the next fetch starts; infinity while one runs."""

@@ -8,7 +8,6 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
@@ -28,13 +27,6 @@ _VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
 MOST_RENEWALS = 20
 
 
-class Renewal(NamedTuple):
-    """One fetch of this process, which ended at `ended_s` of the Clock. `reason` is None if it brought a token."""
-
-    ended_s: float
-    reason: str | None
-
-
 @dataclass(slots=True)
 class TokenLog:
     credential: str
@@ -50,8 +42,8 @@ class TokenLog:
     early_end_s: float = -math.inf
     reasons: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Of each reason since the last token, when it was logged last and how many failures were not."""
-    renewals: deque[Renewal] = field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
-    """The last fetches, the newest at the end."""
+    renewals: deque[tuple[float, str | None]] = field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
+    """When each of the last fetches ended, and why it failed: None if it brought a token. The newest is at the end."""
 
     def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:
         """Mask the current secrets of a source; return a hash that changes when they change."""
@@ -66,7 +58,7 @@ class TokenLog:
             self.log_shared(token)
             return
         self.fetches += 1
-        self.renewals.append(Renewal(token.requested_s + took_s, None))
+        self.renewals.append((token.requested_s + took_s, None))
         self._accept(token)
         fields = {
             "lifetime_s": token.lifetime_s,
@@ -114,7 +106,7 @@ class TokenLog:
             return failure
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
-        self.renewals.append(Renewal(now, failure.reason))
+        self.renewals.append((now, failure.reason))
         times = self.count_to_report(failure.reason, now)
         if times is not None:
             fields = {"credential": self.credential, "took_s": round(took_s, 3), "reason": failure.reason}

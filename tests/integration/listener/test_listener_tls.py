@@ -15,10 +15,11 @@ import pytest
 import trustme
 
 from gatepass.config.load import load
+from gatepass.documents import ReloadResult
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server import reload, timeouts
 from gatepass.server.pages import status_of
-from gatepass.server.reload import ConfigSource, ReloadResult
+from gatepass.server.reload import ConfigSource
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import STREAMED, Gateway, gateway, serving
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk, reply
@@ -111,8 +112,7 @@ class Renewing:
 
     @property
     def problems(self) -> list[str]:
-        found: list[str] = status_of(self.served.server.endpoint.state)["reload_problems"]
-        return found
+        return status_of(self.served.server.endpoint.state).reload_problems
 
     async def shown(self) -> str:
         """Return the serial number of the certificate that a new connection receives."""

@@ -46,7 +46,7 @@ async def test_each_server_has_the_page(name: str):
         assert "path=" not in signed_in.headers["set-cookie"].lower(), "the browser's own path is right behind a prefix"
         cookie = signed_in.headers["set-cookie"].partition(";")[0]
         assert (await ask("/api/models", cookie=cookie).answer()).status == 200
-        overview = await ask("/api/overview", cookie=cookie).answer()
-        assert (overview.status, overview.json()["ready"]) == (200, True)
+        status = await ask("/api/status", cookie=cookie).answer()
+        assert (status.status, status.json()["ready"]) == (200, True)
         callers = await ask("/api/requests", cookie=cookie).answer()
         assert (await ask("/api/requests", cookie=cookie, if_none_match=callers.headers["etag"]).answer()).status == 304

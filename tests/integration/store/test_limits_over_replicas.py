@@ -61,7 +61,7 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         first = await ask(gates[0], {**HELLO, "model": "two"})
         assert first.headers["x-ratelimit-remaining-requests"] == "2"
         assert await statuses(gates, 2, model="two") == [200, 200, 429, 429]
-        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
+        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
         assert rows["group/all", "requests.minute"] == rows["upstream/a", "requests.minute"] == 3
         assert rows["group/all", "max_concurrent"] == 0
         for gate in gates:
@@ -70,7 +70,7 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
                 limit.most = 10 if limit.owner == ("group", "all") else limit.most
         # the upstream `a` has room for one more
         assert await statuses(gates, 2, model="two") == [200, 200, 200, 200]
-        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[0].state)}
+        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[0].state)).limits}
         assert (rows["upstream/a", "requests.minute"], rows["upstream/b", "requests.minute"]) == (4, 3)
 
 
@@ -96,7 +96,7 @@ async def test_a_request_waits_for_one_round_trip_and_one_that_is_refused_leaves
 async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(server):
     async with replicas(server, end_users={"limits": {"requests": {"minute": 1}}}) as gates:
         assert await statuses(gates, 2, model="two", user="zoe") == [200, 200, 429, 429]
-        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[0].state)}
+        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[0].state)).limits}
         assert rows["group/all", "requests.minute"] == 2, "what an end user may not send counts nowhere else"
         with server.client() as client:  # the minutes of the group and of the upstream
             assert len({key.rpartition(b":")[0] for key in client.scan_iter("gatepass:{limits}:*")}) == 2
@@ -122,13 +122,13 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
         try:
             assert await statuses(gates, 3) == [200, 200, 200, 200, 429, 429]  # each has sent three of its own
             for gate in gates:
-                assert status_of(gate.state)["limits_without_store"]
+                assert status_of(gate.state).limits_without_store
                 assert b"gatepass_limits_store_up 0.0" in gate.state.metrics.exposition()
         finally:
             server.send(signal.SIGCONT)
         await until(lambda: all(gate.state.counts.fault is None for gate in gates))
-        assert not any("limits_without_store" in status_of(gate.state) for gate in gates)
-        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
+        assert not any(status_of(gate.state).limits_without_store for gate in gates)
+        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
         assert rows["group/all", "requests.minute"] >= 6
         assert await statuses(gates) == [429, 429]
 
@@ -142,6 +142,6 @@ async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
         await until(lambda: gates[0].state.counts.fault is None)
         assert await statuses(gates[1:], model="m") == [200]
         await until(lambda: gates[1].state.counts.fault is None)  # its connection was that to the killed server
-        rows = {(row["of"], row["limit"]): row["used"] for row in await limits_of(gates[1].state)}
+        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
         assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
         assert rows["group/all", "requests.minute"] == 2

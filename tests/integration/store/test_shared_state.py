@@ -70,10 +70,10 @@ async def test_a_process_that_does_not_share_reports_it_in_log_status_and_metric
         for state, expected in zip(states, ("up", "unreadable", "down"), strict=True):
             state.start()
             await until(partial(_is_checked, state))
-            store = status_of(state)["store"]
-            assert (store["state"], store["through"]) == (expected, f"valkey://127.0.0.1:{responder.port}")
+            assert (store := status_of(state).store) is not None
+            assert (store.state, store.through) == (expected, f"valkey://127.0.0.1:{responder.port}")
             assert f"gatepass_store_up {float(expected == 'up')}" in state.metrics.exposition().decode()
-        reasons = [status_of(state)["store"]["reason"] for state in states]
+        reasons = [getattr(status_of(state).store, "reason", None) for state in states]
         assert len(issuer.calls) == 3, "each works alone"
         for state in states:
             await state.aclose()
@@ -84,7 +84,7 @@ async def test_a_process_that_does_not_share_reports_it_in_log_status_and_metric
 
 
 def _is_checked(state: AppState) -> bool:
-    return state.ready and status_of(state)["store"]["state"] != "unchecked"
+    return state.ready and getattr(status_of(state).store, "state", "") != "unchecked"
 
 
 async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():
@@ -98,7 +98,7 @@ async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():
             session = {"authorization": f"Bearer {KEYS['caller']}", "mcp-session-id": "abc"}
             client = await post(gp, "/mcp/tools", message, **session)
             status = await get(gp, "/status", authorization=f"Bearer {KEYS['viewer']}")
-            page = await get(gp, "/ui/api/overview", cookie=await signed_in(gp, "viewer"))
+            page = await get(gp, "/ui/api/status", cookie=await signed_in(gp, "viewer"))
     assert client.error["data"]["code"] == "mcp_sessions_unavailable"
     assert "cannot run" not in client.body.decode()
     for shown in (status, page):

@@ -248,7 +248,7 @@ def test_a_ring_remembers_the_uses_of_the_keys_that_it_knows(tmp_path):
     ring = KeyRing([in_file("a", file)])
     ring.keep_uses({one: 60.0, two: 90.0, "00000000": 120.0})
     assert ring.last_used_s == {one: 60.0, two: 90.0}
-    assert [row["last_used"] for row in ring.rows(0.0)] == ["1970-01-01T00:01:00Z", "1970-01-01T00:01:30Z"]
+    assert [row.last_used for row in ring.rows(0.0)] == ["1970-01-01T00:01:00Z", "1970-01-01T00:01:30Z"]
     file.write_text(TWO)
     ring.find(TWO, 10.0)
     assert ring.last_used_s == {two: 90.0}

@@ -3,6 +3,7 @@
 from typing import Any
 
 from gatepass.cli.capture import capture_lines
+from gatepass.documents import CaptureState
 
 STATE: dict[str, Any] = {
     "running": True,
@@ -15,11 +16,11 @@ STATE: dict[str, Any] = {
 
 
 def test_what_is_captured_is_a_sentence():
-    running = {**STATE, "captured": 3, "held_bytes": 512 * 1024}
+    running = CaptureState(**STATE, captured=3, held_bytes=512 * 1024)
     shown, count = capture_lines(running, has_started=False)
     assert shown == (
         "Capturing the bodies of every model and the caller ragflow until 17:00:00 UTC (1 min 30 s), up to 1.0 MiB."
     )
     assert count == "Captured so far: 3 requests, 512 KiB."
-    (line,) = capture_lines({"running": False}, has_started=False)
+    (line,) = capture_lines(CaptureState(running=False, held_bytes=0, captured=0), has_started=False)
     assert line.startswith("Nothing is captured.")

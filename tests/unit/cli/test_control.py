@@ -2,16 +2,17 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatepass.cli.control import reload_lines, rule_lines, status_lines
+from gatepass.documents import LearnedRule, ReloadResult, Status
 from gatepass.types import span
 
-ROW = {
+ROW: dict[str, Any] = {
     "upstream": "chat",
     "model": "o3-mini",
     "operation": "chat",
-    "credential": "",
     "adapted": "stream=synth",
     "beside": "",
     "state": "learned",
@@ -21,11 +22,53 @@ ROW = {
     "uses": 12,
     "settings": [],
 }
-RESULT = {
-    "outcome": "unchanged",
-    "processes": 1,
-    **dict.fromkeys(("changed", "needs_restart", "problems", "retried", "warnings"), ()),
+TOKEN: dict[str, Any] = {
+    "type": "oauth2",
+    "state": "fresh",
+    "failing": False,
+    "refreshing": False,
+    "needs_restart": False,
+    "fetches": 1,
+    "failures": 0,
+    "upstreams": [],
+    "rejected_by": {},
+    "renewals": [],
+    **dict.fromkeys(("kind", "lifetime_source", "age_s", "expires_in_s", "last_error", "last_error_age_s")),
+    **dict.fromkeys(("failing_since", "next_try_in_s")),
 }
+UPSTREAM: dict[str, Any] = {
+    "host": "h",
+    "credential": None,
+    "health": "ok",
+    "last_failed": None,
+    "last_error": None,
+    "many_errors": False,
+    **dict.fromkeys(("in_flight", "open_connections", "requests_15m", "errors_15m", "requests", "errors"), 0),
+    "silent": {},
+    "over_chat": [],
+    "dialect": "openai",
+}
+
+
+def lines_of(
+    credentials: dict[str, Any] | None = None, upstreams: dict[str, Any] | None = None, **members: Any
+) -> list[str]:
+    """Return the lines of a status with these members of credentials and upstreams, and `members`."""
+    page = {
+        "at": 0.0,
+        "ready": True,
+        "draining": False,
+        "in_flight": 0,
+        "replica": "",
+        "ids_begin": "",
+        "keys": [],
+        "reload_problems": [],
+        "store": None,
+        "capture": {"running": False, "held_bytes": 0, "captured": 0},
+        "credentials": {name: {**TOKEN, **one} for name, one in (credentials or {}).items()},
+        "upstreams": {name: {**UPSTREAM, **one} for name, one in (upstreams or {}).items()},
+    }
+    return list(status_lines(msgspec.convert({**page, **members}, Status)))
 
 
 @pytest.mark.parametrize(
@@ -59,27 +102,23 @@ RESULT = {
     ],
 )
 def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list[str]):
-    assert list(reload_lines({**RESULT, **result})) == lines
+    assert list(reload_lines(ReloadResult(**{"outcome": "unchanged", **result}))) == lines
 
 
 def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once():
-    held = {"type": "oauth2", "state": "none", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3}
+    held = {"state": "none", "failing": True, "fetches": 3, "failures": 3}
     ones = {
         "a": {**held, "last_error": "refused"},
         "b": {**held, "last_error": "refused"},
         "c": {**held, "last_error": "x\x1b"},
     }
-    store = {"store": {"state": "down", "reason": "refused\nby it"}}
-    lines = list(status_lines({**page(), **store, "ready": False, "credentials": ones}))
+    store = {"state": "down", "for_s": 3.0, "reason": "refused\nby it", "emptied": 0}
+    lines = lines_of(ones, store=store, ready=False)
     assert lines[:3] == ["READY  IN FLIGHT", "no     0", "store down: refused by it"]
     assert lines[5].split() == ["a", "oauth2", "none,", "failing", "-", "3", "3"]
     assert lines[-2:] == ["a, b: refused", "c: x\ufffd"]
-    *_, line = status_lines({**page(), "credentials": {"a": {**ones["a"], "needs_restart": True}}})
+    *_, line = lines_of({"a": {**ones["a"], "needs_restart": True}})
     assert line == "a: refused; a new secret requires a restart, because it is in an environment variable"
-
-
-def page() -> dict[str, Any]:
-    return {"ready": True, "draining": False, "in_flight": 0, "credentials": {}, "store": {"state": "up"}}
 
 
 def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
@@ -88,17 +127,16 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
     error = {"many_errors": True, "last_error": {"id": "r 7", "code": "model_not_found", "age_s": 5.0}}
     ones = {
         "chat": {"health": "failing", "requests": 120, "errors": 4, "last_failed": {**last, "test": test}},
-        "rejects": {"health": "failing", "requests": 8, "errors": 8, "last_failed": None},
-        "once": {"health": "ok", "requests": 200, "errors": 1, "last_failed": {**last, "in_a_row": 1, "test": test}},
-        "files": {"health": "ok", "requests": 7, "errors": 0, "last_failed": None},
-        "lost": {"health": "ok", "requests": 1, "errors": 1, "last_failed": None, **error},
-        "stuck": {"health": "ok", "requests": 9, "errors": 5, "last_failed": None, "silent": {"s": 45.0}, **error},
-        "first": {"health": "answering", "requests": 0, "errors": 0, "last_failed": None},
-        "new": {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None},
-        "reloaded": {"health": "unknown", "requests": 16, "errors": 8, "last_failed": None},
+        "rejects": {"health": "failing", "requests": 8, "errors": 8},
+        "once": {"requests": 200, "errors": 1, "last_failed": {**last, "in_a_row": 1, "test": test}},
+        "files": {"requests": 7},
+        "lost": {"requests": 1, "errors": 1, **error},
+        "stuck": {"requests": 9, "errors": 5, "silent": {"s": 45.0}, **error},
+        "first": {"health": "answering"},
+        "new": {"health": "unknown"},
+        "reloaded": {"health": "unknown", "requests": 16, "errors": 8},
     }
-    ones = {name: {"many_errors": False, "last_error": None, **one} for name, one in ones.items()}
-    lines = [" ".join(line.split()) for line in status_lines({**page(), "upstreams": ones})]
+    lines = [" ".join(line.split()) for line in lines_of(upstreams=ones)]
     assert lines[3:] == [
         "UPSTREAM HEALTH ERRORS FIND THE CAUSE",
         "chat failing for 3 min, upstream_connect 12 s ago 3.3% of 120 gatepass doctor gpt-4o\ufffd --call",
@@ -117,7 +155,7 @@ def test_only_a_target_that_takes_no_requests_has_a_line():
     row = {"upstream": "west", "model": "prod", "for_s": 0.0, "in_flight": 2, "weight": 1.0}
     states = [("available", 0.0, 0), ("ejected", 24.0, 0), ("half_open", 0.0, 1), ("waits", 75.0, 3)]
     rows = [{**row, "state": state, "for_s": for_s, "in_flight": busy} for state, for_s, busy in states]
-    lines = list(status_lines({**page(), "targets": {"m": rows, "other": rows[:1]}}))
+    lines = lines_of(targets={"m": rows, "other": rows[:1]})
     assert lines[2:] == [
         "target west/prod of m: ejected, 24 s left, 0 in flight",
         "target west/prod of m: half open, 1 in flight",
@@ -126,12 +164,11 @@ def test_only_a_target_that_takes_no_requests_has_a_line():
 
 
 def test_an_upstream_whose_credential_fails_leads_to_it():
-    held = {"type": "oauth2", "failing": True, "expires_in_s": None, "fetches": 3, "failures": 3, "last_error": "no"}
+    held = {"failing": True, "last_error": "no"}
     states = {"lost": ("none", ["a"]), "old": ("expired", ["b"]), "late": ("fresh", ["c"])}
     credentials = {name: {**held, "state": state, "upstreams": names} for name, (state, names) in states.items()}
-    one = {"health": "unknown", "requests": 0, "errors": 0, "last_failed": None, "many_errors": False}
-    ones = {name: {**one, "last_error": None} for name in "abc"}
-    lines = [" ".join(line.split()) for line in status_lines({**page(), "credentials": credentials, "upstreams": ones})]
+    ones = {name: {"health": "unknown"} for name in "abc"}
+    lines = [" ".join(line.split()) for line in lines_of(credentials, ones)]
     assert lines[-3:] == [
         "a no token, its credential fails: lost - gatepass doctor",
         "b no token, its credential fails: old - gatepass doctor",
@@ -140,9 +177,10 @@ def test_an_upstream_whose_credential_fails_leads_to_it():
 
 
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
-    well = {"usable": True, "sessions": 0, "health": "ok", "last_failed": None, "many_errors": False}
+    well = {**UPSTREAM, "usable": True, "sessions": 0}
     many = {"many_errors": True, "last_error": {"id": "r7", "code": "upstream_error", "age_s": 5.0}}
-    dead = {"health": "failing", "last_failed": {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0}}
+    last = {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0, "for_s": 90.0, "test": ""}
+    dead = {"health": "failing", "last_failed": last}
     servers = {
         "search": {**well, "host": "tools.example", "credential": "corp", "sessions": 3, **dead},
         "old": {**well, "host": "old.example", "credential": "corp"},
@@ -150,9 +188,8 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
         "wiki": {**well, "host": "wiki.example", "credential": None, "health": "unknown"},
         "many": {**well, "host": "many.example", "credential": None, **many},
     }
-    held = {"type": "static", "state": "fresh", "failing": False, "expires_in_s": None, "fetches": 1, "failures": 0}
-    credentials = {"corp": {**held, "rejected_by": {"mcp/old": 4.0}}, "none": {**held, "rejected_by": {}}}
-    lines = list(status_lines({**page(), "credentials": credentials, "mcp": {"streams": 2, "servers": servers}}))
+    credentials = {"corp": {"rejected_by": {"mcp/old": 4.0}}, "none": {}}
+    lines = lines_of(credentials, mcp={"streams": 2, "servers": servers})
     assert lines[-9:] == [
         "MCP SERVER  HOST           CREDENTIAL  TOKEN     SESSIONS  HEALTH",
         "search      tools.example  corp        yes       3         failing, upstream_connect 1 min ago",
@@ -168,14 +205,14 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
 
 def test_a_failure_states_when_it_is_tried_again_and_its_text_moves_no_cursor():
     texts = {"evidence": "a\x1b[2Jb\x00", "model": "m\x1b[0m"}
-    _, line, evidence = rule_lines([{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, **texts}])
+    _, line, evidence = rule_lines([LearnedRule(**{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, **texts})])
     assert " ".join(line.split()) == "chat/m�[0m chat stream=synth failed 1 min retried in 41 s 0"
     assert evidence == "    a�[2Jb�"
 
 
 def test_the_table_is_for_people():
     other = {**ROW, "upstream": "azure", "model": "gpt-5-chat", "adapted": "drop=seed", "evidence": "", "age_s": 7_300}
-    assert list(rule_lines([ROW, other])) == [
+    assert list(rule_lines([LearnedRule(**ROW), LearnedRule(**other)])) == [
         "MODEL             OPERATION  ADAPTED       STATE    AGE    LEFT    USES",
         "chat/o3-mini      chat       stream=synth  learned  1 min  58 min  12",
         "    no stream here",
@@ -188,7 +225,7 @@ def test_the_table_is_for_people():
     ("beside", "where"), [("top_p", "with top_p"), ("!a+b", "without the betas a+b"), ("t\x1b[2J", "with t�[2J")]
 )
 def test_a_rule_of_some_requests_alone_says_which(beside, where):
-    *_, condition, evidence = rule_lines([{**ROW, "beside": beside}])
+    *_, condition, evidence = rule_lines([LearnedRule(**{**ROW, "beside": beside})])
     assert (condition, evidence) == (f"    only in requests {where}", "    no stream here")
 
 

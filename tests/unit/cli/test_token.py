@@ -1,14 +1,15 @@
 """The lines of `gatepass token`; tests/integration/test_token_command.py runs it."""
 
-from dataclasses import replace
 from typing import Any
 
 import jwt
 import pytest
+from msgspec import structs
 
 from gatepass.cli.token import report
 from gatepass.config.model import Config
-from gatepass.tokens import Status, Token
+from gatepass.documents import TokenStatus
+from gatepass.tokens import Token
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.cli.command_line import run_on
@@ -28,7 +29,7 @@ def config(**upstreams: Any) -> Config:
     return Config.model_validate({"credentials": {"corp": CORP}, "upstreams": used})
 
 
-def lines(token: Token, status: Status = FRESH, settings: Config | None = None) -> list[tuple[str, str]]:
+def lines(token: Token, status: TokenStatus = FRESH, settings: Config | None = None) -> list[tuple[str, str]]:
     return list(report(settings or config(), "corp", status, token, 0.123, NOW_S))
 
 
@@ -93,12 +94,12 @@ def test_an_opaque_text_in_a_file_is_no_key():
 
 
 def test_a_token_from_the_store_is_marked_as_such():
-    reported = lines(Token(Secret("opaque-token"), 0.0, 300.0), replace(FRESH, age_s=100.4))
+    reported = lines(Token(Secret("opaque-token"), 0.0, 300.0), structs.replace(FRESH, age_s=100.4))
     assert reported[3] == ("age", "100 s: fetched by another gatepass, read from the store")
 
 
 def test_a_key_has_no_future_to_show():
-    labels = [label for label, _ in lines(KEY, replace(FRESH, expires_in_s=None, next_try_in_s=None))]
+    labels = [label for label, _ in lines(KEY, structs.replace(FRESH, expires_in_s=None, next_try_in_s=None))]
     assert labels == ["credential", "from", "token", "lifetime", "sent as"]
 
 

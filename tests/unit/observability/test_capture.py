@@ -113,7 +113,7 @@ async def test_only_requests_of_the_model_and_the_caller_are_kept(process, setti
     process.serve("b", b"{}", b"{}", caller="d")
     process.serve("c", b"{}", b"{}", model="n")
     assert "".join(one for one in "abc" if process.find(one)) == kept
-    assert process.capture.state()["captured"] == len(kept)
+    assert process.capture.state().captured == len(kept)
 
 
 async def test_requests_with_one_id_at_the_same_time_keep_their_own_bodies(process):
@@ -141,11 +141,11 @@ async def test_a_capture_ends_by_itself_and_gives_its_memory_back(process, caplo
     process.serve("id", b"x" * 100_000, b"y" * 100_000)
     assert process.budget.total_bytes == process.capture.held_bytes == REQUEST_BYTES + 200_000
     await process.clock.advance(59.0)
-    assert process.capture.state()["left_s"] == 1.0
+    assert process.capture.state().left_s == 1.0
     await process.clock.advance(1.0)
     assert await process.bodies("id") is None
     assert (process.budget.total_bytes, process.capture.held_bytes) == (0, 0)
-    assert process.capture.state()["running"] is False
+    assert process.capture.state().running is False
     assert not process.clock.has_timers
     assert [(record.msg, record.__dict__["fields"]) for record in caplog.records] == [
         ("capture_started", {"model": "m", "for_s": 60.0}),
@@ -160,7 +160,7 @@ async def test_another_capture_replaces_the_first(process, caplog):
     process.start(model="n", for_s=600.0)
     await process.clock.advance(599.0)
     assert await process.bodies("id") is None
-    assert process.capture.state()["model"] == "n"
+    assert process.capture.state().model == "n"
     process.capture.stop()
     process.capture.stop()
     assert [record.__dict__["fields"].get("ended_by") for record in caplog.records] == [
@@ -183,7 +183,7 @@ async def test_a_request_that_was_in_progress_at_the_end_leaves_nothing(process)
     process.capture.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.0, None, 0.0), None)
     assert (process.capture.held_bytes, process.budget.total_bytes) == (0, 0)
     process.start()
-    assert process.capture.state()["captured"] == 0
+    assert process.capture.state().captured == 0
 
 
 async def test_the_oldest_requests_go_first(process):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.documents import Failure, Failures
 from gatepass.errors import (
     GatepassError,
     TokenUnavailable,
@@ -15,7 +16,7 @@ from gatepass.errors import (
     UpstreamDns,
     UpstreamErrorReply,
 )
-from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals
+from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals, has_many_errors
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.story import failed_at
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, placed, quantile, series
@@ -25,6 +26,8 @@ DOWN = UpstreamErrorReply("down", upstream="up", status=503)
 TOO_LONG = UpstreamErrorReply("too many tokens", upstream="up", status=400)
 REFUSES = UpstreamAuth("rejected", upstream="up", status=401)
 NO_HOST = UpstreamDns("no such host", upstream="up")
+
+TEST = "gatepass doctor m --call"
 
 
 class Served:
@@ -95,8 +98,14 @@ def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():
         return served.metrics.health("east"), served.metrics.health("west")
 
     assert health(failed("east", "connection_failed", "upstream_connect")) == ("failing", "ok")
-    last = {"id": "one", "code": "upstream_connect", "test": "gatepass doctor m --call", "age_s": 10.5, "for_s": 10.5}
-    assert served.metrics.last_failed("east", 16.0) == {"in_a_row": 1, **last}
+    last: Any = {
+        "id": "one",
+        "code": "upstream_connect",
+        "test": TEST,
+        "age_s": 10.5,
+        "for_s": 10.5,
+    }
+    assert served.metrics.last_failed("east", 16.0) == Failures(in_a_row=1, **last)
     assert health(failed("east", code="rate_limit_exceeded", status=429)) == ("ok", "ok")  # it was reached
     dead = failed("east", status=500)
     assert [health(dead) for _ in range(3)] == [("ok", "ok"), ("ok", "ok"), ("failing", "ok")]
@@ -112,8 +121,8 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert [served.end(DEAD), served.end()] == ["failing", "ok"]  # of one request all failed
     assert [served.end(TOO_LONG) for _ in range(4)] == ["ok"] * 4
     assert [served.end(DEAD), served.end(REFUSES), served.end(REFUSES)] == ["ok", "ok", "failing"]
-    last = {"id": "one", "code": "upstream_auth", "test": "gatepass doctor m --call", "age_s": 10.0, "for_s": 10.0}
-    assert served.metrics.last_failed("up", 16.0) == {"in_a_row": 3, **last}
+    last: Any = {"id": "one", "code": "upstream_auth", "test": TEST, "age_s": 10.0, "for_s": 10.0}
+    assert served.metrics.last_failed("up", 16.0) == Failures(in_a_row=3, **last)
     assert served.end() == "ok"
     assert served.metrics.last_failed("up", 16.0) is None
 
@@ -135,23 +144,22 @@ def test_a_reply_ends_a_connection_failure_and_no_other(
         served.end(before)
     served.end(answer, status=status)
     shown = served.metrics.last_failed("up", 16.0)
-    assert (served.metrics.health("up"), shown and shown["code"]) == expected
+    assert (served.metrics.health("up"), shown and shown.code) == expected
 
 
 @pytest.mark.parametrize(
-    ("requests", "failures", "many"), [(2, 1, set()), (10, 4, set()), (10, 5, {"up"}), (50, 5, set())]
+    ("requests", "failures", "many"), [(2, 1, False), (10, 4, False), (10, 5, True), (50, 5, False)]
 )
-def test_an_upstream_has_many_errors_from_five_above_a_tenth_of_15_minutes(
-    requests: int, failures: int, many: set[str]
-):
+def test_an_upstream_has_many_errors_from_five_above_a_tenth_of_15_minutes(requests: int, failures: int, many: bool):
     served = Served()
     traffic = Traffic(served.metrics)
     for number in range(requests):
         traffic.sample(number * WIDTH_S)
         served.end(UpstreamErrorReply("slow down", upstream="up", status=429) if number < failures else None)
-    assert traffic.with_many_errors((requests - 1) * WIDTH_S) == many
-    assert served.metrics.last_error("up", 16.0) == {"id": "one", "code": "upstream_error", "age_s": 10.0}
-    assert traffic.with_many_errors((requests - 1 + SLICES) * WIDTH_S) == set()
+    assert traffic.total((requests - 1) * WIDTH_S).by_upstream == {"up": (requests, failures)}
+    assert has_many_errors(requests, failures) == many
+    assert served.metrics.last_error("up", 16.0) == Failure("one", "upstream_error", 10.0)
+    assert traffic.total((requests - 1 + SLICES) * WIDTH_S).by_upstream == {"up": (0, 0)}
 
 
 def test_only_15_minutes_are_kept():
@@ -173,9 +181,9 @@ def test_slices_are_placed_by_their_times():
     assert [one.requests for one in totals[-3:]] == [0, 1, 5]
     assert totals[-1].by_upstream == {"a": (5, 1), "b": (1, 0)}
     shown = series(totals, wall_s)
-    assert (len(shown["requests"]), shown["ended_at"]) == (SLICES, 1001 * WIDTH_S)
-    assert shown["duration_s"]["p50"] == [None] * SLICES
-    assert shown["duration_s"]["over_s"] == DURATION_S[-2]
+    assert (len(shown.requests), shown.ended_at) == (SLICES, 1001 * WIDTH_S)
+    assert shown.duration_s.p50 == [None] * SLICES
+    assert shown.duration_s.over_s == DURATION_S[-2]
 
 
 @given(st.lists(st.floats(0.0, 900.0), min_size=1, max_size=50), st.sampled_from([0.5, 0.95, 0.99]))

@@ -1,10 +1,11 @@
 """The pages of learned rules: the rows of several processes as one list."""
 
 from dataclasses import replace
-from typing import Any
 
+import msgspec
 import pytest
 
+from gatepass import documents
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -32,13 +33,13 @@ CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1
 
 def row_of(
     record: LearnedRuleRecord, config: Config = CONFIG, caller: AccessKey = LOCAL, wall_s: float = WALL_S
-) -> dict[str, Any]:
+) -> documents.LearnedRule:
     return shown(record, create_app_state(config, DrivenClock(wall=wall_s)), caller)
 
 
 def test_people_are_shown_ages():
     row = row_of(ONE)
-    assert row == {
+    assert msgspec.to_builtins(row) == {
         "upstream": "chat",
         "model": "o3",
         "operation": "chat",
@@ -51,8 +52,8 @@ def test_people_are_shown_ages():
         "uses": 4,
         "settings": ['o3: {upstream: "chat", stream: "emulate"}'],
     }
-    assert row_of(ONE, wall_s=WALL_S + 2 * HOUR_S)["expires_in_s"] == 0
-    assert row_of(FAILED)["settings"] == []
+    assert row_of(ONE, wall_s=WALL_S + 2 * HOUR_S).expires_in_s == 0
+    assert row_of(FAILED).settings == []
 
 
 def of_mini(**models: dict[str, object]) -> Config:
@@ -87,7 +88,7 @@ def test_a_rule_that_the_configuration_makes_under_every_name_is_configured_and_
         found = marked(learned, config, DeclaredModels(config))
         assert found == replace(learned, state=state), models
         has_line = state == "learned" and bool(rule.setting())
-        assert bool(row_of(found, config)["settings"]) == has_line
+        assert bool(row_of(found, config).settings) == has_line
 
 
 def test_another_value_in_the_configuration_leaves_a_rule_learned():
@@ -137,5 +138,5 @@ def test_a_key_is_shown_only_the_models_that_it_may_use():
 
 def test_a_setting_names_only_the_models_that_the_key_may_use():
     lines = ['mini: {stream: "emulate"}', 'secret: {stream: "emulate"}']
-    assert row_of(ONE, ROUTED)["settings"] == lines
-    assert row_of(ONE, ROUTED, key_for("mini"))["settings"] == lines[:1]
+    assert row_of(ONE, ROUTED).settings == lines
+    assert row_of(ONE, ROUTED, key_for("mini")).settings == lines[:1]

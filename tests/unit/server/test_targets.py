@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import msgspec
+
 from gatepass.config.model import Config
 from gatepass.policy.balancing import TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.server.pages import targets_of
+from gatepass.server.pages import status_of
 from tests.unit.clock import DrivenClock
 
 MODELS = {
@@ -37,7 +39,7 @@ def health(state: AppState, upstream: str, model: str) -> TargetHealth:
 
 async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state():
     state = state_of()
-    found = targets_of(state)
+    found = msgspec.to_builtins(status_of(state).targets)
     assert found == {
         "m": [
             {"upstream": "east", "model": "m", "state": "available", **CALM},
@@ -54,7 +56,9 @@ async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state()
     ejected.ejected_times = 1
 
     def states() -> dict[str, list[tuple[str, float]]]:
-        return {name: [(row["state"], row["for_s"]) for row in rows] for name, rows in targets_of(state).items()}
+        return {
+            name: [(row.state, row.for_s) for row in rows] for name, rows in (status_of(state).targets or {}).items()
+        }
 
     assert states() == {
         "m": [("waits", 12.0), ("available", 0.0)],

@@ -1,12 +1,12 @@
 """What the page shows."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from gatepass.config.model import Config
+from gatepass.documents import Caller, Failures, Limit
 from gatepass.errors import explanations
 from gatepass.observability.metrics import Totals
 from gatepass.observability.observer import AccessRecord, RequestRecord
@@ -14,6 +14,8 @@ from gatepass.observability.traffic import WIDTH_S, Slice
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.routing import RouteTable
 from gatepass.server import views
+from gatepass.server.inspection import limits_of
+from gatepass.server.pages import status_of
 
 URL = "http://127.0.0.1/v1"
 
@@ -22,45 +24,41 @@ def state_of(**blocks: Any) -> AppState:
     return create_app_state(Config.model_validate({"upstreams": {"chat": {"base_url": URL}}, **blocks}))
 
 
-@pytest.mark.parametrize("health", ["unknown", "answering", "ok", "failing"])
-def test_the_health_of_an_upstream_is_that_of_status(health: str):
-    """Errors of the client or of a limit, as a 404 and a 429, do not make it failing."""
-    for has_succeeded in (False, True):
-        found = views.upstream_health(health, None, is_rejecting=False, has_succeeded=has_succeeded)
-        assert found == health
-
-
 @pytest.mark.parametrize(
-    ("code", "in_a_row", "health"),
-    [("upstream_connect", 1, "failing"), ("upstream_error", 2, "ok"), ("upstream_error", 3, "failing")],
+    ("health", "code", "rejects", "recent", "shown"),
+    [
+        *((health, None, False, (4, 4), health) for health in ("unknown", "ok", "failing")),
+        ("ok", "upstream_connect", False, (4, 1), "failing"),
+        ("ok", "upstream_error", False, (4, 1), "ok"),
+        ("unknown", None, True, (0, 0), "failing"),
+        ("ok", "upstream_auth", True, (2, 2), "failing"),
+        ("ok", "upstream_auth", True, (2, 1), "ok"),
+        ("failing", "upstream_auth", True, (9, 3), "failing"),
+    ],
 )
-def test_an_upstream_that_refused_the_last_connection_or_three_requests_in_a_row_is_failing(
-    code: str, in_a_row: int, health: str
+def test_an_upstream_fails_if_its_last_connection_did_or_it_rejects_its_token_while_nothing_succeeds(
+    monkeypatch: pytest.MonkeyPatch, health: str, code: str | None, rejects: bool, recent: Any, shown: str
 ):
-    failed = {"in_a_row": in_a_row, "code": code}
-    assert views.upstream_health("ok", failed, is_rejecting=False, has_succeeded=True) == health
+    """Errors of the client or of a limit, as a 404 and a 429, do not make it failing: `Metrics.health`."""
+    state = state_of()
+    failed = None if code is None else Failures("r", code, 1.0, 1, 1.0, "")
+    monkeypatch.setattr(state.metrics, "health", lambda _: health)
+    monkeypatch.setattr(state.metrics, "last_failed", lambda *_: failed)
+    monkeypatch.setattr(state.traffic, "total", lambda _: Totals(by_upstream={"chat": recent}))
+    monkeypatch.setattr(AppState, "rejection_ages_s", lambda _: {"chat": 3.0} if rejects else {})
+    assert status_of(state).upstreams["chat"].health == shown
 
 
-@pytest.mark.parametrize(
-    ("has_succeeded", "in_a_row", "health"), [(False, 0, "failing"), (False, 2, "failing"), (True, 1, "ok")]
-)
-def test_an_upstream_that_rejects_its_token_is_failing_unless_other_requests_succeed(
-    has_succeeded: bool, in_a_row: int, health: str
-):
-    failed = {"in_a_row": in_a_row, "code": "upstream_auth"} if in_a_row else None
-    assert views.upstream_health("ok", failed, is_rejecting=True, has_succeeded=has_succeeded) == health
-    assert views.upstream_health("ok", failed, is_rejecting=False, has_succeeded=has_succeeded) == "ok"
-
-
-def test_the_errors_of_all_slices_are_counted_by_code_and_caller():
+def test_the_errors_of_all_slices_are_counted_by_code_and_caller(monkeypatch: pytest.MonkeyPatch):
     by_caller = {"rag": (9, 6, 50), "none": (1, 1, 0), "well": (4, 0, 9)}
     by_code = {"draining": (2,), "upstream_closed": (5,), "overloaded": (0,)}
     state = state_of()
     number, totals = int(state.clock.wall() // WIDTH_S), Totals(by_code=by_code, by_caller=by_caller)
     slices = [Slice(number - 1, totals), Slice(number, totals)]
-    shown = views.overview(replace(state, traffic=cast(Any, SimpleNamespace(slices=lambda _: slices))))
-    assert list(shown["errors_15m"].items()) == [("upstream_closed", 10), ("draining", 4)]
-    assert shown["callers_15m"] == {"rag": 12, "none": 2}
+    monkeypatch.setattr(state.traffic, "slices", lambda _: slices)
+    shown = views.traffic(state)
+    assert list(shown.errors.items()) == [("upstream_closed", 10), ("draining", 4)]
+    assert shown.callers == {"rag": 12, "none": 2}
 
 
 def used(model: str, requests: int, **members: Any) -> dict[str, Any]:
@@ -120,11 +118,10 @@ def test_the_callers_are_shown_with_their_use_the_most_used_first():
         access.caller = caller
         state.metrics.request_ended(RequestRecord(access, None, 60.0, 0.0, 1.0, None, None), None)
     shown = views.callers(state)
-    app, other, *_ = shown["callers"]
-    assert app.pop("last_used") is not None
-    assert app == {"name": "app", "in_flight": 0, "max_concurrent": 4, "requests": 2, "errors": 1, "tokens": 0}
-    assert (other["name"], other["requests"], other["max_concurrent"]) == ("key-9", 1, None)
-    assert (shown["all_callers"], len(shown["callers"])) == (101, 100)
+    app, other, *_ = shown.callers
+    assert app == Caller("app", 0, 4, 2, 1, 0, app.last_used)
+    assert (other.name, other.requests, other.max_concurrent) == ("key-9", 1, None)
+    assert (app.last_used is not None, shown.all_callers, len(shown.callers)) == (True, 101, 100)
 
 
 async def test_the_limits_with_the_smallest_part_left_are_first():
@@ -136,9 +133,10 @@ async def test_the_limits_with_the_smallest_part_left_are_first():
     )
     assert state.admission is not None
     state.admission.limits_of(("group", "all"))[0].others = 1
-    shown = {"of": "caller/app", "limit": "requests.minute", "most": 5, "used": 0, "left": 5}
-    half = {"of": "group/all", "limit": "max_concurrent", "most": 2, "used": 1, "left": 1}
-    assert await views.nearest_limits(state) == [shown | half, shown]
+    whole, half = Limit("caller/app", "requests.minute", 5, 0, 5), Limit("group/all", "max_concurrent", 2, 1, 1)
+    assert (await limits_of(state)).limits == [whole, half]
+    assert (await limits_of(state, 2)).limits == [half, whole]
+    assert (await limits_of(state, 1)).limits == [half]
 
 
 def test_each_code_has_its_documentation():
@@ -147,8 +145,6 @@ def test_each_code_has_its_documentation():
             shown = views.documented(code)
             assert (shown["code"], shown["text"][: len(entry.en.sentence)]) == (code, entry.en.sentence)
     assert len(views.documented("upstream_connect")["cases"]) == 2
-    meaning = {"text": "The request body is compressed", "text_zh": "请求体被压缩了"}
-    assert views.meaning("unsupported_encoding") == meaning
     assert views.documented("upstream_timeout_idle")["action"].startswith("Check the upstream first.")
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
     statuses = {"internal_error": 500, "upstream_auth": None, "upstream_html": None, "upstream_closed": 502}

@@ -84,7 +84,7 @@ async def test_a_store_that_refuses_one_kind_of_request_is_not_used_until_a_chec
     for _ in range(3):
         assert await unavailable(guarded.count("count/one", 5.0)) == "no permission"
         assert await unavailable(guarded.check()) == "no permission"
-        assert guarded.health.shown(clock.now())["state"] == StoreState.DOWN
+        assert guarded.health.shown(clock.now()).state == StoreState.DOWN
         await clock.advance(REST_S)
     assert ailing.counters.entries == {}
     ailing.faults = {}
@@ -160,7 +160,7 @@ async def test_no_reason_has_a_secret_or_a_part_of_one(ailing, guarded, before):
     redactor.learn(secret)
     guarded.mask = redactor.mask
     ailing.ails = StoreUnavailable("x" * before + secret)
-    reasons = [await unavailable(guarded.get([])) for _ in range(2)] + [str(guarded.health.shown(0.0)["reason"])]
+    reasons = [await unavailable(guarded.get([])) for _ in range(2)] + [str(guarded.health.shown(0.0).reason)]
     assert len(set(reasons)) == 1
     assert "the" not in reasons[0]
     assert len(reasons[0]) <= REASON_CHARS
@@ -238,7 +238,7 @@ async def test_a_process_with_another_key_reports_it_within_one_check_and_again_
     await fleet.clock.advance(2 * REPEAT_S + CHECK_S)
     assert len(reported(caplog, "store_unreadable")) == 3
     assert right.health.state is StoreState.UP
-    assert wrong.health.shown(fleet.clock.now())["for_s"] == pytest.approx(2 * REPEAT_S + CHECK_S)
+    assert wrong.health.shown(fleet.clock.now()).for_s == pytest.approx(2 * REPEAT_S + CHECK_S)
 
 
 @pytest.mark.parametrize("stored", [b"\x1b[31m\xff<script>!", b"no-id/of-a-key!!", b"a" * 17])
@@ -357,7 +357,7 @@ async def test_a_background_task_that_a_bug_ends_is_shown_and_begins_again(clock
     store.ails = RuntimeError("a bug")
     await clock.advance(CHECK_S)
     shown = guarded.health.shown(clock.now())
-    assert (shown["state"], shown["reason"]) == (StoreState.DOWN, "a bug in gatepass: the log has its trace")
+    assert (shown.state, shown.reason) == (StoreState.DOWN, "a bug in gatepass: the log has its trace")
     assert "store_task_failed" in caplog.messages
     store.ails, asked = None, store.asked
     await clock.advance(2 * CHECK_S)

@@ -1,10 +1,9 @@
 """The status of a holder."""
 
-from gatepass.tokens import Status
+from gatepass.documents import TokenStatus
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 
-FRESH = Status(
-    credential="corp",
+FRESH = TokenStatus(
     state=Freshness.FRESH,
     kind=TokenKind.OPAQUE,
     lifetime_source=LifetimeSource.REPLY,
@@ -15,7 +14,9 @@ FRESH = Status(
     last_error=None,
     last_error_age_s=None,
     failing=False,
+    failing_since=None,
     refreshing=False,
     next_try_in_s=232.4,
+    renewals=[],
 )
 """0.4 s after the first token, an opaque one that its issuer gave 300 s."""

@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
+from msgspec import structs
 
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
@@ -329,12 +330,15 @@ async def test_a_failure_names_credential_issuer_reason_and_what_to_do(
 async def test_status_of_a_fresh_a_stale_and_an_expired_token():
     async with kept(Mint(), otherwise=Broken()) as it:
         await it.clock.advance(100.0)
-        assert it.holder.status() == replace(FRESH, age_s=100.0, expires_in_s=195.0, next_try_in_s=140.0)
+        fresh = it.holder.status()
+        assert [renewal.ok for renewal in fresh.renewals] == [True]
+        changed = {"age_s": 100.0, "expires_in_s": 195.0, "next_try_in_s": 140.0, "renewals": fresh.renewals}
+        assert fresh == structs.replace(FRESH, **changed)
         await it.clock.advance(141.0)
         stale = it.holder.status()
         assert (stale.state, stale.expires_in_s, stale.failing, stale.failures) == (Freshness.STALE, 54.0, False, 3)
         assert (stale.refreshing, stale.next_try_in_s) == (True, None)
-        since_s = it.holder.failing_since_s
+        since = it.holder.status().failing_since
         await it.clock.advance(1.0)
         assert it.holder.status().failing
         assert it.holder.status().last_error == DOWN
@@ -342,18 +346,19 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
         await it.clock.advance(60.0)
         expired = it.holder.status()
         assert (expired.state, expired.expires_in_s) == (Freshness.EXPIRED, 0.0)
-        assert [it.holder.failing_since_s] == [since_s] == [1240.0]
+        assert since is not None
+        assert expired.failing_since == since == round(it.clock.wall() - it.clock.now() + 1240.0)
         it.issuer.otherwise = Mint()
         await it.clock.advance(4.0)
-        status, no_longer_s = it.holder.status(), it.holder.failing_since_s
-        assert (status.last_error, status.failing, no_longer_s) == (DOWN, False, None)
+        status = it.holder.status()
+        assert (status.last_error, status.failing, status.failing_since) == (DOWN, False, None)
 
 
 async def test_every_fetch_is_logged(caplog):
     caplog.set_level(logging.INFO, logger="gatepass.tokens")
     async with kept(Broken(), Mint(delay_s=1.5)) as it:
         await it.clock.advance(2.0)
-        assert [renewal.reason for renewal in it.holder.renewals()] == [DOWN, None]
+        assert [renewal.reason for renewal in it.holder.status().renewals] == [DOWN, None]
     records = [(record.name, record.levelname, record.getMessage(), record.fields) for record in caplog.records]
     assert records == [
         (

@@ -2,7 +2,7 @@
 
 import { events, requestsOf } from "./api.js";
 import { el, set, write } from "./dom.js";
-import { failing } from "./drawing.js";
+import { failing, parted } from "./drawing.js";
 import { advised, happened, inline, summed } from "./error_code.js";
 import { count, duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
@@ -96,10 +96,11 @@ export async function doctor(page) {
     run.events.forEach(show);
     sumUpRun(run);
   }
-  const [[routed, others, all], { use }, overview] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "overview")]);
+  const [[routed, others, all], { use }, status] = await Promise.all([knownModels(page), page.call("GET", "use"), page.call("GET", "status")]);
   routes = all;
-  upstreams = overview.upstreams;
-  const down = failing(overview);
+  const parts = parted(status);
+  upstreams = parts.upstreams;
+  const down = failing(parts);
   declared = [...new Set(routed)];
   failed = declared.filter((name) => {
     const { requests, errors } = summed(use.filter(({ model }) => model === name));

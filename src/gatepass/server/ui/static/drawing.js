@@ -58,6 +58,17 @@ export function drawing(signal) {
   return { node, show };
 }
 
+/** The credentials and upstreams of a status as lists. An MCP server is one of the upstreams. */
+export function parted({ credentials, upstreams, mcp, targets = {} }) {
+  const servers = Object.entries(mcp?.servers ?? {}).map(([name, server]) => [`mcp/${name}`, { dialect: "mcp", ...server }]);
+  const away = Object.values(targets).flat().filter(({ state }) => state !== "available");
+  const awayOf = (name) => new Map(away.filter(({ upstream }) => upstream === name).map(({ model, state }) => [model, state]));
+  return {
+    credentials: Object.entries(credentials).map(([name, one]) => ({ name, ...one })),
+    upstreams: [...Object.entries(upstreams), ...servers].map(([name, one]) => ({ name, ...one, away: awayOf(name) })),
+  };
+}
+
 /** The upstreams, those that fail first. `lacks` names the credential of one that has no token, because no fetch succeeds. One that
  * `rejects` a token may accept it for another model. */
 export function worstFirst({ credentials, upstreams }) {
@@ -74,8 +85,8 @@ function rank(upstream) {
 
 /** Since when an upstream fails, or, if it works, how long ago its last request failed. */
 function failedWhen(upstream) {
-  const { failing_since: at, last_failed: last } = upstream;
-  return rank(upstream) === FAILS ? since(at) : last ? ` ${t("{s} ago", { s: span(last.age_s) })}` : "";
+  const { last_failed: last } = upstream;
+  return !last ? "" : rank(upstream) === FAILS ? since(Date.now() / 1000 - last.for_s) : ` ${t("{s} ago", { s: span(last.age_s) })}`;
 }
 
 /** What fails, as links to its last error, and since when: upstreams, credentials that they lack, and rejected tokens. */
@@ -128,7 +139,8 @@ function makeCredential({ name, type }) {
 }
 
 function showCredential(card, credential, now) {
-  const { expires_in_s: left, lifetime_s: life, refresh_in_s: refresh, failing, state } = credential;
+  const { age_s: age, expires_in_s: left, next_try_in_s: refresh, failing, state } = credential;
+  const life = left === null || age === null ? null : age + left;
   const lasts = left === null && state !== "none";
   const part = lasts ? 1 : clamp(left / life);
   const isUsable = USABLE.includes(state);
@@ -169,7 +181,7 @@ function makeUpstream({ name, host, dialect }) {
 }
 
 function showUpstream(card, upstream) {
-  const { name, health, errors_15m: errors, requests_15m: requests, targets_away: targets } = upstream;
+  const { name, health, errors_15m: errors, requests_15m: requests, away } = upstream;
   set(card, { class: `card upstream${rank(upstream) === FAILS ? " bad" : ""}`, "data-health": health });
   const silent = Object.values(upstream.silent ?? {}); // seconds, by stream
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
@@ -178,8 +190,8 @@ function showUpstream(card, upstream) {
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
   const link = card.querySelector(".facts a");
   set(write(link, rate), { href: requestsOf({ [errors ? "failed_at" : "upstream"]: name, within_s: HISTORY_S }) });
-  const away = Object.entries(targets).map(([model, state]) => `${model}${t(": ")}${t(state)}`);
-  write(link.nextSibling, ["", plural(upstream.open_connections, "connection"), ...away].join(" · "));
+  const targets = [...away].map(([model, state]) => `${model}${t(": ")}${t(state.replace("_", " "))}`);
+  write(link.nextSibling, ["", plural(upstream.open_connections, "connection"), ...targets].join(" · "));
 }
 
 /** A line for `showHealth`, with a place for a text behind it. */

@@ -39,9 +39,12 @@ export function codeNote(code) {
   return NOTES.find(([pattern]) => pattern.test(code))?.[1] ?? "";
 }
 
-/** The meaning of a code in a few words: NOTES, or else the first sentence of the documentation. */
-export function codeGloss(code, meaning) {
-  return codeNote(code) || said(meaning, "text").replaceAll("`", "");
+const glosses = new Map();
+
+/** Resolves to the meaning of a code in a few words: NOTES, or else the first sentence of the documentation. */
+export async function codeGloss(page, code) {
+  if (!glosses.has(code)) glosses.set(code, codeNote(code) || said(await page.call("GET", `errors/${encodeURIComponent(code)}`), "text").split(/\n|\.(?: |\n|$)|。/)[0].replaceAll("`", ""));
+  return glosses.get(code);
 }
 
 /** What happened: in Chinese the message, or else the sentence of `error`. The English text is below, or above if an upstream wrote it. */

@@ -3,19 +3,19 @@
 // A view is `function show(page)`. `page.signal` aborts when it is left, and its `parameter` and `filters` come from the hash.
 // `page.call(method, path, body)` resolves to the JSON of `api/PATH`, and raises ApiError.
 // `page.kept` is what the view had kept by `page.keep(save)` when the language changed.
-// `page.listen({view, filters, on})` calls `on(data)` with the whole JSON of `GET api/VIEW?FILTERS`: at once, and within two
-// seconds after each change.
+// `page.listen({paths, on})` calls `on(...documents)` with the JSON of `GET api/PATH` for each of `paths()`: at once, and within
+// two seconds after a change of one.
 
-import { poll, query } from "./api.js";
+import { poll } from "./api.js";
 
 const EVERY_S = 2;
 const LONGEST_WAIT_S = 30;
 
 /** Listen until `signal` aborts. Returns a function that asks at once. `state` receives `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
  * `check()` resolves to false if the session has ended: then nothing is tried again. */
-export function listen({ view, filters = {}, on, state, check, signal }) {
+export function listen({ paths, on, state, check, signal }) {
   let timer = null;
-  let etag = null;
+  const known = new Map(); // the last answer of each path
   let waitS = EVERY_S;
   let turn = 0; // of the newest try: the answer of an older one is dropped
 
@@ -23,10 +23,11 @@ export function listen({ view, filters = {}, on, state, check, signal }) {
     clearTimeout(timer);
     if (signal.aborted || document.hidden) return;
     const own = ++turn;
-    const answer = await poll(`${view}${query(filters)}`, etag, signal).catch((error) => ({ error }));
+    const asked = paths();
+    const answers = await Promise.all(asked.map((path) => poll(path, known.get(path)?.etag, signal))).catch((error) => ({ error }));
     if (signal.aborted || own !== turn || document.hidden) return;
-    if (answer.error) {
-      if (answer.error.status === 401 && !(await check())) return;
+    if (answers.error) {
+      if (answers.error.status === 401 && !(await check())) return;
       state({ is: "lost", waitS, retry: ask });
       timer = setTimeout(ask, waitS * 1000);
       waitS = Math.min(LONGEST_WAIT_S, waitS * 2);
@@ -34,9 +35,9 @@ export function listen({ view, filters = {}, on, state, check, signal }) {
     }
     waitS = EVERY_S;
     timer = setTimeout(ask, EVERY_S * 1000);
-    etag = answer.etag;
     state({ is: "live" });
-    if (answer.data !== null) on(answer.data);
+    const changed = answers.map((answer, i) => answer.data !== null && known.set(asked[i], answer)).some(Boolean);
+    if (changed) on(...asked.map((path) => known.get(path).data));
   };
 
   document.addEventListener("visibilitychange", () => document.hidden ? state({ is: "paused" }) : ask(), { signal });

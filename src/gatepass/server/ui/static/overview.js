@@ -1,6 +1,6 @@
 // The overview: what fails, the sums of the last 15 minutes, the way of the requests as a drawing, plots, and use.
 
-import { drawing, failing } from "./drawing.js";
+import { drawing, failing, parted } from "./drawing.js";
 import { requestsOf } from "./api.js";
 import { el, keyed, set, write } from "./dom.js";
 import { codeGloss } from "./error_code.js";
@@ -43,7 +43,8 @@ export function overview(page) {
   page.main.append(el("h1.unseen", {}, t("Overview")), body);
 
   let { credential: wanted } = page.filters;
-  const show = (data) => {
+  const show = (status, traffic, callers, limits) => {
+    const data = { ...status, ...callers, ...limits, ...parted(status), series: traffic.series };
     body.hidden = false;
     map.show(data);
     use.show(data);
@@ -52,13 +53,14 @@ export function overview(page) {
       if (card) set(card, { tabindex: -1 }).focus();
       wanted = null;
     }
-    const { series, store, reload_problems: problems, ending_keys: ending } = data;
+    const { series, store, reload_problems: problems, keys } = data;
+    const ending = keys.filter(({ state }) => state !== "valid");
     const down = failing(data);
     const shown = el("div.banners", {},
       store && !["up", "unchecked"].includes(store.state) && el("p.problem.store", {}, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: known(store.reason ?? "") })),
       down.length > 0 && el("p.problem.fails", {}, t("Fails: "), down, t(". Its last error shows the cause and what to do.")),
       problems.length > 0 && el("p.problem.reload", {}, t("The last reload was refused"), t(": "), problems.join(t("; "))),
-      ending.length > 0 && el("p.problem.ending", {}, ending.map(({ name, expires_at: end }) => t("The key of {name} {end}", { name, end: endOf(end) })).join(t(", "))));
+      ending.length > 0 && el("p.problem.ending", {}, ending.map(({ name, expires: end }) => t("The key of {name} {end}", { name, end: endOf(end) })).join(t(", "))));
     if (!shown.isEqualNode(banners)) banners.replaceChildren(...shown.childNodes); // else a focused link stays
     const [requests, errors] = [series.requests, series.errors].map((numbers) => numbers.reduce((total, number) => total + number, 0));
     const bounds = ({ all, over_s: over }) => PERCENTILES.map(({ name }) => bound(all[name], over, duration)).join(" · ");
@@ -66,12 +68,12 @@ export function overview(page) {
     write(set(sums.errors, { class: errors ? "failed" : null }).firstChild, errors ? t("{n} ({more})", { n: count(errors), more: share(errors, requests) }) : "0");
     write(sums.ttft, bounds(series.ttft_s));
     write(sums.duration, bounds(series.duration_s));
-    keyed(sums.callers, Object.entries(data.callers_15m).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name, within_s: 900 }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
-    const failed = Object.entries(data.errors_15m).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
+    keyed(sums.callers, Object.entries(traffic.callers).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name, within_s: 900 }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
+    const failed = Object.entries(traffic.errors).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
     codes.hidden = !failed.length;
     keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: requestsOf({ code, within_s: 900 }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
       write(item.querySelector("b"), count(number));
-      write(item.lastChild, ` ${codeGloss(code, data.meanings[code])}`.trimEnd());
+      codeGloss(page, code).then((gloss) => write(item.lastChild, ` ${gloss}`.trimEnd())).catch(() => {});
     });
     const others = errors - failed.reduce((total, [, number]) => total + number, 0);
     more.hidden = others <= 0;
@@ -85,7 +87,7 @@ export function overview(page) {
     captured.hidden = !capture?.running;
     if (capture?.running) write(captured, t("Bodies are captured until {until}: {requests}, {size}.", { until: `${time(capture.until)} ${zone(capture.until)}`, requests: plural(capture.captured, "request"), size: size(capture.held_bytes) }));
   };
-  page.listen({ view: "overview", on: show });
+  page.listen({ paths: () => ["status", "traffic", "callers", "limits?nearest=20"], on: show });
 }
 
 /** When a key of an overview ends or has ended, as a text. */

@@ -69,8 +69,7 @@ export async function requests(page) {
   });
   const asked = { limit: ROWS, ...filters };
   const ask = page.listen({
-    view: "requests",
-    filters: asked,
+    paths: () => [`requests${query(asked)}`],
     on: (data) => {
       latest = data;
       if (frozen.getAttribute("aria-pressed") !== "true") show();

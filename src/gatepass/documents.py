@@ -1,0 +1,301 @@
+"""The documents of the admin routes: what `server/` writes, and the command line and the page at /ui read.
+
+docs/reference/http.md lists them. Names that end in `_s` are seconds. A member that is UNSET is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+# --- the status
+
+
+class Failure(Struct, frozen=True):
+    """A request that failed at an upstream."""
+
+    id: str
+    code: str
+    age_s: float
+
+
+class Failures(Failure, frozen=True):
+    """The last of the requests that failed in a row."""
+
+    in_a_row: int
+    for_s: float
+    """The time since the first of them failed."""
+    test: str
+    """The command that tests the upstream with the same model."""
+
+
+class UpstreamStatus(Struct, kw_only=True):
+    """What the upstreams of models and the MCP servers have in common."""
+
+    host: str
+    credential: str | None
+    health: Literal["ok", "failing", "unknown", "answering"]
+    last_failed: Failures | None
+    """None after a request that succeeded."""
+    last_error: Failure | None
+    many_errors: bool
+    in_flight: int
+    open_connections: int
+    requests_15m: int
+    errors_15m: int
+    silent: dict[str, float]
+    """The time since the last piece of each silent stream, by request id."""
+
+
+class ModelUpstream(UpstreamStatus, kw_only=True):
+    dialect: str
+    requests: int
+    errors: int
+    """Both since the start of the process."""
+    over_chat: list[str]
+    """The operations that chat completions serve."""
+
+
+class McpServer(UpstreamStatus, kw_only=True):
+    usable: bool
+    sessions: int
+
+
+class McpStatus(Struct):
+    streams: int
+    """On which clients wait for events."""
+    servers: dict[str, McpServer]
+
+
+class Renewal(Struct, frozen=True):
+    """One fetch of a token. `at` is in seconds since the epoch."""
+
+    at: float
+    ok: bool
+    reason: str | None
+
+
+class TokenStatus(Struct, kw_only=True):
+    """The state of one credential at one moment."""
+
+    state: str
+    """`fresh`, `stale`, `expired` or `none`."""
+    kind: str | None
+    lifetime_source: str | None
+    age_s: float | None
+    expires_in_s: float | None
+    """The time until the token is no longer sent. None without a token, and for a key without an expiry."""
+    fetches: int
+    """Attempts of this process that ended with a token or a failure."""
+    failures: int
+    last_error: str | None
+    """Kept after a recovery."""
+    last_error_age_s: float | None
+    failing: bool
+    """Whether the failure continues."""
+    failing_since: float | None
+    """When the first attempt since the last token failed, in seconds since the epoch."""
+    refreshing: bool
+    next_try_in_s: float | None
+    renewals: list[Renewal]
+    """The last fetches of this process, the newest at the end."""
+
+
+class Credential(TokenStatus, kw_only=True):
+    type: str
+    upstreams: list[str]
+    rejected_by: dict[str, float]
+    """The time since each of these upstreams rejected the token."""
+    needs_restart: bool
+
+
+class Key(Struct, kw_only=True):
+    """A key without its hash. `expires` and `last_used` are RFC 3339."""
+
+    id: str
+    name: str
+    role: str
+    profile: str
+    expires: str | None
+    models: list[str] | None
+    operations: Sequence[str] | None
+    mcp: dict[str, list[str] | None] | None
+    state: Literal["valid", "expires soon", "expired"]
+    last_used: str | UnsetType | None = UNSET
+    """Of a key of the running gatepass."""
+    hash: str | UnsetType | None = UNSET
+    reference: str | UnsetType | None = UNSET
+    """Both of a key of the file alone."""
+
+
+class Target(Struct):
+    upstream: str
+    model: str | None
+    state: str
+    for_s: float
+    """What is left of an ejection or a wait, else 0."""
+    in_flight: int
+    weight: float
+
+
+class StoreStatus(Struct, kw_only=True):
+    through: str = ""
+    key_id: str = ""
+    state: str
+    for_s: float | None
+    reason: str | None
+    emptied: int
+
+
+class CaptureState(Struct, kw_only=True):
+    """The running capture. `until` is in seconds since the epoch."""
+
+    running: bool
+    until: float | None = None
+    left_s: float | None = None
+    model: str | None = None
+    caller: str | None = None
+    limit_bytes: int | None = None
+    held_bytes: int
+    captured: int
+
+
+class Status(Struct, kw_only=True):
+    """The state of one process, without a token, key or secret."""
+
+    at: float
+    """The time of the process, in seconds since the epoch."""
+    ready: bool
+    draining: bool
+    in_flight: int
+    replica: str
+    ids_begin: str
+    """The beginning of the request ids of this host."""
+    reload_problems: list[str]
+    store: StoreStatus | None
+    credentials: dict[str, Credential]
+    upstreams: dict[str, ModelUpstream]
+    keys: list[Key]
+    capture: CaptureState
+    limits_without_store: str | UnsetType = UNSET
+    targets: dict[str, list[Target]] | UnsetType = UNSET
+    """Of each model with a choice of targets or a breaker."""
+    mcp: McpStatus | UnsetType = UNSET
+
+
+# --- traffic, callers and limits
+
+
+class Quantiles(Struct):
+    """Bounds: a duration is at most so long, or longer than `over_s` if its bound is. None for a slice without a value.
+
+    `all` has those of all slices together, by name.
+    """
+
+    over_s: float
+    all: dict[str, float | None]
+    p50: list[float | None]
+    p95: list[float | None]
+    p99: list[float | None]
+
+
+class Series(Struct):
+    """The last number of each series is of the running slice, which ends at `ended_at`."""
+
+    width_s: int
+    ended_at: int
+    requests: list[int]
+    errors: list[int]
+    tokens_in: list[int]
+    tokens_out: list[int]
+    ttft_s: Quantiles
+    duration_s: Quantiles
+
+
+class Traffic(Struct):
+    """The last 15 minutes."""
+
+    series: Series
+    errors: dict[str, int]
+    """By code."""
+    callers: dict[str, int]
+    """The callers that received errors."""
+
+
+class Caller(Struct):
+    """The use of a caller since the start. `last_used` is RFC 3339."""
+
+    name: str
+    in_flight: int
+    max_concurrent: int | None
+    requests: int
+    errors: int
+    tokens: int
+    last_used: str | None
+
+
+class Callers(Struct):
+    """The callers with the most requests, and the number of all callers."""
+
+    callers: list[Caller]
+    all_callers: int
+
+
+class Limit(Struct):
+    of: str
+    limit: str
+    """The setting."""
+    most: int
+    used: int
+    left: int
+
+
+class Limits(Struct):
+    limits: list[Limit]
+
+
+# --- learned rules and reloads
+
+
+class LearnedRule(Struct, kw_only=True):
+    upstream: str
+    model: str
+    operation: str
+    adapted: str
+    beside: str
+    """The member without which the rule does not apply, or `!` and the betas with which it does not."""
+    state: str
+    """`learned`, `failed` or `configured`."""
+    evidence: str
+    age_s: int
+    expires_in_s: int
+    uses: int
+    settings: list[str]
+    """The lines under `models` that make it permanent."""
+
+
+class LearnedRules(Struct):
+    rules: list[LearnedRule]
+
+
+class ReloadResult(Struct, frozen=True):
+    """What a reload did: the names of the settings that changed or need a restart, or the problems.
+
+    `unchanged`: no setting in use changed. `refused`: the previous configuration stays in use. `retried` names the
+    failing credentials that fetch now. `warnings` are those that the previous configuration did not have.
+    """
+
+    outcome: Literal["reloaded", "unchanged", "refused"]
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    retried: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Retried(Struct):
+    """The credentials that fetch now."""
+
+    retried: list[str]
