@@ -10,6 +10,8 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from gatepass.types import AttemptFacts
+
 # --- the status
 
 
@@ -254,6 +256,203 @@ class Limit(Struct):
 
 class Limits(Struct):
     limits: list[Limit]
+
+
+# --- requests
+
+
+class RequestFacts(Struct, kw_only=True):
+    """What the summary of a request and its story have in common."""
+
+    id: str
+    operation: str
+    caller: str
+    model: str
+    mcp_method: str
+    mcp_tool: str
+    upstream: str | None
+    stream: bool
+    status: int | None
+    outcome: str
+    """`ok`, `error`, `client_gone`, or "" while it runs."""
+    code: str | None
+    hop: str | None
+    path: str
+    state: Literal["running", "ended"]
+    arrived_at: str
+    """RFC 3339."""
+    ended: float | None
+    """A moment that orders requests, by a clock that never jumps."""
+    message: str | None
+    """The beginning of the error's message."""
+    adapted: list[str]
+    duration_s: float
+    """Until now, if it runs."""
+    first_byte_s: float | None
+    bytes_out: int
+    tokens_in: int | None
+    tokens_out: int | None
+    events: int
+    empty_answer: bool
+    captured: bool
+    """Whether its bodies were captured."""
+
+
+class Summary(RequestFacts, kw_only=True):
+    attempts: int
+
+
+class Requests(Struct, kw_only=True):
+    replica: str
+    ids_begin: str
+    now: float
+    """When the list was begun, by the clock of `ended`."""
+    requests: list[Summary]
+    running: list[Summary]
+    dropped: int
+    """How many requests made room for others since the start."""
+
+
+class AttemptToken(Struct, kw_only=True):
+    """The times of the token that was sent."""
+
+    credential: str
+    age_s: float | None
+    left_s: float | None
+    wait_s: float
+    renewal_s: float
+
+
+class Gap(Struct):
+    at_s: float
+    length_s: float
+
+
+class StreamArrivals(Struct, kw_only=True):
+    """The reads of a stream since the attempt began: how many in each slice, and the longest gaps."""
+
+    reads: int
+    first_s: float
+    last_s: float
+    ended_s: float
+    width_s: float
+    counts: list[int]
+    gaps: list[Gap]
+
+
+class EditedValue(Struct):
+    """A JSON value before or after a change. `value` is that of a boolean, a number or null."""
+
+    type: str
+    size_bytes: int
+    value: str | UnsetType = UNSET
+
+
+class Edit(Struct, kw_only=True):
+    rule: str
+    path: str
+    before: EditedValue | None
+    after: EditedValue | None
+    moved_to: str | None
+    before_text: str | UnsetType = UNSET
+    after_text: str | UnsetType = UNSET
+    """Both are names of the model."""
+
+
+class Attempt(AttemptFacts, kw_only=True):
+    upstream: str
+    upstream_model: str | None
+    outcome: str | None
+    reached: bool
+    began_s: float
+    duration_s: float | None
+    token: AttemptToken | None
+    edits: list[Edit]
+    edits_left_out: int
+    arrivals: StreamArrivals | None
+    parts: list[Attempt]
+
+
+class NotTried(Struct, frozen=True, gc=False):
+    """A target that was left when an attempt began at another one, and what kept requests away from it."""
+
+    upstream: str
+    model: str
+    """The upstream's name of it."""
+    state: str
+    """As in `/status`, or `full`."""
+
+
+class RequestError(Struct, kw_only=True):
+    code: str
+    hop: str | None
+    message: str
+    retry_after_s: float | None
+    kind: str
+    """The code, or gatepass's own code of an upstream's error."""
+    case: str
+    test: str
+    """The command that tests the hop."""
+    sentence: str
+    action: str
+    sentence_zh: str
+    action_zh: str
+    page: str
+
+
+class Timings(Struct, kw_only=True):
+    body_s: float
+    token_wait_s: float
+    upstream_s: float
+    added_s: float | None
+    first_byte_s: float | None
+    duration_s: float | None
+
+
+class Body(Struct):
+    """The beginning of a captured body. `next` names its next piece."""
+
+    name: str
+    text: str
+    next: str | None
+    size_bytes: int
+    cut: bool
+
+
+class BodyPiece(Struct):
+    text: str
+    next: str | None
+
+
+class Story(RequestFacts, kw_only=True):
+    """One request, with times since it arrived."""
+
+    replica: str
+    method: str
+    peer: str
+    user_agent: str
+    closed_by: str | None
+    """Who ended it first: `client`, `upstream` or `gatepass`."""
+    error: RequestError | None
+    attempts: list[Attempt]
+    not_tried: list[NotTried]
+    timings: Timings
+    bytes_in: int
+    usage: dict[str, int] | None
+    upstream_request_id: str | None
+    trace_id: str | None
+    bodies: list[Body] | UnsetType = UNSET
+
+
+class Stories(Struct):
+    """The requests with one id, the newest first, and the URL of gatepass."""
+
+    stories: list[Story]
+    url: str
+
+
+class Curl(Struct):
+    curl: str
 
 
 # --- learned rules and reloads

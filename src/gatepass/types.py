@@ -371,6 +371,44 @@ class ConnectionTimes(msgspec.Struct, kw_only=True, gc=False, eq=False):
     """How long the connection took to open, or not to open. None for one that was open before."""
 
 
+class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
+    """What the record of an attempt and its story have in common. A story has masked texts and rounded times."""
+
+    number: int = 1
+    """Its place among the attempts of its request, from 1."""
+    cause: str | None = None
+    """Why the request was sent again (`proxy.retry.Repeat`). None for the first attempt."""
+    code: str | None = None
+    """The code of the error that ended it, as in the response."""
+    reason: str | None = None
+    """The message of the error that ended it. It may quote the upstream."""
+    status: int | None = None
+    """The HTTP status of the reply."""
+    retry_after_s: float | None = None
+    """How long the error that ended it asks to wait."""
+    requests: int = 0
+    """1 if the request was sent. For a split call the sum over its parts."""
+    renewed: bool = False
+    """It or an earlier attempt at this target followed a rejected token."""
+    repeated_stale: bool = False
+    """It or an earlier attempt at this target followed a reused connection that closed without an answer."""
+    adapted: tuple[str, ...] = ()
+    """The changes of the request, and of the part of the reply that was relayed."""
+    tried: tuple[str, ...] = ()
+    """The changes that were tried and did not make the upstream accept the request."""
+    upstream_request_id: str | None = None
+    queue_position: int = 0
+    """How many requests waited for a place at the full upstream when this one began to wait, with it. 0: it had one."""
+    queue_wait_s: float = 0.0
+    """How long the attempt waited for that place."""
+    head_s: float | None = None
+    """When the head of the reply arrived, after the attempt began."""
+    upstream_s: float = 0.0
+    """How long the attempt waited for the upstream."""
+    client_wait_s: float = 0.0
+    """How long the attempt read nothing because the client did not read its stream."""
+
+
 class Response(Protocol):
     """The head of an upstream's reply, and its body in pieces. The holder must call `aclose` in every case."""
 

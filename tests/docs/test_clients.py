@@ -17,7 +17,7 @@ from gatepass.cli.story_lines import HEAD, list_line, summary_line
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from tests.docs.blocks import blocks
 from tests.e2e.hosts.programs import HOSTS
-from tests.golden.test_stories import SUMMARY
+from tests.golden.test_stories import listed
 from tests.integration.gateway import relaying
 from tests.integration.scripted import Rst, Send, begin_stream, chunk, event, reply
 
@@ -90,8 +90,8 @@ def test_a_page_shows_its_request_as_gatepass_prints_it(name):
     _, status, request, caller, model, *_ = line.split()
     assert f"--name {name} " in text
     assert (head, caller) == (list_line(HEAD), name)
-    summary = {**SUMMARY, "id": request, "caller": caller, "model": model, "attempts": 1}
-    summary["adapted"] = re.findall(r"translate=\w+", line)
+    adapted = re.findall(r"translate=\w+", line)
+    summary = listed(id=request, caller=caller, model=model, attempts=1, adapted=adapted)
     assert (line, status) == (click.unstyle(summary_line(summary)), "200")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 from ruamel.yaml import YAML
 
 from gatepass.cli import main
@@ -25,7 +26,7 @@ from gatepass.cli.serve import CANNOT_BIND
 from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits
-from gatepass.documents import CaptureState, LearnedRules, StoreStatus
+from gatepass.documents import Body, CaptureState, LearnedRules, RequestError, StoreStatus
 from gatepass.errors import kind_of, status_of
 from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
@@ -34,7 +35,7 @@ from gatepass.server.pages import PATHS
 from gatepass.store.guarded import OTHER_KEY, StoreState
 from tests.docs.blocks import blocks
 from tests.docs.test_errors import OF_THE_UPSTREAM
-from tests.golden.test_stories import ERROR, NOW_S, RETRIED, SUMMARY
+from tests.golden.test_stories import CUT, ERROR, NOW_S, RETRIED, listed
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.processes import changed, started
 from tests.integration.scripted import Received, Scripted, Send, reply
@@ -121,22 +122,23 @@ def test_the_capture_page_shows_what_its_command_prints() -> None:
 
 def test_the_capture_page_shows_the_curl_command_of_a_captured_request() -> None:
     text = '{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}'
-    body = {"name": "request", "text": text, "next": None, "cut": False}
-    command = curl_command({**RETRIED, "captured": True, "bodies": [body]}, "http://127.0.0.1:8080")
-    assert shown("capture", f"gatepass show {RETRIED['id']} --curl").splitlines() == command.splitlines()
+    body = Body("request", text, None, len(text), cut=False)
+    command = curl_command(structs.replace(RETRIED, captured=True, bodies=[body]), "http://127.0.0.1:8080")
+    assert shown("capture", f"gatepass show {RETRIED.id} --curl").splitlines() == command.splitlines()
 
 
 def test_the_inspector_page_shows_what_its_commands_print() -> None:
     """For the documents of tests/golden/test_stories.py."""
-    story = {**RETRIED, "error": {**RETRIED["error"], "page": ""}}  # as without an address of the repository
+    error = RequestError(**{**CUT, "page": ""})  # as without an address of the repository
+    story = structs.replace(RETRIED, error=error)
     page = [click.unstyle(line) for line in story_lines(story, NOW_S)]
-    assert shown("inspector", f"gatepass show {RETRIED['id']}").splitlines() == page
-    failed = {**SUMMARY, **ERROR, "id": "hpqshblgbtqkqthdbbbbbbbm"}
-    lines = [list_line(HEAD), *(click.unstyle(summary_line(one)) for one in (SUMMARY, failed))]
+    assert shown("inspector", f"gatepass show {RETRIED.id}").splitlines() == page
+    failed = listed(**ERROR, id="hpqshblgbtqkqthdbbbbbbbm")
+    lines = [list_line(HEAD), *(click.unstyle(summary_line(one)) for one in (listed(), failed))]
     assert shown("inspector", "gatepass tail").splitlines() == lines
     cells = rows("inspector", "With these options it shows other requests:\n")
-    listed = set(re.findall(r"--[a-z]+", " ".join(row[0] for row in cells)))
-    assert listed == {option.opts[0] for option in tail.params} - {"--config", "--socket"}
+    named = set(re.findall(r"--[a-z]+", " ".join(row[0] for row in cells)))
+    assert named == {option.opts[0] for option in tail.params} - {"--config", "--socket"}
 
 
 def masked(text: str) -> str:

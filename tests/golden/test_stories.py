@@ -5,18 +5,27 @@ from datetime import datetime
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
 from gatepass.cli.story_lines import HEAD, cleaned, duration, list_line, size, story_lines, summary_line
+from gatepass.documents import Story, Summary
 from gatepass.observability.story import advice_of
 from tests.golden.golden import HERE, same
 
 ARRIVED = "2026-11-23T17:00:00.123Z"
+KEPT = {"arrived_at": ARRIVED, "state": "ended"}
 NOW_S = datetime.fromisoformat(ARRIVED).timestamp() + 180
 BASE: dict[str, Any] = json.loads((HERE / "story.json").read_text())
 """An attempt, a request and its line in a list, with all members."""
 TOKEN = BASE["attempt"]["token"]
-CUT = {
+CUT: dict[str, Any] = {
+    "kind": "",
+    "case": "",
+    "retry_after_s": None,
+    "sentence": "",
+    "sentence_zh": "",
+    "action_zh": "",
     "code": "upstream_closed",
     "hop": "upstream:chat",
     "message": "The upstream ended its stream before the answer was complete.",
@@ -32,28 +41,42 @@ def attempt(**changed: Any) -> dict[str, Any]:
     return {**BASE["attempt"], **changed}
 
 
-def story(*attempts: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    return {**BASE["story"], "arrived_at": ARRIVED, "attempts": [*attempts], **changed}
+def story(*attempts: dict[str, Any], **changed: Any) -> Story:
+    document = {**BASE["story"], "arrived_at": ARRIVED, "attempts": [*attempts], **changed}
+    return msgspec.convert(document, Story)
 
 
-def edit(rule: str, path: str, before: Any, after: Any, **more: Any) -> dict[str, Any]:
-    return {"rule": rule, "path": path, "before": before, "after": after, **more}
+def listed(**changed: Any) -> Summary:
+    return msgspec.convert({**SUMMARY, **changed}, Summary)
+
+
+def error(**changed: Any) -> dict[str, Any]:
+    return {name: {**CUT, **changed}[name] for name in CUT}
+
+
+def arrivals(reads: int, first_s: float, last_s: float, ended_s: float, *gaps: Any) -> dict[str, Any]:
+    times = {"first_s": first_s, "last_s": last_s, "ended_s": ended_s, "width_s": 1.0}
+    return {"reads": reads, **times, "counts": [reads], "gaps": gaps}
+
+
+def edit(rule: str, path: str, before: Any, after: Any, moved_to: str | None = None) -> dict[str, Any]:
+    return {"rule": rule, "path": path, "before": before, "after": after, "moved_to": moved_to}
 
 
 def sized(kind: str, size_bytes: int) -> dict[str, Any]:
     return {"type": kind, "size_bytes": size_bytes}
 
 
-SILENT = {"reads": 2, "first_s": 0.2, "last_s": 10.0, "ended_s": 55.0, "gaps": []}
+SILENT = arrivals(2, 0.2, 10.0, 55.0)
 MOVED = edit("images=1", "images[0]", sized("string", 1), sized("object", 157), moved_to="messages[0].content[1]")
-FLAG = edit("set=store", "store", {"type": "boolean", "value": "true"}, {"type": "boolean", "value": "false"})
+FLAG = edit("set=store", "store", {**sized("boolean", 4), "value": "true"}, {**sized("boolean", 5), "value": "false"})
 LIMITED = {"status": 429, "code": "limited"}
 NO_TOKEN = {"code": "token_unavailable", "reached": False, "status": None}
 NO_SUBJECT = {**NO_TOKEN, "token": {**TOKEN, "credential": "llm"}}
 AGAIN = "Shorten the prompt."
 MCP = {"operation": "mcp", "model": "", "mcp_method": "tools/call", "mcp_tool": "fi\x1bnd", "path": "/mcp/search"}
 IDLE = {"operation": "mcp_stream", "model": "", "mcp_method": "", "mcp_tool": "", "path": "/mcp/search"}
-RUNNING = {"state": "running", "outcome": None, "closed_by": None}
+RUNNING = {"state": "running", "outcome": "", "closed_by": None}
 RETRIED = story(
     attempt(
         outcome="error_reply",
@@ -77,7 +100,7 @@ RETRIED = story(
             edit("images=content-parts", "messages[0].images", sized("array", 120_000), None),
             edit("images=content-parts", "messages[0].content", sized("string", 20), sized("array", 120_100)),
         ],
-        arrivals={"reads": 22, "first_s": 0.3, "last_s": 0.75, "gaps": [{"at_s": 0.4, "length_s": 0.2}]},
+        arrivals=arrivals(22, 0.3, 0.75, 0.8, {"at_s": 0.4, "length_s": 0.2}),
     ),
     not_tried=[{"upstream": "spare", "model": "m2", "state": "ejected"}],
     outcome="error",
@@ -85,8 +108,8 @@ RETRIED = story(
 )
 STORIES = {
     "a stream that was cut, after a rule was learned": RETRIED,
-    "no token": story(attempt(**NO_TOKEN, token=None), error={**CUT, **ERROR}),
-    "no token to present": story(attempt(**NO_SUBJECT), error={**CUT, **ERROR}),
+    "no token": story(attempt(**NO_TOKEN, token=None), error=error(**ERROR)),
+    "no token to present": story(attempt(**NO_SUBJECT), error=error(**ERROR)),
     "a key that is not known": story(error={**CUT, "hop": "client", "code": "invalid_api_key"}, outcome="error"),
     "a full gatepass": story(error={**CUT, "hop": "gatepass", "code": "overloaded", "retry_after_s": 17.0}),
     "a client that left": story(attempt(), outcome="client_gone", closed_by="client"),
@@ -114,7 +137,7 @@ STORIES = {
         **RUNNING,
     ),
     "a quick stream in progress": story(
-        attempt(outcome=None, duration_s=None, arrivals={**SILENT, "ended_s": 12.0}), **RUNNING, duration_s=12.0
+        attempt(outcome=None, duration_s=None, arrivals=arrivals(2, 0.2, 10.0, 12.0)), **RUNNING, duration_s=12.0
     ),
     "an operation that the upstream lacks": story(
         attempt(outcome="nothing_written", status=None, token=None, code="unsupported_operation"),
@@ -126,7 +149,7 @@ STORIES = {
         **RUNNING,
         status=None,
         duration_s=2.0,
-        timings=dict.fromkeys(BASE["story"]["timings"]),
+        timings={**BASE["story"]["timings"], **dict.fromkeys(("added_s", "first_byte_s", "duration_s"))},
     ),
     "an action that the message has too": story(
         error={**CUT, "message": f"It is too long. {AGAIN} The model 'n' may do.", "action": AGAIN}
@@ -147,18 +170,14 @@ STORIES = {
     "a rejected token": story(
         attempt(outcome="token_rejected", token={**TOKEN, "renewal_s": 0.9}, head_s=0.1, queue_wait_s=0.02)
     ),
-    "a rejected token without a new one": story(
-        attempt(outcome="token_rejected", status=401), error={**CUT, **ERROR, "hop": "credential:corp"}
-    ),
+    "a rejected token without a new one": story(attempt(outcome="token_rejected", status=401), error=error(**ERROR)),
     "a rejected key": story(
         attempt(outcome="token_rejected", token={**TOKEN, "age_s": None, "left_s": None}, status=401), error=CUT
     ),
     "waits": story(
         attempt(token={**TOKEN, "wait_s": 0.5}, began_s=0.2), timings={**BASE["story"]["timings"], "body_s": 0.2}
     ),
-    "one read": story(
-        attempt(arrivals={"reads": 1, "first_s": 0.3, "last_s": 0.3, "gaps": []}), events=0, empty_answer=True
-    ),
+    "one read": story(attempt(arrivals=arrivals(1, 0.3, 0.3, 0.3)), events=0, empty_answer=True),
     "a tool": story(attempt(), **MCP),
     "a stream that waits": story(attempt(), **IDLE, method="GET", trace_id="t-1"),
     "bodies": story(
@@ -188,7 +207,7 @@ def test_stories_and_lists_are_drawn_as_recorded():
         name: "\n".join(map(click.unstyle, story_lines(cleaned(one), NOW_S))).replace("x" * 2_000, "xx…")
         for name, one in STORIES.items()
     }
-    rows = [list_line(HEAD), *(summary_line(cleaned({**SUMMARY, **changed})) for changed in LISTED)]
+    rows = [list_line(HEAD), *(summary_line(cleaned(listed(**changed))) for changed in LISTED)]
     same("stories.txt", {**shown, "gatepass tail": "\n".join(map(click.unstyle, rows))})
 
 
@@ -211,8 +230,9 @@ def test_no_text_from_outside_controls_the_terminal():
             return [poisoned(one) for one in value]
         return value + evil if isinstance(value, str) else value
 
-    bad = {**poisoned(RETRIED), "arrived_at": ARRIVED, "state": "ended"}
-    lines = [*story_lines(cleaned(bad), NOW_S), summary_line(cleaned({**poisoned(SUMMARY), "arrived_at": ARRIVED}))]
+    bad = msgspec.convert({**poisoned(msgspec.to_builtins(RETRIED)), **KEPT}, Story)
+    row = msgspec.convert({**poisoned(SUMMARY), **KEPT}, Summary)
+    lines = [*story_lines(cleaned(bad), NOW_S), summary_line(cleaned(row))]
     assert [line for line in map(click.unstyle, lines) if not line.isprintable()] == []
 
 
@@ -222,7 +242,7 @@ def test_an_unknown_time_and_a_large_size_have_their_form():
 
 def test_failed_requests_are_coloured_unless_the_environment_says_no(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert summary_line({**SUMMARY, **ERROR}).startswith("\x1b[31m")
-    assert summary_line(SUMMARY) == click.unstyle(summary_line(SUMMARY))
+    assert summary_line(listed(**ERROR)).startswith("\x1b[31m")
+    assert summary_line(listed()) == click.unstyle(summary_line(listed()))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b" not in summary_line({**SUMMARY, **ERROR}) + "".join(story_lines(RETRIED, NOW_S))
+    assert "\x1b" not in summary_line(listed(**ERROR)) + "".join(story_lines(RETRIED, NOW_S))

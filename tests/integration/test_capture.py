@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.control import request
+from gatepass.documents import Body
 from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.capture import CaptureSettings
 from gatepass.proxy.app_state import AppState, next_app_state
@@ -25,7 +27,8 @@ COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content
 
 async def story(state: AppState, request_id: str) -> dict[str, Any]:
     (found,) = await stories(state, request_id, bodies=True)
-    return {**found, "bodies": texts(found["bodies"])} if "bodies" in found else found
+    shown: dict[str, Any] = msgspec.to_builtins(found)
+    return {**shown, "bodies": texts(found.bodies)} if found.bodies else shown
 
 
 async def served(gp: Gateway, body: Any = HELLO) -> tuple[int, dict[str, Any]]:
@@ -133,4 +136,4 @@ async def asked(port: int, count: int) -> list[str]:
 
 def bodies_of(path: Path, request_id: str) -> dict[str, Any]:
     (found,) = json.loads(request("GET", f"/requests/{request_id}", str(path)))["stories"]
-    return texts(found.get("bodies", ()))
+    return texts(msgspec.convert(found.get("bodies", ()), list[Body]))

@@ -247,8 +247,9 @@ async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_an
     if status == 401:
         lacking = "requires a credential that gatepass does not send"
         assert (lacking in answer.error["message"]) is (case == "no_credential")
-    assert story["error"]["case"] == case
-    action = story["error"]["action"].replace("`", "")
+    assert story.error is not None
+    assert story.error.case == case
+    action = story.error.action.replace("`", "")
     assert action.lower() in advice.replace("`", "").lower()
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from gatepass.auth.api_keys import hash_key
@@ -126,12 +127,12 @@ async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_f
         got = await gp.ask(None, PATH, method=method, headers={"x-request-id": "asked"}).answer()
         assert upstream.received[0].method == method
         await until(lambda: not gp.state.in_flight.busy)
-        (told,) = await stories(gp.state, "asked", bodies=False)
+        (story,) = await stories(gp.state, "asked", bodies=False)
     assert (got.status, got.body, got.headers["allow"]) == (405, answer, "POST")
-    assert [told[name] for name in ("status", "outcome", "error")] == [405, "ok", None]
+    assert (story.status, story.outcome, story.error) == (405, "ok", None)
     what = "no stream offered" if method == "GET" else "end of session not offered"
-    assert (told["message"], told["mcp_method"]) == (what, "" if method == "GET" else "DELETE")
-    assert [told["attempts"][0][name] for name in ("outcome", "reason")] == ["complete", what]
+    assert (story.message, story.mcp_method) == (what, "" if method == "GET" else "DELETE")
+    assert (story.attempts[0].outcome, story.attempts[0].reason) == ("complete", what)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -186,7 +187,7 @@ async def test_an_unreachable_server_names_its_url():
     async with gateway(upstreams={}, mcp={"tools": {"url": "http://127.0.0.1:1/mcp"}}) as gp:
         got = await post(gp, x_request_id="asked").answer()
         await until(lambda: not gp.state.in_flight.busy)
-        told = json.dumps(await stories(gp.state, "asked", bodies=False))
+        told = msgspec.json.encode(await stories(gp.state, "asked", bodies=False)).decode()
     error = got.json()["error"]
     assert "mcp.tools.url" in error["message"]
     assert error["data"]["action"].startswith("Check `mcp.tools.url`, and")

@@ -117,9 +117,9 @@ async def test_a_refused_call_is_listed_with_its_server():
 async def newest(gp: Gateway) -> dict[str, Any]:
     """Return the summary of the last request, as the list of the server's requests has it."""
     await until(lambda: not gp.state.in_flight.busy)
-    found: dict[str, Any]
-    (found,) = (await requests_listing(gp.state, {"upstream": "mcp/tools", "limit": "1"}))["requests"]
-    return found
+    (found,) = (await requests_listing(gp.state, {"upstream": "mcp/tools", "limit": "1"})).requests
+    shown: dict[str, Any] = msgspec.to_builtins(found)
+    return shown
 
 
 # --- sessions ---

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -216,7 +217,7 @@ async def play(gp: Gateway, servers: Servers, good: Sequence[str]) -> list[Answe
 
 async def shown_stories(state: AppState, answers: list[Answer]) -> str:
     ids = [answer.headers["x-request-id"] for answer in answers if "x-request-id" in answer.headers]
-    return "\n".join([json.dumps(await stories(state, one, bodies=True)) for one in ids])
+    return "\n".join([msgspec.json.encode(await stories(state, one, bodies=True)).decode() for one in ids])
 
 
 def assert_silent(text: str, secrets: list[str], where: str) -> None:

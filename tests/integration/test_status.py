@@ -183,7 +183,7 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
             story = story_of(ended, clock.now(), clock.wall(), str)
     lines = [" ".join(line.split()) for line in status_lines(page)]
     assert f"chat answering, 1 stream silent for 40 s - gatepass show {request}" in lines
-    assert (story["outcome"], story["closed_by"]) == ("client_gone", "client")
+    assert (story.outcome, story.closed_by) == ("client_gone", "client")
     what, action = (click.unstyle(line).strip() for line in error_lines(story))
     assert what == "The upstream had sent nothing for 40 s when the client left."
     assert action == "What to do: Test it with `gatepass doctor m --call`."

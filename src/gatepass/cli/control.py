@@ -33,6 +33,7 @@ from gatepass.documents import (
     ModelUpstream,
     ReloadResult,
     Status,
+    Stories,
     UpstreamStatus,
 )
 from gatepass.types import MCP_UPSTREAM, span
@@ -264,7 +265,7 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
 def answering(socket_path: str | None) -> str:
     """Return a line with the address and the control socket of the gatepass that answers."""
     path = socket_path or found_socket()
-    return printable(f"gatepass at {json.loads(request('GET', '/requests/-', path))['url']} (control socket {path})")
+    return printable(f"gatepass at {ask(Stories, 'GET', '/requests/-', path).url} (control socket {path})")
 
 
 def status_lines(page: Status) -> Iterator[str]:

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import click
-import msgspec
 
 if TYPE_CHECKING:
     from gatepass.clock import Clock
@@ -56,7 +55,9 @@ def is_chinese() -> bool:
 
 def print_json(document: object) -> None:
     """Print the one document of `--json`, in ASCII: the text of a server cannot control the terminal."""
-    click.echo(json.dumps(msgspec.to_builtins(document), indent=2))
+    from msgspec import to_builtins
+
+    click.echo(json.dumps(to_builtins(document), indent=2))
 
 
 def printable(text: object, keep: str = "") -> str:

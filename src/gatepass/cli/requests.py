@@ -8,16 +8,17 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
+import msgspec
 
-from gatepass.cli.control import control_option, found_socket, request
+from gatepass.cli.control import ask, control_option, found_socket
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
+from gatepass.documents import BodyPiece, Requests, Stories, Summary
 from gatepass.observability.story import MOST_LISTED, curl_command
 from gatepass.types import span
 
@@ -28,8 +29,6 @@ OVERLAP_S = 0.01
 """How much of two listings overlaps, because a listing rounds the ends of requests."""
 OWN_ID = re.compile(r"[b-df-hj-np-t]{24}")
 """An id that gatepass made (`RequestIds` in server/cycle.py)."""
-
-Summary = Mapping[str, Any]
 
 
 class Follower:
@@ -47,7 +46,7 @@ class Follower:
 
     def new(self, found: Iterable[Summary], now_s: float) -> list[Summary]:
         """Return the requests that no earlier listing had, the oldest first. `now_s` is when the listing was begun."""
-        ends = {(one["id"], one["ended"]): one for one in found}
+        ends = {(one.id, one.ended): one for one in found if one.ended is not None}
         new = [one for key, one in ends.items() if key not in self._seen]
         self.after_s = after_s = now_s - OVERLAP_S
         self._seen = {key for key in {*self._seen, *ends} if key[1] >= after_s}
@@ -71,20 +70,22 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
     """
     path = socket_path or found_socket()
     follower = Follower(LAST)
-    line_of: Callable[[Summary], str] = json.dumps if as_json else lambda one: summary_line(cleaned(one))
+
+    def line_of(one: Summary) -> str:
+        return json.dumps(msgspec.to_builtins(one)) if as_json else summary_line(cleaned(one))
 
     try:
         while True:
             limit = LAST if follower.is_first and not failed else MOST_LISTED
             fields = {"ended_after": follower.after_s, "limit": limit}
-            page = json.loads(request("GET", f"/requests?{urlencode(fields)}", path))
-            found = page["requests"]
+            page = ask(Requests, "GET", f"/requests?{urlencode(fields)}", path)
+            found = page.requests
             if len(found) == MOST_LISTED and not follower.is_first:
                 click.echo(f"{MOST_LISTED} requests or more ended at once: some may be missing.", err=True)
             if failed:
-                found = [one for one in found if one["outcome"] != "ok"]
+                found = [one for one in found if one.outcome != "ok"]
             is_first = follower.is_first
-            new = follower.new(found, page["now"])
+            new = follower.new(found, page.now)
             if is_first and not as_json:
                 click.echo(list_line(HEAD))
             if is_first and failed and (hidden := len(found) - len(new)):
@@ -121,22 +122,22 @@ def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool
     if as_curl and as_json:
         raise click.UsageError("--curl prints a command: leave --json out.")
     path = socket_path or found_socket()
-    page = json.loads(request("GET", f"/requests/{quote(request_id, safe='')}", path))
-    stories = page["stories"]
+    page = ask(Stories, "GET", f"/requests/{quote(request_id, safe='')}", path)
+    stories = page.stories
     if len(stories) < number:
         raise click.ClickException(_unknown(request_id, path))
     if len(stories) > 1:
         click.echo(f"{len(stories)} requests have this ID. --number chooses another one, 1 is the newest.", err=True)
     story = stories[number - 1]
     if as_json or as_curl:
-        for body in story.get("bodies") or ():
-            while body["next"] is not None:
-                piece = json.loads(request("GET", f"/bodies/{body['next']}", path))
-                body |= {"text": body["text"] + piece["text"], "next": piece["next"]}
+        for body in story.bodies or ():
+            while body.next is not None:
+                piece = ask(BodyPiece, "GET", f"/bodies/{body.next}", path)
+                body.text, body.next = body.text + piece.text, piece.next
     if as_json:
         print_json(story)
     elif as_curl:
-        parts = urlsplit(page["url"])
+        parts = urlsplit(page.url)
         host = reachable(parts.hostname or "")  # the server may listen on all interfaces
         click.echo(curl_command(story, f"http://{f'[{host}]' if ':' in host else host}:{parts.port}"))
     else:
@@ -145,17 +146,17 @@ def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool
 
 def _unknown(request_id: str, path: str) -> str:
     """Return the message for an id that gatepass does not know: how far back the requests reach."""
-    page = json.loads(request("GET", f"/requests?limit={MOST_LISTED}", path))
-    found = page["requests"]
-    if found:
+    page = ask(Requests, "GET", f"/requests?limit={MOST_LISTED}", path)
+    found = page.requests
+    if found and (ended := found[-1].ended) is not None:
         reach = f"it keeps the requests of {'at least ' * (len(found) == MOST_LISTED)}the last"
-        reach += f" {span(page['now'] - found[-1]['ended'])}"
+        reach += f" {span(page.now - ended)}"
     else:
         reach = "it has kept no request yet"
     other = "Another replica may have served it"
-    if OWN_ID.fullmatch(request_id) and not request_id.startswith(page["ids_begin"]):
-        other = f"Another replica has served it, whose /status has ids_begin {request_id[: len(page['ids_begin'])]}"
+    if OWN_ID.fullmatch(request_id) and not request_id.startswith(page.ids_begin):
+        other = f"Another replica has served it, whose /status has ids_begin {request_id[: len(page.ids_begin)]}"
     return (
-        f"the gatepass on {printable(page['replica'])} does not know the request {printable(request_id)}: {reach}."
+        f"the gatepass on {printable(page.replica)} does not know the request {printable(request_id)}: {reach}."
         f" {other}. The log keeps every request."
     )

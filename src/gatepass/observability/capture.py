@@ -13,12 +13,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from gatepass.clock import Clock, Timer
-from gatepass.documents import CaptureState
+from gatepass.documents import Body, BodyPiece, CaptureState
 from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, RequestRecord
@@ -104,18 +104,17 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
         found += [("sent", one.sent) for one in exchanges if one.sent is not None]
         return found + [("reply", one.reply) for one in exchanges]
 
-    async def bodies(self, redactor: Redactor, left_bytes: int) -> list[dict[str, Any]]:
+    async def bodies(self, redactor: Redactor, left_bytes: int) -> list[Body]:
         """Return the beginning of each body, with secrets masked: up to PIECE_BYTES, and of no more than `left_bytes`.
 
         `next` is the name of the next piece for `Capture.piece`. A MiB takes 0.1 s, during which others are served.
         """
-        found: list[dict[str, Any]] = []
+        found: list[Body] = []
         for number, (name, body) in enumerate(self.named()):
             text, end = await body.piece(redactor) if left_bytes > 0 else ("", 0)
             left_bytes -= min(PIECE_BYTES, len(body.data))
             following = None if end is None else f"{self.key}/{number}/{end}"
-            sizes = {"size_bytes": len(body.data), "cut": body.is_cut}
-            found.append({"name": name, "text": text, "next": following, **sizes})
+            found.append(Body(name, text, following, len(body.data), body.is_cut))
         return found
 
 
@@ -158,14 +157,14 @@ class Capture(Observer):
         """Return the captured request of `access`, None if it was not captured."""
         return self._requests.get(access)
 
-    async def piece(self, name: str, redactor: Redactor) -> dict[str, Any] | None:
+    async def piece(self, name: str, redactor: Redactor) -> BodyPiece | None:
         """Return the piece `name` of a body: its `text`, and the name of the `next` one. None if it is not held."""
         with suppress(ValueError):
             key, number, at = name.split("/")
             for one in self._requests.values():
                 if one.key == key and 0 <= int(number) < len(bodies := one.named()) and int(at) >= 0:
                     text, end = await bodies[int(number)][1].piece(redactor, int(at))
-                    return {"text": text, "next": None if end is None else f"{key}/{number}/{end}"}
+                    return BodyPiece(text, None if end is None else f"{key}/{number}/{end}")
         return None
 
     def ended(self) -> Iterator[RequestRecord]:

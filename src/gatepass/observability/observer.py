@@ -16,8 +16,9 @@ from typing import Any, NewType, TypeVarTuple, Unpack
 
 import msgspec
 
+from gatepass.documents import NotTried
 from gatepass.errors import GatepassError
-from gatepass.types import NO_EDITS, ConnectionTimes, Headers, Response, RuleEdits
+from gatepass.types import NO_EDITS, AttemptFacts, Headers, Response, RuleEdits
 
 LOG = logging.getLogger("gatepass.observers")
 
@@ -177,18 +178,8 @@ class Arrivals(msgspec.Struct, gc=False, eq=False):
         return counts
 
 
-class NotTried(msgspec.Struct, frozen=True, gc=False):
-    """A target that was left when an attempt began at another one, and what kept requests away from it."""
-
-    upstream: str
-    model: str
-    """The upstream's name of it."""
-    state: str
-    """As in `/status`, or `full`."""
-
-
 # gc=False: a record refers to earlier ones only, so there are no cycles. The inspector keeps thousands of them.
-class AttemptRecord(ConnectionTimes, gc=False, eq=False):
+class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """One attempt: one request to one target, or the part of a split call. `outcome` is "" until it has ended."""
 
     request_id: str
@@ -200,58 +191,25 @@ class AttemptRecord(ConnectionTimes, gc=False, eq=False):
     began_s: float = 0.0
     access: AccessRecord | None = None
     """The request that it belongs to: clients may use one id for several. None if gatepass itself made the request."""
-    number: int = 1
-    """Its place among the attempts of its request, from 1."""
-    cause: str | None = None
-    """Why the request was sent again (`proxy.retry.Repeat`). None for the first attempt."""
     after: AttemptRecord | None = None
     """The attempt that it repeats."""
     outcome: str = ""
     """One of `proxy.retry.Outcome`."""
-    code: str | None = None
-    """The code of the error that ended it, as in the response."""
-    reason: str | None = None
-    """The message of the error that ended it. It may quote the upstream, and is not masked yet."""
     hop: str | None = None
     """The hop of that error."""
-    status: int | None = None
-    """The HTTP status of the reply."""
-    retry_after_s: float | None = None
-    """How long the error that ended it asks to wait."""
-    requests: int = 0
-    """1 if the request was sent. For a split call the sum over its parts."""
     names_model: bool = False
     """Whether the configuration names the model (`Target.names_model`)."""
     parts: tuple[AttemptRecord, ...] = ()
     """The last attempt of each part of a split call. Each part ends before its call."""
-    renewed: bool = False
-    """It or an earlier attempt at this target followed a rejected token."""
-    repeated_stale: bool = False
-    """It or an earlier attempt at this target followed a reused connection that closed without an answer."""
-    adapted: tuple[str, ...] = ()
-    """The changes of the request, and of the part of the reply that was relayed."""
     edits: RuleEdits = NO_EDITS
     """What its rules changed in the request, and where."""
-    tried: tuple[str, ...] = ()
-    """The changes that were tried and did not make the upstream accept the request."""
-    upstream_request_id: str | None = None
     duration_s: float = 0.0
     """The time from `began_s` until the attempt ended, with the waits for a token, the upstream and the client."""
     token: SentToken | None = None
     """The token that was sent, or waited for. None if the upstream has no credential."""
     token_wait_s: float = 0.0
-    queue_position: int = 0
-    """How many requests waited for a place at the full upstream when this one began to wait, with it. 0: it had one."""
-    queue_wait_s: float = 0.0
-    """How long the attempt waited for that place."""
-    head_s: float | None = None
-    """When the head of the reply arrived, after `began_s`."""
-    upstream_s: float = 0.0
-    """How long the attempt waited for the upstream."""
     arrivals: Arrivals | None = None
     """When the pieces of a stream were read. None for a whole reply."""
-    client_wait_s: float = 0.0
-    """How long the attempt read nothing because the client did not read its stream."""
     not_tried: tuple[NotTried, ...] = ()
     """The targets of the route that were left when it began."""
     trace: Headers = ()

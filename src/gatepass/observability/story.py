@@ -11,27 +11,32 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, structs
 
 from gatepass import errors
+from gatepass.documents import (
+    Attempt,
+    AttemptToken,
+    Edit,
+    EditedValue,
+    Gap,
+    RequestError,
+    RequestFacts,
+    Story,
+    StreamArrivals,
+    Summary,
+    Timings,
+)
 from gatepass.errors import documentation
-from gatepass.observability.observer import GAPS, AttemptRecord, RequestRecord
+from gatepass.observability.observer import GAPS, AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.redaction import MASK
-from gatepass.types import MCP_UPSTREAM, RuleEdit, settings_of, url_setting_of
+from gatepass.types import MCP_UPSTREAM, AttemptFacts, RuleEdit, settings_of, url_setting_of
 
 NOT_FOUND = 404
-SUMMARY_FIELDS = (
-    *("id", "operation", "caller", "model", "mcp_method", "mcp_tool"),
-    *("upstream", "stream", "status", "outcome", "code", "hop"),
-)
-ATTEMPT_FIELDS = (
-    *("number", "cause", "upstream", "upstream_model", "code", "reason", "status", "retry_after_s", "requests"),
-    *("queue_position", "queue_wait_s", "pool_wait_s", "connect_s", "head_s", "upstream_s", "client_wait_s"),
-    *("adapted", "tried", "renewed", "repeated_stale", "upstream_request_id"),
-)
 FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code")
 """The fields of a summary that a filter compares."""
 TEXTS = (
@@ -70,53 +75,49 @@ def moment(wall_s: float) -> str:
     return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
-    """Return the summary of `request`. `now_s` and `wall_s` are the same moment by both clocks.
+def summary_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask, *, captured: bool = False) -> Summary:
+    """Return the summary of `request`. `now_s` and `wall_s` are the same moment by both clocks."""
+    return Summary(attempts=request.access.attempts, **_facts(request, now_s, wall_s, mask, captured=captured))
 
-    `ended` is a moment of `Clock.now`: it orders requests and never jumps.
-    """
-    access, arrived = request.access, wall_s - (now_s - request.arrived_s)
-    is_ended = request.duration_s is not None
-    shown = {name: _shown(getattr(access, name), mask) for name in SUMMARY_FIELDS}
-    if shown["upstream"] is None and request.attempt is not None:
-        shown["upstream"] = request.attempt.upstream  # the log line has it at the end
-    return {
-        **shown,
-        "path": mask(access.path),
+
+def _facts(request: RequestRecord, now_s: float, wall_s: float, mask: Mask, *, captured: bool) -> dict[str, Any]:
+    """Return the members of RequestFacts. Some have the name and the value of the access line."""
+    access, is_ended = request.access, request.duration_s is not None
+    names = (name for name in RequestFacts.__struct_fields__ if name in AccessRecord.__struct_fields__)
+    facts = {name: _shown(getattr(access, name), mask) for name in names}
+    if facts["upstream"] is None and request.attempt is not None:
+        facts["upstream"] = request.attempt.upstream  # the log line has it at the end
+    return facts | {
         "state": "ended" if is_ended else "running",
-        "arrived_at": moment(arrived),
+        "arrived_at": moment(wall_s - (now_s - request.arrived_s)),
         "ended": None if request.duration_s is None else round(request.arrived_s + request.duration_s, 6),
-        "attempts": access.attempts,
-        "message": _shown(access.reason, mask)[:MESSAGE_CHARS] if access.reason else None,
-        "adapted": _shown(access.adapted, mask),
-        "duration_s": _rounded(request.duration_s if is_ended else now_s - request.arrived_s),
+        "message": mask(access.reason)[:MESSAGE_CHARS] if access.reason else None,
+        "duration_s": _rounded(now_s - request.arrived_s if request.duration_s is None else request.duration_s),
         "first_byte_s": _rounded(request.first_byte_s),
         "bytes_out": max(0, access.bytes_out),
         "tokens_in": None if access.usage is None else access.usage.prompt_tokens,
         "tokens_out": None if access.usage is None else access.usage.completion_tokens,
-        "events": access.events,
-        "empty_answer": access.empty_answer,
-        "captured": False,
+        "captured": captured,
     }
 
 
-def matches(summary: Mapping[str, Any], filters: Mapping[str, str]) -> bool:
+def matches(summary: Summary, filters: Mapping[str, str]) -> bool:
     """Return whether a summary passes the filters: fields that are equal, and each word of `text` in any of TEXTS.
 
     With `slow` it has waited SLOW_S for its first byte, with `changed` a rule changed it. `kind` is its code, or
     gatepass's own code of an upstream's error, `upstream_error`.
     """
-    if any(str(summary[name] or "") != filters[name] for name in FILTERS if name in filters):
+    if any(str(getattr(summary, name) or "") != filters[name] for name in FILTERS if name in filters):
         return False
-    code = summary["code"] or ""  # a request that succeeded has no code, and no stable one either
-    if "kind" in filters and filters["kind"] not in (code, code and errors.stable_code(code, summary["hop"] or "")):
+    code = summary.code or ""  # a request that succeeded has no code, and no stable one either
+    if "kind" in filters and filters["kind"] not in (code, code and errors.stable_code(code, summary.hop or "")):
         return False
-    if "changed" in filters and not summary["adapted"]:
+    if "changed" in filters and not summary.adapted:
         return False
-    waited_s = summary["duration_s"] if summary["first_byte_s"] is None else summary["first_byte_s"]
+    waited_s = summary.duration_s if summary.first_byte_s is None else summary.first_byte_s
     if "slow" in filters and (waited_s or 0.0) < SLOW_S:
         return False
-    shown = "\n".join(str(summary[name] or "") for name in TEXTS).lower()
+    shown = "\n".join(str(getattr(summary, name) or "") for name in TEXTS).lower()
     return all(word in shown for word in filters.get("text", "").lower().split())
 
 
@@ -154,40 +155,41 @@ def attempts_of(last: AttemptRecord | None) -> Iterator[AttemptRecord]:
         last = last.after
 
 
-def story_of(request: RequestRecord, now_s: float, wall_s: float, mask: Mask) -> dict[str, Any]:
-    """Return the whole story of `request`. Times are seconds since it arrived."""
+def story_of(
+    request: RequestRecord, now_s: float, wall_s: float, mask: Mask, replica: str = "", *, captured: bool = False
+) -> Story:
+    """Return the whole story of `request`."""
     access = request.access
     attempts = [*attempts_of(request.attempt)][::-1]
     asked = {(one.upstream, one.upstream_model or one.model) for one in attempts}
     token_wait_s = sum(one.token_wait_s for one in attempts)
     # the wait for a token is the time of the credential
     added_s = None if request.added_s is None else max(0.0, request.added_s - token_wait_s)
-    return {
-        **summary_of(request, now_s, wall_s, mask),
-        "method": access.method,
-        "peer": access.peer,
-        "user_agent": mask(access.user_agent),
-        "closed_by": closed_by(request),
-        "error": _error_of(request, mask),
-        "attempts": [_attempt(one, request.arrived_s, now_s, mask) for one in attempts],
-        "not_tried": [
-            msgspec.to_builtins(one)
-            for one in (attempts[-1].not_tried if attempts else ())
-            if (one.upstream, one.model) not in asked
+    return Story(
+        **_facts(request, now_s, wall_s, mask, captured=captured),
+        replica=replica,
+        method=access.method,
+        peer=access.peer,
+        user_agent=mask(access.user_agent),
+        closed_by=closed_by(request),
+        error=_error_of(request, mask),
+        attempts=[_attempt(one, request.arrived_s, now_s, mask) for one in attempts],
+        not_tried=[
+            one for one in (attempts[-1].not_tried if attempts else ()) if (one.upstream, one.model) not in asked
         ],
-        "timings": {
-            "body_s": _rounded(request.body_s),
-            "token_wait_s": _rounded(token_wait_s),
-            "upstream_s": _rounded(sum(one.upstream_s for one in attempts)),
-            "added_s": _rounded(added_s),
-            "first_byte_s": _rounded(request.first_byte_s),
-            "duration_s": _rounded(request.duration_s),
-        },
-        "bytes_in": max(0, access.bytes_in),
-        "usage": msgspec.to_builtins(access.usage),
-        "upstream_request_id": _shown(access.upstream_request_id, mask),
-        "trace_id": access.trace_id or None,
-    }
+        timings=Timings(
+            body_s=_rounded(request.body_s),
+            token_wait_s=_rounded(token_wait_s),
+            upstream_s=_rounded(sum(one.upstream_s for one in attempts)),
+            added_s=_rounded(added_s),
+            first_byte_s=_rounded(request.first_byte_s),
+            duration_s=_rounded(request.duration_s),
+        ),
+        bytes_in=max(0, access.bytes_in),
+        usage=msgspec.to_builtins(access.usage),
+        upstream_request_id=_shown(access.upstream_request_id, mask),
+        trace_id=access.trace_id or None,
+    )
 
 
 def closed_by(request: RequestRecord) -> str | None:
@@ -208,24 +210,24 @@ def closed_by(request: RequestRecord) -> str | None:
     return "upstream" if is_upstreams else "gatepass"
 
 
-def _error_of(request: RequestRecord, mask: Mask) -> dict[str, Any] | None:
+def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
     access, last = request.access, request.attempt
     if access.code is None:
         return None
     kind, hop = errors.stable_code(access.code, access.hop or ""), access.hop or ""
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential)
-    return {
-        "code": mask(access.code),
-        "hop": access.hop,
-        "message": mask(access.reason or ""),
-        "retry_after_s": _rounded(request.retry_after_s),
-        "kind": kind,
-        "case": request.case,
-        "test": test_command(hop, mask(access.model), access.operation),
+    return RequestError(
+        code=mask(access.code),
+        hop=access.hop,
+        message=mask(access.reason or ""),
+        retry_after_s=_rounded(request.retry_after_s),
+        kind=kind,
+        case=request.case,
+        test=test_command(hop, mask(access.model), access.operation),
         **advice_of(access.code, hop, request.case, mask(request.setting), names),
-        "page": documentation(f"docs/reference/errors.md#{kind}"),
-    }
+        page=documentation(f"docs/reference/errors.md#{kind}"),
+    )
 
 
 def test_command(hop: str, model: str, operation: str) -> str:
@@ -293,23 +295,25 @@ def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str,
     return names
 
 
-def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> dict[str, Any]:
+def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) -> Attempt:
     ended_s = record.began_s + record.duration_s if record.outcome else now_s
-    return {
-        **{name: _shown(getattr(record, name), mask) for name in ATTEMPT_FIELDS},
-        "outcome": record.outcome or None,
-        "reached": record.code != errors.TokenUnavailable.code or record.status is not None,
-        "began_s": _rounded(record.began_s - arrived_s),
-        "duration_s": _rounded(record.duration_s) if record.outcome else None,
-        "token": _token(record),
-        "edits": [*_edits(record, mask)],
-        "edits_left_out": record.edits.left_out,
-        "arrivals": _arrivals(record, ended_s),
-        "parts": [_attempt(part, arrived_s, now_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
-    }
+    return Attempt(
+        **{name: _shown(getattr(record, name), mask) for name in AttemptFacts.__struct_fields__},
+        upstream=mask(record.upstream),
+        upstream_model=_shown(record.upstream_model, mask),
+        outcome=record.outcome or None,
+        reached=record.code != errors.TokenUnavailable.code or record.status is not None,
+        began_s=_rounded(record.began_s - arrived_s),
+        duration_s=_rounded(record.duration_s) if record.outcome else None,
+        token=_token(record),
+        edits=[*_edits(record, mask)],
+        edits_left_out=record.edits.left_out,
+        arrivals=_arrivals(record, ended_s),
+        parts=[_attempt(part, arrived_s, now_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
+    )
 
 
-def _token(record: AttemptRecord) -> dict[str, Any] | None:
+def _token(record: AttemptRecord) -> AttemptToken | None:
     """Return the times of the token that was sent. None if the upstream has no credential, or none was asked."""
     token = record.token
     if token is None:
@@ -321,17 +325,17 @@ def _token(record: AttemptRecord) -> dict[str, Any] | None:
     if token.sent_s is not None and token.lifetime_s is not None:
         age_s = token.sent_s - token.requested_s
         left_s = token.lifetime_s - age_s
-    return {
-        "credential": token.credential,
-        "age_s": _rounded(age_s),
-        "left_s": _rounded(left_s),
-        "wait_s": _rounded(record.token_wait_s - renewal_s),
+    return AttemptToken(
+        credential=token.credential,
+        age_s=_rounded(age_s),
+        left_s=_rounded(left_s),
+        wait_s=_rounded(record.token_wait_s - renewal_s),
         # a key that does not expire was only read again
-        "renewal_s": 0.0 if token.sent_s is not None and token.lifetime_s is None else _rounded(renewal_s),
-    }
+        renewal_s=0.0 if token.sent_s is not None and token.lifetime_s is None else _rounded(renewal_s),
+    )
 
 
-def _arrivals(record: AttemptRecord, ended_s: float) -> dict[str, Any] | None:
+def _arrivals(record: AttemptRecord, ended_s: float) -> StreamArrivals | None:
     """Return the reads of a stream until `ended_s`. Unless it was complete, the silence at its end is a gap too."""
     if record.arrivals is None:
         return None
@@ -339,24 +343,24 @@ def _arrivals(record: AttemptRecord, ended_s: float) -> dict[str, Any] | None:
     gaps = timeline.gaps
     if record.outcome != "complete" and (silence_s := ended_s - timeline.last_s) > 0:
         gaps = sorted((*gaps, (silence_s, timeline.last_s)), reverse=True)[:GAPS]
-    return {
-        "reads": sum(timeline.counts),
-        "first_s": _rounded(timeline.first_s - began_s),
-        "last_s": _rounded(timeline.last_s - began_s),
-        "ended_s": _rounded(ended_s - began_s),
-        "width_s": timeline.width_s,
-        "counts": timeline.counts,
-        "gaps": [{"at_s": _rounded(at_s - began_s), "length_s": _rounded(length_s)} for length_s, at_s in gaps],
-    }
+    return StreamArrivals(
+        reads=sum(timeline.counts),
+        first_s=_rounded(timeline.first_s - began_s),
+        last_s=_rounded(timeline.last_s - began_s),
+        ended_s=_rounded(ended_s - began_s),
+        width_s=timeline.width_s,
+        counts=timeline.counts,
+        gaps=[Gap(_rounded(at_s - began_s), _rounded(length_s)) for length_s, at_s in gaps],
+    )
 
 
-def _edits(record: AttemptRecord, mask: Mask) -> Iterator[dict[str, Any]]:
+def _edits(record: AttemptRecord, mask: Mask) -> Iterator[Edit]:
     """Yield the change of the model's name, which the route makes, and those of rules."""
     before, after = record.model, record.upstream_model
     if after is not None and after != before:
         before_bytes, after_bytes = (len(msgspec.json.encode(name)) for name in (before, after))
         edit = RuleEdit(MODEL_NAME, "model", '"', before_bytes, '"', after_bytes)
-        yield {**_edit(edit, mask), "before_text": before, "after_text": after}
+        yield structs.replace(_edit(edit, mask), before_text=before, after_text=after)
     yield from (_edit(one, mask) for one in record.edits.listed)
 
 
@@ -365,21 +369,21 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-def _edit(edit: RuleEdit, mask: Mask) -> dict[str, Any]:
-    def value(plain: str, size_bytes: int) -> dict[str, Any] | None:
+def _edit(edit: RuleEdit, mask: Mask) -> Edit:
+    def value(plain: str, size_bytes: int) -> EditedValue | None:
         if not plain:
             return None
         kind = KINDS.get(plain[:1], "number")
         is_shown = kind in ("boolean", "number", "null") and len(plain) == size_bytes
-        return {"type": kind, "size_bytes": size_bytes, **({"value": mask(plain)} if is_shown else {})}
+        return EditedValue(kind, size_bytes, mask(plain) if is_shown else UNSET)
 
-    return {
-        "rule": mask(edit.rule),
-        "path": mask(edit.path),
-        "before": value(edit.before, edit.before_bytes),
-        "after": value(edit.after, edit.after_bytes),
-        "moved_to": mask(edit.moved_to) or None,
-    }
+    return Edit(
+        rule=mask(edit.rule),
+        path=mask(edit.path),
+        before=value(edit.before, edit.before_bytes),
+        after=value(edit.after, edit.after_bytes),
+        moved_to=mask(edit.moved_to) or None,
+    )
 
 
 def _shown(value: Any, mask: Mask) -> Any:
@@ -391,6 +395,10 @@ def _shown(value: Any, mask: Mask) -> Any:
     return _rounded(value) if isinstance(value, float) else value
 
 
+@overload
+def _rounded(seconds: float) -> float: ...
+@overload
+def _rounded(seconds: float | None) -> float | None: ...
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, DIGITS)
 
@@ -401,14 +409,14 @@ DATA_OPTION_BYTES = 100_000
 """The longest body in an argument of curl. Linux accepts 128 KiB."""
 
 
-def curl_command(story: Mapping[str, Any], root_url: str) -> str:
+def curl_command(story: Story, root_url: str) -> str:
     """Return the command that sends the request of `story` again, perhaps after a line with a comment.
 
     `root_url` is the URL of gatepass's root, without a slash at its end. The command reads the key from
     `$GATEPASS_KEY`. Without a whole captured body in the story it reads the body from the file body.json.
     """
-    whole = (one["text"] for one in story.get("bodies") or () if is_whole(one) and one["name"] == "request")
-    body = next(whole, None)
+    requests = [one for one in story.bodies or () if one.name == "request"]
+    body = next((one.text for one in requests if one.next is None and not one.cut), None)
     comment, before, data = "", "", []
     if body is not None:
         if MASK in body:
@@ -418,36 +426,31 @@ def curl_command(story: Mapping[str, Any], root_url: str) -> str:
             before, data = f"printf %s {quoted} | ", ["--data-binary @-"]
         else:
             data = [f"--data-raw {quoted}"]
-    elif story["method"] == "POST":
-        if not story.get("captured"):
+    elif story.method == "POST":
+        if not story.captured:
             reason = "The body was not captured (see `gatepass capture`)"
-        elif "bodies" not in story:
+        elif story.bodies is UNSET:
             reason = "Only admins see the captured body"
         else:
-            is_long = any(one["name"] == "request" and one["next"] for one in story["bodies"])
+            is_long = any(one.next for one in requests)
             reason = "The body is longer than what is shown" if is_long else "The body was not captured whole"
         comment = f"# {reason}: write it to body.json.\n"
         data = ["-d @body.json"]
     url, method = (
         shlex.quote("".join(char if char.isprintable() else quote(char, errors="replace") for char in text))
-        for text in (f"{root_url}{story['path']}", story["method"])
+        for text in (f"{root_url}{story.path}", story.method)
     )
     parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
     parts += ["-H 'content-type: application/json'"] if data else []
-    if str(story.get("operation", "")).startswith("mcp"):
+    if story.operation.startswith("mcp"):
         parts.append("-H 'accept: application/json, text/event-stream'")
         comment += "# The record has no MCP-Protocol-Version and no Mcp-Session-Id: add those of the client.\n"
-        named = {"mcp-method": story.get("mcp_method"), "mcp-name": story.get("mcp_tool")}
-        for name, text in named.items() if story["method"] == "POST" else ():
+        named = {"mcp-method": story.mcp_method, "mcp-name": story.mcp_tool}
+        for name, text in named.items() if story.method == "POST" else ():
             # other texts are encoded in the header, and a server rejects one that differs from the body
             if text and text.isascii() and text.isprintable() and MASK not in text and text == text.strip():
                 parts.append(f"-H {shlex.quote(f'{name}: {text}')}")
     return comment + " \\\n  ".join([*parts, *data])
-
-
-def is_whole(body: Mapping[str, Any]) -> bool:
-    """Return whether the text of a body in a story is all of it."""
-    return body["next"] is None and not body["cut"]
 
 
 def _escaped(char: str) -> str:

@@ -16,8 +16,8 @@ import msgspec
 
 from gatepass.config.access import AccessKey
 from gatepass.dialects.reply_check import quota_reset_s
+from gatepass.documents import NotTried
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
-from gatepass.observability.observer import NotTried
 from gatepass.policy.balancing import AVAILABLE, TargetHealth, choose, ranked
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget, pause_s

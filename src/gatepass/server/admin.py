@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 from weakref import WeakValueDictionary
 
 import msgspec
+from msgspec import structs
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,7 +26,20 @@ from gatepass import errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.documents import Callers, CaptureState, LearnedRules, Limits, ReloadResult, Retried, Status, Traffic
+from gatepass.documents import (
+    BodyPiece,
+    Callers,
+    CaptureState,
+    Curl,
+    LearnedRules,
+    Limits,
+    ReloadResult,
+    Requests,
+    Retried,
+    Status,
+    Stories,
+    Traffic,
+)
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.story import curl_command
 from gatepass.protocols.error_objects import error_object
@@ -248,19 +262,19 @@ async def _callers(call: AdminRequest) -> ASGIApp:
     return call.answer(views.callers(call.state))
 
 
-@route("GET", "requests", "viewer")
+@route("GET", "requests", "viewer", Requests)
 async def _requests(call: AdminRequest) -> ASGIApp:
     found = await inspection.requests_listing(call.state, dict(call.request.query_params))
-    return call.answer(found, lasting={**found, "now": 0})
+    return call.answer(found, lasting=structs.replace(found, now=0.0))
 
 
-@route("GET", "requests/{id}", "viewer")
+@route("GET", "requests/{id}", "viewer", Stories)
 async def _story(call: AdminRequest) -> ASGIApp:
     found = await inspection.stories(call.state, call.found, bodies=call.caller.role == "admin")
-    return call.answer({"stories": found, "url": call.root_url})
+    return call.answer(Stories(found, call.root_url))
 
 
-@route("GET", "curl/{id}", "viewer")
+@route("GET", "curl/{id}", "viewer", Curl)
 async def _curl(call: AdminRequest) -> ASGIApp:
     """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
     nth = call.request.query_params.get("nth", "1")
@@ -268,10 +282,10 @@ async def _curl(call: AdminRequest) -> ASGIApp:
     # its length first: `int` refuses more than 4,300 digits
     if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
         raise errors.InvalidRequest("This request is not in memory any more.")
-    return call.answer({"curl": curl_command(found[int(nth) - 1], call.root_url)})
+    return call.answer(Curl(curl_command(found[int(nth) - 1], call.root_url)))
 
 
-@route("GET", "bodies/{id}", "admin")
+@route("GET", "bodies/{id}", "admin", BodyPiece)
 async def _body(call: AdminRequest) -> ASGIApp:
     return call.answer(await inspection.body_piece(call.state, call.found))
 

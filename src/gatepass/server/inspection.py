@@ -13,7 +13,7 @@ import msgspec
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.wording import did_you_mean
-from gatepass.documents import CaptureState, Limit, Limits
+from gatepass.documents import BodyPiece, CaptureState, Limit, Limits, Requests, Story
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
@@ -36,7 +36,7 @@ TEXTS_BYTES = 8 * SHOWN_BYTES
 """What the texts of bodies take while they are decoded, masked and encoded."""
 
 
-async def requests_listing(state: AppState, filters: Mapping[str, str]) -> dict[str, Any]:
+async def requests_listing(state: AppState, filters: Mapping[str, str]) -> Requests:
     """Return the summaries of requests, those that ended last first. Other requests are served between them."""
     fields = {name: value for name, value in filters.items() if value}
     now_s, wall_s = state.clock.now(), state.clock.wall()
@@ -45,29 +45,30 @@ async def requests_listing(state: AppState, filters: Mapping[str, str]) -> dict[
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
     newer = [one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s]
-    found: dict[str, list[dict[str, Any]]] = {"requests": [], "running": []}
+    found = Requests(
+        replica=REPLICA,
+        ids_begin=ids_begin(REPLICA),
+        now=now_s,
+        requests=[],
+        running=[],
+        dropped=state.inspector.evicted,
+    )
     upstream = fields.get("failed_at")
     for number, one in enumerate((*running(state), *newer)):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
         if upstream is not None and not failed_at(one, upstream):
             continue
-        listed = found["running" if one.duration_s is None else "requests"]
+        listed = found.running if one.duration_s is None else found.requests
         if len(listed) < limit:
-            summary = summary_of(one, now_s, wall_s, state.redactor.mask)
-            summary["captured"] = state.capture.of(one.access) is not None
-            if (one.duration_s is None or summary["ended"] >= after) and matches(summary, fields):
+            is_captured = state.capture.of(one.access) is not None
+            summary = summary_of(one, now_s, wall_s, state.redactor.mask, captured=is_captured)
+            if (summary.ended is None or summary.ended >= after) and matches(summary, fields):
                 listed.append(summary)
-    return {
-        "replica": REPLICA,
-        "ids_begin": ids_begin(REPLICA),
-        "now": now_s,
-        **found,
-        "dropped": state.inspector.evicted,
-    }
+    return found
 
 
-def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedRequest | None]]:
+def told(wanted: str, state: AppState) -> list[tuple[Story, CapturedRequest | None]]:
     now_s, wall_s = state.clock.now(), state.clock.wall()
     found = [one for one in (*running(state), *state.inspector.newest()) if has_id(one, wanted)]
     known = [one.access for one in found]
@@ -75,31 +76,29 @@ def told(wanted: str, state: AppState) -> list[tuple[dict[str, Any], CapturedReq
     found += [one for one in state.capture.ended() if has_id(one, wanted) and one.access not in known]
     found = found[:AT_ONCE]  # clients may use one id for all of their requests
     captured = [state.capture.of(one.access) for one in found]
+    mask = state.redactor.mask
     return [
-        ({**story_of(one, now_s, wall_s, state.redactor.mask), "captured": bodies is not None}, bodies)
+        (story_of(one, now_s, wall_s, mask, REPLICA, captured=bodies is not None), bodies)
         for one, bodies in zip(found, captured, strict=True)
     ]
 
 
-async def stories(state: AppState, wanted: str, *, bodies: bool) -> list[dict[str, Any]]:
+async def stories(state: AppState, wanted: str, *, bodies: bool) -> list[Story]:
     """Return the stories of the requests with the id `wanted`, the newest first.
 
     With `bodies` they have the beginnings of captured bodies. While they are made, the budget of held bytes counts
     them. If it is full, they have the names of the pieces alone.
     """
-    found, made = list[dict[str, Any]](), told(wanted, state)
+    made = told(wanted, state)
     has_bodies = bodies and any(captured is not None for _, captured in made)
     is_held = has_bodies and state.in_flight.held.hold(TEXTS_BYTES)
     left_bytes = SHOWN_BYTES if is_held else 0
     try:
         for story, captured in made:
-            shown: dict[str, Any] = {"replica": REPLICA}
             if has_bodies and captured is not None:
-                texts = await captured.bodies(state.redactor, left_bytes)
-                shown["bodies"] = texts
-                left_bytes -= sum(min(PIECE_BYTES, one["size_bytes"]) for one in texts)
-            found.append({**story, **shown})
-        return sorted(found, key=lambda one: str(one["arrived_at"]), reverse=True)
+                story.bodies = await captured.bodies(state.redactor, left_bytes)
+                left_bytes -= sum(min(PIECE_BYTES, one.size_bytes) for one in story.bodies)
+        return sorted((story for story, _ in made), key=lambda one: one.arrived_at, reverse=True)
     finally:
         if is_held:
             state.in_flight.held.hold(-TEXTS_BYTES)
@@ -110,7 +109,7 @@ def running(state: AppState) -> Iterator[RequestRecord]:
     yield from sorted(requests, key=lambda one: -one.arrived_s)
 
 
-async def body_piece(state: AppState, name: str) -> dict[str, Any]:
+async def body_piece(state: AppState, name: str) -> BodyPiece:
     """Return the piece `name` of a captured body; raise InvalidRequest if gatepass does not hold it."""
     piece = await state.capture.piece(name, state.redactor)
     if piece is None:

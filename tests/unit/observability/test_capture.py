@@ -303,12 +303,12 @@ async def test_a_story_has_the_beginnings_of_bodies_and_the_names_of_their_piece
     captured = process.find("id")
     request, replied = await captured.bodies(process.redactor, 300_000)
     none, _ = await captured.bodies(process.redactor, 0)
-    assert (len(request["text"]) <= PIECE_BYTES, request["size_bytes"], none["text"]) == (True, 450_000, "")
+    assert (len(request.text) <= PIECE_BYTES, request.size_bytes, none.text) == (True, 450_000, "")
     for body, letter in ((request, "x"), (replied, "y"), (none, "x")):
-        text, following = body["text"], body["next"]
+        text, following = body.text, body.next
         while following is not None:
             piece = await process.capture.piece(following, process.redactor)
-            text, following = text + piece["text"], piece["next"]
+            text, following = text + piece.text, piece.next
         assert text == letter * 450_000
     wrong = [f"{captured.key}/{one}" for one in ("2/0", "0/-1", "-1/0", "a/0")]
     for name in ("", "x/0/0", *wrong):

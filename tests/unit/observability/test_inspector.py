@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from gatepass.cli import options
 from gatepass.config.network import Network, TimeoutSettings
 from gatepass.dialects.reply_check import ReceivedReply, classify_error
+from gatepass.documents import NotTried, Summary
 from gatepass.errors import (
     Fault,
     GatepassError,
@@ -25,7 +26,7 @@ from gatepass.errors import (
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import normalize
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
-from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, NotTried, RequestRecord, SentToken
+from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
 from gatepass.observability.story import (
     CALL_OPERATIONS,
     advice_of,
@@ -103,48 +104,62 @@ def request(record: AccessRecord, *attempts: AttemptRecord, duration_s: float | 
     return RequestRecord(record, last, 100.0, 0.1, duration_s, 1.0, 0.5)
 
 
+def told(*arguments: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(story_of(*arguments))
+    return found
+
+
+def listed(*arguments: Any) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(summary_of(*arguments))
+    return found
+
+
+def passes(summary: dict[str, Any], filters: dict[str, str]) -> bool:
+    return matches(msgspec.convert(summary, Summary), filters)
+
+
 def test_a_summary_has_the_times_of_the_wall_clock():
-    shown = summary_of(request(access()), 110.0, 1_000_000_010.0, str)
+    shown = listed(request(access()), 110.0, 1_000_000_010.0, str)
     assert (shown["arrived_at"], shown["ended"], shown["state"]) == (
         "2001-09-09T01:46:40.000Z",
         102.0,
         "ended",
     )
-    running = summary_of(request(access(outcome=""), duration_s=None), 110.0, 1_000_000_010.0, str)
+    running = listed(request(access(outcome=""), duration_s=None), 110.0, 1_000_000_010.0, str)
     assert (running["state"], running["ended"], running["duration_s"]) == ("running", None, 10.0)
     tried = request(access(outcome=""), AttemptRecord("one", "chat", "m", "corp"), duration_s=None)
-    assert summary_of(tried, 110.0, 0.0, str)["upstream"] == "corp"
+    assert listed(tried, 110.0, 0.0, str)["upstream"] == "corp"
 
 
 def test_filters_compare_fields_and_search_texts():
-    shown = summary_of(request(access(code="upstream_timeout", hop="upstream:corp")), 110.0, 0.0, str)
-    assert matches(shown, {})
-    assert matches(shown, {"caller": "app", "hop": "upstream:corp", "text": "TIMEOUT"})
-    assert not matches(shown, {"caller": "other"})
-    assert not matches(shown, {"text": "nowhere"})
-    own = summary_of(request(access(code="NoQuota", hop="upstream:a", reason="no quota left")), 110.0, 0.0, str)
+    shown = listed(request(access(code="upstream_timeout", hop="upstream:corp")), 110.0, 0.0, str)
+    assert passes(shown, {})
+    assert passes(shown, {"caller": "app", "hop": "upstream:corp", "text": "TIMEOUT"})
+    assert not passes(shown, {"caller": "other"})
+    assert not passes(shown, {"text": "nowhere"})
+    own = listed(request(access(code="NoQuota", hop="upstream:a", reason="no quota left")), 110.0, 0.0, str)
     assert all(
-        matches(own, {name: value})
+        passes(own, {name: value})
         for name, value in (("code", "NoQuota"), ("kind", "NoQuota"), ("kind", "upstream_error"))
     )
-    assert matches(own, {"text": "quota LEFT"})
-    assert not matches(own, {"kind": "upstream_auth"})
-    assert not matches(own, {"code": "upstream_error"})
-    assert matches(own, {"text": "chat noquota"})
-    assert not matches(own, {"text": "chat nowhere"})
+    assert passes(own, {"text": "quota LEFT"})
+    assert not passes(own, {"kind": "upstream_auth"})
+    assert not passes(own, {"code": "upstream_error"})
+    assert passes(own, {"text": "chat noquota"})
+    assert not passes(own, {"text": "chat nowhere"})
 
 
 def test_a_request_that_succeeded_matches_no_code():
     failed = AttemptRecord("one", "chat", "m", "a", code="NoQuota", outcome="error_reply")
     last = AttemptRecord("one", "chat", "m", "b", outcome="complete")
     for record in (access(status=200, outcome="ok"), access(status=0, outcome="")):
-        shown = summary_of(request(record, failed, last), 110.0, 0.0, str)
-        assert not any(matches(shown, {"kind": code}) for code in ("upstream_error", "NoQuota"))
+        shown = listed(request(record, failed, last), 110.0, 0.0, str)
+        assert not any(passes(shown, {"kind": code}) for code in ("upstream_error", "NoQuota"))
 
 
 def test_a_name_of_a_model_that_the_route_changes_is_an_edit():
     record = AttemptRecord("one", "chat", "gpt-4o", "a", "deploy-7", outcome="complete")
-    (edit,) = story_of(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
+    (edit,) = told(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
     assert (edit["path"], edit["before_text"], edit["after_text"]) == ("model", "gpt-4o", "deploy-7")
 
 
@@ -155,7 +170,7 @@ def test_the_silence_before_a_cut_and_until_now_is_a_gap():
     running = AttemptRecord("one", "chat", "m", "a", began_s=100.0, arrivals=arrivals)
     whole = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete", duration_s=9.0, arrivals=arrivals)
     longest = [
-        story_of(request(access(), one), 105.0, 0.0, str)["attempts"][0]["arrivals"]["gaps"][0]
+        told(request(access(), one), 105.0, 0.0, str)["attempts"][0]["arrivals"]["gaps"][0]
         for one in (cut, running, whole)
     ]
     assert longest == [{"at_s": 0.3, "length_s": 1.0}, {"at_s": 0.3, "length_s": 4.7}, {"at_s": 0.2, "length_s": 0.1}]
@@ -176,7 +191,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "one", "chat", "m", "b", "m2", began_s=101.0, number=2, cause="next_target", outcome="complete"
     )
     record = access(reason="the token sk-secret was refused", code="upstream_auth", hop="upstream:b", outcome="error")
-    story = story_of(request(record, first, last), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
+    story = told(request(record, first, last), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
     assert [(one["upstream"], one["began_s"], one["outcome"]) for one in story["attempts"]] == [
         ("a", 0.5, "connection_failed"),
         ("b", 1.0, "complete"),
@@ -222,7 +237,7 @@ def test_a_story_has_the_times_of_the_connection_and_the_targets_that_were_left(
     record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
     record.pool_wait_s, record.connect_s, record.head_s = 0.25, 0.5, 3.5
     record.not_tried = (NotTried("a", "m", "waits"), NotTried("b", "m", "ejected"), NotTried("c", "m2", "full"))
-    story = story_of(request(access(), record), 110.0, 0.0, str)
+    story = told(request(access(), record), 110.0, 0.0, str)
     attempt = story["attempts"][0]
     assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
     assert story["not_tried"] == [
@@ -248,7 +263,7 @@ def test_a_story_has_what_is_known_of_a_token_and_the_time_of_its_credential_is_
     token: SentToken | None, fields: dict[str, Any], shown: tuple[float | None, ...] | None, added_s: float
 ):
     record = AttemptRecord("one", "chat", "m", "a", **{"outcome": "complete", "token": token, **fields})
-    story = story_of(replace(request(access(), record), added_s=20.0), 110.0, 0.0, str)
+    story = told(replace(request(access(), record), added_s=20.0), 110.0, 0.0, str)
     known = story["attempts"][0]["token"]
     assert (known and tuple(known[name] for name in ("age_s", "left_s", "wait_s", "renewal_s"))) == shown
     assert (known and known["credential"], story["timings"]["added_s"]) == (token and token.credential, added_s)
@@ -257,7 +272,7 @@ def test_a_story_has_what_is_known_of_a_token_and_the_time_of_its_credential_is_
 def test_an_error_has_the_wait_that_it_asks_for():
     record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", code="upstream_error", retry_after_s=17.0)
     limited = access(code="rate", hop="upstream:a", outcome="error", reason="Slow down.")
-    story = story_of(replace(request(limited, record), retry_after_s=17.0), 110.0, 0.0, str)
+    story = told(replace(request(limited, record), retry_after_s=17.0), 110.0, 0.0, str)
     assert (story["error"]["retry_after_s"], story["attempts"][0]["retry_after_s"]) == (17.0, 17.0)
 
 
@@ -266,14 +281,14 @@ def test_an_error_has_the_wait_that_it_asks_for():
 )
 def test_booleans_and_numbers_are_shown_and_texts_are_not(plain: str, size_bytes: int, value: str | None):
     record = AttemptRecord("one", "chat", "m", "a", edits=RuleEdits((RuleEdit("r", "p", plain, size_bytes),)))
-    (edit,) = story_of(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
+    (edit,) = told(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
     assert edit["before"].get("value") == value
 
 
 def test_an_upstream_that_no_token_led_to_was_not_reached():
     sent = AttemptRecord("one", "chat", "m", "a", outcome="complete", status=200)
     failed = AttemptRecord("one", "chat", "m", "b", outcome="nothing_written", code="token_unavailable")
-    attempts = story_of(request(access(), sent, failed), 110.0, 0.0, str)["attempts"]
+    attempts = told(request(access(), sent, failed), 110.0, 0.0, str)["attempts"]
     assert [one["reached"] for one in attempts] == [True, False]
 
 
@@ -281,7 +296,7 @@ def test_texts_of_an_attempt_are_masked():
     edit = RuleEdit("drop=sk-secret", "sk-secret.a", "1", 3, "1", 3, "b.sk-secret")
     record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", reason="no sk-secret here")
     record.edits, record.adapted, record.tried = RuleEdits((edit,), left_out=2), ("drop=sk-secret",), ("set=sk-secret",)
-    story = story_of(request(access(), record), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
+    story = told(request(access(), record), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
     attempt = story["attempts"][0]
     assert (attempt["reason"], attempt["edits_left_out"]) == ("no *** here", 2)
     value = {"type": "number", "size_bytes": 3}
@@ -291,10 +306,10 @@ def test_texts_of_an_attempt_are_masked():
 
 def test_the_method_and_the_tool_of_an_mcp_message_are_masked_and_searched():
     message = request(access(operation="mcp", model="", mcp_method="tools/call", mcp_tool="find-s3cret"))
-    shown = summary_of(message, 110.0, 0.0, lambda text: text.replace("s3cret", "***"))
+    shown = listed(message, 110.0, 0.0, lambda text: text.replace("s3cret", "***"))
     assert (shown["mcp_method"], shown["mcp_tool"]) == ("tools/call", "find-***")
-    assert matches(shown, {"text": "FIND"})
-    assert not matches(shown, {"text": "s3cret"})
+    assert passes(shown, {"text": "FIND"})
+    assert not passes(shown, {"text": "s3cret"})
 
 
 def test_the_command_that_tests_a_hop_names_it_and_sends_the_operation_of_the_request():
@@ -491,7 +506,7 @@ def test_the_action_for_a_refused_client_begins_with_the_settings():
 def test_a_story_has_the_case_and_both_languages():
     record = access(code="102", hop=AT_B, status=404, outcome="error", reason="s3cret", operation="rerank", model="bge")
     failed = replace(request(record), case="no_path_of_model", setting="models.s3cret.upstream")
-    error = story_of(failed, 110.0, 0.0, lambda text: text.replace("s3cret", "***"))["error"]
+    error = told(failed, 110.0, 0.0, lambda text: text.replace("s3cret", "***"))["error"]
     assert error["case"] == "no_path_of_model"
     assert error["action"].startswith("Set `models.***.upstream` to")
     assert error["action_zh"].startswith("把 `models.***.upstream` 设为")

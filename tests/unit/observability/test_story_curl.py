@@ -5,18 +5,21 @@ import shlex
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from gatepass.documents import Body, Story
 from gatepass.observability.story import curl_command
+from tests.golden.test_stories import story as told
 
 URL = "http://127.0.0.1:8080"
 
 
-def held(text: str, *, following: str | None = None, cut: bool = False) -> dict[str, Any]:
-    return {"name": "request", "text": text, "next": following, "size_bytes": len(text), "cut": cut}
+def held(text: str, *, following: str | None = None, cut: bool = False) -> Body:
+    return Body("request", text, following, len(text), cut)
 
 
-def story(**changed: Any) -> dict[str, Any]:
-    return {"method": "POST", "path": "/v1/chat/completions", "captured": "bodies" in changed, **changed}
+def story(**changed: Any) -> Story:
+    return structs.replace(told(), **{"captured": "bodies" in changed, **changed})
 
 
 def words(command: str) -> list[str]:

@@ -317,10 +317,10 @@ async def test_position_and_wait_are_shown():
     shown = [client.headers[b"server-timing"].partition(b"token;dur=0.0")[2] for client in clients]
     assert shown == [b"", b', queue;dur=500.0;desc="position 1"', b', queue;dur=1000.0;desc="position 2"']
     stories = [story_of(one, full.clock.now(), full.clock.wall(), str) for one in full.stories.ended]
-    attempts = [story["attempts"][0] for story in stories]
-    assert [(one["queue_position"], one["queue_wait_s"]) for one in attempts] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    attempts = [story.attempts[0] for story in stories]
+    assert [(one.queue_position, one.queue_wait_s) for one in attempts] == [(0, 0.0), (1, 0.5), (2, 1.0)]
     assert "queue at position 2 1.00 s, " in "\n".join(way_lines(stories[2]))
-    assert [story["timings"]["added_s"] for story in stories] == [0.0] * 3  # it is not gatepass that is slow
+    assert [story.timings.added_s for story in stories] == [0.0] * 3  # it is not gatepass that is slow
     assert gauge(full) == 0
     text = full.state.metrics.exposition().decode()
     for caller, wait_s in (("bulk", 0.5), ("chat", 1.0)):
