@@ -347,30 +347,18 @@ def is_cut_call(item: Any) -> bool:
     return isinstance(arguments, str) and arguments.strip() != "" and not is_complete_json(arguments)
 
 
-class _Item(msgspec.Struct, gc=False):
-    type: msgspec.Raw = msgspec.Raw(b"null")
-    status: msgspec.Raw = msgspec.Raw(b"null")
-    arguments: msgspec.Raw = msgspec.Raw(b"null")
-
-    @property
-    def is_cut_call(self) -> bool:
-        if bytes(self.type) != b'"function_call"' or json_body.kind(self.arguments) != '"':
-            return False
-        try:
-            arguments = json_body.string(self.arguments)
-        except msgspec.DecodeError:  # half of a pair of surrogates
-            arguments = json.loads(bytes(self.arguments))
-        return is_cut_call({"type": "function_call", "status": read_json(bytes(self.status)), "arguments": arguments})
-
-
-class _Whole(msgspec.Struct, gc=False):
-    """A whole response of any size."""
-
-    status: msgspec.Raw = msgspec.Raw(b"null")
-    output: list[_Item] = []
-
-
-_WHOLE = msgspec.json.Decoder(_Whole)
+def _marked(item: msgspec.Raw) -> msgspec.Raw | Object:
+    """Return an item of a whole response of any size, as incomplete if it is a call that was cut."""
+    members = json_body.opened(item) if json_body.kind(item) == "{" else {}
+    arguments = members.get("arguments", b"null")
+    if bytes(members.get("type", b"")) != b'"function_call"' or json_body.kind(arguments) != '"':
+        return item
+    try:
+        text = json_body.string(arguments)
+    except msgspec.DecodeError:  # half of a pair of surrogates
+        text = json.loads(bytes(arguments))
+    call = {"type": "function_call", "status": read_json(bytes(members.get("status", b"null"))), "arguments": text}
+    return members | {"status": "incomplete"} if is_cut_call(call) else item
 
 
 def items_of(response: Any) -> list[Any]:
@@ -428,7 +416,7 @@ class ResponseProgress(Progress):
                 self.usage = Usage.read(usage)
             self._is_cut = self._is_cut or any(map(is_cut_call, items_of(response)))
             self._is_cut = self._is_cut and kind == "response.completed"
-            self.is_limited = self._is_cut and not self.is_unchanged and is_at_limit(self.request, self.usage)
+            self.is_limited = self._is_cut and is_at_limit(self.request, self.usage)
         elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
             self._is_cut = True
         super().note(fields, choices)
@@ -469,6 +457,9 @@ class ResponseRepair(EventRepair):
                 payload |= {"type": "response.incomplete", "response": make_incomplete(response)}
                 self._adapted.append(CUT)
         return chunk.event_of(payload) if len(self._adapted) > before else block
+
+    def note_unchanged(self, payload: Object) -> bytes | None:
+        return None if self._progress.is_limited else b""
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -614,20 +605,19 @@ class Responses(client_protocol.ClientProtocol):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        whole = _Whole()
-        with suppress(ValueError, RecursionError):
-            whole = _WHOLE.decode(body if b'"function_call"' in body else b"{}")
-        cut = [item.is_cut_call for item in whole.output]
-        if bytes(whole.status) == b'"failed"' or not any(cut):
+        document: Object = {}
+        with suppress(GatepassError, ValueError, RecursionError):  # a part alone is read: all may take long
+            document = {**json_body.opened(body if b'"function_call"' in body else b"{}")}
+            document["output"] = [_marked(item) for item in json_body.LIST.decode(document.get("output", b"[]"))]
+        status, usage, why = (
+            read_json(bytes(document.get(name, b"null"))) for name in ("status", "usage", "incomplete_details")
+        )
+        if status == "failed" or not any(isinstance(item, dict) for item in items_of(document)):
             return body, (), False
-        document: Object = {**json_body.opened(body)}  # the calls alone may take long to read
-        read = {name: read_json(bytes(document.get(name, b"null"))) for name in ("usage", "incomplete_details")}
-        usage = Usage.read(read["usage"]) if isinstance(read["usage"], dict) else None
-        if bytes(whole.status) != b'"incomplete"' and not is_at_limit(defaults().request, usage):
+        made = Usage.read(usage) if isinstance(usage, dict) else None
+        if status != "incomplete" and not is_at_limit(defaults().request, made):
             raise chunk.arguments_cut(upstream)
-        items = zip(json_body.LIST.decode(document["output"]), cut, strict=True)
-        marked = [json_body.opened(item) | {"status": "incomplete"} if is_cut else item for item, is_cut in items]
-        document |= {"output": marked, "incomplete_details": read["incomplete_details"]}
+        document["incomplete_details"] = why
         return chunk.json_text(make_incomplete(document)), (CUT,), False
 
     def synthesize(

@@ -84,10 +84,7 @@ _MAX_INDEX = 1023
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = (
-        *("_has_deltas", "_seen", "finished", "has_answer", "has_last_event"),
-        *("is_unchanged", "request", "streamed", "usage"),
-    )
+    __slots__ = (*("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "request", "streamed", "usage"),)
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -100,8 +97,6 @@ class Progress:
     def __init__(self, request: bytes = b"") -> None:
         self.request = request
         self.has_answer = self.has_last_event = False
-        self.is_unchanged = False
-        """No repair changes the event to record, which is too large."""
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
@@ -616,13 +611,12 @@ class EventStream:
         if self.failure is not None:
             return self._finish_repair()
         self._adapted[UNCHECKED] = None
-        self._progress.is_unchanged = True
         self._note_chunk(fields, choices)
-        self._progress.is_unchanged = False
         if self._is_over and not self.done:
             return self._finish_repair()
         if self._repair is not None and isinstance(payload, dict):
             if (before := self._repair.note_unchanged(payload)) is None:
+                self.done = self._is_over = False
                 return self._fail(chunk.arguments_cut) or self._finish_repair()
             return before + block
         return block

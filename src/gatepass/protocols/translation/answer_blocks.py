@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections import deque
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -215,7 +215,11 @@ class AnswerBlocks(OwnEvents):
         if data.strip() == b"[DONE]":
             self.end()
         else:
-            self.add(_read_again(data))
+            try:
+                payload = json_value(data)  # the time that it takes was estimated before
+            except (ValueError, RecursionError):
+                payload = read_json(data)
+            self.add(payload)
         if self._last and len(self.events) == before + 1 and not self._waiting:  # it only continued the open block
             head, text, tail = event.partition(b'"%b"' % self._last)
             if line and text and text not in tail:
@@ -403,14 +407,6 @@ class AnswerBlocks(OwnEvents):
             block.may_be_whole = False
             return False
         return True
-
-
-def _read_again(data: bytes) -> Any:
-    """Parse the data of an event that was found to be parsed in time before."""
-    try:
-        return json_value(data)
-    except (ValueError, RecursionError):
-        return read_json(data)
 
 
 def _has_name(block: AnswerBlock) -> bool:
