@@ -1,36 +1,32 @@
 """Check the replies to one embeddings call or its parts, and merge them into one reply.
 
-`has_valid_vectors` is the fast path. A JSON parser reads every digit of a reply: 250 µs for 16 vectors of 1,536
-numbers. `has_valid_vectors` searches for brackets instead, which runs at memory speed, and parses only the rest and
-both ends of each list. Therefore it does not find these faults, and leaves them to the client's parser:
+A JSON parser reads every digit of a reply: 250 µs for 16 vectors of 1,536 numbers. `_cut` finds the vectors by their
+name instead, which runs at memory speed, and msgspec reads only the rest and both ends of each. Searches for brackets,
+quotes and letters check the numbers. These faults are left to the client's parser:
 
 - one comma too many or too few, or an invalid number, in the middle of a long list
 - a wrong number of numbers, if the client requests no length and the vector is neither the longest nor the shortest
 
 Finding them takes three times as long. A server that omits commas or writes another separator does so everywhere, and
-the ends of the lists show it.
-
-`join_replies` is the slow path. It raises if a vector is missing, has the wrong length or is in the wrong place,
-because such a vector would corrupt an index without an error. It parses the numbers only to convert them.
+the ends of the lists show it. `join_replies` finds them too, in vectors that are merged or converted. A vector that is
+missing, has the wrong length or is in the wrong place would corrupt an index without an error.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from array import array
 from base64 import b64encode
 from binascii import Error, a2b_base64
 from collections.abc import Generator, Mapping, Sequence
-from itertools import islice
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from gatepass import json_scan
 from gatepass.errors import UpstreamInvalid
-from gatepass.json_body import OBJECT, RAW, Piece, has_slow_numbers
-from gatepass.json_scan import ONE_PASS_BYTES, JsonScanner
+from gatepass.json_body import OBJECT, ONE_PASS_BYTES, RAW, UNCOUNTED_BYTES, has_more, has_slow_numbers
 from gatepass.types import EmbeddingsOptions, counted, parse_count
 
 
@@ -48,40 +44,67 @@ SHORTEST_END_BYTES = 32
 COUNTED_BYTES = 16 * 1024
 """Up to this size of all vectors together, `has_valid_vectors` compares the lengths of all. Above it, only those of the
 longest and the shortest text. It applies if the client requests no length."""
-
-OTHER_BRACKETS = 16
-"""A reply has one more opening bracket than vectors. A few more may be in its texts."""
+MOST_BYTES, MOST_MEMBERS = ONE_PASS_BYTES, 100_000
+"""Limits on what a reply has beside its vectors: bytes, and colons and opening braces. To read them takes 40 ms."""
+MOST_VALIDATED = 5_000
+"""How many vectors are read at once."""
 VECTOR_BYTES = 1024 * 1024
 """Limit on the text of one vector: 50,000 numbers. No model has more than 20,000."""
-MOST_ESCAPES = 2_000_000
-"""Limit on the backslashes of a large reply. Base64 that escapes each slash has one in 64 letters."""
-MOST_BLANK_WINDOWS = 64
-"""Limit on the windows of a large reply that have only blanks: 4 MiB of long runs. A pattern passes 1 MiB in 1.5 ms."""
-OTHER_OBJECTS = 1_000
-"""Most objects of a reply in addition to two for each input."""
 SLICE_BYTES = 256 * 1024
 """Size of vectors after which `join_replies` yields, so that the event loop can run."""
 ENTRY_BYTES = 256
 """Cost of an entry in addition to its numbers, as bytes of numbers: 20,000 short vectors take 50 ms."""
 
+FLOAT_BYTES = 4
+LARGEST = 3.4028234663852886e38
+PARALLEL = 4
+ORDER, INDEX = "embeddings=order", "embeddings=index"
+NAMES = (ORDER, INDEX)
+"""Names in `x-gatepass-adapted` for vectors sorted by `index`, and for an `index` that was missing or wrong."""
+
+_TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
+_TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
+
+_NOT_A_NUMBER = "a vector contains a value that is not a number"
+
+Entry = dict[str, msgspec.Raw]
+Span = tuple[int, int]
+Result = TypeVar("Result")
+Steps = Generator[None, None, Result]
 Joined = tuple[list[bytes], tuple[str, ...]]
-Slices = Generator[None, None, Joined]
-
-
-class _Vector(msgspec.Struct, gc=False):
-    embedding: msgspec.Raw
-    index: int
 
 
 class _Reply(msgspec.Struct, gc=False):
-    data: list[_Vector]
+    data: list[Entry]
     object: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _REPLY = msgspec.json.Decoder(_Reply)
+_NUMBERS: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
+_TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
+_BEGIN = rb'(?:"|\[[ \t\r\n]{0,64}+[^\] \t\r\n])'
+"""A string or a list that is not empty."""
+_VECTOR = re.compile(rb'"embedding"(?<!\\"embedding")[ \t\r\n]*+:[ \t\r\n]*+(?=%b)' % _BEGIN)
+"""The name of a vector. It is a member's, because a quote without a backslash before it begins or ends a string."""
+_is_vector = re.compile(_BEGIN).match
+_BACKSLASH, _LIST = b"\\["
+_LETTERS = (b"a", b"f", b"u")
+"""Each of NaN, Infinity, null, true and false has one. Python's json module writes the first two."""
 
-Span = tuple[int, int]
+
+class InvalidReply(Exception):
+    """The reason why a reply is invalid."""
+
+
+def next_step(steps: Steps[Result]) -> Result | None:
+    """Continue `steps`; return their result, or None if they have not ended."""
+    try:
+        next(steps)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+    return None
 
 
 def has_valid_vectors(reply: bytes, options: EmbeddingsOptions) -> bool:
@@ -89,74 +112,31 @@ def has_valid_vectors(reply: bytes, options: EmbeddingsOptions) -> bool:
 
     Its vectors are lists of numbers, as many and as long as requested, in order. False: `join_replies` must decide.
     """
-    if options.base64:
+    if options.base64 or options.count > MOST_VALIDATED or (options.count < 2 and len(reply) > 2 * VECTOR_BYTES):
         return False
-    if options.count < 2 and len(reply) > 2 * VECTOR_BYTES:
-        return False
-    end_bytes = max(SHORTEST_END_BYTES, PARSED_BYTES // (2 * options.count)) if options.count > 1 else len(reply)
-    # A single vector is parsed as a whole: its length cannot be compared with another, and counting costs as much.
-    rest, spans = _without_middles(reply, end_bytes, options.count)
-    if sum(map(len, rest)) > 2 * VECTOR_BYTES:
-        return False
+    steps = _read(reply, options.count)
     try:
-        found = _REPLY.decode(b"".join(rest))
-    except (ValueError, RecursionError):
+        while (result := next_step(steps)) is None:
+            pass
+    except InvalidReply:
         return False
-    if bytes(found.error) != b"null" or bytes(found.object) == b'"error"':
+    _, found, spans = result
+    if not spans or bytes(found.error) != b"null" or bytes(found.object) == b'"error"':
         return False
-    if [entry.index for entry in found.data] != list(range(options.count)) or len(spans) != options.count:
+    indexes = b",".join([entry.get("index", b"") for entry in found.data])
+    if b"[%b]" % indexes != msgspec.json.encode([*range(options.count)]):
         return False
-    for entry in found.data:
-        text = bytes(entry.embedding)
-        if text[:1] != b"[" or text.rfind(b"[") != 0 or text[1:-1].strip() == b"":  # not a flat list with numbers
-            return False
-    return all(_has_only_numbers(reply, *span) for span in spans) and _have_length(reply, spans, options.dimensions)
+    return _have_only_numbers(reply, spans) and _have_length(reply, spans, options.dimensions)
 
 
-def _without_middles(reply: bytes, end_bytes: int, most_lists: int) -> tuple[list[Piece], list[Span]]:
-    """Return the pieces of `reply` without the middle of each flat list, and the spans of these lists.
-
-    At most `end_bytes` remain at each end of a list, cut at a comma, so that the rest is still a list. A bracket in a
-    string looks like a list, so there may be more spans than vectors. The search ends after a few more brackets than
-    `most_lists`, because a hostile reply has millions.
-    """
-    # slices of a memoryview are not copies; those of a small reply take longer
-    view: Piece = reply if len(reply) <= VECTOR_BYTES else memoryview(reply)
-    kept, spans, start = list[Piece](), list[Span](), 0
-    at, end, brackets_left = reply.find(b"["), -1, most_lists + OTHER_BRACKETS
-    while at >= 0 and brackets_left > 0:
-        brackets_left -= 1
-        if end < at:
-            end = reply.find(b"]", at)
-        if end < 0:
-            break
-        inner = reply.find(b"[", at + 1, end)
-        if inner >= 0:
-            at = inner
-            continue
-        spans.append((at, end + 1))
-        if end - at > 2 * end_bytes:
-            cut, again = reply.rfind(b",", at, at + end_bytes), reply.find(b",", end - end_bytes, end)
-            if cut >= 0 and again >= 0:
-                kept.append(view[start:cut])
-                start = again
-        at = reply.find(b"[", end)
-    kept.append(view[start:])
-    return kept, spans
-
-
-def _has_only_numbers(text: bytes, start: int, end: int) -> bool:
-    """Whether the flat list from `start` to `end` has no strings, objects and literals."""
-    find = text.find
+def _have_only_numbers(text: bytes, spans: Sequence[Span]) -> bool:
+    """Whether the lists at `spans` have no strings, objects and literals."""
+    find, start, end = text.find, spans[0][0], spans[-1][1]
     # Searches for one byte take a tenth of the time of decoding, and a loop over the bytes would add to it.
-    # The n is for Infinity, which Python's json module writes, as it writes NaN.
-    return (
-        find(b'"', start, end) < 0
-        and find(b"{", start, end) < 0
-        and find(b"a", start, end) < 0
-        and find(b"n", start, end) < 0
-        and find(b"u", start, end) < 0
-    )
+    for letter in _LETTERS:  # usually none, in other members neither
+        if find(letter, start, end) >= 0 and any(find(letter, *span) >= 0 for span in spans):
+            return False
+    return all(find(b'"', start, end) < 0 and find(b"{", start, end) < 0 for start, end in spans)
 
 
 def _have_length(text: bytes, spans: Sequence[Span], length: int | None) -> bool:
@@ -171,41 +151,9 @@ def _have_length(text: bytes, spans: Sequence[Span], length: int | None) -> bool
     return len({text.count(b",", *span) for span in spans}) == 1
 
 
-FLOAT_BYTES = 4
-LARGEST = 3.4028234663852886e38
-PARALLEL = 4
-ORDER, INDEX = "embeddings=order", "embeddings=index"
-NAMES = (ORDER, INDEX)
-"""Names in `x-gatepass-adapted` for vectors sorted by `index`, and for an `index` that was missing or wrong."""
-
-_TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
-_TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
-
-Entry = dict[str, msgspec.Raw]
-
-_ARRAY = ord("[")
-ENTRIES: msgspec.json.Decoder[list[Entry]] = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-_NUMBERS: msgspec.json.Decoder[list[float]] = msgspec.json.Decoder(list[float])
-_TEXT: msgspec.json.Decoder[str] = msgspec.json.Decoder(str)
-
-
-class InvalidReply(Exception):
-    """The reason why a reply is invalid."""
-
-
-def next_step(steps: Slices) -> Joined | None:
-    """Continue `join_replies`; return its result, or None if it has not ended."""
-    try:
-        next(steps)
-    except StopIteration as done:
-        result: Joined = done.value
-        return result
-    return None
-
-
 def join_replies(
     replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str, limit_bytes: int
-) -> Slices:
+) -> Steps[Joined]:
     """Merge `replies` into one reply, and return its pieces with those of NAMES that apply.
 
     Each reply must have as many vectors as `counts` states. In the result they are in order, with their `index`, in the
@@ -217,7 +165,7 @@ def join_replies(
     - A vector has another length than `options.dimensions` or than the others.
     - `index` contradicts the order of the entries and does not define another one.
     - The merged reply is not UTF-8 or has a number beyond any float.
-    - The merged or converted reply has more than `limit_bytes`.
+    - The merged or converted reply has more than `limit_bytes`, or a reply more than MOST_BYTES beside its vectors.
     """
     try:
         return (yield from _join(replies, counts, options, limit_bytes))
@@ -227,16 +175,16 @@ def join_replies(
         raise UpstreamInvalid(reason, upstream=upstream, of_request=of_request) from None
 
 
-def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, limit_bytes: int) -> Slices:
-    documents, entries, wrong = list[Entry](), list[Entry](), set[str]()
+def _join(
+    replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, limit_bytes: int
+) -> Steps[Joined]:
+    rests, entries, wrong = list[bytes](), list[Entry](), set[str]()
     for reply, count in zip(replies, counts, strict=True):
-        try:
-            document, listed = yield from (_read if len(reply) <= ONE_PASS_BYTES else _read_large)(reply, count)
-        except (ValueError, IndexError, RecursionError, json_scan.TooManySteps):
-            raise InvalidReply('the reply is not a JSON object, or has no list "data" of objects') from None
-        if len(listed) != count:
-            raise InvalidReply(f"the reply has {counted(len(listed), 'vector')} for {counted(count, 'input')}")
-        documents.append(document)
+        rest, found, spans = yield from _read(reply, count)
+        rests.append(rest)
+        listed, view = found.data, memoryview(reply)
+        for entry, (start, end) in zip(listed, spans, strict=False):  # without spans the vectors are in the entries
+            entry["embedding"] = msgspec.Raw(view[start:end])
         yield
         ordered = _in_order(listed)
         if ordered is not listed:
@@ -252,52 +200,70 @@ def _join(replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOp
     is_converted = yield from _convert_all(entries, options, limit_bytes)
     names = tuple(name for name in NAMES if name in wrong)
     if wrong or is_converted or len(replies) != 1:
-        return (yield from _written(documents, entries, limit_bytes)), names
+        return (yield from _written(rests, entries, limit_bytes)), names
     return [replies[0]], names
 
 
-def _read(reply: bytes, count: int) -> Generator[None, None, tuple[Entry, list[Entry]]]:
-    """Return the members of `reply` and its entries. Raises ValueError and RecursionError."""
-    document = OBJECT.decode(reply)
+def _read(reply: bytes, count: int) -> Steps[tuple[bytes, _Reply, list[Span]]]:
+    """Return `reply` without the middle of its vectors, what it has, and where each vector is. Raises InvalidReply.
+
+    If `_cut` finds others than those of the entries, there are no spans, and the vectors are in the entries.
+    """
+    rest, spans, left_bytes = yield from _cut(reply, count)
     yield
-    data = document["data"] if "data" in document else msgspec.Raw(b"null")
-    if bytes(data).count(b"{") > 2 * count + OTHER_OBJECTS:
-        raise InvalidReply(f"it has more objects than vectors for {counted(count, 'input')}")
-    return document, ENTRIES.decode(data)
+    found = _decoded(rest, count)
+    texts = [bytes(entry.get("embedding", b"")) for entry in found.data]
+    if len(spans) == count and left_bytes == sum(map(len, texts)) and all(map(_is_vector, texts)):
+        return rest, found, spans
+    return reply, _decoded(reply, count), []
 
 
-STEPS_OF_ENTRY, STEPS_OF_OTHERS = 200, 100_000
+def _decoded(text: bytes, count: int) -> _Reply:
+    if len(text) > MOST_BYTES:
+        raise InvalidReply(f"it has more than {MOST_BYTES >> 20} MiB beside the vectors of {counted(count, 'input')}")
+    if len(text) > UNCOUNTED_BYTES and has_more(text, b"{:", MOST_MEMBERS):
+        raise InvalidReply(f"it has more than {MOST_MEMBERS} members and objects")
+    try:
+        found = _REPLY.decode(text)
+    except (ValueError, RecursionError):
+        raise InvalidReply('the reply is not a JSON object, or has no list "data" of objects') from None
+    if len(found.data) != count:
+        raise InvalidReply(f"the reply has {counted(len(found.data), 'vector')} for {counted(count, 'input')}")
+    return found
 
 
-def _read_large(reply: bytes, count: int) -> Generator[None, None, tuple[Entry, list[Entry]]]:
-    """Read a large reply as `_read` does, entry by entry: at once it may take 60 ms. Returns `count` + 1 at most."""
-    if json_scan.has_more_escapes(reply, MOST_ESCAPES):
-        raise InvalidReply(f"the reply has more than {MOST_ESCAPES} backslashes")
-    yield
-    windows = (reply[at : at + json_scan.WINDOW_BYTES] for at in range(0, len(reply), json_scan.WINDOW_BYTES))
-    if next(islice(filter(bytes.isspace, windows), MOST_BLANK_WINDOWS, None), None) is not None:
-        raise InvalidReply("the reply has more than 4 MiB of blanks")
-    yield
-    view, scanner = memoryview(reply), JsonScanner(reply, STEPS_OF_ENTRY * count + STEPS_OF_OTHERS)
-    document, listed, read_bytes = Entry(), list[Entry](), 0
-    for name, value in scanner.names_and_values():
-        if value > read_bytes + SLICE_BYTES:
-            read_bytes = value
-            yield
-        if name != "data" or reply[value] != _ARRAY:
-            document[name] = RAW.decode(view[value : scanner.value_end(value)])
-            continue
-        document[name], listed = msgspec.Raw(b"[]"), []
-        for start, end in islice(scanner.elements(value), count + 1):
-            if end - start > 2 * VECTOR_BYTES:
-                raise InvalidReply(_TOO_LONG)
-            listed.append(OBJECT.decode(view[start:end]))
-            if end > read_bytes + SLICE_BYTES:
-                read_bytes = end
-                yield
-        if len(listed) > count:
+def _cut(reply: bytes, count: int) -> Steps[tuple[bytes, list[Span], int]]:
+    """Return `reply` with only both ends of each vector, where the vectors are, and how much is left of them."""
+    kept, spans, start, at, vector_bytes = list[bytes](), list[Span](), 0, 0, 0
+    # A single vector is parsed as a whole: its length cannot be compared with another, and counting costs as much.
+    end_bytes = VECTOR_BYTES if count < 2 else max(SHORTEST_END_BYTES, PARSED_BYTES // (2 * count))
+    while len(spans) <= count and (found := _VECTOR.search(reply, at, MOST_BYTES + vector_bytes)) is not None:
+        begin = found.end()
+        if reply[begin] == _LIST:
+            at = reply.find(b"]", begin) + 1
+            if at - begin > 2 * end_bytes:  # cut at commas, so that the rest is still a list
+                cut, again = reply.rfind(b",", begin, begin + end_bytes), reply.find(b",", at - end_bytes, at)
+                if cut >= 0 and again >= 0:
+                    kept.append(reply[start:cut])
+                    start = again
+        else:
+            at = reply.find(b'"', begin + 1) + 1
+            if reply[at - 2] == _BACKSLASH:  # a text
+                return reply, [], 0
+            kept.append(reply[start : begin + 1])
+            start = at - 1
+        if at == 0:  # it does not end
             break
-    return document, listed
+        spans.append((begin, at))
+        vector_bytes += at - begin
+        if not len(spans) % MOST_VALIDATED:
+            yield
+    if len(reply) - start > MOST_BYTES:
+        if len(spans) > count:
+            raise InvalidReply(f"the reply has {counted(len(spans), 'vector')} for {counted(count, 'input')}")
+        return reply, spans, vector_bytes
+    rest = b"".join((*kept, reply[start:]))
+    return rest, spans, vector_bytes - len(reply) + len(rest)
 
 
 def _in_order(listed: list[Entry]) -> list[Entry]:
@@ -320,7 +286,7 @@ def _in_order(listed: list[Entry]) -> list[Entry]:
     return [entry for _, entry in sorted(zip(known, listed, strict=True), key=lambda pair: pair[0])]
 
 
-def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: int) -> Generator[None, None, bool]:
+def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: int) -> Steps[bool]:
     results, seen_bytes = list[tuple[int, bool]](), 0
     for entry in entries:
         results.append(_convert(entry, options))
@@ -345,10 +311,15 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
     if written.startswith(b"["):
         length = 0 if not written[1:-1].strip() else written.count(b",") + 1
         _check_length(length, options)
-        if written.rfind(b"[") != 0 or not _has_only_numbers(written, 0, len(written)):
-            raise InvalidReply("a vector contains a value that is not a number")
-        if options.base64:
-            entry["embedding"] = msgspec.Raw(_in_base64(written))
+        if written.rfind(b"[") != 0 or not _have_only_numbers(written, [(0, len(written))]):
+            raise InvalidReply(_NOT_A_NUMBER)
+        try:
+            if options.base64:
+                entry["embedding"] = msgspec.Raw(_in_base64(written))
+            else:
+                RAW.decode(written)
+        except ValueError:
+            raise InvalidReply(_NOT_A_NUMBER) from None
         return length, options.base64
     if not written.startswith(b'"'):
         raise InvalidReply("an entry has no vector")
@@ -379,13 +350,10 @@ def _check_length(length: int, options: EmbeddingsOptions) -> None:
 
 
 def _in_base64(written: bytes) -> bytes:
-    """Return the vector as base64 of little-endian float32, as the OpenAI API writes it."""
+    """Return the vector as base64 of little-endian float32, as the OpenAI API writes it. Raises ValueError."""
     if has_slow_numbers(written):
         raise InvalidReply("a vector contains a number beyond float32")
-    try:
-        numbers = _NUMBERS.decode(written)
-    except ValueError:
-        raise InvalidReply("a vector contains a value that is not a number") from None
+    numbers = _NUMBERS.decode(written)
     if max(numbers) > LARGEST or min(numbers) < -LARGEST:
         raise InvalidReply("a vector contains a number beyond float32")
     return b'"%b"' % b64encode(_little_endian(array("f", numbers)).tobytes())
@@ -398,7 +366,14 @@ def _little_endian(numbers: array[float]) -> array[float]:
     return numbers
 
 
-def _written(documents: Sequence[Entry], entries: list[Entry], limit_bytes: int) -> Generator[None, None, list[bytes]]:
+def _written(rests: Sequence[bytes], entries: list[Entry], limit_bytes: int) -> Steps[list[bytes]]:
+    documents = list[Entry]()
+    for rest in rests:
+        try:
+            documents.append(OBJECT.decode(rest))
+        except ValueError:  # `_Reply` does not read other names
+            raise InvalidReply("the reply is not UTF-8") from None
+        yield
     merged: dict[str, Any] = {**documents[0], "data": None}
     try:
         found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]

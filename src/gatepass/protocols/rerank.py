@@ -14,9 +14,8 @@ import msgspec
 from gatepass.config.upstream import RerankShape, UpstreamConfig
 from gatepass.draft import Draft, ObjectDraft, Rule
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.json_body import OBJECT
-from gatepass.json_scan import JsonScanner, Member
-from gatepass.normalize.embeddings_reply import ENTRIES, Entry, InvalidReply, encoded
+from gatepass.json_body import OBJECT, elements, kind, opened
+from gatepass.normalize.embeddings_reply import Entry, InvalidReply, encoded
 from gatepass.normalize.rules import ChangeRule
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
 
@@ -43,12 +42,10 @@ class RerankOptions:
 
         Raises InvalidRequest with the member's name if a member is missing, occurs in both shapes or has a wrong type.
         """
-        scanner = JsonScanner(body)
-        members = {member.name: member for member in scanner.members()}
-        query = members.get("query")
-        if query is None:
+        members = opened(body)
+        if "query" not in members:
             raise InvalidRequest("The body has no `query`.", param="query")
-        if not body.startswith((b'"', b"{"), query.value):
+        if kind(members["query"]) not in '"{':
             raise InvalidRequest("`query` must be a string.", param="query")
         names = [name for name in ("documents", "texts") if name in members]
         if not names:
@@ -56,48 +53,45 @@ class RerankOptions:
         if len(names) > 1:
             raise InvalidRequest("The body has both `documents` and `texts`. Send one of them.", param="texts")
         name = names[0]
-        spans = _documents(scanner, members[name], name)
+        documents = _documents(members[name], name)
         echoes = []
         for flag in ("return_documents", "return_text"):
-            member = members.get(flag)
-            value = False if member is None else _FLAGS.get(body[member.value : member.end].lower())
+            value = _FLAGS.get(bytes(members[flag]).lower()) if flag in members else False
             if value is None:
                 raise InvalidRequest(f"`{flag}` must be true or false.", param=flag)
             echoes.append(value)
         return cls(
-            count=len(spans),
-            top_n=_top_n(body, members.get("top_n")),
+            count=len(documents),
+            top_n=_top_n(members.get("top_n")),
             is_tei=name == "texts",
-            echoed=tuple(body[start:end] for start, end in spans) if any(echoes) else None,
+            echoed=tuple(map(bytes, documents)) if any(echoes) else None,
         )
 
 
-def _documents(scanner: JsonScanner, member: Member, name: str) -> list[tuple[int, int]]:
-    """Return the start and end of each document."""
-    start = member.value
-    if not scanner.text.startswith(b"[", start):
+def _documents(listed: msgspec.Raw, name: str) -> list[msgspec.Raw]:
+    if kind(listed) != "[":
         raise InvalidRequest(f"`{name}` must be a list of strings.", param=name)
-    spans = list(scanner.elements(start))
-    if not spans:
+    documents = elements(listed)
+    if not documents:
         raise InvalidRequest(f"`{name}` is empty. Send at least one document.", param=name)
-    for index, (at, _) in enumerate(spans):
-        if not scanner.text.startswith((b'"', b"{"), at):
+    for index, document in enumerate(documents):
+        if kind(document) not in '"{':
             where = f"{name}[{index}]"
             raise InvalidRequest(f"`{where}` must be a string, or an object with a `text`.", param=where)
-    return spans
+    return documents
 
 
 MOST_NUMBER_BYTES = 18
 """A longer value is rejected and not decoded. To decode a text of 27 MiB takes 150 ms."""
 
 
-def _top_n(body: bytes, member: Member | None) -> int | None:
-    if member is None:
+def _top_n(written: msgspec.Raw | None) -> int | None:
+    if written is None:
         return None
     value: Any = -1
-    if member.end - member.value <= MOST_NUMBER_BYTES:
+    if memoryview(written).nbytes <= MOST_NUMBER_BYTES:
         with suppress(msgspec.ValidationError):  # beyond any number
-            value = msgspec.json.decode(body[member.value : member.end])
+            value = msgspec.json.decode(written)
     if value is None or (type(value) is int and value >= 0):
         return value or None  # 0 means all, as in vLLM
     raise InvalidRequest("`top_n` must be an integer of at least 1.", param="top_n")
@@ -191,6 +185,7 @@ def _not_a_string(where: str) -> InvalidRequest:
     return InvalidRequest(f"`{where}` must be a string: this upstream accepts only strings.", param=where)
 
 
+_ENTRIES = msgspec.json.Decoder(list[Entry])
 _LISTS = ("results", "data")
 _SCORES = ("relevance_score", "score")
 
@@ -227,12 +222,7 @@ MOST_MEMBERS = 100_000
 def _ranked(reply: bytes, options: RerankOptions) -> bytes:
     if reply.count(b"{") > MOST_MEMBERS or reply.count(b'":') > MOST_MEMBERS:
         raise InvalidReply(f"it has more than {MOST_MEMBERS} members. Request no documents in it")
-    document, name = _read(reply)
-    try:
-        found = ENTRIES.decode(document[name or ""])
-    except (ValueError, RecursionError):
-        where = "the reply is" if name is None else f'"{name}" is'
-        raise InvalidReply(f"{where} not a list of objects") from None
+    document, name, found = _read(reply)
     listed = [_result(entry, options.count) for entry in found]
     if not listed:
         raise InvalidReply(f"it ranks none of {options.count} documents")
@@ -245,23 +235,27 @@ def _ranked(reply: bytes, options: RerankOptions) -> bytes:
     right_name = None if options.is_tei else "results"
     if name == right_name and entries == [result.entry for result in listed]:
         return reply
-    rest = {member: value for member, value in document.items() if member != (name or "")}
+    document.pop(name or "", None)
     try:
-        return encoded(entries if options.is_tei else {**rest, "results": entries})
+        return encoded(entries if options.is_tei else {**document, "results": entries})
     except ValueError:
         raise InvalidReply("the reply is not UTF-8") from None
 
 
-def _read(reply: bytes) -> tuple[dict[str, Any], str | None]:
-    """Return the document and the name of its list; for a bare list the name is None and the key is ""."""
+def _read(reply: bytes) -> tuple[Entry, str | None, list[Entry]]:
+    """Return the members of a reply, the name of its list and the entries; for a bare list the name is None."""
+    name, listed, document = None, msgspec.Raw(reply), Entry()
+    with suppress(ValueError, RecursionError):  # a bare list
+        document = OBJECT.decode(reply)
+        name = next((name for name in _LISTS if name in document), None)
+        if name is None:
+            raise InvalidReply('the reply has no "results"')
+        listed = document[name]
     try:
-        document: dict[str, Any] = {**OBJECT.decode(reply)}
+        return document, name, _ENTRIES.decode(listed)
     except (ValueError, RecursionError):
-        return {"": msgspec.Raw(reply)}, None
-    name = next((name for name in _LISTS if name in document), None)
-    if name is None:
-        raise InvalidReply('the reply has no "results"')
-    return document, name
+        where = "the reply is" if name is None else f'"{name}" is'
+        raise InvalidReply(f"{where} not a list of objects") from None
 
 
 def _result(entry: Entry, count: int) -> _Result:

@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamInvalid
-from gatepass.normalize.embeddings_reply import COUNTED_BYTES, INDEX, ORDER, PARSED_BYTES, has_valid_vectors
+from gatepass.normalize.embeddings_reply import (
+    COUNTED_BYTES,
+    INDEX,
+    MOST_BYTES,
+    MOST_MEMBERS,
+    ORDER,
+    PARSED_BYTES,
+    has_valid_vectors,
+)
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.types import Call, EmbeddingsOptions
 from tests.memory import traced_memory
@@ -285,6 +293,40 @@ def test_fast_path_accepts_only_replies_that_the_slow_path_accepts(listed, more,
     reply, asked = json.dumps(members).encode(), EmbeddingsOptions(len(listed))
     if has_valid_vectors(reply, asked):
         assert answer([reply], [asked.count], asked, "embed") is reply
+
+
+VECTOR = "0.5," * 200 + "1"
+
+
+@pytest.mark.parametrize("spelled", ['"embedding"', '"\\u0065mbedding"', '"embedding"' + " " * 99])
+@pytest.mark.parametrize("vector", [f"[{VECTOR}]", f'"{text(0.5, 1)}"', "[ ]", f"[{VECTOR}, [1]]", "[12]", "null"])
+@pytest.mark.parametrize(
+    "beside", ["1", '{"embedding":[12]}', f'[{{"embedding":[{VECTOR}]}}]', '"\\"embedding\\":[1]"']
+)
+def test_vectors_are_those_of_the_entries_wherever_others_are(spelled, vector, beside):
+    entries = (f'{{"x":{beside},{spelled}:{one},"index":{at}}}' for at, one in enumerate((vector, f"[{VECTOR}]")))
+    written = f'{{"y":{beside},"data":[{",".join(entries)}],"embedding":{beside}}}'.encode()
+    read = json.loads(vector)
+    if isinstance(read, list) and len(read) == 201:
+        assert answer([written], [2], EmbeddingsOptions(2), "embed") is written
+        listed = json.loads(answer([written] * 2, [2, 2], EmbeddingsOptions(4), "embed"))["data"]
+        assert [one["embedding"] for one in listed] == [read, json.loads(f"[{VECTOR}]")] * 2
+    else:
+        check_refused(written, EmbeddingsOptions(2))
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (vectors(entry(0), x="x" * MOST_BYTES), "more than 3 MiB beside the vectors of 1 input"),
+        (vectors(entry(0), x=[{}] * MOST_MEMBERS), "more than 100000 members and objects"),
+        (vectors(*[entry(at, [0.5] * 200_000) for at in range(9)]), "the reply has 2 vectors for 1 input"),
+        (vectors(entry(1)).replace(b'"model"', b'"mod\xffel"'), "the reply is not UTF-8"),
+    ],
+)
+def test_a_reply_with_too_much_beside_its_vectors_is_refused(written, expected):
+    assert not has_valid_vectors(written, EmbeddingsOptions(1))
+    assert expected in fault(written)
 
 
 LONG = ", ".join(["-0.0123"] * 1536)
