@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 from docs.entries import listed, read, table
@@ -57,10 +58,14 @@ def documents() -> str:
         kind = wanted.pop(0)
         if kind.__name__ in found:
             continue
-        hints = get_type_hints(kind)
+        hints, base = get_type_hints(kind), kind.__mro__[1]
         wanted += [one for hint in hints.values() for one in _inside(hint) if issubclass(one, msgspec.Struct)]
-        members = ", ".join(f"`{name}` {_words(hint)}" for name, hint in hints.items())
-        found[kind.__name__] = f"`{kind.__name__}`", members
+        inherited = () if base is msgspec.Struct else get_type_hints(base)
+        members = [_member(name, hint) for name, hint in hints.items() if name not in inherited]
+        if inherited:
+            wanted.append(base)
+            members.insert(0, f"as `{base.__name__}`")
+        found[kind.__name__] = f"`{kind.__name__}`", ", ".join(members)
     return table(("document", "members"), (found[name] for name in sorted(found)))
 
 
@@ -70,6 +75,17 @@ def _inside(hint: Any) -> Iterator[type]:
         yield hint
     for one in get_args(hint):
         yield from _inside(one)
+
+
+def _member(name: str, hint: Any) -> str:
+    """Name a member, with `?` if it may be null. The type is left out of a text, and of a number with its unit."""
+    is_union = get_origin(hint) in (UnionType, Union)
+    has_null = "?" if is_union and type(None) in get_args(hint) else ""
+    words = _words(Union[tuple(one for one in get_args(hint) if one is not type(None))] if has_null else hint)  # noqa: UP007
+    if words.startswith("list of "):
+        name, words = f"{name}[]", words.removeprefix("list of ")
+    is_known = words == "text" or (words == "number" and name.endswith(("_s", "_bytes")))
+    return f"`{name}{has_null}`" if is_known else f"`{name}{has_null}` {words}"
 
 
 WORDS: Mapping[Any, str] = {str: "text", bool: "boolean", int: "number", float: "number", type(None): "null"}
