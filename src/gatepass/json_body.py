@@ -311,7 +311,7 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
             at += len(part) if part.isascii() else codecs.utf_8_decode(part, "strict", at + len(part) == len(text))[1]
         except UnicodeDecodeError as error:
             error.start += at
-            return error
+            return error.with_traceback(None)  # whose frames would keep the body until the next garbage collection
     return None
 
 

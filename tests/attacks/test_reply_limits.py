@@ -379,8 +379,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 async def test_vectors_with_large_other_values_do_not_stop_the_loop(attack: Attack, name: str) -> None:
     found = await answer_to(attack, OTHERS[name], {"model": "m", "input": ["a", "a"]}, "/v1/embeddings")
-    is_relayed = name in ("brackets", "brackets in a text", "blanks between members")
-    attack.check((found.status == 200) == is_relayed, found)
+    attack.check(found.status == 502, found)
 
 
 @pytest.mark.attack("replies: limits, vectors")

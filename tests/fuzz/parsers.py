@@ -32,7 +32,6 @@ WALL_S = 1_800_000_000.0
 LONGEST_REASON = 1_000
 SENDABLE = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
-"""Small windows, so that a small body is split as a large one is."""
 REPLY_FORMATS = (
     TokenReplyFormat("sso", 240.0, credential="corp"),
     TokenReplyFormat("sso", 240.0, plain_text=True, is_login=True),

@@ -42,17 +42,27 @@ CONFIGURED = (
 )
 
 
+class _Log(io.StringIO):
+    """The text of the log, with all lines that were logged."""
+
+    def getvalue(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
+        return super().getvalue()
+
+
 @contextmanager
 def logged(state: AppState) -> Iterator[io.StringIO]:
     """The log of the process, through the handler that `gatepass serve` sets up."""
     root, own = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, own.level, logging._srcfile)  # `configure` changes all of these
     switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
-    out = io.StringIO()
+    out = _Log()
     configure(state.config.log.level, state.config.log.format, state.redactor, out)
     try:
         yield out
     finally:
+        out.getvalue()
         root.handlers[:], root.level, own.level, logging._srcfile = before
         own.setLevel(own.level)  # which empties what loggers remember of levels
         for name, value in switches.items():

@@ -177,6 +177,7 @@ def _texts(value: str) -> dict[str, None]:
     found += [quote_plus(value, safe, errors="surrogatepass") for safe in ("", "*")]
     found.append(_escaped(value, "utf-8", ">B", "%{:02X}", _SPECIAL))
     found += [_PERCENT.sub(lambda percent: percent[0].lower(), one) for one in found]
+    found += [one.replace("%", "%25") for one in found]  # a login's `next=` quotes the URL that has a token
     found += [value, _in_json(value), json.dumps(value, ensure_ascii=False)[1:-1]]
     found += [one.replace("/", "\\/") for one in found[-3:]]  # as PHP does
     for special in (_SPECIAL, _OF_NET):
