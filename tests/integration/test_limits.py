@@ -90,7 +90,7 @@ async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
         assert (refused.error["code"], refused.error["type"]) == ("limit_reached", "rate_limit_error")
         assert refused.error["message"] == (
             "The caller 'ana' has used its limit of 2 requests per minute (access.keys[].limits.requests.minute)."
-            " Retry in 2 min."
+            " Retry in 65 s."
         )
         assert refused.headers["retry-after"] == "65"
         assert len(upstream.received) == 3

@@ -84,9 +84,9 @@ class ClientProtocol:
 
     # --- the request ---
 
-    members: frozenset[str] = frozenset(STRAY_PARAMS)
     fits_answers = True
     """gatepass may shorten an answer that does not fit beside its prompt. Some clients do it themselves."""
+    members: frozenset[str] = frozenset(STRAY_PARAMS)
     """Members of a request that rules may change, apart from those that an operator names: the stray ones.
 
     `stream` is one of them if `synthesize` and `aggregate` or `aggregator` are overridden: an upstream may answer with

@@ -377,7 +377,7 @@ def limit_reached(refused: Refused) -> GatewayError:
             retry_after_s=wait_s,
         )
     long = ((86_400, "d"), (3_600, "h"), (60, "min"))
-    size_s, unit = next((one for one in long if wait_s > one[0]), (1, "s"))
+    size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
     used = "used" if limit.unit == "requests" else "used or reserved"  # running requests reserve their tokens
     return Limited(
         "limit_reached",
