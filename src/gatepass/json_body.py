@@ -45,9 +45,9 @@ MOST_SIGNS = 4_000_000
 """Commas and brackets of a text above COUNTED_BYTES, those in its strings too."""
 MOST_ESCAPES = 6_000_000
 """Backslashes of such a text."""
-MOST_PASSES, PASSED_BYTES = 4, 8 * 1024 * 1024
-"""How often msgspec reads a text to know its depth, or how much it reads. Messages and tools take two passes, what
-they contain a few more."""
+MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
+"""How often msgspec reads a text to know its depth, or how much it reads. Each level reads all below it, and a tool's
+result lies six levels down."""
 TOGETHER, FEW = 16, 4
 """How many values are searched for brackets at once: most messages have few, most tools some."""
 LONGEST_NAME_BYTES = 16 * 1024

@@ -182,6 +182,17 @@ def test_a_body_that_repeats_input_does_not_hold_the_loop(attack: Attack) -> Non
         check_body_access(LIMITED, TopLevel(body))
 
 
+@pytest.mark.attack("access: models named elsewhere")
+@pytest.mark.parametrize(
+    "models",
+    [b'["%b"]' % b",".join([b"gpt-a"] * 40_000), b"[%b]" % b",".join(b'"gpt-%d"' % at for at in range(25_000))],
+)
+def test_many_models_of_a_body_do_not_hold_the_loop(attack: Attack, models: bytes) -> None:
+    caller = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=[*(f"x{at}-*" for at in range(10)), "gpt-*"])
+    with attack.on_loop(), pytest.raises(GatepassError):
+        check_body_access(caller, TopLevel(b'{"model":"gpt-a","models":%b}' % models))
+
+
 FORM_NAMES = [*sorted(MODELS | NESTED), *DESTINATION_NAMES]
 KEPT_PARTS = (
     "api_base",

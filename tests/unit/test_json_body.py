@@ -127,6 +127,13 @@ def test_a_text_that_is_opened_at_every_level_is_refused():
         is_deeper(top, 64)
 
 
+@pytest.mark.parametrize("part", [b'{"type":"text","text":%b}', b'[{"file":{"file_data":%b}}]'])
+def test_a_long_text_of_a_tool_is_read_at_each_level(part):
+    text = b'"%b"' % (b'{\\"a\\":[1,2]}' * 200_000)
+    top = TopLevel(b'{"messages":[{"content":[{"type":"tool_result","content":[%b]}]}]}' % (part % text))
+    assert not is_deeper(top, 64)
+
+
 @pytest.mark.parametrize(("wrong", "at"), [(b"\xff", 0), (b"a\xc3", 1), (b"\xed\xa0\x80", 0), (b"\xc0\x80", 0)])
 @pytest.mark.parametrize("shift", range(4))
 @pytest.mark.parametrize("filler", ["é", "😀", "x"])

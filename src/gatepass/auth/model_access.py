@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import chain
 
 import msgspec
 
@@ -70,6 +71,8 @@ REFUSED_PARTS = MODELS | DESTINATIONS | NESTED
 _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
+MOST_MODELS = 1_000
+"""Models that a body may name elsewhere than in `model`: 125,000 in a list took 170 ms."""
 CACHED_NAMES, CACHED_CHARS = 1024, 64
 """How many names of members are known as those of a destination or not: requests have the same few. Clients choose
 them, so longer ones are not kept."""
@@ -89,6 +92,7 @@ _MODELS, _DESTINATIONS, _NESTED, _PARTS = (
 _NAMES_OF_MODELS = _MODELS | {_MODEL}
 _OPENED = _MODELS | _NESTED | {_TOOLS, _INPUT, _PLUGINS}
 _STORED = {_normalized(name): name for name in STORED}
+_EXTRA = _normalized("extra_body")
 _FAMILY = tuple(f"{name}{mark}" for name in FAMILIES for mark in "_-:")
 
 
@@ -116,9 +120,10 @@ def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     if caller.models is None:
         return
     if any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1:
-        _check_object(caller, top.listed, is_top=True)
+        _check_object(caller, top.listed, set(), is_top=True)
     elif isinstance(tools := top.get(_TOOLS), list):  # of most agents
-        _check_models(caller, "tools", _models_of_tools(caller, tools))
+        judged = set[str]()
+        _check_models(caller, "tools", _models_of_tools(caller, tools, judged), judged)
 
 
 def check_part_access(caller: AccessKey, name: str) -> None:
@@ -141,11 +146,14 @@ def check_part_access(caller: AccessKey, name: str) -> None:
 def stored_member(top: TopLevel) -> str | None:
     """Return the member of STORED by which a request for a response names a stored object, None without one.
 
-    Only the top level is searched. Names match without case, `_` and `-`.
+    The top level is searched, and `extra_body`, whose members servers move there. Names match without case, `_`
+    and `-`.
     """
-    if not any(_normalized(name) in _STORED for name in top.names):
+    named = {_normalized(name) for name in top.names}
+    if named.isdisjoint(_STORED) and _EXTRA not in named:
         return None
-    for given, value in top.listed:
+    moved = [members(value) for given, value in top.listed if _normalized(given) == _EXTRA and kind(value) == "{"]
+    for given, value in chain(top.listed, *moved):
         name = _STORED.get(_normalized(given))
         if name is None or kind(value) == "n":
             continue
@@ -179,31 +187,31 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     )
 
 
-def _check_object(caller: AccessKey, listed: Members, *, is_top: bool = False) -> None:
+def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_top: bool = False) -> None:
     for given, value in listed:
         name = _normalized(given)
         if _is_destination(given):
             raise _destination_not_allowed(caller, given, given)
         if name in _MODELS or (name == _MODEL and not is_top):
-            _check_models(caller, given, _models_in(caller, value))
+            _check_models(caller, given, _models_in(caller, value, judged), judged)
         elif name == _TOOLS:
-            _check_models(caller, "tools", _models_of_tools(caller, _list(value)))
+            _check_models(caller, "tools", _models_of_tools(caller, _list(value), judged), judged)
         elif name == _INPUT:
             # OpenAI's items additional_tools and tool_search_output have `tools`
             for item in _objects(_list(value)):
                 for part, inner in item:
                     if folded(part) == _TOOLS:
-                        _check_models(caller, "input", _models_of_tools(caller, _list(inner)))
+                        _check_models(caller, "input", _models_of_tools(caller, _list(inner), judged), judged)
         elif name == _PLUGINS:
             # OpenRouter's `fusion` has a `model` and `analysis_models`
             for plugin in _objects(_list(value)):
-                _check_object(caller, plugin)
+                _check_object(caller, plugin, judged)
         elif name in _NESTED and kind(value) == "{":
             options = members(value)
-            _check_object(caller, options)
+            _check_object(caller, options, judged)
             for _, option in options if name == _OPTIONS else ():
                 if kind(option) == "{":
-                    _check_object(caller, members(option))
+                    _check_object(caller, members(option), judged)
 
 
 def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
@@ -232,9 +240,19 @@ def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAll
     )
 
 
-def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None:
+def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged: set[str]) -> None:
+    """Check `models`, apart from those `judged` for this body, which are added."""
     for model in models:
-        if not may_use(caller, model):
+        if caller.models is None or model in caller.models:
+            continue
+        for name in _names(model):
+            if name in judged:
+                continue
+            judged.add(name)
+            if len(judged) > MOST_MODELS:
+                raise BodyTooComplex(f"The body names more than {MOST_MODELS} models.")
+            if any(fnmatchcase(name, pattern) for pattern in caller.models):
+                continue
             raise NotAllowed(
                 "model_not_allowed",
                 f"The caller {caller.name!r} may not use the model {model[:200]!r}, which `{member}` names.",
@@ -242,24 +260,24 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str]) -> None
             )
 
 
-def _models_in(caller: AccessKey, value: msgspec.Raw) -> Iterator[str]:
+def _models_in(caller: AccessKey, value: msgspec.Raw, judged: set[str]) -> Iterator[str]:
     """Yield the models in a value: a name, a list, or an object with a `model` or with lists."""
     if (first := kind(value)) == '"':
         yield _model(caller, value)
     elif first == "[":
         for one in elements(value):
-            yield from _models_in(caller, one)
+            yield from _models_in(caller, one, judged)
     elif first == "{":
         listed = members(value)
         if any(folded(name) == _MODEL for name, _ in listed):
-            _check_object(caller, listed)
+            _check_object(caller, listed, judged)
             lists = [inner for name, inner in listed if kind(inner) == "[" and name not in TEXT_LISTS]
             for one in (one for inner in lists for one in elements(inner)):
                 if kind(one) == '"':
                     yield _model(caller, one)
             return
         for _, inner in listed:
-            yield from _models_in(caller, inner)
+            yield from _models_in(caller, inner, judged)
 
 
 def _model(caller: AccessKey, value: msgspec.Raw) -> str:
@@ -273,7 +291,7 @@ def _model(caller: AccessKey, value: msgspec.Raw) -> str:
     return string(value)
 
 
-def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw]) -> Iterator[str]:
+def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: set[str]) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
     Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
@@ -288,7 +306,7 @@ def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw]) -> Iterator[st
             elif folded(name) == _PARAMETERS and kind(inner) == "{":
                 for parameter, one in members(inner):
                     if _normalized(parameter) in _NAMES_OF_MODELS:
-                        yield from _models_in(caller, one)
+                        yield from _models_in(caller, one, judged)
 
 
 def check_calls_models(caller: AccessKey) -> None:
@@ -336,8 +354,11 @@ def may_use(caller: AccessKey, model: str) -> bool:
     """Whether the caller's key covers `model`. LiteLLM reads `a,b` as two models, so a glob has to match each."""
     if caller.models is None or model in caller.models:
         return True
-    names = (model, *map(str.strip, model.split(","))) if "," in model else (model,)
-    return all(any(fnmatchcase(name, pattern) for pattern in caller.models) for name in names)
+    return all(any(fnmatchcase(name, pattern) for pattern in caller.models) for name in _names(model))
+
+
+def _names(model: str) -> tuple[str, ...]:
+    return (model, *map(str.strip, model.split(","))) if "," in model else (model,)
 
 
 def may_use_server(key: AccessKey, server: str) -> bool:

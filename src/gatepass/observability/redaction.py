@@ -173,7 +173,8 @@ def _spelling(text: str, literals: Iterable[str]) -> _Spelling:
 def _texts(value: str) -> dict[str, None]:
     """Return `value` in JSON (RFC 8259, section 7), once and twice, and in URLs (RFC 3986, section 2.1)."""
     # Python, JavaScript and Go leave different characters as they are
-    found = [quote(value, safe, errors="surrogatepass") for safe in ("", "/", "!*'()", "$&+,:=@")]
+    kept = ("", "/", "!*'()", "$&+,:=@", "$&+,/:;=@", ";,/?:@&=+$!*'()#")
+    found = [quote(value, safe, errors="surrogatepass") for safe in kept]
     found += [quote_plus(value, safe, errors="surrogatepass") for safe in ("", "*")]
     found.append(_escaped(value, "utf-8", ">B", "%{:02X}", _SPECIAL))
     found += [_PERCENT.sub(lambda percent: percent[0].lower(), one) for one in found]

@@ -124,7 +124,7 @@ class ConvertRerank:
         changed = _into_tei(top) if self.shape == "tei" else _out_of_tei(top)
         if self.shape != "xinference":  # it alone accepts `"true"` for true, and `return_len`
             flag = top.string("return_documents")
-            if flag is not None:
+            if flag is not None and flag.lower() in ("true", "false"):
                 changed |= top.set("return_documents", flag.lower().encode())
             changed |= top.drop("return_len")
         if self.shape != "jina":  # it alone accepts objects

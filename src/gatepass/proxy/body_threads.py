@@ -24,8 +24,7 @@ INLINE_VALUES = 4_000
 """With at most this many brackets in at most MOST_INLINE_BYTES, a rule takes 15 ms at most, which may block the event
 loop."""
 MOST_INLINE_BYTES = 256 * 1024
-ON_LOOP_BYTES = 1024 * 1024
-"""A body of at most this size is read on the event loop. To know its depth takes up to 20 ms."""
+"""A larger body is read in the thread, because to know its depth may take 70 ms for 1 MiB."""
 
 Result = TypeVar("Result")
 
@@ -102,6 +101,6 @@ async def normalize_large(call: Call, target: Target, rules: Iterable[Rule], thr
     """Apply `rules` as `normalize` does, in a thread where what they open may block the event loop."""
     found = [rule for rule in rules if rule.concerns(call, target)]
     work = partial(apply_rules, call, target, found)
-    if FLAT_RULES.issuperset(found) and (call.top is not None or len(call.body) <= ON_LOOP_BYTES):
+    if FLAT_RULES.issuperset(found) and (call.top is not None or len(call.body) <= MOST_INLINE_BYTES):
         return work()
     return await threads.run(call.caller, call.body, work)

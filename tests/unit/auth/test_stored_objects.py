@@ -48,6 +48,12 @@ def test_a_stored_response_is_found_in_each_spelling_and_beside_a_twin():
             assert found == ("prompt.id" if name == "prompt" else name), members
 
 
+def test_a_stored_response_is_found_in_extra_body():
+    for name, value in NAMING:
+        found = stored_member(TopLevel(f'{{"model":"m","Extra-Body":{{"{name}": {value}}}}}'.encode()))
+        assert found == ("prompt.id" if name == "prompt" else name)
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -56,6 +56,7 @@ def test_a_request_states_the_form_of_its_reply(members, asked):
         ({"documents": ["a"], "top_n": True}, "top_n", "an integer of at least 1"),
         ({"documents": ["a"], "return_documents": "yes"}, "return_documents", "true or false"),
         ({"documents": ["a"], "return_documents": 1}, "return_documents", "true or false"),
+        ({"documents": ["a"], "return_documents": ""}, "return_documents", "true or false"),
     ],
 )
 def test_a_bad_request_is_reported_by_the_name_of_the_member(members, param, expected):
