@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -70,13 +70,14 @@ class _Number(str):
     __slots__ = ()
 
 
-Texts = tuple[list[str], list[str], dict[str, str]]
+Texts = tuple[list[str], list[str], dict[str, str], list[str]]
 
 
 def texts_of(body: bytes) -> Texts | None:
-    """Return the names and the strings of `body` in their order, and the JSON of short values by path.
+    """Return the names and the strings of `body` in order, the JSON of short values by path, and the strings by member.
 
-    None if it exceeds a limit or is not JSON. The JSON of other values is "".
+    The last are grouped by the names of their members, because a template joins the `text` of all parts. None if `body`
+    exceeds a limit or is not JSON. The JSON of other values is "".
     """
     # Commas and brackets inside strings count as well: a count without parsing is fast, and only errs on this side.
     if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SEPARATORS:
@@ -86,7 +87,7 @@ def texts_of(body: bytes) -> Texts | None:
         document = json.loads(body, object_pairs_hook=tuple, parse_int=_Number, parse_float=_Number)
     except (ValueError, RecursionError):
         return None
-    names, texts, sent = list[str](), list[str](), dict[str, str]()
+    names, texts, sent, grouped = list[str](), list[str](), dict[str, str](), dict[str | None, list[str]]()
     pending: list[tuple[str | None, str | None, Any]] = [("", None, document)]
     while pending:
         path, name, one = pending.pop()
@@ -107,7 +108,8 @@ def texts_of(body: bytes) -> Texts | None:
             pending += ((each, None, value) for value in reversed(one))
         elif type(one) is str:
             texts.append(one)
-    return names, texts, sent
+            grouped.setdefault(name, []).append(one)
+    return names, texts, sent, [*chain(*grouped.values())]
 
 
 def _short(value: Any) -> str:
@@ -259,14 +261,15 @@ class UpstreamRejection:
         if re.search(_NEVER_TEXT, text) is not None:
             return None
         found = texts_of(sent)
-        names, texts, paths = found or ([], [], None)
+        names, texts, paths, grouped = found or ([], [], None, [])
         if not _CODES.isdisjoint(map(str.lower, (*names, *texts))):
             return None  # the upstream may have returned an object of the request
         spread = (*(name for name in names if _NAME.match(name) is None), *texts)
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         # A tool's description may begin as a member is named. `read` leaves out what stands whole in a text.
         unnamed = re.sub(r"[A-Za-z]\w{11,63}", lambda word: "…" if word[0] in (paths or ()) else word[0], shown)
-        if found is None or is_quoted((*names, *texts, *values), unnamed) or is_joined(spread, shown):
+        is_own = is_quoted((*names, *texts, *values), unnamed) or is_joined(spread, shown) or is_joined(grouped, shown)
+        if found is None or is_own:
             if inside:
                 return None
             return cls.read(members, f"{code}: {param}", code, param, betas, paths, texts=())

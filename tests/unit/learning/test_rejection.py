@@ -79,7 +79,11 @@ def test_a_filtered_prompt_is_not_too_long():
 
 
 SENTENCE = UpstreamErrorBody("Unsupported parameter: 'temperature' is not supported with this model.")
+WORDS = ("Unsuppo", "rted param", "eter: 'te", "mperature")
 SPREAD = [
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": text} for text in WORDS]}]},
+    {"tools": [{"type": "function", "function": {"name": "a", "description": text}} for text in WORDS]},
+    {"messages": [{"role": "user", "name": "bob", "content": text} for text in WORDS]},
     {"stop": ["Unsupported", "parameter:", "'temperature'", "is not", "supported"]},
     {"metadata": {"Unsupported": "", "parameter:": "", "'temperature'": ""}},
     {"stop": [f"word {number}" for number in range(10_000)]},
