@@ -19,7 +19,7 @@ from gatepass.protocols.operations import OPERATIONS, PREFIXES
 from gatepass.server.admin import ROUTES
 from gatepass.server.pages import PATHS
 from gatepass.server.ui import routes as ui_routes  # noqa: F401  # imported because it adds the routes of the page to ROUTES
-from gatepass.types import CREDENTIALS, HOP_BY_HOP, SET_BY_GATEPASS
+from gatepass.types import CREDENTIALS, HOP_BY_HOP, SET_BY_GATEPASS, Hidden
 
 TEXTS: Mapping[str, Any] = read("texts/http.yaml")
 
@@ -58,7 +58,7 @@ def documents() -> str:
         kind = wanted.pop(0)
         if kind.__name__ in found:
             continue
-        hints, base = get_type_hints(kind), kind.__mro__[1]
+        hints, base = get_type_hints(kind), next(one for one in kind.__mro__[1:] if one is not Hidden)
         wanted += [one for hint in hints.values() for one in _inside(hint) if issubclass(one, msgspec.Struct)]
         inherited = () if base is msgspec.Struct else get_type_hints(base)
         members = [_member(name, hint) for name, hint in hints.items() if name not in inherited]

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from gatepass.types import AttemptFacts
+from gatepass.types import AttemptFacts, Hidden
 
 # --- the status
 
@@ -340,7 +340,7 @@ class StreamArrivals(Struct, kw_only=True):
     gaps: list[Gap]
 
 
-class EditedValue(Struct):
+class EditedValue(Hidden, Struct):
     """A JSON value before or after a change. `value` is that of a boolean, a number or null."""
 
     type: str
@@ -348,7 +348,7 @@ class EditedValue(Struct):
     value: str | UnsetType = UNSET
 
 
-class Edit(Struct, kw_only=True):
+class Edit(Hidden, Struct, kw_only=True):
     rule: str
     path: str
     before: EditedValue | None
@@ -359,7 +359,7 @@ class Edit(Struct, kw_only=True):
     """Both are names of the model."""
 
 
-class Attempt(AttemptFacts, kw_only=True):
+class Attempt(Hidden, AttemptFacts, kw_only=True):
     upstream: str
     upstream_model: str | None
     outcome: str | None
@@ -409,7 +409,7 @@ class Timings(Struct, kw_only=True):
     duration_s: float | None
 
 
-class Body(Struct):
+class Body(Hidden, Struct):
     """The beginning of a captured body. `next` names its next piece."""
 
     name: str
@@ -419,7 +419,7 @@ class Body(Struct):
     cut: bool
 
 
-class BodyPiece(Struct):
+class BodyPiece(Hidden, Struct):
     text: str
     next: str | None
 
@@ -444,7 +444,7 @@ class Story(RequestFacts, kw_only=True):
     bodies: list[Body] | UnsetType = UNSET
 
 
-class Stories(Struct):
+class Stories(Hidden, Struct):
     """The requests with one id, the newest first, and the URL of gatepass."""
 
     stories: list[Story]
