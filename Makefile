@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: two of these files at once.
 E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
 # `make test` runs them with each of valkey-server and redis-server that is installed. `make e2e` installs one.
-STORE_TESTS := $(addprefix tests/integration/store/test_,store_windows.py limits_over_replicas.py)
+STORE_TESTS := $(addprefix tests/integration/store/test_,shared_counts.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
