@@ -407,6 +407,8 @@ class Draft:
         if self._top is None:
             listed = self.call.opened().listed
             self._top = listed, ObjectDraft(listed, _Opened())
+            if self._model is not None:
+                self._top[1].put("model", self._model)
         return self._top
 
     @property
@@ -457,7 +459,8 @@ class Draft:
         A body without other changes keeps its other bytes.
         """
         self._model = msgspec.json.encode(model)
-        self.top.put("model", self._model)
+        if self._top is not None:  # nearly never: only the name changes
+            self.top.put("model", self._model)
 
     def finished(self) -> Call:
         """Return the call with all changes, or the same object if there are none."""
@@ -480,7 +483,7 @@ class Draft:
         )
 
     def _renamed(self, model: bytes) -> tuple[bytes, TopLevel]:
-        listed, view = self._opened()[0], memoryview(self.call.body)  # a view, so that megabytes are copied once
+        listed, view = self.call.opened().listed, memoryview(self.call.body)  # megabytes are copied once
         found = [place for place in places(self.call.body, listed) if place.name == "model"]
         if found:
             start, end, written = found[-1].value, found[-1].end, model
