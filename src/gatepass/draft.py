@@ -392,7 +392,7 @@ class Draft:
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self._top: tuple[Members, ObjectDraft] | None = None
+        self._top: ObjectDraft | None = None
         self._model: bytes | None = None
         """The name that the target has for the model, which is written in place of the client's."""
         self.headers = self._noted_headers = call.headers
@@ -401,14 +401,10 @@ class Draft:
     @property
     def top(self) -> ObjectDraft:
         """The members of the body."""
-        return self._opened()[1]
-
-    def _opened(self) -> tuple[Members, ObjectDraft]:
         if self._top is None:
-            listed = self.call.opened().listed
-            self._top = listed, ObjectDraft(listed, _Opened())
+            self._top = ObjectDraft(self.call.opened().listed, _Opened())
             if self._model is not None:
-                self._top[1].put("model", self._model)
+                self._top.put("model", self._model)
         return self._top
 
     @property

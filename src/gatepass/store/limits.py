@@ -53,10 +53,13 @@ return part .. ' ' .. table.concat(reply, ' ')
 """Takes what one request uses of all of its limits, or nothing if it does not fit one. KEYS are their names.
 
 Each part of a minute has a key, as each date, which expires when it counts no more. The requests in progress are a set
-of leases. Arguments of each limit: how many parts count (13 of a minute, 1 for a date, 0 for leases), the seconds that
-the key lasts, the limit, the amount, and what is counted: the number of a part ("" for that of the server's clock), the
-date, or the id of the lease (an amount of 1 takes or renews it, -1 ends it, 0 reads). Of a date, the use that the
-process knows: a store that was emptied goes on from it. Else 0.
+of leases. Each limit has these arguments:
+
+- how many parts count: 13 of a minute, 1 for a date, 0 for leases
+- the seconds that the key lasts, the limit, and the amount
+- the number of a part ("" for that of the server's clock), the date, or the id of the lease. An amount of 1 takes or
+  renews a lease, -1 ends it, 0 reads
+- the use of a date that the process knows, else 0: a store that was emptied goes on from it
 
 The reply is the part, and for each limit the use before and the milliseconds until the amount fits, below 0 if it does.
 """
