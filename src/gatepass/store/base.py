@@ -16,6 +16,9 @@ from typing import Protocol
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 
+Command = tuple[tuple[str, ...], tuple[str | float, ...]]
+"""Names in the store, and the arguments of a script for them."""
+
 
 class StoreUnavailable(Exception):
     """The store failed or did not reply in time. The caller goes on without it. GuardedStore masks the text."""

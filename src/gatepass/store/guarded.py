@@ -22,7 +22,8 @@ from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
 from gatepass.config.model import StoreSettings
 from gatepass.documents import StoreStatus
-from gatepass.store.base import Store, StoreCache, StoreReading, StoreUnavailable
+from gatepass.store.base import Command, Store, StoreCache, StoreReading, StoreUnavailable
+from gatepass.store.limits import SCRIPT, trial
 
 if TYPE_CHECKING:
     from gatepass.store.encrypted import StoreKey
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("gatepass.store")
 
 T = TypeVar("T")
-
-Command = tuple[tuple[str, ...], tuple[str | float, ...]]
-"""Names in the store, and the arguments of a script for them."""
 
 BOUND_S = 0.25
 """The time for one request to the store. A request without a valid token, or with limits, waits for it."""
@@ -138,6 +136,7 @@ class GuardedStore:
         # One entry for each process, so that no process hides from another that the store was emptied.
         self._canary = f"check:{secrets.token_hex(8)}"
         self._canary_until_s = -math.inf
+        self._counts_limits = False
         self._tasks = Tasks()
         self.mask: Callable[[str], str] = str
         """Hides secrets in the reason of a failure, because a server may quote what it received."""
@@ -185,6 +184,7 @@ class GuardedStore:
 
     async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
         """Run `script` for each of `commands` in one round trip, and return their replies."""
+        self._counts_limits = True
         return await self._share("limits", lambda: self._server.evaluate(script, commands))
 
     async def aclose(self) -> None:
@@ -210,7 +210,14 @@ class GuardedStore:
         self._canary_until_s = -math.inf  # a put that fails may have replaced the entry or not
         await self._request("put", lambda: self._server.put(self._canary, b"", CANARY_S))
         self._canary_until_s = now + CANARY_S
-        await self._request("lease", lambda: self._server.lease(f"{self._canary}:lease", self._canary, CHECK_S))
+        lease, counter = f"{self._canary}:lease", f"{self._canary}:count"
+        await self._request("lease", lambda: self._server.lease(lease, self._canary, CHECK_S))
+        if self.health.state is StoreState.DOWN:  # the server may refuse only what the requests above do not need
+            await self._request("release", lambda: self._server.release(lease, self._canary))
+            await self._request("count", lambda: self._server.count(counter, CHECK_S))
+            await self._request("drop", lambda: self._server.drop(counter))
+            if self._counts_limits:
+                await self._request("limits", lambda: self._server.evaluate(SCRIPT, trial(self._canary)))
         state = StoreState.UP if self._other_key is None else StoreState.UNREADABLE
         self.health.note(state, self._other_key, self._clock.now())
 

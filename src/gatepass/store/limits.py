@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gatepass.store.guarded import Command
+from gatepass.store.base import Command
 
 LEASE_S = 30
 """How long the store counts a request in progress whose process was killed."""
@@ -71,6 +71,15 @@ Entry = tuple[str, int, int, int, int, str, int]
 
 def command(entries: Sequence[Entry]) -> Command:
     return tuple(one[0] for one in entries), tuple(value for one in entries for value in one[1:])
+
+
+def trial(name: str) -> list[Command]:
+    """Return commands that take a part of a minute and a lease below `name`, and give both back."""
+    minute, lease = (f"{name}:{kind}" for kind in ("minute", "lease"))
+    return [
+        command([(minute, 1, MINUTE_S, NO_LIMIT, amount, "0", 0), (lease, 0, LEASE_S, NO_LIMIT, amount, name, 0)])
+        for amount in (1, -1)
+    ]
 
 
 def read(reply: bytes, entries: Sequence[Entry]) -> tuple[int, list[tuple[int, float]]]:

@@ -14,7 +14,8 @@ from gatepass.proxy.app_state import create_app_state
 from gatepass.server.inspection import limits_of
 from gatepass.server.pages import status_of
 from gatepass.store import guarded
-from gatepass.store.guarded import open_store
+from gatepass.store.base import StoreUnavailable
+from gatepass.store.guarded import StoreState, open_store
 from tests.integration.gateway import HELLO, Gateway, serving
 from tests.integration.scripted import Scripted
 from tests.integration.store.real_server import INSTALLED, RealServer, real_server
@@ -145,3 +146,20 @@ async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
         rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
         assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
         assert rows["group/all", "requests.minute"] == 2
+
+
+@pytest.mark.parametrize("command", ["zadd", "expire", "mget"])
+async def test_a_user_that_may_not_count_limits_has_one_steady_fault_until_it_may(server, caplog, command):
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+        async with replicas(server, 1) as gates:
+            store = gates[0].state.store
+            assert await statuses(gates, 4) == [200, 200, 200, 429]
+            for _ in range(3):
+                with pytest.raises(StoreUnavailable, match=r"(?i)permi|can't run"):
+                    await store.check()
+                assert store.health.state is StoreState.DOWN
+            client.execute_command("ACL", "SETUSER", "default", f"+{command}")
+            await until(lambda: gates[0].state.counts.fault is None)
+            assert store.health.state is StoreState.UP
+    assert [record.message for record in caplog.records].count("store_unavailable") == 1

@@ -1,6 +1,6 @@
 """A Store in memory, for tests: it keeps the contract of those that processes share."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Generic, TypeVar
 
 from gatepass.clock import Clock
@@ -63,10 +63,12 @@ class MemoryStore:
         self.values.put(name, value, ttl_s)
 
     async def drop(self, name: str) -> None:
+        self._check("drop")
         self.values.drop(name)
         self.counters.drop(name)
 
     async def count(self, name: str, ttl_s: float) -> int:
+        self._check("count")
         before = self.counters.get(name)
         if before is None:
             self.counters.put(name, 1, ttl_s)
@@ -86,8 +88,10 @@ class MemoryStore:
         if self.leases.get(name) == owner:
             self.leases.drop(name)
 
-    async def evaluate(self, script: str, commands: object) -> list[bytes]:
-        raise StoreUnavailable("it runs no scripts")
+    async def evaluate(self, script: str, commands: Sequence[object]) -> list[bytes]:
+        """Return a reply for each command. It runs no scripts."""
+        self._check("limits")
+        return [b""] * len(commands)
 
     async def aclose(self) -> None:
         """Do nothing: memory needs no closing."""

@@ -76,19 +76,33 @@ async def unavailable(work) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("operation", ["get", "put", "lease"])
-async def test_a_store_that_refuses_one_kind_of_request_is_not_used_until_a_check_succeeds(
-    guarded, ailing, clock, operation
+ASKED = {
+    "get": lambda store: store.get(["token/one"]),
+    "put": lambda store: store.put("token/one", b"x", 5.0),
+    "drop": lambda store: store.drop("token/one"),
+    "count": lambda store: store.count("count/one", 5.0),
+    "lease": lambda store: store.lease("lease/one", "me", 5.0),
+    "release": lambda store: store.release("lease/one", "me"),
+    "limits": lambda store: store.evaluate("script", [((), ())]),
+}
+
+
+@pytest.mark.parametrize("operation", ASKED)
+async def test_a_store_that_refuses_one_kind_of_request_is_down_until_it_permits_it(
+    guarded, ailing, clock, caplog, operation
 ):
+    caplog.set_level(logging.INFO)
     ailing.faults = {operation: "no permission"}
-    for _ in range(3):
-        assert await unavailable(guarded.count("count/one", 5.0)) == "no permission"
-        assert await unavailable(guarded.check()) == "no permission"
-        assert guarded.health.shown(clock.now()).state == StoreState.DOWN
+    assert await unavailable(ASKED[operation](guarded)) == "no permission"
+    for _ in range(5):
         await clock.advance(REST_S)
-    assert ailing.counters.entries == {}
+        assert await unavailable(guarded.check()) == "no permission"
+        assert await unavailable(ASKED["get"](guarded)) == "no permission"
+        assert guarded.health.shown(clock.now()).state == StoreState.DOWN
+    assert [line.message for line in caplog.records] == ["store_unavailable"]
     ailing.faults = {}
-    assert await guarded.count("count/one", 5.0) == 1
+    await clock.advance(REST_S)
+    await ASKED[operation](guarded)
     assert (guarded.health.state, guarded.health.reason) == (StoreState.UP, None)
 
 
