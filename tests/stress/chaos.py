@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -283,9 +284,12 @@ class Chaos:
         elif kind == "storm":
             await asyncio.gather(*(self._clients.one(f"storm-{number}-{one}", "burst") for one in range(STORM)))
         elif victim and kind == "kill":
-            self.ledger.kills_s.append(time.monotonic())
+            killed_s = time.monotonic()
+            self.ledger.kills_s.append((killed_s, math.inf))
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
+            await until(lambda: victim not in self._gatepass.pids, BOUND_S)
+            self.ledger.kills_s[-1] = killed_s, time.monotonic()
         elif victim:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGSTOP)

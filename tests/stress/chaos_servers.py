@@ -42,7 +42,7 @@ UPSTREAM_FAULTS = 0.45
 ISSUER_FAULTS = 0.3
 REJECTED_PARAMETERS = ("seed", "top_p", "frequency_penalty", "presence_penalty", "logit_bias")
 UPSTREAM_KINDS = (*("table", "cut") * 2, "stall", "401", "403", "429", "reject parameter", "echo", "large")
-TOKEN_KINDS = (*("plain",) * 3, "text", "float", "no-life", "short", "same", "skewed", "over", "slow", "pieces")
+TOKEN_KINDS = (*("plain",) * 3, "text", "float", "no-life", "short", "same", "skewed", "over", "zero", "slow", "pieces")
 _EVENT_FORMATS: dict[str, Callable[[bytes], bytes]] = {
     "crlf": lambda one: one.replace(b"\n", b"\r\n"),
     "comments": lambda one: b": ping\n\n" + one,
@@ -89,13 +89,12 @@ class Issuer:
             token, life_s = last[0], last[1] - now_s
         elif kind == "short":
             life_s = float(r.randint(1, 3))
-        elif kind == "over":
-            life_s = 0.0
-        life: Any = {"text": str(int(life_s)), "no-life": None}.get(kind, life_s if kind == "float" else int(life_s))
+        special: dict[str, Any] = {"text": str(int(life_s)), "float": life_s, "no-life": None, "over": -1, "zero": 0}
+        life = special.get(kind, int(life_s))
         document = {"access_token": token, "token_type": "Bearer"} | ({} if life is None else {"expires_in": life})
-        end_s = None if life is None else now_s + float(life)
+        end_s = now_s + float(life) if life else None  # 0 states no end
         self._ledger.add_token(token, end_s)
-        self._last[name] = token, end_s or now_s
+        self._last[name] = token, now_s if end_s is None else end_s
         self._ledger.faults[f"token {kind}"] += 1
         data = reply(document, 200, date="Mon, 01 Jan 2035 00:00:00 GMT") if kind == "skewed" else reply(document)
         before: list[Move] = [Pause(1.0)] if kind == "slow" else []

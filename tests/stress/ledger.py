@@ -175,12 +175,13 @@ class Ledger:
         self.faults: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.violations: list[str] = []
-        self.kills_s: list[float] = []
+        self.kills_s: list[tuple[float, float]] = []
+        """When each replica was killed, and when its process was gone: until then its port accepts connections."""
         self._refused: set[str] = set()
         self._stale: set[str] = set()
         self._receipts: dict[str, Receipt] = {}
         self._ends_s: dict[str, float | None] = {}
-        self._late: list[tuple[float, float]] = []
+        self._late: list[tuple[float, float, str]] = []
         self._delays: list[tuple[float, float]] = []
 
     def add_violation(self, what: str) -> None:
@@ -209,7 +210,7 @@ class Ledger:
         except Violation as violation:
             what = "violation"
             self.add_violation(f"{expectation.uid} ({expectation.kind}): {violation}")
-        if what == "broken" and not any(began_s <= at_s <= ended_s for at_s in self.kills_s):
+        if what == "broken" and not any(began_s <= gone_s and at_s <= ended_s for at_s, gone_s in self.kills_s):
             self.add_violation(
                 f"{expectation.uid} ({expectation.kind}): broken, and no replica was killed: {response.raw[-200:]!r}"
             )
@@ -223,8 +224,11 @@ class Ledger:
                 return
 
     def add_token(self, token: str, end_s: float | None) -> None:
-        """Record an issued token. `end_s`: when it expires; None if the issuer returned no lifetime."""
-        self._ends_s[token] = end_s
+        """Record an issued token. `end_s`: when it expires; None if the issuer returned no lifetime.
+
+        A token that is issued again keeps its end: the issuer rounds the rest down.
+        """
+        self._ends_s.setdefault(token, end_s)
 
     def is_valid(self, token: str, now_s: float) -> bool:
         end_s = self._ends_s.get(token, 0.0)
@@ -250,14 +254,14 @@ class Ledger:
         if receipt.token not in self._ends_s:
             self.add_violation(f"{receipt.uid} came with a token that no issuer issued: {receipt.token[-40:]!r}")
         elif not self.is_valid(receipt.token, now_s):
-            self._late.append((now_s, now_s - (self._ends_s[receipt.token] or 0.0)))
+            self._late.append((now_s, now_s - (self._ends_s[receipt.token] or 0.0), receipt.token))
 
     def expired(self) -> Iterable[str]:
         """Yield the tokens that arrived after their end by more than the delays of the machine."""
-        for now_s, late_s in self._late:
+        for now_s, late_s, token in self._late:
             delays = (delay_s for at_s, delay_s in self._delays if now_s - 15 <= at_s <= now_s + 15)
             if late_s > LATE_S + 2 * max(delays, default=0.0):
-                yield f"a token was sent {late_s:.1f} s after its end"
+                yield f"a token was sent {late_s:.1f} s after its end: {token[-12:]}"
 
     def finish(self) -> Sequence[str]:
         """Return all violations. Call it once at the end."""

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import math
 import time
 from typing import Any
 
@@ -96,10 +97,19 @@ def test_a_ledger_of_what_is_allowed_has_no_violation(ledger):
     ledger.receive(Receipt(UID, "token-2", "good"), 100.0 + LATE_S)
     ledger.record(PLAIN, response(completion(UID)), 1.0, 2.0)
     ledger.record(PLAIN, Response(), 1.0, 2.0, is_disconnected=True)
-    ledger.kills_s.append(3.0)
-    ledger.record(PLAIN, Response(), 2.0, 4.0)
+    ledger.kills_s.append((3.0, 3.2))
+    for began_s, ended_s in ((2.0, 4.0), (3.1, 3.15)):  # the port of a killed process accepts until it is gone
+        ledger.record(PLAIN, Response(), began_s, ended_s)
+    ledger.add_token("token-1", 20.0)  # issued again, with its rest in whole seconds
+    ledger.receive(Receipt("u2", "token-1", "good"), 30.0 + LATE_S)
     assert ledger.finish() == []
-    assert ledger.outcomes == {"answer": 1, "left": 1, "broken": 1}
+    assert ledger.outcomes == {"answer": 1, "left": 1, "broken": 2}
+
+
+def test_a_connection_that_breaks_after_a_killed_process_is_gone_is_reported(ledger):
+    ledger.kills_s.append((3.0, 3.2))
+    ledger.record(PLAIN, Response(), 3.3, 3.4)
+    assert "no replica was killed" in found(ledger)
 
 
 def test_a_request_that_was_sent_twice_is_reported(ledger):
@@ -116,7 +126,7 @@ def test_a_rejected_token_that_is_sent_again_is_reported(ledger):
 
 def test_an_expired_token_is_reported_unless_the_machine_was_slow(ledger):
     ledger.receive(Receipt("u1", "token-1", "good"), 100.0 + LATE_S + 1.0)
-    assert list(ledger.expired()) == ["a token was sent 4.0 s after its end"]
+    assert list(ledger.expired()) == ["a token was sent 4.0 s after its end: token-1"]
     ledger.add_delay(95.0, 0.6)
     assert list(ledger.expired()) == []
 
@@ -130,7 +140,7 @@ def test_a_refused_request_that_was_sent_is_reported(ledger):
 @pytest.mark.parametrize("plan", ["read", "keep_alive"])
 async def test_a_connection_whose_replica_was_killed_before_its_first_request_is_no_violation(ledger, plan):
     async def be_killed(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        ledger.kills_s.append(time.monotonic())
+        ledger.kills_s.append((time.monotonic(), math.inf))
         writer.transport.abort()
 
     async with await asyncio.start_server(be_killed, "127.0.0.1", 0) as server:
