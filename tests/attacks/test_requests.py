@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import BodyTooComplex, GatepassError
+from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES
 from gatepass.protocols.request import read_body
 from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
-from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser
+from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -190,7 +191,7 @@ def trailers_hold(raw: bytes, step: int) -> bool:
     if code:
         return code == "head_too_large"
     fields = raw.count(b": ")
-    return read_bytes <= HEAD_BYTES + step and fields + 2 <= HEADER_FIELDS
+    return read_bytes <= HEAD_BYTES + step and fields + 2 <= MOST_FIELDS
 
 
 @pytest.mark.attack("trailer fields")

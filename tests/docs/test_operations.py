@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from msgspec import structs
 from ruamel.yaml import YAML
 
+from gatepass import json_body
 from gatepass.cli import main
 from gatepass.cli.capture import capture_lines
 from gatepass.cli.control import ask, request, rule_lines
@@ -28,10 +29,19 @@ from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import PROCESS_BYTES, Config, Limits
 from gatepass.documents import Body, CaptureState, LearnedRules, RequestError, StoreStatus
 from gatepass.errors import kind_of, status_of
+from gatepass.http_client import message_head, pool
+from gatepass.mcp import exchange, servers
+from gatepass.normalize import embeddings_reply
 from gatepass.observability.metrics import COUNTED, MAX_NAMES, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
+from gatepass.protocols import request as protocol_request
+from gatepass.protocols import rerank
+from gatepass.proxy import models, response, uploads
+from gatepass.server import process, timeouts
 from gatepass.server.pages import PATHS
+from gatepass.sse import aggregate, choice_aggregate, event, outline
+from gatepass.store import guarded
 from gatepass.store.guarded import OTHER_KEY, StoreState
 from tests.docs.blocks import blocks
 from tests.docs.test_errors import OF_THE_UPSTREAM
@@ -281,11 +291,8 @@ def test_the_user_of_the_acl_is_that_of_the_guide() -> None:
 def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
     """The text block of limits_and_memory.md, its example, and the sum of the memory."""
     page, limits = " ".join(PAGES["limits_and_memory"].split()), Limits()
-    assert limits.unauthenticated == limits.connections // 4
     (addends, total) = re.findall(r"need (\d+(?: \+ \d+)+) = (\d+)\.", page)[0]
     assert sum(map(int, addends.split(" + "))) == int(total) == config_of_one_key().descriptors
-    for name in ("held_bytes", "body_bytes", "reply_bytes", "event_bytes"):
-        assert f"`limits.{name}` ({getattr(limits, name) // MIB} MiB)" in page
     example = re.search(r"`held_bytes: (\d+)` needs (\d+) \+ (\d+) \+ (\d+) \+ (\d+) = (\d+)", page)
     assert example is not None
     held, *addends = map(int, example.groups())
@@ -294,6 +301,53 @@ def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
     parts = (PROCESS_BYTES, held * 9 // 8, limits.body_bytes, limits.reply_bytes, config.limits.memory_bytes)
     assert addends == [part // MIB for part in parts]
     assert sum(addends[:-1]) == addends[-1]
+
+
+def size(size_bytes: int) -> str:
+    return f"{size_bytes // MIB} MiB" if size_bytes % MIB == 0 else f"{size_bytes // 1024} KiB"
+
+
+def test_each_bound_is_that_of_the_code() -> None:
+    """The table of all bounds in limits_and_memory.md: each figure is read from what the code compares with."""
+    limits, large = Limits(), event.LARGE_EVENT_BYTES
+    assert limits.unauthenticated == limits.mcp_streams == limits.connections // 4
+    settings = ("body_bytes", "reply_bytes", "event_bytes", "held_bytes")
+    body, reply, of_event, held = (f"`limits.{name}` ({size(getattr(limits, name))})" for name in settings)
+    assert {of: most for of, most, _ in rows("limits_and_memory", "## All bounds")} == {
+        "a head": f"{size(message_head.HEAD_BYTES)}, {message_head.MOST_FIELDS} fields",
+        "a request body": body,
+        "a form without a model": size(uploads.MOST_STREAMED_BYTES),
+        "a message to an MCP server": size(exchange.BODY_BYTES),
+        "a body's depth": f"{protocol_request.MAX_DEPTH} levels",
+        "a list and object that gatepass opens": f"{json_body.MOST_OPENED:,} values,"
+        f" {json_body.MOST_MEMBERS:,} members, {size(json_body.LONGEST_NAME_BYTES)} a name",
+        f"a body above {size(json_body.COUNTED_BYTES)}": f"{json_body.MOST_SIGNS:,} signs,"
+        f" {json_body.MOST_ESCAPES:,} backslashes",
+        "a reply": reply,
+        "a reply that gatepass checks": f"{size(response.MOST_CHECKED_BYTES)}, {response.MOST_CHECKED_VALUES:,} signs",
+        "a reply that gatepass converts": size(json_body.ONE_PASS_BYTES),
+        "a vector that gatepass converts": f"{size(embeddings_reply.VECTOR_BYTES)};"
+        f" beside all {size(embeddings_reply.MOST_BYTES)}, {embeddings_reply.MOST_MEMBERS:,} members",
+        "a reply made from a stream": f"{size(aggregate.MOST_BYTES)}, {choice_aggregate.MAX_REPLY_ENTRIES:,} choices,"
+        " calls and members",
+        "a model list": f"{size(models.LIST_BYTES)}, {models.LIST_VALUES:,} signs, {models.LIST_MODELS:,} models",
+        "a rerank reply": f"{size(rerank.MOST_BYTES)}, {rerank.MOST_MEMBERS:,} members",
+        "an event": of_event,
+        "an event that gatepass repairs": size(large),
+        "an event above that": f"{event.MOST_LARGE_LINES:,} lines, {outline.MOST_VALUES:,} signs,"
+        f" {event.MOST_ESCAPES:,} backslashes; {size(outline.MOST_BYTES)} beside"
+        f" texts above {size(outline.WINDOW_BYTES)}",
+        "connections with a key": f"`limits.connections` ({limits.connections:,})",
+        "connections without": "a quarter",
+        "MCP clients that wait": f"a quarter, {servers.MOST_SESSIONS:,} sessions",
+        "held bytes": held,
+        "a wait for a head or more of a body": f"{timeouts.RECEIVE_S:g} s",
+        "a slow body": f"{size(timeouts.LEAST_BYTES_PER_S)}/s after {timeouts.RECEIVE_S:g} s",
+        "a client that reads nothing": f"{timeouts.STALL_S:g} s",
+        "an idle client": f"{process.IDLE_TIMEOUT_S} s",
+        "a connection to an upstream": f"{pool.IDLE_S:g} s idle (MCP {pool.SHORT_IDLE_S:g} s), {pool.AGE_S:g} s in all",
+        "a request to the store": f"{guarded.BOUND_S:g} s",
+    }
 
 
 def test_the_states_of_the_store_are_those_of_the_code() -> None:

@@ -285,10 +285,7 @@ class Limits(Block):
     unfinished events, and what slow clients have not read of their streams. In a container with less memory, the
     default of `gatepass serve` is half of the container's memory, or less if that does not fit.
 
-    Requests that hold less than 64 KiB do not count. A request whose body does not fit gets 503 `overloaded` before
-    anything is sent to the upstream. A reply or an event that does not fit waits at the upstream. If streams of slow
-    readers do not fit, gatepass ends those of the key with the most. If there are several keys, no key fills the last
-    tenth. See docs/operations/limits_and_memory.md#memory.
+    Requests that hold less than 64 KiB do not count. docs/operations/limits_and_memory.md#memory has what does not fit.
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
@@ -296,17 +293,17 @@ class Limits(Block):
     """The largest single event of a stream, in bytes. It and 1 MiB also limit comments and blank lines between two
     events.
 
-    An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB
-    whatever this setting says: for `dialect: ragflow`, and if a chat call serves another protocol. For the profile
-    `ragflow` it splits long texts, and 1 MiB limits the rest. See docs/operations/limits_and_memory.md#memory.
+    An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB:
+    for `dialect: ragflow`, and if a chat call serves another protocol. For the profile `ragflow` it splits long texts,
+    and 1 MiB limits the rest. See docs/operations/limits_and_memory.md#all-bounds.
 
     Danger: Each stream may hold three times as much memory. `held_bytes` limits what all streams hold.
     """
     connections: Annotated[int, Field(gt=0)] = 4000
     """The most requests in progress, and the most connections of authenticated clients, idle ones included. One
     more request gets 503 `overloaded`, unless its caller has no other in progress. If
-    `access.keys` names several callers, no caller holds the last tenth. gatepass closes an idle connection after 95
-    s. Streams of MCP clients that only wait for notifications have a limit of their own, a quarter of this one.
+    `access.keys` names several callers, no caller holds the last tenth. Streams of MCP clients that only wait for
+    notifications have a limit of their own, a quarter of this one.
 
     Unit: connections
 

@@ -463,9 +463,8 @@ class Model(Block):
     and nothing is learned. `emulate` (or `false`): never; gatepass makes a stream from the whole reply.
     `aggregate`: always; gatepass makes a whole reply from the stream.
 
-    A whole reply made from a stream, and each event of it, has at most 12 MiB, and at most the `top_logprobs` of about
-    2,000 tokens with 20 alternatives; so has a whole reply that becomes a stream or a reply of another API. gatepass
-    rejects a larger one (502 `upstream_invalid`). A reply that is only relayed has no such limit.
+    A reply that is made from a stream, or made into one, has limits: docs/operations/limits_and_memory.md#all-bounds.
+    A larger one is 502 `upstream_invalid`.
 
     Example: emulate
 

@@ -27,10 +27,10 @@ from gatepass.http_client.tls import tls_detail
 from gatepass.types import OK, Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
-"""Reading pauses while more than this of a body is buffered."""
+"""Reading pauses while more than this of a body is buffered, also of one that a client sends."""
 
 JOINED_BYTES = 64 * 1024
-"""A body up to this size is written together with its head: a copy is cheaper than a second call."""
+"""A body up to this size is written together with its head or its framing: a copy is cheaper than a second call."""
 
 SLICE_BYTES = 256 * 1024
 """A larger body is written in slices of this size, so that the transport never buffers all of it."""

@@ -11,10 +11,8 @@ from urllib.parse import urlsplit
 from gatepass.errors import Fault, TransportFault
 from gatepass.types import Headers, OutboundRequest
 
-HEAD_BYTES = 64 * 1024
-
-MOST_FIELDS = 100
-"""Maximum number of header fields in a reply. The standard library's http.client has the same limit."""
+HEAD_BYTES, MOST_FIELDS = 64 * 1024, 100
+"""The largest head of a request or a reply. The standard library's http.client allows as many fields."""
 
 _PORTS = {"http": 80, "https": 443}
 _BODIED = frozenset(("POST", "PUT", "PATCH"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -29,9 +29,6 @@ PIECE_BYTES = 256 * 1024
 
 CODED_BYTES = 4 * 1024
 """Compressed bytes that are decoded at once. They may be 200 gzip members, each with a copy of the bytes after it."""
-
-LOOP_JOIN_BYTES = 4 * 1024 * 1024
-"""Larger pieces are joined in a thread: 64 MiB take 50 ms."""
 
 TAIL_S = 1.0
 """Time that an upstream has to end a body of which nothing more is read."""
@@ -259,13 +256,6 @@ def taken(pieces: list[bytes | BytesIO]) -> bytes:
     whole = b"".join(pieces)  # type: ignore[arg-type]  # no buffer is among several pieces
     pieces.clear()
     return whole
-
-
-async def joined(pieces: Sequence[bytes]) -> bytes:
-    """Return one copy of all `pieces`, made in a thread if they are large."""
-    if sum(map(len, pieces)) <= LOOP_JOIN_BYTES:
-        return b"".join(pieces)
-    return await asyncio.to_thread(b"".join, pieces)  # `join` releases the GIL
 
 
 class ZlibDecoder:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from gatepass.errors import GatepassError
-from gatepass.http_client.response_body import joined
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import Parts, counts_of, split
 from gatepass.proxy.context import Attempt
@@ -46,7 +45,8 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
             await asyncio.sleep(0)
     pieces, repairs = merged
     adapted_names = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *repairs))
-    body = pieces[0] if len(pieces) == 1 else await joined(pieces)
+    # 64 MiB take 50 ms, and `join` releases the interpreter's lock
+    body = pieces[0] if len(pieces) == 1 else await asyncio.to_thread(b"".join, pieces)
     return BufferedReply(replies[0].status, replies[0].headers, body, tuple(adapted_names))
 
 

@@ -23,7 +23,7 @@ from gatepass.dialects.hints import case_of
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
 from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.json_body import has_more
+from gatepass.json_body import ONE_PASS_BYTES, has_more
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol, ReplyContext
 from gatepass.protocols.translation.translation import TranslatedReply
@@ -38,7 +38,6 @@ from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, read_jso
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
-from gatepass.sse.whole_reply import ONE_PASS_BYTES
 from gatepass.types import OK, Headers, Hidden, Response, UpstreamErrorBody
 
 

@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
+from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import (
-    AHEAD_BYTES,
     BODILESS,
     Fields,
     HttpRequestCycle,

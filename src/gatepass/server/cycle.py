@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
+from gatepass.http_client.connection import AHEAD_BYTES, JOINED_BYTES
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.types import Headers, Hidden, header
 
@@ -25,12 +26,6 @@ if TYPE_CHECKING:
     from gatepass.server.connection import ClientConnection
 
 Fields = Iterable[tuple[bytes, bytes]]
-
-JOINED_BYTES = 64 * 1024
-"""A piece up to this size is joined with its framing: a copy is cheaper than a second buffer in the system call."""
-
-AHEAD_BYTES = 256 * 1024
-"""Reading pauses while more than this of a streamed body is buffered."""
 
 REST_BYTES = 64 * 1024
 """Maximum rest of a body that is read after an early response to keep the connection. With more it closes."""

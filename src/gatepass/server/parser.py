@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import httptools
 
 from gatepass.errors import GatepassError, InvalidRequest, UnsupportedHead
+from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.protocols.operations import BY_PATH
 from gatepass.server.cycle import HttpRequestCycle
@@ -154,8 +155,8 @@ class RequestParser:
             else:
                 self._is_chunked, self._framing_bytes = True, 0
         self._fields.append((name, value))  # trailer fields too, only to count them: the cycle already has its headers
-        if len(self._fields) > HEADER_FIELDS:  # here, because one piece of input can hold thousands
-            self._refuse(UnsupportedHead("head_too_large", f"The request has more than {HEADER_FIELDS} header fields."))
+        if len(self._fields) > MOST_FIELDS:  # here, because one piece of input can hold thousands
+            self._refuse(UnsupportedHead("head_too_large", f"The request has more than {MOST_FIELDS} header fields."))
 
     def on_headers_complete(self) -> None:
         if self._is_head_held:
@@ -224,8 +225,6 @@ class RequestParser:
             cycle.complete()
 
 
-HEADER_FIELDS = 100
-HEAD_BYTES = 64 * 1024
 HOST_BYTES = 300
 """Maximum length of Host: more than any DNS name with a port."""
 TLS_HANDSHAKE = b"\x16\x03"

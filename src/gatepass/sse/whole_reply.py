@@ -13,7 +13,7 @@ import msgspec
 
 from gatepass import json_body
 from gatepass.errors import GatepassError
-from gatepass.json_body import lenient_value, takes_long
+from gatepass.json_body import ONE_PASS_BYTES, lenient_value, takes_long
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_repair import COMPLETE, ChoiceRepair, OnRepair
 from gatepass.sse.chunk import EnvelopeDefaults, Object
@@ -23,9 +23,6 @@ from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
 """The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
-
-ONE_PASS_BYTES = 3 * 1024 * 1024
-"""The largest reply that gatepass reads in one pass of up to 26 ms."""
 
 # --- the types of a completion that needs no repair -----------------------------------------------
 

@@ -154,6 +154,7 @@ async def test_a_user_that_may_not_count_limits_has_one_steady_fault_until_it_ma
         client.execute_command("ACL", "SETUSER", "default", f"-{command}")
         async with replicas(server, 1) as gates:
             store = gates[0].state.store
+            assert store is not None
             assert await statuses(gates, 4) == [200, 200, 200, 429]
             for _ in range(3):
                 with pytest.raises(StoreUnavailable, match=r"(?i)permi|can't run"):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gatepass.policy.limits import CONCURRENT, NOTHING, PART_S, REQUESTS, TOKENS, Amounts, Counts, Limit, Refused, Taken
 from gatepass.proxy.shared_counts import RENEW_S, RETRY_S, SharedCounts
-from gatepass.store.base import StoreUnavailable
-from gatepass.store.guarded import Command, GuardedStore
+from gatepass.store.base import Command, StoreUnavailable
+from gatepass.store.guarded import GuardedStore
 from gatepass.store.limits import LEASE_S, SCRIPT
 from tests.integration.store.real_server import INSTALLED, RealServer, real_server
 from tests.unit.clock import DrivenClock, settle

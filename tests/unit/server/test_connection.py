@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from gatepass.errors import ClientGone, GatepassError
+from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
+from gatepass.http_client.message_head import HEAD_BYTES
 from gatepass.server import timeouts
 from gatepass.server.connection import MOST_AHEAD, ClientConnection
 from gatepass.server.connection_shares import ConnectionShares
-from gatepass.server.cycle import AHEAD_BYTES, REST_BYTES, HttpRequestCycle
-from gatepass.server.parser import HEAD_BYTES
+from gatepass.server.cycle import REST_BYTES, HttpRequestCycle
 from gatepass.server.timeouts import (
     BODY_GRACE_S,
     DRAIN_IDLE_S,

@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 
 from gatepass.errors import GatepassError
+from gatepass.http_client.connection import JOINED_BYTES
 from gatepass.protocols.error_objects import REPLAYED
-from gatepass.server.cycle import JOINED_BYTES, HttpRequestCycle, RequestIds, header_lines, ids_begin
+from gatepass.server.cycle import HttpRequestCycle, RequestIds, header_lines, ids_begin
 from tests.unit.http_client.loop import rest
 from tests.unit.server.wire_client import DATE, WireClient, asked
 

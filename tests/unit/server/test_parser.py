@@ -5,7 +5,8 @@ import gc
 import pytest
 
 from gatepass.errors import GatepassError
-from gatepass.server.parser import HEAD_BYTES, HEADER_FIELDS, RequestParser, path_of
+from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
+from gatepass.server.parser import RequestParser, path_of
 from tests.unit.server.cycle_recorder import CycleRecorder
 from tests.unit.server.wire_client import asked
 
@@ -145,8 +146,8 @@ REFUSED = {
     ),
     "two frames": ((asked(b"hello", "transfer-encoding: chunked"),), "invalid_request", "not a valid HTTP/1.1"),
     "many fields": (
-        (asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS))),),
-        *("head_too_large", f"more than {HEADER_FIELDS} header fields"),
+        (asked(b"", *(f"x-{number}: y" for number in range(MOST_FIELDS))),),
+        *("head_too_large", f"more than {MOST_FIELDS} header fields"),
     ),
     "a large field": ((asked(b"", "x: " + "y" * HEAD_BYTES),), "head_too_large", f"larger than {HEAD_BYTES} bytes"),
     "an endless field": (
@@ -181,8 +182,8 @@ def test_head_of_the_largest_size_is_accepted():
 
 
 def test_largest_number_of_fields_is_accepted():
-    recorder, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(HEADER_FIELDS - 1))))
-    assert len(recorder.cycles[0].headers) == HEADER_FIELDS
+    recorder, _ = fed(asked(b"", *(f"x-{number}: y" for number in range(MOST_FIELDS - 1))))
+    assert len(recorder.cycles[0].headers) == MOST_FIELDS
 
 
 def test_head_after_a_large_body_has_the_full_limit():
