@@ -235,6 +235,8 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
             if enabling and enabling.isdisjoint(rejection.betas):
                 beside = "!" + "+".join(sorted(enabling))
         top = path.partition(".")[0]
+        if says is Says.VALUE and path.startswith("thinking."):  # it is incomplete without one of its members
+            path, value = top, ""
         rule = LearnedRule(
             "drop", top if top in _DROPPED_WHOLE else path, value or None, HOUR_S if value != "" else 0.0, beside
         )

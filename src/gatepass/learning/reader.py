@@ -82,7 +82,7 @@ SAFE = frozenset(
         *("chat_template_kwargs", "num_ctx", "keep_alive", "verbosity", "truncation", "context_management"),
         *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "cache", "caching"),
         *("safety_identifier", "session_id", "request_id", "trace_id", "tags", "usage", "timeout", "priority"),
-        *("modalities", "prediction", "encoding_format", "include", "client_metadata"),
+        *("modalities", "prediction", "encoding_format", "include", "client_metadata", "text.verbosity"),
     )
 )
 """Known top-level members that may be dropped: they say how to answer, bill, cache or report, never what or for whom.
@@ -97,11 +97,19 @@ FLAG = re.compile(r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z")
 """Values of unknown members that may be dropped. A text or an object may say anything."""
 
 
+def _squashed(name: str) -> str:
+    """Return a name without the signs that its spellings differ in: `max_tokens`, `maxTokens`, `max tokens`."""
+    return re.sub(r"[\s_-]", "", name).lower()
+
+
+_SAFE_NAMES, _MEANING_NAMES = (frozenset(map(_squashed, names)) for names in (SAFE, _MEANING))
+
+
 def carries_meaning(path: str, value: str = "") -> bool:
     """Whether the answer to a request without the member at `path` with `value` (JSON) may answer another question."""
-    top = re.split(r"[.\[]", path, maxsplit=1)[0]
-    if top in _MEANING or top in SAFE:
-        return top in _MEANING
+    top = _squashed(re.split(r"[.\[]", path, maxsplit=1)[0])
+    if path in SAFE or top in _SAFE_NAMES | _MEANING_NAMES:
+        return path not in SAFE and top in _MEANING_NAMES
     return FLAG.match(value) is None or _MEANT.search(path.lower()) is not None
 
 
@@ -122,10 +130,12 @@ def _words(*patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(patterns), re.IGNORECASE)
 
 
+_CHOICE = re.compile(r"(?:effort|verbosity|tier|summary|level|truncation|type)\Z")
+"""Members with a few values, which an error may name in place of the member."""
 _REFUSES = _words(
     r"\bnot\b|n't\b|\bcannot\b|\bno (?:longer|such)\b|\bun(?:supported|known|recogni[sz]ed|expected|available)\b",
     r"\bextra (?:input|field|key|parameter|propert)|\b(?:deprecated|removed|dropped|disabled|disallowed|forbidden)\b",
-    r"\b(?:omit|remove|drop|leave out|leave off|strip|delete)\b|\black(?:s|ing)?\b",
+    r"\b(?:omit(?:ted)?|remove|drop|leave out|leave off|strip|delete|unset)\b|\black(?:s|ing)?\b",
     r"\b(?:no|without) (?:effect|support)\b",
     r"\b(?:retired|sunset|superfluous|redundant|surplus|stray|unwanted|frozen|absent)\b|\bget rid of\b|\bno handler\b",
     r"非法(?:的)?(?:字段|属性|成员)|下线|停用|不认|没有(?:实现|支持)",
@@ -142,8 +152,16 @@ _WRONG = _words(
     r"参数\W{0,2}(?:值)?\W{0,2}(?:非法|无效|错误|不合法|有误)",
 )
 """These refuse a value, perhaps with all others."""
+_OTHER_VALUE = _words(
+    r"\b(?:must|should|can only|needs? to|has to|have to) be\b|\bat (?:most|least)\b",
+    r"\b(?:range|between|outside|expected|invalid|illegal)\b|\btoo (?:long|short|large|small|high|low|big)\b",
+    r"\b(?:less|greater|smaller|larger|lower|higher|more|longer) than\b",
+    r"取值|范围|超(?:出|过)|过[长短大小高低]|无效|非法|有误",
+)
+"""These refuse one value."""
+_COMPARED = re.compile(r"\bthan ['\"`]?\Z")
 _MISSES = _words(
-    r"\b(?:missing|required|requires?)\b|must be (?:passed|provided|present|included|specified)",
+    r"\b(?:missing|(?<!to )(?<!['\"`])required|requires?)\b|must be (?:passed|provided|present|included|specified)",
     r"(?<!may )(?<!can )(?<!do )(?<!must )(?<!should )\bnot (?:been )?"
     r"(?:provided|found|specified|passed|present|set|given)\b",
     r"缺少|缺失|必填|必传|必须(?:提供|传|包含)",
@@ -189,7 +207,9 @@ _NEEDS = re.compile(
 )
 """Behind the name of a member: the only value that it may have."""
 _SET_TO = re.compile(rf"['\"`”’]? ?(?:to|=|为|成) ?{_VALUE}", re.IGNORECASE)
-_SET = _words(r"(?:\bset|\buse|\bwith|\bonly (?:supports?|accepts?|allows?)|设置|设|将|把)(?: the)? ?['\"`“‘]?\Z")
+_SET = _words(
+    r"(?:\bset|\buse|\bwith|\bonly (?:supports?|accepts?|allows?)|[仅只]支持|设置|设|将|把)(?: the)? ?['\"`“‘]?\Z"
+)
 
 _PENALTIES = ("frequency_penalty", "presence_penalty", "repetition_penalty")
 _PROSE: Mapping[str, tuple[str, ...]] = {
@@ -205,7 +225,7 @@ _PROSE: Mapping[str, tuple[str, ...]] = {
     "温度": ("temperature",),
     "种子": ("seed",),
     "推理强度": ("reasoning_effort",),
-    "思考": ("thinking", "enable_thinking"),
+    **dict.fromkeys(("思考", "thinking", "thinkingmode"), ("thinking", "enable_thinking")),
 }
 """How prose calls members."""
 _EVERYDAY = NEVER | frozenset(
@@ -219,7 +239,7 @@ _EVERYDAY = NEVER | frozenset(
 """Words of everyday sentences. They name a member only in quotes, or beside a word such as `parameter`."""
 _MARKED = _words(
     r"(?:['\"`“‘,./]|\b(?:parameter|argument|field|key|propert(?:y|ies)|member|option|supplied)s?(?:\(s\))?:?"
-    r"|参数[:：]?|字段[:：]?)\Z"
+    r"|参数[:：]?|字段[:：]?|\b(?:parameter|argument|field|key|property|option)s?\b[^:]{0,60}:)\Z"
 )
 _MARKS = _words(r"['\"`”’]|\s*(?:[:：]|参数|字段|(?:parameter|argument|field)s?\b)")
 _IS_REFUSED = re.compile(r" (?:is|are) (?:not |un)(?:supported|allowed|permitted|available|accepted)")
@@ -256,11 +276,6 @@ def plain(text: str) -> str:
 
 def _words_of(loc: str) -> list[str]:
     return re.findall(r"[\w-]+", loc)
-
-
-def _squashed(name: str) -> str:
-    """Return a name without the signs that its spellings differ in: `max_tokens`, `maxTokens`, `max tokens`."""
-    return re.sub(r"[\s_-]", "", name).lower()
 
 
 def _steps(path: str) -> list[str]:
@@ -340,7 +355,7 @@ class _Names:
             _IS_VALUE.search(before) and " does not support" not in after[:18]
         ):
             return ()
-        if _IS_NAME.search(before[-10:]):
+        if _IS_NAME.search(before[-10:]) or before.endswith("…") or after.startswith("…"):  # a part of a quote
             return ()
         if spelled.lower() in _EVERYDAY:
             is_marked = _MARKED.search(before.rstrip()) or (_MARKS.match(after) and not before.rstrip()[-1:].isalpha())
@@ -523,6 +538,7 @@ def _about_members(
         if not is_of_a_value:
             found += _refusals(sent, sentence, mentions, refused)
     told = names.find(param) if param else ()
+    quoted = {f"'{word[1:-1]}'" for word in _QUOTED.findall(text)}
     if param:  # the text may name others too, if it also names this one
         last = _steps(param)[-1:]
         if last not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
@@ -538,6 +554,8 @@ def _about_members(
                 found.append(Finding(Says.STREAM, path))
             elif is_refusal and path in sent:
                 found.append(Finding(refused, path))
+            elif is_of_a_value and path in sent and not carries_meaning(path, sent[path]):
+                found.append(Finding(Says.VALUE, path))
     elif not found:  # some parsers do not name the member
         kinds = [
             value for value, pattern in zip(EMPTY, (_NO_NULL, _NO_EMPTY_LIST), strict=True) if pattern.search(text)
@@ -545,6 +563,12 @@ def _about_members(
         found = [
             Finding(Says.EMPTY, path, span=text) for path, value in sent.items() if value in kinds and "." not in path
         ]
+        if not found and _REFUSES.search(text):  # a relay may lose `param`
+            found = [
+                Finding(Says.VALUE, path)
+                for path, value in sent.items()
+                if _CHOICE.search(path) and not carries_meaning(path, value) and value.replace('"', "'") in quoted
+            ]
     solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
     known = {path for one in solved for path in (one.path, one.beside)}
     return [one for one in found if one.path not in known or one.says not in (Says.REFUSED, Says.VALUE)]
@@ -585,9 +609,10 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
     excludes = _EXCLUDES.search(sentence)
     if excludes is None and accepted is not None:
         end = max(accepted.start(), 0 if refusal is None else refusal.start())
-        mentions = [one for one in mentions if one.start < end]
+        mentions = [one for one in mentions if one.start < end or _COMPARED.search(sentence[: one.start])]
     yield from _streams(sent, sentence, mentions, refusal)
-    verdict = refusal or _WRONG.search(sentence) or excludes
+    value = _WRONG.search(sentence) or _OTHER_VALUE.search(sentence)
+    verdict = refusal or value or excludes
     if verdict is None or _MISSES.search(sentence):
         return
     subjects, conditions = _parts(mentions, sentence)
@@ -611,10 +636,13 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
         # what carries meaning is refused beside what does not
         top = members[0][0] if "." not in members[0][0] else ""
         members, beside = [(path, one) for one in conditions for path in one.paths if path == beside], top
-    if refusal is None and verdict is excludes:
-        return
-    says = Says.VALUE if refusal is None else refused
-    yield from (Finding(says, path, beside=beside, span=_span(sentence, one, verdict)) for path, one in members)
+    if refusal is None:
+        if value is None:
+            return
+        refused, beside = Says.VALUE, ""
+        if _WRONG.search(sentence) is None:
+            members = [(path, one) for path, one in members if not carries_meaning(path, sent[path])]
+    yield from (Finding(refused, path, beside=beside, span=_span(sentence, one, verdict)) for path, one in members)
 
 
 _STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")

@@ -37,10 +37,15 @@ EFFORT = (
     "Function tools with reasoning_effort are not supported for gpt-x in /v1/chat/completions. To use function tools,"
     " use /v1/responses or set reasoning_effort to 'none'."
 )
-MANY, LOW, WARM = {"max_tokens": 32000}, {"reasoning_effort": "low"}, {"temperature": 1, "top_p": 1}
+MANY, LOW, MAX = {"max_tokens": 32000}, {"reasoning_effort": "low"}, {"reasoning_effort": "max"}
+WARM = {"temperature": 1, "top_p": 1}
 CHATTY = {"reasoning": {}, "verbosity": "low"}
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 NULLS = {"temperature": None, "seed": 1, "stop": None}
+
+
+THINKS = {"thinking": {"type": "enabled", "budget_tokens": 99}}
+CAMEL = "drop=promptCacheKey"
 
 
 def most(tokens: int) -> dict[str, int]:
@@ -97,11 +102,26 @@ def most(tokens: int) -> dict[str, int]:
             "drop=temperature, drop=top_p, drop=frequency_penalty",
         ),
         ("tool_choice is only allowed with tools", {"tool_choice": "auto"}, {"tool_choice": None}, "drop=tool_choice"),
+        ("`top_k` must be unset when thinking is on", {"top_k": 4, **THINKS}, {"top_k": None}, "drop=top_k"),
+        ("Setting 'promptCacheKey' is not allowed", {"promptCacheKey": "k 1"}, {"promptCacheKey": None}, CAMEL),
+        (
+            "The tool_choice parameter does not support being set to required in thinking mode",
+            {"tools": TOOLS, "tool_choice": "required", "enable_thinking": True},
+            {"enable_thinking": None},
+            "drop=enable_thinking",
+        ),
+        (
+            "`max_tokens` must be greater than `thinking.budget_tokens`.",
+            {"max_tokens": 9, **THINKS},
+            {"thinking": None},
+            "drop=thinking",
+        ),
+        ("Invalid 'user': string too long.", {"user": "u" * 90}, {"user": None}, "drop=user"),
         # nothing
         ("Missing required parameter: 'seed'.", {"seed": 1}, {}, ""),
         ("The user is not allowed to use this model", {"user": "u"}, {}, ""),
         ("Unknown parameter 'foo'. Supported parameters: temperature, seed", {"temperature": 1, "seed": 1}, {}, ""),
-        ("temperature must be between 0 and 2", {"temperature": 5}, {}, ""),
+        ("top_p must be below 1", {"top_k": 5}, {}, ""),
         ("tool_choice is not supported", {"tool_choice": "required", "tools": TOOLS}, {}, ""),
     ],
     ids=str,
@@ -122,6 +142,18 @@ def test_a_text_leads_to_its_change(text: str, sent: dict[str, Any], becomes: di
         (EFFORT, {"tools": TOOLS, **LOW}, [LOW, {"tools": []}]),
         ("Invalid parameter: seed", {"seed": 7}, [{"seed": 8}]),
         ("`tools` must not be empty.", {"tools": []}, [{"tools": TOOLS}]),
+        ("temperature is outside the allowed range", {"temperature": 5}, [{"temperature": 1}]),
+        ("seed 不要超过 5", {"seed": 7}, [{"seed": 1}]),
+        ("'temperature' must be Float", {"temperature": 2}, [{"temperature": 0.2}]),
+        (
+            "The thinking budget (52) is invalid. Choose 128 or more.",
+            {"thinking_budget": 52},
+            [{"thinking_budget": 99}],
+        ),
+        ("Validation error for `reasoning_effort`: expected one of 'low', 'high'", MAX, [LOW]),
+        ('level "max" not supported, valid levels: low, medium, high', MAX, [LOW]),
+        ("presence_penalty 取值范围应为 [-2.0, 2.0]", {"presence_penalty": 3}, [{"presence_penalty": 1}]),
+        ("metadata.user_id: String should have at most 256 characters", {"metadata": {"user_id": "u"}}, [{}]),
     ],
 )
 def test_a_rule_does_not_concern_requests_that_the_error_is_not_about(

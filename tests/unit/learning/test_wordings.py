@@ -161,15 +161,8 @@ def test_an_everyday_word_that_is_refused_is_advised(member: str, value: Any) ->
     assert f'rules: {{drop: ["{member}"]}}' in advised
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "temperature is outside the allowed range",
-        "seed 不要超过 5",
-        "User is not allowed to sample from this engine.",
-    ],
-)
-def test_a_range_or_a_person_refuses_no_member(text: str) -> None:
+def test_a_person_refuses_no_member() -> None:
+    text = "User is not allowed to sample from this engine."
     assert outcome({"error": {"message": text}}, a_request("seed"))[0] == ()
 
 
