@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.errors import GatepassError, UpstreamInvalid
+from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.embeddings_reply import VECTOR_BYTES, join_replies, next_step
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol
@@ -22,7 +23,7 @@ from gatepass.proxy.body_threads import is_heavy
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
 from gatepass.sse.event import read_json
 from gatepass.sse.synthesize import synthesize_stream
-from gatepass.sse.whole_reply import BUILT_BYTES, ONE_PASS_BYTES, read_good, repair_reply
+from gatepass.sse.whole_reply import BUILT_BYTES, read_good, repair_reply
 from gatepass.types import EmbeddingsOptions
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
