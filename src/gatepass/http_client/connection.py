@@ -333,15 +333,10 @@ class Connection(asyncio.BufferedProtocol):
             if status_before or not self._rejected:
                 parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._problem is None and not reply.status and HEAD_BEGINS.match(self._head + data):
-                self._rejected = str(error)
-            else:
-                is_tls_alert = bytes(data[:2]) == TLS_ALERT
-                self._problem = self._problem or (TLS_PORT if is_tls_alert else str(error))
+            self._reject(reply, data, str(error))
         if not (status_before or reply.status):
             self._head += data
-            if self._rejected:
-                self._mend()
+            self._mend()
         if self._is_complete:
             self._finish(reply)
         elif self._problem is not None:
@@ -356,10 +351,17 @@ class Connection(asyncio.BufferedProtocol):
         elif reply.status != status_before:
             reply.wake()
 
+    def _reject(self, reply: UpstreamResponse, data: bytes | memoryview, why: str) -> None:
+        """Note why the parser rejected `data`: a head may be mended, and nothing else."""
+        if self._problem is None and not reply.status and HEAD_BEGINS.match(self._head + data):
+            self._rejected = why
+        else:
+            self._problem = self._problem or (TLS_PORT if bytes(data[:2]) == TLS_ALERT else why)
+
     def _mend(self) -> None:
         """Parse a head that the parser rejected as a recipient may read it. This reply is the connection's last one."""
         try:
-            if not (mended := mended_head(self._head)):
+            if not (self._rejected and (mended := mended_head(self._head))):
                 return
             self._fields, self._parser, self._rejected, self._head = [], self._new_parser(), "", mended
             self._parser.feed_data(mended)

@@ -297,14 +297,11 @@ async def check_head(attempt: Attempt, response: Response, exchange: _McpRequest
 
 async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest | None = None) -> McpReply:
     """Return the reply, with its body if gatepass must read it. Raises the error of one that is not of MCP."""
-    status, kind = response.status, header(response.headers, b"content-type")
-    is_json = kind == b"application/json"  # nearly always: saves a call
-    if not is_json:
-        shown = content_type(response.headers)
-        is_json = shown.endswith("json")
-        if status == OK and shown == "text/event-stream":
-            attempt.add_upstream_wait()
-            return McpReply(response, is_stream=True)
+    status, kind = response.status, content_type(response.headers)
+    is_json = kind.endswith("json")
+    if status == OK and kind == "text/event-stream":
+        attempt.add_upstream_wait()
+        return McpReply(response, is_stream=True)
     if status in _WITHOUT_BODY or header(response.headers, b"content-length") == b"0":
         attempt.add_upstream_wait()
         return McpReply(response, b"")

@@ -652,8 +652,7 @@ class Metrics(Observer):
         series.attempts.value += attempt.requests
         if attempt.after is not None:
             self._add_earlier(attempt, access)
-        if attempt.requests:
-            self._ended_at(attempt, access, error, ended_s)
+        self._ended_at(attempt, access, error, ended_s)
         if access.empty_answer:
             self._add("gatepass_empty_answers_total", attempt.upstream)
         if usage is not None:
@@ -702,6 +701,8 @@ class Metrics(Observer):
     def _ended_at(
         self, attempt: AttemptRecord, access: AccessRecord, error: GatepassError | None, ended_s: float
     ) -> None:
+        if not attempt.requests:
+            return
         at = self._by_upstream[attempt.upstream]
         at.requests += 1
         if error is None or error.hop != f"upstream:{attempt.upstream}":

@@ -21,7 +21,11 @@ SPELLINGS: Mapping[str, Method] = {
     "self_signed_tls_client_auth": "mtls",
 }
 """Registered names of client authentication methods (RFC 7591 2, OpenID Connect Core 9, RFC 8705 2) and gatepass's."""
-WITH_SECRET = frozenset(("basic", "form"))
+OF_METHODS: Mapping[str, tuple[Method, ...]] = {
+    "client_secret": ("basic", "form"),
+    "assertion_file": ("assertion_file",),
+}
+"""Settings that the given methods need, and no other one uses."""
 SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "jwt_bearer": ("subject_file", "subject"),
     "token_exchange": ("subject_file",),
@@ -169,10 +173,10 @@ def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
 
 def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     method = block.client_auth
-    if method in WITH_SECRET and block.client_secret is None:
-        yield "client_secret", f"is missing: client_auth: {method} requires it"
-    if method not in WITH_SECRET and block.client_secret is not None:
-        yield "client_secret", f"has no effect with client_auth: {method}: remove it"
+    for setting, methods in OF_METHODS.items():
+        if (getattr(block, setting) is not None) is not (method in methods):
+            missing, unused = "is missing: client_auth: {} requires it", "belongs to client_auth: {}"
+            yield setting, missing.format(method) if method in methods else unused.format(" or ".join(methods))
     if method == "mtls" and block.network.client_cert is None:
         yield "client_auth", "is mtls, which requires a certificate: set network.client_cert"
     if method == "mtls" and urlsplit(block.endpoint).scheme == "http":
@@ -188,10 +192,6 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
     for setting in ("private_key", "key_id"):
         if block.certificate_file is not None and getattr(block, setting) is not None:
             yield setting, "conflicts with certificate_file, which contains the key: keep one of them"
-    if method == "assertion_file" and block.assertion_file is None:
-        yield "assertion_file", "is missing: client_auth: assertion_file reads the assertion there"
-    if method != "assertion_file" and block.assertion_file is not None:
-        yield "assertion_file", "belongs to client_auth: assertion_file"
 
 
 def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
