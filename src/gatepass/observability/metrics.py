@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, zip_longest
+from itertools import accumulate, islice, pairwise, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
@@ -50,7 +50,7 @@ OFTEN = 0.1
 MANY = 5
 """Fewer errors are not many, also of few requests: a client may have sent a wrong model name."""
 MAX_NAMES = 200
-"""The callers, and the models, that have series of their own, in the order of their first request."""
+"""The tools of an MCP server that have series of their own, and the keys and limits that a scrape shows."""
 MAX_SERIES = 20_000
 """Cap on the series that requests make, each a line of a scrape. New ones above it have OTHER for each name. New
 histograms, of about 20 series each, lose the caller and its group above half of it: then each caller has counters."""
@@ -58,8 +58,6 @@ SERIES_OF_OTHER = 1_000
 """The part of them for those with OTHER: their other labels have closed sets of values."""
 MAX_CACHED = 1_000
 """The keys that `Metrics.series` caches. For others a request takes 5 µs more."""
-MAX_KEY_CHARS = 200
-"""A request whose caller and model are longer than this is not cached in `Metrics.series`."""
 MOST_CODES = 200
 """The codes that `Totals.by_code` tells apart. Beyond them an upstream's own code counts as `upstream_error`."""
 LAG_EVERY_S = 0.5
@@ -526,8 +524,6 @@ class Metrics(Observer):
         self._has_unlisted = False
         self._tools: defaultdict[str, set[str]] = defaultdict(set)
         self._groups: Mapping[str, str] = {}
-        self._names: defaultdict[str, set[str]] = defaultdict(set)
-        """The names that have series of their own, by label, and those of limits by kind."""
         self._mask = mask
         self._by_upstream: defaultdict[str, UpstreamCounts] = defaultdict(UpstreamCounts)
         self._by_code: Counter[str] = Counter()
@@ -561,8 +557,8 @@ class Metrics(Observer):
 
     def tools_listed(self, upstream: str, names: Iterable[str]) -> None:
         """Count calls of these tools of an MCP server by name, of at most MAX_NAMES."""
-        for name in names:
-            placed(name, self._tools[upstream])
+        tools = self._tools[upstream]
+        tools.update(islice((name for name in names if name not in tools), MAX_NAMES - len(tools)))
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -574,13 +570,13 @@ class Metrics(Observer):
             cells = [self._cell(name, labels) for name in SERIES]
             cells.append(self._cell("gatepass_added_latency_seconds", labels[3:]))
             series = self._by_labels[labels] = Series(labels, {}, *cells)
-        if len(self.series) < MAX_CACHED and len(key[0]) + len(key[1]) <= MAX_KEY_CHARS:
+        if len(self.series) < MAX_CACHED:
             self.series[key] = series
         return series
 
     def _labels(self, key: Labels) -> Labels:
         caller, model, upstream, operation = key
-        names, name = self._names, NONE
+        name = NONE
         if model:
             configured = self._configured_name(model)
             name = configured or OTHER  # a client may have invented it
@@ -588,9 +584,7 @@ class Metrics(Observer):
                 name = self._mask(model)
             else:
                 self._has_unlisted = self._has_unlisted or configured is None
-        group = placed(self._groups.get(caller, ""), names["group"])
-        shown = placed(caller or NONE, names["caller"]), group, placed(name, names["model"])
-        return (*shown, upstream or NONE, operation)
+        return caller or NONE, self._groups.get(caller, ""), name, upstream or NONE, operation
 
     def _bounded(self, family: Family, labels: Labels) -> Labels:
         """Return `labels`, or the ones that a new cell of `family` has if there are many series."""
@@ -783,8 +777,7 @@ class Metrics(Observer):
     def limit_hit(self, subject: tuple[str, str], setting: str, count: int) -> None:
         """Count requests that a limit refused. 0: show the series, so that Prometheus sees the first one."""
         kind, name = subject
-        labels = (kind, placed(name, self._names[f"limits of {kind}"]), setting)
-        self._cell("gatepass_limit_hits_total", labels).value += count
+        self._cell("gatepass_limit_hits_total", (kind, name, setting)).value += count
 
     def waited_in_queue(self, key: Labels, seconds: float) -> None:
         """Observe a wait of a request, whose `key` is as in `series`."""
@@ -834,15 +827,6 @@ class Metrics(Observer):
             name = one.name + ("_total" if one.type == "counter" else "")
             found[head(name, one.documentation, one.type)] = {name: one.samples[0].value}
         return found
-
-
-def placed(name: str, places: set[str]) -> str:
-    """Return `name`, or OTHER if it has no place. Places are given in the order of the first request."""
-    if name not in places and name not in (NONE, OTHER, ""):
-        if len(places) >= MAX_NAMES:
-            return OTHER
-        places.add(name)
-    return name
 
 
 def exposition_of(families: dict[str, Samples]) -> bytes:
