@@ -345,9 +345,7 @@ class RetryConfig(Block):
     """Which failed requests are repeated before anything of the reply was relayed, in addition to the repeats that
     need no setting.
 
-    A repeat goes to the next available target, and to the same one after a pause if there is no other. It must have
-    as much time left as the last try took. The time ends with `total_s`, or when the SDK of OpenAI or Anthropic stops
-    to wait, as its headers state. A request that such an SDK itself repeats is not repeated.
+    See docs/guides/traffic.md#what-is-repeated.
     """
 
     on: Annotated[list[Literal["refused", "may_have_run"]], Field(min_length=1)] = ["refused"]
@@ -429,9 +427,7 @@ class Model(Block):
     """Which of the targets is tried first: the first one, the one with the fewest requests of this process in progress
     for its weight, or a random one by weight. The others follow by the same policy.
 
-    With the last two, the `chat`, `completions`, `responses` and `messages` of one API key prefer one target, as long
-    as that is available and has at most 1.25 times its share of the requests in progress: its cache of prompts is warm,
-    and encrypted reasoning is valid only where it was made. The keys are shared by weight.
+    With the last two, the chats of one API key prefer one target: see docs/guides/traffic.md#settings.
 
     Example: least_in_flight
     """

@@ -10,7 +10,6 @@ import asyncio
 import re
 import socket
 import ssl
-import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -43,9 +42,6 @@ _CHALLENGES = rb"(?i)\nproxy-authenticate: *([^\r\n]*)"
 _MARKUP = r"(?is)<(style|script)\b.*?</\1>|<[^>]*>"
 TEXT_BYTES, TEXT_CHARS, TEXT_S = 4096, 200, 0.2
 """How much of a proxy's refusal is read and quoted, and how long it may take to follow the head."""
-
-FAILS_IN_TLS = sys.version_info < (3, 11, 8) or (3, 12) <= sys.version_info < (3, 12, 2)
-"""asyncio raises TypeError if TLS inside TLS fails, and hides the reason (python/cpython#113214)."""
 
 
 async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
@@ -109,14 +105,6 @@ class Tunnel(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             raise TransportFault(Fault.PROXY, "it closed the tunnel", sent=False)
-        # uvloop's transports have no `__dict__`, and do not have the fault
-        if self._proxy.destination.secure and FAILS_IN_TLS and hasattr(transport, "__dict__"):
-
-            def force_close(error: Exception | None) -> None:
-                connection.server_closed(error)
-                transport.abort()
-
-            transport._force_close = force_close  # type: ignore[attr-defined]  # noqa: SLF001 - else asyncio drops the error (python/cpython#113214)
         host = self._destination.host
         secured = await self._loop.start_tls(
             transport, connection, context, server_hostname=host, ssl_handshake_timeout=bound_s + 1

@@ -408,14 +408,10 @@ class Series:
 
     def add_tokens(self, prompt: int | None, completion: int | None, cached: int | None, reasoning: int | None) -> None:
         """Add the tokens that one reply reports. None: the upstream did not report this number."""
-        if prompt and prompt <= MAX_TOKENS:
-            self.input_tokens.value += prompt
-        if completion and completion <= MAX_TOKENS:
-            self.output_tokens.value += completion
-        if cached and cached <= MAX_TOKENS:
-            self.cached_tokens.value += cached
-        if reasoning and reasoning <= MAX_TOKENS:
-            self.reasoning_tokens.value += reasoning
+        cells = self.input_tokens, self.output_tokens, self.cached_tokens, self.reasoning_tokens
+        for cell, count in zip(cells, (prompt, completion, cached, reasoning), strict=True):
+            if count and count <= MAX_TOKENS:
+                cell.value += count
 
 
 class Sample(NamedTuple):
