@@ -314,11 +314,15 @@ OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500
 Not members of `http.HTTPStatus`: access to those takes CPython 3.11 up to 100 ns, and each request compares several.
 """
 
-ERROR_CODE_NAMES = ("code", "error_code", "errorCode", "errcode")
+ERROR_CODE_NAMES = (
+    *("code", "error_code", "errorCode", "errcode", "errCode", "Code"),
+    *("retcode", "retCode", "returnCode", "resultCode"),
+)
 """Members that contain an error's code, in replies of upstreams and issuers. The first that is present is used."""
 ERROR_TEXT_NAMES = (
     *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
-    *("detail", "description", "title", "reason"),
+    *("detail", "description", "title", "reason", "Message", "faultstring", "errMsg", "status_msg"),
+    *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage"),
 )
 """Members that contain an error's text, in the same order of preference."""
 

@@ -6,8 +6,8 @@ These are the shapes. Each has a test with a literal body.
 * `error` as a text: LM Studio, Ollama, TGI, RFC 6749.
 * `object: error`: vLLM, SGLang, Mistral.
 * `detail`: FastAPI, Ray, RFC 9457.
-* `errors`: Cloudflare. With an error status, a list of errors with any name.
-* `header`: iFlytek.
+* `errors`: Cloudflare. With an error status also texts by member (ASP.NET), and a list of errors with any name.
+* `header`, `base_resp`, `Response`, `fault`: iFlytek, MiniMax, Tencent, Apigee.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
 * A text alone, with an error status: Kong.
 * An error as JSON in the message of another error: relays.
@@ -46,9 +46,11 @@ _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 8
 """The most entries of a list of errors that are quoted."""
 
+WRAPPERS = ("header", "base_resp", "Response", "fault")
+"""Objects around the code and the text of an error."""
 _ENVELOPE_CODES = (*ERROR_CODE_NAMES, "statusCode", "status_code")
 MEMBERS = (
-    *("object", "error", "errors", "header", "success", "status", "type", "param", "error_type"),
+    *("object", "error", "errors", "success", "status", "type", "param", "error_type", *WRAPPERS),
     *(*_ENVELOPE_CODES, *ERROR_TEXT_NAMES),
 )
 """The members from which `read_error_body` recognizes an error, in addition to `choices` and `data`."""
@@ -201,8 +203,8 @@ def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | No
 _REASONS = frozenset((*ERROR_TEXT_NAMES, "error", "raw", "cause", "body", "response", "upstream_error"))
 
 
-PLACES = ("field", "parameter", "property", "key")
-"""Names beside a reason that say what it is about."""
+PLACES = ("field", "parameter", "property", "key", "additionalProperty")
+"""Names beside a reason, or in `params` beside it, that say what it is about."""
 
 
 def reasons(document: Any, depth: int = _DEEPEST, places: Iterable[str] = ()) -> Iterator[str]:
@@ -213,7 +215,9 @@ def reasons(document: Any, depth: int = _DEEPEST, places: Iterable[str] = ()) ->
     elif isinstance(document, dict) and depth:
         for name, value in document.items():
             if isinstance(value, str) and name in _REASONS:
-                place = next((one for key in places if isinstance(one := document.get(key), str)), "")
+                owners = [one for one in (document, document.get("params")) if isinstance(one, dict)]
+                named = (one.get(key) for one in owners for key in places)
+                place = next((one for one in named if isinstance(one, str)), "")
                 yield value if place in value else f"{place}: {value}"
             yield from reasons(value, depth - 1, places)
 
@@ -312,11 +316,16 @@ def _own(document: Object, refused: bool) -> Any:
     lists = [value for value in (document.get("choices"), document.get("data")) if isinstance(value, list)]
     if any(lists):
         return None
-    if isinstance(document.get("errors"), list) and document["errors"]:  # Cloudflare
-        return document["errors"]
-    header = document.get("header")  # iFlytek
-    if isinstance(header, dict) and _fails(header):
-        return header
+    issues = document.get("errors")
+    if refused and isinstance(issues, dict):
+        issues = [f"{name}: {text}" for name, value in issues.items() if (text := text_of(value))]
+    if isinstance(issues, list) and issues:
+        return issues
+    for name in WRAPPERS:
+        inner = document.get(name)
+        inner = inner.get("Error", inner) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and (_fails(inner) or (refused and text_of(inner))):
+            return inner
     if lists and not refused:
         return document if _fails(document) else None
     # FastAPI; a success of a corporate envelope may have a `detail` too

@@ -15,11 +15,15 @@ from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorB
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """`advice` for errors whose message matches `pattern` in any case, and of one of `statuses` (none: any)."""
+    """`advice` for errors whose message matches `pattern` in any case, and of one of `statuses` (none: any).
+
+    `operation`: only for this one, whose `param` may match too.
+    """
 
     pattern: str
     advice: str
     statuses: tuple[int, ...] = ()
+    operation: str = ""
 
 
 class Remedy(NamedTuple):
@@ -50,10 +54,12 @@ HINTS = (
     ),
     Hint(
         r"(?=.*\btools?\b)(?=.*\b(?:namespace|custom)\b(?!\.)).*"
-        r"(?:unknown|unsupported|not supported|invalid|unrecognized|expected|should be|不支持)",
+        r"(?:unknown|unsupported|not supported|invalid|unrecognized|expected|should be|不支持)"
+        r"|'type' of tool must be|\boutput of tool call should be|^tools\b.{0,9}\btype$",
         "The upstream's Responses API does not know this type of tool. Set {block}.protocols: [chat]:"
         " gatepass then sends a chat, in which every tool is a function.",
         (400, 422),
+        "responses",
     ),
     Hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
     Hint(

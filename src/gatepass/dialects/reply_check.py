@@ -231,7 +231,9 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
     lacks_page, found = _lacks_page(error_body, reply), ""
     for hint in reply.hints:
-        is_meant = re.search(hint.pattern, start, re.IGNORECASE) or (hint.advice is NO_PATH and lacks_page)
+        texts = (start, error_body.param or "") if hint.operation else (start,)
+        is_meant = any(re.search(hint.pattern, text, re.IGNORECASE) for text in texts)
+        is_meant = (is_meant or (hint.advice is NO_PATH and lacks_page)) and hint.operation in ("", reply.operation)
         if is_meant and (not hint.statuses or status in hint.statuses):
             found = hint.advice
             break

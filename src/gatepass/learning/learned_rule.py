@@ -162,6 +162,7 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
         ("roles", "system"): (messages.merge_system, "merge_roles"),
         ("content", "text"): (messages.join_text_parts, "text_content"),
         ("content", "empty"): (messages.fill_empty_content, ""),
+        ("content", "filled"): (messages.drop_empty_text, ""),
         ("tool_ids", "short"): (messages.shorten_tool_ids, ""),
     }
 )
@@ -176,7 +177,7 @@ _ORDER = (
 )
 """The order in which actions are applied: each one sees the result of those before it."""
 _OPPOSITE: Mapping[str, str] = MappingProxyType(
-    {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true"}
+    {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true", "empty": "filled", "filled": "empty"}
 )
 _SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
 # No objects, lists or free text: an upstream's error chooses the value that goes into a client's request.
@@ -284,7 +285,7 @@ class LearnedRule:
             return False
         if self.action in ("rename", "role"):
             return (self.field, self.to) == (other.to, other.field)
-        if self.action == "stream":
+        if self.action in ("stream", "content"):
             return _OPPOSITE.get(self.field) == other.field
         return self.action == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
 

@@ -118,6 +118,7 @@ _FIXED: Mapping[Says, tuple[LearnedRule, ...]] = MappingProxyType(
         Says.SYSTEM_FIRST: (LearnedRule("roles", "system"),),
         Says.TEXT: (LearnedRule("content", "text"), LearnedRule("content", "empty")),
         Says.NO_NULL: (LearnedRule("content", "empty"),),
+        Says.FILLED: (LearnedRule("content", "filled"), LearnedRule("content", "empty")),
         Says.TOOL_ID: (LearnedRule("tool_ids", "short"),),
     }
 )
@@ -130,6 +131,8 @@ def fixed(rejection: UpstreamRejection) -> Iterator[Step]:
     for finding in rejection.findings:
         member = "input" if finding.says is Says.BATCH else finding.path or "messages"
         rules = _FIXED.get(finding.says, ())
+        if BETA_FIELD in rejection.members and finding.says in (Says.DEVELOPER, Says.SYSTEM, Says.NO_SYSTEM):
+            rules = _FIXED[Says.SYSTEM_FIRST]  # messages have a member for it
         if member not in rejection.members or (rules and not rejection.is_about(*_TOPS[member])):
             continue
         # of a combination with something else: streams as such are not refused

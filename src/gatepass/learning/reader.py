@@ -39,6 +39,8 @@ class Says(StrEnum):
     TEXT = "text"
     """The content of a message must be a string."""
     NO_NULL = "no_null"
+    FILLED = "filled"
+    """An empty text is refused."""
     TOOL_ID = "tool_id"
     BATCH = "batch"
     """`to` is the largest number of inputs, or a share of those that were sent."""
@@ -443,17 +445,31 @@ _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
         ),
     ),
     (
+        Says.FILLED,
+        _words(
+            r"\b(?:text|content)\b[^\n]{0,60}?\b(?:non-?empty|non-?whitespace"
+            r"|(?:is|(?:can ?not|must not|can't|should not) be) (?:empty|blank)|have at least 1 character)\b"
+            r"|\bcontent\b[^.\n]{0,60}?不能为空"
+        ),
+    ),
+    (
         Says.NO_NULL,
-        _words(r"\bcontent\b[^.\n]{0,60}?(?:\bnull\b|\bnone\b|<nil>|field required|an array of objects|不能为空)"),
+        _words(r"\bcontent\b[^.\n]{0,60}?(?:\bnull\b|\bnone\b|<nil>|field required|an array of objects)"),
     ),
     (
         Says.TEXT,
         _words(
-            r"invalid type: sequence, expected a string",
+            r"invalid type: sequence, expected a string|untagged enum \w*content",
             r"\bcontent\b[^\n]{0,80}?(?:(?:must|should) be|expected|of type|not in) (?:a )?(?:valid )?['\"]?string",
         ),
     ),
-    (Says.TOOL_ID, _words(r"tool.?call.?id\b.{0,240}?(?:length of 9|9 characters)")),
+    (
+        Says.TOOL_ID,
+        _words(
+            r"(?:tool.?(?:call|use).{0,12}?id|\bcall_id)\b.{0,240}?"
+            r"(?:length of 9|9 characters|pattern|regular expression|too long|maximum length|at most \d+ char)"
+        ),
+    ),
 )
 _INPUTS = _words(
     r"\bbatch(?:es| ?size)?\b|too many inputs|array too long|批|条数",
@@ -507,6 +523,8 @@ def _about_messages(text: str) -> Iterator[Finding]:
             yield Finding(Says.DEVELOPER, span=line[:80])
         elif "system" in named and "system" not in accepted:
             yield Finding(Says.SYSTEM if re.search(r"['\"`]system", head) else Says.NO_SYSTEM, span=line[:80])
+        elif accepted and "system" not in accepted and not named:
+            yield Finding(Says.NO_SYSTEM, span=line[:80])
 
 
 def _about_inputs(text: str, code: str) -> Iterator[Finding]:

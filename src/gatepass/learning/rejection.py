@@ -21,7 +21,7 @@ from gatepass.dialects.error_body import ISSUES, PLACES, reasons
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import SCALAR
 from gatepass.learning.reader import EMPTY, SAFE, TAUGHT_CODES, Finding, no_room, read
-from gatepass.types import FINAL_CODES, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
+from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 BODY_BYTES = 3 << 19
 """Limit on the body to compare, in a thread for up to 50 ms. Above a limit, only `code` and `param` are used."""
@@ -190,7 +190,9 @@ def _unescaped(found: re.Match[str]) -> str:
 
 ZOD_CODE = "unrecognized_keys"
 _CODES = TAUGHT_CODES | {ZOD_CODE}
-TEACHING = frozenset((400, 422))
+TEACHING = frozenset((400, 422, 500))
+_TEMPLATE = r"(?i)jinja|chat.?template"
+"""In a text with status 500, which llama.cpp sends for messages that the model's template rejects."""
 OF_BATCHES = 413
 """TEI's status for too many inputs."""
 
@@ -250,6 +252,8 @@ class UpstreamRejection:
         """
         is_form = status in TEACHING or (status == OF_BATCHES and "input" in members)
         if error_body is None or not is_form:
+            return None
+        if status == SERVER_ERROR and re.search(_TEMPLATE, error_body.message) is None:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
         more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *_unknown_keys(error_body.raw))

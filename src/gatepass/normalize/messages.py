@@ -12,6 +12,7 @@ from hashlib import sha256
 import msgspec
 
 from gatepass.draft import Draft, ListDraft, ObjectDraft, fixed_change
+from gatepass.normalize.betas import BETA_FIELD
 
 
 @fixed_change("content=text")
@@ -33,6 +34,38 @@ def fill_empty_content(draft: Draft) -> bool:
         if kind == "n" or (kind is None and message.string("role") == "assistant"):
             changed += message.set("content", b'""')
     return changed > 0
+
+
+@fixed_change("content=filled")
+def drop_empty_text(draft: Draft) -> bool:
+    """Drop parts with an empty text beside others, and messages of the assistant without any content.
+
+    A call of a tool without a text has `content: null`. Entry `content=filled`.
+    """
+    messages, changed, gone = draft.top.array("messages"), 0, list[int]()
+    for at, message in [] if messages is None else messages.numbered():
+        parts, is_answer = message.array("content"), message.string("role") == "assistant"
+        if parts is not None:
+            numbered = parts.numbered()
+            empty = [index for index, part in numbered if is_blank(part.raw_string("text"))]
+            if len(empty) < len(numbered):
+                changed += len(empty)
+                parts.drop(empty)
+                continue
+        if not (is_blank(message.raw_string("content")) or (parts is not None and is_answer)):
+            continue
+        if message.kind("tool_calls") == "[":
+            changed += message.set("content", b"null")
+        elif is_answer:
+            gone.append(at)
+    if messages is not None:
+        messages.drop(gone)
+    return changed + len(gone) > 0
+
+
+def is_blank(text: bytes | None) -> bool:
+    """Whether `text` (JSON, without its quotes) is only white space."""
+    return text is not None and not text.replace(rb"\n", b"").replace(rb"\t", b"").strip()
 
 
 _EMPTY_LINE = rb"\n\n"
@@ -137,17 +170,34 @@ def merge_roles(draft: Draft) -> bool:
 
 @fixed_change("roles=system")
 def merge_system(draft: Draft) -> bool:
-    """Merge all system messages into a first one. Entry `roles=system`."""
+    """Merge all system messages into a first one, on `/v1/messages` into `system`. Entry `roles=system`."""
     messages = draft.top.array("messages")
-    return messages is not None and _gather_system(messages)
+    if messages is None:
+        return False
+    if BETA_FIELD not in draft.members:
+        return _gather_system(messages)
+    before = draft.top.raw_string("system")
+    found = _system_texts(messages)
+    if not found or (before is None and draft.top.kind("system") not in (None, "n", "[")):
+        return False
+    text = _EMPTY_LINE.join(found.values())
+    if (parts := draft.top.array("system")) is not None:
+        parts.insert(len(parts), b'{"type":"text","text":"%b"}' % text)
+    else:
+        draft.top.set("system", b'"', *((before, _EMPTY_LINE) if before else ()), text, b'"')
+    messages.drop(found)
+    return True
+
+
+def _system_texts(messages: ListDraft) -> dict[int, bytes]:
+    """Return the texts of all plain system messages by their places."""
+    systems = [(at, _plain_text(message)) for at, message in messages.numbered() if message.string("role") == "system"]
+    return {at: text for at, text in systems if text}
 
 
 def _gather_system(messages: ListDraft) -> bool:
     """Replace all plain system messages by one in front, unless the first message is the only one."""
-    systems = [
-        (index, _plain_text(message)) for index, message in messages.numbered() if message.string("role") == "system"
-    ]
-    found = {index: text for index, text in systems if text}
+    found = _system_texts(messages)
     if not found or list(found) == [0]:
         return False
     text = _EMPTY_LINE.join(found.values())
@@ -183,6 +233,7 @@ DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Mistral accepts only ids of nine letters and digits.
 CHARS = 9
 _FITS = re.compile(r"[A-Za-z0-9]{9}\Z")
+_ID_OF = {"tool_use": "id", "tool_result": "tool_use_id"}
 
 
 @fixed_change("tool_ids=short")
@@ -193,8 +244,10 @@ def shorten_tool_ids(draft: Draft) -> bool:
     """
     changed = 0
     for message in draft.messages:
-        calls = message.array("tool_calls")
+        calls, parts = message.array("tool_calls"), message.array("content")
         owners = [(call, "id") for call in calls.objects()] if calls is not None else []
+        for part in [] if parts is None else parts.objects():
+            owners += [(part, _ID_OF[kind])] if (kind := part.string("type")) in _ID_OF else []
         for owner, name in (*owners, (message, "tool_call_id")):
             if (id_ := owner.string(name)) is not None:
                 changed += owner.set(name, f'"{short_id(id_)}"'.encode())  # no character of it needs an escape

@@ -108,7 +108,7 @@ class Messages(_OfAnthropic):
 
     name = "messages"
     translation = translation.MESSAGES
-    members = frozenset({"stream", BETA_FIELD, OWN_THOUGHT})
+    members = frozenset({"messages", "stream", BETA_FIELD, OWN_THOUGHT})
     output_member = "max_tokens"
     requires_model, fits_answers = True, False
     progress, event_repair = message_events.MessageProgress, message_events.MessageRepair
@@ -183,7 +183,7 @@ class CountTokens(_OfAnthropic):
 
     name = "count_tokens"
     uses_tokens = False
-    members = frozenset({BETA_FIELD, OWN_THOUGHT})
+    members = frozenset({"messages", BETA_FIELD, OWN_THOUGHT})
     requires_model = True
     absent_statuses = frozenset((404, 405, 501))
     sample: Mapping[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}

@@ -588,5 +588,37 @@ def test_a_list_of_errors_with_another_name_is_read_with_an_error_status(documen
     assert read_error_body(document) is None
 
 
+@pytest.mark.parametrize(
+    ("document", "message", "code"),
+    [
+        ({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "no balance"}}, "no balance", None),
+        ({"Response": {"Error": {"Code": "Failed.X", "Message": "engine failed"}}}, "engine failed", "Failed.X"),
+        ({"resultCode": "E500", "resultMsg": "超时", "result": None}, "超时", "E500"),
+        ({"retcode": 10001, "errmsg": "denied"}, "denied", "10001"),
+        ({"base_resp": {"status_code": 0, "status_msg": "success"}, "reply": "hi"}, None, None),
+        ({"Response": {"Choices": [], "RequestId": "r"}}, None, None),
+    ],
+)
+def test_an_envelope_of_another_vendor_is_an_error_in_a_200(document, message, code):
+    found = read_error_body(document)
+    assert (found and found.message, found and found.code) == (message, code)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"status": 400, "errors": {"$.seed": ["is odd", "is wrong"], "n": "is 3"}},
+            "$.seed: is odd; is wrong; n: is 3",
+        ),
+        ({"fault": {"faultstring": "Body too large", "detail": {"errorcode": "TooBig"}}}, "Body too large"),
+    ],
+)
+def test_texts_by_member_and_a_fault_are_read_beside_an_error_status(document, message):
+    found = read_error_body(document, refused=True)
+    assert found is not None
+    assert found.message == message
+
+
 def test_the_prompt_that_an_error_repeats_is_not_its_message():
     assert read_error_body({"messages": [{"role": "user", "content": "Hi"}]}, refused=True) is None

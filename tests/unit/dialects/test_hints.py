@@ -63,6 +63,23 @@ def test_plain_http_at_a_tls_port_is_reported_with_https(message):
 
 
 @pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("Invalid", "tools.8.type"),
+        ("'type' of tool must be 'function'", None),
+        ("Output of tool call should be 'x'", None),
+    ],
+)
+def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, param):
+    error = UpstreamErrorBody(message, param=param)
+    advised = [
+        with_hint(error, 400, ReceivedReply("chat", 400, (), operation=one)).advice for one in ("responses", "chat")
+    ]
+    assert "upstreams.chat.protocols: [chat]" in advised[0]
+    assert advised[1] == ""
+
+
+@pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
         (400, STREAM + " Only the default (false) value is supported.", "does not support streaming"),

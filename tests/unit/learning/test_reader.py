@@ -135,6 +135,47 @@ def test_a_text_leads_to_its_change(text: str, sent: dict[str, Any], becomes: di
     assert ", ".join(changed.adapted) == entries
 
 
+LATE = [HI, {"role": "system", "content": "A"}]
+EMPTY = [HI, {"role": "assistant", "content": ""}]
+ODD_ID = [{"role": "tool", "tool_call_id": "functions.f:0", "content": "x"}]
+PARTED = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
+
+
+@pytest.mark.parametrize(
+    ("text", "messages", "operation", "rule"),
+    [
+        ("messages: text content blocks must be non-empty", EMPTY, CHAT, "content=filled"),
+        ("messages[1].content[0].text:text cannot be empty.", EMPTY, CHAT, "content=filled"),
+        (
+            "The text field in the ContentBlock object at messages.1.content.0 is blank.",
+            EMPTY,
+            MESSAGES,
+            "content=filled",
+        ),
+        ("消息的 content 不能为空", EMPTY, CHAT, "content=filled"),
+        ("消息的 content 不能为空", [{"role": "assistant", "content": None}], CHAT, "content=empty"),
+        ("role 'system' is not supported on this model", LATE, MESSAGES, "roles=system"),
+        ("body.messages.1.role: Input should be 'user' or 'assistant'", LATE, MESSAGES, "roles=system"),
+        ("messages[1].role: unknown variant `system`, expected `user` or `assistant`", LATE, MESSAGES, "roles=system"),
+        ("messages.0.content.0.tool_use.id: String should match pattern '^[a-z]+$'", ODD_ID, CHAT, "tool_ids=short"),
+        ("Invalid 'messages[2].tool_calls[0].id': string too long.", ODD_ID, CHAT, "tool_ids=short"),
+        ("data did not match any variant of untagged enum ChatRequestContent", PARTED, CHAT, "content=text"),
+    ],
+)
+def test_what_an_error_says_of_messages(text: str, messages: Any, operation: Any, rule: str) -> None:
+    call = a_call(json.dumps({"model": "m", "messages": messages}).encode(), operation)
+    assert [one.entry for one in rules(openai(text), call)] == [rule]
+
+
+@pytest.mark.parametrize(
+    ("text", "learned"), [("Jinja Exception: System message must be first", 1), ("Out of memory", 0)]
+)
+def test_a_500_teaches_what_a_template_rejects_alone(text: str, learned: int) -> None:
+    call = request(messages=LATE)
+    rejection = UpstreamRejection.of(call.operation.members, 500, read_error_body(openai(text)), call.body)
+    assert len(relevant_rules(rejection, call) if rejection else ()) == learned
+
+
 @pytest.mark.parametrize(
     ("text", "sent", "others"),
     [
@@ -163,6 +204,21 @@ def test_a_rule_does_not_concern_requests_that_the_error_is_not_about(
     assert found
     for other in [request(**members) for members in others]:
         assert apply_changes(other, found)[0] is other
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"title": "Validation errors occurred.", "status": 400, "errors": {"$.seed": ["It could not be mapped."]}},
+        {
+            "message": "body must NOT have additional properties",
+            "details": [{"params": {"additionalProperty": "seed"}, "message": "must NOT have additional properties"}],
+        },
+        {"base_resp": {"status_code": 2013, "status_msg": "invalid params, unknown field: seed"}},
+    ],
+)
+def test_a_member_is_found_where_validators_name_it(error: Any) -> None:
+    assert [one.entry for one in rules(error, request(seed=1))] == ["drop=seed"]
 
 
 def test_a_client_that_shortens_its_answers_does_it_itself() -> None:

@@ -8,15 +8,18 @@ import pytest
 from gatepass.draft import Change
 from gatepass.normalize.messages import (
     Role,
+    drop_empty_text,
     drop_own_thoughts,
     fill_empty_content,
     join_text_parts,
     merge_roles,
+    merge_system,
     short_id,
     shorten_tool_ids,
     system_into_user,
 )
 from gatepass.normalize.rules import apply_changes
+from tests.rows import MESSAGES
 from tests.unit.normalize.calls import a_call
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
@@ -138,6 +141,47 @@ def test_missing_content_becomes_an_empty_text():
         message("user", ""),
     ]
     assert unchanged(fill_empty_content, message("assistant", ""), {"role": "user"})
+
+
+CALL = {"tool_calls": [{"id": "a"}]}
+USE = {"type": "tool_use", "id": "functions.f:0", "name": "f", "input": {}}
+RESULT = {"type": "tool_result", "tool_use_id": "functions.f:0", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("before", "then"),
+    [
+        (message("user", [text(" \n"), text("a")]), message("user", [text("a")])),
+        (message("assistant", [text(""), USE]), message("assistant", [USE])),
+        (message("assistant", "", **CALL), message("assistant", None, **CALL)),
+        (message("assistant", [text("")], **CALL), message("assistant", None, **CALL)),
+        (message("assistant", ""), None),
+        (message("assistant", [text("")]), None),
+        *((same, same) for same in (message("user", ""), message("user", [text("")]), message("assistant", [PICTURE]))),
+    ],
+)
+def test_empty_texts_are_left_out(before: Any, then: Any) -> None:
+    assert after(drop_empty_text, before, message("user", "b")) == [*([then] if then else []), message("user", "b")]
+
+
+@pytest.mark.parametrize(
+    ("system", "then"),
+    [
+        ({}, "b\n\nc"),
+        ({"system": "a"}, "a\n\nb\n\nc"),
+        ({"system": [text("a")]}, [text("a"), text("b\n\nc")]),
+    ],
+)
+def test_system_messages_of_the_messages_api_move_into_its_member(system: Any, then: Any) -> None:
+    late = [message("user", "u"), message("system", "b"), message("system", [text("c")])]
+    call = a_call(json.dumps({"model": "m", "messages": late, **system}).encode(), MESSAGES)
+    changed = json.loads(apply_changes(call, [merge_system])[0].body)
+    assert (changed["system"], changed["messages"]) == (then, late[:1])
+
+
+def test_ids_of_blocks_become_short_too() -> None:
+    called, answered = after(shorten_tool_ids, message("assistant", [USE]), message("user", [RESULT]))
+    assert called["content"][0]["id"] == answered["content"][0]["tool_use_id"] == short_id("functions.f:0")
 
 
 def test_tool_ids_become_short_in_both_places_and_always_the_same():

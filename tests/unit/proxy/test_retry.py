@@ -202,7 +202,8 @@ def test_a_policy_repeats_what_its_groups_name():
 
 
 @pytest.mark.parametrize(
-    ("status", "teaches"), [(400, True), (413, True), (422, True), (404, False), (429, False), (500, False)]
+    ("status", "teaches"),
+    [(400, True), (413, True), (422, True), (404, False), (429, False), (500, True), (502, False)],
 )
 def test_a_rule_is_learned_from_a_status_that_rejects_the_form(status, teaches):
     verdict = decide(Outcome.ERROR_REPLY, status, Tried(learns=True), 1.0)
