@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from docs.entries import listed, read, table
 
-from gatepass.learning.learned_rule import SAFE_IN_MESSAGES, SAFE_IN_TOOLS
-from gatepass.learning.reader import SAFE
+from gatepass.learning.reader import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 from gatepass.normalize.betas import ENABLED
 
 Changes = Mapping[str, Mapping[str, str]]

@@ -203,7 +203,7 @@ def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | No
 _REASONS = frozenset((*ERROR_TEXT_NAMES, "error", "raw", "cause", "body", "response", "upstream_error"))
 
 
-PLACES = ("field", "parameter", "property", "key", "additionalProperty")
+PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalProperty")
 """Names beside a reason, or in `params` beside it, that say what it is about."""
 
 

@@ -299,7 +299,7 @@ def decoder_of(coding: bytes) -> ZlibDecoder | None:
     """Return the decoder of a content-encoding, None for identity. Raises TransportFault if it is not supported."""
     stated = coding.strip()
     name = stated.lower()
-    if name in (b"", b"identity"):
+    if name in (b"", b"identity", b"utf-8"):  # a server that means the charset
         return None
     if name in (b"gzip", b"x-gzip"):
         return ZlibDecoder(GZIP_WINDOW)

@@ -35,20 +35,6 @@ from gatepass.normalize.members import (
 )
 from gatepass.normalize.rules import ChangeRule, DeclaredModels, Where
 
-SAFE_IN_MESSAGES = frozenset(
-    f"messages[].{name}"
-    for name in (
-        *("reasoning_content", "reasoning", "name", "annotations", "refusal", "audio", "function_call"),
-        *("provider_specific_fields", "tool_calls[].provider_specific_fields", "tool_calls"),
-        *("metadata", "status", "id", "timestamp", "timestamps", "tool_calls[].index"),
-    )
-)
-"""Members of messages that may be dropped. RAGFlow and Open WebUI add members to messages (litellm#30882)."""
-
-SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict", "tools[].eager_input_streaming"))
-"""Members of tools that may be dropped. Agents send one in each tool. An upstream that does not know it enforces no
-schema with it."""
-
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 )
@@ -80,8 +66,7 @@ class LearningPolicy:
                     return True
                 # `dimensions` is safe where the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and field in members
-                is_annotation = field in SAFE_IN_MESSAGES | SAFE_IN_TOOLS or "cache_control" in field.split(".")
-                return is_annotation or is_dimensions or not carries_meaning(field, rule.to or "")
+                return is_dimensions or not carries_meaning(field, rule.to or "")
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":

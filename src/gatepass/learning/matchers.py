@@ -123,7 +123,10 @@ _FIXED: Mapping[Says, tuple[LearnedRule, ...]] = MappingProxyType(
     }
 )
 """The rules that may solve what an error says, each a step of its own."""
-_TOPS = {"stream": ("stream", "enable_thinking", "parameters"), "messages": ("messages", "role", "content", "tools")}
+_TOPS = {
+    "stream": ("stream", "enable_thinking", "parameters"),
+    "messages": ("messages", "input", "role", "content", "tools"),
+}
 
 
 def fixed(rejection: UpstreamRejection) -> Iterator[Step]:
@@ -133,7 +136,8 @@ def fixed(rejection: UpstreamRejection) -> Iterator[Step]:
         rules = _FIXED.get(finding.says, ())
         if BETA_FIELD in rejection.members and finding.says in (Says.DEVELOPER, Says.SYSTEM, Says.NO_SYSTEM):
             rules = _FIXED[Says.SYSTEM_FIRST]  # messages have a member for it
-        if member not in rejection.members or (rules and not rejection.is_about(*_TOPS[member])):
+        is_changed = member in rejection.members or finding.says is Says.TOOL_ID  # in the input of a response too
+        if not is_changed or (rules and not rejection.is_about(*_TOPS[member])):
             continue
         # of a combination with something else: streams as such are not refused
         yield from ((replace(rule, ttl_s=0.0) if finding.beside else rule,) for rule in rules)

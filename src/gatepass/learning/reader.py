@@ -89,6 +89,20 @@ SAFE = frozenset(
 )
 """Known top-level members that may be dropped: they say how to answer, bill, cache or report, never what or for whom.
 Of them a value that an error names may be set."""
+SAFE_IN_MESSAGES = frozenset(
+    f"messages[].{name}"
+    for name in (
+        *("reasoning_content", "reasoning", "reasoning_details", "thinking_blocks", "name", "annotations", "refusal"),
+        *("audio", "function_call", "tool_calls", "tool_calls[].index"),
+        *("provider_specific_fields", "tool_calls[].provider_specific_fields"),
+        *("metadata", "status", "id", "timestamp", "timestamps"),
+    )
+) | {f"input[].{name}" for name in ("id", "status", "phase", "content[].annotations", "content[].logprobs")}
+"""Members of messages, and of the input of a response, that may be dropped. RAGFlow and Open WebUI add members to
+messages (litellm#30882)."""
+SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict", "tools[].eager_input_streaming"))
+"""Members of tools that may be dropped. Agents send one in each tool. An upstream that does not know it enforces no
+schema with it."""
 _MEANT = re.compile(
     r"tool|function|guard|moderat|safe|filter|priva|pii|redact|anonym|mask|secur|retention|train|data|search|plugin"
     r"|knowledge|retriev|file|image|audio|video|document|citation|schema|format|json|mcp|logprob|raw|price|cost"
@@ -110,8 +124,10 @@ _SAFE_NAMES, _MEANING_NAMES = (frozenset(map(_squashed, names)) for names in (SA
 def carries_meaning(path: str, value: str = "") -> bool:
     """Whether the answer to a request without the member at `path` with `value` (JSON) may answer another question."""
     top = _squashed(re.split(r"[.\[]", path, maxsplit=1)[0])
-    if path in SAFE or top in _SAFE_NAMES | _MEANING_NAMES:
-        return path not in SAFE and top in _MEANING_NAMES
+    if path in SAFE | SAFE_IN_MESSAGES | SAFE_IN_TOOLS or "cache_control" in path.split("."):
+        return False
+    if top in _SAFE_NAMES | _MEANING_NAMES:
+        return top in _MEANING_NAMES
     return FLAG.match(value) is None or _MEANT.search(path.lower()) is not None
 
 
@@ -188,7 +204,7 @@ _ACCEPTED = _words(
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:value|parameter|argument)s?\b",
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:option|field|key|tag|name|type)s?\b",
     r"\b(?:is|are) not one of\b|\bone of\b|\bexpected\b|\b(?:must|should) be\b|(?<!not )\bpermitted:|\breceived\b",
-    r"(?:but|,) got\b|\binstead\b|\btry\b|\[type=|(?<!不)支持的(?:值|参数)(?:为|有|包括|[:：])|可选值|取值",
+    r"(?:but|,) got\b|\binstead\b|\btry\b|\[type=|(?<!不)支持的(?:值|参数)(?:为|有|包括|[:：])|[仅只]支持|可选值|取值",
 )
 """What follows is accepted, or was sent."""
 _LISTED = _words(
@@ -243,7 +259,7 @@ _MARKED = _words(
     r"(?:['\"`“‘,./]|\b(?:parameter|argument|field|key|propert(?:y|ies)|member|option|supplied)s?(?:\(s\))?:?"
     r"|参数[:：]?|字段[:：]?|\b(?:parameter|argument|field|key|property|option)s?\b[^:]{0,60}:)\Z"
 )
-_MARKS = _words(r"['\"`”’]|\s*(?:[:：]|参数|字段|(?:parameter|argument|field)s?\b)")
+_MARKS = _words(r"['\"`”’]|=(?:true|false|\d)|\s*(?:[:：]|参数|字段|(?:parameter|argument|field)s?\b)")
 _IS_REFUSED = re.compile(r" (?:is|are) (?:not |un)(?:supported|allowed|permitted|available|accepted)")
 _IS_NAME = re.compile(r"(?i)\b(?:tool|function|role) ['\"`“]?\Z")
 """Before the name that a client gave to something."""
@@ -384,13 +400,17 @@ _BELOW = _words(
 LEAST_TOKENS = 16
 """A smaller number is not a limit of tokens. It may be a part of a model's name."""
 _SUM = re.compile(r"(?P<p>\d+) \+ (?P<a>\d+) > (?P<c>\d+)|(?P<A>\d+) > (?P<C>\d+) - (?P<P>\d+)|(\d+) < (\d+) \+ (\d+)")
-_SIZE = _words(r"context (?:length|window|size|limit)[^\d\n]{0,30}(\d{2,9})|上下文(?:长度|窗口)?[^\d\n]{0,15}(\d{2,9})")
+_SIZE = _words(
+    r"max_new_tokens`? must be <= (\d{2,9})|context (?:length|window|size|limit)[^\d\n]{0,30}(\d{2,9})",
+    r"上下文(?:长度|窗口)?[^\d\n]{0,15}(\d{2,9})",
+)
 _PROMPT = _words(
     r"(\d{2,9}) (?:tokens )?(?:(?:in|of|from) (?:the |your )?(?:messages|prompt|(?:text )?input))",
-    r"(\d{2,9}) (?:input|prompt) tokens",
+    r"(\d{2,9}) `?(?:inputs?|prompt)`? tokens",
 )
 _ANSWER = _words(
     r"(\d{1,9}) (?:tokens )?(?:(?:in|for|of) (?:the )?(?:completion|output|response)|(?:output|completion|new) tokens)",
+    r"(\d{1,9}) `?max_new_tokens",
     r"max_(?:completion_|new_)?tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})",
 )
 
@@ -434,7 +454,7 @@ def _token_limit(text: str) -> str | None:
 # --- messages and inputs --------------------------------------------------------------------------------------------
 
 _ROLE = _words(r"(?<![\w-])(?:developer|system|user|assistant|tool|function)(?![\w-])")
-_ROLE_WRONG = _words(_REFUSES.pattern, r"invalid|incorrect|(?:must|should) be|expected|permitted|不正确|错误")
+_ROLE_WRONG = _words(_REFUSES.pattern, r"invalid|incorrect|(?:must|should) be|expected|permitted|不正确|不合法|错误")
 _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
     (Says.ALTERNATE, _words(r"roles? must alternate|角色.{0,6}交替")),
     (
@@ -447,7 +467,7 @@ _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
     (
         Says.FILLED,
         _words(
-            r"\b(?:text|content)\b[^\n]{0,60}?\b(?:non-?empty|non-?whitespace"
+            r"\b(?:text|content|message)\b[^\n]{0,60}?\b(?:non-?empty|non-?whitespace"
             r"|(?:is|(?:can ?not|must not|can't|should not) be) (?:empty|blank)|have at least 1 character)\b"
             r"|\bcontent\b[^.\n]{0,60}?不能为空"
         ),
@@ -459,8 +479,9 @@ _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
     (
         Says.TEXT,
         _words(
-            r"invalid type: sequence, expected a string|untagged enum \w*content",
-            r"\bcontent\b[^\n]{0,80}?(?:(?:must|should) be|expected|of type|not in) (?:a )?(?:valid )?['\"]?string",
+            r"invalid type: sequence, expected a string|untagged enum \w*content|string\W{0,2} from array[^\n]*content",
+            r"\bcontent\b[^\n]{0,80}?(?:(?:must|should) be|expected|of type|not in|应为|必须[是为])"
+            r" ?(?:a )?(?:valid )?['\"]?(?:string|字符串)",
         ),
     ),
     (
@@ -549,8 +570,11 @@ def _about_members(
     said = [(sentence, names.mentions(sentence)) for sentence in _SENTENCE.split(text)]
     mentioned = [path for _, mentions in said for one in mentions for path in one.paths]
     is_of_a_value = VALUE_CODES.fullmatch(code) is not None
-    most = None if sent.keys().isdisjoint(LIMITS) or set(mentioned).isdisjoint(LIMITS) else _token_limit(text)
+    limits = [] if sent.keys().isdisjoint(LIMITS) else [path for path in LIMITS if path in sent]
+    most = _token_limit(text) if limits and (no_room(text) or not set(mentioned).isdisjoint(LIMITS)) else None
     refused, found = _refused(text), list[Finding]()
+    if most is not None and set(mentioned).isdisjoint(LIMITS):  # "in the completion"
+        found += [Finding(Says.TOO_LARGE, path, most, span=text) for path in limits]
     for sentence, mentions in said:
         found += _of_values(sent, sentence, mentions, most, mentioned)
         if not is_of_a_value:
@@ -660,7 +684,9 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
         refused, beside = Says.VALUE, ""
         if _WRONG.search(sentence) is None:
             members = [(path, one) for path, one in members if not carries_meaning(path, sent[path])]
-    yield from (Finding(refused, path, beside=beside, span=_span(sentence, one, verdict)) for path, one in members)
+    for path, one in members:
+        if path.rpartition(".")[2] not in NEVER:  # else a place: 'role:assistant'
+            yield Finding(refused, path, beside=beside, span=_span(sentence, one, verdict))
 
 
 _STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")

@@ -242,7 +242,10 @@ def shorten_tool_ids(draft: Draft) -> bool:
 
     An id above SMALL_BYTES remains: no upstream created it.
     """
-    changed = 0
+    changed, items = 0, draft.top.array("input")
+    for item in [] if items is None else items.objects():
+        if (id_ := item.string("call_id")) is not None:
+            changed += item.set("call_id", f'"{short_id(id_)}"'.encode())
     for message in draft.messages:
         calls, parts = message.array("tool_calls"), message.array("content")
         owners = [(call, "id") for call in calls.objects()] if calls is not None else []

@@ -32,7 +32,7 @@ END = b"0\r\n\r\n"
 IDLE_S = 3.0
 
 
-@pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
+@pytest.mark.parametrize("coding", [b"", b"identity", b" Identity ", b"UTF-8"])
 def test_identity_needs_no_decoder(coding):
     assert decoder_of(coding) is None
 

@@ -12,7 +12,7 @@ from gatepass.learning.reader import Says, no_room, read
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
-from tests.rows import CHAT, MESSAGES
+from tests.rows import CHAT, MESSAGES, RESPONSES
 from tests.unit.learning.rejections import chat, openai
 from tests.unit.normalize.calls import a_call
 
@@ -45,7 +45,7 @@ NULLS = {"temperature": None, "seed": 1, "stop": None}
 
 
 THINKS = {"thinking": {"type": "enabled", "budget_tokens": 99}}
-CAMEL = "drop=promptCacheKey"
+CAMEL, CLAMP, MOST = "drop=promptCacheKey", "clamp=max_tokens", {"max_tokens": 80}
 
 
 def most(tokens: int) -> dict[str, int]:
@@ -85,6 +85,8 @@ def most(tokens: int) -> dict[str, int]:
         ("maxOutputTokens: the range is from 1 (inclusive) to 8193 (exclusive)", MANY, most(8192), "clamp=max_tokens"),
         ("max_tokens 不能超过 4096", MANY, most(4096), "clamp=max_tokens"),
         ("max_tokens too high: 262144 < 230462 + 32000", MANY, most(31682), "clamp=max_tokens"),
+        ("context length is 99. You requested 20 of text input, 80 in the output", MOST, most(79), CLAMP),
+        ("`max_new_tokens` must be <= 99. Given: 20 `inputs` tokens and 80 `max_new_tokens`", MOST, most(79), CLAMP),
         # order, streams
         (
             "系统消息必须放在第一条",
@@ -138,6 +140,9 @@ def test_a_text_leads_to_its_change(text: str, sent: dict[str, Any], becomes: di
 LATE = [HI, {"role": "system", "content": "A"}]
 EMPTY = [HI, {"role": "assistant", "content": ""}]
 ODD_ID = [{"role": "tool", "tool_call_id": "functions.f:0", "content": "x"}]
+INPUT = {"input": [{"type": "function_call", "call_id": "c" * 70, "status": "completed"}], "store": True}
+DEVELOPER = [{"role": "developer", "content": "A"}]
+NAMED = [{"role": "tool", "tool_call_id": "a", "content": "x", "name": "n"}]
 PARTED = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
 
 
@@ -159,11 +164,20 @@ PARTED = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
         ("messages[1].role: unknown variant `system`, expected `user` or `assistant`", LATE, MESSAGES, "roles=system"),
         ("messages.0.content.0.tool_use.id: String should match pattern '^[a-z]+$'", ODD_ID, CHAT, "tool_ids=short"),
         ("Invalid 'messages[2].tool_calls[0].id': string too long.", ODD_ID, CHAT, "tool_ids=short"),
+        ("the message at position 1 with role 'assistant' must not be empty", EMPTY, CHAT, "content=filled"),
+        ("Invalid 'input[1].call_id': string too long.", [], RESPONSES, "tool_ids=short"),
+        ("Unknown parameter: 'input[1].status'.", [], RESPONSES, "drop=input[].status"),
+        ("store=true is not supported", [], RESPONSES, "drop=store"),
+        ("messages 中 role 不合法：developer，仅支持 system、user", DEVELOPER, CHAT, "role=developer>system"),
+        ("messages[0].content 类型错误，应为 string", PARTED, CHAT, "content=text"),
+        ('Cannot read value of type `String` from Array value: Message["content"]', PARTED, CHAT, "content=text"),
+        ("'messages.1' : for 'role:tool' ... property 'name' is unsupported", NAMED, CHAT, "drop=messages[].name"),
         ("data did not match any variant of untagged enum ChatRequestContent", PARTED, CHAT, "content=text"),
     ],
 )
 def test_what_an_error_says_of_messages(text: str, messages: Any, operation: Any, rule: str) -> None:
-    call = a_call(json.dumps({"model": "m", "messages": messages}).encode(), operation)
+    members = INPUT if operation is RESPONSES else {"messages": messages}
+    call = a_call(json.dumps({"model": "m", **members}).encode(), operation)
     assert [one.entry for one in rules(openai(text), call)] == [rule]
 
 
@@ -214,6 +228,7 @@ def test_a_rule_does_not_concern_requests_that_the_error_is_not_about(
             "message": "body must NOT have additional properties",
             "details": [{"params": {"additionalProperty": "seed"}, "message": "must NOT have additional properties"}],
         },
+        {"error": {"message": "Invalid", "violations": [{"propertyPath": "seed", "message": "must be null"}]}},
         {"base_resp": {"status_code": 2013, "status_msg": "invalid params, unknown field: seed"}},
     ],
 )

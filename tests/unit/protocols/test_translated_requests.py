@@ -1,6 +1,7 @@
 """What a request becomes as a chat, member by member: carried, dropped with a note, or refused by name."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -615,7 +616,7 @@ def test_another_tool_choice_is_refused(translate, request_, choice, shown):
     assert (refused.value.param, shown in refused.value.message) == ("tool_choice", True)
 
 
-@pytest.mark.parametrize("name", ["find", LONG])
+@pytest.mark.parametrize("name", ["find", LONG, "server.find", "查找 x"])
 @pytest.mark.parametrize("in_namespace", [False, True])
 def test_a_function_and_a_custom_tool_of_one_name_are_two(name, in_namespace):
     tools = [{"type": "function", "name": name}, {"type": "custom", "name": name}]
@@ -630,7 +631,7 @@ def test_a_function_and_a_custom_tool_of_one_name_are_two(name, in_namespace):
     assert [(about.tools[one].name, about.tools[one].is_custom) for one in names] == [(name, False), (name, True)]
     made = [call["function"]["name"] for one in chat["messages"] for call in one.get("tool_calls", ())]
     assert made == names
-    assert max(map(len, names)) <= MOST_NAME_CHARS
+    assert all(re.fullmatch(rf"[\w-]{{1,{MOST_NAME_CHARS}}}", one, re.ASCII) for one in names)
     if not in_namespace:
         for kind, chosen in zip(("function", "custom"), names, strict=True):
             chat, _ = chat_of_response({**request, "tool_choice": {"type": kind, "name": name}}, Dropped())

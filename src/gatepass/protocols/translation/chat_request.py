@@ -39,6 +39,7 @@ class About(msgspec.Struct, frozen=True):
 
 MOST_NAME_CHARS = 64
 """OpenAI rejects a longer name of a function. Anthropic accepts 128 characters."""
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Names:
@@ -56,9 +57,9 @@ class Names:
         if not tool.name or tool in self._chat_names:
             raise malformed(where, "a tool with a name of its own")
         wanted = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
-        if len(wanted) > MOST_NAME_CHARS or wanted in self.by_chat_name:
+        if len(wanted) > MOST_NAME_CHARS or wanted in self.by_chat_name or _NOT_IN_NAMES.search(wanted):
             digest = hashlib.sha256(f"{tool.namespace}\0{tool.name}\0{tool.is_custom}".encode()).hexdigest()[:8]
-            wanted = f"{wanted[: MOST_NAME_CHARS - len(digest) - 1]}_{digest}"
+            wanted = f"{_NOT_IN_NAMES.sub('_', wanted[: MOST_NAME_CHARS - len(digest) - 1])}_{digest}"
         self.by_chat_name[wanted] = tool
         self._chat_names[tool] = wanted
         return wanted
