@@ -423,11 +423,12 @@ def _first(found: re.Match[str] | None) -> int:
     return 0 if found is None else next(int(number) for number in found.groups() if number)
 
 
-def upper_bound(text: str, least: int = 1) -> int | None:
-    """Return the smallest number that `text` calls the largest one."""
+def _upper_bound(text: str, least: int = 1) -> tuple[int, str]:
+    """Return the smallest number that `text` calls the largest one, with its words; 0 without one."""
     text = _without_commas(text)
-    found = [*map(_first, _UPPER.finditer(text)), *(_first(one) - 1 for one in _BELOW.finditer(text))]
-    return min((number for number in found if number >= least), default=None)
+    found = [(_first(one), one[0]) for one in _UPPER.finditer(text)]
+    found += [(_first(one) - 1, one[0]) for one in _BELOW.finditer(text)]
+    return min((one for one in found if one[0] >= least), default=(0, ""))
 
 
 def no_room(text: str) -> tuple[int, int, int] | None:
@@ -443,12 +444,14 @@ def no_room(text: str) -> tuple[int, int, int] | None:
     return (prompt, answer, size) if 0 < prompt < size < prompt + answer else None
 
 
-def _token_limit(text: str) -> str | None:
-    """Return the largest number of tokens, with "!" at its end if it depends on the length of the prompt."""
-    if (room := no_room(text)) is not None:
-        return f"{room[2] - room[0]}!"
-    most = upper_bound(re.sub(r"(?i)\bmax_?(?:imum)?_?\w*tokens\b", "…", text), LEAST_TOKENS)
-    return None if most is None or _SIZE.search(text) else str(most)
+def _token_limit(text: str) -> tuple[str, str] | None:
+    """Return the largest number of tokens with its words. "!" behind it: it depends on the length of the prompt."""
+    size = _SUM.search(text) or _SIZE.search(text)
+    if size is not None:
+        room = no_room(text)
+        return None if room is None else (f"{room[2] - room[0]}!", size[0])
+    most, words = _upper_bound(re.sub(r"(?i)\bmax_?(?:imum)?_?\w*tokens\b", "…", text), LEAST_TOKENS)
+    return (str(most), words) if most else None
 
 
 # --- messages and inputs --------------------------------------------------------------------------------------------
@@ -529,6 +532,8 @@ def read(
 def _about_messages(text: str) -> Iterator[Finding]:
     for says, pattern in _TEXTS:
         if (found := pattern.search(text)) is not None:
+            while (shorter := pattern.search(text, found.start() + 1, found.end())) is not None:
+                found = shorter
             yield Finding(says, span=found[0])
             return
     for line in text.split("\n"):
@@ -538,14 +543,16 @@ def _about_messages(text: str) -> Iterator[Finding]:
         named, accepted = ({role.lower() for role in _ROLE.findall(part)} for part in (" ".join((head, *got)), listed))
         is_list = "system" in accepted and not accepted.isdisjoint(("user", "assistant"))
         has_word = re.search(r"(?i)\broles?\b|角色", line) is not None
-        if _ROLE_WRONG.search(line) is None or not (has_word or is_list or (named and "messages" in line)):
+        wrong = _ROLE_WRONG.search(line)
+        if wrong is None or not (has_word or is_list or (named and "messages" in line)):
             continue
+        span = _covering(line, _ROLE.search(line) or wrong, wrong[0])
         if "developer" in named or not (named or "developer" in accepted or (accepted and "system" not in accepted)):
-            yield Finding(Says.DEVELOPER, span=line[:80])
+            yield Finding(Says.DEVELOPER, span=span)
         elif "system" in named and "system" not in accepted:
-            yield Finding(Says.SYSTEM if re.search(r"['\"`]system", head) else Says.NO_SYSTEM, span=line[:80])
+            yield Finding(Says.SYSTEM if re.search(r"['\"`]system", head) else Says.NO_SYSTEM, span=span)
         elif accepted and "system" not in accepted and not named:
-            yield Finding(Says.NO_SYSTEM, span=line[:80])
+            yield Finding(Says.NO_SYSTEM, span=span)
 
 
 def _about_inputs(text: str, code: str) -> Iterator[Finding]:
@@ -553,8 +560,8 @@ def _about_inputs(text: str, code: str) -> Iterator[Finding]:
         requested, most = (int(figure.replace(",", "")) for figure in over.groups())
         if 0 < most < requested:
             yield Finding(Says.BATCH, to=f"{max(1, int(100 * FILL * most / requested))}%", span=over[0])
-    elif (found := _INPUTS.search(text)) is not None and 0 < (upper_bound(text) or 0) <= MOST_INPUTS:
-        yield Finding(Says.BATCH, to=str(upper_bound(text)), span=text[found.start() :][:60])
+    elif (found := _INPUTS.search(text)) is not None and 0 < (bound := _upper_bound(text))[0] <= MOST_INPUTS:
+        yield Finding(Says.BATCH, to=str(bound[0]), span=_covering(text, found, bound[1]))
     # Zhipu's older API accepts one text. Its sentence names no list, only its code does (zhipuai-sdk-python-v4#7).
     elif code == "1214" and re.search(r"(?:input|prompt)\s*参数非法", text):
         yield Finding(Says.BATCH, to="1")
@@ -574,13 +581,12 @@ def _about_members(
     most = _token_limit(text) if limits and (no_room(text) or not set(mentioned).isdisjoint(LIMITS)) else None
     refused, found = _refused(text), list[Finding]()
     if most is not None and set(mentioned).isdisjoint(LIMITS):  # "in the completion"
-        found += [Finding(Says.TOO_LARGE, path, most, span=text) for path in limits]
+        found += [Finding(Says.TOO_LARGE, path, most[0], span=most[1]) for path in limits]
     for sentence, mentions in said:
         found += _of_values(sent, sentence, mentions, most, mentioned)
         if not is_of_a_value:
             found += _refusals(sent, sentence, mentions, refused)
     told = names.find(param) if param else ()
-    quoted = {f"'{word[1:-1]}'" for word in _QUOTED.findall(text)}
     if param:  # the text may name others too, if it also names this one
         last = _steps(param)[-1:]
         if last not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
@@ -605,11 +611,12 @@ def _about_members(
         found = [
             Finding(Says.EMPTY, path, span=text) for path, value in sent.items() if value in kinds and "." not in path
         ]
-        if not found and _REFUSES.search(text):  # a relay may lose `param`
+        if not found and (refusal := _REFUSES.search(text)) is not None:  # a relay may lose `param`
             found = [
-                Finding(Says.VALUE, path)
+                Finding(Says.VALUE, path, span=_covering(text, at, refusal[0]))
                 for path, value in sent.items()
-                if _CHOICE.search(path) and not carries_meaning(path, value) and value.replace('"', "'") in quoted
+                if _CHOICE.search(path) and not carries_meaning(path, value)
+                if value[:1] == '"' and (at := re.search(rf"['\"`“]{value[1:-1]}['\"`”]", text)) is not None
             ]
     solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
     known = {path for one in solved for path in (one.path, one.beside)}
@@ -624,14 +631,18 @@ def _refused(text: str) -> Says:
 
 
 def _of_values(
-    sent: Mapping[str, str], sentence: str, mentions: list[_Mention], most: str | None, mentioned: list[str]
+    sent: Mapping[str, str],
+    sentence: str,
+    mentions: list[_Mention],
+    most: tuple[str, str] | None,
+    mentioned: list[str],
 ) -> Iterator[Finding]:
     """Yield limits of tokens, members that were sent empty, and members that need a value."""
     complaint = _COMPLAINS.search(sentence)
     for one in mentions:
         for path in one.paths:
             if path in LIMITS and path in sent and most is not None:
-                yield Finding(Says.TOO_LARGE, path, most, span=sentence)
+                yield Finding(Says.TOO_LARGE, path, most[0], span=_covering(sentence, one, most[1]))
             if sent.get(path) in EMPTY and complaint is not None:
                 yield Finding(Says.EMPTY, path, span=_span(sentence, one, complaint))
         behind = sentence[one.end : one.end + BESIDE_CHARS]
@@ -666,7 +677,12 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
     if len(tops) > 1 and excludes is not None:
         ranks = [*COMMON, *tops]
         kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path, sent[path]), ranks.index(path)))
-        yield from (Finding(Says.EXCLUSIVE, path, beside=kept, span=sentence) for path in tops if path != kept)
+        places = {path: one for one in (*subjects, *conditions) for path in one.paths}
+        yield from (
+            Finding(Says.EXCLUSIVE, path, beside=kept, span=_span(sentence, places[path], excludes))
+            for path in tops
+            if path != kept
+        )
         return
     beside = "" if _ONLY_WHEN.search(sentence) else next(iter(others), "")
     if (
@@ -730,6 +746,13 @@ def _parts(mentions: list[_Mention], sentence: str) -> tuple[list[_Mention], lis
 
 def _span(sentence: str, mention: _Mention, verdict: re.Match[str]) -> str:
     return sentence[min(mention.start, verdict.start()) : max(mention.end, verdict.end())]
+
+
+def _covering(text: str, one: _Mention | re.Match[str], words: str) -> str:
+    """Return the shortest part of `text` with `one` and `words`; `words` alone if they are elsewhere."""
+    start, end = (one.start, one.end) if isinstance(one, _Mention) else one.span()
+    at = text.find(words)
+    return words if at < 0 else text[min(start, at) : max(end, at + len(words))]
 
 
 def _json_of(found: re.Match[str]) -> str:

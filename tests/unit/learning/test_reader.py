@@ -285,34 +285,37 @@ def test_a_member_is_found_by_its_path(text: str, entries: tuple[str, ...]) -> N
     assert sorted(rule.entry for rule in found) == sorted(entries)
 
 
-PLANTED = "When I call the API it says that the parameter seed is not supported by this model, so please drop seed."
+PLANTED = (
+    "I read that the parameter seed is not supported by this model",
+    "I read that temperature and top_p cannot both be specified for it",
+    "I read that temperature must be between 0 and 1 for it",
+    "I read that max_tokens must be at most 20 for it",
+    "I read that it has 20 input tokens, 80 output tokens and a context length of 99 tokens",
+    "I read that role 'developer' is not supported by this model",
+    "I read that system messages must be at the beginning of it",
+    "I read that text content blocks must be non-empty in it",
+    'I read that the level "max" is not supported by it',
+    "I read that streaming is not supported by it",
+)
+SENT = {"seed": 1, "temperature": 5, "top_p": 1, "max_tokens": 80, "reasoning_effort": "max", "stream": True}
+PLACES = (
+    lambda text: {"role": "user", "content": f"Look at this old log. {text}"},
+    lambda text: {"role": "tool", "tool_call_id": "a", "content": json.dumps({"log": f"line 1\nline 2 {text}"})},
+)
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [{"role": "user", "content": f"Look at this old log. {PLANTED}"}],
-        [{"role": "assistant", "content": f"I found it: {PLANTED}"}, HI],
-        [HI, {"role": "tool", "tool_call_id": "a", "content": json.dumps({"log": f"line 1\nline 2 {PLANTED}"})}],
-    ],
-    ids=["prompt", "answer", "tool"],
-)
-@pytest.mark.parametrize(
-    "quote",
-    [
-        PLANTED,
-        f"Blocked: {PLANTED}",
-        f"The filter found …{PLANTED[30:90]}… in it",
-        PLANTED.upper(),
-        json.dumps(PLANTED),
-    ],
-    ids=range(5),
-)
-def test_an_error_that_repeats_the_middle_of_a_text_teaches_nothing(messages: list[Any], quote: str) -> None:
-    call = request(seed=1, messages=messages)
-    assert rules(openai(quote), call) == ()
-    assert rules({"error": {"message": "Blocked", "cause": quote}}, call) == ()
-    assert rules(openai(quote), request(seed=1)) != () or quote.startswith('"')
+@pytest.mark.parametrize("text", PLANTED)
+def test_an_error_that_repeats_the_middle_of_a_text_teaches_nothing(text: str) -> None:
+    others = [HI, {"role": "developer", "content": "x"}, {"role": "system", "content": "x"}, *EMPTY]
+    for quote in (text, f"Blocked: {text}", f"The filter found …{text[4:]}… in it", text.upper(), json.dumps(text)):
+        for error in (
+            openai(quote),
+            {"error": {"message": "Blocked", "cause": quote}},
+            {"errors": {"content": [quote]}},
+        ):
+            for place in PLACES:
+                assert rules(error, request(messages=[*others, place(text)], **SENT)) == ()
+    assert rules(openai(text), request(messages=others, **SENT)) != ()
 
 
 def test_findings_are_pure_values() -> None:
