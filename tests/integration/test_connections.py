@@ -81,19 +81,6 @@ def ca_file(tmp_path) -> str:
     return str(tmp_path / "ca.pem")
 
 
-async def test_added_ca_is_trusted_for_its_own_hop_only(ca_file):
-    async with Scripted([GOOD], tls=secured()) as upstream:
-        upstreams = {
-            "trusted": {"base_url": upstream.url, "network": {"ca_file": ca_file}},
-            "other": {"base_url": upstream.url},
-        }
-        models = {name: {"upstream": name} for name in upstreams}
-        async with gateway(upstreams=upstreams, models=models) as gp:
-            answers = [await gp.ask({**HELLO, "model": name}).answer() for name in upstreams]
-    assert [answer.status for answer in answers] == [200, 502]
-    assert answers[1].error["code"] == "upstream_tls"
-
-
 async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_file, monkeypatch):
     """The names below corp.example lead here. The default proxy is not used for those of `no_proxy`."""
     resolve = socket.getaddrinfo

@@ -20,18 +20,16 @@ from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load
 from gatepass.config.model import Config
 from gatepass.errors import InvalidRequest
-from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.admin import DoctorTask
 from gatepass.server.inspection import stories
-from tests.integration.answers import COMPLETION, EVENTS, VECTORS
+from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import gateway, serving
-from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply, stream
+from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
 
 KEY = "static-key-4711"
-MINTED = [Send(reply({"access_token": "minted-4711", "expires_in": 300}))]
 LIST = [Send(reply({"object": "list", "data": [{"id": "m"}]}))]
 REFUSED = [Send(reply({"error": {"message": "bad token", "code": "invalid_token"}}, 401))]
 PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
@@ -120,27 +118,6 @@ async def test_a_request_without_token_that_is_not_rejected_proves_nothing(dialo
     )
 
 
-async def test_a_token_without_a_lifetime_has_the_default():
-    async with Scripted([Send(reply({"access_token": "minted-4711"}))]) as issuer, Scripted(answer=strict) as upstream:
-        credential, hop = await found(one(upstream, oauth2(issuer.url)))
-    assert credential.finding == "a token was fetched; no lifetime was found, so default_ttl_s is used: 240 s"
-    assert hop == TAKEN
-
-
-async def test_a_model_without_a_call_is_looked_for_in_the_list():
-    async with Scripted(LIST) as upstream:
-        config = Config.model_validate(
-            {**one(upstream), "models": {"alias": {"upstream": "chat", "name": "m"}, "*": {"upstream": "chat"}}}
-        )
-        for model, outcome, why in (
-            ("alias", WORKS, "answers; no credential is configured"),
-            ("n", FAILS, "the list has no model n; there is m"),
-        ):
-            async with aclosing(diagnose(config, model=model)) as steps:
-                *_, listed = [step async for step in steps]
-            assert (listed.what, listed.outcome, listed.why) == ("models", outcome, why)
-
-
 @pytest.mark.parametrize("calls", [[], [ProbeCall("chat", "acme-v1"), ProbeCall("chat", "acme-v1", stream=True)]])
 @pytest.mark.parametrize(
     ("listed", "operation", "upstream"),
@@ -179,19 +156,6 @@ async def steps_of_calls(blocks: dict[str, Any], model: str = "m") -> list[tuple
     calls = [ProbeCall("chat", model), ProbeCall("chat", model, stream=True)]
     async with aclosing(diagnose(Config.model_validate(blocks), calls)) as steps:
         return [(one.what, one.outcome, one.why, one.advice) async for one in steps]
-
-
-async def test_an_error_of_the_call_is_explained_with_both_names_of_the_model():
-    boom = with_list(lambda _: [Send(reply({"error": {"message": "boom"}}, 500))])
-    async with Scripted(answer=boom) as upstream:
-        blocks = one(upstream, models={"slow-1": {"upstream": "chat", "name": "m"}})
-        listed, (_, outcome, why, advice), stream = await steps_of_calls(blocks, "slow-1")
-    assert len(posted(upstream)) == 2, "neither is repeated"
-    called = "chat with slow-1 (sent as m)"
-    assert (listed[1], outcome, why) == (WORKS, FAILS, f"{called}: 500 upstream_error: boom")
-    assert advice.startswith("If its message names nothing to correct, retry later")
-    as_stream = "chat as a stream with slow-1 (sent as m)"
-    assert stream == ("stream", FAILS, f"{as_stream}: 500 upstream_error: boom", advice)
 
 
 ISSUED = "by one that this upstream issued and that has not been revoked, then"
@@ -323,16 +287,6 @@ async def test_a_call_fails_after_the_total_timeout_of_a_request(of_upstream, bl
     )
 
 
-async def test_doctor_says_once_which_timeout_to_raise():
-    async with Scripted(answer=with_list(lambda _: [Hold()])) as upstream:
-        config = one(upstream)
-        config["upstreams"]["chat"]["timeouts"] = {"first_byte_s": 0.2}
-        *_, hop = await found(config, ProbeCall("chat", "m"))
-    setting = "upstreams.chat.timeouts.first_byte_s"
-    advice = f"Raise `{setting}`, or check the upstream. Reasoning and long prompts take longer."
-    assert hop.finding.endswith(f" 0.2 s ({setting}). {advice}")
-
-
 def late(issuer: str, limit_s: float, timeout_s: float) -> str:
     limit = f"{limit_s:g} s, the limit of this check (credentials.c.timeout_s is {timeout_s:g} s)"
     return f"no token from {issuer.removeprefix('http://')} within {limit}"
@@ -356,14 +310,6 @@ async def test_a_silent_issuer_is_waited_for_up_to_30_seconds_and_its_upstream_i
         Check("upstream:chat", SKIPPED, "its credential failed"),
     ]
     assert upstream.received == []
-
-
-async def test_a_token_that_is_presented_is_described(tmp_path):
-    (tmp_path / "subject").write_text("an-opaque-token")
-    async with Scripted(MINTED) as issuer, Scripted(answer=strict) as upstream:
-        exchange = oauth2(issuer.url)["c"] | {"grant_type": "token_exchange", "subject_file": f"{tmp_path}/subject"}
-        credential, _ = await found(one(upstream, {"c": exchange}))
-    assert credential.finding.endswith("; the subject is not a JWT")
 
 
 def stored(responder: Responder, password: str = "password-of-the-store") -> dict[str, Any]:
@@ -395,16 +341,6 @@ async def test_a_store_that_refuses_the_password_fails_with_its_reason_without_t
     assert "password-of-the-store" not in checks[0].finding
 
 
-async def test_an_issuer_that_falls_silent_is_reported_with_the_reason_that_it_gave_before():
-    async with Scripted([Send(reply({"error": "boom"}, 503))], [Hold()]) as issuer:
-        blocks = one(issuer, oauth2(issuer.url))
-        blocks["credentials"]["c"]["timeout_s"] = 600.0
-        # not faster: an answer that takes a second of this clock ends the fetch, and a busy machine needs 100 ms
-        credential, _ = await found(blocks, clock=Hurried(5))
-    assert credential.finding.startswith(f"{late(issuer.url, 30, 600)}: ")
-    assert credential.finding.endswith("answered 503: boom Check whether the issuer is up")
-
-
 def posted(upstream: Scripted) -> list[Received]:
     """The calls, without the requests for the model list before them, and the empty ones after them."""
     return [request for request in upstream.received if request.method == "POST" and request.body != b"{}"]
@@ -427,39 +363,6 @@ async def test_doctors_call_is_one_small_request_like_a_clients():
         f"Bearer {KEY}",
     )
     assert asked.json() == {"model": "gpt-240806", "messages": [{"role": "user", "content": "ping"}], "max_tokens": 16}
-
-
-ONLY_STREAMS = "This model only supports stream mode, please enable the stream parameter to access the model."
-
-
-def only_streams(request: Received) -> Dialogue:
-    if not request.json().get("stream"):
-        return [Send(reply({"error": {"message": ONLY_STREAMS}}, 400))]
-    return [Send(stream(*EVENTS))]
-
-
-async def test_a_trial_learns_from_refusals_as_a_clients_request_does():
-    async with Scripted(answer=with_list(only_streams)) as upstream:
-        (hop,) = await found(one(upstream), ProbeCall("chat", "m"))
-    assert (hop.outcome, len(posted(upstream))) == (WORKS, 2)
-    assert hop.finding == "chat with m: 200; stream=aggregate (learned from an error, as for any client)"
-
-
-@pytest.mark.parametrize(
-    ("operation", "body"),
-    [("chat", b""), ("rerank", {"results": [{"index": 7, "relevance_score": 0.1}]})],
-)
-async def test_a_trial_finds_what_a_client_would_receive(operation, body):
-    """The same judges to the last one, and the same words."""
-    dialogue = [Send(reply(body))]
-    async with Scripted(answer=with_list(lambda _: dialogue)) as upstream, gateway(**one(upstream)) as served:
-        asked_for = sample(operation, "m")
-        asked = served.ask(json.loads(asked_for.body), f"/v1{asked_for.operation.path}")
-        refused = (await asked.answer()).error
-        (hop,) = await found(one(upstream), ProbeCall(operation, "m"))
-    assert hop.outcome is FAILS
-    assert f" {refused['code']}: " in hop.finding
-    assert refused["message"] in hop.finding
 
 
 async def test_doctor_renews_a_rejected_token_as_for_a_client():
@@ -546,34 +449,6 @@ async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_
     assert (code, errors) == (1, "")
     assert lines[-2].startswith("FAIL upstream:chat call: chat with m: 401 upstream_auth: ")
     assert lines[-1].startswith("FAIL upstream:chat stream: chat as a stream with m: 401 upstream_auth: ")
-
-
-@pytest.mark.parametrize(
-    ("blocks", "setting", "example"),
-    [
-        ({}, "operations.rerank.upstream", '{models: {"*": {upstream: chat}}, operations: {rerank: {upstream'),
-        ({"bge": {"upstream": "chat"}}, "models.bge.upstream", ""),
-    ],
-    ids=["any", "model"],
-)
-async def test_the_setting_that_gives_an_operation_to_another_upstream_follows_from_the_route(blocks, setting, example):
-    missing = with_list(lambda _: [Send(reply({"detail": "Not Found"}, 404))])
-    async with Scripted(answer=missing) as upstream:
-        config = one(upstream, models={**blocks, "*": {"upstream": "chat"}})
-        (*_, hop) = await found(config, ProbeCall("rerank", "bge"))
-    assert f" Set `{setting}` to an upstream that has it" in hop.finding
-    assert " 404 upstream_error: Not Found. " in hop.finding
-    assert f"as in `{example}" in hop.finding or not example
-
-
-@pytest.mark.parametrize("call", [None, ProbeCall("chat", "gpt-5")])
-async def test_a_model_that_the_list_lacks_is_to_be_called_unless_it_is(call):
-    async with Scripted(answer=with_list(lambda _: [Send(reply(COMPLETION))])) as upstream:
-        config = Config.model_validate(one(upstream))
-        steps = [step async for step in diagnose(config, [] if call is None else [call], model="gpt-5")]
-    listed = next(step for step in steps if step.what == "models")
-    assert listed.advice.startswith("Correct the name of the model.")
-    assert ("`--call`" in listed.advice) is (call is None)
 
 
 async def test_a_name_that_the_configuration_sends_is_corrected_there_and_the_list_is_shown():

@@ -163,16 +163,6 @@ async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
     assert "scope" not in (tmp_path / "gatepass.yaml").read_text()
 
 
-async def test_a_failed_hop_that_stays_ends_with_1_and_shows_the_keys(tmp_path):
-    async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", "wrong", "", "", "other", "", "n")
-        result = await run(tmp_path, answers=typed)
-    assert result.exit_code == 1, result.output
-    assert "Correct what failed" in result.output
-    assert "API key:  gp-" in result.output
-    assert "Next:" not in result.output
-
-
 async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
     wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "localhost")
     async with servers() as url:
@@ -190,23 +180,6 @@ async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
 
 
-async def test_a_file_of_a_ca_that_cannot_be_read_is_asked_again(tmp_path):
-    async with servers() as url:
-        typed = (f"{url}/v1", "key", SECRET, "", "", "other", "", "y", "-")
-        result = await run(tmp_path, "--ca-file", "absent.pem", answers=typed)
-    assert result.exit_code == 0, result.output
-    assert "network.ca_file: cannot be read" in result.output
-    assert "ca_file" not in (tmp_path / "gatepass.yaml").read_text()
-
-
-async def test_an_answer_can_be_kept_although_its_hop_fails(tmp_path):
-    with refusing_server() as closed:
-        result = await run(tmp_path, answers=(f"{closed}/v1", "key", SECRET, "", "", "other", "", "n"))
-    assert result.exit_code == 1, result.output
-    assert "FAIL upstream:llm models" in result.output
-    assert f"base_url: {closed}/v1" in (tmp_path / "gatepass.yaml").read_text()
-
-
 async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
     async with servers() as url:
         login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "other", "")
@@ -214,14 +187,6 @@ async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
     assert result.exit_code == 0, result.output
     assert f"Set upstreams.llm.base_url to {url}/v1, if its paths begin with /v1." in result.output
     assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
-
-
-async def test_claude_code_gets_a_base_url_without_a_version(tmp_path):
-    async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "", "", "claude_code,codex", ""))
-    assert result.exit_code == 0, result.output
-    assert "  claude_code\n    base URL: http://127.0.0.1:8080\n    API key:  gp-" in result.output
-    assert "  codex\n    base URL: http://127.0.0.1:8080/v1\n    API key:  gp-" in result.output
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
@@ -364,13 +329,6 @@ def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_p
     elsewhere = render(answers, "", folder=tmp_path / "x")
     assert f"network: {{ca_file: {tmp_path}/ca.pem}}" in elsewhere
     assert "relative" not in elsewhere
-
-
-@pytest.mark.parametrize(("client_auth", "is_written"), [("basic", False), ("form", True)])
-def test_the_file_has_no_line_for_a_default(client_auth, is_written):
-    oauth2 = {"auth": "oauth2", "token_url": "https://sso.example/token", "client_id": "me", "client_auth": client_auth}
-    text = render({"base_url": "https://llm.example/v1", **oauth2}, "${S}")
-    assert (f"client_auth: {client_auth}" in text) is is_written
 
 
 async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_path, monkeypatch):

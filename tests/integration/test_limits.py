@@ -528,19 +528,6 @@ async def test_a_target_that_failed_is_not_asked_again_in_place_of_one_with_a_us
     assert (len(first.received), len(second.received)) == (2, 1)
 
 
-async def test_a_failed_attempt_gives_the_quota_of_its_upstream_back_if_it_was_not_sent():
-    quota = {"requests": {"minute": 5}, "tokens": {"minute": 10_000}, "max_concurrent": 1}
-    async with Scripted(GOOD) as second:
-        urls = {"a": "http://127.0.0.1:9", "b": second.url}
-        upstreams = {name: {"base_url": url, "limits": quota} for name, url in urls.items()}
-        async with gateway(
-            upstreams=upstreams, models={"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}]}}
-        ) as gp:
-            assert (await gp.ask().answer()).status == 200
-            await settled(gp, [0, 2])
-            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([0, 1], [0, 0])
-
-
 async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
     async with Scripted(GOOD) as upstream:
 
@@ -557,12 +544,6 @@ async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
                 gp.server.endpoint.use(next_app_state(config(limit), state.tls_contexts, state))
                 statuses += [(await gp.ask().answer()).status for _ in range(2)]
         assert statuses == [200, 200, 200, 429, 429, 200, 429, 200, 200]
-
-
-async def test_without_limits_nothing_of_them_exists():
-    async with Scripted(GOOD) as upstream, gateway(upstream=upstream.url) as gp:
-        assert gp.state.admission is None
-        assert not any("ratelimit" in name for name in (await gp.ask().answer()).headers)
 
 
 @pytest.mark.parametrize(
@@ -599,11 +580,6 @@ def test_an_estimate_counts_a_number_whose_name_a_server_in_go_reads(spelling):
 def test_a_number_that_no_float_holds_hides_no_other_member(name):
     found = Size.of(a_call(f'{{"{name}": [1e400], "n": 3, "max_tokens": 70}}'.encode()))
     assert (found.output_tokens, found.answers >= 3) == (70, True)
-
-
-async def test_text_that_looks_like_an_image_counts_as_text():
-    text = json.dumps({"messages": [{"role": "user", "content": ";base64," + "word " * 4_000}]}).encode()
-    assert Size.of(a_call(text)).input_tokens > 5_000
 
 
 async def test_what_describes_the_work_of_other_requests_counts_no_tokens():

@@ -9,10 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.normalize.rules import DeclaredModels
-from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
+from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import corp, minted, renewing
-from tests.integration.ragflow import REPLAYED, classify
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply, stream
 from tests.unit.clock import DrivenClock
@@ -265,35 +264,3 @@ async def test_stop_lets_a_stream_finish_and_refuses_new_requests():
     assert "x-should-retry" not in refused.headers
     assert rest == b"".join(EVENTS)
     assert len(upstream.received) == 1
-
-
-async def test_stop_ends_remaining_streams_with_an_error_event():
-    streaming = [*begin_stream(), Send(chunk(EVENTS[0])), Hold()]
-    waiting = [Hold()]
-    async with Scripted(streaming, waiting) as upstream:
-        async with (
-            gateway(upstream=upstream.url, server={"drain_timeout_s": 0.3}) as gp,
-            gp.ask(STREAMED) as stream_ask,
-            gp.ask() as plain_ask,
-        ):
-            await stream_ask.head()
-            await stream_ask.until(EVENTS[0])
-            await upstream.requested(2)
-            gp.server.should_exit = True
-            streamed, plain = await stream_ask.answer(), await plain_ask.answer()
-        await upstream.left()
-    assert streamed.whole
-    assert [(one.error["code"], one.error["hop"]) for one in (streamed, plain)] == [("draining", "gatepass")] * 2
-    assert streamed.body.startswith(EVENTS[0])
-    assert "[DONE]" not in streamed.events
-    assert classify(streamed.error["message"]) not in REPLAYED
-    assert plain.status == 503
-
-
-async def test_client_that_reads_nothing_does_not_delay_the_stop():
-    flood = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 500, Hold()]
-    async with relaying(flood, server={"drain_timeout_s": 0.2}) as (upstream, gp), gp.ask(STREAMED) as ask:
-        await ask.head()
-        gp.server.should_exit = True
-        await until(lambda: gp.state.in_flight.draining)
-        await upstream.left()
