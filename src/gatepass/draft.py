@@ -6,6 +6,7 @@ change is written without blanks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,7 @@ from gatepass.json_body import (
     elements,
     members,
     places,
+    plain_ends,
     string,
 )
 from gatepass.types import Call, RuleEdit, Target
@@ -30,6 +32,8 @@ from gatepass.types import Call, RuleEdit, Target
 PLAIN_BYTES = 32
 NAME_CHARS = 100
 """A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
+
+_MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"]*")')
 
 _Change = tuple[str, "Value | None", "Value | None", str]
 """A changed place of an object or list: its name or `[index]`, its value before and after, its new name."""
@@ -393,7 +397,7 @@ class Draft:
     def __init__(self, call: Call) -> None:
         self.call = call
         self._top: ObjectDraft | None = None
-        self._model: bytes | None = None
+        self._model: str | None = None
         """The name that the target has for the model, which is written in place of the client's."""
         self.headers = self._noted_headers = call.headers
         self.adapted, self.edits, self.stream, self.max_inputs = call.adapted, call.edits, call.stream, call.max_inputs
@@ -404,7 +408,7 @@ class Draft:
         if self._top is None:
             self._top = ObjectDraft(self.call.opened().listed, _Opened())
             if self._model is not None:
-                self._top.put("model", self._model)
+                self._top.put("model", msgspec.json.encode(self._model))
         return self._top
 
     @property
@@ -454,9 +458,9 @@ class Draft:
 
         A body without other changes keeps its other bytes.
         """
-        self._model = msgspec.json.encode(model)
+        self._model = model
         if self._top is not None:  # nearly never: only the name changes
-            self.top.put("model", self._model)
+            self.top.put("model", msgspec.json.encode(model))
 
     def finished(self) -> Call:
         """Return the call with all changes, or the same object if there are none."""
@@ -478,15 +482,19 @@ class Draft:
             edits=self.edits,
         )
 
-    def _renamed(self, model: bytes) -> tuple[bytes, TopLevel]:
-        listed, view = self.call.opened().listed, memoryview(self.call.body)  # megabytes are copied once
-        found = [place for place in places(self.call.body, listed) if place.name == "model"]
-        if found:
-            start, end, written = found[-1].value, found[-1].end, model
-            listed = [(name, msgspec.Raw(model) if name == "model" else value) for name, value in listed]
+    def _renamed(self, model: str) -> tuple[bytes, TopLevel]:
+        body, top = self.call.body, self.call.opened()
+        written, view = msgspec.json.encode(model), memoryview(body)  # megabytes are copied once
+        if "model" not in top.names:
+            start = body.index(b"{") + 1
+            body = b"".join((view[:start], b'"model":', written, b"," if top.names else b"", view[start:]))
+            return body, TopLevel(body, [("model", msgspec.Raw(written)), *top.listed])
+        near = [(at, found) for at, text in plain_ends(body) if (found := _MODEL.search(text)) is not None]
+        if near:
+            ((at, found), *_) = near
+            start, end = at + found.start(1), at + found.end(1)
         else:
-            start = end = self.call.body.index(b"{") + 1
-            written = b'"model":%b%b' % (model, b"," if listed else b"")
-            listed = [("model", msgspec.Raw(model)), *listed]
+            place = next(place for place in places(body, top.listed) if place.name == "model")
+            start, end = place.value, place.end
         body = b"".join((view[:start], written, view[end:]))
-        return body, TopLevel(body, listed)
+        return body, top.with_string(body, "model", model)

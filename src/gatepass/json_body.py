@@ -53,6 +53,8 @@ TOGETHER, FEW = 16, 4
 LONGEST_NAME_BYTES = 16 * 1024
 """No API has a longer name. To decode one of 27 MiB takes 53 ms, and to fold it 2.5 s."""
 
+END_BYTES = 512
+_HEAD = re.compile(rb"[ \t\n\r]*\{([^\[\]{}\\]{0,%d})" % END_BYTES)
 _GAP = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _PLAIN_QUOTE = re.compile(rb'[^\\]"')
@@ -128,13 +130,16 @@ class TopLevel:
 
     __slots__ = ("_listed", "_values", "all_values", "names", "text")
 
-    def __init__(self, text: bytes, listed: Members | None = None) -> None:
-        """Open a body, or take the members `listed` of it. Raises as `members` does."""
+    def __init__(self, text: bytes, listed: Members | None = None, values: dict[str, Any] | None = None) -> None:
+        """Open a body, or take the members `listed` of it, or their `values`. Raises as `members` does."""
         self.text = text
         self._listed = listed
-        self._values: dict[str, Any] | None = None
+        self._values = values
         self.all_values: list[Any] = []
         """The values of all names, the texts of a body that has many."""
+        if values is not None:
+            self.names, self.all_values = [*values], [*values.values()]
+            return
         if listed is None and len(text) <= UNCOUNTED_BYTES:
             try:
                 found = _SHALLOW.decode(text)
@@ -155,6 +160,13 @@ class TopLevel:
         if self._listed is None:
             self._listed = members(self.text)
         return self._listed
+
+    def with_string(self, text: bytes, name: str, value: str) -> TopLevel:
+        """Return the members of `text`, in which the member `name` alone has another value, a string."""
+        if self._values is not None and len(self._values) == len(self.names):
+            return TopLevel(text, values={**self._values, name: value})
+        raw = msgspec.Raw(msgspec.json.encode(value))
+        return TopLevel(text, [(one, raw if one == name else old) for one, old in self.listed])
 
     def get(self, name: str) -> Any:
         """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""
@@ -245,6 +257,21 @@ def places(text: bytes, listed: Members) -> Iterator[Place]:
             at = _after_gap(text, at + 1)
 
 
+def plain_ends(text: bytes) -> tuple[tuple[int, bytes], ...]:
+    """Return where parts at both ends of the object `text` begin, and the parts, which have its own members alone.
+
+    They have no escapes: what has neither a bracket nor a backslash belongs to the top level up to the ends. A quote
+    behind a backslash ends no text.
+    """
+    found = list[tuple[int, bytes]]()
+    if (head := _HEAD.match(text)) is not None:
+        found.append((head.start(1), head[1]))
+    begin = max(0, len(text) - END_BYTES)
+    tail = text[begin:].rstrip()[:-1]
+    cut = max(map(tail.rfind, (b"[", b"]", b"{", b"}", b"\\"))) + 2
+    return (*found, (begin + cut, tail[cut:]))
+
+
 def spans(text: bytes, at: int, listed: Iterable[msgspec.Raw]) -> Iterator[tuple[int, int]]:
     """Yield where each of the `listed` values of the list that begins at `at` begins and ends."""
     for value in listed:
@@ -305,8 +332,8 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
     if text.isascii():
         return None
     at = 0
-    while at < len(text):  # in parts, because one character beyond U+FFFF makes a str four times as large
-        part = text if len(text) <= UNCOUNTED_BYTES else text[at : at + CHECKED_BYTES]
+    while at < len(text):  # in parts: most are ASCII, and the others make small strings, three times faster than one
+        part = text[at : at + SMALL_BYTES]
         try:
             at += len(part) if part.isascii() else codecs.utf_8_decode(part, "strict", at + len(part) == len(text))[1]
         except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ SNIFFED_CHARS = 32
 
 _HTTP = re.compile(rb"https?://[^\s/?#]", re.IGNORECASE)
 _SCHEME = re.compile(rb"([a-z][a-z0-9+.-]{1,19}):", re.IGNORECASE)
-_DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;\x00-\x20\x7f]*)*?;base64,", re.IGNORECASE)
+_DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;\\\x00-\x20\x7f]*)*?;base64,", re.IGNORECASE)
 # Possessive, so that an invalid image of megabytes does not backtrack.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/ \t\r\n]*+(?:=[= \t\r\n]*+)?+")
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
@@ -117,10 +117,16 @@ def _url(value: Value, where: str, name: str = "", mime: bytes | None = None) ->
     if value.kind != '"':
         raise invalid_image(where, f"has {kind_of(value)} in {name}")
     (written,) = value.pieces()
-    # Unescaping copies the image, so this is done only for a string with escapes.
     text = memoryview(written)[1:-1]
-    has_escapes = any(b"\\" in bytes(text[at : at + CHECKED_BYTES]) for at in range(0, len(text), CHECKED_BYTES))
-    text = memoryview(string(written).encode()) if has_escapes else text
+    base64 = _base64_of(text)
+    is_base64 = _is_base64(base64)
+    has_escapes = not is_base64 and any(
+        b"\\" in bytes(text[at : at + CHECKED_BYTES]) for at in range(0, len(text), CHECKED_BYTES)
+    )
+    if has_escapes:  # unescaping copies the image
+        text = memoryview(string(written).encode())
+        base64 = _base64_of(text)
+        is_base64 = _is_base64(base64)
     head = bytes(text[:HEAD_BYTES])
     if _HTTP.match(head) is not None:
         at = 0
@@ -131,17 +137,22 @@ def _url(value: Value, where: str, name: str = "", mime: bytes | None = None) ->
                 raise invalid_image(where, "is a URL that contains a space, a line break or another control character")
             at += used_bytes
         return (written,)
-    if (data_url := _DATA_IMAGE.match(head)) is not None:
-        _check_base64(text[data_url.end() :], where)
-        return (written,)
-    if (scheme := _SCHEME.match(head)) is not None:
+    is_url = len(base64) < len(text)
+    if not is_url and (scheme := _SCHEME.match(head)) is not None:
         raise invalid_image(where, f"is a {scheme[1].decode().lower()}: URL, which gatepass does not support")
-    return _data_url(text, where, mime, has_escapes=has_escapes)
+    if not is_base64:
+        raise invalid_image(where, "is neither a URL nor base64" if len(base64) else "is empty")
+    return (written,) if is_url else _data_url(base64, where, mime, has_escapes=has_escapes)
+
+
+def _base64_of(text: memoryview) -> memoryview:
+    """Return `text` behind the head of a data URL if it begins with one."""
+    head = _DATA_IMAGE.match(text[:HEAD_BYTES])
+    return text if head is None else text[head.end() :]
 
 
 def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes: bool) -> Part:
     """Return base64 as a data URL on one line, with padding."""
-    _check_base64(base64, where)
     if has_escapes or b" " in bytes(base64[:HEAD_BYTES]):
         base64 = memoryview(bytes(base64).translate(None, _BLANK))
     if mime is None:
@@ -160,12 +171,11 @@ def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes
     return (b'"data:%b;base64,' % mime, base64, b"=" * missing + b'"')
 
 
-def _check_base64(base64: memoryview, where: str) -> None:
-    if not len(base64):
-        raise invalid_image(where, "is empty")
+def _is_base64(text: memoryview) -> bool:
+    """Whether all of `text`, which is not empty, is base64 without escapes."""
     has_padding = False
-    for at in range(0, len(base64), CHECKED_BYTES):
-        piece = bytes(base64[at : at + CHECKED_BYTES])
+    for at in range(0, len(text), CHECKED_BYTES):
+        piece = bytes(text[at : at + CHECKED_BYTES])
         if has_padding:
             is_valid = not piece.translate(None, _PADDING)
         else:
@@ -173,7 +183,8 @@ def _check_base64(base64: memoryview, where: str) -> None:
             has_padding = bool(piece.translate(None, _BASE64_BYTES))
             is_valid = not has_padding or _BASE64.fullmatch(piece) is not None
         if not is_valid:
-            raise invalid_image(where, "is neither a URL nor base64")
+            return False
+    return len(text) > 0
 
 
 WORD = b'"images"'
@@ -337,9 +348,7 @@ def _cut_urls(text: bytes) -> tuple[bytes, list[memoryview]]:
         end = min(ends.values())
         if end < len(text) - 1 and not text.startswith((b"\\n", b"\\r"), end):
             continue
-        try:
-            _check_base64(view[head.end() : end], "")
-        except InvalidImage:
+        if not _is_base64(view[head.end() : end]):
             continue
         rest.append(view[kept:at])
         urls.append(view[at:end])

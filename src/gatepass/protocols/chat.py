@@ -129,9 +129,9 @@ class Chat(ClientProtocol):
             place = place_for_ragflow(call)
             include_usage, drops_usage = place == "alone", place == "drop"
         options = RepairOptions(include_usage, profile.splits_finish, reply.is_cumulative, drops_usage)
-        wants_usage, sent = requested is not False, defaults.request
-        if sent is not call.body:
-            wants_usage = b"stream_options" in sent and requested_usage(TopLevel(sent)) is not False
+        wants_usage, sent = requested is not False, reply.sent
+        if sent.body is not call.body:
+            wants_usage = b"stream_options" in sent.body and requested_usage(sent.opened()) is not False
         return EventStream(
             source,
             choices=call.choices,

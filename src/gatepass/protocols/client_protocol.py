@@ -53,6 +53,8 @@ class ReplyContext(Hidden, msgspec.Struct, frozen=True):
 
     call: Call
     """The client's own call, or the call of chats into which it was translated."""
+    sent: Call
+    """The same as the upstream received it."""
     profile: Profile
     last: ClientProtocol | TranslatedReply | None
     """What makes the last change of the reply; None for no change."""

@@ -11,7 +11,17 @@ import re
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedHead
-from gatepass.json_body import COUNTED_BYTES, TopLevel, check_signs, folded, is_deeper, kind, places, utf8_fault
+from gatepass.json_body import (
+    COUNTED_BYTES,
+    TopLevel,
+    check_signs,
+    folded,
+    is_deeper,
+    kind,
+    places,
+    plain_ends,
+    utf8_fault,
+)
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
@@ -91,8 +101,6 @@ ROUTING = ("model", "stream", "n")
 """Members by which gatepass decides. gatepass and the upstream must read the same values."""
 _ROUTING, _ROUTING_CHARS = frozenset(ROUTING), frozenset(map(len, ROUTING))
 _PLAIN = {name: re.compile(b'"%b"[ \t\n\r]*:' % name.encode()) for name in ROUTING}
-_HEAD = re.compile(rb"[ \t\n\r]*\{([^\[\]{}\\]{0,512})")
-END_BYTES = 512
 _ESCAPE = rb"\u00"
 """The beginning of an escape of a letter."""
 
@@ -188,14 +196,9 @@ def _check_routing_names(body: bytes, top: TopLevel) -> None:
 
 
 def _has_plain_names(body: bytes, names: list[str]) -> bool:
-    """Whether the members `names` are spelled in plain letters, if they are at the ends of a body, as most are.
-
-    What has neither a bracket nor a backslash belongs to the top level up to the ends of the body.
-    """
-    head, tail = _HEAD.match(body), body[-END_BYTES:].rstrip()[:-1]
-    tail = tail[max(map(tail.rfind, (b"[", b"]", b"{", b"}", b"\\"))) + 1 :]
-    text = tail if head is None else head[1] + tail
-    return all(_PLAIN[name].search(text) is not None for name in names)
+    """Whether the members `names` are spelled in plain letters, if they are at the ends of a body, as most are."""
+    ends = plain_ends(body)
+    return all(any(_PLAIN[name].search(text) is not None for _, text in ends) for name in names)
 
 
 FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"))

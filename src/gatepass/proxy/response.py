@@ -183,8 +183,8 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
     if request_id is not None:
         attempt.record.upstream_request_id = request_id.decode("latin-1")[:ID_LOG_CHARS]
     context = AttemptReply(
-        *(call, profile, last, upstream.name, upstream.dialect_name, upstream.transforms, upstream.is_cumulative),
-        *(attempt.state, upstream, response, attempt, protocol, kind),
+        *(call, attempt.normalized or call, profile, last, upstream.name, upstream.dialect_name, upstream.transforms),
+        *(upstream.is_cumulative, attempt.state, upstream, response, attempt, protocol, kind),
     )
     try:
         if response.status != OK:

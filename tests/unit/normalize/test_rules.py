@@ -151,6 +151,23 @@ def test_only_the_models_value_changes():
     assert adapted.body == BODY.replace(b'"model" : "m"', b'"model" : "gpt-4o-240806-deploy-gs"')
 
 
+LONG = b"x" * 600
+
+
+@pytest.mark.parametrize(
+    "more", [b'"t":"say \\"model\\":\\"m\\""', b'"a":[%b]' % LONG.replace(b"x", b"1"), b'"model2":"m"']
+)
+@pytest.mark.parametrize("pad", [b"", LONG, b'\\"model'])
+@pytest.mark.parametrize("named", [b'"model":"m"', b'"model" :\t"\\u006d"', b'"model":"%b"' % LONG[:200]])
+def test_the_models_value_changes_wherever_it_is(more, pad, named):
+    more = b'%b,"metadata":{"model":"inner"},"pad":"%b"' % (more, pad)
+    for listed in ([named, more], [more, named], [b'"b":[1,2]', more, named, b'"c":{"d":"%b"}' % LONG]):
+        call = decode(INBOUND, CHAT, b"{%b}" % b",".join(listed), "me")
+        adapted = normalize(call, Target("chat", "there"), (ModelName(),))
+        assert adapted.body == call.body.replace(named, named[: named.rindex(b'"', 0, -1)] + b'"there"')
+        assert adapted.opened().get("model") == "there"
+
+
 def test_without_another_name_or_a_body_the_call_is_the_same():
     for call, target in (
         (a_call(BODY), Target("chat")),

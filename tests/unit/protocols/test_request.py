@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import CHECKED_BYTES, folded
+from gatepass.json_body import CHECKED_BYTES, END_BYTES, folded
 from gatepass.protocols.operations import OPERATIONS
-from gatepass.protocols.request import END_BYTES, MAX_DEPTH, ROUTING, decode, read_body, safe_headers
+from gatepass.protocols.request import MAX_DEPTH, ROUTING, decode, read_body, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -242,6 +242,16 @@ def test_deeper_nesting_is_refused(depth, opened, closed):
         (b'{"model":"m","\\u006dodel":"x"}', "model", "The body contains `model` 2 times. Send it once."),
         (b'{"mode\\u006c":"x","model":"m"}', "model", "The body contains `model` 2 times. Send it once."),
         (b'{"mod\\u0065l":"x"}', "model", "The body spells `model` with escapes. Send it in plain letters."),
+        (
+            b'{"mod\\u0065l":"x","a\\"model":1}',
+            "model",
+            "The body spells `model` with escapes. Send it in plain letters.",
+        ),
+        (
+            b'{"a":"%b","k":"model","mod\\u0065l":"x","b":"%b","c\\\\":1}' % (b"x" * 493, b"y" * 600),
+            "model",
+            "The body spells `model` with escapes. Send it in plain letters.",
+        ),
         (b'{"\\u0073tream":true}', "stream", "The body spells `stream` with escapes. Send it in plain letters."),
     ],
 )

@@ -40,7 +40,7 @@ def translated(answer: type[AnswerBlocks], *pieces: bytes) -> tuple[bytes, Any]:
     """What the client gets of the pieces of an upstream's body, and how the stream ended."""
     call = Call("id", CHAT_ROW, "caller", "m", b"{}", (), stream=True)
     last = TranslatedReply(ChatCall(call, answer, ABOUT), defaults(), "up")
-    reply = ReplyContext(call, PLAIN, last, "up", "openai", None, is_cumulative=False)
+    reply = ReplyContext(call, call, PLAIN, last, "up", "openai", None, is_cumulative=False)
     events = CHAT.event_stream(StreamSource("up", 65_536, read_error_body), defaults(), reply)
     sent = b"".join([*map(events.feed, pieces), events.finish()])
     return sent, (events.done, None if events.failure is None else events.failure.code)
