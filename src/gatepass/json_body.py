@@ -332,7 +332,7 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
     if text.isascii():
         return None
     at = 0
-    while at < len(text):  # in parts: most are ASCII, and the others make small strings, three times faster than one
+    while at < len(text):  # in parts: most are ASCII, and the others make small strings, three times faster
         part = text[at : at + SMALL_BYTES]
         try:
             at += len(part) if part.isascii() else codecs.utf_8_decode(part, "strict", at + len(part) == len(text))[1]
