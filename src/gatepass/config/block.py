@@ -81,7 +81,7 @@ def is_loopback(host: str) -> bool:
         address = ip_address(host)
     except ValueError:
         return False
-    # Python 3.11 does not see that ::ffff:127.0.0.1 is a loopback address
+    # before 3.13, Python does not see that ::ffff:127.0.0.1 is a loopback address
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
 

@@ -52,7 +52,7 @@ def signing_key(pem: str) -> SigningKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        # RSA-4096 takes 0.3 s to validate, and no other thread runs meanwhile
+        # RSA-4096 takes 0.3 s to validate
         key = load_pem_private_key(pem.encode(), None, unsafe_skip_rsa_key_validation=True)
     except TypeError:  # "Password was not given but private key is encrypted"
         raise ValueError(LOCKED_KEY) from None

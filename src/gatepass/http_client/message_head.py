@@ -116,8 +116,6 @@ def request_head(request: OutboundRequest, destination: Destination) -> bytes:
 
 
 def has_line_break(lines: Iterable[bytes]) -> bool:
-    # Searching the joined lines for integers takes 0.14 µs for seven fields. Searching each line for bytes takes
-    # 3.5 µs (CPython 3.11), and each request needs the check twice.
     joined = b"".join(lines)
     return 10 in joined or 13 in joined or 0 in joined
 

@@ -252,7 +252,7 @@ def taken(pieces: list[bytes | BytesIO]) -> bytes:
     """Return all bytes of a list that `add_piece` filled, and clear it."""
     if len(pieces) == 1:
         run = pieces.pop()
-        return run.getvalue() if isinstance(run, BytesIO) else run  # CPython does not copy the value of a full buffer
+        return run.getvalue() if isinstance(run, BytesIO) else run
     whole = b"".join(pieces)  # type: ignore[arg-type]  # no buffer is among several pieces
     pieces.clear()
     return whole

@@ -28,7 +28,7 @@ ROOT = "gatepass"
 _LEVELS = MappingProxyType({logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"})
 
 _MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
-"""Prepared endings of a time: formatting a number takes 0.5 µs, a tenth of the line."""
+"""Prepared endings of a time."""
 _JSON = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -244,13 +244,11 @@ class LogHandler(logging.Handler):
         head = self._heads.get((level, event))
         if head is None:  # there are few events, so each head is kept
             head = self._heads[level, event] = self._line.head(level, event)
-        self.lock.acquire()  # `with` takes 1,000 instructions more
-        try:
-            self.listener.put(self._line.format_event(time.time(), head, fields, texts))
-        except ValueError:  # a number with more digits than Python converts to text
-            self.handleError(logging.makeLogRecord({"msg": event}))
-        finally:
-            self.lock.release()
+        with self.lock:
+            try:
+                self.listener.put(self._line.format_event(time.time(), head, fields, texts))
+            except ValueError:  # a number with more digits than Python converts to text
+                self.handleError(logging.makeLogRecord({"msg": event}))
 
     def flush(self) -> None:
         """Wait until the lines are written. `logging.shutdown` calls this."""
@@ -301,7 +299,7 @@ def emit(logger: logging.Logger, level: int, event: str, fields: Fields, texts: 
     if not logger.isEnabledFor(level):
         return
     handlers = logging.root.handlers
-    # Without other handlers no LogRecord is made: with its way through the loggers it takes 6 µs, more than the line.
+    # without other handlers no LogRecord is made: with its way through the loggers it costs more than the line
     if len(handlers) == 1 and isinstance(handler := handlers[0], LogHandler) and not logger.handlers:
         handler.emit_event(level, event, listed(fields) if isinstance(fields, dict) else fields, texts)
         return

@@ -85,7 +85,7 @@ class Redactor:
         """Return whether `mask` changes `text`."""
         if "&" in text or "u0026" in text:
             return self.mask(text) != text
-        return self._masked(text) != text  # nearly always: saves a call
+        return self._masked(text) != text
 
     def beginning(self, text: str, limit_chars: int) -> str:
         """Return the first `limit_chars` of `text`, masked before the cut."""

@@ -45,7 +45,7 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
             await asyncio.sleep(0)
     pieces, repairs = merged
     adapted_names = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *repairs))
-    # 64 MiB take 50 ms, and `join` releases the interpreter's lock
+    # in a thread, because 64 MiB take 50 ms
     body = pieces[0] if len(pieces) == 1 else await asyncio.to_thread(b"".join, pieces)
     return BufferedReply(replies[0].status, replies[0].headers, body, tuple(adapted_names))
 

@@ -9,6 +9,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import (
+    CODING_BYTES,
     GZIP_WINDOW,
     MOST_PIECES,
     PIECE_BYTES,
@@ -56,7 +57,9 @@ def test_an_unknown_coding_is_quoted_as_it_was_written_or_not_at_all():
     with pytest.raises(TransportFault, match="encoded as MiNtEd-Token, which gatepass did not request"):
         decoder_of(b" MiNtEd-Token ")
     with pytest.raises(TransportFault, match="encoded as something unknown, which gatepass did not request"):
-        decoder_of(b"MiNtEd-Token" * 4)
+        decoder_of(b"x" * (CODING_BYTES + 1))
+    with pytest.raises(TransportFault, match=r"encoded as x+, which gatepass did not request"):
+        decoder_of(b"x" * CODING_BYTES)
 
 
 GZIPPED = ((b"content-encoding", b"gzip"),)

@@ -25,6 +25,9 @@ def call(name: object, **params: Any) -> bytes:
     return body(id=1, method="tools/call", params={"name": name, **params})
 
 
+ID = "x" * (LONGEST_ID_BYTES - len('""'))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -51,7 +54,8 @@ def call(name: object, **params: Any) -> bytes:
         (body(result={}), UNREADABLE),
         (call("find") + b"x", UNREADABLE),
         (body(id={"a": 1}, method="ping"), McpMessage("request", "ping")),
-        (body(id="x" * LONGEST_ID_BYTES, method="ping"), McpMessage("unreadable", "ping")),
+        (body(id=ID, method="ping"), McpMessage("request", "ping", "", b'"%b"' % ID.encode())),
+        (body(id=f"{ID}x", method="ping"), McpMessage("unreadable", "ping")),
     ],
 )
 def test_reads_every_body(text: bytes, message: McpMessage) -> None:

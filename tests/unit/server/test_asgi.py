@@ -193,6 +193,12 @@ async def test_a_body_beyond_its_limit_is_refused_and_no_more_of_it_is_read():
 
     await server.serve(work)
     assert server.asked == 2
+    server = Server(*body_of(b"x" * (LIMIT_BYTES - 1), b"x"))
+
+    async def read(client: AsgiRequestCycle) -> None:
+        assert len(await client.read_body(LIMIT_BYTES)) == LIMIT_BYTES
+
+    await server.serve(read)
 
 
 async def test_a_body_that_may_not_be_held_is_refused_when_a_piece_arrives_and_the_connection_closes():
