@@ -1,24 +1,19 @@
 """`include_usage` of an upstream: the tokens of streams that the client does not request, and does not receive."""
 
 import asyncio
-import json
 import re
 from typing import Any
 
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS
-from tests.integration.gateway import HELLO, STREAMED, gateway
+from tests.integration.gateway import STREAMED, gateway
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, Wait, chunk, event, reply, stream
 from tests.integration.test_limits import access, ask, by, settled
-from tests.waiting import until
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 HEAD = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 LAST = event({**HEAD, "choices": [], "usage": USAGE})
-REJECTED = {
-    "error": {"message": "Unrecognized request argument supplied: stream_options", "type": "invalid_request_error"}
-}
 
 
 def answered(received: Received) -> Dialogue:
@@ -47,51 +42,6 @@ async def test_the_client_receives_the_bytes_of_a_stream_without_usage_and_limit
     assert answer.headers["x-gatepass-adapted"] == adapted
     tokens = re.findall(r'gatepass_(input|output)_tokens_total\{caller="ana".*\} (\d+)', page)
     assert dict(tokens) == {"input": "11", "output": "4"}
-
-
-@pytest.mark.parametrize(
-    ("options", "sent"),
-    [
-        ({"include_usage": False}, {"include_usage": True}),
-        ({"include_obfuscation": False}, {"include_obfuscation": False, "include_usage": True}),
-    ],
-)
-async def test_other_options_of_the_client_are_kept(options, sent):
-    async with Scripted(answer=answered) as upstream, gateway(**settings(upstream)) as gp:
-        answer = await gp.ask({**STREAMED, "stream_options": options}).answer()
-    assert upstream.received[0].json()["stream_options"] == sent
-    assert answer.body == b"".join(EVENTS)
-
-
-async def test_a_client_that_requests_the_usage_receives_its_chunk_and_its_own_bytes_are_sent():
-    asked = {**STREAMED, "stream_options": {"include_usage": True}}
-    async with Scripted(answer=answered) as upstream, gateway(**settings(upstream)) as gp:
-        answer = await gp.ask(asked).answer()
-    assert upstream.received[0].body == json.dumps(asked).encode()
-    assert answer.body == b"".join((*EVENTS[:-1], LAST, DONE))
-    assert "x-gatepass-adapted" not in answer.headers
-
-
-@pytest.mark.parametrize("models", [{}, {"m": {"upstream": "chat", "stream": "emulate"}}])
-async def test_without_a_stream_to_the_upstream_nothing_is_added(models):
-    asked = {**(STREAMED if models else HELLO), "model": "m"}
-    async with (
-        Scripted(answer=answered) as upstream,
-        gateway(**settings(upstream), models=models or {"m": {"upstream": "chat"}}) as gp,
-    ):
-        assert (await gp.ask(asked).answer()).status == 200
-    assert "stream_options" not in upstream.received[0].json()
-
-
-async def test_an_upstream_that_rejects_it_is_asked_once():
-    def strict(received: Received) -> Dialogue:
-        return [Send(reply(REJECTED, 400))] if "stream_options" in received.json() else answered(received)
-
-    async with Scripted(answer=strict) as upstream, gateway(**settings(upstream)) as gp:
-        answers = [await gp.ask(STREAMED).answer() for _ in range(2)]
-        await until(lambda: not gp.state.in_flight.busy)
-    assert [answer.body for answer in answers] == [b"".join(EVENTS)] * 2
-    assert ["stream_options" in one.json() for one in upstream.received] == [True, False, False]
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -1,6 +1,5 @@
 """Anthropic's Messages API over an upstream that has it: relayed, converted between forms, and its errors."""
 
-import asyncio
 import json
 from hashlib import sha256
 from typing import Any
@@ -14,7 +13,7 @@ from gatepass.config.model import Config
 from gatepass.sse.chunk import event_of
 from tests.integration.gateway import JSON, answer_from, gateway, relaying
 from tests.integration.messages_upstream import ASKED, MESSAGE, TEXT, WHOLE, answer, error, events, message
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, Wait, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Fin, Scripted, Send, reply, stream
 
 PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01"}
@@ -39,37 +38,8 @@ async def test_fields_and_the_query_of_anthropic_go_up_unchanged():
     assert {messages.header(name) for name in ("x-other", "x-api-key", "anthropic-unknown")} == {None}
 
 
-@pytest.mark.parametrize("is_streamed", [True, False])
-@pytest.mark.parametrize(
-    ("sent", "status", "code"),
-    [
-        (reply({"error": {"type": "overloaded_error", "message": "Busy"}}), 529, "upstream_error"),
-        (reply({"code": 102, "message": "no such assistant"}), 400, "102"),
-        (
-            reply({"error": {"message": "The model `m` does not exist.", "type": "not_found_error"}}, 404),
-            404,
-            "upstream_error",
-        ),
-        (reply({"detail": "Not Found"}, 404), 400, "upstream_error"),
-    ],
-)
-async def test_what_is_no_message_is_an_error_of_anthropic(sent, status, code, is_streamed):
-    answered = await answer_from([Send(sent), Fin()], ASKED if is_streamed else WHOLE, PATH, headers=VERSION)
-    body = answered.json()
-    assert (answered.status, body["type"], body["error"]["code"]) == (status, "error", code)
-    assert (body["error"]["hop"], bool(body["request_id"])) == ("upstream:chat", True)
-
-
 OVERLOADED = b'{"type": "error", "error": {"type": "overloaded_error", "message": "Busy"}, "request_id": "req_011"}'
 OVERLOADED_EVENT = b"event: error\ndata: %b\n\n" % OVERLOADED
-
-
-@pytest.mark.parametrize("is_streamed", [True, False])
-@pytest.mark.parametrize("begun", [0, 1])
-async def test_an_error_event_before_an_answer_is_an_error_with_its_bytes(begun, is_streamed):
-    sent = stream(*events()[:begun], OVERLOADED_EVENT, end=b"")
-    answered = await answer_from([Send(sent), Fin()], ASKED if is_streamed else WHOLE, PATH, headers=VERSION)
-    assert (answered.status, answered.body) == (529, OVERLOADED)
 
 
 async def test_an_error_event_of_anthropic_passes_unchanged_and_is_a_failure(caplog):
@@ -185,16 +155,6 @@ async def test_counts_after_the_first_cost_an_upstream_without_them_no_request(s
     assert (after.status, after.json()) == (200, MESSAGE)
 
 
-async def test_no_count_waits_for_another_one():
-    release = asyncio.Event()
-    dialogue: Dialogue = [Wait(release), Send(reply({"input_tokens": 3}))]
-    async with relaying(*[dialogue] * 8) as (upstream, gp):
-        asked = [asyncio.create_task(gp.ask(ASKED_COUNT, COUNT, headers=VERSION).answer()) for _ in range(8)]
-        await upstream.until(lambda: len(upstream.received) == 8)
-        release.set()
-        assert {(await one).status for one in asked} == {200}
-
-
 @pytest.mark.parametrize(
     "absent",
     [
@@ -293,59 +253,6 @@ async def test_an_error_with_a_secret_is_written_anew():
             answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
     assert (answered.status, answered.json()["error"]["hop"]) == (400, "upstream:chat")
     assert secret.encode() not in answered.body
-
-
-# --- batches ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("method", "rest", "up"),
-    [
-        ("POST", "?beta=true", "?beta=true"),
-        ("GET", "?limit=2&after_id=msgbatch_1&x=1", "?limit=2&after_id=msgbatch_1"),
-        ("GET", "/msgbatch_1", "/msgbatch_1"),
-        ("POST", "/msgbatch_1/cancel", "/msgbatch_1/cancel"),
-        ("DELETE", "/msgbatch_1", "/msgbatch_1"),
-    ],
-)
-async def test_a_batch_of_messages_passes_unchanged(method, rest, up):
-    batch = {"id": "msgbatch_1", "type": "message_batch", "processing_status": "in_progress"}
-    body = {"requests": [{"custom_id": "a", "params": ASKED}]} if rest.startswith("?beta") else None
-    async with relaying([Send(reply(batch))]) as (upstream, gp):
-        answered = await gp.ask(body, f"{BATCHES}{rest}", method=method, headers=VERSION).answer()
-    (received,) = upstream.received
-    assert (answered.status, answered.json()) == (200, batch)
-    assert (received.method, received.target) == (method, f"/v1/messages/batches{up}")
-    assert received.header("anthropic-version") == "2023-06-01"
-    assert body is None or received.json() == body
-
-
-async def test_results_of_a_batch_pass_and_its_errors_have_anthropics_form():
-    lines = b'{"custom_id":"a","result":{"type":"errored","error":{"type":"error"}}}\n' * 3
-    sent = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-jsonl\r\ncontent-length: %d\r\n\r\n%b" % (len(lines), lines)
-    unknown = error("not_found_error", "Batch not found", 404)
-    other = reply({"detail": "Not Found"}, 404)
-    async with relaying([Send(sent)], [Send(unknown)], [Send(other)]) as (_, gp):
-        answers = [
-            await gp.ask(None, f"{BATCHES}/b{rest}", method="GET", headers=VERSION).answer()
-            for rest in ("/results", "", "")
-        ]
-    assert [one.status for one in answers] == [200, 404, 404]
-    assert (answers[0].body, answers[1].body) == (lines, unknown.partition(b"\r\n\r\n")[2])
-    assert answers[2].json()["error"]["type"] == "not_found_error"
-
-
-# --- what stays alive, and what is recorded --------------------------------------------------------------------------
-
-
-async def test_the_log_has_the_usage_of_a_stream(caplog):
-    caplog.set_level("INFO", "gatepass.access")
-    async with relaying(answer=answer()) as (_, gp):
-        await gp.ask(ASKED, PATH, headers=VERSION).answer()
-        await gp.ask(WHOLE, PATH, headers=VERSION).answer()
-    lines = [one.fields for one in caplog.records if one.name == "gatepass.access"]
-    assert [(one["operation"], one["model"], one["outcome"]) for one in lines] == [("messages", "m", "ok")] * 2
-    assert [one["usage"] for one in lines] == [{"prompt_tokens": 20, "completion_tokens": 7, "cached_tokens": 5}] * 2
 
 
 async def test_doctor_calls_messages_with_their_version():

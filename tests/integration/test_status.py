@@ -1,7 +1,6 @@
-"""/status shows the state of each credential."""
+"""/status over sockets: protocols over chats, silent streams, keys, and tokens that an upstream rejects."""
 
 import json
-import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,9 +14,8 @@ from gatepass.cli.story_lines import error_lines
 from gatepass.config.access import moment_text
 from gatepass.documents import Status
 from gatepass.observability.story import story_of
-from gatepass.server.cycle import ids_begin
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Gateway, gateway, relaying
+from tests.integration.gateway import HELLO, Gateway, gateway
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -25,19 +23,7 @@ from tests.waiting import until
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
-NOT_CAPTURED = ("until", "left_s", "model", "caller", "limit_bytes")
 MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
-NO_REQUEST: dict[str, Any] = {
-    "health": "unknown",
-    "dialect": "openai",
-    "host": "127.0.0.1:9",
-    **dict.fromkeys(("requests", "errors", "in_flight", "open_connections", "requests_15m", "errors_15m"), 0),
-    "silent": {},
-    "over_chat": [],
-    "last_failed": None,
-    "many_errors": False,
-    "last_error": None,
-}
 
 
 def blocks(issuer: Scripted, **more):
@@ -49,85 +35,6 @@ def blocks(issuer: Scripted, **more):
 
 async def status(gp: Gateway, **headers: str):
     return await gp.ask(None, "/status", method="GET", headers=headers).answer()
-
-
-async def test_a_credential_is_reported_with_its_state_and_its_upstreams():
-    clock = DrivenClock()
-    spare = {"type": "static", "token": "a-key-of-its-own"}
-    async with Scripted(MINTED) as issuer, gateway(clock=clock, **blocks(issuer, spare=spare)) as gp:
-        await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
-        await clock.advance(100.0)
-        answer = await status(gp)
-    document = answer.json()
-    next_try_in_s = document["credentials"]["corp"].pop("next_try_in_s")
-    assert 125.0 <= next_try_in_s <= 140.0
-    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-    for name in ("corp", "spare"):
-        (renewal,) = document["credentials"][name].pop("renewals")
-        assert (renewal["ok"], renewal["reason"], document["at"] - renewal["at"]) == (True, None, pytest.approx(100.0))
-    del document["at"]
-    assert document == {
-        "ready": True,
-        "draining": False,
-        "in_flight": 0,
-        "replica": os.uname().nodename,
-        "ids_begin": ids_begin(os.uname().nodename),
-        "reload_problems": [],
-        "upstreams": {
-            name: {**NO_REQUEST, "credential": credential}
-            for name, credential in (("chat", "corp"), ("embed", "corp"), ("open", None))
-        },
-        "capture": {"running": False, "held_bytes": 0, "captured": 0, **dict.fromkeys(NOT_CAPTURED)},
-        "store": None,
-        "keys": [],
-        "credentials": {
-            "corp": {
-                "type": "oauth2",
-                "upstreams": ["chat", "embed"],
-                "rejected_by": {},
-                "needs_restart": False,
-                "state": "fresh",
-                "kind": "opaque",
-                "lifetime_source": "reply",
-                "age_s": 100.0,
-                "expires_in_s": 195.0,
-                "fetches": 1,
-                "failures": 0,
-                "last_error": None,
-                "last_error_age_s": None,
-                "failing": False,
-                "failing_since": None,
-                "refreshing": False,
-            },
-            "spare": {
-                "type": "static",
-                "upstreams": [],
-                "rejected_by": {},
-                "needs_restart": False,
-                "state": "fresh",
-                "kind": "key",
-                "lifetime_source": "none",
-                "age_s": 100.0,
-                "expires_in_s": None,
-                "fetches": 1,
-                "failures": 0,
-                "last_error": None,
-                "last_error_age_s": None,
-                "failing": False,
-                "failing_since": None,
-                "refreshing": False,
-                "next_try_in_s": None,
-            },
-        },
-    }
-    assert "good-token-1" not in answer.body.decode()
-
-
-async def test_status_answers_while_the_issuer_hangs():
-    async with Scripted(answer=lambda _: [Send(b"")]) as issuer, gateway(**blocks(issuer)) as gp:
-        await issuer.requested()
-        corp = (await status(gp)).json()["credentials"]["corp"]
-    assert (corp["state"], corp["refreshing"]) == ("none", True)
 
 
 @pytest.mark.parametrize(
@@ -294,22 +201,3 @@ async def test_a_rejected_token_is_shown_with_its_code_and_its_age(rejection: by
     assert f"corp: the upstream chat rejected the token 12 s ago with {code}" in lines
     (health,) = (line for line in lines if line.startswith("chat "))
     assert f" failing for 12 s, {code} 12 s ago " in health
-
-
-async def test_an_upstream_that_fails_now_is_reported_with_its_last_error():
-    """Unlike one that rejects requests of its clients: tests/unit/observability/test_traffic.py has each kind."""
-    down = [Send(reply({"error": "down"}, 503))]
-    async with relaying(down) as (_, gp):
-        for _ in range(2):
-            await gp.ask().answer()
-            await until(lambda: not gp.state.in_flight.busy)
-        (shown,) = (await status(gp)).json()["upstreams"].values()
-        newest, _ = gp.state.inspector.newest()
-    failed, error = shown.pop("last_failed"), shown.pop("last_error")
-    expected = {"health": "failing", "requests": 2, "errors": 2, "requests_15m": 2, "errors_15m": 2}
-    assert expected.items() <= shown.items()
-    assert (shown["silent"], shown["over_chat"], shown["many_errors"]) == ({}, [], False)
-    assert error.items() <= failed.items()
-    assert (error["id"], error["age_s"] >= 0) == (newest.access.id, True)
-    assert (failed["code"], failed["in_a_row"], failed["test"]) == ("upstream_error", 2, "gatepass doctor m --call")
-    assert failed["for_s"] > failed["age_s"]
