@@ -116,6 +116,29 @@ def members(text: Text) -> Members:
     return [*zip(names, found.values(), strict=True)]
 
 
+_OBJECTS: msgspec.json.Decoder[list[dict[_Name, msgspec.Raw]]] = msgspec.json.Decoder(
+    list[dict[_Name, msgspec.Raw]], dec_hook=_Name
+)
+
+
+def members_of_each(values: list[msgspec.Raw]) -> Iterator[Members]:
+    """Yield the members of each object in `values`. They are read at once unless they are large.
+
+    Raises BodyTooComplex and InvalidRequest as `members` does.
+    """
+    text = b"[%b]" % b",".join(values)
+    try:
+        listed = None if len(text) > UNCOUNTED_BYTES else _OBJECTS.decode(text)
+    except msgspec.ValidationError:  # one is no object
+        listed = None
+    if listed is None:
+        yield from (members(one) for one in values if kind(one) == "{")
+        return
+    for found in listed:
+        _check_lengths([name.args[0] for name in found])
+        yield [(name.args[0], value) for name, value in found.items()]
+
+
 _SHALLOW: msgspec.json.Decoder[dict[_Name, Any]] = msgspec.json.Decoder(
     dict[_Name, list[msgspec.Raw] | dict[str, msgspec.Raw] | str | int | float | bool | None], dec_hook=_Name
 )

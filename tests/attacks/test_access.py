@@ -96,6 +96,7 @@ def permitted(body: bytes, caller: AccessKey = LIMITED) -> bool:
 NAMING = (
     b'{"tools":[{"model":"gpt-secret"}]}',
     b'{"TOOLS":[{"Model":"gpt-secret"}]}',
+    b'{"model":"gpt-a","tools":[1,"{",{"type":"x"},{"model":"gpt-secret"}]}',
     b'{"model":"gpt-a","tools":[{"mod\\u0065l":"gpt-secret"}]}',
     b'{"model":"gpt-a","tools":[{"MODEL":"gpt-secret"}],"x":"' + b"x" * 100_000 + b'"}',
     b'{"model":"gpt-a","fallbacks":["gpt-secret"]}',

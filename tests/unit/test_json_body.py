@@ -18,6 +18,7 @@ from gatepass.json_body import (
     MOST_MEMBERS,
     MOST_OPENED,
     MOST_SIGNS,
+    UNCOUNTED_BYTES,
     TopLevel,
     check_signs,
     elements,
@@ -26,6 +27,7 @@ from gatepass.json_body import (
     is_deeper,
     kind,
     members,
+    members_of_each,
     opened,
     places,
     string,
@@ -86,6 +88,14 @@ def test_repeated_names_are_listed_and_the_last_is_used(listed):
     assert [(name, int(bytes(value))) for name, value in members(text)] == plain
     assert {name: int(bytes(value)) for name, value in opened(text).items()} == dict(plain)
     assert [one.name for one in places(text, members(text))] == [name for name, _ in plain]
+
+
+@pytest.mark.parametrize("more", [b'{"a":1}', b"[1]", b'{"b":"%b"}' % (b"x" * UNCOUNTED_BYTES)])
+def test_the_members_of_objects_are_those_of_each(more):
+    values = elements(b'[{"a":1,"a":{"b":2}},%b,{},{"\\u0061":[]}]' % more)
+    assert [*members_of_each(values)] == [members(one) for one in values if kind(one) == "{"]
+    with pytest.raises(InvalidRequest, match="member name that is longer"):
+        [*members_of_each(elements(b'[{"%b":1},%b]' % (b"n" * (LONGEST_NAME_BYTES + 1), more)))]
 
 
 @given(st.data())

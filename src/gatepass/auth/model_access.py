@@ -20,7 +20,7 @@ import msgspec
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooComplex, NotAllowed
-from gatepass.json_body import MOST_MEMBERS, Members, TopLevel, elements, folded, kind, members, string
+from gatepass.json_body import MOST_MEMBERS, Members, TopLevel, elements, folded, kind, members, members_of_each, string
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(
@@ -194,14 +194,9 @@ def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_to
             raise _destination_not_allowed(caller, given, given)
         if name in _MODELS or (name == _MODEL and not is_top):
             _check_models(caller, given, _models_in(caller, value, judged), judged)
-        elif name == _TOOLS:
-            _check_models(caller, "tools", _models_of_tools(caller, _list(value), judged), judged)
-        elif name == _INPUT:
-            # OpenAI's items additional_tools and tool_search_output have `tools`
-            for item in _objects(_list(value)):
-                for part, inner in item:
-                    if folded(part) == _TOOLS:
-                        _check_models(caller, "input", _models_of_tools(caller, _list(inner), judged), judged)
+        elif name in (_TOOLS, _INPUT):
+            for tools in [_list(value)] if name == _TOOLS else _tools_of_items(value):
+                _check_models(caller, name, _models_of_tools(caller, tools, judged), judged)
         elif name == _PLUGINS:
             # OpenRouter's `fusion` has a `model` and `analysis_models`
             for plugin in _objects(_list(value)):
@@ -214,6 +209,12 @@ def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_to
                     _check_object(caller, members(option), judged)
 
 
+def _tools_of_items(value: msgspec.Raw) -> Iterator[list[msgspec.Raw]]:
+    """Yield the `tools` of each item of an `input`: OpenAI's additional_tools and tool_search_output have them."""
+    for item in _objects(_list(value)):
+        yield from (_list(inner) for name, inner in item if folded(name) == _TOOLS)
+
+
 def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
     """Return the values of a list, none of another value."""
     return elements(value) if kind(value) == "[" else []
@@ -222,13 +223,11 @@ def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
 def _objects(values: list[msgspec.Raw]) -> Iterator[Members]:
     """Yield the members of each object in a list."""
     left = MOST_MEMBERS
-    for one in values:
-        if kind(one) == "{":
-            listed = members(one)
-            left -= 1 + len(listed)
-            if left < 0:
-                raise BodyTooComplex(f"A list of the body has objects with more than {MOST_MEMBERS} members.")
-            yield listed
+    for listed in members_of_each(values):
+        left -= 1 + len(listed)
+        if left < 0:
+            raise BodyTooComplex(f"A list of the body has objects with more than {MOST_MEMBERS} members.")
+        yield listed
 
 
 def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAllowed:
@@ -242,15 +241,15 @@ def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAll
 
 def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged: set[str]) -> None:
     """Check `models`, apart from those `judged` for this body, which are added."""
-    for model in models:
+    for at, model in enumerate(models):
+        if max(at, len(judged)) >= MOST_MODELS:
+            raise BodyTooComplex(f"The body names more than {MOST_MODELS} models.")
         if caller.models is None or model in caller.models:
             continue
         for name in _names(model):
             if name in judged:
                 continue
             judged.add(name)
-            if len(judged) > MOST_MODELS:
-                raise BodyTooComplex(f"The body names more than {MOST_MODELS} models.")
             if any(fnmatchcase(name, pattern) for pattern in caller.models):
                 continue
             raise NotAllowed(
