@@ -71,7 +71,7 @@ _MEANING = NEVER | frozenset(
         *("images", "image", "file", "files", "audio", "previous_response_id", "conversation", "texts", "top_n"),
         *LIMITS,
         *("stop", "stop_sequences", "n", "best_of", "logprobs", "top_logprobs", "suffix", "echo", "dimensions"),
-        *("output_config", "voice", "language", "size", "container", "background"),
+        *("output_config", "voice", "language", "size", "container", "background", "extra_body"),
     )
 )
 SAFE = frozenset(
