@@ -27,7 +27,7 @@ from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import HELLO, relaying
 from tests.integration.scripted import Send, begin_stream, chunk
-from tests.unit.sse.streams import DONE, finished, read_error, text, with_line_ends
+from tests.unit.sse.streams import DONE, read_error, text, with_line_ends
 
 MIB = 1 << 20
 LIMIT_BYTES = 3 * MIB
@@ -136,7 +136,7 @@ def aggregated(raw: bytes, step_bytes: int) -> object:
     for at in range(0, len(raw), step_bytes):
         body.feed(raw[at : at + step_bytes])
     try:
-        return json.loads(finished(body))
+        return json.loads(body.finish())
     except GatepassError as error:
         return str(error)
 

@@ -13,7 +13,7 @@ from gatepass.sse.synthesize import synthesize_stream
 from gatepass.sse.whole_reply import repair_reply
 from tests.golden.golden import HERE, same
 from tests.unit.sse.documents import origin
-from tests.unit.sse.streams import LIMIT_BYTES, finished, new_stream, read_error
+from tests.unit.sse.streams import LIMIT_BYTES, new_stream, read_error
 
 REPLIES = sorted((HERE / "replies").iterdir())
 ASKED = {
@@ -62,7 +62,7 @@ def of_stream(body: bytes, *, cumulative: bool) -> str:
     )
     aggregator.feed(body)
     try:
-        whole = repaired(finished(aggregator), aggregator.adapted)
+        whole = repaired(aggregator.finish(), aggregator.adapted)
     except GatepassError as error:
         whole = f"{error.code}: {error.message}"
     return "".join(parts) + f"-- as a whole reply\n{whole}"

@@ -21,6 +21,7 @@ from gatepass.config.access import Profile
 from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid, sentence
+from gatepass.json_body import OBJECT
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import client_protocol
 from gatepass.protocols.error_objects import error_headers, error_object, retry_after, stream_error
@@ -347,18 +348,18 @@ def is_cut_call(item: Any) -> bool:
     return isinstance(arguments, str) and arguments.strip() != "" and not is_complete_json(arguments)
 
 
-def _marked(item: msgspec.Raw) -> msgspec.Raw | Object:
-    """Return an item of a whole response of any size, as incomplete if it is a call that was cut."""
+def _is_cut_text(item: msgspec.Raw) -> bool:
+    """Whether an item of a whole response of any size is a call that was cut."""
     members = json_body.opened(item) if json_body.kind(item) == "{" else {}
     arguments = members.get("arguments", b"null")
     if bytes(members.get("type", b"")) != b'"function_call"' or json_body.kind(arguments) != '"':
-        return item
+        return False
     try:
         text = json_body.string(arguments)
     except msgspec.DecodeError:  # half of a pair of surrogates
         text = json.loads(bytes(arguments))
-    call = {"type": "function_call", "status": read_json(bytes(members.get("status", b"null"))), "arguments": text}
-    return members | {"status": "incomplete"} if is_cut_call(call) else item
+    status = read_json(bytes(members.get("status", b"null")))
+    return is_cut_call({"type": "function_call", "status": status, "arguments": text})
 
 
 def items_of(response: Any) -> list[Any]:
@@ -366,11 +367,24 @@ def items_of(response: Any) -> list[Any]:
     return output if isinstance(output, list) else []
 
 
-def make_incomplete(response: Object) -> Object:
-    """Return a response with cut calls as one that the limit of tokens cut, unless it states another reason."""
-    output = [one | {"status": "incomplete"} if is_cut_call(one) else one for one in items_of(response)]
-    details = response.get("incomplete_details") or {"reason": "max_output_tokens"}
-    return response | {"status": "incomplete", "incomplete_details": details, "output": output}
+def cut_calls(response: Any) -> list[bool]:
+    return [is_cut_call(item) for item in items_of(response)]
+
+
+def _incomplete(item: Object | msgspec.Raw) -> Object:
+    return {**(OBJECT.decode(item) if type(item) is msgspec.Raw else item), "status": "incomplete"}
+
+
+def make_incomplete(response: Object, cut: list[bool]) -> Object:
+    """Return a response with `cut` calls as one that the limit of tokens cut, unless it states another reason.
+
+    Its members may be texts.
+    """
+    output = [_incomplete(item) if is_cut else item for item, is_cut in zip(items_of(response), cut, strict=True)]
+    details = response.get("incomplete_details")
+    if not details or details == msgspec.Raw(b"null"):
+        details = {"reason": "max_output_tokens"}
+    return {**response, "status": "incomplete", "incomplete_details": details, "output": output}
 
 
 MAX_NAME_CHARS = 256
@@ -414,7 +428,7 @@ class ResponseProgress(Progress):
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
                 self.usage = Usage.read(usage)
-            self._is_cut = self._is_cut or any(map(is_cut_call, items_of(response)))
+            self._is_cut = self._is_cut or any(cut_calls(response))
             self._is_cut = self._is_cut and kind == "response.completed"
             self.is_limited = self._is_cut and is_at_limit(self.request, self.usage)
         elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
@@ -451,15 +465,29 @@ class ResponseRepair(EventRepair):
             if not response.get("output") and self._items and self._bytes_left >= 0:
                 response["output"] = [item for _, item in sorted(self._items.items())]
                 self._adapted.append(OUTPUT)
-            if self._progress.is_limited or (
-                kind == "response.incomplete" and any(map(is_cut_call, items_of(response)))
-            ):
-                payload |= {"type": "response.incomplete", "response": make_incomplete(response)}
+            if self._is_incomplete(kind, cut := cut_calls(response)):
+                payload |= {"type": "response.incomplete", "response": make_incomplete(response, cut)}
                 self._adapted.append(CUT)
         return chunk.event_of(payload) if len(self._adapted) > before else block
 
-    def note_unchanged(self, payload: Object) -> bytes | None:
-        return None if self._progress.is_limited else b""
+    def repair_large(self, block: bytes, payload: Object, members: Mapping[str, msgspec.Raw]) -> bytes | None:
+        """Mark what was cut. All else is copied as it came."""
+        kind, changed = payload.get("type"), Object()
+        if kind == "response.output_item.done":
+            self._bytes_left = -1  # a response of the other items alone would not be whole
+            if is_cut_call(payload.get("item")):
+                changed = {"type": kind, "item": _incomplete(members["item"])}
+        elif isinstance(found := payload.get("response"), dict) and self._is_incomplete(kind, cut := cut_calls(found)):
+            response: Object = {**OBJECT.decode(members["response"])}
+            response["output"] = json_body.LIST.decode(response["output"]) if cut else []
+            changed = {"type": "response.incomplete", "response": make_incomplete(response, cut)}
+        if not changed:
+            return block
+        self._adapted.append(CUT)
+        return chunk.event_of({**members, **changed})
+
+    def _is_incomplete(self, kind: Any, cut: list[bool]) -> bool:
+        return self._progress.is_limited or (kind == "response.incomplete" and any(cut))
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -605,20 +633,18 @@ class Responses(client_protocol.ClientProtocol):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        document: Object = {}
+        document, cut = Object(), list[bool]()
         with suppress(GatepassError, ValueError, RecursionError):  # a part alone is read: all may take long
             document = {**json_body.opened(body if b'"function_call"' in body else b"{}")}
-            document["output"] = [_marked(item) for item in json_body.LIST.decode(document.get("output", b"[]"))]
-        status, usage, why = (
-            read_json(bytes(document.get(name, b"null"))) for name in ("status", "usage", "incomplete_details")
-        )
-        if status == "failed" or not any(isinstance(item, dict) for item in items_of(document)):
+            document["output"] = json_body.LIST.decode(document.get("output", b"[]"))
+            cut = [_is_cut_text(item) for item in document["output"]]
+        status, usage = (read_json(bytes(document.get(name, b"null"))) for name in ("status", "usage"))
+        if status == "failed" or not any(cut):
             return body, (), False
         made = Usage.read(usage) if isinstance(usage, dict) else None
         if status != "incomplete" and not is_at_limit(defaults().request, made):
             raise chunk.arguments_cut(upstream)
-        document["incomplete_details"] = why
-        return chunk.json_text(make_incomplete(document)), (CUT,), False
+        return chunk.json_text(make_incomplete(document, cut)), (CUT,), False
 
     def synthesize(
         self, document: Object, defaults: EnvelopeDefaults, reply: client_protocol.ReplyContext

@@ -600,13 +600,8 @@ async def _feed_slices(context: AttemptReply, aggregator: StreamAggregator, run:
         if at:
             await context.state.turns.wait()
         needs_more = aggregator.feed(run[at : at + AGGREGATED_BYTES])
-        if aggregator.has_large:
+        while aggregator.is_heavy:
             needs_more = await context.state.body_threads.run_heavy(context.call.caller, aggregator.feed)
-        if aggregator.is_check_due:
-            await context.state.turns.wait()
-            for _ in aggregator.check_size():
-                await context.state.turns.wait()
-            needs_more = aggregator.feed()
         if not needs_more:
             break
     return needs_more
@@ -614,10 +609,8 @@ async def _feed_slices(context: AttemptReply, aggregator: StreamAggregator, run:
 
 async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> BufferedReply:
     try:
-        for step in (aggregator.take_tail, aggregator.end):
-            step()
-            await asyncio.sleep(0)
-        body = aggregator.finish()
+        threads, finish = context.state.body_threads, aggregator.finish
+        body = await threads.run_heavy(context.call.caller, finish) if aggregator.is_large else finish()
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
         raise

@@ -7,7 +7,6 @@ the chunks of a chat or of `/v1/completions`. The aggregators of the other APIs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
 
@@ -35,9 +34,8 @@ class StreamAggregator(ABC):
     that is not JSON, or after more than `source.limit_bytes` of events. `finish` raises it. After the last event or a
     failure `is_over` is True, and further events are ignored.
 
-    The next call takes an event above LARGE_EVENT_BYTES: while `has_large`, the caller calls `feed` outside of the
-    event loop. While `is_check_due`, it runs `check_size`. After the last piece it calls `take_tail`, `end` and
-    `finish`. The event loop runs between them. `limit` is the setting of `event_bytes`, or its size and the reason.
+    While `is_heavy`, the caller calls `feed` outside of the event loop, and after the last piece `finish`, if
+    `is_large`. `limit` is the setting of `event_bytes`, or its size and the reason.
     """
 
     def __init__(
@@ -50,13 +48,13 @@ class StreamAggregator(ABC):
         self.failure: GatepassError | None = None
         self.is_over = False
         self._upstream = source.upstream
-        self._bytes_left = source.limit_bytes
+        self._limit_bytes = self._bytes_left = source.limit_bytes
         self._read_error = source.read_error
         self._keep_original = source.keep_original
         self._framer = Framer(min(event_bytes, MOST_BYTES))
         self._limit = limit if event_bytes <= MOST_BYTES else _WHOLE_REPLY
         self._transform = transform
-        self._has_begun = self._has_done = self._has_ended = False
+        self._has_begun = self._has_done = False
         self._unchecked_bytes = 0
 
     @property
@@ -64,41 +62,46 @@ class StreamAggregator(ABC):
         return () if self._transform is None else self._transform.adapted
 
     @property
-    def has_large(self) -> bool:
-        return bool(self._framer.large)
+    def is_heavy(self) -> bool:
+        """Whether the next `feed` takes an event above LARGE_EVENT_BYTES, or compares the reply with its limits."""
+        return bool(self._framer.large) or self._unchecked_bytes > CHECK_BYTES
 
     @property
-    def is_check_due(self) -> bool:
-        return self._unchecked_bytes > CHECK_BYTES
-
-    def check_size(self) -> Iterator[None]:
-        """Fail if the reply so far is too large to build within 50 ms. The event loop may run after each step."""
-        self._unchecked_bytes = 0
-        if self.failure is not None:
-            return
-        collected = self._collected()
-        yield
-        try:
-            reply = chunk.json_text(collected)
-        except ValueError:
-            self.fail(chunk.event_not_json(self._upstream))
-            return
-        yield
-        if _is_too_large(reply):
-            self.fail(chunk.answer_too_large(self._upstream))
-        yield
+    def is_large(self) -> bool:
+        """Whether to write the reply takes long."""
+        return self._limit_bytes - self._bytes_left > CHECK_BYTES
 
     def feed(self, piece: bytes = b"") -> bool:
         """Take the next bytes of the body. Return False after the last event or the first error."""
         if self._framer.large:
             self._add_run(self._framer.take_large())
+        if self._unchecked_bytes > CHECK_BYTES:
+            self._check_size()
         if run := self._framer.feed(piece):
             self._add_run(run)
         if self._framer.is_blocked and not self._framer.large:
             self.fail(chunk.event_too_large(self._upstream, self._limit))
         return not self.is_over
 
-    def take_tail(self) -> None:
+    def _check_size(self) -> None:
+        """Fail if the reply so far is too large to build within 50 ms."""
+        self._unchecked_bytes = 0
+        if self.failure is None:
+            try:
+                self._write(self._collected())
+            except GatepassError as error:
+                self.fail(error)
+
+    def _write(self, reply: Any) -> bytes:
+        try:
+            text = chunk.json_text(reply)
+        except ValueError:
+            raise chunk.event_not_json(self._upstream) from None
+        if len(text) > MOST_BYTES or takes_long(text):
+            raise chunk.answer_too_large(self._upstream)
+        return text
+
+    def _take_tail(self) -> None:
         """Take a last event without its blank line, and the events that the transform held back.
 
         A large one without it is a cut stream, as in EventStream.
@@ -120,27 +123,17 @@ class StreamAggregator(ABC):
         error_body = self._read_error({"error": error}) or chunk.UNREADABLE
         self.fail(chunk.upstream_error_event(self._upstream, error_body))
 
-    def end(self) -> None:
-        """End the stream: it fails if it was empty or was cut."""
-        if self.failure is None and not self._has_ended:
-            self._has_ended = True
-            self._end()
-
     def finish(self) -> bytes:
-        """Return the reply as JSON.
+        """Return the reply as JSON, after the last piece.
 
         Raises `failure`, or an error for a stream that was empty or was cut, or whose reply is too large.
         """
-        self.end()
+        self._take_tail()
+        if self.failure is None:
+            self._end()
         if self.failure is not None:
             raise self.failure
-        try:
-            reply = chunk.json_text(self._reply())
-        except ValueError:
-            raise chunk.event_not_json(self._upstream) from None
-        if _is_too_large(reply):
-            raise chunk.answer_too_large(self._upstream)
-        return reply
+        return self._write(self._reply())
 
     @abstractmethod
     def _add(self, payload: Any, data: bytes) -> None:
@@ -207,10 +200,6 @@ class StreamAggregator(ABC):
             self.fail(failure)
             return
         self._add(payload, data)
-
-
-def _is_too_large(reply: bytes) -> bool:
-    return len(reply) > MOST_BYTES or takes_long(reply)
 
 
 _KNOWN_OF_CHUNK = frozenset({*chunk.ENVELOPE, "choices", "usage", "obfuscation"})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
@@ -14,6 +15,7 @@ from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
     MAX_ENTRIES_MIN_BYTES,
+    Object,
     StreamSource,
     error_in_event,
     event_value,
@@ -44,7 +46,7 @@ from gatepass.sse.event import (
     split_large,
 )
 from gatepass.sse.fast_path import FastPath
-from gatepass.sse.outline import Outline
+from gatepass.sse.outline import outlined
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
@@ -190,7 +192,6 @@ class EventStream:
         "_has_begun",
         "_idle_bytes",
         "_is_over",
-        "_is_valid",
         "_large",
         "_later_numbers",
         "_line_bytes",
@@ -239,8 +240,7 @@ class EventStream:
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
         self.waiting = b""
-        self._large: tuple[bytes, bytes, Outline] | None = None  # first of `waiting`; it is read next
-        self._is_valid = False  # then it is split
+        self._large: Iterator[bytes] | None = None  # the turns of the first event of `waiting`
         self._lines_left = TURN_LINES
         self._idle_bytes = self._events_before = self._noted_events = 0
         self._progress = Progress() if progress is None else progress
@@ -332,11 +332,12 @@ class EventStream:
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
             if len(run) > LARGE_EVENT_BYTES:
+                if self._large is None and not (end := first_events_within(run, LARGE_EVENT_BYTES)):
+                    run = self._without_mark(run)
+                    self._large = self._read_large(run)
                 if self._large is not None:
-                    return self._feed_large(run, *self._large)
-                if not (end := first_events_within(run, LARGE_EVENT_BYTES)):
-                    self.waiting = run = self._without_mark(run)
-                    return self._prepare_large(run)
+                    self.waiting = run
+                    return next(self._large)
                 run, later = run[:end], run[end:]
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
@@ -562,67 +563,42 @@ class EventStream:
         self.fail(failure)
         return last
 
-    def _prepare_large(self, run: bytes) -> bytes:
-        """Set `_large` to the large event that `run` begins with. One that takes long to read is a failure."""
+    def _read_large(self, run: bytes) -> Iterator[bytes]:
+        """Read the large event that `run` begins with, in several turns. Yield what the client gets after each of them.
+
+        It passes as it came, or is split in a turn of its own. One that takes long to read is a failure.
+        """
         try:
             block, data, event = split_large(run)
         except ValueError:
-            return self._fail(chunk.events_joined if _begins_joined(run) else chunk.event_too_large)
-        self._large = block, event.name, Outline(data)
+            yield self._fail(chunk.events_joined if _begins_joined(run) else chunk.event_too_large)
+            return
         self.has_ids = self.has_ids or bool(event.id)
-        return b""
-
-    def _feed_large(self, run: bytes, block: bytes, name: bytes, outline: Outline) -> bytes:
-        """Read and validate the large event that `run` begins with in several turns, and split it in the next one."""
-        ready = self._split_large(block, outline) if self._is_valid else self._validate_large(block, name, outline)
-        if ready is None:
-            self.waiting = run
-            return b""
-        self._is_valid = self._line_bytes is not None and not self._is_valid and ready.endswith(block)
-        if self._is_valid:
-            self.waiting = run
-            return ready[: len(ready) - len(block)]
-        self._large, self.waiting = None, run[len(block) :]
-        return ready
-
-    def _validate_large(self, block: bytes, name: bytes, outline: Outline) -> bytes | None:
-        """Validate the outline of a large event, which passes unchanged. Return None if it is not read to its end."""
+        yield b""
         try:
-            if not outline.is_read():
-                return None
-            payload = outline.payload
+            payload, members = yield from outlined(data)
         except ValueError:
-            if name != b"error":
-                return self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_not_json)
-            payload = bytes(outline.data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip()
+            if event.name != b"error":
+                yield self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_not_json)
+                return
+            payload, members = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip(), {}
+        ready = self._validate_large(block, event.name, payload, members)
+        if self._line_bytes is not None and ready.endswith(block):
+            yield ready[: len(ready) - len(block)]
+            ready = self._split_lines(block, members, self._line_bytes)
+        self._large, self.waiting = None, self.waiting[len(block) :]
+        yield ready
+
+    def _validate_large(self, block: bytes, name: bytes, payload: Any, members: Mapping[str, Raw]) -> bytes:
         if payload is None:
             return self._fail(chunk.event_too_large)
         if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
             self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
             return self._finish_repair()
-        fields = unwrap(payload) if isinstance(payload, dict) else {}
-        choices = fields.get("choices") if isinstance(fields.get("choices"), list) else None
-        if choices and self._progress.is_whole_reply(choices):
-            self.fail(chunk.completion_in_stream(self._source.upstream))
-        elif self._repair is not None and has_objects(choices):  # SDKs require text
-            self.fail(chunk.arguments_too_large(self._source.upstream))
-        elif has_too_many_entries(choices or []):
-            self.fail(chunk.too_many_choices(self._source.upstream))
-        if self.failure is not None:
-            return self._finish_repair()
-        self._adapted[UNCHECKED] = None
-        self._note_chunk(fields, choices)
-        if self._is_over and not self.done:
-            return self._finish_repair()
-        if self._repair is not None and isinstance(payload, dict):
-            if (before := self._repair.note_unchanged(payload)) is None:
-                self.done = self._is_over = False
-                return self._fail(chunk.arguments_cut) or self._finish_repair()
-            return before + block
-        return block
+        return self._validate_chunk(block, payload, members)
 
-    def _split_large(self, block: bytes, outline: Outline) -> bytes:
-        parts = ShortLines(self._line_bytes or 0).split(outline.members) or [block]
+    def _split_lines(self, block: bytes, members: Mapping[str, Raw], line_bytes: int) -> bytes:
+        parts = ShortLines(line_bytes).split(members) or [block]
         if max(map(len, parts)) > LARGE_EVENT_BYTES:
             limit = chunk.converted_limit("the profile of the client splits long lines")
             self.fail(chunk.event_too_large(self._source.upstream, limit, "long_lines"))
@@ -650,26 +626,47 @@ class EventStream:
     def _finish_repair(self) -> bytes:
         return b"" if self._repair is None else self._repair.finish()
 
-    def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
-        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
+    def _validate_chunk(self, block: bytes, payload: Any, members: Mapping[str, Raw] | None = None) -> bytes:
+        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged.
+
+        `members` are those of a large event, whose outline `payload` is.
+        """
         fields = unwrap(payload) if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
-        elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
-            return self._fail(chunk.too_many_choices)
-        elif choices and self._repair is None and self._progress.is_whole_reply(choices):
-            return self._fail(chunk.completion_in_stream)
+        elif (error_of := self._fault_of(choices, block, is_large=members is not None)) is not None:
+            return self._fail(error_of) or self._finish_repair()
         is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
         if self._is_over and not self.done:
             return self._finish_repair()
-        repaired = block
-        if self._repair is not None and isinstance(payload, dict):
-            repaired = self._repair.repair_event(block, payload)
-            if self._repair.holds_event:
+        repair, repaired = self._repair, block
+        if members is not None:
+            self._adapted[UNCHECKED] = None
+            if repair is not None and isinstance(payload, dict):
+                repaired = self._repair_large(repair, block, payload, members)
+        elif repair is not None and isinstance(payload, dict):
+            repaired = repair.repair_event(block, payload)
+            if repair.holds_event:
                 self._fast_path.forget()
-        if is_plain and self._progress.has_answer and (self._repair is None or self._repair.skips_similar):
+        if is_plain and members is None and self._progress.has_answer and (repair is None or repair.skips_similar):
             self._fast_path.set_pattern(_without_id(block), self.events)
+        return repaired
+
+    def _fault_of(self, choices: list[Any], block: bytes, *, is_large: bool) -> Callable[[str], GatepassError] | None:
+        if len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
+            return chunk.too_many_choices
+        if choices and (is_large or self._repair is None) and self._progress.is_whole_reply(choices):
+            return chunk.completion_in_stream
+        if is_large and self._repair is not None and has_objects(choices):  # SDKs require text
+            return chunk.arguments_too_large
+        return None
+
+    def _repair_large(self, repair: EventRepair, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes:
+        repaired = repair.repair_large(block, payload, members)
+        if repaired is None:
+            self.done = self._is_over = False
+            return self._fail(chunk.arguments_cut) or self._finish_repair()
         return repaired
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:

@@ -5,9 +5,11 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
+
+from msgspec import Raw
 
 from gatepass.sse import choice_repair, tool_calls
 from gatepass.sse.choice_repair import ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
@@ -63,13 +65,13 @@ class EventRepair:
         del payload
         return block
 
-    def note_unchanged(self, payload: Object) -> bytes | None:
-        """Note an event that passes unchanged, because it is too large to be repaired. Return what comes before it.
+    def repair_large(self, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes | None:
+        """Return the bytes to send instead of `block`, a large event with these `members`, which are not all repaired.
 
         None if it ends a call that was cut: then it may not pass. `payload` is its outline, which may be changed.
         """
-        del payload
-        return b""
+        del payload, members
+        return block
 
     def end_choices(self, usage: Usage | None) -> bool:
         """Make `finish` end each open choice at the end of a stream; return False if a choice was cut."""
@@ -422,7 +424,9 @@ class StreamRepair(ChunkRepair[bytes]):
     def finish(self) -> bytes:
         return b"".join(self.end())
 
-    def note_unchanged(self, payload: Object) -> bytes | None:
+    def repair_large(self, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes | None:
+        """Note the event, which passes unchanged."""
+        del members
         before = self.release(_choices_of(payload))
         ended = [choice for choice in _choices_of(payload) if finish_reason(choice)]
         # it carries its own usage; later repairs build on its role, its tool calls and its end
@@ -431,7 +435,7 @@ class StreamRepair(ChunkRepair[bytes]):
         unwrap(payload).pop("usage", None)
         self._repair(b"", payload)
         self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
-        return b"".join(before) if all(map(finish_reason, ended)) else None
+        return b"".join([*before, block]) if all(map(finish_reason, ended)) else None
 
 
 def _choices_of(payload: Object) -> list[Object]:

@@ -176,6 +176,35 @@ _LITERAL, _LITERAL_BYTES = (string.ascii_letters + string.digits + "+-.").encode
 _OPEN_STRING = re.compile(rb'\[*+(?:0,)?+(?=")')
 _HALVES = (rb"\ud", rb"\uD")
 _NO_JSON = b"]"
+_BEGUN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+_LONGEST_BEGUN = len(r"\u123")
+_NO_ESCAPE = re.compile(rb"\\(?:[^/bfnrtu]|u[0-9a-fA-F]{0,3}[^0-9a-fA-F])")
+_ESCAPED_CHAR = re.compile(rb'\\["\\]')
+MOST_ESCAPED_CHARS = 2_000
+
+
+def begun_escape(text: bytes) -> bytes:
+    """Return the beginning of an escape with which `text`, the beginning of a JSON string, ends; b"" without one."""
+    found = _BEGUN_ESCAPE.search(text, max(0, len(text) - _LONGEST_BEGUN))
+    if not found or (len(before := text[: found.start()]) - len(before.rstrip(b"\\"))) % 2:
+        return b""
+    return found[0]
+
+
+def unescaped(text: bytes) -> bytes:
+    """Return JSON, or the beginning of one, without its quotes and backslashes that are escaped."""
+    if b"\\" not in text:
+        return text
+    # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
+    # same length works in place, twice as fast as a shorter one (CPython 3.11).
+    if text.count(b"\\") <= MOST_ESCAPED_CHARS:
+        return _ESCAPED_CHAR.sub(b"__", text)
+    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+
+
+def has_invalid_escape(plain: bytes) -> bool:
+    """Return whether another escape of an `unescaped` text is none that JSON has."""
+    return b"\\" in plain and _NO_ESCAPE.search(plain) is not None
 
 
 def folded(text: bytes) -> bytes:
@@ -191,14 +220,16 @@ def folded(text: bytes) -> bytes:
 
 
 def _folded(text: bytes) -> bytes:
-    is_escaped = (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
+    open_string = b'"' + begun_escape(text)
     opened = _OPEN_STRING.match(text)
     if opened and not any(half in text for half in _HALVES) and _fault(text[opened.end() :]) == _TRUNCATED:
-        return opened[0] + (b'"\\' if is_escaped else b'"')  # nearly always
-    parts = text.replace(b"\\\\", b"__").replace(b'\\"', b"__").split(b'"')
+        return opened[0] + open_string  # nearly always
+    if has_invalid_escape(plain := unescaped(text)):
+        return _NO_JSON
+    parts = plain.split(b'"')
     begun, last, opening = b'""'.join(parts[::2]).translate(_LISTS), b"", b""
     if len(parts) % 2 == 0:
-        opening, last = b'"', b'"\\' if is_escaped else b'"'
+        opening, last = b'"', open_string
     else:
         literal = len(begun.rstrip(_LITERAL))  # a number, or a name such as `true`, or the beginning of one
         begun, last = begun[:literal], begun[literal:][-_LITERAL_BYTES:]

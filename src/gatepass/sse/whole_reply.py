@@ -6,14 +6,14 @@ The checks are fast paths that build nearly no objects.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from gatepass import json_body
 from gatepass.errors import GatepassError
-from gatepass.json_body import ONE_PASS_BYTES, lenient_value, takes_long
+from gatepass.json_body import ONE_PASS_BYTES, lenient_value
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_repair import COMPLETE, ChoiceRepair, OnRepair
 from gatepass.sse.chunk import EnvelopeDefaults, Object
@@ -255,21 +255,30 @@ def _opened_choice(text: msgspec.Raw) -> Any:
 
 
 def _read(text: msgspec.Raw) -> Object:
-    members = json_body.opened(text)
-    found = {name: _value(value) if name in _READ else value for name, value in members.items()}
-    calls_bytes = sum(memoryview(members.get(name, b"")).nbytes for name in ("tool_calls", "function_call"))
-    if calls_bytes > chunk.MOST_OBJECT_BYTES and chunk.has_objects([{"message": found}]):
-        raise chunk.ArgumentsTooLarge
+    found: Object = {**json_body.opened(text)}
+    for name in _READ & found.keys():
+        is_long = memoryview(found[name]).nbytes > chunk.MOST_OBJECT_BYTES
+        found[name] = _read_calls(found[name], _LEVELS.get(name, 0)) if is_long else _value(found[name])
     return found
 
 
-def _value(value: Any) -> Any:
-    if type(value) is not msgspec.Raw:
-        return value
-    text = bytes(value)
-    if len(text) > chunk.MOST_OBJECT_BYTES and takes_long(text):  # no text does
+_LEVELS: Mapping[str, int] = {"tool_calls": 3, "function_call": 1}
+"""Long ones are opened down to their arguments: a text of megabytes is read at once, an object may take long."""
+
+
+def _read_calls(text: msgspec.Raw, levels: int, name: str = "") -> Any:
+    kind = json_body.kind(text)
+    if levels and kind == "[":
+        return [_read_calls(one, levels - 1) for one in json_body.elements(text)]
+    if levels and kind == "{":
+        return {name: _read_calls(one, levels - 1, name) for name, one in json_body.opened(text).items()}
+    if name in chunk.ARGUMENTS.values() and kind in "[{":
         raise chunk.ArgumentsTooLarge
-    return read_json(text)
+    return json_body.json_value(bytes(text)) if kind == '"' else read_json(bytes(text))
+
+
+def _value(value: Any) -> Any:
+    return read_json(bytes(value)) if type(value) is msgspec.Raw else value
 
 
 def _repair(document: Any, defaults: EnvelopeDefaults, note: OnRepair) -> bool:

@@ -12,7 +12,7 @@ from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import RESPONSES, ResponseAggregator, ResponseProgress, ResponseRepair
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, event_of
 from gatepass.sse.event_stream import EventStream
-from tests.unit.sse.streams import LIMIT_BYTES, code, finished, new_stream
+from tests.unit.sse.streams import LIMIT_BYTES, code, new_stream
 
 REQUEST = b'{"max_tokens": 9, "max_output_tokens": 9}'
 SOURCE = StreamSource("chat", LIMIT_BYTES, lambda _: None)
@@ -144,7 +144,7 @@ def test_an_aggregated_message_leaves_the_decision_to_the_check_of_the_whole():
     for event in map(event_of, message(CUT[0])):
         one.feed(event)
     with pytest.raises(UpstreamClosed):
-        MESSAGES.repair(finished(one), defaults, "chat")
+        MESSAGES.repair(one.finish(), defaults, "chat")
 
 
 # --- of any size ----------------------------------------------------------------------------------
@@ -192,15 +192,25 @@ def test_inputs_of_many_open_blocks_are_checked():
 
 
 @pytest.mark.parametrize("repeats", [True, False])
+@pytest.mark.parametrize("status", ["completed", "incomplete"])
 @pytest.mark.parametrize(("cut_chars", "tokens"), [(0, 3), (0, 9), (1, 3), (1, 9), (600_000, 3)])
-def test_arguments_of_any_size_are_checked(cut_chars, tokens, repeats):
-    """The limit of tokens is no excuse in an event that is too large to be changed."""
-    events = response(LONG[: len(LONG) - cut_chars], tokens=tokens, repeats=repeats)
+def test_arguments_of_any_size_are_checked(cut_chars, tokens, status, repeats):
+    events = response(LONG[: len(LONG) - cut_chars], status, tokens, repeats=repeats)
     stream = long_stream(progress := ResponseProgress(REQUEST), ResponseRepair(progress))
     got = turned(stream, events)
-    assert (stream.done, stream.failure is None, got == events) == ((cut_chars == 0),) * 3 or (
-        not repeats and tokens == 9
-    )
+    is_complete = cut_chars == 0 or tokens == 9 or status == "incomplete"
+    assert (stream.done, stream.failure is None) == (is_complete,) * 2
+    if cut_chars == 0:
+        assert got == events
+    else:
+        items = [one for each in got for one in (each.get("item"), *each.get("response", {}).get("output", ())) if one]
+        assert [one["status"] for one in items] == [
+            "completed",
+            "incomplete",
+            *["incomplete"] * (is_complete and repeats),
+        ]
+        assert items[-1] == events[3]["item"] | {"status": "incomplete"}
+        assert got[-1]["type"] == ("response.incomplete" if is_complete else "response.output_item.done")
     whole = response(LONG[: len(LONG) - cut_chars], tokens=tokens)[-1]["response"]
     if cut_chars and tokens == 3:
         with pytest.raises(UpstreamClosed):
@@ -208,6 +218,14 @@ def test_arguments_of_any_size_are_checked(cut_chars, tokens, repeats):
     else:
         made = json.loads(RESPONSES.repair(json.dumps(whole).encode(), defaults, "chat")[0])
         assert (made["status"], made["output"][0]["status"]) == (("completed", "incomplete")[cut_chars],) * 2
+
+
+def test_a_large_item_is_not_left_out_of_the_output_that_is_added():
+    first, added, _, done, last = response(LONG, repeats=False)
+    small = {**done, "output_index": 1, "item": {**done["item"], "arguments": "{}"}}
+    stream = long_stream(progress := ResponseProgress(REQUEST), ResponseRepair(progress))
+    given = [first, added, done, small, last]
+    assert turned(stream, given) == given
 
 
 # --- responses ------------------------------------------------------------------------------------
@@ -297,4 +315,4 @@ def test_an_aggregated_response_with_a_cut_call_fails():
     for event in map(event_of, response(CUT[0], repeats=False)):
         one.feed(event)
     with pytest.raises(UpstreamClosed):
-        RESPONSES.repair(finished(one), defaults, "chat")
+        RESPONSES.repair(one.finish(), defaults, "chat")

@@ -27,7 +27,7 @@ from gatepass.sse.usage import Usage
 from gatepass.types import Call, Operation, StreamedResponse
 from tests.integration.messages_upstream import OTHER, TEXT, THINKING, TOOL, USAGE, message
 from tests.unit.sse.documents import origin
-from tests.unit.sse.streams import LIMIT_BYTES, finished, read_error
+from tests.unit.sse.streams import LIMIT_BYTES, read_error
 
 SOURCE = StreamSource("chat", LIMIT_BYTES, read_error)
 _JSON = st.recursive(
@@ -71,7 +71,7 @@ def assembled(*pieces: bytes) -> Any:
     one = MessageAggregator(SOURCE, LIMIT_BYTES)
     for piece in pieces:
         one.feed(piece)
-    return json.loads(finished(one))
+    return json.loads(one.finish())
 
 
 def failed(stream: bytes) -> str:

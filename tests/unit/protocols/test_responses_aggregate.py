@@ -12,7 +12,7 @@ from gatepass.sse.chunk import StreamSource
 from tests.unit.sse.documents import origin
 from tests.unit.sse.peer import strictly_response
 from tests.unit.sse.responses import RESPONSES, call, message, part, response
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, finished, read_error
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, read_error
 
 WHOLE = response(message(part("Hi")), call())
 
@@ -24,7 +24,7 @@ def written(document: Any) -> bytes:
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
     one = ResponseAggregator(StreamSource("chat", limit_bytes, read_error), LIMIT_BYTES)
     one.feed(stream)
-    return json.loads(finished(one))
+    return json.loads(one.finish())
 
 
 def failed(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> tuple[str, str]:
@@ -53,7 +53,7 @@ def test_the_last_event_has_the_response_and_after_it_no_more_is_wanted(end):
     assert one.feed(event("response.created", response={}))
     assert not one.feed(event(f"response.{end}", response=WHOLE))
     assert not one.feed(event("error", message="late"))
-    assert json.loads(finished(one)) == WHOLE
+    assert json.loads(one.finish()) == WHOLE
 
 
 @pytest.mark.parametrize("output", [[], None])

@@ -102,7 +102,6 @@ def test_a_message_has_whole_blocks_one_after_the_other(mixed):
     # the aggregator of relayed messages reads them too
     aggregator = MessageAggregator(SOURCE, 1_000_000)
     aggregator.feed(sent)
-    aggregator.end()
     message = json.loads(aggregator.finish())
     assert "".join(one["text"] for one in message["content"] if one["type"] == "text") == text
     assert "".join(one["thinking"] for one in message["content"] if one["type"] == "thinking") == thought
@@ -129,7 +128,6 @@ def test_a_response_has_whole_items_and_repeats_them(mixed):
     assert response["output"] == [event["item"] for event in done]
     aggregator = ResponseAggregator(SOURCE, 1_000_000)
     aggregator.feed(sent)
-    aggregator.end()
     assert json.loads(aggregator.finish()) == response
     of_kind = {kind: [one for one in response["output"] if one["type"] == kind] for kind in ("message", "reasoning")}
     assert "".join(one["content"][0]["text"] for one in of_kind["message"]) == text

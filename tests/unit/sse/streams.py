@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import UpstreamErrorBody
@@ -32,12 +31,6 @@ def data(payload: Any, *, spaced: bool = False, gap: bytes = b" ", end: bytes = 
 
 def text(content: str, **more: Any) -> bytes:
     return data(chunk({"content": content}, **more))
-
-
-def finished(body: StreamAggregator) -> bytes:
-    """The whole reply after the last piece."""
-    body.take_tail()
-    return body.finish()
 
 
 _TOOL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": ""}}

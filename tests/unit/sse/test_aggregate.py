@@ -31,7 +31,7 @@ from tests.unit.sse.documents import (
 from tests.unit.sse.peer import helper_reads, strictly
 from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.replies import refuse_to_write
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, finished, read_error, text
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, REALISTIC, chunk, data, read_error, text
 
 HEAD = {"id": "chatcmpl-7", "created": 1_700_000_000, "model": "gpt-4o-240806-deploy-gs"}
 STOP = data(chunk({}, finish="stop"))
@@ -44,7 +44,7 @@ def aggregator(limit_bytes: int = LIMIT_BYTES, event_bytes: int = LIMIT_BYTES, *
 def aggregated(*blocks: bytes, **more: Any) -> dict[str, Any]:
     one = aggregator(**more)
     fed(one.feed, list(blocks))
-    payload: dict[str, Any] = json.loads(finished(one))
+    payload: dict[str, Any] = json.loads(one.finish())
     return payload
 
 
@@ -53,10 +53,10 @@ def failure(*blocks: bytes, **more: Any) -> tuple[str, str]:
     one = aggregator(**more)
     for block in blocks:
         one.feed(block)
-        if one.is_check_due:
-            list(one.check_size())
+        if one.is_heavy:
+            one.feed()
     with pytest.raises(GatepassError) as caught:
-        finished(one)
+        one.finish()
     assert caught.value is one.failure or "too large to make" in str(caught.value)
     assert caught.value.hop == "upstream:chat"
     return caught.value.public_code, caught.value.message
@@ -408,10 +408,10 @@ def test_a_large_event_is_read_by_the_next_call():
     one, large, waiting = aggregator(32 << 20, 32 << 20), text("x" * LARGE_EVENT_BYTES), []
     for piece in (large, b""):
         assert one.feed(piece)
-        waiting.append(one.has_large)
-    assert waiting == [True, False]
+        waiting.append((one.is_heavy, one.is_large))
+    assert waiting == [(True, False), (False, True)]
     one.feed(large + STOP)  # the body may end within this piece
-    assert json.loads(finished(one)) == reply(choice("x" * LARGE_EVENT_BYTES * 2))
+    assert json.loads(one.finish()) == reply(choice("x" * LARGE_EVENT_BYTES * 2))
 
 
 def test_a_large_event_without_its_blank_line_is_a_cut_stream():

@@ -3,10 +3,13 @@
 import itertools
 import json
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from gatepass.errors import UpstreamClosed
+from gatepass.sse import choice_repair
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource
@@ -15,7 +18,7 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.whole_reply import read_good, repair_reply
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.replies import chat, choice
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, finished, looks_finished, new_stream, text
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, new_stream, text
 
 TOOLS = [
     {"type": "function", "function": {"name": "write", "parameters": {"properties": {"a": {}}, "required": ["a"]}}},
@@ -144,10 +147,10 @@ def test_an_aggregated_answer_without_a_reason_is_one_that_the_limit_cut(usage, 
     for block in [*streamed(("write", '{"a', "", usage)), DONE]:
         one.feed(block)
     if reason is None:
-        one.end()
-        assert one.failure is not None
+        with pytest.raises(UpstreamClosed):
+            one.finish()
     else:
-        assert json.loads(finished(one))["choices"][0]["finish_reason"] == reason
+        assert json.loads(one.finish())["choices"][0]["finish_reason"] == reason
 
 
 # --- of any size ----------------------------------------------------------------------------------
@@ -203,6 +206,22 @@ def test_long_arguments_of_a_whole_reply_are_checked(arguments):
             repair_reply(body, defaults)
 
 
+ROWS = json.dumps([{"a": 1, "b": "c"}] * 150_000)
+
+
+@pytest.mark.parametrize(("cut_chars", "role"), [(0, None), (1, None), (1, "assistant")])
+def test_long_arguments_are_a_text_however_much_structure_they_have(cut_chars, role):
+    body = whole(("write", ROWS[: len(ROWS) - cut_chars], "tool_calls", BELOW))
+    document = json.loads(body)
+    document["choices"][0]["message"]["role"] = role
+    if cut_chars:
+        with pytest.raises(ArgumentsCut):
+            repair_reply(json.dumps(document).encode(), defaults)
+    else:
+        repaired, names = repair_reply(json.dumps(document).encode(), defaults)
+        assert (json.loads(repaired), names) == (json.loads(body), (choice_repair.ROLE,))
+
+
 # --- what follows the end, or stands in its place -------------------------------------------------
 
 FIRST, SECOND = ({"index": at, "id": f"id{at}", "function": {"name": "f", "arguments": "{}"}} for at in (0, 1))
@@ -248,8 +267,8 @@ def test_a_call_after_the_finish_reason_is_checked_too(end, reason, arguments, i
     one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, lambda _: None), LIMIT_BYTES, defaults())
     for block in blocks:
         one.feed(block)
-    one.end()
-    assert (one.failure is not None) is is_cut
+    with pytest.raises(UpstreamClosed) if is_cut else nullcontext():
+        one.finish()
 
 
 def test_an_answer_of_one_chunk_keeps_its_bytes_and_no_event_overtakes_it():
@@ -328,7 +347,7 @@ def test_a_shape_that_clients_do_not_read_is_repaired_in_each_form(given, become
     assert delta == {"role": "assistant", **becomes}
     one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, lambda _: None), LIMIT_BYTES, defaults())
     one.feed(only + DONE)
-    made = json.loads(finished(one))["choices"][0]["message"]
+    made = json.loads(one.finish())["choices"][0]["message"]
     for call in becomes.get("tool_calls", ()):
         made["tool_calls"][0]["index"] = call["index"]
     assert {name: value for name, value in made.items() if value is not None} == {"role": "assistant", **becomes}

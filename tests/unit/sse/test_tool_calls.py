@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -5,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse import tool_calls
+from gatepass.sse.outline import structure
 from gatepass.sse.tool_calls import CALL_BYTES, MAX_CALLS, MOST_HELD_BYTES, ArgumentBuffer, ToolCallTracker, folded
 from tests.memory import traced_memory
 from tests.unit.protocols.json_texts import VALUES, written
@@ -153,6 +155,18 @@ def test_long_arguments_are_held_in_few_bytes_and_their_end_decides(name, step):
 def test_long_arguments_that_are_no_json_stay_so(text):
     for end in ("", "}", "]", '"', " "):
         assert not tool_calls.is_complete_json(text[:LONG] + end)
+
+
+@pytest.mark.parametrize("escape", [r"\q", r"\u12", r"\u12g4", "\\ ", r"\u", r"\n", r"\u0041", r"\/"])
+@pytest.mark.parametrize("before", [LONG, *range(tool_calls.FOLDED_BYTES - 16, tool_calls.FOLDED_BYTES)])
+def test_an_escape_in_long_arguments_is_checked(escape, before):
+    arguments, is_valid = '{"a":"' + "y" * before + escape + 'z"}', escape in (r"\n", r"\u0041", r"\/")
+    held = ArgumentBuffer()
+    for at in range(0, len(arguments), 9_999):
+        held.add(0, 0, arguments[at : at + 9_999])
+    assert [*map(tool_calls.is_complete_json, (arguments, *held.texts(0).values()))] == [is_valid] * 2
+    written = json.dumps(arguments).encode()[1:-1]
+    assert tool_calls.is_complete_json(b"".join(structure(memoryview(written))).decode()) is is_valid
 
 
 def test_no_call_of_thousands_is_known_to_be_complete():

@@ -19,7 +19,7 @@ from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text, without
-from tests.unit.sse.streams import LIMIT_BYTES, finished, new_stream, read_error
+from tests.unit.sse.streams import LIMIT_BYTES, new_stream, read_error
 
 TWICE = rb"""{"id":1,"id":"x","object":"chat.completion","created":1,"model":"m",
     "choices":[1],"choices" : [ {"index":0,"finish_reason":"x","finish_reason" : "%b" ,
@@ -235,7 +235,7 @@ def test_a_stream_of_texts_is_that_of_a_chat_whole_or_relayed(text_of):
     source = StreamSource("chat", LIMIT_BYTES, read_error)
     aggregator = CompletionAggregator(source, LIMIT_BYTES, asked_for_messages())
     aggregator.feed(b"".join(blocks))
-    whole = json.loads(finished(aggregator))
+    whole = json.loads(aggregator.finish())
     assert (whole["object"], whole["choices"][0]["message"]["content"]) == ("chat.completion", "Hello")
 
 
