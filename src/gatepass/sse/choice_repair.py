@@ -123,16 +123,6 @@ class ChoiceRepair:
         texts = self._arguments.texts(self._index) if self.has_finished else {}
         return any(text.strip() and not is_complete_json(text) for text in texts.values())
 
-    def note(self, payload: Object) -> None:
-        """Record a choice that needs no repair, because gatepass wrote it."""
-        self.has_answer = self.has_answer or has_content(payload)
-        self._note_end(finish_reason(payload))
-
-    def _note_end(self, reason: str) -> None:
-        if reason:
-            self.has_finished = True
-            self._stopped = reason == "stop"
-
     def reason_at_end(self, *, is_at_limit: bool) -> str | None:
         """Return a finish reason for a choice that has none at `[DONE]`; None if the choice was cut.
 
@@ -172,9 +162,9 @@ class ChoiceRepair:
             has_calls = self._tools or self._function is not None
             if has_calls and payload["finish_reason"] in COMPLETE and delta is not None:
                 self._complete_calls(payload, delta, on_repair)
-            if finish_reason(payload):
+            if reason := finish_reason(payload):
                 self._arguments.drop(self._index)
-                self._note_end(finish_reason(payload))
+                self.has_finished, self._stopped = True, reason == "stop"
         return is_plain
 
     def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:

@@ -321,24 +321,30 @@ class EventStream:
 
     def feed(self, piece: bytes = b"") -> bytes:
         """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
-        if self._is_over:
-            run, self.waiting = self.waiting, b""
-            return self._read_late(run + self._framer.feed(piece)) if self.awaits_usage else b""
         if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
             self.events += count
             return piece
-        run, dialect_transform = self._framer.feed(piece), self._before
-        later = b""
+        run = self._framer.feed(piece)
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
-            if len(run) > LARGE_EVENT_BYTES:
-                if self._large is None and not (end := first_events_within(run, LARGE_EVENT_BYTES)):
-                    run = self._without_mark(run)
-                    self._large = self._read_large(run)
-                if self._large is not None:
-                    self.waiting = run
-                    return next(self._large)
-                run, later = run[:end], run[end:]
+        if self._is_over:
+            return self._read_late(run) if self.awaits_usage else b""
+        if len(run) > LARGE_EVENT_BYTES:  # what waits
+            return self._feed_many(run)
+        return self._feed_run(run)
+
+    def _feed_many(self, run: bytes) -> bytes:
+        """Feed the first events of more than LARGE_EVENT_BYTES, or give a large one its next turn."""
+        if self._large is None:
+            if end := first_events_within(run, LARGE_EVENT_BYTES):
+                return self._feed_run(run[:end], run[end:])
+            run = self._without_mark(run)
+            self._large = self._read_large(run)
+        self.waiting = run
+        return next(self._large)
+
+    def _feed_run(self, run: bytes, later: bytes = b"") -> bytes:
+        dialect_transform, after = self._before, self._after
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
@@ -351,15 +357,14 @@ class EventStream:
         elif run:
             run = run if dialect_transform is not None else self._in_this_turn(run)
             run = self._validate_run(run) if run else b""
-        if later:
-            self.waiting += later
+        self.waiting += later
         if self._framer.is_blocked and not self.waiting:
             if self._framer.large:
                 self.waiting = self._framer.take_large()
             else:
                 self.fail(chunk.event_too_large(self._source.upstream, self._source.limit))
-        after = self._after
-        self._passes_match = dialect_transform is after is None and not (self._framer.unfinished or self.waiting)
+        has_more = self._is_over or self._framer.unfinished or self.waiting
+        self._passes_match = dialect_transform is after is None and not has_more
         return run if after is None or not run else self._for_client(after, run)
 
     def _for_client(self, after: EventTransform, run: bytes) -> bytes:
@@ -375,7 +380,7 @@ class EventStream:
 
         Sets `done` or `failure`. Without `done_is_required` it sets neither if there was an answer.
         """
-        runs = []
+        runs, self._passes_match = list[bytes](), False
         while self.waiting:
             runs.append(self.feed())
         runs.append(self._finish())
@@ -413,7 +418,7 @@ class EventStream:
         """End the stream with `error`. No effect after `[DONE]` or a last event."""
         if not self._is_over:
             self.failure = error
-            self._is_over = True
+            self._is_over, self._passes_match = True, False
 
     def _fail(self, error_of: Callable[[str], GatepassError]) -> bytes:
         """Fail with the error of the upstream, and return what the client gets of the event: nothing."""
@@ -448,11 +453,7 @@ class EventStream:
         return run[:end]
 
     def _validate_run(self, run: bytes) -> bytes:
-        run = self._without_mark(run)
-        data = single_line_data(run)
-        if data is not None:
-            return self._validate_data(run, data.strip(), b"")
-        kept, blocks = [], iter(split_events(run))
+        kept, blocks = [], iter(split_events(self._without_mark(run)))
         for block in blocks:
             kept.append(self._validate(block))
             if self._is_over:

@@ -58,6 +58,7 @@ class FastPath:
         "_middles",
         "_next",
         "_rest",
+        "_several_bytes",
         "_tail",
         "_tries",
     )
@@ -70,7 +71,6 @@ class FastPath:
         """Recognize no event until the next pattern."""
         self._head = self._tail = _NO_EVENT
         self._middles: tuple[bytes, ...] = ()
-        self._gap_bytes = len(_NO_EVENT)
         self._cut()
         self._next: tuple[bytes, int] | None = None
 
@@ -102,9 +102,8 @@ class FastPath:
         (head, *middles), tail = pieces, block[at:]
         self._head, self._middles, self._tail = head, tuple(middles), tail
         self._cut()
-        gap = tail + head  # the bytes between the texts of two events
+        gap = tail + head
         self._mark, self._rest = gap[:_MARK_BYTES], gap[_MARK_BYTES:]
-        self._gap_bytes = len(gap)
 
     def _cut(self) -> None:
         """Set where an event has the head, the tail, and the texts with the quotes around them."""
@@ -112,17 +111,19 @@ class FastPath:
         head_bytes, tail_bytes = len(self._head), len(self._tail)
         self._at_head, self._at_tail = slice(head_bytes), slice(-tail_bytes, None)
         self._at_texts = slice(head_bytes - 1, 1 - tail_bytes)
+        self._gap_bytes = head_bytes + tail_bytes  # the bytes between the texts of two events
+        self._several_bytes = 0 if self._middles else 2 * self._gap_bytes
 
     def count_matching(self, run: bytes) -> int:
         """Return the number of events in `run` if all of them match the pattern, else 0."""
         if self._next is not None:
             self._make_pattern(*self._next)
-        gap_bytes = self._gap_bytes
         # compared, because `startswith` and `endswith` take longer (CPython 3.11)
-        if run[self._at_head] != self._head or run[self._at_tail] != self._tail or len(run) < gap_bytes:
+        if run[self._at_head] != self._head or run[self._at_tail] != self._tail or (size := len(run)) < self._gap_bytes:
             return 0
         texts, count = run[self._at_texts], 1
-        if len(run) >= 2 * gap_bytes or self._middles:
+        if size >= self._several_bytes:
+            gap_bytes = self._gap_bytes
             texts = texts[1:-1]
             fillings = [texts]
             if len(texts) >= gap_bytes:

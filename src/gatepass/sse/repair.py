@@ -339,13 +339,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def _synthesize(self, document: Object) -> list[Sent]:
         self._note(choice_repair.MESSAGE)
-        parts = list(chunks(document, self._options.include_usage is not False, self._defaults))
-        for part in parts:
-            self._learn_envelope(part)
-            for choice in part["choices"]:
-                self._state(choice["index"]).note(choice)
-        self._usage.close()  # the chunks contain the usage if the client requested it
-        return [*map(self._write, parts)]
+        parts = chunks(document, self._options.include_usage is not False, self._defaults)
+        return [one for part in parts for one in self._repair(self._write(part), part, has_changed=True)]
 
     def _repair_choices(self, chunk: Object) -> bool:
         """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either."""

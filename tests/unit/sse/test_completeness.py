@@ -130,6 +130,14 @@ def test_a_whole_reply_with_a_cut_call_fails(given):
         repair_reply(whole(given), defaults)
 
 
+@pytest.mark.parametrize("include_usage", [True, False])
+@pytest.mark.parametrize("given", CUT)
+def test_a_whole_reply_in_one_event_with_a_cut_call_fails(given, include_usage):
+    stream = begun(include_usage=include_usage)
+    assert read(stream, [b"data: %b\n\n" % whole(given), DONE])[0] == []
+    assert (code(stream), stream.done) == ("upstream_closed", False)
+
+
 @pytest.mark.parametrize("given", [*LIMITED, *COMPLETE])
 def test_a_whole_reply_has_the_reason_that_fits_its_calls(given):
     body, _ = repair_reply(whole(given), defaults)
