@@ -7,14 +7,7 @@ from functools import partial
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.connection import (
-    AHEAD_BYTES,
-    JOINED_BYTES,
-    MIN_IN_FLIGHT,
-    SLICE_BYTES,
-    Deadline,
-    WriteBatcher,
-)
+from gatepass.http_client.connection import AHEAD_BYTES, Deadline
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import Timeouts
@@ -91,22 +84,6 @@ async def test_a_reply_is_the_same_wherever_it_is_split(form: str):
         assert wire.events[-1] == fate, cut
         assert b"link" not in reply.named
         assert b"t" not in reply.named
-
-
-async def test_fields_come_in_order_in_lower_case_and_without_blanks_around():
-    wire = Wire()
-    reply = await begun(wire, b"HTTP/1.1 200 OK\r\nX-B:  b \t\r\nX-a:\r\nx-b: c\r\nContent-Length: 0\r\n\r\n")
-    assert reply.headers == ((b"x-b", b"b"), (b"x-a", b""), (b"x-b", b"c"), (b"content-length", b"0"))
-
-
-async def test_a_reply_to_head_has_no_body():
-    replies = {OK: "lost", OK[:-4]: "lost", CHUNKED: "lost", b"HTTP/1.1 204 No Content\r\n\r\n": "freed"}
-    for raw, fate in replies.items():
-        wire, asking = await under_way(to_head=True)
-        wire.feed(raw)
-        assert await body_of(await asking) == b""
-        await rest()
-        assert wire.events == [fate]
 
 
 # how connections die
@@ -194,18 +171,6 @@ def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[UpstreamResponse]
     return wire, asked(wire, body)
 
 
-async def test_a_held_request_is_written_once_on_demand():
-    wire, asking = waiting()
-    await rest()
-    assert wire.sent == b""
-    wire.connection.flush()
-    wire.connection.flush()
-    assert wire.sent == HEAD + b"body"
-    wire.feed(OK)
-    assert await body_of(await asking) == b"fine"
-    assert wire.events == ["freed"]
-
-
 @pytest.mark.parametrize("is_written", [True, False])
 async def test_a_request_that_is_cancelled_knows_whether_a_byte_was_written(is_written: bool):
     wire, asking = waiting()
@@ -241,14 +206,6 @@ async def test_bytes_before_a_deferred_request_are_not_its_reply(kept: bool):
     fault = await fault_of(asking)
     wire.connection.flush()
     assert (fault.kind, fault.stale, fault.sent, wire.sent) == (Fault.INVALID, True, False, written)
-
-
-async def test_only_what_fits_in_one_piece_with_its_head_is_held():
-    wire, asking = waiting(b"x" * (JOINED_BYTES + 1))
-    await rest()
-    assert wire.sent == HEAD + b"x" * (JOINED_BYTES + 1)
-    wire.feed(OK)
-    await asking
 
 
 # not a reply
@@ -367,26 +324,6 @@ async def test_trailers_without_an_end_are_bounded_and_framing_between_pieces_is
 # writing
 
 
-async def test_large_body_is_sent_in_slices_as_the_server_reads():
-    body = bytes(range(256)) * (1_000_000 // 256)
-    wire, asking = await under_way(body, held_back=True)
-    slices = 1
-    while sum(map(len, wire.transport.written)) < len(HEAD + body):
-        assert sum(map(len, wire.transport.written)) == len(HEAD) + slices * SLICE_BYTES
-        assert wire.transport.buffered_bytes <= len(HEAD) + SLICE_BYTES
-        wire.transport.drain()
-        await rest()
-        slices += 1
-    assert slices == 4
-    views = wire.transport.written[1:]
-    assert all(isinstance(view, memoryview) and view.obj is body for view in views), "no copy is made of it"
-    assert wire.sent == HEAD + body
-    wire.transport.drain()
-    wire.feed(OK)
-    await asking
-    assert wire.events == ["freed"]
-
-
 @pytest.mark.parametrize("split", [len(OK), len(OK) - 2])
 async def test_reply_before_the_end_of_the_body_stops_the_writer(split: int):
     wire, asking = await under_way(b"x" * 1_000_000, held_back=True)
@@ -436,24 +373,6 @@ async def test_reading_is_not_stopped_on_a_connection_that_ends():
     wire.transport.closing = True
     wire.feed(b"x" * (AHEAD_BYTES + 1))
     assert wire.transport.reading
-
-
-async def test_small_pieces_are_joined_and_large_ones_unchanged():
-    wire = Wire()
-    reply = await begun(wire, CHUNKED)
-    for _ in range(500):
-        wire.feed(b"5\r\npiece\r\n")
-    assert await anext(aiter(reply)) == b"piece" * 500
-    wire.feed(b"14000\r\n" + b"x" * 0x14000 + b"\r\n14000\r\n" + b"y" * 0x14000 + b"\r\n")
-    sizes = [len(await anext(aiter(reply))) for _ in range(2)]
-    assert max(sizes) < 0x28000
-    assert sum(sizes) <= 0x28000
-    wire.feed(b"1\r\nx\r\n" * 70_000)
-    count = 0
-    while reply.size:
-        count += 1
-        await anext(aiter(reply))
-    assert count < 10
 
 
 # time
@@ -511,19 +430,6 @@ async def test_completed_request_keeps_the_next_requests_deadline():
 # leaving
 
 
-async def test_discarded_reply_closes_its_connection():
-    wire = Wire()
-    whole = await begun(wire, OK)
-    await whole.aclose()
-    states = [wire.connection.is_open()]
-    broken = await begun(wire, CHUNKED)
-    await broken.aclose()
-    await broken.aclose()
-    assert [*states, wire.connection.is_open()] == [True, False]
-    await rest()
-    assert wire.events == ["freed", "lost"]
-
-
 async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_other():
     wire, asking = await under_way()
     wire.feed(OK)
@@ -540,17 +446,6 @@ def deadline() -> tuple[Deadline, list[str]]:
     return Deadline(asyncio.get_running_loop(), partial(passed.append, "passed")), passed
 
 
-async def test_last_deadline_applies_if_later_or_earlier():
-    for moves, at_s in (((5, 9), 9), ((9, 5), 5), ((5, 9, 7), 7), ((9, 2, 4), 4)):
-        limit, passed = deadline()
-        for move in moves:
-            limit.set(move)
-        await advance(at_s - 0.1)
-        assert passed == []
-        await advance(0.2)
-        assert passed == ["passed"]
-
-
 async def test_a_deadline_that_moves_on_needs_no_new_timer():
     """The point of it: a piece each 10 ms costs no timer each."""
     limit, passed = deadline()
@@ -563,46 +458,3 @@ async def test_a_deadline_that_moves_on_needs_no_new_timer():
     limit.set(5)
     await advance(5)
     assert passed == ["passed"]
-
-
-async def test_a_closed_deadline_never_passes():
-    for early in (True, False):
-        limit, passed = deadline()
-        if early:
-            limit.set(5)
-        limit.close()
-        await advance(100)
-        assert passed == []
-
-
-class Pen:
-    def __init__(self, name: str, events: list[str]) -> None:
-        self._name, self._events = name, events
-
-    def flush(self) -> None:
-        self._events.append(self._name)
-
-
-async def test_deferred_writes_are_flushed_in_their_order_at_the_end_of_the_iteration():
-    events: list[str] = []
-    batcher, loop = WriteBatcher(), asyncio.get_running_loop()
-    rows = (("a", MIN_IN_FLIGHT), ("b", MIN_IN_FLIGHT), ("c", 1))
-    taken = [batcher.defer(Pen(name, events), under_way, loop) for name, under_way in rows]
-    assert (taken, events) == ([True, True, True], [])  # with two that wait already the last one waits too
-    await rest()
-    assert events == ["a", "b", "c"]
-
-
-async def test_writer_deferred_during_a_flush_waits_for_the_next_iteration():
-    events: list[str] = []
-    batcher, loop = WriteBatcher(), asyncio.get_running_loop()
-
-    class Again(Pen):
-        def flush(self) -> None:
-            super().flush()
-            batcher.defer(Pen("later", events), MIN_IN_FLIGHT, loop)
-
-    batcher.defer(Again("first", events), MIN_IN_FLIGHT, loop)
-    batcher.defer(Pen("second", events), MIN_IN_FLIGHT, loop)
-    await rest()
-    assert events == ["first", "second", "later"]

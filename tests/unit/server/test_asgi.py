@@ -16,12 +16,11 @@ from gatepass.server.timeouts import RECEIVE_S, STALL_S
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
-from tests.unit.server.wire_client import DATE, WireClient, asked
+from tests.unit.server.wire_client import WireClient, asked
 
 LIMIT_BYTES = 1000
 OPEN = {"type": "http.request", "body": b"", "more_body": True}
 GONE = {"type": "http.disconnect"}
-HEAD = b"HTTP/1.1 200 OK\r\ndate: " + DATE + b"\r\n"
 
 
 class Server:
@@ -82,23 +81,6 @@ async def started(client: AsgiRequestCycle) -> None:
     await client.write(b"1")
 
 
-async def test_a_whole_reply_is_a_head_with_its_length_and_one_body():
-    server = Server(*body_of(b"{", b"}"), fields=((b"Content-Type", b"a"),))
-
-    async def work(client: AsgiRequestCycle) -> None:
-        assert client.headers == ((b"content-type", b"a"),)
-        assert await client.read_body(LIMIT_BYTES) == b"{}"
-        client.start(201, [(b"x-a", b"b")], 4)
-        await client.write(b"done", last=True)
-
-    await server.serve(work)
-    assert server.sent == [
-        {"type": "http.response.start", "status": 201, "headers": [(b"content-length", b"4"), (b"x-a", b"b")]},
-        {"type": "http.response.body", "body": b"done", "more_body": False},
-    ]
-    assert server.running == []
-
-
 async def test_receive_is_not_called_before_the_body_is_read():
     """The first `receive` makes a server send 100 Continue: a rejected client never receives it."""
     server = Server(OPEN)
@@ -110,18 +92,6 @@ async def test_receive_is_not_called_before_the_body_is_read():
 
     await server.serve(work)
     assert (server.asked, server.sent[0]["status"]) == (0, 401)
-
-
-@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
-async def test_a_response_without_a_body_has_none(method, status):
-    server = Server(method=method)
-
-    async def work(client: AsgiRequestCycle) -> None:
-        client.start(status, [], None if status != 200 else 4)
-        await client.write(b"body", last=True)
-
-    await server.serve(work)
-    assert (server.sent[0]["status"], server.body) == (status, b"")
 
 
 # the request body
@@ -359,27 +329,6 @@ async def test_disconnect_calls_the_callback_and_is_not_an_error():
     assert server.body == b"1"
 
 
-async def test_disconnect_at_the_end_of_a_response_is_ignored():
-    server = Server(*body_of(b"x"))
-    left: list[str] = []
-
-    async def work(client: AsgiRequestCycle) -> None:
-        await client.read_body(LIMIT_BYTES)
-        client.on_disconnect(lambda: left.append("left"))
-        await started(client)
-        await rest()
-        server.takes.clear()
-        writing = asyncio.create_task(client.write(b"2", last=True))
-        await rest()
-        server.messages.put_nowait(GONE)
-        await rest()
-        server.takes.set()
-        await writing
-
-    await server.serve(work)
-    assert (left, server.body) == ([], b"12")
-
-
 @pytest.mark.parametrize("raises", [True, False], ids=["send raises", "send never returns"])
 async def test_disconnect_during_a_send_ends_the_request(raises):
     server = Server(*body_of(b"x"))
@@ -506,60 +455,6 @@ async def test_http_2_gets_no_fields_of_a_connection():
 
     await server.client.serve(respond())
     assert server.sent[0]["headers"] == [(b"content-length", b"0"), (b"x", b"1")]
-
-
-class App:
-    """Notes what it receives, and answers with `fields` and `pieces`."""
-
-    def __init__(self, fields: list[tuple[bytes, bytes]], *pieces: bytes) -> None:
-        self.fields, self.pieces = fields, pieces
-        self.scope: dict[str, Any] = {}
-        self.received: list[Any] = []
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        self.scope = dict(scope)
-        self.received.append(await receive())
-        await send({"type": "http.response.start", "status": 200, "headers": self.fields})
-        for piece in self.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body"})
-
-
-async def answered(app: App, raw: bytes) -> bytes:
-    wire_client = WireClient(lambda cycle: serve_page(app, cycle, 100))
-    wire_client.send(raw)
-    await rest()
-    return wire_client.received
-
-
-async def test_an_application_receives_the_request_as_asgi_has_it():
-    app = App([])
-    await answered(app, asked(b"hello", line="POST /healthz%21?a=b%20c HTTP/1.1"))
-    assert app.scope == {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/healthz!",
-        "raw_path": b"/healthz%21",
-        "query_string": b"a=b%20c",
-        "root_path": "",
-        "headers": [(b"host", b"h"), (b"content-length", b"5")],
-        "client": ("192.0.2.7", 0),
-        "server": None,
-    }
-    assert app.received == [{"type": "http.request", "body": b"hello", "more_body": False}]
-
-
-async def test_the_framing_is_the_connections_and_the_rest_the_applications():
-    fields = [(b"Content-Length", b"2"), (b"connection", b"keep-alive"), (b"X-A", b"b")]
-    assert await answered(App(fields, b"o", b"k"), asked(line="GET / HTTP/1.1")) == (
-        HEAD + b"content-length: 2\r\nx-a: b\r\n\r\nok"
-    )
-    assert await answered(App([], b"ok"), asked(line="GET / HTTP/1.1")) == (
-        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
-    )
 
 
 async def test_receive_reports_a_disconnect_and_not_before():
