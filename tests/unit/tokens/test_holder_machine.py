@@ -3,9 +3,21 @@
 A token is dead, foreign or refused to the same request by the issuer's own word, at the moment in which the request is
 written. Two credentials, three upstreams, through `attempt.send`. A request waits only while no good token is held,
 and after the last event every model is served again.
+
+Rejections renew a token by these rules, which `Witness` checks:
+
+| a rejection | renews the token |
+|---|---|
+| of a value that a 401 renewed within 60 s, also if the issuer returned it again | never |
+| a 401, an error, a redirect | ten times within 60 s, six of them for models that had not accepted the token |
+| a web page | once within 60 s, beside those ten |
+| of a caller whose renewed token the same model rejected within 60 s | never, and its requests are sent |
+
+A rejection is over for an upstream when it accepts a request that was sent later.
 """
 
 import asyncio
+import math
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -27,8 +39,8 @@ from gatepass.proxy.attempt import send, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import classify
 from gatepass.proxy.retry import Outcome
-from gatepass.tokens import MAX_RENEWAL_WAIT_S, TokenHolder, TokenUser
-from gatepass.tokens.holder import ANY_USER
+from gatepass.tokens import Token, TokenHolder, TokenUser
+from gatepass.tokens.holder import ANY_USER, RENEWALS, WINDOW_S
 from gatepass.types import Headers, Operation, OutboundRequest, Target, Timeouts, header
 from tests.responses import stream_pieces
 from tests.unit.clock import DrivenClock, settle
@@ -50,6 +62,8 @@ from tests.unit.tokens.scripted import (
 MARGIN_S = 7.0
 """More than a token is held back before its end: until then it must be used."""
 FORBIDDEN = "forbidden"
+FILTERED = "filtered"
+"""A model whose requests are answered with a filter's web page."""
 RAW = Operation("x", "POST", "/x", "raw", "")
 UPSTREAMS = {"chat": "corp", "embed": "corp", "other": "firm"}
 """And the credential of each."""
@@ -89,19 +103,53 @@ REQUEST: ContextVar[int] = ContextVar("number of the request")
 
 
 class Witness(TokenHolder):
-    """Notes in `dropped` which token it gives to which request no more."""
+    """Notes in `dropped` which token it gives to which request no more, and checks each renewal after a rejection."""
 
     def __init__(self, dropped: set[tuple[int, str]], *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self._dropped = dropped
+        self._began: list[str] = []
+        self.on_rejection = self._began.append
+        self._renewed: list[tuple[float, str, bool]] = []
+        self._in_vain_s: dict[tuple[str, TokenUser], float] = {}
 
-    def reject(
-        self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S, *, is_page: bool = False
-    ) -> bool:
-        is_dropped = super().reject(value, by, max_wait_s, is_page=is_page)
+    def reject(self, value: str, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> bool:
+        now_s, count_before = self._clock.now(), len(self._began)
+        current = None if self._token is None else self._token.text
+        is_dropped = super().reject(value, by, caller, is_page=is_page)
+        if value == current:
+            assert self.rejection_age_s(by.upstream, by.base_url) is not None or self.has_another(by)
+            is_muted = now_s < self._in_vain_s.get((caller, by), -math.inf) + WINDOW_S
+            assert not (is_dropped and is_muted), "a caller whose renewal did not help waited for another token"
+        if len(self._began) > count_before:
+            self._check_renewal(now_s, value, is_page=is_page)
         if is_dropped:
             self._dropped.add((REQUEST.get(), value))
         return is_dropped
+
+    def rejected_again(self, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> None:
+        super().rejected_again(by, caller, is_page=is_page)
+        if not is_page:
+            self._in_vain_s[caller, by] = self._clock.now()
+
+    def confirm(self, token: Token, by: TokenUser = ANY_USER, sent_s: float = math.inf) -> bool:
+        age_s = self.rejection_age_s(by.upstream, by.base_url)
+        is_later = age_s is None or sent_s >= self._clock.now() - age_s
+        is_noted = super().confirm(token, by, sent_s)
+        assert is_later or self.rejection_age_s(by.upstream, by.base_url) is not None, "an earlier request proves nothing"
+        return is_noted
+
+    def has_another(self, by: TokenUser) -> bool:
+        """Return whether another model of the upstream accepts the current token."""
+        others = self._rejections.accepted_by - {by}
+        return any((other.upstream, other.base_url) == (by.upstream, by.base_url) for other in others)
+
+    def _check_renewal(self, now_s: float, value: str, *, is_page: bool) -> None:
+        self._renewed = [one for one in self._renewed if now_s < one[0] + WINDOW_S]
+        same_kind = [text for _, text, was_page in self._renewed if was_page == is_page]
+        assert len(same_kind) < (1 if is_page else RENEWALS), "too many renewals"
+        assert is_page or value not in same_kind, "a value was renewed twice"
+        self._renewed.append((now_s, value, is_page))
 
 
 IDLE_S = Timeouts().idle_s
@@ -112,8 +160,10 @@ class Reply:
 
     ended = False
 
-    def __init__(self, status: int, body: bytes = b"{}", stalls_on: DrivenClock | None = None) -> None:
-        self.status, self.headers, self._body, self._stalls_on = status, JSON, body, stalls_on
+    def __init__(
+        self, status: int, body: bytes = b"{}", stalls_on: DrivenClock | None = None, headers: Headers = JSON
+    ) -> None:
+        self.status, self.headers, self._body, self._stalls_on = status, headers, body, stalls_on
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._body
@@ -160,7 +210,10 @@ class FakeUpstream:
             await sleep(self.clock, self.stale_s)
             raise TransportFault(Fault.CLOSED, "reset", stale=True)
         await asyncio.sleep(0)
-        if text in self.issuer.revoked or header(request.headers, b"x-model") == FORBIDDEN.encode():
+        model = (header(request.headers, b"x-model") or b"").decode()
+        if model.startswith(FILTERED):
+            return Reply(200, b"<html>Blocked</html>", headers=((b"content-type", b"text/html"),))
+        if text in self.issuer.revoked or model.startswith(FORBIDDEN):
             return Reply(401, b'{"error": {"message": "no"}}', self.clock if self.stalls else None)
         return Reply(200)
 
@@ -176,12 +229,13 @@ class FakeUpstream:
 
 REPLIES: list[IssuerReply] = [
     *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Signed(3), Signed(5, own_s=300.0, age_s=295.0)),
-    *(Signed(None, own_s=300_000.0, lives_s=300.0), Signed(60, own_s=60.0), Broken(), Hang(), refused()),
-    *(Mint(None), Mint("bad"), answer({"access_token": "dead", "expires_in": -1}), Answer(body=b"<html>")),
+    *(Signed(60, own_s=60.0), Signed(0, own_s=60.0, lives_s=60.0), Broken(), Hang(), refused()),
+    *(Mint(None), Mint(0), Mint("bad"), answer({"access_token": "dead", "expires_in": -1}), Answer(body=b"<html>")),
     answer({}, 429, (b"retry-after", b"5")),
 ]
 HANGS = REPLIES.index(Hang())
-MODELS = ["m", "n", FORBIDDEN]
+MODELS = ["m", "n", FORBIDDEN, FILTERED]
+CALLERS = ["ragflow", "agent"]
 WHICH = st.sampled_from(sorted(UPSTREAMS))
 
 
@@ -239,10 +293,10 @@ class Machine(RuleBasedStateMachine):
     def change_issuer(self, which: str, number: int) -> None:
         self.issuers[UPSTREAMS[which]].otherwise = REPLIES[number]
 
-    @rule(which=WHICH, model=st.sampled_from(MODELS))
-    def ask(self, which: str, model: str) -> None:
+    @rule(which=WHICH, model=st.sampled_from(MODELS), caller=st.sampled_from(CALLERS))
+    def ask(self, which: str, model: str, caller: str = CALLERS[0]) -> None:
         async def begin() -> None:
-            self.asked.append(asyncio.create_task(self._ask(which, model)))
+            self.asked.append(asyncio.create_task(self._ask(which, model, caller)))
 
         self._play(begin())
 
@@ -297,16 +351,20 @@ class Machine(RuleBasedStateMachine):
             assert error is None, error
         for name in UPSTREAMS:
             assert await self._outcome(name, "m") == 200
-            assert [await self._outcome(name, FORBIDDEN) for _ in range(10)] == [401] * 10
+            came = self.upstreams[name].came
+            for model, status in ((FORBIDDEN, 401), (FILTERED, 502)):
+                assert [await self._outcome(name, model) for _ in range(5)] == [status] * 5
+                assert [await self._outcome(name, f"{model}-{one}") for one in range(5)] == [status] * 5
+            assert self.upstreams[name].came >= came + 20, "a request was not sent"
             assert await self._outcome(name, "m") == 200
             self.revoke(name)
             assert await self._outcome(name, "m") == 200
 
-    async def _ask(self, name: str, model: str) -> int:
+    async def _ask(self, name: str, model: str, caller: str = CALLERS[0]) -> int:
         """The status that one request comes to."""
         hop, by = self.hops[name], TokenUser(name, model)
         REQUEST.set(next(self.numbers))
-        attempt = an_attempt(self.state, hop, model)
+        attempt = an_attempt(self.state, hop, model, caller)
         fields = ((b"accept", b"application/json"), (b"x-model", model.encode()))
         work = asyncio.ensure_future(sent(attempt, OutboundRequest("POST", "http://h/v1/x", fields, b"{}")))
         try:
@@ -337,8 +395,8 @@ class Machine(RuleBasedStateMachine):
         return task.result()
 
 
-def an_attempt(state: AppState, hop: Upstream, model: str) -> Attempt:
-    attempt = Attempt.begin(state, Target(hop.name, model), a_call(b"{}", RAW))
+def an_attempt(state: AppState, hop: Upstream, model: str, caller: str = CALLERS[0]) -> Attempt:
+    attempt = Attempt.begin(state, Target(hop.name, model), replace(a_call(b"{}", RAW), caller=caller))
     attempt.upstream = hop
     return attempt
 
@@ -376,7 +434,7 @@ STALE = ("advance", 241.0)
         [ASK, ("change_issuer", "chat", HANGS), ("ask", "embed", FORBIDDEN), ASK],
         [("change_issuer", "chat", 4), STALE, ("suspend", 3.5), ASK],
         [("change_issuer", "chat", 5), STALE, ("suspend", 5.5), ASK],
-        [("change_issuer", "chat", 6), STALE, ("suspend", 301.0), ASK],
+        [("change_issuer", "chat", 6), STALE, ("suspend", 61.0), ASK],
         [("revoke", "chat"), ("stall", "chat", True), ("ask", "chat", FORBIDDEN), ("advance", 24.0)],
     ],
 )
