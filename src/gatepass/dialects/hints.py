@@ -240,20 +240,18 @@ def model_hint(
     return Remedy(advice, "unknown_model", setting, f"gatepass sent the client's model name {model[:100]!r} unchanged.")
 
 
-def tried_with(credential: str | None, age_s: float | None, not_renewed: str | None, renewals: int = 1) -> str:
+def tried_with(credential: str | None, age_s: float | None, not_renewed: str | None) -> str:
     """Describe the attempts at an upstream that rejects the token; "" without a credential.
 
     `age_s` is the age of the token that was rejected last; None for a key that does not expire. `not_renewed` is the
-    reason why no new token was tried; None if a new one was rejected too. `renewals` is how many new tokens were
-    rejected, 2 at most.
+    reason why no new token was tried; None if a new one was rejected too.
     """
     if credential is None:
         return ""
     # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
     fetched = "" if age_s is None else f", fetched {span(min(age_s, 99 * 86_400))} ago"
     if not_renewed is None:
-        again = "twice more, each time with a new one" if renewals > 1 else "once more with a new one"
-        return f"Tried with the token of the credential {credential!r}, and {again}{fetched}."
+        return f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
     if age_s is None:
         return f"Tried once, with {key_of(credential)}."
     return f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."

@@ -148,12 +148,12 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
 
 def succeeded(attempt: Attempt) -> None:
     """Record that the upstream accepted the request and its token: a later rejection means that the token ended."""
-    upstream, token = attempt.upstream, attempt.token
-    if token is not None and upstream.holder is not None:
+    upstream, token, sent = attempt.upstream, attempt.token, attempt.record.token
+    if token is not None and sent is not None and upstream.holder is not None:
         confirmed = token, attempt.target.model or attempt.call.model
         if confirmed != upstream.state.confirmed:  # else the holder knows it, as after nearly every request
-            upstream.state.confirmed = confirmed
-            upstream.holder.confirm(token, attempt.user())
+            is_noted = upstream.holder.confirm(token, attempt.user(), sent.sent_s or 0.0)
+            upstream.state.confirmed = confirmed if is_noted else None
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
     if attempt.absent is not None:  # a chat has just served the operation, which the upstream lacks

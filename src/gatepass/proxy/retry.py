@@ -18,8 +18,6 @@ from gatepass.learning.rejection import OF_BATCHES, TEACHING, is_too_long
 from gatepass.types import SERVER_ERROR
 
 TOO_MANY, UNAVAILABLE = 429, 503
-MOST_RENEWALS = 2
-"""Limit on the new tokens for one request at one target. The second one is for a token that another process ended."""
 MOST_TRIES = 6
 """Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
 MOST_TRIES_S = 10.0
@@ -119,7 +117,7 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
     """
     if left_s <= 0 or tried.relayed or not tried.resendable:
         return None
-    if outcome is Outcome.TOKEN_REJECTED and tried.has_token and tried.renewals < MOST_RENEWALS:
+    if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewals:
         return Repeat.NEW_TOKEN
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:
         return Repeat.NEW_TOKEN

@@ -33,10 +33,9 @@ from gatepass.observability.redaction import whole_words
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
-from gatepass.proxy.context import Attempt, before
+from gatepass.proxy.context import Attempt
 from gatepass.proxy.failover import Failover
-from gatepass.proxy.retry import MOST_RENEWALS
-from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenHolder, TokenReissued
+from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Secret, Timeouts, settings_of
 
 ERROR_BYTES = 64 * 1024
@@ -115,23 +114,17 @@ async def wait_for_place(attempt: Attempt, failover: Failover) -> None:
 async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
     """Wait for another token than the one of `attempt`, which the upstream rejected with `error`.
 
-    Returns False if the issuer has no other one, or the request already had a new one. While tokens that the upstream
-    accepts end early again and again, the request may get a second one. Requests that were rejected with the same
-    token share one renewal, and so do the parts of one call.
+    Returns False if the issuer has no other one, or the request already had a new one. Requests that were rejected
+    with the same token share one renewal, and so do the parts of one call.
     """
-    holder, token, user = attempt.upstream.holder, attempt.token, attempt.user()
+    holder, token, user, caller = attempt.upstream.holder, attempt.token, attempt.user(), attempt.call.caller
     if holder is None or token is None:
         return False
     attempt.upstream.state.confirmed = None
-    max_wait_s = MAX_RENEWAL_WAIT_S
     if attempt.renewals:
-        if attempt.renewals >= MOST_RENEWALS or not holder.end_early(user):
-            if not is_page(error):
-                holder.rejected_again(user)
-            return False
-        waited_s = sum(earlier.token_wait_s for earlier in before(attempt.record))
-        max_wait_s = max(0.0, max_wait_s - waited_s)
-    if not holder.reject(token.text, user, max_wait_s, is_page=is_page(error)):
+        holder.rejected_again(user, caller, is_page=is_page(error))
+        return False
+    if not holder.reject(token.text, user, caller, is_page=is_page(error)):
         return False
     try:
         await wait_for_token(attempt, holder, instead_of=token.text)
@@ -207,17 +200,16 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     """Add to the text of `rejection` the credential, the renewal that was tried, and advice."""
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
-    is_untried = upstream.holder is not None and not attempt.record.renewed
     reason = None
-    if upstream.holder is not None and is_untried:
-        reason = upstream.holder.denial_reason(attempt.user(), is_page=is_page(rejection))
+    if upstream.holder is not None and not attempt.record.renewed:
+        reason = upstream.holder.denial_reason()
     is_key = token is not None and token.lifetime_s is None
     remedy = rejection_remedy(attempt.state, upstream, is_key=is_key)
     if isinstance(rejection, UpstreamErrorReply):
         is_known = is_key or token is None or reason is None
         rejection.case, rejection.setting = (remedy.case, remedy.setting) if is_known else ("", "")
     lacking = "" if rejection.http_status == UNAUTHORIZED else remedy.cause  # the text of a 401 has it
-    if tried := tried_with(upstream.settings.credential, age_s, reason, attempt.renewals) or lacking:
+    if tried := tried_with(upstream.settings.credential, age_s, reason) or lacking:
         rejection.cause = f"{sentence(rejection.cause)} {tried}"
     # the advice for a page, and a hint about a 401, names more than the credential
     if isinstance(rejection, UpstreamErrorReply) and (rejection.http_status != UNAUTHORIZED or not rejection.advice):

@@ -6,12 +6,11 @@ A module of `sources/` is imported only when a credential of its type is configu
 """
 
 from gatepass.tokens.failure import FetchFailure, TokenReissued
-from gatepass.tokens.holder import MAX_RENEWAL_WAIT_S, TokenHolder, TokenSource, TokenUser, WaitBudget
+from gatepass.tokens.holder import TokenHolder, TokenSource, TokenUser, WaitBudget
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.source import build_source
 
 __all__ = [
-    "MAX_RENEWAL_WAIT_S",
     "FetchFailure",
     "Token",
     "TokenHolder",

@@ -41,20 +41,12 @@ from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.tokens.token_log import TokenLog
 from gatepass.types import Secret
 
-RENEWALS = 40
-"""Maximum renewals in WINDOW_S, for all users of one credential together."""
+RENEWALS = 10
+"""Maximum renewals in WINDOW_S that rejections cause, for all users of one credential together."""
 UNPROVEN_RENEWALS = 6
-"""How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that a model that always
-rejects uses no renewal of a model that works."""
+"""How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that models that always
+reject leave renewals to a model that works."""
 WINDOW_S = 60.0
-MAX_RENEWAL_WAIT_S = 1.0
-"""The longest wait of a request for a renewal that follows another one, and the least time between two renewals of
-tokens that worked. Two processes may end each other's token, and an upstream may answer 401 to every second request."""
-RENEWAL_SPACING_S = 2.0
-"""The time between two renewals of tokens that worked, if no request waits too long for it. Two processes that end each
-other's token then take turns, a second apart. Each makes 30 renewals in WINDOW_S, and a few more at the start."""
-REISSUED_PAUSE_S = 10.0
-"""Pause before the next renewal if the issuer returned a rejected token again."""
 MAX_USERS = 1024
 """Cap on remembered users. A client may invent model names, and some upstreams answer any name."""
 SECRET_POLL_S = 2.0
@@ -220,55 +212,45 @@ class TokenHolder:
         rejected_s = self._rejections.rejected_s.get(TokenUser(upstream, base_url=base_url))
         return None if rejected_s is None else self._clock.now() - rejected_s
 
-    def confirm(self, token: Token, by: TokenUser = ANY_USER) -> None:
-        """Record that `by` accepted `token`. If it rejects the token later, the token ended early."""
-        if token is self._token:
-            self._rejections.accept(by)
+    def confirm(self, token: Token, by: TokenUser = ANY_USER, sent_s: float = math.inf) -> bool:
+        """Record that `by` accepted `token` in a request sent at `sent_s`. Return False if that proves nothing.
 
-    def reject(
-        self, value: str, by: TokenUser = ANY_USER, max_wait_s: float = MAX_RENEWAL_WAIT_S, *, is_page: bool = False
-    ) -> bool:
+        A request that was sent before a rejection may have arrived before the token ended.
+        """
+        return token is self._token and self._rejections.accept(by, sent_s)
+
+    def reject(self, value: str, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> bool:
         """Renew the token `value`, which `by` rejected. Other requests use it until the next token arrives.
 
-        True: call `token(instead_of=value)` for another token, whose fetch begins within `max_wait_s`. False: pass on
-        the upstream's own answer, because no other token will come. Either the issuer returned this token again, or
-        `by` rejected the last renewed token too, or renewals were too frequent (RenewalLimiter). `is_page`: it answered
-        with a web page, which may concern the request alone.
+        True: call `token(instead_of=value)` for another token. False: pass on the upstream's own answer, because no
+        other token will come (RenewalLimiter). `is_page`: it answered with a web page, which may concern the request
+        alone.
         """
         token, now = self._token, self._clock.now()
         # By value: ten late 401s must not renew the token that has replaced theirs (azure-sdk-for-cpp#6151).
         if token is None or token.text != value:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
-        is_early = is_first and self._rejections.has_accepted(by) and now < lifetime.stale_at_s(token, self._jitter)
+        is_early = is_first and by in self._rejections.accepted_by and now < lifetime.stale_at_s(token, self._jitter)
         if is_early and token.lifetime_s is not None and not is_page:  # a key has no end
             self._log.log_early_end(token, by.upstream, now)
-        if self._closed or not self._rejections.reject(by, now, max_wait_s, is_page=is_page):
+        if self._closed or not self._rejections.reject(by, caller, now, is_page=is_page):
             return False
         if is_first:
             self.on_rejection(value)
-            self._refresh_at_s = min(self._refresh_at_s, self._rejections.renew_at_s)
+            self._refresh_at_s = now
             self._not_before_s = -math.inf  # without SPACING_S: a client waits
             self._fetch_if_due(now)
             self._wake.set()
         return True
 
-    def denial_reason(self, by: TokenUser = ANY_USER, *, is_page: bool = False) -> str:
+    def denial_reason(self) -> str:
         """Return why `reject` has just returned False, as the end of a sentence."""
-        if is_page:
-            return f"it was not renewed, because a web page renews it at most once in {WINDOW_S:.0f} s"
-        return self._rejections.denial_reason(by, self._clock.now())
+        return REISSUED if self._rejections.is_reissued(self._clock.now()) else LIMITED
 
-    def end_early(self, by: TokenUser) -> bool:
-        """Return whether tokens that `by` accepts end early again and again.
-
-        Then another process may have ended a renewed token before its first use, so its rejection proves nothing.
-        """
-        return self._rejections.end_early(by, self._clock.now())
-
-    def rejected_again(self, by: TokenUser = ANY_USER) -> None:
-        """Record that `by` rejected the renewed token too. Its rejections renew nothing for WINDOW_S."""
-        self._rejections.rejected_again(by, self._clock.now())
+    def rejected_again(self, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> None:
+        """Record that `by` rejected the renewed token too, in a request of `caller`."""
+        self._rejections.rejected_again(by, caller, self._clock.now(), is_page=is_page)
 
     def adopt_shared(self, token: Token) -> bool:
         """Take `token`, which another process fetched, if it is valid and newer; return whether it was taken."""
@@ -477,146 +459,107 @@ def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
     )
 
 
+REISSUED = "its issuer returned the same token again"
+LIMITED = (
+    f"it was not renewed, because renewals within the last {WINDOW_S:.0f} s did not help. After a repair, `gatepass"
+    " token --retry` renews it at once. Processes of one client need a common `store`"
+)
+
+
 class RenewalLimiter:
     """Decides which rejections renew the token.
 
-    An upstream rejects a wrong credential with every request. Those rejections must not cause a login each. A user
-    that rejected the renewed token too causes no renewal for WINDOW_S, unless it accepts a token meanwhile.
+    - A value is renewed once for all who hold it. If the issuer returns it again, it is not renewed for WINDOW_S.
+    - RENEWALS in WINDOW_S. An upstream rejects a wrong credential with every request, and that must not cause a login
+      each.
+    - A web page renews the token once in WINDOW_S beside them: a filter may answer one prompt with it.
+    - If a model rejects the renewed token too, no rejection of this model renews a token for the same caller for
+      WINDOW_S. Its requests are sent: it may be a server with many people.
 
-    A web page renews the token once in WINDOW_S and uses up no renewal of another rejection: a filter may answer one
-    prompt with it.
-
-    If tokens that worked end early again and again, their renewals are RENEWAL_SPACING_S apart, as far as
-    MAX_RENEWAL_WAIT_S allows.
+    A rejection is over when the upstream accepts a request that was sent later.
     """
 
     def __init__(self) -> None:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
-        self._renewal_rejected_s: dict[TokenUser, float] = {}
+        self._page_s = self._reissued_s = -math.inf
+        self._in_vain_s: dict[tuple[str, TokenUser], float] = {}
+        """When each model rejected a renewed token, for each caller."""
         self._token: Token | None = None
-        self._accepted_by: set[TokenUser] = set()
-        self._accepted_last_by: set[TokenUser] = set()
-        self._rejected_by: set[TokenUser] = set()
         self._rejected: Token | None = None
-        self._paused_until_s = 0.0
-        self._page_s = -math.inf
+        """The last token that is renewed because of a rejection, and whether that was a page."""
         self._is_page = False
-        """Whether a page alone rejected the token."""
-        self._early: deque[float] = deque(maxlen=2)
-        self._spaced_s = -math.inf
-        self.renew_at_s = -math.inf
-        """When the renewal that `reject` granted last begins."""
+        self._rejected_by: set[TokenUser] = set()
+        self.accepted_by: set[TokenUser] = set()
+        """The users of the current token."""
         self.rejected_s: dict[TokenUser, float] = {}
         """When each upstream, as a user without a model, rejected a token, if it has accepted none since."""
 
     @property
     def is_refused(self) -> bool:
         """Whether a user rejected the current token, and every user that accepted it rejected it too."""
-        return bool(self._rejected_by) and self._accepted_by <= self._rejected_by
-
-    def has_accepted(self, by: TokenUser) -> bool:
-        return by in self._accepted_by
-
-    def end_early(self, by: TokenUser, now: float) -> bool:
-        """Return whether `by` accepted the current token or the last one, and two that worked ended in WINDOW_S."""
-        return self._has_worked(by) and _is_full(self._early, now)
-
-    def _has_worked(self, by: TokenUser) -> bool:
-        return by in self._accepted_by or by in self._accepted_last_by
+        return bool(self._rejected_by) and self.accepted_by <= self._rejected_by
 
     def is_rejected(self, token: Token) -> bool:
         """Return whether this token object was rejected. A later token with the same text was not."""
         return token is self._rejected
 
+    def is_reissued(self, now: float) -> bool:
+        """Return whether the issuer returned the current token again, less than WINDOW_S after its rejection."""
+        return now < self._reissued_s + WINDOW_S
+
     def set_current(self, token: Token, now: float) -> None:
-        is_reissued = self._rejected is not None and token.text == self._rejected.text
-        self._paused_until_s = now + REISSUED_PAUSE_S if is_reissued and not self._is_page else 0.0
-        self._token, self._accepted_last_by = token, self._accepted_by
-        self._accepted_by, self._rejected_by = set(), set()
+        is_reissued = self._rejected is not None and token.text == self._rejected.text and not self._is_page
+        self._reissued_s = now if is_reissued else -math.inf
+        self._token, self.accepted_by, self._rejected_by = token, set(), set()
 
-    def accept(self, by: TokenUser) -> None:
-        if self._rejected_by:  # empty in nearly every request
-            self._rejected_by.discard(by)
-        if self.rejected_s:
-            self.rejected_s.pop(_upstream_of(by), None)
-        if by not in self._accepted_by and len(self._accepted_by) < MAX_USERS:
-            self._accepted_by.add(by)
-
-    def reject(
-        self, by: TokenUser, now: float, max_wait_s: float = MAX_RENEWAL_WAIT_S, *, is_page: bool = False
-    ) -> bool:
-        """Record that `by` rejected the current token; return whether to renew it at `renew_at_s`.
-
-        False also if that is later than in `max_wait_s`.
-        """
-        is_first = self._token is not self._rejected
-        if is_page and is_first and now < self._page_s + WINDOW_S:
-            return False
-        self._note_rejection(by, now)
-        has_accepted = by in self._accepted_by
-        is_known_to_reject = self._is_renewal_rejected(by, now)
-        if now < self._paused_until_s or (is_known_to_reject and not has_accepted):
-            return False
-        # Only the first rejection of a token uses a renewal. Later users wait for the same one.
-        has_worked = self._has_worked(by) and not is_page
-        if is_first:
-            self.renew_at_s = now
-            if has_worked:
-                wait_s = min(max(0.0, self._spaced_s + RENEWAL_SPACING_S - now), MAX_RENEWAL_WAIT_S)
-                # a request that waited already takes the earliest moment
-                self.renew_at_s = max(now + min(wait_s, max_wait_s), self._spaced_s + MAX_RENEWAL_WAIT_S)
-        if self.renew_at_s > now + max_wait_s:
-            return False
-        self._is_page = is_page and (is_first or self._is_page)
-        if is_first and is_page:
-            self._page_s, self._rejected = now, self._token
-        elif is_first:
-            is_proven = has_accepted and not is_known_to_reject
-            is_spent = not is_proven and _is_full(self._unproven, self.renew_at_s)
-            if is_spent or _is_full(self._renewals, self.renew_at_s):
+    def accept(self, by: TokenUser, sent_s: float) -> bool:
+        """Record that `by` accepted the current token in a request sent at `sent_s`, unless a rejection is later."""
+        if self.rejected_s:  # empty in nearly every request
+            if sent_s < self.rejected_s.get(_upstream_of(by), -math.inf):
                 return False
-            for counted in (self._renewals, self._early if is_proven else self._unproven):
-                counted.append(self.renew_at_s)
-            self._rejected = self._token
-            if has_worked:
-                self._spaced_s = self.renew_at_s
+            self.rejected_s.pop(_upstream_of(by), None)
+        self._rejected_by.discard(by)
+        if len(self.accepted_by) < MAX_USERS:
+            self.accepted_by.add(by)
+        return True
+
+    def reject(self, by: TokenUser, caller: str, now: float, *, is_page: bool = False) -> bool:
+        """Record that `by` rejected the current token; return whether the request gets another one."""
+        self._note_rejection(by, now)
+        if self.is_reissued(now) or now < self._in_vain_s.get((caller, by), -math.inf) + WINDOW_S:
+            return False
+        if self._token is not self._rejected:  # later rejections wait for the same renewal
+            if is_page:
+                if now < self._page_s + WINDOW_S:
+                    return False
+                self._page_s = now
+            else:
+                is_proven = by in self.accepted_by
+                if _is_full(self._renewals, now) or (not is_proven and _is_full(self._unproven, now)):
+                    return False
+                self._renewals.append(now)
+                if not is_proven:
+                    self._unproven.append(now)
+            self._rejected, self._is_page = self._token, is_page
         if len(self._rejected_by) < MAX_USERS:
             self._rejected_by.add(by)
         return True
 
-    def denial_reason(self, by: TokenUser, now: float) -> str:
-        if now < self._paused_until_s:
-            return "its issuer returned the same token again"
-        if self._is_renewal_rejected(by, now) and by not in self._accepted_by:
-            when = f"less than {WINDOW_S:.0f} s ago"
-            return (
-                f"it was not renewed, because this upstream and model rejected a new token {when}. After a repair,"
-                " `gatepass token --retry` renews it at once"
-            )
-        if _is_full(self._renewals, now):
-            count, advice = RENEWALS, ". Processes that end each other's tokens need a common `store`"
-        else:
-            count, advice = UNPROVEN_RENEWALS, " after rejections by models that had not accepted the token before"
-        return f"it was not renewed, because it was renewed {count} times within {WINDOW_S:.0f} s{advice}"
-
-    def rejected_again(self, by: TokenUser, now: float) -> None:
+    def rejected_again(self, by: TokenUser, caller: str, now: float, *, is_page: bool = False) -> None:
         self._note_rejection(by, now)
-        if len(self._renewal_rejected_s) >= MAX_USERS:
-            self._renewal_rejected_s = {
-                user: at_s for user, at_s in self._renewal_rejected_s.items() if now < at_s + WINDOW_S
-            }
-        if len(self._renewal_rejected_s) < MAX_USERS:
-            self._renewal_rejected_s[by] = now
+        if is_page:
+            return
+        if len(self._in_vain_s) >= MAX_USERS:
+            self._in_vain_s = {key: at_s for key, at_s in self._in_vain_s.items() if now < at_s + WINDOW_S}
+        if len(self._in_vain_s) < MAX_USERS:
+            self._in_vain_s[caller, by] = now
 
     def _note_rejection(self, by: TokenUser, now: float) -> None:
         """Record the rejection for the upstream, unless another model of it accepts the current token."""
-        upstream, others = _upstream_of(by), self._accepted_by - self._rejected_by - {by}
+        upstream, others = _upstream_of(by), self.accepted_by - self._rejected_by - {by}
         if len(self.rejected_s) < MAX_USERS and all(_upstream_of(other) != upstream for other in others):
             self.rejected_s[upstream] = now
-
-    def _is_renewal_rejected(self, by: TokenUser, now: float) -> bool:
-        return by in self._renewal_rejected_s and now < self._renewal_rejected_s[by] + WINDOW_S
 
 
 def _upstream_of(user: TokenUser) -> TokenUser:

@@ -32,8 +32,7 @@ SPACING_S = 1.0
 EPOCH_S = 1e9
 """From here on a number of seconds is a point in time (after 2001), not a lifetime (31 years)."""
 EPOCH_MS = 1e12
-MAX_SECONDS = 34_560_000
-"""400 days. A larger lifetime is in milliseconds."""
+"""From here on it is one in milliseconds: as seconds it were in the year 33658."""
 MAX_DATE_LAG_S = 2.0
 """How far a `Date` header may lag behind the issuer's clock: some servers update it once a second."""
 MAX_SKEW_S = 600.0
@@ -181,8 +180,8 @@ class ExpiresAt:
 def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     """Return the expiry in a member of a reply; None if it cannot be read, or is 0, which states none.
 
-    A number may be text. Without a `unit` its size decides, because some issuers return milliseconds (apigee
-    edgeauth#44), an epoch (simple-oauth2#277) or a date (js-client-oauth2#107) instead of a lifetime in seconds.
+    A number may be text. Some issuers return an epoch (simple-oauth2#277), also in milliseconds, or a date
+    (js-client-oauth2#107) instead of a lifetime. A lifetime is in seconds unless `unit` says otherwise.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -195,12 +194,10 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     # bool is an int in Python. The limit also excludes NaN and infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
-    # IBM IAM writes epoch seconds into `expiration`, corporate gateways write milliseconds into `expireTime`.
-    if unit is None:
-        unit = "ms" if value >= EPOCH_MS or MAX_SECONDS < value < EPOCH_S else "s"
     if value == 0:  # of a token without an end
         return None
-    seconds = value / 1000 if unit == "ms" else float(value)
+    # IBM IAM writes epoch seconds into `expiration`, corporate gateways write milliseconds into `expireTime`.
+    seconds = value / 1000 if unit == "ms" or (unit is None and value >= EPOCH_MS) else float(value)
     return ExpiresAt(seconds) if seconds >= EPOCH_S else ExpiresIn(seconds)
 
 
@@ -241,20 +238,21 @@ def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | No
     Without `iat`, `exp` is compared with the issuer's clock, or with this machine's. The signature is not verified,
     because the upstream does that. The result is up to JWT_MARGIN_S too long.
     """
-    times = jwt_times(text)
-    if times is None:
+    claims = claims_of(text) or {}
+    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
+    if end_s is None:
         return None
-    if times.issued_s is not None:
-        whole_s = times.end_s - times.issued_s  # does not depend on clock skew
+    if issued_s is not None:
+        whole_s = end_s - issued_s  # does not depend on clock skew
         if whole_s <= 0:
             return None
         # The issuer's `Date` shows whether the JWT comes from a cache. Then it has less time left.
-        return whole_s if date_s is None else _plausible_left_s(times.end_s - date_s, whole_s)
+        return whole_s if date_s is None else _plausible_left_s(end_s - date_s, whole_s)
     if date_s is not None:
-        left_s = at_least_left_s(times.end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
+        left_s = at_least_left_s(end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
     else:
         # This machine's clock may be minutes off, so `exp - nbf` is the upper limit.
-        left_s, span_s = times.end_s - wall_s, _span_from_nbf_s(text, times.end_s)
+        left_s, span_s = end_s - wall_s, _span_from_nbf_s(claims, end_s)
         left_s = left_s if span_s is None else _plausible_left_s(left_s, span_s)
     return left_s if left_s > 0 else None
 
@@ -264,38 +262,19 @@ def _plausible_left_s(left_s: float, whole_s: float) -> float:
     return left_s if 0 < left_s < whole_s else whole_s
 
 
-def _span_from_nbf_s(text: str, end_s: float) -> float | None:
+def _span_from_nbf_s(claims: Mapping[str, Any], end_s: float) -> float | None:
     """Return `exp - nbf`; None without a usable `nbf`.
 
     A JWT is valid from `nbf` on (RFC 7519 4.1.5), so it was issued at that time or later. .NET's `JwtSecurityToken`
     writes `nbf` without `iat`.
     """
-    valid_s = _epoch_of((claims_of(text) or {}).get("nbf"))
+    valid_s = _epoch_of(claims.get("nbf"))
     return end_s - valid_s if valid_s is not None and valid_s < end_s else None
 
 
-@dataclass(frozen=True, slots=True)
-class JwtTimes:
-    """The times in a JWT, in epoch seconds by its issuer's clock. `is_guess`: they were implausible."""
-
-    issued_s: float | None
-    end_s: float
-    is_guess: bool = False
-
-
-def jwt_times(text: str) -> JwtTimes | None:
-    """Return the times in a JWT; None if `text` is not a JWT with an `exp`. A lifetime in milliseconds is corrected."""
-    claims = claims_of(text) or {}
-    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
-    if end_s is None:
-        return None
-    lifetime_s = 0.0 if issued_s is None else end_s - issued_s
-    is_whole_days = lifetime_s % MAX_LIFETIME_S == 0
-    is_plausible = lifetime_s <= MAX_SECONDS and (is_whole_days or lifetime_s % 1000 != 0)
-    if issued_s is None or lifetime_s <= MAX_LIFETIME_S or is_plausible:
-        return JwtTimes(issued_s, end_s)
-    # `300000` may also mean three and a half days. Then refreshes are too frequent, which does no harm.
-    return JwtTimes(issued_s, issued_s + lifetime_s / 1000, is_guess=True)
+def jwt_end_s(text: str) -> float | None:
+    """Return the `exp` of a JWT in epoch seconds by its issuer's clock; None if `text` is not a JWT with one."""
+    return _epoch_of((claims_of(text) or {}).get("exp"))
 
 
 def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
@@ -312,7 +291,7 @@ def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) ->
         return None
     left_s = end_s - wall_s
     if issued_s is None:
-        whole_s = _span_from_nbf_s(text, end_s)
+        whole_s = _span_from_nbf_s(claims, end_s)
         return left_s if whole_s is None else min(left_s, whole_s)
     # A JWT cannot be issued after it was written to the file, so a positive difference is clock skew.
     behind_s = 0.0 if written_s is None else issued_s - written_s

@@ -250,49 +250,30 @@ def _lifetime(
 ) -> tuple[float, LifetimeSource, float | None]:
     """Return the lifetime, its source, and the announced lifetime if that is implausible.
 
-    The earlier end of a JWT's claims and the reply applies. Without a JWT the reply is believed up to MAX_TTL_S: a
-    lifetime of five minutes that is announced as 300000 must not become three days. If a new token's announced end
-    has passed, the clocks differ. Then the default applies, and a 401 corrects it. With the issuer's `Date` the clock
-    skew is known, and the least time left applies.
+    The shorter one of a JWT's claims and the reply applies. Without a JWT the reply is believed up to MAX_TTL_S. If a
+    new token's announced end has passed, the clocks differ. Then the default applies, and a 401 corrects it. With the
+    issuer's `Date` the clock skew is known, and the least time left applies.
     """
     date_s = lifetime.issuer_time(reply.headers)
-    # A lifetime does not depend on a clock, so this is not clock skew.
-    if isinstance(announced, ExpiresIn) and announced.seconds <= 0:
-        raise FetchFailure(f"{reply_format.issuer} returned an expired token (its lifetime is {announced.seconds:g} s)")
-    jwt_s = lifetime.jwt_lifetime_s(text, date_s, reply.wall_s)
+    jwt_s, end_s = lifetime.jwt_lifetime_s(text, date_s, reply.wall_s), lifetime.jwt_end_s(text)
+    match announced:
+        case None:
+            claimed_s = None
+        case ExpiresIn(claimed_s):
+            if claimed_s <= 0:  # does not depend on a clock, so this is not clock skew
+                why = f"{reply_format.issuer} returned an expired token (its lifetime is {claimed_s:g} s)"
+                raise FetchFailure(why)
+        case ExpiresAt(epoch_s) if jwt_s is not None and end_s is not None:
+            claimed_s = jwt_s - (end_s - epoch_s)  # both ends are on the issuer's clock
+        case ExpiresAt(epoch_s):
+            claimed_s = epoch_s - reply.wall_s if date_s is None else lifetime.at_least_left_s(epoch_s, date_s)
     if jwt_s is not None:
-        times = lifetime.jwt_times(text)
-        return *_earlier_end(text, jwt_s, announced), jwt_s * 1000 if times is not None and times.is_guess else None
-    if isinstance(announced, ExpiresAt):
-        announced = ExpiresIn(
-            announced.epoch_s - reply.wall_s if date_s is None else lifetime.at_least_left_s(announced.epoch_s, date_s)
-        )
-    if announced is None:
-        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, None
-    if announced.seconds <= 0:  # the clocks differ
-        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, announced.seconds
-    is_too_long = announced.seconds > MAX_TTL_S
-    return (
-        min(announced.seconds, MAX_TTL_S),
-        LifetimeSource.REPLY,
-        announced.seconds if is_too_long else None,
-    )
-
-
-def _earlier_end(text: str, jwt_s: float, announced: ExpiresIn | ExpiresAt | None) -> tuple[float, LifetimeSource]:
-    """Return the remaining lifetime of a JWT: `jwt_s` by its claims, or less if its reply announced an earlier end.
-
-    An announced point in time is compared with the JWT's own. Both are on the issuer's clock, so clock skew has no
-    effect. A guessed lifetime does not limit the same JWT when it is returned again (`without_extension`).
-    """
-    times, claimed_lifetime_s = lifetime.jwt_times(text), None
-    if isinstance(announced, ExpiresIn):
-        claimed_lifetime_s = announced.seconds
-    elif announced is not None and times is not None:
-        claimed_lifetime_s = jwt_s - (times.end_s - announced.epoch_s)
-    if claimed_lifetime_s is not None and 0 < claimed_lifetime_s < jwt_s - lifetime.jwt_margin_s(jwt_s):
-        return claimed_lifetime_s, LifetimeSource.REPLY
-    return jwt_s, LifetimeSource.REPLY if times is not None and times.is_guess else LifetimeSource.JWT
+        if claimed_s is not None and 0 < claimed_s < jwt_s - lifetime.jwt_margin_s(jwt_s):
+            return claimed_s, LifetimeSource.REPLY, None
+        return jwt_s, LifetimeSource.JWT, None
+    if claimed_s is None or claimed_s <= 0:  # not stated, or the clocks differ
+        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, claimed_s
+    return min(claimed_s, MAX_TTL_S), LifetimeSource.REPLY, claimed_s if claimed_s > MAX_TTL_S else None
 
 
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:

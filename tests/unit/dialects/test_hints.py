@@ -217,8 +217,6 @@ def test_a_refused_token_is_reported_with_what_was_tried(age_s, not_renewed, tri
 
 
 def test_two_new_tokens_a_key_and_no_credential_are_reported():
-    twice = "Tried with the token of the credential 'corp', and twice more, each time with a new one, fetched 2 s ago."
-    assert tried_with("corp", 2.0, None, 2) == twice
     assert tried_with("corp", None, AGAIN) == "Tried once, with the only key of the credential 'corp'."
     assert tried_with(None, None, None) == ""
 

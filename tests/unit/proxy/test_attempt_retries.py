@@ -29,7 +29,7 @@ from gatepass.proxy.attempt import send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.server.endpoint import ApiEndpoint
-from gatepass.tokens import MAX_RENEWAL_WAIT_S, Token, TokenReissued, TokenUser
+from gatepass.tokens import Token, TokenReissued, TokenUser
 from gatepass.types import Call, ClientRequest, Headers, OutboundRequest, Response, Secret, Target, header
 from tests.integration.answers import COMPLETION
 from tests.responses import stream_pieces
@@ -116,10 +116,8 @@ class Holder:
         self.fetches = 0
         self.down = False
         self.refusers: set[TokenUser] = set()
-        self.in_vain: list[TokenUser] = []
+        self.in_vain: list[tuple[TokenUser, str]] = []
         self.confirmed: list[str] = []
-        self.max_waits_s: list[float] = []
-        self.ends_early = False
         self._landing: asyncio.Future[None] | None = None
 
     @staticmethod
@@ -138,12 +136,11 @@ class Holder:
             raise TokenReissued("again", credential="corp")
         return self.held
 
-    def reject(self, value: str, by: TokenUser, max_wait_s: float, *, is_page: bool = False) -> bool:
+    def reject(self, value: str, by: TokenUser, caller: str, *, is_page: bool = False) -> bool:
         del is_page
-        self.max_waits_s.append(max_wait_s)
         if self.held is None or self.held.text != value or by in self.refusers:
             return True
-        if by in self.in_vain:
+        if (by, caller) in self.in_vain:
             return False
         self.refusers.add(by)
         if self._landing is None:
@@ -158,18 +155,16 @@ class Holder:
             self.held = self._made(text)
         self.refusers, self._landing = set(), None
 
-    def confirm(self, token: Token, by: TokenUser) -> None:
+    def confirm(self, token: Token, by: TokenUser, sent_s: float) -> bool:
         self.confirmed.append(token.text)
+        return True
 
-    def denial_reason(self, by: TokenUser, *, is_page: bool = False) -> str:
-        del is_page
+    def denial_reason(self) -> str:
         return "the reason"
 
-    def end_early(self, by: TokenUser) -> bool:
-        return self.ends_early
-
-    def rejected_again(self, by: TokenUser) -> None:
-        self.in_vain.append(by)
+    def rejected_again(self, by: TokenUser, caller: str, *, is_page: bool = False) -> None:
+        if not is_page:
+            self.in_vain.append((by, caller))
 
 
 class Scenario:
@@ -337,17 +332,6 @@ async def test_the_reply_of_each_refusal_is_closed(statuses):
     with suppress(UpstreamError):
         await Scenario(Upstream(*replies), holder=Holder("old", "new")).ask()
     assert [reply.is_open for reply in replies] == [False] * len(statuses)
-
-
-@pytest.mark.parametrize("accepted", ["third", "fourth"])
-async def test_where_tokens_end_early_again_and_again_a_second_401_is_renewed_too(accepted):
-    upstream, holder = Upstream(takes={accepted}), Holder("old", "new", "third", "fourth")
-    holder.ends_early = True
-    scenario = Scenario(upstream, holder=holder)
-    with suppress(UpstreamAuth):
-        await scenario.ask()
-    assert (upstream.tokens, len(holder.in_vain)) == (["old", "new", "third"], accepted == "fourth")
-    assert holder.max_waits_s == [MAX_RENEWAL_WAIT_S] * 2
 
 
 async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_again_after_a_rejection():
@@ -530,7 +514,7 @@ async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_th
     with pytest.raises(UpstreamAuth, match="token expired"):
         await scenario.ask(vectors(10))
     assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
-    assert set(holder.in_vain) == {scenario.attempt.user()}
+    assert set(holder.in_vain) == {(scenario.attempt.user(), scenario.attempt.call.caller)}
     assert max(Counter(request.body for request in upstream.came).values()) == 2
 
 

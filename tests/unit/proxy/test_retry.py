@@ -20,7 +20,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
-from gatepass.proxy.retry import MOST_RENEWALS, MOST_TRIES, MOST_TRIES_S, Outcome, Repeat, Tried, decide, outcome_of
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome, Repeat, Tried, decide, outcome_of
 
 # Each combination of the columns has the verdict of the first row that matches. `*` is any value, `a|b` one of two,
 # `-a` any other. The last column is what may be done.
@@ -70,7 +70,7 @@ TRIES: dict[str, dict[str, Any]] = {
     "slow": {"tried_s": 6 * MOST_TRIES_S},
     "reconnected": {"reconnected": True},
     "earlier": {"sent_before": True},
-    "renewed": {"renewals": MOST_RENEWALS, "sent_before": True},
+    "renewed": {"renewals": 1, "sent_before": True},
     "a_rule": {"rules": 1, "tried_s": MOST_TRIES_S - 0.1, "sent_before": True},
     "six_rules": {"rules": MOST_TRIES - 2, "tried_s": 1.0, "sent_before": True},
     "seven_rules": {"rules": MOST_TRIES - 1, "tried_s": 1.0, "sent_before": True},

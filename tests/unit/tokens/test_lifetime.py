@@ -13,7 +13,6 @@ from gatepass.tokens.lifetime import (
     ExpiresAt,
     ExpiresIn,
     Freshness,
-    JwtTimes,
     LifetimeSource,
     Token,
     TokenKind,
@@ -24,7 +23,6 @@ from gatepass.tokens.lifetime import (
     issuer_time,
     jwt_lifetime_s,
     jwt_remaining_s,
-    jwt_times,
     parse_expiry,
     refresh_at_s,
     safe_claims,
@@ -206,7 +204,7 @@ def test_times_are_shown_in_utc_and_relative_to_this_machines_clock_and_others_a
         ("0.0", "ms", None),
         (-1, None, ExpiresIn(-1)),
         (34_560_000, None, ExpiresIn(34_560_000)),
-        (34_560_001, None, ExpiresIn(34_560.001)),
+        (34_560_001, None, ExpiresIn(34_560_001)),
         (300_000, "ms", ExpiresIn(300)),
         (1_800_000_300, None, ExpiresAt(1_800_000_300)),
         ("1671217329", None, ExpiresAt(1_671_217_329)),
@@ -314,24 +312,11 @@ def test_remaining_lifetime_of_an_old_jwt(claims, written_s, expires_in_s):
     assert jwt_remaining_s(signed(**claims), NOW, written_s) == expires_in_s
 
 
-@pytest.mark.parametrize(
-    ("claimed_s", "meant_s"),
-    [
-        *((300, 300), (86_400, 86_400), (86_401, 86_401), (129_600, 129_600), (604_800, 604_800)),
-        *((2_592_000, 2_592_000), (31_536_000, 31_536_000)),
-        *((300_000, 300), (900_000, 900), (3_600_000, 3600), (86_400_000, 86_400), (315_360_000, 315_360)),
-    ],
-)
-def test_a_jwts_life_that_can_only_be_milliseconds_is_put_right(claimed_s, meant_s):
+@pytest.mark.parametrize("claimed_s", [300, 86_400, 300_000, 2_592_000, 86_400_000])
+def test_a_jwt_lives_as_long_as_its_claims_state(claimed_s):
     text = signed(iat=NOW, exp=NOW + claimed_s)
-    assert jwt_lifetime_s(text, None, NOW) == meant_s
-    assert jwt_lifetime_s(text, NOW + 60, NOW) == meant_s - 60
-    assert jwt_times(text) == JwtTimes(NOW, NOW + meant_s, is_guess=claimed_s != meant_s)
-
-
-def test_a_jwt_without_iat_is_no_guess():
-    assert jwt_times(signed(exp=NOW + 300_000)) == JwtTimes(None, NOW + 300_000)
-    assert jwt_times(signed(iat=NOW)) is None
+    assert jwt_lifetime_s(text, None, NOW) == claimed_s
+    assert jwt_lifetime_s(text, NOW + 60, NOW) == claimed_s - 60
 
 
 @pytest.mark.parametrize("text", ["opaque", "a.b.c", "..", "a.b.c.d.e", "e30.e30.", "W10.W10.W10", "." * 20_000])

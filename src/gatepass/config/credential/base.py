@@ -88,7 +88,7 @@ class ReplyPaths(Block):
     Example: data.expireAt
     """
     unit: Unit | None = None
-    """The unit of the number. None infers it from its size.
+    """The unit of the number. None: seconds, or milliseconds of a time with 13 digits.
 
     Example: ms
 
