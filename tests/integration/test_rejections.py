@@ -69,6 +69,7 @@ class Firm:
         self.minted: list[str] = []
         self.revoked: set[str] = set()
         self.takes_nothing = False
+        self.forbidden = ""
         self.only: str | None = None
         self.issuer = Scripted(answer=self._mint)
         self.chat = Scripted(answer=self._serve)
@@ -90,7 +91,8 @@ class Firm:
 
     def _serve(self, request: Received) -> Dialogue:
         token = (request.header("authorization") or "").removeprefix("Bearer ")
-        if self.takes_nothing or token not in self.minted or token in self.revoked:
+        is_forbidden = self.takes_nothing or request.json()["model"] == self.forbidden
+        if is_forbidden or token not in self.minted or token in self.revoked:
             return [Send(self.form.reply_bytes)]
         return [Send(stream(*EVENTS) if request.json().get("stream") else reply(COMPLETION))]
 
@@ -131,6 +133,21 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
         assert firm.shown == ["1", "2"]
         assert "secret" not in answer.body.decode()
         assert not wanted.code.startswith("upstream_") or len(answer.error["message"].encode()) < 300
+
+
+@pytest.mark.parametrize("form", ["a 401", "a 403", "words in a 200"])
+async def test_a_model_that_always_rejects_costs_one_token_a_minute_and_its_requests_are_sent(form):
+    """A company behind one caller, as RAGFlow's: its other models are still healed."""
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
+        firm.forbidden = "forbidden"
+        answers = [await gp.ask({**HELLO, "model": firm.forbidden}).answer() for _ in range(4)]
+        assert [answer.status for answer in answers] == [FORMS[form].status] * 4
+        assert "renewals within the last 60 s did not help" in answers[-1].error["message"]
+        assert (firm.shown, len(firm.minted)) == (["1", "1", "2", "2", "2", "2"], 2)
+        firm.revoked.add(firm.minted[-1])
+        assert (await asked(gp)).status == 200
+        assert len(firm.minted) == 3
 
 
 async def test_rejection_without_a_body_delays_no_renewal():

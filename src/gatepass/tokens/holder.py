@@ -204,7 +204,6 @@ class TokenHolder:
         self._refresh_at_s = now
         self.on_retry()
         self._fetch_if_due(now)
-        self._wake.set()
         return True
 
     def rejection_age_s(self, upstream: str, base_url: str) -> float | None:
@@ -241,7 +240,6 @@ class TokenHolder:
             self._refresh_at_s = now
             self._not_before_s = -math.inf  # without SPACING_S: a client waits
             self._fetch_if_due(now)
-            self._wake.set()
         return True
 
     def denial_reason(self) -> str:

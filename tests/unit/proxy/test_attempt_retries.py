@@ -511,8 +511,9 @@ async def test_a_token_that_ends_twice_during_a_call_is_renewed_for_the_parts_th
 async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_through():
     upstream, holder = Revoking("new", "none", times=4), Holder("old", "new", "third", "fourth")
     scenario = Scenario(upstream, holder=holder, rules={"split": 1})
-    with pytest.raises(UpstreamAuth, match="token expired"):
+    with pytest.raises(UpstreamAuth, match="token expired") as raised:
         await scenario.ask(vectors(10))
+    assert raised.value.case == "new_token"
     assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
     assert set(holder.in_vain) == {(scenario.attempt.user(), scenario.attempt.call.caller)}
     assert max(Counter(request.body for request in upstream.came).values()) == 2

@@ -331,7 +331,7 @@ async def test_status_of_a_fresh_a_stale_and_an_expired_token():
     async with kept(Mint(), otherwise=Broken()) as it:
         await it.clock.advance(100.0)
         fresh = it.holder.status()
-        assert [renewal.ok for renewal in fresh.renewals] == [True]
+        assert [(renewal.ok, renewal.at) for renewal in fresh.renewals] == [(True, 1_800_000_000.0)]
         changed = {"age_s": 100.0, "expires_in_s": 195.0, "next_try_in_s": 140.0, "renewals": fresh.renewals}
         assert fresh == structs.replace(FRESH, **changed)
         await it.clock.advance(141.0)
