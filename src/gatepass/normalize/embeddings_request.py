@@ -137,7 +137,6 @@ def split(call: Call) -> Parts | tuple[Call]:
     place = found[-1]
     if not inputs or kind(inputs[0]) in NUMBERS or 1 < limit >= len(inputs):  # a list of token ids is one input
         return (call,)
-    # eight bytes for each position: the integers of a list take five times as much (CPython 3.11)
     starts, ends = array("Q"), array("Q")
     for number, (start, end) in enumerate(spans(call.body, place.value, inputs)):
         if number % limit == 0:

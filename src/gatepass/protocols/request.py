@@ -205,7 +205,6 @@ FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-e
 """Headers that describe only the client's message; the request to the upstream gets its own."""
 
 UNDERSCORE = ord("_")
-"""A number, because searching a name for `b"_"` takes 0.2 µs more (CPython 3.11): 1 % of a small chat in total."""
 
 _NEVER = CREDENTIALS | FRAMING | HOP_BY_HOP
 

@@ -20,6 +20,7 @@ from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import (
     BODILESS,
+    UNSENT_BYTES,
     Fields,
     HttpRequestCycle,
     RequestIds,
@@ -30,9 +31,6 @@ from gatepass.server.cycle import (
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S, STALL_S, slow_body
 from gatepass.types import ClientRequest, Headers
-
-UNSENT_BYTES = 64 * 1024
-"""Maximum size of the events that wait while the server sends a message. One event may be larger."""
 
 POLICY_VIOLATION = 1008
 """The code of a WebSocket that gatepass rejects (RFC 6455 section 7.4.1)."""

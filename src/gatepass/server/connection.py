@@ -27,7 +27,7 @@ from gatepass.http_client.connection import WriteBatcher
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
-from gatepass.server.cycle import HttpRequestCycle, header_lines
+from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle, header_lines
 from gatepass.server.listener_tls import ListenerTls, handshake_error
 from gatepass.server.parser import RequestParser
 from gatepass.server.timeouts import (
@@ -93,9 +93,6 @@ class _Handshake(asyncio.Transport):
 
 
 LOG = logging.getLogger("gatepass.serve")
-
-UNSENT_BYTES = 64 * 1024
-"""Bytes that a TLS transport holds before it pauses writing, as without TLS. uvloop's default is 512 KiB."""
 
 HEAD_COPIES = 2
 """Memory of an unfinished head per byte: httptools joins the pieces of a field, and the heap keeps the gaps."""

@@ -98,7 +98,7 @@ class ConnectionShares(Generic[C]):
 
     def _make_room(self, most: int, since_s: float) -> list[C]:
         """Remove up to `most` connections without a caller that were not active after `since_s`, and return them."""
-        closing: list[C] = []  # `list[C]()` takes 0.8 µs
+        closing: list[C] = []
         while len(closing) < min(most, AT_ONCE) and self._unauthenticated:
             oldest = next(iter(self._unauthenticated))
             if self._unauthenticated[oldest] > since_s:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Fields = Iterable[tuple[bytes, bytes]]
 
+UNSENT_BYTES = 64 * 1024
+"""What waits in this process for a client: a transport then pauses writing, and a relay reading."""
+
 REST_BYTES = 64 * 1024
 """Maximum rest of a body that is read after an early response to keep the connection. With more it closes."""
 
@@ -132,7 +135,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
                 return
         if self._pieces:
             add_piece(self._pieces, piece)
-        else:  # nearly always the whole body: saves the call
+        else:
             self._pieces.append(piece)
         if self.size_bytes > self._limit_bytes:
             if self._waiter is not None:
@@ -199,7 +202,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
                 raise too_large(limit_bytes)
             if fault is not None and not self.is_whole:
                 raise fault
-            if len(self._pieces) == 1 and isinstance(first := self._pieces[0], bytes):  # nearly always: saves the call
+            if len(self._pieces) == 1 and isinstance(first := self._pieces[0], bytes):
                 self._pieces.clear()
                 return first
             return taken(self._pieces)

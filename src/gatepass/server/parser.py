@@ -241,7 +241,7 @@ _ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*+://([^/?#]*+)")
 """The beginning of a target in absolute form (RFC 3986 4.3), with its authority."""
 
 
-_known_path = {path.encode(): path for path in BY_PATH}.get  # nearly always: saves the call of `path_of`
+_known_path = {path.encode(): path for path in BY_PATH}.get
 
 
 def path_of(target: bytes) -> str:

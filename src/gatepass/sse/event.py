@@ -21,7 +21,7 @@ _LINE_FEEDS = b"\n\n"
 _BLANK_LINE_ENDS = (_LINE_FEEDS, b"\r\n\r\n", b"\r\r")
 """Bytes that end with one of these end with a blank line, regardless of the bytes before."""
 
-_CR = 13  # a number, because CPython 3.11 takes ten times as long to search for `b"\r"`
+_CR = ord("\r")
 
 _OPEN = b"\n\r"
 """Undecided end of a piece: the LF that makes this CR a CRLF may arrive with the next piece."""
@@ -150,7 +150,7 @@ class Framer:
         `piece` itself is returned if it consists of whole events and no unfinished event was kept. An event is
         returned with its last byte.
         """
-        # most events end with two LF, and CPython 3.11 takes longer for `endswith` than for the comparison
+        # most events end with two LF
         if (
             not self.unfinished
             and (piece[-2:] == _LINE_FEEDS or piece.endswith(_BLANK_LINE_ENDS))
@@ -261,7 +261,7 @@ def single_line_data(run: bytes) -> bytes | None:
 def parse_event(block: bytes) -> Event:
     """Parse one whole event. Unknown fields are ignored, and the last of a repeated field applies."""
     data, comments = bytearray(), bytearray()
-    fields: dict[bytes, bytes] = {}  # `dict[bytes, bytes]()` takes 0.8 µs
+    fields: dict[bytes, bytes] = {}
     for match in _LINE.finditer(block):
         line = match[1]
         if line.startswith(b":"):

@@ -10,8 +10,8 @@ from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.asgi import UNSENT_BYTES, AsgiRequestCycle, ResponseIncomplete, as_request, path_in, serve_page
-from gatepass.server.cycle import HttpRequestCycle
+from gatepass.server.asgi import AsgiRequestCycle, ResponseIncomplete, as_request, path_in, serve_page
+from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle
 from gatepass.server.timeouts import RECEIVE_S, STALL_S
 from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock
