@@ -44,6 +44,17 @@ def vector(text: str) -> list[float]:
     return [byte / 256 for byte in hashlib.sha256(text.encode()).digest()[:8]]
 
 
+async def events(chunk: dict[str, Any], words: list[str], usage: Any, pace_s: float) -> AsyncIterator[str]:
+    """Yield the events of a streamed chat, one for each word."""
+    for delta in ({"role": "assistant"}, *({"content": word} for word in words), {}):
+        choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
+        yield f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n"
+        await asyncio.sleep(pace_s)
+    if usage is not None:
+        yield f"data: {json.dumps({**chunk, 'choices': [], 'usage': usage})}\n\n"
+    yield "data: [DONE]\n\n"
+
+
 def create_app(model: str, audience: str, pace_s: float = 0.12) -> FastAPI:
     """Serve `model` to tokens for `audience`, with `pace_s` seconds between the words of a stream."""
 
@@ -85,19 +96,9 @@ def create_app(model: str, audience: str, pace_s: float = 0.12) -> FastAPI:
             message = {"role": "assistant", "content": "".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             return JSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
-
         chunk = {**head, "object": "chat.completion.chunk"}
-
-        async def events() -> AsyncIterator[str]:
-            for delta in ({"role": "assistant"}, *({"content": word} for word in words), {}):
-                choice = {"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}
-                yield f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n"
-                await asyncio.sleep(pace_s)
-            if (body.get("stream_options") or {}).get("include_usage"):
-                yield f"data: {json.dumps({**chunk, 'choices': [], 'usage': usage})}\n\n"
-            yield "data: [DONE]\n\n"
-
-        return StreamingResponse(events(), media_type="text/event-stream")
+        told = usage if (body.get("stream_options") or {}).get("include_usage") else None
+        return StreamingResponse(events(chunk, words, told, pace_s), media_type="text/event-stream")
 
     @app.post("/v1/embeddings")
     def embeddings(body: dict[str, Any]) -> dict[str, Any]:

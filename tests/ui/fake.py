@@ -90,10 +90,8 @@ class Fake:
             exact = {key: value for key, value in query.items() if key in FILTERS}
             rows = [row for row in self.summaries["requests"] if all(row[key] == value for key, value in exact.items())]
             return 200, {**self.summaries, "requests": [row for row in rows if query.get("text", "") in row["id"]]}
-        if name == "curl":
-            return 200, {"curl": documents.CURL}
-        if name == "bodies":
-            return 200, self.pieces[rest]
+        if name in ("curl", "bodies"):
+            return 200, {"curl": documents.CURL} if name == "curl" else self.pieces[rest]
         if name == "errors":
             unknown = {"code": unquote(rest), "status": 502, "text": "An upstream's own error.", "action": ""}
             return 200, documents.ERRORS.get(rest, unknown)
