@@ -25,7 +25,7 @@ from gatepass.learning.learned_rule import (
     LearningPolicy,
     flow_style,
 )
-from gatepass.learning.reader import NEVER, Finding, Says, carries_meaning, plain
+from gatepass.learning.reader import NEVER, Finding, Says, carries_meaning, names_member, plain
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
 from gatepass.normalize.rules import would_change
@@ -37,8 +37,6 @@ Step = tuple[LearnedRule, ...]
 """Rules that are applied together."""
 
 _FIGURES = r"[0-9]+"
-_LONG_NAME = 8
-"""Letters from which a name is not an everyday word: `temperature`, but not `user` or `stop`."""
 
 
 def suggested_rules(rejection: UpstreamRejection) -> Iterator[Step]:
@@ -84,24 +82,11 @@ def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence:
     # an equal text may be about another member, which only `param` or a list names
     if not suggested and re.sub(_FIGURES, "0", rejection.text) == re.sub(_FIGURES, "0", evidence):
         return True
-    names: tuple[str, ...] = ()  # by which an upstream names the member that the rule changes
-    if rule.action == "stream":
-        names = (rule.action,)
-    elif rule.action == "rename":
-        names = (rule.field, rule.to or "")
-    elif rule.action == "beta":
-        names = (rule.field,)
-    elif rule.action in ("drop", "set", "clamp"):
-        names = (rule.field.rpartition(".")[2],)
-    for name in names:
-        if rejection.param is not None and name in re.split(r"[^A-Za-z0-9_]+", rejection.param):
-            return True
-        pattern = rf"['\"`]{re.escape(name)}['\"`]"
-        if len(name) >= _LONG_NAME or "_" in name or name == "stream":  # recognizable without quotes
-            pattern += rf"|(?<![\w.]){re.escape(name)}(?:ing)?(?![\w])"
-        if re.search(pattern, rejection.text, re.IGNORECASE) is not None:
-            return True
-    return False
+    if rule.action not in ("stream", "rename", "beta", "drop", "set", "clamp"):
+        return False
+    names = ("stream", "streaming") if rule.action == "stream" else (rule.field.rpartition(".")[2],)
+    text = f"{rejection.text}\n'{rejection.param}'"
+    return names_member(text, *names, *([rule.to] if rule.action == "rename" and rule.to else []))
 
 
 # streams, messages, embeddings

@@ -384,6 +384,12 @@ class _Names:
         return self.find(spelled) or tuple(path for name in names for path in self.find(name))
 
 
+def names_member(text: str, *names: str) -> bool:
+    """Whether `text` names one of the members, as an error does."""
+    found = _Names(names)
+    return any(found.mentions(sentence) for sentence in _SENTENCE.split(plain(text)))
+
+
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 _NUMBER = r"(?<![\w.-])(\d{1,9})(?![\w-]|\.\d)"

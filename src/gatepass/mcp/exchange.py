@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 
 import msgspec
@@ -38,7 +40,7 @@ from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.sse.chunk import StreamSource, stream_closed
-from gatepass.sse.event import count_lines, parse_event, split_events
+from gatepass.sse.event import count_lines, parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
 
@@ -304,7 +306,7 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
         return McpReply(response, is_stream=True)
     if status in _WITHOUT_BODY or header(response.headers, b"content-length") == b"0":
         attempt.add_upstream_wait()
-        return McpReply(response, b"")
+        return _unless_empty(attempt, response, b"", exchange)
     dialect, message = attempt.upstream.dialect, messages.UNREADABLE if exchange is None else exchange.message
     if is_error(status) and not is_json:
         error = await upstream_call.read_error(attempt, response, within_s=ERROR_S)
@@ -340,6 +342,14 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
         if is_lie and message.kind == "request":
             what = f"{received.answered} with JSON that is not a response of JSON-RPC."
             raise errors.UpstreamInvalid(what, upstream=attempt.upstream.name)
+    return _unless_empty(attempt, response, body, exchange)
+
+
+def _unless_empty(attempt: Attempt, response: Response, body: bytes, exchange: _McpRequest | None) -> McpReply:
+    """Return the reply. Raises UpstreamEmpty for one that leaves a request without its response."""
+    if not body and response.status == OK and exchange is not None and exchange.message.kind == "request":
+        what = f"{upstream_call.received_reply(attempt, response, body).answered} with an empty body."
+        raise errors.UpstreamEmpty(what, upstream=attempt.upstream.name)
     return McpReply(response, body)
 
 
@@ -398,7 +408,8 @@ async def _relay_stream(
     state, is_idle = context.state, exchange.in_flight.is_idle_stream
     request = None if is_idle else exchange.message
     mark_first_byte = client_response.mark_first_byte
-    source = StreamSource(upstream, state.limits.event_bytes, lambda _: None)
+    read_error = partial(attempt.upstream.dialect.read_error_body, mask=state.redactor.mask)
+    source = StreamSource(upstream, state.limits.event_bytes, read_error)
     events = PassedEvents(source, begins=mark_first_byte, request=request)
     keep_alive = KeepAlive(client_response)
     context.access.stream = True
@@ -512,7 +523,12 @@ class PassedEvents(EventStream):
             self._is_json = False
             ended = self.feed(b"\n\n")
         if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
-            self.fail(stream_closed(self._source.upstream))
+            error = stream_closed(self._source.upstream)
+            for block in split_events(b"".join(self._last_events)):
+                with suppress(ValueError):
+                    if (said := self._source.read_error(read_json(parse_event(block).data or b""))) is not None:
+                        error.cause = f"The upstream ended its stream with an error of another form: {said.message}"
+            self.fail(error)
         return ended
 
 
