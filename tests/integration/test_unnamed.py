@@ -5,24 +5,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import CHAT, JSON, gateway, relaying
+from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.scripted import Scripted, Send, reply
-from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_raw_operations import FORM, KEY, form, limited_to
 
 ADDED = "default=model"
 EMBEDDINGS, BODY = "/v1/embeddings", b'{ "input": ["a"],\n "user":"\\u00e9" }'
 VECTORS = {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 1]}], "model": "e"}
-JSON_WITHOUT: dict[str, tuple[str, Any]] = {
-    "chat": (CHAT, {"messages": [{"role": "user", "content": "hi"}]}),
-    "completions": ("/v1/completions", {"prompt": "Say"}),
-    "embeddings": (EMBEDDINGS, {"input": ["a"]}),
-    "responses": ("/v1/responses", {"input": "hi"}),
-    "speech": ("/v1/audio/speech", {"input": "hi"}),
-    "images": ("/v1/images/generations", {"prompt": "a cat"}),
-    "moderations": ("/v1/moderations", {"input": "hi"}),
-}
-MODEL_IS_NEEDED = ("chat", "completions", "embeddings", "responses")
 FORMS_WITHOUT = {
     "transcriptions": "/v1/audio/transcriptions",
     "translations": "/v1/audio/translations",
@@ -32,16 +21,6 @@ FORMS_WITHOUT = {
 
 def answered(request: Any) -> list[Any]:
     return [Send(reply(VECTORS if "embeddings" in request.target else {"text": "you", "output": [], "choices": []}))]
-
-
-@pytest.mark.parametrize("operation", JSON_WITHOUT)
-async def test_body_gets_the_operations_model_and_an_entry(operation):
-    path, body = JSON_WITHOUT[operation]
-    operations = {operation: {"model": "dm"}}
-    async with relaying(answer=answered, operations=operations) as (upstream, gp):
-        answer = await gp.ask(body, path).answer()
-    assert [request.json() for request in upstream.received] == [{"model": "dm", **body}]
-    assert ADDED in answer.headers["x-gatepass-adapted"].split(", ")
 
 
 async def test_model_is_inserted_and_all_other_bytes_are_kept():
@@ -62,27 +41,6 @@ async def test_a_key_for_some_models_may_or_may_not_use_the_operations_model(own
     assert (answer.status, len(upstream.received)) == (status, int(status == 200))
 
 
-@pytest.mark.parametrize("operation", JSON_WITHOUT)
-async def test_body_without_a_model_is_unchanged_or_refused_without_the_setting(operation):
-    path, body = JSON_WITHOUT[operation]
-    async with relaying(answer=answered) as (upstream, gp):
-        answer = await gp.ask(body, path).answer()
-    if operation in MODEL_IS_NEEDED:
-        message = f"The body has no `model`. Send one, or set operations.{operation}.model."
-        assert (answer.status, answer.error["message"], upstream.received) == (400, message, [])
-    else:
-        assert [request.body for request in upstream.received] == [json.dumps(body).encode()]
-        assert (answer.status, "x-gatepass-adapted" in answer.headers) == (200, False)
-
-
-async def test_a_question_to_a_reranker_states_that_it_got_the_operations_model():
-    question = {"query": "Sun?", "documents": ["Rain.", "Is it sunny?"]}
-    async with relaying(answer=StrictAzure().answer, operations={"rerank": {"model": "rr"}}) as (upstream, gp):
-        answer = await gp.ask(question, "/v1/rerank").answer()
-    assert upstream.received[0].json() == {"model": "rr", **question}
-    assert answer.headers["x-gatepass-adapted"] == ADDED
-
-
 @pytest.mark.parametrize("name", [None, "whisper-large"])
 @pytest.mark.parametrize("operation", FORMS_WITHOUT)
 async def test_form_gets_the_operations_model_as_its_first_part(operation, name):
@@ -94,20 +52,6 @@ async def test_form_gets_the_operations_model_as_its_first_part(operation, name)
     assert received.body == form(model=name or "dm")
     assert received.header("content-length") == str(len(received.body))
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
-
-
-@pytest.mark.parametrize("body", [{"input": "hi"}, form(model=None)], ids=["json", "form"])
-async def test_the_name_of_the_route_is_sent_for_a_request_without_a_model(body):
-    path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
-    models = {"*": {"upstream": "chat", "name": "there"}}
-    async with relaying(answer=answered, models=models) as (upstream, gp):
-        answer = await gp.ask(body, path, headers=headers).answer()
-    assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
-    (received,) = upstream.received
-    if isinstance(body, dict):
-        assert received.json() == {"model": "there", **body}
-    else:
-        assert received.body == form(model="there")
 
 
 @pytest.mark.parametrize(("body", "name"), [({"input": "hi"}, None), (form(model=None), "there")], ids=["json", "form"])
