@@ -601,32 +601,41 @@ def _about_members(
         is_refusal = code in TAUGHT_CODES or not (
             is_of_a_value or found or _MISSES.search(text) or not _REFUSES.search(text)
         )
-        for path in told:
-            if sent.get(path) in EMPTY:
-                found.append(Finding(Says.EMPTY, path))
-            elif is_refusal and path == "stream":
-                found.append(Finding(Says.STREAM, path))
-            elif is_refusal and path in sent:
-                found.append(Finding(refused, path))
-            elif is_of_a_value and path in sent and not carries_meaning(path, sent[path]):
-                found.append(Finding(Says.VALUE, path))
-    elif not found:  # some parsers do not name the member
-        kinds = [
-            value for value, pattern in zip(EMPTY, (_NO_NULL, _NO_EMPTY_LIST), strict=True) if pattern.search(text)
-        ]
-        found = [
-            Finding(Says.EMPTY, path, span=text) for path, value in sent.items() if value in kinds and "." not in path
-        ]
-        if not found and (refusal := _REFUSES.search(text)) is not None:  # a relay may lose `param`
-            found = [
-                Finding(Says.VALUE, path, span=_covering(text, at, refusal[0]))
-                for path, value in sent.items()
-                if _CHOICE.search(path) and not carries_meaning(path, value)
-                if value[:1] == '"' and (at := re.search(rf"['\"`“]{value[1:-1]}['\"`”]", text)) is not None
-            ]
+        found += _of_param(sent, told, refused if is_refusal else None, is_of_a_value=is_of_a_value)
+    elif not found:
+        found = _unnamed(sent, text)
     solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
     known = {path for one in solved for path in (one.path, one.beside)}
     return [one for one in found if one.path not in known or one.says not in (Says.REFUSED, Says.VALUE)]
+
+
+def _of_param(
+    sent: Mapping[str, str], told: Iterable[str], refused: Says | None, *, is_of_a_value: bool
+) -> Iterator[Finding]:
+    """Yield what an error says of the members that its `param` alone names; `refused`: None if it refuses none."""
+    for path in told:
+        if sent.get(path) in EMPTY:
+            yield Finding(Says.EMPTY, path)
+        elif refused is not None and path == "stream":
+            yield Finding(Says.STREAM, path)
+        elif refused is not None and path in sent:
+            yield Finding(refused, path)
+        elif is_of_a_value and path in sent and not carries_meaning(path, sent[path]):
+            yield Finding(Says.VALUE, path)
+
+
+def _unnamed(sent: Mapping[str, str], text: str) -> list[Finding]:
+    """Return what an error says of members that it does not name: some parsers do not, and a relay may lose `param`."""
+    kinds = [value for value, pattern in zip(EMPTY, (_NO_NULL, _NO_EMPTY_LIST), strict=True) if pattern.search(text)]
+    found = [Finding(Says.EMPTY, path, span=text) for path, value in sent.items() if value in kinds and "." not in path]
+    if found or (refusal := _REFUSES.search(text)) is None:
+        return found
+    return [
+        Finding(Says.VALUE, path, span=_covering(text, at, refusal[0]))
+        for path, value in sent.items()
+        if _CHOICE.search(path) and not carries_meaning(path, value)
+        if value[:1] == '"' and (at := re.search(rf"['\"`“]{value[1:-1]}['\"`”]", text)) is not None
+    ]
 
 
 def _refused(text: str) -> Says:
