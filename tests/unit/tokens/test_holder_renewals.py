@@ -80,6 +80,11 @@ def test_made_up_models_take_no_memory():
     with traced_memory() as memory:
         refuse(NO_NAMES[MAX_USERS:])
     assert memory.kept_bytes < 60 * MAX_USERS
+    last, further = NO_NAMES[MAX_USERS - 1 : MAX_USERS + 1]
+    assert [rejections.reject(user, RAGFLOW, 1.0) for user in (last, further)] == [False, True]
+    for number in range(MAX_USERS + 1):
+        rejections.reject(TokenUser(f"upstream-{number}"), RAGFLOW, 1.0)
+    assert len(rejections.rejected_s) == MAX_USERS
     rejections.rejected_again(CHAT, RAGFLOW, 60.0)
     assert not rejections.reject(CHAT, RAGFLOW, 60.0)
 
