@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
+from gatepass.json_body import CHECKED_BYTES
 from gatepass.normalize import images
 from gatepass.normalize.images import Images, images_of_texts
 from gatepass.normalize.rules import apply_changes, normalize
@@ -412,3 +413,12 @@ def test_a_request_with_very_many_data_urls_keeps_them(monkeypatch):
     assert parted(user(f"{DATA}\n{DATA}"))[0]["content"][1:] == [part(DATA)] * 2
     many = [user(DATA), user(f"{DATA}\n{DATA}")]
     assert parted(*many) == many
+
+
+@pytest.mark.parametrize("wrong", ["=A", "\x01", "\x7f", "_", "é", "-", "{"])
+@pytest.mark.parametrize("at", [100, CHECKED_BYTES + 100])
+def test_base64_is_checked_throughout(wrong, at):
+    url = f"data:image/png;base64,{'A' * at}{wrong}AAAA"
+    body = json.dumps({"messages": [{"role": "user", "content": "u"}], "images": [url]}).encode()
+    with pytest.raises(InvalidImage):
+        apply(body)
