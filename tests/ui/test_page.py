@@ -582,7 +582,7 @@ def test_a_failure_of_an_issuer_is_in_chinese(visit: OpenPage, fake: Fake) -> No
             "无法连接 sso.corp（连接被拒绝）。检查 credentials.corp.network.proxy。"
         ),
         "the issuer refused the client: sso answered 401: no": "签发方 sso 拒绝了客户端，回答 401: no",
-        "sso sent no complete answer within 5 s (credentials.corp.timeout_s); check whether the issuer is up, or raise"
+        "sso sent no complete answer within 5 s (credentials.corp.timeout_s). Check whether the issuer is up, or raise"
         " this setting, for example to 10, if it is only slow": (
             "sso 在 5 s 内没有完整的回答（credentials.corp.timeout_s）。"
             "检查签发方是否在运行；如果它只是慢，增大此设置，例如 10。"

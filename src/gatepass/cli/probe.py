@@ -7,7 +7,6 @@ server executes no tool.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, suppress
@@ -54,10 +53,9 @@ from gatepass.sse.event import Framer, parse_event, split_events
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
-from gatepass.tokens.failure import CHECK_ISSUER, setting, slow_hint
+from gatepass.tokens.failure import CHECK_ISSUER, FailureCase, FetchFailure, setting, slow_hint
 from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
-from gatepass.tokens.token_reply import EXPIRED
 from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, counted, header
 
 T = TypeVar("T")
@@ -154,12 +152,14 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         token = await timeout(state.clock, limit_s, holder.token(), late)
     except TokenUnavailable as error:
         # the error's own message announces the next try, but this command ends now
-        reason = holder.status().last_error
-        failed = error.message if error is late or reason is None else f"no token for credential {name}"
-        if error is late and reason is None:
-            failed += f"; {slow_hint(settings.timeout_s) if settings.timeout_s <= limit_s else CHECK_ISSUER}"
-        why, advice = token_failure(state, name, f"{failed}: {reason}" if reason else failed)
-        return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop)
+        failure = holder.last_failure
+        why, advice = token_failure(state, name, failure) if failure is not None else (error.cause, error.advice)
+        if error is late and failure is None:
+            advice = slow_hint(settings.timeout_s) if settings.timeout_s <= limit_s else CHECK_ISSUER
+        elif failure is not None:
+            why = f"{error.cause if error is late else f'no token for credential {name}'}: {why}"
+        case = "" if failure is None else failure.case
+        return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop, error=case or error.code)
     claimed_s = token.implausible_lifetime_s
     if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
         why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
@@ -188,14 +188,15 @@ def presented(state: AppState, name: str) -> Iterator[str]:
         yield f"the {what} has {shown}" if claims else f"the {what} is not a JWT"
 
 
-def token_failure(state: AppState, name: str, text: str) -> tuple[str, str]:
+def token_failure(state: AppState, name: str, failure: FetchFailure) -> tuple[str, str]:
     """Return why the credential `name` has no token, with the claims that the issuer sees, and what to do."""
-    why, advice = split_advice(text)
-    settings = state.config.credentials[name]
-    advice = advice or (EXPIRED in why and RENEWAL.get(settings.type)) or refusal_advice(why, name, settings)[0]
+    settings, advice = state.config.credentials[name], failure.advice
+    if failure.case == FailureCase.EXPIRED:
+        advice = advice or RENEWAL.get(settings.type, "")
+    advice = advice or refusal_advice(failure, name, settings)[0]
     # it sees none if the failure is a file without a token
-    shown = "" if NO_FILE in why else "; ".join(presented(state, name))
-    return f"{why.rstrip('.')}. Presented: {shown}" if shown else why, advice
+    shown = "" if failure.case == FailureCase.UNREADABLE else "; ".join(presented(state, name))
+    return f"{sentence(failure.why)} Presented: {shown}" if shown else failure.why, advice
 
 
 def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
@@ -217,8 +218,6 @@ def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
     return {what: {name: claims[name] for name in SEEN_CLAIMS if name in claims} for what, claims in found.items()}
 
 
-NO_FILE = " cannot be read: "
-"""In the reason of a failure, after the name of a file."""
 SEEN_CLAIMS = ("iss", "sub", "aud", "exp")
 RECIPES = documentation("docs/tokens.md", " {} has the recipes.")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
@@ -322,19 +321,6 @@ def failed_step(
         advice = action["action"]
     why = prefix + error.cause
     return Step(error.hop, what, StepOutcome.FAILS, why, advice, action=action, error=error.public_code)
-
-
-_ADVICE = re.compile(
-    r"(?:(?<=[.!?…。]) |; )"
-    r"(?=(?:Add|Ask|Begin|Check|Compare|Correct|If|Let|Raise|Renew|Replace|Set|Shorten|Tried|Try|Use|check|set|use)\b)"
-)
-
-
-def split_advice(message: str) -> tuple[str, str]:
-    """Split an error message into its reason and its advice, which begins with an imperative."""
-    why, *advice = _ADVICE.split(message, maxsplit=1)
-    text = advice[0] if advice else ""
-    return why, text[:1].upper() + text[1:]
 
 
 def hop_of(upstream: Upstream) -> str:
@@ -461,12 +447,13 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     if store.health.state is StoreState.UP:
         why = f"{address} answers, and the encryption key matches"
         return Step("store", "store", StepOutcome.WORKS, why, proves=False)
-    why, advice = split_advice(str(store.health.reason))
+    fault = store.health.fault
+    assert fault is not None  # noqa: S101 - each other state has one
     if store.health.state is StoreState.UNREADABLE:
-        return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {why}", advice)
+        return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {fault.why}", fault.advice)
     # a failing store stops no request
-    advice = f"{sentence(advice)} Until then each process fetches tokens itself." if advice else ""
-    return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {why}", advice)
+    advice = f"{fault.advice} Until then each process fetches tokens itself." if fault.advice else ""
+    return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {fault.why}", advice)
 
 
 Message = dict[str, Any]

@@ -115,7 +115,7 @@ def _retry(socket_path: str | None, *, as_json: bool) -> None:
 async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:
     """Fetch a token and print it, or the failure. Return whether it was fetched."""
     from gatepass.config.credential.kinds import token_location
-    from gatepass.errors import TokenUnavailable
+    from gatepass.errors import TokenUnavailable, sentence
 
     async with options.open_state(config) as state:
         holder, began_s = state.holders[name], state.clock.now()
@@ -125,14 +125,15 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
                 fetched = await holder.token()
         except TokenUnavailable as error:
             # the error's own message announces a next try, which this command does not wait for
-            reason = holder.status().last_error or error.message
+            failure = holder.last_failure
             if as_json:
+                reason = error.message if failure is None else failure.reason
                 options.print_json({"credential": name, "error": reason, **_presented(state, name)})
             else:
                 from gatepass.cli.probe import token_failure
 
-                why, advice = token_failure(state, name, reason)
-                text = f"{why.rstrip('.')}. {advice.rstrip('.')}." if advice else why
+                why, advice = token_failure(state, name, failure) if failure else (error.cause, error.advice)
+                text = f"{sentence(why)} {advice}" if advice else why
                 click.echo(f"{options.coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False
         took_s, wall_s = state.clock.now() - began_s, state.clock.wall()

@@ -21,7 +21,17 @@ Command = tuple[tuple[str, ...], tuple[str | float, ...]]
 
 
 class StoreUnavailable(Exception):
-    """The store failed or did not reply in time. The caller goes on without it. GuardedStore masks the text."""
+    """The store failed or did not reply in time. The caller goes on without it. GuardedStore masks the texts.
+
+    `advice` is what the operator does, as a sentence, or "".
+    """
+
+    def __init__(self, why: str, advice: str = "") -> None:
+        super().__init__(why)
+        self.why, self.advice = why, advice
+
+    def __str__(self) -> str:
+        return f"{self.why}. {self.advice}".removesuffix(".") if self.advice else self.why
 
 
 @dataclass(frozen=True, slots=True)

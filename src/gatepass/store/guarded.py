@@ -52,9 +52,9 @@ REPEAT_S = 60.0
 SETTLE_S = 10.0
 
 OTHER_KEY = (
-    "the other processes encrypt with another key ({theirs}, this process: {ours}), so this process shares nothing."
-    " Set the same store.encryption_key in all of them"
+    "the other processes encrypt with another key ({theirs}, this process: {ours}), so this process shares nothing"
 )
+SAME_KEY = "Set the same store.encryption_key in all of them."
 EMPTIED = (
     "the store lost its entries: it was emptied, restarted without persistence, or evicts entries."
     " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence"
@@ -86,21 +86,25 @@ class StoreHealth:
         self._logged = StoreState.UP
         self._logged_s: dict[str, float] = {}
         self.state = StoreState.UNCHECKED
-        self.reason: str | None = None
+        self.fault: StoreUnavailable | None = None
         self.since_s = -math.inf
         self.emptied = 0
         self.operations = Counter[tuple[str, str]]()
         """How often each operation had each outcome: ok, failed, or skipped after a failure."""
 
-    def note(self, state: StoreState, reason: str | None, now: float) -> None:
-        self.reason = reason
+    @property
+    def reason(self) -> str | None:
+        return None if self.fault is None else str(self.fault)
+
+    def note(self, state: StoreState, fault: StoreUnavailable | None, now: float) -> None:
+        self.fault = fault
         if state is not self.state:
             self.state, self.since_s = state, now
         event = {StoreState.UP: "store_available", StoreState.DOWN: "store_unavailable"}.get(state, "store_unreadable")
         is_new, is_up = state is not self._logged, state is StoreState.UP
         if (is_new or not is_up) and self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
             self._logged = state
-            fields = {**self._place} if is_up else {**self._place, "reason": reason}
+            fields = {**self._place} if is_up else {**self._place, "reason": self.reason}
             LOG.log(logging.INFO if is_up else logging.WARNING, event, extra={"fields": fields})
 
     def note_emptied(self, now: float) -> None:
@@ -130,7 +134,7 @@ class GuardedStore:
         self._tries_s = -math.inf
         """When the store may be checked again."""
         self._checking = asyncio.Lock()
-        self._other_key: str | None = None
+        self._other_key: StoreUnavailable | None = None
         """That the other processes have another key, and which."""
         self._other_key_seen_s = -math.inf
         # One entry for each process, so that no process hides from another that the store was emptied.
@@ -203,7 +207,8 @@ class GuardedStore:
         if theirs not in ("", self._key.id):
             # any client of the server may have written it
             shown = theirs if len(theirs) == len(self._key.id) and theirs.isalnum() else "not an id of a key"
-            self._other_key, self._other_key_seen_s = OTHER_KEY.format(theirs=shown, ours=self._key.id), now
+            self._other_key = StoreUnavailable(OTHER_KEY.format(theirs=shown, ours=self._key.id), SAME_KEY)
+            self._other_key_seen_s = now
         elif now - self._other_key_seen_s >= TAKE_OVER_S:
             self._other_key = None
             await self._request("put", lambda: self._server.put(KEY_NAME, self._key.id.encode(), KEY_KEPT_S))
@@ -227,9 +232,9 @@ class GuardedStore:
             async with self._checking:  # at the start all wait for the first one
                 if self._needs_check():
                     await self.check()
-        if (reason := self.health.reason) is not None:
+        if (fault := self.health.fault) is not None:
             self.health.operations[operation, "skipped"] += 1
-            raise StoreUnavailable(reason)
+            raise StoreUnavailable(fault.why, fault.advice)
         return await self._request(operation, work)
 
     def _needs_check(self) -> bool:
@@ -238,18 +243,20 @@ class GuardedStore:
 
     def _note_bug(self, error: BaseException) -> None:
         """Show that a background task ended, until the next check of the store succeeds."""
-        self.health.note(StoreState.DOWN, "a bug in gatepass: the log has its trace", self._clock.now())
+        self.health.note(
+            StoreState.DOWN, StoreUnavailable("a bug in gatepass: the log has its trace"), self._clock.now()
+        )
         LOG.error("store_task_failed", extra={"fields": dict(self.place)}, exc_info=error)
 
     async def _request(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         try:
             result = await self._within(work)
         except StoreUnavailable as error:
-            now, reason = self._clock.now(), self.mask(str(error))[:REASON_CHARS]
+            now, fault = self._clock.now(), StoreUnavailable(self.mask(error.why)[:REASON_CHARS], error.advice)
             self._tries_s = now + REST_S
             self.health.operations[operation, "failed"] += 1
-            self.health.note(StoreState.DOWN, reason, now)
-            raise StoreUnavailable(reason) from None
+            self.health.note(StoreState.DOWN, fault, now)
+            raise StoreUnavailable(fault.why, fault.advice) from None
         self.health.operations[operation, "ok"] += 1
         return result
 

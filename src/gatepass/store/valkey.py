@@ -135,31 +135,32 @@ def _failures() -> Iterator[None]:
     try:
         yield
     except (exceptions.ValkeyError, OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise StoreUnavailable(_reason(error)) from None
+        raise _unavailable(error) from None
 
 
 ADVICE: tuple[tuple[type[exceptions.ValkeyError], str], ...] = (
-    (exceptions.AuthenticationError, "Check store.username and store.password"),
-    (exceptions.OutOfMemoryError, "The server is full: raise its maxmemory"),
-    (exceptions.ReadOnlyError, "The server is a replica: set store.url to the primary"),
+    (exceptions.AuthenticationError, "Check store.username and store.password."),
+    (exceptions.OutOfMemoryError, "The server is full: raise its maxmemory."),
+    (exceptions.ReadOnlyError, "The server is a replica: set store.url to the primary."),
 )
 
 
-def _reason(error: Exception) -> str:
+def _unavailable(error: Exception) -> StoreUnavailable:
     """Return what the server or the system reported, and what to do if it is known."""
     cause = error if isinstance(error, OSError) else error.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the server's certificate was refused: {cause.verify_message}. Check store.network.ca_file"
+        why = f"the server's certificate was refused: {cause.verify_message}".rstrip(".")
+        return StoreUnavailable(why, "Check store.network.ca_file.")
     if isinstance(cause, ssl.SSLError):
-        return "the TLS handshake failed. Write valkey:// in store.url if the server does not use TLS"
+        advice = "Write valkey:// in store.url if the server does not use TLS."
+        return StoreUnavailable("the TLS handshake failed", advice)
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
-        return f"{system_reason(cause)}. Check store.url and that the server runs"
+        return StoreUnavailable(system_reason(cause), "Check store.url and that the server runs.")
     # what follows quotes the arguments of the command, and may be cut inside the password
     text = str(error).partition(", with args beginning with")[0].strip().rstrip(".")
     if isinstance(error, exceptions.NoPermissionError):
-        return f"{text}. Permit this user the keys {PREFIX}*, and {PERMISSIONS}"
-    advice = next((advice for kind, advice in ADVICE if isinstance(error, kind)), None)
-    return text if advice is None else f"{text}. {advice}"
+        return StoreUnavailable(text, f"Permit this user the keys {PREFIX}*, and {PERMISSIONS}.")
+    return StoreUnavailable(text, next((advice for kind, advice in ADVICE if isinstance(error, kind)), ""))
 
 
 class _Connection(Connection):

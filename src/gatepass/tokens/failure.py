@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gatepass.config.document import dotted
 from gatepass.config.references import PREFIX, SECRET_VARIABLES, VARIABLES_BY_TYPE, own_variables
-from gatepass.errors import TokenUnavailable
+from gatepass.errors import TokenUnavailable, sentence
 
 ENVIRONMENT_CREDENTIAL = "token"
 """Name of the credential whose settings are environment variables."""
@@ -18,7 +19,7 @@ VARIABLES = {dotted(path): name for names in VARIABLES_BY_TYPE.values() for name
     "network.proxy_auth": "PROXY",
 }
 
-CHECK_ISSUER = "check whether the issuer is up"
+CHECK_ISSUER = "Check whether the issuer is up."
 
 
 class FailureKind(StrEnum):
@@ -36,34 +37,65 @@ class FailureKind(StrEnum):
     OUTAGE = "outage"
 
 
-class FetchFailure(Exception):
-    """One failed attempt of a source. `reason` is for people: it names the issuer and contains no secret.
+class FailureCase(StrEnum):
+    """What is known of a failure beside its kind, so that the advice about it fits. Else it is "", or a `Fault`.
 
+    - REFUSED: the issuer's own text refuses the client, or may do so.
+    - WRONG_URL: the issuer has no such path.
+    - EXPIRED: the token of a file, a program or a variable.
+    - UNREADABLE: the file of the token.
+    """
+
+    REFUSED = "refused"
+    WRONG_URL = "wrong_url"
+    EXPIRED = "expired"
+    UNREADABLE = "unreadable"
+
+
+class FetchFailure(Exception):
+    """One failed attempt of a source, in texts without a secret: `why` names the issuer.
+
+    - `advice`: what the operator does, as a sentence, or "".
+    - `case`: a FailureCase, or the `Fault` of the connection to the issuer.
+    - `code`: the error code of OAuth 2.0 in the issuer's text, which decides the settings to check.
     - `retry_after_s`: the issuer's own `Retry-After`.
     - `from_other_process`: another process sent the request, or was waited for.
     """
 
     def __init__(
         self,
-        reason: str,
+        why: str,
         kind: FailureKind = FailureKind.OUTAGE,
         *,
+        advice: str = "",
+        case: str = "",
+        code: str = "",
         retry_after_s: float | None = None,
         from_other_process: bool = False,
     ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.kind = kind
+        super().__init__(why)
+        self.why, self.advice = why, advice
+        self.kind, self.case, self.code = kind, case, code
         self.retry_after_s = retry_after_s
         self.from_other_process = from_other_process
+
+    def __str__(self) -> str:
+        return self.reason
+
+    @property
+    def reason(self) -> str:
+        """Both texts, for the log and lists of failures."""
+        return f"{sentence(self.why)} {self.advice}".removesuffix(".") if self.advice else self.why
 
     @property
     def is_refused(self) -> bool:
         return self.kind is FailureKind.REFUSED
 
-    def with_reason(self, reason: str) -> FetchFailure:
+    def masked(self, mask: Callable[[str], str] = str) -> FetchFailure:
+        """Return a copy with masked texts, and without the traceback, which holds the issuer's reply."""
         other = copy(self)
-        other.reason, other.args = reason, (reason,)
+        other.why, other.advice = mask(self.why), mask(self.advice)
+        other.args = (other.why,)  # also in its repr
         return other
 
 
@@ -82,12 +114,12 @@ def setting(credential: str, name: str) -> str:
 
 def slow_hint(timeout_s: float) -> str:
     """Return the advice about an issuer that sent no answer within its `timeout_s`, which the text before names."""
-    return f"{CHECK_ISSUER}, or raise this setting, for example to {2 * timeout_s:g}, if it is only slow"
+    return f"{CHECK_ISSUER[:-1]}, or raise this setting, for example to {2 * timeout_s:g}, if it is only slow."
 
 
 def setting_hint(credential: str, name: str | None) -> str:
     """Return advice to check the setting `name`; empty if `name` is None."""
-    return "" if name is None else f"; check {setting(credential, name)}"
+    return "" if name is None else f"Check {setting(credential, name)}."
 
 
 QUICK_WAITS_S = (0.2, 0.5, 1.0)

@@ -25,6 +25,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
     PROBE_S,
+    FailureCase,
     FailureKind,
     FailureState,
     FetchFailure,
@@ -35,7 +36,6 @@ from gatepass.tokens.failure import (
     setting,
     slow_hint,
 )
-from gatepass.tokens.issuer_error import WRONG_URL
 from gatepass.tokens.lifetime import SPACING_S, Token
 from gatepass.tokens.secrets import secret_retry_hint
 from gatepass.tokens.token_log import TokenLog
@@ -81,13 +81,13 @@ ANY_USER = TokenUser()
 class WaitBudget:
     """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter.
 
-    `refusal_advice` returns what to check after a refusal with this reason, and its settings.
+    `refusal_advice` returns what to check after a refusal, as a sentence and as settings.
     """
 
     budget_s: float
     issuer_name: str = "the issuer"
     random_fraction: Callable[[], float] = random.random
-    refusal_advice: Callable[[str], tuple[str, str]] = lambda _: ("", "")
+    refusal_advice: Callable[[FetchFailure], tuple[str, str]] = lambda _: ("", "")
 
 
 class TokenSource(Protocol):
@@ -264,7 +264,11 @@ class TokenHolder:
         return True
 
     def masked(self, failure: FetchFailure) -> FetchFailure:
-        return failure.with_reason(self._log.redactor.mask(failure.reason))
+        return failure.masked(self._log.redactor.mask)
+
+    @property
+    def last_failure(self) -> FetchFailure | None:
+        return self._log.last_failure
 
     def status(self) -> TokenStatus:
         now, due_s, error_s = self._clock.now(), self._due_s(), self._log.last_error_s
@@ -279,7 +283,7 @@ class TokenHolder:
             expires_in_s=None if left_s is None else round(left_s, 3),
             fetches=self._log.fetches,
             failures=self._log.failures,
-            last_error=self._log.last_error,
+            last_error=None if (failure := self._log.last_failure) is None else failure.reason,
             last_error_age_s=None if error_s is None else round(now - error_s, 3),
             failing=self._failure_state is not None,
             failing_since=None if since_s is None else round(started + since_s),
@@ -389,7 +393,7 @@ class TokenHolder:
         if isinstance(error, FetchFailure):
             # The pause begins with the attempt, so that an attempt which hung causes no further pause.
             # A copy is kept: the traceback of the error holds the issuer's reply.
-            failure, began_s = error.with_reason(error.reason), self._attempt_began_s
+            failure, began_s = error.masked(), self._attempt_began_s
         else:
             failure = FetchFailure("a bug in gatepass: the log has its trace")
             failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
@@ -411,22 +415,23 @@ class TokenHolder:
         if self._failure_state is None:
             budget = self._wait_budget
             bound = f"{budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
-            reason = f"no answer from {budget.issuer_name} within {bound}; {slow_hint(budget.budget_s)}"
+            why, advice = f"no answer from {budget.issuer_name} within {bound}", slow_hint(budget.budget_s)
             retry_s = MIN_RETRY_AFTER_S
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
-            reason = f"{failure.reason.rstrip('.')}; next attempt in {math.ceil(retry_s)} s"
+            why, advice = f"{failure.why.rstrip('.')}; next attempt in {math.ceil(retry_s)} s", failure.advice
             if failure.kind is not FailureKind.OUTAGE:
                 # no secret corrects a URL, or ends a limit
                 is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
-                is_secret = not is_limit and not reason.startswith(WRONG_URL)
-                hint = self.secret_hint if is_secret else ""
-                advice, blamed = self._wait_budget.refusal_advice(failure.reason) if is_secret else ("", "")
+                if not is_limit and failure.case != FailureCase.WRONG_URL:
+                    why += self.secret_hint
+                    if not advice:
+                        advice, blamed = self._wait_budget.refusal_advice(failure)
                 advice = f"{advice} {AFTER_REPAIR}".lstrip()
-                reason = f"{reason}{hint}. {advice}"
-        message = f"no token for credential {self.name}: {reason}"
-        case = "refused" if blamed else ""
-        error = TokenUnavailable(message, credential=self.name, retry_after_s=retry_s, case=case, setting=blamed)
+        message, case = f"no token for credential {self.name}: {why}", "refused" if blamed else ""
+        error = TokenUnavailable(
+            message, credential=self.name, advice=advice, retry_after_s=retry_s, case=case, setting=blamed
+        )
         if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it
         return error

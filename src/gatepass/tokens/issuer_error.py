@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from gatepass.config.credential.base import Credential
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
-from gatepass.tokens.failure import FailureKind, FetchFailure, setting
+from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, setting
 from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
 from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
 
@@ -53,6 +53,7 @@ TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_do
 """Codes of a busy server (RFC 6749 4.1.2.1, RFC 8628 3.5), with any status."""
 REFUSED = "the issuer refused the client: "
 WRONG_URL = "the URL is wrong: "
+FAULTS: Mapping[str, str] = {FailureCase.REFUSED: REFUSED, FailureCase.WRONG_URL: WRONG_URL}
 _SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
 _REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
 _PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
@@ -147,9 +148,13 @@ class TokenErrorBody:
     @property
     def message(self) -> str:
         # a number alone does not show what it is
-        code = f"code {self.code}" if self.code is not None and self.code.isdecimal() and not self.text else self.code
+        code = f"code {self.code}" if self.is_number else self.code
         parts = dict.fromkeys(part for part in (code, self.text) if part)
         return ": ".join(parts) or f"status {self.status}"
+
+    @property
+    def is_number(self) -> bool:
+        return self.code is not None and self.code.isdecimal() and not self.text
 
     @property
     def definite(self) -> bool:
@@ -215,7 +220,8 @@ def error_response_failure(
     refusal too. Repeating it every two seconds would lock the account.
     """
     if 300 <= reply.status < 400:
-        return FetchFailure(_redirect_message(reply, issuer), retry_after_s=retry_after_s(reply))
+        final = "gatepass follows no redirect, so configure the final address."
+        return FetchFailure(_redirect_message(reply, issuer), advice=final, retry_after_s=retry_after_s(reply))
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy in front of {issuer} refuses (407)", FailureKind.REFUSED)
@@ -241,10 +247,12 @@ def error_response_failure(
         kind = FailureKind.REFUSED
     elif is_unclear or reply.status == TOO_MANY:
         kind = FailureKind.LIMITED
-    fault = REFUSED if is_refused else WRONG_URL if is_wrong_url else ""
+    case = FailureCase.REFUSED if is_refused else FailureCase.WRONG_URL if is_wrong_url else ""
     return FetchFailure(
-        f"{fault}{issuer} answered {reply.status}{': ' if words else ''}{words}",
+        f"{FAULTS.get(case, '')}{issuer} answered {reply.status}{': ' if words else ''}{words}",
         kind,
+        case=case,
+        code=oauth_code(words),
         retry_after_s=retry_after_s(reply, is_long=kind is not FailureKind.OUTAGE),
     )
 
@@ -253,10 +261,13 @@ def embedded_error_failure(document: Any, reply: TimedTokenResponse, issuer: str
     found = token_error_body(document)
     if found is None:
         return None
-    fault = REFUSED if found.definite else ""
+    fault, words = REFUSED if found.definite else "", quoted(found, reply.mask)
     return FetchFailure(
-        f"{fault}{issuer} answered {reply.status} with an error: {quoted(found, reply.mask)}",
+        f"{fault}{issuer} answered {reply.status} with an error: {words}",
         found.kind,
+        # a code that nobody knows may be a refusal
+        case=FailureCase.REFUSED if found.definite or found.is_number else "",
+        code=oauth_code(words),
         retry_after_s=retry_after_s(reply, is_long=found.kind is not FailureKind.OUTAGE),
     )
 
@@ -279,20 +290,23 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 
 
-def refusal_advice(reason: str, credential: str, settings: Credential) -> tuple[str, str]:
-    """Return what to check after a refusal, as a sentence and as settings; "" if `reason` is another failure.
+def oauth_code(words: str) -> str:
+    """Return the code of REFUSED_SETTINGS in an issuer's text, "" without one: issuers wrap it in other words."""
+    return next((code for code in REFUSED_SETTINGS if re.search(rf"\b{code}\b", words)), "")
+
+
+def refusal_advice(failure: FetchFailure, credential: str, settings: Credential) -> tuple[str, str]:
+    """Return what to check after a refusal, as a sentence and as settings; "" after another failure.
 
     These are the settings of its error code of OAuth 2.0, else the whole credential.
     """
-    # issuers wrap the code in other words, so that it is searched for
-    known = next((names for code, names in REFUSED_SETTINGS.items() if re.search(rf"\b{code}\b", reason)), ())
+    known = REFUSED_SETTINGS.get(failure.code, ())
     used = [name for name in known if getattr(settings, name, None) is not None] or known
     if used:
         names = ", ".join(setting(credential, name) for name in used)
         return f"Check {names}.", names
-    may_be_refusal = REFUSED in reason or " with an error: code " in reason
     block = f"credentials.{credential}"
-    return (f"Check the client and the secret in {block}.", block) if may_be_refusal else ("", "")
+    return (f"Check the client and the secret in {block}.", block) if failure.case == FailureCase.REFUSED else ("", "")
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:
@@ -345,8 +359,7 @@ def _redirect_message(reply: TimedTokenResponse, issuer: str) -> str:
     except ValueError:
         place = ""
     target = f" to {place}" if place and place.isascii() and place.isprintable() else ""
-    redirect = f"{issuer} answered {reply.status}, a redirect{target}"
-    return f"{redirect}. gatepass follows no redirect, so configure the final address"
+    return f"{issuer} answered {reply.status}, a redirect{target}"
 
 
 def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:

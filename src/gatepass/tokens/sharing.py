@@ -35,8 +35,7 @@ FAILURE_KEPT_S = 60.0
 """How long a failure record outlives its pause. A process with a successful fetch sees it and deletes it."""
 MAX_REJECTED = 8
 _NO_RESULT_IN_TIME = (
-    "by its lease in the store another gatepass process fetches this token, and has no result after {:g} s (timeout_s);"
-    " check the issuer, and the store"
+    "by its lease in the store another gatepass process fetches this token, and has no result after {:g} s (timeout_s)"
 )
 _COMPLETE_IN_CONFIGURATION = frozenset({"oauth2", "http_json"})
 
@@ -85,10 +84,13 @@ class FailureRecord(_Record):
     """
 
     owner: str
-    reason: str
+    why: str
     kind: FailureKind
     until_s: float
     began_s: float
+    advice: str
+    case: str
+    code: str
 
     @classmethod
     def of(cls, failure: FetchFailure, owner: str, began_s: float, at_s: float, refusals: int) -> Self:
@@ -98,7 +100,8 @@ class FailureRecord(_Record):
         """
         # At least PROBE_S from the start, so that an outage is probed once for all processes.
         until_s = max(at_s + shared_pause_s(failure, refusals), began_s + PROBE_S)
-        return cls(owner, failure.reason, failure.kind, until_s, began_s)
+        texts = failure.advice, failure.case, failure.code
+        return cls(owner, failure.why, failure.kind, until_s, began_s, *texts)
 
     def applies_to(self, process: str, now_s: float) -> bool:
         """Return whether `process` must report this failure without a fetch, because it would get the same answer."""
@@ -110,7 +113,15 @@ class FailureRecord(_Record):
 
     def failure(self, now_s: float) -> FetchFailure:
         """Return the failure at `now_s` (store's clock), for a process that did not fetch."""
-        return FetchFailure(self.reason, self.kind, retry_after_s=self.until_s - now_s, from_other_process=True)
+        return FetchFailure(
+            self.why,
+            self.kind,
+            advice=self.advice,
+            case=self.case,
+            code=self.code,
+            retry_after_s=self.until_s - now_s,
+            from_other_process=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +211,11 @@ class SharedSource:
         while (token := await self._read_or_lead(names)) is None:
             # The fetch of the leader has the same timeout.
             if self._clock.now() >= until_s:
-                raise FetchFailure(_NO_RESULT_IN_TIME.format(self._settings.timeout_s), from_other_process=True)
+                raise FetchFailure(
+                    _NO_RESULT_IN_TIME.format(self._settings.timeout_s),
+                    advice="Check the issuer, and the store.",
+                    from_other_process=True,
+                )
             await sleep(self._clock, wait_s)
             wait_s = min(wait_s * 1.5, MAX_POLL_S)
         return token

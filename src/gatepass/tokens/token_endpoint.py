@@ -72,17 +72,17 @@ class TokenEndpointClient:
         if crosses_network_in_plain(request.url, proxy) and not self.settings.allow_plain_http:
             way = "" if crosses_network_in_plain(request.url) else " by a proxy on another machine"
             raise FetchFailure(
-                f"{self.reply_format.issuer} would receive the secret over plain HTTP{way}, where others can read it: "
-                f"use https, or set credentials.{self.name}.allow_plain_http: true",
+                f"{self.reply_format.issuer} would receive the secret over plain HTTP{way}, where others can read it",
                 FailureKind.REFUSED,
+                advice=f"Use https, or set credentials.{self.name}.allow_plain_http: true.",
             )
         mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
         bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
         limit_s = bound_s if by_s is None else by_s - began_s
         late = FetchFailure(
-            f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting});"
-            f" {slow_hint(bound_s)}"
+            f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting})",
+            advice=slow_hint(bound_s),
         )
         # Earlier steps of this fetch, such as discovery, used the whole time.
         if limit_s <= 0:
@@ -94,7 +94,8 @@ class TokenEndpointClient:
                 raise late from fault
             is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             kind = FailureKind.REFUSED if is_wrong_auth else FailureKind.OUTAGE
-            raise FetchFailure(self._text(fault, mask, min(CONNECT_S, bound_s)), kind) from fault
+            why, advice = self._text(fault, mask, min(CONNECT_S, bound_s))
+            raise FetchFailure(why, kind, advice=advice, case=fault.kind) from fault
         return TimedTokenResponse(
             reply.status, reply.headers, reply.body, requested_s=began_s, wall_s=wall_s, mask=mask
         )
@@ -103,11 +104,11 @@ class TokenEndpointClient:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
         return parse_token_response(reply, self.reply_format)
 
-    def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> str:
+    def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> tuple[str, str]:
         """Return why the issuer cannot be reached, and what to check if the URL is a setting."""
         settings, host, named = f"credentials.{self.name}", self.reply_format.issuer, self.reply_format.url_setting
         if fault.kind is Fault.TOO_LARGE:
-            return f"the reply of {host} is not a token: {one_line(fault.detail, mask)}"
+            return f"the reply of {host} is not a token: {one_line(fault.detail, mask)}", ""
         proxy = self.settings.network.proxy
         where = "" if proxy is None else destination_of(proxy).authority.decode()
         # with a proxy, httpx2 resolves and connects to the proxy alone
@@ -130,7 +131,7 @@ class TokenEndpointClient:
         why = why if why.startswith(host) else why[:1].lower() + why[1:]
         has_setting = named is not None or is_at_proxy or fault.kind in (Fault.PROXY, Fault.TLS)
         is_known = fault.kind in _WITH_ADVICE and has_setting
-        return f"{why} {advice}".rstrip(".") if is_known else why.rstrip(".")
+        return why.rstrip("."), advice if is_known else ""
 
 
 Connect = Callable[[], httpx2.AsyncBaseTransport]

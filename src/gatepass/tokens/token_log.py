@@ -33,7 +33,7 @@ class TokenLog:
     redactor: Redactor
     fetches: int = 0
     failures: int = 0
-    last_error: str | None = None
+    last_failure: FetchFailure | None = None
     last_error_s: float | None = None
     failing_since_s: float | None = None
     """When the first attempt since the last token failed. None after a token."""
@@ -98,8 +98,8 @@ class TokenLog:
         A repeated reason is logged once a minute with its count. A failure of another process is neither counted nor
         logged as a warning, because that process does both.
         """
-        failure = failure.with_reason(self.redactor.mask(failure.reason))
-        self.last_error, self.last_error_s = failure.reason, now
+        failure = failure.masked(self.redactor.mask)
+        self.last_failure, self.last_error_s = failure.masked(), now
         self.failing_since_s = now if self.failing_since_s is None else self.failing_since_s
         if failure.from_other_process:
             self._log(LOG.debug, "token_failure_shared", reason=failure.reason)

@@ -10,7 +10,7 @@ from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.tokens import issuer_error, lifetime
-from gatepass.tokens.failure import CHECK_ISSUER, FailureKind, FetchFailure, setting, setting_hint
+from gatepass.tokens.failure import CHECK_ISSUER, FailureCase, FailureKind, FetchFailure, setting, setting_hint
 from gatepass.tokens.issuer_error import Mask, NotJson, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import ExpiresAt, ExpiresIn, LifetimeSource, Token, TokenKind
 from gatepass.types import SERVER_ERROR, Secret, header
@@ -147,15 +147,17 @@ def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: 
     if issued and reply_format.issued_type not in (None, issued):
         raise FetchFailure(
             f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
-            f" token. If the upstream requires it, write requested_token_type into"
-            f" {setting(reply_format.credential, 'extra')}",
+            " token",
             FailureKind.REFUSED,
+            advice="If the upstream requires it, write requested_token_type into"
+            f" {setting(reply_format.credential, 'extra')}.",
         )
     if token_type.lower() in BOUND_TYPES:
         raise FetchFailure(
-            f"{reply_format.issuer} returned a token of type {token_type}, which needs a signed proof with each "
-            f"request. gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens",
+            f"{reply_format.issuer} returned a token of type {token_type}, which needs a signed proof with each"
+            " request",
             FailureKind.REFUSED,
+            advice="gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens.",
         )
 
 
@@ -170,9 +172,9 @@ def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> No
     if named and reply_format.audience not in named:
         raise FetchFailure(
             f"{reply_format.issuer} returned a token for the audience {one_line(', '.join(named), mask)}, and "
-            f"{setting(reply_format.credential, 'audience')} is {reply_format.audience}. Set it to the audience "
-            f"that the upstream requires, or remove it",
+            f"{setting(reply_format.credential, 'audience')} is {reply_format.audience}",
             FailureKind.REFUSED,
+            advice="Set it to the audience that the upstream requires, or remove it.",
         )
 
 
@@ -183,13 +185,12 @@ def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -
         reply, reply_format.issuer, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
     )
     if reply.status == issuer_error.WRONG_PROXY_AUTH and reply_format.credential:
-        return failure.with_reason(f"{failure.reason}{setting_hint(reply_format.credential, 'network.proxy_auth')}")
-    if reply.status >= SERVER_ERROR:
-        return failure.with_reason(f"{failure.reason.rstrip('.')}; {CHECK_ISSUER}")
-    if not is_wrong_url and (reply.status == issuer_error.TOO_MANY or not issuer_error.is_html(reply)):
-        return failure
-    hint = setting_hint(reply_format.credential, reply_format.url_setting)
-    return failure.with_reason(f"{failure.reason.rstrip('.')}{hint}") if hint else failure
+        failure.advice = setting_hint(reply_format.credential, "network.proxy_auth")
+    elif reply.status >= SERVER_ERROR:
+        failure.advice = CHECK_ISSUER
+    elif is_wrong_url or (reply.status != issuer_error.TOO_MANY and issuer_error.is_html(reply)):
+        failure.advice = failure.advice or setting_hint(reply_format.credential, reply_format.url_setting)
+    return failure
 
 
 def _found(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> tuple[Any, Any, Any]:
@@ -222,7 +223,7 @@ def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
         title = issuer_error.page_title(text)
         named = f" ({one_line(title, reply.mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
-        raise FetchFailure(page + setting_hint(reply_format.credential, reply_format.url_setting))
+        raise FetchFailure(page, advice=setting_hint(reply_format.credential, reply_format.url_setting))
     elif reply_format.plain_text:
         return text
     raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
@@ -290,9 +291,9 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
     if issuer_error.is_error_reply(document) or not is_text(found):
         if (error := issuer_error.token_error_body(document)) is None:
             raise FetchFailure(_no_token_message(document, found, reply_format, is_local=True))
-        refused = issuer_error.REFUSED if error.definite else ""
-        reason = f"{refused}{reply_format.issuer} contains an error: {issuer_error.quoted(error, mask)}"
-        raise FetchFailure(reason, error.kind)
+        case, words = FailureCase.REFUSED if error.definite else "", issuer_error.quoted(error, mask)
+        why = f"{issuer_error.FAULTS.get(case, '')}{reply_format.issuer} contains an error: {words}"
+        raise FetchFailure(why, error.kind, case=case, code=issuer_error.oauth_code(words))
     _check_type(document, home, reply_format, mask)
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
@@ -366,11 +367,8 @@ def _remaining_s(
     return left_s, source
 
 
-EXPIRED = "contains a token that expired"
-
-
 def _expired(issuer: str, left_s: float, kind: FailureKind) -> FetchFailure:
-    return FetchFailure(f"{issuer} {EXPIRED} {-left_s:.0f} s ago", kind)
+    return FetchFailure(f"{issuer} contains a token that expired {-left_s:.0f} s ago", kind, case=FailureCase.EXPIRED)
 
 
 def value_at(document: Any, path: str) -> Any:

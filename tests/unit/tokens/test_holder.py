@@ -28,7 +28,7 @@ REPAIR = f". {AFTER_REPAIR}"
 CHECK = ". Check credentials.corp.client_id, credentials.corp.client_secret, credentials.corp.client_auth"
 RELOAD = f"; a new secret in the configuration file requires `gatepass reload`{CHECK}{REPAIR}"
 UNCLEAR = RELOAD.replace(CHECK, ". Check the client and the secret in credentials.corp")
-CHECK_URL = "; check credentials.corp.token_url"
+CHECK_URL = ". Check credentials.corp.token_url."
 DOWN = (
     "no connection to sso.example (refused). Check the host and port in credentials.corp.token_url, whether it is up,"
     " and whether this network needs network.proxy"
@@ -291,7 +291,7 @@ async def test_retry_replaces_a_token_that_an_upstream_rejects():
         (
             refused("not_found", 404),
             0.0,
-            f"{WRONG_URL}sso.example answered 404: not_found: No{CHECK_URL}; next attempt in 30 s{REPAIR}",
+            f"{WRONG_URL}sso.example answered 404: not_found: No; next attempt in 30 s{CHECK_URL} {AFTER_REPAIR}",
             30.0,
             False,
         ),
@@ -309,7 +309,7 @@ async def test_retry_replaces_a_token_that_an_upstream_rejects():
             30.0,
             None,
         ),
-        (Broken(), 3.0, f"{DOWN}; next attempt in 1 s", 1.0, None),
+        (Broken(), 3.0, f"{DOWN.replace('. ', '; next attempt in 1 s. ')}.", 1.0, None),
     ],
 )
 async def test_a_failure_names_credential_issuer_reason_and_what_to_do(

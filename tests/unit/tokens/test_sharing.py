@@ -317,7 +317,7 @@ async def test_process_that_waits_without_a_result_reports_it_after_its_timeout(
         await fleet.clock.advance(6.4)
         errors = [str(replica.holder.status().last_error) for replica in fleet.replicas if not replica.asks]
         (error,) = set(errors)
-        assert error.endswith("has no result after 10 s (timeout_s); check the issuer, and the store")
+        assert error.endswith("has no result after 10 s (timeout_s). Check the issuer, and the store")
 
 
 async def cut_off_in_its_refresh(fleet: Fleet) -> Replica:

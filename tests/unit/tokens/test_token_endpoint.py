@@ -125,7 +125,7 @@ VERIFY = (
 )
 REFUSES = "the proxy in front of sso.example refuses"
 WHOLE = (
-    "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s); check whether the issuer is up, or"
+    "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s). Check whether the issuer is up, or"
     " raise this setting, for example to 14, if it is only slow"
 )
 
@@ -276,7 +276,7 @@ async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variab
     clock = DrivenClock()
     issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
-    expected = f"; check credentials.{name}.network.proxy_auth{variable}"
+    expected = f". Check credentials.{name}.network.proxy_auth{variable}"
     assert failure.reason == f"{REFUSES} (407){expected}"
 
 

@@ -306,7 +306,7 @@ def test_a_token_without_life_is_a_failure(life):
             "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
         ),
         (timed_response(200, (), b"null"), "sso returned 'null' instead of a token"),
-        (timed_response(500, JSON, b""), "sso answered 500; check whether the issuer is up"),
+        (timed_response(500, JSON, b""), "sso answered 500. Check whether the issuer is up"),
     ],
 )
 def test_an_invalid_token_is_reported(reply, expected):
@@ -341,7 +341,7 @@ def test_404_405_and_410_of_a_login_are_definite(status):
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
     found = failure(response({"msg": "no such app"}, status=status), login)
     assert (found.reason, found.is_refused) == (
-        f"the URL is wrong: sso answered {status}: no such app; check credentials.portal.url",
+        f"the URL is wrong: sso answered {status}: no such app. Check credentials.portal.url",
         True,
     )
     assert not failure(response({"msg": "starting"}, status=status), OAUTH2).is_refused
@@ -349,8 +349,8 @@ def test_404_405_and_410_of_a_login_are_definite(status):
 
 def test_page_instead_of_a_token_names_the_address():
     login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
-    advice = {200: "check credentials.portal.url", 403: "check credentials.portal.url", 429: "sso answered 429"}
-    advice |= dict.fromkeys((502, 503), "check whether the issuer is up")
+    advice = {200: "Check credentials.portal.url", 403: "Check credentials.portal.url", 429: "sso answered 429"}
+    advice |= dict.fromkeys((502, 503), "Check whether the issuer is up")
     for status, expected in advice.items():
         found = reason(timed_response(status, (), b"<html>"), login)
         assert expected in found

@@ -18,8 +18,16 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock, wait_at_most
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
-from gatepass.tokens.failure import FailureKind, FetchFailure, setting
-from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, Mask, mask_token_like, one_line
+from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, setting
+from gatepass.tokens.issuer_error import (
+    DEFINITE_CODES,
+    REFUSED,
+    REPLY_BYTES,
+    Mask,
+    mask_token_like,
+    oauth_code,
+    one_line,
+)
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import all_revealed, mask_of, revealed, secret_fields
 from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document
@@ -215,7 +223,7 @@ def _failed(program: str, code: int, stderr: bytearray, mask: Mask) -> FetchFail
     # A signal (negative code) comes from the system, not from the issuer.
     is_outage = code < 0 or code == EX_TEMPFAIL
     kind = FailureKind.REFUSED if definite else FailureKind.OUTAGE if is_outage else FailureKind.LIMITED
-    return FetchFailure(words, kind)
+    return FetchFailure(words, kind, case=FailureCase.REFUSED if definite else "", code=oauth_code(words))
 
 
 def _with_words(how: str, stderr: bytearray, mask: Mask) -> str:

@@ -12,7 +12,7 @@ from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
 from gatepass.http_client.tls import FileVersion, file_version
 from gatepass.tokens import token_reply
-from gatepass.tokens.failure import FetchFailure, setting
+from gatepass.tokens.failure import FailureCase, FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token, safe_claims
 from gatepass.types import Secret
@@ -52,7 +52,8 @@ class WatchedFile:
                 status, data = os.fstat(file.fileno()), file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
         except OSError as error:
             self._mark = None  # the next read opens the file
-            raise FetchFailure(f"the file {self._path} cannot be read: {error.strerror}") from None
+            why = f"the file {self._path} cannot be read: {error.strerror}"
+            raise FetchFailure(why, case=FailureCase.UNREADABLE) from None
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
         written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
@@ -97,8 +98,8 @@ class PresentedFile:
         except FetchFailure as failure:
             end = safe_claims(text, wall_s).get("exp")
             times, clock = ("", "") if end is None else (f": exp {end}", " and the clock of this machine")
-            advice = f"check the program that writes the file{clock} ({self._setting})"
-            raise FetchFailure(f"{failure.reason}{times}; {advice}") from None
+            advice = f"Check the program that writes the file{clock} ({self._setting})."
+            raise FetchFailure(f"{failure.why}{times}", advice=advice, case=failure.case) from None
 
     def audience(self) -> str:
         """Return which audience the token has, for a refusal; empty if it is not a JWT with one."""

@@ -68,8 +68,8 @@ def endpoint_in(document: Any, issuer: str, mask: Mask, *, mtls: bool) -> Endpoi
     if document.get("issuer") != issuer:
         named = one_line(str(document.get("issuer")), mask)
         raise FetchFailure(
-            f"the discovery document of {issuer} names another issuer, {named}: "
-            "set issuer exactly as the document does",
+            f"the discovery document of {issuer} names another issuer, {named}",
+            advice="Set issuer exactly as the document does.",
         )
     url = document.get("token_endpoint")
     aliases = document.get("mtls_endpoint_aliases")  # RFC 8705 5: endpoints that request a client certificate
@@ -354,17 +354,19 @@ class Oauth2Source:
         if failure.is_refused and shown.is_timed and abs(ahead_s) >= SKEW_S:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
-            return FetchFailure(f"{failure.reason.rstrip('.')}; {clock}. Check both clocks", FailureKind.LIMITED)
+            why = f"{failure.why.rstrip('.')}; {clock}"
+            return FetchFailure(why, FailureKind.LIMITED, advice="Check both clocks.")
         supported = [SPELLINGS.get(method, method) for method in endpoint.methods]
         if code == "invalid_client" and supported and own not in (*supported, "assertion_file"):
-            advice = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"
+            more = f"client_auth is {own}, and the issuer supports {', '.join(dict.fromkeys(supported))}"
         elif code == "invalid_client" and not supported and own == "basic":  # it is the default
-            advice = "client_auth is basic, and some issuers accept only form"
+            more = "client_auth is basic, and some issuers accept only form"
         elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
-            advice = shown.file.audience()
+            more = shown.file.audience()
         else:
             return failure
-        return failure.with_reason(f"{failure.reason.rstrip('.')}; {advice}") if advice else failure
+        failure.why = f"{failure.why.rstrip('.')}; {more}" if more else failure.why
+        return failure
 
 
 def _code_of(reply: TimedTokenResponse) -> str | None:

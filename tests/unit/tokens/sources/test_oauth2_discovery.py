@@ -93,7 +93,7 @@ async def test_missing_discovery_document_is_a_failure_with_the_reason(first, se
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"issuer": "https://evil.example"}, "names another issuer, https://evil.example: set issuer exactly as the"),
+        ({"issuer": "https://evil.example"}, "names another issuer, https://evil.example. Set issuer exactly as the"),
         ({"issuer": None}, "names another issuer, None"),
         ({"token_endpoint": None}, "contains no token_endpoint"),
         ({"token_endpoint": 5}, "contains no token_endpoint"),

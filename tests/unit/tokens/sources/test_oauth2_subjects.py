@@ -48,7 +48,7 @@ async def test_an_expired_file_is_named_with_its_end_and_nothing_is_sent(endpoin
     settings = federated(file) if name == "assertion_file" else oauth2(**EXCHANGE, subject_file=str(file))
     failure = await endpoint.failure(settings)
     assert failure.reason == (
-        f"the file {file} contains a token that expired 300 s ago: exp 2027-01-15 07:55:00Z (300 s ago); check the "
+        f"the file {file} contains a token that expired 300 s ago: exp 2027-01-15 07:55:00Z (300 s ago). Check the "
         f"program that writes the file and the clock of this machine (credentials.corp.{name})"
     )
     assert (failure.is_refused, endpoint.requests) == (False, [])
@@ -61,7 +61,7 @@ async def test_a_file_that_vanishes_is_named_and_works_again_when_it_returns(end
     file.unlink()
     failure = await failure_of(source.fetch())
     assert failure.reason == (
-        f"the file {file} cannot be read: No such file or directory; check the program that writes the file "
+        f"the file {file} cannot be read: No such file or directory. Check the program that writes the file "
         "(credentials.corp.assertion_file)"
     )
     assert (failure.is_refused, len(endpoint.requests)) == (False, 1)
