@@ -295,9 +295,9 @@ def late(issuer: str, limit_s: float, timeout_s: float) -> str:
 @pytest.mark.parametrize(
     ("timeout_s", "limit_s", "advice"),
     [
-        (600.0, 30, "Check whether the issuer is up"),
-        (30.0, 30, "Check whether the issuer is up, or raise this setting, for example to 60, if it is only slow"),
-        (10.0, 10, "Check whether the issuer is up, or raise this setting, for example to 20, if it is only slow"),
+        (600.0, 30, "Check whether the issuer is up."),
+        (30.0, 30, "Check whether the issuer is up, or raise this setting, for example to 60, if it is only slow."),
+        (10.0, 10, "Check whether the issuer is up, or raise this setting, for example to 20, if it is only slow."),
     ],
 )
 async def test_a_silent_issuer_is_waited_for_up_to_30_seconds_and_its_upstream_is_skipped(timeout_s, limit_s, advice):
