@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.init import PLACE, UPSTREAM, render
+from gatepass.cli.init import PLACE, UPSTREAM, questions_about, render
+from gatepass.cli.probe import Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
@@ -492,3 +493,20 @@ async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path)
                 assert answered.headers["x-gatepass-adapted"].startswith(f"translate={call.operation.name}")
     asked = {request.target for request in upstream.received}
     assert asked == {"/oauth/token", "/v1/messages", "/v1/responses", "/v1/chat/completions"}
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "asked"),
+    [
+        ("token", "dns", ("token_url", "proxy")),
+        ("token", "tls", ("token_url", "ca_file")),
+        ("models", "upstream_tls", ("base_url", "ca_file")),
+        ("models", "upstream_timeout_connect", ("base_url", "proxy")),
+        ("models", "upstream_auth", ("base_url", "token_url", "client_id", "scope", "secret")),
+        ("token", "refused", ("token_url", "client_id", "scope", "secret", "client_auth")),
+    ],
+)
+def test_the_code_of_a_failed_step_decides_what_is_asked_again(what, error, asked):
+    hop = "credential:llm" if what == "token" else "upstream:llm"
+    step = Step(hop, what, StepOutcome.FAILS, "no", "Set network.proxy and network.ca_file.", error=error)
+    assert questions_about(step, "oauth2") == asked

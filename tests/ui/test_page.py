@@ -1237,8 +1237,8 @@ def test_a_failed_step_of_doctor_is_explained_in_chinese(visit: OpenPage, fake: 
         'HTTP 400: The upstream "corp" (llm.corp:8443) answered 400 Bad Request with an HTML page titled "400 Bad".'
         " The port requires TLS: begin upstreams.corp.base_url with https://."
     )
-    check = "Check `credential` and `upstreams.corp.base_url`."
-    checked = "检查 `credential` 和 `upstreams.corp.base_url`。"
+    check = "Check `upstreams.corp.credential` and `upstreams.corp.base_url`."
+    checked = "检查 `upstreams.corp.credential` 和 `upstreams.corp.base_url`。"
     rejected = {"sentence_zh": "上游拒绝凭据，因此客户端重试不会成功。", "action": "Wait."}
     unlisted_model = "处理：修正 models.x.name。有些服务器提供未列出的模型：勾选真实调用可以测试。"
     told = {

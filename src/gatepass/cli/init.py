@@ -84,8 +84,11 @@ OF_AUTH: Mapping[str, tuple[str, ...]] = {
 }
 AFTER_A_FAULT: Mapping[str, tuple[str, ...]] = {"oauth2": ("client_auth",), "login": ("login_token",)}
 """Questions about the credential that are asked only after a fetch failed."""
-OF_NETWORK = ("ca_file", "proxy")
-"""Questions about the network that are asked only if a failed step names their setting."""
+OF_FAULT: Mapping[str, str] = {
+    **dict.fromkeys(("dns", "connect", "timeout_connect", "proxy"), "proxy"),
+    "tls": "ca_file",
+}
+"""The question about the network that is asked only after such a fault of a connection."""
 OF_SETTING: Mapping[str, str] = {"url": "login_url", "json": "login_body", "host": "listen", "token": SECRET}
 """The question about a setting that has another name."""
 NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
@@ -95,8 +98,8 @@ def questions_about(step: Step, auth: str) -> tuple[str, ...]:
     """Return the questions whose answers decide about the failed step."""
     address = f"{step.hop.removeprefix('upstream:')}_url"
     address = address if address in QUESTIONS else "base_url"
-    if network := [name for name in OF_NETWORK if f"network.{name}" in step.advice]:
-        return (address if step.what == "models" else OF_AUTH[auth][0], *network)
+    if network := OF_FAULT.get(step.error.removeprefix("upstream_")):
+        return (address if step.what == "models" else OF_AUTH[auth][0], network)
     of_credential = (*OF_AUTH.get(auth, ()), SECRET)
     if step.what == "token":
         return (*of_credential, *AFTER_A_FAULT.get(auth, ()))

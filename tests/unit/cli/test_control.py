@@ -4,7 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from gatepass.cli import control
 from gatepass.cli.control import reload_lines, rule_lines, status_lines
 from gatepass.documents import LearnedRule, ReloadResult, Status
 from gatepass.types import span
@@ -234,3 +236,10 @@ def test_a_rule_of_some_requests_alone_says_which(beside, where):
 )
 def test_a_duration_is_as_precise_as_a_person_needs(seconds, text):
     assert span(seconds) == text
+
+
+def test_a_reload_succeeds_although_an_older_gatepass_has_another_status(monkeypatch):
+    pages = {"/reload": b'{"outcome": "reloaded", "retried": ["corp"]}', "/status": b"{}"}
+    monkeypatch.setattr(control, "request", lambda _, target, *__: pages[target])
+    done = CliRunner().invoke(control.reload, ["--socket", "s"])
+    assert (done.exit_code, done.output.splitlines()[0]) == (0, "Reloaded. Changed:")
