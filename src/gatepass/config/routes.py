@@ -48,6 +48,8 @@ Value = Annotated[
 ]
 """A JSON value. `gatepass check` shows it with each reference hidden."""
 
+Policy = Literal["order", "least_in_flight", "weighted"]
+
 ANY = "*"
 """The entry of `models` for all models that no other entry names."""
 
@@ -423,7 +425,7 @@ class Model(Block):
     Danger: Without `breaker`, gatepass does not skip an upstream that fails. A host that drops packets then delays each
     request by `timeouts.connect_s`.
     """
-    policy: Literal["order", "least_in_flight", "weighted"] = "order"
+    policy: Policy = "order"
     """Which of the targets is tried first: the first one, the one with the fewest requests of this process in progress
     for its weight, or a random one by weight. The others follow by the same policy.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from enum import Enum, IntEnum
 from hashlib import blake2b
-from typing import Literal
 
+from gatepass.config.routes import Policy
 from gatepass.policy.breaker import Breaker, BreakerSettings
 
-Policy = Literal["order", "least_in_flight", "weighted"]
-"""`models.NAME.policy`."""
 AVAILABLE = "available"
 MOST_LOAD = 1.25
 """The most requests in progress at a target that a caller prefers, as a multiple of its share."""
@@ -19,35 +18,41 @@ MOST_COOLDOWN_S = 60.0
 """The longest time for which a target that asked to wait is passed over: a quota of a day may be raised before."""
 
 
-MOST_MODELS = 1_000
-"""The models that are known of one target of a pattern. The one that was not used for longest leaves."""
+class Standing(IntEnum):
+    """What keeps requests away from a target, the least first. The odd ones have no place free at their upstream."""
+
+    FREE = 0
+    FULL = 1
+    EJECTED = 2
+    EJECTED_AND_FULL = 3
+    WAITS = 4
+
+
+class NoTarget(Enum):
+    """Why a request has no next target."""
+
+    TRIED = "tried"
+    """Each one was tried that does not wait."""
+    WAITS = "waits"
+    """Each one asked to wait."""
+    USED_UP = "used_up"
+    """The upstream of one has used up its limits, and no other is left."""
 
 
 class TargetHealth:
     """What a process knows of one target: its load, its breaker and its wait.
 
-    `has_cooldown` and `breaker` are those of the route: models that share a target may differ in having them. At a
-    target of a pattern each model has a breaker and a wait of its own: a caller that may use one stops no other.
+    `has_cooldown` and `breaker` are those of the route: models that share a target may differ in having them.
     """
 
-    __slots__ = ("asked_until_s", "breaker", "ejected_times", "in_flight", "limited_until_s", "models")
+    __slots__ = ("asked_until_s", "breaker", "ejected_times", "in_flight", "limited_until_s")
 
     def __init__(self) -> None:
-        self.models: dict[str, TargetHealth] = {}
-        """Those of a pattern, the one used last at the end."""
         self.breaker = Breaker()
         self.in_flight = self.ejected_times = 0
         self.limited_until_s = 0.0
         self.asked_until_s = 0.0
         """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
-
-    def of_model(self, model: str) -> TargetHealth:
-        """Return the health of a model that the client names, at the target of a pattern."""
-        found = self.models.pop(model) if model in self.models else TargetHealth()
-        self.models[model] = found
-        if len(self.models) > MOST_MODELS:
-            del self.models[next(iter(self.models))]
-        return found
 
     def limit(self, now_s: float, wait_s: float) -> bool:
         """Pass the target over for `wait_s`, as its upstream asked, but for MOST_COOLDOWN_S at most.
@@ -72,11 +77,25 @@ class TargetHealth:
             return "waits", self.limited_until_s - now_s
         return AVAILABLE, 0.0
 
-    def admits(self, now_s: float, breaker: BreakerSettings | None, *, has_cooldown: bool) -> bool:
-        """Return whether neither a wait nor the breaker keeps requests away."""
+    def standing(
+        self, now_s: float, breaker: BreakerSettings | None, *, has_cooldown: bool, is_full: bool = False
+    ) -> Standing:
         if has_cooldown and self.limited_until_s > now_s:
-            return False
-        return breaker is None or self.breaker.until_s <= now_s
+            return Standing.WAITS
+        return Standing(2 * (breaker is not None and self.breaker.until_s > now_s) + is_full)
+
+
+def _draw(weight: float) -> float:
+    """Return a random number: the smallest one of several targets has the probability of its weight."""
+    return random.expovariate(weight) if weight else math.inf
+
+
+WAYS: Mapping[Policy, Callable[[float, int], tuple[float, ...]]] = {
+    "order": lambda _weight, _load: (),
+    "weighted": lambda weight, _load: (_draw(weight),),
+    "least_in_flight": lambda weight, load: (not weight, load / (weight or 1.0), _draw(weight)),
+}
+"""The ways to choose a target: what puts it behind others, by its weight and its requests in progress."""
 
 
 def ranked(
@@ -88,48 +107,34 @@ def ranked(
     than MOST_LOAD of its share. A target of weight 0 is a spare: it comes last.
     """
     places = range(len(names))
-    if key is not None:
-        scores = []  # rendezvous hashing with weights
-        for name, weight in zip(names, weights, strict=True):
-            digest = blake2b(b"%b\0%b" % (key, name.encode()), digest_size=6).digest()
-            scores.append(weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**48 + 1)))
-        share = (sum(loads) + 1) * MOST_LOAD / (sum(weights) or 1.0)
-        is_over = [load + 1 > math.ceil(share * weight) for load, weight in zip(loads, weights, strict=True)]
-        # a spare is always above its share of 0, and has the lowest score
-        return sorted(places, key=lambda at: (is_over[at], -scores[at]))
-    if policy == "order":
-        return places
-    # the target with the smallest of these draws has the probability of its weight
-    draws = [random.expovariate(weight) if weight else math.inf for weight in weights]
-    if policy == "weighted":
-        return sorted(places, key=draws.__getitem__)
-    return sorted(places, key=lambda at: (not weights[at], loads[at] / (weights[at] or 1.0), draws[at]))
+    if key is None:
+        scores = [*map(WAYS[policy], weights, loads)]
+        return sorted(places, key=scores.__getitem__)
+    hashes = []  # rendezvous hashing with weights
+    for name, weight in zip(names, weights, strict=True):
+        digest = blake2b(b"%b\0%b" % (key, name.encode()), digest_size=6).digest()
+        hashes.append(weight / -math.log((int.from_bytes(digest, "big") + 1) / (2**48 + 1)))
+    share = (sum(loads) + 1) * MOST_LOAD / (sum(weights) or 1.0)
+    is_over = [load + 1 > math.ceil(share * weight) for load, weight in zip(loads, weights, strict=True)]
+    # a spare is always above its share of 0, and has the lowest score
+    return sorted(places, key=lambda at: (is_over[at], -hashes[at]))
 
 
-def choose(
-    order: Sequence[int],
-    seen: Collection[int],
-    healths: Sequence[TargetHealth],
-    full: Collection[int],
-    now_s: float,
-    breaker: BreakerSettings | None,
-    *,
-    has_cooldown: bool,
-) -> int | None:
-    """Return the first of `order` that is available and not among `seen`, None if there is none.
+def next_target(
+    order: Sequence[int], tried: Collection[int], standings: Sequence[Standing], used_up: Collection[int]
+) -> int | NoTarget:
+    """Return the place of the next target of a request, or why none is left.
 
-    One of the `full` targets is better than none. gatepass never ejects all: if each one of `order` is ejected, one
-    that does not wait is returned. The last arguments: see `TargetHealth`.
+    `order` has the places of its targets, the preferred one first, and `standings` their standings by place. The
+    upstreams of the `used_up` targets have used up their limits. A full target is better than none. gatepass never
+    ejects all: if each one is ejected, one that does not wait is returned.
     """
-    while True:
-        are_away, found = True, None
-        for at in order:  # nearly always the first
-            if healths[at].admits(now_s, breaker, has_cooldown=has_cooldown):
-                are_away = False
-                if at not in seen:
-                    if at not in full:
-                        return at
-                    found = at if found is None else found
-        if not are_away or breaker is None:
-            return found
-        breaker = None
+    left = [at for at in order if at not in used_up]
+    best = min((standings[at] // 2 for at in left), default=Standing.WAITS // 2)
+    if best < Standing.WAITS // 2:
+        left = [at for at in left if at not in tried and standings[at] // 2 == best]
+        if left:
+            return min(left, key=standings.__getitem__)
+    if used_up:
+        return NoTarget.USED_UP
+    return NoTarget.TRIED if best < Standing.WAITS // 2 else NoTarget.WAITS

@@ -27,6 +27,7 @@ from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, LocalCredential, token_location
 from gatepass.config.load import is_same
 from gatepass.config.model import Config, Limits
+from gatepass.config.routes import ANY
 from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, UpstreamConfig
 from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
@@ -91,6 +92,8 @@ CHECK_EVERY_S = 1.0
 LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
 
+MOST_MODELS = 1_000
+"""The models that only clients name of which an upstream's waits are known: the one not used for longest leaves."""
 MOST_ABSENT = 1_000
 """The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
 
@@ -98,7 +101,7 @@ MOST_ABSENT = 1_000
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "confirmed", "healths", "learned", "queue")
+    __slots__ = ("absent_until_s", "confirmed", "healths", "learned", "of_models", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
@@ -108,6 +111,8 @@ class UpstreamState:
         """Until when an optional operation counts as absent: by operation, model and caller."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
+        self.of_models: dict[str, TargetHealth] = {}
+        """Of the models that only clients name, at the targets of patterns, the one used last at the end."""
         self.queue = FairQueue[asyncio.Event]()
         """The requests in progress that `max_in_flight` counts, and those that wait. The event of a waiting request is
         set when the request gets a place, or when there is no room for it."""
@@ -116,6 +121,16 @@ class UpstreamState:
         if name not in self.healths:
             self.healths[name] = TargetHealth()
         return self.healths[name]
+
+    def of_model(self, model: str) -> TargetHealth:
+        """Return the health of a model that a client names: a caller that may use one stops no other."""
+        if model in self.healths:
+            return self.healths[model]
+        found = self.of_models.pop(model, None) or TargetHealth()
+        self.of_models[model] = found
+        if len(self.of_models) > MOST_MODELS:
+            del self.of_models[next(iter(self.of_models))]
+        return found
 
     def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
         if len(self.absent_until_s) >= MOST_ABSENT:
@@ -195,8 +210,6 @@ class AppState(ProcessParts):
     upstreams: Mapping[str, Upstream]
     """By name, those of `upstreams` and those of `mcp`: the server NAME is `mcp/NAME`."""
     admission: Admission | None
-    healths: dict[Route, list[TargetHealth]] = field(default_factory=dict)
-    """Of the targets of each route that was used."""
     holders: Mapping[str, TokenHolder]
     issuer_connections: Mapping[str, IssuerConnection]
     tls_contexts: TLSContexts
@@ -215,12 +228,8 @@ class AppState(ProcessParts):
             holder.start()
 
     def healths_of(self, route: Route) -> list[TargetHealth]:
-        found = self.healths.get(route)
-        if found is None:
-            named = zip(route.targets, route.names, strict=True)
-            found = [self.upstreams[target.upstream].state.health(name) for target, name in named]
-            self.healths[route] = found
-        return found
+        named = zip(route.targets, route.names, strict=True)
+        return [self.upstreams[target.upstream].state.health(name) for target, name in named]
 
     def learned_rules(self) -> list[LearnedRuleRecord]:
         now_s, wall_s = self.clock.now(), self.clock.wall()
@@ -232,11 +241,14 @@ class AppState(ProcessParts):
 
         The state of a pattern's target is that of a model that is kept away, if there is one.
         """
-        now_s = self.clock.now()
+        now_s, configured = self.clock.now(), self.routes.configured_name
         for route in self.routes.all:
             if len(route.targets) > 1 or route.breaker is not None:
                 for at, health in enumerate(self.healths_of(route)):
-                    known = (health, *health.models.values())
+                    known = [health]
+                    if route.is_pattern and route.targets[at].model is None:
+                        models = self.upstreams[route.targets[at].upstream].state.of_models.items()
+                        known += [one for name, one in models if (configured(name) or ANY) == route.entry]
                     states = [one.state(now_s, route.breaker, has_cooldown=route.has_cooldown) for one in known]
                     yield route, at, health, next((one for one in states if one[0] != AVAILABLE), states[0])
 
@@ -498,20 +510,7 @@ def _take_over(state: AppState) -> None:
 def _sample(state: AppState) -> Sample:
     values: defaultdict[str, dict[Labels, float]] = defaultdict(dict)
     values["gatepass_requests_in_flight_limit"][()] = state.config.limits.connections
-    rejections = state.rejection_ages_s()
-    for name, upstream in state.upstreams.items():
-        counts = upstream.transport.counts
-        values["gatepass_upstream_connections"] |= {(name, "busy"): counts.busy, (name, "idle"): counts.idle}
-        values["gatepass_upstream_connections_limit"][(name,)] = upstream.transport.max_connections
-        values["gatepass_pool_waiting_requests"][(name,)] = counts.waiting
-        if upstream.state.queue.limit is not None:
-            values["gatepass_queue_waiting_requests"][(name,)] = len(upstream.state.queue.waiting)
-        values["gatepass_learned_rules"][(name,)] = 0
-        if upstream.holder is not None:
-            values["gatepass_upstream_rejects_token"][(name,)] = name in rejections
-    for record in state.learned_rules():
-        if record.state == "learned":
-            values["gatepass_learned_rules"][(record.scope.upstream,)] += 1
+    _sample_upstreams(state, values)
     for name, holder in state.holders.items():
         status, labels = holder.status(), (name,)
         # a usable token without an expiry, such as a static key, never expires
@@ -544,3 +543,20 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
         values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams
     return Sample(values, [request.response.context.metrics_key() for request in state.in_flight.requests])
+
+
+def _sample_upstreams(state: AppState, values: defaultdict[str, dict[Labels, float]]) -> None:
+    rejections = state.rejection_ages_s()
+    for name, upstream in state.upstreams.items():
+        counts = upstream.transport.counts
+        values["gatepass_upstream_connections"] |= {(name, "busy"): counts.busy, (name, "idle"): counts.idle}
+        values["gatepass_upstream_connections_limit"][(name,)] = upstream.transport.max_connections
+        values["gatepass_pool_waiting_requests"][(name,)] = counts.waiting
+        if upstream.state.queue.limit is not None:
+            values["gatepass_queue_waiting_requests"][(name,)] = len(upstream.state.queue.waiting)
+        values["gatepass_learned_rules"][(name,)] = 0
+        if upstream.holder is not None:
+            values["gatepass_upstream_rejects_token"][(name,)] = name in rejections
+    for record in state.learned_rules():
+        if record.state == "learned":
+            values["gatepass_learned_rules"][(record.scope.upstream,)] += 1

@@ -6,7 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
@@ -37,7 +37,7 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, client_deadline_s
-from gatepass.proxy.context import CHOOSES, Attempt, RequestContext
+from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.response import (
     BufferedReply,
@@ -47,7 +47,7 @@ from gatepass.proxy.response import (
     classify,
     envelope_defaults,
 )
-from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, decide, is_limited, outcome_of
+from gatepass.proxy.retry import COMPLETE, Allowed, Outcome, Repeat, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
@@ -99,11 +99,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         if protocol.family not in ("", CHAT.family) or target.protocols is not None:
             base = await _spoken(attempt, protocol, base, context.profile_rules)
         attempt.base = base
-        if call.body and upstream.learns and upstream.state.learned.by_scope:
-            begin_learning(attempt, base)
-        if not is_small and base.body is not call.body and attempt.memory is not None:
-            attempt.memory.claim(len(base.body))  # the client's own body is kept for a retry
-            attempt.copied_bytes = len(base.body)
+        if call.body and (upstream.state.learned.by_scope or not is_small):  # nearly always neither: saves a call
+            begin_target(attempt, base)
     # Learned rules, which an earlier attempt may have extended, then the rules of the dialect.
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
@@ -115,14 +112,13 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             else await normalize_large(normalized, target, rules, threads)
         )
     attempt.normalized, record = normalized, attempt.record
-    if normalized.adapted:
-        record.adapted, record.edits = normalized.adapted, normalized.edits
+    record.adapted, record.edits = normalized.adapted, normalized.edits
     if is_streamed:  # a learned rule may have made the request one for a whole reply
         _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S if normalized.stream else SYNTHESIZED_HOLD_S)
 
     # Wait for a place at an upstream that is full.
-    if (failover := attempt.failover) is not None and failover.waits:
-        await upstream_call.wait_for_place(attempt, failover)
+    if attempt.failover is not None and attempt.failover.place is not None:
+        await upstream_call.wait_for_place(attempt, attempt.failover, attempt.failover.place)
 
     # Encode, authorize, send, classify.
     protocol = PROTOCOLS[normalized.operation.protocol]  # a chat may serve the client's protocol
@@ -130,14 +126,11 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         reply: ClassifiedReply = await send_parts(attempt, normalized, send_once, _send_part)
     elif protocol.ranking is not None:
         reply = await _send_ranked(attempt, normalized, protocol.ranking)
+    elif protocol.parameters:
+        request = _with_client_parts(attempt, context, _encode(attempt, normalized), protocol)
+        reply = await _send_optional(attempt, request, protocol)
     else:
-        request = _encode(attempt, normalized)
-        if protocol.parameters:
-            request = _with_client_parts(attempt, context, request, protocol)
-        if protocol.absent_statuses:
-            reply = await _send_optional(attempt, request, protocol)
-        else:
-            reply = await classify(attempt, await send(attempt, request))
+        reply = await classify(attempt, await send(attempt, _encode(attempt, normalized)))
     if isinstance(reply, (BufferedReply, SynthesizedStream)):
         attempt.end(COMPLETE)  # `relay` ends the attempt of a reply that still arrives
     elif isinstance(reply, StreamingReply) and not call.body:
@@ -283,7 +276,7 @@ ABSENT_S = 600.0
 
 
 async def _send_optional(attempt: Attempt, request: OutboundRequest, protocol: ClientProtocol) -> ClassifiedReply:
-    """Send a call of an operation that the upstream may lack, unless an earlier reply showed that it lacks it.
+    """Send `request`, unless the upstream may lack its operation, and an earlier reply showed that it does.
 
     Raises UpstreamErrorReply with the 404.
     """
@@ -344,57 +337,38 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         has_token = is_rejected and await upstream_call.renew_token(attempt, error)
     finally:
         attempt.end(outcome, error)
-    base, now_s, upload, failover = attempt.base, attempt.state.clock.now(), attempt.upload, attempt.failover
-    tried = Tried(
-        sent=attempt.sent,
-        sent_before=attempt.sent_before,
-        resendable=upload is None or upload.can_restart(),
-        learns=base is not None and bool(base.body),
-        lacks_path=_lacks_path(attempt, error),
-        stale=attempt.stale,
-        repeats_stale=attempt.repeats_stale and upstream.settings.repeat_stale,
-        token_expired=isinstance(error, TokenExpired),
-        has_token=has_token,
-        renewals=attempt.renewals,
-        reconnected=attempt.record.repeated_stale,
-        rules=attempt.rules,
-        tried_s=now_s - (attempt.target_began_s or attempt.record.began_s),
-    )
-    if failover is not None:
-        tried = _with_policy(tried, attempt, failover, error)
-    repeat = decide(outcome, error.http_status, tried, attempt.deadline_s - now_s)
-    if repeat is Repeat.LEARNED_RULE and not await _learn_from(attempt, error, lacks_path=tried.lacks_path):
-        repeat = None
-    if repeat in CHOOSES and failover is not None:
-        leave_target(attempt)
-        if not await _choose(attempt, failover, repeat, error, tried.pause_s):
-            repeat, now_s = None, attempt.state.clock.now()
-    if repeat is not None:
+    base, now_s, failover = attempt.base, attempt.state.clock.now(), attempt.failover
+    attempt.has_token, attempt.token_expired = has_token, isinstance(error, TokenExpired)
+    attempt.resendable = attempt.upload is None or attempt.upload.can_restart()
+    attempt.learns, attempt.lacks_path = base is not None and bool(base.body), _lacks_path(attempt, error)
+    attempt.repeats_stale = attempt.repeats_stale and upstream.settings.repeat_stale
+    attempt.reconnected = attempt.record.repeated_stale
+    attempt.tried_s = now_s - (attempt.target_began_s or attempt.record.began_s)
+    left_s = attempt.deadline_s - now_s
+    allowed = Allowed() if failover is None else _allowed(attempt, failover, error, left_s)
+    repeat = decide(outcome, error.http_status, error.retry_after_s, attempt, allowed, left_s)
+    if repeat is not None and await _PREPARED[repeat](attempt, error, allowed):
         return attempt.again(repeat)
-    if has_token and not tried.resendable:
+    if has_token and not attempt.resendable:
         raise upstream_call.renewed_during_upload(upstream) from error
     if failover is not None:
-        failover.shorten_wait(error, now_s)
+        failover.shorten_wait(error, attempt.state.clock.now())
     # it may be an earlier error, so `error` must not become its cause
     raise await _error_for_client(attempt, error, is_rejected=is_rejected) from error.__cause__
 
 
-def _with_policy(tried: Tried, attempt: Attempt, failover: Failover, error: GatepassError) -> Tried:
-    """Return `tried` with what the route of the request and the state of its targets allow."""
+def _allowed(attempt: Attempt, failover: Failover, error: GatepassError, left_s: float) -> Allowed:
+    """Return what the route of the request and the state of its targets allow after `error`."""
     route, now_s = failover.route, attempt.state.clock.now()
-    may_repeat = failover.may_repeat and failover.repeats + 1 < route.attempts
-    may_run = may_repeat and attempt.call.operation.configured_as in route.repeats_run
-    repeats_run = may_run and failover.budget is not None and failover.budget.allows_repeat(now_s)
-    return replace(
-        tried,
-        has_next=failover.find(now_s) is not None,
-        has_wait=error.retry_after_s is not None,
-        repeats_refused=route.repeats_refused and may_repeat and (repeats_run or not _has_begun_to_run(attempt)),
-        repeats_run=repeats_run,
-        pause_s=failover.pause_s(error, now_s) if may_repeat else 0.0,
-        took_s=attempt.record.duration_s,
-        client_left_s=client_deadline_s(attempt.call, failover.request) - now_s,
-    )
+    has_next = isinstance(failover.next(now_s), int)
+    if not failover.may_repeat:
+        return Allowed(has_next)
+    budget, operation = failover.budget, attempt.call.operation.configured_as
+    runs = budget is not None and operation in route.repeats_run and budget.allows_repeat(now_s)
+    refused = route.repeats_refused and (runs or not _has_begun_to_run(attempt))
+    pause_s = 0.0 if has_next else failover.pause_s(error, now_s)
+    left_s = min(left_s, client_deadline_s(attempt.call, failover.request) - now_s)
+    return Allowed(has_next, refused, runs, pause_s, left_s > pause_s + attempt.record.duration_s)
 
 
 def _has_begun_to_run(attempt: Attempt) -> bool:
@@ -408,18 +382,28 @@ def _has_begun_to_run(attempt: Attempt) -> bool:
     return attempt.parts is not None or was_stale or (status is not None and not is_http_error(status))
 
 
-async def _choose(attempt: Attempt, failover: Failover, repeat: Repeat, error: GatepassError, pause_s: float) -> bool:
-    """Choose the target of the attempt that repeats `attempt`, after `pause_s`. Return False if none is available."""
-    state = attempt.state
+async def _stay(attempt: Attempt, _error: GatepassError, _allowed: Allowed) -> bool:
+    """Begin one more attempt at the same target."""
+    if attempt.failover is not None:
+        attempt.failover.repeat(attempt.state.clock.now())
+    return True
+
+
+async def _move(attempt: Attempt, error: GatepassError, allowed: Allowed) -> bool:
+    """Begin an attempt at the next target, or after a pause at any. Return False if none is available."""
+    state, failover = attempt.state, attempt.failover
+    leave_target(attempt)
+    if failover is None:
+        return False
     failover.leave()
-    if attempt.sent or attempt.sent_before or repeat is Repeat.RETRY:  # else no setting was needed
+    if attempt.sent or attempt.sent_before or not allowed.has_next:  # else no setting was needed
         failover.repeats += 1
         has_run = _has_begun_to_run(attempt) or not is_limited(error.http_status, error.retry_after_s)
         if failover.budget is not None and attempt.sent and has_run:
             failover.budget.add(state.clock.now(), is_repeat=True)
-    if pause_s:
-        await sleep(state.clock, pause_s)
-    return await failover.choose_within_limits(state.clock.now())
+    if allowed.pause_s:
+        await sleep(state.clock, allowed.pause_s)
+    return await failover.choose(state.clock.now()) is None
 
 
 async def send_own_call(
@@ -444,8 +428,6 @@ def close_attempt(attempt: Attempt, error: BaseException | None) -> None:
     """End `attempt`, if it has not ended, when its request ended with `error`; None for a complete response."""
     if not attempt.record.outcome:
         attempt.end(COMPLETE) if error is None else attempt.end_by(error)
-    if attempt.failover is not None:
-        attempt.failover.leave()
     leave_target(attempt)
 
 
@@ -459,6 +441,13 @@ def leave_target(attempt: Attempt) -> None:
     if attempt.copied_bytes and attempt.memory is not None:
         attempt.memory.add(-attempt.copied_bytes)
         attempt.copied_bytes = 0
+
+
+def keep_copy(attempt: Attempt, body: bytes) -> None:
+    """Count a changed copy of the client's body until `leave_target`, because the body is kept for a retry."""
+    if attempt.memory is not None:
+        attempt.memory.claim(len(body))
+        attempt.copied_bytes = len(body)
 
 
 def _encode(attempt: Attempt, call: Call) -> OutboundRequest:
@@ -477,9 +466,8 @@ def _with_client_parts(
     if (form := context.form) is not None:
         body, changes = form.as_model(attempt.target.model or attempt.call.model)
         attempt.record.adapted = (*attempt.record.adapted, *changes)
-        if body is not form.body and attempt.memory is not None and not attempt.copied_bytes:
-            attempt.memory.claim(len(body))  # the client's own form is kept for a retry
-            attempt.copied_bytes = len(body)
+        if body is not form.body and not attempt.copied_bytes:
+            keep_copy(attempt, body)
         request = replace(request, body=body)
     attempt.upload = context.upload
     return raw_request(request, attempt.call.headers, context.upload, is_form=attempt.call.operation.takes_form)
@@ -575,9 +563,12 @@ def drop_tracebacks(error: BaseException) -> None:
             pending += (one.__cause__, one.__context__)
 
 
-def begin_learning(attempt: Attempt, base: Call) -> None:
-    """Set the session of the attempts at this target, if there are learned rules for its model."""
-    if attempt.upstream.state.learned.knows(_scope(attempt, base)):
+def begin_target(attempt: Attempt, base: Call) -> None:
+    """Set the session of the attempts at this target, if there are learned rules for its model, and count a copy."""
+    if base.body is not attempt.call.body and len(attempt.call.body) > INLINE_BYTES:
+        keep_copy(attempt, base.body)
+    learned = attempt.upstream.state.learned
+    if attempt.upstream.learns and learned.by_scope and learned.knows(_scope(attempt, base)):
         attempt.session = _new_session(attempt, base)
         attempt.session.recall(attempt.state.clock.now())
 
@@ -613,18 +604,28 @@ async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     return planned
 
 
-async def _learn_from(attempt: Attempt, error: GatepassError, *, lacks_path: bool) -> bool:
+async def _learn(attempt: Attempt, error: GatepassError, allowed: Allowed) -> bool:
     """Return whether a rule was learned from `error`, so that a retry can succeed, or a chat is tried."""
-    if lacks_path:
+    if attempt.lacks_path:
         leave_target(attempt)
         attempt.base, attempt.absent = None, error if isinstance(error, UpstreamErrorReply) else None
-        return True
+        return await _stay(attempt, error, allowed)
     base = attempt.base
     if base is None or not isinstance(error, UpstreamError) or not attempt.upstream.learns:
         return False
     session = _open_session(attempt, base)
     rules = await _relevant_rules(attempt, session, session.sent, error)
-    return session.prepare_retry(error, attempt.state.clock.now(), rules)
+    return session.prepare_retry(error, attempt.state.clock.now(), rules) and await _stay(attempt, error, allowed)
+
+
+_PREPARED: Mapping[Repeat, Callable[[Attempt, GatepassError, Allowed], Awaitable[bool]]] = {
+    Repeat.NEW_TOKEN: _stay,
+    Repeat.NEW_CONNECTION: _stay,
+    Repeat.LEARNED_RULE: _learn,
+    Repeat.NEXT_TARGET: _move,
+    Repeat.RETRY: _move,
+}
+"""What prepares each repeat of an attempt that ended with an error. It returns False if there is none."""
 
 
 async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_rejected: bool) -> GatepassError:

@@ -142,8 +142,11 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         context.head_s = head_s = context.state.clock.now() - context.client_request.arrived_s
         failover = None if context.attempt is None else context.attempt.failover
         timing = server_timing(head_s, context.token_wait_s())
-        if failover is not None and failover.position:
-            timing += b', queue;dur=%.1f;desc="position %d"' % (failover.queue_wait_s * 1000, failover.position)
+        if failover is not None and context.attempt is not None:
+            waits = [one for one in (context.attempt.record, *before(context.attempt.record)) if one.queue_position]
+            if waits:
+                wait_s = sum(one.queue_wait_s for one in waits)
+                timing += b', queue;dur=%.1f;desc="position %d"' % (wait_s * 1000, waits[0].queue_position)
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *own, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         attempt = None if context.attempt is None else context.attempt.record

@@ -25,7 +25,7 @@ from gatepass.proxy.admission import Admitted
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import RequestMemory
-from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, outcome_of
+from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, outcome_of
 from gatepass.proxy.uploads import Form, FormStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.tokens import Token, TokenUser
@@ -41,11 +41,11 @@ ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], p
 """The caller until the request is authenticated. It may use no model."""
 
 
-CHOOSES = (Repeat.NEXT_TARGET, Repeat.RETRY)
+MOVES = (Repeat.NEXT_TARGET, Repeat.RETRY)
 """Repeats for which `Failover.choose` has chosen the target."""
 
 
-class Attempt(Hidden, msgspec.Struct, eq=False):
+class Attempt(Hidden, Tried, eq=False):
     """One try at one target: one request, or the requests of a split call. `end` is called exactly once.
 
     `again` returns the attempt that repeats it. An embeddings call that is sent as several requests has an attempt for
@@ -68,10 +68,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The way over the targets of the route. None for one target of which nothing is counted."""
     limit_bytes: int = 0
     """The size limit of a whole reply."""
-    repeats_stale: bool = True
-    """As the setting of the upstream, for this request."""
-    sent_before: bool = False
-    """An earlier attempt for this request may have written a byte."""
     base: Call | None = None
     """The call with the rules that are the same for each attempt at this target."""
     chat: ChatCall | None = None
@@ -86,10 +82,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """When the first attempt at this target began, 0 in that attempt itself."""
     copied_bytes: int = 0
     """What `base` holds if it is large and a copy."""
-    rules: int = 0
-    """How many attempts at this target followed a learned rule."""
-    renewals: int = 0
-    """How many followed a rejected token."""
     new_connection: bool = False
     normalized: Call | None = None
     """The call that is encoded: `base` with learned rules and the dialect's rules."""
@@ -97,10 +89,6 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
     """The changes that learned rules made."""
     upload: FormStream | None = None
     token: Token | None = None
-    sent: bool = False
-    """A byte of the request may have been written."""
-    stale: bool = False
-    """A reused connection closed without an answer."""
     is_rejected: bool = False
     """The status of the reply rejects the token."""
     waits_since_s: float = 0.0
@@ -135,26 +123,23 @@ class Attempt(Hidden, msgspec.Struct, eq=False):
 
     def again(self, repeat: Repeat) -> Attempt:
         """Return the next attempt. This one must have ended."""
-        ended, failover, is_next = self.record, self.failover, repeat in CHOOSES
-        target = failover.target if is_next and failover is not None else self.target
-        if failover is not None and not is_next:
-            failover.began(self.state.clock.now())
+        ended, failover = self.record, self.failover
+        target = self.target if failover is None else failover.target
         attempt = Attempt.begin(self.state, target, self.call, self.profile, self.memory, ended.access, failover)
         record = attempt.record
         record.number, record.cause, record.after = ended.number + 1, repeat, ended
         attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
         attempt.sent_before = self.sent_before or self.sent
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
-        attempt.repeats_stale = self.repeats_stale
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
-        if not is_next:
+        if repeat not in MOVES:
             attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
             record.renewed = attempt.renewals > 0
             record.repeated_stale = ended.repeated_stale or attempt.new_connection
             attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
-            attempt.chat, attempt.absent = self.chat, self.absent
+            attempt.chat, attempt.absent, attempt.repeats_stale = self.chat, self.absent, self.repeats_stale
             attempt.target_began_s = self.target_began_s or ended.began_s
         return attempt
 
@@ -372,14 +357,13 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
                 access.failover = tuple(
                     f"{one.after.upstream}={one.after.code}"
                     for one in reversed((record, *earlier))
-                    if one.cause in CHOOSES and one.after is not None
+                    if one.cause in MOVES and one.after is not None
                 )
             if token_wait_s:
                 access.token_wait_s = round(token_wait_s * DECIMALS) / DECIMALS or None
             added_s -= upstream_s
         access.duration_s = round(duration_s * DECIMALS) / DECIMALS
-        if first_byte_s is not None:
-            access.ttft_s = round(first_byte_s * DECIMALS) / DECIMALS
+        access.ttft_s = None if first_byte_s is None else round(first_byte_s * DECIMALS) / DECIMALS
         is_synthesized = SYNTHESIZED in access.adapted
         ended = RequestRecord(
             access,

@@ -109,27 +109,10 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     client_response, context = in_flight_request.response, in_flight_request.response.context
     state, client_request, cycle = context.state, context.client_request, client_response.cycle
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
-    base_path, path, path_profile = state.base_path, client_request.path, None
-    # the table has the path of most requests, which saves the calls of two functions
-    found = None if base_path else BY_PATH.get(path, {}).get(client_request.method)
-    if found is None:
-        path_profile, path = split_profile(path, base_path)
     if state.config.server.cors_origins and await _answer_preflight(client_response):
         return
-    found = found or _match(context, path, path_profile)
-    operation = found.operation
-    access, protocol = context.access, PROTOCOLS[operation.protocol]
-    if protocol.is_answered_here:
-        protocol = protocol.of_request(client_request)
-    context.protocol = protocol
-    access.operation = operation.name
-    caller = context.authenticate(path_profile, takes_form=operation.takes_form)
-    in_flight_request.begin(caller)
-    if path_profile is not None or caller.profile is not None:  # otherwise it stays `plain`
-        context.profile_rules = select_profile(PROFILES, path_profile, caller.profile)
-
-    if state.authenticator.requires_key and not found.at_root:
-        check_operation_access(caller, operation)
+    found = _authenticated(in_flight_request, context)
+    operation, protocol, caller, access = found.operation, context.protocol, context.caller, context.access
 
     # Parse. A multipart form without a model is not held: the upstream receives it as it arrives.
     if client_request.names_coding:
@@ -163,8 +146,44 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     if state.admission is not None:
         await state.admission.admit(context, call, route, state.body_threads)
 
-    # Attempt the targets, and relay the first reply. One total timeout limits all attempts.
-    attempt = await _first_attempt(context, route, call)
+    # Attempt the targets, and relay the first reply.
+    if route.is_plain:
+        await _attempt(in_flight_request, route, call, None)
+    else:
+        async with Failover.begin(state, route, call, client_request, caller, context.admitted) as failover:
+            if (why := await failover.choose(now_s := state.clock.now())) is not None:
+                raise failover.unavailable(why, now_s)
+            await _attempt(in_flight_request, route, call, failover)
+
+
+def _authenticated(in_flight_request: InFlightRequest, context: RequestContext) -> Match:
+    """Return the operation of the request, whose caller `context` then has and may use it."""
+    state, client_request = context.state, context.client_request
+    base_path, path, path_profile = state.base_path, client_request.path, None
+    # the table has the path of most requests, which saves the calls of two functions
+    found = None if base_path else BY_PATH.get(path, {}).get(client_request.method)
+    if found is None:
+        path_profile, path = split_profile(path, base_path)
+        found = _match(context, path, path_profile)
+    operation = found.operation
+    protocol = PROTOCOLS[operation.protocol]
+    context.protocol = protocol.of_request(client_request) if protocol.is_answered_here else protocol
+    context.access.operation = operation.name
+    caller = context.authenticate(path_profile, takes_form=operation.takes_form)
+    in_flight_request.begin(caller)
+    if path_profile is not None or caller.profile is not None:  # otherwise it stays `plain`
+        context.profile_rules = select_profile(PROFILES, path_profile, caller.profile)
+    if state.authenticator.requires_key and not found.at_root:
+        check_operation_access(caller, operation)
+    return found
+
+
+async def _attempt(in_flight_request: InFlightRequest, route: Route, call: Call, failover: Failover | None) -> None:
+    """Send `call`, and relay the first good reply. One total timeout limits all attempts."""
+    client_response, context = in_flight_request.response, in_flight_request.response.context
+    state, profile = context.state, context.profile_rules.settings
+    target = route.targets[0] if failover is None else failover.target
+    attempt = Attempt.begin(state, target, call, profile, context.memory, context.access, failover)
     timer = None
     if (total_s := route.total.total_s) is not None:
         attempt.deadline_s = state.clock.now() + total_s
@@ -177,18 +196,6 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         keep_alive.stop()
         if timer is not None:
             timer.cancel()
-
-
-async def _first_attempt(context: RequestContext, route: Route, call: Call) -> Attempt:
-    """Return the first attempt of `call`. Raises Limited and Limited."""
-    state, profile, target, failover = context.state, context.profile_rules.settings, route.targets[0], None
-    if not route.is_plain:
-        failover = Failover.begin(state, route, call, context.client_request, context.caller)
-        failover.admitted = context.admitted
-        if not await failover.choose_within_limits(now_s := state.clock.now()):
-            raise failover.unavailable(call.model, now_s)
-        target = failover.target
-    return Attempt.begin(state, target, call, profile, context.memory, context.access, failover)
 
 
 def _end_late(in_flight_request: InFlightRequest, first: Attempt, timeouts: Timeouts) -> None:

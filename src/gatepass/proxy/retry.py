@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 from enum import StrEnum
 
@@ -64,15 +63,13 @@ class Repeat(StrEnum):
     """After a pause, because `models.NAME.retry` allows it and no other target is left."""
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
+class Tried(msgspec.Struct, kw_only=True):
     """What an attempt did, and what the attempts before it did for the same request."""
 
-    sent: bool = True
+    sent: bool = False
     """A byte of the request may have been written."""
     sent_before: bool = False
     """So may a byte in an earlier attempt."""
-    relayed: bool = False
-    """The client may have received an event or a byte of the reply."""
     resendable: bool = True
     """The request can be sent from its beginning: it is not an upload whose beginning was dropped."""
     learns: bool = False
@@ -82,10 +79,11 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool = False
     """A reused connection closed without an answer."""
     repeats_stale: bool = True
-    """The setting `repeat_stale`: also after a byte was written."""
+    """The setting `repeat_stale` of the upstream, for this request: also after a byte was written."""
     token_expired: bool = False
     """The token expired while the request waited for a connection."""
-    has_token: bool = True
+    has_token: bool = False
+    """There is another token than the one that the upstream rejected."""
     renewals: int = 0
     """How many attempts at this target followed a rejected token."""
     reconnected: bool = False
@@ -94,28 +92,32 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """How many attempts at this target followed a learned rule."""
     tried_s: float = 0.0
     """The time since the first attempt at this target."""
+
+
+class Allowed(msgspec.Struct, frozen=True):
+    """What the route allows after an attempt. The default is that of one target without a policy."""
+
     has_next: bool = False
     """There is a target that was not tried."""
-    has_wait: bool = False
-    """The error says how long to wait."""
-    repeats_refused: bool = False
+    refused: bool = False
     """The policy repeats a request that the upstream refused."""
-    repeats_run: bool = False
+    run: bool = False
     """It repeats one that the upstream may have executed, and its budget allows one more."""
     pause_s: float = 0.0
     """The wait before a repeat by policy."""
-    took_s: float = 0.0
-    """The time that this attempt took: a repeat may take as long."""
-    client_left_s: float = math.inf
-    """The time until the client gives up."""
+    has_time: bool = True
+    """The request and its client have time for the pause, and for an attempt as long as this one."""
 
 
-def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat | None:
+def decide(
+    outcome: Outcome, status: int, wait_s: float | None, tried: Tried, allowed: Allowed, left_s: float
+) -> Repeat | None:
     """Return how a request may be sent again after an attempt that ended with `outcome`, None if it may not.
 
-    `status` is that of the attempt's error. `left_s` is the time until the request's deadline, `inf` without one.
+    `status` and `wait_s` are those of the attempt's error. `left_s` is the time until the request's
+    deadline, `inf` without one.
     """
-    if left_s <= 0 or tried.relayed or not tried.resendable:
+    if left_s <= 0 or not tried.resendable:
         return None
     if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewals:
         return Repeat.NEW_TOKEN
@@ -125,10 +127,16 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
     if outcome is Outcome.CONNECTION_FAILED and may_be_stale and not tried.reconnected:
         return Repeat.NEW_CONNECTION
     is_unsent = outcome in _UNSENT and not tried.sent
-    if is_unsent and not tried.sent_before and tried.has_next:
+    if is_unsent and not tried.sent_before and allowed.has_next:
         return Repeat.NEXT_TARGET
-    if may_repeat_by_policy(outcome, status, tried, left_s):
-        return Repeat.NEXT_TARGET if tried.has_next else Repeat.RETRY
+    if is_unsent:
+        by_policy = allowed.refused and (allowed.has_next or outcome is not Outcome.NOTHING_WRITTEN)
+    elif outcome in REPLIES:
+        by_policy = allowed.refused if is_limited(status, wait_s) else allowed.run and status >= SERVER_ERROR
+    else:
+        by_policy = allowed.run and outcome in _NO_REPLY
+    if by_policy and allowed.has_time:
+        return Repeat.NEXT_TARGET if allowed.has_next else Repeat.RETRY
     if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
         has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
         teaches = tried.learns and (status in TEACHING or status == OF_BATCHES or tried.lacks_path)
@@ -137,20 +145,6 @@ def decide(outcome: Outcome, status: int, tried: Tried, left_s: float) -> Repeat
 
 
 _UNSENT = (Outcome.NOTHING_WRITTEN, Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT)
-
-
-def may_repeat_by_policy(outcome: Outcome, status: int, tried: Tried, left_s: float) -> bool:
-    """Return whether `models.NAME.retry` repeats an attempt that ended with `outcome`, and time is left for it."""
-    if outcome in _UNSENT and not tried.sent:
-        allowed = tried.repeats_refused and (tried.has_next or outcome is not Outcome.NOTHING_WRITTEN)
-    elif outcome in REPLIES:
-        refused = is_limited(status, 0.0 if tried.has_wait else None)
-        allowed = tried.repeats_refused if refused else tried.repeats_run and status >= SERVER_ERROR
-    else:
-        allowed = tried.repeats_run and outcome in _NO_REPLY
-    return allowed and min(left_s, tried.client_left_s) > tried.pause_s + tried.took_s
-
-
 REPLIES = frozenset((Outcome.ERROR_REPLY, Outcome.INVALID))
 """The outcomes whose status decides. One below 500 of an INVALID reply is that of a web page, such as nginx's 413."""
 _NO_REPLY = frozenset((Outcome.CONNECTION_FAILED, Outcome.TIMED_OUT, Outcome.CUT))

@@ -10,9 +10,8 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from gatepass.config.model import Config
-from gatepass.config.routes import ANY, Model, ModelTarget, block_of_operation, is_glob, ordered_globs
+from gatepass.config.routes import ANY, Model, ModelTarget, Policy, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
-from gatepass.policy.balancing import Policy
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.types import Target, Timeouts, settings_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -33,7 +34,7 @@ from gatepass.observability.redaction import whole_words
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
-from gatepass.proxy.context import Attempt
+from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.failover import Failover
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Secret, Timeouts, settings_of
@@ -86,27 +87,25 @@ async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str 
         attempt.record.token_wait_s += attempt.state.clock.now() - began_s
 
 
-async def wait_for_place(attempt: Attempt, failover: Failover) -> None:
+async def wait_for_place(attempt: Attempt, failover: Failover, place: asyncio.Event) -> None:
     """Wait until the upstream has a place for the request. Raises Overloaded if it gets none in time."""
-    upstream, queue, record, clock = attempt.upstream, failover.queue, attempt.record, attempt.state.clock
-    name, began_s, limit_s, ticket = upstream.name, clock.now(), upstream.settings.queue_s, failover.ticket
-    if ticket is not None and ticket in queue.waiting:
+    queue, record, clock = failover.queue, attempt.record, attempt.state.clock
+    name, began_s, limit_s = attempt.upstream.name, clock.now(), attempt.upstream.settings.queue_s
+    if place in queue.waiting:
         record.queue_position = failover.position
         try:
-            await wait_at_most(ticket, limit_s - failover.queue_wait_s, clock)
+            await wait_at_most(place, limit_s - sum(one.queue_wait_s for one in before(record)), clock)
         finally:
             record.queue_wait_s = clock.now() - began_s
-            failover.queue_wait_s += record.queue_wait_s
             record.upstream_s += record.queue_wait_s
-            key = (failover.caller.name, record.model, name, record.operation)
+            key = (attempt.call.caller, record.model, name, record.operation)
             attempt.state.metrics.waited_in_queue(key, record.queue_wait_s)
-        if not failover.waits:
-            return
-    block, waits = settings_of(name), len(queue.waiting)
+    if place in queue.holding:
+        return
+    block = settings_of(name)
     why = f"no place became free within {limit_s:g} s ({block}.queue_s)"
-    if ticket not in queue.waiting:
-        why = f"{waits} wait for a place ({block}.queue)"
-    failover.leave()
+    if place not in queue.waiting:
+        why = f"{len(queue.waiting)} wait for a place ({block}.queue)"
     busy = f"The upstream {name!r} is at its limit of {queue.limit} ({block}.max_in_flight), and {why}."
     raise errors.Overloaded(busy, retry_after_s=1)
 

@@ -118,8 +118,8 @@ def learn_from(
     learning: LearningSession, error: UpstreamError, now_s: float, rules: int = 0, tried_s: float = 0.0
 ) -> bool:
     """Learn from the rejection of the last request that was planned, within the limits of `decide`."""
-    tried = Tried(learns=True, rules=rules, tried_s=tried_s)
-    verdict = decide(retry.Outcome.ERROR_REPLY, error.http_status, tried, math.inf)
+    tried = Tried(sent=True, learns=True, rules=rules, tried_s=tried_s)
+    verdict = decide(retry.Outcome.ERROR_REPLY, error.http_status, None, tried, retry.Allowed(), math.inf)
     return verdict is Repeat.LEARNED_RULE and learning.prepare_retry(error, now_s, relevant(learning, error))
 
 

@@ -4,13 +4,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.config.routes import Policy
 from gatepass.policy import balancing
-from gatepass.policy.balancing import MOST_LOAD, TargetHealth, choose, ranked
+from gatepass.policy.balancing import MOST_LOAD, WAYS, NoTarget, Standing, TargetHealth, next_target, ranked
 from gatepass.policy.breaker import BreakerSettings
 
 SEED, SIGMAS = 1795182408, 5
@@ -162,10 +164,13 @@ def a_health(kind: str) -> TargetHealth:
 @given(kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=5), data=st.data())
 def test_the_choice_among_targets(kinds, data):
     order = data.draw(st.permutations(range(len(kinds))))
-    seen = data.draw(st.sets(st.integers(0, len(kinds) - 1)))
+    tried = data.draw(st.sets(st.integers(0, len(kinds) - 1)))
     waits, ejects = data.draw(st.booleans()), data.draw(st.sampled_from((None, EJECTS)))
     full = {at for at, kind in enumerate(kinds) if "full" in kind}
-    at = choose(order, seen, [a_health(kind) for kind in kinds], full, NOW_S, ejects, has_cooldown=waits)
+    standings = [
+        a_health(kind).standing(NOW_S, ejects, has_cooldown=waits, is_full=at in full) for at, kind in enumerate(kinds)
+    ]
+    at = next_target(order, tried, standings, ())
 
     usable = [kind for kind in kinds if not (waits and kind == "waits")]
     ejected = {"ejected", "full and ejected", "probed"} if ejects else set[str]()
@@ -173,20 +178,44 @@ def test_the_choice_among_targets(kinds, data):
     allowed = [
         one
         for one in order
-        if one not in seen and kinds[one] in usable and (all_are_ejected or kinds[one] not in ejected)
+        if one not in tried and kinds[one] in usable and (all_are_ejected or kinds[one] not in ejected)
     ]
-    if at is None:
+    if isinstance(at, NoTarget):
         assert not allowed
+        assert at is (NoTarget.TRIED if usable else NoTarget.WAITS)
         return
     assert at in allowed
     assert at not in full or full.issuperset(allowed)
     assert at in full or full.issuperset(allowed[: allowed.index(at)])
 
 
+@pytest.mark.parametrize(
+    ("standings", "tried", "used_up", "found"),
+    [
+        ([Standing.FREE, Standing.FREE], (), (0,), 1),
+        ([Standing.FREE, Standing.FREE], (1,), (0,), NoTarget.USED_UP),
+        ([Standing.FREE, Standing.WAITS], (), (0,), NoTarget.USED_UP),
+        ([Standing.FREE, Standing.EJECTED], (), (0,), 1),
+        ([Standing.FREE, Standing.EJECTED], (0,), (), NoTarget.TRIED),
+    ],
+)
+def test_a_target_whose_upstream_used_up_its_limits_is_left_out(standings, tried, used_up, found):
+    assert next_target(range(2), tried, standings, used_up) == found
+
+
+def test_each_policy_is_a_way_to_choose():
+    assert set(WAYS) == set(get_args(Policy))
+
+
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     health = TargetHealth()
     health.limited_until_s = NOW_S
-    waits = [health.admits(at_s, EJECTS, has_cooldown=True) for at_s in (NOW_S - 0.001, NOW_S)]
-    assert waits == [False, True]
+    standings = [health.standing(at_s, EJECTS, has_cooldown=True) for at_s in (NOW_S - 0.001, NOW_S)]
+    assert standings == [Standing.WAITS, Standing.FREE]
+    word, left_s = a_health("ejected").state(NOW_S - 1, EJECTS, has_cooldown=True)
+    assert (word, round(left_s, 3)) == ("ejected", 1.1)
+    health = TargetHealth()
+    assert [health.limit(NOW_S, 100.0), health.limit(NOW_S, 70.0), health.asked_s(NOW_S)] == [True, False, 100.0]
+    health.limited_until_s = NOW_S
     states = [health.state(NOW_S + by_s, EJECTS, has_cooldown=True) for by_s in (-2, 2)]
     assert states == [("waits", 2.0), ("available", 0.0)]

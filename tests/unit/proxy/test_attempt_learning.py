@@ -11,7 +11,7 @@ from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, Upstre
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.observability.observer import AttemptRecord
 from gatepass.proxy.app_state import AppState, create_app_state
-from gatepass.proxy.attempt import begin_learning, plan, send_own_call, succeeded
+from gatepass.proxy.attempt import begin_target, plan, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome
 from gatepass.types import Call, Target, UpstreamErrorBody
@@ -66,7 +66,7 @@ class Scenario:
             self.attempt = attempt.record
             if attempt.base is None:
                 attempt.base = call
-                begin_learning(attempt, call)
+                begin_target(attempt, call)
             attempt.normalized = call if attempt.session is None else await plan(attempt, attempt.session, attempt.base)
             self.has_session = attempt.session is not None
             attempt.record.adapted, attempt.sent = attempt.normalized.adapted, True

@@ -19,6 +19,7 @@ from gatepass.tokens import Token
 from gatepass.types import ClientRequest, Secret, Target
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
+from tests.unit.proxy.test_failover import choose
 
 LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
 
@@ -93,11 +94,12 @@ def test_every_field_has_the_value_that_its_name_states():
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
     failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD)
-    assert failover.choose(0.0)
+    assert choose(failover, 0.0) is None
     first = Attempt.begin(context.state, failover.target, a_call(b"{}"), failover=failover)
     first.record.requests, first.record.token_wait_s = 1, 0.05
     first.end(Outcome.NOTHING_WRITTEN, TokenUnavailable("none", credential="c"))
-    assert failover.choose(0.0)
+    assert choose(failover, 0.0) is None
+    assert not first.again(Repeat.NEW_CONNECTION).record.renewed
     context.attempt = first.again(Repeat.NEXT_TARGET)
     last = context.attempt.record
     last.requests, last.token_wait_s = 1, 0.2

@@ -14,10 +14,10 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, Limited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
-from gatepass.policy.balancing import MOST_MODELS, TargetHealth
+from gatepass.policy.balancing import NoTarget, Standing, TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.protocols.operations import match_operation
-from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.proxy.app_state import MOST_MODELS, AppState, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.retry import Outcome
@@ -57,6 +57,19 @@ def a_failover(state: AppState, model: str = "m", caller: str = "caller") -> Fai
     call = changed(a_call(BODY, model=model), caller=caller)
     request = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", state.clock.now())
     return Failover.begin(state, state.routes.route("chat", model), call, request, ANONYMOUS)
+
+
+def choose(failover: Failover, now_s: float) -> NoTarget | None:
+    """Return the result of `failover.choose`, which waits for nothing without limits."""
+    try:
+        failover.choose(now_s).send(None)
+    except StopIteration as end:
+        return cast("NoTarget | None", end.value)
+    raise AssertionError("it waits")
+
+
+def waits(failover: Failover) -> bool:
+    return failover.place is not None and failover.place not in failover.queue.holding
 
 
 def health(state: AppState, upstream: str, name: str = "m") -> TargetHealth:
@@ -120,11 +133,11 @@ class Machine(RuleBasedStateMachine):
         healths = {name: health(self.state, name) for name in names}
         usable = [name for name in names if not (has_policy and self.limited_until_s[name] > now_s)]
         admitted = [name for name in usable if not has_policy or healths[name].breaker.until_s <= now_s]
-        is_first = not failover.seen
+        is_first = not failover.tried
         busy = {name: len(self.state.upstreams[name].state.queue.holding) for name in names}
-        if not failover.choose(now_s):
-            assert usable == []
-            error = failover.unavailable("m", now_s)
+        if (why := choose(failover, now_s)) is not None:
+            assert (why, usable) == (NoTarget.WAITS, [])
+            error = failover.unavailable(why, now_s)
             assert isinstance(error, Limited)
             assert error.retry_after_s == min(self.asked_until_s[name] for name in names) - now_s
             return
@@ -150,9 +163,9 @@ class Machine(RuleBasedStateMachine):
             if until_s > self.limited_until_s[name]:
                 self.limited_until_s[name], self.asked_until_s[name] = until_s, now_s + ASKED_S[how]
         if then == "same":
-            is_held = not failover.waits
-            failover.began(now_s)
-            assert is_held == (not failover.waits), "a repeat at the same target keeps its place"
+            is_held = not waits(failover)
+            failover.repeat(now_s)
+            assert is_held == (not waits(failover)), "a repeat at the same target keeps its place"
             self.open.append((failover, name))
             return
         failover.leave()
@@ -193,7 +206,7 @@ class Machine(RuleBasedStateMachine):
         later_s = self.clock.now() + 1_000
         for name in NAMES:
             one = health(self.state, name)
-            assert one.admits(later_s, BreakerSettings(), has_cooldown=True)
+            assert one.standing(later_s, BreakerSettings(), has_cooldown=True) is Standing.FREE
 
 
 TestFailover = Machine.TestCase
@@ -229,9 +242,7 @@ def way_of(state: AppState, method: str, path: str, caller: str = "caller", *, n
     operation = match_operation(method, path).operation
     call = changed(a_call(b"{}", operation), caller=caller, names_stored=names_stored)
     request = ClientRequest("id", method, path, (), "127.0.0.1", 0.0)
-    failover = Failover.begin(state, state.routes.route(operation.configured_as, "m"), call, request, EVERYONE)
-    failover.arrange()
-    return failover
+    return Failover.begin(state, state.routes.route(operation.configured_as, "m"), call, request, EVERYONE)
 
 
 @pytest.mark.parametrize(
@@ -292,33 +303,33 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
     first = a_failover(state)
     eject(state, "east")
     await clock_of(state).advance(30.0)
-    assert first.choose(state.clock.now())
+    assert choose(first, state.clock.now()) is None
     assert (first.target.upstream, first.is_probe) == ("east", True)
     successor = next_app_state(
         a_config({"m": {**targets("west", "east"), **POLICY}}), TLSContexts(state.tls_contexts), state
     )
     state.hand_over(successor)
     later = a_failover(successor)
-    assert (health(successor, "east").in_flight, later.choose(state.clock.now()), later.target.upstream) == (
+    assert (health(successor, "east").in_flight, choose(later, state.clock.now()), later.target.upstream) == (
         1,
-        True,
+        None,
         "west",
     )
     first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, was_asked=True)
     one = health(successor, "east")
-    assert (one.in_flight, one.admits(state.clock.now(), BreakerSettings(), has_cooldown=True)) == (0, True)
+    assert (one.in_flight, one.standing(state.clock.now(), BreakerSettings(), has_cooldown=True)) == (0, Standing.FREE)
 
 
 def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
     shared = {"targets": [{"upstream": "east", "name": "m"}, {"upstream": "west", "name": "m"}]}
     state = a_state({"m": {**shared, **POLICY}, "alone": {"targets": shared["targets"][:1], **POLICY}, "plain": shared})
     failover, now_s = a_failover(state), state.clock.now()
-    failover.choose(now_s)
+    choose(failover, now_s)
     failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
     chosen = {}
     for model in ("m", "alone", "plain"):
         one = a_failover(state, model)
-        assert one.choose(now_s)
+        assert choose(one, now_s) is None
         chosen[model] = one.target.upstream
     assert chosen == {"m": "west", "alone": "east", "plain": "east"}
 
@@ -335,7 +346,7 @@ def test_what_keeps_one_model_of_a_pattern_away_leaves_the_others(how: str, poli
             for _ in range(2):
                 failover = a_failover(state, model)
                 failover.at, failover.began_s = [one.upstream for one in failover.route.targets].index(name), now_s
-                failover.began(now_s)
+                failover.repeat(now_s)
                 assert health(state, name, pattern).in_flight == 1
                 failover.ended(now_s, *ENDS[how], was_asked=True)
         words = {one: [each.state for each in a_failover(state, one).not_tried(now_s)] for one in (model, f"{model}-2")}
@@ -348,12 +359,22 @@ def test_what_keeps_one_model_of_a_pattern_away_leaves_the_others(how: str, poli
     }
 
 
-def test_a_target_of_a_pattern_knows_a_bounded_number_of_models():
+def test_a_pattern_shares_the_wait_of_a_model_that_another_entry_names():
+    fast = {"targets": [{"upstream": name, "name": "gpt-a"} for name in ("east", "west")], **POLICY}
+    state = a_state({"fast": fast, "gpt-*": {**targets("east", "west"), **POLICY}})
+    failover, now_s = a_failover(state, "fast"), state.clock.now()
+    choose(failover, now_s)
+    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
+    words = [[one.state for one in a_failover(state, model).not_tried(now_s)] for model in ("gpt-a", "gpt-b")]
+    assert words == [["waits", "available"], ["available"] * 2]
+
+
+def test_an_upstream_knows_a_bounded_number_of_models_of_patterns():
     state = a_state({"*": {**targets("east", "west"), **POLICY}})
     for at in range(MOST_MODELS + 5):
         a_failover(state, f"invented-{at}")
         a_failover(state, "used")
-    known = health(state, "east", "*").models
+    known = state.upstreams["east"].state.of_models
     assert (len(known), "invented-5" in known, "used" in known) == (MOST_MODELS, False, True)
 
 
@@ -361,7 +382,7 @@ def test_a_pattern_whose_target_names_the_model_has_one_wait_for_all():
     shared = {"targets": [{"upstream": "east", "name": "big"}, {"upstream": "west"}]}
     state = a_state({"*": {**shared, **POLICY}})
     failover, now_s = a_failover(state, "a"), state.clock.now()
-    failover.choose(now_s)
+    choose(failover, now_s)
     failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
     assert [one.state for one in a_failover(state, "b").not_tried(now_s)] == ["waits", "available"]
 
@@ -392,15 +413,17 @@ async def test_an_attempt_uses_the_limits_of_the_upstream_that_gets_it(busy, cho
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover, limits = a_failover(state), SlowLimits(state, busy)
     failover.admitted = cast("Any", limits)
-    assert await failover.choose_within_limits(state.clock.now()) is bool(chosen)
+    assert (await failover.choose(state.clock.now()) is None) is bool(chosen)
     assert limits.taken == chosen
+    failover.repeat(state.clock.now())
+    assert limits.taken[len(chosen) :] == [failover.target.upstream]
 
 
 @pytest.mark.parametrize("wait_s", [0.0, 2.0])
 def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
-    assert [failover.choose(now_s) for failover in both] == [True, True]
+    assert [choose(failover, now_s) for failover in both] == [None, None]
     for failover in both:
         failover.ended(now_s, Outcome.ERROR_REPLY, reply(503, wait_s), was_asked=True)
     assert (health(state, "east").breaker.ejected_s is None) is bool(wait_s)
@@ -409,10 +432,10 @@ def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
 def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_others():
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     failover = a_failover(state)
-    failover.call = changed(failover.call, names_stored=True)
+    failover.order = failover.order[:1]
     health(state, "east").limit(state.clock.now(), 60.0)
-    assert not failover.choose(state.clock.now())
-    message = failover.unavailable("m", state.clock.now()).message
+    assert choose(failover, state.clock.now()) is NoTarget.WAITS
+    message = failover.unavailable(NoTarget.WAITS, state.clock.now()).message
     assert message.startswith("The target of the model 'm' for the object that the request names asked to wait")
 
 
@@ -421,12 +444,12 @@ def test_a_wait_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     state = a_state({"m": {**targets("east", "west"), **POLICY}})
     both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
     for failover in both:
-        failover.choose(now_s)
+        choose(failover, now_s)
     for failover, end in zip(both, ("429 for 5 s", "429 for 1,000 s"), strict=True):
         failover.ended(now_s, *ENDS[end], was_asked=True)
     clock_of(state).suspend(60.0)
     failover = a_failover(state)
-    failover.choose(state.clock.now())
+    choose(failover, state.clock.now())
     failover.ended(state.clock.now(), *ENDS["503 for 2 s"], was_asked=True)
     shown = [(record.getMessage(), record.__dict__["fields"]) for record in caplog.records]
     assert shown == [("target_waits", {"target": "east/m", "wait_s": wait_s}) for wait_s in (5, 2)]
@@ -489,7 +512,7 @@ CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, 
     "a repeat after a pause": (
         lambda: ([Upstream(limited(2))], None, BODY, ONE),
         200,
-        {"_choose", "sleep", "classify"},
+        {"_move", "sleep", "classify"},
     ),
     "a repeat at the next target": (lambda: ([Upstream(limited(2)), Upstream()], None, BODY, {}), 200, {"send"}),
     "a wait for a token": (lambda: ([failing(500)], SlowHolder("t"), BODY, ONE), 200, {"wait_for_token", "sleep"}),
@@ -500,11 +523,11 @@ CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, 
         200,
         {"_relay_stream"},
     ),
-    "a 500 three times": (lambda: ([failing(500, 500), failing(500)], None, BODY, {}), 500, {"_choose", "classify"}),
+    "a 500 three times": (lambda: ([failing(500, 500), failing(500)], None, BODY, {}), 500, {"_move", "classify"}),
     "no connection": (
         lambda: ([Upstream(*[unreached()] * 9), Upstream(*[unreached()] * 9)], None, BODY, {}),
         502,
-        {"_choose"},
+        {"_move"},
     ),
     "a split call": (
         lambda: ([failing(200, 429), Upstream()], None, VECTORS, {"rules": {"split": 2}}),

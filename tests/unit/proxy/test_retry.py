@@ -20,44 +20,43 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
-from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome, Repeat, Tried, decide, outcome_of
+from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Allowed, Outcome, Repeat, Tried, decide, outcome_of
 
 # Each combination of the columns has the verdict of the first row that matches. `*` is any value, `a|b` one of two,
 # `-a` any other. The last column is what may be done.
 TABLE = """
-    outcome            status written relayed body        tries        time circumstance    next | verdict
+    outcome            status written body        tries        time circumstance    next | verdict
 
     # never
-    *                  *      *       *       *           *            over *               *    | -
-    *                  *      *       yes     *           *            *    *               *    | -
-    *                  *      *       *       passed_on   *            *    *               *    | -
+    *                  *      *       *           *            over *               *    | -
+    *                  *      *       passed_on   *            *    *               *    | -
 
     # a rejected token: with a new one, twice at most
-    token_rejected     *      *       no      -passed_on  -renewed     left -no_credential  *    | new_token
-    token_rejected     400    *       no      json        renewed      left *               *    | learned_rule
-    token_rejected     400    *       no      json        seven_rules  left no_credential   *    | -
-    token_rejected     400    *       no      json        late         left no_credential   *    | -
-    token_rejected     400    *       no      json        *            left no_credential   *    | learned_rule
-    token_rejected     *      *       no      *           *            left *               *    | -
-    nothing_written    *      *       no      -passed_on  *            left expired         *    | new_token
+    token_rejected     *      *       -passed_on  -renewed     left -no_credential  *    | new_token
+    token_rejected     400    *       json        renewed      left *               *    | learned_rule
+    token_rejected     400    *       json        seven_rules  left no_credential   *    | -
+    token_rejected     400    *       json        late         left no_credential   *    | -
+    token_rejected     400    *       json        *            left no_credential   *    | learned_rule
+    token_rejected     *      *       *           *            left *               *    | -
+    nothing_written    *      *       -passed_on  *            left expired         *    | new_token
 
     # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
-    error_reply        400    *       no      json        seven_rules  left *               *    | -
-    error_reply        400    *       no      json        late         left *               *    | -
-    error_reply        400    *       no      json        *            left *               *    | learned_rule
-    error_reply        *      *       no      *           *            left *               *    | -
+    error_reply        400    *       json        seven_rules  left *               *    | -
+    error_reply        400    *       json        late         left *               *    | -
+    error_reply        400    *       json        *            left *               *    | learned_rule
+    error_reply        *      *       *           *            left *               *    | -
 
     # a reused connection that closed without an answer: once more, on a new one
-    connection_failed  *      *       no      -passed_on  -reconnected left stale           *    | new_connection
-    connection_failed  *      no      no      -passed_on  -reconnected left stale_off       *    | new_connection
+    connection_failed  *      *       -passed_on  -reconnected left stale           *    | new_connection
+    connection_failed  *      no      -passed_on  -reconnected left stale_off       *    | new_connection
 
     # another target, if no byte was written by this try or an earlier one
-    nothing_written    *      no      no      -passed_on  first|slow|reconnected left -expired yes | next_target
-    connection_failed  *      no      no      -passed_on  first|slow|reconnected left *        yes | next_target
-    timed_out          *      no      no      -passed_on  first|slow|reconnected left *        yes | next_target
+    nothing_written    *      no      -passed_on  first|slow|reconnected left -expired yes | next_target
+    connection_failed  *      no      -passed_on  first|slow|reconnected left *        yes | next_target
+    timed_out          *      no      -passed_on  first|slow|reconnected left *        yes | next_target
 
     # everything else
-    *                  *      *       no      *           *            left *               *    | -
+    *                  *      *       *           *            left *               *    | -
 """
 BODIES = {
     "json": {"learns": True},
@@ -86,7 +85,7 @@ CIRCUMSTANCES: dict[str, dict[str, Any]] = {
 STATUSES = ("400", "401")
 """A status that rejects the form of a request, and one that does not."""
 YES_NO = ("no", "yes")
-COLUMNS = (list(Outcome), STATUSES, YES_NO, YES_NO, BODIES, TRIES, ("left", "over"), CIRCUMSTANCES, YES_NO)
+COLUMNS = (list(Outcome), STATUSES, YES_NO, BODIES, TRIES, ("left", "over"), CIRCUMSTANCES, YES_NO)
 ROWS = [tuple(line.split()) for line in TABLE.splitlines()[2:] if line.strip() and not line.strip().startswith("#")]
 
 
@@ -109,15 +108,15 @@ EXPECTED = expected()
 
 
 def verdict_on(combination: tuple[str, ...]) -> str:
-    outcome, status, written, relayed, body, tries, time, circumstance, following = combination
-    values = {**BODIES[body], **TRIES[tries], **CIRCUMSTANCES[circumstance]}
-    tried = Tried(sent=written == "yes", relayed=relayed == "yes", has_next=following == "yes", **values)
+    outcome, status, written, body, tries, time, circumstance, following = combination
+    values = {"has_token": True, **BODIES[body], **TRIES[tries], **CIRCUMSTANCES[circumstance]}
+    tried, allowed = Tried(sent=written == "yes", **values), Allowed(has_next=following == "yes")
     left_s = 1.0 if time == "left" else 0.0
-    return decide(Outcome(outcome), int(status), tried, left_s) or "-"
+    return decide(Outcome(outcome), int(status), None, tried, allowed, left_s) or "-"
 
 
 def test_the_table_has_a_verdict_for_each_combination_and_uses_each_row():
-    assert len(EXPECTED) == len(Outcome) * 2 * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
+    assert len(EXPECTED) == len(Outcome) * 2 * 2 * len(BODIES) * len(TRIES) * 2 * len(CIRCUMSTANCES) * 2
     assert {at for at, _ in EXPECTED.values()} == set(range(len(ROWS)))
     assert {verdict for _, verdict in EXPECTED.values()} == {"-", *Repeat} - {Repeat.RETRY}
 
@@ -167,9 +166,9 @@ POLICY_ROWS = [
 ]
 POLICIES: dict[str, dict[str, Any]] = {
     "none": {},
-    "refused": {"repeats_refused": True},
-    "run": {"repeats_run": True},
-    "both": {"repeats_refused": True, "repeats_run": True},
+    "refused": {"refused": True},
+    "run": {"run": True},
+    "both": {"refused": True, "run": True},
 }
 ENDS = [one for one in Outcome if one is not Outcome.COMPLETE]
 POLICY_COLUMNS = (map(str, ENDS), ("400", "429", "500", "503"), YES_NO, YES_NO, YES_NO, POLICIES, ("left", "short"))
@@ -181,18 +180,10 @@ def test_a_policy_repeats_what_its_groups_name():
         outcome, status, wait, written, earlier, policy, time, following = combination
         if outcome == "timed_out" and (written, earlier, following) == ("no", "no", "yes"):
             continue  # the row "no byte was written" of the first table
-        tried = Tried(
-            **POLICIES[policy],
-            has_token=False,
-            has_wait=wait == "yes",
-            sent=written == "yes",
-            sent_before=earlier == "yes",
-            has_next=following == "yes",
-            pause_s=0.5,
-            took_s=0.5,
-            client_left_s=1.1 if time == "left" else 1.0,
-        )
-        verdict = decide(Outcome(outcome), int(status), tried, float("inf")) or "-"
+        tried = Tried(sent=written == "yes", sent_before=earlier == "yes")
+        allowed = Allowed(has_next=following == "yes", has_time=time == "left", **POLICIES[policy])
+        wait_s = 0.0 if wait == "yes" else None
+        verdict = decide(Outcome(outcome), int(status), wait_s, tried, allowed, float("inf")) or "-"
         at, row = next((at, row) for at, row in enumerate(POLICY_ROWS) if all(map(matches, row, combination)))
         used.add(at)
         if verdict != row[-1]:
@@ -206,7 +197,7 @@ def test_a_policy_repeats_what_its_groups_name():
     [(400, True), (413, True), (422, True), (404, False), (429, False), (500, True), (502, False)],
 )
 def test_a_rule_is_learned_from_a_status_that_rejects_the_form(status, teaches):
-    verdict = decide(Outcome.ERROR_REPLY, status, Tried(learns=True), 1.0)
+    verdict = decide(Outcome.ERROR_REPLY, status, None, Tried(sent=True, learns=True), Allowed(), 1.0)
     assert verdict is (Repeat.LEARNED_RULE if teaches else None)
 
 
