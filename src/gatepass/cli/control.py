@@ -31,6 +31,7 @@ from gatepass.documents import (
     LearnedRules,
     Limits,
     McpServer,
+    McpStatus,
     ModelUpstream,
     ReloadResult,
     Status,
@@ -279,6 +280,19 @@ def status_lines(page: Status) -> Iterator[str]:
         yield f"store {store.state}: {printable(store.reason)}"
     for problem in page.reload_problems:
         yield f"configuration not reloaded: {printable(problem)}"
+    yield from _credential_lines(page)
+    if page.upstreams:
+        yield ""
+        yield from aligned([_UPSTREAM_HEAD, *(_upstream(page, *row) for row in page.upstreams.items())])
+    for model, one in ((model, one) for model, ones in (page.targets or {}).items() for one in ones):
+        if one.state != "available":
+            state = one.state.replace("_", " ") + (f", {span(one.for_s)} left" if one.for_s else "")
+            yield printable(f"target {one.upstream}/{one.model} of {model}: {state}, {one.in_flight} in flight")
+    if page.mcp:
+        yield from _mcp_lines(page, page.mcp)
+
+
+def _credential_lines(page: Status) -> Iterator[str]:
     table, faults = [_CREDENTIAL_HEAD], dict[str, list[str]]()
     for credential, held in page.credentials.items():
         # the token may still be valid, but without a successful fetch it will not be for long
@@ -297,21 +311,15 @@ def status_lines(page: Status) -> Iterator[str]:
         yield ""
         yield from aligned(table)
     yield from (f"{', '.join(ones)}: {reason}" for reason, ones in faults.items())
-    if page.upstreams:
-        yield ""
-        yield from aligned([_UPSTREAM_HEAD, *(_upstream(page, *row) for row in page.upstreams.items())])
-    for model, one in ((model, one) for model, ones in (page.targets or {}).items() for one in ones):
-        if one.state != "available":
-            state = one.state.replace("_", " ") + (f", {span(one.for_s)} left" if one.for_s else "")
-            yield printable(f"target {one.upstream}/{one.model} of {model}: {state}, {one.in_flight} in flight")
-    if not page.mcp:
-        return
+
+
+def _mcp_lines(page: Status, mcp: McpStatus) -> Iterator[str]:
     yield ""
-    yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in page.mcp.servers.items())])
-    for name, server in page.mcp.servers.items():
+    yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in mcp.servers.items())])
+    for name, server in mcp.servers.items():
         if command := "gatepass doctor" if server.health == "failing" else _show(server):
             yield f"MCP server {name}: `{command}` names the cause."
-    if streams := page.mcp.streams:
+    if streams := mcp.streams:
         yield f"{streams} stream{'s'[: streams != 1]} of MCP clients that wait for events"
 
 

@@ -202,7 +202,7 @@ def _with_secret(node: Any, secret: str) -> Any:
 
 def fault_of(name: str, answer: str) -> str:
     """Return why `answer` cannot be the answer to the question `name`; empty if it can, or if doctor decides."""
-    from gatepass.config.block import NAME, checked_base_url, checked_proxy_url, checked_url
+    from gatepass.config.block import checked_base_url, checked_proxy_url, checked_url
 
     question = QUESTIONS[name]
     if not answer:
@@ -222,10 +222,7 @@ def fault_of(name: str, answer: str) -> str:
             case "login_body" if PLACE not in answer:
                 return f"has no {PLACE}, where gatepass puts the secret"
             case "clients":
-                names = _client_names(answer)
-                if wrong := next((each for each in names if not re.fullmatch(NAME, each)), None):
-                    return f"has the name {wrong!r}: use letters, digits, dots, underscores and hyphens"
-                return "" if names else "names no client"
+                return _fault_of_clients(_client_names(answer))
             case "listen" if answer.count(":") == 1:  # more are of an IPv6 address
                 return "has a port: --port sets it"
     except json.JSONDecodeError:
@@ -233,6 +230,14 @@ def fault_of(name: str, answer: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _fault_of_clients(names: list[str]) -> str:
+    from gatepass.config.block import NAME
+
+    if wrong := next((each for each in names if not re.fullmatch(NAME, each)), None):
+        return f"has the name {wrong!r}: use letters, digits, dots, underscores and hyphens"
+    return "" if names else "names no client"
 
 
 def _proxy_of_shell() -> str:

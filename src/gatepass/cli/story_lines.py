@@ -217,28 +217,7 @@ def way_lines(story: Story) -> Iterator[str]:
 def error_lines(story: Story) -> Iterator[str]:
     error, attempts = story.error, story.attempts
     if error is None:
-        is_running = story.state == "running"
-        if not is_running and story.outcome != "client_gone":
-            return
-        silent_s = _silent_s(attempts[-1]) if attempts else 0.0
-        if is_running and not silent_s:
-            return
-        upstream = attempts[-1].upstream if attempts else ""
-        command = test_command(f"upstream:{upstream}", story.model, story.operation)
-        if is_running:
-            what = f"The upstream has sent nothing for {span(silent_s)}."
-            action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
-            action += f" gatepass ends the stream after {settings_of(upstream)}.timeouts.idle_s of silence."
-        elif story.closed_by == "gatepass":
-            what = "gatepass closed the connection, because the client did not read the response."
-            action = "Check the client: it may pause for 300 s."
-        elif silent_s:
-            what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
-            action = f"Test it with `{command}`." if command else "Ask its owner."
-        else:
-            what = "The client closed the connection before it had the whole response."
-            action = "Compare the client's timeout with the times below."
-        yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
+        yield from _unfinished_lines(story)
         return
     action, command, chinese = error.action, error.test, is_chinese()
     message = error.message or "No message."
@@ -255,6 +234,32 @@ def error_lines(story: Story) -> Iterator[str]:
         yield f"  The upstream hid the error in a {attempts[-1].status}; the client got {story.status}."
     if error.page:
         yield f"  Page: {error.page}"
+
+
+def _unfinished_lines(story: Story) -> Iterator[str]:
+    """Yield why a request without an error has no whole response: it waits, or a side closed the connection."""
+    attempts, is_running = story.attempts, story.state == "running"
+    if not is_running and story.outcome != "client_gone":
+        return
+    silent_s = _silent_s(attempts[-1]) if attempts else 0.0
+    if is_running and not silent_s:
+        return
+    upstream = attempts[-1].upstream if attempts else ""
+    command = test_command(f"upstream:{upstream}", story.model, story.operation)
+    if is_running:
+        what = f"The upstream has sent nothing for {span(silent_s)}."
+        action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
+        action += f" gatepass ends the stream after {settings_of(upstream)}.timeouts.idle_s of silence."
+    elif story.closed_by == "gatepass":
+        what = "gatepass closed the connection, because the client did not read the response."
+        action = "Check the client: it may pause for 300 s."
+    elif silent_s:
+        what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
+        action = f"Test it with `{command}`." if command else "Ask its owner."
+    else:
+        what = "The client closed the connection before it had the whole response."
+        action = "Compare the client's timeout with the times below."
+    yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
 
 
 def change_lines(story: Story) -> Iterator[str]:

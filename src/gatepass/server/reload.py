@@ -163,16 +163,19 @@ class Reloader:
                 result = structs.replace(result, retried=tuple(self._endpoint.state.retry_failing()))
         if result.outcome != "unchanged" or result.needs_restart or trigger != "watch" or is_restored:
             state.metrics.reloaded(result.outcome)
-            fields: dict[str, Any] = {"file": self.loaded.source, "trigger": trigger}
-            if result.retried:
-                fields["retried"] = list(result.retried)
-            if result.outcome == "refused":
-                LOG.error("reload_refused", extra={"fields": {**fields, "problems": list(result.problems)}})
-            else:
-                LOG.info("reloaded", extra={"fields": {**fields, "changed": list(result.changed)}})
-            if result.needs_restart:
-                LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
+            self._log(result, trigger)
         return result
+
+    def _log(self, result: ReloadResult, trigger: Trigger) -> None:
+        fields: dict[str, Any] = {"file": self.loaded.source, "trigger": trigger}
+        if result.retried:
+            fields["retried"] = list(result.retried)
+        if result.outcome == "refused":
+            LOG.error("reload_refused", extra={"fields": {**fields, "problems": list(result.problems)}})
+        else:
+            LOG.info("reloaded", extra={"fields": {**fields, "changed": list(result.changed)}})
+        if result.needs_restart:
+            LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
 
     def _read(self, state: AppState, trigger: Trigger, edited: bool) -> _Read:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
