@@ -10,7 +10,7 @@ An upstream stores the files and the answers of all callers under one credential
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import chain
@@ -72,7 +72,7 @@ _STEPS = re.compile(r"[\[\].\0]")
 _AROUND_STEP = " \t\n\r\v\f'\""
 
 MOST_MODELS = 1_000
-"""Models that a body may name elsewhere than in `model`: 125,000 in a list took 170 ms."""
+"""Members of a body, and models that it may name elsewhere than in `model`: 125,000 in a list took 170 ms."""
 CACHED_NAMES, CACHED_CHARS = 1024, 64
 """How many names of members are known as those of a destination or not: requests have the same few. Clients choose
 them, so longer ones are not kept."""
@@ -119,11 +119,20 @@ def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     """
     if caller.models is None:
         return
+    _check_count(top.names)
     if any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1:
         _check_object(caller, top.listed, set(), is_top=True)
     elif isinstance(tools := top.get(_TOOLS), list):  # of most agents
         judged = set[str]()
         _check_models(caller, "tools", _models_of_tools(caller, tools, judged), judged)
+
+
+def _check_count(values: Sized) -> None:
+    """Raise BodyTooComplex for more names or models than MOST_MODELS at one place of a body."""
+    if len(values) > MOST_MODELS:
+        raise BodyTooComplex(
+            f"The body has more than {MOST_MODELS} members or models at one place, and this key names its models."
+        )
 
 
 def check_part_access(caller: AccessKey, name: str) -> None:
@@ -241,15 +250,14 @@ def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAll
 
 def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged: set[str]) -> None:
     """Check `models`, apart from those `judged` for this body, which are added."""
-    for at, model in enumerate(models):
-        if max(at, len(judged)) >= MOST_MODELS:
-            raise BodyTooComplex(f"The body names more than {MOST_MODELS} models.")
+    for model in models:
         if caller.models is None or model in caller.models:
             continue
         for name in _names(model):
             if name in judged:
                 continue
             judged.add(name)
+            _check_count(judged)
             if any(fnmatchcase(name, pattern) for pattern in caller.models):
                 continue
             raise NotAllowed(
@@ -264,16 +272,19 @@ def _models_in(caller: AccessKey, value: msgspec.Raw, judged: set[str]) -> Itera
     if (first := kind(value)) == '"':
         yield _model(caller, value)
     elif first == "[":
-        for one in elements(value):
+        values = elements(value)
+        _check_count(values)
+        for one in values:
             yield from _models_in(caller, one, judged)
     elif first == "{":
         listed = members(value)
+        _check_count(listed)
         if any(folded(name) == _MODEL for name, _ in listed):
             _check_object(caller, listed, judged)
             lists = [inner for name, inner in listed if kind(inner) == "[" and name not in TEXT_LISTS]
-            for one in (one for inner in lists for one in elements(inner)):
-                if kind(one) == '"':
-                    yield _model(caller, one)
+            for values in map(elements, lists):
+                _check_count(values)
+                yield from (_model(caller, one) for one in values if kind(one) == '"')
             return
         for _, inner in listed:
             yield from _models_in(caller, inner, judged)
