@@ -34,6 +34,7 @@ NAME_CHARS = 100
 """A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
 
 _MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"]*")')
+_FIRST_MODEL = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")')
 
 _Change = tuple[str, "Value | None", "Value | None", str]
 """A changed place of an object or list: its name or `[index]`, its value before and after, its new name."""
@@ -489,8 +490,9 @@ class Draft:
             start = body.index(b"{") + 1
             body = b"".join((view[:start], b'"model":', written, b"," if top.names else b"", view[start:]))
             return body, TopLevel(body, [("model", msgspec.Raw(written)), *top.listed])
-        near = [(at, found) for at, text in plain_ends(body) if (found := _MODEL.search(text)) is not None]
-        if near:
+        if (first := _FIRST_MODEL.match(body)) is not None:  # of most clients
+            start, end = first.span(1)
+        elif near := [(at, found) for at, text in plain_ends(body) if (found := _MODEL.search(text)) is not None]:
             ((at, found), *_) = near
             start, end = at + found.start(1), at + found.end(1)
         else:

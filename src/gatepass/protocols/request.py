@@ -184,7 +184,9 @@ def _ambiguous(found: list[str]) -> InvalidRequest:
 
 
 def _check_routing_names(body: bytes, top: TopLevel) -> None:
-    found = [name for name in top.names if len(name) in _ROUTING_CHARS and folded(name) in _ROUTING]
+    found = [
+        name for name in top.names if name in _ROUTING or (len(name) in _ROUTING_CHARS and folded(name) in _ROUTING)
+    ]
     if len(_ROUTING.intersection(found)) < len(found):
         raise _ambiguous(found)
     if b"\\" in body and not _has_plain_names(body, found) and _ESCAPE in body:
