@@ -605,6 +605,25 @@ async def test_a_response_in_the_background_counts_its_reservation():
 
 
 @pytest.mark.parametrize(
+    ("value", "is_meant"), [("true", True), (1, True), ("yes", True), (0, False), ("false", False)]
+)
+def test_a_background_in_another_type_counts_its_reservation(value, is_meant):
+    assert Size.of(a_call(json.dumps({"input": "hi", "background": value}).encode())).in_background is is_meant
+
+
+async def test_a_form_counts_as_one_picture_or_sound_and_a_compaction_its_answer():
+    form = b'--x\r\ncontent-disposition: form-data; name="model"\r\n\r\nm\r\n--x--\r\n'
+    body = {"model": "m", "input": "hi", "max_output_tokens": 700}
+    async with limited([Send(reply({"text": "hi"}))], access=access(TOKEN_LIMIT)) as (gp, _):
+        headers = by("ana") | {"content-type": "multipart/form-data; boundary=x"}
+        assert (await gp.ask(form, "/v1/audio/transcriptions", headers=headers).answer()).status == 200
+        await settled(gp, [1_000, 0])
+    async with silent(timeouts={"total_s": 0.3}) as (gp, _):
+        assert (await ask(gp, body, "/v1/responses/compact")).error["code"] == "upstream_timeout_total"
+        await settled(gp, [size(body) + 700] * 2)
+
+
+@pytest.mark.parametrize(
     ("members", "answers"),
     [
         ({"n": "3"}, 3),

@@ -659,6 +659,7 @@ class Compact(client_protocol.ClientProtocol):
 
     name, family = "compact", Responses.family
     members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
+    output_member = "max_output_tokens"
     requires_model = True
     names_stored = prefers_one_target = True
 

@@ -161,7 +161,12 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         answers *= max(values.get("prompt", (1,)))
         of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
         user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
-        return cls(tokens, output, answers, any(one is True for one in values.get("background", ())), user)
+        return cls(tokens, output, answers, any(map(_is_meant, values.get("background", ()))), user)
+
+
+def _is_meant(value: Any) -> bool:
+    """Whether a server may read a member as true, which some do from a text or a number."""
+    return bool(value) and not (isinstance(value, str) and value.lower() in ("false", "no", "off", "0"))
 
 
 def _count(value: Any) -> int | None:
@@ -490,6 +495,8 @@ class Admission:
             measure = partial(Size.of, call, member)
             is_small = len(call.body) <= INLINE_BYTES
             size = measure() if is_small else await threads.run_heavy(call.caller, measure)
+        elif operation.takes_form and not call.body:
+            size = Size(PICTURE_TOKENS)
         output = (size.output_tokens or RESERVED_OUTPUT_TOKENS) * size.answers * generates
         context.admitted = admitted = self._admitted()
         admitted.tokens, admitted.input_tokens = size.input_tokens + output, size.input_tokens

@@ -46,6 +46,8 @@ RENEWALS = 10
 UNPROVEN_RENEWALS = 6
 """How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that models that always
 reject leave renewals to a model that works."""
+CALLER_RENEWALS = 8
+"""How many of RENEWALS may follow rejections of one caller's requests, so that it leaves two to the others."""
 WINDOW_S = 60.0
 MAX_USERS = 1024
 """Cap on remembered users. A client may invent model names, and some upstreams answer any name."""
@@ -473,8 +475,8 @@ class RenewalLimiter:
     """Decides which rejections renew the token.
 
     - A value is renewed once for all who hold it. If the issuer returns it again, it is not renewed for WINDOW_S.
-    - RENEWALS in WINDOW_S. An upstream rejects a wrong credential with every request, and that must not cause a login
-      each.
+    - RENEWALS in WINDOW_S, CALLER_RENEWALS of them for one caller. An upstream rejects a wrong credential with every
+      request, and that must not cause a login each.
     - A web page renews the token once in WINDOW_S beside them: a filter may answer one prompt with it.
     - If a model rejects the renewed token too, no rejection of this model renews a token for the same caller for
       WINDOW_S. Its requests are sent: it may be a server with many people.
@@ -485,6 +487,7 @@ class RenewalLimiter:
     def __init__(self) -> None:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
+        self._of_callers: dict[str, deque[float]] = {}
         self._page_s = self._reissued_s = -math.inf
         self._in_vain_s: dict[tuple[str, TokenUser], float] = {}
         """When each model rejected a renewed token, for each caller."""
@@ -538,12 +541,15 @@ class RenewalLimiter:
                     return False
                 self._page_s = now
             else:
-                is_proven = by in self.accepted_by
-                if _is_full(self._renewals, now) or (not is_proven and _is_full(self._unproven, now)):
+                renewals = [self._renewals]
+                if by not in self.accepted_by:
+                    renewals.append(self._unproven)
+                if caller:  # callers are configured, so they are few
+                    renewals.append(self._of_callers.setdefault(caller, deque(maxlen=CALLER_RENEWALS)))
+                if any(_is_full(one, now) for one in renewals):
                     return False
-                self._renewals.append(now)
-                if not is_proven:
-                    self._unproven.append(now)
+                for one in renewals:
+                    one.append(now)
             self._rejected, self._is_page = self._token, is_page
         if len(self._rejected_by) < MAX_USERS:
             self._rejected_by.add(by)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.normalize.members import drop_orphaned_options, request_stream, request_whole_reply
+from gatepass.normalize.members import drop_orphaned_options, include_usage, request_stream, request_whole_reply
 from gatepass.normalize.rules import apply_changes
 from tests.rows import RESPONSES
 from tests.unit.normalize.calls import a_call
@@ -15,6 +15,13 @@ def test_streamed_requests_a_stream_with_usage(body):
     changed, _ = apply_changes(a_call(body), [request_stream])
     assert json.loads(changed.body) == {"n": 1, "stream": True, "stream_options": {"include_usage": True}}
     assert (changed.stream, changed.adapted) == (True, ("stream=aggregate",))
+
+
+@pytest.mark.parametrize("options", [b"null", b"[]", b"false", b"{}", b'{"include_usage":false}'])
+def test_usage_is_requested_whatever_the_client_says_of_it(options):
+    call = a_call(b'{"stream":true,"stream_options":%b}' % options, stream=True)
+    changed, _ = apply_changes(call, [include_usage])
+    assert json.loads(changed.body) == {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def test_responses_stream_and_have_their_usage_anyway():

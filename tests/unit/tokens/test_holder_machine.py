@@ -9,7 +9,7 @@ Rejections renew a token by these rules, which `Witness` checks:
 | a rejection | renews the token |
 |---|---|
 | of a value that a 401 renewed within 60 s, also if the issuer returned it again | never |
-| a 401, an error, a redirect | ten times within 60 s, six of them for models that had not accepted the token |
+| a 401, an error, a redirect | ten times within 60 s, eight for one caller, six for models that had not accepted it |
 | a web page | once within 60 s, beside those ten |
 | of a caller whose renewed token the same model rejected within 60 s | never, and its requests are sent |
 
@@ -40,7 +40,7 @@ from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import classify
 from gatepass.proxy.retry import Outcome
 from gatepass.tokens import Token, TokenHolder, TokenUser
-from gatepass.tokens.holder import ANY_USER, RENEWALS, WINDOW_S
+from gatepass.tokens.holder import ANY_USER, CALLER_RENEWALS, RENEWALS, WINDOW_S
 from gatepass.types import Call, Headers, Operation, OutboundRequest, Target, Timeouts, header
 from tests.responses import stream_pieces
 from tests.unit.clock import DrivenClock, settle
@@ -109,7 +109,7 @@ class Witness(TokenHolder):
         self._dropped = dropped
         self._began: list[str] = []
         self.on_rejection = self._began.append
-        self._renewed: list[tuple[float, str, bool]] = []
+        self._renewed: list[tuple[float, str, bool, str]] = []
         self._in_vain_s: dict[tuple[str, TokenUser], float] = {}
 
     def reject(self, value: str, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> bool:
@@ -121,7 +121,7 @@ class Witness(TokenHolder):
             is_muted = now_s < self._in_vain_s.get((caller, by), -math.inf) + WINDOW_S
             assert not (is_dropped and is_muted), "a caller whose renewal did not help waited for another token"
         if len(self._began) > count_before:
-            self._check_renewal(now_s, value, is_page=is_page)
+            self._check_renewal(now_s, value, caller, is_page=is_page)
         if is_dropped:
             self._dropped.add((REQUEST.get(), value))
         return is_dropped
@@ -143,12 +143,14 @@ class Witness(TokenHolder):
         others = self._rejections.accepted_by - {by}
         return any((other.upstream, other.base_url) == (by.upstream, by.base_url) for other in others)
 
-    def _check_renewal(self, now_s: float, value: str, *, is_page: bool) -> None:
+    def _check_renewal(self, now_s: float, value: str, caller: str, *, is_page: bool) -> None:
         self._renewed = [one for one in self._renewed if now_s < one[0] + WINDOW_S]
-        same_kind = [text for _, text, was_page in self._renewed if was_page == is_page]
+        same_kind = [text for _, text, was_page, _ in self._renewed if was_page == is_page]
         assert len(same_kind) < (1 if is_page else RENEWALS), "too many renewals"
+        of_caller = [one for *_, was_page, one in self._renewed if one == caller and not was_page]
+        assert is_page or not caller or len(of_caller) < CALLER_RENEWALS, "too many renewals for one caller"
         assert is_page or value not in same_kind, "a value was renewed twice"
-        self._renewed.append((now_s, value, is_page))
+        self._renewed.append((now_s, value, is_page, caller))
 
 
 IDLE_S = Timeouts().idle_s

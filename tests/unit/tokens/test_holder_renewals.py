@@ -6,6 +6,7 @@ import math
 import pytest
 
 from gatepass.tokens.holder import (
+    CALLER_RENEWALS,
     LIMITED,
     MAX_USERS,
     REISSUED,
@@ -65,6 +66,20 @@ def test_models_that_always_reject_use_no_renewal_of_a_served_model():
     assert granted.count(True) == UNPROVEN_RENEWALS < RENEWALS
     rejections.accept(CHAT, math.inf)
     assert rejections.refused(CHAT, 1.0)
+
+
+def test_one_caller_leaves_renewals_to_the_others():
+    """Whatever it sends: uploads, which are not repeated, requests that it leaves, prompts that many models reject."""
+    rejections, granted = Renewing(), []
+    users = [TokenUser("up", f"m{number}") for number in range(RENEWALS + 4)]
+    for user in users:
+        for one in users:
+            rejections.accept(one, math.inf)
+        granted.append(rejections.refused(user, 0.0))
+    assert granted == [True] * CALLER_RENEWALS + [False] * (RENEWALS + 4 - CALLER_RENEWALS)
+    rejections.accept(CHAT, math.inf)
+    assert rejections.refused(CHAT, 1.0, "another")
+    assert [rejections.refused(CHAT, now) for now in (59.9, 60.0)] == [False, True]
 
 
 def test_made_up_models_take_no_memory():
