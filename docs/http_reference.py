@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -81,7 +83,7 @@ def _member(name: str, hint: Any) -> str:
     """Name a member, with `?` if it may be null. The type is left out of a text, and of a number with its unit."""
     is_union = get_origin(hint) in (UnionType, Union)
     has_null = "?" if is_union and type(None) in get_args(hint) else ""
-    words = _words(Union[tuple(one for one in get_args(hint) if one is not type(None))] if has_null else hint)  # noqa: UP007 - of a tuple
+    words = _words(reduce(or_, (one for one in get_args(hint) if one is not type(None))) if has_null else hint)
     if words.startswith("list of "):
         name, words = f"{name}[]", words.removeprefix("list of ")
     is_known = words == "text" or (words == "number" and name.endswith(("_s", "_bytes")))

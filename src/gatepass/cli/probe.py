@@ -448,7 +448,7 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
         why = f"{address} answers, and the encryption key matches"
         return Step("store", "store", StepOutcome.WORKS, why, proves=False)
     fault = store.health.fault
-    assert fault is not None  # noqa: S101 - each other state has one
+    assert fault is not None  # noqa: S101 - for mypy: note() stores one with each state but UP
     if store.health.state is StoreState.UNREADABLE:
         return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {fault.why}", fault.advice)
     # a failing store stops no request

@@ -320,7 +320,7 @@ class Limits(Block):
 
     @property
     def mcp_streams(self) -> int:
-        """The number of streams of MCP clients that only wait for notifications, which are no requests in progress."""
+        """The number of streams of MCP clients that only wait for notifications. They do not count as requests."""
         return max(1, self.connections // 4)
 
     @property
