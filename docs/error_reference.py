@@ -49,7 +49,6 @@ RETRIES: Mapping[type[GatepassError], str] = {
 }
 """Errors for which a retry can succeed only sometimes."""
 CHINESE: Mapping[str, str] = {
-    "Action": "处理",
     "the upstream's": "上游的状态码",
     "403; 200 with an error in JSON-RPC at `/mcp`": "403；在 `/mcp` 是 200 和 JSON-RPC 错误",
     "yes": "能成功",
@@ -66,34 +65,30 @@ STATUSES: Mapping[type[GatepassError], str] = {McpNotAllowed: "403; 200 with an 
 
 
 def error_entry(code: str, language: str) -> Entry:
-    is_english, kind = language == "en", kind_of(code)
+    kind = kind_of(code)
     given = {**ARGUMENTS_OF_ERROR, "phase": code.removeprefix(f"{UpstreamTimeout.code}_"), "code": code}
     wanted = inspect.signature(kind).parameters.values()
     arguments = {each.name: given[each.name] for each in wanted if each.name in given and each.default is each.empty}
     error = kind(message=MESSAGES[code], **arguments)
-    own = getattr(explanations()[code], language)
-    cases = {
-        f"`{case}`": f"{said.sentence}{' ' * is_english}{said.action}"
-        for case, entry in explanations().items()
-        if entry.of == code
-        for said in (getattr(entry, language),)
-    }
+    own = explanations()[code]
+    of_code = [(f"`{case}`", entry) for case, entry in explanations().items() if entry.of == code]
     known = {
         "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
         "Retry": RETRIES.get(kind, "yes" if kind.retryable else "no"),
     }
-    facts = {"Action": own.action, **cases}
-    if is_english:
+    if language == "en":
+        facts = {"Action": own.action} | {name: f"{case.sentence} {case.action}" for name, case in of_code}
         shown = known | {name: with_settings(unwrapped(text)) for name, text in facts.items()}
         more = with_settings(introduced(unwrapped(own.more), "Causes"))
         shown["Message"] = code_span(error.message)
         return Entry(code, with_settings(own.sentence), shown, details=more)
+    facts = {"处理": own.action_zh} | {name: case.sentence_zh + case.action_zh for name, case in of_code}
     status, retry = (CHINESE.get(text, text) for text in known.values())
     shown = {"状态码": f"{status}；重试{retry}"}
     for name, text in facts.items():
-        shown[CHINESE.get(name, name)] = with_settings(text.replace("`, `", "`、`"), "../reference/")
-    more = with_settings("\n\n".join(filter(None, [own.more, own.details])), "../reference/")
-    return Entry(code, with_settings(own.sentence, "../reference/"), shown, details=more, colon="：")
+        shown[name] = with_settings(text.replace("`, `", "`、`"), "../reference/")
+    more = with_settings("\n\n".join(filter(None, [own.more_zh, own.details_zh])), "../reference/")
+    return Entry(code, with_settings(own.sentence_zh, "../reference/"), shown, details=more, colon="：")
 
 
 def code_span(text: str) -> str:

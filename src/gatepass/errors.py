@@ -23,21 +23,16 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
-    """What an error means and what to do, in one language. `more` and `details` are for a page."""
+class Explanation:
+    """An entry of errors.json: what a code, or a case `of` a code, means and what to do. `more` is for pages."""
 
     sentence: str
+    sentence_zh: str
     action: str
+    action_zh: str
     more: str = ""
-    details: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """An entry of errors.json: a code, or a case `of` a code with an action of its own."""
-
-    en: Advice
-    zh: Advice
+    more_zh: str = ""
+    details_zh: str = ""
     of: str = ""
     setting: str = ""
     """What stands in the actions for the `setting` of an error."""
@@ -52,6 +47,17 @@ def explanations() -> Mapping[str, Explanation]:
 
     file = Path(__file__).with_name("errors.json")
     return msgspec.json.decode(file.read_bytes(), type=dict[str, Explanation])
+
+
+def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of an entry by their names, with `values` in place of placeholders, one after the other."""
+    texts = {}
+    for member in ("sentence", "action", "sentence_zh", "action_zh"):
+        text = getattr(explanations()[name], member)
+        for placeholder, value in values.items():
+            text = text.replace(placeholder, value)
+        texts[member] = text
+    return texts
 
 
 def documentation(page: str, sentence: str = "{}") -> str:

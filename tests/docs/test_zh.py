@@ -117,8 +117,8 @@ def test_each_error_code_and_case_has_its_chinese_text_with_the_same_commands_an
     assert {name for name, entry in known.items() if not entry.of} == codes()
     assert {entry.of for entry in known.values() if entry.of} <= codes()
     for name, entry in known.items():
-        assert entry.zh.sentence
-        english, chinese = (set(SETTING.findall(text.action)) for text in (entry.en, entry.zh))
+        assert entry.sentence_zh
+        english, chinese = (set(SETTING.findall(action)) for action in (entry.action, entry.action_zh))
         assert english - chinese == set(), name
 
 

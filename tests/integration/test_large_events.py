@@ -42,7 +42,7 @@ async def test_an_image_in_an_event_passes(block: dict[str, Any], held_bytes: in
 
 
 async def test_an_image_in_an_event_passes_with_the_base_url_of_the_action_of_the_error() -> None:
-    (path,) = re.findall(r"`http://HOST(/.+?)`", explanations()["long_lines"].en.action)
+    (path,) = re.findall(r"`http://HOST(/.+?)`", explanations()["long_lines"].action)
     answer = await answered(*EVENTS, path=f"{path}/chat/completions")
     assert (answer.status, IMAGE.encode() in answer.body, answer.body.endswith(DONE)) == (200, True, True)
 

@@ -249,19 +249,12 @@ def advice_of(code: str, hop: str, case: str, setting: str, names: Mapping[str, 
 
     The Chinese texts have the same names with `_zh`.
     """
-    known, kind = errors.explanations(), errors.stable_code(code, hop)
+    kind = errors.stable_code(code, hop)
     if not case and kind == errors.UpstreamInvalid.code and hop.startswith(f"upstream:{MCP_UPSTREAM}"):
         case = "mcp_invalid"
-    found = known[case or kind]
-    replaced = {found.setting: setting.replace(", ", "`, `"), **names} if setting and found.setting else names
-    shown = {}
-    for language, text in (("", found.en), ("_zh", found.zh)):
-        for name in ("sentence", "action"):
-            filled = getattr(text, name)
-            for placeholder, value in replaced.items():
-                filled = filled.replace(placeholder, value)
-            shown[name + language] = filled
-    return shown
+    placed = errors.explanations()[case or kind].setting
+    replaced = {placed: setting.replace(", ", "`, `"), **names} if setting and placed else names
+    return errors.explained(case or kind, replaced)
 
 
 def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.documents import Caller, Callers, Traffic
-from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explanations, kind_of, status_of
+from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explained, explanations, kind_of, status_of
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
@@ -139,18 +139,9 @@ def documented(code: str) -> dict[str, Any]:
         "code": code,
         "kind": code if code in known else kind.code,
         "status": status,
-        "text": f"{own.en.sentence}\n\n{own.en.more}".strip(),
-        "text_zh": f"{own.zh.sentence}{own.zh.more}",
-        "action": own.en.action,
-        "action_zh": own.zh.action,
-        "cases": [
-            {
-                "sentence": entry.en.sentence,
-                "sentence_zh": entry.zh.sentence,
-                "action": entry.en.action,
-                "action_zh": entry.zh.action,
-            }
-            for entry in known.values()
-            if entry.of == code
-        ],
+        "text": f"{own.sentence}\n\n{own.more}".strip(),
+        "text_zh": f"{own.sentence_zh}{own.more_zh}",
+        "action": own.action,
+        "action_zh": own.action_zh,
+        "cases": [explained(case, {}) for case, entry in known.items() if entry.of == code],
     }

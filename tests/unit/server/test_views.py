@@ -143,7 +143,7 @@ def test_each_code_has_its_documentation():
     for code, entry in explanations().items():
         if not entry.of:
             shown = views.documented(code)
-            assert (shown["code"], shown["text"][: len(entry.en.sentence)]) == (code, entry.en.sentence)
+            assert (shown["code"], shown["text"][: len(entry.sentence)]) == (code, entry.sentence)
     assert len(views.documented("upstream_connect")["cases"]) == 2
     assert views.documented("upstream_timeout_idle")["action"].startswith("Check the upstream first.")
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
