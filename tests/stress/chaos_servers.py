@@ -5,6 +5,7 @@ import base64
 import contextlib
 import gzip
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,9 +72,12 @@ class Issuer:
         is_outage = time.monotonic() < self.outage_until_s
         is_faulty = r.random() < ISSUER_FAULTS or is_outage
         if is_faulty and not self.is_calm:
-            kind = r.choice(sorted(self._faults(r)))
+            # the secret as it was received: gatepass cannot know one that is newer than the request
+            received = re.search(rf"{MARK}-secret-[0-9]+", request.body.decode())
+            faults = self._faults(r, received[0] if received else self.secret)
+            kind = r.choice(sorted(faults))
             self._ledger.faults[f"issuer {kind}"] += 1
-            return self._faults(r)[kind]
+            return faults[kind]
         if self.secret not in request.body.decode() + request.target:
             self._ledger.faults["issuer old-secret"] += 1
             received = request.body.decode()  # echoed, and not the new secret, which gatepass cannot know yet
@@ -100,8 +104,8 @@ class Issuer:
         before: list[Move] = [Pause(1.0)] if kind == "slow" else []
         return [*before, Send(data, piece_bytes=7 if kind == "pieces" else None)]
 
-    def _faults(self, r: Random) -> dict[str, Dialogue]:
-        echoed = f"client_secret={self.secret}&amp; {base64.b64encode(f'chat:{self.secret}'.encode()).decode()}"
+    def _faults(self, r: Random, secret: str) -> dict[str, Dialogue]:
+        echoed = f"client_secret={secret}&amp; {base64.b64encode(f'chat:{secret}'.encode()).decode()}"
         bad = reply({"error": "server_error", "error_description": echoed}, 500)
         return {
             "fin": [Fin()],

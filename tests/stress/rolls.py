@@ -125,13 +125,20 @@ class Balancer:
     def __init__(self) -> None:
         self.ready: dict[int, bool] = {}
         self._count = 0
+        self._served: set[asyncio.Task[None]] = set()
+        """Held, because the event loop does not: the garbage collector would end a connection."""
 
     async def poll(self, port: int) -> None:
         while True:
             self.ready[port] = await is_ready(port)
             await asyncio.sleep(POLL_S)
 
-    async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+    def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._served.add(task)
+        task.add_done_callback(self._served.discard)
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(asyncio.CancelledError):  # the program ends
             for _ in range(2 * len(self.ready)):
                 ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
