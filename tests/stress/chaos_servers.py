@@ -73,8 +73,8 @@ class Issuer:
         is_faulty = r.random() < ISSUER_FAULTS or is_outage
         if is_faulty and not self.is_calm:
             # the secret as it was received: gatepass cannot know one that is newer than the request
-            received = re.search(rf"{MARK}-secret-[0-9]+", request.body.decode())
-            faults = self._faults(r, received[0] if received else self.secret)
+            sent = re.search(rf"{MARK}-secret-[0-9]+", request.body.decode())
+            faults = self._faults(r, sent[0] if sent else self.secret)
             kind = r.choice(sorted(faults))
             self._ledger.faults[f"issuer {kind}"] += 1
             return faults[kind]
