@@ -199,6 +199,8 @@ ESTIMATED: dict[str, tuple[Callable[[], bytes], int]] = {
     "a user": (lambda: chat(USER, more=b',"user":%b' % text(b"\\u00e9" * (5 * MIB))), 30 * MIB // 4),
     "a number": (lambda: chat(USER, more=b',"max_tokens":%b' % (b"9" * (31 * MIB))), 31 * MIB // 4),
     "many parts": (lambda: parts(*[b'{"type":1}'] * 160_000), 160_000 * 11 // 4),
+    "empty messages": (lambda: chat(*[b"{ }"] * 490_000), 490_000 * 4 // 4),
+    "short messages": (lambda: chat(*[b'{"content":"a"}'] * 490_000), 490_000 * 16 // 4),
     "many messages": (lambda: chat(*[b'{"content":[]}'] * 90_000), 90_000 * 15 // 4),
     "many names": (lambda: b"{%b}" % b",".join(b'"n%d":{}' % at for at in range(999)), 2_400),
     "metadata": (lambda: chat(USER, more=b',"metadata":{"a":%b}' % many(b"{}", 150_000)), 150_000 * 3 // 4),

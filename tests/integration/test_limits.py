@@ -528,6 +528,34 @@ async def test_a_target_that_failed_is_not_asked_again_in_place_of_one_with_a_us
     assert (len(first.received), len(second.received)) == (2, 1)
 
 
+BROKE: Mapping[str, Dialogue] = {
+    "no reply": [Rst()],
+    "a reply that was cut": [Send(reply(COMPLETION)[:-9]), Rst()],
+    "a page": [Send(reply(b"<html>", 200))],
+}
+REFUSED: Dialogue = [Send(reply({"error": {"message": "slow down"}}, 429))]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "tokens"),
+    [
+        *((one, REFUSED, size(HELLO) + 1_000) for one in BROKE.values()),
+        (BROKE["a page"], GOOD, 2),
+        (REFUSED, REFUSED, 0),
+    ],
+    ids=[*BROKE, "then a usage", "both refused"],
+)
+async def test_what_the_first_target_had_counts_its_reservation_until_a_usage_says_less(first, second, tokens):
+    retry = {"on": ["refused", "may_have_run"], "operations": ["chat"], "attempts": 2}
+    models = {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}], "retry": retry}}
+    async with Scripted(first) as one, Scripted(second) as two:
+        upstreams = {"a": {"base_url": one.url}, "b": {"base_url": two.url}}
+        async with gateway(upstreams=upstreams, models=models, access=access(group=TOKEN_LIMIT)) as gp:
+            await ask(gp)
+            await settled(gp, [tokens])
+        assert (len(one.received), len(two.received)) == (1, 1)
+
+
 async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
     async with Scripted(GOOD) as upstream:
 

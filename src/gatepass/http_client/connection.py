@@ -24,7 +24,7 @@ from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, head_error, mended_head
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import tls_detail
-from gatepass.types import OK, Timeouts, Upload
+from gatepass.types import OK, ConnectionTimes, Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
 """Reading pauses while more than this of a body is buffered, also of one that a client sends."""
@@ -169,13 +169,14 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it still has to be dialed."""
         return self.made_s is None and not self._killed
 
-    @property
-    def has_written(self) -> bool:
-        """Whether a byte of the current request was written: it does not wait for `flush`."""
-        return not self._deferred
-
     async def send_request(
-        self, head: bytes, body: bytes | Upload, bounds: Timeouts, *, to_head: bool = False
+        self,
+        head: bytes,
+        body: bytes | Upload,
+        bounds: Timeouts,
+        times: ConnectionTimes,
+        *,
+        to_head: bool = False,
     ) -> UpstreamResponse:
         """Send a request and return its reply once the head has arrived. Raises TransportFault.
 
@@ -217,6 +218,7 @@ class Connection(asyncio.BufferedProtocol):
                 await reply.changed()
         except BaseException:  # also a cancellation: a connection in use must not return to the pool
             reply.discard()
+            times.was_written = reply.was_written  # not by the connection, which may have the next request already
             raise
         finally:
             if sending is not None:
@@ -248,8 +250,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._sending is not None:
                 self._sending.stop()
             # a deferred request was never written: the caller may send it again on another connection
-            answered = self._has_received
-            sent = self.has_written
+            answered, sent = self._has_received, not self._deferred
             reply.end(TransportFault(fault, detail, sent=sent, stale=stale, limit_s=limit_s, answered=answered))
 
     def resume(self) -> None:

@@ -250,6 +250,7 @@ class ConnectionPool:
         The wait for a slot and the dialing are bounded by `bound_s` each, and noted in `times`. Raises TransportFault,
         unsent.
         """
+        times = times or ConnectionTimes()
         while (connection := self.take_idle()) is None or fresh:
             if connection is not None:  # a server that closed one idle connection has probably closed others
                 connection.abort()
@@ -303,7 +304,7 @@ class ConnectionPool:
         self._slots.add(connection)
         return connection
 
-    async def _dialed(self, connection: Connection, bound_s: float, times: ConnectionTimes | None = None) -> Connection:
+    async def _dialed(self, connection: Connection, bound_s: float, times: ConnectionTimes) -> Connection:
         began_s = self._loop.time()
         try:
             await self._dial(connection, bound_s)
@@ -311,11 +312,10 @@ class ConnectionPool:
             self._drop(connection)
             raise
         finally:
-            if times is not None:
-                times.connect_s = self._loop.time() - began_s
+            times.connect_s = self._loop.time() - began_s
         return connection
 
-    async def _wait_for_slot(self, bound_s: float, times: ConnectionTimes | None) -> Connection:
+    async def _wait_for_slot(self, bound_s: float, times: ConnectionTimes) -> Connection:
         began_s = self._loop.time()
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
@@ -337,8 +337,7 @@ class ConnectionPool:
             self._waiting.pop(waiter, None)
             waited_s = self._loop.time() - began_s
             self.on_wait(waited_s)
-            if times is not None:
-                times.pool_wait_s += waited_s
+            times.pool_wait_s += waited_s
 
     def _next_waiter(self) -> asyncio.Future[Connection] | None:
         while self._waiting:
@@ -428,14 +427,8 @@ class Http1Transport:
                 except BaseException:  # a slot must keep its owner after any error
                     pool.give_back(connection)
                     raise
-        try:
-            reply = await connection.send_request(
-                head, request.upload or request.body, bounds, to_head=request.method == "HEAD"
-            )
-        except BaseException:  # of a cancellation and of a failed upload, no fault says whether a byte was written
-            if times is not None:
-                times.was_written = connection.has_written
-            raise
+        body, to_head = request.upload or request.body, request.method == "HEAD"
+        reply = await connection.send_request(head, body, bounds, times or ConnectionTimes(), to_head=to_head)
         if (
             destination.proxy is not None
             and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED

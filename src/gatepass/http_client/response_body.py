@@ -116,6 +116,11 @@ class UpstreamResponse:
         if self._connection is not None:
             self._connection.abort()
 
+    @property
+    def was_written(self) -> bool:
+        """Whether a byte of the request of this reply, which has ended, was written."""
+        return self._fault is None or self._fault.sent
+
     def check(self) -> None:
         """Raise the fault that ended this reply, if any."""
         if self._fault is not None:

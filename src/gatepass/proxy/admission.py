@@ -21,7 +21,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
-from gatepass.json_body import elements, folded
+from gatepass.json_body import UNCOUNTED_BYTES, elements, folded, has_more
 from gatepass.json_body import kind as first_char
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
@@ -74,6 +74,8 @@ MOST_ASKED = 2**53
 """What a larger number counts, and one that no float holds."""
 MOST_USED = 2**32
 """What a reply may have used at most: upstreams report any number."""
+MOST_PARTS = 200_000
+"""Objects of a list that is read for pictures. As many take 25 ms, in which no other thread runs."""
 READ_BYTES, NAME_CHARS = 64 * 1024, 32
 """The longest value of one of ASKED, and its longest name. A longer number counts as MOST_ASKED."""
 ASKED = frozenset(
@@ -101,7 +103,12 @@ _PARTS = msgspec.json.Decoder(list[_Part] | _Part)
 
 
 def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
-    """Yield the bytes of each picture and sound in a list of messages, of items or of parts, and `levels` below."""
+    """Yield the bytes of each picture and sound in a list of messages, of items or of parts, and `levels` below.
+
+    In a list of more than MOST_PARTS, a picture counts like a text.
+    """
+    if memoryview(text).nbytes > UNCOUNTED_BYTES and has_more(text, b"{", MOST_PARTS):
+        return
     try:
         found = _PARTS.decode(text)
     except (msgspec.DecodeError, RecursionError):  # such as a text, or a list of them
@@ -307,6 +314,8 @@ class Admitted(msgspec.Struct, eq=False):
             )
         self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
         used = self.used(access, outcome, sent=sent)
+        if attempt is not None and attempt.ran_before and access.usage is None:
+            used = {**used, TOKENS: max(used[TOKENS], self.tokens)}
         for counts, taken in self.taken:
             counts.settle(taken, used, now_s)
         if used[TOKENS] and access.usage is None and any(limit.counts_tokens for limit in self.limits):

@@ -21,7 +21,7 @@ from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecor
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
-from gatepass.proxy.admission import Admitted
+from gatepass.proxy.admission import REFUSALS, Admitted
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import RequestMemory
@@ -83,6 +83,8 @@ class Attempt(Hidden, Tried, eq=False):
     copied_bytes: int = 0
     """What `base` holds if it is large and a copy."""
     new_connection: bool = False
+    ran_before: bool = False
+    """An earlier attempt wrote a request that its upstream did not refuse."""
     normalized: Call | None = None
     """The call that is encoded: `base` with learned rules and the dialect's rules."""
     learned: tuple[str, ...] = ()
@@ -130,6 +132,7 @@ class Attempt(Hidden, Tried, eq=False):
         record.number, record.cause, record.after = ended.number + 1, repeat, ended
         attempt.deadline_s, attempt.limit_bytes = self.deadline_s, self.limit_bytes
         attempt.sent_before = self.sent_before or self.sent
+        attempt.ran_before = self.ran_before or (self.sent and ended.outcome not in REFUSALS)
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False

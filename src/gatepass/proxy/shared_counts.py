@@ -72,6 +72,8 @@ class SharedCounts(Counts):
         """Of each limit, where `_owed` has what is counted when it is sent."""
         self._leases: dict[Place, Limit] = {}
         """The requests in progress that have one."""
+        self._renewed: deque[Place] = deque()
+        """The leases that are renewed next, those too that have ended meanwhile."""
         self._asked: deque[_Asked] = deque()
         self._renew_s = -math.inf
         self._wake, self._sending, self._tasks = asyncio.Event(), asyncio.Lock(), Tasks()
@@ -159,7 +161,7 @@ class SharedCounts(Counts):
 
     async def _send_forever(self) -> None:
         while True:
-            if not (self._asked or self._owed or self.fault):
+            if not (self._asked or self._owed or self._renewed or self.fault):
                 if self._leases:
                     await wait_at_most(self._wake, max(0.0, self._renew_s - self._clock.now()), self._clock)
                 else:
@@ -167,7 +169,7 @@ class SharedCounts(Counts):
             self._wake.clear()
             if self._clock.now() >= self._renew_s:
                 self._renew_s = self._clock.now() + RENEW_S
-                self._owed.update(((limit, lease), 1) for lease, limit in self._leases.items())
+                self._renewed = deque(self._leases)
             try:
                 await self._send()
             except StoreUnavailable:
@@ -183,6 +185,9 @@ class SharedCounts(Counts):
             for limit, _ in owed:
                 self._parts.pop(limit.key, None)
             changes = [self._entry(limit, place, more, None) for (limit, place), more in owed.items()]
+            while self._renewed and len(changes) < AT_ONCE:
+                if (leased := self._leases.get(lease := self._renewed.popleft())) is not None:
+                    changes.append(self._entry(leased, lease, 1, None))
             commands = [changes] if changes or not asked else []
             for one in asked:
                 pairs = zip(one.limits, one.places, strict=True)
@@ -204,7 +209,8 @@ class SharedCounts(Counts):
                     place.of = place.of or str(found[0][0])
             for one, (part, uses) in zip(asked, found[len(found) - len(asked) :], strict=True):
                 self._answer(one, part, uses)
-            if self.fault is not None and len(self._owed) <= AT_ONCE:  # they go before the next request
+            # they go before the next request
+            if self.fault is not None and len(self._owed) + len(self._renewed) <= AT_ONCE:
                 self.fault = None
                 LOG.info("limits_with_store")
 
@@ -223,9 +229,12 @@ class SharedCounts(Counts):
         return name, limit.kept, life_s, at_most, amount, of, max(0, known)
 
     def _give_up(self, owed: Owed, asked: Sequence[_Asked]) -> None:
-        """Let the process decide alone. The server may have what was sent or not: what was given back is dropped."""
+        """Let the process decide alone.
+
+        The server may have what was sent or not: what was given back is dropped. All leases are renewed.
+        """
         for (limit, place), more in owed.items():
-            if more > 0 and (limit.unit != CONCURRENT or place in self._leases):
+            if more > 0 and limit.unit != CONCURRENT:
                 self._owed[limit, place] = self._owed.get((limit, place), 0) + more
         for one in (*asked, *self._asked):
             if not one.answer.done():

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatepass.policy.limits import CONCURRENT, NOTHING, PART_S, REQUESTS, TOKENS, Amounts, Counts, Limit, Refused, Taken
-from gatepass.proxy.shared_counts import RENEW_S, RETRY_S, SharedCounts
+from gatepass.proxy.shared_counts import AT_ONCE, RENEW_S, RETRY_S, SharedCounts
 from gatepass.store.base import Command, StoreUnavailable
 from gatepass.store.guarded import GuardedStore
 from gatepass.store.limits import LEASE_S, SCRIPT
@@ -358,6 +358,22 @@ async def test_a_long_outage_of_the_store_keeps_nothing_of_each_request(shared):
     assert 0 < len(one._owed) <= len(limits)
     assert (one._leases, len(one._asked)) == ({}, 0)
     shared.fault = ""
+
+
+async def test_streams_that_end_while_their_leases_are_renewed_free_their_places_at_once(shared):
+    one = shared.process()
+    limits = limit_of(one, CONCURRENT, 3 * AT_ONCE)
+    taken = [await take(one, limits) for _ in range(3 * AT_ONCE)]
+    asked = shared.round_trips
+    advancing = asyncio.create_task(shared.clock.advance(RENEW_S))
+    while shared.round_trips == asked:  # the first of three round trips renews
+        await asyncio.sleep(0)
+    for stream in taken:
+        assert stream
+        one.settle(stream, NOTHING, shared.clock.now())
+    await advancing
+    await settle()
+    assert shared.keys() == []
 
 
 async def test_requests_in_progress_count_again_after_the_store_was_emptied(shared):

@@ -10,7 +10,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import AHEAD_BYTES, Deadline
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.http_client.response_body import UpstreamResponse
-from gatepass.types import Timeouts
+from gatepass.types import ConnectionTimes, Timeouts
 from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, Wire
 
@@ -21,7 +21,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def asked(wire: Wire, body: bytes = b"", *, to_head: bool = False) -> asyncio.Task[UpstreamResponse]:
-    return asyncio.ensure_future(wire.connection.send_request(HEAD, body, BOUNDS, to_head=to_head))
+    return asyncio.ensure_future(wire.connection.send_request(HEAD, body, BOUNDS, ConnectionTimes(), to_head=to_head))
 
 
 async def under_way(
@@ -173,14 +173,31 @@ def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[UpstreamResponse]
 
 @pytest.mark.parametrize("is_written", [True, False])
 async def test_a_request_that_is_cancelled_knows_whether_a_byte_was_written(is_written: bool):
-    wire, asking = waiting()
+    wire, times = Wire(), ConnectionTimes()
+    wire.holding = True
+    asking = asyncio.ensure_future(wire.connection.send_request(HEAD, b"body", BOUNDS, times))
     await rest()
     if is_written:
         wire.connection.flush()
     asking.cancel()
     await asyncio.wait([asking])
     wire.connection.flush()
-    assert (wire.connection.has_written, wire.sent != b"") == (is_written, is_written)
+    assert (times.was_written, wire.sent != b"") == (is_written, is_written)
+
+
+async def test_a_request_that_is_cancelled_as_its_reply_arrives_was_written():
+    """The next request has the connection by then, and has written nothing yet."""
+    wire, times = Wire(), ConnectionTimes()
+    asking = asyncio.ensure_future(wire.connection.send_request(HEAD, b"body", BOUNDS, times))
+    await rest()
+    wire.feed(OK)
+    asking.cancel()
+    wire.holding = True
+    following = wire.connection.send_request(HEAD, b"body", BOUNDS, ConnectionTimes())
+    following.send(None)
+    await asyncio.wait([asking])
+    assert (asking.cancelled(), times.was_written) == (True, True)
+    following.close()
 
 
 async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_iteration():

@@ -9,6 +9,7 @@ import pytest
 from gatepass.errors import Fault
 from gatepass.http_client.connection import JOINED_BYTES
 from gatepass.http_client.response_body import UpstreamResponse
+from gatepass.types import ConnectionTimes
 from tests.unit.http_client.loop import rest
 from tests.unit.http_client.test_connection import BOUNDS, OK, body_of, fault_of
 from tests.unit.http_client.wire import Wire
@@ -23,7 +24,7 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def asked(wire: Wire, number: int, body: bytes = b"") -> asyncio.Task[UpstreamResponse]:
     head = b"POST / HTTP/1.1\r\nhost: h\r\nx-request-id: id-%d\r\n\r\n" % number
-    return asyncio.ensure_future(wire.connection.send_request(head, body, BOUNDS))
+    return asyncio.ensure_future(wire.connection.send_request(head, body, BOUNDS, ConnectionTimes()))
 
 
 def answer(number: int) -> bytes:

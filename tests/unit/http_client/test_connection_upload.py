@@ -8,6 +8,7 @@ import pytest
 from gatepass.errors import Fault, ReceiveTimeout, TransportFault
 from gatepass.http_client.connection import SLICE_BYTES
 from gatepass.http_client.response_body import UpstreamResponse
+from gatepass.types import ConnectionTimes
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.test_connection import BOUNDS, HEAD, OK
 from tests.unit.http_client.wire import HIGH_WATER_BYTES, Wire
@@ -47,7 +48,7 @@ async def begun(
     wire.transport.held_back = held_back
     for piece in pieces:
         sender.send(piece)
-    asking = asyncio.create_task(wire.connection.send_request(HEAD, sender, BOUNDS))
+    asking = asyncio.create_task(wire.connection.send_request(HEAD, sender, BOUNDS, ConnectionTimes()))
     await rest()
     return sender, wire, asking
 
@@ -188,7 +189,7 @@ async def test_server_has_the_full_time_for_each_piece_of_an_upload():
 async def test_server_has_the_full_time_for_each_slice_of_a_large_body():
     wire = Wire()
     wire.transport.held_back = True
-    asking = asyncio.create_task(wire.connection.send_request(HEAD, bytes(4 * SLICE_BYTES), BOUNDS))
+    asking = asyncio.create_task(wire.connection.send_request(HEAD, bytes(4 * SLICE_BYTES), BOUNDS, ConnectionTimes()))
     for _ in range(3):
         await rest()
         await advance(BOUNDS.first_byte_s - 1)

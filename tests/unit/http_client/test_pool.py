@@ -14,7 +14,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import AGE_S, IDLE_S, SHORT_IDLE_S, URLS, ConnectionPool, Http1Transport, Tunnel
-from gatepass.types import OutboundRequest, Timeouts
+from gatepass.types import ConnectionTimes, OutboundRequest, Timeouts
 from tests.memory import traced_memory, without_collection
 from tests.unit.http_client.loop import advance, driven, rest
 from tests.unit.http_client.wire import FakeTransport, feed
@@ -49,7 +49,7 @@ class Server:
 
 async def use(connection: Connection) -> None:
     """One request and its reply: the connection is free again."""
-    asking = asyncio.ensure_future(connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS, ConnectionTimes()))
     await rest()
     feed(connection, OK)
     await asking
@@ -136,7 +136,7 @@ async def test_a_wait_is_bounded():
 
 async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
     _, pool, connection = await one_taken()
-    asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS, ConnectionTimes()))
     waiter = taken(pool)
     await rest()
     feed(connection, OK)
@@ -149,7 +149,7 @@ async def test_a_connection_freed_in_the_moment_of_a_timeout_is_not_lost():
 
 async def test_connection_lost_before_a_waiting_request_is_replaced():
     server, pool, connection = await one_taken()
-    asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS))
+    asking = asyncio.ensure_future(connection.send_request(b"", b"", BOUNDS, ConnectionTimes()))
     waiter = taken(pool)
     await rest()
     feed(connection, OK)

@@ -22,7 +22,7 @@ from gatepass.http_client.response_body import (
     read_whole,
     taken,
 )
-from gatepass.types import Timeouts
+from gatepass.types import ConnectionTimes, Timeouts
 from tests.responses import PlayedResponse, stream_pieces
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import Wire
@@ -118,7 +118,9 @@ class Taker:
 
 async def begun(wire: Wire, data: bytes = b"") -> UpstreamResponse:
     bounds = Timeouts(connect_s=1, first_byte_s=10, idle_s=IDLE_S)
-    asking = asyncio.ensure_future(wire.connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", bounds))
+    asking = asyncio.ensure_future(
+        wire.connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", bounds, ConnectionTimes())
+    )
     await rest()
     wire.feed(HEAD + data)
     return await asking
