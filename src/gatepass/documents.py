@@ -6,6 +6,7 @@ docs/reference/http.md lists them. Names that end in `_s` are seconds. A member 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -453,6 +454,53 @@ class Stories(Hidden, Struct):
 
 class Curl(Struct):
     curl: str
+
+
+# --- doctor
+
+
+class DoctorTask(Struct):
+    """What `gatepass doctor` tests: all hops, or those of `model`; with `call` also by real calls of `operation`."""
+
+    model: str | None = None
+    call: bool = False
+    operation: str | None = None
+
+
+class StepOutcome(StrEnum):
+    """UNPROVEN: the hop answers, but the step cannot prove that it works."""
+
+    WORKS = "works"
+    FAILS = "fails"
+    UNPROVEN = "unproven"
+    SKIPPED = "skipped"
+
+
+class Step(Struct, frozen=True):
+    """The result of one test at one hop, with its reason and the advice for the operator, also in Chinese.
+
+    `advice` is empty if no action is necessary, or if `why` contains it.
+    """
+
+    hop: str
+    what: str
+    """configuration, store, token, models, call, stream, initialize or tools."""
+    outcome: StepOutcome
+    why: str
+    advice: str = ""
+    why_zh: str = ""
+    advice_zh: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    """The code of an error: its `why` has no translation, and `why_zh` explains the code."""
+    model: str = ""
+    """What a call named."""
+    proves: bool = True
+    """Whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing."""
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome is StepOutcome.FAILS
 
 
 # --- learned rules and reloads

@@ -24,12 +24,15 @@ from typing import Any, ClassVar, TypedDict, Unpack
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An entry of errors.json: what a code, or a case `of` a code, means and what to do. `more` is for pages."""
+    """An entry of errors.json: what a code, or a case `of` a code, means and what to do. `more` is for pages.
+
+    Those `of` doctor are what it found.
+    """
 
     sentence: str
     sentence_zh: str
-    action: str
-    action_zh: str
+    action: str = ""
+    action_zh: str = ""
     more: str = ""
     more_zh: str = ""
     details_zh: str = ""

@@ -8,8 +8,7 @@ from gatepass.http_client.tls import TlsProblem
 from gatepass.proxy.upstream_call import total_timeout, upstream_error
 from gatepass.tokens.source import build_source
 from gatepass.types import settings_of
-from tests.chinese import without_chinese
-from tests.golden.golden import HERE, same
+from tests.golden.golden import same
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import Broken, ScriptedIssuer, failure_of, http_json
 
@@ -47,10 +46,3 @@ async def test_the_text_of_each_fault_is_what_is_recorded() -> None:
             ),
         },
     )
-
-
-def test_each_recorded_text_has_its_chinese_on_the_page() -> None:
-    lines = (HERE / "fault_texts.txt").read_text().splitlines()
-    recorded = [line.partition(": ")[2] for line in lines if line and not line.startswith("===")]
-    without = sorted({one for text in recorded for one in without_chinese(text)})
-    assert without == [], "add each to ADVICE in src/gatepass/server/ui/static/zh.js, as its form and its Chinese"

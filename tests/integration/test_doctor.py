@@ -14,14 +14,14 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN
-from gatepass.cli.probe import PROVE, ProbeCall, StepOutcome
+from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load
 from gatepass.config.model import Config
-from gatepass.errors import InvalidRequest
+from gatepass.documents import DoctorTask, StepOutcome
+from gatepass.errors import InvalidRequest, explanations
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.admin import DoctorTask
 from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import Check, check_of, found
@@ -30,6 +30,7 @@ from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scr
 from tests.integration.store.responder import Responder, responding
 
 KEY = "static-key-4711"
+PROVE = explanations()["list_public"].action
 LIST = [Send(reply({"object": "list", "data": [{"id": "m"}]}))]
 REFUSED = [Send(reply({"error": {"message": "bad token", "code": "invalid_token"}}, 401))]
 PAGE = [Send(reply(b"<html><title>Sign in</title>", content_type="text/html"))]
@@ -202,10 +203,7 @@ async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_an
         async with serving(create_app_state(config)) as served:
             answer = await served.ask().answer()
             (story,) = await stories(served.state, answer.headers["x-request-id"], bodies=False)
-    assert steps[-2]["advice"] == advice
-    found_action = steps[-2]["action"]
-    assert isinstance(found_action, dict)
-    assert found_action["case"] == case
+    assert (steps[-2].advice, steps[-2].why_zh) == (advice, explanations()[case].sentence_zh)
     assert answer.status == status
     assert answer.error["message"].endswith(advice)
     if status == 401:
@@ -470,12 +468,10 @@ async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_w
         task = DoctorTask("bge", call=True, operation="rerank")
         *_, works = [step async for step in diagnose_for_page(config, task, lambda *_: None)]
         *_, fails = [step async for step in diagnose_for_page(config, task, lambda *_: None)]
-        assert str(works["why"]).startswith("rerank with bge: 200")
+        assert (works.why, works.why_zh) == ("rerank with bge: 200", "用 bge 调用 rerank：200")
         assert [request.target for request in posted(upstream)] == ["/v1/rerank"] * 2
-        action = fails["action"]
-        assert isinstance(action, dict)
-        assert (action["case"], action["action"]) == ("no_path", fails["advice"])
-        assert "`operations.rerank.upstream`" in action["action_zh"]
+        assert fails.why_zh == explanations()["no_path"].sentence_zh
+        assert all("`operations.rerank.upstream`" in text for text in (fails.advice, fails.advice_zh))
         with pytest.raises(InvalidRequest, match="doctor has no call for speech"):
             await anext(diagnose_for_page(config, DoctorTask("bge", call=True, operation="speech"), lambda *_: None))
 

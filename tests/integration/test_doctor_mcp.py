@@ -80,8 +80,8 @@ async def steps_of(answer: Answer, **settings: Any) -> tuple[list[str], Sequence
 async def test_a_server_without_a_handshake_lists_its_tools_in_a_stream():
     found, _ = await steps_of(stateless)
     assert found == [
-        "???? initialize: has no handshake: HTTP 404, Method not found",
-        "ok tools: lists 2 tools: find, read",
+        "unproven initialize: has no handshake: HTTP 404, Method not found",
+        "works tools: lists 2 tools: find, read",
     ]
 
 
@@ -94,12 +94,12 @@ async def test_the_number_of_tools_has_its_word(names, shown):
         found = {"tools": [{"name": name} for name in names]} if message["method"] == "tools/list" else {}
         return result(message, found)
 
-    assert (await steps_of(listed))[0][-1] == f"ok tools: lists {shown}"
+    assert (await steps_of(listed))[0][-1] == f"works tools: lists {shown}"
 
 
 async def test_a_server_with_a_handshake_gets_one_and_its_session_is_named():
     found, received = await steps_of(handshake)
-    assert found == ["ok initialize: speaks MCP 2025-06-18", "ok tools: lists 2 tools: find, read"]
+    assert found == ["works initialize: speaks MCP 2025-06-18", "works tools: lists 2 tools: find, read"]
     assert [request.header("mcp-session-id") for request in received] == [None, "s-1", "s-1"]
 
 
@@ -111,7 +111,7 @@ async def test_a_body_that_arrives_after_its_head_is_read():
         return [Send(first + blank), Pause(0.1), Send(rest[:9]), Pause(0.1), Send(rest[9:])]
 
     found, _ = await steps_of(late)
-    assert found == ["ok initialize: speaks MCP 2025-06-18", "ok tools: lists 2 tools: find, read"]
+    assert found == ["works initialize: speaks MCP 2025-06-18", "works tools: lists 2 tools: find, read"]
 
 
 @pytest.mark.parametrize(
@@ -120,29 +120,29 @@ async def test_a_body_that_arrives_after_its_head_is_read():
         (
             lambda request: [Send(reply(b"", 404))] if request.method == "GET" else result(request.json(), {}),
             (
-                "FAIL tools: answers neither initialize nor tools/list (HTTP 200) Check that mcp.tools.url is its"
+                "fails tools: answers neither initialize nor tools/list (HTTP 200) Check that mcp.tools.url is its"
                 " endpoint for Streamable HTTP."
             ),
         ),
         (
             lambda _: PAGE,
             (
-                'FAIL initialize: {server} answered 200 OK with an HTML page titled "Sign in to Corp" instead of JSON,'
+                'fails initialize: {server} answered 200 OK with an HTML page titled "Sign in to Corp" instead of JSON,'
                 " probably a login page or a portal. Tried once, with the"
             ),
         ),
         (
             lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
             (
-                "FAIL initialize: {server} answered 302 Found, a redirect to login.example, which is not the API."
+                "fails initialize: {server} answered 302 Found, a redirect to login.example, which is not the API."
                 " Tried once, with the token of the credential 'corp'"
             ),
         ),
         (
             lambda _: refused(),
-            ("FAIL initialize: {server} does not accept the credential that gatepass sends: invalid_token. Tried"),
+            ("fails initialize: {server} does not accept the credential that gatepass sends: invalid_token. Tried"),
         ),
-        (lambda _: [Rst()], "FAIL initialize: 127.0.0.1"),
+        (lambda _: [Rst()], "fails initialize: 127.0.0.1"),
     ],
     ids=["no MCP", "login page", "redirect", "wrong token", "reset"],
 )
@@ -177,7 +177,7 @@ async def test_each_fault_is_told(answer: Answer, last: str):
 )
 async def test_a_key_that_a_server_rejects_has_no_audience_to_check(settings: dict[str, Any], last: str):
     found, _ = await steps_of(lambda _: refused(), **settings)
-    assert found[-1].startswith(f"FAIL initialize: {{server}} {last}")
+    assert found[-1].startswith(f"fails initialize: {{server}} {last}")
     assert "scope" not in found[-1]
 
 

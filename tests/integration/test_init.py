@@ -19,10 +19,10 @@ from click.testing import CliRunner, Result
 
 from gatepass.cli import main
 from gatepass.cli.init import PLACE, UPSTREAM, questions_about, render
-from gatepass.cli.probe import Step, StepOutcome
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
+from gatepass.documents import Step, StepOutcome
 from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
 from tests.integration.answers import EVENTS

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.cli.probe import ProbeCall, StepOutcome
+from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
+from gatepass.documents import StepOutcome
 from gatepass.sse.chunk import event_of
 from tests.integration.gateway import JSON, answer_from, gateway, relaying
 from tests.integration.messages_upstream import ASKED, MESSAGE, TEXT, WHOLE, answer, error, events, message

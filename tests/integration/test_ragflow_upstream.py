@@ -5,7 +5,8 @@ from typing import Any, get_args
 
 import pytest
 
-from gatepass.cli.probe import ProbeCall, StepOutcome
+from gatepass.cli.probe import ProbeCall
+from gatepass.documents import StepOutcome
 from tests.integration.findings import Check, found_upstreams
 from tests.integration.gateway import Answer, gateway
 from tests.integration.ragflow_server import AGENT, ANSWER, CHAT, CHUNK, KEY, THOUGHT, USAGE, Ragflow, Version

@@ -500,17 +500,17 @@ ERRORS: dict[str, Document] = {
 }
 
 
-def step(hop: str, what: str, outcome: str, seconds: float, why: str | None, advice: str | None) -> Iterator[Event]:
+def step(hop: str, what: str, outcome: str, seconds: float, why: str = "", advice: str = "") -> Iterator[Event]:
     yield "begin", {"hop": hop, "what": what}
-    ended = {"hop": hop, "what": what, "outcome": outcome, "why": why, "advice": advice, "seconds": seconds}
-    yield "step", ended
+    texts = {"why": why, "advice": advice, "why_zh": why, "advice_zh": advice}
+    yield "step", {"hop": hop, "what": what, "outcome": outcome, **texts, "seconds": seconds, "error": ""}
 
 
 UNKNOWN_CA = "Its certificate is signed by a CA that this machine does not trust."
 SET_CA = "Set upstreams.corp.network.ca_file to a PEM file with the certificate of that CA."
 DOCTOR: list[Event] = [
-    *step("gatepass", "configuration", "works", 0.004, None, None),
-    *step("credential:corp", "fetch a token", "works", 0.21, "It lasts 240 s.", None),
+    *step("gatepass", "configuration", "works", 0.004),
+    *step("credential:corp", "fetch a token", "works", 0.21, "It lasts 240 s."),
     *step("upstream:corp", "connect with TLS", "fails", 0.12, UNKNOWN_CA, SET_CA),
     ("end", {"failed": 1}),
 ]

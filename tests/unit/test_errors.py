@@ -74,6 +74,17 @@ def test_no_text_of_gatepass_decides_what_it_says_of_an_error():
     assert set(searched_texts()) == SEARCHED
 
 
+PATTERN = re.compile(r"(?:[(\[=,:]\s*|return )/(?![/*])((?:\\.|\[[^\]\n]*\]|[^/\\\n])+)/")
+SEARCH = re.compile(r"\.(?:includes|startsWith|endsWith|indexOf|split|replace|replaceAll)\(\"([^\"]*)")
+
+
+def test_no_pattern_of_the_page_reads_a_sentence():
+    """Texts come in both languages, so nothing has to recognise one."""
+    for file in (ROOT / "src/gatepass/server/ui/static").glob("*.js"):
+        searched = [*PATTERN.findall(file.read_text()), *SEARCH.findall(file.read_text())]
+        assert [one for one in searched if re.search(r"[A-Za-z]{2} [A-Za-z(]{2}", one)] == [], file.name
+
+
 def test_the_texts_of_errors_are_read_at_the_first_error_and_exist_without_docstrings():
     program = """
 import gatepass.cli, gatepass.server.app, gatepass.errors as errors

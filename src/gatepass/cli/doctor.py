@@ -11,22 +11,29 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, aclosing
-from dataclasses import replace
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from gatepass.cli import options
-from gatepass.errors import CallerError
+from gatepass.documents import Step, StepOutcome
+from gatepass.errors import CallerError, sentence
 
 if TYPE_CHECKING:
-    from gatepass.cli.probe import Step, Steps
+    from gatepass.cli.probe import Steps
 
 NOTHING_PROVEN = 4
 NOTHING = f"nothing failed, and nothing was proven: exit code {NOTHING_PROVEN}"
 NOT_CALLED = "no model was called: `gatepass doctor MODEL --call` sends a small real call, which may be billed"
-COLOURS: Mapping[str, str] = {"ok": "green", "FAIL": "red", "????": "yellow"}
+MARKS: Mapping[str, tuple[str, str]] = {
+    "works": ("ok  ", "green"),
+    "fails": ("FAIL", "red"),
+    "unproven": ("????", "yellow"),
+    "skipped": ("skip", ""),
+}
+"""How an outcome is printed, and its colour."""
 
 
 @click.command()
@@ -51,7 +58,7 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
         raise click.UsageError("--operation requires --call.")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     from gatepass.cli import steps
-    from gatepass.cli.probe import Step, StepOutcome
+    from gatepass.cli.probe import found
     from gatepass.config.environment import SOURCE, with_variables
 
     loaded = options.load_or_exit(path)
@@ -59,8 +66,8 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
     report = Report(as_json=as_json, wording=with_variables if loaded.source == SOURCE else str)
     try:
         calls = steps.calls_of(loaded.config, model, operation) if call else []
-        valid = f"{loaded.source} is valid: {options.summary(loaded.config)}"
-        report.add(Step("gatepass", "configuration", StepOutcome.WORKS, valid, proves=False))
+        texts = {"file": loaded.source, "summary": options.summary(loaded.config)}
+        report.add(replace(found("gatepass", "configuration", StepOutcome.WORKS, "file_valid", **texts), proves=False))
         diagnosed = steps.diagnose(loaded.config, calls, model=model, operation=operation, begin=report.begin)
         asyncio.run(report.show(diagnosed))
         sys.exit(report.finish())
@@ -92,8 +99,8 @@ class Report:
         self._progress.enter_context(options.progress(f"{hop} {what}"))
 
     def add(self, step: Step) -> None:
-        why, advice = self._wording(step.why), self._wording(step.advice)
-        step = replace(step, why=options.printable(why), advice=options.printable(advice))
+        texts = {name: getattr(step, name) for name in ("why", "advice", "why_zh", "advice_zh")}
+        step = replace(step, **{name: options.printable(self._wording(text)) for name, text in texts.items()})
         self._progress.close()
         self.steps.append(step)
         if self._as_json:
@@ -104,9 +111,8 @@ class Report:
             line = "\n".join(
                 wrap(line, width, subsequent_indent=" " * 5, break_long_words=False, break_on_hyphens=False)
             )
-        if colour := COLOURS.get(step.outcome.value):
-            line = options.coloured(step.outcome.value, colour) + line.removeprefix(step.outcome.value)
-        click.echo(line)
+        mark, colour = MARKS[step.outcome]
+        click.echo(options.coloured(mark, colour) + line.removeprefix(mark) if colour else line)
 
     async def show(self, steps: Steps) -> None:
         from gatepass.cli.probe import timed
@@ -123,8 +129,6 @@ class Report:
 
     def finish(self) -> int:
         """Print the result and return the exit code."""
-        from gatepass.cli.probe import StepOutcome
-
         is_proven = any(step.outcome is StepOutcome.WORKS and step.proves for step in self.steps)
         # a script must not take a run that proved nothing for a success
         code = options.CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
@@ -140,17 +144,16 @@ class Report:
 
     def print_json(self, code: int, **more: object) -> None:
         failed = [f"{step.hop} {step.what}" for step in self.steps if step.failed]
-        document = {"exit_code": code, "failed": failed, **more, "steps": [step.described() for step in self.steps]}
+        document = {"exit_code": code, "failed": failed, **more, "steps": self.steps}
         options.print_json(document)
 
 
 def line_of(step: Step) -> str:
-    from gatepass.errors import sentence
-
-    advice = step.advice
-    if step.action is not None and options.is_chinese():
-        advice = f"{step.action['sentence_zh']}处理：{step.action['action_zh']}"
-    text = f"{sentence(step.why)} {advice}" if advice else step.why
+    text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
+    if options.is_chinese() and step.error:
+        text = f"{sentence(step.why)} {step.why_zh}处理：{step.advice_zh}"
+    elif options.is_chinese():
+        text = f"{step.why_zh}。{step.advice_zh}" if step.advice_zh else step.why_zh
     # a shorter time would be shown as 0.00 s
     took = f" ({step.seconds:.2f} s)" if step.seconds >= 0.005 else ""
-    return f"{step.outcome:<4} {step.hop} {step.what}: {text}{took}"
+    return f"{MARKS[step.outcome][0]} {step.hop} {step.what}: {text}{took}"

@@ -22,7 +22,7 @@ from gatepass.cli.options import CHECK_FAILED, exit_unusable, reachable_host
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
-    from gatepass.cli.probe import Step
+    from gatepass.documents import Step
 
 UPSTREAM = "llm"
 ELSEWHERE = ("embeddings", "rerank")

@@ -1,4 +1,4 @@
-"""A step of `gatepass doctor` and its result, and the steps at the store, a credential, an upstream and an MCP server.
+"""The steps of `gatepass doctor` at the store, a credential, an upstream and an MCP server.
 
 They use the AppState of a configuration, with the same code as a client's request, and report its errors. An MCP
 server executes no tool.
@@ -10,13 +10,14 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
+from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
 from gatepass.cancel import timeout
 from gatepass.config.credential.kinds import token_location
@@ -25,6 +26,7 @@ from gatepass.config.model import StoreSettings
 from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
+from gatepass.documents import Step, StepOutcome
 from gatepass.errors import (
     CallerError,
     GatepassError,
@@ -36,6 +38,7 @@ from gatepass.errors import (
     UpstreamRedirect,
     UpstreamTimeout,
     documentation,
+    explained,
     sentence,
 )
 from gatepass.mcp.exchange import SESSION, check_head, read_reply
@@ -61,49 +64,6 @@ from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest,
 T = TypeVar("T")
 
 
-class StepOutcome(StrEnum):
-    """The printed result of a step. UNPROVEN: the hop answers, but the step cannot prove that it works."""
-
-    WORKS = "ok"
-    FAILS = "FAIL"
-    UNPROVEN = "????"
-    SKIPPED = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The result of one test at one hop, with its reason and the advice for the operator.
-
-    - `what`: configuration, store, token, models, call, stream, initialize or tools.
-    - `advice`: empty if no action is necessary, or if `why` contains it.
-    - `proves`: whether WORKS proves that the hop works. A configured key that was not sent anywhere proves nothing.
-    - `action`: the case of an error and what errors.json says of it, for the page.
-    - `error`: the code of an error.
-    - `model`: what a call named, for the page.
-    """
-
-    hop: str
-    what: str
-    outcome: StepOutcome
-    why: str
-    advice: str = ""
-    seconds: float = field(default=0.0, compare=False)
-    proves: bool = True
-    action: Mapping[str, object] | None = None
-    error: str = ""
-    model: str = field(default="", compare=False)
-
-    @property
-    def failed(self) -> bool:
-        return self.outcome is StepOutcome.FAILS
-
-    def described(self) -> dict[str, object]:
-        """Return the fields as JSON has them."""
-        fields = asdict(self) | {"outcome": self.outcome.name.lower(), "seconds": round(self.seconds, 3)}
-        hidden = ("proves", "action", "error", "model")
-        return {name: value for name, value in fields.items() if name not in hidden}
-
-
 Steps = AsyncGenerator[Step, None]
 
 
@@ -111,8 +71,14 @@ async def timed(steps: Steps) -> Steps:
     async with aclosing(steps):
         began_s = time.monotonic()
         async for step in steps:
-            yield replace(step, seconds=time.monotonic() - began_s)
+            yield structs.replace(step, seconds=round(time.monotonic() - began_s, 3))
             began_s = time.monotonic()
+
+
+def found(hop: str, what: str, outcome: StepOutcome, name: str, **values: object) -> Step:
+    """Return a step with the texts of an entry of errors.json, whose placeholders `{name}` become the `values`."""
+    texts = explained(name, {f"{{{placeholder}}}": str(value) for placeholder, value in values.items()})
+    return Step(hop, what, outcome, texts["sentence"], texts["action"], texts["sentence_zh"], texts["action_zh"])
 
 
 Begin = Callable[[str, str], object]
@@ -140,9 +106,7 @@ TOKEN_S = (10.0, 30.0)
 async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     """Fetch a token of the credential `name`. Its holder must be started."""
 
-    def step(outcome: StepOutcome, why: str, advice: str = "", *, proves: bool = True) -> Step:
-        return Step(f"credential:{name}", "token", outcome, why, advice, proves=proves)
-
+    step, wall_s = partial(found, f"credential:{name}", "token"), state.clock.wall()
     settings = state.config.credentials[name]
     limit_s = min(max(TOKEN_S[0], settings.timeout_s), TOKEN_S[1])
     own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
@@ -158,27 +122,24 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
             advice = slow_hint(settings.timeout_s) if settings.timeout_s <= limit_s else CHECK_ISSUER
         elif failure is not None:
             why = f"{error.cause if error is late else f'no token for credential {name}'}: {why}"
-        case = "" if failure is None else failure.case
-        return replace(step(StepOutcome.FAILS, why, advice), hop=error.hop, error=case or error.code)
+        told = structs.replace(failed_step(error, "token", ""), why=why, advice=advice)
+        return told if failure is None or not failure.case else structs.replace(told, error=failure.case)
     claimed_s = token.implausible_lifetime_s
-    if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
-        why = f"the issuer announces an impossible lifetime of {claimed_s:.3g} s; gatepass uses {token.lifetime_s:g} s"
-        return step(StepOutcome.FAILS, why, f"Check the unit of the expiry, {setting(name, 'reply.unit')}.")
     if token.lifetime_s is None:
-        if ended := ended_at(token.text, state.clock.wall()):
-            why = f"{setting(name, KEY_SETTING[settings.type])} is a token that ended at {ended}"
-            return step(StepOutcome.FAILS, why, f"Replace it, or configure a source that renews it.{RECIPES}")
-        if end := safe_claims(token.text, state.clock.wall()).get("exp"):
-            why = f"the key is a token that ends at {end}, and gatepass cannot renew it"
-            return step(StepOutcome.UNPROVEN, why, f"Configure the source of the token.{RECIPES}")
-        return step(StepOutcome.WORKS, "a key is configured; it does not expire", proves=False)
-    found, advice = f"a token was fetched; its lifetime is {token.lifetime_s:g} s", ""
-    if token.lifetime_source is LifetimeSource.DEFAULT:
-        found = f"a token was fetched; no lifetime was found, so default_ttl_s is used: {token.lifetime_s:g} s"
+        if ended := ended_at(token.text, wall_s):
+            place = setting(name, KEY_SETTING[settings.type])
+            return step(StepOutcome.FAILS, "key_ended", setting=place, end=ended, recipes=RECIPES)
+        if end := safe_claims(token.text, wall_s).get("exp"):
+            return step(StepOutcome.UNPROVEN, "key_ends", end=end, recipes=RECIPES)
+        return structs.replace(step(StepOutcome.WORKS, "key_configured"), proves=False)
+    if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
+        claimed, unit = f"{claimed_s:.3g}", setting(name, "reply.unit")
+        return step(StepOutcome.FAILS, "lifetime_impossible", claimed=claimed, s=f"{token.lifetime_s:g}", setting=unit)
+    shown = {"s": f"{token.lifetime_s:g}", "presented": "".join(f"; {one}" for one in presented(state, name))}
     if claimed_s is not None:
-        found += f" (the issuer announces {claimed_s:g} s)"
-        advice = "Check the unit of the expiry and the clock of this machine."
-    return step(StepOutcome.WORKS, "; ".join([found, *presented(state, name)]), advice)
+        return step(StepOutcome.WORKS, "lifetime_doubtful", claimed=f"{claimed_s:g}", **shown)
+    is_default = token.lifetime_source is LifetimeSource.DEFAULT
+    return step(StepOutcome.WORKS, "token_without_lifetime" if is_default else "token_fetched", **shown)
 
 
 def presented(state: AppState, name: str) -> Iterator[str]:
@@ -231,10 +192,6 @@ RENEWAL: Mapping[str, str] = {
 
 MODELS_SHOWN = 10
 
-PROVE = "Run `gatepass doctor MODEL --call`: it sends small real calls, which may be billed."
-WRONG_NAME = "Correct the name of the model."
-UNLISTED = " Some servers serve models that they do not list: `--call` tests them."
-
 NO_LIST = (404, 405)
 """Statuses of GET /models at an upstream without a model list, or with a wrong base_url."""
 
@@ -243,33 +200,34 @@ BUSY = (408, 429)
 INVALID = (400, 422)
 
 
-async def check_models(
-    state: AppState, upstream: Upstream, wanted: Collection[str] = (), *, is_called: bool = False
-) -> Step:
+async def check_models(state: AppState, upstream: Upstream, wanted: Collection[str] = ()) -> Step:
     """Request the model list, which should have the `wanted` names, with the token and once more without it."""
-
-    def step(outcome: StepOutcome, why: str, advice: str = "") -> Step:
-        return Step(hop_of(upstream), "models", outcome, why, advice)
-
-    prove = "" if is_called else PROVE
+    step = partial(found, hop_of(upstream), "models")
     try:
         body = (await within(state, upstream, request_list(state, upstream))).body
     except GatepassError as error:
         if not isinstance(error, UpstreamErrorReply) or error.http_status not in NO_LIST:
             return failed_step(error, "models")
         listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
-        answered = f"GET {urlsplit(listing.url).path} returns {error.http_status}"
+        asked = {"path": urlsplit(listing.url).path, "status": error.http_status}
         if (url := url_with_version(upstream.settings.dialect, upstream.settings.base_url)) is not None:
-            advice = f"Set upstreams.{upstream.name}.base_url to {url}, if its paths begin with /v1."
-            return step(StepOutcome.FAILS, f"{answered}: base_url does not end with the version", advice)
-        why = f"answers, but {answered}: it has no model list, or base_url is wrong"
-        return step(StepOutcome.UNPROVEN, f"{why}, so neither base_url nor the token is proven", prove)
-    if missing := _missing(upstream, body, wanted):
-        names = [f"models.{name}.name" for name, one in state.config.models.items() if one.name in missing]
-        advice = f"Correct {' and '.join(names)}." if names else WRONG_NAME
-        return step(StepOutcome.FAILS, ", and ".join(missing.values()), advice if is_called else advice + UNLISTED)
+            place = f"upstreams.{upstream.name}.base_url"
+            return step(StepOutcome.FAILS, "list_without_version", setting=place, url=url, **asked)
+        return step(StepOutcome.UNPROVEN, "list_absent", **asked)
+    listed = _listed(upstream, body) if wanted and upstream.dialect.lists_models else None
+    if listed is not None and (missing := [name for name in wanted if name not in listed]):
+        settings = [f"models.{name}.name" for name, one in state.config.models.items() if one.name in missing]
+        return step(
+            StepOutcome.FAILS,
+            "list_lacks_model",
+            missing=", and ".join(no_model(name, listed) for name in missing),
+            names=", ".join(missing),
+            listed=", ".join(listed[:MODELS_SHOWN]) or "–",
+            place=" and ".join(settings) or "the name of the model",
+            settings=f"（{', '.join(settings)}）" if settings else "",
+        )
     if upstream.holder is None:
-        return step(StepOutcome.WORKS, "answers; no credential is configured")
+        return step(StepOutcome.WORKS, "answers")
     try:
         # a list that is returned without the token too proves nothing about the token
         await within(state, upstream, request_list(state, replace(upstream, holder=None)))
@@ -277,22 +235,18 @@ async def check_models(
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
         if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in BUSY):
-            return step(StepOutcome.WORKS, "answers and accepts the token")
-        reason = f"without the token it returns {error.http_status} {error.public_code}, which proves nothing"
-    else:
-        reason = "its model list is public"
-    return step(StepOutcome.UNPROVEN, f"answers; {reason}, so it is not proven that it accepts the token", prove)
+            return step(StepOutcome.WORKS, "token_accepted")
+        refused = {"status": error.http_status, "code": error.public_code}
+        return step(StepOutcome.UNPROVEN, "list_proves_nothing", **refused)
+    return step(StepOutcome.UNPROVEN, "list_public")
 
 
-def _missing(upstream: Upstream, body: bytes, wanted: Collection[str]) -> dict[str, str]:
-    """Return texts by the wanted models that are not in the list; none for a dialect whose list has other names."""
-    if not (wanted and upstream.dialect.lists_models):
-        return {}
+def _listed(upstream: Upstream, body: bytes) -> list[str] | None:
+    """Return the names of a model list, None if it cannot be read."""
     try:
-        listed = [str(entry["id"]) for entry in parse_list(upstream, body)]
+        return [str(entry["id"]) for entry in parse_list(upstream, body)]
     except UpstreamError:
-        return {}
-    return {name: no_model(name, listed) for name in wanted if name not in listed}
+        return None
 
 
 def no_model(name: str, listed: list[str]) -> str:
@@ -313,14 +267,14 @@ def failed_step(
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     names = names_of(error.hop, operation, model, "")
-    action = {"case": error.case, **advice_of(error.public_code, error.hop, error.case, error.setting, names)}
+    texts = advice_of(error.public_code, error.hop, error.case, error.setting, names)
     # the action of a timeout says more than its message, and so does that of a token
     is_short = isinstance(error, UpstreamTimeout) or error.case == "new_token"
     advice = "" if is_short else error.advice
     if not advice and not isinstance(error, CallerError):
-        advice = action["action"]
-    why = prefix + error.cause
-    return Step(error.hop, what, StepOutcome.FAILS, why, advice, action=action, error=error.public_code)
+        advice = texts["action"]
+    said, zh = (prefix + error.cause, advice), (texts["sentence_zh"], texts["action_zh"])
+    return Step(error.hop, what, StepOutcome.FAILS, *said, *zh, error=error.public_code, model=model)
 
 
 def hop_of(upstream: Upstream) -> str:
@@ -344,8 +298,9 @@ class ProbeCall:
 class TargetProbe:
     """A ProbeCall at one target. `context` is the state of the call, with its last attempt."""
 
-    what: str
     asked: ProbeCall
+    named: str
+    """Its model, with the name that is sent if that is another one."""
     call: Call
     target: Target
     first: Target
@@ -355,20 +310,18 @@ class TargetProbe:
 
 def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[TargetProbe]:
     """Return what `asked` sends to `upstream`, in the order of its route."""
-    model, named = asked.model, asked.operation
-    call = sample(asked.operation, model)
+    model, call = asked.model, sample(asked.operation, asked.model)
     if asked.stream:
-        named += " as a stream"
         members = msgspec.json.decode(call.body, type=dict[str, Any])
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
     call = msgspec.structs.replace(call, id=f"doctor-{token_hex(8)}")
-    targets, found = state.routes.resolve(asked.operation, model), []
+    targets, probes = state.routes.resolve(asked.operation, model), []
     for target in targets:
         if target.upstream == upstream.name:
             context = RequestContext.without_client(state, PROFILES["plain"])
             sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
-            found.append(TargetProbe(f"{named} with {model}{sent}", asked, call, target, targets[0], context))
-    return found
+            probes.append(TargetProbe(asked, f"{model}{sent}", call, target, targets[0], context))
+    return probes
 
 
 async def check_call(state: AppState, upstream: Upstream, target_probe: TargetProbe) -> Step:
@@ -376,36 +329,40 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     call, first = target_probe.call, target_probe.first
     what = "stream" if call.stream else "call"
     timeouts = first.timeouts or state.upstreams[first.upstream].timeouts
-    result: Awaitable[str] = _real_call(state, target_probe)
+    result: Awaitable[Step] = _real_call(state, target_probe)
     if timeouts.total_s is not None:
         result = timeout(state.clock, timeouts.total_s, result, total_timeout(upstream.name, timeouts))
     try:
-        shown = await within(state, upstream, result, ANSWER_S)
+        return await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
-        prefix = f"{target_probe.what}: {error.http_status} {error.public_code}: "
+        named = f"{call.operation.name}{' as a stream' * call.stream} with {target_probe.named}"
+        prefix = f"{named}: {error.http_status} {error.public_code}: "
         step = failed_step(error, what, prefix, call.operation.name, call.model)
         # such an error blames the client, but here gatepass itself made the request
-        return replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
-    return Step(hop_of(upstream), what, StepOutcome.WORKS, f"{target_probe.what}: {shown}")
+        return structs.replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
 
 
-async def _real_call(state: AppState, target_probe: TargetProbe) -> str:
-    """Return the status of a good reply and the rules learned for it; raise the error that a client would get."""
+async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
+    """Return the step of a good reply, with the rules learned for it; raise the error that a client would get."""
     context, began_s = target_probe.context, state.clock.now()
     attempt = Attempt.begin(state, target_probe.target, target_probe.call, context.profile_rules.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
-    learned = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""
+    more = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""
     if attempt.chat is not None:
-        learned = f"; a chat served it{learned}"
+        more = f"; a chat served it{more}"
+    asked, named = target_probe.asked, target_probe.named
+    hop = f"upstream:{target_probe.target.upstream}"
+    step = partial(found, hop, "stream" if asked.stream else "call", StepOutcome.WORKS)
+    step = partial(step, call=asked.operation, model=named, more=more)
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
-        return f"first event after {first_s:.2f} s, {await _read_stream(attempt, answer)} events, complete{learned}"
+        return step("streamed", s=f"{first_s:.2f}", events=await _read_stream(attempt, answer))
     if isinstance(answer, SynthesizedStream):
-        return f"200, a whole reply of which gatepass makes a stream{learned}"
+        return step("stream_made")
     if not isinstance(answer, BufferedReply):
         raise TypeError("a call without stream got a stream")
-    return f"{answer.status}{learned}"
+    return step("called", status=answer.status)
 
 
 async def _read_stream(attempt: Attempt, reply: StreamingReply) -> int:
@@ -445,15 +402,17 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     with suppress(StoreUnavailable):  # its health has the reason
         await store.check()
     if store.health.state is StoreState.UP:
-        why = f"{address} answers, and the encryption key matches"
-        return Step("store", "store", StepOutcome.WORKS, why, proves=False)
+        return structs.replace(
+            found("store", "store", StepOutcome.WORKS, "store_answers", address=address), proves=False
+        )
     fault = store.health.fault
     assert fault is not None  # noqa: S101 - for mypy: note() stores one with each state but UP
-    if store.health.state is StoreState.UNREADABLE:
-        return Step("store", "store", StepOutcome.FAILS, f"{address} answers, but {fault.why}", fault.advice)
+    is_unreadable = store.health.state is StoreState.UNREADABLE
     # a failing store stops no request
-    advice = f"{fault.advice} Until then each process fetches tokens itself." if fault.advice else ""
-    return Step("store", "store", StepOutcome.FAILS, f"{address} is not used: {fault.why}", advice)
+    until = " Until then each process fetches tokens itself." if fault.advice and not is_unreadable else ""
+    values = {"address": address, "why": fault.why, "advice": fault.advice + until}
+    name = "store_unreadable" if is_unreadable else "store_unused"
+    return found("store", "store", StepOutcome.FAILS, name, **values)
 
 
 Message = dict[str, Any]
@@ -516,29 +475,25 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
             named = ((b"mcp-protocol-version", version[:40].encode("ascii", "replace")),)
             fields, params = named if session is None else (*named, (SESSION, session)), {}
             await ask("notifications/initialized", {}, fields, None)
-            yield Step(hop, "initialize", StepOutcome.WORKS, f"speaks MCP {version[:40]}")
+            yield found(hop, "initialize", StepOutcome.WORKS, "speaks_mcp", version=version[:40])
         else:  # as a server of the newest revision, which needs none
-            yield Step(hop, "initialize", StepOutcome.UNPROVEN, f"has no handshake: {reply.error}")
+            yield found(hop, "initialize", StepOutcome.UNPROVEN, "no_handshake", error=reply.error)
         begin(hop, what := "tools")
         reply = await ask("tools/list", params, fields)
     except GatepassError as error:
         yield failed_step(error, what, "")
         return
     listed = reply.result.get("tools")
-    if not isinstance(listed, list) and params:
-        why = f"answers neither initialize nor tools/list ({reply.error})"
-        yield Step(
-            hop, "tools", StepOutcome.FAILS, why, f"Check that mcp.{name}.url is its endpoint for Streamable HTTP."
-        )
-    elif not isinstance(listed, list):
-        why = f"tools/list: {reply.error}: it may offer prompts or resources only"
-        yield Step(hop, "tools", StepOutcome.UNPROVEN, why)
     if not isinstance(listed, list):
+        if params:
+            yield found(hop, "tools", StepOutcome.FAILS, "no_mcp", error=reply.error, setting=f"mcp.{name}.url")
+        else:
+            yield found(hop, "tools", StepOutcome.UNPROVEN, "no_tools", error=reply.error)
         return
     names = [str(one.get("name")) for one in listed if isinstance(one, dict)]
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
     shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
-    yield Step(hop, "tools", StepOutcome.WORKS, f"lists {counted(len(names), 'tool')}{shown}")
+    yield found(hop, "tools", StepOutcome.WORKS, "lists_tools", tools=f"{counted(len(names), 'tool')}{shown}")
 
 
 _MCP_POST = next(row for row in OPERATIONS if row.name == "chat")

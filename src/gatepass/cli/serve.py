@@ -26,8 +26,8 @@ from gatepass.observability.redaction import Redactor
 if TYPE_CHECKING:
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
+    from gatepass.documents import DoctorTask, Step
     from gatepass.proxy.app_state import AppState
-    from gatepass.server.admin import DoctorTask
 
 LOG = logging.getLogger("gatepass.serve")
 
@@ -203,9 +203,7 @@ def _log_start(loaded: LoadedConfig) -> None:
         LOG.warning("descriptors_short", extra={"fields": {"warning": warning}})
 
 
-def doctor(
-    config: Config, task: DoctorTask, begin: Callable[[str, str], object]
-) -> AsyncGenerator[dict[str, object], None]:
+def doctor(config: Config, task: DoctorTask, begin: Callable[[str, str], object]) -> AsyncGenerator[Step, None]:
     """Yield the steps of `gatepass doctor`, for the page at /ui."""
     from gatepass.cli.steps import diagnose_for_page
 

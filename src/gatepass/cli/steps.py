@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gatepass.cli import options, probe
-from gatepass.cli.probe import Begin, ProbeCall, Step, StepOutcome, Steps, timed
+from gatepass.cli.probe import Begin, ProbeCall, Steps, timed
 from gatepass.clock import Clock
 from gatepass.config.model import Config
+from gatepass.documents import DoctorTask, Step, StepOutcome
 from gatepass.errors import InvalidRequest, UpstreamAuth
 from gatepass.protocols.operations import OPERATIONS
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.models import ModelCatalog
 from gatepass.types import MCP_UPSTREAM
-
-if TYPE_CHECKING:
-    from gatepass.server.admin import DoctorTask
 
 NO_CALL = f"--call: doctor has no call for {{operation}}, only for {', '.join(options.CALL_OPERATIONS)}"
 NO_MODEL = "--call: no model is declared under `models`: name one, as in `gatepass doctor MODEL --call`"
@@ -95,15 +93,15 @@ async def diagnose(
             is_mcp = name.startswith(MCP_UPSTREAM)
             if upstream.settings.credential in failed:
                 what = "initialize" if is_mcp else "models"
-                yield Step(probe.hop_of(upstream), what, StepOutcome.SKIPPED, "its credential failed")
+                yield probe.found(probe.hop_of(upstream), what, StepOutcome.SKIPPED, "credential_failed")
                 continue
             tests = probe.check_mcp(state, upstream, begin) if is_mcp else _test(state, upstream, calls, wanted, begin)
             async for step in tests:
                 yield step
 
 
-async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> AsyncGenerator[dict[str, object], None]:
-    """Yield the steps of `diagnose` as JSON, for the page at /ui.
+async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> Steps:
+    """Yield the steps of `diagnose`, for the page at /ui.
 
     Raises InvalidRequest if there is no call, and ModelNotFound.
     """
@@ -114,9 +112,7 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> A
         diagnosed = diagnose(config, calls, model=task.model, operation=task.operation, begin=begin)
         async with aclosing(timed(diagnosed)) as steps:
             async for step in steps:
-                why, advice = options.printable(step.why), options.printable(step.advice)
-                shown = replace(step, why=why, advice=advice).described()
-                yield {**shown, "action": step.action, "model": step.model}
+                yield step
     except NoCall as error:
         raise InvalidRequest(str(error).partition(": ")[2]) from None
 
@@ -146,7 +142,9 @@ async def _test(
     """Yield the steps of an upstream: its model list, which should have the `wanted` names, and the real calls."""
     hop, probes = probe.hop_of(upstream), [sent for call in calls for sent in probe.probes_of(state, upstream, call)]
     begin(hop, "models")
-    step = await probe.check_models(state, upstream, wanted, is_called=bool(probes))
+    step = await probe.check_models(state, upstream, wanted)
+    if probes and not step.failed:
+        step = replace(step, advice="", advice_zh="")  # a real call follows
     if probes and step.failed and step.error != UpstreamAuth.code:
         # some upstreams have a broken model list: then the calls decide whether they work
         step = replace(step, outcome=StepOutcome.UNPROVEN)

@@ -31,12 +31,14 @@ from gatepass.documents import (
     Callers,
     CaptureState,
     Curl,
+    DoctorTask,
     LearnedRules,
     Limits,
     ReloadResult,
     Requests,
     Retried,
     Status,
+    Step,
     Stories,
     Traffic,
 )
@@ -77,17 +79,8 @@ DOCTOR_S = 180.0
 Role = Literal["anyone", "viewer", "admin"]
 
 
-@dataclass(frozen=True, slots=True)
-class DoctorTask:
-    """What `gatepass doctor` tests: all hops, or those of `model`; with `call` also by real calls of `operation`."""
-
-    model: str | None = None
-    call: bool = False
-    operation: str | None = None
-
-
-Doctor = Callable[[Config, DoctorTask, Callable[[str, str], object]], AsyncGenerator[dict[str, object], None]]
-"""Yields the steps of `gatepass doctor` as JSON. The last argument is called with the hop and the name of each step
+Doctor = Callable[[Config, DoctorTask, Callable[[str, str], object]], AsyncGenerator[Step, None]]
+"""Yields the steps of `gatepass doctor`. The last argument is called with the hop and the name of each step
 that begins."""
 
 
@@ -396,9 +389,9 @@ async def _doctor_events(
         try:
             async with turn, asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, task, begin)) as steps:
                 async for step in steps:
-                    failed += step["outcome"] == "fails"
-                    texts = {name: mask(str(step[name])) for name in ("hop", "what", "why", "advice")}
-                    queue.put_nowait(_event("step", {**step, **texts}))
+                    failed += step.failed
+                    texts = {name: mask(text) for name, text in structs.asdict(step).items() if type(text) is str}
+                    queue.put_nowait(_event("step", structs.replace(step, **texts)))
         except errors.GatepassError as error:
             ending = error_object(error)
         except TimeoutError:
@@ -431,4 +424,4 @@ async def _retry(call: AdminRequest) -> ASGIApp:
 
 def _event(name: str, data: Any) -> bytes:
     # JSON has no line breaks
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))

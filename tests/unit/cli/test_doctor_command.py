@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 import gatepass.cli.steps
 from gatepass.cli import main
 from gatepass.cli.doctor import NOT_CALLED, Report, line_of
-from gatepass.cli.probe import ProbeCall, Step, StepOutcome
+from gatepass.cli.probe import ProbeCall
+from gatepass.documents import Step, StepOutcome
 from tests.unit.cli.command_line import FILE, run_on
 
 WORKING = Step("upstream:chat", "models", StepOutcome.WORKS, "answers")
@@ -98,13 +100,17 @@ def test_json_is_one_document_with_the_result_and_the_steps(doctor, found):
         "outcome": "fails",
         "why": "expired",
         "advice": "Renew it.",
+        "why_zh": "",
+        "advice_zh": "",
+        "error": "",
+        "model": "",
+        "proves": True,
     }
 
 
-def test_a_step_has_its_seconds_in_the_line_and_in_json():
+def test_a_step_has_its_seconds_in_the_line():
     step = Step("upstream:chat", "tls", StepOutcome.WORKS, "answers", seconds=0.12345)
     assert line_of(step) == "ok   upstream:chat tls: answers (0.12 s)"
-    assert step.described()["seconds"] == 0.123
 
 
 def test_model_limits_the_test_to_its_route_and_is_called_only_on_request(doctor, found):
@@ -256,8 +262,10 @@ def test_a_server_controls_neither_the_terminal_nor_the_lines(capsys, as_json):
 
 
 def test_a_failed_step_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatch):
-    action = {"sentence_zh": "上游自身出错。", "action_zh": "稍后重试。"}
-    step = Step("upstream:chat", "call", StepOutcome.FAILS, "500: boom", "Retry later.", action=action)
+    texts = "500: boom", "Retry later.", "上游自身出错。", "稍后重试。"
+    step = Step("upstream:chat", "call", StepOutcome.FAILS, *texts, error="upstream_error")
     assert line_of(step) == "FAIL upstream:chat call: 500: boom. Retry later."
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
     assert line_of(step) == "FAIL upstream:chat call: 500: boom. 上游自身出错。处理：稍后重试。"
+    unlisted = replace(step, why_zh="模型列表中没有 m", advice_zh="修正模型的名称。", error="")
+    assert line_of(unlisted) == "FAIL upstream:chat call: 模型列表中没有 m。修正模型的名称。"

@@ -6,7 +6,7 @@ import { failing, parted } from "./drawing.js";
 import { advised, happened, inline, summed } from "./error_code.js";
 import { count, duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
-import { known, t } from "./texts.js";
+import { language, said, t } from "./texts.js";
 
 const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: t("works"), fails: t("fails"), unproven: t("not proven"), skipped: t("skipped") };
@@ -120,17 +120,12 @@ function hopOf(hops, name) {
   return made;
 }
 
-/** Advice of doctor, which names an option of its command where this page has a checkbox. */
-function onPage(advice) {
-  return known(advice).replace(/(Run )?`(gatepass doctor \S+ )?--call`/, (_, run) => `${run ? "Tick " : ""}${t("the checkbox “with a real call of the model”")}`);
-}
-
 function begin(hops, { hop, what }) {
   forgetBegun(hops);
   const section = hopOf(hops, hop);
   write(section.querySelector("i"), "…");
-  write(section.querySelector(".sum"), known(what));
-  section.querySelector("ol").append(el("li.begun", { "data-what": what }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, known(what))));
+  write(section.querySelector(".sum"), t(what));
+  section.querySelector("ol").append(el("li.begun", { "data-what": what }, el("i", { "aria-hidden": "true" }, "…"), el("div", {}, t(what))));
 }
 
 /** Remove the steps that began and were not necessary after all. */
@@ -144,16 +139,18 @@ function forgetBegun(hops) {
 }
 
 /** Show how a step ended. A hop that fails moves to the top, its failed step first. One that works is folded. */
-function finish(hops, { hop, what, outcome, why, advice, seconds, action: documented }) {
+function finish(hops, step) {
+  const { hop, what, outcome, why, seconds, error } = step;
   const section = hopOf(hops, hop);
-  const isAction = documented && advice?.includes(documented.action);
-  const more = onPage(isAction ? advice.replace(documented.action, "").trim() : advice ?? "");
+  const advice = said(step, "advice");
+  // the English text of an error names what the sentence of its code does not
+  const original = language === "zh" ? `${why} ${step.advice}` : why;
   const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds, "data-called": ["call", "stream"].includes(what) },
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
-      known(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
-      why && (documented ? happened(documented, why, "") : el("p", {}, known(why))),
-      isAction && advised(documented), more && el("p.advice", {}, outcome === "fails" && !isAction && el("b", {}, t("Action: ")), inline(more))));
+      t(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
+      error ? happened({ sentence_zh: step.why_zh }, original) : el("p", {}, said(step, "why")),
+      advice && (outcome === "fails" ? advised(advice) : el("p.advice", {}, inline(advice)))));
   for (const step of section.querySelectorAll(".begun")) if (step.dataset.what === what) step.remove();
   const list = section.querySelector("ol");
   list.insertBefore(done, outcome === "fails" ? list.querySelector("li:not(.bad)") : null);

@@ -3,7 +3,7 @@
 import { requestsOf } from "./api.js";
 import { el, keyed, set, svg, write } from "./dom.js";
 import { count, countdown, plural, share, since, span, time } from "./format.js";
-import { known, t } from "./texts.js";
+import { t } from "./texts.js";
 import { wires } from "./wires.js";
 
 const HISTORY_S = 900;
@@ -167,7 +167,7 @@ function showCredential(card, credential, now) {
   if (refresh !== null && !lasts) facts.unshift(refresh <= 0 ? t("renewal is due") : failing || !isUsable ? t("next try in {s}", { s: countdown(refresh) }) : t("renews in {s}", { s: countdown(refresh) }));
   write(card.querySelector(".facts"), facts.join(" · "));
   const rejections = Object.keys(credential.rejected_by ?? {});
-  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (known(credential.last_error) ?? t("the last fetch failed")), credential.needs_restart && t("a new secret requires a restart, because it is in an environment variable")];
+  const faults = [rejections.length && t("rejected by {names}", { names: rejections.join(t(", ")) }), failing && (credential.last_error ?? t("the last fetch failed")), credential.needs_restart && t("a new secret requires a restart, because it is in an environment variable")];
   write(card.querySelector(".fault"), faults.filter(Boolean).join(" · "));
 }
 

@@ -3,7 +3,7 @@
 import { requestsOf } from "./api.js";
 import { el } from "./dom.js";
 import { count, plural, share, since } from "./format.js";
-import { known, language, said, t } from "./texts.js";
+import { language, said, t } from "./texts.js";
 
 /** What a code is that is a number, which an upstream made, or a word of gatepass or an upstream. */
 const NOTES = [
@@ -47,19 +47,17 @@ export async function codeGloss(page, code) {
   return glosses.get(code);
 }
 
-/** What happened: in Chinese the message, or else the sentence of `error`. The English text is below, or above if an upstream wrote it. */
+/** What happened: the message, in Chinese below the sentence of `error`, or above it if an upstream wrote the message. */
 export function happened(error, message, kind) {
-  const [own] = /(?<=: \d{3} \w+: ).+$/s.exec(message) ?? [message]; // of a call of doctor
   const sentence = language === "zh" ? said(error, "sentence") : "";
-  const translated = own.includes(" ") ? known(own) : own; // a word is one of the page
-  const chinese = translated === own ? sentence : translated;
-  if (translated === own && sentence && UPSTREAMS.includes(kind)) return [el("p", {}, inline(message)), el("p.muted", {}, inline(chinese))];
-  return chinese ? [el("p", {}, inline(chinese)), el("p.muted.small", {}, t("Original: "), inline(message))] : [el("p", {}, inline(message))];
+  if (!sentence) return el("p", {}, inline(message));
+  if (UPSTREAMS.includes(kind)) return [el("p", {}, inline(message)), el("p.muted", {}, inline(sentence))];
+  return [el("p", {}, inline(sentence)), el("p.muted.small", {}, t("Original: "), inline(message))];
 }
 
 /** What to do about an error. */
-export function advised(error) {
-  return el("p.advice", {}, el("b", {}, t("Action: ")), inline(said(error, "action")));
+export function advised(action) {
+  return el("p.advice", {}, el("b", {}, t("Action: ")), inline(action));
 }
 
 /** The sum of rows of use. It fails since `failed_at`, if each request failed from then on. */

@@ -6,7 +6,7 @@ import { el, keyed, set, write } from "./dom.js";
 import { codeGloss } from "./error_code.js";
 import { count, duration, moment, plural, share, size, span, time, zone } from "./format.js";
 import { bound, plot } from "./plot.js";
-import { known, t } from "./texts.js";
+import { t } from "./texts.js";
 import { useTables } from "./use.js";
 
 const MOST_CODES = 5;
@@ -57,7 +57,7 @@ export function overview(page) {
     const ending = keys.filter(({ state }) => state !== "valid");
     const down = failing(data);
     const shown = el("div.banners", {},
-      store && !["up", "unchecked"].includes(store.state) && el("p.problem.store", {}, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: known(store.reason ?? "") })),
+      store && !["up", "unchecked"].includes(store.state) && el("p.problem.store", {}, t("The shared store is not reachable. Each process fetches its own tokens and keeps its own learned rules. {reason}", { reason: store.reason ?? "" })),
       down.length > 0 && el("p.problem.fails", {}, t("Fails: "), down, t(". Its last error shows the cause and what to do.")),
       problems.length > 0 && el("p.problem.reload", {}, t("The last reload was refused"), t(": "), problems.join(t("; "))),
       ending.length > 0 && el("p.problem.ending", {}, ending.map(({ name, expires: end }) => t("The key of {name} {end}", { name, end: endOf(end) })).join(t(", "))));

@@ -6,7 +6,7 @@ import { advised, codeLinks, codeNote, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
-import { known, t } from "./texts.js";
+import { said, t } from "./texts.js";
 import { wires } from "./wires.js";
 
 /** Why a message to an MCP server that succeeded may have failed at its tool. */
@@ -117,11 +117,6 @@ function hasFailed(data, i) {
   return !GOOD.includes(data.attempts[i].outcome) && ["next_target", "retry", undefined].includes(data.attempts[i + 1]?.cause);
 }
 
-/** Whether the client sent an unknown key. The code is also that of a request without one. */
-function isUnknown({ error }) {
-  return error?.code === "invalid_api_key" && error.hop === "client" && !error.message.includes("has no API key");
-}
-
 /** The way through gatepass, a line for each attempt, red at the hop that failed. */
 function way(page, data) {
   const failed = data.error?.hop ?? null;
@@ -129,7 +124,7 @@ function way(page, data) {
     el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
     lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
     said && el(isBad ? "p.small.failed" : "p.small", {}, said));
-  const client = card(t("Client"), "", "client", [data.caller || (isUnknown(data) ? t("unknown key") : t("no key")), data.user_agent]);
+  const client = card(t("Client"), "", "client", [data.caller || t("no valid key"), data.user_agent]);
   const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && t("added {s}", { s: duration(data.timings.added_s) })]);
   gate.classList.add("own");
   const last = data.attempts.length - 1;
@@ -186,7 +181,7 @@ function fault(page, error) {
     happened(error, advice ? message.replace(` ${advice}`, "") : message, kind),
     existing(page, error),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
-    advice && advised(error),
+    advice && advised(said(error, "action")),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     codeLinks(code, hop, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one))));
 }
@@ -290,7 +285,7 @@ function attempts(data) {
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && known(attempt.reason), attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt), attempt.renewed && t("renewed")].filter(Boolean).join(t(", ")) : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
@@ -342,23 +337,23 @@ async function download(page, { text, next }, name, button) {
 /** Says that there are no bodies, and starts the capture for the next request of this kind. */
 function uncaptured(page, { model, caller }) {
   const what = caller && model ? t("requests of {caller} to {model}", { caller, model }) : caller ? t("requests of {caller}", { caller }) : model ? t("requests to {model}", { model }) : t("all requests");
-  const said = el("p", { role: "status" });
+  const state = el("p", { role: "status" });
   const button = el("button.quiet", {
     type: "button",
     onclick: async () => {
       button.disabled = true;
       try {
         const { until } = await page.call("POST", "capture", { model: model || null, caller: caller || null, for_s: 600, bytes: 16 * 1024 * 1024 });
-        write(said, t("The bodies of {what} are captured until {until}. Send the request again.", { what, until: moment(until) }));
+        write(state, t("The bodies of {what} are captured until {until}. Send the request again.", { what, until: moment(until) }));
       } catch (error) {
         button.disabled = false;
-        if (!page.signal.aborted) write(said, t("Not started: {reason}", { reason: error.message }));
+        if (!page.signal.aborted) write(state, t("Not started: {reason}", { reason: error.message }));
       }
     },
   }, t("Capture the next requests"));
   return [
     el("p.muted", {}, page.isAdmin ? t("Not captured. The button captures {what} for 10 minutes. It ends a capture that runs.", { what }) : t("Not captured. An admin can capture the next requests.")),
-    page.isAdmin && el("p.start", {}, button), said,
+    page.isAdmin && el("p.start", {}, button), state,
   ];
 }
 
