@@ -254,8 +254,8 @@ class ClientProtocol:
 
     # --- with `stream` in `members` ---
 
-    aggregate: type[StreamAggregator]
-    """What makes a whole reply of the events of a stream."""
+    aggregate: Callable[[StreamSource, int, bytes], StreamAggregator]
+    """What makes a whole reply of the events of a stream. The arguments: the source, `event_bytes`, and the request."""
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterable[bytes]:
         """Yield the events of a stream with the content of `document`. Raises UpstreamInvalid and ValueError."""
@@ -265,7 +265,7 @@ class ClientProtocol:
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> StreamAggregator:
         """Return what makes a whole reply of a stream: `aggregate`. `event_bytes` limits one event."""
-        return self.aggregate(source, event_bytes)
+        return self.aggregate(source, event_bytes, defaults.request)
 
 
 def comment_keep_alive(events: EventStream | None) -> bytes:

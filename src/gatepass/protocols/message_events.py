@@ -285,8 +285,8 @@ class MessageAggregator(StreamAggregator):
     that did not begin. The input of a tool that is not JSON is a text.
     """
 
-    def __init__(self, source: StreamSource, event_bytes: int) -> None:
-        super().__init__(source, event_bytes)
+    def __init__(self, source: StreamSource, event_bytes: int, request: bytes = b"") -> None:
+        super().__init__(source, event_bytes, done_is_required=False, progress=MessageProgress(request))
         self._message: Object | None = None
         self._usage: Object = {}
         self._blocks: dict[int, Object] = {}
@@ -297,22 +297,15 @@ class MessageAggregator(StreamAggregator):
         super().fail(error)
         self._blocks, self._texts = {}, {}
 
-    def _end(self) -> None:
-        if not self.is_over or self._has_done:
-            self.fail((chunk.stream_empty if self._message is None else chunk.stream_closed)(self._upstream))
-
     def _collected(self) -> Any:
         return [*self._blocks.values(), *self._texts.values()]
 
     def _reply(self) -> Object:
         return {**(self._message or {}), "content": [*self._blocks.values()], "usage": self._usage}
 
-    def _add(self, payload: Any, data: bytes) -> None:
-        fields = payload if isinstance(payload, dict) else {}
+    def _add(self, fields: Object) -> None:
         kind, index = fields.get("type"), fields.get("index")
-        if kind == "error":  # only its type marks it as an error
-            self._fail_by(fields)
-        elif kind == "message_start" and isinstance(fields.get("message"), dict):
+        if kind == "message_start" and isinstance(fields.get("message"), dict):
             self._message = fields["message"]
             self._add_usage(self._message.get("usage"))
         elif kind == "content_block_start" and isinstance(fields.get("content_block"), dict) and type(index) is int:
@@ -328,7 +321,6 @@ class MessageAggregator(StreamAggregator):
             self._add_usage(fields.get("usage"))
         elif kind == "message_stop" and self._message is not None:
             self._finish_blocks()
-            self.is_over = True
 
     def _add_usage(self, usage: Any) -> None:
         if isinstance(usage, dict):
@@ -376,7 +368,7 @@ class MessageAggregator(StreamAggregator):
     def _count_entry(self) -> None:
         self._entries += 1
         if self._entries > MAX_REPLY_ENTRIES:
-            self.fail(chunk.too_many_choices(self._upstream))
+            self.fail(chunk.too_many_choices(self._source.upstream))
 
     def _fail_invalid(self, what: str) -> None:
-        self.fail(UpstreamInvalid(f"The upstream {what}.", upstream=self._upstream))
+        self.fail(UpstreamInvalid(f"The upstream {what}.", upstream=self._source.upstream))

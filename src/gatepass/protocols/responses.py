@@ -271,21 +271,16 @@ class ResponseAggregator(StreamAggregator):
     cut.
     """
 
-    def __init__(self, source: StreamSource, event_bytes: int) -> None:
-        super().__init__(source, event_bytes)
+    def __init__(self, source: StreamSource, event_bytes: int, request: bytes = b"") -> None:
+        super().__init__(source, event_bytes, done_is_required=False, progress=ResponseProgress(request))
         self._items: dict[int, Object] = {}
         self._items_without_index: list[Object] = []
         self._started_items: set[int] = set()
         self._response: Object | None = None
-        self._has_started = False
 
     def fail(self, error: GatepassError) -> None:
         super().fail(error)
         self._items, self._items_without_index = {}, []
-
-    def _end(self) -> None:
-        if self._response is None:
-            self.fail((chunk.stream_closed if self._has_started else chunk.stream_empty)(self._upstream))
 
     def _collected(self) -> Any:
         return self._response or [*self._items.values(), *self._items_without_index]
@@ -293,13 +288,8 @@ class ResponseAggregator(StreamAggregator):
     def _reply(self) -> Object:
         return self._response or {}
 
-    def _add(self, payload: Any, data: bytes) -> None:
-        fields = payload if isinstance(payload, dict) else {}
+    def _add(self, fields: Object) -> None:
         kind = chunk.event_kind(fields)
-        if kind == "error":  # only its type marks it as an error
-            self._fail_by(payload)
-            return
-        self._has_started = True
         index = fields.get("output_index")
         if kind == "response.output_item.done":
             item = fields.get("item")
@@ -308,24 +298,27 @@ class ResponseAggregator(StreamAggregator):
                     self._items[index] = item
                 else:
                     self._items_without_index.append(item)
-        elif kind in LAST_EVENTS and isinstance(fields.get("response"), dict):
-            if fields["response"].get("error"):
-                self._fail_by(fields["response"]["error"])
+        elif kind in LAST_EVENTS:
+            if not isinstance(response := fields.get("response"), dict):
+                self.fail(chunk.stream_closed(self._source.upstream))
                 return
-            response = fields["response"]
+            if error := response.get("error"):  # only its place marks it as one
+                error_body = self._source.read_error({"error": error}) or chunk.UNREADABLE
+                self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
+                return
             if not response.get("output"):
                 if len(self._started_items - self._items.keys()) > len(self._items_without_index):
                     reason = "The upstream's last event has no output, although its stream contained some."
-                    self.fail(UpstreamInvalid(reason, upstream=self._upstream))
+                    self.fail(UpstreamInvalid(reason, upstream=self._source.upstream))
                     return
                 in_order = [item for _, item in sorted(self._items.items())]
                 if items := [*in_order, *self._items_without_index]:
                     response = {**response, "output": items}
-            self._response, self.is_over = response, True
+            self._response = response
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
             if len(self._started_items) > MAX_REPLY_ENTRIES:
-                self.fail(chunk.too_many_choices(self._upstream))
+                self.fail(chunk.too_many_choices(self._source.upstream))
 
 
 # --- a relayed stream -----------------------------------------------------------------------------

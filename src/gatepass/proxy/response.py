@@ -595,16 +595,15 @@ def _aggregator(context: AttemptReply) -> StreamAggregator:
 
 async def _feed_slices(context: AttemptReply, aggregator: StreamAggregator, run: bytes) -> bool:
     """Feed `run` in slices and take a turn of the event loop for each. Return whether the aggregator needs more."""
-    needs_more = True
     for at in range(0, len(run), AGGREGATED_BYTES):
         if at:
             await context.state.turns.wait()
-        needs_more = aggregator.feed(run[at : at + AGGREGATED_BYTES])
+        aggregator.feed(run[at : at + AGGREGATED_BYTES])
         while aggregator.is_heavy:
-            needs_more = await context.state.body_threads.run_heavy(context.call.caller, aggregator.feed)
-        if not needs_more:
+            await context.state.body_threads.run_heavy(context.call.caller, aggregator.feed)
+        if aggregator.is_over:
             break
-    return needs_more
+    return not aggregator.is_over
 
 
 async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> BufferedReply:

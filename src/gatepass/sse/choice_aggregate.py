@@ -1,13 +1,18 @@
-"""Merge the choices of a completion's repaired chunks to those of an aggregated reply."""
+"""Merge repaired chunks to a completion: those of a stream, or the one of a whole reply."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from binascii import a2b_base64
+from collections.abc import Mapping
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
+from msgspec import Raw
+
 from gatepass.sse import chunk
-from gatepass.sse.chunk import Object
+from gatepass.sse.chunk import EnvelopeDefaults, Object
 
 MAX_REPLY_ENTRIES = 8 * 1024
 """Limit of the choices, tool calls and different members of an aggregated reply together."""
@@ -41,10 +46,68 @@ class EntryCount:
         members[name] = value
 
 
+_KNOWN_OF_CHUNK = frozenset({*chunk.ENVELOPE, "choices", "usage", "obfuscation"})
+"""OpenAI pads each event with a random `obfuscation`; a plain reply has none."""
+
+
+class CompletionMerge:
+    """Merges the chunks of a completion, which are repaired. Raises TooManyEntries."""
+
+    def __init__(self, defaults: EnvelopeDefaults) -> None:
+        self._defaults = defaults
+        self._choices: dict[int, ChoiceAggregator] = {}
+        self._entries = EntryCount()
+        self._envelope: Object = {}
+        self._extra: Object = {}
+        self.usage: Object | None = None
+        """The last one: vLLM, SGLang and DashScope can send a usage in every chunk."""
+
+    def add(self, fields: Object) -> None:
+        choices = fields.get("choices")
+        choices = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
+        for payload in choices:
+            index = payload.get("index")
+            if type(index) is not int:  # of an error that no client reads, which is not repaired
+                continue
+            choice = self._choices.get(index)
+            if choice is None:
+                if len(self._choices) >= chunk.MAX_CHOICES:
+                    raise TooManyEntries
+                # The first piece of a choice decides its kind
+                is_text = "text" in payload and "delta" not in payload
+                self._entries.add()
+                choice = self._choices[index] = ChoiceAggregator(self._entries, is_text=is_text)
+            choice.add(payload)
+        usage = fields.get("usage")
+        if usage and isinstance(usage, dict):
+            self.usage = usage
+        for name in chunk.ENVELOPE:
+            if name not in self._envelope and fields.get(name):
+                self._envelope[name] = fields[name]
+        if not fields.keys() <= _KNOWN_OF_CHUNK:
+            for name, value in fields.items():
+                if name not in _KNOWN_OF_CHUNK:
+                    self._entries.keep_last(self._extra, name, value)
+
+    def build(self) -> Object:
+        is_text = any(choice.is_text for choice in self._choices.values())
+        object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
+        envelope = chunk.complete_envelope(self._envelope, self._defaults, object_name, id_prefix)
+        choices = [choice.build(index) for index, choice in sorted(self._choices.items(), key=itemgetter(0))]
+        usage: Object = {} if self.usage is None else {"usage": self.usage}
+        return {**envelope, "choices": choices, **self._extra, **usage}
+
+
 _ONCE = frozenset({"role", "id", "type", "name"})
 """The texts that upstreams repeat in each piece: the first one counts."""
-_MERGED = frozenset({"function_call", "audio", *chunk.ARGUMENTS})
-"""The objects of a delta, or of a call, whose members are merged."""
+_EMPTY: Mapping[str, Object] = MappingProxyType(
+    {
+        "audio": {"data": "", "transcript": ""},
+        "function_call": {"name": "", "arguments": ""},
+        **{kind: {"name": "", arguments: ""} for kind, arguments in chunk.ARGUMENTS.items()},
+    }
+)
+"""The objects of a delta, or of a call, whose members are merged, with what SDKs require of them."""
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs"})
 _IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *chunk.REASONING})
 
@@ -64,13 +127,15 @@ class ChoiceAggregator:
         for name, value in payload.items():
             if name == "delta" and isinstance(value, dict):
                 self._message.add_all(value)
-            elif name == "text" and self.is_text and isinstance(value, str):
+            elif name == "text" and self.is_text:
                 self._message.add(name, value)
             elif name == "finish_reason":
                 self._reason = chunk.finish_reason(payload) or self._reason
             elif name == "logprobs" and isinstance(value, dict):
                 self._logprobs = self._logprobs or MemberAggregator(self._entries)
                 self._logprobs.add_all(value)
+            elif type(value) is Raw:  # of a whole reply
+                self._extra[name] = value
             elif name not in _CHOICE:
                 self._entries.keep_last(self._extra, name, value)
 
@@ -102,15 +167,13 @@ class ChoiceAggregator:
         has_other = message["refusal"] is not None or members.keys() & {"tool_calls", "function_call", "audio"}
         message["content"] = members.get("content", None if has_other else "")
         message.update({name: value for name, value in members.items() if name not in _IN_FIXED_ORDER})
-        if "audio" in members:
-            message["audio"] = {"data": "", "transcript": "", **members["audio"]}
         return message
 
 
 class MemberAggregator:
     """Merges the pieces of one object's members.
 
-    Texts are joined, lists are extended, and calls and the objects of `_MERGED` are merged. Of other values it keeps
+    Texts are joined, lists are extended, and calls and the objects of `_EMPTY` are merged. Of other values it keeps
     the last one, and ignores empty ones.
     """
 
@@ -143,7 +206,7 @@ class MemberAggregator:
             if name not in self._lists:
                 self._entries.add()
             self._lists.setdefault(name, []).extend(value)
-        elif name in _MERGED and type(value) is dict:
+        elif name in _EMPTY and type(value) is dict:
             self._member(self._merged, name).add_all(value, is_audio=name == "audio")
         elif value is not None:
             self._entries.keep_last(self._values, name, value)
@@ -169,7 +232,7 @@ class MemberAggregator:
             name: [{"type": "text", "text": texts.pop(name)}, *parts] if texts.get(name) else parts
             for name, parts in self._lists.items()
         }
-        made: Object = {name: member.build() for name, member in self._merged.items()}
+        made: Object = {name: {**_EMPTY.get(name, {}), **one.build()} for name, one in self._merged.items()}
         if self._calls:
             made["tool_calls"] = [call.build() for call in self._calls.values()]
         if self._data is not None:

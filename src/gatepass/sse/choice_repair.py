@@ -357,7 +357,7 @@ class ToolRepair:
                 self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
             elif isinstance(inner := payload.get("custom"), dict):
                 self._send_name_once(inner, number, on_repair)
-                if inner.get("input"):
+                if _arguments_of(inner, on_repair, "input"):
                     self.without_input.discard(number)
                 elif delta.is_first:
                     self.without_input.add(number)
@@ -391,11 +391,11 @@ class ToolRepair:
             self._named.add(number)
 
 
-def _arguments_of(inner: Object, on_repair: OnRepair) -> str:
-    """Return the arguments of a function as text, which SDKs join with those of all deltas."""
-    arguments = inner.get("arguments")
+def _arguments_of(inner: Object, on_repair: OnRepair, name: str = "arguments") -> str:
+    """Return the arguments of a call as text, which SDKs join with those of all deltas."""
+    arguments = inner.get(name)
     if arguments is not None and not isinstance(arguments, str):
-        inner["arguments"] = arguments = argument_text(arguments)
+        inner[name] = arguments = argument_text(arguments)
         on_repair(TOOL_ARGUMENTS)
     return arguments or ""
 

@@ -473,9 +473,7 @@ class EventStream:
                 self.awaits_usage = False
                 if data != b"[DONE]":
                     self._progress.note(fields, [])
-                    late = (
-                        block if self._repair is None else self._repair.repair_event(block, {**fields, "choices": []})
-                    )
+                    late = self._repaired(block, {**fields, "choices": []})
                 late += DONE
                 return late if self._after is None else self._for_client(self._after, late)
         return late
@@ -560,7 +558,7 @@ class EventStream:
             self._progress.note(payload, [])
             self.events += 1
             self._noted_events = self.events
-            last += block if self._repair is None else self._repair.repair_event(block, payload)
+            last += self._repaired(block, payload)
         self.fail(failure)
         return last
 
@@ -647,19 +645,23 @@ class EventStream:
             if repair is not None and isinstance(payload, dict):
                 repaired = self._repair_large(repair, block, payload, members)
         elif repair is not None and isinstance(payload, dict):
-            repaired = repair.repair_event(block, payload)
+            repaired = self._repaired(block, payload)
             if repair.holds_event:
                 self._fast_path.forget()
-        if is_plain and members is None and self._progress.has_answer and (repair is None or repair.skips_similar):
+        is_similar = repaired is block and (repair is None or repair.skips_similar)
+        if is_plain and is_similar and members is None and self._progress.has_answer:
             self._fast_path.set_pattern(_without_id(block), self.events)
         return repaired
+
+    def _repaired(self, block: bytes, payload: Object) -> bytes:
+        return block if self._repair is None else self._repair.repair_event(block, payload)
 
     def _fault_of(self, choices: list[Any], block: bytes, *, is_large: bool) -> Callable[[str], GatepassError] | None:
         if len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return chunk.too_many_choices
         if choices and (is_large or self._repair is None) and self._progress.is_whole_reply(choices):
             return chunk.completion_in_stream
-        if is_large and self._repair is not None and has_objects(choices):  # SDKs require text
+        if len(block) > LARGE_EVENT_BYTES and self._repair is not None and has_objects(choices):  # SDKs require text
             return chunk.arguments_too_large
         return None
 

@@ -56,15 +56,12 @@ def chunks(
     extra = _unknown_members(document, _DOCUMENT)
     usage: Object = {"usage": None} if include_usage else {}
     pieces = _text_pieces if is_legacy else _chat_pieces
-    texts = (piece for index, choice in choices for piece in pieces(index, choice, defaults, piece_chars))
+    texts = (piece for index, choice in choices for piece in pieces(index, choice, piece_chars))
     # The text of all choices comes before the first finish reason
     for piece in chain(texts, (_end(index, choice, is_legacy=is_legacy) for index, choice in choices)):
         yield {**envelope, "choices": [piece], **usage, **extra}
         extra = {}  # only in the first chunk
     if include_usage and isinstance(counts := document.get("usage"), dict):
-        tokens = counts.get("prompt_tokens"), counts.get("completion_tokens")
-        if counts.get("total_tokens") is None and all(type(count) is int for count in tokens):
-            counts = {**counts, "total_tokens": sum(tokens)}  # RAGFlow adds it up and fails on null
         yield {**envelope, "choices": [], "usage": counts}
 
 
@@ -85,12 +82,12 @@ def _message(choice: Object) -> tuple[Object, list[Object]]:
     return message, [call for call in chunk.calls_of(message) if isinstance(call, dict)]
 
 
-def _chat_pieces(index: int, choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
-    for delta, logprobs in _deltas(choice, defaults, piece_chars):
+def _chat_pieces(index: int, choice: Object, piece_chars: int) -> Iterator[Object]:
+    for delta, logprobs in _deltas(choice, piece_chars):
         yield {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
 
-def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[tuple[Object, Object | None]]:
+def _deltas(choice: Object, piece_chars: int) -> Iterator[tuple[Object, Object | None]]:
     message, calls = _message(choice)
     # As OpenAI does: content is null if the message has something else instead
     has_other = calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
@@ -109,17 +106,17 @@ def _deltas(choice: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Ite
         elif value:
             yield {name: value}, None
     for number, call in enumerate(calls):
-        for delta in _call_deltas(number, call, defaults, piece_chars):
+        for delta in _call_deltas(number, call, piece_chars):
             yield {"tool_calls": [delta]}, None
     if isinstance(function := message.get("function_call"), dict):
-        yield {"function_call": {**function, "arguments": chunk.argument_text(function.get("arguments"))}}, None
+        yield {"function_call": function}, None
     if isinstance(message.get("audio"), dict):
         yield {"audio": message["audio"]}, None
     if extra := _unknown_members(message, _MESSAGE):
         yield extra, None
 
 
-def _text_pieces(index: int, choice: Object, _: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
+def _text_pieces(index: int, choice: Object, piece_chars: int) -> Iterator[Object]:
     text = choice.get("text")
     text = text if isinstance(text, str) else ""
     logprobs = choice.get("logprobs")
@@ -130,25 +127,17 @@ def _text_pieces(index: int, choice: Object, _: EnvelopeDefaults, piece_chars: i
 
 def _end(index: int, choice: Object, *, is_legacy: bool) -> Object:
     head: Object = {"text": "", "index": index} if is_legacy else {"index": index, "delta": {}}
-    message, calls = _message({} if is_legacy else choice)
-    has_function = isinstance(message.get("function_call"), dict)
-    reason = chunk.completed_reason(chunk.finish_reason(choice), has_tools=bool(calls), has_function=has_function)
+    reason = chunk.finish_reason(choice) or "stop"
     return {**head, "logprobs": None, "finish_reason": reason, **_unknown_members(choice, _CHOICE)}
 
 
-def _call_deltas(number: int, call: Object, defaults: EnvelopeDefaults, piece_chars: int) -> Iterator[Object]:
-    kind = "custom" if isinstance(call.get("custom"), dict) else "function"
-    payload = call.get(kind)
-    inner: Object = payload if isinstance(payload, dict) else {}
-    arguments = chunk.ARGUMENTS[kind]
-    yield {
-        **_unknown_members(call, frozenset({"index", "id", "type", kind})),
-        "index": number,
-        "id": chunk.text_of_id(call.get("id")) or defaults.new_id("call_"),
-        "type": call.get("type") or kind,
-        kind: {**inner, "name": inner.get("name") or "", arguments: ""},
-    }
-    for part in split_text(chunk.argument_text(inner.get(arguments)), piece_chars):
+def _call_deltas(number: int, call: Object, piece_chars: int) -> Iterator[Object]:
+    kind = next((kind for kind in chunk.ARGUMENTS if isinstance(call.get(kind), dict)), "function")
+    inner, arguments = call.get(kind), chunk.ARGUMENTS[kind]
+    text = inner.get(arguments) if isinstance(inner, dict) else None
+    opened = {kind: {**inner, arguments: ""}} if isinstance(inner, dict) and isinstance(text, str) else {}
+    yield {"index": number, **_unknown_members(call, frozenset({"index"})), **opened}
+    for part in split_text(text, piece_chars) if isinstance(text, str) else ():
         yield {"index": number, kind: {arguments: part}}
 
 

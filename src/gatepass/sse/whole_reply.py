@@ -6,7 +6,7 @@ The checks are fast paths that build nearly no objects.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,10 +15,12 @@ from gatepass import json_body
 from gatepass.errors import GatepassError
 from gatepass.json_body import ONE_PASS_BYTES, lenient_value
 from gatepass.sse import choice_repair, chunk
-from gatepass.sse.choice_repair import COMPLETE, ChoiceRepair, OnRepair
+from gatepass.sse.choice_aggregate import CompletionMerge, TooManyEntries
+from gatepass.sse.choice_repair import COMPLETE, RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import read_json
-from gatepass.sse.tool_calls import ArgumentBuffer, is_at_limit, is_complete_json
+from gatepass.sse.repair import ChunkRepair
+from gatepass.sse.tool_calls import is_complete_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 BUILT_BYTES = 1024 * 1024
@@ -214,22 +216,22 @@ _READ = frozenset({"index", "role", "finish_reason", "tool_calls", "function_cal
 def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple[bytes, tuple[str, ...]]:
     """Return the repaired completion and the names of the repairs. `body` must be valid JSON.
 
-    Each choice is repaired as that of a chunk with the whole message. Returns the same object if no repair is
-    necessary, or if the repair would take too long. `defaults` is called only if a repair may be necessary. Raises
-    ArgumentsTooLarge and ArgumentsCut.
+    The completion becomes a chunk with whole messages, which is repaired and merged. Returns the same object if no
+    repair is necessary, or if the repair would take too long. `defaults` is called only if a repair may be necessary.
+    Raises ArgumentsTooLarge and ArgumentsCut.
     """
     if is_strict(body, defaults):
         return body, ()
-    names: dict[str, None] = {}
     try:
         try:
             document, is_lenient = _opened(body), False
         except ValueError:  # NaN, half a surrogate pair
             document, is_lenient = lenient_value(body), True
-        if _repair(document, defaults(), lambda name: names.update({name: None})) and names:
-            text = json.dumps(document, separators=(",", ":")).encode() if is_lenient else chunk.json_text(document)
-            return text, tuple(names)
-    except (GatepassError, ValueError, RecursionError):  # too many values, or nested too deep
+        whole, names = _rebuilt(document, defaults())
+        if names:
+            text = json.dumps(whole, separators=(",", ":")).encode() if is_lenient else chunk.json_text(whole)
+            return text, names
+    except (GatepassError, TooManyEntries, ValueError, RecursionError):  # too many values, or nested too deep
         if _is_cut(body):
             raise chunk.ArgumentsCut from None
     return body, ()
@@ -282,104 +284,62 @@ def _value(value: Any) -> Any:
     return read_json(bytes(value)) if type(value) is msgspec.Raw else value
 
 
-def _repair(document: Any, defaults: EnvelopeDefaults, note: OnRepair) -> bool:
-    """Repair a completion in place. Return False for another document."""
+def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[str, ...]]:
+    """Return a completion that was merged from its repaired chunk, and the names of the repairs; none for another."""
     choices = document.get("choices") if isinstance(document, dict) else None
     choices = [one for one in choices if isinstance(one, dict)] if isinstance(choices, list) else []
     if not choices or chunk.has_too_many_entries(choices):
-        return False
-    is_text = "text" in choices[0] and "message" not in choices[0] and not defaults.is_chat
-    usage = _value(document.get("usage"))
-    made = Usage.read(usage) if isinstance(usage, dict) else None
-    for position, choice in enumerate(choices):
-        if type(choice.get("index")) is not int:
-            choice["index"] = position
-            note(choice_repair.INDEX)
-        if is_text:
-            _repair_end(choice, defaults, note)
-        else:
-            _repair_message(choice, defaults, made, note)
-    original = {name: _value(document.get(name)) for name in chunk.REQUIRED}
-    object_name, id_prefix = (chunk.LEGACY, "cmpl-") if is_text else (chunk.CHAT, "chatcmpl-")
-    for name, value in chunk.complete_envelope(original, defaults, object_name, id_prefix).items():
-        if (type(original[name]), original[name]) != (type(value), value):
-            document[name] = value
-            note(choice_repair.ENVELOPE)
-    has_counts = isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)
-    if usage is not None and not has_counts:  # an empty usage becomes null
-        document["usage"] = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
-        note(choice_repair.USAGE)
-    return True
+        return {}, ()
+    if len({choice["index"] for choice in choices if type(choice.get("index")) is int}) < len(choices):
+        for choice in choices:
+            choice["index"] = None  # the repair numbers them
+    names = dict.fromkeys(name for choice in choices for name in _as_delta(choice, defaults))
+    envelope = {name: _value(document.get(name)) for name in chunk.REQUIRED}
+    fields = {**document, **envelope, "object": chunk.CHAT_CHUNK, "choices": choices, "error": None, "usage": None}
+    repair, merged = ChunkRepair[Object](RepairOptions(None), defaults, dict), CompletionMerge(defaults)
+    sent, usage = repair.repair(fields, fields), _value(document.get("usage"))
+    if not repair.end_choices(Usage.read(usage) if isinstance(usage, dict) else None):
+        raise chunk.ArgumentsCut
+    for one in (*sent, *repair.end()):
+        merged.add(one)
+    whole = merged.build()
+    names |= dict.fromkeys(repair.adapted)
+    if any((type(value), value) != (type(whole[name]), whole[name]) for name, value in envelope.items()):
+        names[choice_repair.ENVELOPE] = None
+    if usage is not None:
+        whole["usage"] = document["usage"]
+        if not (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)):
+            # an empty one becomes null
+            whole["usage"] = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
+            names[choice_repair.USAGE] = None
+    return whole, tuple(names)
 
 
-def _repair_end(choice: Object, defaults: EnvelopeDefaults, note: OnRepair, *, has_function: bool = False) -> None:
-    """Repair a choice of a chunk, which is a whole answer, so that it has a finish reason."""
-    if not chunk.finish_reason(choice):
-        calls = chunk.calls_of(choice.get("delta") or {})
-        choice["finish_reason"] = chunk.completed_reason("", has_tools=bool(calls), has_function=has_function)
-        note(choice_repair.FINISH)
-    ChoiceRepair(defaults, ArgumentBuffer(), 0).repair(choice, note)
+def _is_call(entry: Any) -> bool:
+    return isinstance(entry, dict) and ("type" in entry or any(kind in entry for kind in chunk.ARGUMENTS))
 
 
-def _repair_message(choice: Object, defaults: EnvelopeDefaults, usage: Usage | None, note: OnRepair) -> None:
-    """Repair a choice of a chat: its message is the delta of a chunk for the time of the repair."""
+def _as_delta(choice: Object, defaults: EnvelopeDefaults) -> Iterator[str]:
+    """Make a choice of a completion, which has its end, that of a chunk. Yield the names of the repairs."""
     if "text" in choice and not any(chunk.messages_of(choice)):
-        choice["message"] = {"role": "assistant", "content": choice.pop("text")}
-        note(choice_repair.MESSAGE)
-    name = "message" if "message" in choice else "delta"
-    if not isinstance(delta := choice.get(name), dict):
-        return
-    if name == "delta":
-        note(choice_repair.MESSAGE)
-    choice["delta"] = choice.pop(name)
-    if delta.get("role") != "assistant":
+        if defaults.is_chat:
+            choice["message"] = {"role": "assistant", "content": choice.pop("text")}
+            yield choice_repair.MESSAGE
+    elif not isinstance(choice.get("message"), dict) and isinstance(choice.get("delta"), dict):
+        yield choice_repair.MESSAGE
+    if isinstance(message := choice.pop("message", None), dict):
+        choice["delta"] = message
+    delta = choice["delta"] if isinstance(choice.get("delta"), dict) else {}
+    if delta.get("role") != "assistant" and "delta" in choice:
         delta["role"] = None
-    calls, has_function = _number_calls(delta, note), bool(delta.get("function_call"))
-    _repair_end(choice, defaults, note, has_function=has_function)
+    function, calls = delta.get("function_call"), [call for call in chunk.calls_of(delta) if _is_call(call)]
+    for number, call in enumerate(calls):  # unlike in a stream, each entry is a separate call
+        call["index"] = number
+    is_function = isinstance(function, dict) and any(map(function.get, ("name", "arguments")))
+    if len(calls) < len(chunk.calls_of(delta)) or not (function is None or is_function):
+        delta |= {"tool_calls": calls or None, "function_call": function if is_function else None}
+        yield choice_repair.TOOL_ARGUMENTS
     if not chunk.finish_reason(choice):
-        if not is_at_limit(defaults.request, usage):
-            raise chunk.ArgumentsCut
-        choice["finish_reason"] = "length"
-    inner = [(entry.get(kind), arguments) for entry, _ in calls for kind, arguments in chunk.ARGUMENTS.items()]
-    for function, arguments in (*inner, (delta.get("function_call"), "arguments")):
-        if isinstance(function, dict):
-            if not isinstance(function.get("name"), str):
-                function["name"] = ""
-                note(choice_repair.TOOL_NAME)
-            if not isinstance(sent := function.get(arguments), str):
-                function[arguments] = chunk.argument_text(sent)
-                note(choice_repair.TOOL_ARGUMENTS)
-    for entry, index in calls:
-        del entry["index"]
-        entry |= index
-    choice["message"] = choice.pop("delta")
-
-
-def _number_calls(message: Object, note: OnRepair) -> list[tuple[Object, Object]]:
-    """Number the tool calls of a message, and return each with the `index` that it had.
-
-    Unlike in a stream, each entry is a separate call, also one with the id of another. Entries that are not
-    calls are removed: empty ones, and functions with neither a name nor arguments.
-    """
-    entries = chunk.calls_of(message)
-    calls = [
-        (entry, {"index": entry["index"]} if "index" in entry else {})
-        for entry in entries
-        if isinstance(entry, dict) and ("type" in entry or any(kind in entry for kind in chunk.ARGUMENTS))
-    ]
-    if len(calls) < len(entries):
-        message["tool_calls"] = [entry for entry, _ in calls]
-        note(choice_repair.TOOL_ARGUMENTS)
-    ids: set[str] = set()
-    for number, (entry, _) in enumerate(calls):
-        entry["index"], identity = number, chunk.text_of_id(entry.get("id"))
-        if identity in ids:  # clients send each result back with the id of its call
-            entry["id"] = ""
-        ids.add(identity)
-    function = message.get("function_call")
-    if function is not None and not (
-        isinstance(function, dict) and (function.get("name") or function.get("arguments"))
-    ):
-        del message["function_call"]
-        note(choice_repair.TOOL_ARGUMENTS)
-    return calls
+        reason = "error" if choice.get("error") else ""
+        choice["finish_reason"] = chunk.completed_reason(reason, has_tools=bool(calls), has_function=is_function)
+        yield choice_repair.FINISH

@@ -174,7 +174,7 @@ def test_a_message_is_what_anthropics_helper_builds_of_its_stream():
     ("events", "code"),
     [
         ((), "upstream_empty"),
-        (({"type": "ping"},), "upstream_empty"),
+        (({"type": "ping"},), "upstream_closed"),
         ((BEGIN,), "upstream_closed"),
         ((BEGIN, *END), "upstream_closed"),
         ((BEGIN, delta("text_delta", text="a"), STOP), "upstream_invalid"),
