@@ -21,9 +21,9 @@ from gatepass.protocols.responses import RESPONSES, synthesize_response
 from gatepass.proxy import response
 from gatepass.proxy.body_threads import is_heavy
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults
-from gatepass.sse.event import read_json
-from gatepass.sse.synthesize import synthesize_stream
-from gatepass.sse.whole_reply import BUILT_BYTES, read_good, repair_reply
+from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
+from gatepass.sse.repair import synthesize_stream
+from gatepass.sse.whole_reply import read_good, repair_reply
 from gatepass.types import EmbeddingsOptions
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
@@ -97,7 +97,7 @@ CALLED = b'{"index":0,"finish_reason":"length","message":{"role":"assistant","to
 
 
 def repeated(unit: bytes) -> bytes:
-    return b",".join([unit] * ((ONE_PASS_BYTES - BUILT_BYTES) // (len(unit) + 1)))
+    return b",".join([unit] * ((ONE_PASS_BYTES - LARGE_EVENT_BYTES) // (len(unit) + 1)))
 
 
 @pytest.mark.attack("replies: read in one piece")
@@ -113,9 +113,9 @@ def repeated(unit: bytes) -> bytes:
 )
 def test_no_reply_that_is_read_in_one_piece_takes_long(attack: Attack, make_choices: Callable[[], bytes]) -> None:
     choices = make_choices()
-    searched = b'{"x":[%b],' % b",".join([b'{"choices":[{}]}'] * ((BUILT_BYTES - 1024) // 17))
+    searched = b'{"x":[%b],' % b",".join([b'{"choices":[{}]}'] * ((LARGE_EVENT_BYTES - 1024) // 17))
     body = searched + (ENVELOPE % choices)[1:]
-    assert 2 * BUILT_BYTES < len(body) <= ONE_PASS_BYTES
+    assert 2 * LARGE_EVENT_BYTES < len(body) <= ONE_PASS_BYTES
     for one in (body, ENVELOPE % choices):
         with attack.on_loop():
             read_good(one)

@@ -9,8 +9,8 @@ from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import PlainEvents, WithoutComments
-from gatepass.sse.event import MOST_LINES, TransformChain
-from gatepass.sse.event_stream import MOST_IDLE_BYTES, EventStream
+from gatepass.sse.event import LARGE_EVENT_BYTES, MOST_LINES, TransformChain
+from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.tool_calls import MOST_HELD_BYTES, is_complete_json
 from tests.attacks.conftest import Attack
@@ -96,15 +96,15 @@ def test_blank_lines_without_end_break_the_stream() -> None:
 
 
 def test_a_large_event_bytes_allows_no_more_comments() -> None:
-    source = StreamSource("chat", 32 * MOST_IDLE_BYTES, read_error)
+    source = StreamSource("chat", 32 * LARGE_EVENT_BYTES, read_error)
     for unit in (b":a\n\n", b"\n", b"data:\n\n"):
         stream, sent_bytes = EventStream(source), 0
-        while stream.failure is None and sent_bytes < 2 * MOST_IDLE_BYTES:
+        while stream.failure is None and sent_bytes < 2 * LARGE_EVENT_BYTES:
             stream.feed(unit * 1000)
             sent_bytes += 1000 * len(unit)
             while stream.waiting:
                 stream.feed()
-        assert MOST_IDLE_BYTES <= sent_bytes <= MOST_IDLE_BYTES + 2000 * len(unit), unit
+        assert LARGE_EVENT_BYTES <= sent_bytes <= LARGE_EVENT_BYTES + 2000 * len(unit), unit
 
 
 def test_limit_of_comments_restarts_after_each_event() -> None:

@@ -33,22 +33,13 @@ PLACEHOLDER = {
 }
 
 
-BY_PROFILE = {
-    client_transforms.ShortLines.name,
-    client_transforms.PlainTexts.name,
-    client_transforms.WithoutComments.name,
-    client_transforms.EmptyChoice.name,
-    client_transforms.OnlyChunks.name,
-    client_transforms.PlainEvents.name,
-    client_transforms.PlainTexts.name,
-}
 REPAIR_ENTRIES = {
     *REPAIRS,
     *event_stream.NAMES,
     *message_events.NAMES,
     *responses.NAMES,
-    *BY_PROFILE,
-    client_transforms.LaterNumbers.name,
+    *(one.name for one in (client_transforms.ShortLines, client_transforms.WithoutComments)),
+    *(one.name for one in (client_transforms.PlainEvents, client_transforms.LaterNumbers)),
 }
 
 

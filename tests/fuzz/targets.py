@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields, is_dataclass
 from random import Random
 from typing import Any
 
+from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.errors import GatepassError
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import NAMES, RepairOptions
 from gatepass.sse.chunk import StreamSource
 from gatepass.sse.event import Framer, read_json, split_events
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import StreamRepair
-from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.repair import StreamRepair, synthesize_stream
 from tests.fuzz import parsers
 from tests.fuzz.pieces import pieces
 from tests.unit.sse.documents import origin
@@ -28,9 +28,9 @@ KEPT_BYTES = 1 << 22
 
 REPAIR_OPTIONS = (
     RepairOptions(include_usage=True),
-    RepairOptions(include_usage=False, splits_finish=True),
+    RepairOptions(include_usage=False, profile=BUILT_IN_PROFILES["ragflow"]),
     RepairOptions(include_usage=None),
-    RepairOptions(include_usage=True, cumulative=True, splits_finish=True),
+    RepairOptions(include_usage=True, cumulative=True, profile=BUILT_IN_PROFILES["ragflow"]),
 )
 
 _TRAILING_COMMENTS = re.compile(rb"(?:(?<![^\r\n]):[^\r\n]*(?:\r\n?|\n))+\Z")
@@ -112,7 +112,9 @@ def synthesis_round_trip(body: bytes, random: Random) -> None:
     if not isinstance(document, dict):
         return
     try:
-        blocks = list(synthesize_stream(document, random.random() < 0.5, origin(), random.choice([1, 7, 1 << 17])))
+        blocks = list(
+            synthesize_stream(document, random.random() < 0.5, origin(), piece_chars=random.choice([1, 7, 1 << 17]))
+        )
     except ValueError:  # nested too deep
         return
     assert blocks[-1] == DONE

@@ -8,8 +8,7 @@ from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource, unwrap
 from gatepass.sse.event import read_json
-from gatepass.sse.repair import StreamRepair
-from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.sse.whole_reply import repair_reply
 from tests.golden.golden import HERE, same
 from tests.unit.sse.documents import origin

@@ -40,8 +40,7 @@ from gatepass.sse.chunk import (
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import StreamRepair
-from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from gatepass.types import Call, ClientRequest, Operation
 
@@ -128,7 +127,7 @@ class Chat(ClientProtocol):
         if requested is False and profile.places_usage:
             place = place_for_ragflow(call)
             include_usage, drops_usage = place == "alone", place == "drop"
-        options = RepairOptions(include_usage, profile.splits_finish, reply.is_cumulative, drops_usage)
+        options = RepairOptions(include_usage, profile, reply.is_cumulative, drops_usage)
         wants_usage, sent = requested is not False, reply.sent
         if sent.body is not call.body:
             wants_usage = b"stream_options" in sent.body and requested_usage(sent.opened()) is not False
@@ -146,7 +145,7 @@ class Chat(ClientProtocol):
         include_usage = requested_usage(reply.call.opened())
         if include_usage is False and reply.profile.places_usage:
             include_usage = place_for_ragflow(reply.call) == "alone"
-        return synthesize_stream(document, include_usage is not False, defaults)
+        return synthesize_stream(document, include_usage is not False, defaults, reply.profile)
 
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext

@@ -32,8 +32,8 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.body_threads import MOST_INLINE_BYTES, Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.choice_repair import TEXTS
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit, json_text
-from gatepass.sse.client_transforms import TEXTS
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED

@@ -71,7 +71,7 @@ class CompletionMerge:
                 continue
             choice = self._choices.get(index)
             if choice is None:
-                if len(self._choices) >= chunk.MAX_CHOICES:
+                if len(self._choices) >= chunk.MAX_ENTRIES:
                     raise TooManyEntries
                 # The first piece of a choice decides its kind
                 is_text = "text" in payload and "delta" not in payload

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gatepass.config.access import PLAIN, Profile
 from gatepass.sse.chunk import (
     ARGUMENTS,
     REASONING,
@@ -68,9 +69,16 @@ CUMULATIVE = "repair=cumulative"
 ADDED_FINISH = "repair=added-finish"
 """A choice without a finish reason at `[DONE]` gets one in a separate chunk: see `ChoiceRepair.reason_at_end`."""
 
+TEXTS = "repair=texts"
+"""With `plain_texts`: reasoning moves to `reasoning_content`, and an empty `error` is removed."""
+NO_CHUNK, EMPTY_CHOICE = "sse=no-chunk", "repair=empty-choice"
+"""With `only_chunks`, events that are no chunks are removed. With `fills_choices`, a chunk without choices gets one:
+moving its usage would delay the chunk before."""
+
 NAMES = (
     *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, INDEX, DELTA, ROLE, CONTENT, FINISH, USAGE),
     *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE, ADDED_FINISH),
+    *(TEXTS, NO_CHUNK, EMPTY_CHOICE),
 )
 
 OnRepair = Callable[[str], None]
@@ -81,7 +89,7 @@ class RepairOptions(msgspec.Struct, frozen=True):
 
     include_usage: bool | None = False
     """What the client requested. None leaves the usage unchanged, for vLLM's `continuous_usage_stats`."""
-    splits_finish: bool = False
+    profile: Profile = PLAIN
     cumulative: bool = False
     drops_usage: bool = False
     """Without a request for usage none is sent, not even with the last finish reason."""

@@ -207,9 +207,11 @@ def event_value(data: bytes, name: bytes) -> Any:
         return data[:ERROR_BYTES].decode("utf-8", "replace")
 
 
-MAX_CHOICES = 1024
-"""OpenAI accepts an `n` of at most 128. Each choice of a stream costs memory."""
 MAX_ENTRIES = 1024
+"""Limit of the choices and the tool calls of one chunk, of the choices of one stream, and of the calls of one choice.
+
+OpenAI accepts an `n` of at most 128. Each of them costs memory, and up to 40 µs to relay.
+"""
 MAX_ENTRIES_MIN_BYTES = 2 * MAX_ENTRIES
 """A smaller text cannot hold more than MAX_ENTRIES entries."""
 
@@ -217,7 +219,7 @@ MEMBERS_OF_ENTRY = 16
 
 
 def has_too_many_entries(choices: Any) -> bool:
-    """Return whether choices and their tool calls are more than MAX_ENTRIES: each takes up to 40 µs to relay.
+    """Return whether choices and their tool calls are more than MAX_ENTRIES.
 
     MEMBERS_OF_ENTRY members of choices and deltas count as one more.
     """
@@ -250,17 +252,12 @@ def calls_of(message: Object) -> list[Any]:
     return calls if isinstance(calls, list) else []
 
 
-MOST_OBJECT_BYTES = 1024 * 1024
-"""Limit of all tool arguments in one reply that are JSON objects, and of an event that has one. No model writes that
-much in one answer, and to convert 30 MiB to text takes a second."""
-
-
 class ArgumentsCut(Exception):
     """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
 
 
 class ArgumentsTooLarge(Exception):
-    """Tool arguments that are objects have more than MOST_OBJECT_BYTES together."""
+    """Tool arguments that are objects have more than LARGE_EVENT_BYTES. To convert 30 MiB to text takes a second."""
 
 
 def has_objects(choices: Any) -> bool:
@@ -299,6 +296,26 @@ def text_and_thought(parts: list[Any]) -> tuple[str, str] | None:
             return None
         texts[kind] += inner
     return texts["text"], texts["thinking"]
+
+
+def move_texts(top: Object, choices: list[Any], place: str) -> bool:
+    """Move the reasoning of `choices`, whose text is in `place`, to `reasoning_content`, and drop an empty `error`.
+
+    Return whether that changes something.
+    """
+    has_moved = "error" in top and not top["error"] and top.pop("error") is not None
+    for choice in choices:
+        message = choice.get(place) if isinstance(choice, dict) else None
+        if not isinstance(message, dict):
+            continue
+        if isinstance(message.get("reasoning"), str) and not message.get("reasoning_content"):
+            message["reasoning_content"] = message.pop("reasoning")
+            has_moved = True
+        has_other = message.get("tool_calls") or message.get("function_call")
+        if place == "message" and message.get("content") is None and not has_other:
+            message["content"] = ""
+            has_moved = True
+    return has_moved
 
 
 def finish_reason(choice: Object) -> str:

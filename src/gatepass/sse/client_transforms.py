@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -15,24 +14,18 @@ from gatepass.errors import GatepassError
 from gatepass.json_body import OBJECT, SMALL_BYTES, Piece, json_value, takes_long
 from gatepass.sse import choice_repair, chunk, event
 from gatepass.sse.chunk import Object
-from gatepass.sse.event import EventTransform, TransformChain, read_json
+from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, TransformChain
 from gatepass.sse.usage import complete_usage, is_identical
-from gatepass.sse.whole_reply import BUILT_BYTES
 
 
 def make_client_transform(profile: Profile) -> EventTransform | None:
-    """Return a new transform for one stream of chunks, to run after its repair, or None."""
+    """Return a new transform for one stream of chunks, to run after its repair, or None.
+
+    It changes bytes. What a profile changes of a chunk, the repair does.
+    """
     transforms: list[EventTransform] = []
     if profile.keep_alive != "comment":
         transforms.append(WithoutComments())
-    if profile.only_chunks:
-        transforms.append(OnlyChunks())
-    if profile.plain_texts:
-        transforms.append(PlainTexts())
-    if profile.whole_numbers:
-        transforms.append(WholeUsage())
-    if profile.fills_choices:
-        transforms.append(EmptyChoice())
     if profile.line_bytes is not None:
         transforms.append(ShortLines(profile.line_bytes))
     if profile.plain_events:
@@ -56,76 +49,6 @@ class _ClientTransform:
         return b""
 
 
-class _ChunkTransform(_ClientTransform, ABC):
-    """A change of single events. Only events that `_passes` does not recognize by their bytes are parsed."""
-
-    def feed(self, block: bytes) -> bytes:
-        return block if self._passes(block) else self._feed_each(block)
-
-    @abstractmethod
-    def _passes(self, block: bytes) -> bool:
-        """Whether the bytes show that an event needs no change; for a run, that none of its events does."""
-
-    @abstractmethod
-    def _change(self, data: bytes) -> bytes | None:
-        """Return the events to send instead of one with `data`; None to send it unchanged. Raises ValueError."""
-
-    def _feed_each(self, block: bytes) -> bytes:
-        run, comments = event.split_comments(block)
-        events = event.split_events(run)
-        changed = [one if self._passes(one) else self._change_event(one) for one in events]
-        return block if changed == events else b"".join([*changed, comments])
-
-    def _change_event(self, block: bytes) -> bytes:
-        try:
-            changed = self._change(event.parse_event(block).data or b"")
-        except ValueError:  # `[DONE]`, a comment
-            return block
-        if changed is None:
-            return block
-        self._has_changed = True
-        return changed
-
-
-TEXTS = "repair=texts"
-"""The entry of `x-gatepass-adapted` for texts that moved to where the client reads them."""
-
-_ELSEWHERE = re.compile(rb'"(?:reasoning"\s*+:\s*+"|error"\s*+:\s*+[^\sn])')
-
-
-class PlainTexts(_ChunkTransform):
-    """Move the thoughts of a chat to `reasoning_content`, and drop an empty `error`."""
-
-    name = TEXTS
-
-    def _passes(self, block: bytes) -> bool:
-        return _ELSEWHERE.search(block) is None
-
-    def _change(self, data: bytes) -> bytes | None:
-        payload = read_json(data)
-        choices = payload.get("choices") if isinstance(payload, dict) else None
-        if not isinstance(choices, list) or not _move_texts(payload, choices, "delta"):
-            return None
-        return chunk.encode_event(payload)
-
-
-def _move_texts(top: Object, choices: list[Any], place: str) -> bool:
-    """Change `choices`, which have their text in `place`, and `top` as PlainTexts does. Return whether that changes."""
-    has_moved = "error" in top and not top["error"] and top.pop("error") is not None
-    for choice in choices:
-        message = choice.get(place) if isinstance(choice, dict) else None
-        if not isinstance(message, dict):
-            continue
-        if isinstance(message.get("reasoning"), str) and not message.get("reasoning_content"):
-            message["reasoning_content"] = message.pop("reasoning")
-            has_moved = True
-        has_other = message.get("tool_calls") or message.get("function_call")
-        if place == "message" and message.get("content") is None and not has_other:
-            message["content"] = ""
-            has_moved = True
-    return has_moved
-
-
 OVERHEAD_BYTES = 4096
 """Reserve for the JSON around a text in its chunk."""
 
@@ -134,7 +57,7 @@ _MARK = "\ue000"
 """Stands for a piece of a text. No other text follows it in its event."""
 
 
-class ShortLines(_ChunkTransform):
+class ShortLines(_ClientTransform):
     """Split a chunk of more than `limit_bytes` at its texts and the arguments of its tool calls.
 
     RAGFlow's Go client fails at a line of 1 MiB (bufio.Scanner in its internal/entity/models). The first of the new
@@ -150,11 +73,18 @@ class ShortLines(_ChunkTransform):
         self._limit_bytes = limit_bytes
         self._pieces: list[memoryview] = []
 
-    def _passes(self, block: bytes) -> bool:
-        return len(block) <= self._limit_bytes
+    def feed(self, block: bytes) -> bytes:
+        if len(block) <= self._limit_bytes:
+            return block
+        run, comments = event.split_comments(block)
+        events = event.split_events(run)
+        short = [*map(self._short, events)]
+        return block if short == events else b"".join([*short, comments])
 
-    def _change(self, data: bytes) -> bytes | None:
-        return b"".join(self.split(data)) or None
+    def _short(self, block: bytes) -> bytes:
+        parts = self.split(event.parse_event(block).data or b"") if len(block) > self._limit_bytes else []
+        self._has_changed = self._has_changed or bool(parts)
+        return b"".join(parts) or block
 
     def split(self, data: Piece | Mapping[str, msgspec.Raw]) -> list[Piece]:
         """Return the parts of the events to send instead of one with `data`, or its members; none to leave it."""
@@ -264,53 +194,6 @@ def _pieces_of(text: memoryview, most_bytes: int) -> list[memoryview]:
     return pieces
 
 
-_CHOICES = re.compile(rb'"choices"\s*+:')
-
-
-class OnlyChunks(_ChunkTransform):
-    """Remove events without `choices`, except errors, because the client must fail at an error.
-
-    It runs after the repair, which adds missing choices. An event with a member of that name at any depth passes
-    without parsing.
-    """
-
-    name = "sse=no-chunk"
-
-    def feed(self, block: bytes) -> bytes:
-        # of several events in a run, one may have no choices
-        return block if self._passes(block) and event.single_line_data(block) is not None else self._feed_each(block)
-
-    def _passes(self, block: bytes) -> bool:
-        # the name inside a text does not match, because its quotes are escaped
-        return _CHOICES.search(block) is not None
-
-    def _change(self, data: bytes) -> bytes | None:
-        payload = read_json(data)
-        fields = payload if isinstance(payload, dict) else {}
-        is_kept = fields.get("error") or fields.get("object") == "error" or "choices" in fields
-        return None if is_kept else b""
-
-
-_NO_CHOICES = re.compile(rb'"choices"\s*+:\s*+\[\s*+\]')
-
-
-class EmptyChoice(_ChunkTransform):
-    """Add an empty choice to a chunk without choices: moving its usage would delay the chunk before."""
-
-    name = "repair=empty-choice"
-
-    def _passes(self, block: bytes) -> bool:
-        return _NO_CHOICES.search(block) is None
-
-    def _change(self, data: bytes) -> bytes | None:
-        payload = read_json(data)
-        if not isinstance(payload, dict) or payload.get("choices") != []:
-            return None
-        return chunk.encode_event(
-            {**payload, "choices": [chunk.empty_choice(0, is_text=payload.get("object") == chunk.LEGACY)]}
-        )
-
-
 _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
 
 
@@ -387,25 +270,6 @@ class LaterNumbers(_ClientTransform):
         return b"%b%d%b" % (block[: number.value], int(digits) + self.shift, block[number.end :])
 
 
-_HAS_USAGE = re.compile(rb'"usage"\s*+:\s*+\{')
-
-
-class WholeUsage(_ChunkTransform):
-    """Complete the `usage` of the chunks that have one. A chunk without usage passes unchanged."""
-
-    name = choice_repair.USAGE
-
-    def _passes(self, block: bytes) -> bool:
-        return _HAS_USAGE.search(block) is None
-
-    def _change(self, data: bytes) -> bytes | None:
-        payload = read_json(data)
-        usage = payload.get("usage") if isinstance(payload, dict) and "choices" in payload else None
-        if not isinstance(usage, dict) or is_identical(completed := complete_usage(usage, is_chat=True), usage):
-            return None
-        return chunk.encode_event({**payload, "usage": completed})
-
-
 _UNNAMED = (msgspec.Raw(b"null"), msgspec.Raw(b'""'))
 
 
@@ -422,7 +286,7 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
     try:
         top: dict[str, Any] = {**OBJECT.decode(body)}
         choices = memoryview(top.get("choices", b""))
-        is_large = choices.nbytes > BUILT_BYTES  # an answer, to which the repair has given an envelope
+        is_large = choices.nbytes > LARGE_EVENT_BYTES  # an answer, to which the repair has given an envelope
         if not is_large and takes_long(bytes(choices)):
             return body, ()
         adapted = [choice_repair.USAGE] if _repair_usage(top, profile) else []
@@ -431,8 +295,8 @@ def transform_reply(body: bytes, profile: Profile, model: str = "") -> tuple[byt
         if profile.plain_texts and not is_large and "choices" in top:
             built = json_value(bytes(choices))
             error = {"error": json_value(bytes(top["error"]))} if "error" in top else {}
-            if isinstance(built, list) and _move_texts(error, built, "message"):
-                adapted.append(TEXTS)
+            if isinstance(built, list) and chunk.move_texts(error, built, "message"):
+                adapted.append(choice_repair.TEXTS)
                 top = {**{name: value for name, value in top.items() if name != "error"}, **error, "choices": built}
         return (msgspec.json.encode(top), tuple(adapted)) if adapted else (body, ())
     except (ValueError, RecursionError):

@@ -110,7 +110,10 @@ def split_large(run: bytes) -> tuple[bytes, memoryview, Event]:
 MOST_ESCAPES = 1_600_000
 """A large event with more takes over 50 ms."""
 LARGE_EVENT_BYTES = 1024 * 1024
-"""To repair and transform an event of this size takes up to 45 ms. Of a larger one only the outline is read."""
+"""To repair and transform an event of this size takes up to 45 ms. Of a larger one only the outline is read.
+
+A whole reply of this size is read as objects without a search before.
+"""
 MOST_LARGE_LINES = 1_000
 """Line limit of a large event, whose lines are joined in the same turn: 10,000 take 25 ms more."""
 

@@ -14,6 +14,7 @@ from gatepass.json_body import BOM
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
+    MAX_ENTRIES,
     MAX_ENTRIES_MIN_BYTES,
     Object,
     StreamSource,
@@ -68,19 +69,12 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHE
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
-MOST_IDLE_BYTES = 1024 * 1024
-"""Comments, blank lines and events without data between two events: each costs as much as an event, and 1 MiB takes a
-second."""
-
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
 
 
 MOST_JOINED = 2_000
 """This many lines that no blank lines part are read as events, in one turn."""
-
-_MAX_INDEX = 1023
-"""Larger indices share one entry, so that an upstream with ever new indices costs no memory."""
 
 
 class Progress:
@@ -137,8 +131,8 @@ class Progress:
             index = choice.get("index")
             if type(index) is not int:
                 index = 0
-            elif not 0 <= index <= _MAX_INDEX:
-                index = -1
+            elif not 0 <= index < MAX_ENTRIES:
+                index = -1  # they share one entry, so that ever new indices cost no memory
             self._seen.add(index)
             self._has_deltas = self._has_deltas or "delta" in choice
             end = finish_reason(choice)  # Ollama and SGLang send an empty one in chunks that do not end it
@@ -510,11 +504,14 @@ class EventStream:
         return kept or event.comments
 
     def _is_idle_too_long(self, block: bytes) -> bool:
-        """Count the bytes of `block`, which has no data, and fail if too many arrived since the last event."""
+        """Count the bytes of `block`, which has no data, and fail if too many arrived since the last event.
+
+        Each comment and blank line costs as much as an event, and 1 MiB of them a second.
+        """
         if self.events != self._events_before:
             self._events_before, self._idle_bytes = self.events, 0
         self._idle_bytes += len(block)
-        if self._idle_bytes > min(self._event_limit_bytes, MOST_IDLE_BYTES):
+        if self._idle_bytes > min(self._event_limit_bytes, LARGE_EVENT_BYTES):
             self.fail(chunk.too_many_comments(self._source.upstream))
         return self._is_over
 

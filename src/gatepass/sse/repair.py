@@ -5,36 +5,41 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from msgspec import Raw
 
+from gatepass.config.access import PLAIN, Profile
 from gatepass.sse import choice_repair, tool_calls
 from gatepass.sse.choice_repair import ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
     ENVELOPE,
     LEGACY,
-    MAX_CHOICES,
+    MAX_ENTRIES,
     REQUIRED,
     EnvelopeDefaults,
     Object,
+    empty_choice,
     encode_event,
     finish_reason,
     has_content,
     is_chunk,
     is_short,
+    messages_of,
+    move_texts,
     split_end,
     unwrap,
 )
-from gatepass.sse.synthesize import chunks
-from gatepass.sse.usage import Usage
+from gatepass.sse.event import DONE
+from gatepass.sse.synthesize import PIECE_CHARS, chunks
+from gatepass.sse.usage import Usage, complete_usage, is_identical
 
 _REQUIRED_SET = frozenset(REQUIRED)
 _SHARED = -1
-"""The index of the state that all choices beyond MAX_CHOICES share, so that memory stays bounded."""
+"""The index of the state that all choices beyond MAX_ENTRIES share, so that memory stays bounded."""
 
 
 class EventRepair:
@@ -229,6 +234,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         if usage is not None:
             last["usage"] = usage
         if has_members or usage is not None:
+            self._adapt(last)
             with suppress(ValueError):  # nested too deep to write
                 sent.append(self._write(last))
         return sent
@@ -297,9 +303,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             self._note(choice_repair.WRAPPED)
         if not isinstance(chunk.get("choices"), list):
             if not is_chunk(chunk):
-                if not is_ping(chunk):  # some clients know the event
+                if not (is_ping(chunk) or self._options.profile.only_chunks):  # some clients know the event
                     return [block]
-                self._note(choice_repair.EMPTY_CHOICES)
+                self._note(choice_repair.EMPTY_CHOICES if is_ping(chunk) else choice_repair.NO_CHUNK)
                 return []
             chunk["choices"] = []
             self._note(choice_repair.EMPTY_CHOICES)
@@ -310,7 +316,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             if not self._choices and is_completion(chunk):
                 return self._synthesize(chunk)
             is_plain = self._repair_choices(chunk)
-            sent = self._send(block, chunk) if self._has_changed or self._options.splits_finish else [block]
+            if self._options.profile is not PLAIN:
+                is_plain = self._adapt(chunk) and is_plain
+            sent = self._send(block, chunk) if self._has_changed or self._options.profile.splits_finish else [block]
         except ValueError:  # nested too deep to write again
             return [block]
         self.skips_similar = is_plain and sent[0] is block
@@ -327,12 +335,29 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         passes = has_usage and self._usage.passes_alone(chunk, self._is_complete, self._note)
         if passes or self._deferred.passes(chunk, len(block)):
             self._fill_envelope(chunk)
+            self._adapt(chunk)
             return self._send(block, chunk)
         self._note(choice_repair.EMPTY_CHOICES)
         return []
 
+    def _adapt(self, chunk: Object) -> bool:
+        """Change a repaired chunk as the client's profile requires it. Return whether another text changes nothing."""
+        profile, choices, usage = self._options.profile, chunk["choices"], chunk.get("usage")
+        if profile.plain_texts and move_texts(chunk, choices, "delta"):
+            self._note(choice_repair.TEXTS)
+        if profile.whole_numbers and isinstance(usage, dict):
+            chunk["usage"] = complete_usage(usage, is_chat=True)
+            if not is_identical(chunk["usage"], usage):
+                self._note(choice_repair.USAGE)
+        if profile.fills_choices and not choices:
+            chunk["choices"] = [empty_choice(0, is_text=chunk.get("object") == LEGACY)]
+            self._note(choice_repair.EMPTY_CHOICE)
+        return not (
+            profile.plain_texts and any("reasoning" in one for choice in choices for one in messages_of(choice))
+        )
+
     def _send(self, block: Sent, chunk: Object) -> list[Sent]:
-        parts = split_finish(chunk) if self._options.splits_finish else (chunk,)
+        parts = split_finish(chunk) if self._options.profile.splits_finish else (chunk,)
         if len(parts) > 1:
             self._note(choice_repair.SPLIT)
         return [*map(self._write, parts)] if self._has_changed else [block]
@@ -389,7 +414,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def _state(self, index: int) -> ChoiceRepair:
         state = self._choices.get(index)
         if state is None:
-            index = index if len(self._choices) < MAX_CHOICES else _SHARED
+            index = index if len(self._choices) < MAX_ENTRIES else _SHARED
             state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
         return state
 
@@ -431,6 +456,23 @@ class StreamRepair(ChunkRepair[bytes]):
         self._repair(b"", payload)
         self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
         return b"".join([*before, block]) if all(map(finish_reason, ended)) else None
+
+
+def synthesize_stream(
+    document: Object,
+    include_usage: bool,
+    defaults: EnvelopeDefaults,
+    profile: Profile = PLAIN,
+    piece_chars: int = PIECE_CHARS,
+) -> Iterator[bytes]:
+    """Yield the events of a stream with the content of `document`, a parsed completion, and `[DONE]`.
+
+    Raises ValueError if `document` is nested too deep, or has too many choices or tool calls.
+    """
+    repair = StreamRepair(RepairOptions(None, profile), defaults)
+    for one in chunks(document, include_usage, defaults, piece_chars):
+        yield repair.repair_event(encode_event(one), one)
+    yield repair.finish() + DONE
 
 
 def _choices_of(payload: Object) -> list[Object]:

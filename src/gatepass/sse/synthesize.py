@@ -16,7 +16,6 @@ from itertools import chain
 
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
-from gatepass.sse.event import DONE
 
 SYNTHESIZED = "stream=synth"
 """The entry of `x-gatepass-adapted` for a synthesized stream."""
@@ -30,23 +29,14 @@ _CHOICE = frozenset({"index", "message", "delta", "text", "logprobs", "finish_re
 _DOCUMENT = frozenset({*chunk.ENVELOPE, "choices", "usage"})
 
 
-def synthesize_stream(
-    document: Object, include_usage: bool, defaults: EnvelopeDefaults, piece_chars: int = PIECE_CHARS
-) -> Iterator[bytes]:
-    """Yield the events of a stream with the content of `document`, and `[DONE]`.
-
-    `document` is a `chat.completion` or a `text_completion`, parsed and validated. Unknown members survive: those of a
-    message in a separate delta, those of a choice with its finish reason, those of the document in the first chunk.
-    Raises ValueError if `document` is nested too deep, or has too many choices or tool calls.
-    """
-    for one in chunks(document, include_usage, defaults, piece_chars):
-        yield chunk.encode_event(one)
-    yield DONE
-
-
 def chunks(
     document: Object, include_usage: bool, defaults: EnvelopeDefaults, piece_chars: int = PIECE_CHARS
 ) -> Iterator[Object]:
+    """Yield the chunks of a stream with the content of `document`, a `chat.completion` or a `text_completion`.
+
+    Unknown members survive: those of a message in a separate delta, those of a choice with its finish reason, those of
+    the document in the first chunk. What clients require is the repair's. Raises ValueError for too many choices.
+    """
     if chunk.has_too_many_entries(document.get("choices")):
         raise ValueError("too many choices or tool calls")
     choices = _choices(document)

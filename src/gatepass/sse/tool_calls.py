@@ -20,11 +20,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gatepass.json_body import RAW
-from gatepass.sse.chunk import Object, text_of_id
+from gatepass.sse.chunk import MAX_ENTRIES, Object, text_of_id
 from gatepass.sse.usage import Usage
-
-MAX_CALLS = 1024
-"""Limit on the calls of one choice. Deltas of further calls are assigned to the last one."""
 
 KEY_CHARS = 256
 """Calls are compared by this many characters of an id, because relays append whole signatures to it."""
@@ -89,14 +86,14 @@ class ToolCallTracker:
         # among the last: 1,000 searches from the first would take 25 ms.
         is_named = index is None and not identity and name != ""
         is_second = is_named and any(delta.call is call for delta in reversed(before))
-        if len(self._all) >= MAX_CALLS:
+        if len(self._all) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
             call = call or self._all[-1]
         elif call is None or is_second:
             return ToolCallDelta(payload, self._open(index, identity, name), is_first=True)
         if identity and not call.id:
             call.id = identity
             self._by_id.setdefault(identity[:KEY_CHARS], call)
-        if index is not None and len(self._by_index) < MAX_CALLS:
+        if index is not None and len(self._by_index) < MAX_ENTRIES:
             self._by_index.setdefault(index, call)
         call.name = call.name or name
         return ToolCallDelta(payload, call, is_first=False)

@@ -18,13 +18,10 @@ from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_aggregate import CompletionMerge, TooManyEntries
 from gatepass.sse.choice_repair import COMPLETE, RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object
-from gatepass.sse.event import read_json
+from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.repair import ChunkRepair
 from gatepass.sse.tool_calls import is_complete_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
-
-BUILT_BYTES = 1024 * 1024
-"""The largest reply whose JSON is built as objects; a larger one is only checked with `is_strict`."""
 
 # --- the types of a completion that needs no repair -----------------------------------------------
 
@@ -148,7 +145,7 @@ def read_good(body: bytes) -> GoodReply | None:
         return None
     for choice in completion.choices:
         if choice.message.tool_calls or choice.message.function_call:
-            is_long = any(len(text) > BUILT_BYTES for text in _arguments(choice.message))
+            is_long = any(len(text) > LARGE_EVENT_BYTES for text in _arguments(choice.message))
             if is_long or not _is_consistent(choice):
                 return None
         elif choice.finish_reason == "stop":
@@ -168,7 +165,7 @@ def read_good(body: bytes) -> GoodReply | None:
 
 def is_empty_answer(body: bytes) -> bool:
     """Return whether each choice ends with `stop` and has no content or call: RAGFlow shows an error instead."""
-    if len(body) > BUILT_BYTES:
+    if len(body) > LARGE_EVENT_BYTES:
         return False
     try:
         document = read_json(body)
@@ -260,7 +257,7 @@ def _opened_choice(text: msgspec.Raw) -> Any:
 def _read(text: msgspec.Raw) -> Object:
     found: Object = {**json_body.opened(text)}
     for name in _READ & found.keys():
-        is_long = memoryview(found[name]).nbytes > chunk.MOST_OBJECT_BYTES
+        is_long = memoryview(found[name]).nbytes > LARGE_EVENT_BYTES
         found[name] = _read_calls(found[name], _LEVELS.get(name, 0)) if is_long else _value(found[name])
     return found
 

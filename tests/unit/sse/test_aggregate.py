@@ -13,10 +13,11 @@ from gatepass.errors import GatepassError
 from gatepass.sse import aggregate
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_aggregate import Base64Text
-from gatepass.sse.chunk import MAX_CHOICES, StreamSource
+from gatepass.sse.chunk import MAX_ENTRIES, StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import LARGE_EVENT_BYTES
-from gatepass.sse.synthesize import PIECE_CHARS, synthesize_stream
+from gatepass.sse.repair import synthesize_stream
+from gatepass.sse.synthesize import PIECE_CHARS
 from tests.memory import traced_memory
 from tests.unit.sse.documents import (
     CREATED_S,
@@ -431,8 +432,8 @@ def test_answer_above_the_limit_is_an_error_and_nothing_of_it_is_kept():
 
 
 def test_too_many_choices_are_an_error():
-    many = [{"index": index, "delta": {"content": "a"}} for index in range(MAX_CHOICES + 1)]
-    assert len(aggregated(data(chunk(None) | {"choices": many[1:]}), DONE)["choices"]) == MAX_CHOICES
+    many = [{"index": index, "delta": {"content": "a"}} for index in range(MAX_ENTRIES + 1)]
+    assert len(aggregated(data(chunk(None) | {"choices": many[1:]}), DONE)["choices"]) == MAX_ENTRIES
     assert failure(data(chunk(None) | {"choices": many, "x": 1}), DONE)[0] == "upstream_invalid"
 
 
@@ -480,13 +481,13 @@ def test_every_clean_stream_is_strictly_its_document_in_runs_of_any_size(draw):
 
 @given(completions(), st.integers(1, 5) | st.just(PIECE_CHARS))
 def test_synthesised_and_aggregated_is_the_same_in_meaning(document, piece_chars):
-    blocks = list(synthesize_stream(document, True, origin(), piece_chars))
+    blocks = list(synthesize_stream(document, True, origin(), piece_chars=piece_chars))
     assert meaning(aggregated(*blocks, choices=len(document["choices"]))) == meaning(document)
 
 
 @given(legacy_completions(), st.integers(1, 5))
 def test_legacy_synthesised_and_aggregated_is_the_same(document, piece_chars):
-    blocks = list(synthesize_stream(document, True, origin(), piece_chars))
+    blocks = list(synthesize_stream(document, True, origin(), piece_chars=piece_chars))
     assert aggregated(*blocks, choices=len(document["choices"])) == document
 
 

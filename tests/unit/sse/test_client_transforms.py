@@ -11,21 +11,21 @@ from hypothesis import strategies as st
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.protocols.chat import CHAT, COMPLETIONS
 from gatepass.protocols.responses import RESPONSES
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import encode_event
 from gatepass.sse.client_transforms import (
     MOST_USAGE_BYTES,
     OVERHEAD_BYTES,
-    EmptyChoice,
     LaterNumbers,
-    OnlyChunks,
     PlainEvents,
     ShortLines,
-    WholeUsage,
     WithoutComments,
     make_client_transform,
     transform_reply,
 )
 from gatepass.sse.event import EventTransform, Framer
+from gatepass.sse.repair import StreamRepair, synthesize_stream
+from tests.unit.sse.documents import origin
 from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, new_stream, pieces, text, with_line_ends
 
@@ -56,19 +56,10 @@ def of_profile(name: str) -> EventTransform:
 Make = Callable[[], Any]
 SAME: dict[Make, list[bytes]] = {
     WithoutComments: [CLEAN, with_line_ends(CLEAN, b"\r\n"), with_line_ends(CLEAN, b"\r")],
-    EmptyChoice: [
-        *(text('"choices":[]'), text("a", more={"choices": []}), data({"error": {"message": "m", "choices": []}})),
-        *(b'data: [{"choices":[]}]\n\n', b'data: {"choices":[]\n\n', DONE),
-    ],
     later_numbers: [
         *(b": a comment\n\n", b": a comment\n", DONE, b'data: {"type":"ping"}\n\n'),
         *(b'data: {"sequence_number":"7"}\n\n', b'data: {"sequence_number":1.5}\n\n'),
         b'data: {"response":{"sequence_number":1}}\n\n',
-    ],
-    OnlyChunks: [
-        *(CLEAN, text("a"), data(chunk(None)), DONE, b": alive\n\n", text("a") + b": alive\n"),
-        *(data({"error": {"message": "m"}}), data({"object": "error", "message": "m"})),
-        b'data: {"\\u0063hoices":[]}\n\n',
     ],
     PlainEvents: [CLEAN, *REALISTIC, data(chunk({}), gap=b"  "), data(chunk({}), spaced=True)],
     short_lines: [
@@ -81,10 +72,6 @@ SAME: dict[Make, list[bytes]] = {
         data(chunk({"tool_calls": PAD})),
         data([PAD]),
         b"data: no json %b\n\n" % PAD.encode(),
-    ],
-    WholeUsage: [
-        *(text('a "usage" b', usage=None), data(USED), data({"error": {"message": "x"}, "usage": {}})),
-        *(b'data: [{"usage":{}}]\n\n', b'data: {"usage":{\n\n', DONE),
     ],
 }
 
@@ -113,7 +100,6 @@ CHANGED: list[tuple[Make, bytes, bytes]] = [
     (WithoutComments, b"event: x\n:\n" + LINE + FIRST, b"event: x\n" + FIRST),
     (WithoutComments, b"data: : no comment\n\n" + LINE + b"\n", b"data: : no comment\n\n"),
     (WithoutComments, b"\n" + LINE + b"\n" + FIRST, b"\n" + FIRST),
-    *((OnlyChunks, one + b"".join(event + one for event in REALISTIC), CLEAN) for one in FOREIGN),
     (
         later_numbers,
         b'event: a\ndata: {"type":"a","sequence_number":9}\n\n',
@@ -135,24 +121,6 @@ CHANGED: list[tuple[Make, bytes, bytes]] = [
         b': a "sequence_number":1\ndata: {"sequence_number":2}\n\ndata: {"sequence_number":3}\n\n',
     ),
 ]
-REWRITTEN: list[tuple[Make, bytes, bytes]] = [
-    (
-        EmptyChoice,
-        text("a") + data(USED) + DONE + b": alive\n",
-        text("a") + data({**USED, "choices": [SILENT]}) + DONE + b": alive\n",
-    ),
-    (EmptyChoice, data(USED, spaced=True), data({**USED, "choices": [SILENT]})),
-    (
-        EmptyChoice,
-        data({"object": "text_completion", "choices": []}),
-        data({"object": "text_completion", "choices": [SILENT_TEXT]}),
-    ),
-    (
-        WholeUsage,
-        text("a") + data(chunk(None, usage=LOST)) + DONE + b": alive\n",
-        text("a") + data(chunk(None, usage=LOST | {"completion_tokens": 3, "total_tokens": 15})) + DONE + b": alive\n",
-    ),
-]
 
 
 def test_the_defect_goes_and_the_rest_keeps_its_bytes():
@@ -161,7 +129,7 @@ def test_the_defect_goes_and_the_rest_keeps_its_bytes():
         for make, sent, left in CHANGED
         for end in LINE_ENDS
     ]
-    for make, sent, left in [*rows, *REWRITTEN]:
+    for make, sent, left in rows:
         transform = make()
         assert (transform.feed(sent), transform.finish()) == (left, b""), sent
         assert transform.adapted == (transform.name,)
@@ -174,11 +142,54 @@ def test_a_large_event_is_renumbered_too():
     )
 
 
-def test_numbers_are_made_whole_beside_it():
-    transform = make_client_transform(Profile(fills_choices=True, whole_numbers=True))
-    assert transform is not None
-    assert transform.feed(data(USED | {"usage": USAGE | {"total_tokens": None}})) == data(USED | {"choices": [SILENT]})
-    assert transform.adapted == ("repair=usage", EmptyChoice.name)
+# --- chunks, which the repair changes -------------------------------------------------------------
+
+
+def profiled(profile: Profile, sent: bytes) -> tuple[bytes, tuple[str, ...]]:
+    stream = new_stream(repair=StreamRepair(RepairOptions(None, profile), origin()))
+    return stream.feed(FIRST + sent), stream.adapted
+
+
+ONLY, FILLED, WHOLE = Profile(only_chunks=True), Profile(fills_choices=True), Profile(whole_numbers=True)
+OLD = {"object": "text_completion"}
+COUNTED = LOST | {"completion_tokens": 3, "total_tokens": 15}
+
+
+@pytest.mark.parametrize(
+    ("profile", "sent"),
+    [
+        *((FILLED, one) for one in (text('"choices":[]'), text("a", more={"choices": []}), data({"error": "m"}))),
+        *((ONLY, one) for one in (text("a"), b": alive\n\n")),
+        *((WHOLE, one) for one in (text('a "usage" b', usage=None), data(USED))),
+    ],
+)
+def test_a_chunk_that_a_profile_needs_as_it_is_keeps_its_bytes(profile, sent):
+    stream = new_stream(repair=StreamRepair(RepairOptions(None, profile), origin()))
+    out = stream.feed(FIRST + sent)
+    assert (out, stream.adapted) == (FIRST + (b"" if stream.failure else sent), ())
+
+
+@pytest.mark.parametrize(
+    ("profile", "sent", "left", "name"),
+    [
+        *((ONLY, one + text("a") + one, text("a"), "sse=no-chunk") for one in (FOREIGN[0], FOREIGN[-1])),
+        (FILLED, text("a") + data(USED), text("a") + data({**USED, "choices": [SILENT]}), "repair=empty-choice"),
+        (FILLED, data(USED | OLD), data(USED | OLD | {"choices": [SILENT_TEXT]}), "repair=empty-choice"),
+        (WHOLE, data(chunk(None, usage=LOST)), data(chunk(None, usage=COUNTED)), "repair=usage"),
+        (WHOLE, text("a", usage=LOST), text("a", usage=COUNTED), "repair=usage"),
+    ],
+)  # fmt: skip
+def test_a_chunk_is_as_the_profile_requires_it(profile, sent, left, name):
+    out, adapted = profiled(profile, sent)
+    assert (json_of(out), name in adapted) == (json_of(FIRST + left), True)
+
+
+def test_a_stream_made_of_a_whole_reply_is_as_the_profile_requires_it():
+    document = {"choices": [{"index": 0, "message": {"content": "a", "reasoning": "hm"}, "finish_reason": "stop"}]}
+    profile = Profile(fills_choices=True, plain_texts=True)
+    parts = json_of(b"".join(synthesize_stream({**document, "usage": USAGE}, True, origin(), profile))[: -len(DONE)])
+    assert all(part["choices"] for part in parts)
+    assert (said(parts), said(parts, "reasoning_content"), said(parts, "reasoning")) == ("a", "hm", "")
 
 
 # --- what Dify reads ------------------------------------------------------------------------------
@@ -226,9 +237,12 @@ def test_dify_loses_no_event_of_a_stream_with_comments_and_names():
 # --- short lines ----------------------------------------------------------------------------------
 
 
+def json_of(stream: bytes) -> list[Any]:
+    return [json.loads(part.removeprefix(b"data: ")) for part in stream.split(b"\n\n")[:-1]]
+
+
 def short(*chunks: Any) -> list[Any]:
-    out = short_lines().feed(b"".join(map(encode_event, chunks)))
-    return [json.loads(part.removeprefix(b"data: ")) for part in out.split(b"\n\n")[:-1]]
+    return json_of(short_lines().feed(b"".join(map(encode_event, chunks))))
 
 
 def said(chunks: list[Any], name: str = "content") -> str:
@@ -266,7 +280,7 @@ def test_arguments_of_tools_come_in_pieces_by_their_index():
 def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
     block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
     transformed = ShortLines(limit).feed(block)
-    parts = [json.loads(part.removeprefix(b"data: ")) for part in transformed.split(b"\n\n")[:-1]]
+    parts = json_of(transformed)
     assert (said(parts), said(parts, "reasoning_content")) == (content * 30, reasoning * 30)
     assert parts[-1]["choices"][0]["finish_reason"] == "stop"
     assert all(len(line) <= limit for line in transformed.splitlines())
@@ -280,21 +294,20 @@ def test_a_text_is_cut_between_characters_and_escapes(unit, ascii_only, name):
     delta = {"content": text} if name == "content" else {"tool_calls": [{"index": 1, "function": {name: text}}]}
     written = json.dumps(chunk(delta, "stop"), ensure_ascii=ascii_only).encode()
     for limit in range(OVERHEAD_BYTES + 4500, OVERHEAD_BYTES + 4513):  # each offset within a surrogate pair
-        lines = b"".join(ShortLines(limit).split(written)).split(b"\n\n")
-        parts = [json.loads(line.removeprefix(b"data: ")) for line in lines[:-1]]
+        lines = b"".join(ShortLines(limit).split(written))
+        parts = json_of(lines)
         calls = [one["function"][name] for part in parts for one in part["choices"][0]["delta"].get("tool_calls", [])]
         assert "".join(calls) + said(parts) == text
         assert len(parts) > 2
-        assert all(len(line) <= limit for line in lines)
+        assert all(len(line) <= limit for line in lines.splitlines())
 
 
 # --- texts at other places --------------------------------------------------------------------------
 
 
 def moved(choice: Any, **more: Any) -> Any:
-    transform = of_profile("ragflow")
-    (event_data,) = transform.feed(data({**USED, "usage": None, "choices": [choice], **more})).split(b"\n\n")[:-1]
-    return json.loads(event_data.removeprefix(b"data: "))
+    sent = data({**USED, "usage": None, "choices": [choice], **more})
+    return json_of(profiled(BUILT_IN_PROFILES["ragflow"], sent)[0])[1]
 
 
 @pytest.mark.parametrize(
@@ -358,15 +371,11 @@ def test_several_lines_of_data_are_one_line_for_ragflow():
 
 
 def test_each_profile_has_its_transforms():
-    foreign = REALISTIC[0] + FOREIGN[0] + b"".join(REALISTIC[1:])
-    for name in ("dify", "cline"):
-        assert of_profile(name).feed(foreign) == of_profile(name).feed(CLEAN)
     assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.only_chunks] == ["dify", "cline"]
     assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.plain_events] == ["ragflow", "dify"]
     long = data(chunk({"content": "x" * 2**20}))
     assert max(map(len, of_profile("ragflow").feed(long).splitlines())) < 2**20
-    assert of_profile("cline").feed(data(USED)) == data({**USED, "choices": [SILENT]})
-    assert make_client_transform(PLAIN) is None
+    assert make_client_transform(BUILT_IN_PROFILES["cline"]) is make_client_transform(PLAIN) is None
 
 
 def test_streams_of_other_kinds_lose_only_their_comments():
@@ -383,7 +392,7 @@ def test_streams_of_other_kinds_lose_only_their_comments():
     assert RESPONSES.last_transform(BUILT_IN_PROFILES["ragflow"]) is RESPONSES.last_transform(PLAIN) is None
 
 
-WHOLE, NAMED = Profile(whole_numbers=True), Profile(envelope=True)
+NAMED = Profile(envelope=True)
 NONE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 GOOD = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
 

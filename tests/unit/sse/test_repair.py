@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.config.access import Profile
 from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import MAX_TEXTS
-from gatepass.sse.chunk import MAX_CHOICES
+from gatepass.sse.chunk import MAX_ENTRIES
 from gatepass.sse.repair import MAX_MOVED_BYTES, split_finish
 from gatepass.sse.usage import Usage
 from tests.memory import traced_memory
@@ -20,6 +21,7 @@ from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payload
 from tests.unit.sse.replies import without
 from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
 
+SPLITS = Profile(splits_finish=True)
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
 
 
@@ -214,10 +216,10 @@ USAGES: dict[str, Case] = {
         [ROLE, chunk({"content": "a"}, "stop", usage=USAGE)],
         [ROLE, A | {"usage": None}, EACH[2]],
         "split",
-        splits_finish=True,
+        profile=SPLITS,
     ),
-    "split without usage": case([ROLE, chunk({"content": "a"}, "stop")], [ROLE, A, STOP], "split", splits_finish=True),
-    "nothing to split": same(ROLE, A, STOP, splits_finish=True),
+    "split without usage": case([ROLE, chunk({"content": "a"}, "stop")], [ROLE, A, STOP], "split", profile=SPLITS),
+    "nothing to split": same(ROLE, A, STOP, profile=SPLITS),
 }
 
 
@@ -440,9 +442,9 @@ def test_endless_members_without_choices_are_bounded():
 
 def test_more_choices_than_any_answer_has_share_one_state():
     repair = new_repair()
-    for index in range(MAX_CHOICES):
+    for index in range(MAX_ENTRIES):
         repair.feed(data(chunk({"role": "assistant", "content": "a"}, index=index)))
     with traced_memory() as memory:
-        for index in range(MAX_CHOICES, 2 * MAX_CHOICES):
+        for index in range(MAX_ENTRIES, 2 * MAX_ENTRIES):
             repair.feed(data(chunk({"role": "assistant", "content": "a"}, index=index)))
-    assert memory.kept_bytes < 100 * MAX_CHOICES
+    assert memory.kept_bytes < 100 * MAX_ENTRIES

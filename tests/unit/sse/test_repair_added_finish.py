@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gatepass.sse.chunk import MAX_CHOICES
+from gatepass.sse.chunk import MAX_ENTRIES
 from gatepass.sse.tool_calls import MOST_HELD_BYTES
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.repair_streams import USAGE, new_repair
@@ -123,6 +123,6 @@ def test_finished_choices_release_their_memory():
 
 
 def test_more_choices_than_have_a_state_get_no_reason():
-    blocks = [text("x", index=index) for index in range(MAX_CHOICES + 1)]
+    blocks = [text("x", index=index) for index in range(MAX_ENTRIES + 1)]
     assert code(read(*blocks[:-1], DONE)[1]) is None
     assert code(read(*blocks, DONE)[1]) == "upstream_closed"

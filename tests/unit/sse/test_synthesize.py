@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.sse.synthesize import PIECE_CHARS, chunks, synthesize_stream
+from gatepass.sse.repair import synthesize_stream
+from gatepass.sse.synthesize import PIECE_CHARS, chunks
 from tests.unit.sse.documents import completions, meaning, origin
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import USAGE
@@ -199,4 +200,6 @@ def test_legacy_text_with_logprobs_stays_whole():
 
 @given(completions(clean=True), st.integers(1, 9) | st.just(PIECE_CHARS))
 def test_helper_of_the_sdk_reads_every_stream_as_the_document(payload, piece_chars):
-    assert meaning(helper_reads(b"".join(synthesize_stream(payload, True, origin(), piece_chars)))) == meaning(payload)
+    assert meaning(
+        helper_reads(b"".join(synthesize_stream(payload, True, origin(), piece_chars=piece_chars)))
+    ) == meaning(payload)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse import tool_calls
+from gatepass.sse.chunk import MAX_ENTRIES
 from gatepass.sse.outline import structure
-from gatepass.sse.tool_calls import CALL_BYTES, MAX_CALLS, MOST_HELD_BYTES, ArgumentBuffer, ToolCallTracker, folded
+from gatepass.sse.tool_calls import CALL_BYTES, MOST_HELD_BYTES, ArgumentBuffer, ToolCallTracker, folded
 from tests.memory import traced_memory
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -97,14 +98,14 @@ def test_id_of_a_call_is_the_first_it_was_given_and_no_other_has_it():
 
 def test_more_calls_than_any_answer_has_share_the_last_one():
     calls = ToolCallTracker()
-    for number in range(MAX_CALLS + 5):
+    for number in range(MAX_ENTRIES + 5):
         [piece] = calls.assign([entry(number, f"id-{number}", "f")])
     with traced_memory() as memory:
-        for number in range(3 * MAX_CALLS):
+        for number in range(3 * MAX_ENTRIES):
             calls.assign([entry(10_000 + number, f"other-{number}", None, "{")])
             calls.assign([entry(20_000 + number, "id-1", None, "{")])
     assert memory.kept_bytes < 10_000
-    assert (len(calls), piece.call.number) == (MAX_CALLS, MAX_CALLS - 1)
+    assert (len(calls), piece.call.number) == (MAX_ENTRIES, MAX_ENTRIES - 1)
 
 
 # --- arguments in few bytes ---

@@ -15,6 +15,7 @@ from gatepass.sse import chunk, usage, whole_reply
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
+from gatepass.sse.event import LARGE_EVENT_BYTES
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
@@ -263,7 +264,7 @@ def test_arguments_that_only_python_reads_are_those_that_came():
     assert call["function"]["arguments"] == '{"n": Infinity, "m": NaN}'
 
 
-@pytest.mark.parametrize("arguments", [{"x": "a" * chunk.MOST_OBJECT_BYTES}, [0] * 400_000])
+@pytest.mark.parametrize("arguments", [{"x": "a" * LARGE_EVENT_BYTES}, [0] * 400_000])
 def test_arguments_of_one_mib_that_are_no_text_are_refused(arguments):
     for call in ({"tool_calls": [CALL | {"function": {"name": "f", "arguments": arguments}}]},
                  {"function_call": {"name": "f", "arguments": arguments}}):  # fmt: skip
