@@ -1,7 +1,6 @@
-"""One reply from the events of a stream, cut anywhere and read to its last event only."""
+"""One reply from the events of a stream, which are validated and repaired as those of a relayed one."""
 
 import base64
-import itertools
 import json
 from typing import Any
 
@@ -84,23 +83,6 @@ WHOLE = reply(
 )
 
 
-LINES = b"".join([b": hello\n\n", text("he"), text("llo"), STOP, DONE])
-HELLO = reply(choice("hello"))
-
-
-def test_a_stream_cut_anywhere_is_the_same_reply():
-    for end, mark in itertools.product((b"\n", b"\r\n", b"\r"), (b"", b"\xef\xbb\xbf")):
-        lines = mark + LINES.replace(b"\n", end)
-        for at in range(len(lines) + 1):
-            assert aggregated(lines[:at], lines[at:]) == HELLO, (lines[:at], lines[at:])
-
-
-def test_a_last_event_without_its_blank_line_counts():
-    for lines in (LINES, LINES.removesuffix(DONE)):
-        for left in (1, 2):
-            assert aggregated(lines[:-left]) == HELLO
-
-
 GROWN = ("The answer", "The answer is", "The answer is forty")
 
 
@@ -150,23 +132,6 @@ JOINED: dict[str, tuple[list[Any], dict[str, Any]]] = {
         + [chunk({}, "length", index=1), END],
         reply(choice("aA"), choice("bB", "length", 1)),
     ),
-    "choices without an index": (
-        [chunk(None) | {"choices": [{"delta": {"content": part}, "finish_reason": "stop"} for part in "ab"]}],
-        reply(choice("a"), choice("b", index=1)),
-    ),
-    "a delta that is no object": (
-        [A, *(with_choice(delta=delta) for delta in (None, "text", 7)), END],
-        reply(choice("a")),
-    ),
-    "a message for a delta": ([with_choice(**HI)], reply(choice("Hi"))),
-    "messages piece by piece, until the end": (
-        [with_choice(message=message("a")), *[with_choice(message=message("b"), finish_reason="stop")] * 2],
-        reply(choice("ab")),
-    ),
-    "a message after deltas": (
-        [chunk({"content": "H"}), chunk({"content": "i"}), with_choice(**HI)],
-        reply(choice("Hi")),
-    ),
     "logprobs": (
         [logged("a", content=[{"token": "a"}], refusal=None), logged("b", "stop", content=[{"token": "b"}])],
         reply(choice("ab", logprobs={"content": [{"token": "a"}, {"token": "b"}], "refusal": None})),
@@ -204,11 +169,6 @@ F = {"index": 0, **call("a", "f", "1")}
 PARTS = [{"type": "text", "text": "b"}]
 IMAGES = [{"type": "image_url", "image_url": {}}]
 MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
-    "a role after an empty one": ([{"role": "", "content": ""}, {"role": "assistant", "content": "a"}], message("a")),
-    "the first role": (
-        [{"role": "tool", "content": "a"}, {"role": "assistant"}, {"role": None}],
-        {**message("a"), "role": "tool"},
-    ),
     "texts joined, lists extended, of the rest the last": (
         [
             {"reasoning_content": "H", "reasoning": "h", "x_text": "a", "x_list": [1], "x_value": {"a": 1}},
@@ -225,16 +185,12 @@ MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             "x_list": [1, 2],
         },
     ),
-    "parts": ([{"content": ""}, {"content": PARTS}, {"content": PARTS}], message("bb")),
-    "a text among parts": ([{"content": "a"}, {"content": PARTS}, {"content": "c"}], message("abc")),
     "a text among images": (
         [{"content": "a"}, {"content": IMAGES}, {"content": "c"}],
         message([{"type": "text", "text": "ac"}, *IMAGES]),
     ),
-    "a role alone, and a call": ([{"role": "assistant"}, tools(F)], message("", tool_calls=[call("a", "f", "1")])),
     "no content": ([{"role": "assistant", "content": None}], message("")),
     "a call instead of content": ([{"content": None}, tools(F)], message(tool_calls=[call("a", "f", "1")])),
-    "an empty content beside a call": ([{"content": ""}, tools(F)], message("", tool_calls=[call("a", "f", "1")])),
     "two calls in turns": (
         [
             tools({**F, "function": {"name": "f", "arguments": ""}}),
@@ -242,28 +198,6 @@ MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
             tools({"index": 0, "function": {"arguments": "{}"}}, {"index": 1, "function": {"arguments": "}"}}),
         ],
         message(tool_calls=[call("a", "f", "{}"), call("b", "g", "{}")]),
-    ),
-    "id, name and type repeated": (
-        [tools(F), tools(F), tools(F | {"id": ""})],
-        message(tool_calls=[call("a", "f", "111")]),
-    ),
-    "calls without index and type, with extras": (
-        [
-            tools(
-                {"id": "a", "function": {"name": "f", "arguments": {"x": 1}}, "extra": {"s": "t"}},
-                {"id": "b", "function": {"name": "g", "arguments": "{}", "strict": True, "x": None}},
-            )
-        ],
-        message(
-            tool_calls=[
-                call("a", "f", '{"x":1}', extra={"s": "t"}),
-                {**call("b", "g", "{}"), "function": {"name": "g", "arguments": "{}", "strict": True}},
-            ]
-        ),
-    ),
-    "a call without an id": (
-        [tools({"index": 0, "function": {"name": "f", "arguments": None}})],
-        message(tool_calls=[call("call_000000000000000000000001", "f", "{}")]),
     ),
     "a custom tool": (
         [
@@ -317,40 +251,15 @@ def test_base64_without_padding_gets_some_and_what_is_none_is_joined_unchanged()
 # --- how it ends ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("blocks", "reason"),
-    [
-        ([text("a", finish="stop"), data(chunk({}, ""))], "stop"),
-        ([data(chunk({"tool_calls": [{"id": "a", "custom": {"input": "x"}}]})), DONE], "tool_calls"),
-        ([data(chunk({"function_call": {"name": "f", "arguments": "{}"}})), DONE], "function_call"),
-        ([data(chunk({"tool_calls": [{"id": "a"}]}, "length"))], "length"),
-    ],
-)
-def test_finish_reason(blocks, reason):
-    assert aggregated(*blocks)["choices"][0]["finish_reason"] == reason
-
-
 CUT = ("upstream_closed", "The upstream ended its stream before the answer was complete.")
 EMPTY = ("upstream_empty", "The upstream's stream ended without an answer.")
 FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
     "an open choice": ([text("a"), data(chunk({}, ""))], CUT),
-    "one of two open": ([text("a"), data(chunk({"content": "b"}, index=1)), STOP], CUT),
     "half an event": ([text("he") + STOP[:-10]], CUT),
-    **{
-        f"cut before [DONE]: {delta}": ([data(chunk(delta)), DONE], CUT)
-        for delta in (
-            {"reasoning_content": "hm"},
-            tools({"id": "a"}),
-            tools({"id": "a", "function": {"name": "f", "arguments": '{"city":"Ber'}}),
-            tools({"id": "a", "custom": {"name": "f"}}),
-            {"function_call": {"name": "f", "arguments": '{"city"'}},
-        )
-    },
-    **{f"empty: {body!r}": ([body], EMPTY) for body in (b"", DONE, b": ping\n\n", data({"choices": []}) + DONE)},
+    "half a call": ([data(chunk(tools({"id": "a", "function": {"name": "f", "arguments": '{"a":"B'}}))), DONE], CUT),
+    "nothing": ([b""], EMPTY),
     "a role alone": ([data(chunk({"role": "assistant", "content": ""})), DONE], EMPTY),
-    "an empty text": ([data({"choices": [{"text": "", "index": 0}]}), DONE], EMPTY),
     "an error event": ([text("a"), data({"error": {"message": "boom", "code": "bad"}}), STOP, DONE], ("bad", "boom")),
-    "an event named error": ([text("a"), b"event: error\ndata: boom\n\n"], ("upstream_error", "boom")),
     "no JSON": (
         [text("a"), b"data: {\n\n", DONE],
         ("upstream_invalid", "The upstream sent an event that is not JSON."),
@@ -361,11 +270,6 @@ FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
 @pytest.mark.parametrize(("blocks", "expected"), FAILED.values(), ids=FAILED)
 def test_a_stream_without_its_answer_is_an_error(blocks, expected):
     assert failure(*blocks) == expected
-
-
-def test_stream_with_fewer_choices_than_requested_was_cut():
-    assert failure(text("a"), STOP, choices=2) == CUT
-    assert len(aggregated(text("a"), STOP, DONE, choices=2)["choices"]) == 1
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_logprobs_go_with_the_whole_text_that_they_are_of():
     assert pieces(empty)[1] == piece({}, logprobs={"content": [{"token": ""}], "refusal": None})
 
 
-CALLS = [
+CALLS: list[Any] = [
     {"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}, "extra_content": {"g": 1}},
     {"id": "b", "type": "custom", "custom": {"name": "run", "input": "ls"}, "index": 7},
     {"id": "c", "type": "function", "function": {"name": "stop", "arguments": ""}},
