@@ -96,6 +96,7 @@ PARSED = {
     ("deploy/README.md", "sh"): "needs Docker; tests/e2e/container runs the Compose file",
     ("docs/contributing.md", "{include} ../CONTRIBUTING.md"): "a directive of the site",
     ("docs/getting_started.md", "sh"): "installs, or asks on a terminal; test_getting_started.py runs the other lines",
+    ("docs/getting_started.md", "yaml"): "parts of a file",
     ("docs/getting_started.md", "text"): "needs the servers of a company",
     ("docs/guides/*.md", "sh"): "serves until stopped, or needs the running servers of the page",
     ("docs/guides/*.md", "text"): "the figures of a benchmark, and a header of a response",

@@ -205,7 +205,7 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
         assert (again.exit_code, "--force" in again.output) == (2, True)
         wrong = await run(tmp_path, *options, "--force", "--client-id", "you")
         assert (wrong.exit_code, "invalid_client" in wrong.output) == (1, True)
-        assert "is written. Correct what failed, and run `gatepass doctor`." in wrong.output
+        assert f"Correct what failed, and run `gatepass doctor --config {tmp_path}/gatepass.yaml`." in wrong.output
         assert_keys_are_shown(tmp_path, wrong)
     assert not (tmp_path / "secrets").exists()
 
@@ -221,6 +221,25 @@ async def test_a_configuration_that_cannot_be_written_leaves_no_secret(tmp_path,
         result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET, "", "", "other", ""))
     assert (result.exit_code, "cannot be written: No space left on device" in result.output) == (2, True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_a_second_file_in_the_folder_has_its_own_secret_models_and_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    async with servers() as url:
+        for output, secret_file in (
+            ("a.yaml", "llm"),
+            ("b c.yaml", "llm_2"),
+            ("gatepass.yaml", "llm_3"),
+            ("a.yaml", "llm"),
+        ):
+            typed = (f"{url}/v1", "key", SECRET, "", "", "other", "")
+            command = ["init", "--force", "--output", output]
+            result = await asyncio.to_thread(CliRunner().invoke, main, command, "\n".join((*typed, "")))
+            assert f"Wrote {output} and secrets/{secret_file}." in result.output
+            assert "The models: text-embedding-3, gpt-4o\n" in result.output
+            config = {"a.yaml": " --config a.yaml", "b c.yaml": " --config 'b c.yaml'"}.get(output, "")
+            assert f"Next: `gatepass serve{config}` serves." in result.output
+    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == ["llm", "llm_2", "llm_3"]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0o640, 0o640), (0o666, 0o644)])

@@ -10,18 +10,22 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.options import CHECK_FAILED, exit_unusable, reachable_host
+from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable, reachable_host
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
+    from gatepass.config.model import Config
     from gatepass.documents import Step
 
 UPSTREAM = "llm"
@@ -91,6 +95,8 @@ OF_FAULT: Mapping[str, str] = {
 """The question about the network that is asked only after such a fault of a connection."""
 OF_SETTING: Mapping[str, str] = {"url": "login_url", "json": "login_body", "host": "listen", "token": SECRET}
 """The question about a setting that has another name."""
+SHOWN = 10
+"""Names of models that are printed."""
 NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
 
 
@@ -149,7 +155,6 @@ def render(
     routes = {"models": {"*": {"upstream": UPSTREAM}}, "operations": operations} if operations else {}
     lines = [
         f"# Written by `gatepass init`.{documentation('docs/reference/configuration.md', ' All settings: {}')}",
-        "# Next: `gatepass doctor` tests every hop, `gatepass serve` serves.",
         *(["# Start gatepass in the folder of this file: its paths are relative."] if folder == Path.cwd() else []),
         "",
         *yaml_lines({"server": {"host": answers.get("listen", "127.0.0.1"), "port": int(answers.get("port", 8080))}}),
@@ -317,14 +322,15 @@ class Setup:
             return [name for name in names if name in (*QUESTIONS, SECRET)] or sys.exit(CHECK_FAILED)
         report = Report(as_json=False)
         asyncio.run(report.show(diagnose(config)))
-        failed = next((step for step in report.steps if step.failed), None)
-        return () if failed is None else questions_about(failed, self.answers["auth"])
+        if (failed := next((step for step in report.steps if step.failed), None)) is not None:
+            return questions_about(failed, self.answers["auth"])
+        asyncio.run(_print_models(config))
+        return ()
 
-    def write(self, path: Path, keys: Sequence[Mapping[str, str]]) -> str:
+    def write(self, path: Path, secret_file: Path, keys: Sequence[Mapping[str, str]]) -> str:
         """Write the configuration and the file of a typed secret, or neither. Return the path of the latter, or ""."""
         from gatepass.config.references import replace_file
 
-        secret_file = path.parent / "secrets" / UPSTREAM
         secret_path = path_in_file(secret_file, path.parent)
         text = render(self.answers, self.secret_reference or f"${{file:{secret_path}}}", keys, path.parent)
         try:
@@ -338,6 +344,33 @@ class Setup:
                 secret_file.unlink(missing_ok=True)
             exit_unusable(f"{path}: cannot be written: {error.strerror}")
         return secret_path if self.secret else ""
+
+
+async def _print_models(config: Config) -> None:
+    """Print the first names on the model lists of the upstreams: doctor can call such a model."""
+    from gatepass.errors import GatepassError
+    from gatepass.proxy.models import fetch_models
+
+    names = list[str]()
+    async with open_state(config) as state:
+        for upstream in state.upstreams.values():
+            if upstream.holder is not None:
+                upstream.holder.start()
+            with suppress(GatepassError):  # some have no list
+                names += [printable(entry["id"]) for entry in await fetch_models(state, upstream)]
+    if names:
+        click.echo(f"The models: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' * (len(names) > SHOWN)}")
+
+
+def _secret_file(path: Path) -> Path:
+    """Return the file for a typed secret: one that the file at `path` names, or a new one.
+
+    Another configuration in this folder may name one that exists.
+    """
+    replaced = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    numbered = (f"{UPSTREAM}_{number}" for number in count(2))
+    files = (path.parent / "secrets" / name for name in chain((UPSTREAM,), numbered))
+    return next(file for file in files if not file.exists() or f"secrets/{file.name}}}" in replaced)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -397,16 +430,17 @@ def init(
     for name in (*of_auth, *others, "clients", "listen", *sorted(QUESTIONS.keys() & answers)):
         setup.ask(name)
     keys = _new_keys(answers["clients"])
-    entries = [entry for entry, _ in keys]
-    secret_path = setup.write(path, entries)
+    entries, typed = [entry for entry, _ in keys], _secret_file(path)
+    secret_path = setup.write(path, typed, entries)
+    option = f" --config {shlex.quote(output)}" * (path != Path("gatepass.yaml").absolute())
     try:
         while answers["auth"] != "other" and (doubtful := setup.doubtful(path)):
             if yes or not click.confirm("Answer again?", default=True):
-                click.echo(f"{output} is written. Correct what failed, and run `gatepass doctor`.", err=True)
+                click.echo(f"{output} is written. Correct what failed, and run `gatepass doctor{option}`.", err=True)
                 sys.exit(CHECK_FAILED)
             for name in doubtful:
                 setup.ask(name, again=True)
-            secret_path = setup.write(path, entries)
+            secret_path = setup.write(path, typed, entries)
     finally:  # also after a fault or Ctrl+C: the file has only the hashes of the keys
         url = f"http://{reachable_host(answers['listen'])}:{port}"
         place = " HOST is the name or address of this machine." * url.startswith("http://HOST:")
@@ -419,7 +453,7 @@ def init(
             click.echo(f"  {entry['name']}{page}\n    base URL: {url}{version}\n    API key:  {value}\n")
     if answers["auth"] == "other":
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.")
-    click.echo(f"Next: `gatepass serve` serves. {url}/v1/models then lists the names of the models.")
+    click.echo(f"Next: `gatepass serve{option}` serves. {url}/v1/models then lists the names of the models.")
 
 
 def _new_keys(clients: str) -> list[tuple[dict[str, str], str]]:

@@ -207,7 +207,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         body = (await within(state, upstream, request_list(state, upstream))).body
     except GatepassError as error:
         if not isinstance(error, UpstreamErrorReply) or error.http_status not in NO_LIST:
-            return failed_step(error, "models")
+            return failed_step(error, "models", credential=upstream.settings.credential or "")
         listing = upstream.dialect.encode(LIST_CALL, Target(upstream.name), upstream.base_url, upstream.timeouts)
         asked = {"path": urlsplit(listing.url).path, "status": error.http_status}
         if (url := url_with_version(upstream.settings.dialect, upstream.settings.base_url)) is not None:
@@ -261,12 +261,13 @@ def failed_step(
     prefix: str | None = None,
     operation: str = "",
     model: str = "",
+    credential: str = "",
 ) -> Step:
     """Return the step of an error: its hop, its reason after `prefix`, and its advice, else what `show` advises."""
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
-    names = names_of(error.hop, operation, model, "")
+    names = names_of(error.hop, operation, model, credential)
     texts = advice_of(error.public_code, error.hop, error.case, error.setting, names)
     # the action of a timeout says more than its message, and so does that of a token
     is_short = isinstance(error, UpstreamTimeout) or error.case == "new_token"
@@ -337,7 +338,7 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     except GatepassError as error:
         named = f"{call.operation.name}{' as a stream' * call.stream} with {target_probe.named}"
         prefix = f"{named}: {error.http_status} {error.public_code}: "
-        step = failed_step(error, what, prefix, call.operation.name, call.model)
+        step = failed_step(error, what, prefix, call.operation.name, call.model, upstream.settings.credential or "")
         # such an error blames the client, but here gatepass itself made the request
         return structs.replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
 
@@ -481,7 +482,7 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
         begin(hop, what := "tools")
         reply = await ask("tools/list", params, fields)
     except GatepassError as error:
-        yield failed_step(error, what, "")
+        yield failed_step(error, what, "", credential=upstream.settings.credential or "")
         return
     listed = reply.result.get("tools")
     if not isinstance(listed, list):
