@@ -74,9 +74,7 @@ class Conversation:
         self.cycle = HttpRequestCycle(cast(ClientConnection, None), "POST", "/", b"/", "1.1", (), "")
         self.body_pieces = body_pieces
         self.upstream = Upstream(reply_pieces)
-        self.refused_beside: RequestMemory | None = None
         self._is_read = asyncio.Event()
-        self._held = held
         self.task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
@@ -85,7 +83,7 @@ class Conversation:
             await read_whole(cast(Response, self.upstream), REPLY_BYTES, memory=self.holding)
             await self._is_read.wait()
         except Overloaded:
-            self.refused_beside = self._held.firsts.get(self.holding.caller)
+            pass
         finally:
             self.holding.release()
 
@@ -164,7 +162,7 @@ class HeldBytesMachine(RuleBasedStateMachine):
         self.check(held.total_bytes == counted_bytes, "the sum")
         for caller in range(CALLERS):
             name = f"caller {caller}"
-            others = [one for one in holdings if one.caller == name and one not in held.reserved]
+            others = [one for one in held.large if one.caller == name][1:]
             own_bytes = sum(one.held_bytes for one in others)
             allowed_bytes = held.caller_limit_bytes + len(others) * (SMALLEST_BYTES + PIECE_BYTES)
             self.check(own_bytes <= allowed_bytes, (name, own_bytes, allowed_bytes))
@@ -185,8 +183,8 @@ class HeldBytesMachine(RuleBasedStateMachine):
                     break
             self.check(all(talk.task.done() for talk in self.talks), "a request waits for ever")
             self.is_bounded()
-            left = (self.held.total_bytes, self.held.by_caller, self.held.firsts, self.held.reserved, self.held.waits)
-            self.check(left == (0, {}, {}, {}, {}), left)
+            left = (self.held.total_bytes, self.held.by_caller, self.held.large, self.held.waits)
+            self.check(left == (0, {}, {}, {}), left)
             for talk in self.talks:
                 error = None if talk.task.cancelled() else talk.task.exception()
                 self.check(error is None or isinstance(error, ClientGone), error)
@@ -223,11 +221,12 @@ async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(mo
     second.claim(1)
     second.release()
     third.release()
-    assert (held.total_bytes, held.firsts, held.reserved, third.is_full()) == (0, {}, {}, False)
+    assert (held.total_bytes, held.large, third.is_full()) == (0, {}, False)
 
 
 def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None:
-    held = MemoryBudget(10 * MIB, 2)
+    held = MemoryBudget(12 * MIB, 2, MIB)
+    RequestMemory(held, "third").claim(MIB)  # the oldest, which counts apart
     first, hog, other, another = (RequestMemory(held, caller) for caller in ("hog", "hog", "other", "other"))
     first.claim(MIB)
     hog.claim(8 * MIB)
@@ -237,13 +236,15 @@ def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None
     another.claim(MIB // 2)
     with pytest.raises(Overloaded):
         another.claim(1)
-    other.claim(MIB)  # its caller has no other that is beyond
+    other.claim(MIB)
+    with pytest.raises(Overloaded):
+        other.claim(MIB + 1)
 
 
 def test_small_request_is_served_at_any_memory_use() -> None:
     held = MemoryBudget(100)
     large, small = RequestMemory(held), RequestMemory(held)
-    large.claim(1_000_000)
+    large.claim(1_000_000)  # the oldest always fits
     small.claim(SMALL_BYTES)
     assert not small.is_full()
     with pytest.raises(Overloaded):
@@ -354,9 +355,9 @@ async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
         served,
     ):
         held = served.state.in_flight.held
-        first = RequestMemory(held, "local")  # uses the reserve of its caller, so that the stream cannot
+        first = RequestMemory(held, "local")  # older than the stream, which cannot use the reserve of its caller then
         first.claim(MIB)
-        assert held.hold(held.shared_bytes - held.used_bytes)
+        assert held.hold(held.shared_bytes - held.total_bytes)
         full_bytes = held.total_bytes
         async with served.ask({**HELLO, "stream": True}) as ask:
             await until(lambda: held.waits)
@@ -374,17 +375,19 @@ async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
             await upstream.left()
             held.hold(-full_bytes + MIB)
         first.release()
-        left = (held.total_bytes, held.by_caller, held.firsts, held.reserved)
-        attack.check(left == (0, {}, {}, {}), left)
+        left = (held.total_bytes, held.by_caller, held.large)
+        attack.check(left == (0, {}, {}), left)
 
 
 def test_unread_streams_that_do_not_fit_end_the_longest_of_the_caller_with_the_most() -> None:
     held, ended = MemoryBudget(10 * MIB, 2), list[str]()
+    oldest = RequestMemory(held)  # counts apart
+    oldest.claim(MIB)
     for name, caller in (("a1", "a"), ("b1", "b"), ("a2", "a"), ("a3", "a"), ("a4", "a")):
         RequestMemory(held, caller).begin_stall(2 * MIB, partial(ended.append, name))
-    assert (ended, held.total_bytes, held.by_caller) == ([], 10 * MIB, {"a": 8 * MIB, "b": 2 * MIB})
+    assert (ended, held.total_bytes, held.by_caller) == ([], 11 * MIB, {"": MIB, "a": 8 * MIB, "b": 2 * MIB})
     last = RequestMemory(held, "b")
     last.begin_stall(MIB, partial(ended.append, "b2"))
-    assert (ended, held.by_caller) == (["a1"], {"a": 6 * MIB, "b": 3 * MIB})
-    last.end_stall()
+    assert (ended, held.by_caller) == (["a1"], {"": MIB, "a": 6 * MIB, "b": 3 * MIB})
+    last.end_stall(0)
     assert (held.by_caller["b"], len(held.stalled)) == (2 * MIB, 4)

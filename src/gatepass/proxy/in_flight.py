@@ -260,11 +260,13 @@ class Concurrency:
 class MemoryBudget:
     """The bytes that requests hold: the part of `limits.held_bytes` that is not for unfinished heads.
 
-    - Requests: bodies, whole replies, unfinished events, and what was read of streams whose clients read slowly. A
-      request that holds at most SMALL_BYTES is not counted. A body that does not fit is rejected. A reply or an event
-      that does not fit waits at the upstream. With several callers, none can use the last tenth.
-    - First requests: one large request of each caller may use a reserve, of at most half of the limit. So
-      a caller is served while others hold as much as they may. The oldest of them always fits, so none waits forever.
+    They are bodies, whole replies, unfinished events, and what was read of streams whose clients read slowly. A request
+    that holds at most SMALL_BYTES is not counted. A body that does not fit is rejected. A reply or an event that does
+    not fit waits at the upstream.
+
+    The oldest of all always fits, so none waits forever, and counts apart. Another one fits as long as the others hold
+    at most `shared_bytes`, and, with several callers, those of its caller at most nine tenths of that. The oldest of
+    each caller may use the rest of `limit_bytes` too: a caller is served while others hold as much as they may.
 
     The upper bound is `limit_bytes`, one body and one reply, and SMALL_BYTES and one piece per request. Unfinished
     heads have their own part of `limits.held_bytes` (`UnfinishedHeads` in server/connection_shares.py).
@@ -274,66 +276,48 @@ class MemoryBudget:
         """`first_bytes` is the size of the largest request: a body and a reply."""
         self.limit_bytes = limit_bytes
         self._first_bytes = first_bytes
-        self.used_bytes = 0
-        """What the requests use that are not `reserved`."""
+        self.total_bytes = 0
         self.by_caller: dict[str, int] = {}
-        self.firsts: dict[str, RequestMemory] = {}
-        """The request of each caller that may become one of `reserved`, until it ends."""
-        self.reserved: dict[RequestMemory, None] = {}
-        """The first requests that use the reserve, oldest first."""
-        self.reserved_bytes = 0
+        self.large: dict[RequestMemory, None] = {}
+        """The requests that are counted, oldest first."""
         self.waits: dict[asyncio.Future[None], None] = {}  # an ordered set: the longest wait is woken first
         self.stalled: dict[RequestMemory, Callable[[], None]] = {}
         """The streams whose client does not read, with the function that ends each, longest stall first."""
         self.set_callers(callers)
 
-    @property
-    def total_bytes(self) -> int:
-        return self.used_bytes + self.reserved_bytes
-
     def set_callers(self, callers: int) -> None:
-        self.reserve_bytes = min(self.limit_bytes // 2, callers * self._first_bytes)
-        self.shared_bytes = self.limit_bytes - self.reserve_bytes
+        self.shared_bytes = self.limit_bytes - min(self.limit_bytes // 2, callers * self._first_bytes)
         self.caller_limit_bytes = _limit_per_caller(self.shared_bytes, callers)
 
     def add(self, caller: str, size_bytes: int) -> None:
-        """Count `size_bytes` more, or fewer if negative."""
-        self.used_bytes += size_bytes
+        """Count `size_bytes` more, or fewer if negative. Requests that wait for them then check again, in order."""
+        self.total_bytes += size_bytes
         own_bytes = self.by_caller.get(caller, 0) + size_bytes
         if own_bytes:
             self.by_caller[caller] = own_bytes
         else:
             self.by_caller.pop(caller, None)
+        if size_bytes < 0:
+            for wait in self.waits:
+                if not wait.done():
+                    wait.set_result(None)
 
     def hold(self, size_bytes: int) -> bool:
         """Count `size_bytes` more that gatepass itself keeps, or fewer if negative. Return False if they do not fit."""
         if size_bytes > 0 and not self.fits("", size_bytes):
             return False
         self.add("", size_bytes)
-        if size_bytes < 0 and self.waits:
-            self.wake()
         return True
 
-    def fits(self, caller: str, size_bytes: int) -> bool:
-        own_bytes = self.by_caller.get(caller, 0)
-        return self.used_bytes + size_bytes <= self.shared_bytes and own_bytes + size_bytes <= self.caller_limit_bytes
-
-    def fits_reserve(self, memory: RequestMemory, size_bytes: int) -> bool:
-        return self.reserved_bytes + size_bytes <= self.reserve_bytes or next(iter(self.reserved), memory) is memory
-
-    def end_stalled(self, caller: str) -> None:
-        """End unread streams of the caller with the most, until `caller` is within its limits."""
-        while self.stalled and not self.fits(caller, 0):
-            most = max(self.stalled, key=lambda memory: self.by_caller.get(memory.caller, 0))  # the first of the equal
-            end = self.stalled.pop(most)
-            most.release()
-            end()
-
-    def wake(self) -> None:
-        """Let the waiting requests check again, in order, after bytes or a caller's first place became free."""
-        for wait in self.waits:
-            if not wait.done():
-                wait.set_result(None)
+    def fits(self, caller: str, size_bytes: int, *, is_first: bool = False) -> bool:
+        """Return whether `size_bytes` more fit. `is_first`: they are of the oldest large request of the caller."""
+        total_bytes, own_bytes = self.total_bytes + size_bytes, self.by_caller.get(caller, 0) + size_bytes
+        if (oldest := next(iter(self.large), None)) is not None:
+            total_bytes -= oldest.held_bytes
+            own_bytes -= oldest.held_bytes * (oldest.caller == caller)
+        if is_first:
+            return total_bytes <= self.limit_bytes
+        return total_bytes <= self.shared_bytes and own_bytes <= self.caller_limit_bytes
 
 
 class RequestMemory(msgspec.Struct, eq=False):
@@ -343,7 +327,6 @@ class RequestMemory(msgspec.Struct, eq=False):
     caller: str = ""
     held_bytes: int = 0
     stream_bytes: int = 0
-    _is_reserved: bool = False
 
     def claim(self, size_bytes: int) -> None:
         """Count a received piece of the request body, or a copy of the body.
@@ -367,14 +350,13 @@ class RequestMemory(msgspec.Struct, eq=False):
         """Count a received piece of a reply. A negative size gives bytes back."""
         before_bytes = self.held_bytes
         self.held_bytes = held_bytes = before_bytes + size_bytes
-        if held_bytes > SMALL_BYTES or before_bytes > SMALL_BYTES:  # above SMALL_BYTES all bytes are counted
-            counted_bytes = _counted(held_bytes) - _counted(before_bytes)
-            if self._is_reserved:
-                self._budget.reserved_bytes += counted_bytes
-            else:
-                self._budget.add(self.caller, counted_bytes)
-            if counted_bytes < 0 and self._budget.waits:
-                self._budget.wake()
+        if held_bytes <= SMALL_BYTES and before_bytes <= SMALL_BYTES:
+            return
+        if held_bytes > SMALL_BYTES:  # then all of its bytes are counted
+            self._budget.large[self] = None
+        else:
+            self._budget.large.pop(self, None)
+        self._budget.add(self.caller, _counted(held_bytes) - _counted(before_bytes))
 
     def hold_of_stream(self, size_bytes: int) -> None:
         """Set how much of a stream is held: an unfinished event, or events that its client has not read."""
@@ -383,39 +365,36 @@ class RequestMemory(msgspec.Struct, eq=False):
             self.add(more_bytes)
 
     def begin_stall(self, size_bytes: int, end: Callable[[], None]) -> None:
-        """The client does not read its stream, of which `size_bytes` are held. `end` is called if they do not fit."""
-        self._budget.stalled[self] = end
-        self.hold_of_stream(size_bytes)
-        if not (self._is_reserved or self._budget.fits(self.caller, 0)):
-            self._budget.end_stalled(self.caller)
+        """The client does not read its stream, of which `size_bytes` are held. `end` is called if they do not fit.
 
-    def end_stall(self) -> None:
+        Before that, the longest stalled streams of the caller with the most end.
+        """
+        budget = self._budget
+        budget.stalled[self] = end
+        self.hold_of_stream(size_bytes)
+        while budget.stalled and not self._fits(0):
+            most = max(budget.stalled, key=lambda memory: budget.by_caller.get(memory.caller, 0))  # the first of equals
+            end = budget.stalled[most]
+            most.release()
+            end()
+
+    def end_stall(self, size_bytes: int) -> None:
+        """The client has read its stream, of which `size_bytes` are held on."""
         self._budget.stalled.pop(self, None)
-        self.hold_of_stream(0)
+        self.hold_of_stream(size_bytes)
 
     def is_full(self) -> bool:
         """Return whether the reply must wait for `wait_for_room` before more of it is read."""
         return self.held_bytes > SMALL_BYTES and not self._fits(0)
 
     def _fits(self, size_bytes: int) -> bool:
-        if self.held_bytes + size_bytes <= SMALL_BYTES:
+        budget, held_bytes = self._budget, self.held_bytes + size_bytes
+        more_bytes = held_bytes - _counted(self.held_bytes)
+        if held_bytes <= SMALL_BYTES or budget.fits(self.caller, more_bytes):
             return True
-        budget = self._budget
-        if self._is_reserved:
-            return budget.fits_reserve(self, size_bytes)
-        is_first = budget.firsts.setdefault(self.caller, self) is self
-        counted_bytes = _counted(self.held_bytes)
-        if budget.fits(self.caller, self.held_bytes + size_bytes - counted_bytes):
-            return True
-        if not (is_first and budget.fits_reserve(self, self.held_bytes + size_bytes)):
-            return False
-        self._is_reserved = True
-        budget.reserved[self] = None
-        budget.reserved_bytes += counted_bytes
-        if counted_bytes:
-            budget.add(self.caller, -counted_bytes)
-            budget.wake()
-        return True
+        first = next((one for one in budget.large if one.caller == self.caller), self)
+        is_oldest = next(iter(budget.large), self) is self
+        return is_oldest or (first is self and budget.fits(self.caller, more_bytes, is_first=True))
 
     async def wait_for_room(self) -> None:
         budget = self._budget
@@ -429,16 +408,9 @@ class RequestMemory(msgspec.Struct, eq=False):
 
     def release(self) -> None:
         """Remove all bytes of the request after its end."""
-        budget = self._budget
+        self._budget.stalled.pop(self, None)
         self.add(-self.held_bytes)
         self.stream_bytes = 0
-        budget.reserved.pop(self, None)
-        budget.stalled.pop(self, None)
-        self._is_reserved = False
-        if budget.firsts.get(self.caller) is self:
-            del budget.firsts[self.caller]
-        if budget.waits:
-            budget.wake()
 
 
 def _counted(held_bytes: int) -> int:

@@ -219,8 +219,7 @@ class _EventWriter:
                 finally:
                     self._record.client_wait_s += self._now() - began_s
                     if memory is not None:
-                        memory.end_stall()
-                        memory.hold_of_stream(events.kept_bytes)
+                        memory.end_stall(events.kept_bytes)
             ready = events.take() if self._is_translated else b""
         is_over = events.done or events.failure is not None
         if memory is not None and memory.held_bytes > SMALL_BYTES and memory.is_full() and not is_over:

@@ -115,7 +115,7 @@ async def test_a_form_that_is_not_kept_takes_no_memory():
 
 
 async def test_the_bytes_that_are_kept_count_for_the_caller_and_are_released_with_them():
-    budget = MemoryBudget(3 * KEPT_BYTES, callers=2)
+    budget = MemoryBudget(2 * KEPT_BYTES, callers=2)
     one = await begun(*PIECES, memory=RequestMemory(budget, "a"))
     assert budget.by_caller == {"a": one.bytes_in}
     await begun(PART % (b"file", LONG), memory=RequestMemory(budget, "a"))
