@@ -41,7 +41,7 @@ from gatepass.policy.limits import (
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
-from gatepass.types import Call, Headers, counted, header
+from gatepass.types import Call, Headers, Operation, counted, header
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -149,6 +149,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     """What the request asks for at most, 0 if it does not say."""
     answers: int = 1
     in_background: bool = False
+    """The response comes before the answer, whose usage gatepass does not see."""
     user: str = ""
 
     @classmethod
@@ -169,6 +170,27 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
         user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
         return cls(tokens, output, answers, any(map(_is_meant, values.get("background", ()))), user)
+
+
+async def size_of(call: Call, output_member: str, threads: BodyThreads) -> Size:
+    """Return the size of a call: a form counts like a picture, and what carries the work of others nothing."""
+    if call.operation.takes_form and not call.body:
+        return Size(PICTURE_TOKENS)
+    if not call.body or call.operation.configured_as in UNSEEN:
+        return Size()
+    measure = partial(Size.of, call, output_member)
+    return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(call.caller, measure)
+
+
+def check_seen(caller: AccessKey, operation: Operation) -> None:
+    """Raise NotAllowed for an operation whose tokens no limit can count, unless the key of `caller` names it."""
+    name = operation.configured_as
+    if name in UNSEEN and name not in (caller.operations or ()):
+        raise NotAllowed(
+            "operation_not_allowed",
+            f"The limits on tokens cannot count the work of {name}. To allow it without them,"
+            f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
+        )
 
 
 def _is_meant(value: Any) -> bool:
@@ -197,16 +219,15 @@ class Admitted(msgspec.Struct, eq=False):
     counts: Counts
     end_users: Counts
     hit: Hit
+    size: Size
+    tokens: int
+    """What it reserves."""
+    generates: bool
     limits: tuple[Limit, ...] = ()
     """Those of the client: not of the upstream."""
     due: tuple[Limit, ...] = ()
     """Those of them that are taken together with the limits of the first upstream."""
-    tokens: int = 0
-    input_tokens: int = 0
-    generates: bool = False
     counts_tokens: bool = False
-    in_background: bool = False
-    """The response comes before the answer, whose usage gatepass does not see."""
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
     taken: list[tuple[Counts, Taken]] = []
     at_target: list[Taken] = []
@@ -295,11 +316,11 @@ class Admitted(msgspec.Struct, eq=False):
         if usage is None and not sent:
             return NOTHING
         if access is not None and (outcome not in REFUSALS or access.events):
-            relayed = access.bytes_out // BYTES_PER_TOKEN
-            if outcome != Outcome.COMPLETE or (self.in_background and usage is None):  # the upstream may go on
-                tokens = max(tokens, self.tokens, self.input_tokens + max(access.events, relayed) * self.generates)
+            relayed, size = access.bytes_out // BYTES_PER_TOKEN, self.size
+            if outcome != Outcome.COMPLETE or (size.in_background and usage is None):  # the upstream may go on
+                tokens = max(tokens, self.tokens, size.input_tokens + max(access.events, relayed) * self.generates)
             elif usage is None:  # each event of a stream has about one token
-                tokens = self.input_tokens + (access.events or relayed) * self.generates
+                tokens = size.input_tokens + (access.events or relayed) * self.generates
         return {REQUESTS: 1, TOKENS: min(max(0, tokens), MOST_USED), CONCURRENT: 0}
 
     def end(self, context: RequestContext, now_s: float) -> None:
@@ -476,60 +497,47 @@ class Admission:
 
         Raises InvalidRequest, NotAllowed and Limited.
         """
-        caller, operation = context.caller, call.operation
-        limits = tuple(limit for owner in owners_of(caller, route.entry) for limit in self.limits_of(owner))
+        caller, protocol = context.caller, PROTOCOLS[call.operation.protocol]
+        limits = self._of_owners(owners_of(caller, route.entry))
         shared = self.limits_of((END_USER, caller.name))
         upstreams = {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
         if not limits and not shared and not any(upstreams.values()):
             return
-        counts_tokens = any(one.counts_tokens for ones in (shared, limits, *upstreams.values()) for one in ones)
-        if (
-            counts_tokens
-            and operation.configured_as in UNSEEN
-            and operation.configured_as not in (caller.operations or ())
-        ):
-            raise NotAllowed(
-                "operation_not_allowed",
-                f"The limits on tokens cannot count the work of {operation.configured_as}. To allow it without them,"
-                f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
-            )
-        protocol = PROTOCOLS[operation.protocol]
-        has_usage = protocol.uses_tokens and not operation.is_about_stored  # else it is that of another request
-        if not has_usage:
-            counts_tokens, limits = False, without_tokens(limits)
-            upstreams = {name: without_tokens(ones) for name, ones in upstreams.items()}
-        member = protocol.output_member
-        size, generates = Size(), bool(member)
-        if call.body and operation.configured_as not in UNSEEN and (counts_tokens or caller.end_users is not None):
-            measure = partial(Size.of, call, member)
-            is_small = len(call.body) <= INLINE_BYTES
-            size = measure() if is_small else await threads.run_heavy(call.caller, measure)
-        elif operation.takes_form and not call.body:
-            size = Size(PICTURE_TOKENS)
-        output = (size.output_tokens or RESERVED_OUTPUT_TOKENS) * size.answers * generates
-        context.admitted = admitted = self._admitted()
-        admitted.tokens, admitted.input_tokens = size.input_tokens + output, size.input_tokens
-        admitted.generates, admitted.in_background, admitted.of_upstream = generates, size.in_background, upstreams
+        counts_tokens = any(one.counts_tokens for one in chain(limits, shared, *upstreams.values()))
+        if counts_tokens:
+            check_seen(caller, call.operation)
+        kept: Callable[[Sequence[Limit]], tuple[Limit, ...]] = tuple
+        if not protocol.uses_tokens or call.operation.is_about_stored:  # its usage is that of another request
+            counts_tokens, kept = False, without_tokens
+        is_read = counts_tokens or caller.end_users is not None
+        size = await size_of(call, protocol.output_member, threads) if is_read else Size()
+        context.admitted = admitted = self._admitted(size, generates=bool(protocol.output_member))
         admitted.counts_tokens = counts_tokens
-        own = self._of_end_user(context, size.user)
-        await admitted.take(own if has_usage else without_tokens(own), limits, context.state.clock.now())
+        admitted.of_upstream = {name: kept(ones) for name, ones in upstreams.items()}
+        own = self._of_end_user(context, shared, size.user)
+        await admitted.take(kept(own), kept(limits), context.state.clock.now())
 
     async def admit_message(self, context: RequestContext, *, is_readable: bool) -> None:
         """Count a message to an MCP server as a request of its caller. Raises InvalidRequest and Limited."""
-        limits = without_tokens(one for owner in owners_of(context.caller, "") for one in self.limits_of(owner))
-        own = without_tokens(self._of_end_user(context, ""))
+        limits = without_tokens(self._of_owners(owners_of(context.caller, "")))
+        own = without_tokens(self._of_end_user(context, self.limits_of((END_USER, context.caller.name)), ""))
         if limits or own:
             if not is_readable:
                 raise InvalidRequest("A caller with limits sends one valid message at a time, and no batch.")
-            context.admitted = admitted = self._admitted()
+            context.admitted = admitted = self._admitted(Size(), generates=False)
             await admitted.take(own, limits, context.state.clock.now())
 
-    def _admitted(self) -> Admitted:
-        return Admitted(self.counts, self._end_users, self._hit)
+    def _admitted(self, size: Size, *, generates: bool) -> Admitted:
+        output = (size.output_tokens or RESERVED_OUTPUT_TOKENS) * size.answers * generates
+        tokens = size.input_tokens + output
+        return Admitted(self.counts, self._end_users, self._hit, size, tokens, generates=generates)
 
-    def _of_end_user(self, context: RequestContext, name: str) -> Sequence[Limit]:
-        """Return the limits of the end user, or those that all further users share."""
-        declared, shared = context.caller.end_users, self.limits_of((END_USER, context.caller.name))
+    def _of_owners(self, owners: Iterable[Owner]) -> tuple[Limit, ...]:
+        return tuple(limit for owner in owners for limit in self.limits_of(owner))
+
+    def _of_end_user(self, context: RequestContext, shared: Sequence[Limit], name: str) -> Sequence[Limit]:
+        """Return the limits of the end user, or those `shared` by all further users."""
+        declared = context.caller.end_users
         if declared is None or not shared:
             return shared
         if declared.header is not None:
