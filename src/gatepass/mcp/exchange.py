@@ -283,7 +283,7 @@ async def check_head(attempt: Attempt, response: Response, exchange: _McpRequest
     # then the token is valid, and another one of the same credential would not help
     lacks_scope = status == FORBIDDEN and _challenge(response.headers).get(b"error") == b"insufficient_scope"
     if status in upstream.rejection_statuses and not lacks_scope:
-        is_first = attempt.token is not None and not attempt.record.renewed
+        is_first = attempt.token is not None and not attempt.renewed
         if is_first or status == UNAUTHORIZED:  # a 401 would make the client begin a login
             within_s = upstream_call.REJECTION_S if is_first else ERROR_S
             rejection = await upstream_call.read_error(attempt, response, within_s=within_s)
@@ -314,7 +314,7 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
             raise error
         return McpReply(response, b"", error=error)
     rejection = attempt.upstream.settings.rejection
-    reads_codes = bool(rejection.codes) and not attempt.record.renewed
+    reads_codes = bool(rejection.codes) and not attempt.renewed
     whole = None
     if is_json and not (is_error(status) or reads_codes):
         whole = response.take_whole(attempt.limit_bytes)

@@ -396,69 +396,21 @@ def next_app_state(config: Config, tls_contexts: TLSContexts, previous: AppState
 
 
 def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, previous: AppState | None) -> AppState:
-    connections: dict[str, IssuerConnection] = dict.fromkeys(config.credentials, (None, 0))
-    for name, one in config.credentials.items():
-        if not isinstance(one, LocalCredential):
-            auth = one.network.proxy_auth
-            connections[name] = tls_contexts.context_for(one.network), hash(None if auth is None else auth.reveal())
-    clock, store = parts.clock, parts.store
-
-    def holder_of(name: str, settings: AnyCredential) -> TokenHolder:
-        """Return the holder of a credential: that of before, unless the credential changed."""
-        is_kept = previous is not None and previous.issuer_connections.get(name) == connections[name]
-        if previous is not None and is_kept and is_same(settings, previous.config.credentials[name]):
-            return previous.holders[name]
-        advice = partial(refusal_advice, credential=name, settings=settings)
-        waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
-        source = build_source(name, settings, transport_of(settings, tls_contexts), clock)
-        if store is None or not is_shared(settings):
-            holder = TokenHolder(name, source, clock, parts.redactor, waits)
-        else:
-            shared = SharedSource(source, settings, store, clock)
-            holder = TokenHolder(name, shared, clock, parts.redactor, waits)
-            shared.attach(store.cache, holder)
-        if parts.tracing is not None:
-            holder.on_fetch = partial(parts.tracing.token_fetched, name)
-        return holder
-
-    holders = {name: holder_of(name, one) for name, one in config.credentials.items()}
     settings = config.upstreams | {MCP_UPSTREAM + name: server.as_upstream() for name, server in config.mcp.items()}
-
-    def transport_to(name: str, one: UpstreamConfig) -> Http1Transport:
-        """Return the connections to an upstream: those before the reload unless its server or network changed."""
-        idle_s = SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S
-        tls = tls_contexts.context_for(one.network, one.base_url)
-        most = one.max_connections or config.limits.connections
-        transport = open_transport(one.network, most, tls, parts.turns, idle_s)  # opens no connection yet
-        before = None if previous is None else previous.upstreams.get(name)
-        if before is None or before.settings.base_url != one.base_url or not transport.is_like(before.transport):
-            return transport
-        return before.transport
-
-    upstreams = {
-        name: Upstream(
-            name=name,
-            settings=one,
-            dialect=dialect_of(one),
-            transport=transport_to(name, one),
-            holder=holders[one.credential] if one.credential else None,
-            timeouts=one.timeouts.value(settings_of(name)),
-            injector=CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name),
-            transforms=RagflowTransforms() if one.dialect == "ragflow" else None,
-            response_headers=ResponseHeaders(parts.redactor.holds, is_of_mcp=name.startswith(MCP_UPSTREAM)),
-            state=parts.upstream_states.setdefault((name, one.base_url), UpstreamState()),
-            host=urlsplit(one.base_url).netloc,
-            base_url=one.base_url,
-            dialect_name=one.dialect,
-            is_cumulative=one.repair.cumulative,
-            forward_headers=one.forward_headers,
-            credential=one.credential or "",
-            learns=one.learn == "on",
-            includes_usage=one.include_usage,
-            rejection_statuses=frozenset((UNAUTHORIZED, *one.rejection.statuses)),
-        )
-        for name, one in settings.items()
+    connections = {name: _issuer_connection(one, tls_contexts) for name, one in config.credentials.items()}
+    holders = {
+        name: _kept_holder(name, one, connections[name], previous) or _new_holder(name, one, parts, tls_contexts)
+        for name, one in config.credentials.items()
     }
+    upstreams = dict[str, Upstream]()
+    for name, one in settings.items():
+        idle_s, most = SHORT_IDLE_S if name.startswith(MCP_UPSTREAM) else IDLE_S, one.max_connections
+        tls = tls_contexts.context_for(one.network, one.base_url)
+        transport = open_transport(one.network, most or config.limits.connections, tls, parts.turns, idle_s)
+        holder = holders[one.credential] if one.credential else None
+        injector = CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name)
+        before = None if previous is None else previous.upstreams.get(name)
+        upstreams[name] = _upstream(name, one, parts, _kept_transport(one, transport, before), holder, injector)
     _mask_secrets(config, settings, parts.redactor)
     return AppState(
         config=config,
@@ -473,6 +425,75 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         issuer_connections=connections,
         tls_contexts=tls_contexts,
         **{each.name: getattr(parts, each.name) for each in fields(ProcessParts)},
+    )
+
+
+def _issuer_connection(settings: AnyCredential, tls_contexts: TLSContexts) -> IssuerConnection:
+    if isinstance(settings, LocalCredential):
+        return None, 0
+    auth = settings.network.proxy_auth
+    return tls_contexts.context_for(settings.network), hash(None if auth is None else auth.reveal())
+
+
+def _kept_holder(
+    name: str, settings: AnyCredential, connection: IssuerConnection, previous: AppState | None
+) -> TokenHolder | None:
+    """Return the holder of a credential that a reload did not change, None for another one."""
+    if previous is None or previous.issuer_connections.get(name) != connection:
+        return None
+    return previous.holders[name] if is_same(settings, previous.config.credentials[name]) else None
+
+
+def _new_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts) -> TokenHolder:
+    advice = partial(refusal_advice, credential=name, settings=settings)
+    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
+    source = build_source(name, settings, transport_of(settings, tls_contexts), parts.clock)
+    if parts.store is None or not is_shared(settings):
+        holder = TokenHolder(name, source, parts.clock, parts.redactor, waits)
+    else:
+        shared = SharedSource(source, settings, parts.store, parts.clock)
+        holder = TokenHolder(name, shared, parts.clock, parts.redactor, waits)
+        shared.attach(parts.store.cache, holder)
+    if parts.tracing is not None:
+        holder.on_fetch = partial(parts.tracing.token_fetched, name)
+    return holder
+
+
+def _kept_transport(settings: UpstreamConfig, made: Http1Transport, before: Upstream | None) -> Http1Transport:
+    """Return the connections from `before` a reload, unless the server or its network changed: then those `made`."""
+    if before is None or before.settings.base_url != settings.base_url or not made.is_like(before.transport):
+        return made
+    return before.transport
+
+
+def _upstream(
+    name: str,
+    settings: UpstreamConfig,
+    parts: ProcessParts,
+    transport: Http1Transport,
+    holder: TokenHolder | None,
+    injector: CredentialInjector,
+) -> Upstream:
+    return Upstream(
+        name=name,
+        settings=settings,
+        dialect=dialect_of(settings),
+        transport=transport,
+        holder=holder,
+        timeouts=settings.timeouts.value(settings_of(name)),
+        injector=injector,
+        transforms=RagflowTransforms() if settings.dialect == "ragflow" else None,
+        response_headers=ResponseHeaders(parts.redactor.holds, is_of_mcp=name.startswith(MCP_UPSTREAM)),
+        state=parts.upstream_states.setdefault((name, settings.base_url), UpstreamState()),
+        host=urlsplit(settings.base_url).netloc,
+        base_url=settings.base_url,
+        dialect_name=settings.dialect,
+        is_cumulative=settings.repair.cumulative,
+        forward_headers=settings.forward_headers,
+        credential=settings.credential or "",
+        learns=settings.learn == "on",
+        includes_usage=settings.include_usage,
+        rejection_statuses=frozenset((UNAUTHORIZED, *settings.rejection.statuses)),
     )
 
 

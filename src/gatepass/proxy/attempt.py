@@ -342,7 +342,6 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     attempt.resendable = attempt.upload is None or attempt.upload.can_restart()
     attempt.learns, attempt.lacks_path = base is not None and bool(base.body), _lacks_path(attempt, error)
     attempt.repeats_stale = attempt.repeats_stale and upstream.settings.repeat_stale
-    attempt.reconnected = attempt.record.repeated_stale
     attempt.tried_s = now_s - (attempt.target_began_s or attempt.record.began_s)
     left_s = attempt.deadline_s - now_s
     allowed = Allowed() if failover is None else _allowed(attempt, failover, error, left_s)
@@ -377,8 +376,7 @@ def _has_begun_to_run(attempt: Attempt) -> bool:
     A 429 may follow the first tokens of a stream that gatepass makes a whole reply from, or stand in a 200. A reused
     connection may have closed because the request ended its server.
     """
-    record, status = attempt.record, attempt.record.status
-    was_stale = attempt.sent_before and record.repeated_stale
+    status, was_stale = attempt.record.status, attempt.sent_before and attempt.reconnected
     return attempt.parts is not None or was_stale or (status is not None and not is_http_error(status))
 
 

@@ -15,16 +15,14 @@ from functools import partial
 from typing import TypeVar
 
 from gatepass.draft import Rule
-from gatepass.json_body import has_more
+from gatepass.json_body import UNCOUNTED_BYTES, has_more
 from gatepass.normalize.rules import FLAT_RULES, apply_rules
 from gatepass.types import Call, Target
 
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
-"""With at most this many brackets in at most MOST_INLINE_BYTES, a rule takes 15 ms at most, which may block the event
-loop."""
-MOST_INLINE_BYTES = 256 * 1024
-"""A larger body is read in the thread, because to know its depth may take 70 ms for 1 MiB."""
+"""With at most this many brackets in at most UNCOUNTED_BYTES, a rule takes 15 ms at most, which may block the event
+loop. A larger body is read in the thread, because to know its depth may take 70 ms for 1 MiB."""
 
 Result = TypeVar("Result")
 
@@ -33,7 +31,7 @@ def is_heavy(body: bytes) -> bool:
     """Return whether to open values of `body` may block the event loop: it is large or has many of them."""
     if len(body) <= INLINE_BYTES:
         return False
-    return len(body) > MOST_INLINE_BYTES or has_more(body, b"{[", INLINE_VALUES)
+    return len(body) > UNCOUNTED_BYTES or has_more(body, b"{[", INLINE_VALUES)
 
 
 class BodyThreads:
@@ -101,6 +99,6 @@ async def normalize_large(call: Call, target: Target, rules: Iterable[Rule], thr
     """Apply `rules` as `normalize` does, in a thread where what they open may block the event loop."""
     found = [rule for rule in rules if rule.concerns(call, target)]
     work = partial(apply_rules, call, target, found)
-    if FLAT_RULES.issuperset(found) and (call.top is not None or len(call.body) <= MOST_INLINE_BYTES):
+    if FLAT_RULES.issuperset(found) and (call.top is not None or len(call.body) <= UNCOUNTED_BYTES):
         return work()
     return await threads.run(call.caller, call.body, work)

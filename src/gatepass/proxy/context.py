@@ -137,9 +137,8 @@ class Attempt(Hidden, Tried, eq=False):
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if repeat not in MOVES:
-            attempt.renewals = self.renewals + (ended.outcome == Outcome.TOKEN_REJECTED)
-            record.renewed = attempt.renewals > 0
-            record.repeated_stale = ended.repeated_stale or attempt.new_connection
+            attempt.renewed = record.renewed = self.renewed or ended.outcome == Outcome.TOKEN_REJECTED
+            attempt.reconnected = record.repeated_stale = self.reconnected or attempt.new_connection
             attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
             attempt.chat, attempt.absent, attempt.repeats_stale = self.chat, self.absent, self.repeats_stale

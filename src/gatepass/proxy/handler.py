@@ -26,6 +26,7 @@ from gatepass.auth.model_access import (
 )
 from gatepass.config.access import PLAIN
 from gatepass.errors import GatepassError
+from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.normalize.profiles import PROFILES, untyped
 from gatepass.normalize.rules import with_model
 from gatepass.protocols import PROTOCOLS
@@ -45,7 +46,7 @@ from gatepass.protocols.operations import (
 from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
-from gatepass.proxy.body_threads import MOST_INLINE_BYTES, is_heavy
+from gatepass.proxy.body_threads import is_heavy
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -130,7 +131,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         return
     if scan is not None:
         call = await _parse_form(context, scan, body, operation)
-    elif len(body) <= MOST_INLINE_BYTES and (caller.models is None or not is_heavy(body)):
+    elif len(body) <= UNCOUNTED_BYTES and (caller.models is None or not is_heavy(body)):
         call = _parse(context, found, body)
     else:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms

@@ -23,13 +23,13 @@ from gatepass.dialects.hints import case_of
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
 from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.json_body import ONE_PASS_BYTES, has_more
+from gatepass.json_body import ONE_PASS_BYTES, UNCOUNTED_BYTES, has_more
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol, ReplyContext
 from gatepass.protocols.translation.translation import TranslatedReply
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.body_threads import MOST_INLINE_BYTES, Result
+from gatepass.proxy.body_threads import Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_repair import TEXTS
@@ -148,7 +148,7 @@ class AttemptReply(ReplyContext, frozen=True):
     async def work_on(self, body: bytes, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, which reads `body`, as `BodyThreads.run` does. A translation takes longer."""
         threads, caller = self.state.body_threads, self.call.caller
-        if self.is_translated and len(body) > MOST_INLINE_BYTES:
+        if self.is_translated and len(body) > UNCOUNTED_BYTES:
             return await threads.run_heavy(caller, work)
         return await threads.run(caller, body, work)
 
@@ -214,7 +214,7 @@ async def _check_status(context: AttemptReply) -> None:
     """Raise the error that the reply's status stands for, with the reason that its body gives."""
     upstream, response, mask = context.upstream, context.response, context.state.redactor.mask
     attempt = context.attempt
-    if response.status in upstream.rejection_statuses and attempt.token is not None and not attempt.record.renewed:
+    if response.status in upstream.rejection_statuses and attempt.token is not None and not attempt.renewed:
         attempt.is_rejected = True
         raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
     error = upstream.dialect.classify_head(

@@ -84,8 +84,8 @@ class Tried(msgspec.Struct, kw_only=True):
     """The token expired while the request waited for a connection."""
     has_token: bool = False
     """There is another token than the one that the upstream rejected."""
-    renewals: int = 0
-    """How many attempts at this target followed a rejected token."""
+    renewed: bool = False
+    """An attempt at this target followed a rejected token."""
     reconnected: bool = False
     """An attempt at this target followed a stale connection."""
     rules: int = 0
@@ -119,7 +119,7 @@ def decide(
     """
     if left_s <= 0 or not tried.resendable:
         return None
-    if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewals:
+    if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewed:
         return Repeat.NEW_TOKEN
     if outcome is Outcome.NOTHING_WRITTEN and tried.token_expired:
         return Repeat.NEW_TOKEN

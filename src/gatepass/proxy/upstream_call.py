@@ -120,7 +120,7 @@ async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
     if holder is None or token is None:
         return False
     attempt.upstream.state.confirmed = None
-    if attempt.renewals:
+    if attempt.renewed:
         holder.rejected_again(user, caller, is_page=is_page(error))
         return False
     if not holder.reject(token.text, user, caller, is_page=is_page(error)):
@@ -200,7 +200,7 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
     reason = None
-    if upstream.holder is not None and not attempt.record.renewed:
+    if upstream.holder is not None and not attempt.renewed:
         reason = upstream.holder.denial_reason()
     is_key = token is not None and token.lifetime_s is None
     remedy = rejection_remedy(attempt.state, upstream, is_key=is_key)
@@ -213,7 +213,7 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     # the advice for a page, and a hint about a 401, names more than the credential
     if isinstance(rejection, UpstreamErrorReply) and (rejection.http_status != UNAUTHORIZED or not rejection.advice):
         rejection.advice = remedy.advice
-    if attempt.renewals and rejection.http_status in REFUSED:
+    if attempt.renewed and rejection.http_status in REFUSED:
         rejection.should_retry = False
 
 

@@ -8,9 +8,9 @@ from functools import partial
 
 import pytest
 
-from gatepass.json_body import TopLevel
+from gatepass.json_body import UNCOUNTED_BYTES, TopLevel
 from gatepass.normalize.rules import BUILT_IN_RULES
-from gatepass.proxy.body_threads import INLINE_VALUES, MOST_INLINE_BYTES, BodyThreads, Result, is_heavy, normalize_large
+from gatepass.proxy.body_threads import INLINE_VALUES, BodyThreads, Result, is_heavy, normalize_large
 from gatepass.types import Target
 from tests.unit.normalize.calls import a_call
 from tests.waiting import BOUND_S
@@ -77,7 +77,7 @@ async def test_work_of_a_client_that_left_does_not_begin():
         (b"[%b]" % (b"1,  " * 10_000), False),
         (b"[%b]" % (b"[]," * INLINE_VALUES), False),
         (b"[%b]" % (b'{"a":"%b"},' % (b"a" * 20) * (INLINE_VALUES + 1)), True),
-        (b'"%b"' % (b"a" * MOST_INLINE_BYTES), True),
+        (b'"%b"' % (b"a" * UNCOUNTED_BYTES), True),
     ],
     ids=["text", "numbers", "small", "objects", "large"],
 )

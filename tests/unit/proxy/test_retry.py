@@ -69,7 +69,7 @@ TRIES: dict[str, dict[str, Any]] = {
     "slow": {"tried_s": 6 * MOST_TRIES_S},
     "reconnected": {"reconnected": True},
     "earlier": {"sent_before": True},
-    "renewed": {"renewals": 1, "sent_before": True},
+    "renewed": {"renewed": True, "sent_before": True},
     "a_rule": {"rules": 1, "tried_s": MOST_TRIES_S - 0.1, "sent_before": True},
     "six_rules": {"rules": MOST_TRIES - 2, "tried_s": 1.0, "sent_before": True},
     "seven_rules": {"rules": MOST_TRIES - 1, "tried_s": 1.0, "sent_before": True},
