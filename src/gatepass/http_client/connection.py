@@ -227,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
                 if self._sending is sending:
                     self._sending, self._is_cut = None, not sending.is_out
         if not reply.ended:
-            self.deadline.lift()
+            self.deadline.at_s = math.inf
         return reply
 
     def abort(
@@ -423,7 +423,7 @@ class Connection(asyncio.BufferedProtocol):
     def _finish(self, reply: UpstreamResponse) -> None:
         """End a complete reply. Keep the connection if no bytes are left in either direction."""
         self._reply = None
-        self.deadline.lift()
+        self.deadline.at_s = math.inf
         reply.end()
         is_cut = self._is_cut if self._sending is None else not self._sending.is_out
         is_kept = self._keeps and not (is_cut or self._surplus or self._problem or self._killed)
@@ -526,7 +526,7 @@ class BodyWriter:
 
     async def write_upload(self, head: bytes, body: Upload) -> None:
         """Write `head` and the pieces of an upload as they arrive. A reply ends the wait for the next piece."""
-        self._connection.deadline.lift()  # gatepass waits for the client: the client's deadline applies
+        self._connection.deadline.at_s = math.inf  # gatepass waits for the client: the client's deadline applies
         is_chunked = body.length_bytes is None
         self._transport.write(head)
         try:
@@ -535,7 +535,7 @@ class BodyWriter:
                 async for piece in body:
                     if self._connection.is_full:
                         await self._wait_writable()
-                        self._connection.deadline.lift()
+                        self._connection.deadline.at_s = math.inf
                     if self._is_over():
                         return
                     self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
@@ -588,7 +588,7 @@ class BodyWriter:
 
 
 class Deadline:
-    """Call `passed` when the time limit that was set last has passed and was not lifted.
+    """Call `passed` when the time limit that was set last has passed and was not lifted, by an infinite `at_s`.
 
     A later limit does not move the timer: when it fires, it is set again for the rest. So `set` is usually one
     comparison.
@@ -612,9 +612,6 @@ class Deadline:
     def left_s(self) -> float:
         """Return the seconds until the limit passes, infinity without a limit."""
         return self.at_s - self._loop.time()
-
-    def lift(self) -> None:
-        self.at_s = math.inf
 
     def close(self) -> None:
         self._passed, self.at_s = None, math.inf

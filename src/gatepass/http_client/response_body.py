@@ -9,6 +9,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from io import BytesIO
+from math import inf
 from typing import TYPE_CHECKING, Protocol, Self
 
 from gatepass.errors import Fault, TransportFault
@@ -84,7 +85,7 @@ class UpstreamResponse:
         # `write` is called while the socket is read: a wake-up of the task was a third of the cost of an event
         self._write = write
         try:
-            while self._hand_over(write):
+            while self._hand_over(write) if self.pieces else self._write is not None:
                 if self.ended:
                     self.check()
                     return True
@@ -157,7 +158,7 @@ class UpstreamResponse:
                 self._connection.deadline.at_s = self._loop.time() + self._idle_s
                 return
         if self.status and self._connection is not None:
-            self._connection.deadline.lift()
+            self._connection.deadline.at_s = inf
         self._waiter = None
         waiter.set_result(None)
 

@@ -73,7 +73,7 @@ async def handle(client_request: ClientRequest, state: AppState, serve: Serve, c
     client_response = ClientResponse(cycle, context)
     cause: BaseException | None = None
     try:
-        with state.in_flight.admit(client_response) as in_flight_request:
+        with InFlightRequest(state.in_flight, client_response) as in_flight_request:
             context.memory = in_flight_request.memory
             await serve(in_flight_request)
     except errors.ClientGone as error:

@@ -1,9 +1,8 @@
 """The requests in flight in one process: admission, limits, cancellation, and the drain at shutdown.
 
-`InFlightRequests.admit` returns an `InFlightRequest`, which can be cancelled with a reason. Two limits
-apply to it: requests of each caller (`Concurrency`) and bytes held in memory (`MemoryBudget`). While several callers
-are configured, a tenth of each limit is reserved, so that no caller can block the others. `PeriodicChecks` is the one
-timer of all requests that wait.
+An `InFlightRequest` can be cancelled with a reason. Two limits apply to it: requests of each caller (`Concurrency`) and
+bytes held in memory (`MemoryBudget`). While several callers are configured, a tenth of each limit is reserved, so that
+no caller can block the others. `PeriodicChecks` is the one timer of all requests that wait.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from gatepass.errors import ClientGone, Draining, Overloaded
 if TYPE_CHECKING:
     from gatepass.proxy.client_response import ClientResponse
 
+STOPPING = "gatepass is stopping. Retry the request: another instance can serve it."
 CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
 ERROR_EVENT_S = 2.0
@@ -67,21 +67,6 @@ class InFlightRequests:
     @property
     def busy(self) -> int:
         return len(self.requests)
-
-    def admit(self, response: ClientResponse) -> InFlightRequest:
-        """Register one request, and return a context manager that removes it at the end of its block.
-
-        The limits apply to the request from `InFlightRequest.begin` on, when its caller is known.
-        Raises: Draining if this process refuses new requests.
-        """
-        # on an open connection, the client may have sent the request before the drain
-        if self.refusing and not response.cycle.connected_before_drain:
-            raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
-        if self.loop is None:
-            self.loop = asyncio.get_running_loop()
-        request = InFlightRequest(self, response)
-        self.requests.add(request)
-        return request
 
     async def begin_drain(self, clock: Clock, delay_s: float) -> None:
         """Start to drain: serve for `delay_s` or until `end_now` is set, then refuse requests on new connections.
@@ -139,9 +124,10 @@ class InFlightRequests:
 
 
 class InFlightRequest(CancelScope):
-    """One request in flight, cancelled by a client disconnect, a deadline or a drain.
+    """One request in flight while its block runs, cancelled by a client disconnect, a deadline or a drain.
 
-    A request whose response was sent completely is not cancelled any more.
+    The limits apply from `begin` on, when its caller is known. A request whose response was sent completely is not
+    cancelled any more. To enter it raises Draining if this process refuses new requests.
     """
 
     def __init__(self, in_flight: InFlightRequests, response: ClientResponse) -> None:
@@ -176,7 +162,7 @@ class InFlightRequest(CancelScope):
         """
         in_flight = self._in_flight
         if in_flight.draining:
-            raise Draining("gatepass is stopping. Retry the request: another instance can serve it.", retry_after_s=1)
+            raise Draining(STOPPING, retry_after_s=1)
         in_flight.idle_streams.claim(caller)
         in_flight.open_idle_streams[self] = self.memory.caller = caller
         if self._caller is not None:
@@ -193,7 +179,14 @@ class InFlightRequest(CancelScope):
             super().cancel(reason)
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task(self._in_flight.loop)  # a new task: no earlier cancellation
+        in_flight = self._in_flight
+        # on an open connection, the client may have sent the request before the drain
+        if in_flight.refusing and not self.response.cycle.connected_before_drain:
+            raise Draining(STOPPING, retry_after_s=1)
+        if in_flight.loop is None:
+            in_flight.loop = asyncio.get_running_loop()
+        in_flight.requests.add(self)
+        self._task = asyncio.current_task(in_flight.loop)  # a new task: no earlier cancellation
         return self
 
     def __exit__(

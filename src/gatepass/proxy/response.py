@@ -340,7 +340,7 @@ def _conversion_of(context: AttemptReply) -> str:
     upstream = context.upstream
     if context.transforms is not None:
         return f"the dialect {upstream.dialect_name} converts it"
-    if context.is_translated:
+    if context.attempt.chat is not None:
         return "chat completions serve the client's protocol"
     if context.is_cumulative and context.protocol.takes_transforms:
         return "`repair.cumulative` compares its texts"

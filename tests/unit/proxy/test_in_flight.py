@@ -10,7 +10,7 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, Draining, Overloaded
 from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.in_flight import Concurrency, InFlightRequests, PeriodicChecks
+from gatepass.proxy.in_flight import Concurrency, InFlightRequest, InFlightRequests, PeriodicChecks
 from tests.unit.clock import DrivenClock, settle
 
 APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
@@ -36,7 +36,7 @@ def response(client: Client | None = None, *, is_sent: bool = False) -> ClientRe
 
 async def served(in_flight: InFlightRequests, reply: ClientResponse, go_on: asyncio.Event) -> str:
     try:
-        with in_flight.admit(reply):
+        with InFlightRequest(in_flight, reply):
             await go_on.wait()
     except (Draining, ClientGone) as reason:
         return type(reason).__name__
@@ -56,7 +56,7 @@ async def test_a_drain_cancels_and_counts_only_requests_without_a_sent_response(
 
 async def test_a_request_with_a_sent_response_is_not_cancelled():
     in_flight, reply = InFlightRequests(9), response()
-    with in_flight.admit(reply) as request:
+    with InFlightRequest(in_flight, reply) as request:
         reply.is_sent = True
         request.cancel(ClientGone())
         await asyncio.sleep(0)
@@ -75,12 +75,12 @@ async def test_a_request_without_a_sent_response_ends_with_the_reason():
 async def test_a_request_counts_for_its_caller_until_it_ends():
     in_flight = InFlightRequests(1)
     admitted, refused = Client(), Client()
-    with in_flight.admit(response(admitted)) as request:
+    with InFlightRequest(in_flight, response(admitted)) as request:
         request.begin(APP)
-        with in_flight.admit(response(refused)) as second, pytest.raises(Overloaded):
+        with InFlightRequest(in_flight, response(refused)) as second, pytest.raises(Overloaded):
             second.begin(APP)
         assert (admitted.caller, refused.caller) == ("app", "")
-    with in_flight.admit(response()) as request:
+    with InFlightRequest(in_flight, response()) as request:
         request.begin(APP)
 
 
@@ -98,8 +98,8 @@ async def test_drain_delay_goes_on_after_a_pause_of_the_machine():
 async def test_nothing_is_admitted_while_draining():
     in_flight = InFlightRequests(1)
     assert await in_flight.drain(DrivenClock(), 5.0) == 0
-    with pytest.raises(Draining):
-        in_flight.admit(response())
+    with pytest.raises(Draining), InFlightRequest(in_flight, response()):
+        pass
 
 
 def test_a_caller_without_requests_in_flight_is_admitted_above_the_limit():
