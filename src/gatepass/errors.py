@@ -26,11 +26,11 @@ from typing import Any, ClassVar, TypedDict, Unpack
 class Explanation:
     """An entry of errors.json: what a code, or a case `of` a code, means and what to do. `more` is for pages.
 
-    Those `of` doctor are what it found.
+    Those `of` doctor are what it found. Those `of` a hint have the sentence of their code (`dialects/hints.py`).
     """
 
-    sentence: str
-    sentence_zh: str
+    sentence: str = ""
+    sentence_zh: str = ""
     action: str = ""
     action_zh: str = ""
     more: str = ""

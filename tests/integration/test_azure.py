@@ -68,13 +68,13 @@ async def test_a_base_that_names_a_deployment_needs_no_alias():
 
 
 WRONG_PATH = (
-    "Resource not found. The path may be wrong: for Azure set upstreams.az.dialect: azure, which builds the path,"
-    " and upstreams.az.base_url to the resource, such as https://RESOURCE.openai.azure.com."
+    "Resource not found. The path may be wrong: for Azure set `upstreams.az.dialect: azure`, which builds the path,"
+    " and `upstreams.az.base_url` to the resource, such as https://RESOURCE.openai.azure.com."
 )
 NOT_THERE = (
-    "Resource not found. Check the settings of the path: upstreams.az.base_url must be the resource, such as"
+    "Resource not found. Check the settings of the path: `upstreams.az.base_url` must be the resource, such as"
     " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
-    " upstreams.az.azure.api_version must support this operation; without it gatepass uses the v1 API."
+    " `upstreams.az.azure.api_version` must support this operation; without it gatepass uses the v1 API."
 )
 
 

@@ -156,7 +156,7 @@ ROWS = {
     '**ERROR**: can only concatenate str (not "NoneType") to str': "can only concatenate str",
     "Fail to bind embedding model: unsupported operand type(s) for +=: 'int' and 'NoneType'": "unsupported operand",
     "JSONDecodeError('Expecting value: line 1 column 1 (char 0)')": "Expecting value",
-    "RAGFlow before v0.25.6 has other paths: set upstreams.ragflow.ragflow: {paths: old}.": "has other paths",
+    "RAGFlow before v0.25.6 has other paths: set `upstreams.ragflow.ragflow: {paths: old}`.": "has other paths",
 }
 """A search, and a text of the row that the page of symptoms then shows."""
 

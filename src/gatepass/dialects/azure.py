@@ -9,13 +9,9 @@ from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import unquote, urlencode, urlsplit
 
-from msgspec.structs import replace
-
 from gatepass.config.upstream import AzureConfig
 from gatepass.dialects.base import Dialect, build_request, path_segment
-from gatepass.dialects.hints import AZURE_HINTS
-from gatepass.dialects.reply_check import ReceivedReply, classify_error
-from gatepass.errors import UpstreamError
+from gatepass.dialects.hints import AZURE_HINTS, Hint
 from gatepass.types import Call, OutboundRequest, Target, Timeouts
 
 _TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
@@ -70,6 +66,6 @@ class AzureDialect(Dialect):
         url = azure_url(base_url, deployment, operation.path, self.settings)
         return build_request(call, url, timeouts, forward_headers)
 
-    def classify_error(self, reply: ReceivedReply) -> UpstreamError:
-        """As in Dialect, with advice for an upstream that has this dialect already."""
-        return classify_error(replace(reply, hints=AZURE_HINTS))
+    @property
+    def hints(self) -> tuple[Hint, ...]:
+        return AZURE_HINTS

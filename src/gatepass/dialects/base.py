@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from gatepass.dialects import reply_check
 from gatepass.dialects.error_body import read_error_body
+from gatepass.dialects.hints import HINTS, Hint
 from gatepass.draft import Rule
 from gatepass.errors import ModelNotFound
 from gatepass.types import (
@@ -159,6 +160,11 @@ class Dialect:
     """Whether the upstream's model list has the names that a request needs."""
     rules: tuple[Rule, ...] = ()
     """Changes that run after all others, because their result must fit the protocol."""
+
+    @property
+    def hints(self) -> tuple[Hint, ...]:
+        """The advice for its errors. The first hint that matches is shown."""
+        return HINTS
 
     def encode(
         self,

@@ -1,12 +1,14 @@
-"""Add one sentence of advice to an upstream's error message if the message is known and unclear."""
+"""Find the advice for an upstream's error whose message is known and unclear. errors.json has its text."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gatepass.config.upstream import RagflowPaths
 from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
 from gatepass.observability.story import CALL_OPTIONS
@@ -15,13 +17,13 @@ from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorB
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """`advice` for errors whose message matches `pattern` in any case, and of one of `statuses` (none: any).
+    """The `case` of errors whose message matches `pattern` in any case, and of one of `statuses` (none: any).
 
     `operation`: only for this one, whose `param` may match too.
     """
 
     pattern: str
-    advice: str
+    case: str
     statuses: tuple[int, ...] = ()
     operation: str = ""
 
@@ -35,83 +37,38 @@ class Remedy(NamedTuple):
     cause: str = ""
 
 
+_NO_ASSISTANT = r"^no authorization\.?$"
 _NOT_FOUND = r"^resource not found\.?$"
-NO_PATH = "The upstream has no such path: {version}it{route} does not support this operation."
-REJECTION = (
-    "If the upstream rejects the token, set {block}.rejection.statuses: [403], which renews it (if it is set, a new"
-    " token was rejected too)."
-)
+NO_PATH = "no_path"
+"""The case of which `ReceivedReply.missing` tells more."""
+REJECTION = "rejected_with_403"
 """Of a token. That of a key is `ReceivedReply.rejected`."""
 HINTS = (
-    Hint(
-        rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})",
-        "Shorten the prompt or the history, or use a model with a longer context.",
-    ),
+    Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", "too_long"),
     Hint(
         # OpenAI and Azure, the second for an organization that is not verified
         r"'?stream'? does not support true|must be verified to stream",
-        "This model does not support streaming.",
+        "no_streaming",
     ),
     Hint(
         r"(?=.*\btools?\b)(?=.*\b(?:namespace|custom)\b(?!\.)).*"
         r"(?:unknown|unsupported|not supported|invalid|unrecognized|expected|should be|不支持)"
         r"|'type' of tool must be|\boutput of tool call should be|^tools\b.{0,9}\btype$",
-        "The upstream's Responses API does not know this type of tool. Set {block}.protocols: [chat]:"
-        " gatepass then sends a chat, in which every tool is a function.",
+        "type_of_tool",
         (400, 422),
         "responses",
     ),
-    Hint(r"last content of this conversation is not from user", "RAGFlow requires a last message with role user."),
-    Hint(
-        r"missing subscription key",
-        "The gateway (Azure API Management) requires the header Ocp-Apim-Subscription-Key: set it under"
-        " {block}.headers, or set {block}.token_placement to send the token in it.",
-    ),
-    Hint(
-        r"no api key found in request",
-        "The gateway (Kong) requires its own header, usually apikey: set it under {block}.headers, or set"
-        " {block}.token_placement to send the token in it.",
-    ),
-    Hint(
-        r"API deployment for this resource does not exist|DeploymentNotFound",
-        "Azure requires the name of a deployment: set `name` of this model under `models` to it.",
-        (404,),
-    ),
-    Hint(
-        _NOT_FOUND,
-        "The path may be wrong: for Azure set {block}.dialect: azure, which builds the path, and"
-        " {url} to the resource, such as https://RESOURCE.openai.azure.com.",
-        (404,),
-    ),
-    Hint(
-        r"api version not supported",
-        "Set {block}.azure.api_version to a version that Azure supports, such as 2024-10-21, or remove it"
-        " to use the v1 API.",
-    ),
-    Hint(
-        r"invalid subscription key or wrong API endpoint",
-        "An Azure key is valid for one resource: compare {url} with the endpoint of the key.",
-    ),
-    Hint(
-        r"access token is missing, invalid, audience is incorrect",
-        "Azure's classic API accepts a key in the header api-key only (a credential of type: api_key), or an Entra"
-        " token for https://cognitiveservices.azure.com/.default.",
-    ),
-    Hint(
-        r"^you don't own the (chat|agent)|^no authorization\.?$|permission to access the agent",
-        "The owner of this token has no such assistant in RAGFlow: set `name` of this model under `models` to its id,"
-        " or to agent:ID for an agent.",
-        (403, 404),
-    ),
-    Hint(
-        r"^not found: \S*/api/v1/(openai|agents)/",
-        "RAGFlow before v0.25.6 has other paths: set {block}.ragflow: {{paths: old}}.",
-        (404,),
-    ),
-    Hint(
-        r"^`llm_id` .+ doesn't exist",
-        "RAGFlow accepts no model name from a client: set {block}.dialect: ragflow, which sends none.",
-    ),
+    Hint(r"last content of this conversation is not from user", "last_message"),
+    Hint(r"missing subscription key", "subscription_key"),
+    Hint(r"no api key found in request", "kong_key"),
+    Hint(r"API deployment for this resource does not exist|DeploymentNotFound", "azure_deployment", (404,)),
+    Hint(_NOT_FOUND, "azure_path", (404,)),
+    Hint(r"api version not supported", "azure_version"),
+    Hint(r"invalid subscription key or wrong API endpoint", "azure_endpoint"),
+    Hint(r"access token is missing, invalid, audience is incorrect", "azure_token"),
+    Hint(r"^you don't own the (chat|agent)|permission to access the agent", "ragflow_assistant", (403, 404)),
+    Hint(_NO_ASSISTANT, "no_authorization", (404,)),
+    Hint(r"^`llm_id` .+ doesn't exist", "ragflow_model"),
     Hint(
         r"\b(?:token|jwt|bearer|credentials?|session|api[ _-]?key)\b.{0,60}\b(?:refused|invalid|expired?|missing"
         r"|rejected|revoked|wrong|denied|not (?:valid|found|recogni[sz]ed|accepted))\b"
@@ -121,15 +78,10 @@ HINTS = (
         REJECTION,
         (403,),
     ),
-    Hint(
-        r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1",
-        "Part of the path is doubled: {url} must end with the version, such as"
-        " https://host/v1, and not with the operation.",
-        (404,),
-    ),
+    Hint(r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1", "doubled_path", (404,)),
     Hint(
         r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",  # nginx; Go's net/http
-        "The port requires TLS: begin {url} with https://.",
+        "tls_port",
     ),
     Hint(
         # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot
@@ -140,16 +92,22 @@ HINTS = (
     ),
 )
 AZURE_HINTS = (
-    Hint(
-        _NOT_FOUND,
-        "Check the settings of the path: {url} must be the resource, such as"
-        " https://RESOURCE.openai.azure.com, `name` of this model under `models` must be a deployment, and"
-        " {block}.azure.api_version must support this operation; without it gatepass uses the v1 API.",
-        (404,),
-    ),
+    Hint(_NOT_FOUND, "azure_resource", (404,)),
     *HINTS,
 )
 """The hints for an upstream with `dialect: azure`: they do not advise that setting again."""
+_OF_RAGFLOW = (Hint(_NO_ASSISTANT, "ragflow_assistant", (404,)), *HINTS)
+RAGFLOW_HINTS: Mapping[RagflowPaths, tuple[Hint, ...]] = {
+    "current": (
+        Hint(r"^not found: \S*/api/v1/(openai|agents)/", "ragflow_old_paths", (404,)),
+        *_OF_RAGFLOW,
+    ),
+    "old": (
+        Hint(r"^(?:not found: \S*/api/v1/\w+_openai/.*|(?:404 )?(?:page )?not found\.?)$", "ragflow_new_paths", (404,)),
+        *_OF_RAGFLOW,
+    ),
+}
+"""The hints for an upstream with `dialect: ragflow`, by its paths."""
 
 _OWN_PATH = r"\(?(?:post:? )?/(?:[\w.-]+/)*(?:responses|messages)/?\)?"
 _NO_PATH = (

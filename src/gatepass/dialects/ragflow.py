@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from gatepass.config.upstream import RagflowPaths, assistant
 from gatepass.dialects.base import Dialect, build_request, operation_url, path_segment
+from gatepass.dialects.hints import RAGFLOW_HINTS, Hint
 from gatepass.types import Call, OutboundRequest, Target, Timeouts
 
 API = "/api/v1"
@@ -45,6 +46,10 @@ class RagflowDialect(Dialect):
 
     lists_models: ClassVar[bool] = False
     paths: RagflowPaths = "current"
+
+    @property
+    def hints(self) -> tuple[Hint, ...]:
+        return RAGFLOW_HINTS[self.paths]
 
     def encode(
         self, call: Call, target: Target, base_url: str, timeouts: Timeouts, forward_headers: Collection[str] = ()

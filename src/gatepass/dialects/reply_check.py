@@ -28,7 +28,8 @@ from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, REJECTION, Hin
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
-from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, settings_of, url_setting_of
+from gatepass.observability.story import names_of
+from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, url_setting_of
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -233,24 +234,28 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     for hint in reply.hints:
         texts = (start, error_body.param or "") if hint.operation else (start,)
         is_meant = any(re.search(hint.pattern, text, re.IGNORECASE) for text in texts)
-        is_meant = (is_meant or (hint.advice is NO_PATH and lacks_page)) and hint.operation in ("", reply.operation)
+        is_meant = (is_meant or (hint.case == NO_PATH and lacks_page)) and hint.operation in ("", reply.operation)
         if is_meant and (not hint.statuses or status in hint.statuses):
-            found = hint.advice
+            found = hint.case
             break
-    names = {"block": settings_of(upstream), "url": url_setting_of(upstream)}
-    if found is NO_PATH:
+    if found == NO_PATH:
+        url = url_setting_of(upstream)
         if upstream.startswith(MCP_UPSTREAM):
             why = "The upstream has no such path: it is not an MCP endpoint."
-            return Remedy(f"Check {names['url']}.", reply.missing, "", why)
-        version = f"{names['url']} does not end with the version, such as https://host/v1, or "
-        names |= {"route": f" ({reply.route})" if reply.route else "", "version": "" if reply.has_version else version}
-        return Remedy("", reply.missing, reply.route, found.format_map(names))
-    if found is REJECTION and reply.key != "":
+            return Remedy(f"Check {url}.", reply.missing, "", why)
+        version = "" if reply.has_version else f"{url} does not end with the version, such as https://host/v1, or "
+        route = f" ({reply.route})" if reply.route else ""
+        why = f"The upstream has no such path: {version}it{route} does not support this operation."
+        return Remedy("", reply.missing, reply.route, why)
+    if found == REJECTION and reply.key != "":
         advice = reply.rejected.advice
         if reply.key is not None:
             advice = f"If the upstream rejects {reply.key}, {advice[:1].lower()}{advice[1:]}"
         return reply.rejected._replace(advice=advice)
-    return Remedy(found.format_map(names), case_of(error_body, status, upstream, reply.model))
+    if not found:
+        return Remedy(case=case_of(error_body, status, upstream, reply.model))
+    names = names_of(f"upstream:{upstream}", reply.operation, reply.model, "")
+    return Remedy(errors.explained(found, names)["action"], found)
 
 
 def _lacks_page(error_body: UpstreamErrorBody, reply: ReceivedReply) -> bool:

@@ -336,7 +336,7 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
         found = dialect.classify_document(received, RAW)
         if isinstance(found, errors.UpstreamErrorReply) and (is_lie or found.upstream_code in rejection.codes):
             _check_session(attempt, found, exchange, may_be_login=False)
-            raise upstream_call.as_rejection(found, rejection)
+            raise upstream_call.as_rejection(found, rejection, received.status)
         if isinstance(found, GatepassError) and not is_json:
             raise found
         if is_lie and message.kind == "request":

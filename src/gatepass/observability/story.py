@@ -254,7 +254,10 @@ def advice_of(code: str, hop: str, case: str, setting: str, names: Mapping[str, 
         case = "mcp_invalid"
     placed = errors.explanations()[case or kind].setting
     replaced = {placed: setting.replace(", ", "`, `"), **names} if setting and placed else names
-    return errors.explained(case or kind, replaced)
+    found = errors.explained(case or kind, replaced)
+    if found["sentence"]:
+        return found
+    return errors.explained(kind, names) | {name: text for name, text in found.items() if text}
 
 
 def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str, str]:

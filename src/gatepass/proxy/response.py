@@ -203,7 +203,7 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
         await response.aclose()
         error.should_retry = should_retry(response.headers)
         error.relayed = upstream_call.relayed_fields(response, context.state.redactor.mask)
-        raise upstream_call.as_rejection(error, upstream.settings.rejection) from error.__cause__
+        raise upstream_call.as_rejection(error, upstream.settings.rejection, response.status) from error.__cause__
     except BaseException:  # a client that disconnects arrives here as a cancellation
         attempt.add_upstream_wait()
         await response.aclose()

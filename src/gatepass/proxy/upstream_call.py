@@ -37,7 +37,17 @@ from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.failover import Failover
 from gatepass.tokens import Token, TokenHolder, TokenReissued
-from gatepass.types import MCP_UPSTREAM, SERVER_ERROR, Headers, OutboundRequest, Response, Secret, Timeouts, settings_of
+from gatepass.types import (
+    CLIENT_ERROR,
+    MCP_UPSTREAM,
+    SERVER_ERROR,
+    Headers,
+    OutboundRequest,
+    Response,
+    Secret,
+    Timeouts,
+    settings_of,
+)
 
 ERROR_BYTES = 64 * 1024
 REFUSED = (UNAUTHORIZED, 403)
@@ -170,16 +180,16 @@ def is_page(error: GatepassError) -> bool:
     return not is_401 and (is_labelled or isinstance(error, errors.UpstreamRedirect | errors.UpstreamHtml))
 
 
-def as_rejection(error: UpstreamError, config: RejectionConfig) -> UpstreamError:
+def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) -> UpstreamError:
     """Return `error`, as UpstreamAuth if its code is in `rejection.codes`: a retry of the client cannot fix it.
 
-    An error in a 200 has the status 502. It becomes 401 here.
+    It becomes a 401, unless the upstream `replied` with a 4xx of its own.
     """
     if not isinstance(error, UpstreamErrorReply) or isinstance(error, errors.UpstreamAuth):
         return error
     if error.upstream_code is None or error.upstream_code not in config.codes:
         return error
-    status = error.http_status if error.http_status < SERVER_ERROR else UNAUTHORIZED
+    status = error.http_status if CLIENT_ERROR <= replied < SERVER_ERROR else UNAUTHORIZED
     rejection = errors.UpstreamAuth(
         error.cause,
         advice=error.advice,
@@ -344,7 +354,8 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         upstream.host,
         state.clock.wall(),
         state.redactor.mask,
-        key=key,
+        upstream.dialect.hints,
+        key,
         rejected=rejection_remedy(state, upstream, is_key=is_key),
         model=attempt.call.model,
         operation=operation.name,

@@ -2,6 +2,7 @@ import pytest
 
 from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.hints import AZURE_HINTS, Remedy, is_about_path, key_of, model_hint, tried_with
+from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.dialects.reply_check import ReceivedReply, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply, sentence
 from gatepass.types import UpstreamErrorBody
@@ -19,7 +20,7 @@ DEPLOYMENT = (
     "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes"
 )
 VERSION = (
-    ". Set upstreams.chat.azure.api_version to a version that Azure supports, such as 2024-10-21, or remove it to use"
+    ". Set `upstreams.chat.azure.api_version` to a version that Azure supports, such as 2024-10-21, or remove it to use"
     " the v1 API."
 )
 WRONG_KEY = (
@@ -59,7 +60,7 @@ def test_the_words_of_a_framework_for_an_unknown_path_name_the_version_in_base_u
 )
 def test_plain_http_at_a_tls_port_is_reported_with_https(message):
     reported = hinted(message, 400)
-    assert reported == f"{message} The port requires TLS: begin upstreams.chat.base_url with https://."
+    assert reported == f"{message} The port requires TLS: begin `upstreams.chat.base_url` with https://."
 
 
 @pytest.mark.parametrize(
@@ -86,19 +87,19 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
         (502, "stream does not support true with this model.", "does not support streaming"),
         (400, VERIFY, "does not support streaming"),
         (400, "The last content of this conversation is not from user.", "a last message with role user"),
-        (401, APIM, "upstreams.chat.headers, or set upstreams.chat.token_placement"),
+        (401, APIM, "`upstreams.chat.headers`, or set `upstreams.chat.token_placement`"),
         (401, "No API key found in request", "Kong"),
         (404, DEPLOYMENT, "set `name` of this model under `models`"),
-        (404, "Resource not found", "set upstreams.chat.dialect: azure"),
+        (404, "Resource not found", "set `upstreams.chat.dialect: azure`"),
         (400, "API version not supported", "upstreams.chat.azure.api_version"),
         (404, "API version not supported", "upstreams.chat.azure.api_version"),
-        (401, WRONG_KEY, "compare upstreams.chat.base_url with the endpoint of the key"),
+        (401, WRONG_KEY, "compare `upstreams.chat.base_url` with the endpoint of the key"),
         (401, AUDIENCE, "type: api_key"),
         (404, "You don't own the chat 2e3b", "agent:ID"),
-        (404, "Not Found: /api/v1/openai/2e3b/chat", "upstreams.chat.ragflow: {paths: old}"),
+        (404, "no authorization", "upstreams.chat.rejection.codes"),
         (400, "`llm_id` gpt-4 doesn't exist", "upstreams.chat.dialect: ragflow"),
-        (404, "Invalid URL (POST /v1/v1/chat/completions)", "doubled: upstreams.chat.base_url"),
-        (404, "Cannot POST /v1/chat/completions/chat/completions.", "doubled: upstreams.chat.base_url"),
+        (404, "Invalid URL (POST /v1/v1/chat/completions)", "doubled: `upstreams.chat.base_url`"),
+        (404, "Cannot POST /v1/chat/completions/chat/completions.", "doubled: `upstreams.chat.base_url`"),
         (403, "token refused", "upstreams.chat.rejection.statuses: [403]"),
         (403, "The access token has expired.", "upstreams.chat.rejection.statuses: [403]"),
         (403, "invalid bearer token", "upstreams.chat.rejection.statuses: [403]"),
@@ -156,10 +157,24 @@ def test_a_403_that_gatepass_cannot_renew_is_not_advised_to_be_a_rejection(key, 
 def test_an_upstream_with_azures_dialect_is_not_advised_to_choose_it():
     found = hinted("Resource not found", 404, hints=AZURE_HINTS)
     assert "dialect: azure" not in found
-    assert {"upstreams.chat.base_url", "upstreams.chat.azure.api_version", "`name`"} <= set(
+    assert {"`upstreams.chat.base_url`", "`upstreams.chat.azure.api_version`", "`name`"} <= set(
         found.replace(":", "").split()
     )
     assert hinted("API version not supported", 404, hints=AZURE_HINTS) == "API version not supported" + VERSION
+
+
+@pytest.mark.parametrize(
+    ("paths", "message", "hint"),
+    [
+        ("old", "no authorization", "agent:ID"),
+        ("current", "Not Found: /api/v1/openai/2e3b/chat", "upstreams.chat.ragflow: {paths: old}"),
+        ("old", "Not Found: /api/v1/chats_openai/2e3b/chat", "remove `upstreams.chat.ragflow.paths`"),
+        ("old", "404 page not found", "remove `upstreams.chat.ragflow.paths`"),
+    ],
+)
+def test_only_an_upstream_with_ragflows_dialect_gets_its_advice(paths, message, hint):
+    assert hint in hinted(message, 404, hints=RagflowDialect(paths=paths).hints)
+    assert hint not in hinted(message, 404)
 
 
 @pytest.mark.parametrize(

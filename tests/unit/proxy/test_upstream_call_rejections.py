@@ -87,11 +87,12 @@ def test_redirect_of_a_host_without_name_is_classified_by_its_path():
     assert leads_to_login("https://sso.corp.example", "")
 
 
-def test_configured_code_inside_a_success_becomes_a_401():
-    error = refusal(502, "A0230", "server_error")
+@pytest.mark.parametrize("implied", [502, 404])  # of an unknown code, and of RAGFlow's
+def test_configured_code_inside_a_success_becomes_a_401(implied):
+    error = refusal(implied, "A0230", "server_error")
     error.relayed = ((b"x-ratelimit-limit", b"1"),)
     error.should_retry = False
-    auth = as_rejection(error, RejectionConfig(codes=["A0230"]))
+    auth = as_rejection(error, RejectionConfig(codes=["A0230"]), 200)
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.public_code, auth.kind) == (401, "upstream_auth", "authentication_error")
     assert (auth.message, auth.hop, auth.upstream_code, auth.relayed) == ("no", "upstream:chat", "A0230", error.relayed)
@@ -99,7 +100,7 @@ def test_configured_code_inside_a_success_becomes_a_401():
 
 
 def test_configured_code_with_a_status_of_its_own_keeps_that():
-    auth = as_rejection(refusal(400, "A0230", "invalid_request_error"), RejectionConfig(codes=["A0230"]))
+    auth = as_rejection(refusal(400, "A0230", "invalid_request_error"), RejectionConfig(codes=["A0230"]), 400)
     assert isinstance(auth, UpstreamAuth)
     assert (auth.http_status, auth.kind) == (400, "invalid_request_error")
 
@@ -114,7 +115,7 @@ def test_configured_code_with_a_status_of_its_own_keeps_that():
     ],
 )
 def test_other_errors_keep_their_names(error):
-    assert as_rejection(error, RejectionConfig(statuses=[403], codes=["A0230"])) is error
+    assert as_rejection(error, RejectionConfig(statuses=[403], codes=["A0230"]), 403) is error
 
 
 def test_a_page_may_concern_its_request_alone_and_a_401_does_not():
