@@ -33,7 +33,7 @@ from gatepass.sse.tool_calls import KEY_CHARS, ArgumentBuffer, ToolCallDelta, To
 WRAPPED = "repair=wrapped"
 """`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
 MESSAGE = "repair=message"
-"""A chunk with `message`, or a chat's with `text`, gets a delta, and a whole completion in one event becomes deltas."""
+"""A chunk with `message`, or a chat's with `text`, gets a delta, also one that is a whole completion."""
 EMPTY_CHOICES = "repair=choices"
 """The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"

@@ -80,7 +80,7 @@ MOST_JOINED = 2_000
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = (*("_has_deltas", "_seen", "finished", "has_answer", "has_last_event", "request", "streamed", "usage"),)
+    __slots__ = (*("_seen", "finished", "has_answer", "has_last_event", "request", "streamed", "usage"),)
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -97,7 +97,6 @@ class Progress:
         self.usage: Usage | None = None
         self._seen: set[int] = set()
         self.finished: set[int] = set()
-        self._has_deltas = False
 
     @property
     def has_choices(self) -> bool:
@@ -109,15 +108,6 @@ class Progress:
         A protocol with a last event: whether nothing is missing before it. Otherwise it is not relayed.
         """
         return len(self._seen) >= choices and self._seen <= self.finished
-
-    def is_whole_reply(self, choices: list[Any]) -> bool:
-        """Whether these are the choices of a whole reply (`message` instead of `delta`), with no delta before them.
-
-        Stream clients crash on them or read them as empty (openai-python 3.51, openai-node 6.49).
-        """
-        return not self._has_deltas and all(
-            isinstance(choice, dict) and "message" in choice and "delta" not in choice for choice in choices
-        )
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         """Record one event. Return whether it has only output, so that another text would change nothing here."""
@@ -134,7 +124,6 @@ class Progress:
             elif not 0 <= index < MAX_ENTRIES:
                 index = -1  # they share one entry, so that ever new indices cost no memory
             self._seen.add(index)
-            self._has_deltas = self._has_deltas or "delta" in choice
             end = finish_reason(choice)  # Ollama and SGLang send an empty one in chunks that do not end it
             ends.append(end)
             self.has_answer = self.has_answer or has_output(choice, end)
@@ -656,8 +645,8 @@ class EventStream:
     def _fault_of(self, choices: list[Any], block: bytes, *, is_large: bool) -> Callable[[str], GatepassError] | None:
         if len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return chunk.too_many_choices
-        if choices and (is_large or self._repair is None) and self._progress.is_whole_reply(choices):
-            return chunk.completion_in_stream
+        if is_large and any(isinstance(choice, dict) and "message" in choice for choice in choices):
+            return chunk.completion_in_stream  # no repair reads it, and SDKs crash on it or read it as empty
         if len(block) > LARGE_EVENT_BYTES and self._repair is not None and has_objects(choices):  # SDKs require text
             return chunk.arguments_too_large
         return None

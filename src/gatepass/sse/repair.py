@@ -15,6 +15,7 @@ from gatepass.config.access import PLAIN, Profile
 from gatepass.sse import choice_repair, tool_calls
 from gatepass.sse.choice_repair import ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
 from gatepass.sse.chunk import (
+    CHAT,
     CHAT_CHUNK,
     ENVELOPE,
     LEGACY,
@@ -312,9 +313,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         try:
             if not chunk["choices"]:
                 return self._repair_without_choices(block, chunk)
-            # after deltas, a whole completion only repeats them
-            if not self._choices and is_completion(chunk):
-                return self._synthesize(chunk)
             is_plain = self._repair_choices(chunk)
             if self._options.profile is not PLAIN:
                 is_plain = self._adapt(chunk) and is_plain
@@ -362,11 +360,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             self._note(choice_repair.SPLIT)
         return [*map(self._write, parts)] if self._has_changed else [block]
 
-    def _synthesize(self, document: Object) -> list[Sent]:
-        self._note(choice_repair.MESSAGE)
-        parts = chunks(document, self._options.include_usage is not False, self._defaults)
-        return [one for part in parts for one in self._repair(self._write(part), part, has_changed=True)]
-
     def _repair_choices(self, chunk: Object) -> bool:
         """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either."""
         is_plain = True
@@ -395,6 +388,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         if self._defaults.is_chat and chunk.get("object") == LEGACY:
             chunk["object"] = CHAT_CHUNK
             self._note(choice_repair.ENVELOPE)
+        elif self._has_changed and chunk.get("object") == CHAT:
+            chunk["object"] = CHAT_CHUNK
         for name in REQUIRED:
             # Azure's first chunk has them, but empty: `"id": ""`, `"created": 0`
             if not chunk.get(name) and name in members:
@@ -485,15 +480,6 @@ def is_ping(payload: Object) -> bool:
     if "data" in payload and payload.get("code") in (0, "0", 200, "200"):
         return payload["data"] is True or payload["data"] in _EMPTY
     return not payload or "ping" in (payload.get("type"), payload.get("event"))
-
-
-def is_completion(chunk: Object) -> bool:
-    """Return whether this is a whole completion. Only a completion has a `message` and a finish reason."""
-    choices = chunk["choices"]
-    for choice in choices:
-        if not isinstance(choice, dict) or "delta" in choice or not isinstance(choice.get("message"), dict):
-            return False
-    return any(finish_reason(choice) for choice in choices)
 
 
 def split_finish(chunk: Object) -> tuple[Object, ...]:

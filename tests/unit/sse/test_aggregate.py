@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatepass.errors import GatepassError
 from gatepass.sse import aggregate
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.choice_aggregate import Base64Text
+from gatepass.sse.choice_aggregate import joined_base64
 from gatepass.sse.chunk import MAX_ENTRIES, StreamSource
 from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import LARGE_EVENT_BYTES
@@ -229,23 +229,16 @@ def test_deltas_become_one_message(deltas, expected):
     assert made["finish_reason"] == ("tool_calls" if "tool_calls" in expected else "stop")
 
 
-def joined(pieces: list[str]) -> str:
-    whole = Base64Text()
-    for piece in pieces:
-        whole.add(piece)
-    return whole.text()
-
-
 @given(st.lists(st.binary(max_size=10), max_size=5))
 def test_base64_of_pieces_each_encoded_by_itself_is_joined(parts):
-    whole = joined([base64.b64encode(part).decode() for part in parts])
+    whole = joined_base64([base64.b64encode(part).decode() for part in parts])
     assert base64.b64decode(whole) == b"".join(parts)
     assert "=" not in whole.rstrip("=")
 
 
 def test_base64_without_padding_gets_some_and_what_is_none_is_joined_unchanged():
-    assert base64.b64decode(joined(["YQ", "YWI"])) == b"aab"
-    assert joined(["=", "a!b", "ä="]) == "=a!bä="
+    assert base64.b64decode(joined_base64(["YQ", "YWI"])) == b"aab"
+    assert joined_base64(["=", "a!b", "ä="]) == "=a!bä="
 
 
 # --- how it ends ----------------------------------------------------------------------------------

@@ -304,22 +304,6 @@ def test_data_that_is_no_json_is_a_failure(event):
     assert code(stream) == "upstream_invalid"
 
 
-def test_whole_completion_in_place_of_pieces_is_a_failure():
-    only: dict[str, object] = {"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}
-    whole = {"object": "chat.completion", "choices": [only]}
-    out, stream = relayed(data(whole) + DONE)
-    assert (out, stream.has_answered) == (b"", False)
-    assert code(stream) == "upstream_invalid"
-    pieces_of_one = [
-        {"choices": [only, {"delta": {}}]},
-        {"choices": [only | {"delta": {}}]},
-        {"choices": [{"text": "a"}]},
-    ]
-    for body in (HELLO + data(whole) + DONE, *(data(one) + END + DONE for one in pieces_of_one)):
-        out, stream = relayed(body)
-        assert (out, stream.done) == (body, True)
-
-
 def test_event_above_the_limit_ends_the_stream_after_the_events_before_it():
     stream = stream_module.EventStream(StreamSource("chat", 400, read_error))
     out = stream.feed(HELLO + YOU + text("x" * 400) + YOU)
