@@ -185,9 +185,10 @@ class CompletionAggregator(StreamAggregator):
 
     def _add(self, payload: Object) -> None:
         fields = chunk.unwrap(payload)
-        if chunk.is_chunk(fields):
-            # the repair of chunks without choices would only move their members
-            self._merge(self._chunks.repair(payload, payload) if fields.get("choices") else [fields])
+        if fields.get("choices"):
+            self._merge(self._chunks.repair(payload, payload))
+        elif chunk.is_chunk(fields):
+            self._merge([fields])  # the repair would only move its members
 
     def _finish_repair(self) -> bytes:
         self._merge(self._chunks.end())

@@ -460,14 +460,14 @@ def synthesize_stream(
     profile: Profile = PLAIN,
     piece_chars: int = PIECE_CHARS,
 ) -> Iterator[bytes]:
-    """Yield the events of a stream with the content of `document`, a parsed completion, and `[DONE]`.
+    """Yield the events of a stream with the content of `document`, a completion that is repaired, and `[DONE]`.
 
     Raises ValueError if `document` is nested too deep, or has too many choices or tool calls.
     """
-    repair = StreamRepair(RepairOptions(None, profile), defaults)
+    repair = None if profile is PLAIN else StreamRepair(RepairOptions(None, profile), defaults)
     for one in chunks(document, include_usage, defaults, piece_chars):
-        yield repair.repair_event(encode_event(one), one)
-    yield repair.finish() + DONE
+        yield encode_event(one) if repair is None else repair.repair_event(encode_event(one), one)
+    yield DONE if repair is None else repair.finish() + DONE
 
 
 def _choices_of(payload: Object) -> list[Object]:
