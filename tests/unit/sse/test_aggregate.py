@@ -151,6 +151,10 @@ def test_chunks_become_one_reply(chunks, expected):
     assert aggregated(*map(data, chunks), DONE) == expected
 
 
+def test_events_that_no_blank_lines_part_are_read_as_in_a_relayed_stream():
+    assert aggregated((text("a") + STOP).replace(b"\n\n", b"\n") + DONE) == reply(choice("a"))
+
+
 def test_values_without_choices_say_nothing():
     odd = [{}, {"code": 0, "data": {}}, {"type": "status", "text": "x"}, [], 3, None, "x"]
     odd += [{"choices": None}, {"choices": "x"}, {"choices": [None, 7]}]
@@ -210,6 +214,7 @@ MESSAGES: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         [{"function_call": {"name": name, "arguments": part}} for name, part in [("", ""), ("f", "{"), ("f", "}")]],
         message(function_call={"name": "f", "arguments": "{}"}),
     ),
+    "audio that is no object": ([{"audio": 7}], message(audio=7)),
     "audio": (
         [
             {"audio": {"id": "au", "transcript": "He"}},
