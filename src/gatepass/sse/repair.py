@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from gatepass.config.access import PLAIN, Profile
 from gatepass.sse import choice_repair, tool_calls
-from gatepass.sse.choice_repair import ChoiceRepair, CumulativeTexts, OnRepair, RepairOptions
+from gatepass.sse.choice_repair import ChoiceRepair, CumulativeTexts, RepairOptions
 from gatepass.sse.chunk import (
     CHAT,
     CHAT_CHUNK,
@@ -95,90 +95,6 @@ _STANDARD = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
-class DeferredMembers:
-    """Members of chunks without choices, such as `prompt_filter_results` in Azure's first one, held for the next chunk
-    with choices. Clients that read `choices[0]` fail at a chunk without choices."""
-
-    __slots__ = ("_held_bytes", "held")
-
-    def __init__(self) -> None:
-        self.held: Object = {}
-        self._held_bytes = 0
-
-    def passes(self, chunk: Object, size_bytes: int) -> bool:
-        """Return whether a chunk of `size_bytes` without choices is sent; else hold its members."""
-        payload = {name: value for name, value in chunk.items() if name not in _STANDARD and value not in _EMPTY}
-        if not payload:
-            return False
-        if self._held_bytes + size_bytes > MAX_MOVED_BYTES:
-            return True
-        self.held |= payload
-        self._held_bytes += size_bytes
-        return False
-
-    def move_to(self, chunk: Object) -> bool:
-        """Add the held members to `chunk`; return whether any were held."""
-        if not self.held:
-            return False
-        held, self.held, self._held_bytes = self.held, {}, 0
-        for name, value in held.items():
-            chunk.setdefault(name, value)  # a value of the chunk itself is newer
-        return True
-
-
-class UsageRepair:
-    """Lets one usage pass, the last one.
-
-    vLLM, SGLang and DashScope can send the usage with every chunk. LangChain, Open WebUI and RAGFlow add all of them
-    up. With `wanted` True the usage is sent in a separate chunk after the last choice. With False only a usage in the
-    chunk with the last finish reason passes. With None every usage passes.
-    """
-
-    __slots__ = ("_held", "_is_sent", "_wanted")
-
-    def __init__(self, wanted: bool | None) -> None:
-        self._wanted = wanted
-        self._held: Object | None = None
-        self._is_sent = False
-
-    def repair_with_choices(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> None:
-        """Remove the usage from a chunk with choices, unless it may pass there."""
-        if self._wanted is None:
-            return
-        if self._wanted:
-            self._hold(payload)
-            payload["usage"] = None
-        elif is_complete and not self._is_sent:
-            self._is_sent = True
-            return
-        else:
-            del payload["usage"]
-        on_repair(choice_repair.USAGE)
-
-    def passes_alone(self, payload: Object, is_complete: bool, on_repair: OnRepair) -> bool:
-        """Return whether the usage of a chunk without choices passes; else remove it and hold it if it is wanted."""
-        if self._wanted is None:
-            return True
-        if self._wanted and is_complete and not self._is_sent:
-            self.close()
-            return True
-        self._hold(payload)
-        del payload["usage"]
-        on_repair(choice_repair.USAGE)
-        return False
-
-    def close(self) -> None:
-        self._is_sent, self._held = True, None
-
-    def take(self) -> Object | None:
-        held, self._held = self._held, None
-        return held
-
-    def _hold(self, payload: Object) -> None:
-        if self._wanted and not self._is_sent:
-            self._held = payload["usage"]
-
-
 Sent = TypeVar("Sent", bound=Sized)
 
 
@@ -191,14 +107,16 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         "_cumulative",
         "_defaults",
         "_deferred",
+        "_deferred_bytes",
         "_ends",
         "_has_changed",
         "_has_envelope",
+        "_has_sent_usage",
         "_held",
+        "_held_usage",
         "_is_early",
         "_options",
         "_released",
-        "_usage",
         "_write",
     )
 
@@ -212,10 +130,10 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._ends: list[Object] = []
         self._held: tuple[Sent, Object] | None = None  # an event whose finish reason may not be the last one
         self._released: list[Sent] = []
-        self._deferred = DeferredMembers()
-        self._usage = UsageRepair(options.include_usage)
-        if options.drops_usage:
-            self._usage.close()
+        self._deferred: Object = {}
+        self._deferred_bytes = 0
+        self._held_usage: Object | None = None
+        self._has_sent_usage = options.drops_usage
         self._cumulative = CumulativeTexts() if options.cumulative else None
         self._has_changed = self._has_envelope = self._is_early = False
 
@@ -231,7 +149,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         sent = [*self._released, *self.release(), *map(self._write, self._ends)]
         self._released, self._ends = [], []
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
-        has_members, usage = self._deferred.move_to(last), self._usage.take()
+        has_members, usage, self._held_usage = self._take_deferred(last), self._held_usage, None
         if usage is not None:
             last["usage"] = usage
         if has_members or usage is not None:
@@ -329,14 +247,53 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def _repair_without_choices(self, block: Sent, chunk: Object) -> list[Sent]:
         usage = chunk.get("usage")
-        has_usage = bool(usage) and isinstance(usage, dict)
-        passes = has_usage and self._usage.passes_alone(chunk, self._is_complete, self._note)
-        if passes or self._deferred.passes(chunk, len(block)):
+        passes = bool(usage) and isinstance(usage, dict) and self._repair_usage(chunk)
+        if passes or not self._defers(chunk, len(block)):
             self._fill_envelope(chunk)
             self._adapt(chunk)
             return self._send(block, chunk)
         self._note(choice_repair.EMPTY_CHOICES)
         return []
+
+    def _defers(self, chunk: Object, size_bytes: int) -> bool:
+        """Hold the members of a chunk without choices, such as Azure's `prompt_filter_results`, for the next chunk.
+
+        Clients that read `choices[0]` fail at a chunk without choices. Return False if it is too large to hold.
+        """
+        members = {name: value for name, value in chunk.items() if name not in _STANDARD and value not in _EMPTY}
+        if members and self._deferred_bytes + size_bytes > MAX_MOVED_BYTES:
+            return False
+        self._deferred |= members
+        self._deferred_bytes += size_bytes if members else 0
+        return True
+
+    def _take_deferred(self, chunk: Object) -> bool:
+        """Add the held members to `chunk`; return whether any were held."""
+        held, self._deferred, self._deferred_bytes = self._deferred, {}, 0
+        for name, value in held.items():
+            chunk.setdefault(name, value)  # a value of the chunk itself is newer
+        return bool(held)
+
+    def _repair_usage(self, chunk: Object) -> bool:
+        """Let one usage pass, the last one. Return whether that of `chunk` passes.
+
+        vLLM, SGLang and DashScope can send the usage with every chunk. LangChain, Open WebUI and RAGFlow add all of
+        them up. If the client requested it, it is sent in a separate chunk after the last choice. Otherwise only one in
+        the chunk with the last finish reason passes. With None every usage passes.
+        """
+        wanted, has_choices = self._options.include_usage, bool(chunk["choices"])
+        if wanted is None:
+            return True
+        if self._is_complete and not self._has_sent_usage and has_choices is not wanted:
+            self._has_sent_usage, self._held_usage = True, None
+            return True
+        if wanted and not self._has_sent_usage:
+            self._held_usage = chunk["usage"]
+        chunk["usage"] = None
+        if not (wanted and has_choices):
+            del chunk["usage"]
+        self._note(choice_repair.USAGE)
+        return False
 
     def _adapt(self, chunk: Object) -> bool:
         """Change a repaired chunk as the client's profile requires it. Return whether another text changes nothing."""
@@ -373,9 +330,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         usage = chunk.get("usage")
         if usage and isinstance(usage, dict):
             is_plain = False
-            self._usage.repair_with_choices(chunk, self._is_complete, self._note)
+            self._repair_usage(chunk)
         self._fill_envelope(chunk)
-        if self._deferred.held and self._deferred.move_to(chunk):
+        if self._deferred and self._take_deferred(chunk):
             self._note(choice_repair.EMPTY_CHOICES)
         if self._cumulative is not None:
             if self._cumulative.cut(chunk):
@@ -445,11 +402,12 @@ class StreamRepair(ChunkRepair[bytes]):
         before = self.release(_choices_of(payload))
         ended = [choice for choice in _choices_of(payload) if finish_reason(choice)]
         # it carries its own usage; later repairs build on its role, its tool calls and its end
-        adapted, deferred = [*self._adapted], self._deferred
-        self._deferred = DeferredMembers()  # what is deferred goes into a later event
+        adapted, deferred = [*self._adapted], (self._deferred, self._deferred_bytes)
+        self._deferred = {}  # what is deferred goes into a later event
         unwrap(payload).pop("usage", None)
         self._repair(b"", payload)
-        self._adapted, self._deferred, self.skips_similar = adapted, deferred, False
+        self._adapted, self.skips_similar = adapted, False
+        self._deferred, self._deferred_bytes = deferred
         return b"".join([*before, block]) if all(map(finish_reason, ended)) else None
 
 
