@@ -275,7 +275,8 @@ async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_
             await asked.until(b"a")
             assert used(gp.state) == [size(STREAMED) + 1_000]
             refused = await ask(gp, {**HELLO, "max_tokens": 9_500})
-            assert "has used or reserved its limit of 10000 tokens per minute" in refused.error["message"]
+            assert "more tokens in its limit of 10000 tokens per minute" in refused.error["message"]
+            assert refused.headers["x-ratelimit-remaining-tokens"] == str(10_000 - size(STREAMED) - 1_000)
             go_on.set()
             await asked.answer()
         await settled(gp, [size(STREAMED) + 2])

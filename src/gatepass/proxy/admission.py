@@ -245,7 +245,7 @@ class Admitted(msgspec.Struct, eq=False):
         if of_end_user:
             result = self.end_users.take(of_end_user, self._amounts(), now_s)
             if isinstance(result, Refused):
-                raise limit_reached(self._note(result))
+                raise limit_reached(self._note(result), self.tokens)
             self.taken = [(self.end_users, result)]
         self.due = tuple(limits)
         if not any(self.of_upstream.values()):
@@ -270,7 +270,7 @@ class Admitted(msgspec.Struct, eq=False):
         if isinstance(result, Refused):
             self._note(result)
             if result.limit in due:
-                raise limit_reached(result)
+                raise limit_reached(result, self.tokens)
             return False
         own, of_upstream = result.split(len(due)) if limits else (result, Taken(()))
         self.due, self.taken, self.at_target = (), [*self.taken, (self.counts, own)], [of_upstream]
@@ -285,7 +285,7 @@ class Admitted(msgspec.Struct, eq=False):
         self._check_fits(limits, REQUESTS, parts)
         result = await self.counts.admit(limits, self._amounts(parts - 1), now_s)
         if isinstance(result, Refused):
-            raise limit_reached(self._note(result))
+            raise limit_reached(self._note(result), self.tokens)
         self.at_target = [*self.at_target, result]
 
     def _note(self, refused: Refused) -> Refused:
@@ -376,10 +376,12 @@ class Admitted(msgspec.Struct, eq=False):
         return tuple(kept)
 
     def _left(self, limit: Limit) -> int:
-        if self.refused is not None and limit is self.refused.limit:
+        is_refused = self.refused is not None and limit is self.refused.limit
+        if is_refused and not limit.counts_tokens:
             return 0
         others = limit.others if self.counts.fault is None else 0
-        return max(0, limit.most - limit.use.total - others)
+        left = max(0, limit.most - limit.use.total - others)
+        return min(left, self.tokens - 1) if is_refused else left  # other processes may have used more meanwhile
 
     def _reset_s(self, limit: Limit, wall_s: float) -> float:
         if self.refused is not None and limit is self.refused.limit:
@@ -401,7 +403,8 @@ def limit_text(limit: Limit) -> str:
     return f"{counted(limit.most, unit)}{span}"
 
 
-def limit_reached(refused: Refused) -> GatewayError:
+def limit_reached(refused: Refused, tokens: int) -> GatewayError:
+    """Return the error of a request that would reserve so many `tokens`."""
     limit, wait_s = refused.limit, refused.wait_s
     place = f"{_PLACES[limit.owner[0]]}.{limit.setting}"
     if limit.unit == CONCURRENT:
@@ -413,11 +416,13 @@ def limit_reached(refused: Refused) -> GatewayError:
         )
     long = ((86_400, "d"), (3_600, "h"), (60, "min"))
     size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
-    used = "used" if limit.unit == "requests" else "used or reserved"  # running requests reserve their tokens
+    has, less = "used", ""
+    if limit.counts_tokens:  # running requests reserve their tokens
+        has, less = f"no room for {tokens} more tokens in", ", or send a smaller max_tokens"
     return Limited(
         "limit_reached",
-        f"{whose(limit)} has {used} its limit of {limit_text(limit)} ({place})."
-        f" Retry in {math.ceil(wait_s / size_s)} {unit}.",
+        f"{whose(limit)} has {has} its limit of {limit_text(limit)} ({place})."
+        f" Retry in {math.ceil(wait_s / size_s)} {unit}{less}.",
         retry_after_s=wait_s,
     )
 

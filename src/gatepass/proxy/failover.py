@@ -254,7 +254,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the error of a request that no target takes."""
         if why is NoTarget.USED_UP and self.admitted is not None and (refused := self.admitted.refused) is not None:
             fits = not refused.limit.counts_tokens or self.admitted.tokens <= refused.limit.most
-            return limit_reached(refused) if fits else never_fits(refused.limit, self.admitted.tokens)
+            return (
+                limit_reached(refused, self.admitted.tokens)
+                if fits
+                else never_fits(refused.limit, self.admitted.tokens)
+            )
         whose = f"Every target of the model {self.call.model!r}"
         if len(self.order) < len(self.healths):
             whose = f"The target of the model {self.call.model!r} for the object that the request names"
