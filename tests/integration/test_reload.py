@@ -263,6 +263,10 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             assert (await gatepass.served.ask(headers=headers).answer()).status == 200
             assert await gatepass.reload(**blocks) == ReloadResult("refused", problems=(KEYS_LOST,))
             assert (await gatepass.served.ask().answer()).status == 401
+            daily = {"keys": [{**one, "limits": {"requests": {"day": 9}}}]}
+            store = {"url": "valkey://127.0.0.1:9", "encryption_key": "QUJD" * 11}
+            limited = await gatepass.reload(**blocks, access=daily, store=store)
+            assert limited.problems[1:] == (reload.RESTART.format("store"),)
             gone = await gatepass.reload(**blocks, access={"keys": [one]})
             assert gone.changed == ("access.keys",)
             assert (await gatepass.served.ask(headers=headers).answer()).status == 401

@@ -46,6 +46,7 @@ KEYS_LOST = (
 BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
 CUT_OFF = "is the beginning of the file in use: it may be half written. If its end was removed, run `gatepass reload`"
 
+RESTART = "the file is valid with its {}, which gatepass uses from a restart on: restart it"
 EDITED = "was edited in place, so it may be half written: run `gatepass reload` to use it"
 
 Trigger = Literal["signal", "command", "watch"]
@@ -188,7 +189,11 @@ class Reloader:
         before = state.config
         needs_restart = [name for name in changed_settings(before, config) if name.partition(".")[0] in NEED_RESTART]
         config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})
-        check(config)  # again: the new blocks must also fit those of the start
+        try:
+            check(config)  # again: the new blocks must also fit those of the start
+        except ConfigError as error:
+            blocks = dict.fromkeys(name.partition(".")[0] for name in needs_restart)
+            raise _Refused(*map(str, error.problems), RESTART.format(", ".join(blocks))) from None
         tls_contexts = TLSContexts(state.tls_contexts)
         for hop in (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values()):
             tls_contexts.context_for(hop.network)
