@@ -33,7 +33,7 @@ from tests.serving import free_port
 from tests.stress.chaos_clients import Clients
 from tests.stress.chaos_servers import BOUND_S, MARK, FakeServers, Issuer, Upstream
 from tests.stress.ledger import Ledger
-from tests.stress.rolls import balanced
+from tests.stress.rolls import balanced, is_ready
 from tests.waiting import until
 
 CLIENTS = 24
@@ -284,6 +284,8 @@ class Chaos:
         elif kind == "storm":
             await asyncio.gather(*(self._clients.one(f"storm-{number}-{one}", "burst") for one in range(STORM)))
         elif victim and kind == "kill":
+            if not all([await is_ready(port) for port in self._gatepass.ports]):
+                return  # one still starts after its kill: nothing would answer
             killed_s = time.monotonic()
             self.ledger.kills_s.append((killed_s, math.inf))
             with contextlib.suppress(ProcessLookupError):
