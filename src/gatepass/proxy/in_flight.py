@@ -28,8 +28,6 @@ CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
 ERROR_EVENT_S = 2.0
 """Time that the streams ended by a drain have to write their error event."""
-DELAY_STEP_S = 0.1
-"""After a pause of the machine, at most one such step of the delay before the refusals has passed."""
 
 RESERVED_SHARE = 0.1
 """The share of `limits.connections` and of `limits.held_bytes` that no single caller can use."""
@@ -75,10 +73,8 @@ class InFlightRequests:
         """
         self.draining = True
         self.end_idle_streams("gatepass is stopping")
-        # after a pause of the machine, a balancer must see that /readyz fails before requests are refused
-        steps = math.ceil(delay_s / DELAY_STEP_S)
-        for _ in range(steps):
-            await first_of(sleep(clock, delay_s / steps), self.end_now.wait())
+        if delay_s:
+            await first_of(sleep(clock, delay_s), self.end_now.wait())
         self.refusing = True
 
     def end_idle_streams(self, why: str) -> None:

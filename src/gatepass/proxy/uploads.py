@@ -48,16 +48,12 @@ class Form(Hidden, msgspec.Struct, frozen=True):
 
         Without a change it is `body` itself. An empty `name` changes no model.
         """
-        scan, body = self.scan, self.body
+        scan = self.scan
+        if name in ("", scan.model):
+            return self.body, ()
         if scan.span is None:
-            if not name:
-                return body, ()
-            return _replaced(body, (scan.start, scan.start), scan.model_part(name)), (ADDED,)
-        if name and name != scan.model:
-            body = _replaced(body, scan.span, name.encode())
-        if scan.quoted is not None:  # it is before the value, whose place it does not change
-            body = _replaced(body, scan.quoted, IN_QUOTES)
-        return body, ()
+            return _replaced(self.body, (scan.start, scan.start), scan.model_part(name)), (ADDED,)
+        return _replaced(self.body, scan.span, name.encode()), ()
 
 
 class FormStream:
@@ -142,10 +138,6 @@ _PARAMETERS = re.compile(
 """Rejects a backslash before a quote: for some parsers that quote ends the text, for others not. .NET sends names
 without quotes; the form with a star (RFC 5987) is used for file names."""
 _PARAMETER = re.compile(rb'; *([a-z0-9_*-]+)=(?:"((?:[^"\\]|\\(?!"))*)"|(' + _TOKEN + rb"))")
-_SINGLE_QUOTED = re.compile(rb"^(?i:content-disposition):[ \t]*form-data; *name=('model')[ \t]*\r?$", re.MULTILINE)
-"""In RFC 2045 (section 5.1) `'` is an ordinary character of an unquoted name; PHP and others treat it as a quote. The
-name is sent on in double quotes, which all parsers read alike."""
-IN_QUOTES = b'"model"'
 _HIDDEN_NAME = re.compile(rb"; *name *\*?=", re.IGNORECASE)
 """Parsers that split at each semicolon find this name inside the quoted value of another parameter."""
 _AROUND_NAME = b" \t\n\r\v\f'\""
@@ -178,7 +170,6 @@ class MultipartScan:
 
     - `start`: the first delimiter, after the empty line that may precede it.
     - `model`: the value of the part, None until it is complete. `span`: the position of that value.
-    - `quoted`: the position of a name in single quotes, which IN_QUOTES has to replace.
 
     `check_name` is called with the name of every other part, and may raise. Raises InvalidRequest for a second `model`,
     and for any form that two parsers could read differently.
@@ -188,7 +179,6 @@ class MultipartScan:
         self._check_name = check_name
         self.model: str | None = None
         self.span: tuple[int, int] | None = None
-        self.quoted: tuple[int, int] | None = None
         self._has_named = False
         self.start = 0
         self._mark = b"--" + boundary
@@ -250,7 +240,7 @@ class MultipartScan:
             if first == self._mark:
                 raise _ambiguous("no line break between its value and the boundary")
             self._in_head = False
-            self._in_model = self._is_model(data[used + 2 : end], self._at + used + 2)
+            self._in_model = self._is_model(data[used + 2 : end])
             return end + 4
         delimiter = self._find_delimiter(data, used)
         if delimiter is None:
@@ -285,12 +275,11 @@ class MultipartScan:
         self._is_over = following == b"--"
         return found.start() - 1
 
-    def _is_model(self, head: bytes, at: int) -> bool:
-        """Whether `head`, at the position `at` of the form, belongs to the part that names the model."""
+    def _is_model(self, head: bytes) -> bool:
+        """Whether `head` belongs to the part that names the model."""
         fields = _fields(head)
         named = _parameters(fields[b"content-disposition"].removeprefix(b"form-data")) or {}
-        single = _SINGLE_QUOTED.search(head)
-        if named[b"name"] != b"model" and single is None:
+        if named[b"name"] != b"model":
             # some parser reads this name as `model`: it ignores case, escapes, blanks or quotes, or reads `model[]`
             name = unquote_to_bytes(named[b"name"])
             plain = re.split(rb"[\[\0]", name.lower())[0]
@@ -308,7 +297,6 @@ class MultipartScan:
         if len(named) > 1 or not is_text or coding.lower() not in _PLAIN_CODING:
             raise InvalidRequest("`model` must be plain text in the form, not a file.", param="model")
         self._has_named = True
-        self.quoted = None if single is None else (at + single.start(1), at + single.end(1))
         return True
 
 

@@ -84,17 +84,6 @@ async def test_a_request_counts_for_its_caller_until_it_ends():
         request.begin(APP)
 
 
-async def test_drain_delay_goes_on_after_a_pause_of_the_machine():
-    clock, in_flight = DrivenClock(), InFlightRequests(limit=4)
-    delay = asyncio.create_task(in_flight.begin_drain(clock, 0.5))
-    await clock.advance(0.05)
-    clock.suspend(10.0)
-    await clock.advance(0.3)
-    assert (in_flight.draining, in_flight.refusing, delay.done()) == (True, False, False)
-    await clock.advance(0.2)
-    assert (in_flight.refusing, delay.done()) == (True, True)
-
-
 async def test_nothing_is_admitted_while_draining():
     in_flight = InFlightRequests(1)
     assert await in_flight.drain(DrivenClock(), 5.0) == 0
