@@ -54,8 +54,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """Where waits and ejections are kept: the same, or for the target of a pattern that of the model."""
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
-    budget: RetryBudget | None = None
-    """The requests of the model and their repeats. None if nothing may run twice."""
     admitted: Admitted | None = None
     """What the request takes of the limits of upstreams. None without limits."""
     at: int = 0
@@ -69,8 +67,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     is_probe: bool = False
     place: asyncio.Event | None = None
     """What holds a place at the upstream of the current target, or waits for one. None if nothing is limited."""
-    position: int = 0
-    """How many requests waited when this one began to wait for `place`, with it."""
 
     @classmethod
     def begin(
@@ -95,12 +91,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 # a stored object is at its target even if that has many requests
                 loads = [0 if is_pinned else one.in_flight for one in targets]
                 order = ranked(route.policy, route.full_names, route.weights, loads, key)
-        budget = None
-        if route.repeats_run:
-            budget = state.repeats[route.entry]
-            budget.add(state.clock.now(), is_repeat=False)
         order = order[:1] if is_pinned else order
-        return cls(state, call, request, caller, route, targets, healths, order, budget, admitted)
+        failover = cls(state, call, request, caller, route, targets, healths, order, admitted)
+        if (budget := failover.budget) is not None:
+            budget.add(state.clock.now(), is_repeat=False)
+        return failover
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,6 +110,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     @property
     def queue(self) -> FairQueue[asyncio.Event]:
         return self.state.upstreams[self.target.upstream].state.queue
+
+    @property
+    def budget(self) -> RetryBudget | None:
+        """The requests of the model and their repeats. None if nothing may run twice."""
+        return self.state.repeats[self.route.entry] if self.route.repeats_run else None
 
     @property
     def may_repeat(self) -> bool:
@@ -189,7 +189,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             self.place = asyncio.Event()
             if (refused := self.queue.enter(self.place, self.caller.name, self.caller.weight)) is not None:
                 refused.set()
-            self.position = len(self.queue.waiting)
 
     def leave(self) -> None:
         """Give the place at the upstream to the next request, or stop to wait for one. It may be called again."""

@@ -102,7 +102,7 @@ async def wait_for_place(attempt: Attempt, failover: Failover, place: asyncio.Ev
     queue, record, clock = failover.queue, attempt.record, attempt.state.clock
     name, began_s, limit_s = attempt.upstream.name, clock.now(), attempt.upstream.settings.queue_s
     if place in queue.waiting:
-        record.queue_position = failover.position
+        record.queue_position = [*queue.waiting].index(place) + 1
         try:
             await wait_at_most(place, limit_s - sum(one.queue_wait_s for one in before(record)), clock)
         finally:
