@@ -466,10 +466,10 @@ class Draft:
     def finished(self) -> Call:
         """Return the call with all changes, or the same object if there are none."""
         call, body, top = self.call, self.call.body, None
-        if self._top is not None and self.top.is_changed:
-            body = b"".join(self.top.pieces())
+        if self._top is not None and self._top.is_changed:
+            body = b"".join(self._top.pieces())
         elif self._model is not None:
-            body, top = self._renamed(self._model)
+            body, top = renamed(body, call.opened(), self._model)
         made = (body, self.headers, self.stream, self.max_inputs, self.adapted)
         if made == (call.body, call.headers, call.stream, call.max_inputs, call.adapted):
             return call
@@ -483,20 +483,20 @@ class Draft:
             edits=self.edits,
         )
 
-    def _renamed(self, model: str) -> tuple[bytes, TopLevel]:
-        body, top = self.call.body, self.call.opened()
-        written, view = msgspec.json.encode(model), memoryview(body)  # megabytes are copied once
-        if "model" not in top.names:
-            start = body.index(b"{") + 1
-            body = b"".join((view[:start], b'"model":', written, b"," if top.names else b"", view[start:]))
-            return body, TopLevel(body, [("model", msgspec.Raw(written)), *top.listed])
-        if (first := _FIRST_MODEL.match(body)) is not None:  # of most clients
-            start, end = first.span(1)
-        elif near := [(at, found) for at, text in plain_ends(body) if (found := _MODEL.search(text)) is not None]:
-            ((at, found), *_) = near
-            start, end = at + found.start(1), at + found.end(1)
-        else:
-            place = next(place for place in places(body, top.listed) if place.name == "model")
-            start, end = place.value, place.end
-        body = b"".join((view[:start], written, view[end:]))
-        return body, top.with_string(body, "model", model)
+
+def renamed(body: bytes, top: TopLevel, model: str) -> tuple[bytes, TopLevel]:
+    """Return `body` and its members `top` with another `model`, or with one before all members. Other bytes remain."""
+    written, view = msgspec.json.encode(model), memoryview(body)  # megabytes are copied once
+    if (first := _FIRST_MODEL.match(body)) is not None:  # of most clients
+        start, end = first.span(1)
+    elif "model" not in top.values:
+        start = end = body.index(b"{") + 1
+        written = b'"model":%b%b' % (written, b"," if top.names else b"")
+    elif near := [(at, found) for at, text in plain_ends(body) if (found := _MODEL.search(text)) is not None]:
+        ((at, found), *_) = near
+        start, end = at + found.start(1), at + found.end(1)
+    else:
+        place = next(place for place in places(body, top.listed) if place.name == "model")
+        start, end = place.value, place.end
+    body = b"".join((view[:start], written, view[end:]))
+    return body, top.with_string(body, "model", model)

@@ -11,7 +11,6 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
-from functools import partial
 from math import isinf
 from typing import Any, NamedTuple
 
@@ -48,8 +47,8 @@ MOST_ESCAPES = 6_000_000
 MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
 """How often msgspec reads a text to know its depth, or how much it reads. Each level reads all below it, and a tool's
 result lies six levels down."""
-TOGETHER, FEW = 16, 4
-"""How many values are searched for brackets at once: most messages have few, most tools some."""
+FIRST_TOGETHER, MOST_TOGETHER = 8, 64
+"""How many values are searched for brackets at once. Most messages have few, most tools many."""
 FEW_OPENERS = 8
 """So many brackets are searched one by one, which copies nothing. Images and embeddings have fewer."""
 LONGEST_NAME_BYTES = 16 * 1024
@@ -70,13 +69,21 @@ two (Unicode simple case folding), Java for the last two."""
 _FOLDING = str.maketrans(FOLDED)
 
 
-class _Name(partial[Any]):
-    """A member's name, the argument of a `partial`, which msgspec makes without Python code.
+class _Key:
+    """The type that msgspec is told for a member's name."""
+
+    __slots__ = ()
+    text: str
+
+
+class _Name(_Key, msgspec.Struct, eq=False, gc=False):
+    """A member's name, which msgspec makes without Python code.
 
     It is compared by identity, so that a dict keeps each member of a name that is repeated.
     """
 
-    __slots__ = ()
+    kind: type
+    text: str
 
 
 def _check_lengths(names: list[str]) -> None:
@@ -88,7 +95,7 @@ RAW = msgspec.json.Decoder(msgspec.Raw)
 """Checks one JSON value and builds nothing."""
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 LIST = msgspec.json.Decoder(list[msgspec.Raw])
-_MEMBERS = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=_Name)
+_MEMBERS = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_Name)
 
 Members = list[tuple[str, msgspec.Raw]]
 """The members of an object in order, repeated names too."""
@@ -111,16 +118,14 @@ def members(text: Text) -> Members:
                 raise BodyTooComplex(f"An object of the body has more than {MOST_MEMBERS} members.")
             return _Name(kind, name)
 
-        decoder = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=name_of)
+        decoder = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=name_of)
     found = decoder.decode(text)
-    names = [name.args[0] for name in found]
+    names = [name.text for name in found]
     _check_lengths(names)
     return [*zip(names, found.values(), strict=True)]
 
 
-_OBJECTS: msgspec.json.Decoder[list[dict[_Name, msgspec.Raw]]] = msgspec.json.Decoder(
-    list[dict[_Name, msgspec.Raw]], dec_hook=_Name
-)
+_OBJECTS = msgspec.json.Decoder(list[dict[_Key, msgspec.Raw]], dec_hook=_Name)
 
 
 def members_of_each(values: list[msgspec.Raw]) -> Iterator[Members]:
@@ -137,48 +142,42 @@ def members_of_each(values: list[msgspec.Raw]) -> Iterator[Members]:
         yield from (members(one) for one in values if kind(one) == "{")
         return
     for found in listed:
-        _check_lengths([name.args[0] for name in found])
-        yield [(name.args[0], value) for name, value in found.items()]
+        _check_lengths([name.text for name in found])
+        yield [(name.text, value) for name, value in found.items()]
 
 
-_SHALLOW: msgspec.json.Decoder[dict[_Name, Any]] = msgspec.json.Decoder(
-    dict[_Name, list[msgspec.Raw] | dict[str, msgspec.Raw] | str | int | float | bool | None], dec_hook=_Name
+_SHALLOW: msgspec.json.Decoder[dict[_Key, Any]] = msgspec.json.Decoder(
+    dict[_Key, list[msgspec.Raw] | dict[str, msgspec.Raw] | str | int | float | bool | None], dec_hook=_Name
 )
 
 
 class TopLevel:
     """The members of a body: `names` in order, repeated ones too, and the `values` by name, of several the last.
 
-    Lists and objects are opened, and other values built, in the one pass in which most bodies are read. `listed` has
-    the texts of all members. It takes another pass, which only a request that is changed needs.
+    Lists and objects are opened, and other values built, in the one pass in which most bodies are read. A larger body
+    has the texts of its values, which `get` opens. `listed` has the texts of all members. It takes another pass, which
+    only a request that is changed needs.
     """
 
-    __slots__ = ("_listed", "_values", "all_values", "names", "text")
+    __slots__ = ("_listed", "names", "text", "values")
 
-    def __init__(self, text: bytes, listed: Members | None = None, values: dict[str, Any] | None = None) -> None:
-        """Open a body, or take the members `listed` of it, or their `values`. Raises as `members` does."""
+    def __init__(self, text: bytes, listed: Members | None = None) -> None:
+        """Open a body, or take the members `listed` of it. Raises as `members` does."""
         self.text = text
         self._listed = listed
-        self._values = values
-        self.all_values: list[Any] = []
-        """The values of all names, the texts of a body that has many."""
-        if values is not None:
-            self.names, self.all_values = [*values], [*values.values()]
-            return
         if listed is None and len(text) <= UNCOUNTED_BYTES:
             try:
                 found = _SHALLOW.decode(text)
             except msgspec.ValidationError:  # not an object, or a number beyond Python's
                 pass
             else:
-                values = self._values = {name.args[0]: value for name, value in found.items()}
-                self.all_values = [*found.values()]
-                self.names = [*values] if len(values) == len(found) else [name.args[0] for name in found]
+                self.values: dict[str, Any] = {name.text: value for name, value in found.items()}
+                self.names = [*self.values] if len(self.values) == len(found) else [name.text for name in found]
                 if len(text) > LONGEST_NAME_BYTES:
                     _check_lengths(self.names)
                 return
         self.names = [name for name, _ in self.listed]
-        self.all_values = [value for _, value in self.listed]
+        self.values = dict(self.listed)
 
     @property
     def listed(self) -> Members:
@@ -187,28 +186,29 @@ class TopLevel:
         return self._listed
 
     def with_string(self, text: bytes, name: str, value: str) -> TopLevel:
-        """Return the members of `text`, in which the member `name` alone has another value, a string."""
-        if self._values is not None and len(self._values) == len(self.names):
-            return TopLevel(text, values={**self._values, name: value})
-        raw = msgspec.Raw(msgspec.json.encode(value))
-        return TopLevel(text, [(one, raw if one == name else old) for one, old in self.listed])
+        """Return the members of `text`, which differ by the member `name` alone: a string, first of all if it is new."""
+        made = TopLevel.__new__(TopLevel)
+        made.text, made.values, made._listed = text, {**self.values, name: value}, self._listed
+        made.names = self.names if name in self.values else [name, *self.names]
+        if made._listed is not None:
+            raw = msgspec.Raw(msgspec.json.encode(value))
+            listed = made._listed if name in self.values else [(name, raw), *made._listed]
+            made._listed = [(one, raw if one == name else text) for one, text in listed]
+        return made
 
     def get(self, name: str) -> Any:
         """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""
-        if self._values is not None:
-            return self._values.get(name)
-        found = [value for one, value in self.listed if one == name]
-        if not found:
-            return None
-        text = found[-1]
-        if (first := kind(text)) == "[":
-            return elements(text)
+        value = self.values.get(name)
+        if not isinstance(value, msgspec.Raw):
+            return value
+        if (first := kind(value)) == "[":
+            return elements(value)
         if first == "{":
-            return opened(text)
+            return opened(value)
         try:
-            return msgspec.json.decode(text) if memoryview(text).nbytes <= LONGEST_NAME_BYTES else text
+            return msgspec.json.decode(value) if memoryview(value).nbytes <= LONGEST_NAME_BYTES else value
         except msgspec.ValidationError:  # a number beyond Python's
-            return text
+            return value
 
 
 def opened(text: Text) -> dict[str, msgspec.Raw]:
@@ -375,55 +375,57 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
     if _has_few_openers(top.text, min(limit, FEW_OPENERS)):
         return False
     left = max(MOST_PASSES * len(top.text), PASSED_BYTES)
-    pending = [(one, limit - 1) for one in top.all_values if isinstance(one, msgspec.Raw)]
-    for value in top.all_values:
-        if isinstance(value, list | dict):
-            pending += _deep(value if isinstance(value, list) else [*value.values()], limit - 2)
+    values = top.values.values() if len(top.values) == len(top.names) else (value for _, value in top.listed)
+    pending, texts = list[tuple[list[msgspec.Raw], int]](), list[msgspec.Raw]()
+    for value in values:
+        if isinstance(value, msgspec.Raw):
+            texts.append(value)
+        elif isinstance(value, list | dict):
+            pending.append((value if isinstance(value, list) else [*value.values()], limit - 2))
+    pending.append((texts, limit - 1))
     while pending:
-        text, limit = pending.pop()
-        size_bytes = memoryview(text).nbytes
-        if size_bytes <= 2 * limit or kind(text) not in "{[":  # each level takes two brackets
-            continue
-        if _only_string(text) is not None or not _has_more_openers(text, limit):
-            continue
-        if limit <= 0:
-            return True
-        left -= size_bytes
-        if left < 0:
-            raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
-        inner = elements(text) if kind(text) == "[" else [value for _, value in members(text)]
-        pending += _deep(inner, limit - 1)
+        listed, limit = pending.pop()
+        for text in _with_more_openers(listed, limit):
+            if limit <= 0:
+                return True
+            left -= memoryview(text).nbytes
+            if left < 0:
+                raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
+            inner = elements(text) if kind(text) == "[" else [value for _, value in members(text)]
+            pending.append((inner, limit - 1))
     return False
 
 
 def _has_few_openers(text: bytes, left: int) -> bool:
     """Whether a text has at most `left` brackets."""
-    if len(text) <= SMALL_BYTES:
+    if len(text) <= SMALL_BYTES:  # a copy takes half as long as the loop
         return _openers(text) <= left
-    for char in (b"{", b"["):
-        at = -1
-        while (at := text.find(char, at + 1)) >= 0:
+    for char in b"{[":
+        at = text.find(char)
+        while at >= 0:
             left -= 1
             if left < 0:
                 return False
+            at = text.find(char, at + 1)
     return True
 
 
-def _deep(listed: list[msgspec.Raw], limit: int, together: int = TOGETHER) -> list[tuple[msgspec.Raw, int]]:
-    """Return those of `listed` that may be deeper than `limit`, with the limit."""
-    found = list[tuple[msgspec.Raw, int]]()
-    for at in range(0, len(listed), together):
-        some = listed[at : at + together]
-        text = b"".join(some)
-        if len(text) > CHECKED_BYTES or (len(text) > 2 * limit and _has_more_openers(text, limit)):
-            found += _deep(some, limit, FEW) if together > FEW else [(one, limit) for one in some]
-    return found
-
-
-def _has_more_openers(text: Text, most: int) -> bool:
-    if memoryview(text).nbytes > CHECKED_BYTES:
-        return has_more(text, b"{[", most)
-    return _openers(bytes(text)) > most
+def _with_more_openers(listed: list[msgspec.Raw], limit: int) -> Iterator[msgspec.Raw]:
+    """Yield the lists and objects of `listed` that have more brackets than `limit`."""
+    at, together = 0, FIRST_TOGETHER
+    while at < len(listed):
+        if len(some := listed[at : at + together]) == 1:
+            found = limit + 1 if has_more(some[0], b"{[", limit) else 0
+            if found and kind(some[0]) in "{[":
+                yield some[0]
+            at += 1
+        elif len(text := b"".join(some)) > CHECKED_BYTES:
+            found = limit * len(some)
+        else:
+            found = _openers(text)
+            at += len(some) if found <= limit else 0
+        # as many as have few enough if the next ones are like these
+        together = max(1, min(2 * together, MOST_TOGETHER, limit * len(some) // (found + 1)))
 
 
 def _openers(text: bytes) -> int:

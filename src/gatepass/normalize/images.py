@@ -30,9 +30,9 @@ _UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _MIME = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
 _BLANK = b" \t\r\n"
 _PADDING = b"=" + _BLANK
-_OTHERS = tuple(b"%c" % code for code in range(ord("!"), 128) if not chr(code).isalnum() and chr(code) not in "+/")
+_OTHERS = tuple(code for code in range(ord("!"), 128) if not chr(code).isalnum() and chr(code) not in "+/")
 """ASCII that is not in base64 without padding. A search for each takes half of the instructions of one `translate`."""
-_CONTROLS = tuple(b"%c" % code for code in range(ord(" ")) if code not in _BLANK)
+_CONTROLS = tuple(code for code in range(ord(" ")) if code not in _BLANK)
 """What only a string with escapes may have too."""
 
 _SIGNATURES = (
@@ -174,7 +174,7 @@ def _data_url(base64: memoryview, where: str, mime: bytes | None, *, has_escapes
     return (b'"data:%b;base64,' % mime, base64, b"=" * missing + b'"')
 
 
-def _is_base64(text: memoryview, others: tuple[bytes, ...] = _OTHERS) -> bool:
+def _is_base64(text: memoryview, others: tuple[int, ...] = _OTHERS) -> bool:
     """Whether all of `text`, which is not empty, is base64 without escapes."""
     has_padding = False
     for at in range(0, len(text), CHECKED_BYTES):
@@ -190,7 +190,14 @@ def _is_base64(text: memoryview, others: tuple[bytes, ...] = _OTHERS) -> bool:
     return len(text) > 0
 
 
-WORD = b'"images"'
+_WORD = b'"images"'
+
+
+def has_images(call: Call) -> bool:
+    """Whether a body may have `images` at its top level or in a message."""
+    if "images" not in call.operation.members or not call.body:
+        return False
+    return call.body.find(_WORD) >= 0 or "images" in call.opened().values
 
 
 class Images:
@@ -205,9 +212,7 @@ class Images:
 
     def concerns(self, call: Call, target: Target) -> bool:
         del target
-        if "images" not in call.operation.members or not call.body:
-            return False
-        return "images" in call.opened().names or WORD in call.body
+        return has_images(call)
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target
@@ -245,8 +250,8 @@ class Images:
 def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
     """Return the last message of the user and those with `images`, which are few of a long chat."""
     indexes = [] if last_user is None else [last_user]
-    if WORD in (draft.top.text("messages") or b""):
-        indexes = [at for at in range(len(messages)) if at == last_user or WORD in messages.text(at)]
+    if _WORD in (draft.top.text("messages") or b""):
+        indexes = [at for at in range(len(messages)) if at == last_user or _WORD in messages.text(at)]
     return [(at, message) for at in indexes if (message := messages[at].object) is not None]
 
 

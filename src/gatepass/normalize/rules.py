@@ -16,12 +16,12 @@ import msgspec
 
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
-from gatepass.draft import Change, Draft, Rule
+from gatepass.draft import Change, Draft, Rule, renamed
 from gatepass.errors import CallerError
-from gatepass.normalize import images, members, messages
+from gatepass.normalize import members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
-from gatepass.normalize.images import Images
+from gatepass.normalize.images import Images, has_images
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
 from gatepass.types import Call, RuleEdit, Target
 
@@ -92,8 +92,13 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
-    if rules is BUILT_IN_RULES and call.top is not None and _WORDS.isdisjoint(call.top.names):  # nearly always
-        rules = _WITHOUT_WORDS if images.WORD in call.body else _ALWAYS
+    if rules is BUILT_IN_RULES and (top := call.top) is not None and _WORDS.isdisjoint(top.values):  # nearly always
+        if not has_images(call):
+            if target.model is None or target.model == call.model:
+                return call
+            if call.model and call.operation.names_model:
+                body, top = renamed(call.body, top, target.model)
+                return call.with_body(body, top)
     found = [rule for rule in rules if rule.concerns(call, target)]
     return apply_rules(call, target, found) if found else call
 
@@ -204,8 +209,7 @@ BUILT_IN_RULES: tuple[Rule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECT
 _WORDS = frozenset(
     ("images", *(word for rule in BUILT_IN_RULES if isinstance(rule, TopLevelRule) for word in rule.words))
 )
-_WITHOUT_WORDS, _ALWAYS = (BUILT_IN_RULES[0], BUILT_IN_RULES[-1]), BUILT_IN_RULES[-1:]
-"""The built-in rules that may concern a body without the words of the others, and one without `images` too."""
+"""Without one of them at the top level, a body concerns the first and the last of the built-in rules at most."""
 FLAT_RULES: frozenset[Rule] = frozenset((*BUILT_IN_RULES[1:], INCLUDE_USAGE))
 """The rules that open nothing below the top level."""
 AFTER_DECLARED: tuple[Rule, ...] = (ChangeRule("stream_options", (members.drop_orphaned_options,)),)

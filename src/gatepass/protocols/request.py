@@ -101,8 +101,9 @@ ROUTING = ("model", "stream", "n")
 """Members by which gatepass decides. gatepass and the upstream must read the same values."""
 _ROUTING, _ROUTING_CHARS = frozenset(ROUTING), frozenset(map(len, ROUTING))
 _PLAIN = {name: re.compile(b'"%b"[ \t\n\r]*:' % name.encode()) for name in ROUTING}
-_ESCAPE = rb"\u00"
-"""The beginning of an escape of a letter."""
+_FEW_NAMES = 100
+_BACKSLASH, _ESCAPE = ord("\\"), rb"\u00"
+"""The beginning of an escape of a letter. A search for a byte as an `int` takes a fifth of that for one as `bytes`."""
 
 AT_BYTE = re.compile(r" \(byte (\d+)\)\Z")
 HALF_PAIR = (
@@ -184,12 +185,15 @@ def _ambiguous(found: list[str]) -> InvalidRequest:
 
 
 def _check_routing_names(body: bytes, top: TopLevel) -> None:
-    found = [
-        name for name in top.names if name in _ROUTING or (len(name) in _ROUTING_CHARS and folded(name) in _ROUTING)
-    ]
-    if len(_ROUTING.intersection(found)) < len(found):
-        raise _ambiguous(found)
-    if b"\\" in body and not _has_plain_names(body, found) and _ESCAPE in body:
+    names = top.names
+    together = "".join(names) if len(names) == len(top.values) <= _FEW_NAMES else "\u017f"
+    if together.isascii() and together == together.lower():  # nearly always: none is repeated, and none to be folded
+        found = [name for name in ROUTING if name in top.values]
+    else:
+        found = [name for name in names if len(name) in _ROUTING_CHARS and folded(name) in ROUTING]
+        if len(_ROUTING.intersection(found)) < len(found):
+            raise _ambiguous(found)
+    if _BACKSLASH in body and not _has_plain_names(body, found) and _ESCAPE in body:
         for place in places(body, top.listed):
             if place.name in found and not body.startswith(f'"{place.name}"'.encode(), place.start):
                 raise InvalidRequest(
