@@ -64,6 +64,14 @@ async def test_an_error_keeps_its_bytes_and_fields_at_any_status(status, answere
     assert [(name, answered.headers[name]) for name, _ in FIELDS] == [*FIELDS]
 
 
+async def test_an_error_about_a_member_that_carries_meaning_has_advice_in_its_own_form():
+    sent = error("invalid_request_error", "mcp_servers: Extra inputs are not permitted", 400)
+    answered = await answer_from([Send(sent)], {**WHOLE, "mcp_servers": [{"name": "a"}]}, PATH, headers=VERSION)
+    kind, told = code_of(answered)
+    assert (answered.json()["type"], kind) == ("error", "invalid_request_error")
+    assert 'set rules: {drop: ["mcp_servers"]}' in told
+
+
 async def test_an_error_above_64_kib_is_not_quoted():
     sent = error("invalid_request_error", "prompt is too long" + "x" * 70_000, 400, ("request-id", "req_011"))
     answered = await answer_from([Send(sent)], WHOLE, PATH, headers=VERSION)

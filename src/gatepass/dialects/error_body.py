@@ -6,7 +6,8 @@ These are the shapes. Each has a test with a literal body.
 * `error` as a text: LM Studio, Ollama, TGI, RFC 6749.
 * `object: error`: vLLM, SGLang, Mistral.
 * `detail`: FastAPI, Ray, RFC 9457.
-* `errors`: Cloudflare. With an error status also texts by member (ASP.NET), and a list of errors with any name.
+* `errors`: Cloudflare. With an error status also texts by member (ASP.NET, alone: Django REST), and a list of errors
+  with any name.
 * `header`, `base_resp`, `Response`, `fault`: iFlytek, MiniMax, Tencent, Apigee.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
 * A text alone, with an error status: Kong.
@@ -200,7 +201,7 @@ def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | No
     return None
 
 
-_REASONS = frozenset((*ERROR_TEXT_NAMES, "error", "raw", "cause", "body", "response", "upstream_error"))
+_REASONS = frozenset((*ERROR_TEXT_NAMES, "details", "error", "raw", "cause", "body", "response", "upstream_error"))
 
 
 PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalProperty")
@@ -318,7 +319,7 @@ def _own(document: Object, refused: bool) -> Any:
         return None
     issues = document.get("errors")
     if refused and isinstance(issues, dict):
-        issues = [f"{name}: {text}" for name, value in issues.items() if (text := text_of(value))]
+        issues = _by_member(issues)
     if isinstance(issues, list) and issues:
         return issues
     for name in WRAPPERS:
@@ -337,7 +338,18 @@ def _own(document: Object, refused: bool) -> Any:
         return document
     # a list of errors with another name, such as `messages`
     listed = (value for value in document.values() if isinstance(value, list) and value and isinstance(value[0], dict))
-    return next((value for value in listed if refused and text_of(value)), None)
+    own = next((value for value in listed if refused and text_of(value)), None)
+    if own is None and refused and document and all(map(_is_list_of_texts, document.values())):
+        return _by_member(document)
+    return own
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _by_member(issues: Object) -> list[str]:
+    return [f"{name}: {text}" for name, value in issues.items() if (text := text_of(value))]
 
 
 def _fails(document: Object) -> bool:

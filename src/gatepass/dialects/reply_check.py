@@ -330,6 +330,9 @@ def _classify_json(
     try:
         document = content.parse(reply.body)
     except ValueError as error:
+        if content.first_bytes(reply.body)[:1] not in (b"{", b"["):  # such as a filter's page without markup
+            excerpt = clean(decoded(reply.body[: content.WHOLE_BYTES]), reply.mask, EXCERPT_CHARS)
+            return _invalid(reply, f"with a text instead of JSON: {excerpt}")
         reason = _AT_BYTE.sub("", str(error))
         return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
     for place in form.error_places(document):

@@ -26,6 +26,7 @@ from gatepass.normalize.embeddings_request import SplitInputs
 from gatepass.normalize.members import (
     Clamp,
     Drop,
+    DropKeyword,
     JsonMemberPath,
     Rename,
     Set,
@@ -70,7 +71,7 @@ class LearningPolicy:
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":
-                return field in SAFE
+                return field.partition(".")[0] in SAFE
             case "clamp":
                 return field in LIMITS and (self.fits_answers or rule.ttl_s > 0)
             case "role":
@@ -157,7 +158,7 @@ STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggre
 WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
 """Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
-    *("protocols", "stream", "rename", "drop", "set", "clamp"),
+    *("protocols", "stream", "rename", "drop", "schema", "set", "clamp"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
@@ -220,6 +221,8 @@ class LearnedRule:
             if any(BETA.match(name) is None for name in sent):
                 raise ValueError(f"{self.field} has a value that is not a beta")
             return DropBetas(tuple(name for name in sent if name not in kept), frozenset(sent))
+        if self.action == "schema":
+            return DropKeyword(self.field)
         path = JsonMemberPath.parse(self.field)
         match self.action, self.to:
             case "drop", None:
@@ -233,8 +236,9 @@ class LearnedRule:
             case "set", str(text) if SCALAR.match(text):
                 # a rule that is not stored applies to the rejected request alone, streamed or not
                 unstreamed = self.ttl_s > 0 and (self.field, text) in UNSTREAMED
-                is_default = text[0] in "-0123456789t"  # a request without the member has this value already
-                return Set(path, text.encode(), only_there=is_default, is_shown=True, unstreamed=unstreamed)
+                # a request without the member, or without the object that has it, has this value already
+                only_there = text[0] in "-0123456789t" or bool(path.steps)
+                return Set(path, text.encode(), only_there=only_there, is_shown=True, unstreamed=unstreamed)
         raise ValueError(f"there is no rule {self.action}")
 
     def setting(self) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def members(rejection: UpstreamRejection) -> Iterator[Step]:
         yield tuple(LearnedRule("drop", one.path, "any") for one in kept)
 
 
-_OF_MEMBERS = (Says.REFUSED, Says.VALUE, Says.NEEDS, Says.EXCLUSIVE, Says.EMPTY, Says.TOO_LARGE)
+_OF_MEMBERS = (Says.REFUSED, Says.VALUE, Says.NEEDS, Says.EXCLUSIVE, Says.EMPTY, Says.TOO_LARGE, Says.SCHEMA)
 
 
 def _set(finding: Finding) -> LearnedRule:
@@ -207,7 +207,9 @@ def _set(finding: Finding) -> LearnedRule:
 
 def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRule]:
     path, says = finding.path, finding.says
-    if says is Says.EMPTY:
+    if says is Says.SCHEMA:
+        yield LearnedRule("schema", path)
+    elif says is Says.EMPTY:
         yield LearnedRule("drop", path, "empty")
     elif says is Says.TOO_LARGE:  # what is left beside this request's prompt is not stored
         yield LearnedRule("clamp", path, finding.to.rstrip("!"), ttl_s=0.0 if finding.to.endswith("!") else HOUR_S)
@@ -291,6 +293,8 @@ def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], sett
     purpose = f"drop {', '.join(fields[:-1])} and {fields[-1]}" if fields[1:] else f"drop {fields[0]}"
     if any(rule.action != "drop" for rule in rules):
         purpose = f"adapt such requests ({', '.join(rule.entry for rule in rules)})"
+    if forbidden and not any(rule.ttl_s for rule in forbidden):  # about the length of this prompt
+        return ""
     if forbidden:
         settings = _joined_settings(rules)
         return f"To {purpose}, set {settings} in the model's entry under models." if settings else ""

@@ -42,6 +42,8 @@ class Says(StrEnum):
     FILLED = "filled"
     """An empty text is refused."""
     TOOL_ID = "tool_id"
+    SCHEMA = "schema"
+    """The keyword `path` is refused in the schemas of tools."""
     BATCH = "batch"
     """`to` is the largest number of inputs, or a share of those that were sent."""
 
@@ -76,7 +78,7 @@ _MEANING = NEVER | frozenset(
 )
 SAFE = frozenset(
     (
-        *("drop_params", "model_type", "temperature", "top_p", "top_k", "min_p", "do_sample", "samplers"),
+        *("model_type", "temperature", "top_p", "top_k", "min_p", "do_sample", "samplers"),
         *("presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias", "seed"),
         *("user", "store", "metadata", "service_tier", "parallel_tool_calls", "max_tool_calls", "stream_options"),
         *("reasoning_effort", "reasoning", "reasoning_format", "reasoning_summary", "include_reasoning"),
@@ -131,7 +133,7 @@ def carries_meaning(path: str, value: str = "") -> bool:
     return FLAG.match(value) is None or _MEANT.search(path.lower()) is not None
 
 
-COMMON = (*LIMITS[1:], "temperature", "reasoning", "top_p")
+COMMON = (*LIMITS[1:], "temperature", "reasoning", "thinking", "top_p")
 """Of members that exclude each other the first one here stays, after those that carry meaning."""
 TAUGHT_CODES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", "unsupported_value"))
 """Error codes that refuse `param`."""
@@ -174,9 +176,11 @@ _OTHER_VALUE = _words(
     r"\b(?:must|should|can only|needs? to|has to|have to) be\b|\bat (?:most|least)\b",
     r"\b(?:range|between|outside|expected|invalid|illegal)\b|\btoo (?:long|short|large|small|high|low|big)\b",
     r"\b(?:less|greater|smaller|larger|lower|higher|more|longer) than\b",
-    r"取值|范围|超(?:出|过)|过[长短大小高低]|无效|非法|有误",
+    r"取值|范围|超(?:出|过)|过[长短大小高低]|无效|非法|有误|不合法",
+    r"\bvalidation\b.{0,60}\bfailed\b|\bdisable\b",
 )
 """These refuse one value."""
+_FORCED = _words(r"(?:can ?not|can't) be (?:disabled|turned off)|(?:不能|无法|不可|不支持)关闭")
 _COMPARED = re.compile(r"\bthan ['\"`]?\Z")
 _MISSES = _words(
     r"\b(?:missing|(?<!to )(?<!['\"`])required|requires?)\b|must be (?:passed|provided|present|included|specified)",
@@ -203,6 +207,7 @@ _ONLY_WHEN = _words(r"\bonly\b.*\b(?:when|if|with)\b")
 _ACCEPTED = _words(
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:value|parameter|argument)s?\b",
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:option|field|key|tag|name|type)s?\b",
+    r"\bvalid roles?\b",
     r"\b(?:is|are) not one of\b|\bone of\b|\bexpected\b|\b(?:must|should) be\b|(?<!not )\bpermitted:|\breceived\b",
     r"(?:but|,) got\b|\binstead\b|\btry\b|\[type=|(?<!不)支持的(?:值|参数)(?:为|有|包括|[:：])|[仅只]支持|可选值|取值",
 )
@@ -230,6 +235,7 @@ _SET = _words(
 )
 
 _PENALTIES = ("frequency_penalty", "presence_penalty", "repetition_penalty")
+_THOUGHT = ("thinking", "enable_thinking", "think", "reasoning", "reasoning_effort")
 _PROSE: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("penalty", "penalties", "惩罚"), _PENALTIES),
     **dict.fromkeys(
@@ -243,7 +249,8 @@ _PROSE: Mapping[str, tuple[str, ...]] = {
     "温度": ("temperature",),
     "种子": ("seed",),
     "推理强度": ("reasoning_effort",),
-    **dict.fromkeys(("思考", "thinking", "thinkingmode"), ("thinking", "enable_thinking")),
+    **dict.fromkeys(("思考", "thinking", "thinkingmode", "thinkingbudget", "reasoning"), _THOUGHT),
+    "stopsequences": ("stop", "stop_sequences"),
 }
 """How prose calls members."""
 _EVERYDAY = NEVER | frozenset(
@@ -270,7 +277,7 @@ _IS_VALUE = _words(r"\bvalue:? ?['\"`]\Z")
 _PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])")
 """A detail of pydantic as Python prints it (vLLM)."""
 _KEY = _words(r"['\"](?:message|msg|detail|error)['\"]: ?['\"]")
-_AT = re.compile(r"\"(\w{1,100})\" at '([^']{0,200})'")
+_AT = re.compile(r"\"([\w$]{1,100})\" at '([^']{0,200})'")
 _PLACE_ALONE = re.compile(r"^([a-z_][\w.\[\]]{0,200})\n", re.MULTILINE)
 _QUOTED = re.compile(
     r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
@@ -314,9 +321,10 @@ class _Mention:
 class _Names:
     """The members that may be mentioned: those that were sent, and others that gatepass may set."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, sent: Iterable[str], settable: Iterable[str] = ()) -> None:
+        self._sent = frozenset(sent)
         self._by_name: dict[str, list[tuple[str, list[str]]]] = {}
-        for path in paths:
+        for path in {*self._sent, *settable}:
             steps = _steps(path)
             self._by_name.setdefault(steps[-1], []).append((path, steps))
         self._tops = {steps[0] for found in self._by_name.values() for _, steps in found}
@@ -329,6 +337,8 @@ class _Names:
             return ()
         if steps[0] in _DROPPED_WHOLE:
             steps = steps[:1]
+        if len(steps) > 1 and steps[-1] not in self._by_name:  # its value is the last step: thinking.type.enabled
+            steps.pop()
         found = self._by_name.get(steps[-1], [])
         if len(steps) == 1:
             whole = [path for path, named in found if len(named) == 1]
@@ -380,8 +390,11 @@ class _Names:
             # no change follows from what carries meaning, only advice
             is_subject = spelled in _MEANING and not before.strip() and _IS_REFUSED.match(after)
             return self.find(spelled) if is_marked or is_subject else ()
-        names = _PROSE.get(_squashed(spelled), ())
-        return self.find(spelled) or tuple(path for name in names for path in self.find(name))
+        literal, last = self.find(spelled), _squashed(re.split(r"[./]", spelled)[-1])
+        if not self._sent.isdisjoint(literal):
+            return literal
+        prose = tuple(path for name in _PROSE.get(last, ()) for path in self.find(name))
+        return tuple(path for path in prose if path in self._sent) or literal or prose
 
 
 def names_member(text: str, *names: str) -> bool:
@@ -392,11 +405,11 @@ def names_member(text: str, *names: str) -> bool:
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
-_NUMBER = r"(?<![\w.-])(\d{1,9})(?![\w-]|\.\d)"
+_NUMBER = r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d)"
 _UPPER = _words(
     rf"[\[(（] ?-?\d+ ?[,，] ?{_NUMBER}|(?:between|from) \d+\D{{0,20}}? (?:and|to) {_NUMBER}(?! ?\(exclusive)",
     r"(?:at most|up to|no (?:more|greater|larger) than|(?:not|n't) (?:be )?(?:exceed|(?:larger|greater|more) than)"
-    r"|(?:less|smaller) than or equal to|<=|≤|\bmax(?:imum)?(?![\w_])|\blimit(?:ed to)?\b|最大|最多|上限|小于等于"
+    r"|(?:less|smaller)(?: than)? or equal to|<=|≤|\bmax(?:imum)?(?![\w_])|\blimit(?:ed to)?\b|最大|最多|上限|小于等于"
     rf"|不(?:能|得|可|应)?(?:超过|大于|高于))[^\d\n]{{0,40}}?{_NUMBER}|\d > {_NUMBER}",
 )
 _BELOW = _words(
@@ -412,7 +425,7 @@ _SIZE = _words(
 )
 _PROMPT = _words(
     r"(\d{2,9}) (?:tokens )?(?:(?:in|of|from) (?:the |your )?(?:messages|prompt|(?:text )?input))",
-    r"(\d{2,9}) `?(?:inputs?|prompt)`? tokens",
+    r"(\d{2,9}) `?(?:inputs?|prompt)`? tokens|(?:输入|提示)\D{0,12}(\d{2,9})",
 )
 _ANSWER = _words(
     r"(\d{1,9}) (?:tokens )?(?:(?:in|for|of) (?:the )?(?:completion|output|response)|(?:output|completion|new) tokens)",
@@ -463,9 +476,11 @@ def _token_limit(text: str) -> tuple[str, str] | None:
 # --- messages and inputs --------------------------------------------------------------------------------------------
 
 _ROLE = _words(r"(?<![\w-])(?:developer|system|user|assistant|tool|function)(?![\w-])")
-_ROLE_WRONG = _words(_REFUSES.pattern, r"invalid|incorrect|(?:must|should) be|expected|permitted|不正确|不合法|错误")
+_ROLE_WRONG = _words(
+    _REFUSES.pattern, r"\bvalid role|invalid|incorrect|(?:must|should) be|expected|permitted|不正确|不合法|错误"
+)
 _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
-    (Says.ALTERNATE, _words(r"roles? must alternate|角色.{0,6}交替")),
+    (Says.ALTERNATE, _words(r"\b(?:roles?|messages?)\W[^.\n]{0,60}\b(?:must|should) alternate\b|角色.{0,6}交替")),
     (
         Says.SYSTEM_FIRST,
         _words(
@@ -502,14 +517,17 @@ _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
     ),
 )
 _INPUTS = _words(
-    r"\bbatch(?:es| ?size)?\b|too many inputs|array too long|批|条数",
-    r"\b(?:number|count) of (?:inputs|texts|documents|items)\b",
+    r"\bbatch(?:es| ?size)?\b|too many inputs|array too long|批|条数|\d ?条|数组",
+    r"\b(?:number|count) of (?:inputs|texts|documents|items)\b|\bitem count\b",
 )
+_TOO_MANY = _words(r"\b(?:split|divide)\b[^.\n]{0,40}\bbatches\b")
 _TOKENS = _words(r"requested (\d[\d,]{0,15}) tokens, max (\d[\d,]{0,15}) tokens per request")
 MOST_INPUTS = 100_000
 """Limit on a batch: a larger number in such a sentence is not a number of inputs. OpenAI accepts 2,048."""
 FILL = 0.9
 """Part of the tokens per request to use, because inputs differ in length."""
+PART = 25
+"""Percent of the inputs that were sent, where an error says only that there are too many."""
 MOST_CHARS = 3_072
 """Limit on the text that is read."""
 BESIDE_CHARS = 100
@@ -530,7 +548,7 @@ def read(
     """
     text = "\n".join(map(plain, texts))[:MOST_CHARS]
     members = sent if sent is not None else dict.fromkeys(re.findall(r"\A[a-z_]{1,64}\Z", param or ""), "")
-    findings = [*_about_messages(text), *_about_inputs(text, code)]
+    findings = [*_about_messages(text), *_about_inputs(text, code), *_about_schemas(text)]
     findings += _about_members(members, text, param, code, settable)
     return list(dict.fromkeys(findings))
 
@@ -561,6 +579,37 @@ def _about_messages(text: str) -> Iterator[Finding]:
             yield Finding(Says.NO_SYSTEM, span=span)
 
 
+KEYWORDS = frozenset(
+    (
+        *("$schema", "$id", "$comment", "$anchor", "title", "default", "examples", "example", "deprecated", "readOnly"),
+        *(
+            "writeOnly",
+            "nullable",
+            "strict",
+            "additionalProperties",
+            "unevaluatedProperties",
+            "propertyNames",
+            "format",
+        ),
+        *("patternProperties", "minProperties", "maxProperties", "pattern", "minLength", "maxLength", "minItems"),
+        *("maxItems", "uniqueItems", "minContains", "maxContains", "minimum", "maximum", "exclusiveMinimum"),
+        *("exclusiveMaximum", "multipleOf", "contentEncoding", "contentMediaType"),
+    )
+)
+"""Keywords of JSON Schema without which a schema accepts no less. The server of a tool checks its arguments itself."""
+_IN_SCHEMA = _words(r"\btools?\b.*\bparameters\b|function_?declarations?|input_schema|json.?schema|\bschemas?\b")
+_KEYWORD = re.compile(r"(?<=['\"`./])(\$?[A-Za-z]+)(?=['\"`])")
+
+
+def _about_schemas(text: str) -> Iterator[Finding]:
+    for sentence in _SENTENCE.split(text):
+        refusal = _REFUSES.search(sentence)
+        if refusal is not None and _IN_SCHEMA.search(sentence) and _MISSES.search(sentence) is None:
+            for word in _KEYWORD.finditer(sentence):
+                if word[0] in KEYWORDS:
+                    yield Finding(Says.SCHEMA, word[0], span=_covering(sentence, word, refusal[0]))
+
+
 def _about_inputs(text: str, code: str) -> Iterator[Finding]:
     if (over := _TOKENS.search(text)) is not None:
         requested, most = (int(figure.replace(",", "")) for figure in over.groups())
@@ -568,6 +617,8 @@ def _about_inputs(text: str, code: str) -> Iterator[Finding]:
             yield Finding(Says.BATCH, to=f"{max(1, int(100 * FILL * most / requested))}%", span=over[0])
     elif (found := _INPUTS.search(text)) is not None and 0 < (bound := _upper_bound(text))[0] <= MOST_INPUTS:
         yield Finding(Says.BATCH, to=str(bound[0]), span=_covering(text, found, bound[1]))
+    elif (found := _TOO_MANY.search(text)) is not None:  # Mistral names no number
+        yield Finding(Says.BATCH, to=f"{PART}%", span=found[0])
     # Zhipu's older API accepts one text. Its sentence names no list, only its code does (zhipuai-sdk-python-v4#7).
     elif code == "1214" and re.search(r"(?:input|prompt)\s*参数非法", text):
         yield Finding(Says.BATCH, to="1")
@@ -579,7 +630,7 @@ def _about_inputs(text: str, code: str) -> Iterator[Finding]:
 def _about_members(
     sent: Mapping[str, str], text: str, param: str | None, code: str, settable: Iterable[str]
 ) -> list[Finding]:
-    names = _Names({*sent, *settable, "stream"})
+    names = _Names(sent, (*settable, "stream"))
     said = [(sentence, names.mentions(sentence)) for sentence in _SENTENCE.split(text)]
     mentioned = [path for _, mentions in said for one in mentions for path in one.paths]
     is_of_a_value = VALUE_CODES.fullmatch(code) is not None
@@ -597,7 +648,7 @@ def _about_members(
         last = _steps(param)[-1:]
         if last not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
             found = [one for one in found if one.path in told or _steps(one.path)[-1:] == last]
-    if told and not any(one.path in told for one in found):
+    if told and not any(one.path in told or one.beside in told for one in found):
         is_refusal = code in TAUGHT_CODES or not (
             is_of_a_value or found or _MISSES.search(text) or not _REFUSES.search(text)
         )
@@ -639,7 +690,9 @@ def _unnamed(sent: Mapping[str, str], text: str) -> list[Finding]:
 
 
 def _refused(text: str) -> Says:
-    """Whether other values are accepted: the text lists two or more. A single one is the default."""
+    """Whether other values are accepted: it lists two or more, or refuses "off". A single one is the default."""
+    if _FORCED.search(text) is not None:
+        return Says.VALUE
     found = _LISTED.search(text)
     listed = "" if found is None else re.split(r"\. |\n", found[1] or found[2] or "", maxsplit=1)[0]
     return Says.VALUE if len(re.split(r",| and | or |\|", listed)) > 1 else Says.REFUSED
@@ -662,7 +715,16 @@ def _of_values(
                 yield Finding(Says.EMPTY, path, span=_span(sentence, one, complaint))
         behind = sentence[one.end : one.end + BESIDE_CHARS]
         before = sentence[max(0, one.start - BESIDE_CHARS) : one.start]
-        value = _NEEDS.match(behind) or (_SET_TO.match(behind) if _SET.search(before) else None)
+        is_set = _SET.search(before) is not None
+        value = _NEEDS.match(behind) or (_SET_TO.match(behind) if is_set else None)
+        word = re.split(r"[./]", sentence[one.start : one.end])[-1]
+        if is_set and value is None and "." in sentence[one.start : one.end]:  # use "thinking.type.adaptive"
+            span = sentence[one.start - 1 : one.end]
+            yield from (
+                Finding(Says.NEEDS, path, json.dumps(word), span=span)
+                for path in one.paths
+                if path in sent and _steps(path)[-1] != _squashed(word)
+            )
         if value is not None and "stream" not in one.paths:
             others = (
                 path for path in mentioned if path in sent and path not in (*one.paths, *NEVER) and "." not in path
@@ -680,13 +742,13 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
         mentions = [one for one in mentions if one.start < end or _COMPARED.search(sentence[: one.start])]
     yield from _streams(sent, sentence, mentions, refusal)
     value = _WRONG.search(sentence) or _OTHER_VALUE.search(sentence)
-    verdict = refusal or value or excludes
-    if verdict is None or _MISSES.search(sentence):
+    verdict, missed = refusal or value or excludes, _MISSES.search(sentence)
+    if verdict is None or (missed and not (refusal and _CONDITION.search(sentence, refusal.end(), missed.start()))):
         return
     subjects, conditions = _parts(mentions, sentence)
     members = [(path, one) for one in subjects for path in one.paths if path in sent and path != "stream"]
     others = [
-        path for one in conditions for path in one.paths if path in sent and "." not in path and path not in NEVER
+        path for one in conditions for path in one.paths if path in sent and "[" not in path and path not in NEVER
     ]
     tops = list(dict.fromkeys([*(path for path, _ in members if "." not in path), *others]))
     if len(tops) > 1 and excludes is not None:

@@ -49,7 +49,7 @@ SHORT_CHARS = 32
 _OPAQUE = frozenset(("parameters", "input_schema", "schema", "arguments", "properties", "metadata", "logit_bias"))
 """Clients choose the names in these."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\[\]-]{0,64}\Z")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+|\[\]-]{0,128}\Z")
 """Names of members, models, roles and tools. They are not sentences, and upstreams use them in their own sentences."""
 _ESCAPE = re.compile(
     r"(?<!\\)(?:(?:\\++[uU](?:[0-9a-fA-F]{8}|[0-9a-fA-F]{4}))+|(?:\\++x[0-9a-fA-F]{2})+|\\++[abfnrtv0])"
@@ -123,10 +123,10 @@ def _short(value: Any) -> str:
 def is_joined(texts: Iterable[str], error_text: str) -> bool:
     """Whether `error_text` contains 12 letters of the short ones of `texts`, joined in their order.
 
-    Also true above a limit. A client spreads a sentence over several texts this way. Roles, and plain values of 12
-    letters, do not count.
+    Also true above a limit. A client spreads a sentence over several texts this way. _PLAIN_WORDS, and plain
+    values of 12 letters, do not count.
     """
-    short = (text for text in texts if len(text) <= LONGEST_SHORT_CHARS and text not in _ROLES)
+    short = (text for text in texts if len(text) <= LONGEST_SHORT_CHARS and text not in _PLAIN_WORDS)
     parts = [text for text in short if len(text) < BEGINNING_BYTES or _PLAIN.match(text) is None]
     if sum(map(len, parts)) > MOST_SHORT_CHARS:
         return True
@@ -210,11 +210,14 @@ NEVER_CODES = FINAL_CODES | {
 
 # OpenAI's sentences, the first from Azure's content filter: no change of the form helps.
 _NEVER_TEXT = r"(?i)content management policy|must be verified to use"
-_WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content"
+_WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content|reasoning_content\W{1,3}is missing"
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
-_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+_PLAIN_WORDS = frozenset(
+    ("system", "developer", "user", "assistant", "tool", "function", "minimal", "low", "medium", "high")
+)
+"""Roles and efforts."""
 _NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 

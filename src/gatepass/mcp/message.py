@@ -127,7 +127,7 @@ _SESSION = r"(?:mcp[ _-])?session(?:[ _-]?id)?\b(?! (?:token|cookie|key|ticket))
 _LOST = re.compile(
     rf"\b(?:no|unknown|invalid|unrecognized) (?:(?!token|credential|key)\w+ ){{0,3}}{_SESSION}"
     rf"|\b{_SESSION}[^.\n]{{0,80}}?(?:\b(?:not (?:found|exist|known|valid)|unknown|invalid)\b|n't exist\b)"
-    r"|会话.{0,20}?(?:不存在|未找到|无效)",
+    r"|\bserver not initialized\b|会话.{0,20}?(?:不存在|未找到|无效)",
     re.IGNORECASE,
 )
 _ENDED = re.compile(

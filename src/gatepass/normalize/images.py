@@ -343,18 +343,19 @@ def images_of_texts(draft: Draft) -> bool:
 
 
 def _cut_urls(text: bytes) -> tuple[bytes, list[memoryview]]:
-    """Return the JSON string `text` without the data URLs of images in lines of their own, and these URLs."""
+    """Return the JSON string `text` without the data URLs of images in lines of their own or in Markdown, and
+    these URLs."""
     view, rest, urls, kept, at = memoryview(text), list[Piece](), list[memoryview](), 0, 0
-    ends = {b"\\": -1, b" ": -1}  # the next of each, so that a text is searched once
+    ends = {b"\\": -1, b" ": -1, b")": -1}  # the next of each, so that a text is searched once
     while (at := text.find(_URL, at + 1)) >= 0:
         head = _DATA_IMAGE.match(text, at, at + HEAD_BYTES)
-        if head is None or not (at == 1 or text.endswith((b"\\n", b" "), 0, at)):
+        if head is None or not (at == 1 or text.endswith((b"\\n", b" ", b"]("), 0, at)):
             continue
         for sign, end in ends.items():
             if end < head.end():
                 ends[sign] = text.find(sign, head.end()) % len(text)  # the quote at the end if there is none
         end = min(ends.values())
-        if end < len(text) - 1 and not text.startswith((b"\\n", b"\\r"), end):
+        if end < len(text) - 1 and not text.startswith((b"\\n", b"\\r", b")"), end):
             continue
         if not _is_base64(view[head.end() : end]):
             continue

@@ -90,6 +90,39 @@ class Drop:
         return text is not None and b"".join(text.split()) in self.only  # JSON allows whitespace between tokens
 
 
+_OF_NAMES = frozenset(("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"))
+"""Keywords whose members have names that a tool chose."""
+_OF_VALUES = frozenset(("enum", "const", "default", "examples", "example"))
+
+
+@dataclass(frozen=True, slots=True)
+class DropKeyword:
+    """Drop a keyword of JSON Schema from the schemas of all tools, at every depth. Entry `schema=NAME`."""
+
+    name: str
+
+    @property
+    def entry(self) -> str:
+        return f"schema={self.name}"
+
+    def apply_to(self, draft: Draft) -> bool:
+        places = ("tools[].function.parameters.x", "tools[].parameters.x", "tools[].input_schema.x")
+        pending = [(schema, True) for place in places for schema in JsonMemberPath.parse(place).owners(draft)]
+        changed = 0
+        while pending:
+            one, has_keywords = pending.pop()
+            changed += has_keywords and one.drop(self.name)
+            for name in one.names:
+                value = one.get(name)
+                if value is None or (has_keywords and name in _OF_VALUES):
+                    continue
+                if value.object is not None:
+                    pending.append((value.object, not has_keywords or name not in _OF_NAMES))
+                elif value.array is not None:
+                    pending += ((each, True) for each in value.array.objects())
+        return changed > 0
+
+
 @dataclass(frozen=True, slots=True)
 class Rename:
     """Rename the member to `to`. If `to` exists as well, only `to` remains. Entry `rename=PATH>NAME`."""

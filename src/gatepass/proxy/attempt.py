@@ -687,7 +687,10 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         rules = await _relevant_rules(attempt, session, sent, shown)
     if changed:
         shown.cause = f"{sentence(shown.cause)} {changed}"
-    shown.advice = _advice(attempt, session, base, sent, shown, rules) or shown.advice
+    if advised := _advice(attempt, session, base, sent, shown, rules):
+        shown.advice = advised
+        if isinstance(shown, UpstreamErrorReply):
+            shown.original = b""  # else the client would not read the advice
     return shown
 
 

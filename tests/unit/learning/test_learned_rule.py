@@ -40,6 +40,7 @@ RULES_OF_TABLE = (
     LearnedRule("stream", "aggregate"),
     LearnedRule("rename", "max_tokens", "max_completion_tokens"),
     LearnedRule("drop", "messages[].name"),
+    LearnedRule("schema", "title"),
     LearnedRule("set", "enable_thinking", "false"),
     LearnedRule("role", "developer", "system"),
     LearnedRule("role", "system", "user"),

@@ -419,7 +419,7 @@ USER_MESSAGE = {"role": "user", "content": "a"}
 OPTIONAL = {
     'drop: ["tools"]': NO_TOOLS,
     "merge_roles: true": never(
-        "", openai("Conversation roles must alternate"), request=chat(USER_MESSAGE, USER_MESSAGE)
+        "", openai("user messages should alternate with assistant messages"), request=chat(USER_MESSAGE, USER_MESSAGE)
     ),
     'roles: {system: "user"}': never("", openai("System role not supported")),
     'drop: ["stop", "own_field"]': never(

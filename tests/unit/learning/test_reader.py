@@ -12,7 +12,7 @@ from gatepass.learning.reader import Says, no_room, read
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
-from tests.rows import CHAT, MESSAGES, RESPONSES
+from tests.rows import CHAT, EMBEDDINGS, MESSAGES, RESPONSES
 from tests.unit.learning.rejections import chat, openai
 from tests.unit.normalize.calls import a_call
 
@@ -45,6 +45,13 @@ NULLS = {"temperature": None, "seed": 1, "stop": None}
 
 
 THINKS = {"thinking": {"type": "enabled", "budget_tokens": 99}}
+NO_EFFORT = {"reasoning_effort": "none"}
+PLAIN_SCHEMA = {"type": "object", "properties": {"$schema": {"anyOf": [{"enum": ["$schema"]}, {"type": "null"}]}}}
+SCHEMA = {
+    "$schema": "draft-07",
+    "type": "object",
+    "properties": {"$schema": {"$schema": "x", "anyOf": [{"$schema": 1, "enum": ["$schema"]}, {"type": "null"}]}},
+}
 CAMEL, CLAMP, MOST = "drop=promptCacheKey", "clamp=max_tokens", {"max_tokens": 80}
 
 
@@ -119,6 +126,40 @@ def most(tokens: int) -> dict[str, int]:
             "drop=thinking",
         ),
         ("Invalid 'user': string too long.", {"user": "u" * 90}, {"user": None}, "drop=user"),
+        # thoughts, by any of their names
+        ('"m" does not support thinking', LOW, {"reasoning_effort": None}, "drop=reasoning_effort"),
+        ("Reasoning cannot be disabled here.", NO_EFFORT, {"reasoning_effort": None}, "drop=reasoning_effort"),
+        ("To avoid this, disable `thinking`.", THINKS, {"thinking": None}, "drop=thinking"),
+        (
+            '"thinking.type.enabled" is not supported. Use "thinking.type.adaptive".',
+            THINKS,
+            {"thinking": {"type": "adaptive", "budget_tokens": 99}},
+            "set=thinking.type>adaptive",
+        ),
+        (
+            "Invalid combination of reasoning_effort and thinking type: high + disabled",
+            {"reasoning_effort": "high", "thinking": {"type": "disabled"}},
+            {"reasoning_effort": None},
+            "drop=reasoning_effort",
+        ),
+        (
+            "These tools cannot be used with reasoning.effort 'low': search.",
+            {"tools": TOOLS, "reasoning": {"effort": "low"}},
+            {"reasoning": {}},
+            "drop=reasoning.effort",
+        ),
+        # more words
+        ("seed is not allowed when extra is not set", {"seed": 1}, {"seed": None}, "drop=seed"),
+        ("Field validation for 'Body.Seed' failed on the 'lte' tag", {"seed": 9}, {"seed": None}, "drop=seed"),
+        ("字段 seed 不合法", {"seed": 1}, {"seed": None}, "drop=seed"),
+        ("#/max_tokens: 32000 is not less or equal to 2048", MANY, most(2048), CLAMP),
+        ("输入 50 tokens 与 max_tokens 80 之和超过上下文长度 99", MOST, most(49), CLAMP),
+        (
+            "Unknown name \"$schema\" at 'tools[0].function_declarations[0].parameters': Cannot find field.",
+            {"tools": [{"function": {"name": "f", "parameters": SCHEMA}}]},
+            {"tools": [{"function": {"name": "f", "parameters": PLAIN_SCHEMA}}]},
+            "schema=$schema",
+        ),
         # nothing
         ("Missing required parameter: 'seed'.", {"seed": 1}, {}, ""),
         ("The user is not allowed to use this model", {"user": "u"}, {}, ""),
@@ -149,6 +190,8 @@ PARTED = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
 @pytest.mark.parametrize(
     ("text", "messages", "operation", "rule"),
     [
+        ("Too many inputs in request, split into more batches.", list("abcdefgh"), EMBEDDINGS, "split=25%"),
+        ("input数组最大不得超过64条", ["a"] * 65, EMBEDDINGS, "split=64"),
         ("messages: text content blocks must be non-empty", EMPTY, CHAT, "content=filled"),
         ("messages[1].content[0].text:text cannot be empty.", EMPTY, CHAT, "content=filled"),
         (
@@ -176,7 +219,7 @@ PARTED = [{"role": "user", "content": [{"type": "text", "text": "a"}]}]
     ],
 )
 def test_what_an_error_says_of_messages(text: str, messages: Any, operation: Any, rule: str) -> None:
-    members = INPUT if operation is RESPONSES else {"messages": messages}
+    members = {EMBEDDINGS: {"input": messages}, RESPONSES: INPUT}.get(operation, {"messages": messages})
     call = a_call(json.dumps({"model": "m", **members}).encode(), operation)
     assert [one.entry for one in rules(openai(text), call)] == [rule]
 
@@ -196,6 +239,8 @@ def test_a_500_teaches_what_a_template_rejects_alone(text: str, learned: int) ->
         ("`temperature` and `top_p` cannot both be specified.", WARM, [{"top_p": 1}]),
         (EFFORT, {"tools": TOOLS, **LOW}, [LOW, {"tools": []}]),
         ("Invalid parameter: seed", {"seed": 7}, [{"seed": 8}]),
+        ("Reasoning is mandatory and cannot be disabled.", NO_EFFORT, [LOW]),
+        ('Use "thinking.type.adaptive".', THINKS, [{}]),
         ("`tools` must not be empty.", {"tools": []}, [{"tools": TOOLS}]),
         ("temperature is outside the allowed range", {"temperature": 5}, [{"temperature": 1}]),
         ("seed 不要超过 5", {"seed": 7}, [{"seed": 1}]),
@@ -229,6 +274,8 @@ def test_a_rule_does_not_concern_requests_that_the_error_is_not_about(
             "details": [{"params": {"additionalProperty": "seed"}, "message": "must NOT have additional properties"}],
         },
         {"error": {"message": "Invalid", "violations": [{"propertyPath": "seed", "message": "must be null"}]}},
+        {"seed": ["Unexpected field."], "model": ["Also bad."]},
+        {"message": "invalid input error", "details": "Extra parameters ['seed'] are not allowed."},
         {"base_resp": {"status_code": 2013, "status_msg": "invalid params, unknown field: seed"}},
     ],
 )

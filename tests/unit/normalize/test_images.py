@@ -375,6 +375,7 @@ def words(text: str) -> dict[str, Any]:
         ),
         ([user(f"What? {DATA}")], [user([words("What? "), part(DATA)])]),
         ([user(DATA)], [user([part(DATA)])]),
+        ([user(f"a ![b]({DATA}) c")], [user([words("a ![b]() c"), part(DATA)])]),
         ([user(f"é\\n{DATA}")], [user([words("é\\n"), part(DATA)])]),
         (
             [system(f"a\n{DATA}\n\n{JPEG}\r\nb"), user("1"), user(f"2\n{JPEG}")],
