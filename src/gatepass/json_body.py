@@ -186,14 +186,15 @@ class TopLevel:
         return self._listed
 
     def with_string(self, text: bytes, name: str, value: str) -> TopLevel:
-        """Return the members of `text`, which differ by the member `name` alone: a string, first of all if it is new."""
+        """Return the members of `text`, which differ by the member `name` alone: a string, first if it is new."""
         made = TopLevel.__new__(TopLevel)
-        made.text, made.values, made._listed = text, {**self.values, name: value}, self._listed
+        made.text, made.values, listed = text, {**self.values, name: value}, self._listed
         made.names = self.names if name in self.values else [name, *self.names]
-        if made._listed is not None:
+        if listed is not None:
             raw = msgspec.Raw(msgspec.json.encode(value))
-            listed = made._listed if name in self.values else [(name, raw), *made._listed]
-            made._listed = [(one, raw if one == name else text) for one, text in listed]
+            listed = listed if name in self.values else [(name, raw), *listed]
+            listed = [(one, raw if one == name else text) for one, text in listed]
+        made._listed = listed  # noqa: SLF001 - an object of this class
         return made
 
     def get(self, name: str) -> Any:

@@ -92,13 +92,13 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
-    if rules is BUILT_IN_RULES and (top := call.top) is not None and _WORDS.isdisjoint(top.values):  # nearly always
-        if not has_images(call):
-            if target.model is None or target.model == call.model:
-                return call
-            if call.model and call.operation.names_model:
-                body, top = renamed(call.body, top, target.model)
-                return call.with_body(body, top)
+    is_usual = rules is BUILT_IN_RULES and not has_images(call)
+    if is_usual and (top := call.top) is not None and _WORDS.isdisjoint(top.values):
+        if target.model is None or target.model == call.model:
+            return call
+        if call.model and call.operation.names_model:
+            body, top = renamed(call.body, top, target.model)
+            return call.with_body(body, top)
     found = [rule for rule in rules if rule.concerns(call, target)]
     return apply_rules(call, target, found) if found else call
 
