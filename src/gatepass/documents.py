@@ -456,6 +456,12 @@ class Curl(Struct):
     curl: str
 
 
+class Login(Struct):
+    """The key of a viewer or admin."""
+
+    key: str
+
+
 # --- doctor
 
 
@@ -521,6 +527,15 @@ class LearnedRule(Struct, kw_only=True):
     uses: int
     settings: list[str]
     """The lines under `models` that make it permanent."""
+
+
+class RuleName(Struct):
+    """A learned rule to forget."""
+
+    upstream: str
+    model: str
+    operation: str
+    adapted: str
 
 
 class LearnedRules(Struct):

@@ -289,7 +289,7 @@ async def test_a_path_with_a_line_feed_is_checked_as_every_other():
     [
         ({"caller": "a-caler"}, "The caller 'a-caler' is not known; did you mean a-caller?"),
         ({"caller": ""}, "The caller '' is not known; there is a-admin, a-caller, a-viewer, local"),
-        ({"model": ""}, "The settings of the capture are invalid: "),
+        ({"model": ""}, "The request body is invalid: "),
     ],
 )
 async def test_a_capture_that_would_capture_nothing_is_refused(settings: dict[str, str], message: str):

@@ -80,7 +80,7 @@ def control_option(command: Callable[..., None]) -> Callable[..., None]:
     def run(*arguments: Any, config_path: str | None, socket_path: str | None, **options: Any) -> None:
         if config_path is not None and socket_path is not None:
             raise click.UsageError("--config and --socket each name one gatepass: leave one of them out.")
-        path = socket_path if config_path is None else socket_of(config_path)
+        path = socket_path if config_path is None else found_socket(config_path)
         command(*arguments, socket_path=path, **options)
 
     return click.option("--config", "config_path", metavar="FILE", help=CONFIG_HELP)(socket_option(run))
@@ -129,70 +129,48 @@ def request(method: str, target: str, socket_path: str | None = None, body: byte
     return page
 
 
-def found_socket() -> str:
-    """Return the socket of GATEPASS_CONTROL_SOCKET, or of the running gatepass of this user; raise NotRunning.
+def found_socket(path: str | None = None) -> str:
+    """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError.
 
-    The file that `gatepass serve` would read here may name it. If several run, it is the one on the port of
-    GATEPASS_PORT or of that file.
+    Without `path` it is that of GATEPASS_CONTROL_SOCKET, or of the running gatepass of this user. If several run, it is
+    the one on the port of GATEPASS_PORT, or of the file that `gatepass serve` would read here.
     """
     from gatepass.config.document import ConfigError
     from gatepass.config.file import configuration_file
+    from gatepass.config.references import resolve
     from gatepass.server.listening import AUTO, OFF, control_sockets
 
-    named = own_variables(os.environ).get("CONTROL_SOCKET", AUTO)
     # `off` is for the gatepass that starts here; a command may be for another one of this user
-    if named not in (AUTO, OFF):
-        return named
+    unnamed = (None, AUTO, OFF)
+    named = own_variables(os.environ).get("CONTROL_SOCKET")
+    if path is None and named not in unnamed:
+        return str(named)
     found, port, problem = control_sockets(os.environ), variable("PORT"), ""
     try:
-        if (file := configuration_file(None, own_variables(os.environ))) is not None:
-            own_path, port = _socket_and_port(file)
-            if own_path is not None:
-                return own_path
+        if (file := path or configuration_file(None, own_variables(os.environ))) is not None:
+            _, own_port, _, own = listening(file)
+            own = resolve(own, os.environ) if isinstance(own, str) else None
+            if own not in unnamed:
+                return str(own)
+            port = port or str(own_port)
     except (ConfigError, ValueError) as error:  # the file names neither a socket nor a port
+        if path is not None:
+            raise click.UsageError(f"--config: {error}") from None
         problem = f"{error}\n"
-    if len(found) == 1:
+    if path is None and len(found) == 1:
         return str(found[0])
+    if (own := next((one for one in found if one.stem == port), None)) is not None:
+        return str(own)
+    if path is not None:
+        raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
     if not found:
         raise NotRunning(
             "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
             " with --socket"
         )
-    if (own := next((path for path in found if path.stem == port), None)) is not None:
-        return str(own)
     raise NotRunning(
         f"{problem}several gatepass are running. Choose one with --config or --socket: {', '.join(map(str, found))}"
     )
-
-
-def socket_of(path: str) -> str:
-    """Return the socket of the gatepass that runs with the configuration `path`; raise NotRunning or UsageError.
-
-    GATEPASS_PORT overrides the port of the file, as it does for `gatepass serve`.
-    """
-    from gatepass.config.document import ConfigError
-    from gatepass.server.listening import control_sockets
-
-    try:
-        own, port = _socket_and_port(path)
-    except (ConfigError, ValueError) as error:
-        raise click.UsageError(f"--config: {error}") from None
-    if own is not None:
-        return own
-    found = next((one for one in control_sockets(os.environ) if one.stem == port), None)
-    if found is None:
-        raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
-    return str(found)
-
-
-def _socket_and_port(path: str) -> tuple[str | None, str]:
-    """Return the socket that the configuration `path` names, if any, and its port; raise ConfigError or ValueError."""
-    from gatepass.config.references import resolve
-    from gatepass.server.listening import AUTO, OFF
-
-    _, port, _, own = listening(path)
-    own = resolve(own, os.environ) if isinstance(own, str) else AUTO
-    return None if own in (AUTO, OFF) else own, variable("PORT") or str(port)
 
 
 @click.command()

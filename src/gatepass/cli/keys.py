@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -160,29 +158,6 @@ def _shown(entry: Row) -> str:
     return "{" + ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in entry.items()) + "}"
 
 
-WAIT_S = 5.0
-"""Another command holds the lock for milliseconds."""
-
-
-@contextmanager
-def _only_writer(name: str) -> Iterator[None]:
-    """Let one command at a time change the file `name`. The lock is on the folder, because the file is replaced."""
-    folder = os.open(Path(name).resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        until_s = time.monotonic() + WAIT_S
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until_s:
-                    exit_unusable(f"--write: another command is changing {name}: run the command again")
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(folder)
-
-
 def _write(path: str | None, entry: Row) -> tuple[str, bool]:
     """Add `entry` to the configuration file. Return its name, and whether it had no key.
 
@@ -198,38 +173,37 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
         exit_unusable("--write: there is no configuration file: name one with --config")
     by_hand = "run the command without --write, and change the file yourself"
     try:
-        with _only_writer(name):
-            document = read_document(name)
-            text, shown = document.content.decode(), _shown(entry)
-            item = json.dumps(entry) if document.source.lower().endswith(".json") else shown
-            changed = with_last_item(text, KEYS, item)
-            if KEYS[:1] not in document.origins:
-                changed = f"{text.rstrip()}\n\naccess:\n  keys:\n    - {shown}\n"
-            expected = with_value(document.tree, KEYS, [*(lookup(document.tree, KEYS) or []), entry])
-            try:
-                # an alias, for example, changes other settings too
-                is_right = changed is not None and parse_yaml(name, changed).tree == expected
-            except ConfigError:
-                is_right = False
-            if changed is None or not is_right:
-                exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
-            if new := _problems(name, changed) - _problems(name, text):
-                exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
-            status = os.stat(name)
-            if status.st_uid != os.geteuid():
-                exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
-            mode = stat.S_IMODE(status.st_mode)
-            if not mode & stat.S_IWUSR:  # os.access() is true for root
-                exit_unusable(f"--write: {name} is read-only (mode {mode:04o}): run `chmod u+w` on it first")
-            if status.st_nlink > 1:
-                exit_unusable(f"--write: {name} has hard links, which would keep the old text: {by_hand}")
-            if Path(name).read_bytes() != text.encode():
-                exit_unusable(f"--write: {name} has just been changed by another program: run the command again")
-            replace_file(name, changed, mode=mode)
-            # the umask and the group of this shell would lock out a service that reads the file by its group
-            with suppress(PermissionError):
-                os.chown(name, -1, status.st_gid)
-            os.chmod(name, mode)
+        document = read_document(name)
+        text, shown = document.content.decode(), _shown(entry)
+        item = json.dumps(entry) if document.source.lower().endswith(".json") else shown
+        changed = with_last_item(text, KEYS, item)
+        if KEYS[:1] not in document.origins:
+            changed = f"{text.rstrip()}\n\naccess:\n  keys:\n    - {shown}\n"
+        expected = with_value(document.tree, KEYS, [*(lookup(document.tree, KEYS) or []), entry])
+        try:
+            # an alias, for example, changes other settings too
+            is_right = changed is not None and parse_yaml(name, changed).tree == expected
+        except ConfigError:
+            is_right = False
+        if changed is None or not is_right:
+            exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
+        if new := _problems(name, changed) - _problems(name, text):
+            exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
+        status = os.stat(name)
+        if status.st_uid != os.geteuid():
+            exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
+        mode = stat.S_IMODE(status.st_mode)
+        if not mode & stat.S_IWUSR:  # os.access() is true for root
+            exit_unusable(f"--write: {name} is read-only (mode {mode:04o}): run `chmod u+w` on it first")
+        if status.st_nlink > 1:
+            exit_unusable(f"--write: {name} has hard links, which would keep the old text: {by_hand}")
+        if Path(name).read_bytes() != text.encode():
+            exit_unusable(f"--write: {name} has just been changed by another program: run the command again")
+        replace_file(name, changed, mode=mode)
+        # the umask and the group of this shell would lock out a service that reads the file by its group
+        with suppress(PermissionError):
+            os.chown(name, -1, status.st_gid)
+        os.chmod(name, mode)
     except ConfigError as error:
         exit_unusable(f"--write: {error}")
     except OSError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
 from urllib.parse import quote, urlencode, urlsplit
 
 import click
@@ -26,34 +25,10 @@ LAST = 10
 """How many of the last requests `tail` shows first."""
 POLL_S = 0.5
 OVERLAP_S = 0.01
-"""How much of two listings overlaps, because a listing rounds the ends of requests."""
+"""How much of two listings overlaps, because a listing rounds the ends of requests. The second leaves out what the
+first had."""
 OWN_ID = re.compile(r"[b-df-hj-np-t]{24}")
 """An id that gatepass made (`RequestIds` in server/cycle.py)."""
-
-
-class Follower:
-    """Turns overlapping listings of ended requests into each request once, in the order of their ends."""
-
-    def __init__(self, last: int) -> None:
-        self._last = last
-        """How many requests of the first listing are returned."""
-        self._seen: set[tuple[str, float]] = set()
-        """Id and end of requests that the next listing may have again. Clients choose ids: one may repeat."""
-        self.is_first = True
-        self.after_s = 0.0
-        """The end from which the next listing has to begin, by the clock of the listings. Rounded down, it would list
-        requests that are not remembered any more."""
-
-    def new(self, found: Iterable[Summary], now_s: float) -> list[Summary]:
-        """Return the requests that no earlier listing had, the oldest first. `now_s` is when the listing was begun."""
-        ends = {(one.id, one.ended): one for one in found if one.ended is not None}
-        new = [one for key, one in ends.items() if key not in self._seen]
-        self.after_s = after_s = now_s - OVERLAP_S
-        self._seen = {key for key in {*self._seen, *ends} if key[1] >= after_s}
-        new.reverse()
-        if self.is_first:
-            new, self.is_first = new[max(0, len(new) - self._last) :], False
-        return new
 
 
 @click.command()
@@ -69,27 +44,27 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
     Exit codes: 0 ended by Ctrl-C or --once, 1 gatepass did not answer.
     """
     path = socket_path or found_socket()
-    follower = Follower(LAST)
+    # id and end, because clients choose ids: one may repeat
+    seen, after_s = set[tuple[str, float | None]](), 0.0
 
     def line_of(one: Summary) -> str:
         return json.dumps(msgspec.to_builtins(one)) if as_json else summary_line(cleaned(one))
 
     try:
         while True:
-            limit = LAST if follower.is_first and not failed else MOST_LISTED
-            fields = {"ended_after": follower.after_s, "limit": limit}
-            page = ask(Requests, "GET", f"/requests?{urlencode(fields)}", path)
-            found = page.requests
-            if len(found) == MOST_LISTED and not follower.is_first:
+            limit = MOST_LISTED if after_s or failed else LAST
+            page = ask(Requests, "GET", f"/requests?{urlencode({'ended_after': after_s, 'limit': limit})}", path)
+            found = [one for one in reversed(page.requests) if not failed or one.outcome != "ok"]
+            if len(page.requests) == MOST_LISTED and after_s:
                 click.echo(f"{MOST_LISTED} requests or more ended at once: some may be missing.", err=True)
-            if failed:
-                found = [one for one in found if one.outcome != "ok"]
-            is_first = follower.is_first
-            new = follower.new(found, page.now)
-            if is_first and not as_json:
-                click.echo(list_line(HEAD))
-            if is_first and failed and (hidden := len(found) - len(new)):
-                click.echo(f"{hidden} older ones are not shown. The page at /ui and the log have them.", err=True)
+            new = [one for one in found if (one.id, one.ended) not in seen]
+            if not after_s:
+                new = new[-LAST:]
+                if not as_json:
+                    click.echo(list_line(HEAD))
+                if failed and (hidden := len(found) - len(new)):
+                    click.echo(f"{hidden} older ones are not shown. The page at /ui and the log have them.", err=True)
+            seen, after_s = {(one.id, one.ended) for one in page.requests}, page.now - OVERLAP_S
             for one in new:
                 click.echo(line_of(one))
             if once:

@@ -7,7 +7,6 @@ signed in to the page (`ui/routes.py`, which checks Host, Origin and session fir
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
@@ -37,19 +36,21 @@ from gatepass.documents import (
     ReloadResult,
     Requests,
     Retried,
+    RuleName,
     Status,
     Step,
     Stories,
     Traffic,
 )
 from gatepass.normalize.profiles import PROFILES
+from gatepass.observability.capture import CaptureSettings
 from gatepass.observability.story import curl_command
 from gatepass.protocols.error_objects import error_object
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
 from gatepass.server import inspection, views
 from gatepass.server.endpoint import ApiEndpoint
-from gatepass.server.pages import forget_rules, json_response, learned_document, status_of
+from gatepass.server.pages import error_response, forget_rules, json_response, learned_document, status_of
 from gatepass.server.reload import Reloader
 from gatepass.server.timeouts import RECEIVE_S
 
@@ -98,6 +99,8 @@ class AdminRoute:
     """The least role of who may use it. The owner of the control socket is an admin."""
     document: type | None
     """What it returns, if that is JSON of one type."""
+    takes: type | None
+    """What the body of a POST is, if it has one."""
     only: Place | None
     """Where it is, if it is not at both places."""
     respond: Callable[[AdminRequest], Awaitable[ASGIApp]]
@@ -120,10 +123,11 @@ def route(
     role: Role,
     document: type | None = None,
     *,
+    takes: type | None = None,
     only: Place | None = None,
 ) -> Callable[[Callable[[Any], Awaitable[ASGIApp]]], None]:
     """Add the decorated function to `ROUTES`. Its own name is then None: only the route calls it."""
-    return lambda respond: ROUTES.append(AdminRoute(method, path, role, document, only, respond))
+    return lambda respond: ROUTES.append(AdminRoute(method, path, role, document, takes, only, respond))
 
 
 class Admin:
@@ -144,7 +148,10 @@ class Admin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        response = await self.respond(AdminRequest(self, request), scope["path"].removeprefix("/"))
+        try:
+            response = await self.respond(AdminRequest(self, request), scope["path"].removeprefix("/"))
+        except errors.GatepassError as error:
+            response = error_response(error, HEADERS)
         await response(scope, receive, send)
 
     async def respond(self, call: AdminRequest, path: str) -> ASGIApp:
@@ -160,7 +167,8 @@ class Admin:
         used, call.found = chosen
         call.caller = call.require(used.role)
         if method == "POST":
-            call.body = await call.read()
+            text = await call.read()
+            call.body = None if used.takes is None else _decoded(text, used.takes)
             call.caller = call.require(used.role)  # its session may have ended while the body arrived
         if method != "GET" or used.role == "anyone" or call.place == "socket":
             return await used.respond(call)
@@ -182,15 +190,29 @@ class AdminRequest:
         self.found = ""
         """The id in the path."""
         self.caller: AccessKey = LOCAL
-        self.body: Mapping[str, Any] = {}
+        self.body: Any = None
+        """Of the type that the route takes."""
 
     def require(self, role: Role) -> AccessKey:  # noqa: ARG002  # its owner may use every route
         """Return the caller; raise NotAllowed without a session, or for a role that is less than `role`."""
         return LOCAL
 
-    async def read(self) -> Mapping[str, Any]:
-        """Return the body. A command without one sends none."""
-        return await json_body(self.request) if self.request.headers.get("content-length", "0") != "0" else {}
+    async def read(self) -> bytes:
+        """Return the body; raise BodyTooLarge, ReceiveTimeout."""
+        text = bytearray()
+        try:
+            async with asyncio.timeout(RECEIVE_S):
+                async for piece in self.request.stream():
+                    text += piece
+                    if len(text) > BODY_BYTES:
+                        break
+        except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
+            raise errors.BodyTooLarge(TOO_LARGE) from None
+        except TimeoutError:
+            raise errors.ReceiveTimeout(f"The request body did not arrive within {RECEIVE_S:g} s.") from None
+        if len(text) > BODY_BYTES:
+            raise errors.BodyTooLarge(TOO_LARGE)
+        return bytes(text)
 
     def log(self, action: str, **fields: object) -> None:
         """Write the audit line of one action at the page. The owner's commands have none."""
@@ -199,13 +221,6 @@ class AdminRequest:
     def root_url(self) -> str:
         """The URL of gatepass's root as the caller reaches it."""
         return self.admin.url
-
-    def text(self, name: str) -> str:
-        """Return the member `name` of the body; raise InvalidRequest if it is not a text."""
-        value = self.body.get(name)
-        if not isinstance(value, str):
-            raise errors.InvalidRequest(f"The member `{name}` must be a text.", param=name)
-        return value
 
     def answer(self, document: object, status: int = 200, *, lasting: object = None) -> Response:
         """Return `document` as JSON with an ETag, and no body if the caller has it (RFC 9110, section 13.1.2).
@@ -221,28 +236,13 @@ class AdminRequest:
         return response
 
 
-async def json_body(request: Request) -> Mapping[str, Any]:
-    """Return the body, a JSON object; raise BodyTooLarge, InvalidJson, ReceiveTimeout."""
-    text = bytearray()
+def _decoded(text: bytes, takes: type) -> Any:
     try:
-        async with asyncio.timeout(RECEIVE_S):
-            async for piece in request.stream():
-                text += piece
-                if len(text) > BODY_BYTES:
-                    break
-    except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
-        raise errors.BodyTooLarge(TOO_LARGE) from None
-    except TimeoutError:
-        raise errors.ReceiveTimeout(f"The request body did not arrive within {RECEIVE_S:g} s.") from None
-    if len(text) > BODY_BYTES:
-        raise errors.BodyTooLarge(TOO_LARGE)
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
+        return msgspec.json.decode(text or b"{}", type=takes)
+    except msgspec.ValidationError as error:
+        raise errors.InvalidRequest(f"The request body is invalid: {error}.") from None
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise errors.InvalidJson("The request body is not valid JSON.") from None
-    if not isinstance(body, dict):
-        raise errors.InvalidJson("The request body is not a JSON object.")
-    return body
 
 
 @route("GET", "traffic", "viewer", Traffic)
@@ -333,11 +333,10 @@ async def _capture(call: AdminRequest) -> ASGIApp:
     return call.answer(call.state.capture.state())
 
 
-@route("POST", "capture", "admin", CaptureState)
+@route("POST", "capture", "admin", CaptureState, takes=CaptureSettings)
 async def _start_capture(call: AdminRequest) -> ASGIApp:
     state = inspection.start_capture(call.state, call.body)
-    chosen = {"model": state.model, "of_caller": state.caller, "for_s": state.left_s}
-    call.log("capture", **chosen)
+    call.log("capture", model=state.model, of_caller=state.caller, for_s=state.left_s)
     return call.answer(state)
 
 
@@ -348,28 +347,24 @@ async def _stop_capture(call: AdminRequest) -> ASGIApp:
     return call.answer(call.state.capture.state())
 
 
-@route("POST", "learned/forget", "admin")
+@route("POST", "learned/forget", "admin", takes=RuleName)
 async def _forget(call: AdminRequest) -> ASGIApp:
-    wanted = {name: call.text(name) for name in ("upstream", "model", "operation", "adapted")}
-    count, rows = 0, learned_document(call.caller, call.state).rules
-    if any(all(getattr(row, name) == value for name, value in wanted.items()) for row in rows):
+    count, wanted = 0, structs.asdict(call.body)
+    known = learned_document(call.caller, call.state).rules
+    if any(wanted.items() <= structs.asdict(row).items() for row in known):
         count = forget_rules(call.state, wanted)
     call.log("forget", **wanted, forgotten=count)
     return call.answer({"forgotten": count})
 
 
-@route("POST", "doctor", "admin")
+@route("POST", "doctor", "admin", takes=DoctorTask)
 async def _doctor(call: AdminRequest) -> ASGIApp:
-    admin, model, calls = call.admin, call.body.get("model"), call.body.get("call", False)
-    operation = call.body.get("operation")
-    if not all(one is None or isinstance(one, str) for one in (model, operation)) or not isinstance(calls, bool):
-        raise errors.InvalidRequest("Expects `model` and `operation`, texts or null, and `call`, a boolean.")
+    admin, task = call.admin, call.body
     if admin.doctor is None:
         raise errors.UnknownPath("Only `gatepass serve` can run doctor. Run `gatepass doctor` on the machine.")
     if admin.doctor_turn.locked():
         raise errors.Overloaded("doctor already runs for another tab. Try again when it has ended.", retry_after_s=5)
-    call.log("doctor", model=model, call=calls)
-    task = DoctorTask(model or None, calls, operation or None)
+    call.log("doctor", model=task.model, call=task.call)
     events = _doctor_events(admin.doctor, admin.doctor_turn, call.state, task)
     return StreamingResponse(events, headers={**HEADERS, **NO_STORE}, media_type="text/event-stream")
 

@@ -7,9 +7,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from heapq import nsmallest
 from itertools import islice
-from typing import Any
-
-import msgspec
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.wording import did_you_mean
@@ -124,15 +121,11 @@ def _number(fields: Mapping[str, str], name: str, default: float) -> float:
         return default
 
 
-def start_capture(state: AppState, document: Mapping[str, Any]) -> CaptureState:
-    """Start the capture that `document` describes, and return its state.
+def start_capture(state: AppState, settings: CaptureSettings) -> CaptureState:
+    """Start the capture, and return its state.
 
-    Raises InvalidRequest, also for a caller that no key of the configuration has. The operator is the caller `local`.
+    Raises InvalidRequest for a caller that no key of the configuration has. The operator is the caller `local`.
     """
-    try:
-        settings = msgspec.convert(document, CaptureSettings)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The settings of the capture are invalid: {error}.") from None
     names = sorted({LOCAL.name, *(key.name for key in state.config.access.keys)})
     if settings.caller is not None and settings.caller not in names:
         hint = did_you_mean(settings.caller, names)

@@ -18,7 +18,6 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from gatepass import __version__
-from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -54,9 +53,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("gatepass.serve")
 
 UNREADY = 503
-
-OPERATOR = "gatepass.operator"
-"""Set in the ASGI scope of a request on the control socket, which needs no key. No client can set it."""
 
 HOME = """\
 gatepass {version} is running. It serves the OpenAI API.
@@ -116,14 +112,11 @@ class PageRequest:
 
     def reader(self) -> AccessKey:
         """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
-        if OPERATOR in self.request.scope:
-            return LOCAL
         return self.state.authenticator.authenticate_reader(self.client_request, self.state.clock.wall())
 
     def check(self) -> None:
         """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""
-        if OPERATOR not in self.request.scope:
-            self.state.authenticator.check_without_key(self.client_request, from_anywhere=True)
+        self.state.authenticator.check_without_key(self.client_request, from_anywhere=True)
 
 
 @_page("/healthz")

@@ -18,7 +18,7 @@ from typing import Any, NoReturn, cast
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from gatepass.clock import SystemClock
@@ -43,7 +43,7 @@ from gatepass.server.listening import (
     ignore_new_connections,
     url_of,
 )
-from gatepass.server.pages import OPERATOR, asks_for_home, page_paths, page_routes
+from gatepass.server.pages import asks_for_home, page_paths
 from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.ui.routes import ui_paths
 from gatepass.types import ClientRequest
@@ -137,19 +137,13 @@ CONTROL_CONNECTIONS = 64
 
 
 class ControlServer:
-    """Serves the pages and the admin routes to the owner of the control socket."""
+    """Serves the admin routes to the owner of the control socket."""
 
     def __init__(self, listening: socket.socket, context: ConnectionContext, service: Service) -> None:
-        app = Starlette(routes=page_routes(service.running, ""), exception_handlers=ERRORS)
-        app.router.default = service.admin
-
-        async def serve_operator(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, OPERATOR: True}, receive, send)
-
         self._listening = listening
         self._context = replace(
             context,
-            serve=lambda cycle: serve_page(serve_operator, cycle, BODY_BYTES),
+            serve=lambda cycle: serve_page(service.admin, cycle, BODY_BYTES),
             shares=ConnectionShares(0, CONTROL_CONNECTIONS, 0),  # a flood of clients must not close these connections
             tls=None,
         )

@@ -1,8 +1,6 @@
-import fcntl
 import json
 import os
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -180,19 +178,6 @@ def test_write_adds_the_entry_and_keeps_every_byte_of_the_file(tmp_path, text):
     assert file.stat().st_mode & 0o777 == 0o640
     assert f"added to access.keys in {file}" in result.output
     assert [entry.name for entry in tmp_path.iterdir()] == ["gatepass.yaml"]
-
-
-def test_write_waits_for_another_command_no_longer_than_its_bound(tmp_path, monkeypatch):
-    file = file_of(tmp_path, "access: {keys: []}\n")
-    monkeypatch.setattr(sys.modules["gatepass.cli.keys"], "WAIT_S", 0.0)
-    other = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        result = run("new", "--write", "--config", file)
-    finally:
-        os.close(other)
-    assert "another command is changing" in result.stderr
-    assert file.read_text() == "access: {keys: []}\n"
 
 
 def test_write_adds_to_a_json_file_and_says_so_as_json(tmp_path):

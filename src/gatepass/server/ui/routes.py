@@ -23,11 +23,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gatepass import __version__, errors
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
+from gatepass.documents import Login
 from gatepass.observability.observer import Refusal
 from gatepass.protocols.operations import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.server import inspection
-from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, json_body, route
+from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, route
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.pages import error_response, for_method
 from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
@@ -121,12 +122,12 @@ class UiRequest(AdminRequest):
         super().__init__(ui.admin, request)
         self.ui, self.client_request = ui, client_request
 
-    async def read(self) -> Mapping[str, Any]:
+    async def read(self) -> bytes:
         # a form of another site could send any other kind
         kind = self.request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise errors.UnsupportedHead("unsupported_media_type", "Send the body as `content-type: application/json`.")
-        return await json_body(self.request)
+        return await super().read()
 
     @property
     def cookie(self) -> str:
@@ -224,13 +225,13 @@ def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
     }
 
 
-@route("POST", "login", "anyone", only="page")
+@route("POST", "login", "anyone", takes=Login, only="page")
 async def _login(call: UiRequest) -> ASGIApp:
     """Exchange a key for a session. The key is checked as the API checks it, and is kept nowhere."""
     state = call.state
     if not state.authenticator.requires_key:
         return call.answer(_session_of(call, LOCAL))
-    key, wall_s = call.text("key").strip(), state.clock.wall()
+    key, wall_s = call.body.key.strip(), state.clock.wall()
     caller, digest = state.authenticator.sign_in(key, state.clock.now(), wall_s)
     cookie = call.ui.sessions.begin(caller.name, digest, wall_s)
     call.caller = caller
