@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.cli.control import request
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.processes import started
@@ -47,7 +46,7 @@ async def test_two_keys_of_a_caller_are_valid_until_the_entry_of_the_old_one_is_
         configuration = {
             "server": {"control_socket": str(path), "drain_timeout_s": 1},
             "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
-            "access": {"keys": keys},
+            "access": {"keys": keys, "metrics_open": True},
         }
         async with started(tmp_path, configuration) as running:
             port = await running.port
@@ -64,7 +63,8 @@ async def test_two_keys_of_a_caller_are_valid_until_the_entry_of_the_old_one_is_
             assert await last_uses(("rag", "bot")) == {id_of(OLD): True, id_of(OTHER): False, id_of(new): False}
             assert await statuses(port, OLD, new) == [{200}, {200}]
             assert await last_uses(("rag", "bot")) == {id_of(OLD): True, id_of(OTHER): False, id_of(new): True}
-            lines = [line for line in request("GET", "/metrics", str(path)).decode().splitlines() if "key_id" in line]
+            metrics = (await Ask(port, "GET", "/metrics", {}, b"").answer()).body.decode()
+            lines = [line for line in metrics.splitlines() if "key_id" in line]
             (left,) = [float(line.rpartition(" ")[2]) for line in lines]
             assert lines[0].startswith(f'gatepass_key_expires_in_seconds{{caller="rag",key_id="{id_of(new)}"}}')
             assert 89 * 86_400 < left <= 90 * 86_400

@@ -309,14 +309,6 @@ def _members(block: Any) -> Mapping[str, Any]:
     return block or {}
 
 
-def lost_blocks(before: ConfigDocument, after: ConfigDocument) -> list[str]:
-    """Return the blocks at the top of a file that it no longer has, as after half of a write.
-
-    A flag or variable may set a value of a block that the file does not have, so the origins decide.
-    """
-    return [str(path[0]) for path in before.origins if len(path) == 1 and path not in after.origins]
-
-
 UNLIMITED_BYTES = 1 << 60
 """Version 1 has no word for "unlimited": the file then has a number above this one."""
 

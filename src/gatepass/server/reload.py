@@ -20,7 +20,7 @@ from msgspec import structs
 
 from gatepass.clock import Clock, sleep
 from gatepass.config.document import ConfigError, leaves
-from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check, lost_blocks
+from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.documents import ReloadResult
@@ -43,11 +43,8 @@ KEYS_LOST = (
     "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
     " Restore the access block, or restart gatepass to serve without keys"
 )
-BLOCK_LOST = "has lost its block {}: it may be half written. If the block was removed, run `gatepass reload`"
-CUT_OFF = "is the beginning of the file in use: it may be half written. If its end was removed, run `gatepass reload`"
-
 RESTART = "the file is valid with its {}, which gatepass uses from a restart on: restart it"
-EDITED = "was edited in place, so it may be half written: run `gatepass reload` to use it"
+EDITED = "was edited in place or created again, so it may be half written: run `gatepass reload` to use it"
 
 Trigger = Literal["signal", "command", "watch"]
 
@@ -78,15 +75,6 @@ class _Refused(Exception):
     """The configuration cannot be used. Each argument is a problem."""
 
 
-def unattended_problems(used: LoadedConfig, loaded: LoadedConfig) -> list[str]:
-    """Return why `server.watch` does not replace `used` by `loaded`, which may be half written."""
-    problems = [BLOCK_LOST.format(name) for name in lost_blocks(used.document, loaded.document)]
-    before, content = used.document.content.rstrip(), loaded.document.content.rstrip()
-    if not problems and len(content) < len(before) and before.startswith(content):
-        problems = [CUT_OFF]
-    return [f"{loaded.source}: {problem}" for problem in problems]
-
-
 class Reloader:
     """Reloads the configuration of one process, one reload at a time. `on_change` receives each new one first."""
 
@@ -108,19 +96,20 @@ class Reloader:
     async def watch(self, clock: Clock) -> NoReturn:
         """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
 
-        A configuration that was edited in place waits for a command. Files that it references do not.
+        A configuration that was edited in place, or is new where there was none, waits for a command: only a file that
+        takes the place of another one is complete. Files that it references do not wait.
         """
         used: Readings = {}
-        seen: Readings = {}
+        seen: Readings | None = None
         is_edited = False
         while True:
             await sleep(clock, WATCH_S)
             now = await asyncio.to_thread(_readings, self.loaded)
             file, digest = now.get(self.loaded.source), hashlib.sha256(self.loaded.document.content).digest()
             if now != seen:
-                before = seen.get(self.loaded.source, file)
-                if before != file and before is not None and file is not None:
-                    is_edited = before[0] == file[0]
+                before = file if seen is None else seen.get(self.loaded.source)
+                if file is not None and before != file:
+                    is_edited = before is None or before[0] == file[0]
                 seen = now
             elif now != used:
                 await self.reload("watch", edited=is_edited and file is not None and file[1] != digest)
@@ -137,7 +126,7 @@ class Reloader:
             problems: list[str] = []
             try:
                 async with asyncio.timeout(READ_S):
-                    read = await asyncio.to_thread(self._read, state, trigger, edited)
+                    read = await asyncio.to_thread(self._read, state, edited)
                 # not in the thread: the new holders and connections belong to the event loop
                 successor = next_app_state(read.config, read.tls_contexts, state)
             except _Refused as refused:
@@ -178,12 +167,10 @@ class Reloader:
         if result.needs_restart:
             LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
 
-    def _read(self, state: AppState, trigger: Trigger, edited: bool) -> _Read:
+    def _read(self, state: AppState, edited: bool) -> _Read:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
         loaded = self.loaded if edited else self._source.read()
         config = loaded.config
-        if trigger == "watch" and (problems := unattended_problems(self.loaded, loaded)):
-            raise _Refused(*problems)
         if state.config.access.keys and not config.access.keys:
             raise _Refused(KEYS_LOST)
         before = state.config

@@ -8,9 +8,8 @@ import pytest
 from gatepass.config.checks import world_accessible_secrets
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError, with_leaves
-from gatepass.config.load import changed_settings, check, load, lost_blocks, memory_limit_bytes
+from gatepass.config.load import changed_settings, check, load, memory_limit_bytes
 from gatepass.config.model import Config
-from gatepass.config.yaml_file import parse_yaml
 
 ROOT = Path(__file__).parents[3]
 HASH = "sha256:" + "a" * 64
@@ -333,14 +332,6 @@ def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
     assert changed_settings(one, with_body("${WORD}", WORD="a-password")) == []
     assert changed_settings(one, with_body("${WORD}", WORD="another-word")) == ["credentials.corp"]
     assert changed_settings(one, with_body("${OTHER}", OTHER="a-password")) == ["credentials.corp"]
-
-
-def test_blocks_that_a_file_lost_are_named():
-    before = parse_yaml("a", '{"upstreams": {}, "server": {}, "log": {}}')
-    after = parse_yaml("a", '{"log": {}}')
-    after.put(("server", "port"), 80, "--port")
-    assert lost_blocks(before, after) == ["upstreams", "server"]
-    assert lost_blocks(after, before) == []
 
 
 MIB = 1 << 20
