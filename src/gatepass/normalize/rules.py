@@ -205,13 +205,20 @@ def _add_model(draft: Draft, model: str) -> None:
     draft.edits = draft.edits.with_more((edit,))
 
 
-BUILT_IN_RULES: tuple[Rule, ...] = (Images(), STRAYS, STREAM_OPTIONS, FLOAT_VECTORS, ModelName())
+MODEL_NAME = ModelName()
+BUILT_IN_RULES: tuple[Rule, ...] = (
+    Images(),
+    STRAYS,
+    STREAM_OPTIONS,
+    FLOAT_VECTORS,
+    MODEL_NAME,
+)
 _WORDS = frozenset(
     ("images", *(word for rule in BUILT_IN_RULES if isinstance(rule, TopLevelRule) for word in rule.words))
 )
 """Without one of them at the top level, a body concerns the first and the last of the built-in rules at most."""
-FLAT_RULES: frozenset[Rule] = frozenset((*BUILT_IN_RULES[1:], INCLUDE_USAGE))
-"""The rules that open nothing below the top level."""
+FLAT_RULES: frozenset[Rule] = frozenset((STRAYS, STREAM_OPTIONS, FLOAT_VECTORS, MODEL_NAME, INCLUDE_USAGE))
+"""The rules that open nothing below the top level, so that the event loop applies them to a body of any size."""
 AFTER_DECLARED: tuple[Rule, ...] = (ChangeRule("stream_options", (members.drop_orphaned_options,)),)
 """Rules that run after the declared ones, which may set members that require a stream."""
 

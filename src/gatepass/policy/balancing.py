@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, IntEnum
 from hashlib import blake2b
+from typing import NamedTuple
 
 from gatepass.config.routes import Policy
 from gatepass.policy.breaker import Breaker, BreakerSettings
@@ -90,12 +91,23 @@ def _draw(weight: float) -> float:
     return random.expovariate(weight) if weight else math.inf
 
 
-WAYS: Mapping[Policy, Callable[[float, int], tuple[float, ...]]] = {
-    "order": lambda _weight, _load: (),
-    "weighted": lambda weight, _load: (_draw(weight),),
-    "least_in_flight": lambda weight, load: (not weight, load / (weight or 1.0), _draw(weight)),
+class Way(NamedTuple):
+    """A way to choose a target. `score`, of its weight and its requests in progress, puts a target behind others.
+
+    `keeps_callers`: chats, responses and messages of one caller go to one target, whose prompt cache they fill.
+    """
+
+    score: Callable[[float, int], tuple[float, ...]]
+    keeps_callers: bool
+
+
+WAYS: Mapping[Policy, Way] = {
+    "order": Way(lambda _weight, _load: (), keeps_callers=False),
+    "weighted": Way(lambda weight, _load: (_draw(weight),), keeps_callers=True),
+    "least_in_flight": Way(
+        lambda weight, load: (not weight, load / (weight or 1.0), _draw(weight)), keeps_callers=True
+    ),
 }
-"""The ways to choose a target: what puts it behind others, by its weight and its requests in progress."""
 
 
 def ranked(
@@ -108,7 +120,7 @@ def ranked(
     """
     places = range(len(names))
     if key is None:
-        scores = [*map(WAYS[policy], weights, loads)]
+        scores = [*map(WAYS[policy].score, weights, loads)]
         return sorted(places, key=scores.__getitem__)
     hashes = []  # rendezvous hashing with weights
     for name, weight in zip(names, weights, strict=True):

@@ -18,7 +18,7 @@ from gatepass.config.access import AccessKey
 from gatepass.dialects.reply_check import quota_reset_s
 from gatepass.documents import NotTried
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
-from gatepass.policy.balancing import AVAILABLE, NoTarget, TargetHealth, next_target, ranked
+from gatepass.policy.balancing import AVAILABLE, WAYS, NoTarget, TargetHealth, next_target, ranked
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
@@ -86,7 +86,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         order: Sequence[int] = range(len(targets))
         is_pinned = (call.names_stored or call.operation.is_about_stored) and len(targets) > 1
         if route.policy != "order":
-            key = call.caller.encode() if PROTOCOLS[call.operation.protocol].prefers_one_target else None
+            is_kept = WAYS[route.policy].keeps_callers and PROTOCOLS[call.operation.protocol].prefers_one_target
+            key = call.caller.encode() if is_kept else None
             if key is not None or not is_pinned:
                 # a stored object is at its target even if that has many requests
                 loads = [0 if is_pinned else one.in_flight for one in targets]

@@ -14,7 +14,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, Limited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
-from gatepass.policy.balancing import NoTarget, Standing, TargetHealth
+from gatepass.policy.balancing import WAYS, NoTarget, Standing, TargetHealth, Way
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.protocols.operations import match_operation
 from gatepass.proxy.app_state import MOST_MODELS, AppState, create_app_state, next_app_state
@@ -566,3 +566,12 @@ async def test_a_request_that_is_cancelled_at_any_await_gives_every_slot_back(ca
             return
         met |= names
     raise AssertionError("the request did not end")
+
+
+@pytest.mark.parametrize("keeps_callers", [True, False])
+def test_a_way_decides_for_chats_unless_it_keeps_callers(keeps_callers, monkeypatch):
+    drawn = iter((1.0, 0.0, 0.0, 1.0))
+    monkeypatch.setitem(cast("dict[str, Way]", WAYS), "weighted", Way(lambda *_: (next(drawn),), keeps_callers))
+    state = a_state({"m": {**targets("east", "west"), "policy": "weighted"}})
+    orders = {tuple(a_failover(state).order) for _ in range(2)}
+    assert len(orders) == (1 if keeps_callers else 2)
