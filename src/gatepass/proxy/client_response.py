@@ -235,7 +235,7 @@ class KeepAlive(msgspec.Struct, eq=False):
 
     def stop(self) -> None:
         if self._encoder is not None:
-            self._client_response.context.state.periodic_checks.remove(self.check)
+            self._client_response.context.state.periodic_checks.members.discard(self.check)
 
     def check(self) -> None:
         client_response, context = self._client_response, self._client_response.context

@@ -158,7 +158,7 @@ async def test_a_removed_member_is_not_checked_and_without_members_there_is_no_t
     for times in (1, 2):
         checks.add(member.check)
         await clock.advance(2)
-        checks.remove(member.check)
+        checks.members.discard(member.check)
         await clock.advance(100)
         assert (member.calls, clock.count, len(checks.members)) == (times, 2 * times, 0)
 
@@ -170,7 +170,7 @@ async def test_members_can_be_added_and_removed_during_a_check():
     class Leaving(Member):
         def check(self):
             super().check()
-            checks.remove(self.check)
+            checks.members.discard(self.check)
             checks.add(late.check)
 
     first, second = Leaving(), Leaving()
