@@ -198,16 +198,23 @@ async def classify(attempt: Attempt, response: Response) -> ClassifiedReply:
                 return await buffer_reply(context)
             return await aggregate_reply(context)
         return await (_classify_raw(context) if protocol.is_raw else buffer_reply(context))
-    except UpstreamError as error:
+    except (UpstreamError, TransportFault) as error:
         attempt.add_upstream_wait()
         await response.aclose()
-        error.should_retry = should_retry(response.headers)
-        error.relayed = upstream_call.relayed_fields(response, context.state.redactor.mask)
-        raise upstream_call.as_rejection(error, upstream.settings.rejection, response.status) from error.__cause__
+        raise _error_of(context, error) from error if isinstance(error, TransportFault) else error.__cause__
     except BaseException:  # a client that disconnects arrives here as a cancellation
         attempt.add_upstream_wait()
         await response.aclose()
         raise
+
+
+def _error_of(context: AttemptReply, raised: UpstreamError | TransportFault) -> UpstreamError:
+    """Return the error of a reply that `raised` ended, with what the head of the reply says of a retry."""
+    attempt, response = context.attempt, context.response
+    error = upstream_call.connection_error(attempt, raised) if isinstance(raised, TransportFault) else raised
+    error.should_retry = should_retry(response.headers)
+    error.relayed = upstream_call.relayed_fields(response, context.state.redactor.mask)
+    return upstream_call.as_rejection(error, context.upstream.settings.rejection, response.status)
 
 
 async def _check_status(context: AttemptReply) -> None:
@@ -273,13 +280,10 @@ _MAY_BECOME_TEXT = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+
 async def _classify_unlabelled(context: AttemptReply) -> ClassifiedReply:
     """Classify a body without a content type: buffer JSON, HTML and empty bodies, relay all others (audio, images)."""
     beginning = b""
-    try:
-        async for piece in context.response:
-            beginning += piece
-            if len(beginning) > BEGINNING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
-                break
-    except TransportFault as fault:
-        raise upstream_call.connection_error(context.attempt, fault) from fault
+    async for piece in context.response:
+        beginning += piece
+        if len(beginning) > BEGINNING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
+            break
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await buffer_reply(context, beginning)
     return RawReply(context.response, beginning)
@@ -303,32 +307,29 @@ async def classify_stream(context: AttemptReply) -> ClassifiedReply:
     events = context.protocol.event_stream(source, defaults, context)
     kind, beginning = ContentKind.UNDECIDED, b""
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
-    try:
-        async for piece in context.response:
-            context.attempt.add_upstream_wait()
+    async for piece in context.response:
+        context.attempt.add_upstream_wait()
+        if kind is ContentKind.UNDECIDED:
+            beginning += piece
+            is_stream = beginning.startswith(b"data:")  # nearly always: saves a call
+            kind = ContentKind.STREAM if is_stream else content_kind(beginning, context.content_type)
             if kind is ContentKind.UNDECIDED:
-                beginning += piece
-                is_stream = beginning.startswith(b"data:")  # nearly always: saves a call
-                kind = ContentKind.STREAM if is_stream else content_kind(beginning, context.content_type)
-                if kind is ContentKind.UNDECIDED:
-                    continue
-                piece = beginning
-            if kind is not ContentKind.STREAM:
-                return await _synthesized(context, await buffer_reply(context, piece))
-            context.attempt.note_read()
-            held += _checked(context, events.feed(piece), events)
-            # a large piece is parsed in turns, so that other requests run in between
-            while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
-                await context.state.turns.wait()
-                held += _checked(context, events.feed(), events)
-            is_over = events.done or events.failure is not None
-            if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
-                return StreamingReply(context.response, events, held)
-            if not held and (memory := context.attempt.memory) is not None:
-                memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes + events.kept_bytes)
-                await memory.wait_for_room()
-    except TransportFault as fault:
-        raise upstream_call.connection_error(context.attempt, fault) from fault
+                continue
+            piece = beginning
+        if kind is not ContentKind.STREAM:
+            return await _synthesized(context, await buffer_reply(context, piece))
+        context.attempt.note_read()
+        held += _checked(context, events.feed(piece), events)
+        # a large piece is parsed in turns, so that other requests run in between
+        while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
+            await context.state.turns.wait()
+            held += _checked(context, events.feed(), events)
+        is_over = events.done or events.failure is not None
+        if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
+            return StreamingReply(context.response, events, held)
+        if not held and (memory := context.attempt.memory) is not None:
+            memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes + events.kept_bytes)
+            await memory.wait_for_room()
     if kind is not ContentKind.STREAM:
         return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, await last_events(events, context.state.turns), events)
@@ -563,23 +564,20 @@ async def aggregate_reply(context: AttemptReply) -> BufferedReply:
     """Make a whole reply from a stream, read up to its last event. A document labelled as a stream is buffered."""
     aggregator = _aggregator(context)
     kind, beginning = ContentKind.UNDECIDED, b""
-    try:
-        async for piece in context.response:
+    async for piece in context.response:
+        if kind is ContentKind.UNDECIDED:
+            beginning += piece
+            kind = content_kind(beginning, b"text/event-stream")
             if kind is ContentKind.UNDECIDED:
-                beginning += piece
-                kind = content_kind(beginning, b"text/event-stream")
-                if kind is ContentKind.UNDECIDED:
-                    continue
-                if kind is not ContentKind.STREAM:
-                    whole = await buffer_reply(context, beginning)
-                    return replace(whole, headers=_labelled_json(whole.headers))
-                piece, beginning = beginning, b""
-            if not await _feed_slices(context, aggregator, piece):
-                break
-            context.attempt.add(len(piece))  # the aggregated reply is held in memory
-            await context.attempt.wait_for_room()
-    except TransportFault as fault:
-        raise upstream_call.connection_error(context.attempt, fault) from fault
+                continue
+            if kind is not ContentKind.STREAM:
+                whole = await buffer_reply(context, beginning)
+                return replace(whole, headers=_labelled_json(whole.headers))
+            piece, beginning = beginning, b""
+        if not await _feed_slices(context, aggregator, piece):
+            break
+        context.attempt.add(len(piece))  # the aggregated reply is held in memory
+        await context.attempt.wait_for_room()
     context.attempt.add_upstream_wait()
     await _feed_slices(context, aggregator, beginning)
     reply = await _aggregated(context, aggregator)
