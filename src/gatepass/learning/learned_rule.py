@@ -155,8 +155,6 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
 """By the action and the field of a rule: its change, and the switch in `rules` that does the same."""
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
-WHERE_EMPTY = frozenset(("messages[].audio", "messages[].function_call", "messages[].tool_calls"))
-"""Members that a learned rule drops only if they are empty. A configured `drop` drops any value."""
 _ORDER = (
     *("protocols", "stream", "rename", "drop", "schema", "set", "clamp"),
     *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
@@ -254,7 +252,9 @@ class LearnedRule:
                 return {"stream": STREAM_SETTING[self.field]}
             case "protocols":
                 return {"protocols": [self.field]}
-            case "drop" if (self.field not in WHERE_EMPTY or self.to) and self.field not in ONLY_WITH:
+            case "drop" if self.field in ONLY and "[]" in self.field and not self.to:
+                pass  # a configured `drop` drops any value, not only an empty one
+            case "drop" if self.field not in ONLY_WITH:
                 rules = {"drop": [self.field]}
             case "rename":
                 rules = {"rename": {self.field: self.to}}

@@ -25,7 +25,7 @@ from gatepass.learning.learned_rule import (
     LearningPolicy,
     flow_style,
 )
-from gatepass.learning.reader import NEVER, Finding, Says, carries_meaning, names_member, plain
+from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, names_member, plain
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
 from gatepass.normalize.rules import would_change
@@ -175,8 +175,6 @@ def betas(rejection: UpstreamRejection) -> Iterator[Step]:
 # members
 
 MOST_NAMES = 8
-_DROPPED_WHOLE = frozenset(("stream_options", "metadata", "logit_bias"))
-"""Objects dropped as a whole: the client chooses the names in the last two, so their number has no limit."""
 _FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
 _HINT = r"(?i)use ['\"`]?(\w+)['\"`]? instead"
 
@@ -224,7 +222,12 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
         value = sent if says is Says.VALUE or is_flag else None
         beside, enabling = finding.beside, set[str]()
         if BETA_FIELD in rejection.members:
-            enabling = _enabling(path)
+            enabling = {
+                beta
+                for beta, enabled in BETA_MEMBERS.items()
+                for member in enabled
+                if f"{path}.".startswith(f"{member}.") or (path in ONLY_WITH and member.startswith(f"{path}."))
+            }
             # a client that forgets the value teaches nothing about requests that have it
             if enabling and enabling.isdisjoint(rejection.betas):
                 beside = "!" + "+".join(sorted(enabling))
@@ -232,22 +235,12 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
         if says is Says.VALUE and path.startswith("thinking."):  # it is incomplete without one of its members
             path, value = top, ""
         rule = LearnedRule(
-            "drop", top if top in _DROPPED_WHOLE else path, value or None, HOUR_S if value != "" else 0.0, beside
+            "drop", top if top in DROPPED_WHOLE else path, value or None, HOUR_S if value != "" else 0.0, beside
         )
         yield rule
         if path == _FLAT_STRICT:  # upstreams that name it like this in chats too, where it is in `function`
             yield replace(rule, field=_NESTED_STRICT)
         yield from (LearnedRule("beta", beta) for beta in sorted(enabling) if path in BETA_MEMBERS[beta])
-
-
-def _enabling(path: str) -> set[str]:
-    """Return the values of BETA_MEMBERS that enable the member at `path`."""
-    return {
-        beta
-        for beta, enabled in BETA_MEMBERS.items()
-        for member in enabled
-        if f"{path}.".startswith(f"{member}.") or (path in ONLY_WITH and member.startswith(f"{path}."))
-    }
 
 
 # advice for the operator

@@ -276,6 +276,7 @@ _IS_VALUE = _words(r"\bvalue:? ?['\"`]\Z")
 
 _PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])")
 """A detail of pydantic as Python prints it (vLLM)."""
+_LOC = re.compile(r"[\w-]+")
 _KEY = _words(r"['\"](?:message|msg|detail|error)['\"]: ?['\"]")
 _AT = re.compile(r"\"([\w$]{1,100})\" at '([^']{0,200})'")
 _PLACE_ALONE = re.compile(r"^([a-z_][\w.\[\]]{0,200})\n", re.MULTILINE)
@@ -287,20 +288,16 @@ _NAMED = re.compile(r"[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,4
 _SENTENCE = re.compile(r"[\n;；。]|(?<=[.!?])\s+")
 _TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*|[\u4e00-\u9fff]+", re.ASCII)
 _STEP = re.compile(r"[^.\[\]/*]+")
-_DROPPED_WHOLE = ("metadata", "logitbias", "streamoptions")
+DROPPED_WHOLE = frozenset(("metadata", "logit_bias", "stream_options"))
 """Objects dropped whole: clients choose the names in the first two, so their number has no limit."""
 
 
 def plain(text: str) -> str:
     """Return `text` with each detail of a list as a sentence, and without quoted sentences, which may be a client's."""
     text = text.replace('\\"', '"').replace(" -> ", ".")
-    text = _PYTHON_DETAIL.sub(lambda found: f"\n{'.'.join(_words_of(found[1]))}: {found[3]}\n", text)
+    text = _PYTHON_DETAIL.sub(lambda found: f"\n{'.'.join(_LOC.findall(found[1]))}: {found[3]}\n", text)
     text = _PLACE_ALONE.sub(r"\1: ", _AT.sub(r'"\2.\1"', _KEY.sub("\n", text)))
     return _QUOTED.sub(lambda found: found[0] if _NAMED.fullmatch(found[0][1:-1]) else "…", text)
-
-
-def _words_of(loc: str) -> list[str]:
-    return re.findall(r"[\w-]+", loc)
 
 
 def _steps(path: str) -> list[str]:
@@ -335,7 +332,7 @@ class _Names:
         steps = steps[1:] if steps[:1] == ["body"] and len(steps) > 1 else steps
         if not steps:
             return ()
-        if steps[0] in _DROPPED_WHOLE:
+        if steps[0] in map(_squashed, DROPPED_WHOLE):
             steps = steps[:1]
         if len(steps) > 1 and steps[-1] not in self._by_name:  # its value is the last step: thinking.type.enabled
             steps.pop()
@@ -730,7 +727,10 @@ def _of_values(
                 path for path in mentioned if path in sent and path not in (*one.paths, *NEVER) and "." not in path
             )
             beside, span = next(others, ""), sentence[one.start : one.end + value.end()]
-            yield from (Finding(Says.NEEDS, path, _json_of(value), beside, span) for path in one.paths)
+            to = value[1] or value[2].lower()
+            is_plain = re.fullmatch(r"(?i)true|false|-?\d+(?:\.\d+)?", to) is not None
+            to = to.lower() if is_plain else json.dumps(to)
+            yield from (Finding(Says.NEEDS, path, to, beside, span) for path in one.paths)
 
 
 def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], refused: Says) -> Iterator[Finding]:
@@ -830,9 +830,3 @@ def _covering(text: str, one: _Mention | re.Match[str], words: str) -> str:
     start, end = (one.start, one.end) if isinstance(one, _Mention) else one.span()
     at = text.find(words)
     return words if at < 0 else text[min(start, at) : max(end, at + len(words))]
-
-
-def _json_of(found: re.Match[str]) -> str:
-    word = found[1] or found[2].lower()
-    is_plain = re.fullmatch(r"(?i)true|false|-?\d+(?:\.\d+)?", word) is not None
-    return word.lower() if is_plain else json.dumps(word)

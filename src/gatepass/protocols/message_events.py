@@ -331,7 +331,8 @@ class MessageAggregator(StreamAggregator):
     def _add_delta(self, index: Any, delta: Object) -> None:
         block = self._blocks.get(index) if type(index) is int else None
         if block is None:
-            self._fail_invalid("sent a part of a block that did not begin")
+            reason = "The upstream sent a part of a block that did not begin."
+            self.fail(UpstreamInvalid(reason, upstream=self._source.upstream))
             return
         kind = event_kind(delta)
         if kind == "citations_delta":
@@ -369,6 +370,3 @@ class MessageAggregator(StreamAggregator):
         self._entries += 1
         if self._entries > MAX_REPLY_ENTRIES:
             self.fail(chunk.too_many_choices(self._source.upstream))
-
-    def _fail_invalid(self, what: str) -> None:
-        self.fail(UpstreamInvalid(f"The upstream {what}.", upstream=self._source.upstream))
