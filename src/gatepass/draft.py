@@ -7,9 +7,10 @@ change is written without blanks.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import msgspec
 
@@ -62,11 +63,15 @@ class _Opened:
 class Value:
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
-    __slots__ = ("_opened", "_text", "editor")
+    __slots__ = ("_listed", "_opened", "_text", "editor")
 
-    def __init__(self, text: Text | tuple[Piece, ...], opened: _Opened) -> None:
+    def __init__(
+        self, text: Text | tuple[Piece, ...], opened: _Opened, listed: list[msgspec.Raw] | None = None
+    ) -> None:
         self._text = text
         self._opened = opened
+        self._listed = listed
+        """The elements of a list, if they are known."""
         self.editor: ObjectDraft | ListDraft | None = None
 
     @property
@@ -110,21 +115,19 @@ class Value:
     @property
     def array(self) -> ListDraft | None:
         if self.editor is None and self.kind == "[":
-            self.editor = ListDraft(elements(self._source()), self._opened)
+            listed = elements(self._source()) if self._listed is None else self._listed
+            self.editor = ListDraft(listed, self._opened)
         return self.editor if isinstance(self.editor, ListDraft) else None
 
     @property
     def is_changed(self) -> bool:
         return self.editor is not None and self.editor.is_changed
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield the JSON text. A long text is not copied."""
+    def pieces(self) -> Iterable[Piece]:
+        """Return the JSON text. A long text is not copied."""
         if self.is_changed and self.editor is not None:
-            yield from self.editor.pieces()
-        elif isinstance(self._text, tuple):
-            yield from self._text
-        else:
-            yield memoryview(self._text)
+            return self.editor.pieces()
+        return self._text if isinstance(self._text, tuple) else (memoryview(self._text),)
 
     def _source(self) -> Text:
         return b"".join(self._text) if isinstance(self._text, tuple) else self._text
@@ -153,8 +156,10 @@ class ObjectDraft:
 
     __slots__ = ("_changes", "_members", "_opened", "has_changed")
 
-    def __init__(self, listed: Members, opened: _Opened) -> None:
-        self._members = {name: Value(text, opened) for name, text in listed}
+    def __init__(self, listed: Members, opened: _Opened, known: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Take the members `listed` of an object. Its lists in `known` are not read again."""
+        lists = {name: value for name, value in known.items() if isinstance(value, list)}
+        self._members = {name: Value(text, opened, lists.get(name)) for name, text in listed}
         self._opened = opened
         self.has_changed = False
         self._changes: list[_Change] = []
@@ -171,13 +176,12 @@ class ObjectDraft:
     def is_changed(self) -> bool:
         return self.has_changed or any(value.is_changed for value in self._members.values())
 
-    def pieces(self) -> Iterator[Piece]:
-        sign = b"{"
+    def pieces(self) -> list[Piece]:
+        found, sign = list[Piece](), b"{"
         for name, value in self._members.items():
-            yield sign + msgspec.json.encode(name) + b":"
-            yield from value.pieces()
+            found += (sign + msgspec.json.encode(name) + b":", *value.pieces())
             sign = b","
-        yield b"}" if self._members else b"{}"
+        return [*found, b"}" if found else b"{}"]
 
     def get(self, name: str) -> Value | None:
         return self._members.get(name)
@@ -283,16 +287,12 @@ class ListDraft:
     def is_changed(self) -> bool:
         return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._elements)
 
-    def pieces(self) -> Iterator[Piece]:
-        sign = b"["
+    def pieces(self) -> list[Piece]:
+        found, sign = list[Piece](), b"["
         for element in self._elements:
-            yield sign
-            if isinstance(element, Value):
-                yield from element.pieces()
-            else:
-                yield memoryview(element)
+            found += (sign, *element.pieces()) if isinstance(element, Value) else (sign, memoryview(element))
             sign = b","
-        yield b"]" if self._elements else b"[]"
+        return [*found, b"]" if found else b"[]"]
 
     def __iter__(self) -> Iterator[Value]:
         return map(self._value, range(len(self._elements)))
@@ -407,7 +407,8 @@ class Draft:
     def top(self) -> ObjectDraft:
         """The members of the body."""
         if self._top is None:
-            self._top = ObjectDraft(self.call.opened().listed, _Opened())
+            opened = self.call.opened()
+            self._top = ObjectDraft(opened.listed, _Opened(), opened.values)
             if self._model is not None:
                 self._top.put("model", msgspec.json.encode(self._model))
         return self._top
@@ -422,13 +423,6 @@ class Draft:
         """The messages that are objects. The upstream rejects others."""
         messages = self.top.array("messages")
         return [] if messages is None else messages.objects()
-
-    def may_name(self, name: str) -> bool:
-        """Whether the client's body may contain a member of this name, spelled without escapes."""
-        return b'"%b"' % name.encode() in self.call.body
-
-    def count(self, words: bytes) -> int:
-        return self.call.body.count(words)
 
     def make(self, changes: Iterable[Change]) -> list[Change]:
         """Make `changes`, and return those that applied."""

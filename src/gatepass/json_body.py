@@ -161,17 +161,22 @@ class TopLevel:
 
     __slots__ = ("_listed", "names", "text", "values")
 
-    def __init__(self, text: bytes, listed: Members | None = None) -> None:
-        """Open a body, or take the members `listed` of it. Raises as `members` does."""
+    def __init__(
+        self, text: bytes, listed: Members | None = None, known: tuple[list[str], dict[str, Any]] | None = None
+    ) -> None:
+        """Open a body, or take its members `listed`, or `known` names and values. Raises as `members` does."""
         self.text = text
         self._listed = listed
+        if known is not None:
+            self.names, self.values = known
+            return
         if listed is None and len(text) <= UNCOUNTED_BYTES:
             try:
                 found = _SHALLOW.decode(text)
             except msgspec.ValidationError:  # not an object, or a number beyond Python's
                 pass
             else:
-                self.values: dict[str, Any] = {name.text: value for name, value in found.items()}
+                self.values = {name.text: value for name, value in found.items()}
                 self.names = [*self.values] if len(self.values) == len(found) else [name.text for name in found]
                 if len(text) > LONGEST_NAME_BYTES:
                     _check_lengths(self.names)
@@ -186,16 +191,12 @@ class TopLevel:
         return self._listed
 
     def with_string(self, text: bytes, name: str, value: str) -> TopLevel:
-        """Return the members of `text`, which differ by the member `name` alone: a string, first if it is new."""
-        made = TopLevel.__new__(TopLevel)
-        made.text, made.values, listed = text, {**self.values, name: value}, self._listed
-        made.names = self.names if name in self.values else [name, *self.names]
+        """Return the members of `text`, in which `name` alone has another value, a string. A new name is the first."""
+        before, listed = [] if name in self.values else [name], self._listed
         if listed is not None:
             raw = msgspec.Raw(msgspec.json.encode(value))
-            listed = listed if name in self.values else [(name, raw), *listed]
-            listed = [(one, raw if one == name else text) for one, text in listed]
-        made._listed = listed  # noqa: SLF001 - an object of this class
-        return made
+            listed = [(one, raw if one == name else old) for one, old in (*((new, raw) for new in before), *listed)]
+        return TopLevel(text, listed, ([*before, *self.names], {**self.values, name: value}))
 
     def get(self, name: str) -> Any:
         """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""

@@ -83,7 +83,8 @@ class DropBetas:
         draft.headers = tuple(fields)
         kept = {path for beta in sent if beta not in self.names for path in BETA_MEMBERS.get(beta, ())}
         for path in dict.fromkeys(path for name in self.names for path in BETA_MEMBERS.get(name, ())):
-            if path not in kept and draft.may_name(path.rpartition(".")[2]):
+            # most requests lack the member, whose name is then not in the body
+            if path not in kept and path.rpartition(".")[2].encode() in draft.call.body:
                 parsed = JsonMemberPath.parse(path)
                 for owner in parsed.owners(draft):
                     owner.drop(parsed.name)

@@ -76,7 +76,7 @@ def image_part(image: Value, where: str) -> Part:
         moved = () if detail is None else (b',"detail":', detail)
         members.set("image_url", b'{"url":', *found, *moved, b"}")
     members.set("type", b'"image_url"')
-    return tuple(members.pieces())
+    return (*members.pieces(),)
 
 
 def invalid_image(where: str, reason: str) -> InvalidImage:
@@ -323,7 +323,7 @@ def images_of_texts(draft: Draft) -> bool:
     RAGFlow 0.24 writes the data URL of a file in a line of its own (infiniflow/ragflow#13347), mostly at the end of the
     system message. A part goes to the same message, or to the last one of the user.
     """
-    if not 0 < draft.count(_URL) <= MOST_URLS:
+    if not 0 < draft.call.body.count(_URL) <= MOST_URLS:
         return False
     users = [message for message in draft.messages if message.string("role") == "user"]
     if not users:

@@ -92,13 +92,12 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
-    is_usual = rules is BUILT_IN_RULES and not has_images(call)
-    if is_usual and (top := call.top) is not None and _WORDS.isdisjoint(top.values):
-        if target.model is None or target.model == call.model:
+    top = call.top
+    if rules is BUILT_IN_RULES and top is not None and _WORDS.isdisjoint(top.values) and not has_images(call):
+        if target.model is None or target.model == call.model:  # nearly always: only the name of the model may change
             return call
         if call.model and call.operation.names_model:
-            body, top = renamed(call.body, top, target.model)
-            return call.with_body(body, top)
+            return call.with_body(*renamed(call.body, top, target.model))
     found = [rule for rule in rules if rule.concerns(call, target)]
     return apply_rules(call, target, found) if found else call
 
