@@ -26,18 +26,6 @@ async def test_a_stream_whose_first_bytes_do_not_show_what_it_is_is_answered_at_
     assert answer.json()["choices"][0]["message"]["content"] == "hi"
 
 
-@pytest.mark.parametrize("kind", ["text/event-stream", "text/plain", "application/json"])
-async def test_an_unrequested_stream_becomes_one_reply(kind):
-    lines = b"\xef\xbb\xbf" + b"".join(EVENTS).replace(b"\n", b"\r\n") + b"\r\n"
-    dialogue = [Send(stream(lines, content_type=kind))]
-    async with relaying(dialogue) as (upstream, gp):
-        answer = await gp.ask(HELLO).answer()
-    assert "stream" not in upstream.received[0].json()
-    assert (answer.status, answer.json()["choices"][0]["message"]["content"]) == (200, "hi")
-    assert answer.headers["x-gatepass-adapted"] == "stream=aggregate"
-    assert len(upstream.received) == 1
-
-
 async def test_after_done_and_after_an_error_nothing_is_waited_for():
     """Two upstreams that never end their bodies: one stream is complete, the other ended with an error."""
     error = event({"error": {"message": "busy", "code": 429}})

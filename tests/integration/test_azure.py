@@ -60,13 +60,6 @@ async def test_a_chat_reaches_its_deployment_by_key_or_token(azure, target, cred
     assert ways_in == [shown]
 
 
-async def test_a_base_that_names_a_deployment_needs_no_alias():
-    async with Scripted([Send(reply(COMPLETION))]) as upstream:
-        config = blocks(upstream, CLASSIC, base="/openai/deployments/prod-gpt", models={})
-        assert (await asked(config)).status == 200
-    assert upstream.received[0].target.startswith("/openai/deployments/prod-gpt/chat/")
-
-
 WRONG_PATH = (
     "Resource not found. The path may be wrong: for Azure set `upstreams.az.dialect: azure`, which builds the path,"
     " and `upstreams.az.base_url` to the resource, such as https://RESOURCE.openai.azure.com."
@@ -95,14 +88,3 @@ async def test_a_wrong_path_or_version_is_reported_with_the_setting_to_change(op
     async with Scripted([Send(reply(NOT_FOUND, 404))]) as upstream:
         answer = await asked(blocks(upstream, **options))
     assert (answer.status, answer.error["message"]) == (404, message)
-
-
-async def test_model_list_has_the_configured_names_and_azure_is_not_called():
-    models = {**MODELS, "gpt-*": {"upstream": "az"}}
-    async with (
-        Scripted([Send(reply(COMPLETION))]) as upstream,
-        gateway(**blocks(upstream, CLASSIC, models=models)) as gp,
-    ):
-        answer = await gp.ask(None, "/v1/models", method="GET").answer()
-    assert [model["id"] for model in answer.json()["data"]] == ["m"]
-    assert upstream.connections == 0

@@ -216,14 +216,6 @@ async def test_no_repeat_is_sent_that_would_come_too_late(entry, headers, wait_m
         assert answer.headers["retry-after"] == str(-(-int(wait_ms) // 1000))
 
 
-async def test_attempts_are_bounded_and_the_error_is_the_upstream_s():
-    upstream = Scripted(error(429, "slow down", "busy"))
-    async with two(upstream, None, REFUSED) as gp:
-        answer = await gp.ask().answer()
-    assert (answer.status, answer.error["code"], len(upstream.received)) == (429, "busy", 3)
-    assert "retry-after" not in answer.headers
-
-
 # --- waits --------------------------------------------------------------------------------------------------------
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
-from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, STREAMED, relaying
+from tests.integration.gateway import STREAMED, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_raw_operations import EVENTS
 from tests.unit.clock import DrivenClock
@@ -79,33 +78,12 @@ async def test_gatepass_sends_a_late_head_and_the_stream_follows_unchanged():
     assert content(answer.body) == "hello"
 
 
-async def test_error_within_the_hold_time_keeps_its_status():
-    go = asyncio.Event()
-    answer = await waited([Wait(go), Send(reply(BUSY, 429, retry_after="7"))], go, STREAM_HOLD_S - 0.1)
-    assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (429, "busy", "7")
-
-
 async def test_error_after_the_hold_time_is_the_streams_last_event():
     go = asyncio.Event()
     answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S)
     assert (answer.status, answer.whole, answer.error["code"]) == (200, True, "busy")
     assert answer.body.startswith(COMMENT + b"data: ")
     assert b"[DONE]" not in answer.body
-
-
-async def test_rejection_after_the_hold_time_causes_a_rule_and_a_synthesized_stream():
-    go, clock = asyncio.Event(), DrivenClock()
-    words = "This model does not support streaming."
-    refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
-    dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(refusal)], [Send(reply(COMPLETION))])
-    async with relaying(*dialogues, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
-        await upstream.requested()
-        await clock.advance(STREAM_HOLD_S)
-        go.set()
-        answer = await ask.answer()
-    assert [request.json()["stream"] for request in upstream.received] == [True, False]
-    assert answer.body.startswith(COMMENT + b"data: ")
-    assert content(answer.body) == "hi"
 
 
 async def test_keep_alive_is_sent_before_an_incomplete_event():
@@ -241,12 +219,6 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
         go.set()
         answer = await ask.answer()
     assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
-
-
-async def test_a_call_that_requires_one_reply_gets_one_with_its_status():
-    go = asyncio.Event()
-    answer = await waited([Wait(go), Send(reply(BUSY, 429))], go, STREAM_HOLD_S + 5 * EVERY_S, HELLO)
-    assert (answer.status, answer.error["code"]) == (429, "busy")
 
 
 async def test_hold_time_includes_the_wait_for_another_request():

@@ -111,14 +111,6 @@ async def test_progress_passes_as_it_arrives_and_a_piece_of_an_event_too():
     assert (got.body, got.whole) == (first + b'data: {"id":"call-1"}\n\n', True)
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 500])
-async def test_an_error_of_the_server_in_json_passes_as_bytes(status):
-    answer = {"jsonrpc": "2.0", "id": 7, "error": {"code": -32601, "message": "no such method"}}
-    async with Scripted([Send(reply(answer, status, allow="POST"))]) as upstream, gateway(**servers(upstream)) as gp:
-        got = await post(gp).answer()
-    assert (got.status, got.json(), got.headers["allow"]) == (status, answer, "POST")
-
-
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 @pytest.mark.parametrize("answer", [b"", b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"no GET"}}'])
 async def test_a_server_that_declines_a_stream_or_the_end_of_a_session_has_not_failed(method: str, answer: bytes):
@@ -411,13 +403,6 @@ async def test_a_body_that_is_too_large_is_refused():
         got = await post(gp, {**LIST, "pad": "x" * BODY_BYTES}).answer()
     assert (got.status, got.json()["error"]["data"]["code"], upstream.received) == (413, "body_too_large", [])
     assert "the limit for MCP" in got.json()["error"]["message"]
-
-
-async def test_a_base_path_precedes_the_path_of_a_server():
-    server = {"base_path": "/llm", "drain_timeout_s": 0}
-    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), server=server) as gp:
-        assert (await gp.ask(LIST, f"/llm{PATH}", headers=ACCEPT).answer()).json() == RESULT
-        assert (await gp.ask(LIST, PATH, headers=ACCEPT).answer()).status == 404
 
 
 @pytest.mark.parametrize("path", ["/v1/mcp/tools", "/mcp/tools/mcp", "/v1/mcp"])

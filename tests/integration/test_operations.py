@@ -1,6 +1,5 @@
 """Operations other than chats and embeddings: completions and rankings."""
 
-import json
 from hashlib import sha256
 from typing import Any
 
@@ -19,44 +18,12 @@ def text(content: str, finish: str | None = "stop", **more: Any) -> dict[str, An
     return {**TEXT, "choices": [{"text": content, "index": 0, "logprobs": None, "finish_reason": finish}], **more}
 
 
-@pytest.mark.parametrize("path", PATHS)
-async def test_a_text_is_gone_on_with(path):
-    async with relaying(answer=lambda _: [Send(reply(text("this")))]) as (upstream, gp):
-        answer = await gp.ask(ASKED, path).answer()
-    assert answer.json() == text("this")
-    (received,) = upstream.received
-    assert (received.target, received.json()) == ("/v1/completions", ASKED)
-
-
 async def test_a_stream_of_a_text_passes_byte_for_byte():
     events = [event(text("th", None)), event(text("is", None)), event(text("")), event("[DONE]")]
     async with relaying(answer=lambda _: [Send(stream(*events))]) as (_, gp):
         answer = await gp.ask({**ASKED, "stream": True}, PATHS[0]).answer()
     assert answer.body == b"".join(events).replace(b'"[DONE]"', b"[DONE]")
     assert "x-gatepass-adapted" not in answer.headers
-
-
-async def test_completions_are_synthesized_and_aggregated():
-    models = {"whole": {"upstream": "chat", "stream": "emulate"}, "streamed": {"upstream": "chat"}}
-    events = [event(text("th", None)), event(text("is")), event("[DONE]")]
-
-    def answer(request):
-        return [Send(reply(text("this")) if request.json()["model"] == "whole" else stream(*events))]
-
-    async with relaying(answer=answer, models=models) as (_, gp):
-        made = await gp.ask({**ASKED, "model": "whole", "stream": True}, PATHS[0]).answer()
-        gathered = await gp.ask({**ASKED, "model": "streamed"}, PATHS[0]).answer()
-    chunks = [json.loads(data) for data in made.events[:-1]]
-    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
-    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == "this"
-    assert (made.events[-1], chunks[-1]["choices"][0]["finish_reason"]) == ("[DONE]", "stop")
-    assert gathered.json()["choices"][0]["text"] == "this"
-
-
-async def test_cut_completion_stream_ends_with_upstream_closed():
-    async with relaying(answer=lambda _: [Send(stream(event(text("th", None))))]) as (_, gp):
-        answer = await gp.ask({**ASKED, "stream": True}, PATHS[0]).answer()
-    assert answer.error["code"] == "upstream_closed"
 
 
 DOCUMENTS = ["Rain.", "Is it sunny today?", "é"]

@@ -99,15 +99,6 @@ async def test_every_sdk_can_request_and_receive_references(version):
     assert text_of(found) == ANSWER
 
 
-@pytest.mark.parametrize("model", ["handbook", "desk"])
-async def test_a_list_of_parts_is_sent_as_one_text(model):
-    server = Ragflow()
-    parts = [{"type": "text", "text": "Say"}, {"type": "text", "text": "hi"}]
-    answer = await asked(server, chat(parts, model))
-    assert (answer.status, server.bodies[0]["messages"][0]["content"]) == (200, "Say\nhi")
-    assert "content=text" in answer.headers["x-gatepass-adapted"]
-
-
 async def test_image_is_refused_before_the_request_or_dropped_by_configuration():
     parts = [{"type": "text", "text": "What?"}, PICTURE]
     server = Ragflow()
@@ -145,14 +136,6 @@ async def test_an_error_in_a_200_has_a_true_status(body, status, code, begins, s
     assert (answer.error["code"], answer.error["hop"]) == (code, "upstream:rag")
     assert answer.error["message"].startswith(begins)
     assert body["model"] != "fired" or answer.headers["x-gatepass-adapted"] == "ragflow=error"
-
-
-async def test_embeddings_are_refused_with_what_to_configure():
-    async with Scripted(answer=Ragflow().answer) as upstream, gateway(**blocks(upstream)) as gp:
-        answer = await gp.ask({"model": "handbook", "input": "hi"}, "/v1/embeddings").answer()
-        assert upstream.connections == 0
-    assert (answer.status, answer.error["code"], answer.error["param"]) == (404, "model_not_found", "model")
-    assert "set operations.embeddings" in answer.error["message"]
 
 
 async def test_model_without_an_alias_is_the_assistants_id():

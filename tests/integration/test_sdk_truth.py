@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from tests.integration.answers import DONE
-from tests.integration.gateway import HELLO, Gateway, gateway, relaying
-from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, begin_stream, event, head, reply, stream
+from tests.integration.gateway import HELLO, Gateway, relaying
+from tests.integration.scripted import Dialogue, Rst, Send, begin_stream, event, head, reply, stream
 from tests.integration.scripted import chunk as framed
 from tests.waiting import until
 
@@ -144,19 +144,6 @@ async def test_a_stream_that_breaks_is_logged_as_a_warning(caplog, dialogue):
         await gp.ask({**HELLO, "stream": True}).answer()
         line = await line_of(caplog)
         assert (line.levelno, line.fields["status"], line.fields["outcome"]) == (logging.WARNING, 200, "error")
-
-
-async def test_a_stream_that_a_stop_ends_is_logged_as_a_warning(caplog):
-    caplog.set_level(logging.INFO, "gatepass.access")
-    dialogue = [*begin_stream(), Send(framed(chunk(content="a"))), Hold()]
-    async with Scripted(dialogue) as upstream:
-        async with gateway(upstream=upstream.url) as gp, gp.ask({**HELLO, "stream": True}) as ask:
-            await ask.head()
-            await ask.until(b"content")
-            gp.server.should_exit = True
-            await line_of(caplog)
-        line = await line_of(caplog)
-        assert (line.levelno, line.fields["code"]) == (logging.WARNING, "draining")
 
 
 async def test_good_answers_and_client_errors_are_not_logged_as_warnings(caplog):
