@@ -150,3 +150,18 @@ async def test_a_compressed_body_is_415(unlocked):
     response = await send_raw(unlocked.port, packed)
     assert reported(response) == (415, "unsupported_encoding", "client")
     assert b"\r\naccept-encoding: identity\r\n" in response
+
+
+NO_CALL = {
+    "model twice": (b'{"model":"a","messages":[],"model":"b"}', "invalid_request"),
+    "no model": (b'{"messages":[]}', "invalid_request"),
+    "nothing": (b"", "invalid_json"),
+}
+
+
+@pytest.mark.parametrize("case", NO_CALL)
+async def test_a_body_that_is_no_clear_json_object_is_400_and_not_sent(unlocked, upstream, case):
+    (body, code), before = NO_CALL[case], len(upstream.received)
+    answer = await unlocked.ask(body).answer()
+    assert (answer.status, answer.error["code"], answer.error["hop"]) == (400, code, "client")
+    assert len(upstream.received) == before

@@ -58,6 +58,23 @@ async def test_the_error_without_a_target_names_the_model_of_the_client():
     assert "'gpt-4-secret-x'" in answer.error["message"]
 
 
+async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
+    clock = DrivenClock()
+    second = Scripted(error(429, retry_after="40"))
+    async with two(
+        Scripted(error(429, retry_after="2"), error(429, retry_after="50")), second, REFUSED, clock=clock
+    ) as gp:
+        waiting = asyncio.create_task(gp.ask().answer())
+        await second.requested()
+        await until(lambda: in_flight(gp) == 0)
+        for one in gp.state.upstreams.values():
+            for health in one.state.healths.values():
+                health.limit(clock.now(), 50.0)  # as a 429 to another request does
+        await clock.advance(2.6)
+        answer = await waiting
+    assert (answer.status, answer.headers["retry-after"]) == (429, "48")
+
+
 HEADERS = {
     "times": {"x-stainless-read-timeout": "9" * 5000, "x-stainless-timeout": "-1"},
     "a digit that is none": {"x-stainless-timeout": "\xb2"},
@@ -69,6 +86,22 @@ async def test_headers_of_clients_harm_nothing(headers):
     async with two(Scripted(error(429, retry_after_ms="1")), Scripted(GOOD), REFUSED) as gp:
         assert (await gp.ask(headers={**JSON, **headers}).answer()).status in (200, 429)
         assert in_flight(gp) == 0
+
+
+PAGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
+PAGES = {403: (403, 1, 0), 413: (413, 1, 0), 429: (200, 1, 1), 502: (200, 1, 1)}
+
+
+@pytest.mark.parametrize(("status", "expected"), PAGES.items())
+async def test_the_page_of_a_proxy_counts_by_its_status(status, expected):
+    page = [Send(reply(PAGE, status, content_type="text/html"))]
+    entry = {"breaker": {"failures": 1}, "retry": MOST_RETRY}
+    first, second = Scripted(page), Scripted(GOOD)
+    async with two(first, second, entry) as gp:
+        answer = await gp.ask().answer()
+        assert (breaker(gp).ejected_s is not None) == (status >= 500)
+        assert in_flight(gp) == 0
+    assert (answer.status, len(first.received), len(second.received)) == expected
 
 
 USED_UP = (

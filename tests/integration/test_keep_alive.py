@@ -8,6 +8,7 @@ import pytest
 
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import STREAMED, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_raw_operations import EVENTS
@@ -84,6 +85,21 @@ async def test_error_after_the_hold_time_is_the_streams_last_event():
     assert (answer.status, answer.whole, answer.error["code"]) == (200, True, "busy")
     assert answer.body.startswith(COMMENT + b"data: ")
     assert b"[DONE]" not in answer.body
+
+
+async def test_rejection_after_the_hold_time_causes_a_rule_and_a_synthesized_stream():
+    go, clock = asyncio.Event(), DrivenClock()
+    words = "This model does not support streaming."
+    refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
+    dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(refusal)], [Send(reply(COMPLETION))])
+    async with relaying(*dialogues, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
+        await upstream.requested()
+        await clock.advance(STREAM_HOLD_S)
+        go.set()
+        answer = await ask.answer()
+    assert [request.json()["stream"] for request in upstream.received] == [True, False]
+    assert answer.body.startswith(COMMENT + b"data: ")
+    assert content(answer.body) == "hi"
 
 
 async def test_keep_alive_is_sent_before_an_incomplete_event():

@@ -198,6 +198,15 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
     assert "@corp" not in shown
 
 
+async def test_an_end_user_that_the_body_does_not_name_shares_one_budget():
+    limits = {"requests": {"minute": 3}}
+    async with limited(GOOD, clock=DrivenClock(), access=access(end_users={"limits": limits})) as (gp, _):
+        bodies: list[dict[str, Any]] = [{"user": 5}, {"user": None}, {"metadata": "x"}, {"metadata": {}}]
+        statuses = [(await ask(gp, {**HELLO, **body})).status for body in bodies]
+        assert (await ask(gp, {**HELLO, "user": "zoe"})).status == 200
+    assert statuses == [200, 200, 200, 429]
+
+
 async def test_without_a_limit_of_ours_the_fields_of_the_upstream_pass():
     fields = {"x-ratelimit-limit-requests": "9"}
     blocks: dict[str, Any] = {
@@ -240,6 +249,14 @@ async def test_a_request_counts_what_it_used(end):
         await ask(gp, body)
         await settled(gp, [tokens])
         assert used(gp.state, CONCURRENT) == [0]
+
+
+async def test_a_request_that_never_ran_is_given_back():
+    limits = {"tokens": {"minute": 10_000}, "requests": {"minute": 5}}
+    async with gateway(upstream="http://127.0.0.1:9", access=access(group=limits)) as gp:
+        assert (await ask(gp)).status == 502
+        await settled(gp, [0])
+        assert used(gp.state, REQUESTS) == [0]
 
 
 async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_logged(caplog):
@@ -491,6 +508,17 @@ async def test_an_upstream_with_a_used_up_quota_is_passed_over_and_then_refused(
         assert (len(first.received), len(second.received)) == (1, 1)
         assert answers[2].error["code"] == single.error["code"] == "limit_reached"
         assert "The upstream 'a' has used its limit of 1 request per minute" in single.error["message"]
+
+
+async def test_a_target_that_failed_is_not_asked_again_in_place_of_one_with_a_used_up_quota():
+    retry = {"on": ["may_have_run"], "operations": ["chat"]}
+    models = {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}], "retry": retry}}
+    async with Scripted([Send(reply({}, 500))]) as first, Scripted(GOOD) as second:
+        upstreams = {"a": {"base_url": first.url}, "b": {"base_url": second.url, "limits": {"requests": {"minute": 1}}}}
+        async with gateway(upstreams=upstreams, models=models) as gp:
+            answers = [await gp.ask().answer() for _ in range(2)]
+    assert [one.status for one in answers] == [200, 500]
+    assert (len(first.received), len(second.received)) == (2, 1)
 
 
 BROKE: Mapping[str, Dialogue] = {

@@ -405,6 +405,13 @@ async def test_a_body_that_is_too_large_is_refused():
     assert "the limit for MCP" in got.json()["error"]["message"]
 
 
+async def test_a_base_path_precedes_the_path_of_a_server():
+    server = {"base_path": "/llm", "drain_timeout_s": 0}
+    async with Scripted([Send(reply(RESULT))]) as upstream, gateway(**servers(upstream), server=server) as gp:
+        assert (await gp.ask(LIST, f"/llm{PATH}", headers=ACCEPT).answer()).json() == RESULT
+        assert (await gp.ask(LIST, PATH, headers=ACCEPT).answer()).status == 404
+
+
 @pytest.mark.parametrize("path", ["/v1/mcp/tools", "/mcp/tools/mcp", "/v1/mcp"])
 async def test_a_wrong_path_names_the_servers_that_its_key_may_use(path: str):
     both = {"keys": [{**ACCESS["keys"][0], "mcp": ["tools"]}, {**ACCESS["keys"][1], "models": ["m"]}]}

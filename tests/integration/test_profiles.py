@@ -114,6 +114,19 @@ ASKS = {
 }
 
 
+async def test_allowed_origin_is_accepted_and_can_read_errors():
+    path = "/for/lobechat" + CHAT
+    async with serving(whole({"content": "a"}), server=LISTED) as (_, gatepass):
+        asked = await gatepass.ask(None, path, method="OPTIONS", headers=ASKS).answer()
+        good = await gatepass.ask(path=path, headers=by("none", origin=PAGE)).answer()
+        by_key = await gatepass.ask(headers=by("lobechat", origin=PAGE)).answer()
+        refused = await gatepass.ask(path=path, headers={**JSON, "origin": PAGE}).answer()
+    assert (asked.status, asked.headers["access-control-allow-origin"]) == (204, PAGE)
+    assert asked.headers["access-control-allow-headers"] == "authorization, content-type"
+    for answer, status in ((good, 200), (by_key, 200), (refused, 401)):
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, PAGE)
+
+
 async def lines_of(caplog, count: int) -> list[dict[str, Any]]:
     """The access lines, as soon as there are so many."""
 

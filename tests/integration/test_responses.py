@@ -4,10 +4,26 @@ import pytest
 
 from tests.integration.gateway import relaying
 from tests.integration.scripted import LAST_CHUNK, Send, reply, stream
-from tests.integration.test_raw_operations import EVENTS
+from tests.integration.test_raw_operations import ASKED, EVENTS
+from tests.unit.sse.peer import strict_events
 from tests.unit.sse.responses import call, message, part, reasoning, response
 
 RESPONSE = response(reasoning("Hm"), message(part("Hi")), call())
+
+
+async def test_a_refusal_of_streams_causes_rules_for_responses_too():
+    refusal = {
+        "message": "Your organization must be verified to stream this model. Please go to: https://e.example",
+        "type": "invalid_request_error", "param": "stream", "code": "unsupported_value",
+    }  # fmt: skip
+
+    def answer(request):
+        return [Send(reply({"error": refusal}, 400) if request.json()["stream"] else reply(RESPONSE))]
+
+    async with relaying(answer=answer) as (upstream, gp):
+        answers = [await gp.ask(ASKED, "/v1/responses").answer() for _ in range(2)]
+    assert [strict_events(answer.body)[-1].response.to_dict() for answer in answers] == [RESPONSE] * 2
+    assert [request.json()["stream"] for request in upstream.received] == [True, False, False]
 
 
 # --- what an upstream keeps ---------------------------------------------------------------------------------------

@@ -126,6 +126,17 @@ async def test_a_learned_rule_changes_the_chat_beneath():
     assert len(upstream.received) == 3
 
 
+async def test_a_model_may_speak_more_than_its_upstream():
+    models = {"m": {"upstream": "chat", "protocols": ["messages"]}, "*": {"upstream": "chat"}}
+    async with (
+        Scripted([Send(reply({"error": "x"}, 400))]) as upstream,
+        gateway(**over_chat(upstream.url), models=models) as gp,
+    ):
+        await gp.ask(ASKED, PATH, headers=VERSION).answer()
+        await gp.ask({**ASKED, "model": "n"}, PATH, headers=VERSION).answer()
+    assert [one.target for one in upstream.received] == ["/v1/messages", "/v1/chat/completions"]
+
+
 def chat_only(request: Any) -> Dialogue:
     """An upstream without the path of messages, which knows the model `m`."""
     if not request.target.endswith("/chat/completions"):
