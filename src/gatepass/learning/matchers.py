@@ -234,9 +234,8 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
         top = path.partition(".")[0]
         if says is Says.VALUE and path.startswith("thinking."):  # it is incomplete without one of its members
             path, value = top, ""
-        rule = LearnedRule(
-            "drop", top if top in DROPPED_WHOLE else path, value or None, HOUR_S if value != "" else 0.0, beside
-        )
+        field, ttl_s = top if top in DROPPED_WHOLE else path, HOUR_S if value != "" and finding.to != "!" else 0.0
+        rule = LearnedRule("drop", field, value or None, ttl_s, beside)
         yield rule
         if path == _FLAT_STRICT:  # upstreams that name it like this in chats too, where it is in `function`
             yield replace(rule, field=_NESTED_STRICT)

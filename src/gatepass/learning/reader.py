@@ -52,7 +52,8 @@ class Says(StrEnum):
 class Finding:
     """What an error says of the member at `path`.
 
-    `beside`: the other member without which it would be accepted. `span`: the words from which it was read.
+    `beside`: the other member without which it would be accepted. `span`: the words from which it was read. `to` of a
+    refusal is "!" if it depends on what else the request has.
     """
 
     says: Says
@@ -203,7 +204,21 @@ _CONDITION = _words(
     r"\b(?:when|while|if|unless|with|without|for|during|in|on|because|since|as|after|by|under|through|via|to)\b"
 )
 _FIRST_CONDITION = _words(r"\s*(?:when|while|if|with|for|in|since)\b[^,，]*[,，]|\s*[当在][^,，]*?(?:时|下|中)[,，]?")
-_ONLY_WHEN = _words(r"\bonly\b.*\b(?:when|if|with)\b")
+_ONLY_WHEN = _words(r"\bonly\b.*\b(?:when|if|with)\b", r"[仅只].{0,12}(?:时|下)")
+_RANGE = _words(
+    r"\b(?:above|below|over|under|beyond|(?:great|larg|high|small|low)er|less|more|longer|fewer)\b[^.]{0,8}?\d",
+    r"\b(?:negative|positive|zero)\b|\brange\b|\bat (?:most|least)\b|\bbetween\b|\bgot\b",
+    r"大于|小于|高于|低于|超过|范围",
+)
+"""A refusal with it is of one value."""
+_INNER = _words(
+    r"\b(?:keys?|samplers?|token.?ids?|elements?|items?|entry|entries|values?)\W{1,3}\w|(?:元素|键)\W{0,3}\w"
+)
+"""What follows is a part of an object or a list."""
+_AFTER = re.compile(r"\[type=.*")
+"""Behind the message of pydantic stands what was sent."""
+_DEFAULT = _words(r"\bonly\b[^.]{0,40}\bdefault\b|[仅只].{0,12}默认")
+"""All values but one are refused."""
 _ACCEPTED = _words(
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:value|parameter|argument)s?\b",
     r"\b(?:supported|allowed|accepted|valid|available|permitted|possible)\b:? (?:option|field|key|tag|name|type)s?\b",
@@ -218,7 +233,7 @@ _LISTED = _words(
 )
 _VALUE = (
     r"['\"`“(]?(?:(?<=['\"`“])([A-Za-z0-9_-]{1,30})|(true|false|none|auto|default|-?\d+(?:\.\d+)?))(?![\w.]*\w)"
-    r"(?!\W*(?:or|to|and|[-~])\W)"
+    r"(?!\W*(?:\([^)]*\)\W*)?(?:or|to|and|[-~])\W|\s*[,，、]\s*['\"`]?[\w-])"
 )
 _NEEDS = re.compile(
     r"['\"`”’]?\)?[:：,]?(?: \w+){0,4}? ?"
@@ -639,17 +654,17 @@ def _about_members(
     for sentence, mentions in said:
         found += _of_values(sent, sentence, mentions, most, mentioned)
         if not is_of_a_value:
-            found += _refusals(sent, sentence, mentions, refused)
+            found += _refusals(sent, sentence, mentions, refused, of_all=_DEFAULT.search(text) is not None)
     told = names.find(param) if param else ()
     if param:  # the text may name others too, if it also names this one
         last = _steps(param)[-1:]
         if last not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
             found = [one for one in found if one.path in told or _steps(one.path)[-1:] == last]
-    if told and not any(one.path in told or one.beside in told for one in found):
+    if param and told and not any(one.path in told or one.beside in told for one in found):
         is_refusal = code in TAUGHT_CODES or not (
             is_of_a_value or found or _MISSES.search(text) or not _REFUSES.search(text)
         )
-        found += _of_param(sent, told, refused if is_refusal else None, is_of_a_value=is_of_a_value)
+        found += _of_param(sent, param, told, refused if is_refusal else None, is_of_a_value=is_of_a_value)
     elif not found:
         found = _unnamed(sent, text)
     solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
@@ -658,7 +673,7 @@ def _about_members(
 
 
 def _of_param(
-    sent: Mapping[str, str], told: Iterable[str], refused: Says | None, *, is_of_a_value: bool
+    sent: Mapping[str, str], param: str, told: Iterable[str], refused: Says | None, *, is_of_a_value: bool
 ) -> Iterator[Finding]:
     """Yield what an error says of the members that its `param` alone names; `refused`: None if it refuses none."""
     for path in told:
@@ -667,7 +682,8 @@ def _of_param(
         elif refused is not None and path == "stream":
             yield Finding(Says.STREAM, path)
         elif refused is not None and path in sent:
-            yield Finding(refused, path)
+            is_inner = path in DROPPED_WHOLE and "." in param and not param.endswith("include_usage")
+            yield Finding(Says.VALUE if is_inner else refused, path)
         elif is_of_a_value and path in sent and not carries_meaning(path, sent[path]):
             yield Finding(Says.VALUE, path)
 
@@ -733,8 +749,10 @@ def _of_values(
             yield from (Finding(Says.NEEDS, path, to, beside, span) for path in one.paths)
 
 
-def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], refused: Says) -> Iterator[Finding]:
-    """Yield the members that the sentence refuses, alone or beside others."""
+def _refusals(
+    sent: Mapping[str, str], sentence: str, mentions: list[_Mention], refused: Says, *, of_all: bool
+) -> Iterator[Finding]:
+    """Yield the members that the sentence refuses, alone or beside others; `of_all`: all values but the default."""
     refusal, accepted = _REFUSES.search(sentence), _ACCEPTED.search(sentence)
     excludes = _EXCLUDES.search(sentence)
     if excludes is None and accepted is not None:
@@ -761,7 +779,8 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
             if path != kept
         )
         return
-    beside = "" if _ONLY_WHEN.search(sentence) else next(iter(others), "")
+    is_only_when = _ONLY_WHEN.search(sentence) is not None
+    beside = "" if is_only_when else next(iter(others), "")
     if (
         beside
         and members
@@ -777,9 +796,25 @@ def _refusals(sent: Mapping[str, str], sentence: str, mentions: list[_Mention], 
         refused, beside = Says.VALUE, ""
         if _WRONG.search(sentence) is None:
             members = [(path, one) for path, one in members if not carries_meaning(path, sent[path])]
+    rest = _AFTER.sub("", sentence)
+    for one in mentions:
+        rest = rest.replace(sentence[one.start : one.end], "…")
     for path, one in members:
         if path.rpartition(".")[2] not in NEVER:  # else a place: 'role:assistant'
-            yield Finding(refused, path, beside=beside, span=_span(sentence, one, verdict))
+            is_of_value = not (of_all or carries_meaning(path, sent[path])) and _is_of_value(
+                path, sent[path], sentence[one.start : one.end], rest
+            )
+            to = "!" if is_only_when else ""
+            yield Finding(Says.VALUE if is_of_value else refused, path, to, beside, _span(sentence, one, verdict))
+
+
+def _is_of_value(path: str, value: str, spelled: str, rest: str) -> bool:
+    """Whether `rest`, a refusal without the names of members, is of the `value` that was sent, and perhaps no other."""
+    if path in DROPPED_WHOLE and "." in spelled:
+        return not spelled.endswith("include_usage")
+    stated = re.escape(value.strip('"'))
+    is_stated = stated and re.search(rf"(?<![\w.-]){stated}(?![\w-]|\.\d)", rest) is not None
+    return bool(is_stated or _RANGE.search(rest) or (not value and _INNER.search(rest)))
 
 
 _STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")

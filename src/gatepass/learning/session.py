@@ -29,7 +29,13 @@ from gatepass.normalize.rules import apply_changes
 from gatepass.observability.observer import RuleChange
 from gatepass.types import Call
 
-NO_ANSWER = (errors.UpstreamTimeout, errors.UpstreamConnect, errors.UpstreamDns, errors.UpstreamTls)
+NO_ANSWER = (
+    errors.UpstreamTimeout,
+    errors.UpstreamConnect,
+    errors.UpstreamDns,
+    errors.UpstreamTls,
+    errors.UpstreamClosed,
+)
 """Errors after which it is unknown whether the upstream accepts the request."""
 
 Mode = Literal["off", "on"]
@@ -181,16 +187,17 @@ class LearningSession:
         - A change helped if the upstream rejected something else after it. Then the last error is shown.
         - A change failed if the same rejection came back or the reply is invalid. The error before it is shown.
         - If a limit ended the tries, the first error is shown, because it is about the request as the client sent it.
-        - An error that is not about the request's form (a token, a quota, a filter, a timeout) is returned unchanged.
+        - An error that is not about the request's form (a token, a quota, a filter, a timeout, a 5xx) is returned
+          unchanged.
         """
         rejection = self.parse_error(error)
         if rejection is not None:
             self.is_exhausted = bool(self._next_rules(rejection, now_s, relevant))
         if isinstance(error, NO_ANSWER):
             return error
-        if rejection is None and isinstance(error, errors.UpstreamErrorReply) and 400 <= error.http_status < 500:
+        if rejection is None and isinstance(error, errors.UpstreamErrorReply):
             is_unread = error.http_status in TEACHING and error.error_body is None
-            if not is_unread:  # about a token, a quota or a filter
+            if not is_unread:  # about a token, a quota or a filter, or the upstream itself failed
                 return error
         own = self._own
         failed = [

@@ -303,6 +303,47 @@ def test_a_refused_value_does_not_concern_the_other_values(values, value):
     assert rules(body, {"reasoning_effort": "minimal"}) == (LearnedRule("drop", "reasoning_effort", value),)
 
 
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        ({"top_k": -5}, "top_k must be 0 (disable), or at least 1, got -5."),
+        ({"top_p": 0}, "<400> InternalError.Algo.InvalidParameter: Range of top_p should be (0.0, 1.0]"),
+        ({"temperature": 3}, "不支持 temperature 大于 2"),
+        ({"top_p": -1}, "top_p cannot be negative"),
+        ({"service_tier": "flex"}, "service_tier `flex` is not available for this model"),
+        ({"reasoning_effort": "none"}, "Model m does not support reasoning effort none"),
+        ({"think": "high"}, 'think value "high" is not supported for this model'),
+        ({"max_tool_calls": 0}, "max_tool_calls 0 is not allowed"),
+        ({"samplers": ["foo"]}, "samplers: unknown sampler foo"),
+        ({"stream_options": {"foo": True}}, "Unknown parameter: 'stream_options.foo'."),
+        ({"chat_template_kwargs": {"zz": 1}}, "chat_template_kwargs: unexpected key 'zz' is not supported"),
+        ({"parallel_tool_calls": False}, "'parallel_tool_calls' is only allowed when 'tools' are specified."),
+        ({"metadata": {"a": "b"}}, "The 'metadata' parameter is only allowed when 'store' is enabled."),
+    ],
+)
+def test_a_refused_value_or_condition_changes_no_request_without_it(sent, message):
+    (rule,) = rules(openai(message), sent)
+    (value,) = sent.values()
+    assert rule.ttl_s == 0 or rule.to == json.dumps(value), rule
+
+
+@pytest.mark.parametrize(
+    ("sent", "message"),
+    [
+        (
+            {"temperature": 0.7},
+            "'temperature' does not support 0.7 with this model. Only the default (1) is supported.",
+        ),
+        ({"seed": 7}, "Extra inputs are not permitted: seed"),
+        ({"metadata": {"a": "b"}}, "Unrecognized keys: `metadata`"),
+        ({"stream_options": {"include_usage": True}}, "Unknown parameter: 'stream_options.include_usage'."),
+    ],
+)
+def test_a_refused_member_is_dropped_from_all_requests(sent, message):
+    (member,) = sent
+    assert rules(openai(message), sent) == (LearnedRule("drop", member),)
+
+
 DETAILS = [
     {"type": "extra_forbidden", "loc": ("body", name), "msg": "Extra inputs are not permitted", "input": 1}
     for name in ("seed", "top_p")
@@ -334,7 +375,7 @@ def test_a_detail_inside_a_value_is_not_read():
 @pytest.mark.parametrize("name", ["metadata", "logit_bias"])
 def test_object_with_client_chosen_names_is_dropped_as_a_whole(name):
     body = openai(f"Unknown parameter: '{name}.a7'.", f"{name}.a7", "unknown_parameter")
-    assert rules(body, {name: {"a7": 1}}) == (LearnedRule("drop", name),)
+    assert rules(body, {name: {"a7": 1}}) == (LearnedRule("drop", name, ttl_s=0.0),)  # other callers have other names
 
 
 STRICT = {"tools": [{"type": "function", "function": {"name": "f", "strict": False}}]}
