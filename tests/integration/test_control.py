@@ -149,7 +149,6 @@ async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, mon
             await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
             code, text = await asyncio.to_thread(command, "reload", "--socket", str(path))
             assert code == 0
-            assert "To use a new value of an environment variable, restart gatepass: a reload does not read it." in text
             for options in ((), ("--json",)):
                 assert (await asyncio.to_thread(command, "status", "--socket", str(path), *options))[0] == 1
             code, text = await asyncio.to_thread(command, "status", "--socket", str(path))

@@ -171,9 +171,10 @@ async def test_an_unknown_id_states_how_far_back_the_requests_reach(tmp_path: Pa
             f"the gatepass on {os.uname().nodename} does not know the request never�: it has kept no request yet"
             in text
         )
-        foreign = "b" * 24 if ids_begin(os.uname().nodename) != "bbbb" else "c" * 24
-        text = command("show", foreign, "--socket", gp.socket, exit_code=1)
-        assert f"Another replica has served it, whose /status has ids_begin {foreign[:4]}." in text
+        assert (
+            f"Another replica may have served it: the ids of this one begin with {ids_begin(os.uname().nodename)}."
+            in text
+        )
         assert await ask(gp.port, "one") == 200
         assert "it keeps the requests of the last " in command("show", "x/y", "--socket", gp.socket, exit_code=1)
     text = command("show", "one", "--socket", gp.socket, exit_code=1)

@@ -25,7 +25,6 @@ from gatepass.cli.healthcheck import listening, variable
 from gatepass.cli.options import CHECK_FAILED, CONFIG_HELP, UNUSABLE, json_option, print_json, printable, progress
 from gatepass.config.references import own_variables
 from gatepass.documents import (
-    Credential,
     Failure,
     LearnedRule,
     LearnedRules,
@@ -189,11 +188,6 @@ def reload(socket_path: str | None, *, as_json: bool) -> None:
     else:
         for line in reload_lines(result):
             click.echo(line, err=result.outcome == "refused")
-        held = dict[str, Credential]()
-        with suppress(click.ClickException):  # an older gatepass may have another status, and has reloaded
-            held = ask(Status, "GET", "/status", socket_path).credentials if result.retried else held
-        if any(one.needs_restart for one in held.values()):
-            click.echo("To use a new value of an environment variable, restart gatepass: a reload does not read it.")
     if result.outcome == "refused":
         sys.exit(UNUSABLE)
 

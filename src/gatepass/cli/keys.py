@@ -195,8 +195,6 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
         mode = stat.S_IMODE(status.st_mode)
         if not mode & stat.S_IWUSR:  # os.access() is true for root
             exit_unusable(f"--write: {name} is read-only (mode {mode:04o}): run `chmod u+w` on it first")
-        if status.st_nlink > 1:
-            exit_unusable(f"--write: {name} has hard links, which would keep the old text: {by_hand}")
         if Path(name).read_bytes() != text.encode():
             exit_unusable(f"--write: {name} has just been changed by another program: run the command again")
         replace_file(name, changed, mode=mode)
