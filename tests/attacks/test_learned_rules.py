@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gatepass.dialects.error_body import read_error_body
+from gatepass.dialects.reply_check import ReceivedReply, with_hint
 from gatepass.learning import reader, rejection
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
+from gatepass.learning.matchers import is_same_rejection, next_rules, relevant_rules, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.reader import TAUGHT_CODES
 from gatepass.learning.rejection import BEGINNING_BYTES, ZOD_CODE, UpstreamRejection, folded, is_quoted, texts_of
 from gatepass.proxy.body_threads import INLINE_BYTES
-from gatepass.types import Call
+from gatepass.types import Call, UpstreamErrorBody
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS
@@ -459,3 +460,21 @@ def test_a_text_of_words_that_refuse_is_read_in_bounded_time(attack: Attack, fir
         reader.read(
             sent, [((first * 3 + second * 2) * 2_000)[: rejection.MOST_ERROR_CHARS]], settable=("reasoning_effort",)
         )
+
+
+@pytest.mark.attack("learning: an error that names many members")
+@pytest.mark.parametrize("count", [60, 900])
+def test_an_error_with_many_names_is_read_and_compared_in_bounded_time(attack: Attack, count: int) -> None:
+    names = [f"member_{number}" for number in range(count)]
+    body = json.dumps({"messages": [], **dict.fromkeys(names, 1)}).encode()
+    text = f"Unrecognized request arguments supplied: {', '.join(names)}"
+    found: list[UpstreamRejection | None] = []
+    with attack.on_loop():
+        found.append(UpstreamRejection.of(frozenset(names), 400, UpstreamErrorBody(text), body))
+    (read,) = found
+    assert read is not None
+    with attack.on_loop():
+        assert is_same_rejection(read, LearnedRule("drop", names[0]), "")
+    reply = ReceivedReply("chat", 400, (), operation="responses")
+    with attack.on_loop():
+        with_hint(UpstreamErrorBody(text), 400, reply)

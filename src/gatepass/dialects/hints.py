@@ -51,7 +51,7 @@ HINTS = (
         "no_streaming",
     ),
     Hint(
-        r"(?=.*\btools?\b)(?=.*\b(?:namespace|custom)\b(?!\.)).*"
+        r"(?m:^)(?=.*\btools?\b)(?=.*\b(?:namespace|custom)\b(?!\.)).*"
         r"(?:unknown|unsupported|not supported|invalid|unrecognized|expected|should be|不支持)"
         r"|'type' of tool must be|\boutput of tool call should be|^tools\b.{0,9}\btype$",
         "type_of_tool",

@@ -232,10 +232,11 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
     lacks_page, found = _lacks_page(error_body, reply), ""
     for hint in reply.hints:
+        if hint.operation not in ("", reply.operation) or (hint.statuses and status not in hint.statuses):
+            continue
         texts = (start, error_body.param or "") if hint.operation else (start,)
         is_meant = any(re.search(hint.pattern, text, re.IGNORECASE) for text in texts)
-        is_meant = (is_meant or (hint.case == NO_PATH and lacks_page)) and hint.operation in ("", reply.operation)
-        if is_meant and (not hint.statuses or status in hint.statuses):
+        if is_meant or (hint.case == NO_PATH and lacks_page):
             found = hint.case
             break
     if found == NO_PATH:

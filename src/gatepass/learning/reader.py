@@ -268,6 +268,7 @@ _PROSE: Mapping[str, tuple[str, ...]] = {
     "stopsequences": ("stop", "stop_sequences"),
 }
 """How prose calls members."""
+_PROSE_BEGINS = frozenset(word[:size] for word in _PROSE for size in range(3, len(word) + 1))
 _EVERYDAY = NEVER | frozenset(
     (
         *("user", "stop", "store", "name", "text", "type", "id", "status", "index", "cache", "include", "image"),
@@ -330,6 +331,10 @@ class _Mention:
     paths: tuple[str, ...]
 
 
+MOST_MENTIONS = 48
+"""Limit on the members that are read from one sentence, and from the sentences of one error. Six tries change 48."""
+
+
 class _Names:
     """The members that may be mentioned: those that were sent, and others that gatepass may set."""
 
@@ -340,6 +345,11 @@ class _Names:
             steps = _steps(path)
             self._by_name.setdefault(steps[-1], []).append((path, steps))
         self._tops = {steps[0] for found in self._by_name.values() for _, steps in found}
+        parts = [re.split(r"[\s_-]+", step) for path in {*self._sent, *settable} for step in _STEP.findall(path)]
+        self._begins = _PROSE_BEGINS.union(
+            _squashed("".join(one[: size + 1])) for one in parts for size in range(len(one))
+        )
+        """What the first word of a mention is: a name, or its beginning up to a sign."""
 
     def find(self, spelled: str) -> tuple[str, ...]:
         """Return the paths that `spelled` may mean: a name, or a path with indices and names of unions."""
@@ -366,7 +376,10 @@ class _Names:
     def mentions(self, sentence: str) -> list[_Mention]:
         """Return the mentions in `sentence`, in their order."""
         found, words, at = list[_Mention](), list(_TOKEN.finditer(sentence)), 0
-        while at < len(words):
+        while at < len(words) and len(found) < MOST_MENTIONS:
+            if words[at][0].isascii() and self._begins.isdisjoint(map(_squashed, _STEP.findall(words[at][0]))):
+                at += 1
+                continue
             for size in range(min(3, len(words) - at), 0, -1):  # prose parts names: `parallel tool calls`
                 start = words[at].start()
                 end = start + len(sentence[start : words[at + size - 1].end()].rstrip("./-[*"))
@@ -412,7 +425,15 @@ class _Names:
 def names_member(text: str, *names: str) -> bool:
     """Whether `text` names one of the members, as an error does."""
     found = _Names(names)
-    return any(found.mentions(sentence) for sentence in _SENTENCE.split(plain(text)))
+    return any(map(found.mentions, _sentences(plain(text))))
+
+
+MOST_SENTENCES = 200
+"""Of one error that are read."""
+
+
+def _sentences(text: str) -> list[str]:
+    return [sentence for sentence in _SENTENCE.split(text) if sentence.strip()][:MOST_SENTENCES]
 
 
 # --- numbers --------------------------------------------------------------------------------------------------------
@@ -572,7 +593,7 @@ def _about_messages(text: str) -> Iterator[Finding]:
                 found = shorter
             yield Finding(says, span=found[0])
             return
-    for line in text.split("\n"):
+    for line in filter(None, text.split("\n")[:MOST_SENTENCES]):
         said = _ACCEPTED.search(line)
         head, tail = (line, "") if said is None else (line[: said.start()], line[said.start() :])
         listed, *got = re.split(r"received|\bgot\b|\[type=", tail, maxsplit=1)
@@ -614,7 +635,7 @@ _KEYWORD = re.compile(r"(?<=['\"`./])(\$?[A-Za-z]+)(?=['\"`])")
 
 
 def _about_schemas(text: str) -> Iterator[Finding]:
-    for sentence in _SENTENCE.split(text):
+    for sentence in _sentences(text):
         refusal = _REFUSES.search(sentence)
         if refusal is not None and _IN_SCHEMA.search(sentence) and _MISSES.search(sentence) is None:
             for word in _KEYWORD.finditer(sentence):
@@ -643,7 +664,7 @@ def _about_members(
     sent: Mapping[str, str], text: str, param: str | None, code: str, settable: Iterable[str]
 ) -> list[Finding]:
     names = _Names(sent, (*settable, "stream"))
-    said = [(sentence, names.mentions(sentence)) for sentence in _SENTENCE.split(text)]
+    said = [(sentence, names.mentions(sentence)) for sentence in _sentences(text)]
     mentioned = [path for _, mentions in said for one in mentions for path in one.paths]
     is_of_a_value = VALUE_CODES.fullmatch(code) is not None
     limits = [] if sent.keys().isdisjoint(LIMITS) else [path for path in LIMITS if path in sent]
@@ -799,22 +820,17 @@ def _refusals(
     rest = _AFTER.sub("", sentence)
     for one in mentions:
         rest = rest.replace(sentence[one.start : one.end], "…")
+    stated = {word.strip(".") for word in re.findall(r"[\w.-]+", rest)}
+    is_of_range, is_of_part = _RANGE.search(rest) is not None, _INNER.search(rest) is not None
     for path, one in members:
         if path.rpartition(".")[2] not in NEVER:  # else a place: 'role:assistant'
-            is_of_value = not (of_all or carries_meaning(path, sent[path])) and _is_of_value(
-                path, sent[path], sentence[one.start : one.end], rest
-            )
+            own, spelled = sent[path].strip('"'), sentence[one.start : one.end]
+            is_of_value = is_of_range or (own in stated if own else is_of_part)
+            if path in DROPPED_WHOLE and "." in spelled:
+                is_of_value = not spelled.endswith("include_usage")
+            is_of_value = is_of_value and not (of_all or carries_meaning(path, sent[path]))
             to = "!" if is_only_when else ""
             yield Finding(Says.VALUE if is_of_value else refused, path, to, beside, _span(sentence, one, verdict))
-
-
-def _is_of_value(path: str, value: str, spelled: str, rest: str) -> bool:
-    """Whether `rest`, a refusal without the names of members, is of the `value` that was sent, and perhaps no other."""
-    if path in DROPPED_WHOLE and "." in spelled:
-        return not spelled.endswith("include_usage")
-    stated = re.escape(value.strip('"'))
-    is_stated = stated and re.search(rf"(?<![\w.-]){stated}(?![\w-]|\.\d)", rest) is not None
-    return bool(is_stated or _RANGE.search(rest) or (not value and _INNER.search(rest)))
 
 
 _STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")
