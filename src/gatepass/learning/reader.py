@@ -424,6 +424,9 @@ class _Names:
 
 def names_member(text: str, *names: str) -> bool:
     """Whether `text` names one of the members, as an error does."""
+    squashed, prose = _squashed(text), (word for word, called in _PROSE.items() if not set(names).isdisjoint(called))
+    if not any(word in squashed for word in (*map(_squashed, names), *prose)):  # nearly always
+        return False
     found = _Names(names)
     return any(map(found.mentions, _sentences(plain(text))))
 
