@@ -18,7 +18,7 @@ from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.server.inspection import limits_of
 from tests.integration.answers import COMPLETION, DONE, delta
-from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, serving
+from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Gateway, gateway, serving
 from tests.integration.scripted import (
     Dialogue,
     Fin,
@@ -227,7 +227,6 @@ def size(body: Any) -> int:
 
 ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "the usage of a whole reply": (GOOD, HELLO, 2),
-    "a usage below zero": ([Send(reply({**COMPLETION, "usage": {"total_tokens": -9_000}}))], HELLO, 0),
     "a usage of any size": ([Send(reply({**COMPLETION, "usage": {"total_tokens": 10**30}}))], HELLO, 2**32),
     "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
     "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
@@ -240,6 +239,53 @@ ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "a reply that never came": ([Rst()], HELLO, size(HELLO) + 1_000),
     "a reply that nobody can read": ([Send(reply(b"<html>", 200))], HELLO, size(HELLO) + 1_000),
 }
+
+
+UNSTATED: tuple[dict[str, Any], ...] = (
+    *({}, {"x": 1}, {"completion_tokens_details": {"reasoning_tokens": 4}}, {"prompt_tokens": 5}),
+    *({"total_tokens": -9_000}, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}),
+)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/for/ragflow" + CHAT, "/for/dify" + CHAT])
+@pytest.mark.parametrize("usage", UNSTATED)
+async def test_a_usage_that_gatepass_completes_for_the_client_is_not_what_counts(path, usage):
+    document = {**COMPLETION, "usage": usage}
+    if not usage:
+        del document["usage"]
+    async with limited([Send(reply(document))], access=access(group=TOKEN_LIMIT)) as (gp, _):
+        answer = await gp.ask(HELLO, path, headers=by("ana")).answer()
+        await settled(gp, [size(HELLO) + len(answer.body) // 4])
+
+
+@pytest.mark.parametrize("early", [{"prompt_tokens": 5, "completion_tokens": 0}, {"total_tokens": 9}])
+async def test_a_usage_before_the_rest_of_the_answer_is_not_what_counts(early):
+    first = event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "a"}}], "usage": early})
+    answer = [Send(stream(first, *[delta(content="b")] * 500, delta("stop"), DONE))]
+    async with limited(answer, access=access(group=TOKEN_LIMIT)) as (gp, _):
+        await ask(gp, STREAMED)
+        await settled(gp, [size(STREAMED) + 502])
+
+
+REPORTED = {"prompt_tokens": 100, "completion_tokens": 5_000, "total_tokens": 5_100}
+CUT = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x'}}
+CALLED = {"index": 0, "message": {"role": "assistant", "tool_calls": [CUT]}, "finish_reason": "tool_calls"}
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        ({**COMPLETION, "choices": [CALLED]}, 200),
+        ({**COMPLETION, "choices": []}, 200),
+        ({"code": 500, "message": "x"}, 200),
+        ({"error": {"message": "too long"}}, 400),
+    ],
+)
+async def test_a_refused_reply_counts_what_it_reports(document, status):
+    answer = [Send(reply({**document, "usage": REPORTED}, status))]
+    async with limited(answer, access=access(group=TOKEN_LIMIT)) as (gp, _):
+        assert (await ask(gp)).status >= 400
+        await settled(gp, [5_100])
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -468,10 +514,12 @@ async def test_an_embeddings_call_in_parts_counts_each_of_them_at_the_upstream(m
     async with Scripted(answer=answer) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "limits": {"requests": {"minute": most}}}}
         models = {"s": {"upstream": "chat", "rules": {"split": 2}}}
-        async with gateway(upstreams=upstreams, models=models, access=access({"requests": {"minute": 5}})) as gp:
+        limits = {"requests": {"minute": 5}, **TOKEN_LIMIT}
+        async with gateway(upstreams=upstreams, models=models, access=access(limits)) as gp:
             answers = [await ask(gp, {"model": "s", "input": ["x"] * 40}, EMBEDDINGS) for _ in range(2)]
             assert [one.status for one in answers] == statuses
             assert used(gp.state, REQUESTS) == [statuses.count(200), 0, counted]
+            assert used(gp.state) == [counted, 0]
     assert len(upstream.received) == counted
     if 400 in statuses:
         assert (

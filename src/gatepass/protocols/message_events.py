@@ -107,19 +107,19 @@ def _index(fields: dict[str, Any]) -> int:
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun", "_inputs", "_is_cut", "is_limited")
+    __slots__ = ("_has_begun", "_inputs", "is_limited")
 
     requires_last_event = True
 
     def __init__(self, request: bytes = b"") -> None:
         super().__init__(request)
-        self._has_begun = self._is_cut = False
+        self._has_begun = self.is_cut = False
         self._inputs = ArgumentBuffer()  # of the open calls, by the index of their block
         self.is_limited = False
         """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
     def is_complete(self, choices: int) -> bool:
-        return self._has_begun and not self._is_cut
+        return self._has_begun and not self.is_cut
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         kind = fields.get("type")
@@ -134,9 +134,9 @@ class MessageProgress(Progress):
             at = _index(fields)
             for ended in [one for one in self._inputs.held if kind == "message_delta" or one == at]:
                 text = self._inputs.texts(ended)[0]
-                self._is_cut = self._is_cut or (text != "" and not is_complete_json(text))
+                self.is_cut = self.is_cut or (text != "" and not is_complete_json(text))
                 self._inputs.drop(ended)
-            self._is_cut = self._is_cut or self._inputs.is_full
+            self.is_cut = self.is_cut or self._inputs.is_full
             if kind == "content_block_start" and calls_tool(fields.get("content_block")):
                 self._inputs.add(at, 0, "")
         if kind == "message_start":
@@ -146,9 +146,9 @@ class MessageProgress(Progress):
         elif kind == "message_delta":
             self._add_usage(fields.get("usage"))
             reason = ends.get("stop_reason") if isinstance(ends := fields.get("delta"), dict) else None
-            if self._is_cut and reason is not None:
+            if self.is_cut and reason is not None:
                 self.is_limited = reason in COMPLETE and is_at_limit(self.request, self.usage)
-                self._is_cut = self.has_last_event = reason in COMPLETE and not self.is_limited
+                self.is_cut = self.has_last_event = reason in COMPLETE and not self.is_limited
         elif kind == "message_stop":
             self.has_last_event = True
         return False

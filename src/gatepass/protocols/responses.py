@@ -387,7 +387,7 @@ MAX_NAME_CHARS = 256
 class ResponseProgress(Progress):
     """The response that the events named, the number of the next event, and the usage of the last one."""
 
-    __slots__ = ("_is_cut", "is_limited")
+    __slots__ = ("is_limited",)
 
     requires_last_event = True
     fails_by_event = True  # Codex reads its code only in an event
@@ -395,10 +395,10 @@ class ResponseProgress(Progress):
 
     def __init__(self, request: bytes = b"") -> None:
         super().__init__(request)
-        self._is_cut = self.is_limited = False
+        self.is_cut = self.is_limited = False
 
     def is_complete(self, choices: int) -> bool:
-        return not self._is_cut or self.is_limited  # the last event holds the whole response
+        return not self.is_cut or self.is_limited  # the last event holds the whole response
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         number, response = fields.get("sequence_number"), fields.get("response")
@@ -421,11 +421,11 @@ class ResponseProgress(Progress):
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
                 self.usage = Usage.read(usage)
-            self._is_cut = self._is_cut or any(cut_calls(response))
-            self._is_cut = self._is_cut and kind == "response.completed"
-            self.is_limited = self._is_cut and is_at_limit(self.request, self.usage)
+            self.is_cut = self.is_cut or any(cut_calls(response))
+            self.is_cut = self.is_cut and kind == "response.completed"
+            self.is_limited = self.is_cut and is_at_limit(self.request, self.usage)
         elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
-            self._is_cut = True
+            self.is_cut = True
         super().note(fields, choices)
         is_plain = kind.endswith(".delta") and isinstance(fields.get("delta"), str) and not fields.get("usage")
         self.has_answer = self.has_answer or is_plain

@@ -310,18 +310,19 @@ class Admitted(msgspec.Struct, eq=False):
 
     def used(self, access: AccessRecord | None, outcome: str, *, sent: bool) -> Amounts:
         """Return what an attempt used: one request, and its tokens."""
-        usage, tokens = None if access is None else access.usage, 0
-        if usage is not None:
-            tokens = usage.total_tokens or (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        if usage is None and not sent:
+        tokens = reported = 0 if access is None else self._reported(access)
+        if not reported and not sent:
             return NOTHING
         if access is not None and (outcome not in REFUSALS or access.events):
             relayed, size = access.bytes_out // BYTES_PER_TOKEN, self.size
-            if outcome != Outcome.COMPLETE or (size.in_background and usage is None):  # the upstream may go on
+            if outcome != Outcome.COMPLETE or (size.in_background and not reported):  # the upstream may go on
                 tokens = max(tokens, self.tokens, size.input_tokens + max(access.events, relayed) * self.generates)
-            elif usage is None:  # each event of a stream has about one token
+            elif not reported:  # each event of a stream has about one token
                 tokens = size.input_tokens + (access.events or relayed) * self.generates
         return {REQUESTS: 1, TOKENS: min(max(0, tokens), MOST_USED), CONCURRENT: 0}
+
+    def _reported(self, access: AccessRecord) -> int:
+        return 0 if access.usage is None else access.usage.used(generates=self.generates)
 
     def end(self, context: RequestContext, now_s: float) -> None:
         """Settle all that the request has taken, when it ends."""
@@ -335,11 +336,11 @@ class Admitted(msgspec.Struct, eq=False):
             )
         self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
         used = self.used(access, outcome, sent=sent)
-        if attempt is not None and attempt.ran_before and access.usage is None:
+        if attempt is not None and attempt.ran_before and not self._reported(access):
             used = {**used, TOKENS: max(used[TOKENS], self.tokens)}
         for counts, taken in self.taken:
             counts.settle(taken, used, now_s)
-        if used[TOKENS] and access.usage is None and any(limit.counts_tokens for limit in self.limits):
+        if used[TOKENS] and not self._reported(access) and any(limit.counts_tokens for limit in self.limits):
             access.tokens_estimated = used[TOKENS]
         self.taken = []
 

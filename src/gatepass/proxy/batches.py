@@ -11,6 +11,7 @@ from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_repl
 from gatepass.normalize.embeddings_request import Parts, counts_of, split
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
+from gatepass.sse.usage import sum_of
 from gatepass.types import Call
 
 SendOnce = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
@@ -47,7 +48,9 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
     adapted_names = dict.fromkeys((*(name for reply in replies for name in reply.adapted), *repairs))
     # in a thread, because 64 MiB take 50 ms
     body = pieces[0] if len(pieces) == 1 else await asyncio.to_thread(b"".join, pieces)
-    return BufferedReply(replies[0].status, replies[0].headers, body, tuple(adapted_names))
+    return BufferedReply(
+        replies[0].status, replies[0].headers, body, tuple(adapted_names), usage=sum_of([one.usage for one in replies])
+    )
 
 
 async def _send_all(attempt: Attempt, parts: Parts | tuple[Call], send_part: SendPart) -> list[ClassifiedReply]:

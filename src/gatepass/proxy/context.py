@@ -28,6 +28,7 @@ from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, outcome_of
 from gatepass.proxy.uploads import Form, FormStream
 from gatepass.sse.synthesize import SYNTHESIZED
+from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser
 from gatepass.types import Call, ClientRequest, Headers, Hidden, StreamedResponse, Target
 
@@ -211,6 +212,11 @@ class Attempt(Hidden, Tried, eq=False):
     def add_changes(self, adapted: tuple[str, ...]) -> None:
         if adapted:
             self.record.adapted = tuple(dict.fromkeys((*self.record.adapted, *adapted)))
+
+    def note_usage(self, usage: Usage | None) -> None:
+        """Note what a reply reports that is refused."""
+        if self.record.access is not None:
+            self.record.access.usage = usage
 
     # `BodyMemory` of http_client/response_body.py
 

@@ -27,7 +27,6 @@ from gatepass.proxy.response import (
 from gatepass.proxy.retry import COMPLETE
 from gatepass.proxy.upstream_call import connection_error
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.usage import usage_of
 from gatepass.types import OK, Response, header
 
 UNREAD_BYTES = 512 * 1024
@@ -57,11 +56,8 @@ def _note(
     attempt: Attempt, client_response: ClientResponse, reply: BufferedReply | SynthesizedStream | EventStream
 ) -> None:
     """Note for the access log what the reply is, or was up to its end."""
-    access, usage = client_response.context.access, reply.usage
-    if usage is None and isinstance(reply, BufferedReply):
-        usage = usage_of(reply.body)
-    if usage is not None:
-        access.usage = usage
+    access = client_response.context.access
+    access.usage = reply.usage
     if reply.events or reply.is_empty:
         access.events, access.empty_answer = reply.events, reply.is_empty
     if adapted := reply.adapted:

@@ -51,7 +51,7 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
     is_validated: bool = False
     """Its vectors match the request in number and order, so no later step checks them again."""
     usage: Usage | None = None
-    """The result of `usage_of(body)` if it is already known."""
+    """What the upstream reported. The usage in `body` may be completed for the client."""
     events: int = 0
     is_empty: bool = False
     """A chat reply without content although its finish reason is `stop`."""
@@ -364,6 +364,7 @@ def _checked(context: AttemptReply, ready: bytes, events: EventStream) -> bytes:
         return ready
     if not events.has_answered:
         context.attempt.add_changes(events.adapted)
+        context.attempt.note_usage(events.usage)
         raise events.failure
     return ready
 
@@ -384,8 +385,9 @@ async def _synthesized(context: AttemptReply, reply: BufferedReply) -> Classifie
     work = partial(_synthesized_events, context, reply.body, client_transform)
     events, run = await context.work_on(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
-    usage = reply.usage or usage_of(reply.body)
-    return SynthesizedStream(_unlabelled(reply.headers), run, events, usage, (SYNTHESIZED, *adapted), reply.is_empty)
+    return SynthesizedStream(
+        _unlabelled(reply.headers), run, events, reply.usage, (SYNTHESIZED, *adapted), reply.is_empty
+    )
 
 
 def _synthesized_events(
@@ -454,7 +456,7 @@ async def _classify_whole(context: AttemptReply, body: bytes) -> BufferedReply:
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
     if protocol.is_valid(call, body):
-        validated = BufferedReply(response.status, context.headers(), body, is_validated=True)
+        validated = BufferedReply(response.status, context.headers(), body, is_validated=True, usage=usage_of(body))
         return await _repaired(context, validated)
     if "stream" in protocol.members and body[:1] != b"{" and is_event_stream(response.headers, body):
         aggregator = _aggregator(context)
@@ -481,8 +483,10 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
                 case="too_large",
             )
         body, adapted = transforms.document(body, envelope_defaults(context.attempt))
-    reply = upstream_call.received_reply(context.attempt, context.response, body)
-    document = context.upstream.dialect.classify_document(reply, context.protocol)
+    received = upstream_call.received_reply(context.attempt, context.response, body)
+    document = context.upstream.dialect.classify_document(received, context.protocol)
+    usage = usage_of(body if isinstance(document, GatepassError) else document)
+    context.attempt.note_usage(usage)  # a later check may refuse the reply
     if isinstance(document, GatepassError):
         if isinstance(document, UpstreamErrorReply):
             context.keep_original(document, body)
@@ -490,7 +494,8 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
         raise document
     if document is not body:
         adapted = (*adapted, UNWRAPPED)
-    return _repair(context, BufferedReply(context.response.status, context.headers(), document, adapted))
+    reply = BufferedReply(context.response.status, context.headers(), document, adapted, usage=usage)
+    return _repair(context, reply)
 
 
 def _is_beyond_checks(body: bytes) -> bool:
@@ -509,7 +514,11 @@ def _unchecked(context: AttemptReply, body: bytes) -> BufferedReply:
     if context.is_translated or (call.stream and "stream" in protocol.members):
         raise _too_large_to_convert(context)
     return BufferedReply(
-        context.response.status, context.headers(), body, () if protocol.has_parts else (UNCHECKED_REPLY,)
+        context.response.status,
+        context.headers(),
+        body,
+        () if protocol.has_parts else (UNCHECKED_REPLY,),
+        usage=usage_of(body),
     )
 
 
@@ -551,7 +560,7 @@ def _for_client(context: AttemptReply, last: ClientProtocol | TranslatedReply, r
 
 
 def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> BufferedReply:
-    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))), usage=None)
+    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))))
 
 
 AGGREGATED = "stream=aggregate"
@@ -610,11 +619,14 @@ async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> Bu
         body = await threads.run_heavy(context.call.caller, finish) if aggregator.is_large else finish()
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
+        context.attempt.note_usage(aggregator.usage)
         raise
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
     adapted = (AGGREGATED, *aggregator.adapted)
-    reply = BufferedReply(context.response.status, _labelled_json(context.headers()), body, adapted)
+    reply = BufferedReply(
+        context.response.status, _labelled_json(context.headers()), body, adapted, usage=aggregator.usage
+    )
     return await _repaired(context, reply)
 
 

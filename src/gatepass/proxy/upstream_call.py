@@ -36,6 +36,7 @@ from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt, before
 from gatepass.proxy.failover import Failover
+from gatepass.sse.usage import usage_of
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import (
     CLIENT_ERROR,
@@ -296,6 +297,7 @@ async def read_error(attempt: Attempt, response: Response, within_s: float | Non
         body = whole_words(body[:ERROR_BYTES])  # a secret that is cut would not be masked
     reply = replace(received_reply(attempt, response, body), is_cut=is_cut)
     error = attempt.upstream.dialect.classify_error(reply)
+    attempt.note_usage(usage_of(body))
     if isinstance(error, UpstreamErrorReply):
         keep_original(error, body, PROTOCOLS[attempt.call.operation.protocol], state.redactor.mask)
     return error

@@ -15,7 +15,7 @@ from gatepass.json_body import OBJECT, SMALL_BYTES, Piece, json_value, takes_lon
 from gatepass.sse import choice_repair, chunk, event
 from gatepass.sse.chunk import Object
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, TransformChain
-from gatepass.sse.usage import complete_usage, is_identical
+from gatepass.sse.usage import MOST_USAGE_BYTES, complete_usage, is_identical
 
 
 def make_client_transform(profile: Profile) -> EventTransform | None:
@@ -314,11 +314,6 @@ def _add_envelope(top: dict[str, Any], model: str) -> bool:
     lacking = {name: value for name, value in envelope.items() if value and top.get(name) in (None, *_UNNAMED)}
     top.update(lacking)
     return bool(lacking)
-
-
-MOST_USAGE_BYTES = 64 * 1024
-"""A larger `usage` passes as it came: a million members would hold the event loop for 0.3 s. One has some hundred
-bytes."""
 
 
 def _repair_usage(top: dict[str, Any], profile: Profile) -> bool:

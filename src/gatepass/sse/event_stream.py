@@ -80,7 +80,7 @@ MOST_JOINED = 2_000
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = (*("_seen", "finished", "has_answer", "has_last_event", "request", "streamed", "usage"),)
+    __slots__ = (*("_seen", "finished", "has_answer", "has_last_event", "is_cut", "request", "streamed", "usage"),)
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -93,6 +93,8 @@ class Progress:
     def __init__(self, request: bytes = b"") -> None:
         self.request = request
         self.has_answer = self.has_last_event = False
+        self.is_cut = False
+        """The arguments of a tool call are cut, and the limit of tokens does not explain it."""
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
@@ -600,7 +602,7 @@ class EventStream:
         if self._repair is not None and self._done_is_required and not self._repair.end_choices(self.usage):
             return self._fail(chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
-        if self._wants_usage and self.usage is None:
+        if self._wants_usage and (self.usage is None or not self.usage.used(generates=True)):
             self.awaits_usage = True
             return self._finish_repair()
         if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
@@ -659,15 +661,20 @@ class EventStream:
         return repaired
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
+        usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others
         self.events += 1
         self._noted_events = self.events
         is_plain = self._progress.note(fields, choices or [])
+        if usage is not None and (is_plain or (is_later and self._progress.usage is usage)):
+            # more of the answer came after it
+            self._progress.usage = Usage(usage.prompt_tokens, cached_tokens=usage.cached_tokens)
         self.has_answered = self.has_answered or bool(choices) or is_plain
         if self._progress.has_last_event:
             if self._progress.is_complete(self._choices):
                 self.done = self._is_over = True
             else:
-                self.fail((chunk.stream_closed if self.has_answered else chunk.stream_empty)(self._source.upstream))
+                end = chunk.stream_closed if self.has_answered else chunk.stream_empty
+                self.fail((chunk.arguments_cut if self._progress.is_cut else end)(self._source.upstream))
         return is_plain
 
 

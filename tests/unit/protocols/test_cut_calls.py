@@ -78,6 +78,14 @@ def test_a_message_with_a_cut_call_fails(arguments, reason):
     assert got == sent[: sent.index({"type": "content_block_stop", "index": 1}) + 1]
 
 
+@pytest.mark.parametrize("made", [message(CUT[0]), [one for one in message(CUT[0]) if one.get("index") != 0]])
+def test_the_error_of_a_cut_call_names_the_cut_also_without_a_text_before_it(made):
+    stream = of_messages()
+    read(stream, made)
+    assert code(stream) == "upstream_closed"
+    assert "inside the arguments of a tool call" in str(stream.failure)
+
+
 @pytest.mark.parametrize("arguments", CUT)
 def test_a_message_with_a_cut_call_fails_if_its_blocks_are_not_closed(arguments):
     stream = of_messages()

@@ -14,7 +14,6 @@ from gatepass.protocols.responses import RESPONSES
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import encode_event
 from gatepass.sse.client_transforms import (
-    MOST_USAGE_BYTES,
     OVERHEAD_BYTES,
     LaterNumbers,
     PlainEvents,
@@ -25,6 +24,7 @@ from gatepass.sse.client_transforms import (
 )
 from gatepass.sse.event import EventTransform, Framer
 from gatepass.sse.repair import StreamRepair, synthesize_stream
+from gatepass.sse.usage import MOST_USAGE_BYTES
 from tests.unit.sse.documents import origin
 from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, new_stream, pieces, text, with_line_ends

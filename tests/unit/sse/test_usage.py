@@ -49,11 +49,16 @@ def test_cached_and_reasoning_tokens_are_read_from_the_details(document, usage):
         (b'{"usage":null}', None),
         (b'{"usage":{"total_tokens":1,}}', None),
         (b'{"usage":{"total_tokens":1.5,"note":"\xff"}}', None),
-        (b'{"usage":{"total_tokens":1}' + b" " * 5_000 + b"}", None),
+        (b'{"usage":{"total_tokens":1},"metadata":{"a":"%b"}}' % (b"x" * 5_000), Usage(None, None, 1)),
+        (b'{"usage":{"total_tokens":2},"tools":[{"usage":{"total_tokens":1}}]}', Usage(None, None, 2)),
+        (b'{"tools":[{"usage":{"total_tokens":1}}]}', None),
+        (b'{"usage":[%b1]}' % (b"1," * 40_000), None),
+        (b'{"usage":3}', None),
+        (b'[{"usage":{"total_tokens":1}}]', None),
         (b"", None),
     ],
 )
-def test_the_usage_of_a_plain_reply_is_read_at_its_end(body, usage):
+def test_the_usage_of_a_whole_reply_is_read_at_its_top_level(body, usage):
     assert usage_of(body) == usage
 
 
