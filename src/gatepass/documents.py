@@ -526,7 +526,7 @@ class LearnedRule(Struct, kw_only=True):
     expires_in_s: int
     uses: int
     settings: list[str]
-    """The lines under `models` that make it permanent."""
+    """The lines under `models` that make it permanent, with the model's rules above it."""
 
 
 class RuleName(Struct):

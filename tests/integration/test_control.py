@@ -229,7 +229,7 @@ def test_of_several_the_one_on_the_port_of_the_configuration_is_found(
 ):
     file = folder_of_sockets.parent / "gatepass.yaml"
     with living(folder_of_sockets, 8080, 8081):
-        with pytest.raises(NotRunning, match=r"several gatepass .* --config or --socket: .*8080\.sock, "):
+        with pytest.raises(NotRunning, match=r"several gatepass .* --config of its port: .*8080\.sock, "):
             found_socket()
         for text, found in (("server: {port: 8081}", "8081.sock"), ("upstreams: {}", "8080.sock")):
             file.write_text(text)

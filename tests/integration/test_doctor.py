@@ -7,14 +7,15 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from gatepass.cli import main
+from gatepass.cli import main, probe
 from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN
-from gatepass.cli.probe import ProbeCall
+from gatepass.cli.probe import Begin, ProbeCall, Steps, timed
 from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load
@@ -474,6 +475,21 @@ async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_w
         assert all("`operations.rerank.upstream`" in text for text in (fails.advice, fails.advice_zh))
         with pytest.raises(InvalidRequest, match="doctor has no call for speech"):
             await anext(diagnose_for_page(config, DoctorTask("bge", call=True, operation="speech"), lambda *_: None))
+
+
+async def test_a_step_has_no_time_of_what_precedes_it(monkeypatch):
+    now_s = 100.0
+    monkeypatch.setattr("gatepass.cli.probe.time", SimpleNamespace(monotonic=lambda: now_s))
+
+    async def steps(begin: Begin) -> Steps:
+        nonlocal now_s
+        for hop, before_s, its_s in (("a", 5.0, 1.0), ("b", 0.0, 2.0), ("c", 30.0, 0.0)):
+            now_s += before_s
+            begin(hop, "token")
+            now_s += its_s
+            yield probe.found(hop, "token", StepOutcome.WORKS, "answers")
+
+    assert [step.seconds async for step in timed(steps, lambda *_: None)] == [1.0, 2.0, 0.0]
 
 
 async def test_the_time_of_a_call_stands_once_in_its_line(tmp_path):

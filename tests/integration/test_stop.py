@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatepass.cli.control import request
+from gatepass.server.listening import control_sockets
 from tests.integration.gateway import Ask
 from tests.integration.processes import HEADERS, Serving, ask, changed, started
 from tests.integration.scripted import Dialogue, Scripted, Send, Wait, begin_stream, chunk, event
@@ -94,6 +97,9 @@ async def test_a_second_signal_ends_the_streams_and_a_third_the_process_without_
     async with streaming(tmp_path) as stream:
         stream.running.process.send_signal(signal.SIGTERM)
         await stream.running.logged('"draining".*"in_flight":1')
+        (found,) = control_sockets(os.environ)
+        status = json.loads(await asyncio.to_thread(request, "GET", "/status", str(found)))
+        assert (status["ready"], status["draining"], status["in_flight"]) == (False, True, 1)
         stream.running.process.send_signal(signal.SIGTERM)
         await stream.running.logged('"drained".*"streams_ended":1')
         # the stream's client has not closed its connection, for which gatepass waits up to a second

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from gatepass.cli.options import (
+    CALL_OPERATIONS,
     CHECK_FAILED,
     UNUSABLE,
     config_option,
@@ -35,10 +36,24 @@ from gatepass.config.model import Config
 @click.option(
     "--route", "model", metavar="MODEL", help="Explain a request for MODEL instead: its targets, its changes, the URL."
 )
+@click.option(
+    "--operation",
+    type=click.Choice(CALL_OPERATIONS),
+    help="With --route: the operation. Default: as declared, else by the name.",
+)
 @click.option("--key", "caller", metavar="NAME", help="With --route: the caller, as access.keys names it.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the configuration instead, for editors.")
 @json_option
-def check(path: str | None, *, every: bool, model: str | None, caller: str | None, schema: bool, as_json: bool) -> None:
+def check(
+    path: str | None,
+    *,
+    every: bool,
+    model: str | None,
+    operation: str | None,
+    caller: str | None,
+    schema: bool,
+    as_json: bool,
+) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
     --route asks no running gatepass: learned rules are not included. For --schema, put
@@ -46,8 +61,8 @@ def check(path: str | None, *, every: bool, model: str | None, caller: str | Non
 
     Exit codes: 0 the configuration is valid, 1 the request of --route is refused, 2 the configuration is not valid.
     """
-    if caller is not None and model is None:
-        raise click.UsageError("--key requires --route.")
+    if model is None and (alone := "--key" * bool(caller) or "--operation" * bool(operation)):
+        raise click.UsageError(f"{alone} requires --route.")
     if schema:
         click.echo(json.dumps(editor_schema(), indent=2, ensure_ascii=False))
         return
@@ -55,7 +70,7 @@ def check(path: str | None, *, every: bool, model: str | None, caller: str | Non
     if model is not None:
         from gatepass.cli.route import route_lines
 
-        lines, is_accepted = route_lines(loaded.config, model, find_key(loaded.config, caller))
+        lines, is_accepted = route_lines(loaded.config, model, find_key(loaded.config, caller), operation)
         if as_json:
             print_json({"accepted": is_accepted, "lines": lines})
         else:

@@ -168,7 +168,8 @@ def found_socket(path: str | None = None) -> str:
             " with --socket"
         )
     raise NotRunning(
-        f"{problem}several gatepass are running. Choose one with --config or --socket: {', '.join(map(str, found))}"
+        f"{problem}several gatepass are running. Choose one with --socket, or with the --config of its port:"
+        f" {', '.join(map(str, found))}"
     )
 
 
@@ -379,7 +380,7 @@ _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
 def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> None:
     """List what the running gatepass has learned from the errors of its upstreams.
 
-    Each rule has the line under `models` that makes it permanent, if a setting does the same.
+    The last rule of a model has the line under `models` that makes its rules permanent, if a setting does the same.
 
     Exit codes: 0 listed or forgotten, 1 gatepass did not answer, or the model has no rule.
     """

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, aclosing
+from functools import partial
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
         calls = steps.calls_of(loaded.config, model, operation) if call else []
         texts = {"file": loaded.source, "summary": options.summary(loaded.config)}
         report.add(replace(found("gatepass", "configuration", StepOutcome.WORKS, "file_valid", **texts), proves=False))
-        diagnosed = steps.diagnose(loaded.config, calls, model=model, operation=operation, begin=report.begin)
+        diagnosed = partial(steps.diagnose, loaded.config, calls, model=model, operation=operation)
         asyncio.run(report.show(diagnosed))
         sys.exit(report.finish())
     except steps.NoCall as error:
@@ -114,12 +115,12 @@ class Report:
         mark, colour = MARKS[step.outcome]
         click.echo(options.coloured(mark, colour) + line.removeprefix(mark) if colour else line)
 
-    async def show(self, steps: Steps) -> None:
+    async def show(self, steps: Callable[..., Steps]) -> None:
         from gatepass.cli.probe import timed
 
         # closed at once, also after an exception, because the generator owns connections
         with self._progress:
-            async with aclosing(timed(steps)) as taken:
+            async with aclosing(timed(steps, self.begin)) as taken:
                 async for step in taken:
                     self.add(step)
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -321,7 +322,7 @@ class Setup:
             names = [OF_SETTING.get(setting, setting) for setting in settings]
             return [name for name in names if name in (*QUESTIONS, SECRET)] or sys.exit(CHECK_FAILED)
         report = Report(as_json=False)
-        asyncio.run(report.show(diagnose(config)))
+        asyncio.run(report.show(partial(diagnose, config)))
         if (failed := next((step for step in report.steps if step.failed), None)) is not None:
             return questions_about(failed, self.answers["auth"])
         asyncio.run(_print_models(config))

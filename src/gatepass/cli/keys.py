@@ -136,7 +136,7 @@ def new(
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
     if written is not None:
-        click.echo(f"The entry was added to access.keys in {written}. Run `gatepass reload` to apply it.")
+        click.echo(f"The entry was added to access.keys in {written}. Run `gatepass check`, then `gatepass reload`.")
         if is_first:
             click.echo("It is the first key: gatepass then rejects clients without a key.")
         return

@@ -65,12 +65,21 @@ T = TypeVar("T")
 
 
 Steps = AsyncGenerator[Step, None]
+Begin = Callable[[str, str], object]
+"""Called with the hop and the name of a step before it runs, to show progress."""
 
 
-async def timed(steps: Steps) -> Steps:
-    async with aclosing(steps):
+async def timed(steps: Callable[..., Steps], begin: Begin) -> Steps:
+    """Yield the steps with their times, without what precedes a step, such as the lists that name a model."""
+    began_s = time.monotonic()
+
+    def begun(hop: str, what: str) -> None:
+        nonlocal began_s
         began_s = time.monotonic()
-        async for step in steps:
+        begin(hop, what)
+
+    async with aclosing(steps(begin=begun)) as taken:
+        async for step in taken:
             yield structs.replace(step, seconds=round(time.monotonic() - began_s, 3))
             began_s = time.monotonic()
 
@@ -80,9 +89,6 @@ def found(hop: str, what: str, outcome: StepOutcome, name: str, **values: object
     texts = explained(name, {f"{{{placeholder}}}": str(value) for placeholder, value in values.items()})
     return Step(hop, what, outcome, texts["sentence"], texts["action"], texts["sentence_zh"], texts["action_zh"])
 
-
-Begin = Callable[[str, str], object]
-"""Called with the hop and the name of a step before it runs, to show progress."""
 
 LIST_S = 10.0
 """The limit of a request that calls no model. An operator waits, so that it ignores configured timeouts."""

@@ -22,14 +22,16 @@ from gatepass.proxy.routing import RouteTable
 from gatepass.types import Operation, Target, Timeouts
 
 
-def route_lines(config: Config, model: str, key: AccessKey | None) -> tuple[list[str], bool]:
+def route_lines(
+    config: Config, model: str, key: AccessKey | None, operation: str | None = None
+) -> tuple[list[str], bool]:
     """Return the lines about a request for `model` with `key`, and whether each target supports it.
 
-    The operation is the one that the model is declared for, else that of its name. Learned rules are not included.
+    Without `operation` it is the one that the model is declared for, else that of its name. Learned rules are left out.
     """
     profile = PROFILES[(key.profile if key is not None else None) or "plain"]
     model = untyped(model) if profile.settings.typed_ids else model  # as in a request
-    operation = operation_of(config, model)
+    operation = operation or operation_of(config, model)
     rows = [row for row in OPERATIONS if row.name == operation and row.names_model]
     try:
         if key is not None:

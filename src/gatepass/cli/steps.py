@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -109,8 +110,8 @@ async def diagnose_for_page(config: Config, task: DoctorTask, begin: Begin) -> S
         raise InvalidRequest(NO_CALL.format(operation=task.operation).replace("--call: ", ""))
     try:
         calls = calls_of(config, task.model, task.operation) if task.call else []
-        diagnosed = diagnose(config, calls, model=task.model, operation=task.operation, begin=begin)
-        async with aclosing(timed(diagnosed)) as steps:
+        diagnosed = partial(diagnose, config, calls, model=task.model, operation=task.operation)
+        async with aclosing(timed(diagnosed, begin)) as steps:
             async for step in steps:
                 yield step
     except NoCall as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import MappingProxyType
@@ -311,25 +311,42 @@ class LearnedRuleRecord:
 
 
 def setting_lines(
-    one: LearnedRuleRecord, config: Config, declared: DeclaredModels, may_see: Callable[[str], bool] = lambda _: True
-) -> list[str]:
-    """Return the YAML under `models` that makes the change of `one` permanent: a line for each name that serves it.
+    records: Sequence[LearnedRuleRecord],
+    config: Config,
+    declared: DeclaredModels,
+    may_see: Callable[[str], bool] = lambda _: True,
+) -> list[list[str]]:
+    """Return for each of `records` the YAML under `models` that makes the changes permanent.
 
-    Empty if no setting does the same, and for a name with several targets, because rules apply to all of them. Names
-    that the caller may not see are left out.
+    Each name that serves the model has one line for all of its changes, at the last record. A change has none if no
+    setting does the same, and a name with several targets has none, because rules apply to all of them. Names that the
+    caller may not see are left out.
     """
-    rule, operation, upstream = one.rule, one.scope.operation, one.scope.upstream
-    setting, lines = rule.setting(), list[str]()
-    for public in filter(may_see, _public_names(one, config) if setting else ()):
-        name = public if public in config.models else declared.entry(operation, public)
-        targets = [] if name is None else config.models[name].ordered_targets()
-        if len({(target.upstream, target.name or public) for target in targets}) > 1:
-            continue
-        route = block_of_operation(config.operations, operation) if name is None else None
-        where = {} if public in config.models else {"upstream": (route and route.upstream) or upstream}
+    last = dict[tuple[str, str], tuple[int, dict[str, Any]]]()
+    for number, one in enumerate(records):
+        setting, operation = one.rule.setting() if one.state == "learned" else {}, one.scope.operation
+        for public in filter(may_see, _public_names(one, config) if setting else ()):
+            name = public if public in config.models else declared.entry(operation, public)
+            targets = [] if name is None else config.models[name].ordered_targets()
+            if len({(target.upstream, target.name or public) for target in targets}) > 1:
+                continue
+            route = block_of_operation(config.operations, operation) if name is None else None
+            upstream = (route and route.upstream) or one.scope.upstream
+            where = {} if public in config.models else {"upstream": upstream}
+            known = last.get((public, upstream), (0, where))[1]
+            last[public, upstream] = number, _merged(known, setting)
+    lines = [list[str]() for _ in records]
+    for (public, _), (number, block) in last.items():
         name = public if _PLAIN_NAME.fullmatch(public) else json.dumps(public)
-        lines.append(f"{name}: {flow_style({**where, **setting})}")
+        lines[number].append(f"{name}: {flow_style(block)}")
     return lines
+
+
+def _merged(block: Any, more: Any) -> Any:
+    """Return `block` with the members of `more`, at any depth."""
+    if isinstance(block, dict):
+        return {**block, **{name: _merged(block[name], one) if name in block else one for name, one in more.items()}}
+    return list(dict.fromkeys((*block, *more))) if isinstance(block, list) else more
 
 
 def flow_style(block: Mapping[str, Any]) -> str:
@@ -344,9 +361,12 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][\w./-]*")
 def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> bool:
     """Return whether `config` makes the learned change itself, under every name of the model."""
     rule, operation = one.rule, one.scope.operation
-    if rule.action == "protocols":
-        return config.upstreams[one.scope.upstream].protocols is not None
     for public in _public_names(one, config):
+        if rule.action == "protocols":
+            entry = declared.model(operation, public)
+            if (entry and entry.protocols) is None and config.upstreams[one.scope.upstream].protocols is None:
+                return False
+            continue
         rules = declared.rules(operation, public)
         changes = chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule))
         # a learned rule names the value that `set` sets

@@ -160,8 +160,10 @@ async def _learned(call: PageRequest) -> Response:
 def learned_document(caller: AccessKey, state: AppState) -> LearnedRules:
     """Return the rules for the models that `caller` may use."""
     rules = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
-    records = visible(rules, caller, state.routes, state.config)
-    return LearnedRules([shown(marked(one, state.config, state.declared), state, caller) for one in records])
+    config, declared = state.config, state.declared
+    records = [marked(one, config, declared) for one in visible(rules, caller, state.routes, config)]
+    lines = setting_lines(records, config, declared, partial(may_use, caller))
+    return LearnedRules([shown(*one, state.clock.wall()) for one in zip(records, lines, strict=True)])
 
 
 @_page("/", is_home=True)
@@ -366,11 +368,8 @@ def marked(record: LearnedRuleRecord, config: Config, declared: DeclaredModels) 
     return replace(record, state="configured") if is_permanent else record
 
 
-def shown(record: LearnedRuleRecord, state: AppState, caller: AccessKey) -> LearnedRule:
-    """Return the row of a learned rule, with the settings that make it permanent under the names of `caller`."""
-    wall_s, lines = state.clock.wall(), list[str]()
-    if record.state == "learned":
-        lines = setting_lines(record, state.config, state.declared, partial(may_use, caller))
+def shown(record: LearnedRuleRecord, lines: list[str], wall_s: float) -> LearnedRule:
+    """Return the row of a learned rule, with the `lines` under `models` that make it permanent."""
     return LearnedRule(
         **structs.asdict(record.scope),
         adapted=record.rule.entry,

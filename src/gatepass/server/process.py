@@ -274,8 +274,6 @@ class DrainingServer(uvicorn.Server):
         in_flight, server = state.in_flight, state.config.server
         delay_s = max(server.drain_delay_s, min(HANDOVER_S, server.drain_timeout_s))
         in_flight.draining = True  # first: a connection that is made from now on closes after its response
-        if self._control is not None:
-            self._control.close()
         for connection in connections:
             connection.retire()
         log_unready(state)
@@ -285,6 +283,8 @@ class DrainingServer(uvicorn.Server):
             connection.close_when_idle()
         ended = await self._drained(connections)
         LOG.info("drained", extra={"fields": {"streams_ended": ended}})
+        if self._control is not None:
+            self._control.close()
         for acceptor in self._acceptors:
             acceptor.stop()
         for listening in sockets or []:

@@ -42,6 +42,13 @@ def test_the_operation_is_the_declared_one():
     assert lines(models=declared)[-1] == f"   - POST {URL}/embeddings, with no credential"
 
 
+@pytest.mark.parametrize("operation", ["embeddings", "rerank", "messages"])
+def test_a_given_operation_replaces_that_of_the_name(operation):
+    config = Config.model_validate({"upstreams": {"up": {"base_url": URL}}})
+    found, is_accepted = route_lines(config, "my-vectors", None, operation)
+    assert (found[-1], is_accepted) == (f"   - POST {URL}/{operation}, with no credential", True)
+
+
 def test_every_kind_of_model_has_an_operation():
     assert set(OPERATION_OF_KIND) == {None, *get_args(ModelKind)}
 

@@ -1,6 +1,7 @@
 """Learned rules: their changes, their order, rules that reverse each other, and rules as configuration."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from gatepass.learning.learned_rule import (
     LearnedRuleRecord,
     RuleScope,
     evidence_of,
+    is_configured,
     setting_lines,
 )
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
@@ -52,6 +54,7 @@ RULES_OF_TABLE = (
     LearnedRule("betas", "claude-code-20250219+a-1+b-1", "claude-code-20250219"),
     LearnedRule("beta", "effort-2025-11-24"),
 )
+CHATS = LearnedRule("protocols", "chat")
 UPSTREAMS = {"upstreams": {"chat": {"base_url": "https://h/v1"}}}
 
 
@@ -148,8 +151,8 @@ def config(**models: Any) -> Config:
 
 
 def lines(rule: LearnedRule, known: Config | None = None, *, model: str = "o3-mini") -> list[str]:
-    known, (record,) = known or config(), learned(rule, model=model)
-    return setting_lines(record, known, DeclaredModels(known))
+    known = known or config()
+    return setting_lines(learned(rule, model=model), known, DeclaredModels(known))[0]
 
 
 def read(*found: str, **models: Any) -> Config:
@@ -182,6 +185,26 @@ def test_models_have_their_public_names():
     assert other == ['o3-mini: {upstream: "chat", stream: "emulate"}']
 
 
+def test_the_last_rule_of_a_model_has_one_line_that_configures_all():
+    chats = learned(LearnedRule("drop", "seed"), LearnedRule("clamp", "top_p", "1"), LearnedRule("drop", "user"))
+    others = [
+        *learned(RULES_OF_TABLE[0], model="gpt-4o"),
+        *(
+            replace(chats[0], scope=RuleScope("chat", "o3-mini", name), rule=CHATS)
+            for name in ("messages", "responses")
+        ),
+    ]
+    records, known = [*chats, replace(chats[0], state="failed"), *others], config(best={"upstream": "chat"})
+    *without, line = setting_lines(records, known, DeclaredModels(known))
+    assert without == [[], [], [], [], ['gpt-4o: {upstream: "chat", stream: "emulate"}'], []]
+    rules = '{drop: ["seed", "user"], clamp: {top_p: {max: 1}}}'
+    assert line == [f'o3-mini: {{upstream: "chat", rules: {rules}, protocols: ["chat"]}}']
+    assert [one for one in records if is_configured(one, known, DeclaredModels(known))] == []
+    written = read(*line, *without[4])
+    declared = DeclaredModels(written)
+    assert [one for one in records if not is_configured(one, written, declared)] == []
+
+
 WITH_SETTING = [case for case in ROWS if all(rule.ttl_s and rule.setting() for rule in case.rules())]
 
 
@@ -191,6 +214,8 @@ def test_a_setting_does_what_its_rule_does(case):
     for rule in learned_rules:
         rules = DeclaredModels(read(*lines(rule, model="m"))).rules(case.call.operation.name, "m")
         by_setting = normalize(by_setting, TARGET, rules)
+        (record,), written = learned(rule, model="m"), read(*lines(rule, model="m"))
+        assert is_configured(record, written, DeclaredModels(written))
     by_rule, _ = apply_changes(case.call, [learned_rule.change() for learned_rule in learned_rules])
     assert json.loads(by_setting.body) == json.loads(by_rule.body)
     assert (by_setting.stream, by_setting.max_inputs) == (by_rule.stream, by_rule.max_inputs)

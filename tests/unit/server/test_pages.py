@@ -1,20 +1,20 @@
 """The pages of learned rules: the rows of several processes as one list."""
 
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
 
 from gatepass import documents
 from gatepass.auth.authenticator import LOCAL
+from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope
+from gatepass.learning.learned_rule import HOUR_S, LearnedRule, LearnedRuleRecord, RuleScope, setting_lines
 from gatepass.normalize.rules import DeclaredModels
-from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.routing import RouteTable
 from gatepass.server.pages import marked, shown, visible
-from tests.unit.clock import DrivenClock
 
 WALL_S = 1_800_000_000.0
 ONE = LearnedRuleRecord(
@@ -34,7 +34,8 @@ CONFIG = Config.model_validate({"upstreams": {"chat": {"base_url": "https://h/v1
 def row_of(
     record: LearnedRuleRecord, config: Config = CONFIG, caller: AccessKey = LOCAL, wall_s: float = WALL_S
 ) -> documents.LearnedRule:
-    return shown(record, create_app_state(config, DrivenClock(wall=wall_s)), caller)
+    (lines,) = setting_lines([record], config, DeclaredModels(config), partial(may_use, caller))
+    return shown(record, lines, wall_s)
 
 
 def test_people_are_shown_ages():
