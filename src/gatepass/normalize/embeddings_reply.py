@@ -42,7 +42,7 @@ PARSED_BYTES = 4 * 1024
 """How much of all vectors together is parsed as JSON: short vectors as a whole, of longer ones the ends."""
 SHORTEST_END_BYTES = 32
 COUNTED_BYTES = 16 * 1024
-"""Up to this size of all vectors together, `has_valid_vectors` compares the lengths of all. Above it, only those of the
+"""Up to this size of all vectors together, `usage_of_valid` compares the lengths of all. Above it, only those of the
 longest and the shortest text. It applies if the client requests no length."""
 MOST_BYTES, MOST_MEMBERS = ONE_PASS_BYTES, 100_000
 """Limits on what a reply has beside its vectors: bytes, and colons and opening braces. To read them takes 40 ms."""
@@ -78,6 +78,7 @@ class _Reply(msgspec.Struct, gc=False):
     data: list[Entry]
     object: msgspec.Raw = msgspec.Raw(b"")
     error: msgspec.Raw = msgspec.Raw(b"null")
+    usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _REPLY = msgspec.json.Decoder(_Reply)
@@ -107,26 +108,27 @@ def next_step(steps: Steps[Result]) -> Result | None:
     return None
 
 
-def has_valid_vectors(reply: bytes, options: EmbeddingsOptions) -> bool:
-    """Whether `reply` is certainly a correct reply to the call, within the limits that the module describes.
+def usage_of_valid(reply: bytes, options: EmbeddingsOptions) -> bytes:
+    """Return the `usage` in an object, if `reply` is certainly correct within the limits of the module, else b"".
 
-    Its vectors are lists of numbers, as many and as long as requested, in order. False: `join_replies` must decide.
+    Its vectors are then lists of numbers, as many and as long as requested, in order. b"": `join_replies` must decide.
     """
     if options.base64 or options.count > MOST_VALIDATED or (options.count < 2 and len(reply) > 2 * VECTOR_BYTES):
-        return False
+        return b""
     steps = _read(reply, options.count)
     try:
         while (result := next_step(steps)) is None:
             pass
     except InvalidReply:
-        return False
+        return b""
     _, found, spans = result
     if not spans or bytes(found.error) != b"null" or bytes(found.object) == b'"error"':
-        return False
+        return b""
     indexes = b",".join([entry.get("index", b"") for entry in found.data])
     if b"[%b]" % indexes != msgspec.json.encode([*range(options.count)]):
-        return False
-    return _have_only_numbers(reply, spans) and _have_length(reply, spans, options.dimensions)
+        return b""
+    is_valid = _have_only_numbers(reply, spans) and _have_length(reply, spans, options.dimensions)
+    return b'{"usage":%b}' % bytes(found.usage) if is_valid else b""
 
 
 def _have_only_numbers(text: bytes, spans: Sequence[Span]) -> bool:

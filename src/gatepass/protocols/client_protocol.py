@@ -203,9 +203,9 @@ class ClientProtocol:
     def check_size(self, body: bytes, upstream: str) -> None:
         """Raise UpstreamInvalid for a reply that is too large: none is."""
 
-    def is_valid(self, call: Call, body: bytes) -> bool:
-        """Whether a fast check shows that `body` is the answer to `call`: False without one."""
-        return False
+    def usage_of_valid(self, call: Call, body: bytes) -> bytes:
+        """Return `body` with its usage alone if a fast check shows that it is the answer to `call`, else b""."""
+        return b""
 
     repair: Repair | None = None
     """The repair of replies: none."""

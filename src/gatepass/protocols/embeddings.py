@@ -7,7 +7,7 @@ from typing import Any
 
 from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
-from gatepass.normalize.embeddings_reply import has_valid_vectors
+from gatepass.normalize.embeddings_reply import usage_of_valid
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.sse.client_transforms import transform_reply
 from gatepass.types import Call
@@ -28,8 +28,8 @@ class Embeddings(ClientProtocol):
     def fault(self, document: Any, mask: Mask) -> str | None:
         return fault_of_list(document, self.entries, mask)
 
-    def is_valid(self, call: Call, body: bytes) -> bool:
-        return has_valid_vectors(body, call.embeddings_options())
+    def usage_of_valid(self, call: Call, body: bytes) -> bytes:
+        return usage_of_valid(body, call.embeddings_options())
 
     last_change = staticmethod(transform_reply)
 

@@ -455,8 +455,8 @@ async def _classify_whole(context: AttemptReply, body: bytes) -> BufferedReply:
     protocol.check_size(body, context.upstream.name)
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
-    if protocol.is_valid(call, body):
-        validated = BufferedReply(response.status, context.headers(), body, is_validated=True, usage=usage_of(body))
+    if found := protocol.usage_of_valid(call, body):
+        validated = BufferedReply(response.status, context.headers(), body, is_validated=True, usage=usage_of(found))
         return await _repaired(context, validated)
     if "stream" in protocol.members and body[:1] != b"{" and is_event_stream(response.headers, body):
         aggregator = _aggregator(context)

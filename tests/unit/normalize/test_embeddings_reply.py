@@ -18,7 +18,7 @@ from gatepass.normalize.embeddings_reply import (
     MOST_MEMBERS,
     ORDER,
     PARSED_BYTES,
-    has_valid_vectors,
+    usage_of_valid,
 )
 from gatepass.normalize.embeddings_request import counts_of, split
 from gatepass.types import Call, EmbeddingsOptions
@@ -240,7 +240,7 @@ def test_an_invalid_reply_is_reported(reply, expected):
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_vector_that_is_not_of_numbers_is_reported(vector, indent):
     reply = json.dumps({"data": [entry(0, vector)]}, indent=indent).encode()
-    assert not has_valid_vectors(reply, EmbeddingsOptions(1))
+    assert not usage_of_valid(reply, EmbeddingsOptions(1))
     assert "not a number" in fault(reply)
 
 
@@ -248,7 +248,7 @@ def test_a_vector_that_is_not_of_numbers_is_reported(vector, indent):
 def test_vectors_of_different_lengths_are_reported(asked):
     for other in ([0.5], text(0.5)):
         reply = vectors(entry(0), entry(1, other))
-        assert not has_valid_vectors(reply, asked)
+        assert not usage_of_valid(reply, asked)
         assert "one vector has 1 numbers and another 2" in fault(reply, counts=[2], asked=asked)
     assert "one vector has 1 numbers and another 2" in fault(
         vectors(entry(0)), vectors(entry(0, [1])), counts=[1, 1], asked=asked
@@ -270,7 +270,7 @@ def test_vectors_of_different_lengths_are_reported(asked):
 def test_a_correct_reply_is_recognised_in_one_pass(listed, asked, expected):
     for indent in (None, 2):
         reply = json.dumps({"object": "list", "data": listed, "model": "e"}, indent=indent).encode()
-        assert has_valid_vectors(reply, asked) is expected
+        assert bool(usage_of_valid(reply, asked)) is expected
         if expected:
             assert answer([reply], [asked.count], asked, "embed") is reply
 
@@ -291,7 +291,7 @@ MORE = st.dictionaries(st.sampled_from(["model", "error", "usage"]), VALUES, max
 def test_fast_path_accepts_only_replies_that_the_slow_path_accepts(listed, more, comes_last):
     members = {"data": listed, **more} if comes_last else {**more, "data": listed}
     reply, asked = json.dumps(members).encode(), EmbeddingsOptions(len(listed))
-    if has_valid_vectors(reply, asked):
+    if usage_of_valid(reply, asked):
         assert answer([reply], [asked.count], asked, "embed") is reply
 
 
@@ -325,7 +325,7 @@ def test_vectors_are_those_of_the_entries_wherever_others_are(spelled, vector, b
     ],
 )
 def test_a_reply_with_too_much_beside_its_vectors_is_refused(written, expected):
-    assert not has_valid_vectors(written, EmbeddingsOptions(1))
+    assert not usage_of_valid(written, EmbeddingsOptions(1))
     assert expected in fault(written)
 
 
@@ -338,7 +338,7 @@ def reply(*vectors: str) -> bytes:
 
 
 def check_refused(reported: bytes, asked: EmbeddingsOptions) -> None:
-    assert not has_valid_vectors(reported, asked), reported[:200]
+    assert not usage_of_valid(reported, asked), reported[:200]
     with pytest.raises(UpstreamInvalid):
         merge_replies([reported], [asked.count], asked, "embed")
 
@@ -356,10 +356,10 @@ def test_numbers_that_are_not_json_are_refused_and_found_at_both_ends_of_a_long_
         check_refused(reply(f"[{LONG}, {numbers}, {LONG}]"), EmbeddingsOptions(1))  # a lone one is read whole
         for form in (f"[{{}}, {LONG}]", f"[{LONG}, {{}}]"):
             vectors = [form.format("1, 2")] * 18
-            assert has_valid_vectors(reply(*vectors), EmbeddingsOptions(18))
+            assert usage_of_valid(reply(*vectors), EmbeddingsOptions(18))
             vectors[9] = form.format(numbers)
             check_refused(reply(*vectors), EmbeddingsOptions(18))
-    assert has_valid_vectors(reply(f"[{LONG}, {LONG}]"), EmbeddingsOptions(1))
+    assert usage_of_valid(reply(f"[{LONG}, {LONG}]"), EmbeddingsOptions(1))
 
 
 @pytest.mark.parametrize("written", ["[{}]", "[ {} ]", "[\n{}\n]"])
@@ -389,5 +389,5 @@ def test_long_vectors_are_right_in_every_notation(vector: Any, separators: tuple
     data = [{"embedding": vector, "index": at} for at in range(count)]
     reported = json.dumps({"data": data, "usage": {"total_tokens": 1}}, separators=separators).encode()
     assert len(reported) > max(PARSED_BYTES, COUNTED_BYTES / 4)
-    assert has_valid_vectors(reported, EmbeddingsOptions(count))
-    assert not has_valid_vectors(reported, EmbeddingsOptions(count, dimensions=len(vector) + 1))
+    assert usage_of_valid(reported, EmbeddingsOptions(count))
+    assert not usage_of_valid(reported, EmbeddingsOptions(count, dimensions=len(vector) + 1))
