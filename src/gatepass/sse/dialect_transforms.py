@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from gatepass.sse.chunk import CHAT_CHUNK, ERROR_BYTES, EnvelopeDefaults, Object, encode_event, has_content, json_text
+from gatepass.sse.chunk import (
+    CHAT_CHUNK,
+    ERROR_BYTES,
+    REASONING_MEMBERS,
+    EnvelopeDefaults,
+    Object,
+    encode_event,
+    has_content,
+    json_text,
+)
 from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.sse.usage import count_of
 from gatepass.types import RAGFLOW_ABSENT
@@ -61,13 +70,14 @@ def as_error(text: str, start: re.Pattern[str] = _ERROR) -> Object | None:
     return {"code": code, "message": payload or "RAGFlow returned an error without a message."}
 
 
-_NO_ANSWER = frozenset({"role", "reference", "final_content", "waiting_for_user", "error"})
+_NO_ANSWER = frozenset({"reference", "final_content", "waiting_for_user", "error", *REASONING_MEMBERS})
+"""A thought is none either."""
 
 
 def hidden_error(payload: Object, place: str, *, has_answered: bool = False) -> Object | None:
     """Return the error that RAGFlow hides in a completion, or in a chunk; None for an answer.
 
-    `place` is that of the message. `has_answered`: an earlier chunk has a text, a thought or a call.
+    `place` is that of the message. `has_answered`: an earlier chunk has a text or a call.
     """
     choice, code = _first(payload), str(payload.get("code")).lstrip("-")
     message = inner if isinstance(inner := choice.get(place), dict) else {}
@@ -76,9 +86,8 @@ def hidden_error(payload: Object, place: str, *, has_answered: bool = False) -> 
     if message.get("error"):
         return as_error(_text(payload, place)) or {"error": message["error"]}
     has_answered = has_answered or has_content(choice, _NO_ANSWER)
-    for part in (message, choice, payload):
-        if isinstance(text := part.get("final_content"), str) and text:
-            return as_error(text, _ERROR if has_answered else _HIDDEN_ERROR)
+    if text := _final_text(payload, place):
+        return as_error(text, _ERROR if has_answered else _HIDDEN_ERROR)
     if has_answered:
         return None
     if choice.get("finish_reason") == "waiting_for_user":
@@ -144,6 +153,8 @@ class RagflowStream:
         error = hidden_error({**last, "usage": self._usage}, "delta", has_answered=has_answered)
         if error is not None and as_error(self._error_text) is None:
             return (b"" if held_end else self._release()) + self._error_event(error)
+        if not (has_answered or has_content(choice, _NO_ANSWER)):
+            text = _take_final_text(payload, "delta")
         if choice.get("finish_reason") == "stop" and not (has_answered or has_content(choice, _NO_ANSWER)):
             self._error_chunks.append(payload)
             return b""
@@ -270,6 +281,8 @@ class RagflowTransforms:
         error = as_error(_text(payload, "message")) or hidden_error(payload, "message")
         if error is not None:
             return json_text(error), (HIDDEN_ERROR,)
+        if not has_content(_first(payload), _NO_ANSWER):
+            _take_final_text(payload, "message")
         payload["id"] = defaults.new_id("chatcmpl-")
         payload["created"] = payload.get("created") or defaults.created_s  # null for an agent up to v0.26.1
         return json_text(payload), (ONE_ID,)
@@ -290,6 +303,21 @@ def _tail(text: str, payload: str) -> str:
 def _first(payload: Object) -> Object:
     choices = payload["choices"]
     return choices[0] if choices and isinstance(choices[0], dict) else {}
+
+
+def _final_text(payload: Object, place: str) -> str:
+    choice = _first(payload)
+    parts = (choice.get(place), choice, payload)
+    texts = [part.get("final_content") for part in parts if isinstance(part, dict)]
+    return next((text for text in texts if text and isinstance(text, str)), "")
+
+
+def _take_final_text(payload: Object, place: str) -> str:
+    """Make the final text of an answer without another one its content, and return it."""
+    if text := _final_text(payload, place):
+        inner = _first(payload).get(place)
+        _first(payload)[place] = {**(inner if isinstance(inner, dict) else {}), "content": text}
+    return text
 
 
 def _text(payload: Object, place: str) -> str:

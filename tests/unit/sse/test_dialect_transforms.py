@@ -214,6 +214,14 @@ def of_choice(finish, **members):
     return chunk(choices=[{"index": 0, "delta": {"content": None}, "finish_reason": finish} | members])
 
 
+def whole(message, finish="stop", tokens=9, **more):
+    """A whole reply; `more` are members of the choice."""
+    choices = [
+        {"index": 0, "message": {"role": "assistant", "content": "", **message}, "finish_reason": finish, **more}
+    ]
+    return completed(None, choices=choices, usage={"completion_tokens": tokens})
+
+
 @pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize(
     ("blocks", "code", "begins"),
@@ -232,6 +240,9 @@ def of_choice(finish, **members):
                 (chunk(None, "stop"), counted(choices=[]), DONE),
                 (chunk(None, "stop"), last()),
                 (counted(choices=[]), chunk(None, "stop")),
+                (of_choice(None, delta={"reasoning_content": "hm"}), last()),
+                (of_choice(None, delta={"reasoning": "hm"}), chunk(None, "stop"), counted(choices=[])),
+                (last(reasoning_content="hm"),),
             )
         ),
         ((chunk("Hi"), of_choice("stop", final_content=FAILED)), 100, "API request failed"),
@@ -252,6 +263,28 @@ def test_the_last_chunk_that_hides_an_error_is_the_error(blocks, code, begins, a
     assert [one["finish_reason"] for event in events[:-1] for one in event["choices"] if one["finish_reason"]] == []
 
 
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        (last(final_content=ANSWER),),
+        (of_choice(None, delta={"reasoning_content": "hm"}), last(final_content=ANSWER)),
+        (of_choice("stop", delta=None, final_content=ANSWER), counted(choices=[])),
+        (chunk(None, "stop", final_content=ANSWER), DONE),
+    ],
+)
+def test_an_answer_in_the_final_text_alone_is_the_content(blocks):
+    events, adapted = shaped(*blocks)
+    choices = [one for event in events if event != "[DONE]" for one in event["choices"]]
+    assert "".join(one["delta"].get("content") or "" for one in choices) == ANSWER
+    assert (choices[-1]["finish_reason"], adapted) == ("stop", (ONE_ID,))
+
+
+@pytest.mark.parametrize("body", [whole({"final_content": ANSWER}), whole({"content": None}, final_content=ANSWER)])
+def test_a_whole_answer_in_the_final_text_alone_is_the_content(body):
+    found, _ = RagflowTransforms().document(body, ORIGIN)
+    assert json.loads(found)["choices"][0]["message"]["content"] == ANSWER
+
+
 def test_an_agent_that_waits_names_its_session_and_its_inputs():
     events, _ = shaped(last("waiting_for_user", waiting_for_user=ASKED))
     assert (events[0]["session_id"], events[0]["waiting_for_user"]) == ("chatcmpl-2e3b", ASKED)
@@ -269,7 +302,6 @@ def test_an_agent_that_waits_names_its_session_and_its_inputs():
         *(
             (of_choice(None, delta=delta), chunk(None, "stop"), counted(choices=[]))
             for delta in (
-                {"reasoning_content": "hm"},
                 {"refusal": "no"},
                 {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]},
             )
@@ -291,18 +323,10 @@ def test_another_last_chunk_is_the_end_of_an_answer(blocks):
     assert ends in (["stop"], ["waiting_for_user"])
 
 
-def whole(message, finish="stop", tokens=9, **more):
-    """A whole reply; `more` are members of the choice."""
-    choices = [
-        {"index": 0, "message": {"role": "assistant", "content": "", **message}, "finish_reason": finish, **more}
-    ]
-    return completed(None, choices=choices, usage={"completion_tokens": tokens})
-
-
 @pytest.mark.parametrize(
     ("body", "code", "begins"),
     [
-        (whole({}), 100, "The model behind the assistant failed"),
+        *((whole(one), 100, "The model behind the assistant failed") for one in ({}, {"reasoning_content": "hm"})),
         (whole({"content": None, "reference": [{"id": 1}]}), 100, "The model behind the assistant failed"),
         (whole({"content": "Hi", "final_content": FAILED}), 100, "API request failed"),
         (whole({}, final_content="**Error** boom"), 100, "boom"),
@@ -324,7 +348,6 @@ def test_a_whole_reply_that_hides_an_error_is_the_error(body, code, begins):
     [
         whole({}, tokens=0),
         whole({}, "length"),
-        whole({"reasoning_content": "hm"}),
         whole({"content": None, "tool_calls": [{"id": "c"}]}, "tool_calls"),
         whole({"content": "Which year?", "waiting_for_user": ASKED}, "waiting_for_user"),
         whole({"content": "The log says **ERROR**: disk full"}),
