@@ -77,8 +77,8 @@ class Redactor:
                 plain = masked
                 for _ in range(2):  # escaped again, such as `&amp;lt;`
                     plain = _resolved(plain, write)
-                    if (again := self._masked(plain)) != plain:
-                        return again
+                    if (again := self._masked(plain)) != plain:  # another secret may be escaped twice
+                        masked = plain = again
         return masked
 
     def holds(self, text: str) -> bool:
@@ -179,7 +179,8 @@ def _texts(value: str) -> dict[str, None]:
     found.append(_escaped(value, "utf-8", ">B", "%{:02X}", _SPECIAL))
     found += [_PERCENT.sub(lambda percent: percent[0].lower(), one) for one in found]
     found += [one.replace("%", "%25") for one in found]  # a login's `next=` quotes the URL that has a token
-    found += [value, _in_json(value), json.dumps(value, ensure_ascii=False)[1:-1]]
+    # the first as `mask` writes it if HTML escaped its quotes alone
+    found += [value.replace('"', '\\"'), value, _in_json(value), json.dumps(value, ensure_ascii=False)[1:-1]]
     found += [one.replace("/", "\\/") for one in found[-3:]]  # as PHP does
     for special in (_SPECIAL, _OF_NET):
         found += [_escaped(value, "utf-16-be", ">H", form, special) for form in ("\\u{:04X}", "\\u{:04x}")]

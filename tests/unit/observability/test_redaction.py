@@ -148,3 +148,17 @@ def test_a_cut_among_any_secrets_in_a_row_shows_none(sizes, rows, limit):
     at = redactor.cut(text, min(limit, len(text)))
     if at is not None:
         assert set(redactor.mask(text[:at]) + redactor.mask(text[at:])) <= set(redactor.mask(text))
+
+
+TWO = ('Sub"scr\\key&77xxQ', 'cs3cr+t/w=1&"q\\zzTop')
+
+
+@pytest.mark.parametrize("escapes", [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_each_secret_is_masked_however_often_html_escaped_it(escapes):
+    redactor, shown = Redactor(), []
+    for secret, times in zip(TWO, escapes, strict=True):
+        redactor.learn(secret)
+        for _ in range(times):
+            secret = html.escape(secret)
+        shown.append(secret)
+    assert redactor.mask(f"one: {shown[0]} two: {shown[1]}.") == "one: *** two: ***."
