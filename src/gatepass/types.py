@@ -319,7 +319,7 @@ ERROR_CODE_NAMES = (
 ERROR_TEXT_NAMES = (
     *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
     *("detail", "description", "title", "reason", "Message", "faultstring", "errMsg", "status_msg"),
-    *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage"),
+    *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage", "errorMsg"),
 )
 """Members that contain an error's text, in the same order of preference."""
 

@@ -100,6 +100,8 @@ NAMING = (
     b'{"model":"gpt-a","tools":[{"mod\\u0065l":"gpt-secret"}]}',
     b'{"model":"gpt-a","tools":[{"MODEL":"gpt-secret"}],"x":"' + b"x" * 100_000 + b'"}',
     b'{"model":"gpt-a","fallbacks":["gpt-secret"]}',
+    b'{"model":"gpt-a","context_window_fallback_dict":{"gpt-a":"gpt-secret"}}',
+    b'{"model":"gpt-a","openai_api_base":"https://evil.example"}',
     b'{"model":"gpt-a","fallbacks":[{"model":"gpt-a","fallbacks":["gpt-secret"]}]}',
     b'{"model":"gpt-a","fallbacks":[{"model":"gpt-a","api_base":"https://evil.example"}]}',
     b'{"model":"gpt-a","models":{"x":{"y":["gpt-secret"]}}}',

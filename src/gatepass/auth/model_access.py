@@ -27,7 +27,7 @@ MODELS = frozenset(
     (
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
         *("fallback", "fallbacks", "fallback_models", "default_fallbacks"),
-        *("context_window_fallbacks", "content_policy_fallbacks"),
+        *("context_window_fallbacks", "content_policy_fallbacks", "context_window_fallback_dict"),
         *("draft_model", "analysis_models", "allowed_models", "preset", "prompt_id"),
         *("model_id", "base_model", "hf_model_name", "lora_path", "adapter_id"),
     )
@@ -48,11 +48,23 @@ DESTINATIONS = frozenset(
         *("azure_username", "azure_password", "client_secret", "data_sources", "byok"),
         *("sagemaker_base_url", "s3_endpoint_url", "deployment_url", "langfuse_host", "langfuse_secret_key"),
         *("mcp_servers", "connector_id", "tunnel_id", "provider_specific_header", "custom_endpoint"),
-        *("tenant_id", "client_id", "kv_transfer_params", "bootstrap_host"),
+        *("tenant_id", "client_id", "kv_transfer_params", "bootstrap_host", "openai_api_base", "slack_webhook_url"),
     )
 )
 """Members that contain the address of another server, a credential for it, or configurations of both."""
-FAMILIES = ("aws", "oci", "langfuse", "langsmith", "posthog", "arize", "humanloop", "gcs", "tensorzero:")
+FAMILIES = (
+    "aws",
+    "oci",
+    "langfuse",
+    "langsmith",
+    "posthog",
+    "arize",
+    "humanloop",
+    "gcs",
+    "braintrust",
+    "lunary",
+    "tensorzero:",
+)
 """A member that begins with one of these and `_`, `-` or `:` configures a service. New versions of LiteLLM add such
 members. LiteLLM sends its log to `langsmith_base_url`, with the environment variables that other members name."""
 NESTED = frozenset(("extra_body", "provider_options"))

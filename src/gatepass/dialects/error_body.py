@@ -97,6 +97,14 @@ STATUS_OF_CODE: Mapping[str, int] = {
     **dict.fromkeys(OVER_QUOTA, 429),
 }
 
+STATUS_OF_MINIMAX: Mapping[int, int] = {
+    **dict.fromkeys((1026, 1027, 2013), 400),
+    **dict.fromkeys((1002, 1039, 2056), 429),
+    **dict.fromkeys((1004, 2049), 401),
+    1008: 402,
+}
+"""Of `base_resp.status_code`: content or parameters, limits, the key, the balance."""
+
 STATUS_OF_KIND: Mapping[str, int] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -274,6 +282,8 @@ def _status(found: Found, text: str, code: str | None, kind: str | None) -> int 
     http = next((number for number in numbers if is_http_error(number)), None)  # vLLM, Gemini and OpenRouter send it
     if http is not None:
         return http
+    if "base_resp" in found.outer and isinstance(found.own, dict):
+        return STATUS_OF_MINIMAX.get(whole_number(found.own.get("status_code")) or 0)
     return (
         ragflow_status(found.outer.get("code"), text)
         or STATUS_OF_CODE.get((code or "").lower())

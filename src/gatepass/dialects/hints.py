@@ -96,7 +96,10 @@ AZURE_HINTS = (
     *HINTS,
 )
 """The hints for an upstream with `dialect: azure`: they do not advise that setting again."""
-_OF_RAGFLOW = (Hint(_NO_ASSISTANT, "ragflow_assistant", (404,)), *HINTS)
+_OF_RAGFLOW = (
+    Hint(_NO_ASSISTANT, "ragflow_assistant", (404,)),
+    *(hint for hint in HINTS if hint.case != "ragflow_model"),
+)
 RAGFLOW_HINTS: Mapping[RagflowPaths, tuple[Hint, ...]] = {
     "current": (
         Hint(r"^not found: \S*/api/v1/(openai|agents)/", "ragflow_old_paths", (404,)),

@@ -598,6 +598,7 @@ def test_a_list_of_errors_with_another_name_is_read_with_an_error_status(documen
         ({"resultCode": "E500", "resultMsg": "超时", "result": None}, "超时", "E500"),
         ({"retcode": 10001, "errmsg": "denied"}, "denied", "10001"),
         ({"base_resp": {"status_code": 0, "status_msg": "success"}, "reply": "hi"}, None, None),
+        ({"success": False, "errorCode": "A1", "errorMsg": "login expired"}, "login expired", "A1"),
         ({"Response": {"Choices": [], "RequestId": "r"}}, None, None),
     ],
 )
@@ -620,6 +621,13 @@ def test_texts_by_member_and_a_fault_are_read_beside_an_error_status(document, m
     found = read_error_body(document, refused=True)
     assert found is not None
     assert found.message == message
+
+
+@pytest.mark.parametrize(("code", "status"), [(1002, 429), (1004, 401), (1008, 402), (1026, 400), (1000, None)])
+def test_an_error_of_minimax_in_a_200_has_the_status_of_its_code(code, status):
+    found = read_error_body({"base_resp": {"status_code": code, "status_msg": "no"}, "choices": None})
+    assert found is not None
+    assert found.status == status
 
 
 def test_the_prompt_that_an_error_repeats_is_not_its_message():
