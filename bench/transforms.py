@@ -20,8 +20,7 @@ from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource, encode_event
 from gatepass.sse.event import DONE
 from gatepass.sse.event_stream import EventStream
-from gatepass.sse.repair import StreamRepair
-from gatepass.sse.synthesize import synthesize_stream
+from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.types import UpstreamErrorBody
 
 EVENTS = 512
@@ -109,7 +108,7 @@ def _aggregate(blocks: list[bytes]) -> bytes:
 
 
 def _synthesize(document: Object) -> int:
-    return len(list(synthesize_stream(document, True, ORIGIN, 6)))
+    return len(list(synthesize_stream(document, True, ORIGIN, piece_chars=6)))
 
 
 def _repairs() -> Iterator[Task]:

@@ -87,9 +87,7 @@ def renewal(client: OpenAI, seconds: float) -> None:
         if (left_s := ends_s - time.monotonic()) <= 0:
             break
         time.sleep(min(left_s, 1.0))
-    check(
-        len(used) > 1 or not seconds, "one token served all chats: it lives longer than --seconds, or was not replaced"
-    )
+    check(len(used) > 1 or not seconds, "one token served all chats: it lives longer, or was not replaced")
 
 
 STEPS: tuple[Callable[[OpenAI, float], None], ...] = (stream, images, embeddings, tools, renewal)

@@ -456,7 +456,7 @@ class Curl(Struct):
     curl: str
 
 
-class Login(Struct):
+class Login(Hidden, Struct):
     """The key of a viewer or admin."""
 
     key: str

@@ -29,6 +29,7 @@ SHOWN = {
     "observability.metrics.Declared": {"text"},  # constants
     "observability.observer.Arrivals": {"_counts"},  # numbers
     "observability.observer.AttemptRecord": {"trace", "url"},  # ids, and a URL without its query
+    "json_body._Name": {"text"},  # the name of a member
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones
     "normalize.members.Set": {"text"},
     "normalize.members.Default": {"text"},
