@@ -179,15 +179,16 @@ def _texts(value: str) -> dict[str, None]:
     found.append(_escaped(value, "utf-8", ">B", "%{:02X}", _SPECIAL))
     found += [_PERCENT.sub(lambda percent: percent[0].lower(), one) for one in found]
     found += [one.replace("%", "%25") for one in found]  # a login's `next=` quotes the URL that has a token
-    # the first as `mask` writes it if HTML escaped its quotes alone
-    found += [value.replace('"', '\\"'), value, _in_json(value), json.dumps(value, ensure_ascii=False)[1:-1]]
+    found += [value, _in_json(value), json.dumps(value, ensure_ascii=False)[1:-1]]
     found += [one.replace("/", "\\/") for one in found[-3:]]  # as PHP does
     for special in (_SPECIAL, _OF_NET):
         found += [_escaped(value, "utf-16-be", ">H", form, special) for form in ("\\u{:04X}", "\\u{:04x}")]
     once = dict.fromkeys(found)
     twice = [_in_json(one) for one in once]
     twice += [one.translate(_GO) for one in twice] + [one.replace("/", "\\/") for one in twice]
-    return once | dict.fromkeys(twice)
+    both = once | dict.fromkeys(twice)
+    # as `mask` writes them if HTML escaped their quotes alone
+    return both | dict.fromkeys(one.replace('"', '\\"') for one in both)
 
 
 def _escaped(value: str, charset: str, unit: str, form: str, special: re.Pattern[str]) -> str:

@@ -162,3 +162,11 @@ def test_each_secret_is_masked_however_often_html_escaped_it(escapes):
             secret = html.escape(secret)
         shown.append(secret)
     assert redactor.mask(f"one: {shown[0]} two: {shown[1]}.") == "one: *** two: ***."
+
+
+def test_a_page_that_quotes_json_beside_another_secret_is_masked():
+    redactor, quoted = Redactor(), json.dumps(TWO[0])[1:-1]
+    for secret in TWO:
+        redactor.learn(secret)
+    for text in (quoted, json.dumps(quoted)[1:-1]):
+        assert redactor.mask(f"one: {html.escape(text)} two: {html.escape(TWO[1])}.") == "one: *** two: ***."
