@@ -210,7 +210,7 @@ _RANGE = _words(
     r"\b(?:negative|positive|zero)\b|\brange\b|\bat (?:most|least)\b|\bbetween\b|\bgot\b",
     r"大于|小于|高于|低于|超过|范围",
 )
-"""A refusal with it is of one value."""
+"""A refusal with such words is of one value."""
 _INNER = _words(
     r"\b(?:keys?|samplers?|token.?ids?|elements?|items?|entry|entries|values?)\W{1,3}\w|(?:元素|键)\W{0,3}\w"
 )
@@ -332,7 +332,7 @@ class _Mention:
 
 
 MOST_MENTIONS = 48
-"""Limit on the members that are read from one sentence, and from the sentences of one error. Six tries change 48."""
+"""Limit on the members that are read from one sentence. Six tries change as many."""
 
 
 class _Names:
