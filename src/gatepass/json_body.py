@@ -414,8 +414,9 @@ def _has_few_openers(text: bytes, left: int) -> bool:
 
 def _with_more_openers(listed: list[msgspec.Raw], limit: int) -> Iterator[msgspec.Raw]:
     """Yield the lists and objects of `listed` that have more brackets than `limit`."""
-    at, together = 0, FIRST_TOGETHER
+    at, together, alone = 0, FIRST_TOGETHER, 0
     while at < len(listed):
+        alone -= 1
         if len(some := listed[at : at + together]) == 1:
             found = limit + 1 if has_more(some[0], b"{[", limit) else 0
             if found and kind(some[0]) in "{[":
@@ -426,8 +427,10 @@ def _with_more_openers(listed: list[msgspec.Raw], limit: int) -> Iterator[msgspe
         else:
             found = _openers(text)
             at += len(some) if found <= limit else 0
-        # as many as have few enough if the next ones are like these
-        together = max(1, min(2 * together, MOST_TOGETHER, limit * len(some) // (found + 1)))
+        fitting = limit * len(some) // (found + 1)  # as many as have few enough if the next ones are like these
+        if found > limit and fitting < 2:
+            alone = MOST_TOGETHER
+        together = 1 if alone > 0 else max(1, min(2 * together, MOST_TOGETHER, fitting))
 
 
 def _openers(text: bytes) -> int:
