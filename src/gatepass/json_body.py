@@ -59,7 +59,7 @@ _HEAD = re.compile(rb"[ \t\n\r]*\{([^\[\]{}\\]{0,%d})" % END_BYTES)
 _GAP = re.compile(rb"[ \t\n\r]*+")
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _PLAIN_QUOTE = re.compile(rb'[^\\]"')
-_COMMA, _BACKSLASH, _LIST = b",\\["
+_COMMA, _BACKSLASH = b",\\"
 
 NUMBERS = frozenset("-0123456789")
 """The first characters of numbers."""

@@ -216,7 +216,7 @@ _INNER = _words(
 )
 """What follows is a part of an object or a list."""
 _AFTER = re.compile(r"\[type=.*")
-"""Behind the message of pydantic stands what was sent."""
+"""The copy of the input that pydantic writes behind its message."""
 _DEFAULT = _words(r"\bonly\b[^.]{0,40}\bdefault\b|[仅只].{0,12}默认")
 """All values but one are refused."""
 _ACCEPTED = _words(

@@ -58,7 +58,6 @@ _ESCAPE = re.compile(
 """Starts only at the first of several backslashes: a search from each of 8,000 would take 1.4 s."""
 _BEGINS_ESCAPE = re.compile(r"[\\&%]")
 _CODE_POINT = re.compile(r"[uU]([0-9a-fA-F]{8}|[0-9a-fA-F]{4})")
-_SEPARATOR = "\ufffc"
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _ESCAPED_PERCENT = re.compile("%(?:25)+(?=[0-9a-fA-F]{2})")
 _PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum())

@@ -35,7 +35,6 @@ _STREAM: Headers = ((b"accept", b"text/event-stream"),)
 _JSON: Headers = ((b"content-type", b"application/json"),)
 _IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream
 
-_BLANKS = b" \t\n\r"
 _ABSENT = msgspec.Raw(b"")
 
 

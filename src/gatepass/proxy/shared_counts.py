@@ -1,8 +1,8 @@
 """SharedCounts: limits that several processes count together on a Valkey or Redis server.
 
-A script on the server decides, by the server's clock. One task sends what waits in one round trip, and what came in the
-meantime in the next one, so the server learns in order what a process did. The process counts what it used too. It
-decides by that while the server does not reply, and adds it when the server is back.
+A script on the server decides, by the server's clock. One task sends the waiting requests and changes in one round
+trip, and those that came in the meantime in the next one, so the server learns them in order. The process counts its
+use too. It decides by that while the server does not reply, and adds it when the server is back.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class SharedCounts(Counts):
                 await sleep(self._clock, RETRY_S)
 
     async def _send(self) -> None:
-        """Send what is owed and what is asked, in one round trip. Raises StoreUnavailable."""
+        """Send the owed changes and the waiting requests in one round trip. Raises StoreUnavailable."""
         async with self._sending:
             owed: Owed = {key: self._owed.pop(key) for key in [*islice(self._owed, AT_ONCE)]}
             asked = [self._asked.popleft() for _ in range(min(AT_ONCE, len(self._asked)))]
@@ -231,7 +231,7 @@ class SharedCounts(Counts):
     def _give_up(self, owed: Owed, asked: Sequence[_Asked]) -> None:
         """Let the process decide alone.
 
-        The server may have what was sent or not: what was given back is dropped. All leases are renewed.
+        The server may have the last changes or not, so places that were given back are dropped. All leases are renewed.
         """
         for (limit, place), more in owed.items():
             if more > 0 and limit.unit != CONCURRENT:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -50,7 +49,6 @@ from gatepass.types import MCP_UPSTREAM, ClientRequest
 if TYPE_CHECKING:
     from gatepass.mcp.servers import McpServers
 
-LOG = logging.getLogger("gatepass.serve")
 
 UNREADY = 503
 

@@ -366,7 +366,7 @@ async def test_streams_that_end_while_their_leases_are_renewed_free_their_places
     taken = [await take(one, limits) for _ in range(3 * AT_ONCE)]
     asked = shared.round_trips
     advancing = asyncio.create_task(shared.clock.advance(RENEW_S))
-    while shared.round_trips == asked:  # the first of three round trips renews
+    while shared.round_trips == asked:  # the first of three renews; `until` would wait for all three
         await asyncio.sleep(0)
     for stream in taken:
         assert stream
