@@ -196,6 +196,7 @@ def test_a_host_uses_an_mcp_server_and_its_model_with_one_key(runs: Runs, host: 
     agent = host.executable.name  # `claude` and `codex` begin their clients' names
     logged = [json.loads(line) for line in runs.gatepass.output.splitlines() if '"path":"/mcp/tools"' in line]
     called = [line for line in logged if line["event"] == "request" and line["user_agent"].startswith(agent)]
+    called = [line for line in called if line["outcome"] != "client_gone"]  # an agent that ends awaits no answer
     assert {(line["caller"], line["status"]) for line in called} <= {("e2e", 200), ("e2e", 202)}
     assert len(called) > 2
 

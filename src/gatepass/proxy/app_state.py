@@ -307,8 +307,7 @@ class AppState(ProcessParts):
 
     async def aclose(self) -> None:
         self.capture.stop()
-        for holder in self.holders.values():
-            await holder.aclose()
+        await asyncio.gather(*(holder.aclose() for holder in self.holders.values()))  # each may wait for a program
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
         self.body_threads.close()
         for upstream in self.upstreams.values():
@@ -328,8 +327,7 @@ async def _close_unused(
     try:
         await in_flight.wait_for_current(clock, LONGEST_USE_S)
     finally:
-        for holder in holders:
-            await holder.aclose()
+        await asyncio.gather(*(holder.aclose() for holder in holders))
         for transport in transports:
             await transport.aclose()
     holders.clear()

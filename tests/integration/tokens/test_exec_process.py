@@ -3,27 +3,37 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gatepass.cancel import timeout
-from gatepass.clock import SystemClock
+from gatepass.clock import Clock, SystemClock, Timer
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, TokenHolder, WaitBudget
-from gatepass.tokens.sources.exec import PIPE_CLOSE_S, STDERR_BYTES, ExecSource, ProcessResult, run
+from gatepass.tokens.sources.exec import PIPE_CLOSE_S, STDERR_BYTES, STOP_S, ExecSource, ProcessResult, run
 from tests.integration.tokens.programs import LOOPS, children, descriptors, in_group, lives, on, program
 from tests.waiting import block_until, until
 
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 CLOCK = SystemClock()
+RUN_S = 30.0
 pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
-async def shell(script: str, limit_bytes: int = 1000, stderr: bytearray | None = None) -> ProcessResult:
-    return await run(["sh", "-c", script], ENVIRONMENT, limit_bytes, bytearray() if stderr is None else stderr, CLOCK)
+class HurriedClock(SystemClock):
+    """The time of the system, but STOP_S passes at once."""
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        return super().call_later(0.0 if delay_s == STOP_S else delay_s, callback)
+
+
+async def shell(
+    script: str, limit_s: float = RUN_S, stderr: bytearray | None = None, clock: Clock = CLOCK
+) -> ProcessResult:
+    return await run(["sh", "-c", script], ENVIRONMENT, limit_s, 1000, bytearray() if stderr is None else stderr, clock)
 
 
 def pid_in(file: Path) -> int:
@@ -42,21 +52,18 @@ def test_a_program_has_its_output_its_stderr_and_its_code(loop):
 
 
 def test_program_has_no_input_and_only_its_configured_environment(loop):
-    found = on(loop, run(["sh", "-c", "cat; env"], {**ENVIRONMENT, "A": "b c"}, 1000, bytearray(), CLOCK))
+    found = on(loop, run(["sh", "-c", "cat; env"], {**ENVIRONMENT, "A": "b c"}, RUN_S, 1000, bytearray(), CLOCK))
     names = {line.partition("=")[0] for line in found.stdout.decode().splitlines()}
     assert {"A", "PATH"} <= names <= {"A", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}
 
 
 def test_no_shell_reads_the_arguments(loop):
-    found = on(loop, run(["printf", "%s|", "$HOME", "a b", "`id`", ";"], ENVIRONMENT, 1000, bytearray(), CLOCK))
+    found = on(loop, run(["printf", "%s|", "$HOME", "a b", "`id`", ";"], ENVIRONMENT, RUN_S, 1000, bytearray(), CLOCK))
     assert found.stdout == b"$HOME|a b|`id`|;|"
 
 
 def test_endless_output_kills_the_program(loop):
-    async def work() -> ProcessResult:
-        return await timeout(CLOCK, 10.0, shell("yes", 1000), TimeoutError())
-
-    found = on(loop, work())
+    found = on(loop, shell("yes"))
     assert (found.cut, found.code, children()) == (True, -9, [])
 
 
@@ -98,11 +105,8 @@ def test_process_in_another_session_survives_the_program(loop, tmp_path):
 
 
 def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
-    async def work() -> None:
-        await timeout(CLOCK, 0.3, shell(f"sleep 60 & echo $! > {tmp_path}/pid; trap '' TERM; sleep 60"), TimeoutError())
-
     with pytest.raises(TimeoutError):
-        on(loop, work())
+        on(loop, shell(f"sleep 60 & echo $! > {tmp_path}/pid; trap '' TERM; sleep 60", limit_s=0.3))
     gone(tmp_path / "pid")
     assert children() == []
 
@@ -112,7 +116,7 @@ def test_cancelled_at_any_time_it_leaves_no_process_and_no_descriptor(loop, iter
     async def work() -> None:
         await shell("true")  # what a loop opens for its first child, it keeps
         before = descriptors()
-        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60"))
+        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60", clock=HurriedClock()))
         for _ in range(iterations):
             await asyncio.sleep(0)
         if iterations > 8:
@@ -153,13 +157,13 @@ def test_a_program_that_cannot_be_started_is_reported(loop, command, error, tmp_
     monkeypatch.chdir(tmp_path)
     (tmp_path / "not-executable").write_text("#!/bin/sh\n")
     with pytest.raises(error):
-        on(loop, run(command, ENVIRONMENT, 10, bytearray(), CLOCK))
+        on(loop, run(command, ENVIRONMENT, RUN_S, 10, bytearray(), CLOCK))
     with pytest.raises(ValueError, match="NUL"):
-        on(loop, run(["true"], {"A": "\0"}, 10, bytearray(), CLOCK))
+        on(loop, run(["true"], {"A": "\0"}, RUN_S, 10, bytearray(), CLOCK))
 
 
-def source(*command: str, **more: Any) -> ExecSource:
-    return ExecSource("corp", ExecCredential.model_validate({"type": "exec", "command": list(command), **more}), CLOCK)
+def source(*command: str, clock: Clock = CLOCK, **more: Any) -> ExecSource:
+    return ExecSource("corp", ExecCredential.model_validate({"type": "exec", "command": list(command), **more}), clock)
 
 
 def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypatch):
@@ -171,12 +175,32 @@ def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, m
     assert on(loop, source("corp-login").fetch()).text == "abc"
 
 
-def test_a_holder_that_closes_kills_the_program(loop, tmp_path):
+def test_a_holder_that_closes_lets_a_program_store_the_successor_of_a_used_refresh_token(loop, tmp_path):
+    """Killed between the issuer's answer and the file, the login would be lost."""
+    pipe, kept = tmp_path / "issuer", tmp_path / "refresh-token"
+    os.mkfifo(pipe)
+    path = program(tmp_path, f"open('{kept}', 'w').write(open('{pipe}').read())\nprint('abc')")
+
+    async def work() -> None:
+        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
+        holder.start()
+        with await asyncio.to_thread(open, pipe, "w") as answer:  # waits for the program
+            closing = asyncio.create_task(holder.aclose())
+            await asyncio.sleep(0)
+            answer.write("successor")
+        await closing
+
+    on(loop, work())
+    assert kept.read_text() == "successor"
+    assert children() == []
+
+
+def test_a_holder_that_closes_kills_a_program_that_does_not_end(loop, tmp_path):
     file, pids = tmp_path / "pid", list[int]()  # the program would end by itself after a minute: it is to be killed
     path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
 
     async def work() -> None:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
+        holder = TokenHolder("corp", source(path, clock=HurriedClock()), CLOCK, Redactor(), WaitBudget(10.0))
         holder.start()
         pids.append(int(await until(lambda: file.exists() and file.read_text())))
         await holder.aclose()

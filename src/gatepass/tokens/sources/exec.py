@@ -14,7 +14,6 @@ from signal import Signals
 from subprocess import DEVNULL
 from typing import Any
 
-from gatepass.cancel import timeout
 from gatepass.clock import Clock, wait_at_most
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
@@ -36,6 +35,8 @@ from gatepass.types import Secret
 STDERR_BYTES = 4096
 PIPE_CLOSE_S = 0.5
 """How long the output is read after the program has ended. A background process may hold the pipe open."""
+STOP_S = 3.0
+"""How long a cancelled run waits for its program, which may be about to store the successor of a used refresh token."""
 REAP_S = 2.0
 """How long to wait for a killed program. One that hangs in the kernel is reaped by the loop later."""
 EX_NOPERM = 77
@@ -57,14 +58,19 @@ class ProcessResult:
 
 
 async def run(
-    arguments: Sequence[str], environment: Mapping[str, str], limit_bytes: int, stderr: bytearray, clock: Clock
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    limit_s: float,
+    limit_bytes: int,
+    stderr: bytearray,
+    clock: Clock,
 ) -> ProcessResult:
     """Run a program to its end; raise OSError if it cannot be started, ValueError for a NUL in its arguments.
 
     `stderr` receives the last STDERR_BYTES of the error output while the program runs. The program has no input and its
-    own session. Its process group is killed when the program has ended, the call is cancelled or the output exceeds
-    `limit_bytes`. To leave a process behind, the program must start it in another session (setsid(1)). The program is
-    reaped and its pipes are closed in every case.
+    own session. Its process group is killed when the program has ended, when it exceeds `limit_bytes` or `limit_s`
+    (TimeoutError), and STOP_S after the call was cancelled. To leave a process behind, the program must start it in
+    another session (setsid(1)). The program is reaped and its pipes are closed in every case.
     """
     if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut the text there
         raise ValueError("a NUL in an argument or variable")
@@ -75,7 +81,13 @@ async def run(
     try:
         await _wait_despite_cancel(start)
         transport, output = start.result()
-        await output.ended.wait()
+        try:
+            await wait_at_most(output.ended, limit_s, clock)
+        except asyncio.CancelledError:
+            await wait_at_most(output.ended, STOP_S, clock)
+            raise
+        if not (output.cut or output.exited.is_set()):
+            raise TimeoutError
         await wait_at_most(output.closed, PIPE_CLOSE_S, clock)
     finally:
         if start.done() and not start.cancelled() and start.exception() is None:
@@ -156,12 +168,8 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-Runner = Callable[[Sequence[str], Mapping[str, str], int, bytearray, Clock], Awaitable[ProcessResult]]
+Runner = Callable[[Sequence[str], Mapping[str, str], float, int, bytearray, Clock], Awaitable[ProcessResult]]
 """`run`, or a replacement for tests."""
-
-
-class _Late(Exception):
-    """The time limit of the run is exceeded."""
 
 
 class ExecSource:
@@ -178,7 +186,7 @@ class ExecSource:
         return self._secrets
 
     async def fetch(self) -> Token:
-        """Run the program once, within `timeout_s`. A cancelled fetch kills it.
+        """Run the program once, within `timeout_s`; a cancelled fetch kills it after STOP_S.
 
         Raises FetchFailure with the last line of the error output.
         """
@@ -190,10 +198,9 @@ class ExecSource:
         # first to start others, and the second for their own login.
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         environment = inherited | all_revealed(self._settings.env, "env")
-        running = self._run(arguments, environment, REPLY_BYTES, stderr, self._clock)
         try:
-            finished = await timeout(self._clock, limit_s, running, _Late())
-        except _Late:
+            finished = await self._run(arguments, environment, limit_s, REPLY_BYTES, stderr, self._clock)
+        except TimeoutError:
             bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
             how = f"{self._program} did not end within {bound}, and was killed"
             raise FetchFailure(_with_words(how, stderr, mask)) from None

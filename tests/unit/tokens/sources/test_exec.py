@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.cancel import timeout
 from gatepass.clock import Clock, sleep
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.references import Reference, resolve
@@ -32,6 +33,7 @@ class Program:
         self,
         arguments: Sequence[str],
         environment: Mapping[str, str],
+        limit_s: float,
         limit_bytes: int,
         stderr: bytearray,
         clock: Clock,
@@ -41,7 +43,7 @@ class Program:
         stderr += self.stderr
         try:
             if self.takes_s:
-                await sleep(clock, self.takes_s)
+                await timeout(clock, limit_s, sleep(clock, self.takes_s), TimeoutError())
             end = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
             if isinstance(end, Exception):
                 raise end
