@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.reply_check import ReceivedReply, with_hint
 from gatepass.learning import reader, rejection
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import is_same_rejection, next_rules, relevant_rules, suggested_rules
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.matchers import MOST_NAMES, next_rules, relevant_rules, repeated, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.reader import TAUGHT_CODES
 from gatepass.learning.rejection import BEGINNING_BYTES, ZOD_CODE, UpstreamRejection, folded, is_quoted, texts_of
@@ -473,8 +473,9 @@ def test_an_error_with_many_names_is_read_and_compared_in_bounded_time(attack: A
         found.append(UpstreamRejection.of(frozenset(names), 400, UpstreamErrorBody(text), body))
     (read,) = found
     assert read is not None
+    tried = [LearnedRule("drop", name) for name in names[: 6 * MOST_NAMES]]
     with attack.on_loop():
-        is_same_rejection(read, LearnedRule("drop", names[0]), "")
+        repeated(read, {(RuleScope("chat", "m", "chat"), one.key): (one, "") for one in tried})
     reply = ReceivedReply("chat", 400, (), operation="responses")
     with attack.on_loop():
         with_hint(UpstreamErrorBody(text), 400, reply)

@@ -21,14 +21,15 @@ from gatepass.learning.learned_rule import (
     QUARTER_S,
     RENAMES,
     STREAM_SETTING,
+    Key,
     LearnedRule,
     LearningPolicy,
     flow_style,
 )
-from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, names_member, plain
+from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, mentioned, plain
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
-from gatepass.normalize.rules import would_change
+from gatepass.normalize.rules import effective
 from gatepass.types import Call
 
 Relevant = Collection[LearnedRule]
@@ -50,8 +51,11 @@ def suggested_rules(rejection: UpstreamRejection) -> Iterator[Step]:
 
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
     """Return the suggested rules that would change the body `sent`."""
-    suggested = {rule for step in suggested_rules(rejection) for rule in step}
-    return frozenset(rule for rule in suggested if would_change(rule.change(), sent))
+    found = set[LearnedRule]()
+    for step in suggested_rules(rejection):
+        made = effective([rule.change() for rule in step], sent)
+        found.update(rule for rule in step if rule.change() in made)
+    return found
 
 
 def next_rules(
@@ -74,19 +78,33 @@ def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
     return any(one.reverses(rule) for step in suggested_rules(rejection) for one in step)
 
 
-def is_same_rejection(rejection: UpstreamRejection, rule: LearnedRule, evidence: str) -> bool:
-    """Whether the rejection is again about what `rule`, learned from the sentence `evidence`, was to solve."""
+def repeated(rejection: UpstreamRejection, tried: Mapping[Key, tuple[LearnedRule, str]]) -> set[Key]:
+    """Return the keys of those rules of `tried` for which the rejection is again about what they were to solve.
+
+    Each comes with the sentence from which it was learned.
+    """
     suggested = {one.key for step in suggested_rules(rejection) for one in step}
-    if rule.key in suggested or contradicts(rejection, rule):
-        return True
-    # an equal text may be about another member, which only `param` or a list names
-    if not suggested and re.sub(_FIGURES, "0", rejection.text) == re.sub(_FIGURES, "0", evidence):
-        return True
-    if rule.action not in ("stream", "rename", "beta", "drop", "set", "clamp"):
-        return False
-    names = ("stream", "streaming") if rule.action == "stream" else (rule.field.rpartition(".")[2],)
-    text = f"{rejection.text}\n'{rejection.param}'"
-    return names_member(text, *names, *([rule.to] if rule.action == "rename" and rule.to else []))
+    names = {key: _names(rule) for key, (rule, _) in tried.items()}
+    text, said = f"{rejection.text}\n'{rejection.param}'", re.sub(_FIGURES, "0", rejection.text)
+    named = mentioned(text, [name for found in names.values() for name in found])
+    return {
+        key
+        for key, (rule, evidence) in tried.items()
+        if rule.key in suggested
+        or contradicts(rejection, rule)
+        # an equal text may be about another member, which only `param` or a list names
+        or (not suggested and said == re.sub(_FIGURES, "0", evidence))
+        or not named.isdisjoint(names[key])
+    }
+
+
+def _names(rule: LearnedRule) -> list[str]:
+    """Return the names by which an error calls what `rule` changed."""
+    if rule.action == "stream":
+        return ["stream", "streaming"]
+    if rule.action not in ("rename", "beta", "drop", "set", "clamp"):
+        return []
+    return [rule.field.rpartition(".")[2], *([rule.to] if rule.action == "rename" and rule.to else [])]
 
 
 # streams, messages, embeddings
@@ -174,7 +192,8 @@ def betas(rejection: UpstreamRejection) -> Iterator[Step]:
 
 # members
 
-MOST_NAMES = 8
+MOST_NAMES = 20
+"""Members that one error teaches, as many as a model has rules (LIMIT_OF_SCOPE). One that names more only advises."""
 _FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
 _HINT = r"(?i)use ['\"`]?(\w+)['\"`]? instead"
 
@@ -184,7 +203,10 @@ def members(rejection: UpstreamRejection) -> Iterator[Step]:
 
     A member that has one right value is left out first, and then gets this value, unless it is a word.
     """
-    found = [one for one in rejection.findings if one.says in _OF_MEMBERS and one.path != "stream"][:MOST_NAMES]
+    found = [one for one in rejection.findings if one.says in _OF_MEMBERS and one.path != "stream"]
+    if len(found) > MOST_NAMES:
+        yield tuple(LearnedRule("drop", one.path, "any") for one in found[:MOST_NAMES])
+        return
     first = [rule for one in found for rule in _rules(rejection, one)]
     if first:
         yield tuple(dict.fromkeys(first))

@@ -422,13 +422,10 @@ class _Names:
         return tuple(path for path in prose if path in self._sent) or literal or prose
 
 
-def names_member(text: str, *names: str) -> bool:
-    """Whether `text` names one of the members, as an error does."""
-    squashed, prose = _squashed(text), (word for word, called in _PROSE.items() if not set(names).isdisjoint(called))
-    if not any(word in squashed for word in (*map(_squashed, names), *prose)):  # nearly always
-        return False
+def mentioned(text: str, names: Iterable[str]) -> set[str]:
+    """Return those of the members that `text` names, as an error does."""
     found = _Names(names)
-    return any(map(found.mentions, _sentences(plain(text))))
+    return {path for one in _sentences(plain(text)) for mention in found.mentions(one) for path in mention.paths}
 
 
 MOST_SENTENCES = 200

@@ -21,7 +21,7 @@ from typing import Literal
 
 from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
-from gatepass.learning.matchers import Relevant, contradicts, is_same_rejection, next_rules
+from gatepass.learning.matchers import Relevant, contradicts, next_rules, repeated
 from gatepass.learning.memory import Memory
 from gatepass.learning.rejection import TEACHING, UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, betas_of
@@ -154,8 +154,9 @@ class LearningSession:
         """Mark the own rules that helped, because `rejection` is about something else, and return those to try next."""
         if self.mode == "off" or self.sent is None:
             return ()
+        again = self._repeated(rejection)
         for key, one in self._own.items():
-            if key in self._used and not is_same_rejection(rejection, one.rule, one.evidence):
+            if key in self._used and key not in again:
                 one.helped = True
 
         def is_excluded(rule: LearnedRule) -> bool:
@@ -199,12 +200,8 @@ class LearningSession:
             is_unread = error.http_status in TEACHING and error.error_body is None
             if not is_unread:  # about a token, a quota or a filter, or the upstream itself failed
                 return error
-        own = self._own
-        failed = [
-            key
-            for key, one in own.items()
-            if not one.helped or (rejection is not None and is_same_rejection(rejection, one.rule, one.evidence))
-        ]
+        own, again = self._own, set[Key]() if rejection is None else self._repeated(rejection)
+        failed = [key for key, one in own.items() if not one.helped or key in again]
         for key in failed:
             rule = own[key].rule
             if rule.ttl_s and self.memory.rule(key) != rule:  # else another request has succeeded with it
@@ -222,6 +219,10 @@ class LearningSession:
     @property
     def _own(self) -> dict[Key, AppliedRule]:
         return {key: one for key, one in self._applied.items() if one.answered is not None}
+
+    def _repeated(self, rejection: UpstreamRejection) -> set[Key]:
+        own = {key: (one.rule, one.evidence) for key, one in self._own.items()}
+        return repeated(rejection, own) if own else set()
 
     def _key(self, rule: LearnedRule) -> Key:
         return (self.scope, rule.key)

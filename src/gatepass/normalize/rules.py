@@ -70,12 +70,12 @@ class Where:
 _ABSENT = (b"null", b"false", b"[]", b'""')
 
 
-def would_change(change: Change, call: Call) -> bool:
-    """Whether `change` would change `call`, without writing the new body."""
+def effective(changes: Iterable[Change], call: Call) -> list[Change]:
+    """Return those of `changes` that would change `call` one after the other, without writing the new body."""
     try:
-        return bool(call.body) and change.apply_to(Draft(call))
+        return Draft(call).make(changes) if call.body else []
     except CallerError:
-        return False  # the body has more values than gatepass opens (`json_body`)
+        return []  # the body has more values than gatepass opens (`json_body`)
 
 
 def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Change]]:

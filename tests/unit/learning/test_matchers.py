@@ -9,20 +9,20 @@ from ruamel.yaml import YAML
 
 from gatepass.config.routes import Rules
 from gatepass.draft import Change
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy, RuleScope
 from gatepass.learning.matchers import (
     REASONING_ADVICE,
     LearningSettings,
     advice,
     contradicts,
-    is_same_rejection,
     next_rules,
     relevant_rules,
+    repeated,
     suggested_rules,
 )
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.learning.session import Mode
-from gatepass.normalize.rules import apply_changes, would_change
+from gatepass.normalize.rules import apply_changes, effective
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.learning.rejections import (
@@ -91,11 +91,12 @@ def test_dimensions_are_dropped_from_embeddings_only():
     assert case.rules() == ()
 
 
-def test_names_beyond_a_handful_are_not_listened_to():
-    names = [f"n{at}" for at in range(40)]
-    rejected = never("", openai(f"Unsupported parameter(s): {', '.join(names)}"), request=dict.fromkeys(names, 1))
-    (step,) = suggested_rules(rejected.rejection)
-    assert len(step) == 8
+@pytest.mark.parametrize("count", [20, 21, 900])
+def test_an_error_that_names_more_members_than_a_model_has_rules_only_advises(count):
+    names = [f"n{at}" for at in range(count)]
+    case = never("", openai(f"Unsupported parameter(s): {', '.join(names)}"), request=dict.fromkeys(names, 1))
+    assert [rule.field for rule in case.rules()] == (names if count == 20 else [])
+    assert ("rules: {drop: [" in advised(case)) is (count > 20)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,8 @@ ELSE = [
 )
 def test_a_rejection_is_the_same_again_or_another_one(rule, evidence, text, param, operation, is_again):
     rejection = UpstreamRejection.read(operation.members, text, param=param)
-    assert is_same_rejection(rejection, rule, evidence) is is_again
+    key = (RuleScope("chat", "m", "chat"), rule.key)
+    assert (repeated(rejection, {key: (rule, evidence)}) == {key}) is is_again
 
 
 NAMES = st.one_of(
@@ -420,8 +422,8 @@ def test_thinking_is_turned_off_only_without_a_stream():
     whole = Case("", openai(words, code="invalid_parameter_error"), {"enable_thinking": True}, {}, ())
     stream = Case("", openai(words), {"enable_thinking": True, "stream": True}, {}, ())
     (rule,) = (one for step in suggested_rules(whole.rejection) for one in step if one.action == "set")
-    assert would_change(rule.change(), whole.call)
-    assert not would_change(rule.change(), stream.call)
+    assert effective([rule.change()], whole.call)
+    assert not effective([rule.change()], stream.call)
 
 
 def advised(case: Case, *, learn: Mode = "on", stream: str = "auto") -> str:
