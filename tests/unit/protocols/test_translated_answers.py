@@ -142,6 +142,7 @@ IN_ONE = [
     a_chunk({"content": "Hi"}),
     call_piece(0, '{"a": 1}', first=True),
     call_piece(1, '{"input": "p"}', first=True),
+    call_piece(2, '{"query": "q"}', first=True),
     a_chunk({}, "tool_calls"),
 ]
 
@@ -153,6 +154,7 @@ IN_ONE = [
 )
 def test_the_types_of_openai_accept_each_event_and_assemble_the_response(chunks):
     tools = {"tool_0": Tool("look", "maps"), "tool_1": Tool("patch", is_custom=True)}
+    tools["tool_2"] = Tool("tool_search", is_search=True)
     asked = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "metadata": {"a": "b"}, "text": None}
     answer = ResponseAnswer(defaults(), "up", About(tools, asked))
     sent = b"".join(map(answer.feed, (*chunks, DONE)))
@@ -458,6 +460,16 @@ def test_a_response_has_the_service_tier_that_served_it():
     assert whole(ResponseAnswer, a_completion({"content": "Hi"}), about)["service_tier"] == "auto"
     tier = a_completion({"content": "Hi"}, service_tier="flex")
     assert whole(ResponseAnswer, tier, about)["service_tier"] == "flex"
+
+
+@pytest.mark.parametrize(("text", "found"), [('{"query": "q"}', {"query": "q"}), ("", {}), ("{cut", {}), ('"q"', {})])
+def test_a_search_for_tools_is_an_item_of_its_own(text, found):
+    call = {"id": "a", "function": {"name": "tool_search", "arguments": text}}
+    about = About({"tool_search": Tool("tool_search", is_search=True)})
+    (item,) = whole(ResponseAnswer, a_completion({"tool_calls": [call]}, "tool_calls"), about)["output"]
+    assert item.pop("id").startswith("tsc_")
+    made = {"type": "tool_search_call", "call_id": "a", "execution": "client", "status": "completed"}
+    assert item == {**made, "arguments": found}
 
 
 @pytest.mark.parametrize("text", ["", "{cut", '"p"', '{"input": 1}', '{"other": "p"}'])

@@ -69,6 +69,8 @@ RUN_BY_CLIENT = {
     "memory_20250818": "memory",
 }
 MARK = {"cache_control": {"type": "ephemeral"}}
+BILLING = "x-anthropic-billing-header: cc_version=2.1.330.7b4; cc_entrypoint=cli; cch=eb6c6;"
+PLAIN: Body = {"type": "document"}
 
 
 def turns(*contents: Any) -> Body:
@@ -86,6 +88,14 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         [chat_text("system", "Be kind.\n\nBe short."), HI],
         "cache_control",
     ),
+    **{
+        f"the first line of Claude Code in {shape}": (
+            {"system": given, "temperature": None},
+            [chat_text("system", "Be kind."), HI],
+            "x-anthropic-billing-header",
+        )
+        for shape, given in (("a block", [text(BILLING), text("Be kind.")]), ("a text", f"{BILLING}\nBe kind."))
+    },
     "a later message of the system": (
         {"system": "Be kind.", "messages": [HI, {"role": "system", "content": "It is noon."}]},
         [chat_text("system", "Be kind."), chat_text("user", "Hi\n\nIt is noon.")],
@@ -107,6 +117,24 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         turns("Hi", [USE], [{**RESULT, "content": [text("seen"), IMAGE]}]),
         [HI, CALLED, result("a", "seen"), chat_text("user", [text("Images of a:"), image(PNG)])],
     ),
+    **{
+        f"a text of the type {block['type']} in a {place}": (
+            turns("Hi", [USE], [{**RESULT, "content": [block]}]) if place == "result" else turns([block]),
+            [HI, CALLED, result("a", words)] if place == "result" else [chat_text("user", words)],
+        )
+        for block, words in (
+            (
+                {**PLAIN, "title": "Log", "source": {"type": "text", "media_type": "text/plain", "data": "42"}},
+                "Log\n42",
+            ),
+            ({**PLAIN, "source": {"type": "content", "content": [text("4"), text("2")]}}, "4\n2"),
+            ({**PLAIN, "source": {"type": "content", "content": "42"}}, "42"),
+            ({"type": "search_result", "title": "T", "source": "s", "content": [text("42")]}, "T\ns\n42"),
+            ({"type": "tool_reference", "tool_name": "look"}, "The tool look is available now."),
+            ({"type": "compaction", "content": "So far."}, "So far."),
+        )
+        for place in ("turn", "result")
+    },
     "an id that is used again": (
         turns("Hi", [USE], [RESULT], [USE], [{**RESULT, "content": "again"}]),
         [HI, CALLED, result("a", "seen"), CALLED, result("a", "again")],
@@ -288,9 +316,13 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "a begun answer": (turns("Hi", "{"), "messages", "end with a user message"),
     "tools that are an object": ({"tools": {"look": LOOK}}, "tools", "a list"),
     "a tool that is a text": ({"tools": ["look"]}, "tools.0", "an object"),
-    "a tool that is no function": (
-        {"tools": [{"type": "computer_20250124", "name": "computer"}]},
-        *("tools.0", "'computer_20250124', which the client runs"),
+    **{
+        f"the tool {kind}": ({"tools": [{"type": kind, "name": "x"}]}, "tools.0", f"'{kind}', which the client runs")
+        for kind in ("computer_20250124", "computer_toolset_20260801", "browser_toolset_20260801")
+    },
+    "a document that is a number": (
+        turns([{**PLAIN, "source": {"type": "text", "data": 5}}]),
+        *("messages.0.content.0", "document"),
     ),
     "a tool without a name": ({"tools": [{"input_schema": {}}]}, "tools.0", "a name of its own"),
     "a second tool of one name": ({"tools": [LOOK, LOOK]}, "tools.1", "a name of its own"),
@@ -313,6 +345,9 @@ PATCH = {"type": "custom", "name": "apply_patch", "description": "Edits."}
 FIND = {"type": "function", "name": "find", "parameters": {"type": "object"}, "strict": False}
 SPACE = {"type": "namespace", "name": "maps", "tools": [FIND, {"type": "custom", "name": "note"}, {"type": "mcp"}]}
 HOSTED = {"type": "web_search"}
+SEARCH_TOOLS = {"type": "tool_search", "execution": "client", "description": "s", "parameters": {"type": "object"}}
+SEARCHED = {"type": "tool_search_call", "call_id": "s", "execution": "client", "arguments": {"query": "q"}}
+FOUND_TOOLS = {**SEARCHED, "type": "tool_search_output", "tools": [{**SPACE, "tools": [FIND]}]}
 CALL = {"type": "function_call", "id": "fc", "call_id": "a", "name": "find", "arguments": '{"x":1}', "status": "x"}
 OUTPUT = {"type": "function_call_output", "call_id": "a", "output": "seen"}
 CUSTOM = {"type": "custom_tool_call", "call_id": "b", "name": "apply_patch", "input": "p"}
@@ -422,6 +457,37 @@ RESPONSES: dict[str, tuple[Any, ...]] = {
         {"tools": [function("maps__find", **PLACED), function("maps__note", parameters=INPUT)]},
         "namespace.description",
         "mcp",
+    ),
+    "tools in an item": (
+        {**inputs({"type": "additional_tools", "role": "developer", "tools": [SPACE]}, HI), "tools": [FIND]},
+        {
+            "tools": [
+                function("find", **PLACED),
+                function("maps__find", **PLACED),
+                function("maps__note", parameters=INPUT),
+            ]
+        },
+        "mcp",
+    ),
+    "a search for tools by the client": (
+        {
+            **inputs(HI, SEARCHED, FOUND_TOOLS, {**SEARCHED, "call_id": "t"}, {**FOUND_TOOLS, "call_id": "t"}),
+            "tools": [SEARCH_TOOLS],
+        },
+        {
+            "tools": [function("tool_search", description="s", parameters=NOTHING), function("maps__find", **PLACED)],
+            "messages": [
+                HI,
+                *(
+                    one
+                    for name in "st"
+                    for one in (
+                        called((name, "tool_search", '{"query":"q"}')),
+                        result(name, "Tools that are available now: maps__find."),
+                    )
+                ),
+            ],
+        },
     ),
     "hosted tools": ({"tools": [HOSTED, FIND]}, {"tools": [function("find", **PLACED)]}, "web_search"),
     "hosted tools alone": ({"tools": [HOSTED], "tool_choice": "auto", "parallel_tool_calls": True}, {}, "web_search"),

@@ -26,6 +26,8 @@ class Tool(msgspec.Struct, frozen=True):
     namespace: str = ""
     is_custom: bool = False
     """It takes a text instead of arguments."""
+    is_search: bool = False
+    """It is the `tool_search` of the Responses API, which the client runs."""
 
 
 class About(msgspec.Struct, frozen=True):
@@ -68,11 +70,10 @@ class Names:
         """Return the name in the chat of a tool that the request has, None if it has none of that name."""
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
-    def call(self, call_id: Any, call: Object, arguments: str, where: str, *, is_custom: bool = False) -> Object:
+    def call(self, call_id: Any, tool: Tool, arguments: str, where: str) -> Object:
         """Return an earlier call, whose tool the request may lack by now. Raises InvalidRequest if it has no id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
-        tool = named_tool(call, is_custom=is_custom)
         function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
         return {"id": chat_id(call_id), "type": "function", "function": function}
 

@@ -6,6 +6,7 @@ What a chat cannot carry is dropped with a note, or refused by name.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
@@ -60,20 +61,27 @@ CLIENT_TOOLS = MappingProxyType(
 """Anthropic's tools that the client runs, by their type without its date, as functions of a chat."""
 _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
 """How the types of blocks end that a tool of the server wrote."""
+_BILLING = re.compile(r"\A(x-anthropic-billing-header):[^\n]*\n?")
+"""Claude Code's first line of the system, for Anthropic alone. It differs in each request, so that no server would find
+the conversation in its cache of prompts (https://github.com/sgl-project/sglang/pull/29169)."""
 
 
 def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Object, chat_request.About]:
     """Return the body of the chat that answers `request`, and note in `dropped` what it leaves out.
 
-    Raises InvalidRequest for what a chat cannot express: a document, a stored file, a forced tool of the server, a
-    call without its result, the beginning of the answer.
+    Raises InvalidRequest for what a chat cannot express: a document without a text, a stored file, a forced tool of the
+    server, a call without its result, the beginning of the answer.
     """
-    chat: Object = {name: request[name] for name in _SAME if name in request}
+    chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
-    system = [
-        _part(block, where, dropped) for where, block in chat_request.blocks_of(request.get("system") or [], "system")
-    ]
+    system = list[Object]()
+    for where, block in chat_request.blocks_of(request.get("system") or [], "system"):
+        part = _part(block, where, dropped)
+        if found := _BILLING.match(part.get("text", "")):
+            dropped.note(found[1])
+            part["text"] = part["text"][found.end() :]
+        system += [part] if part.get("text") != "" else []
     turns = chat_request.objects_of(request.get("messages") or [], "messages")
     messages = [message for where, turn in turns for message in _turn(turn, where, names, dropped)]
     chat["messages"] = chat_request.in_turns(system, messages, "messages", dropped)
@@ -143,7 +151,7 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
             dropped.note(kind)
         elif kind == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", f"{place}.")).decode()
-            calls.append(names.call(block.get("id"), block, arguments, place))
+            calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
             dropped.note_others(block, ("type", "id", "name", "input"))
         else:
             parts.append(_part(block, place, dropped))
@@ -154,9 +162,9 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
 
 def _part(block: Object, where: str, dropped: chat_request.Dropped) -> Object:
     kind, source = event_kind(block), chat_request.members_of(block, "source")
-    if kind == "text" and isinstance(block.get("text"), str):
-        dropped.note_others(block, ("type", "text"))
-        return chat_request.text_part(block["text"])
+    if (texts := _texts(kind, block, source)) and all(isinstance(text, str) for text in texts):
+        dropped.note_others(block, _OF_TEXTS)
+        return chat_request.text_part("\n".join(texts))
     media, data, url = (chat_request.text_of(source.get(name)) for name in ("media_type", "data", "url"))
     found = {"base64": media and data and f"data:{media};base64,{data}", "url": url}.get(event_kind(source))
     if kind == "image" and found:
@@ -165,13 +173,33 @@ def _part(block: Object, where: str, dropped: chat_request.Dropped) -> Object:
     raise chat_request.refused_part(kind, where)
 
 
+_OF_TEXTS = ("type", "text", "title", "context", "source", "content", "tool_name")
+
+
+def _texts(kind: str, block: Object, source: Object) -> list[Any]:
+    """Return what `block` says in plain text, beginning with its titles; an empty list if it is not a text."""
+    content = source.get("content") if kind == "document" else block.get("content")
+    blocks = content if isinstance(content, list) else [content]
+    inside = [one.get("text") if isinstance(one, dict) else one for one in blocks]
+    if kind == "text":
+        return [block.get("text")]
+    if kind == "tool_reference":
+        return [f"The tool {chat_request.text_of(block.get('tool_name'))} is available now."]
+    if kind == "search_result":
+        return [block.get("title"), block.get("source"), *inside]
+    if kind == "document" and event_kind(source) in ("text", "content"):
+        titles = [block[name] for name in ("title", "context") if block.get(name)]
+        return [*titles, *([source.get("data")] if event_kind(source) == "text" else inside)]
+    return inside if kind == "compaction" else []
+
+
 def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
     for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
         kind, _, version = event_kind(tool).rpartition("_")
         known = CLIENT_TOOLS.get(kind) if version.isdigit() else None
-        if kind == "computer" and version.isdigit():
+        if kind.removesuffix("_toolset") in ("computer", "browser") and version.isdigit():
             raise chat_request.client_tool(event_kind(tool), where)
         if known is None and event_kind(tool) not in ("", "custom"):
             dropped.note(event_kind(tool))

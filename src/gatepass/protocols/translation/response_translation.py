@@ -31,6 +31,7 @@ from gatepass.protocols.translation.chat_request import (
     joined_thoughts,
     malformed,
     members_of,
+    named_tool,
     object_of,
     objects_of,
     refused_part,
@@ -55,12 +56,16 @@ _ROLES = MappingProxyType({"user": "user", "assistant": "assistant", "system": "
 """Strict servers reject the role `developer`, which means the same."""
 _CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
+_SEARCH = Tool("tool_search", is_search=True)
+_WITH_TOOLS = frozenset(("additional_tools", "tool_search_output"))
+"""Items that add tools to those of the request. Codex sends all of its tools in the first one for some models, and
+loads those of MCP servers with the second."""
 _COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
 _OF_ITEMS = (
     *("type", "id", "status", "role", "content", "summary", "call_id", "name", "namespace"),
-    *("arguments", "input", "output"),
+    *("arguments", "input", "output", "execution", "tools"),
 )
 """Members of an item that are carried, or that only its server needs."""
 
@@ -77,11 +82,11 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     if request.get("background"):
         raise InvalidRequest("The upstream has chat completions alone, and no `background`.", param="background")
     chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
-    tools, names = _tools(request, dropped)
-    chat |= chosen(request.get("tool_choice"), tools, names)
-    system = _parts(request.get("instructions") or [], "instructions", dropped)
     given = request.get("input") or []
     items = blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
+    tools, names = _tools(request, items, dropped)
+    chat |= chosen(request.get("tool_choice"), tools, names)
+    system = _parts(request.get("instructions") or [], "instructions", dropped)
     chat["messages"] = in_turns(system, [*_messages(items, names, dropped)], "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
@@ -185,12 +190,18 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
 
 
 def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped) -> list[Object]:
-    if kind in _CALLS:
+    is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
+    if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
-        call = names.call(item.get("call_id"), item, arguments, where, is_custom=is_custom)
+        tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
+        call = names.call(item.get("call_id"), tool, arguments, where)
         return [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    if is_search:
+        found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
+        parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
+        return result_messages(item.get("call_id"), parts, where)
     if kind in _RESULTS:
         parts = _parts(item.get("output") or [], f"{where}.output", dropped)
         return result_messages(item.get("call_id"), parts, where)
@@ -205,6 +216,7 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         )
     if kind.endswith(_OF_SERVER_TOOLS):
         dropped.note(kind)
+    if kind.endswith(_OF_SERVER_TOOLS) or kind in _WITH_TOOLS:
         return []
     if kind == "item_reference":
         raise _stored(where)
@@ -245,25 +257,37 @@ def _part(part: Object, where: str, dropped: Dropped) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(request: Object, dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(request: Object, items: Iterable[tuple[str, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    for where, tool in objects_of(request.get("tools") or [], "tools"):
-        namespace, inner = "", [(where, tool)]
-        if event_kind(tool) == "namespace":
-            dropped.note_others(tool, ("type", "name", "tools"), "namespace.")
-            namespace, inner = text_of(tool.get("name")), objects_of(tool.get("tools"), f"{where}.tools")
-            if len(namespace) > MOST_NAMESPACE_CHARS:
-                raise malformed(where, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
-        for place, one in inner:
-            environment = event_kind(members_of(one, "environment"))
-            if event_kind(one) in _CLIENT_TOOLS and not environment.startswith("container"):
-                raise client_tool(event_kind(one), place)
-            if event_kind(one) in ("function", "custom"):
-                tools.append(_function(one, namespace, place, names, dropped))
-            else:
-                dropped.note(event_kind(one))
+    for place, one, tool in _declared(request, "", dropped):
+        tools.append(_function(one, names.add(tool, place), dropped))
+    for where, item in items:
+        for place, one, tool in _declared(item, f"{where}.", dropped) if event_kind(item) in _WITH_TOOLS else ():
+            if names.of(tool) is None:  # else a later item repeats it
+                tools.append(_function(one, names.add(tool, place), dropped))
     return tools, names
+
+
+def _declared(owner: Object, where: str, dropped: Dropped) -> Iterator[tuple[str, Object, Tool]]:
+    """Yield the tools of `owner` that a chat can call, with their places: also those inside a namespace."""
+    for at, outer in objects_of(owner.get("tools") or [], f"{where}tools"):
+        namespace, inner = "", [(at, outer)]
+        if event_kind(outer) == "namespace":
+            dropped.note_others(outer, ("type", "name", "tools"), "namespace.")
+            namespace, inner = text_of(outer.get("name")), objects_of(outer.get("tools"), f"{at}.tools")
+            if len(namespace) > MOST_NAMESPACE_CHARS:
+                raise malformed(at, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
+        for place, one in inner:
+            kind, environment = event_kind(one), event_kind(members_of(one, "environment"))
+            if kind in _CLIENT_TOOLS and not environment.startswith("container"):
+                raise client_tool(kind, place)
+            if kind in ("function", "custom"):
+                yield place, one, Tool(text_of(one.get("name")), namespace, is_custom=kind == "custom")
+            elif kind == "tool_search" and one.get("execution") == "client":
+                yield place, one, _SEARCH
+            else:
+                dropped.note(kind)
 
 
 _CLIENT_TOOLS = frozenset(("shell", "local_shell", "apply_patch", "computer", "computer_use_preview"))
@@ -273,9 +297,8 @@ MOST_NAMESPACE_CHARS = 256
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, namespace: str, where: str, names: Names, dropped: Dropped) -> Object:
-    is_custom = event_kind(tool) == "custom"
-    function: Object = {"name": names.add(Tool(text_of(tool.get("name")), namespace, is_custom=is_custom), where)}
+def _function(tool: Object, name: str, dropped: Dropped) -> Object:
+    is_custom, function = event_kind(tool) == "custom", Object(name=name)
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
     if is_custom:
@@ -283,7 +306,7 @@ def _function(tool: Object, namespace: str, where: str, names: Names, dropped: D
         if definition := text_of(syntax.get("definition")):
             rule = f"`input` follows this {text_of(syntax.get('syntax'))} grammar:\n{definition}"
             function["description"] = f"{text_of(tool.get('description'))}\n\n{rule}".strip()
-    dropped.note_others(tool, ("type", "name", "description", "parameters", "strict", "format"))
+    dropped.note_others(tool, ("type", "name", "description", "parameters", "strict", "format", "execution"))
     return {"type": "function", "function": function}
 
 
@@ -357,13 +380,15 @@ class ResponseAnswer(AnswerBlocks):
         return {"item_id": block.item_id, "output_index": self.ended_blocks}
 
     def block_begun(self, block: AnswerBlock) -> None:
-        block.item_id = self.defaults.new_id("ctc_" if self.tool(block).is_custom else _PREFIXES[block.kind])
+        tool = self.tool(block)
+        prefix = "ctc_" if tool.is_custom else "tsc_" if tool.is_search else _PREFIXES[block.kind]
+        block.item_id = self.defaults.new_id(prefix)
         item = self._item(block, "", "in_progress")
         self._add({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
         if block.kind != "call":
             self._add(self._event(block, "added", part=_content_part(block, "")))
             delta = self._event(block, "text.delta", delta="%b", **_logprobs(block))
-        elif self.tool(block).is_custom:  # its text is inside its arguments
+        elif tool.is_custom or tool.is_search:  # the text is inside the arguments; a search has no deltas
             return
         else:
             delta = {"type": "response.function_call_arguments.delta", **self._place(block), "delta": "%b"}
@@ -375,23 +400,26 @@ class ResponseAnswer(AnswerBlocks):
             self.next_number += 1
 
     def block_ended(self, block: AnswerBlock) -> None:
-        text, place = msgspec.Raw(block.text), self._place(block)
+        text, place, tool = msgspec.Raw(block.text), self._place(block), self.tool(block)
         if block.kind != "call":
             member = "refusal" if block.kind == "refusal" else "text"
             self._add(self._event(block, "text.done", **{member: text}, **_logprobs(block)))
             self._add(self._event(block, "done", part=_content_part(block, text)))
-        elif self.tool(block).is_custom:
-            if len(block.sent) > ONE_PASS_BYTES:
-                most = f"more than {ONE_PASS_BYTES >> 20} MiB"
-                raise UpstreamInvalid(f"The upstream sent {most} for the tool {block.name!r}.", upstream=self.upstream)
-            text = msgspec.Raw(json_text(_input_of(json.loads(block.text))))
+        elif (tool.is_custom or tool.is_search) and len(block.sent) > ONE_PASS_BYTES:
+            most = f"more than {ONE_PASS_BYTES >> 20} MiB"
+            raise UpstreamInvalid(f"The upstream sent {most} for the tool {block.name!r}.", upstream=self.upstream)
+        elif tool.is_search:
+            text = msgspec.Raw(json_text(_object_of(json.loads(block.text))))
+        elif tool.is_custom:
+            arguments = json.loads(block.text)
+            given = _object_of(arguments).get("input")
+            text = msgspec.Raw(json_text(given if isinstance(given, str) else arguments))
             self._add({"type": "response.custom_tool_call_input.delta", **place, "delta": text})
             self._add({"type": "response.custom_tool_call_input.done", **place, "input": text})
         else:
             text = text if block.sent else msgspec.Raw(b'"{}"')
-            name = self.tool(block).name
             kind = "response.function_call_arguments.done"
-            self._add({"type": kind, **place, "name": name, "arguments": text})
+            self._add({"type": kind, **place, "name": tool.name, "arguments": text})
         was_cut = self.reason in CUT and not self._waiting
         item = self._item(block, text, "incomplete" if was_cut else "completed")
         self.reply["output"].append(item)
@@ -411,6 +439,9 @@ class ResponseAnswer(AnswerBlocks):
         if block.kind == "reasoning":
             return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": OWN_THOUGHT}
         tool = self.tool(block)
+        if tool.is_search:
+            search: Object = {"type": "tool_search_call", "execution": "client", "arguments": text or {}}
+            return {"id": block.item_id, "call_id": block.id, "status": status, **search}
         kind, member = ("custom_tool_call", "input") if tool.is_custom else ("function_call", "arguments")
         place = {"namespace": tool.namespace} if tool.namespace else {}
         call = {"call_id": block.id, "name": tool.name, member: text}
@@ -448,11 +479,9 @@ def _logprobs(block: AnswerBlock) -> Object:
     return {"logprobs": []} if block.kind == "text" else {}
 
 
-def _input_of(arguments: str) -> str:
-    """Return the text for a custom tool, whose function takes it as `input`."""
+def _object_of(arguments: str) -> Object:
     try:
         value = read_json(arguments.encode())
     except ValueError:
-        return arguments
-    text = value.get("input") if isinstance(value, dict) else None
-    return text if isinstance(text, str) else arguments
+        return {}
+    return value if isinstance(value, dict) else {}
