@@ -627,7 +627,8 @@ async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
         ({"type": "computer_call_output", "output": {"image_url": "data:image/png;base64," + "A" * 9_000}}, 1_000),
         ({"role": "user", "content": "", "images": ["A" * 8_000] * 2}, 2_000),
         ([{"type": "document", "source": {"type": "text", "data": "word " * 800}}], 1_000),
-        ([{"type": "file", "file": {"file_data": "data:text/plain;base64," + "A" * 8_000}}], 2_000),
+        ([{"type": "document", "source": {"type": "base64", "data": "A" * 8_000}}], 2_000),
+        ([{"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 8_000}}], 2_000),
         ([{"type": "text", "text": '{"image_url": "data:image/png;base64,' + "A" * 8_000}], 2_000),
     ],
 )
@@ -639,13 +640,31 @@ def test_an_estimate_counts_text_by_its_bytes_and_each_picture_by_a_fixed_number
     assert (found.output_tokens, found.answers) == (7, 2)
 
 
-@pytest.mark.parametrize("spelling", ["MAX_TOKENS", "Max_Tokens", "max_to\\u212aens", "MAX_COMPLETION_TOKENS"])
-def test_an_estimate_counts_a_number_whose_name_a_server_in_go_reads(spelling):
-    found = Size.of(a_call(f'{{"{spelling}": 900, "max_tokens": 5, "BEST_OF": 3}}'.encode()))
+@pytest.mark.parametrize(
+    "members",
+    [
+        *(f'"{name}": 900' for name in ("MAX_TOKENS", "max_to\\u212aens", "MAX_COMPLETION_TOKENS", "maxTokens")),
+        *(f'"{name}": 900' for name in ("max_new_tokens", "max-output-tokens", "maxOutputTokens", "n_predict")),
+        '"max_tokens": 900, "max_tokens": 6',
+        '"max_tokens": 6, "max_tokens": "900", "max_tokens": [7]',
+        *(f'"{name}": {{"max_tokens": 900, "n": 2}}' for name in ("extra_body", "Extra-Body", "generationConfig")),
+        '"provider_options": {"openai": {"maxTokens": 900}, "extra_body": null}',
+        '"extra_body": {"provider_options": {"x": {"num_predict": 900}}, "max_tokens": 8}',
+        '"extra_body": {"pad": "' + "x" * 99_000 + '", "max_tokens": 900}',
+    ],
+)
+def test_an_estimate_counts_the_largest_number_that_some_server_reads(members):
+    found = Size.of(a_call(f'{{{members}, "max_tokens": 5, "BEST_OF": 3}}'.encode()))
     assert (found.output_tokens, found.answers) == (900, 3)
 
 
-@pytest.mark.parametrize("name", ["best_of", "background", "metadata", "max_output_tokens", "user"])
+@pytest.mark.parametrize("name", ["metadata", "logit_bias", "response_format", "stream_options"])
+def test_an_estimate_reads_no_object_whose_members_no_server_moves(name):
+    found = Size.of(a_call(f'{{"{name}": {{"max_tokens": 900, "n": 9}}, "max_tokens": 5}}'.encode()))
+    assert (found.output_tokens, found.answers) == (5, 1)
+
+
+@pytest.mark.parametrize("name", ["best_of", "background", "metadata", "extra_body", "user"])
 def test_a_number_that_no_float_holds_hides_no_other_member(name):
     found = Size.of(a_call(f'{{"{name}": [1e400], "n": 3, "max_tokens": 70}}'.encode()))
     assert (found.output_tokens, found.answers >= 3) == (70, True)

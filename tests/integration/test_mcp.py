@@ -299,6 +299,29 @@ async def test_idle_streams_have_a_limit_of_their_own():
         assert "a quarter of limits.connections" in got.json()["error"]["message"]
 
 
+SUBSCRIBE = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}
+
+
+@pytest.mark.parametrize("place", ["of the key", "of its group"])
+@pytest.mark.parametrize("waits", [listen, lambda gp, **fields: post(gp, SUBSCRIBE, **fields)])
+async def test_streams_that_wait_for_events_are_as_many_as_max_concurrent_beside_the_requests(waits, place):
+    def answer(request: Received) -> Dialogue:
+        return [Send(reply(RESULT))] if b"tools" in request.body else [*begin_stream(), Hold()]
+
+    limits = {"limits": {"max_concurrent": 1}}
+    more, groups = (limits, {}) if place == "of the key" else ({"group": "all"}, {"groups": {"all": limits}})
+    access = {"keys": [{**one, **more} for one in ACCESS["keys"]], **groups}
+    anna = key("anna")
+    async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=access) as gp:
+        for _ in range(2):
+            async with waits(gp, **anna) as one:
+                assert await one.head() == 200
+                refused = await waits(gp, **anna).answer()
+                assert refused.json()["error"]["data"]["code"] == "concurrency_limited"
+                assert (await post(gp, **anna).answer()).json() == RESULT
+            await until(lambda: not gp.state.in_flight.busy)
+
+
 # --- access ---
 
 

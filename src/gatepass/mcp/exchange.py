@@ -27,6 +27,7 @@ from gatepass.mcp import message as messages
 from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, refusal_of
 from gatepass.mcp.message import READS, McpMessage, McpProtocol, request_headers
 from gatepass.mcp.servers import McpRoute, McpServers
+from gatepass.policy.limits import CONCURRENT, REQUESTS
 from gatepass.protocols.client_protocol import COMMENT, COMMENT_AFTER_ID, RAW
 from gatepass.protocols.error_objects import error_headers
 from gatepass.protocols.request import check_plain
@@ -126,9 +127,12 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
             access.operation = IDLE_STREAM
         in_flight_request.begin(caller, is_idle_stream=method == "GET")
         await _read_message(exchange)
-        if state.admission is not None and method == "POST":
-            await state.admission.admit_message(context, is_readable=exchange.message.kind != "unreadable")
-        if exchange.message.method == messages.LISTEN:
+        listens = exchange.message.method == messages.LISTEN
+        if state.admission is not None and method != "DELETE":
+            units = () if method == "GET" else (REQUESTS,) if listens else (REQUESTS, CONCURRENT)
+            is_readable = method == "GET" or exchange.message.kind != "unreadable"
+            await state.admission.admit_message(context, units, is_readable=is_readable)
+        if listens:
             access.operation = IDLE_STREAM
             in_flight_request.claim_idle_stream(caller.name)
         session_id = header(client_request.headers, SESSION)

@@ -54,7 +54,7 @@ class Chat(ClientProtocol):
     members = ClientProtocol.members | {
         *("messages", "images", "stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens")
     }
-    output_member = "max_tokens"
+    generates = True
     requires_model = prefers_one_target = True
     entries, entry = "choices", "choice"
     takes_transforms = True

@@ -94,8 +94,8 @@ class ClientProtocol:
     `stream` is one of them if `synthesize` and `aggregate` or `aggregator` are overridden: an upstream may answer with
     a whole reply although the client requests a stream, and with a stream although it requests a whole reply.
     """
-    output_member: str = ""
-    """The member of a request that limits the tokens of its answer: "", its answers have none."""
+    generates: bool = False
+    """Its answers have tokens beside those of the request."""
     uses_tokens: bool = True
     """The usage of its replies is what the request itself used."""
     requires_model: bool = False

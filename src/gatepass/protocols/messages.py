@@ -109,7 +109,7 @@ class Messages(_OfAnthropic):
     name = "messages"
     translation = translation.MESSAGES
     members = frozenset({"messages", "stream", BETA_FIELD, OWN_THOUGHT})
-    output_member = "max_tokens"
+    generates = True
     requires_model, fits_answers = True, False
     progress, event_repair = message_events.MessageProgress, message_events.MessageRepair
     aggregate = message_events.MessageAggregator

@@ -569,7 +569,7 @@ class Responses(client_protocol.ClientProtocol):
     translation = translation.RESPONSES
     sample: Mapping[str, Any] = {"input": "ping", "max_output_tokens": client_protocol.SAMPLE_TOKENS}
     members = client_protocol.ClientProtocol.members | {"stream", OWN_THOUGHT}
-    output_member = "max_output_tokens"
+    generates = True
     requires_model = True
     names_stored = prefers_one_target = True
     progress, event_repair, aggregate = ResponseProgress, ResponseRepair, ResponseAggregator
@@ -652,7 +652,7 @@ class Compact(client_protocol.ClientProtocol):
 
     name, family = "compact", Responses.family
     members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
-    output_member = "max_output_tokens"
+    generates = True
     requires_model = True
     names_stored = prefers_one_target = True
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from heapq import nsmallest
@@ -21,7 +21,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
-from gatepass.json_body import UNCOUNTED_BYTES, elements, folded, has_more
+from gatepass.json_body import UNCOUNTED_BYTES, Members, elements, folded, has_more, members
 from gatepass.json_body import kind as first_char
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
@@ -78,13 +78,30 @@ MOST_PARTS = 200_000
 """Objects of a list that is read for pictures. As many take 25 ms, in which no other thread runs."""
 READ_BYTES, NAME_CHARS = 64 * 1024, 32
 """The longest value of one of ASKED, and its longest name. A longer number counts as MOST_ASKED."""
-ASKED = frozenset(
+OUTPUT = frozenset(
     (
-        *("max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of", "prompt"),
-        *("background", "user", "metadata"),
+        *("maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample"),
+        *("npredict", "numpredict"),  # of llama.cpp and Ollama
     )
 )
-"""The members that say how many tokens an answer may have, whether it comes with the response, and for whom."""
+"""The members that bound the tokens of an answer."""
+ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
+ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
+"""The members that say how many tokens an answer may have, whether it comes with the response, and for whom. They are
+in lower case and without `_` and `-`, because servers read them in other cases too."""
+NESTED = frozenset(("extrabody", "provideroptions", "generationconfig"))
+"""The objects from which servers take members of ASKED as if they stood beside them, at most NESTED_LEVELS deep."""
+NESTED_LEVELS = 3
+
+
+def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Yield the members of ASKED, each time that they stand in `listed`: some servers read the first, some the last."""
+    for name, text in listed:
+        plain = folded(name).replace("_", "").replace("-", "") if len(name) <= NAME_CHARS else ""
+        if plain in ASKED:
+            yield plain, text
+        elif levels and (levels < NESTED_LEVELS or plain in NESTED) and first_char(text) == "{":
+            yield from _asked(members(text), levels - 1)
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -97,35 +114,31 @@ class _Part(msgspec.Struct, gc=False):
     input_audio: msgspec.Raw = _ABSENT
     source: msgspec.Raw = _ABSENT
     images: msgspec.Raw = _ABSENT
+    """A list, or one picture (normalize/images.py)."""
 
 
 _PARTS = msgspec.json.Decoder(list[_Part] | _Part)
 
 
-def _pictures(text: msgspec.Raw, levels: int = 2) -> Iterator[int]:
-    """Yield the bytes of each picture and sound in a list of messages, of items or of parts, and `levels` below.
+def _pictures(part: _Part, levels: int = 3) -> Iterator[int]:
+    """Yield the bytes of each picture and sound in `part`, and in the lists `levels` below it.
 
     In a list of more than MOST_PARTS, a picture counts like a text.
     """
-    if memoryview(text).nbytes > UNCOUNTED_BYTES and has_more(text, b"{", MOST_PARTS):
-        return
-    try:
-        found = _PARTS.decode(text)
-    except (msgspec.DecodeError, RecursionError):  # such as a text, or a list of them
-        return
-    for one in found if isinstance(found, list) else (found,):
-        source = one.source if bytes(memoryview(one.type)[:READ_BYTES]) == b'"image"' else _ABSENT
-        yield from (memoryview(each).nbytes for each in (one.image_url, one.input_audio, source) if each is not _ABSENT)
-        yield from _images(one.images)
-        for inner in (one.content, one.output) if levels else ():
-            if inner is not _ABSENT:
-                yield from _pictures(inner, levels - 1)
-
-
-def _images(text: msgspec.Raw) -> Iterator[int]:
-    """Yield the bytes of each picture in the member `images`, a list or a picture (normalize/images.py)."""
-    if text is not _ABSENT:
-        yield from (memoryview(one).nbytes for one in (elements(text) if first_char(text) == "[" else (text,)))
+    own = [part.image_url, part.input_audio]
+    if bytes(memoryview(part.type)[:READ_BYTES]) == b'"image"':
+        own.append(part.source)
+    own += elements(part.images) if part.images is not _ABSENT and first_char(part.images) == "[" else [part.images]
+    yield from (memoryview(one).nbytes for one in own if one is not _ABSENT)
+    for text in (part.content, part.output) if levels else ():
+        if text is _ABSENT or (memoryview(text).nbytes > UNCOUNTED_BYTES and has_more(text, b"{", MOST_PARTS)):
+            continue
+        try:
+            found = _PARTS.decode(text)
+        except (msgspec.DecodeError, RecursionError):  # such as a text, or a list of them
+            continue
+        for one in found if isinstance(found, list) else (found,):
+            yield from _pictures(one, levels - 1)
 
 
 def _prompts(text: msgspec.Raw) -> int:
@@ -153,32 +166,33 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     user: str = ""
 
     @classmethod
-    def of(cls, call: Call, output_member: str = "max_tokens") -> Size:
+    def of(cls, call: Call) -> Size:
         """Return the size of a call."""
-        members, size_bytes = dict(call.opened().listed), len(call.body)
-        lists = (members[name] for name in ("messages", "input") if name in members)
-        pictures = [*chain(*map(_pictures, lists), _images(members.get("images", _ABSENT)))]
-        tokens = math.ceil((size_bytes - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
+        listed = call.opened().listed
+        top = dict(listed)
+        content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
+        pictures = [*_pictures(_Part(content=content, output=output, images=images))]
+        tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
         values: dict[str, list[Any]] = {}
-        for name, text in members.items():  # servers in Go read a name in any case
-            if len(name) <= NAME_CHARS and (plain := folded(name)) in ASKED:
-                values.setdefault(plain, []).append(_prompts(text) if plain == "prompt" else _value(text))
-        names = {"max_tokens": ("max_tokens", "max_completion_tokens"), "": ()}.get(output_member, (output_member,))
-        output = max((_count(one) or 0 for name in names for one in values.get(name, ())), default=0)
-        answers = max((_count(one) or 1 for name in ("n", "best_of") for one in values.get(name, ())), default=1)
-        answers *= max(values.get("prompt", (1,)))
+        for name, text in _asked(listed):
+            values.setdefault(name, []).append(_prompts(text) if name == "prompt" else _value(text))
+        most, answers = (
+            max((_count(one) or 0 for name in names for one in values.get(name, ())), default=0)
+            for names in (OUTPUT, ANSWERS)
+        )
+        answers = max(1, answers) * max(values.get("prompt", (1,)))
         of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
         user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
-        return cls(tokens, output, answers, any(map(_is_meant, values.get("background", ()))), user)
+        return cls(tokens, most, answers, any(map(_is_meant, values.get("background", ()))), user)
 
 
-async def size_of(call: Call, output_member: str, threads: BodyThreads) -> Size:
+async def size_of(call: Call, threads: BodyThreads) -> Size:
     """Return the size of a call: a form counts like a picture, and what carries the work of others nothing."""
     if call.operation.takes_form and not call.body:
         return Size(PICTURE_TOKENS)
     if not call.body or call.operation.configured_as in UNSEEN:
         return Size()
-    measure = partial(Size.of, call, output_member)
+    measure = partial(Size.of, call)
     return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(call.caller, measure)
 
 
@@ -218,6 +232,7 @@ class Admitted(msgspec.Struct, eq=False):
 
     counts: Counts
     end_users: Counts
+    """What this process alone counts."""
     hit: Hit
     size: Size
     tokens: int
@@ -516,17 +531,25 @@ class Admission:
         if not protocol.uses_tokens or call.operation.is_about_stored:  # its usage is that of another request
             counts_tokens, kept = False, without_tokens
         is_read = counts_tokens or caller.end_users is not None
-        size = await size_of(call, protocol.output_member, threads) if is_read else Size()
-        context.admitted = admitted = self._admitted(size, generates=bool(protocol.output_member))
+        size = await size_of(call, threads) if is_read else Size()
+        context.admitted = admitted = self._admitted(size, generates=protocol.generates)
         admitted.counts_tokens = counts_tokens
         admitted.of_upstream = {name: kept(ones) for name, ones in upstreams.items()}
         own = self._of_end_user(context, shared, size.user)
         await admitted.take(kept(own), kept(limits), context.state.clock.now())
 
-    async def admit_message(self, context: RequestContext, *, is_readable: bool) -> None:
-        """Count a message to an MCP server as a request of its caller. Raises InvalidRequest and Limited."""
-        limits = without_tokens(self._of_owners(owners_of(context.caller, "")))
-        own = without_tokens(self._of_end_user(context, self.limits_of((END_USER, context.caller.name)), ""))
+    async def admit_message(self, context: RequestContext, units: Collection[str], *, is_readable: bool) -> None:
+        """Count a message to an MCP server in `units` of its caller. Raises InvalidRequest and Limited.
+
+        Without CONCURRENT it opens a stream that only waits for events, perhaps for hours. As many as `max_concurrent`
+        may be open beside the requests, so that they keep none away. This process alone counts them.
+        """
+        owned = self._of_owners(owners_of(context.caller, ""))
+        shared = self._of_end_user(context, self.limits_of((END_USER, context.caller.name)), "")
+        limits, own = ([one for one in ones if one.unit in units] for ones in (owned, shared))
+        if CONCURRENT not in units:
+            streams = (Limit(one.owner, CONCURRENT, "", one.most) for one in owned if one.unit == CONCURRENT)
+            own += map(self._end_users.attach, streams)
         if limits or own:
             if not is_readable:
                 raise InvalidRequest("A caller with limits sends one valid message at a time, and no batch.")
