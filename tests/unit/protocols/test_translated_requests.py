@@ -365,6 +365,14 @@ def said(*parts: Body, role: str = "user") -> Body:
     return {"type": "message", "role": role, "content": [*parts]}
 
 
+def told(words: str) -> Body:
+    return {"type": "input_text", "text": words}
+
+
+def secret(words: str) -> Body:
+    return {"type": "encrypted_content", "encrypted_content": words}
+
+
 def inputs(*items: Body) -> Body:
     return {"input": [*items]}
 
@@ -375,14 +383,14 @@ HOSTED_ITEMS = [
 ]
 RESPONSES: dict[str, tuple[Any, ...]] = {
     "a text": ({}, {}),
-    "items": (inputs(said({"type": "input_text", "text": "Hi"})), {}),
+    "items": (inputs(said(told("Hi"))), {}),
     "instructions": ({"instructions": "Be kind."}, [chat_text("system", "Be kind."), HI]),
     "a developer": (
-        inputs(said({"type": "input_text", "text": "Rules."}, role="developer"), HI),
+        inputs(said(told("Rules."), role="developer"), HI),
         [chat_text("system", "Rules."), HI],
     ),
     "a later developer": (
-        inputs(HI, said({"type": "input_text", "text": "Rules."}, role="developer")),
+        inputs(HI, said(told("Rules."), role="developer")),
         [chat_text("user", "Hi\n\nRules.")],
         "system_role",
     ),
@@ -442,6 +450,10 @@ RESPONSES: dict[str, tuple[Any, ...]] = {
         for member, given in (("summary", [{"type": "summary_text", "text": "So far."}]), ("content", "So far."))
     },
     "a member of an item": (inputs({**HI, "phase": "final"}), {}, "phase"),
+    "a message of another agent": (
+        inputs({"type": "agent_message", "author": "/a", "recipient": "/b", "content": [told("Task:"), secret("Go.")]}),
+        [chat_text("user", "Task:\n\nGo.")],
+    ),
     "items of hosted tools": (inputs(HI, *({"type": kind} for kind in HOSTED_ITEMS)), {}, *HOSTED_ITEMS),
     "custom tools": ({"tools": [PATCH]}, {"tools": [function("apply_patch", description="Edits.", parameters=INPUT)]}),
     "a grammar": (
@@ -540,6 +552,10 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "a file": (inputs(said({"type": "input_file", "file_id": "f"})), "input.0.content.0", "input_file"),
     "an audio": (inputs(said({"type": "input_audio"})), "input.0.content.0", "input_audio"),
     "a stored image": (inputs(said({"type": "input_image", "file_id": "f"})), "input.0.content.0", "stored file"),
+    "an encrypted message of another agent": (
+        inputs({"type": "agent_message", "content": [secret("gAAAAABx")]}),
+        *("input.0.content.0", "encrypted_content"),
+    ),
     "a stored item": (inputs({"type": "item_reference", "id": "x"}), "input.0", "`input.0` names what a server stores"),
     "an item that is no object": ({"input": ["Hi"]}, "input.0", "an object"),
     "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "a text or a list"),

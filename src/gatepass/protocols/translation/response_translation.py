@@ -60,12 +60,14 @@ _SEARCH = Tool("tool_search", is_search=True)
 _WITH_TOOLS = frozenset(("additional_tools", "tool_search_output"))
 """Items that add tools to those of the request. Codex sends all of its tools in the first one for some models, and
 loads those of MCP servers with the second."""
+_ENCRYPTED = "gAAAA"
+"""How a text that OpenAI encrypted begins."""
 _COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
 _OF_ITEMS = (
     *("type", "id", "status", "role", "content", "summary", "call_id", "name", "namespace"),
-    *("arguments", "input", "output", "execution", "tools"),
+    *("arguments", "input", "output", "execution", "tools", "author", "recipient"),
 )
 """Members of an item that are carried, or that only its server needs."""
 
@@ -205,8 +207,8 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
     if kind in _RESULTS:
         parts = _parts(item.get("output") or [], f"{where}.output", dropped)
         return result_messages(item.get("call_id"), parts, where)
-    role = _ROLES.get(text_of(item.get("role")))
-    if kind in ("message", "") and role is not None:
+    role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
+    if kind in ("message", "", "agent_message") and role is not None:
         return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content", dropped))}]
     if kind in _COMPACTIONS:
         if summary := joined_thoughts(*_thoughts(item, dropped)):
@@ -246,6 +248,10 @@ def _part(part: Object, where: str, dropped: Dropped) -> Object:
         return text_part(part["text"])
     if kind == "refusal" and isinstance(part.get("refusal"), str):
         return text_part(part["refusal"])
+    # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
+    told = part.get("encrypted_content")
+    if kind == "encrypted_content" and isinstance(told, str) and not told.startswith(_ENCRYPTED):
+        return text_part(told)
     if kind == "input_image" and isinstance(url, str):
         image = image_part(url)
         if part.get("detail"):
