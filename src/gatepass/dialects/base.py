@@ -158,6 +158,8 @@ class Dialect:
 
     lists_models: ClassVar[bool] = True
     """Whether the upstream's model list has the names that a request needs."""
+    converted: ClassVar[str] = "unwrap=data"
+    """The entry of `x-gatepass-adapted` if `classify_document` returns another document."""
     rules: tuple[Rule, ...] = ()
     """Changes that run after all others, because their result must fit the protocol."""
 

@@ -59,6 +59,14 @@ HINTS = (
         "responses",
     ),
     Hint(r"last content of this conversation is not from user", "last_message"),
+    Hint(r"\broles? must alternate|system message must be (?:at the beginning|the first)", "order_of_roles"),
+    Hint(
+        # vLLM, SGLang, OpenRouter, OpenAI, DeepSeek
+        r"\bat most 0 (?:image|audio|video)|is not a multimodal model|support image input"
+        r"|image_url is only supported|unknown variant `image_url`",
+        "no_images",
+    ),
+    Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
     Hint(r"missing subscription key", "subscription_key"),
     Hint(r"no api key found in request", "kong_key"),
     Hint(r"API deployment for this resource does not exist|DeploymentNotFound", "azure_deployment", (404,)),

@@ -255,8 +255,12 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
         return reply.rejected._replace(advice=advice)
     if not found:
         return Remedy(case=case_of(error_body, status, upstream, reply.model))
-    names = names_of(f"upstream:{upstream}", reply.operation, reply.model, "")
-    return Remedy(errors.explained(found, names)["action"], found)
+    return Remedy(_action(found, reply), found)
+
+
+def _action(case: str, reply: ReceivedReply) -> str:
+    names = names_of(f"upstream:{reply.upstream}", reply.operation, reply.model, "")
+    return errors.explained(case, names)["action"]
 
 
 def _lacks_page(error_body: UpstreamErrorBody, reply: ReceivedReply) -> bool:
@@ -334,6 +338,8 @@ def _classify_json(
         if content.first_bytes(reply.body)[:1] not in (b"{", b"["):  # such as a filter's page without markup
             excerpt = clean(decoded(reply.body[: content.WHOLE_BYTES]), reply.mask, EXCERPT_CHARS)
             return _invalid(reply, f"with a text instead of JSON: {excerpt}")
+        if (lines := _fault_of_lines(reply)) is not None:
+            return lines
         reason = _AT_BYTE.sub("", str(error))
         return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
     for place in form.error_places(document):
@@ -352,6 +358,21 @@ def _classify_json(
             f"{reply.answered} without a {form.entry}.", upstream=reply.upstream, of_request=True
         )
     return reply.body
+
+
+def _fault_of_lines(reply: ReceivedReply) -> errors.UpstreamError | None:
+    """Return the error of a body with a JSON object in each line, such as the events of a stream; None for another."""
+    body = reply.body.strip(content.BLANKS)
+    try:
+        documents = [content.parse(line) for line in (body.partition(b"\n")[0], body.rpartition(b"\n")[2])]
+    except ValueError:
+        return None
+    found = (read_error_body(document, mask=reply.mask) for document in documents)
+    if (error_body := next(filter(None, found), None)) is not None:
+        return _rejection(reply, error_body)
+    message = f"{reply.answered} with JSON objects in lines, which are neither an event stream nor a whole reply."
+    advice = _action("json_lines", reply)
+    return errors.UpstreamInvalid(message, upstream=reply.upstream, advice=advice, case="json_lines")
 
 
 def _unwrapped(document: Any, body: bytes, entries: str) -> bytes | None:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gatepass.errors import UpstreamInvalid
+from gatepass.errors import UpstreamInvalid, explained
 from gatepass.json_body import OBJECT, ONE_PASS_BYTES, RAW, UNCOUNTED_BYTES, has_more, has_slow_numbers
 from gatepass.types import EmbeddingsOptions, counted, parse_count
 
@@ -65,7 +65,9 @@ NAMES = (ORDER, INDEX)
 _TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
 _TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
 
-_NOT_A_NUMBER = "a vector contains a value that is not a number"
+_NOT_NUMBERS = "a vector contains a value that is not a number"
+_NOT_FINITE = re.compile(rb"[\[,:\s]-?(?:NaN|Infinity)\b|[\[,]\s*+null\s*+[\],]")
+"""What a server writes for a number that JSON does not have. Rust and JavaScript write null."""
 
 Entry = dict[str, msgspec.Raw]
 Span = tuple[int, int]
@@ -95,7 +97,23 @@ _LETTERS = (b"a", b"f", b"u")
 
 
 class InvalidReply(Exception):
-    """The reason why a reply is invalid."""
+    """The reason why a reply is invalid, and the case of errors.json that has the action, "" for none."""
+
+    def __init__(self, reason: str, case: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.case = reason, case
+
+    def upstream_error(self, what: str, upstream: str, *, of_request: bool = False) -> UpstreamInvalid:
+        text, advice = f"{what}: {self.reason}.", explained(self.case, {})["action"] if self.case else ""
+        of_request = of_request or self.case != ""
+        return UpstreamInvalid(text, upstream=upstream, of_request=of_request, case=self.case, advice=advice)
+
+
+def unreadable(text: bytes, place: str, reason: str) -> InvalidReply:
+    """Return the fault of `text`, which has numbers in a `place` and cannot be read."""
+    if _NOT_FINITE.search(text) is not None:
+        return InvalidReply(f"{place} contains a value that is not a number: NaN, Infinity or null", "not_finite")
+    return InvalidReply(reason)
 
 
 def next_step(steps: Steps[Result]) -> Result | None:
@@ -172,9 +190,9 @@ def join_replies(
     try:
         return (yield from _join(replies, counts, options, limit_bytes))
     except InvalidReply as fault:
-        reason = f"The embeddings of the upstream {upstream!r} are invalid: {fault}."
-        of_request = options.dimensions is not None or fault.args == (_TOO_LARGE,)
-        raise UpstreamInvalid(reason, upstream=upstream, of_request=of_request) from None
+        of_request = options.dimensions is not None or fault.reason == _TOO_LARGE
+        what = f"The embeddings of the upstream {upstream!r} are invalid"
+        raise fault.upstream_error(what, upstream, of_request=of_request) from None
 
 
 def _join(
@@ -228,7 +246,8 @@ def _decoded(text: bytes, count: int) -> _Reply:
     try:
         found = _REPLY.decode(text)
     except (ValueError, RecursionError):
-        raise InvalidReply('the reply is not a JSON object, or has no list "data" of objects') from None
+        reason = 'the reply is not a JSON object, or has no list "data" of objects'
+        raise unreadable(text, "a vector", reason) from None
     if len(found.data) != count:
         raise InvalidReply(f"the reply has {counted(len(found.data), 'vector')} for {counted(count, 'input')}")
     return found
@@ -314,14 +333,14 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
         length = 0 if not written[1:-1].strip() else written.count(b",") + 1
         _check_length(length, options)
         if written.rfind(b"[") != 0 or not _have_only_numbers(written, [(0, len(written))]):
-            raise InvalidReply(_NOT_A_NUMBER)
+            raise unreadable(written, "a vector", _NOT_NUMBERS)
         try:
             if options.base64:
                 entry["embedding"] = msgspec.Raw(_in_base64(written))
             else:
                 RAW.decode(written)
         except ValueError:
-            raise InvalidReply(_NOT_A_NUMBER) from None
+            raise unreadable(written, "a vector", _NOT_NUMBERS) from None
         return length, options.base64
     if not written.startswith(b'"'):
         raise InvalidReply("an entry has no vector")
@@ -334,7 +353,7 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
         raise InvalidReply("a vector is base64 of something other than float32")
     numbers = _little_endian(array("f", data))
     if not all(map(isfinite, numbers)):
-        raise InvalidReply("a vector contains a number that is not finite")
+        raise InvalidReply("a vector contains a number that is not finite", "not_finite")
     _check_length(len(numbers), options)
     if not options.base64:
         entry["embedding"] = msgspec.Raw(msgspec.json.encode(numbers.tolist()))

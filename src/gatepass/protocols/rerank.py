@@ -15,7 +15,7 @@ from gatepass.config.upstream import RerankShape, UpstreamConfig
 from gatepass.draft import Draft, ObjectDraft, Rule
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import OBJECT, elements, kind, opened
-from gatepass.normalize.embeddings_reply import Entry, InvalidReply, encoded
+from gatepass.normalize.embeddings_reply import Entry, InvalidReply, encoded, unreadable
 from gatepass.normalize.rules import ChangeRule
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
 
@@ -210,7 +210,7 @@ def client_ranking(reply: bytes, options: RerankOptions, upstream: str) -> bytes
     try:
         return _ranked(reply, options)
     except InvalidReply as fault:
-        raise UpstreamInvalid(f"The upstream's reply is not a ranking: {fault}.", upstream=upstream) from None
+        raise fault.upstream_error("The upstream's reply is not a ranking", upstream) from None
 
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -255,7 +255,7 @@ def _read(reply: bytes) -> tuple[Entry, str | None, list[Entry]]:
         return document, name, _ENTRIES.decode(listed)
     except (ValueError, RecursionError):
         where = "the reply is" if name is None else f'"{name}" is'
-        raise InvalidReply(f"{where} not a list of objects") from None
+        raise unreadable(reply, "it", f"{where} not a list of objects") from None
 
 
 def _result(entry: Entry, count: int) -> _Result:

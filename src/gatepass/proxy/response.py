@@ -34,7 +34,7 @@ from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_repair import TEXTS
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit, json_text
-from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, read_json
+from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
@@ -234,7 +234,7 @@ async def _check_status(context: AttemptReply) -> None:
 
 
 async def _classify_raw(context: AttemptReply) -> ClassifiedReply:
-    """Buffer JSON and HTML, which may be errors, watch event streams, and relay every other content type unread."""
+    """Buffer JSON and HTML, which may be errors, watch event streams, and relay other files by their beginning."""
     context.attempt.add_upstream_wait()
     if context.response.status in WITHOUT_CONTENT:
         await context.response.aclose()
@@ -242,23 +242,14 @@ async def _classify_raw(context: AttemptReply) -> ClassifiedReply:
     kind = content_type(context.response.headers)
     if context.call.operation.is_download and kind != "text/html":
         return RawReply(context.response)
-    if not kind:
-        return await _classify_unlabelled(context)
     if kind == "text/html" or kind.endswith("json"):
         return await buffer_reply(context)
-    if kind == "text/plain" and context.profile.plain_texts and context.call.operation.name in HEARD:
-        return await _as_json(context)
-    return await classify_stream(context) if kind == "text/event-stream" else RawReply(context.response)
+    if kind == "text/event-stream":
+        return await classify_stream(context)
+    return await _classify_labelled(context, kind) if kind else await _classify_unlabelled(context)
 
 
 HEARD = ("transcriptions", "translations")
-
-
-async def _as_json(context: AttemptReply) -> BufferedReply:
-    """Return a text that was heard as JSON."""
-    body = await upstream_call.read_body(context.attempt, context.response, context.attempt.limit_bytes, b"")
-    document = json_text({"text": body.decode("utf-8", "replace").strip()})
-    return BufferedReply(context.response.status, _labelled_json(context.headers()), document, (TEXTS,))
 
 
 def _without_body(context: AttemptReply) -> BufferedReply:
@@ -286,6 +277,23 @@ async def _classify_unlabelled(context: AttemptReply) -> ClassifiedReply:
             break
     if not beginning.strip() or _TEXT.match(beginning) is not None:
         return await buffer_reply(context, beginning)
+    return RawReply(context.response, beginning)
+
+
+async def _classify_labelled(context: AttemptReply, kind: str) -> ClassifiedReply:
+    """Relay audio and other files; buffer a small JSON object, which may be an error in spite of its label."""
+    beginning, is_whole = b"", True
+    async for piece in context.response:
+        beginning += piece
+        if first_bytes(beginning)[:1] not in (b"", b"{") or len(beginning) > upstream_call.ERROR_BYTES:
+            is_whole = False
+            break
+    if is_whole and is_json(beginning):
+        return await buffer_reply(context, beginning)
+    if kind == "text/plain" and context.profile.plain_texts and context.call.operation.name in HEARD:
+        body = await upstream_call.read_body(context.attempt, context.response, context.attempt.limit_bytes, beginning)
+        document = json_text({"text": body.decode("utf-8", "replace").strip()})
+        return BufferedReply(context.response.status, _labelled_json(context.headers()), document, (TEXTS,))
     return RawReply(context.response, beginning)
 
 
@@ -407,9 +415,6 @@ def _synthesized_events(
     return run.count(b"\n\n") - run.endswith(DONE), run
 
 
-UNWRAPPED = "unwrap=data"
-"""The entry of `x-gatepass-adapted` for an answer taken out of an envelope."""
-
 LARGE_REPLY_BYTES = 512 * 1024
 """The event loop runs between two passes over a larger reply."""
 MOST_CHECKED_BYTES, MOST_CHECKED_VALUES = 16 * 1024 * 1024, 2_000_000
@@ -477,7 +482,7 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
     if transforms is not None:
         if len(body) > ONE_PASS_BYTES:
             raise UpstreamInvalid(
-                "The answer of RAGFlow is too large to convert in one piece. Request it with `stream: true`.",
+                f"The answer is too large to convert from {context.dialect}. Request it with `stream: true`.",
                 upstream=context.upstream.name,
                 of_request=True,
                 case="too_large",
@@ -493,7 +498,7 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
         context.attempt.add_changes(adapted)
         raise document
     if document is not body:
-        adapted = (*adapted, UNWRAPPED)
+        adapted = (*adapted, context.upstream.dialect.converted)
     reply = BufferedReply(context.response.status, context.headers(), document, adapted, usage=usage)
     return _repair(context, reply)
 

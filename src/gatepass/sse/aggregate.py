@@ -122,7 +122,7 @@ class StreamAggregator(EventStream, ABC):
 
     def fail(self, error: GatepassError) -> None:
         """Drop the collected events, and ignore further ones. `finish` raises `error`."""
-        self.failure, self.done, self._is_over = error, False, True
+        self.failure, self.done, self._is_over = self._reason(error), False, True
 
     def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
         del block, payload  # no event reaches the client

@@ -232,13 +232,15 @@ DONE = b"data: [DONE]\n\n"
 
 _LINE = re.compile(rb"([^\r\n]*+)(?>\r\n?|\n)")
 _KEPT = (b"event", b"id", b"retry")
+_UNKNOWN_FIELD = re.compile(rb"(?i)(?!error:)[a-z][\w-]*+:")
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """A parsed event. `data` is its data lines joined with LF, or None if it has none.
 
-    `comments` are its unchanged comment lines with their line ends. `is_dispatched`: openai-python makes an event of it
+    `comments` are its unchanged comment lines with their line ends, and `text` its lines that are no fields: clients
+    ignore them, and an upstream that fails writes its error there. `is_dispatched`: openai-python makes an event of it
     even without data, because of a name, an id or a retry (`SSEDecoder.decode`), and then fails on the empty text.
     """
 
@@ -247,6 +249,7 @@ class Event:
     id: bytes
     comments: bytes = field(repr=False)
     is_dispatched: bool
+    text: bytes = field(default=b"", repr=False)
 
 
 def single_line_data(run: bytes) -> bytes | None:
@@ -263,7 +266,7 @@ def single_line_data(run: bytes) -> bytes | None:
 
 def parse_event(block: bytes) -> Event:
     """Parse one whole event. Unknown fields are ignored, and the last of a repeated field applies."""
-    data, comments = bytearray(), bytearray()
+    data, comments, text = bytearray(), bytearray(), bytearray()
     fields: dict[bytes, bytes] = {}
     for match in _LINE.finditer(block):
         line = match[1]
@@ -276,12 +279,15 @@ def parse_event(block: bytes) -> Event:
             data += value + b"\n"
         elif name in _KEPT and b"\0" not in value:  # the format ignores an id with a NUL
             fields[name] = value
+        elif name not in _KEPT and not _UNKNOWN_FIELD.match(line):
+            text += match[0]
     event, identity = fields.get(b"event", b""), fields.get(b"id", b"")
     return Event(
         data=bytes(data[:-1]) if data else None,
         name=event,
         id=identity,
         comments=bytes(comments),
+        text=bytes(text.strip()),
         is_dispatched=bool(data or event or identity) or fields.get(b"retry", b"").isdigit(),
     )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from msgspec import Raw
 from msgspec.structs import replace
 
-from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
+from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_body import BOM
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
@@ -54,6 +54,8 @@ from gatepass.types import StreamedResponse
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
+_TAG = re.compile(rb"<[^<>]*>")
+_FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 LAST_EVENT, ADDED_DONE, UNCHECKED = "sse=last-event", "sse=done", "sse=unchecked"
 BLANK_LINES = "sse=blank-lines"
 NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHECKED, BLANK_LINES)
@@ -146,7 +148,8 @@ class EventStream:
 
     * `failure` is set as soon as the stream must end with an error. The bytes returned so far are valid, those of the
       same call included. An error event of the upstream is not among them, because the caller writes an error event in
-      gatepass's form, unless `failure.is_told`. After `done` or a failure no more bytes are returned.
+      gatepass's form, unless `failure.is_told`. After `done` or a failure no more bytes are returned. An error in a
+      line that is no field of an event is one too. Another text there is the reason of a stream that is cut.
     * `has_answered`: an event with choices, or with only output, was returned, or an error event of the upstream.
     * `has_ids`: an event with an `id:` was returned.
     * `events` is the number of JSON events returned, without errors and `[DONE]`.
@@ -187,6 +190,7 @@ class EventStream:
         "_progress",
         "_repair",
         "_source",
+        "_text",
         "_wants_usage",
         "awaits_usage",
         "done",
@@ -231,6 +235,7 @@ class EventStream:
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
+        self._text = b""
         self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
         self._passes_match = False
@@ -402,13 +407,29 @@ class EventStream:
     def fail(self, error: GatepassError) -> None:
         """End the stream with `error`. No effect after `[DONE]` or a last event."""
         if not self._is_over:
-            self.failure = error
+            self.failure = self._reason(error)
             self._is_over, self._passes_match = True, False
 
     def _fail(self, error_of: Callable[[str], GatepassError]) -> bytes:
         """Fail with the error of the upstream, and return what the client gets of the event: nothing."""
         self.fail(error_of(self._source.upstream))
         return b""
+
+    def _reason(self, error: GatepassError) -> GatepassError:
+        """Return `error`, or the upstream's own words in its place."""
+        is_cut = self._text and isinstance(error, UpstreamClosed | UpstreamEmpty)
+        words = self._source.read_error({"error": self._text.decode("utf-8", "replace")}) if is_cut else None
+        return error if words is None else chunk.upstream_error_event(self._source.upstream, words)
+
+    def _read_text(self, text: bytes) -> None:
+        """Fail with the error that `text`, lines that are no fields, is; keep another one as the reason of a cut."""
+        if text[:1] == b"<":  # the title of a page
+            text = _TAG.sub(b" ", text[: text.lower().find(b"</title")])
+        elif text[:1] in (b"{", b"[") and not isinstance(payload := event_value(text, b"error"), str):
+            error_body = error_in_event(payload, b"", self._source.read_error)
+            if error_body is not None:
+                self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
+        self._text = self._text or text[:ERROR_BYTES].strip()
 
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
@@ -417,8 +438,11 @@ class EventStream:
         # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
-        data = parse_event(block.removeprefix(BOM)).data or b""
+        event = parse_event(block.removeprefix(BOM))
+        data = event.data or b""
         if not (is_json(data) or data.strip() == b"[DONE]" or _is_joined(data)):
+            if event.text and not any(name.startswith(event.text) for name in _FIELD_NAMES):
+                self._read_text(event.text)
             return b""
         last = self._validate_run(block if self._before is None else self._before.feed(block))
         if last and not is_whole:
@@ -482,6 +506,10 @@ class EventStream:
         if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
             return self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_too_large)
         event = parse_event(block)
+        if event.text:
+            self._read_text(event.text)
+        if self._is_over:
+            return b""
         if event.data is None:
             if self._is_idle_too_long(block):
                 return b""
@@ -599,6 +627,8 @@ class EventStream:
             return self._fail(chunk.stream_empty)
         if self._progress.requires_last_event:  # it would have ended the stream
             return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
+        if self._text and self._done_is_required and not self._progress.is_complete(self._choices):
+            return self._fail(chunk.stream_closed)
         if self._repair is not None and self._done_is_required and not self._repair.end_choices(self.usage):
             return self._fail(chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
