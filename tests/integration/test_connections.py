@@ -1,6 +1,7 @@
 """Connections that cannot be made, that die while they wait, and what may be sent again."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -112,6 +113,29 @@ async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_f
     connects = {f"CONNECT {url.removeprefix('https://')} HTTP/1.1" for url in urls[:2]}
     assert {asked.partition("\r\n")[0] for asked in tunnel.asked} == connects
     assert len(near.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "does", "code", "said"),
+    [
+        ("http", None, "upstream_closed", "If the port requires TLS, begin upstreams.far.base_url with https://. "),
+        ("http", Send(b"\x15"), "upstream_invalid", "requires TLS on this port. Begin upstreams.far.base_url with"),
+        ("http", Send(reply(b"This combination of host and port requires TLS.", 400)), "upstream_error", "https://."),
+        ("https", Send(reply(b"", 400)), "upstream_tls", "(it does not use TLS on this port). Check the port in "),
+        ("https", Fin(), "upstream_tls", "Check the port in upstreams.far.base_url, or begin it with http:// if it"),
+        ("https", Hold(), "upstream_timeout_connect", "but the TLS handshake did not end within 0.3 s (upstreams.far."),
+    ],
+)
+async def test_a_base_url_with_the_other_scheme_is_named(scheme: str, does: Move | None, code: str, said: str):
+    """`does`: of a server of the other scheme. None: it closes, because the request is no TLS handshake."""
+    tls = secured() if does is None else None
+    async with Scripted([does or GOOD], sends_first=scheme == "https", tls=tls) as upstream:
+        url = f"{scheme}://{upstream.url.partition('//')[2]}"
+        async with gateway(upstreams={"far": {"base_url": url, "timeouts": {"connect_s": 0.3}}}) as gp:
+            answer = await gp.ask().answer()
+    assert answer.error["code"] == code
+    assert said in answer.error["message"]
+    assert re.search(r"begin (`?upstreams.far.base_url`?|it) with http", answer.error["message"], re.IGNORECASE)
 
 
 # --- requests that are sent again, and others ---------------------------------------------------------------------

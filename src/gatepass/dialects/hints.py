@@ -88,7 +88,8 @@ HINTS = (
     ),
     Hint(r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1", "doubled_path", (404,)),
     Hint(
-        r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server",  # nginx; Go's net/http
+        # nginx, Go's net/http and Tomcat
+        r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server|host and port requires TLS",
         "tls_port",
     ),
     Hint(

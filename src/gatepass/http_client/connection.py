@@ -23,7 +23,7 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, head_error, mended_head
 from gatepass.http_client.response_body import UpstreamResponse
-from gatepass.http_client.tls import tls_detail
+from gatepass.http_client.tls import TLS_PORT, tls_detail
 from gatepass.types import OK, ConnectionTimes, Timeouts, Upload
 
 AHEAD_BYTES = 256 * 1024
@@ -47,9 +47,8 @@ CONTINUE, SWITCHING = 100, 101
 
 EARLY = "the server sent data before a request"
 
-TLS_ALERT = b"\x15\x03"
-"""The first bytes of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""
-TLS_PORT = "the port requires TLS: begin the URL with https://"
+TLS_ALERT = b"\x15"
+"""The first byte of a TLS server's answer to plain HTTP (RFC 8446 5.1)."""
 
 MIN_IN_FLIGHT = 3
 """Minimum number of requests in flight for which small messages are deferred.
@@ -357,7 +356,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._problem is None and not reply.status and HEAD_BEGINS.match(self._head + data):
             self._rejected = why
         else:
-            self._problem = self._problem or (TLS_PORT if bytes(data[:2]) == TLS_ALERT else why)
+            self._problem = self._problem or (TLS_PORT if bytes(data[:1]) == TLS_ALERT else why)
 
     def _mend(self) -> None:
         """Parse a head that the parser rejected as a recipient may read it. This reply is the connection's last one."""

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import WITHOUT_BASIC
-from gatepass.http_client.tls import TlsProblem, tls_problem
+from gatepass.http_client.tls import LATE_TLS, LATE_TUNNEL, TLS_PORT, TlsProblem, tls_problem
 from gatepass.types import Timeouts, settings_of, url_setting_of
 
 DETAIL_CHARS = 300
@@ -40,7 +40,7 @@ _TEXTS: Mapping[Fault, str] = MappingProxyType(
         Fault.TLS: "No secure connection to {host}{detail}.\n{tls}",
         Fault.CLOSED: (
             "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown.\n"
-            "Try again where that does no harm."
+            "{try} again where that does no harm."
         ),
         Fault.INVALID: (
             "The reply of {host} is invalid HTTP{detail}.\nCheck that {url_setting} names an HTTP or HTTPS API."
@@ -79,6 +79,22 @@ _AT_PROXY_TEXTS: Mapping[Fault, str] = MappingProxyType(
     }
 )
 """Those that differ on the way to the proxy."""
+_BY_DETAIL: Mapping[str, str] = MappingProxyType(
+    {
+        LATE_TLS: (
+            "Connected to {host}, but the TLS handshake did not end within {limit}.\n"
+            "If the port serves plain HTTP, begin {url_setting} with http://. Otherwise check the TLS of {host}, and a"
+            " firewall between."
+        ),
+        LATE_TUNNEL: (
+            "Connected to {host}, but it opened no tunnel within {limit}.\n"
+            "Check the address in {server_setting}, and whether the proxy can reach it."
+        ),
+        TLS_PORT: "{host} requires TLS on this port.\nBegin {url_setting} with https://.",
+    }
+)
+"""Those of a detail that alone names the cause."""
+_CASES: Mapping[str, str] = MappingProxyType({LATE_TLS: "tls_late", TLS_PORT: "tls_port"})
 _TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
     {
         TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",
@@ -91,7 +107,10 @@ _TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
         ),
         TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
         TlsProblem.CLIENT_CERTIFICATE: "Set {client_cert} to a certificate that {host} trusts.",
-        TlsProblem.CLOSED: ("Check the port in {url_setting}, and whether {host} requires {client_cert}."),
+        TlsProblem.CLOSED: (
+            "Check the port in {url_setting}, or begin it with http:// if it has no TLS. {host} may also require"
+            " {client_cert}."
+        ),
         TlsProblem.OTHER: (
             "Check {url_setting}, {ca_file} and, if {host} requires a client certificate, {client_cert}."
         ),
@@ -119,10 +138,15 @@ class ServerNames:
     """The settings with which it is called."""
     proxy_variable: str = ""
     """Follows the setting of the proxy, such as ` (GATEPASS_PROXY)`."""
+    is_plain: bool = False
+    """Whether its URL begins with http://."""
 
     @classmethod
     def of_upstream(cls, name: str, base_url: str, timeouts: Timeouts, network: Network = NO_NETWORK) -> Self:
-        return cls(host_of(base_url), settings_of(name), url_setting_of(name), timeouts.settings, network)
+        plain = base_url.lower().startswith("http:")
+        return cls(
+            host_of(base_url), settings_of(name), url_setting_of(name), timeouts.settings, network, is_plain=plain
+        )
 
 
 def host_of(url: str) -> str:
@@ -169,6 +193,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         detail, url_setting = detail[at_proxy.end() :], proxy
         host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
         text = _AT_PROXY_TEXTS.get(fault.kind, text)
+    text, case = _BY_DETAIL.get(detail, text), _CASES.get(detail, "")
     if fault.kind is Fault.DNS:
         host = re.sub(r":\d+$", "", host)  # the port has no part in the name
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
@@ -177,7 +202,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     status, proxy_setting = fault.detail[:3], member("proxy_auth") if fault.detail[:3] == "407" else proxy
     # no_proxy has no effect on a server with its own proxy
     around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
-    setting, case = limit_setting or (member("ca_file") if fault.kind is Fault.TLS else url_setting), ""
+    setting = limit_setting or (member("ca_file") if fault.kind is Fault.TLS else url_setting)
     proxy_did, proxy_advice = "refuses", f"Check {proxy_setting}."
     if fault.kind is Fault.PROXY:
         case = "proxy_refuses" if proxy.startswith("network.") else "own_proxy_refuses"
@@ -197,12 +222,16 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     elif status in ("502", "503", "504"):
         proxy_did, case = "could not reach the host", ""
         proxy_advice = f"Check the host in {url_setting}, whether it is up and the proxy can reach it, or {around}."
+    is_unlike_tls = fault.answered or fault.stale or not names.is_plain
+    retry = "Try" if is_unlike_tls else f"If the port requires TLS, begin {url_setting} with https://. Otherwise try"
     fields = {
         "host": host,
         "settings": names.settings,
         "url_setting": url_setting,
+        "server_setting": names.url_setting,
         "detail": f" ({detail})" if detail else "",
         "limit": limit,
+        "try": retry,
         "proxy": proxy,
         "ca_file": member("ca_file"),
         "client_cert": member("client_cert"),

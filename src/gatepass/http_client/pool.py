@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
@@ -29,7 +29,7 @@ from gatepass.http_client.message_head import (
     schemes_text,
 )
 from gatepass.http_client.response_body import DecodedResponse, decoder_of
-from gatepass.http_client.tls import tls_detail
+from gatepass.http_client.tls import LATE_TLS, LATE_TUNNEL, tls_detail
 from gatepass.types import ConnectionTimes, OutboundRequest, Response
 
 # possessive quantifiers (`*+`, `++`): a proxy's bytes must not cause backtracking
@@ -49,26 +49,28 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
     loop = asyncio.get_running_loop()
     proxy = destination.proxy
     tunnel = None if proxy is None or not destination.secure else Tunnel(loop, destination, proxy)
-    first, where = destination, ""
+    first, where, late = destination, "", "no connection"
     if proxy is not None:
         first = proxy.destination
         where = f"proxy {first.authority.decode()}: "
-    # asyncio's own timeout of the handshake must end after `bound_s`, which has the better error
-    tls: dict[str, Any] = {"ssl": context, "server_hostname": first.host, "ssl_handshake_timeout": bound_s + 1}
+    protocol, transport = connection if tunnel is None else tunnel, None
     try:
         async with asyncio.timeout(bound_s):
-            protocol = connection if tunnel is None else tunnel
-            await loop.create_connection(lambda: protocol, first.host, first.port, **(tls if first.secure else {}))
+            made = _BeforeTls() if first.secure else protocol
+            transport, _ = await loop.create_connection(lambda: made, first.host, first.port)
+            if first.secure:
+                late = LATE_TLS
+                transport = await _secured(transport, protocol, context, first.host, bound_s)
             if tunnel is not None:
+                late = LATE_TUNNEL
                 await tunnel.opened()
-                where = ""
-                await tunnel.start_tls(connection, context, bound_s)
-    except BaseException as error:  # a cancellation too: the tunnel's socket must not stay open
-        if tunnel is not None:
-            tunnel.abort()
+                where, late = "", LATE_TLS
+                transport = await _secured(transport, connection, context, destination.host, bound_s)
+    except BaseException as error:  # a cancellation too: the socket must not stay open
+        if transport is not None:
+            transport.abort()
         if isinstance(error, TimeoutError):
-            detail = f"no connection within {bound_s:g} s"
-            raise TransportFault(Fault.TIMEOUT_CONNECT, detail, sent=False, limit_s=bound_s) from None
+            raise TransportFault(Fault.TIMEOUT_CONNECT, where + late, sent=False, limit_s=bound_s) from None
         if isinstance(error, OSError | UnicodeError):
             # A refused connection was never open (CONNECT). One that is reset here was open, in its TLS handshake.
             if isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
@@ -80,6 +82,29 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
                 detail = system_reason(error) or "the server closed the connection"
             raise TransportFault(fault, where + detail, sent=False) from error
         raise
+
+
+class _BeforeTls(asyncio.Protocol):
+    """Leaves what a server sends to the TLS handshake."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).pause_reading()
+
+
+async def _secured(
+    transport: asyncio.Transport, protocol: asyncio.BaseProtocol, context: ssl.SSLContext, host: str, bound_s: float
+) -> asyncio.Transport:
+    """Do the TLS handshake with `host`, and hand the connection to `protocol`."""
+    if transport.is_closing():
+        raise ConnectionResetError
+    # asyncio's own timeout must end after `bound_s`, which has the better error
+    secured = await asyncio.get_running_loop().start_tls(
+        transport, protocol, context, server_hostname=host, ssl_handshake_timeout=bound_s + 1
+    )
+    if secured is None or secured.is_closing():  # uvloop raises nothing if the server closes during the handshake
+        raise ConnectionResetError
+    protocol.connection_made(secured)
+    return secured
 
 
 class Tunnel(asyncio.Protocol):
@@ -99,23 +124,6 @@ class Tunnel(asyncio.Protocol):
         """Wait for the reply to CONNECT. Raises TransportFault PROXY if it is not a success."""
         if (refusal := await self._refusal) is not None:
             raise refusal
-
-    async def start_tls(self, connection: Connection, context: ssl.SSLContext, bound_s: float) -> None:
-        """Do the TLS handshake with the server through the tunnel, and hand the tunnel to `connection`."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            raise TransportFault(Fault.PROXY, "it closed the tunnel", sent=False)
-        host = self._destination.host
-        secured = await self._loop.start_tls(
-            transport, connection, context, server_hostname=host, ssl_handshake_timeout=bound_s + 1
-        )
-        if secured is None or secured.is_closing():  # uvloop raises nothing if the server closes during the handshake
-            raise ConnectionResetError("the server closed the connection in the TLS handshake")
-        connection.connection_made(secured)
-
-    def abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
     # called by asyncio
 

@@ -126,7 +126,10 @@ class UpstreamResponse:
         """Raise the fault that ended this reply, if any."""
         if self._fault is not None:
             fault = self._fault
-            raise TransportFault(fault.kind, fault.detail, sent=fault.sent, stale=fault.stale, limit_s=fault.limit_s)
+            stale, limit_s, answered = fault.stale, fault.limit_s, fault.answered
+            raise TransportFault(
+                fault.kind, fault.detail, sent=fault.sent, stale=stale, limit_s=limit_s, answered=answered
+            )
 
     def changed(self, bound_s: float | None = None) -> asyncio.Future[None]:
         """Return a future that is done when more of the reply arrived, or more of the request can be written.

@@ -102,6 +102,10 @@ class TlsProblem(StrEnum):
     OTHER = "the TLS handshake failed"
 
 
+LATE_TLS, LATE_TUNNEL = "the TLS handshake did not end", "it opened no tunnel"
+"""Details of TIMEOUT_CONNECT after the TCP connection was made."""
+TLS_PORT = "the port requires TLS"
+"""The detail of INVALID after a TLS alert in place of a reply."""
 OF_CERTIFICATE = (
     TlsProblem.EXPIRED,
     TlsProblem.NOT_YET_VALID,

@@ -11,7 +11,7 @@ import trustme
 
 from gatepass.config.network import Network
 from gatepass.errors import Fault
-from gatepass.http_client.tls import ssl_context
+from gatepass.http_client.tls import LATE_TLS, ssl_context
 from gatepass.types import Timeouts
 from tests.integration.scripted import Hold, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import Way
@@ -109,7 +109,7 @@ async def test_a_server_that_hangs_up_in_the_handshake_is_a_fault_of_tls(way: Wa
 async def test_a_handshake_that_never_ends_is_bounded_by_connect_s(way: Way):
     async with Scripted([Hold()], sends_first=True) as upstream, way.open(1) as hand:
         fault = await hand.fault(upstream.url.replace("http:", "https:"), bounds=Timeouts(0.2, 5, 5))
-        assert (fault.kind, fault.sent) == (Fault.TIMEOUT_CONNECT, False)
+        assert (fault.kind, fault.sent, fault.detail) == (Fault.TIMEOUT_CONNECT, False, LATE_TLS)
         await upstream.left()
 
 

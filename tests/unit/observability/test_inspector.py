@@ -23,6 +23,7 @@ from gatepass.errors import (
     UpstreamErrorReply,
     UpstreamInvalid,
 )
+from gatepass.http_client.tls import LATE_TLS, TLS_PORT
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import normalize
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
@@ -469,6 +470,8 @@ OWN = Network(proxy="http://p:3128")
         (TransportFault(Fault.TIMEOUT_IDLE, "", limit_s=2), "needs a higher `models.m.timeouts.idle_s`"),
         (TransportFault(Fault.TIMEOUT_CONNECT, "", limit_s=2), "raise `models.m.timeouts.connect_s`"),
         (TransportFault(Fault.TIMEOUT_CONNECT, "proxy p:1: late", limit_s=2), "host and port in `network.proxy`"),
+        (TransportFault(Fault.TIMEOUT_CONNECT, LATE_TLS, limit_s=2), "begin `upstreams.b.base_url` with http://"),
+        (TransportFault(Fault.INVALID, TLS_PORT), "begin `upstreams.b.base_url` with https://"),
         (TransportFault(Fault.CONNECT, "connection refused"), "Check `upstreams.b.base_url`"),
         (TransportFault(Fault.CONNECT, "proxy p:1: connection refused"), "Check `network.proxy`"),
         (TransportFault(Fault.PROXY, "403 Forbidden from p:1"), "`network.no_proxy: [HOST]`"),
