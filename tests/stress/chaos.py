@@ -195,7 +195,7 @@ class Chaos:
     async def _phases(self) -> None:
         self._calm(True)
         await until(lambda: self._gatepass.log.read_bytes().count(b'"event":"listening"') == REPLICAS, BOUND_S)
-        async with balanced(self._gatepass.ports) as port:
+        async with balanced(self._gatepass.ports, self.ledger.ends) as port:
             await self._disturbed(port)
 
     async def _disturbed(self, port: int) -> None:

@@ -31,13 +31,17 @@ class Expectation:
 
 @dataclass(slots=True)
 class Response:
-    """A response of gatepass. `is_complete`: it ended as its framing declares. `raw`: all received bytes."""
+    """A response of gatepass. `is_complete`: it ended as its framing declares. `raw`: all received bytes.
+
+    `port`: that of the client's connection.
+    """
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     is_complete: bool = False
     raw: bytes = b""
+    port: int = 0
 
 
 @dataclass(slots=True)
@@ -177,6 +181,8 @@ class Ledger:
         self.violations: list[str] = []
         self.kills_s: list[tuple[float, float]] = []
         """When each replica was killed, and when its process was gone: until then its port accepts connections."""
+        self.ends: dict[int, str] = {}
+        """How the last connection from each port of a client ended at the balancer."""
         self._refused: set[str] = set()
         self._stale: set[str] = set()
         self._receipts: dict[str, Receipt] = {}
@@ -211,8 +217,10 @@ class Ledger:
             what = "violation"
             self.add_violation(f"{expectation.uid} ({expectation.kind}): {violation}")
         if what == "broken" and not any(began_s <= gone_s and at_s <= ended_s for at_s, gone_s in self.kills_s):
+            end = self.ends.get(response.port, "open")
             self.add_violation(
-                f"{expectation.uid} ({expectation.kind}): broken, and no replica was killed: {response.raw[-200:]!r}"
+                f"{expectation.uid} ({expectation.kind}): broken ({end}), and no replica was killed:"
+                f" {response.raw[-200:]!r}"
             )
         self.outcomes[what] += 1
 

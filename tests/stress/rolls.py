@@ -17,7 +17,7 @@ import sys
 import tempfile
 from asyncio import StreamReader, StreamWriter
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,11 +119,13 @@ def configured(folder: Path, url: str, store: dict[str, Any], **server: float) -
 class Balancer:
     """Forwards each TCP connection to the next ready replica. It polls `/readyz` every POLL_S.
 
-    It skips a replica that refuses a connection, as nginx, HAProxy and Envoy do.
+    If that one refuses the connection, it tries each other one once, as nginx, HAProxy and Envoy do. `ends` receives by
+    the client's port how its connection ended, before the client sees it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ends: dict[int, str] | None = None) -> None:
         self.ready: dict[int, bool] = {}
+        self._ends = {} if ends is None else ends
         self._count = 0
         self._served: set[asyncio.Task[None]] = set()
         """Held, because the event loop does not: the garbage collector would end a connection."""
@@ -139,27 +141,32 @@ class Balancer:
         task.add_done_callback(self._served.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        ended = partial(self._ends.__setitem__, writer.get_extra_info("peername")[1])
         with contextlib.closing(writer), contextlib.suppress(asyncio.CancelledError):  # the program ends
-            for _ in range(2 * len(self.ready)):
-                ready = sorted(port for port, is_ready in self.ready.items() if is_ready) or sorted(self.ready)
-                self._count += 1
+            self._count += 1
+            ready = sorted(port for port, is_ready in self.ready.items() if is_ready)
+            first = self._count % max(1, len(ready))
+            for port in (*ready[first:], *ready[:first], *(self.ready.keys() - set(ready))):
                 try:
-                    to_reader, to_writer = await asyncio.open_connection("127.0.0.1", ready[self._count % len(ready)])
+                    to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
                 except OSError:
+                    ended("no replica accepts connections")
                     continue
                 with contextlib.closing(to_writer):
-                    await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer))
+                    await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer, ended))
                 break
 
 
-async def copy(reader: StreamReader, writer: StreamWriter) -> None:
+async def copy(reader: StreamReader, writer: StreamWriter, ended: Callable[[str], object] = str) -> None:
     """Copy until the end and relay the end. A reset closes both connections."""
     try:
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
+        ended("closed")
         writer.write_eof()
-    except OSError:
+    except OSError as error:
+        ended(str(error))
         writer.transport.abort()
 
 
@@ -180,8 +187,8 @@ async def answer_of(port: int, path: str) -> bytes:
 
 
 @asynccontextmanager
-async def balanced(ports: Sequence[int]) -> AsyncIterator[int]:
-    balancer = Balancer()
+async def balanced(ports: Sequence[int], ends: dict[int, str] | None = None) -> AsyncIterator[int]:
+    balancer = Balancer(ends)
     polls = [asyncio.create_task(balancer.poll(port)) for port in ports]
     server = await asyncio.start_server(balancer.serve, "127.0.0.1", 0, backlog=1024)
     try:

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import json
 import math
+import socket
 import time
 from typing import Any
 
@@ -14,6 +16,7 @@ from tests.integration.scripted import event
 from tests.stress.chaos_clients import Clients
 from tests.stress.chaos_servers import completion
 from tests.stress.ledger import LATE_S, Expectation, Ledger, Receipt, Response, Violation, outcome, text_of, vector_of
+from tests.stress.rolls import Balancer
 
 UID = "u1-1"
 PLAIN, STREAM, VECTORS, REFUSED = (Expectation(UID, kind) for kind in ("plain", "stream", "vectors", "refused"))
@@ -159,3 +162,28 @@ async def test_a_connection_whose_replica_was_killed_before_its_first_request_is
 def test_a_planted_secret_is_found_in_each_spelling(ledger, text):
     ledger.record(PLAIN, response({"error": {"message": text.decode(), "code": "x"}}, 502), 1.0, 2.0)
     assert "a planted secret" in found(ledger)
+
+
+async def test_the_balancer_serves_each_connection_while_one_replica_lives():
+    """Those that one kill broke come again at once, and the balancer does not know of the kill yet."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(1))
+        writer.close()
+
+    async def ask(port: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(writer):
+            writer.write(b"x")
+            return await reader.read()
+
+    ends: dict[int, str] = {}
+    balancer = Balancer(ends)
+    with socket.socket() as killed:
+        killed.bind(("127.0.0.1", 0))
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as living:
+            balancer.ready = {one.getsockname()[1]: True for one in (killed, living.sockets[0])}
+            async with await asyncio.start_server(balancer.serve, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                assert await asyncio.gather(*(ask(port) for _ in range(24))) == [b"x"] * 24
+    assert set(ends.values()) == {"closed"}
