@@ -11,7 +11,7 @@ These are the shapes. Each has a test with a literal body.
 * `header`, `base_resp`, `Response`, `fault`: iFlytek, MiniMax, Tencent, Apigee.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
 * A text alone, with an error status: Kong.
-* An error as JSON in the message of another error: relays.
+* An error as JSON in the message of another error, also escaped and several times: relays.
 """
 
 from __future__ import annotations
@@ -143,10 +143,10 @@ def read_error_body(document: Any, *, refused: bool = False, mask: Mask = str) -
 
     `status` of the result is the one that the error's code, type and text imply; None if they imply none.
     """
-    return _read(document, refused, mask, may_unwrap=True)
+    return _read(document, refused, mask, _DEEPEST)
 
 
-def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> UpstreamErrorBody | None:
+def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamErrorBody | None:
     found = find(document, refused)
     if found is None:
         return None
@@ -156,7 +156,7 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
     else:
         text = text_of(found.own) or text_of(found.outer)
     # LiteLLM, OpenRouter and new-api put the upstream's JSON into a text
-    inner = _inner(found, text, mask) if may_unwrap else None
+    inner = _inner(found.outer or found.own, text, mask, depth)
     code = _code(found, issue)
     labels = (_first_label(part, ("type", "error_type")) for part in (found.own, found.outer))
     kind = next((label for label in labels if label not in (None, "error")), None)
@@ -166,7 +166,9 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
     status = _status(found, text or "", code, kind)
     words = text or code or compact(found.own) or ""
     param = found.own.get("param") if isinstance(found.own, dict) else None
-    param = param.strip() or None if isinstance(param, str) else path_of_loc(issue.get("loc"))
+    if isinstance(param, dict):
+        param = next((value for name in ("name", "path", *PLACES) if isinstance(value := param.get(name), str)), None)
+    param = param.strip() or None if isinstance(param, str) else path_of_loc(param or issue.get("loc"))
     error_body = UpstreamErrorBody(
         message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without a message.",
         status=status,
@@ -189,23 +191,26 @@ def _read(document: Any, refused: bool, mask: Mask, *, may_unwrap: bool) -> Upst
     )
 
 
-def _inner(found: Found, text: str | None, mask: Mask) -> UpstreamErrorBody | None:
+def _inner(document: Any, text: str | None, mask: Mask, depth: int) -> UpstreamErrorBody | None:
     """Return the error that a relay quotes as JSON inside a text: OpenRouter's `metadata.raw`, a `cause`, the message.
 
     JSON after other text must be an error by itself, because it might quote the caller's request.
     """
-    for quoted in (*islice(reasons(found.outer or found.own), ISSUES), text or ""):
-        start_of_json = _JSON.search(quoted.strip())
+    for quoted in (*islice(reasons(document), ISSUES), text or "") if depth else ():
+        start_of_json = _JSON.search(quoted.strip().strip('"'))
         if start_of_json is None:
             continue
         try:
             # ignores text after the JSON
-            document, end = json.JSONDecoder().raw_decode(start_of_json.string, start_of_json.start())
+            inside, end = json.JSONDecoder().raw_decode(start_of_json.string, start_of_json.start())
         except (ValueError, RecursionError):
-            continue
-        error_body = _read(document, start_of_json.start() == 0, mask, may_unwrap=False)
-        if error_body is not None:
-            return replace(error_body, inside=start_of_json.string[start_of_json.start() : end])
+            bare = quoted[:READ_CHARS].replace('\\"', '"').replace("\\\\", "\\")
+            found = _inner(None, bare, mask, depth - 1) if len(bare) < len(quoted) <= READ_CHARS else None
+        else:
+            found = _read(inside, start_of_json.start() == 0, mask, depth - 1) or _inner(inside, None, mask, depth - 1)
+            found = found and replace(found, inside=start_of_json.string[start_of_json.start() : end])
+        if found is not None:
+            return found
     return None
 
 
@@ -216,7 +221,7 @@ PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalPr
 """Names beside a reason, or in `params` beside it, that say what it is about."""
 
 
-def reasons(document: Any, depth: int = _DEEPEST, places: Iterable[str] = ()) -> Iterator[str]:
+def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()) -> Iterator[str]:
     """Yield the texts of `document` whose names say that they are a reason, at any depth, behind that of `places`."""
     if isinstance(document, list) and depth:
         for one in document[:ISSUES]:

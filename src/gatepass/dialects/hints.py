@@ -58,7 +58,6 @@ HINTS = (
         (400, 422),
         "responses",
     ),
-    Hint(r"last content of this conversation is not from user", "last_message"),
     Hint(r"\broles? must alternate|system message must be (?:at the beginning|the first)", "order_of_roles"),
     Hint(
         # vLLM, SGLang, OpenRouter, OpenAI, DeepSeek
@@ -67,6 +66,12 @@ HINTS = (
         "no_images",
     ),
     Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
+    Hint(
+        # RAGFlow, Anthropic
+        r"last content of this conversation is not from user|must end with a user message|assistant message prefill",
+        "last_message",
+    ),
+    Hint(r"assistant content cannot end with trailing whitespace", "trailing_whitespace"),
     Hint(r"missing subscription key", "subscription_key"),
     Hint(r"no api key found in request", "kong_key"),
     Hint(r"API deployment for this resource does not exist|DeploymentNotFound", "azure_deployment", (404,)),

@@ -214,7 +214,8 @@ def members(rejection: UpstreamRejection) -> Iterator[Step]:
     if seconds:
         yield tuple(seconds)
     # never learned: the advice for the operator
-    if kept := [one for one in found if one.path in ONLY and one.says in (Says.REFUSED, Says.VALUE)]:
+    kept = [one for one in found if one.path in ONLY and one.says in (Says.REFUSED, Says.VALUE)]
+    if kept := [*kept, *(one for one in rejection.findings if one.says is Says.NAMED)]:
         yield tuple(LearnedRule("drop", one.path, "any") for one in kept)
 
 

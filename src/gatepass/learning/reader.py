@@ -19,6 +19,8 @@ class Says(StrEnum):
     """The value is refused, others may be accepted."""
     NEEDS = "needs"
     """Only the value `to` (JSON) is accepted."""
+    NAMED = "named"
+    """It is named in words that are not read, perhaps of another language."""
     EXCLUSIVE = "exclusive"
     """The member excludes `beside`, which is the more common one."""
     EMPTY = "empty"
@@ -87,7 +89,15 @@ SAFE = frozenset(
         *("chat_template_kwargs", "num_ctx", "keep_alive", "verbosity", "truncation", "context_management"),
         *("prompt_cache_key", "prompt_cache_retention", "prompt_cache_options", "cache", "caching"),
         *("safety_identifier", "session_id", "request_id", "trace_id", "tags", "usage", "timeout", "priority"),
-        *("modalities", "prediction", "encoding_format", "include", "client_metadata", "text.verbosity"),
+        *(
+            "modalities",
+            "prediction",
+            "encoding_format",
+            "include",
+            "client_metadata",
+            "text.verbosity",
+            "output_config.effort",
+        ),
     )
 )
 """Known top-level members that may be dropped: they say how to answer, bill, cache or report, never what or for whom.
@@ -177,7 +187,7 @@ _OTHER_VALUE = _words(
     r"\b(?:must|should|can only|needs? to|has to|have to) be\b|\bat (?:most|least)\b",
     r"\b(?:range|between|outside|expected|invalid|illegal)\b|\btoo (?:long|short|large|small|high|low|big)\b",
     r"\b(?:less|greater|smaller|larger|lower|higher|more|longer) than\b",
-    r"取值|范围|超(?:出|过)|过[长短大小高低]|无效|非法|有误|不合法",
+    r"取值|范围|之间|超(?:出|过)|过[长短大小高低]|无效|非法|有误|不合法",
     r"\bvalidation\b.{0,60}\bfailed\b|\bdisable\b",
 )
 """These refuse one value."""
@@ -233,7 +243,7 @@ _LISTED = _words(
 )
 _VALUE = (
     r"['\"`“(]?(?:(?<=['\"`“])([A-Za-z0-9_-]{1,30})|(true|false|none|auto|default|-?\d+(?:\.\d+)?))(?![\w.]*\w)"
-    r"(?!\W*(?:\([^)]*\)\W*)?(?:or|to|and|[-~])\W|\s*[,，、]\s*['\"`]?[\w-])"
+    r"(?!\W*(?:\([^)]*\)\W*)?(?:or|to|and|[-~])\W|['\"`”]?\s*[,，、]\s*['\"`]?[\w-])"
 )
 _NEEDS = re.compile(
     r"['\"`”’]?\)?[:：,]?(?: \w+){0,4}? ?"
@@ -264,7 +274,7 @@ _PROSE: Mapping[str, tuple[str, ...]] = {
     "温度": ("temperature",),
     "种子": ("seed",),
     "推理强度": ("reasoning_effort",),
-    **dict.fromkeys(("思考", "thinking", "thinkingmode", "thinkingbudget", "reasoning"), _THOUGHT),
+    **dict.fromkeys(("思考", "thinking", "thinkingmode", "thinkingbudget", "thinkinglevel", "reasoning"), _THOUGHT),
     "stopsequences": ("stop", "stop_sequences"),
 }
 """How prose calls members."""
@@ -413,8 +423,8 @@ class _Names:
         if spelled.lower() in _EVERYDAY:
             is_marked = _MARKED.search(before.rstrip()) or (_MARKS.match(after) and not before.rstrip()[-1:].isalpha())
             # no change follows from what carries meaning, only advice
-            is_subject = spelled in _MEANING and not before.strip() and _IS_REFUSED.match(after)
-            return self.find(spelled) if is_marked or is_subject else ()
+            said = (spelled in _MEANING and _IS_REFUSED.match(after)) or _NEEDS.match(after)
+            return self.find(spelled) if is_marked or (said and not before.strip()) else ()
         literal, last = self.find(spelled), _squashed(re.split(r"[./]", spelled)[-1])
         if not self._sent.isdisjoint(literal):
             return literal
@@ -526,7 +536,7 @@ _TEXTS: tuple[tuple[Says, re.Pattern[str]], ...] = (
         _words(
             r"\b(?:text|content|message)\b[^\n]{0,60}?\b(?:non-?empty|non-?whitespace"
             r"|(?:is|(?:can ?not|must not|can't|should not) be) (?:empty|blank)|have at least 1 character)\b"
-            r"|\bcontent\b[^.\n]{0,60}?不能为空"
+            r"|\bcontent\b[^.\n]{0,60}?不能为空|\b(?:must|should) have (?:either )?content or tool"
         ),
     ),
     (
@@ -583,6 +593,12 @@ def read(
     members = sent if sent is not None else dict.fromkeys(re.findall(r"\A[a-z_]{1,64}\Z", param or ""), "")
     findings = [*_about_messages(text), *_about_inputs(text, code), *_about_schemas(text)]
     findings += _about_members(members, text, param, code, settable)
+    if not findings and _MISSES.search(text) is None:
+        names = _Names(members)
+        named = [(line, path) for line in _sentences(text) for one in names.mentions(line) for path in one.paths]
+        findings = [
+            Finding(Says.NAMED, path, span=line) for line, path in named if not carries_meaning(path, members[path])
+        ]
     return list(dict.fromkeys(findings))
 
 
@@ -685,7 +701,8 @@ def _about_members(
         is_refusal = code in TAUGHT_CODES or not (
             is_of_a_value or found or _MISSES.search(text) or not _REFUSES.search(text)
         )
-        found += _of_param(sent, param, told, refused if is_refusal else None, is_of_a_value=is_of_a_value)
+        may_be_of_value = is_of_a_value or not (found or _MISSES.search(text) or not text.strip())
+        found += _of_param(sent, param, told, refused if is_refusal else None, may_be_of_value=may_be_of_value)
     elif not found:
         found = _unnamed(sent, text)
     solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
@@ -694,9 +711,12 @@ def _about_members(
 
 
 def _of_param(
-    sent: Mapping[str, str], param: str, told: Iterable[str], refused: Says | None, *, is_of_a_value: bool
+    sent: Mapping[str, str], param: str, told: Iterable[str], refused: Says | None, *, may_be_of_value: bool
 ) -> Iterator[Finding]:
-    """Yield what an error says of the members that its `param` alone names; `refused`: None if it refuses none."""
+    """Yield what an error says of the members that its `param` alone names; `refused`: None if no word refuses one.
+
+    `may_be_of_value`: it may refuse a value, in whatever language.
+    """
     for path in told:
         if sent.get(path) in EMPTY:
             yield Finding(Says.EMPTY, path)
@@ -705,7 +725,7 @@ def _of_param(
         elif refused is not None and path in sent:
             is_inner = path in DROPPED_WHOLE and "." in param and not param.endswith("include_usage")
             yield Finding(Says.VALUE if is_inner else refused, path)
-        elif is_of_a_value and path in sent and not carries_meaning(path, sent[path]):
+        elif may_be_of_value and path in sent and not carries_meaning(path, sent[path]):
             yield Finding(Says.VALUE, path)
 
 
@@ -820,11 +840,11 @@ def _refusals(
     rest = _AFTER.sub("", sentence)
     for one in mentions:
         rest = rest.replace(sentence[one.start : one.end], "…")
-    stated = {word.strip(".") for word in re.findall(r"[\w.-]+", rest)}
+    stated = {word.strip(".").lower() for word in re.findall(r"[\w.-]+", rest)}
     is_of_range, is_of_part = _RANGE.search(rest) is not None, _INNER.search(rest) is not None
     for path, one in members:
         if path.rpartition(".")[2] not in NEVER:  # else a place: 'role:assistant'
-            own, spelled = sent[path].strip('"'), sentence[one.start : one.end]
+            own, spelled = sent[path].strip('"').lower(), sentence[one.start : one.end]
             is_of_value = is_of_range or (own in stated if own else is_of_part)
             if path in DROPPED_WHOLE and "." in spelled:
                 is_of_value = not spelled.endswith("include_usage")

@@ -10,6 +10,7 @@ import html
 import json
 import re
 import sys
+from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -51,11 +52,17 @@ _OPAQUE = frozenset(("parameters", "input_schema", "schema", "arguments", "prope
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/@+|\[\]-]{0,128}\Z")
 """Names of members, models, roles and tools. They are not sentences, and upstreams use them in their own sentences."""
+_HEX = "[0-9a-fA-F]"
+_UNIT = rf"[uU](?:{_HEX}{{8}}|{_HEX}{{4}})"
 _ESCAPE = re.compile(
-    r"(?<!\\)(?:(?:\\++[uU](?:[0-9a-fA-F]{8}|[0-9a-fA-F]{4}))+|(?:\\++x[0-9a-fA-F]{2})+|\\++[abfnrtv0])"
-    r"|&(?:amp;)*(?:\#\d{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});|(?:%(?:25)*[0-9a-fA-F]{2})+"
+    rf"\\(?<!\\\\)\\*+(?:{_UNIT}(?:\\++{_UNIT})*|x{_HEX}{{2}}(?:\\++x{_HEX}{{2}})*|[abfnrtv0])"
+    rf"|&(?:amp;)*(?:\#\d{{1,7}}|\#[xX]{_HEX}{{1,6}}|[A-Za-z]\w{{1,30}});"
+    rf"|%(?:25)*{_HEX}{{2}}(?:%(?:25)*{_HEX}{{2}})*"
 )
-"""Starts only at the first of several backslashes: a search from each of 8,000 would take 1.4 s."""
+"""Starts only at the first of several backslashes: a search from each of 8,000 would take 1.4 s.
+
+Each alternative begins with a character: `re` then passes over 1.5 MB without one in 6 ms instead of 140 ms.
+"""
 _BEGINS_ESCAPE = re.compile(r"[\\&%]")
 _CODE_POINT = re.compile(r"[uU]([0-9a-fA-F]{8}|[0-9a-fA-F]{4})")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
@@ -106,9 +113,21 @@ def texts_of(body: bytes) -> Texts | None:
             each = None if path is None else f"{path}[]"
             pending += ((each, None, value) for value in reversed(one))
         elif type(one) is str:
-            texts.append(one)
+            texts += (one, *_decoded(one))
             grouped.setdefault(name, []).append(one)
     return names, texts, sent, [*chain(*grouped.values())]
+
+
+_BASE64 = re.compile(r"(?:data:[^,]{0,200},)?([A-Za-z0-9+/_-]{16,})={0,2}\Z")
+
+
+def _decoded(text: str) -> Iterator[str]:
+    """Yield the text that `text` is the Base64 of: an upstream that reads a file may quote it."""
+    if (found := _BASE64.match(text)) is not None:
+        try:
+            yield b64decode(found[1].replace("-", "+").replace("_", "/") + "==").decode()
+        except ValueError:  # it has other bytes
+            return
 
 
 def _short(value: Any) -> str:

@@ -348,11 +348,24 @@ def test_error_always_has_a_message():
     assert messages == ["An error without a message.", "(request id: 1)", "An error without a message."]
 
 
-def test_inner_json_is_parsed_once():
-    inner = json.dumps({"error": {"message": json.dumps({"error": {"message": "deepest"}})}})
-    found = read_error_body({"error": {"message": inner}})
+DEEPEST = json.dumps({"error": {"message": "deepest", "param": {"name": "seed"}, "code": "unknown_parameter"}})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": json.dumps({"error": {"message": f"upstream: {DEEPEST}"}})},
+        {"message": f"relay: {json.dumps({'detail': DEEPEST})}"},
+        {"message": "failed", "cause": json.dumps({"body": DEEPEST})},
+        json.dumps(DEEPEST),
+        json.dumps(json.dumps(f"400 {DEEPEST}")),
+    ],
+    ids=str,
+)
+def test_the_innermost_error_is_read(error):
+    found = read_error_body({"error": error}, refused=True)
     assert found is not None
-    assert found.message == '{"error": {"message": "deepest"}}'
+    assert (found.message, found.param, found.code) == ("deepest", "seed", "unknown_parameter")
 
 
 OF_A_PROVIDER = {"message": "Provider returned error", "metadata": {"raw": "busy"}}

@@ -87,6 +87,8 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
         (502, "stream does not support true with this model.", "does not support streaming"),
         (400, VERIFY, "does not support streaming"),
         (400, "The last content of this conversation is not from user.", "a last message with role user"),
+        (400, "The conversation must end with a user message.", "a last message with role user"),
+        (400, "messages: final assistant content cannot end with trailing whitespace", "Remove the white space"),
         (401, APIM, "`upstreams.chat.headers`, or set `upstreams.chat.token_placement`"),
         (401, "No API key found in request", "Kong"),
         (404, DEPLOYMENT, "set `name` of this model under `models`"),

@@ -161,6 +161,31 @@ def test_an_everyday_word_that_is_refused_is_advised(member: str, value: Any) ->
     assert f'rules: {{drop: ["{member}"]}}' in advised
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "パラメータ '{}' はサポートされていません。",
+        "매개변수 '{}'은(는) 지원되지 않습니다.",
+        "Der Parameter '{}' wird von diesem Modell nicht unterstützt.",
+        "Le paramètre « {} » n'est pas pris en charge par ce modèle.",
+        "El parámetro '{}' no es compatible con este modelo.",
+        "Параметр '{}' не поддерживается этой моделью.",
+    ],
+)
+def test_another_language_teaches_by_param_and_else_is_advised_by_name(text: str) -> None:
+    words = text.format("seed")
+    for error in (
+        {"message": words, "param": "seed"},
+        {"message": "…", "param": "seed", "code": "unknown_parameter"},
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": words}]},
+    ):
+        assert outcome({"error": error}, a_request("seed")) == (("drop=seed",), "")
+    learned, advised = outcome({"error": {"message": words}}, a_request("seed"))
+    assert learned == ()
+    assert 'rules: {drop: ["seed"]}' in advised
+    assert outcome({"error": {"message": words, "param": "seed"}}, a_request("cache_control")) == ((), "")
+
+
 def test_a_person_refuses_no_member() -> None:
     text = "User is not allowed to sample from this engine."
     assert outcome({"error": {"message": text}}, a_request("seed"))[0] == ()
