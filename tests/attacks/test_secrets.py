@@ -55,6 +55,7 @@ SPELLINGS: Mapping[str, Callable[[str], str]] = {
     "html, hexadecimal": _each(lambda char: f"&#x{ord(char):X};"),
     "html, Go": lambda secret: html.escape(secret).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
     "html in json, Go": _go,
+    "json twice in html twice": lambda secret: html.escape(html.escape(json.dumps(json.dumps(secret)[1:-1])[1:-1])),
     "json in html": lambda secret: html.escape(json.dumps(secret)[1:-1]),
     "html, .NET": _some("\"'&<>+", lambda char: f"&#x{ord(char):X};"),
     "html, mustache": _some("\"'&<>/`=", lambda char: f"&#x{ord(char):X};"),
@@ -212,6 +213,7 @@ HOSTILE: Mapping[str, tuple[str, str]] = {
     "heads of tokens": ("eyJhbGciOiJSUzI1NiJ9." + "x" * 4000, ("eyJhbGciOiJSUzI1NiJ9." + "x" * 400) * 150),
     "base64 of one letter": ("\0" * 60 + "x", "A" * TEXT_CHARS),
     "hex of one letter": ("\x11" * 60 + "2", "1" * TEXT_CHARS),
+    "escapes": ("secret-value", "secret-value&" + '\\"%41' * (TEXT_CHARS // 5)),
     "the secret itself": ("secret-value", "secret-value" * (TEXT_CHARS // 12)),
 }
 

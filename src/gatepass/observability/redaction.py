@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from base64 import b64encode
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from html import unescape
-from struct import iter_unpack
-from urllib.parse import quote, quote_plus
+from itertools import chain
+from urllib.parse import quote_plus, unquote
 
 _VISIBLE = bytes(octet for octet in range(0x21, 0x100) if octet != 0x7F)
 MASK = "***"
@@ -24,16 +25,16 @@ KEPT = 8
 """Values kept for each owner. A request in progress may still carry a token that was renewed since."""
 AROUND_CHARS = 32 * 1024
 """How far `Redactor.cut` looks for secrets around a place: a token in base64 is shorter than half of it."""
-_GO_AMPERSAND = re.compile(r"(?<!\\)((?:\\\\)*?)\\{1,2}u0026")
-"""As Go's encoding/json writes it, behind backslashes of the text before it."""
-_REFERENCE = re.compile(r"&(#[0-9]{1,24};?|#[xX][0-9a-fA-F]{1,24};?|[^\t\n\f <&#;]{1,32};?)")
-"""What `html.unescape` replaces."""
-_SPECIAL = re.compile("[^A-Za-z0-9]")
-_OF_NET = re.compile("[^ !#-%(-*,-;=?-_a-~]")
-"""What System.Text.Json of .NET escapes, `+` among them."""
-_PERCENT = re.compile("%[0-9A-F]{2}")
-_GO = {ord(char): f"\\u{ord(char):04x}" for char in "&<>"}
-"""What Go's encoding/json escapes too."""
+ROUNDS = 5
+"""How often a text is resolved: JSON and HTML twice, one in the other, and one more."""
+_ESCAPE = re.compile(
+    r"""(?P<pairs>(?:\\["\\/bfnrt])+)"""
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}"
+    r"|&(?:#[0-9]{1,24};?|#[xX][0-9a-fA-F]{1,24};?|[A-Za-z][A-Za-z0-9]{1,31};?)"
+    r"|%[0-7][0-9a-fA-F]|%[c-fC-F][0-9a-fA-F](?:%[89abAB][0-9a-fA-F]){1,3}"
+)
+"""What JSON (RFC 8259, section 7), `html.unescape` and URLs (RFC 3986, section 2.1) resolve."""
+_PAIRS = str.maketrans("bfnrt", "\b\f\n\r\t")
 ANCHOR_CHARS = 16
 _Spelling = tuple[str, tuple[str, ...]]
 """An anchor and literals, the longest first. All contain the anchor, so they are searched only if a text has it."""
@@ -66,26 +67,16 @@ class Redactor:
             del values[next(iter(values))]
 
     def mask(self, text: str) -> str:
-        """Return `text` with each known secret masked. Takes time linear in its length for each secret.
-
-        If only the character references of HTML hide one, they are resolved, as JSON writes the characters if possible:
-        then a line of JSON stays one.
-        """
-        masked = self._masked(text)
-        if "&" in text or "u0026" in text:
-            for write in (_in_json, str):
-                plain = masked
-                for _ in range(2):  # escaped again, such as `&amp;lt;`
-                    plain = _resolved(plain, write)
-                    if (again := self._masked(plain)) != plain:  # another secret may be escaped twice
-                        masked = plain = again
-        return masked
+        """Return `text` with each known secret masked. Takes time linear in its length for each secret."""
+        shown, at = "", 0
+        for begin, end in self._places(text):
+            shown += text[at:begin] + MASK
+            at = end
+        return shown + text[at:]
 
     def holds(self, text: str) -> bool:
         """Return whether `mask` changes `text`."""
-        if "&" in text or "u0026" in text:
-            return self.mask(text) != text
-        return self._masked(text) != text
+        return bool(self._places(text))
 
     def beginning(self, text: str, limit_chars: int) -> str:
         """Return the first `limit_chars` of `text`, masked before the cut."""
@@ -94,27 +85,43 @@ class Redactor:
     def cut(self, text: str, limit_chars: int) -> int | None:
         """Return a place up to `limit_chars` where no secret is halved. None if there is none in AROUND_CHARS before.
 
-        A secret is found if `text` has it in at most AROUND_CHARS and in twice the longest spelling of any secret.
+        A secret is found if `text` has it in at most AROUND_CHARS and in eight times the longest spelling of one.
         """
-        around_chars = min(AROUND_CHARS, 2 * max((len(literals[0]) for _, literals in self._spellings()), default=0))
-        begin = after_secret = max(0, limit_chars - around_chars)
-        for kept in self._masked(text[begin : limit_chars + around_chars]).split(MASK)[:-1]:
-            after_secret = max(after_secret, text.find(kept, after_secret, limit_chars) + len(kept))
-        # among many secrets in a row, the end of the last text between two of them
-        for place in (limit_chars, after_secret, limit_chars - around_chars // 2, begin):
-            at = max(0, place)
-            before, behind = text[max(0, at - around_chars) : at], text[at : at + around_chars]
-            if self.mask(before + behind) == self.mask(before) + self.mask(behind):
-                return at
-        return None
+        longest_chars = max((len(literals[0]) for _, literals in self._spellings()), default=0)
+        around_chars = min(AROUND_CHARS, 8 * longest_chars)
+        begin = max(0, limit_chars - around_chars)
+        at = limit_chars - begin
+        for first, end in self._places(text[begin : limit_chars + around_chars]):
+            if first < at < end:  # with many secrets in a row, one of them may begin before
+                return begin + first if first >= around_chars // 2 or not begin else None
+        return limit_chars
 
-    def _masked(self, text: str) -> str:
+    def _places(self, text: str) -> list[tuple[int, int]]:
+        """Return the begin and end of each secret in `text`, in order. Those that overlap are one."""
         learned, spellings = self._searched
-        for anchor, literals in spellings if learned == self._learned else self._spellings():
+        if learned != self._learned:
+            spellings = self._spellings()
+        for anchor, _ in spellings:
             if anchor in text:
-                for literal in literals:
-                    text = text.replace(literal, MASK)
-        return text
+                break
+        else:
+            if "&" not in text and "%" not in text and "\\u00" not in text:
+                return []
+        found = [*_occurrences(text, spellings)]
+        plain, origin = text, array("L", range(len(text) + 1))
+        for _ in range(ROUNDS):
+            before = plain
+            plain, origin = _resolved(plain, origin)
+            if plain == before:
+                break
+            found += [(origin[begin], origin[end]) for begin, end in _occurrences(plain, spellings)]
+        places = list[tuple[int, int]]()
+        for begin, end in sorted(found):
+            if places and begin < places[-1][1]:
+                places[-1] = places[-1][0], max(end, places[-1][1])
+            else:
+                places.append((begin, end))
+        return places
 
     def _spellings(self) -> tuple[_Spelling, ...]:
         """Return all spellings of all secrets.
@@ -131,72 +138,63 @@ class Redactor:
         return found[1]
 
 
+def _occurrences(text: str, spellings: Iterable[_Spelling]) -> Iterator[tuple[int, int]]:
+    for literal in chain.from_iterable(literals for anchor, literals in spellings if anchor in text):
+        begin = text.find(literal)
+        while begin >= 0:
+            yield begin, begin + len(literal)
+            begin = text.find(literal, begin + 1)  # also where it overlaps itself
+
+
 @lru_cache(maxsize=1024)
-def _character(reference: str) -> str:
-    return unescape(f"&{reference}")
+def _character(escape: str) -> str:
+    if escape[0] == "&":
+        return unescape(escape)
+    return unquote(escape) if escape[0] == "%" else str(json.loads(f'"{escape}"'))
 
 
-def _in_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
-def _resolved(text: str, write: Callable[[str], str]) -> str:
-    def resolve(found: re.Match[str]) -> str:
-        character = _character(found[1])
-        return found[0] if character.endswith(found[1]) else write(character)
-
-    return _REFERENCE.sub(resolve, _GO_AMPERSAND.sub(r"\1&", text))
+def _resolved(text: str, origin: array[int]) -> tuple[str, array[int]]:
+    """Resolve the escapes in `text` once. `origin`: where each character, and the end, was in the first text."""
+    parts, places, at = list[str](), array("L"), 0
+    for found in _ESCAPE.finditer(text):
+        begin, end = found.span()
+        places += origin[at:begin]
+        if found["pairs"]:
+            plain = found[0][1::2].translate(_PAIRS)
+            places += origin[begin:end:2]
+        elif plain := _character(found[0]):  # none of a control character of HTML
+            # what follows a reference without a semicolon is as it was
+            places.append(origin[begin])
+            places += origin[end - len(plain) + 1 : end]
+        parts += (text[at:begin], plain)
+        at = end
+    return "".join((*parts, text[at:])), places + origin[at:]
 
 
 def _spelled(value: str) -> Iterator[_Spelling]:
-    """Yield the spellings of `value`: the one list. SECURITY.md has it too."""
-    yield _spelling(value, _texts(value))
+    """Yield the spellings of `value` in a text without escapes: the one list. SECURITY.md has it too."""
+    in_json = json.dumps(value)[1:-1]
+    yield _spelling(value, (value, value.replace(" ", "+"), in_json))
+    plain = value
+    for _ in range(ROUNDS):
+        plain = _resolved(plain, array("L", range(len(plain) + 1)))[0]
+    if plain != value and len(plain) >= SHORTEST_CHARS:  # what rounds make of a secret with the signs of an escape
+        yield _spelling(plain, (plain, plain.replace(" ", "+")))
     # base64 of `user:secret`, or of a body, contains the value as a URL-encoded form or JSON writes it
-    for text in dict.fromkeys((value, quote_plus(value, errors="surrogatepass"), _in_json(value))):
+    for text in dict.fromkeys((value, quote_plus(value, errors="surrogatepass"), in_json)):
         data = text.encode("utf-8", "surrogatepass")
         for shift, begin in enumerate((0, 2, 3)):
             # behind `shift` bytes of another text: up to the end, and what `data` alone decides
             ended = b64encode(bytes(shift) + data).decode()[begin:]
             within = ended[: 8 * (shift + len(data)) // 6 - begin]
-            found = [ended, ended.rstrip("="), within]
-            found += [one.replace("+", "-").replace("/", "_") for one in found]
-            found += [spell(one) for one in found for spell in (quote_plus, lambda one: one.replace("/", "\\/"))]
-            yield _spelling(within, found)
+            found = (ended, ended.rstrip("="), within)
+            yield _spelling(within, (*found, *(one.replace("+", "-").replace("/", "_") for one in found)))
 
 
 def _spelling(text: str, literals: Iterable[str]) -> _Spelling:
     """Return the `literals`, which have the same runs of letters and digits as `text`."""
     run = max(re.findall("[A-Za-z0-9]+", text), key=len, default="")
     return run[-ANCHOR_CHARS:], tuple(sorted(dict.fromkeys(literals), key=len, reverse=True))
-
-
-def _texts(value: str) -> dict[str, None]:
-    """Return `value` in JSON (RFC 8259, section 7), once and twice, and in URLs (RFC 3986, section 2.1)."""
-    # Python, JavaScript and Go leave different characters as they are
-    kept = ("", "/", "!*'()", "$&+,:=@", "$&+,/:;=@", ";,/?:@&=+$!*'()#")
-    found = [quote(value, safe, errors="surrogatepass") for safe in kept]
-    found += [quote_plus(value, safe, errors="surrogatepass") for safe in ("", "*")]
-    found.append(_escaped(value, "utf-8", ">B", "%{:02X}", _SPECIAL))
-    found += [_PERCENT.sub(lambda percent: percent[0].lower(), one) for one in found]
-    found += [one.replace("%", "%25") for one in found]  # a login's `next=` quotes the URL that has a token
-    found += [value, _in_json(value), json.dumps(value, ensure_ascii=False)[1:-1]]
-    found += [one.replace("/", "\\/") for one in found[-3:]]  # as PHP does
-    for special in (_SPECIAL, _OF_NET):
-        found += [_escaped(value, "utf-16-be", ">H", form, special) for form in ("\\u{:04X}", "\\u{:04x}")]
-    once = dict.fromkeys(found)
-    twice = [_in_json(one) for one in once]
-    twice += [one.translate(_GO) for one in twice] + [one.replace("/", "\\/") for one in twice]
-    both = once | dict.fromkeys(twice)
-    # as `mask` writes them if HTML escaped their quotes alone
-    return both | dict.fromkeys(one.replace('"', '\\"') for one in both)
-
-
-def _escaped(value: str, charset: str, unit: str, form: str, special: re.Pattern[str]) -> str:
-    def escape(found: re.Match[str]) -> str:
-        units = iter_unpack(unit, found[0].encode(charset, "surrogatepass"))
-        return "".join(form.format(*one) for one in units)
-
-    return special.sub(escape, value)
 
 
 def decoded(body: bytes) -> str:
