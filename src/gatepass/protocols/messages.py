@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -150,15 +151,11 @@ class Messages(_OfAnthropic):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        try:
+        with suppress(msgspec.DecodeError, RecursionError):
             whole = _WHOLE.decode(body)
-        except (msgspec.DecodeError, RecursionError):  # such as a number in place of the usage
-            return body, (), False
-        is_empty = whole.stop_reason == "end_turn" and not whole.content
-        has_usage = type(whole.usage.get("input_tokens")) is type(whole.usage.get("output_tokens")) is int
-        if has_usage and whole.stop_reason is not None and (b'"tool_use"' not in body or _has_inputs(body)):
-            return body, (), is_empty
+            return body, (), whole.stop_reason == "end_turn" and not whole.content
         document, adapted = read_json(body), []
+        is_empty = document.get("stop_reason") == "end_turn" and not document["content"]
         try:
             if message_events.complete_inputs(document, defaults().request):
                 adapted.append(message_events.INPUT)
@@ -166,7 +163,7 @@ class Messages(_OfAnthropic):
             raise chunk.arguments_cut(upstream) from None
         if message_events.complete_usage(document):
             adapted.append(message_events.USAGE)
-        if whole.stop_reason is None:
+        if document.get("stop_reason") is None:
             has_calls = any(map(message_events.calls_tool, document["content"]))
             document["stop_reason"] = message_events.stop_reason(calls_tool=has_calls)
             adapted.append(message_events.STOP_REASON)
@@ -209,30 +206,22 @@ class MessageBatches(_OfAnthropic, Raw):
     parameters = BETA | PARAMETERS | {b"after_id", b"before_id"}
 
 
-class _Whole(msgspec.Struct, gc=False):
-    content: list[msgspec.Raw] = []
-    stop_reason: str | None = None
-    usage: dict[str, Any] = {}
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int
+    output_tokens: int
 
 
 class _Block(msgspec.Struct, gc=False):
     input: dict[str, msgspec.Raw] = {}
 
 
-class _Blocks(msgspec.Struct, gc=False):
+class _Whole(msgspec.Struct, gc=False):
+    """A message that needs no repair."""
+
     content: list[_Block]
+    stop_reason: str
+    usage: _Usage
 
 
-_WHOLE, _BLOCKS = msgspec.json.Decoder(_Whole), msgspec.json.Decoder(_Blocks)
-
-
-def _has_inputs(body: bytes) -> bool:
-    """Return whether the input of each call is an object."""
-    try:
-        _BLOCKS.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
+_WHOLE = msgspec.json.Decoder(_Whole)
 MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES = Messages(), CountTokens(), MessageBatches()

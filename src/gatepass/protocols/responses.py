@@ -39,11 +39,7 @@ from gatepass.sse.tool_calls import is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
-_STATUSES = frozenset(("completed", "failed", "incomplete", "cancelled", "queued", "in_progress"))
-
-UNFINISHED = MappingProxyType({"queued": "response.queued", "in_progress": "response.in_progress"})
-"""The statuses of a response that continues after the request, with their event. Only `background` allows it."""
-
+_ENDED, _UNFINISHED = ("completed", "failed", "incomplete", "cancelled"), ("queued", "in_progress")
 FAILED = "response.failed"
 LAST_EVENTS = frozenset(("response.completed", FAILED, "response.incomplete"))
 """The events that end a stream. Clients wait for one of them and read the whole response from it."""
@@ -74,17 +70,16 @@ def events(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Itera
         raise ValueError("too many items, parts and annotations")
     response = complete_response(document, defaults)
     status = response["status"]
-    original_status = document.get("status")
-    is_unfinished = isinstance(original_status, str) and original_status in UNFINISHED
-    if is_unfinished and status == "completed" and not response["output"]:
+    if document.get("status") in _UNFINISHED and status == "completed" and not response["output"]:
         # its stream would have no end
         reason = "The upstream returned a response that is not finished and has no output."
         raise UpstreamInvalid(reason, upstream=upstream)
-    yield {"type": "response.created", "response": _before_output(response)}
-    if status in UNFINISHED:
-        yield {"type": UNFINISHED[status], "response": response}
-        return
-    yield {"type": "response.in_progress", "response": _before_output(response)}
+    unset: Object = {
+        name: None for name in ("error", "incomplete_details", "usage", "completed_at") if name in response
+    }
+    begun = {**response, "status": "in_progress", "output": [], **unset}
+    yield {"type": "response.created", "response": begun}
+    yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(response["output"]):
         yield from _item_events(item, index)
     yield {"type": _LAST.get(status, "response.completed"), "response": response}
@@ -96,19 +91,9 @@ def _count_entries(payload: Any) -> int:
     return sum(len(found) + sum(map(_count_entries, found)) for found in lists if isinstance(found, list))
 
 
-def _before_output(response: Object) -> Object:
-    """Return the response in its first state: queued or in progress, without output."""
-    unset: Object = {
-        name: None for name in ("error", "incomplete_details", "usage", "completed_at") if name in response
-    }
-    status = "queued" if response["status"] == "queued" else "in_progress"
-    return {**response, "status": status, "output": [], **unset}
-
-
 _CALLS = MappingProxyType(
     {
         "function_call": ("arguments", "response.function_call_arguments"),
-        "mcp_call": ("arguments", "response.mcp_call_arguments"),
         "custom_tool_call": ("input", "response.custom_tool_call_input"),
     }
 )
@@ -182,7 +167,7 @@ def _text_events(stem: str, name: str, text: str, place: Object) -> list[Object]
 # The members that openai-python's `Response` requires beyond id, time, model and output, with the defaults of the API
 _REQUIRED: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": ()}
 _ID_PREFIXES = MappingProxyType(
-    {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_", "mcp_call": "mcp_"}
+    {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
 )
 
 
@@ -209,14 +194,9 @@ def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
 
 
 def _status_of(document: Object) -> str:
-    """Return the status of a response. Derive it if it is missing, or unfinished without `background`."""
-    status = document.get("status")
-    if (
-        isinstance(status, str)
-        and status in _STATUSES
-        and (status not in UNFINISHED or document.get("background") is True)
-    ):
-        return status
+    """Return the status of a response. Derive it if it is missing or unfinished."""
+    if (status := document.get("status")) in _ENDED:
+        return str(status)
     if document.get("error"):
         return "failed"
     return "incomplete" if document.get("incomplete_details") else "completed"
@@ -239,8 +219,7 @@ def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
     elif kind in _CALLS:
         arguments = _CALLS[kind][0]
         item |= {"name": chunk.argument_text(item.get("name")), arguments: chunk.argument_text(item.get(arguments))}
-        if kind != "mcp_call":
-            item["call_id"] = chunk.text_of_id(item.get("call_id")) or defaults.new_id("call_")
+        item["call_id"] = chunk.text_of_id(item.get("call_id")) or defaults.new_id("call_")
     return item
 
 
@@ -274,16 +253,15 @@ class ResponseAggregator(StreamAggregator):
     def __init__(self, source: StreamSource, event_bytes: int, request: bytes = b"") -> None:
         super().__init__(source, event_bytes, done_is_required=False, progress=ResponseProgress(request))
         self._items: dict[int, Object] = {}
-        self._items_without_index: list[Object] = []
         self._started_items: set[int] = set()
         self._response: Object | None = None
 
     def fail(self, error: GatepassError) -> None:
         super().fail(error)
-        self._items, self._items_without_index = {}, []
+        self._items = {}
 
     def _collected(self) -> Any:
-        return self._response or [*self._items.values(), *self._items_without_index]
+        return self._response or [*self._items.values()]
 
     def _reply(self) -> Object:
         return self._response or {}
@@ -292,12 +270,7 @@ class ResponseAggregator(StreamAggregator):
         kind = chunk.event_kind(fields)
         index = fields.get("output_index")
         if kind == "response.output_item.done":
-            item = fields.get("item")
-            if isinstance(item, dict):
-                if type(index) is int:
-                    self._items[index] = item
-                else:
-                    self._items_without_index.append(item)
+            keep_item(self._items, fields)
         elif kind in LAST_EVENTS:
             if not isinstance(response := fields.get("response"), dict):
                 self.fail(chunk.stream_closed(self._source.upstream))
@@ -307,18 +280,28 @@ class ResponseAggregator(StreamAggregator):
                 self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
                 return
             if not response.get("output"):
-                if len(self._started_items - self._items.keys()) > len(self._items_without_index):
+                if len(self._started_items - self._items.keys()) > sum(at >= MAX_REPLY_ENTRIES for at in self._items):
                     reason = "The upstream's last event has no output, although its stream contained some."
                     self.fail(UpstreamInvalid(reason, upstream=self._source.upstream))
                     return
-                in_order = [item for _, item in sorted(self._items.items())]
-                if items := [*in_order, *self._items_without_index]:
-                    response = {**response, "output": items}
+                if self._items:
+                    response = {**response, "output": in_order(self._items)}
             self._response = response
         elif any(fields.get(name) for name in ("delta", "text", "arguments")):
             self._started_items.add(index if type(index) is int else 0)  # without an index: the first item
             if len(self._started_items) > MAX_REPLY_ENTRIES:
                 self.fail(chunk.too_many_choices(self._source.upstream))
+
+
+def keep_item(items: dict[int, Object], fields: Object) -> None:
+    """Keep the finished item of an event: by its `output_index`, or behind all others."""
+    index = fields.get("output_index")
+    if isinstance(item := fields.get("item"), dict):
+        items[index if type(index) is int else MAX_REPLY_ENTRIES + len(items)] = item
+
+
+def in_order(items: dict[int, Object]) -> list[Object]:
+    return [item for _, item in sorted(items.items())]
 
 
 # --- a relayed stream -----------------------------------------------------------------------------
@@ -449,14 +432,13 @@ class ResponseRepair(EventRepair):
         if kind == "response.output_item.done" and isinstance(item := payload.get("item"), dict):
             self._bytes_left -= len(block)
             if self._bytes_left >= 0:  # else nothing is added
-                index = payload.get("output_index")
-                self._items[index if type(index) is int else len(self._items)] = item
+                keep_item(self._items, payload)
             if is_cut_call(item):  # clients run it otherwise; the last event decides
                 item["status"] = "incomplete"
                 self._adapted.append(CUT)
         elif kind in LAST_EVENTS and isinstance(response := payload.get("response"), dict):
             if not response.get("output") and self._items and self._bytes_left >= 0:
-                response["output"] = [item for _, item in sorted(self._items.items())]
+                response["output"] = in_order(self._items)
                 self._adapted.append(OUTPUT)
             if self._is_incomplete(kind, cut := cut_calls(response)):
                 payload |= {"type": "response.incomplete", "response": make_incomplete(response, cut)}

@@ -66,14 +66,12 @@ def test_a_function_call_is_added_sent_and_done():
     ]
 
 
-def test_other_calls_have_events_of_their_own_names():
+def test_a_custom_call_has_events_of_its_own_names():
     custom = {"id": "c", "type": "custom_tool_call", "call_id": "1", "name": "n", "input": "raw"}
-    tool = {"id": "m", "type": "mcp_call", "name": "n", "server_label": "s", "arguments": "{}"}
-    assert names(response(custom, tool))[2:-1] == [
-        *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done"),
-        *("output_item.added", "mcp_call_arguments.delta", "mcp_call_arguments.done", "output_item.done"),
+    assert names(response(custom))[2:-1] == [
+        *("output_item.added", "custom_tool_call_input.delta", "custom_tool_call_input.done", "output_item.done")
     ]
-    strict_events(written(response(custom, tool)))
+    strict_events(written(response(custom)))
 
 
 def test_reasoning_is_sent_as_summaries_and_texts_and_encrypted_content_at_the_end():
@@ -139,17 +137,9 @@ def test_last_event_shows_how_the_response_ended(more, last):
         assert payload[0]["response"].get("error") is None
 
 
-@pytest.mark.parametrize(("status", "last"), [("queued", "queued"), ("in_progress", "in_progress")])
-def test_background_response_has_no_end(status, last):
-    payload = events_of(response(status=status, background=True))
-    assert [one["type"] for one in payload] == ["response.created", f"response.{last}"]
-    assert [one["response"]["status"] for one in payload] == [status, status]
-
-
-@pytest.mark.parametrize("background", [{}, {"background": None}, {"background": False}])
 @pytest.mark.parametrize("status", ["queued", "in_progress"])
-def test_unfinished_response_ends_with_its_output_except_in_the_background(status, background):
-    finished = response(message(part("Hi")), **background)
+def test_unfinished_response_ends_with_its_output(status):
+    finished = response(message(part("Hi")))
     assert events_of({**finished, "status": status}) == events_of(finished)
     assert events_of({**finished, "status": status})[-1] == {"type": "response.completed", "response": finished}
 

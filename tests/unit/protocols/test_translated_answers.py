@@ -432,14 +432,6 @@ def test_a_refusal_is_one():
     assert (message["stop_reason"], message["content"]) == ("refusal", [{"type": "text", "text": "I won't."}])
 
 
-def test_a_call_of_the_api_before_tools_is_one():
-    completion = a_completion({"function_call": {"name": "f", "arguments": "{}"}}, "function_call")
-    message, response = whole(MessageAnswer, completion), whole(ResponseAnswer, completion)
-    assert (message["stop_reason"], message["content"][0]["name"]) == ("tool_use", "f")
-    assert response["output"][0]["name"] == "f"
-    assert response["output"][0]["call_id"].startswith("call_")
-
-
 def test_a_call_begins_with_its_name():
     answer = MessageAnswer(defaults(), "up", About())
     assert b"tool_use" not in answer.feed(a_chunk({"tool_calls": [{"index": 0, "id": "a"}]}))

@@ -37,8 +37,6 @@ WITHOUT_USAGE = "translate=no-usage"
 """The entry of `x-gatepass-adapted` for counts of 0 in a reply, because none of the upstream could be read."""
 CUT = frozenset(("length", "content_filter"))
 """The finish reasons of an answer that was cut, which may have no content."""
-_FUNCTION_CALL = -1
-"""The place among the calls of one in `function_call`."""
 MOST_BLOCKS = 1_000
 MOST_KEPT_BYTES = 16 * 1024 * 1024
 """The arguments of open calls, what waits behind one, all texts if the last event repeats them, as JSON, and the ids
@@ -51,7 +49,7 @@ MOST_CHECKS = 8
 _NO_PATTERN = (b"\0", b"\0")
 SHOWN_CHARS = 24
 """An error repeats a finish reason of at most this many letters, which cannot be a token."""
-_CARRIED = ("role", "content", "refusal", "tool_calls", "function_call", *REASONING)
+_CARRIED = ("role", "content", "refusal", "tool_calls", *REASONING)
 """The members of a delta that reach the client."""
 
 Kind = Literal["text", "refusal", "reasoning", "call"]
@@ -289,10 +287,6 @@ class AnswerBlocks(OwnEvents):
         for call in calls if isinstance(calls, list) else ():
             if isinstance(call, dict):
                 self._add_call(call)
-        if isinstance(function := delta.get("function_call"), dict):  # of the API before tools, and without an id
-            known = self._calls.get(_FUNCTION_CALL)
-            call_id = self.defaults.new_id("call_") if known is None else known.id
-            self._add_call({"index": _FUNCTION_CALL, "id": call_id, "function": function})
 
     def end(self) -> None:
         if not self._has_begun:
