@@ -214,7 +214,9 @@ def _inner(document: Any, text: str | None, mask: Mask, depth: int) -> UpstreamE
     return None
 
 
-_REASONS = frozenset((*ERROR_TEXT_NAMES, "details", "error", "raw", "cause", "body", "response", "upstream_error"))
+_REASONS = frozenset(
+    (*ERROR_TEXT_NAMES, "defaultMessage", "details", "error", "raw", "cause", "body", "response", "upstream_error")
+)
 
 
 PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalProperty")

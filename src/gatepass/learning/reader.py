@@ -184,8 +184,8 @@ _WRONG = _words(
 )
 """These refuse a value, perhaps with all others."""
 _OTHER_VALUE = _words(
-    r"\b(?:must|should|can only|needs? to|has to|have to) be\b|\bat (?:most|least)\b",
-    r"\b(?:range|between|outside|expected|invalid|illegal)\b|\btoo (?:long|short|large|small|high|low|big)\b",
+    r"\b(?:must|should|can only|needs? to|has to|have to) be\b|\bat (?:most|least)\b|\bexceeds?\b",
+    r"\b(?:range|between|within|outside|expected|invalid|illegal)\b|\btoo (?:long|short|large|small|high|low|big)\b",
     r"\b(?:less|greater|smaller|larger|lower|higher|more|longer) than\b",
     r"取值|范围|之间|超(?:出|过)|过[长短大小高低]|无效|非法|有误|不合法",
     r"\bvalidation\b.{0,60}\bfailed\b|\bdisable\b",
@@ -194,7 +194,8 @@ _OTHER_VALUE = _words(
 _FORCED = _words(r"(?:can ?not|can't) be (?:disabled|turned off)|(?:不能|无法|不可|不支持)关闭")
 _COMPARED = re.compile(r"\bthan ['\"`]?\Z")
 _MISSES = _words(
-    r"\b(?:missing|(?<!to )(?<!['\"`])required|requires?)\b|must be (?:passed|provided|present|included|specified)",
+    r"\b(?:missing|(?<!to )(?<!['\"`])required(?! to be)|requires?)\b",
+    r"must be (?:passed|provided|present|included|specified)",
     r"(?<!may )(?<!can )(?<!do )(?<!must )(?<!should )\bnot (?:been )?"
     r"(?:provided|found|specified|passed|present|set|given)\b",
     r"缺少|缺失|必填|必传|必须(?:提供|传|包含)",
@@ -403,7 +404,8 @@ class _Names:
         # a list that is named with one of its members is a place, not a second member; so is a named object
         named = {path for one in found for path in one.paths}
         places = {path for path in named for other in named if other.startswith(f"{path}[].")}
-        places |= {path for path in named if path.rpartition(".")[0] in named}
+        spelled = {path for one in found if "." in sentence[one.start : one.end] for path in one.paths}
+        places |= {path for path in named - spelled if path.rpartition(".")[0] in named}
         return [one for one in found if not places.issuperset(one.paths)]
 
     def _meant(self, sentence: str, start: int, end: int) -> tuple[str, ...]:

@@ -132,7 +132,7 @@ def most(tokens: int) -> dict[str, int]:
         ("Reasoning cannot be disabled here.", NO_EFFORT, {"reasoning_effort": None}, "drop=reasoning_effort"),
         ("To avoid this, disable `thinking`.", THINKS, {"thinking": None}, "drop=thinking"),
         (
-            '"thinking.type.enabled" is not supported. Use "thinking.type.adaptive".',
+            '"thinking.type.enabled" is not supported. Use "thinking.type.adaptive" and "x.effort" for thinking.',
             THINKS,
             {"thinking": {"type": "adaptive", "budget_tokens": 99}},
             "set=thinking.type>adaptive",
@@ -154,6 +154,8 @@ def most(tokens: int) -> dict[str, int]:
         ("Field validation for 'Body.Seed' failed on the 'lte' tag", {"seed": 9}, {"seed": None}, "drop=seed"),
         ("top_p 参数应在 [0.01,1] 之间", {"top_p": 0}, {"top_p": None}, "drop=top_p"),
         ("Store must be set to false", {"store": True}, {"store": False}, "set=store>false"),
+        ("the top_p field is required to be within (0, 1.0]", {"top_p": 0}, {"top_p": None}, "drop=top_p"),
+        ("Parameter 'user' exceeds max length 32", {"user": "u" * 40}, {"user": None}, "drop=user"),
         ("字段 seed 不合法", {"seed": 1}, {"seed": None}, "drop=seed"),
         ("#/max_tokens: 32000 is not less or equal to 2048", MANY, most(2048), CLAMP),
         ("输入 50 tokens 与 max_tokens 80 之和超过上下文长度 99", MOST, most(49), CLAMP),
@@ -285,6 +287,7 @@ def test_a_rule_does_not_concern_requests_that_the_error_is_not_about(
                 "details": [{"fieldViolations": [{"field": "seed", "description": "Not enabled"}]}],
             }
         },
+        {"error": "Bad", "errors": [{"field": "seed", "defaultMessage": "must be less than or equal to 1"}]},
         {"error": {"message": "Unsupported parameter", "param": {"name": "seed"}, "code": "unsupported_parameter"}},
         {"error": {"message": "Unsupported", "param": ["body", "seed"], "code": "unsupported_parameter"}},
         {"seed": ["Unexpected field."], "model": ["Also bad."]},
