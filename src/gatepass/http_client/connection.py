@@ -19,6 +19,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from gatepass.cancel import CancelScope
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, head_error, mended_head
@@ -487,6 +488,10 @@ class Connection(asyncio.BufferedProtocol):
             self._keeps = self._parser.should_keep_alive()
 
 
+class _Stopped(Exception):
+    """The rest of an upload is not needed."""
+
+
 class BodyWriter:
     """Writes a body that is too large to be written together with its head, or an upload.
 
@@ -494,7 +499,7 @@ class BodyWriter:
     the server ends after `bound_s`. The code that creates a writer closes it.
     """
 
-    __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_transport", "_wait", "is_out")
+    __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_scope", "_transport", "is_out")
 
     def __init__(
         self, connection: Connection, transport: asyncio.Transport, reply: UpstreamResponse, bound_s: float
@@ -503,7 +508,7 @@ class BodyWriter:
         self._transport = transport
         self._reply = reply
         self._bound_s = bound_s
-        self._wait: asyncio.Timeout | None = None
+        self._scope = CancelScope()
         self._handle: int | None = None
         """A duplicate of the socket, so that it can be read after the transport closes. None over TLS."""
         connected = transport.get_extra_info("socket")
@@ -528,22 +533,14 @@ class BodyWriter:
         self._connection.deadline.at_s = math.inf  # gatepass waits for the client: the client's deadline applies
         is_chunked = body.length_bytes is None
         self._transport.write(head)
-        try:
-            async with asyncio.timeout(None) as wait:
-                self._wait = wait
-                async for piece in body:
-                    if self._connection.is_full:
-                        await self._wait_writable()
-                        self._connection.deadline.at_s = math.inf
-                    if self._is_over():
-                        return
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
-        except TimeoutError:
-            if not wait.expired():
-                raise
-            return  # `stop` ended the wait
-        finally:
-            self._wait = None
+        with suppress(_Stopped), self._scope:
+            async for piece in body:
+                if self._connection.is_full:
+                    await self._wait_writable()
+                    self._connection.deadline.at_s = math.inf
+                if self._is_over():
+                    return
+                self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
         if self._is_over():
             return
         if is_chunked:
@@ -568,9 +565,7 @@ class BodyWriter:
 
     def stop(self) -> None:
         """End the wait for the next piece of an upload, because the reply arrived or failed."""
-        wait, self._wait = self._wait, None
-        if wait is not None:
-            wait.reschedule(0)
+        self._scope.cancel(_Stopped())
 
     async def _wait_writable(self) -> None:
         while self._connection.is_full and not (self._reply.status or self._reply.ended):

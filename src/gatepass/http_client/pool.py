@@ -16,6 +16,8 @@ from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple, cast
 
+from gatepass.cancel import timeout
+from gatepass.clock import SystemClock
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault, system_reason
 from gatepass.http_client.connection import Connection, WriteBatcher
@@ -53,19 +55,24 @@ async def dial(destination: Destination, context: ssl.SSLContext, connection: Co
     if proxy is not None:
         first = proxy.destination
         where = f"proxy {first.authority.decode()}: "
-    protocol, transport = connection if tunnel is None else tunnel, None
+    transport: asyncio.Transport | None = None
+
+    async def connect() -> None:
+        nonlocal where, late, transport
+        protocol = connection if tunnel is None else tunnel
+        made = _BeforeTls() if first.secure else protocol
+        transport, _ = await loop.create_connection(lambda: made, first.host, first.port)
+        if first.secure:
+            late = LATE_TLS
+            transport = await _secured(transport, protocol, context, first.host, bound_s)
+        if tunnel is not None:
+            late = LATE_TUNNEL
+            await tunnel.opened()
+            where, late = "", LATE_TLS
+            transport = await _secured(transport, connection, context, destination.host, bound_s)
+
     try:
-        async with asyncio.timeout(bound_s):
-            made = _BeforeTls() if first.secure else protocol
-            transport, _ = await loop.create_connection(lambda: made, first.host, first.port)
-            if first.secure:
-                late = LATE_TLS
-                transport = await _secured(transport, protocol, context, first.host, bound_s)
-            if tunnel is not None:
-                late = LATE_TUNNEL
-                await tunnel.opened()
-                where, late = "", LATE_TLS
-                transport = await _secured(transport, connection, context, destination.host, bound_s)
+        await timeout(SystemClock(), bound_s, connect(), TimeoutError())
     except BaseException as error:  # a cancellation too: the socket must not stay open
         if transport is not None:
             transport.abort()

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
 
+from gatepass.cancel import timeout
+from gatepass.clock import Clock
 from gatepass.errors import TransportFault
 from gatepass.http_client.response_body import TAIL_S
 from gatepass.observability.observer import BATCH
@@ -88,7 +89,7 @@ async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_respons
                 at_end = True
         if events.awaits_usage:
             await writer.flush()
-            writer.held = await _late_usage(events, response)
+            writer.held = await _late_usage(events, response, attempt.state.clock)
         if len(writer.held) > WHOLE_BYTES:
             await writer.flush()  # more may be left behind a large event
         if events.failure is not None:
@@ -105,14 +106,18 @@ async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_respons
         _note(attempt, client_response, events)
 
 
-async def _late_usage(events: EventStream, response: Response) -> bytes:
+async def _late_usage(events: EventStream, response: Response, clock: Clock) -> bytes:
     """Return the end of a stream whose `[DONE]` came before its usage, for which the upstream has TAIL_S."""
-    ready, pieces = events.feed(), aiter(response)
-    with suppress(TimeoutError, TransportFault, StopAsyncIteration):
-        async with asyncio.timeout(TAIL_S):
-            while events.awaits_usage:
-                ready += events.feed(await anext(pieces))
-    return ready + events.finish()
+    ready = [events.feed()]
+
+    def write(piece: bytes) -> bool:
+        ready.append(events.feed(piece))
+        return events.awaits_usage
+
+    if events.awaits_usage:
+        with suppress(TimeoutError, TransportFault):
+            await timeout(clock, TAIL_S, response.stream_to(write), TimeoutError())
+    return b"".join((*ready, events.finish()))
 
 
 async def _relay_raw(raw: RawReply, attempt: Attempt, client_response: ClientResponse) -> None:

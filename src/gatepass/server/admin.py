@@ -52,7 +52,6 @@ from gatepass.server import inspection, views
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.pages import error_response, forget_rules, json_response, learned_document, status_of
 from gatepass.server.reload import Reloader
-from gatepass.server.timeouts import RECEIVE_S
 
 SERVE_LOG = logging.getLogger("gatepass.serve")
 
@@ -73,9 +72,6 @@ HEADERS: Mapping[str, str] = {
 }
 """Fields of every response."""
 NO_STORE = {"cache-control": "no-store"}
-
-DOCTOR_S = 180.0
-"""Limit on one run of doctor. Each of its steps has a limit of its own."""
 
 Role = Literal["anyone", "viewer", "admin"]
 
@@ -198,18 +194,15 @@ class AdminRequest:
         return LOCAL
 
     async def read(self) -> bytes:
-        """Return the body; raise BodyTooLarge, ReceiveTimeout."""
+        """Return the body; raise BodyTooLarge."""
         text = bytearray()
         try:
-            async with asyncio.timeout(RECEIVE_S):
-                async for piece in self.request.stream():
-                    text += piece
-                    if len(text) > BODY_BYTES:
-                        break
+            async for piece in self.request.stream():  # `gatepass serve` bounds the wait for each
+                text += piece
+                if len(text) > BODY_BYTES:
+                    break
         except errors.BodyTooLarge:  # `gatepass serve` reads no more than this, and its error names a setting
             raise errors.BodyTooLarge(TOO_LARGE) from None
-        except TimeoutError:
-            raise errors.ReceiveTimeout(f"The request body did not arrive within {RECEIVE_S:g} s.") from None
         if len(text) > BODY_BYTES:
             raise errors.BodyTooLarge(TOO_LARGE)
         return bytes(text)
@@ -382,15 +375,13 @@ async def _doctor_events(
     async def run() -> None:
         failed, ending = 0, {}
         try:
-            async with turn, asyncio.timeout(DOCTOR_S), aclosing(doctor(state.config, task, begin)) as steps:
+            async with turn, aclosing(doctor(state.config, task, begin)) as steps:
                 async for step in steps:
                     failed += step.failed
                     texts = {name: mask(text) for name, text in structs.asdict(step).items() if type(text) is str}
                     queue.put_nowait(_event("step", structs.replace(step, **texts)))
         except errors.GatepassError as error:
             ending = error_object(error)
-        except TimeoutError:
-            ending = error_object(errors.Overloaded(f"doctor did not end within {DOCTOR_S:g} s."))
         queue.put_nowait(_event("end", {"failed": failed, **ending}))
 
     running = asyncio.create_task(run(), name="doctor")

@@ -18,6 +18,7 @@ from typing import Any, Literal, NoReturn
 
 from msgspec import structs
 
+from gatepass.cancel import timeout
 from gatepass.clock import Clock, sleep
 from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check
@@ -125,8 +126,8 @@ class Reloader:
             state = self._endpoint.state
             problems: list[str] = []
             try:
-                async with asyncio.timeout(READ_S):
-                    read = await asyncio.to_thread(self._read, state, edited)
+                reading = asyncio.to_thread(self._read, state, edited)
+                read = await timeout(state.clock, READ_S, reading, TimeoutError())
                 # not in the thread: the new holders and connections belong to the event loop
                 successor = next_app_state(read.config, read.tls_contexts, state)
             except _Refused as refused:
