@@ -20,8 +20,7 @@ STRANGER = None
 
 Step = tuple[Any, ...]
 """("flood", count), ("come", caller), ("ask", nth connection, caller or STRANGER),
-("answer", nth, slow client), ("take", nth), ("leave", nth), ("wait", seconds),
-("probe", number of connections before its head is read)."""
+("answer", nth), ("leave", nth), ("wait", seconds), ("probe", number of connections before its head is read)."""
 
 
 @dataclass(eq=False)
@@ -111,27 +110,21 @@ class Simulation:
         client.serving, client.by, client.caller = "admitted", caller, caller
         self.close(self.shares.authenticate(client))
 
-    def answer(self, index: int, slow: bool = False) -> None:
+    def answer(self, index: int) -> None:
         client = self.nth(index, "stranger", "admitted")
         if client is not None:
             self.finish(client)
-            self.end(client, delivered=not slow)
+            self.end(client)
 
     def finish(self, client: Client) -> None:
         if client.serving == "admitted":
             self.requests.release(client.by)
         client.serving = "no"
 
-    def end(self, client: Client, *, delivered: bool) -> None:
-        if not (is_of_caller := self.shares.end(client, delivered=delivered)):
+    def end(self, client: Client) -> None:
+        if not (is_of_caller := self.shares.end(client)):
             self.shares.touch(client, self.now_s)
         self.holds(is_of_caller == (client.caller is not None), "a connection belongs to callers from its key on")
-
-    def take(self, index: int) -> None:
-        """A client has taken all of its last answer."""
-        client = self.nth(index, "no")
-        if client is not None:
-            self.shares.end(client, delivered=True)
 
     def leave(self, index: int) -> None:
         if self.open:
@@ -148,7 +141,7 @@ class Simulation:
             self.shares.touch(client, self.now_s)
         self.flood(min(between, UNAUTHENTICATED - 1))
         self.holds(client in self.open, "a health check is answered")
-        self.end(client, delivered=True)
+        self.end(client)
         self.leave(self.open.index(client))
 
     def wait(self, seconds: float) -> None:
@@ -175,8 +168,7 @@ STEP: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("come"), CALLER),
     st.tuples(st.just("come"), st.just("hog")),
     st.tuples(st.just("ask"), INDEX, CALLER),
-    st.tuples(st.just("answer"), INDEX, st.booleans()),
-    st.tuples(st.just("take"), INDEX),
+    st.tuples(st.just("answer"), INDEX),
     st.tuples(st.just("leave"), INDEX),
     st.tuples(st.just("probe"), st.integers(0, 30)),
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.5, IDLE_S, 30.0])),
@@ -191,7 +183,6 @@ IDLE_HOG: list[Step] = [
     ("come", "app"),
     ("probe", 30),
 ]
-SLOW_READERS: list[Step] = [*[("come", "hog"), ("answer", 0, True)] * 30, ("come", "app")]
 LATER: list[Step] = [("flood", 40), ("come", "app"), ("wait", 2.0), ("come", "slow"), ("probe", 30)]
 
 
@@ -203,7 +194,6 @@ LATER: list[Step] = [("flood", 40), ("come", "app"), ("wait", 2.0), ("come", "sl
 @example(1, HOG)
 @example(3, TWO_HOGS)
 @example(2, IDLE_HOG)
-@example(2, SLOW_READERS)
 @example(2, LATER)
 def test_no_caller_takes_the_last_slot_of_another(attack: Attack, callers: int, steps: list[Step]) -> None:
     with attack.on_loop():

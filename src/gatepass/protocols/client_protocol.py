@@ -109,8 +109,6 @@ class ClientProtocol:
     """gatepass answers its requests itself, from the catalog of models."""
     is_raw: bool = False
     """The content type goes upstream too, and the reply may be of any content type."""
-    absent_statuses: frozenset[int] = frozenset()
-    """With these an upstream replies if it lacks the operation. gatepass then answers 404 itself for a while: none."""
     request_headers: tuple[str, ...] = ()
     """Fields of a request that are forwarded beyond those of every protocol: none."""
     parameters: frozenset[bytes] = frozenset()

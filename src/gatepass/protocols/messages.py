@@ -182,12 +182,11 @@ class CountTokens(_OfAnthropic):
     uses_tokens = False
     members = frozenset({"messages", BETA_FIELD, OWN_THOUGHT})
     requires_model = True
-    absent_statuses = frozenset((404, 405, 501))
     sample: Mapping[str, Any] = {"messages": [{"role": "user", "content": "ping"}]}
 
     def error_status(self, error: GatepassError) -> int:
         """Return 404 if the upstream cannot count. Claude Code then estimates."""
-        is_absent = isinstance(error, UpstreamErrorReply) and error.http_status in self.absent_statuses
+        is_absent = isinstance(error, UpstreamErrorReply) and error.http_status in (404, 405, 501)
         return 404 if is_absent else error.http_status
 
     def fault(self, document: Any, mask: Mask) -> str | None:

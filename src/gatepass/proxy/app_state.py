@@ -94,21 +94,17 @@ LONGEST_USE_S = 3600.0
 
 MOST_MODELS = 1_000
 """The models that only clients name of which an upstream's waits are known: the one not used for longest leaves."""
-MOST_ABSENT = 1_000
-"""The operations and models that gatepass remembers an upstream to lack: clients may invent names."""
 
 
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
-    __slots__ = ("absent_until_s", "confirmed", "healths", "learned", "of_models", "queue")
+    __slots__ = ("confirmed", "healths", "learned", "of_models", "queue")
 
     def __init__(self) -> None:
         self.learned = Memory()
         self.confirmed: tuple[Token, str] | None = None
         """The token that it accepted last, and for which model. None after it rejected a token."""
-        self.absent_until_s: dict[tuple[str, str, str], float] = {}
-        """Until when an optional operation counts as absent: by operation, model and caller."""
         self.healths: dict[str, TargetHealth] = {}
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.of_models: dict[str, TargetHealth] = {}
@@ -131,11 +127,6 @@ class UpstreamState:
         if len(self.of_models) > MOST_MODELS:
             del self.of_models[next(iter(self.of_models))]
         return found
-
-    def remember_absent(self, key: tuple[str, str, str], until_s: float) -> None:
-        if len(self.absent_until_s) >= MOST_ABSENT:
-            self.absent_until_s.clear()
-        self.absent_until_s[key] = until_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,9 +269,7 @@ class AppState(ProcessParts):
         return {name: age_s for name, age_s in ages_s.items() if age_s is not None}
 
     def retry_failing(self) -> list[str]:
-        """Let each failing or rejected credential fetch now, and forget what upstreams lacked. Return their names."""
-        for upstream in self.upstream_states.values():
-            upstream.absent_until_s.clear()
+        """Let each failing or rejected credential fetch now. Return their names."""
         return [name for name, holder in self.holders.items() if holder.retry()]
 
     def hand_over(self, successor: AppState) -> None:

@@ -128,7 +128,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         reply = await _send_ranked(attempt, normalized, protocol.ranking)
     elif protocol.parameters:
         request = _with_client_parts(attempt, context, _encode(attempt, normalized), protocol)
-        reply = await _send_optional(attempt, request, protocol)
+        reply = await classify(attempt, await send(attempt, request))
     else:
         reply = await classify(attempt, await send(attempt, _encode(attempt, normalized)))
     if isinstance(reply, (BufferedReply, SynthesizedStream)):
@@ -269,31 +269,6 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     chat = replace(chat, edits=chat.edits.with_more((edit,)))
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
-
-
-ABSENT_S = 600.0
-"""How long gatepass remembers for a caller that an upstream lacks an optional operation for a model."""
-
-
-async def _send_optional(attempt: Attempt, request: OutboundRequest, protocol: ClientProtocol) -> ClassifiedReply:
-    """Send `request`, unless the upstream may lack its operation, and an earlier reply showed that it does.
-
-    Raises UpstreamErrorReply with the 404.
-    """
-    operation, model = attempt.call.operation, attempt.user().model
-    known, clock = attempt.upstream.state, attempt.state.clock
-    key = (operation.name, model, attempt.call.caller)  # one caller's request may have caused its 404
-    if known.absent_until_s.get(key, 0.0) > clock.now():
-        upstream = attempt.upstream.name
-        message = f"The upstream {upstream!r} has no {operation.path} for {model!r}, as an earlier reply showed."
-        raise UpstreamErrorReply(message, upstream=upstream, status=404, kind="not_found_error")
-    try:
-        return await classify(attempt, await send(attempt, request))
-    except UpstreamErrorReply as error:
-        is_about_file = error.error_body is not None and "file" in error.error_body.message.lower()
-        if error.http_status in protocol.absent_statuses and not is_about_file:
-            known.remember_absent(key, clock.now() + ABSENT_S)
-        raise
 
 
 async def send_once(attempt: Attempt, call: Call) -> ClassifiedReply:

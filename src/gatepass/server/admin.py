@@ -13,7 +13,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
-from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec import structs
@@ -140,7 +139,6 @@ class Admin:
         """Set before the control socket is served."""
         self.doctor: Doctor | None = None
         self.doctor_turn = asyncio.Lock()
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -166,11 +164,7 @@ class Admin:
             text = await call.read()
             call.body = None if used.takes is None else _decoded(text, used.takes)
             call.caller = call.require(used.role)  # its session may have ended while the body arrived
-        if method != "GET" or used.role == "anyone" or call.place == "socket":
-            return await used.respond(call)
-        # one answer for a caller is made at a time, so no caller delays the others
-        async with self._turns.setdefault(call.caller.name, asyncio.Lock()):
-            return await used.respond(call)
+        return await used.respond(call)
 
 
 class AdminRequest:

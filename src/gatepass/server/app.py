@@ -22,7 +22,7 @@ from gatepass.config.model import Config
 from gatepass.errors import GatepassError, InternalError, MethodNotAllowed, NotStarted
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.server.admin import Admin
-from gatepass.server.asgi import as_request, serve_request
+from gatepass.server.asgi import serve_request
 from gatepass.server.cycle import RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.pages import error_response, for_method, page_routes
@@ -171,10 +171,7 @@ def build_app(make_endpoint: Callable[[], ApiEndpoint], config: Config) -> FastA
     not_http = app.router.default
 
     async def serve_unrouted(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await service(*as_request(scope, receive, send))
-        else:
-            await (service if scope["type"] == "http" else not_http)(scope, receive, send)
+        await (service if scope["type"] == "http" else not_http)(scope, receive, send)
 
     app.router.default = serve_unrouted
     return app

@@ -32,9 +32,6 @@ from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S, STALL_S, slow_body
 from gatepass.types import ClientRequest, Headers
 
-POLICY_VIOLATION = 1008
-"""The code of a WebSocket that gatepass rejects (RFC 6455 section 7.4.1)."""
-
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
 
 
@@ -62,30 +59,6 @@ def peer_in(scope: Scope, *, only_direct: bool = False) -> str:
         return ""
     client = scope.get("client")
     return str(client[0]) if client else ""
-
-
-def as_request(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
-    """Return a WebSocket handshake as the GET request that it is (RFC 6455 section 4.1).
-
-    A server without the extension `websocket.http.response` sends its own rejection, usually a 403.
-    """
-    has_response = "websocket.http.response" in (scope.get("extensions") or ())
-    # some servers remove the field
-    fields = [field for field in scope["headers"] if field[0].lower() != b"upgrade"]
-    request = {**scope, "type": "http", "method": "GET", "headers": [*fields, (b"upgrade", b"websocket")]}
-
-    async def receive_request() -> Message:
-        if (await receive())["type"] == "websocket.connect":
-            return {"type": "http.request"}
-        return {"type": "http.disconnect"}
-
-    async def send_response(message: Message) -> None:
-        if has_response:
-            await send({**message, "type": f"websocket.{message['type']}"})
-        elif message["type"] == "http.response.start":
-            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
-
-    return request, receive_request, send_response
 
 
 class AsgiRequestCycle:

@@ -239,8 +239,6 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_write_paused = False
-        if self._current is None:
-            self._shares.end(self, delivered=True)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -392,7 +390,7 @@ class ClientConnection(asyncio.Protocol):
         cycle, self._current = self._current, None
         if self.transport.is_closing():
             return
-        if cycle is not None and not self._shares.end(self, delivered=not self.is_write_paused):
+        if cycle is not None and not self._shares.end(self):
             now_s = self._loop.time()
             self._shares.touch(self, now_s)
             if not self._is_ending:

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from typing import Generic, TypeVar
 
 C = TypeVar("C")
-_ABSENT = object()
 
 IDLE_S = 1.0
 """Time for a new client to send its request. A lack of file descriptors closes no younger connection."""
@@ -35,8 +34,6 @@ class ConnectionShares(Generic[C]):
         self._callers: set[C] = set()
         self._idle: OrderedDict[C, None] = OrderedDict()
         """Those of `_callers` without a request in progress."""
-        self._delivering: OrderedDict[C, None] = OrderedDict()
-        """Those of `_callers` whose client has not read all of the last response."""
 
     def set_callers(self, connections: int, callers: int) -> None:
         """Adjust the share of callers after a reload."""
@@ -54,8 +51,7 @@ class ConnectionShares(Generic[C]):
         """Record that a request has begun. Return False, and do nothing, if `connection` belongs to no caller."""
         if connection not in self._callers:
             return False
-        if self._idle.pop(connection, _ABSENT) is _ABSENT:
-            self._delivering.pop(connection, None)
+        self._idle.pop(connection, None)
         return True
 
     def touch(self, connection: C, now_s: float) -> None:
@@ -68,22 +64,17 @@ class ConnectionShares(Generic[C]):
         if self._unauthenticated.pop(connection, None) is None:
             return []  # it is a caller's, or closed already
         self._callers.add(connection)
-        closing = next(iter(self._idle or self._delivering), None)
+        closing = next(iter(self._idle), None)
         if len(self._callers) <= self._callers_limit or closing is None:
             return []
         self.disconnect(closing)
         return [closing]
 
-    def end(self, connection: C, *, delivered: bool) -> bool:
-        """Record that a response is complete. Return False, and do nothing, if `connection` belongs to no caller.
-
-        `delivered`: the client has read all of the response. If not, call again when it has.
-        """
+    def end(self, connection: C) -> bool:
+        """Record that a response is complete. Return False, and do nothing, if `connection` belongs to no caller."""
         if connection not in self._callers:
             return False
-        if self._delivering:  # nearly always empty: a client reads a response as it arrives
-            self._delivering.pop(connection, None)
-        (self._idle if delivered else self._delivering)[connection] = None
+        self._idle[connection] = None
         return True
 
     def relieve(self, now_s: float) -> list[C]:
@@ -94,7 +85,6 @@ class ConnectionShares(Generic[C]):
         self._unauthenticated.pop(connection, None)
         self._callers.discard(connection)
         self._idle.pop(connection, None)
-        self._delivering.pop(connection, None)
 
     def _make_room(self, most: int, since_s: float) -> list[C]:
         """Remove up to `most` connections without a caller that were not active after `since_s`, and return them."""

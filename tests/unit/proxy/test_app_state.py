@@ -8,7 +8,7 @@ from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S
 from gatepass.http_client.tls import TLSContexts
 from gatepass.normalize.ragflow_body import RagflowBody
-from gatepass.proxy.app_state import MOST_ABSENT, UpstreamState, create_app_state, dialect_of, next_app_state
+from gatepass.proxy.app_state import create_app_state, dialect_of, next_app_state
 
 BASE = "https://h.example"
 CLASSIC = {"api_version": "2024-10-21"}
@@ -33,13 +33,6 @@ CLASSIC = {"api_version": "2024-10-21"}
 )
 def test_the_dialect_is_the_configured_one(settings, dialect):
     assert dialect_of(UpstreamConfig.model_validate({"base_url": BASE, **settings})) == dialect
-
-
-def test_invented_names_of_models_do_not_fill_the_memory():
-    state = UpstreamState()
-    for number in range(3 * MOST_ABSENT):
-        state.remember_absent(("count_tokens", f"model-{number}", "a"), 600.0)
-        assert len(state.absent_until_s) <= MOST_ABSENT
 
 
 def two_clients(secret: str) -> Config:

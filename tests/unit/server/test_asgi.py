@@ -10,7 +10,7 @@ from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.proxy.app_state import create_app_state
-from gatepass.server.asgi import AsgiRequestCycle, ResponseIncomplete, as_request, path_in, serve_page
+from gatepass.server.asgi import AsgiRequestCycle, ResponseIncomplete, path_in, serve_page
 from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle
 from gatepass.server.timeouts import RECEIVE_S, STALL_S
 from tests.memory import traced_memory
@@ -413,34 +413,6 @@ async def test_a_server_that_cancels_lets_the_request_clean_up(times):
 )
 def test_a_path_is_relative_to_the_mount(path, root_path, found):
     assert path_in({"path": path, "root_path": root_path}) == found
-
-
-@pytest.mark.parametrize("offers", [{"websocket.http.response": {}}, {}, None])
-async def test_a_websocket_handshake_is_a_get_and_its_response_a_rejection(offers):
-    sent: list[Any] = []
-    scope = {"type": "websocket", "path": "/v1/responses", "headers": [(b"Upgrade", b"websocket"), (b"host", b"h")]}
-    reported = iter(({"type": "websocket.connect"}, {"type": "websocket.disconnect"}))
-
-    async def take(message: Any) -> None:
-        sent.append(message)
-
-    async def report() -> Any:
-        return next(reported)
-
-    request, receive, send = as_request(scope if offers is None else {**scope, "extensions": offers}, report, take)
-    assert (request["type"], request["method"], request["path"]) == ("http", "GET", "/v1/responses")
-    assert request["headers"] == [(b"host", b"h"), (b"upgrade", b"websocket")]
-    assert [await receive(), await receive()] == [{"type": "http.request"}, {"type": "http.disconnect"}]
-    await send({"type": "http.response.start", "status": 426, "headers": []})
-    await send({"type": "http.response.body", "body": b"x"})
-    assert sent == (
-        [
-            {"type": "websocket.http.response.start", "status": 426, "headers": []},
-            {"type": "websocket.http.response.body", "body": b"x"},
-        ]
-        if offers
-        else [{"type": "websocket.close", "code": 1008}]
-    )
 
 
 async def test_http_2_gets_no_fields_of_a_connection():

@@ -10,7 +10,7 @@ def test_the_connection_without_a_caller_that_is_idle_longest_closes_first():
     assert shares.begin(0) is False
     shares.touch(0, 4.0)
     assert [shares.connect(new, 5.0) for new in (4, 5)] == [[1], [2]]
-    assert shares.end(3, delivered=True) is False
+    assert shares.end(3) is False
     shares.touch(3, 6.0)
     assert [shares.connect(new, 7.0) for new in (6, 7)] == [[0], [4]]
 
@@ -20,7 +20,7 @@ def test_one_that_closed_is_not_counted_again():
     shares.connect(0, 0.0)
     assert shares.connect(1, 1.0) == [0]
     shares.touch(0, 2.0)
-    assert (shares.begin(0), shares.end(0, delivered=True), shares.authenticate(0)) == (False, False, [])
+    assert (shares.begin(0), shares.end(0), shares.authenticate(0)) == (False, False, [])
     assert (len(shares), shares.connect(2, 3.0)) == (1, [1])
 
 
@@ -36,9 +36,9 @@ def callers_of(count: int, connections: int) -> ConnectionShares[int]:
 
 def test_above_their_share_the_callers_connection_that_is_idle_longest_closes():
     shares = callers_of(3, 3)
-    for number, delivered in ((1, False), (2, True), (0, True), (2, True)):
-        assert shares.end(number, delivered=delivered)
-    for number, closing in ((3, [2]), (4, [0]), (5, [1]), (6, [])):  # 1 still reads its response
+    for number in (2, 0, 1):
+        assert shares.end(number)
+    for number, closing in ((3, [2]), (4, [0]), (5, [1]), (6, [])):
         assert shares.connect(number, 2.0) == []
         shares.begin(number)
         assert shares.authenticate(number) == closing
@@ -49,7 +49,7 @@ def test_above_their_share_the_callers_connection_that_is_idle_longest_closes():
 def test_a_flood_without_keys_closes_no_connection_of_a_caller_and_a_reload_closes_in_parts():
     shares = callers_of(5, 5)
     for number in range(5):
-        shares.end(number, delivered=True)
+        shares.end(number)
     closed = [one for new in range(5, 505) for one in shares.connect(new, float(new))]
     assert closed == [*range(5, 405)]
     assert shares.relieve(404.0 + IDLE_S) == []
@@ -70,7 +70,7 @@ def test_connections_that_have_left_take_no_memory():
             shares.begin(name)
             if number % 2:
                 assert shares.authenticate(name) == []
-            shares.end(name, delivered=number % 3 > 0)
+            shares.end(name)
             shares.disconnect(name)
     assert len(shares) == 0
     assert memory.kept_bytes < 10_000
