@@ -22,6 +22,7 @@ from gatepass.json_body import (
     Piece,
     Text,
     TopLevel,
+    check_depth,
     elements,
     members,
     places,
@@ -42,14 +43,21 @@ _Change = tuple[str, "Value | None", "Value | None", str]
 
 
 class _Opened:
-    """Counts the members that the rules of one call open."""
+    """Counts the members that the rules of one call open. Before the first, the depth of the body is checked."""
 
-    __slots__ = ("left",)
+    __slots__ = ("_top", "left")
 
-    def __init__(self) -> None:
+    def __init__(self, top: TopLevel) -> None:
+        self._top: TopLevel | None = top
         self.left = MOST_MEMBERS
 
+    def check(self) -> None:
+        if self._top is not None:
+            check_depth(self._top)
+            self._top = None
+
     def members(self, text: Text) -> Members:
+        self.check()
         found = members(text)
         self.left -= 1 + len(found)
         if self.left < 0:
@@ -115,8 +123,10 @@ class Value:
     @property
     def array(self) -> ListDraft | None:
         if self.editor is None and self.kind == "[":
-            listed = elements(self._source()) if self._listed is None else self._listed
-            self.editor = ListDraft(listed, self._opened)
+            if self._listed is None:
+                self._opened.check()
+                self._listed = elements(self._source())
+            self.editor = ListDraft(self._listed, self._opened)
         return self.editor if isinstance(self.editor, ListDraft) else None
 
     @property
@@ -408,7 +418,7 @@ class Draft:
         """The members of the body."""
         if self._top is None:
             opened = self.call.opened()
-            self._top = ObjectDraft(opened.listed, _Opened(), opened.values)
+            self._top = ObjectDraft(opened.listed, _Opened(opened), opened.values)
             if self._model is not None:
                 self._top.put("model", msgspec.json.encode(self._model))
         return self._top

@@ -1,8 +1,8 @@
 """Read a JSON text one level at a time: an object is `dict[str, msgspec.Raw]`, a list is `list[msgspec.Raw]`.
 
 msgspec reads a text in one pass and builds nothing below the level that is opened, so a value that no rule opens keeps
-its bytes. Names are compared decoded. A part of a text that was read may be opened again: its errors are then those of
-BodyTooComplex alone.
+its bytes. Names are compared decoded. A part of a text that was read may be opened again: its errors are then
+BodyTooComplex and that of `too_deep` alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gatepass.errors import BodyTooComplex, InvalidRequest
+from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest
 
 Text = bytes | memoryview | msgspec.Raw
 """The JSON text of one value."""
@@ -44,6 +44,8 @@ MOST_SIGNS = 4_000_000
 """Commas and brackets of a text above COUNTED_BYTES, those in its strings too."""
 MOST_ESCAPES = 6_000_000
 """Backslashes of such a text."""
+MAX_DEPTH = 64
+"""Levels of a body of which a rule opens a part. The limits of decoders differ by version and stack."""
 MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
 """How often msgspec reads a text to know its depth, or how much it reads. Each level reads all below it, and a tool's
 result lies six levels down."""
@@ -104,8 +106,8 @@ Members = list[tuple[str, msgspec.Raw]]
 def members(text: Text) -> Members:
     """Return the members of the object `text`.
 
-    Raises msgspec.DecodeError and RecursionError for another text, BodyTooComplex for more than MOST_MEMBERS, and
-    InvalidRequest for a name above LONGEST_NAME_BYTES.
+    Raises msgspec.DecodeError for another text, InvalidJson for a deep one (`too_deep`), BodyTooComplex for more than
+    MOST_MEMBERS, and InvalidRequest for a name above LONGEST_NAME_BYTES.
     """
     decoder = _MEMBERS
     if memoryview(text).nbytes > UNCOUNTED_BYTES:
@@ -119,7 +121,10 @@ def members(text: Text) -> Members:
             return _Name(kind, name)
 
         decoder = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=name_of)
-    found = decoder.decode(text)
+    try:
+        found = decoder.decode(text)
+    except RecursionError:
+        raise too_deep() from None
     names = [name.text for name in found]
     _check_lengths(names)
     return [*zip(names, found.values(), strict=True)]
@@ -175,6 +180,8 @@ class TopLevel:
                 found = _SHALLOW.decode(text)
             except msgspec.ValidationError:  # not an object, or a number beyond Python's
                 pass
+            except RecursionError:
+                raise too_deep() from None
             else:
                 self.values = {name.text: value for name, value in found.items()}
                 self.names = [*self.values] if len(self.values) == len(found) else [name.text for name in found]
@@ -221,7 +228,8 @@ def opened(text: Text) -> dict[str, msgspec.Raw]:
 def elements(text: Text) -> list[msgspec.Raw]:
     """Return the values of the list `text`.
 
-    Raises msgspec.DecodeError and RecursionError for another text, and BodyTooComplex for more than MOST_OPENED.
+    Raises msgspec.DecodeError for another text, InvalidJson for a deep one, and BodyTooComplex for more than
+    MOST_OPENED.
     """
     view = memoryview(text)
     if view.nbytes > UNCOUNTED_BYTES:
@@ -229,7 +237,10 @@ def elements(text: Text) -> list[msgspec.Raw]:
             return [alone]
         if has_more(text, b",", MOST_OPENED):
             raise BodyTooComplex(f"A list of the body has more than {MOST_OPENED} commas. Send less in one request.")
-    return LIST.decode(text)
+    try:
+        return LIST.decode(text)
+    except RecursionError:
+        raise too_deep() from None
 
 
 def _only_string(text: Text) -> msgspec.Raw | None:
@@ -369,13 +380,18 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
     return None
 
 
-def is_deeper(top: TopLevel, limit: int) -> bool:
-    """Whether lists and objects of a body are nested deeper than `limit`.
+def too_deep() -> InvalidJson:
+    """Return the error of a deep body: it is opened, or the decoder cannot read it."""
+    return InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+def check_depth(top: TopLevel, limit: int = MAX_DEPTH) -> None:
+    """Raise the error of `too_deep` if lists and objects of a body are nested deeper than `limit`.
 
     Only what has more brackets than that is opened. Raises BodyTooComplex for a body that would be opened too often.
     """
     if _has_few_openers(top.text, min(limit, FEW_OPENERS)):
-        return False
+        return
     left = max(MOST_PASSES * len(top.text), PASSED_BYTES)
     values = top.values.values() if len(top.values) == len(top.names) else (value for _, value in top.listed)
     pending, texts = list[tuple[list[msgspec.Raw], int]](), list[msgspec.Raw]()
@@ -389,13 +405,12 @@ def is_deeper(top: TopLevel, limit: int) -> bool:
         listed, limit = pending.pop()
         for text in _with_more_openers(listed, limit):
             if limit <= 0:
-                return True
+                raise too_deep()
             left -= memoryview(text).nbytes
             if left < 0:
                 raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
             inner = elements(text) if kind(text) == "[" else [value for _, value in members(text)]
             pending.append((inner, limit - 1))
-    return False
 
 
 def _has_few_openers(text: bytes, left: int) -> bool:

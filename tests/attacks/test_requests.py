@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.errors import BodyTooComplex, GatepassError
+from gatepass.errors import GatepassError
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
-from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES
+from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.protocols.request import read_body
 from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
@@ -370,18 +370,14 @@ async def test_server_serves_others_while_it_reads_tiny_parts(attack: Attack, ra
 
 @pytest.mark.attack("JSON bodies: a server")
 async def test_server_serves_others_while_it_reads_large_bodies(attack: Attack) -> None:
-    refused = [
-        Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 12 * MIB),
-        Json("x", '\\"', 31 * MIB, '"'),
-    ]
     served = [
         Json("x", deep(60), 2 * MIB),
         Json("x", "1", 2 * MIB),
         Json("x", '\\"', 2 * MIB, '"'),
-        Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 5 * MIB),
+        Json("messages", '{"role":"user","content":"Hello, \\"world\\".\\n"}', 12 * MIB),
         Json("messages", '\n    {\n      "role": "user",\n      "content": "Hello"\n    }', 5 * MIB),
     ]
-    await serve_all(attack, ((body.raw, 413) for body in refused))
+    await serve_all(attack, [(Json("x", '\\"', 31 * MIB, '"').raw, 413)])
     await serve_all(attack, [(Json("x", "[]", 2 * MIB).raw[:-1], 400)])  # without its end
     await serve_all(attack, ((body.raw, 200) for body in served))
 
@@ -399,10 +395,6 @@ async def serve_all(attack: Attack, bodies: Iterable[tuple[bytes, int]]) -> None
 
 def pieces_of(raw: bytes) -> list[bytes]:
     return [raw[at : at + READ_BYTES] for at in range(0, len(raw), READ_BYTES)]
-
-
-def test_more_values_than_a_rule_may_build_are_refused() -> None:
-    assert cost_of(Json("input", "[]", 3 * MOST_OPENED + 6).raw)[2] == BodyTooComplex.code
 
 
 # forms of many parts

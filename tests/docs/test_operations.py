@@ -35,7 +35,6 @@ from gatepass.normalize import embeddings_reply
 from gatepass.observability.metrics import COUNTED, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
-from gatepass.protocols import request as protocol_request
 from gatepass.protocols import rerank
 from gatepass.proxy import models, response, uploads
 from gatepass.server import process, timeouts
@@ -318,8 +317,8 @@ def test_each_bound_is_that_of_the_code() -> None:
         "a request body": body,
         "a form without a model": size(uploads.MOST_STREAMED_BYTES),
         "a message to an MCP server": size(exchange.BODY_BYTES),
-        "a body's depth": f"{protocol_request.MAX_DEPTH} levels",
-        "a list and object that gatepass opens": f"{json_body.MOST_OPENED:,} values,"
+        "an opened body's depth": f"{json_body.MAX_DEPTH} levels",
+        "an opened list and object": f"{json_body.MOST_OPENED:,} values,"
         f" {json_body.MOST_MEMBERS:,} members, {size(json_body.LONGEST_NAME_BYTES)} a name",
         f"a body above {size(json_body.COUNTED_BYTES)}": f"{json_body.MOST_SIGNS:,} signs,"
         f" {json_body.MOST_ESCAPES:,} backslashes",

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.draft import Draft
-from gatepass.errors import BodyTooComplex
-from gatepass.json_body import MOST_MEMBERS
+from gatepass.errors import BodyTooComplex, InvalidJson
+from gatepass.json_body import MAX_DEPTH, MOST_MEMBERS
 from tests.memory import traced_memory
 from tests.unit.normalize.calls import a_call
 from tests.unit.protocols.json_texts import STRINGS, VALUES, written
@@ -125,3 +125,12 @@ def test_what_rules_open_is_bounded():
     under_way = editor(b'{"messages":[%b]}' % b",".join([b"{}"] * (MOST_MEMBERS + 1)))
     with pytest.raises(BodyTooComplex, match="would open more than"):
         assert under_way.messages
+
+
+def test_a_body_is_deep_only_for_what_opens_more_than_its_top_level():
+    deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
+    under_way = editor(b'{"a":%b,"b":{"c":[]},"d":1}' % deep)
+    assert under_way.top.drop("d")
+    assert under_way.finished().body == b'{"a":%b,"b":{"c":[]}}' % deep
+    with pytest.raises(InvalidJson, match="deeper than 64 levels"):
+        assert under_way.top.object("b")

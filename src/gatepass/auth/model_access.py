@@ -20,7 +20,19 @@ import msgspec
 from gatepass.config.access import OF_ANY_MODEL, AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooComplex, NotAllowed
-from gatepass.json_body import MOST_MEMBERS, Members, TopLevel, elements, folded, kind, members, members_of_each, string
+from gatepass.json_body import (
+    MOST_MEMBERS,
+    UNCOUNTED_BYTES,
+    Members,
+    TopLevel,
+    check_depth,
+    elements,
+    folded,
+    kind,
+    members,
+    members_of_each,
+    string,
+)
 from gatepass.types import MAX_MODEL_BYTES, MAX_MODEL_CHARS, Operation
 
 MODELS = frozenset(
@@ -132,11 +144,11 @@ def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     if caller.models is None:
         return
     _check_count(top.names)
-    if any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1:
+    is_checked = any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1
+    # most agents send tools alone
+    if is_checked or (isinstance(tools := top.get(_TOOLS), list) and _may_name_models(tools)):
+        check_depth(top)
         _check_object(caller, top.listed, set(), is_top=True)
-    elif isinstance(tools := top.get(_TOOLS), list):  # of most agents
-        judged = set[str]()
-        _check_models(caller, "tools", _models_of_tools(caller, tools, judged), judged)
 
 
 def _check_count(values: Sized) -> None:
@@ -209,6 +221,7 @@ def _remedy(caller: AccessKey, entry: str) -> str:
 
 
 def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_top: bool = False) -> None:
+    _check_count(listed)
     for given, value in listed:
         name = _normalized(given)
         if _is_destination(given):
@@ -220,7 +233,8 @@ def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_to
                 _check_models(caller, name, _models_of_tools(caller, tools, judged), judged)
         elif name == _PLUGINS:
             # OpenRouter's `fusion` has a `model` and `analysis_models`
-            for plugin in _objects(_list(value)):
+            _check_count(plugins := _list(value))
+            for plugin in _objects(plugins):
                 _check_object(caller, plugin, judged)
         elif name in _NESTED and kind(value) == "{":
             options = members(value)
@@ -232,8 +246,33 @@ def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_to
 
 def _tools_of_items(value: msgspec.Raw) -> Iterator[list[msgspec.Raw]]:
     """Yield the `tools` of each item of an `input`: OpenAI's additional_tools and tool_search_output have them."""
-    for item in _objects(_list(value)):
+    items = _list(value)
+    names = _names_in(items)
+    for item in _objects(items) if names is None or _TOOLS in map(folded, names) else ():
         yield from (_list(inner) for name, inner in item if folded(name) == _TOOLS)
+
+
+_NAMED = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+def _names_in(values: list[msgspec.Raw]) -> set[str] | None:
+    """Return the names of the members of all objects in a list. None if it is large or has other values too."""
+    text = b"[%b]" % b",".join(values)
+    if b"{" not in text:  # such as token ids
+        return set()
+    try:
+        return None if len(text) > UNCOUNTED_BYTES else set[str]().union(*_NAMED.decode(text))
+    except (msgspec.ValidationError, RecursionError):
+        return None
+
+
+def _may_name_models(tools: list[msgspec.Raw]) -> bool:
+    """Whether a tool may name a model, a server or a credential."""
+    _check_count(tools)
+    if (names := _names_in(tools)) is None:
+        return True
+    _check_count(names)
+    return any(folded(name) in (_MODEL, _PARAMETERS) or _is_destination(name) for name in names)
 
 
 def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
@@ -319,7 +358,7 @@ def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: set[st
     Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
     parameters is not checked: what it describes is in its `properties`.
     """
-    for tool in _objects(tools):
+    for tool in _objects(tools) if _may_name_models(tools) else ():
         for name, inner in tool:
             if _is_destination(name):
                 raise _destination_not_allowed(caller, name, "tools")

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from gatepass.config.access import AccessKey
-from gatepass.errors import InvalidRequest, McpNotAllowed
+from gatepass.errors import InvalidJson, InvalidRequest, McpNotAllowed
 from gatepass.json_body import folded, members
 from gatepass.types import Headers
 
@@ -70,7 +70,7 @@ def _members(text: bytes, where: str, known: Collection[str]) -> dict[str, bytes
     """Return the values of `known` in the object `text`. Each stands once, for parsers that ignore case too."""
     try:
         listed = members(text)
-    except (ValueError, RecursionError):
+    except (ValueError, InvalidJson):
         raise InvalidRequest(
             f"{where} is not one object in JSON. A key with a list of tools cannot send a batch."
         ) from None

@@ -11,17 +11,7 @@ import re
 import msgspec
 
 from gatepass.errors import InvalidJson, InvalidRequest, UnsupportedHead
-from gatepass.json_body import (
-    COUNTED_BYTES,
-    TopLevel,
-    check_signs,
-    folded,
-    is_deeper,
-    kind,
-    places,
-    plain_ends,
-    utf8_fault,
-)
+from gatepass.json_body import COUNTED_BYTES, TopLevel, check_signs, folded, kind, places, plain_ends, utf8_fault
 from gatepass.types import (
     CREDENTIALS,
     HOP_BY_HOP,
@@ -95,8 +85,6 @@ def _long_model() -> InvalidRequest:
     return InvalidRequest(f"`model` is longer than {MAX_MODEL_CHARS} characters.", param="model")
 
 
-MAX_DEPTH = 64
-
 ROUTING = ("model", "stream", "n")
 """Members by which gatepass decides. gatepass and the upstream must read the same values."""
 _ROUTING, _ROUTING_CHARS = frozenset(ROUTING), frozenset(map(len, ROUTING))
@@ -116,10 +104,10 @@ _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n":
 
 
 def read_body(body: bytes) -> TopLevel:
-    """Return the members of a request body, which is checked once, and for all that is opened later.
+    """Return the members of a request body, which is checked once. `check_depth` is left to what opens more.
 
     - Raises BodyTooComplex for a body that msgspec would read for too long, or with too many members (`json_body`).
-    - Raises InvalidJson if `body` is not a JSON object in UTF-8 or is nested deeper than MAX_DEPTH.
+    - Raises InvalidJson if `body` is not a JSON object in UTF-8, or is too deep for the decoder.
     - Raises InvalidRequest if a member of ROUTING occurs twice, in another case or with escapes.
     """
     if len(body) > COUNTED_BYTES:
@@ -128,15 +116,11 @@ def read_body(body: bytes) -> TopLevel:
         top = TopLevel(body)
         if utf8_fault(body) is not None:
             raise _not_utf8(body)
-        if is_deeper(top, MAX_DEPTH):
-            raise too_deep()
     except msgspec.ValidationError:
         is_kind = _KINDS.get(body.lstrip()[:1], "a number")
         raise _not_utf8(body, InvalidJson(f"The body is {is_kind}. Send a JSON object.")) from None
     except msgspec.DecodeError as error:
         raise _not_utf8(body, InvalidJson(json_error(body, str(error)))) from None
-    except RecursionError:
-        raise _not_utf8(body, too_deep()) from None
     except UnicodeDecodeError:  # in a text that msgspec built
         raise _not_utf8(body) from None
     _check_routing_names(body, top)
@@ -167,10 +151,6 @@ def json_error(body: bytes, reason: str) -> str:
     if position is None:
         return f"The body is not complete JSON: it ends at byte {len(body)} in the middle of a value."
     return f"The body is not JSON: {fault.replace('object keys', 'member names')} at byte {position[1]}."
-
-
-def too_deep() -> InvalidJson:
-    return InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
 
 
 def _ambiguous(found: list[str]) -> InvalidRequest:

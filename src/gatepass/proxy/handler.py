@@ -46,7 +46,6 @@ from gatepass.protocols.operations import (
 from gatepass.protocols.request import call_without_body, check_plain
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
-from gatepass.proxy.body_threads import is_heavy
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -131,7 +130,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         return
     if scan is not None:
         call = await _parse_form(context, scan, body, operation)
-    elif len(body) <= UNCOUNTED_BYTES and (caller.models is None or not is_heavy(body)):
+    elif len(body) <= UNCOUNTED_BYTES:
         call = _parse(context, found, body)
     else:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gatepass.errors import InvalidJson, InvalidRequest
 from gatepass.json_body import CHECKED_BYTES, END_BYTES, folded
 from gatepass.protocols.operations import OPERATIONS
-from gatepass.protocols.request import MAX_DEPTH, ROUTING, decode, read_body, safe_headers
+from gatepass.protocols.request import ROUTING, decode, read_body, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -217,20 +217,19 @@ def test_utf16_is_refused():
         *(b'"%b"' % pair for pair in (b"\\ud83d\\ude00", b"\\uD83D\\uDE00", "😀".encode(), b"\\\\ud83d")),
         *(b'"%b%b"' % (b"x" * shift, "😀€é".encode() * (CHECKED_BYTES // 4)) for shift in range(6)),
         *(b"1e999", b"9" * 5000, b"-0.0000000000000000001e-999"),  # Python's range is not the upstream's
-        b"[" * (MAX_DEPTH - 1) + b"]" * (MAX_DEPTH - 1),
+        b"[" * 500 + b"]" * 500,  # nothing opens it
     ],
     ids=[*("pair", "pair in capitals", "character", "backslash"), *(f"window {shift}" for shift in range(6)),
-         *("large", "long", "small", "64 levels")],
+         *("large", "long", "small", "500 levels")],
 )  # fmt: skip
 def test_a_value_at_a_bound_is_read_as_it_is(value):
     body = b'{"model":"m","a":' + value + b"}"
     assert read_body(body).text is body
 
 
-@pytest.mark.parametrize("depth", [MAX_DEPTH, 999, 100_000])
 @pytest.mark.parametrize(("opened", "closed"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_deeper_nesting_is_refused(depth, opened, closed):
-    body = b'{"a":' + opened * depth + b"0" + closed * depth + b"}"
+def test_deeper_nesting_than_the_decoder_reads_is_refused(opened, closed):
+    body = b'{"a":' + opened * 100_000 + b"0" + closed * 100_000 + b"}"
     assert refusal(body) == "The body is nested deeper than 64 levels."
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import InvalidJson, UpstreamInvalid
+from gatepass.json_body import check_depth
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
@@ -32,6 +33,7 @@ class Translation:
     def chat_call(self, call: Call, chat: Operation) -> ChatCall:
         """Return the call of `chat` that serves `call`. Raises InvalidRequest for what a chat cannot express."""
         dropped = Dropped()
+        check_depth(call.opened())
         try:
             request = msgspec.json.decode(call.body)
         except ValueError:  # half a surrogate pair, a number of thousands of digits
