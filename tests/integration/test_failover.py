@@ -191,10 +191,6 @@ async def test_the_last_named_target_is_the_one_that_answered():
 SHORT: dict[str, tuple[dict[str, Any], dict[str, str], str, int]] = {
     "no limit": ({}, {}, "300", 2),
     "total_s": ({"timeouts": {"total_s": 1}}, {}, "3000", 1),
-    "Python's time": ({}, {"x-stainless-read-timeout": "1.0"}, "3000", 1),
-    "Node's time": ({}, {"x-stainless-timeout": "1"}, "3000", 1),
-    "Node's time, longer": ({}, {"x-stainless-timeout": "30"}, "300", 2),
-    "no time": ({}, {"x-stainless-timeout": "NaN"}, "300", 2),
     "a repeat of an SDK": ({}, {"x-stainless-retry-count": "1"}, "3000", 1),
     "too long a wait": ({}, {}, "11000", 1),
 }

@@ -75,19 +75,6 @@ async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
     assert (answer.status, answer.headers["retry-after"]) == (429, "48")
 
 
-HEADERS = {
-    "times": {"x-stainless-read-timeout": "9" * 5000, "x-stainless-timeout": "-1"},
-    "a digit that is none": {"x-stainless-timeout": "\xb2"},
-}
-
-
-@pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS)
-async def test_headers_of_clients_harm_nothing(headers):
-    async with two(Scripted(error(429, retry_after_ms="1")), Scripted(GOOD), REFUSED) as gp:
-        assert (await gp.ask(headers={**JSON, **headers}).answer()).status in (200, 429)
-        assert in_flight(gp) == 0
-
-
 PAGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
 PAGES = {403: (403, 1, 0), 413: (413, 1, 0), 429: (200, 1, 1), 502: (200, 1, 1)}
 

@@ -39,18 +39,14 @@ _HEAD = rb"HTTP/1\.[01] (%b)(?: ([^\r\n]*+))?\r?\n(?:[^\r\n]++\r?\n)*+\r?\n"
 _ANSWER = b"(?:%b)*+%b" % (_HEAD % b"10[023]", _HEAD % b"[2-5][0-9]{2}")
 """The complete head of a reply to CONNECT, after interim replies. A line may end in a bare LF (RFC 9112 2.2)."""
 _BLANK_LINE = re.compile(rb"\n\r?\n")
-_LENGTH = rb"(?i)\ncontent-length: *([0-9]{1,9})"
 _CHALLENGES = rb"(?i)\nproxy-authenticate: *([^\r\n]*)"
-_MARKUP = r"(?is)<(style|script)\b.*?</\1>|<[^>]*>"
-TEXT_BYTES, TEXT_CHARS, TEXT_S = 4096, 200, 0.2
-"""How much of a proxy's refusal is read and quoted, and how long it may take to follow the head."""
 
 
 async def dial(destination: Destination, context: ssl.SSLContext, connection: Connection, bound_s: float) -> None:
     """Connect `connection` to the server within `bound_s`, through its proxy and TLS; raise TransportFault, unsent."""
     loop = asyncio.get_running_loop()
     proxy = destination.proxy
-    tunnel = None if proxy is None or not destination.secure else Tunnel(loop, destination, proxy)
+    tunnel = None if proxy is None or not destination.secure else Tunnel(destination, proxy)
     first, where, late = destination, "", "no connection"
     if proxy is not None:
         first = proxy.destination
@@ -117,15 +113,12 @@ async def _secured(
 class Tunnel(asyncio.Protocol):
     """A connection to a proxy on which CONNECT opens a tunnel to the server of `destination` (RFC 9110 9.3.6)."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, destination: Destination, proxy: ProxyServer) -> None:
-        self._loop = loop
+    def __init__(self, destination: Destination, proxy: ProxyServer) -> None:
         self._destination = destination
         self._proxy = proxy
         self._transport: asyncio.Transport | None = None
         self._received = b""
-        self._text: asyncio.TimerHandle | None = None
-        """Ends the wait for the text of a refusal."""
-        self._refusal: asyncio.Future[TransportFault | None] = loop.create_future()
+        self._refusal: asyncio.Future[TransportFault | None] = asyncio.get_running_loop().create_future()
 
     async def opened(self) -> None:
         """Wait for the reply to CONNECT. Raises TransportFault PROXY if it is not a success."""
@@ -154,44 +147,24 @@ class Tunnel(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, ssl.SSLError):  # in TLS 1.3 the proxy rejects a client certificate after the handshake
             self._end(TransportFault(Fault.TLS, tls_detail(exc), sent=False))
-        if self._text is not None:
-            self._refuse_with_text()
         self._refuse("it closed the connection without an answer")
 
     def _answered(self, answer: re.Match[bytes]) -> None:
         if not answer[3].startswith(b"2"):
-            length = re.search(_LENGTH, answer[0])
-            wanted = TEXT_BYTES if length is None else min(int(length[1]), TEXT_BYTES)
-            if len(self._received) - answer.end() >= wanted:
-                self._refuse_with_text()
-            elif self._text is None:
-                self._text = self._loop.call_later(TEXT_S, self._refuse_with_text)
+            reason = "".join(char for char in (answer[4] or b"").decode("latin-1") if char.isprintable())
+            status = f"{answer[3].decode()} {self._proxy.mask(reason)}".strip()
+            offered = schemes_text(re.findall(_CHALLENGES, answer[0])) if answer[3] == b"407" else ""
+            self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{offered}")
         elif answer.end() < len(self._received):
             self._refuse("it sent data before the TLS handshake")
         elif self._transport is not None and not self._refusal.done():
             self._transport.pause_reading()  # the next bytes belong to the TLS handshake
             self._end(None)
 
-    def _refuse_with_text(self) -> None:
-        """Refuse with the proxy's status, its reason, its address and the text of its page, which name the rule."""
-        answer = re.match(_ANSWER, self._received)
-        if answer is None:
-            return
-        reason = "".join(char for char in (answer[4] or b"").decode("latin-1") if char.isprintable())
-        page = self._received[answer.end() : answer.end() + TEXT_BYTES].decode("utf-8", "replace")
-        # masked before it is cut: both may quote the credentials
-        text = " ".join(self._proxy.mask(re.sub(_MARKUP, " ", page)).split())[:TEXT_CHARS]
-        text = "".join(char for char in text if char.isprintable())
-        status = f"{answer[3].decode()} {self._proxy.mask(reason)}".strip()
-        offered = schemes_text(re.findall(_CHALLENGES, answer[0])) if answer[3] == b"407" else ""
-        self._refuse(f"{status} from {self._proxy.destination.authority.decode()}{offered}{': ' if text else ''}{text}")
-
     def _refuse(self, why: str) -> None:
         self._end(TransportFault(Fault.PROXY, why, sent=False))
 
     def _end(self, refusal: TransportFault | None) -> None:
-        if self._text is not None:
-            self._text.cancel()
         if not self._refusal.done():
             self._refusal.set_result(refusal)
 

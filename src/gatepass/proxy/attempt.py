@@ -36,7 +36,7 @@ from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
 from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
-from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive, client_deadline_s
+from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.response import (
@@ -341,7 +341,6 @@ def _allowed(attempt: Attempt, failover: Failover, error: GatepassError, left_s:
     runs = budget is not None and operation in route.repeats_run and budget.allows_repeat(now_s)
     refused = route.repeats_refused and (runs or not _has_begun_to_run(attempt))
     pause_s = 0.0 if has_next else failover.pause_s(error, now_s)
-    left_s = min(left_s, client_deadline_s(attempt.call, failover.request) - now_s)
     return Allowed(has_next, refused, runs, pause_s, left_s > pause_s + attempt.record.duration_s)
 
 

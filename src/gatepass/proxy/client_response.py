@@ -7,8 +7,6 @@ below, which `server` implements for HTTP/1.1 and for ASGI.
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Protocol
@@ -21,7 +19,7 @@ from gatepass.protocols.error_objects import NO_STORE
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy.context import RequestContext, before
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK, Call, ClientRequest, Headers, Hidden, header
+from gatepass.types import OK, Headers, Hidden
 
 SLICE_BYTES = 256 * 1024
 """A reply larger than WHOLE_BYTES is written to the client's connection in slices of this size."""
@@ -191,20 +189,6 @@ def server_timing(head_s: float, token_wait_s: float) -> bytes:
     if not token_wait_s:  # nearly always: formats one number instead of two
         return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
     return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
-
-
-def client_deadline_s(call: Call, request: ClientRequest) -> float:
-    """Return until when an SDK waits, as it says itself; `inf` if it does not.
-
-    Python's SDKs restart the time at each byte, and Node's count only until the head of the response. Both receive
-    keep-alives from STREAM_HOLD_S on if they asked for a stream.
-    """
-    for name in (b"x-stainless-read-timeout", b"x-stainless-timeout"):
-        value = header(request.headers, name) or b""
-        if re.fullmatch(rb"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
-            wait_s = float(value)
-            return math.inf if call.stream and wait_s > STREAM_HOLD_S else request.arrived_s + wait_s
-    return math.inf
 
 
 class KeepAlive(msgspec.Struct, eq=False):

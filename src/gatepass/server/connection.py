@@ -58,7 +58,7 @@ class ConnectionContext:
     idle_timeout_s: float
     """Maximum wait of a connection for its next request."""
     shares: ConnectionShares[ClientConnection]
-    heads: UnfinishedHeads[ClientConnection]
+    heads: UnfinishedHeads
     in_flight: InFlightRequests
     tls: ListenerTls | None = None
     write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
@@ -110,7 +110,7 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_closes_s", "_ignores_input", "_is_ending", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
-        *("_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
+        *("_head_bytes", "_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
         *("gave_up", "_server_state", "_stall_timer", "_unauthenticated_until_s", "_unread", "transport"),
     )
 
@@ -137,6 +137,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue: deque[HttpRequestCycle] = deque()
         self._ignores_input = self._reading_paused = False
         self._lingers_until_s = self._closes_s = 0.0
+        self._head_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._writable_waiter: asyncio.Future[None] | None = None
         self._default_fields: list[tuple[bytes, bytes]] | None = None
@@ -186,7 +187,7 @@ class ClientConnection(asyncio.Protocol):
             return  # TLS: a handshake that was cancelled just when it was complete
         self._server_state.connections.discard(self)
         self._shares.disconnect(self)
-        self._context.heads.end(self)
+        self.hold_head(0)
         self.resume_writing()  # wakes a task in `wait_writable`
         cycles = (self._current, self._parser.cycle, *self._queue)
         self._ignores_input, self._unread = True, b""
@@ -289,13 +290,12 @@ class ClientConnection(asyncio.Protocol):
     # called by the parser
 
     def hold_head(self, size_bytes: int) -> None:
-        """Count `size_bytes` of an incomplete head in memory. 0: the head is complete."""
-        heads = self._context.heads
-        if not size_bytes:
-            heads.end(self)
-            return
-        for connection in heads.hold(self, HEAD_COPIES * size_bytes, has_key=self._caller != ""):
-            connection.evict()
+        """Count `size_bytes` of an incomplete head, 0 once it is complete. Raises Overloaded above the limit."""
+        heads, held_bytes = self._context.heads, HEAD_COPIES * size_bytes
+        heads.total_bytes += held_bytes - self._head_bytes
+        self._head_bytes = held_bytes
+        if size_bytes and heads.total_bytes > heads.limit_bytes:
+            raise Overloaded("The heads of other requests that have not arrived take all memory (limits.held_bytes).")
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         """Serve `cycle` after the cycles before it."""

@@ -7,6 +7,7 @@ is any hashable object.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 C = TypeVar("C")
@@ -98,27 +99,9 @@ class ConnectionShares(Generic[C]):
         return closing
 
 
-class UnfinishedHeads(Generic[C]):
-    """The bytes of the request heads that have not arrived completely, at most `limit_bytes` together.
+@dataclass(slots=True)
+class UnfinishedHeads:
+    """The bytes of the request heads that have not arrived completely, at most `limit_bytes` together."""
 
-    Above the limit the largest head without a key closes first, the oldest of equal ones.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self.total_bytes = 0
-        self._heads: dict[C, tuple[bool, int]] = {}
-        """Whether the connection has no key, and the size of its head. The oldest head is first."""
-
-    def hold(self, connection: C, size_bytes: int, *, has_key: bool) -> list[C]:
-        """Set the size of the unfinished head of `connection`; return the connections to close."""
-        self.total_bytes += size_bytes - self._heads.get(connection, (False, 0))[1]
-        self._heads[connection] = not has_key, size_bytes
-        closing: list[C] = []
-        while self.total_bytes > self._limit_bytes:
-            closing.append(max(self._heads, key=self._heads.__getitem__))  # the first of equal ones
-            self.end(closing[-1])
-        return closing
-
-    def end(self, connection: C) -> None:
-        self.total_bytes -= self._heads.pop(connection, (False, 0))[1]
+    limit_bytes: int
+    total_bytes: int = 0

@@ -128,7 +128,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     shares: ConnectionShares[ClientConnection] = ConnectionShares(
         config.limits.connections, config.limits.unauthenticated, config.access.callers
     )
-    heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(config.limits.heads_bytes)
+    heads = UnfinishedHeads(config.limits.heads_bytes)
     return ConnectionContext(serve, refused, IDLE_TIMEOUT_S, shares, heads, state.in_flight)
 
 

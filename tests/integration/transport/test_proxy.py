@@ -16,7 +16,7 @@ from gatepass.http_client.pool import open_transport
 from gatepass.http_client.tls import ssl_context
 from gatepass.types import Timeouts
 from tests.integration.gateway import descriptors
-from tests.integration.scripted import Dialogue, Fin, Hold, Move, Pause, Rst, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Fin, Hold, Move, Rst, Scripted, Send, reply
 from tests.integration.transport.hand import Hand
 from tests.integration.transport.proxies import AUTHORITY, Tunnel, proxy_context
 from tests.integration.transport.test_tls import client_context, server_context
@@ -24,7 +24,6 @@ from tests.memory import without_collection
 from tests.waiting import until
 
 OK = reply(b"fine")
-DENIED = b"HTTP/1.1 403 Forbidden\r\n"
 PORT = re.compile(r"127\.0\.0\.1:\d+")
 BASIC = "Basic " + base64.b64encode(b"user:pass word").decode()
 
@@ -95,7 +94,7 @@ async def refused(*dialogue: Move, auth: str | None = None, connect_s: float = 5
 )
 async def test_a_proxy_that_refuses_a_tunnel_is_quoted(line: bytes, detail: str):
     fault = await refused(Send(b"HTTP/1.1 " + line + b"\r\ncontent-length: 4\r\n\r\nbody"), Hold())
-    assert (fault.kind, PORT.sub("PROXY", fault.detail)) == (Fault.PROXY, f"{detail} from PROXY: body")
+    assert (fault.kind, PORT.sub("PROXY", fault.detail)) == (Fault.PROXY, f"{detail} from PROXY")
 
 
 @pytest.mark.parametrize(
@@ -122,29 +121,10 @@ async def test_the_schemes_of_a_proxy_without_basic_are_named(offered: bytes, na
     assert fault.detail.endswith(named or "PROXY".join(proxy.url.split("//")[1:]))
 
 
-@pytest.mark.parametrize(
-    ("dialogue", "text"),
-    [
-        (
-            [Send(DENIED + b"\r\n"), Pause(0.05), Send(b"<style>p{}</style><h1>Blocked</h1>by <b>rule 7</b>"), Fin()],
-            ": Blocked by rule 7",
-        ),
-        ([Send(DENIED + b"content-length: 99\r\n\r\nrule 7\x1b[31m"), Hold()], ": rule 7[31m"),
-        ([Send(DENIED + b"content-length: 0\r\n\r\n"), Hold()], ""),
-        ([Send(DENIED + b"content-length: 9000\r\n\r\n" + b"a" * 9000), Hold()], ": " + "a" * 200),
-        ([Send(DENIED + b"content-length: 9000\r\n\r\n" + b"<style" * 1500), Hold()], ": " + "<style" * 33 + "<s"),
-    ],
-    ids=["a page until the close", "less than announced", "no page", "a long text", "no tag ends"],
-)
-async def test_the_text_of_a_refusal_names_the_rule_of_the_proxy(dialogue: Dialogue, text: str):
-    fault = await refused(*dialogue)
-    assert PORT.sub("PROXY", fault.detail) == f"403 Forbidden from PROXY{text}"
-
-
 async def test_a_proxy_that_quotes_its_credentials_is_masked():
     quoted = f"407 no {BASIC} nor pass word".encode()
     fault = await refused(Send(b"HTTP/1.1 " + quoted + b"\r\n\r\nalso not pass word"), Fin(), auth="user:pass word")
-    assert PORT.sub("PROXY", fault.detail) == "407 no Basic *** nor *** from PROXY: also not ***"
+    assert PORT.sub("PROXY", fault.detail) == "407 no Basic *** nor *** from PROXY"
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_no_http_library_is_loaded_for_it():
 
 async def test_a_tunnel_that_is_open_reads_nothing_that_belongs_to_tls():
     proxy = ProxyServer.of("http://proxy.example:3128", None)
-    tunnel = Tunnel(asyncio.get_running_loop(), destination_of("https://llm.example/v1", proxy), proxy)
+    tunnel = Tunnel(destination_of("https://llm.example/v1", proxy), proxy)
     transport = FakeTransport(tunnel)
     tunnel.connection_made(transport)
     assert transport.written == [b"CONNECT llm.example:443 HTTP/1.1\r\nhost: llm.example:443\r\n\r\n"]

@@ -16,8 +16,8 @@ from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES
 from gatepass.server import timeouts
-from gatepass.server.connection import MOST_AHEAD, ClientConnection
-from gatepass.server.connection_shares import ConnectionShares
+from gatepass.server.connection import HEAD_COPIES, MOST_AHEAD, ClientConnection
+from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import REST_BYTES, HttpRequestCycle
 from gatepass.server.timeouts import (
     BODY_GRACE_S,
@@ -395,6 +395,21 @@ async def test_a_connection_that_ends_leaves_its_share():
         wire_client.transport.abort()
     await rest()
     assert len(shares) == 0
+
+
+async def test_an_unfinished_head_that_does_not_fit_is_refused_until_another_one_has_left():
+    heads = UnfinishedHeads(2 * HEAD_COPIES * 100)
+    held, late, next_one = (WireClient(echo, heads=heads) for _ in range(3))
+    half = b"GET / HTTP/1.1\r\nx: ".ljust(100, b"x")
+    await exchange(held, half)
+    await exchange(late, half, b"x")
+    assert (held.statuses, late.statuses, late.refused) == ([], [503], [("overloaded", "192.0.2.7")])
+    late.transport.abort()
+    await rest()
+    await exchange(next_one, half)
+    assert (next_one.statuses, heads.total_bytes) == ([], heads.limit_bytes)
+    await exchange(next_one, b"\r\nhost: h\r\n\r\n")
+    assert (next_one.statuses, heads.total_bytes) == ([200], heads.limit_bytes // 2)
 
 
 async def refuse_on_signal(cycle: HttpRequestCycle) -> None:

@@ -1,6 +1,6 @@
 """Which connections close when too many are open."""
 
-from gatepass.server.connection_shares import AT_ONCE, IDLE_S, ConnectionShares, UnfinishedHeads
+from gatepass.server.connection_shares import AT_ONCE, IDLE_S, ConnectionShares
 from tests.memory import traced_memory
 
 
@@ -74,15 +74,3 @@ def test_connections_that_have_left_take_no_memory():
             shares.disconnect(name)
     assert len(shares) == 0
     assert memory.kept_bytes < 10_000
-
-
-def test_unfinished_heads_are_bounded_and_the_largest_without_a_key_closes():
-    heads: UnfinishedHeads[int] = UnfinishedHeads(1_000)
-    assert heads.hold(1, 400, has_key=True) == []
-    assert heads.hold(2, 100, has_key=False) == heads.hold(3, 300, has_key=False) == []
-    assert heads.hold(4, 300, has_key=False) == [3]  # the oldest of the largest without a key
-    assert heads.hold(2, 200, has_key=False) == []
-    assert heads.hold(5, 800, has_key=True) == [4, 2, 5]  # then the largest with a key
-    heads.end(1)
-    heads.end(1)
-    assert heads.total_bytes == 0

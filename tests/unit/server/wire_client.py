@@ -71,6 +71,7 @@ class WireClient:
         state: ServerState | None = None,
         made: type[ClientConnection] = ClientConnection,
         shares: ConnectionShares[Any] | None = None,
+        heads: UnfinishedHeads | None = None,
         turns: LoopTurns | None = None,
         **limits: Any,
     ) -> None:
@@ -83,7 +84,7 @@ class WireClient:
         bounds = Limits(**limits)
         if shares is None:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
-        heads: UnfinishedHeads[ClientConnection] = UnfinishedHeads(bounds.heads_bytes)
+        heads = heads or UnfinishedHeads(bounds.heads_bytes)
         reception = ConnectionContext(
             *(self._note, self._refuse, IDLE_TIMEOUT_S, shares, heads, self.live),
             turns=turns or LoopTurns(),
