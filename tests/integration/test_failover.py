@@ -250,6 +250,36 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
     assert (len(first.received), len(second.received)) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("asked", "limits", "waits"),
+    [
+        (("5", None), (0, 0), ["5"]),
+        ((None, "5"), (0, 0), ["5"]),
+        ((None, None), (0, 0), [None]),
+        (("500", None), (0, 1), ["65", "65"]),
+        (("7", None), (0, 1), ["7", "7"]),
+        ((None, "12"), (1, 0), ["12", "12"]),
+        ((None, "90"), (1, 0), ["65", "65"]),
+    ],
+)
+async def test_a_429_of_two_targets_has_the_wait_of_the_one_that_is_known_to_be_free_first(asked, limits, waits):
+    clock, retry = DrivenClock(), {"retry": {"on": ["refused"], "attempts": 2}}
+    entry = {**retry, "policy": "order"}
+    dialogues = [error(429) if one is None else error(429, retry_after=one) for one in asked]
+    async with Scripted(dialogues[0]) as first, Scripted(dialogues[1]) as second:
+        upstreams: dict[str, Any] = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
+        named = {name: {"upstream": name} for name in upstreams}
+        for name, most in zip(upstreams, limits, strict=True):
+            if most:
+                upstreams[name]["limits"] = {"requests": {"minute": most}}
+        async with gateway(upstreams=upstreams, models={**models(*upstreams, **entry), **named}, clock=clock) as gp:
+            for name, most in zip(upstreams, limits, strict=True):
+                for _ in range(most):
+                    await gp.ask({**HELLO, "model": name}).answer()
+            answers = [await gp.ask().answer() for _ in waits]
+    assert [(one.status, one.headers.get("retry-after")) for one in answers] == [(429, wait) for wait in waits]
+
+
 async def test_the_client_is_told_the_wait_that_was_asked_for_although_gatepass_waits_for_less():
     clock = DrivenClock()
     long, longer = error(429, retry_after="100"), error(429, retry_after="3600")

@@ -275,21 +275,21 @@ class Admitted(msgspec.Struct, eq=False):
     def _amounts(self, requests: int = 1) -> Amounts:
         return {REQUESTS: requests, TOKENS: self.tokens, CONCURRENT: 1}
 
-    async def take_target(self, upstream: str, now_s: float) -> bool:
-        """Take what an attempt uses of the quota of `upstream`, and what is due. Return whether the upstream has room.
+    async def take_target(self, upstream: str, now_s: float) -> Refused | None:
+        """Take what an attempt uses of the quota of `upstream`, and what is due. Return why the upstream has no room.
 
-        Raises Limited.
+        It is for ever (`inf`) if the request is too large. Raises Limited.
         """
         due, limits = self.due, self.of_upstream.get(upstream, ())
         result = await self.counts.admit((*due, *limits), self._amounts(), now_s)
         if isinstance(result, Refused):
-            self._note(result)
-            if result.limit in due:
+            limit = self._note(result).limit
+            if limit in due:
                 raise limit_reached(result, self.tokens)
-            return False
+            return Refused(limit, math.inf) if limit.counts_tokens and self.tokens > limit.most else result
         own, of_upstream = result.split(len(due)) if limits else (result, Taken(()))
         self.due, self.taken, self.at_target = (), [*self.taken, (self.counts, own)], [of_upstream]
-        return True
+        return None
 
     async def take_parts(self, upstream: str, parts: int, now_s: float) -> None:
         """Take the quota of `upstream` for the further requests of a call that is sent in `parts`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Self
 
 import msgspec
@@ -20,6 +20,7 @@ from gatepass.documents import NotTried
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
 from gatepass.policy.balancing import AVAILABLE, WAYS, NoTarget, TargetHealth, next_target, ranked
 from gatepass.policy.fair_queue import FairQueue
+from gatepass.policy.limits import Refused
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.admission import Admitted, limit_reached, never_fits
@@ -59,8 +60,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     at: int = 0
     tried: tuple[int, ...] = ()
     """The places that were tried since all of them could be."""
-    used_up: tuple[int, ...] = ()
-    """The places of targets whose upstream had used up its limits at the last `choose`."""
+    used_up: Mapping[int, Refused] = {}
+    """The places of targets whose upstream had used up its limits at the last `choose`, and which of them."""
     repeats: int = 0
     """The attempts that only the policy allowed."""
     began_s: float = 0.0
@@ -153,13 +154,13 @@ class Failover(Hidden, msgspec.Struct, eq=False):
 
         A target whose upstream has used up its limits takes none. Raises Limited.
         """
-        self.used_up, admitted = (), self.admitted
+        self.used_up, admitted = {}, self.admitted
         while isinstance(at := self._next_or_any(now_s), int):
             upstream = self.route.targets[at].upstream
             if admitted is None:
                 break
-            if not await admitted.take_target(upstream, now_s):
-                self.used_up = (*self.used_up, at)
+            if (refused := await admitted.take_target(upstream, now_s)) is not None:
+                self.used_up = {**self.used_up, at: refused}
             elif self._next_or_any(now_s) == at:
                 break
             else:  # it became unavailable while the store answered
@@ -238,11 +239,14 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         is_of_model = self.healths[self.at] is not self.targets[self.at]
         return f"{self.target.upstream}/{self.call.model}" if is_of_model else self.route.full_names[self.at]
 
-    def wait_s(self, now_s: float) -> float:
-        """Return the shortest wait that a target asked for, 0 if one may be asked now, or none at all."""
-        if not self.route.has_cooldown:
-            return 0.0
-        return min((self.healths[at].asked_s(now_s) for at in self.order), default=0.0)
+    def wait_s(self, now_s: float, without: Collection[int] = ()) -> float:
+        """Return the shortest wait for a target, 0 if one may be asked now that is not `without`, or none at all."""
+        waits_s = []
+        for at in self.order:
+            asked_s = self.healths[at].asked_s(now_s) if self.route.has_cooldown else 0.0
+            wait_s = self.used_up[at].wait_s if at in self.used_up else asked_s
+            waits_s += [wait_s] if wait_s or at not in without else []
+        return min(waits_s, default=0.0)
 
     def pause_s(self, error: GatepassError, now_s: float) -> float:
         """Return the seconds to wait before the next attempt, `inf` if that is too long for a request to wait."""
@@ -250,19 +254,16 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         pause = asked_s + pause_s(self.repeats)  # requests that wait for one target do not ask it all at once
         return pause if pause <= MOST_PAUSE_S else math.inf
 
-    def unavailable(self, why: NoTarget, now_s: float) -> GatepassError:
+    def unavailable(self, now_s: float) -> GatepassError:
         """Return the error of a request that no target takes."""
-        if why is NoTarget.USED_UP and self.admitted is not None and (refused := self.admitted.refused) is not None:
-            fits = not refused.limit.counts_tokens or self.admitted.tokens <= refused.limit.most
-            return (
-                limit_reached(refused, self.admitted.tokens)
-                if fits
-                else never_fits(refused.limit, self.admitted.tokens)
-            )
+        wait_s = self.wait_s(now_s, self.tried)
+        for refused in self.used_up.values():
+            if self.admitted is not None and refused.wait_s == wait_s:
+                says = never_fits(refused.limit, self.admitted.tokens)
+                return says if math.isinf(wait_s) else limit_reached(refused, self.admitted.tokens)
         whose = f"Every target of the model {self.call.model!r}"
         if len(self.order) < len(self.healths):
             whose = f"The target of the model {self.call.model!r} for the object that the request names"
-        wait_s = self.wait_s(now_s)
         message = f"{whose} asked to wait, for at least {math.ceil(wait_s)} s."
         limited = Limited("targets_limited", message, retry_after_s=wait_s)
         limited.should_retry = None if wait_s <= LONGEST_TARGETS_WAIT_S else False
@@ -272,7 +273,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Let `error` ask for the wait of the target that is free first."""
         is_refused = isinstance(error, UpstreamErrorReply) and is_limited(error.http_status, error.retry_after_s)
         if is_refused and self.route.has_cooldown and not concerns_size(error):
-            wait_s = self.wait_s(now_s)
+            wait_s = self.wait_s(now_s, self.tried)  # those that were tried cannot be asked now
+            wait_s = 0.0 if math.isinf(wait_s) else wait_s  # the one that was tried may have room
             error.retry_after_s = wait_s or None
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
             if error.should_retry is not False:

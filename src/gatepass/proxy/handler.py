@@ -151,8 +151,8 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         await _attempt(in_flight_request, route, call, None)
     else:
         async with Failover.begin(state, route, call, client_request, caller, context.admitted) as failover:
-            if (why := await failover.choose(now_s := state.clock.now())) is not None:
-                raise failover.unavailable(why, now_s)
+            if await failover.choose(now_s := state.clock.now()) is not None:
+                raise failover.unavailable(now_s)
             await _attempt(in_flight_request, route, call, failover)
 
 

@@ -137,7 +137,7 @@ class Machine(RuleBasedStateMachine):
         busy = {name: len(self.state.upstreams[name].state.queue.holding) for name in names}
         if (why := choose(failover, now_s)) is not None:
             assert (why, usable) == (NoTarget.WAITS, [])
-            error = failover.unavailable(why, now_s)
+            error = failover.unavailable(now_s)
             assert isinstance(error, Limited)
             assert error.retry_after_s == min(self.asked_until_s[name] for name in names) - now_s
             return
@@ -394,11 +394,10 @@ class SlowLimits:
         self.state, self.limited = state, limited
         self.taken: list[str] = []
 
-    async def take_target(self, upstream: str, _now_s: float) -> bool:
+    async def take_target(self, upstream: str, _now_s: float) -> None:
         for name in self.limited:
             health(self.state, name).limit(_now_s, 60.0)
         self.repeat_target(upstream, _now_s)
-        return True
 
     def repeat_target(self, upstream: str, _now_s: float) -> None:
         self.taken.append(upstream)
@@ -435,7 +434,7 @@ def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_oth
     failover.order = failover.order[:1]
     health(state, "east").limit(state.clock.now(), 60.0)
     assert choose(failover, state.clock.now()) is NoTarget.WAITS
-    message = failover.unavailable(NoTarget.WAITS, state.clock.now()).message
+    message = failover.unavailable(state.clock.now()).message
     assert message.startswith("The target of the model 'm' for the object that the request names asked to wait")
 
 
