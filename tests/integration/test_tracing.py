@@ -104,7 +104,9 @@ async def test_a_stream_of_many_events_is_three_spans_and_ends_with_the_last_byt
         await served.ask({**HELLO, "stream": True}).answer()
     server, model, _ = collector.spans()
     assert [event.name for event in model.events] == ["gatepass.first_token"]
-    assert attributes(model)["gen_ai.response.time_to_first_chunk"] > 0
+    first_s = attributes(model)["gen_ai.response.time_to_first_chunk"]
+    until_first_ns = model.events[0].time_unix_nano - model.start_time_unix_nano
+    assert first_s * 1e9 == pytest.approx(until_first_ns, abs=1_000)  # by two roundings
     assert server.start_time_unix_nano < model.events[0].time_unix_nano <= server.end_time_unix_nano
     assert attributes(model)["gen_ai.request.stream"] is True
 

@@ -63,7 +63,7 @@ def test_no_shell_reads_the_arguments(loop):
 
 
 def test_endless_output_kills_the_program(loop):
-    found = on(loop, shell("yes"))
+    found = on(loop, shell("yes", limit_s=1e6))
     assert (found.cut, found.code, children()) == (True, -9, [])
 
 

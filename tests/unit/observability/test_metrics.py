@@ -33,6 +33,7 @@ from gatepass.observability.metrics import (
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
 from gatepass.observability.story import failed_at
 from gatepass.policy.limits import Limit
+from gatepass.sse.usage import Usage
 from tests.unit.http_client.loop import DrivenLoop, advance
 
 CONFIGURED = ("gpt", "bge")
@@ -124,6 +125,16 @@ def test_plausible_token_counts_are_added():
     series.add_tokens(MAX_TOKENS + 1, 10**400, 10**400, 10**400)
     for name, count in (("input", 11), ("output", 20), ("cached_input", 4), ("reasoning", 15)):
         assert value(metrics, f"gatepass_{name}_tokens_total", caller="alice", model="gpt") == count
+
+
+def test_the_time_of_a_later_token_is_that_after_the_first_byte():
+    metrics = with_models(*CONFIGURED)
+    for usage in (Usage(completion_tokens=5), None):
+        request, _ = ended("alice", "gpt", "azure", "chat")
+        request.access.events, request.access.usage = 9, usage
+        metrics.request_ended(replace(request, first_byte_s=0.25, duration_s=2.25), None)
+    found = {kind: value(metrics, f"gatepass_time_per_output_token_seconds_{kind}") for kind in ("count", "sum")}
+    assert found == {"count": 1, "sum": 0.5}
 
 
 def ended(*key: str, error: GatepassError | None = None) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gatepass.observability.redaction import KEPT, MASK, Redactor
+from gatepass.observability.redaction import KEPT, MASK, Redactor, decoded
 from tests.memory import traced_memory
 
 CUT = 's3cret/value+of=a-key "0123456789"'
@@ -105,6 +105,10 @@ def test_text_without_a_secret_is_only_cut():
     assert redactor.beginning("hello", 5) == "hello"
     assert redactor.beginning("", 5) == ""
     assert redactor.beginning("hello s3cret-value", 6) == "hello "
+
+
+def test_a_body_of_wide_characters_has_more_than_a_quarter_of_nul_bytes():
+    assert [decoded(body) for body in (b"a\0bc", b"a\0b\0")] == ["a\0bc", "ab"]
 
 
 LINE = '{"a":"%s","b":"&quot;,&quot;x&quot;:&quot;1&#x202E;"}'

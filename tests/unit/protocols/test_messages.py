@@ -181,6 +181,7 @@ def test_a_message_is_what_anthropics_helper_builds_of_its_stream():
         ((BEGIN, {"type": "error", "error": {"type": "overloaded_error", "message": "x"}}), "upstream_error"),
         ((BEGIN, {"type": "error", "message": "x"}), "upstream_error"),
         ((BEGIN, *(start(at, type="text", text="") for at in range(MAX_REPLY_ENTRIES + 1)), STOP), "upstream_invalid"),
+        ((BEGIN, start(), *[delta("citations_delta", citation={})] * MAX_REPLY_ENTRIES, STOP), "upstream_invalid"),
     ],
 )
 def test_a_stream_that_is_no_message_is_an_error(events, code):

@@ -652,7 +652,11 @@ def test_what_is_kept_is_counted_as_long_as_it_is_kept(answer):
     assert made.kept_bytes == (102 if repeats else 0) + names + 11
 
 
-def test_one_run_of_events_parses_arguments_within_a_bound(monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "runs", "most_bytes"),
+    [(50_000, 1, answer_blocks.MOST_CHECKED_BYTES), (1_000, 20, answer_blocks.MOST_CHECKS * 3_020)],
+)
+def test_arguments_are_parsed_within_a_bound(monkeypatch, size, runs, most_bytes):
     """Each piece ends like an object while another call waits."""
     parsed, loads = list[int](), json.loads
 
@@ -662,10 +666,11 @@ def test_one_run_of_events_parses_arguments_within_a_bound(monkeypatch):
 
     monkeypatch.setattr(json, "loads", counted)
     answer = MessageAnswer(defaults(), "up", About())
-    answer.feed(call_piece(0, '{"a": [' + "[]," * 50_000, first=True))
+    answer.feed(call_piece(0, '{"a": [' + "[]," * size, first=True))
     answer.feed(call_piece(1, "", first=True))
-    answer.feed(b"".join(call_piece(index, "}", first=False) for _ in range(10) for index in (0, 1)))
-    assert 0 < sum(parsed) <= 2 * answer_blocks.MOST_CHECKED_BYTES  # as a text of JSON, then as its value
+    for _ in range(runs):
+        answer.feed(b"".join(call_piece(index, "}", first=False) for _ in range(10) for index in (0, 1)))
+    assert 0 < sum(parsed) <= 2 * most_bytes  # as a text of JSON, then as its value
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])

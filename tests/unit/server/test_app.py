@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ import gatepass
 from gatepass import Config, create_app, drain, load_config
 from gatepass.auth.api_keys import new_key
 from gatepass.config.document import ConfigError
+from tests.waiting import until
 
 NOWHERE: dict[str, Any] = {
     "upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}},
@@ -168,13 +170,15 @@ def test_a_mount_without_the_lifespan_reports_it_and_with_it_serves():
         assert client.post("/llm/v1/models").headers["allow"] == "GET, HEAD"
 
 
-async def test_a_drained_application_is_not_ready_and_refuses():
-    app = app_of()
+async def test_a_drained_application_is_not_ready_and_refuses(caplog):
+    caplog.set_level(logging.INFO, "gatepass")
+    app = app_of(server={"drain_delay_s": 1e-6})
     async with app.router.lifespan_context(app):
         drain(app)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert await answer(app, "/readyz", lifespan=False) == (503, {"ready": False})
+        await until(lambda: caplog.messages[-2:] == ["unready", "draining"])
         status, body = await answer(app, lifespan=False)
         assert (status, body["error"]["code"]) == (503, "draining")
     drain(app)  # after the end: without effect

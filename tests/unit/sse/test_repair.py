@@ -151,6 +151,9 @@ ENVELOPES: dict[str, Case] = {
         f"usage without choices: {bare}": case([ROLE, STOP, bare], [ROLE, STOP, ALONE], "choices", include_usage=True)
         for bare in (ALONE | {"choices": None}, without(ALONE, "choices"))
     },
+    "usage without an id": case(
+        [ROLE, STOP, without(ALONE, "id")], [ROLE, STOP, ALONE], "envelope", include_usage=True
+    ),
     **{
         f"no {name}: {is_there}": case(
             [ROLE, STOP | {name: None} if is_there else without(STOP, name)], [ROLE, STOP], "envelope"

@@ -299,8 +299,9 @@ async def test_an_unreadable_secret_is_reported_by_the_source():
         assert fleet.replicas[0].wire.requests == []
 
 
-async def test_a_token_that_arrives_expired_is_not_shared():
-    async with Fleet(scripted(otherwise=Mint(1, delay_s=2.0)), count=2) as fleet:
+@pytest.mark.parametrize(("life_s", "delay_s"), [(1, 2.0), (2, 1.9)])
+async def test_a_token_that_arrives_expired_is_not_shared(life_s, delay_s):
+    async with Fleet(scripted(otherwise=Mint(life_s, delay_s=delay_s)), count=2) as fleet:
         await fleet.clock.advance(3.0)
         assert ("put", "token") not in [request for each in fleet.replicas for request in each.wire.requests]
 
@@ -406,6 +407,17 @@ async def test_a_token_does_not_replace_one_that_was_requested_later(born_s, kep
     record = TokenRecord.decoded((await store.get((name,))).values[name])
     assert record is not None
     assert (fetch.result().text, record.token.text) == ("token-1", kept)
+
+
+@pytest.mark.parametrize(("moment_s", "used"), [(294.9, "stored"), (295.0, "token-1")])
+async def test_a_token_of_the_store_is_used_until_it_expires(moment_s, used):
+    clock = DrivenClock(now=0.0)
+    settings, store, issuer = oauth2(), MemoryStore(clock), ScriptedIssuer(clock)
+    name = SharedTokenNames.of(credential_fingerprint(settings)).token
+    await store.put(name, TokenRecord(Token(Secret("stored"), 0.0, 300.0)).encoded(), 600.0)
+    await clock.advance(moment_s)
+    source = SharedSource(build_source("corp", settings, issuer, clock), settings, store, clock)
+    assert (await source.fetch()).text == used
 
 
 async def test_death_of_a_leader_delays_less_than_a_short_timeout():

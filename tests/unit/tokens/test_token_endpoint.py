@@ -170,6 +170,8 @@ async def test_hanging_or_slow_issuer_is_bounded_as_a_whole(reply):
 
 
 async def test_a_reply_beyond_64_kib_is_read_no_further():
+    fits, _ = at(DrivenClock(), Answer(body=b'{"access_token": "t"}'.ljust(64 * 1024)))
+    assert (await fits.fetch_token(REQUEST, ())).text == "t"
     issuer, far = at(DrivenClock(), Answer(pieces=[b"x" * 1024] * 400_000))
     failure = await failure_of(issuer.fetch_token(REQUEST, ()))
     assert failure.reason == "the reply of sso.example is not a token: the reply is larger than 65536 bytes"
