@@ -1,4 +1,4 @@
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -8,11 +8,6 @@ from gatepass.config.model import Config
 from gatepass.config.routes import ModelKind
 
 URL = "https://llm.example/v1"
-
-
-def lines(**blocks: Any) -> list[str]:
-    config = Config.model_validate({"upstreams": {"up": {"base_url": URL}}, **blocks})
-    return route_lines(config, "m", None)[0]
 
 
 def test_the_changes_are_in_the_order_in_which_a_request_takes_them():
@@ -35,11 +30,6 @@ def test_the_changes_are_in_the_order_in_which_a_request_takes_them():
         ],
         True,
     )
-
-
-def test_the_operation_is_the_declared_one():
-    declared = {"m": {"upstream": "up", "capabilities": {"kind": "embedding"}}}
-    assert lines(models=declared)[-1] == f"   - POST {URL}/embeddings, with no credential"
 
 
 @pytest.mark.parametrize("operation", ["embeddings", "rerank", "messages"])

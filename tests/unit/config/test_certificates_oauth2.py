@@ -55,11 +55,6 @@ def test_a_certificate_is_tried_at_load(tmp_path, text, expected):
     assert faults(client_auth="private_key_jwt", certificate_file=str(tmp_path / "app.pem")) == expected
 
 
-def test_a_certificate_that_cannot_be_read_is_named(folder):
-    missing = faults(client_auth="private_key_jwt", certificate_file=str(folder / "no"))
-    assert missing == {"certificate_file": "cannot be read: No such file or directory"}
-
-
 def test_without_its_library_a_key_is_refused_with_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "cryptography", None)
     expected = f"private_key_jwt needs a library that is not installed: {how_to_install('crypto')}"

@@ -8,7 +8,7 @@ import pytest
 from gatepass.config.checks import world_accessible_secrets
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError, with_leaves
-from gatepass.config.load import changed_settings, check, load, memory_limit_bytes
+from gatepass.config.load import changed_settings, load, memory_limit_bytes
 from gatepass.config.model import Config
 
 ROOT = Path(__file__).parents[3]
@@ -140,15 +140,8 @@ def test_example_has_every_block_and_is_valid(write):
     }
 
 
-NOT_FOUND = (
-    "configuration: not found: write ./gatepass.yaml with `gatepass init`, name a file with --config or"
-    " GATEPASS_CONFIG, or set GATEPASS_UPSTREAM_URL"
-)
-
-
 def test_the_file_of_the_current_folder_is_read_if_nothing_else_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert refused(None) == NOT_FOUND
     file = tmp_path / "gatepass.yaml"
     file.write_text("upstreams: {chat: {base_url: https://here.example/v1}}")
     assert load(None, {}).source == "gatepass.yaml"
@@ -192,7 +185,6 @@ def test_a_variable_switches_the_page_on_or_off(write, text, is_on):
     environment = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1", "GATEPASS_UI": text}
     assert load(None, environment).config.server.ui is is_on
     assert load(write(MINIMAL), environment).config.server.ui is is_on
-    assert refused(write(MINIMAL), {"GATEPASS_UI": "on"}).startswith("environment GATEPASS_UI: server.ui: expects ")
 
 
 def test_host_beyond_loopback_needs_keys_for_every_origin_of_the_host(write):
@@ -222,9 +214,6 @@ def test_references_work_in_texts_only_after_parsing(write):
     assert loaded.config.upstreams["chat"].base_url == "https://llm.example/v1"
     assert loaded.config.models["${HOST}"].name == "$x"
     assert loaded.origin(("credentials", "corp", "token")).endswith("gatepass.yaml:2, environment T")
-    assert refused(write(MINIMAL + 'server: {port: "${P}"}\n'), {"P": "80"}) == (
-        "gatepass.yaml:2: server.port: expects a whole number, but a reference is always a text: write the value itself"
-    )
 
 
 def test_a_rotated_file_arrives_without_a_restart(write, tmp_path):
@@ -428,9 +417,3 @@ def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
     limits = loaded.config.limits
     assert (limits.body_bytes, limits.reply_bytes, limits.connections, loaded.warnings) == (8, 5, 9, ())
     assert loaded.origin(("limits", "body_bytes")) == "environment GATEPASS_LIMITS_BODY_BYTES"
-
-
-def test_a_limit_of_a_day_without_a_store_is_refused_at_the_load():
-    upstream = {"base_url": "http://127.0.0.1/v1", "limits": {"requests": {"day": 5}}}
-    with pytest.raises(ConfigError, match=r"upstreams\.u\.limits\.requests\.day.*needs `store`"):
-        check(Config.model_validate({"upstreams": {"u": upstream}}))

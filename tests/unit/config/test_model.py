@@ -1,3 +1,4 @@
+import re
 from importlib import util
 from typing import Any
 
@@ -61,13 +62,6 @@ def store(**settings):
     return StoreSettings.model_validate({"url": "valkey://127.0.0.1", "encryption_key": KEY, **settings})
 
 
-def refusal(**settings) -> str:
-    with pytest.raises(ValidationError) as raised:
-        store(**settings)
-    (error,) = raised.value.errors()
-    return error["msg"]
-
-
 @pytest.mark.parametrize(
     ("url", "parts"),
     [
@@ -83,16 +77,13 @@ def test_the_url_of_a_store_sets_host_database_and_tls(url, parts):
     assert (made.host, made.port, made.database, made.tls) == parts
 
 
-def test_a_short_key_encrypts_nothing():
-    assert "shorter than 32 characters" in refusal(encryption_key=Secret("k" * 31))
-
-
 def test_without_the_library_of_a_store_the_error_has_the_install_command(monkeypatch):
     real = util.find_spec
     monkeypatch.setattr(
         "gatepass.config.credential.base.find_spec", lambda name: None if name == "valkey" else real(name)
     )
-    assert how_to_install("valkey") in refusal()
+    with pytest.raises(ValidationError, match=re.escape(how_to_install("valkey"))):
+        store()
 
 
 def test_a_store_prints_no_secret():
