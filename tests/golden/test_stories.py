@@ -2,12 +2,14 @@
 
 import json
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import msgspec
 import pytest
 
+from gatepass.cli import options
 from gatepass.cli.story_lines import HEAD, cleaned, duration, list_line, size, story_lines, summary_line
 from gatepass.documents import Story, Summary
 from gatepass.observability.story import advice_of
@@ -195,6 +197,14 @@ LISTED: list[dict[str, Any]] = [
     {"adapted": ["translate=messages", "untranslated=thinking", "images=content-parts", "untranslated=top_k"]},
     {"empty_answer": True},
     MCP,
+    {
+        **MCP,
+        **ERROR,
+        "code": "mcp_not_allowed",
+        "hop": "client",
+        "mcp_tool": "a_long_name_of_a_tool" * 2,
+        "upstream": "mcp/b",
+    },
     {**MCP, "mcp_method": "tools/list", "mcp_tool": ""},
     IDLE,
     {**MCP, "mcp_method": "DELETE", "mcp_tool": "", "status": 405, "adapted": [], "message": "end not offered"},
@@ -218,6 +228,19 @@ def test_an_error_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatc
     at = lines.index("  `upstreams.chat.base_url` 的主机名无法解析。")
     assert [line for line in lines[at:] if line.startswith("  处理：改正 `upstreams.chat.base_url`，然后")]
     assert not [line for line in lines if "What to do" in line]
+
+
+def test_a_story_is_in_chinese_where_the_locale_is_chinese(monkeypatch):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    asked, table = dict[str, str](), options._chinese()
+    monkeypatch.setattr(options, "_chinese", lambda: SimpleNamespace(get=asked.setdefault))
+    for one in STORIES.values():
+        list(story_lines(cleaned(one), NOW_S))
+    assert {text for text in set(asked) - set(table) if not text.isdigit()} == {"gatepass"}
+    monkeypatch.setattr(options, "_chinese", lambda: table)
+    lines = [*map(click.unstyle, story_lines(cleaned(RETRIED), NOW_S))]
+    assert {"路径", "更改", "时间和大小"} <= {*lines}
+    assert "      按从错误中学到的规则重新发送" in lines
 
 
 def test_no_text_from_outside_controls_the_terminal():

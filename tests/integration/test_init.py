@@ -18,11 +18,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.init import PLACE, UPSTREAM, questions_about, render
+from gatepass.cli.init import PLACE, UPSTREAM, before_start, questions_about, render
 from gatepass.cli.steps import diagnose
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.documents import Step, StepOutcome
+from gatepass.errors import explanations
 from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
 from tests.integration.answers import EVENTS
@@ -529,3 +530,16 @@ def test_the_code_of_a_failed_step_decides_what_is_asked_again(what, error, aske
     hop = "credential:llm" if what == "token" else "upstream:llm"
     step = Step(hop, what, StepOutcome.FAILS, "no", "Set network.proxy and network.ca_file.", error=error)
     assert questions_about(step, "oauth2") == asked
+
+
+def test_no_advice_of_init_is_for_a_running_gatepass():
+    for name, one in explanations().items():
+        for action in (one.action, one.action_zh):
+            left = before_start(action)
+            assert not re.search("gatepass (reload|token --retry)", left), name
+            assert bool(left) == bool(action), name
+    assert before_start("Correct `base_url`, then run `gatepass reload`. If it is right, check DNS.") == (
+        "Correct `base_url`. If it is right, check DNS."
+    )
+    assert before_start("把 key 换成 a.b 的 key，然后运行 `gatepass reload`。") == "把 key 换成 a.b 的 key。"
+    assert before_start("Correct what it names. After a correction, run `gatepass reload`.") == "Correct what it names."

@@ -137,10 +137,10 @@ class Report:
             self.print_json(code)
             return code
         if code == NOTHING_PROVEN:
-            click.echo(NOTHING, err=True)
+            click.echo(options.translated(NOTHING), err=True)
         whats = {step.what for step in self.steps}
         if code == 0 and "models" in whats and not whats & {"call", "stream"}:
-            click.echo(NOT_CALLED, err=True)
+            click.echo(options.translated(NOT_CALLED), err=True)
         return code
 
     def print_json(self, code: int, **more: object) -> None:

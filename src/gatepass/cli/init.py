@@ -113,6 +113,13 @@ def questions_about(step: Step, auth: str) -> tuple[str, ...]:
     return (address, *of_credential)
 
 
+def before_start(advice: str) -> str:
+    """Return `advice` without the sentences, or ends of sentences, that are for a running gatepass."""
+    advice = re.sub(r"(, then run|，然后运行) `gatepass reload`[^.。]*", "", advice)
+    sentences = re.findall(r".+?(?:\.(?: |$)|。|$)", advice)
+    return "".join(one for one in sentences if not re.search("`gatepass (reload|token --retry)`", one)).strip()
+
+
 def path_in_file(path: str | Path, folder: Path) -> str:
     """Return `path` as a configuration file in `folder` names it.
 
@@ -321,7 +328,7 @@ class Setup:
             settings = [str(problem.path[-1]) for problem in error.problems if problem.path]
             names = [OF_SETTING.get(setting, setting) for setting in settings]
             return [name for name in names if name in (*QUESTIONS, SECRET)] or sys.exit(CHECK_FAILED)
-        report = Report(as_json=False)
+        report = Report(as_json=False, wording=before_start)
         asyncio.run(report.show(partial(diagnose, config)))
         if (failed := next((step for step in report.steps if step.failed), None)) is not None:
             return questions_about(failed, self.answers["auth"])

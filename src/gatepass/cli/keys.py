@@ -187,8 +187,8 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
             is_right = False
         if changed is None or not is_right:
             exit_unusable(f"--write: access.keys in {name} has a form that gatepass cannot change: {by_hand}")
-        if new := _problems(name, changed) - _problems(name, text):
-            exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in sorted(new)))
+        if found := _problems(name, changed, expected):
+            exit_unusable("\n".join(f"--write: {name} would not be valid: {problem}" for problem in found))
         status = os.stat(name)
         if status.st_uid != os.geteuid():
             exit_unusable(f"--write: {name} belongs to another user: run the command as that user")
@@ -209,9 +209,12 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
     return name, not lookup(document.tree, KEYS)
 
 
-def _problems(name: str, text: str) -> set[str]:
-    """Return the problems of a configuration with this text. A variable may be set only for the running gatepass."""
-    from gatepass.config.document import ConfigError, dotted
+def _problems(name: str, text: str, tree: Any) -> list[str]:
+    """Return the problems of a configuration with this text, without those of its references in `tree`.
+
+    A variable may be set only for the running gatepass.
+    """
+    from gatepass.config.document import ConfigError, dotted, lookup
     from gatepass.config.load import load
 
     with tempfile.TemporaryDirectory() as folder:
@@ -220,8 +223,9 @@ def _problems(name: str, text: str) -> set[str]:
         try:
             load(str(file), os.environ)
         except ConfigError as error:
-            return {f"{dotted(problem.path)}: {problem.text}" for problem in error.problems}
-    return set()
+            own = [problem for problem in error.problems if "${" not in str(lookup(tree, problem.path))]
+            return [f"{dotted(problem.path)}: {problem.text}" for problem in own]
+    return []
 
 
 @keys.command(name="list", short_help="List the configured keys.")

@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -51,6 +52,27 @@ def is_chinese() -> bool:
     """Whether the locale is Chinese: the first of LC_ALL, LC_MESSAGES and LANG that is set decides."""
     named = (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))
     return next(filter(None, named), "").startswith("zh")
+
+
+@cache
+def _chinese() -> Mapping[str, str]:
+    """Return the Chinese texts of the page at /ui, by the English ones. `show` and doctor use them too."""
+    from importlib.resources import files
+
+    found = files("gatepass.server.ui").joinpath("static", "zh.js").read_text("utf-8")
+    return cast("Mapping[str, str]", json.loads(found.partition("TEXTS = ")[2].rstrip(";\n")))
+
+
+def translated(text: str, /, **values: object) -> str:
+    """Return `text` in the language of the locale, with `values` in its places."""
+    text = _chinese().get(text, text) if is_chinese() else text
+    return text.format(**values) if values else text
+
+
+def plural(count: int, noun: str) -> str:
+    from gatepass.types import counted
+
+    return translated(f"{{n}} {noun}", n=count) if is_chinese() else counted(count, noun)
 
 
 def print_json(document: object) -> None:

@@ -16,10 +16,11 @@ from unicodedata import east_asian_width
 import msgspec
 from msgspec import UnsetType
 
-from gatepass.cli.options import coloured, is_chinese, printable
+from gatepass.cli.options import coloured, is_chinese, plural, printable
+from gatepass.cli.options import translated as t
 from gatepass.documents import Attempt, Edit, EditedValue, RequestFacts, Story, Summary
 from gatepass.observability.story import SILENT_S, test_command
-from gatepass.types import counted, settings_of, span
+from gatepass.types import MCP_UPSTREAM, settings_of, span
 
 Document = TypeVar("Document")
 WIDTH = 80
@@ -54,8 +55,12 @@ def duration(seconds: float | None) -> str:
 
 def size(size_bytes: int) -> str:
     if size_bytes < 10 * KIB:
-        return f"{size_bytes} byte{'s'[: size_bytes != 1]}"
+        return plural(size_bytes, "byte")
     return f"{size_bytes / KIB:.0f} KiB" if size_bytes < KIB * KIB else f"{size_bytes / KIB / KIB:.1f} MiB"
+
+
+def _span(seconds: float) -> str:
+    return " ".join(map(t, span(seconds).split()))
 
 
 def wrapped(text: str, begin: str = "  ", rest: str | None = None) -> list[str]:
@@ -83,18 +88,18 @@ class Hop(NamedTuple):
 
 _MARKS: Mapping[str, tuple[str, str, str]] = {
     "passed": ("●", "", ""),
-    "failed": ("✗", "red", "  ◀ failed here"),
-    "gone": ("✗", "red", "  ◀ closed first"),
+    "failed": ("✗", "red", "failed here"),
+    "gone": ("✗", "red", "closed first"),
     "left": ("✗", "yellow", ""),
     "unreached": ("○", "", ""),
     "running": ("◌", "cyan", ""),
 }
 _CAUSES: Mapping[str, str] = {
-    "new_token": "with a new token, because the upstream rejected the first one",
-    "new_connection": "on a new connection, because the reused one was closed",
-    "learned_rule": "with a rule learned from the error",
-    "next_target": "at the next target",
-    "retry": "after a pause, because `retry` of the model allows it",
+    "new_token": "sent again with a new token, because the upstream rejected the first one",
+    "new_connection": "sent again on a new connection, because the reused one was closed",
+    "learned_rule": "sent again with a rule learned from the error",
+    "next_target": "sent again at the next target",
+    "retry": "sent again after a pause, because `retry` of the model allows it",
 }
 
 
@@ -104,10 +109,10 @@ def way(story: Story) -> list[Hop]:
     failed_hop = "client" if story.outcome == "client_gone" else "" if error is None else error.hop or ""
     client = ", ".join(filter(None, (story.caller or story.peer, story.user_agent)))
     changes = {entry for one in attempts for entry in one.adapted}
-    inside = [f"{len(changes)} change{'s'[: len(changes) != 1]}"] if changes else []
+    inside = [plural(len(changes), "change")] if changes else []
     added_s = story.timings.added_s
-    inside += [] if added_s is None else [f"added {duration(added_s)}"]
-    hops = [Hop("client", "passed", client), Hop("gatepass", "passed", ", ".join(inside))]
+    inside += [] if added_s is None else [t("added {s}", s=duration(added_s))]
+    hops = [Hop("client", "passed", client), Hop("gatepass", "passed", t(", ").join(inside))]
     for attempt in attempts:
         hops += _of_attempt(attempt, story, failed_hop if attempt is attempts[-1] else "")
     if failed_hop and all(hop.name != failed_hop for hop in hops):
@@ -117,9 +122,9 @@ def way(story: Story) -> list[Hop]:
         is_gone = failed_hop == "client" and story.closed_by == "client"
         hops[at] = hops[at]._replace(state="gone" if is_gone else "failed")
     for one in story.not_tried:
-        name = "" if one.model == story.model else f" as {one.model}"
-        why = "" if one.state == "available" else f": {one.state.replace('_', ' ')}"
-        hops.append(Hop(f"upstream:{one.upstream}", "unreached", f"not tried{name}{why}"))
+        name = "" if one.model == story.model else t(" as {model}", model=one.model)
+        why = "" if one.state == "available" else t(": ") + t(one.state.replace("_", " "))
+        hops.append(Hop(f"upstream:{one.upstream}", "unreached", t("not tried") + name + why))
     return hops
 
 
@@ -130,24 +135,24 @@ def _of_attempt(attempt: Attempt, story: Story, failed_hop: str) -> Iterator[Hop
     name = f"credential:{token.credential}" if token else "" if has_token else failed_credential or "credential"
     lacks_subject = failed_credential not in ("", name)
     if lacks_subject:
-        yield Hop(failed_credential, "passed", "no token for the next credential")
+        yield Hop(failed_credential, "passed", t("no token for the next credential"))
     if name:
-        times = [] if token is None or token.age_s is None else [f"fetched {token.age_s:.0f} s before"]
+        times = [] if token is None or token.age_s is None else [t("fetched {s} before", s=f"{token.age_s:.0f} s")]
         if attempt.outcome == "token_rejected":
-            times += ["rejected"] + ["no new one"] * (failed_hop == name)
+            times += [t("rejected")] + [t("no new one")] * (failed_hop == name)
         elif token is not None and token.left_s is not None:
-            times.append(f"{token.left_s:.0f} s left")
-        note = f"token {', '.join(times) or 'sent'}" if has_token else "no token"
+            times.append(t("{s} left", s=f"{token.left_s:.0f} s"))
+        note = t("token {facts}", facts=t(", ").join(times) or t("sent")) if has_token else t("no token")
         yield Hop(name, "passed" if has_token else "unreached" if lacks_subject else "left", note)
     results = (attempt.status, attempt.outcome, attempt.code)
     took = "" if attempt.duration_s is None else f", {duration(attempt.duration_s)}"
     state: Any = "passed" if is_last else "left"
     note = " ".join(str(one) for one in results if one) + took
     if not has_token or attempt.outcome == "nothing_written":
-        state, note = "unreached", "nothing sent" if has_token else "not reached"
+        state, note = "unreached", t("nothing sent") if has_token else t("not reached")
     elif is_last and story.state == "running":
         silent_s = _silent_s(attempt)
-        state, note = "running", "in progress" + (f", silent for {span(silent_s)}" if silent_s else "")
+        state, note = "running", t("in progress") + (t(", silent for {s}", s=_span(silent_s)) if silent_s else "")
     facts = [*_facts(attempt, story.error.message if story.error else "")]
     yield Hop(f"upstream:{attempt.upstream}", state, note, facts)
 
@@ -155,42 +160,45 @@ def _of_attempt(attempt: Attempt, story: Story, failed_hop: str) -> Iterator[Hop
 def _facts(attempt: Attempt, message: str) -> Iterator[str]:
     """Yield the lines of an attempt below its result. Its reason is left out if the final `message` has it."""
     if attempt.upstream_model:
-        yield f"model {attempt.upstream_model}"
+        yield t("model {name}", name=attempt.upstream_model)
     if attempt.cause:
-        yield f"sent again {_CAUSES.get(attempt.cause, attempt.cause)}"
-    if times := ", ".join(_times(attempt)):
+        yield t(_CAUSES.get(attempt.cause, attempt.cause))
+    if times := t(", ").join(_times(attempt)):
         yield times
     if attempt.reason and attempt.reason not in message:
-        yield f"reason: {attempt.reason}"
+        yield t("reason: {text}", text=attempt.reason)
     if attempt.tried:
-        yield f"changes that did not help: {', '.join(attempt.tried)}"
+        yield t("changes that did not help: {names}", names=", ".join(attempt.tried))
     if parts := attempt.parts:
         failed = [one.code or one.outcome for one in parts if one.outcome not in (None, "complete")]
-        yield f"{len(parts)} requests in one call, {len(failed)} failed{': ' * bool(failed)}{', '.join(failed)}"
+        sent = t("{n} requests in one call, {failed} failed", n=len(parts), failed=len(failed))
+        yield sent + t(": ") * bool(failed) + ", ".join(failed)
     if attempt.upstream_request_id:
-        yield f"upstream's id: {attempt.upstream_request_id}"
+        yield t("upstream's id") + t(": ") + attempt.upstream_request_id
 
 
 def _times(attempt: Attempt) -> Iterator[str]:
     token, began_s, head_s, queue_s = attempt.token, attempt.began_s, attempt.head_s, attempt.queue_wait_s
+    connect_s = attempt.connect_s or 0.0
     phases = {
-        f"queue at position {attempt.queue_position}": queue_s,
-        "token": token.wait_s if token else 0.0,
-        "free connection": attempt.pool_wait_s,
-        "connect": attempt.connect_s or 0.0,
+        t("queue at position {n}", n=attempt.queue_position): queue_s,
+        t("token"): token.wait_s if token else 0.0,
+        t("free connection"): attempt.pool_wait_s,
+        t("connect"): connect_s,
     }
     if head_s is None:
         # the waits for a place and a connection are a part of upstream_s
-        phases["upstream"] = attempt.upstream_s - queue_s - phases["connect"]
+        phases[t("upstream")] = attempt.upstream_s - queue_s - connect_s
     else:
-        phases["until head"] = head_s - sum(phases.values())
-        phases["new token"] = token.renewal_s if token else 0.0
-        phases["rest"] = (attempt.duration_s or 0.0) - head_s - phases["new token"]
+        renewal_s = token.renewal_s if token else 0.0
+        phases[t("until head")] = head_s - sum(phases.values())
+        phases[t("new token")] = renewal_s
+        phases[t("rest")] = (attempt.duration_s or 0.0) - head_s - renewal_s
     if began_s and began_s >= SHORTEST_S:
-        yield f"began at {duration(began_s)}"
+        yield t("began at {s}", s=duration(began_s))
     yield from (f"{name} {duration(length_s)}" for name, length_s in phases.items() if length_s >= SHORTEST_S)
     if head_s is not None and attempt.connect_s is None:
-        yield "reused connection"
+        yield t("reused connection")
 
 
 def _silent_s(attempt: Attempt) -> float:
@@ -205,7 +213,7 @@ def way_lines(story: Story) -> Iterator[str]:
     name_width = max(len(hop.name) for hop in hops)
     for name, state, note, facts in hops:
         mark, colour, end = _MARKS[state]
-        line = f"  {mark} {name:<{name_width}}  {note}".rstrip() + end
+        line = f"  {mark} {name:<{name_width}}  {note}".rstrip() + (f"  ◀ {t(end)}" if end else "")
         yield coloured(line, colour) if colour else line
         for fact in facts:
             yield from wrapped(fact, "      ")
@@ -219,21 +227,26 @@ def error_lines(story: Story) -> Iterator[str]:
     if error is None:
         yield from _unfinished_lines(story)
         return
-    action, command, chinese = error.action, error.test, is_chinese()
-    message = error.message or "No message."
-    if chinese:
+    action, command = error.action, error.test
+    message = error.message or t("No message.")
+    if is_chinese():
         yield f"  {error.sentence_zh}"
     yield from wrapped(message.replace(f" {action}", "") if action else message)  # some messages end with it
     if (retry_after_s := error.retry_after_s) is not None:
-        yield f"  It asks the client to wait {retry_after_s:.3g} s."
+        yield "  " + t("It asks the client to wait {s}.", s=f"{retry_after_s:.3g} s")
     if action:
-        yield from wrapped(f"处理：{error.action_zh}" if chinese else f"What to do: {action}", "  ", "    ")
+        yield from _to_do(error.action_zh if is_chinese() else action)
     if command and command not in action:
-        yield f"  Test the hop: {command}"
+        yield "  " + t("Test the hop: ") + command
     if attempts and (attempts[-1].status or ERROR_STATUS) < ERROR_STATUS <= (story.status or 0):
-        yield f"  The upstream hid the error in a {attempts[-1].status}; the client got {story.status}."
+        statuses = {"reply": attempts[-1].status, "status": story.status}
+        yield "  " + t("The upstream hid the error in a {reply}; the client got {status}.", **statuses)
     if error.page:
-        yield f"  Page: {error.page}"
+        yield "  " + t("Page: ") + error.page
+
+
+def _to_do(action: str) -> list[str]:
+    return wrapped(t("What to do: ") + action, "  ", "    ")
 
 
 def _unfinished_lines(story: Story) -> Iterator[str]:
@@ -247,19 +260,22 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
     upstream = attempts[-1].upstream if attempts else ""
     command = test_command(f"upstream:{upstream}", story.model, story.operation)
     if is_running:
-        what = f"The upstream has sent nothing for {span(silent_s)}."
-        action = f"Test the upstream{command and f' with `{command}`'}, or ask its owner."
-        action += f" gatepass ends the stream after {settings_of(upstream)}.timeouts.idle_s of silence."
+        what = t("The upstream has sent nothing for {s}.", s=_span(silent_s))
+        action = t("Test the upstream with `{command}`, or ask its owner.", command=command)
+        action = action if command else t("Ask the owner of the upstream.")
+        setting = f"{settings_of(upstream)}.timeouts.idle_s"
+        action += t(" gatepass ends the stream after {setting} of silence.", setting=setting)
     elif story.closed_by == "gatepass":
-        what = "gatepass closed the connection, because the client did not read the response."
-        action = "Check the client: it may pause for 300 s."
+        what = t("gatepass closed the connection, because the client did not read the response.")
+        action = t("Check the client: it may pause for 300 s.")
     elif silent_s:
-        what = f"The upstream had sent nothing for {span(silent_s)} when the client left."
-        action = f"Test it with `{command}`." if command else "Ask its owner."
+        what = t("The upstream had sent nothing for {s} when the client left.", s=_span(silent_s))
+        action = t("Test the upstream with `{command}`, or ask its owner.", command=command)
+        action = action if command else t("Ask the owner of the upstream.")
     else:
-        what = "The client closed the connection before it had the whole response."
-        action = "Compare the client's timeout with the times below."
-    yield from (*wrapped(what), *wrapped(f"What to do: {action}", "  ", "    "))
+        what = t("The client closed the connection before it had the whole response.")
+        action = t("Compare the client's timeout with the times below.")
+    yield from (*wrapped(what), *_to_do(action))
 
 
 def change_lines(story: Story) -> Iterator[str]:
@@ -274,7 +290,7 @@ def change_lines(story: Story) -> Iterator[str]:
     for edit in last.edits:
         edits.setdefault(edit.rule, []).append(edit)
     for rule in dict.fromkeys((*last.adapted, *edits)):
-        yield from wrapped(rule + " (learned from the error of this request)" * (rule in learned), "  ", "    ")
+        yield from wrapped(rule + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
         for edit in edits.get(rule, ()):
             path, moved_to = edit.path, edit.moved_to
             was, now = _side(edit.before_text, edit.before), _side(edit.after_text, edit.after)
@@ -283,7 +299,7 @@ def change_lines(story: Story) -> Iterator[str]:
             else:
                 yield coloured(f"    - {path}: {was}", "red") if was else coloured(f"    + {path}: {now}", "green")
     if left_out := last.edits_left_out:
-        yield f"    and {counted(left_out, 'more change')}"
+        yield "    " + t("And {changes} more.", changes=plural(left_out, "change"))
 
 
 def _side(text: str | UnsetType, value: EditedValue | None) -> str:
@@ -300,26 +316,28 @@ def time_lines(story: Story) -> Iterator[str]:
     """Yield the times of the client, of the stream of the last attempt, and the sizes."""
     timings, arrivals = story.timings, [one.arrivals for one in story.attempts if one.arrivals]
     texts = {
-        "client sent its body in {}": timings.body_s,
-        "first byte to the client after {}": timings.first_byte_s,
-        "gatepass added {}": timings.added_s,
+        "client sent its body in {s}": timings.body_s,
+        "first byte to the client after {s}": timings.first_byte_s,
+        "gatepass added {s}": timings.added_s,
     }
-    known = [text.format(duration(length_s)) for text, length_s in texts.items() if length_s]
-    yield from wrapped(", ".join(known))
+    known = [t(text, s=duration(length_s)) for text, length_s in texts.items() if length_s]
+    yield from wrapped(t(", ").join(known))
     if arrivals and (reads := arrivals[-1].reads):
-        count = story.events
-        events = f", {count} event{'s'[: count != 1]}" if count else ""
+        read = t(", ").join([plural(reads, "read"), *([plural(story.events, "event")] if story.events else [])])
         first, last = (duration(at_s) for at_s in (arrivals[-1].first_s, arrivals[-1].last_s))
-        yield f"  {reads} read{'s'[: reads != 1]}{events} from {first} to {last} of the attempt"
-        gaps = [f"{duration(gap.length_s)} at {duration(gap.at_s)}" for gap in arrivals[-1].gaps if gap.length_s]
-        if gaps:
-            yield from wrapped(f"longest gaps: {', '.join(gaps)}")
-    facts = [f"{size(story.bytes_in)} from the client", f"{size(story.bytes_out)} to the client"]
-    facts += [f"{name.replace('_', ' ')}: {count}" for name, count in (story.usage or {}).items() if count]
-    facts += ["the answer is empty"] if story.empty_answer else []
-    facts += [f"closed first by: {story.closed_by}"] if story.closed_by else []
-    facts += [f"trace: {story.trace_id}"] if story.trace_id else []
-    yield from wrapped(", ".join(facts))
+        yield "  " + t("{reads} from {first} to {last} of the attempt", reads=read, first=first, last=last)
+        spans = [(duration(gap.length_s), duration(gap.at_s)) for gap in arrivals[-1].gaps if gap.length_s]
+        if spans:
+            gaps = t(", ").join(t("{length} at {at}", length=length, at=at) for length, at in spans)
+            yield from wrapped(t("longest gaps: {gaps}", gaps=gaps))
+    sizes = {"{size} from the client": story.bytes_in, "{size} to the client": story.bytes_out}
+    facts = [t(text, size=size(size_bytes)) for text, size_bytes in sizes.items()]
+    named = {name.replace("_", " "): str(count) for name, count in (story.usage or {}).items() if count}
+    named |= {"closed first by": t(story.closed_by)} if story.closed_by else {}
+    named |= {"trace": story.trace_id} if story.trace_id else {}
+    facts += [t("the answer is empty")] if story.empty_answer else []
+    facts += [t(name) + t(": ") + value for name, value in named.items()]
+    yield from wrapped(t(", ").join(facts))
 
 
 BODY_CHARS = 2_000
@@ -333,11 +351,11 @@ def body_lines(story: Story) -> Iterator[str]:
     bodies = story.bodies or ()
     for body in bodies:
         is_whole = len(body.text) <= BODY_CHARS and body.next is None
-        more = f" the first {BODY_CHARS} characters of {size(body.size_bytes)}, --json has all"
-        yield f"  {_BODY_NAMES[body.name]}:{'' if is_whole else more}"
+        more = t(" the first {n} characters of {size}, --json has all", n=BODY_CHARS, size=size(body.size_bytes))
+        yield f"  {t(_BODY_NAMES[body.name])}{t(': ').rstrip()}{'' if is_whole else more}"
         yield from (f"    {line}" for line in body.text[:BODY_CHARS].rstrip().split("\n"))
     if any(one.cut for one in bodies):
-        yield "  A body was too long to be captured whole."
+        yield "  " + t("A body was too long to be captured whole.")
 
 
 # --- the whole story
@@ -355,28 +373,30 @@ def story_lines(story: Story, now_s: float) -> Iterator[str]:
     )
     for title, lines in sections:
         if shown := [*lines]:
-            yield from ("", title, *shown)
+            yield from ("", t(title), *shown)
 
 
 def _head(story: Story, now_s: float) -> Iterator[str]:
     is_running, error = story.state == "running", story.error
-    result = "running" if is_running else str(story.status or "no response")
+    result = t("running") if is_running else str(story.status or t("no response"))
     if error is not None:
-        result += f" {error.code} at {error.hop}"
+        result += " " + t("{code} at {hop}", code=error.code, hop=error.hop)
     elif story.outcome == "client_gone":
-        result += " client gone"
+        result += " " + t("client gone")
     took_s = story.timings.duration_s if not is_running else story.duration_s
-    took = "" if took_s is None else f"{' for' if is_running else ' after'} {duration(took_s)}"
-    yield coloured(f"{result}{took}", "cyan" if is_running else "green" if story.outcome == "ok" else "red")
+    if took_s is not None:
+        result += " " + t("for {s}" if is_running else "after {s}", s=duration(took_s))
+    yield coloured(result, "cyan" if is_running else "green" if story.outcome == "ok" else "red")
     asked = asked_for(story)
     if asked != "stream":
         asked = f"{story.operation} {asked}".rstrip() if story.operation != "none" else ""
-    stream = "stream" if story.stream and asked != "stream" else ""
-    yield from wrapped(", ".join(filter(None, (f"{story.method} {story.path}", asked, stream))), "")
-    place = f"on {story.replica}" if story.replica else ""
+    stream = t("stream") if story.stream and asked != "stream" else ""
+    yield from wrapped(t(", ").join(filter(None, (f"{story.method} {story.path}", asked, stream))), "")
+    place = t("on {replica}", replica=story.replica) if story.replica else ""
     arrived = datetime.fromisoformat(story.arrived_at)
-    age = f"{span(max(0.0, now_s - arrived.timestamp()))} ago"
-    yield from wrapped(f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, {age}{', ' if place else ''}{place}", "")
+    age = t("{s} ago", s=_span(max(0.0, now_s - arrived.timestamp())))
+    at = f"{arrived.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    yield from wrapped(t(", ").join(filter(None, (at, age, place))), "")
     yield f"id {story.id}"
 
 
@@ -391,17 +411,32 @@ def asked_for(summary: RequestFacts) -> str:
 
 # --- lists
 
-COLUMNS = (8, 6, 24, 13, 18, 7)
+COLUMNS = (8, 6, 24, 13, 28, 7)
 UNTRANSLATED = "untranslated="
 """How the entries of `adapted` begin that a list counts. Their names are in `gatepass show` and the log."""
 HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
 def list_line(cells: Sequence[str]) -> str:
-    """Return the cells in columns of at least these widths. Chinese characters take two columns; no cell is cut."""
-    taken = (sum(2 if east_asian_width(char) in "WF" else 1 for char in text) for text in cells)
-    spaces = [" " * (most - width) for width, most in zip(taken, COLUMNS, strict=False)]
-    return " ".join([*(text + space for text, space in zip(cells, spaces, strict=False)), cells[-1]]).rstrip()
+    """Return the cells in COLUMNS. All but the id and the last are cut to them."""
+    fitted = (
+        text.ljust(columns) if head == "ID" else _fitted(text, columns)
+        for head, text, columns in zip(HEAD, cells, COLUMNS, strict=False)
+    )
+    return " ".join([*fitted, cells[-1]]).rstrip()
+
+
+def _fitted(text: str, columns: int) -> str:
+    """Return `text` in as many columns, with `…` where it is cut. Chinese characters take two columns."""
+    shown = text[:columns]
+    while _width(shown) > columns - (shown != text):
+        shown = shown[:-1]
+    shown += "…" * (shown != text)
+    return shown + " " * (columns - _width(shown))
+
+
+def _width(text: str) -> int:
+    return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def summary_line(summary: Summary) -> str:
@@ -410,7 +445,9 @@ def summary_line(summary: Summary) -> str:
     at = datetime.fromisoformat(summary.arrived_at).astimezone(UTC) + timedelta(seconds=summary.duration_s)
     if outcome == "error":
         # "CODE upstream:NAME": the code says what, the hop says where
-        end = f"{summary.code or 'error'} {summary.hop or ''}"
+        server = summary.upstream or ""
+        beside = server if server.startswith(MCP_UPSTREAM) and server not in (summary.hop or "") else ""
+        end = " ".join(filter(None, (summary.code or "error", summary.hop, beside)))
     else:
         tries = f"{summary.attempts} tries" if summary.attempts > 1 else ""
         gone = "client gone" if outcome == "client_gone" else ""

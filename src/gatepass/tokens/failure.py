@@ -103,11 +103,15 @@ class TokenReissued(TokenUnavailable):
     """The issuer returned the rejected token again. The client receives the upstream's own answer."""
 
 
+def is_of_environment(credential: str) -> bool:
+    """Return whether environment variables alone configure the credential."""
+    own = own_variables(os.environ)
+    return credential == ENVIRONMENT_CREDENTIAL and "UPSTREAM_URL" in own and "CONFIG" not in own
+
+
 def setting(credential: str, name: str) -> str:
     """Return the full name of a setting, with its environment variable if the environment configures the credential."""
-    own = own_variables(os.environ)
-    is_of_environment = credential == ENVIRONMENT_CREDENTIAL and "UPSTREAM_URL" in own and "CONFIG" not in own
-    variable = VARIABLES.get(name) if is_of_environment else None
+    variable = VARIABLES.get(name) if is_of_environment(credential) else None
     also = f" or {PREFIX}{variable}_FILE" if variable in SECRET_VARIABLES else ""
     return f"credentials.{credential}.{name}{f' ({PREFIX}{variable}{also})' if variable else ''}"
 

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from gatepass.config.credential.base import Credential
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
-from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, setting
+from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, is_of_environment, setting
 from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
 from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
 
@@ -306,6 +306,8 @@ def refusal_advice(failure: FetchFailure, credential: str, settings: Credential)
         names = ", ".join(setting(credential, name) for name in used)
         return f"Check {names}.", names
     block = f"credentials.{credential}"
+    if is_of_environment(credential):
+        block = setting(credential, "json" if settings.type == "http_json" else "client_secret")
     return (f"Check the client and the secret in {block}.", block) if failure.case == FailureCase.REFUSED else ("", "")
 
 

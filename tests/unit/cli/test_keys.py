@@ -223,6 +223,15 @@ def test_write_makes_no_key_that_differs_from_its_caller_s_beside_an_unset_varia
     assert same.exit_code == 0, same.output
 
 
+@pytest.mark.parametrize("fault", ["serverr: {}", "credentials: {c: {type: static}}", "server: {port: 70000}"])
+def test_write_changes_no_file_that_a_reload_would_refuse(tmp_path, fault):
+    file = file_of(tmp_path, f"{fault}\n{HEAD}")
+    result = run("new", "--write", "--config", file)
+    assert (result.exit_code, "gp-" in result.output) == (2, False)
+    assert f"--write: {file} would not be valid: {fault.partition(':')[0]}" in result.stderr
+    assert file.read_text() == f"{fault}\n{HEAD}"
+
+
 @pytest.mark.parametrize(
     "entry", ["{name: '${UNSET}', profile: ragflow}", "{name: client, profile: '${UNSET}'}", "text"]
 )

@@ -9,7 +9,8 @@ import pytest
 from gatepass.clock import SystemClock
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.tokens.failure import FetchFailure, setting
+from gatepass.tokens.failure import FailureCase, FetchFailure, setting
+from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.source import build_source
 from gatepass.tokens.token_endpoint import TokenEndpointClient, send_request
 from gatepass.tokens.token_reply import TokenReplyFormat
@@ -83,6 +84,23 @@ async def test_an_unknown_host_is_reported_with_the_variables_of_the_environment
         "the name portal.example cannot be resolved (refused). Check the host in credentials.token.url"
         " (GATEPASS_TOKEN_URL), the DNS of the machine that gatepass runs on, and whether this network needs"
         " network.proxy (GATEPASS_PROXY)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "secret"),
+    [
+        (http_json(), "json (GATEPASS_TOKEN_JSON or GATEPASS_TOKEN_JSON_FILE)"),
+        (oauth2(), "client_secret (GATEPASS_CLIENT_SECRET or GATEPASS_CLIENT_SECRET_FILE)"),
+    ],
+)
+def test_a_refused_secret_is_reported_with_its_variables(monkeypatch, settings, secret):
+    refused = FetchFailure("no", case=FailureCase.REFUSED)
+    assert refusal_advice(refused, "token", settings)[1] == "credentials.token"
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
+    assert (
+        refusal_advice(refused, "token", settings)[0]
+        == f"Check the client and the secret in credentials.token.{secret}."
     )
 
 
