@@ -53,14 +53,6 @@ def descriptor_limit() -> float:
     return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
-def has_free_descriptor() -> bool:
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as error:
-        return error.errno not in (errno.EMFILE, errno.ENFILE)
-    return True
-
-
 SO_ATTACH_FILTER = 26
 """Linux, see socket(7). Python has no name for it."""
 _DROP_SYN = struct.pack(
@@ -102,9 +94,13 @@ class Acceptor:
     # asyncio's own server accepts all waiting connections at each wake-up.
 
     def __init__(
-        self, listening: socket.socket, connect: Callable[[socket.socket], Coroutine[Any, Any, object]]
+        self,
+        listening: socket.socket,
+        connect: Callable[[socket.socket], Coroutine[Any, Any, object]],
+        on_exhausted: Callable[[], object],
     ) -> None:
-        """`connect` serves a new connection."""
+        """`connect` serves a new connection. `on_exhausted` is called while no file descriptor is free for one."""
+        self._on_exhausted = on_exhausted
         self._loop = asyncio.get_running_loop()
         self._listening = listening
         self._connect = connect
@@ -138,6 +134,7 @@ class Acceptor:
                     # the socket stays readable: without a pause the event loop would spin
                     self._loop.remove_reader(self._listening)
                     self._later = self._loop.call_later(NO_DESCRIPTOR_S, self._resume)
+                    self._on_exhausted()
                 return
             making = self._loop.create_task(self._connect(accepted))
             self._making.add(making)

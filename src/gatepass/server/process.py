@@ -34,15 +34,7 @@ from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerTls
-from gatepass.server.listening import (
-    BACKLOG,
-    HANDSHAKE_S,
-    Acceptor,
-    descriptor_limit,
-    has_free_descriptor,
-    ignore_new_connections,
-    url_of,
-)
+from gatepass.server.listening import BACKLOG, HANDSHAKE_S, Acceptor, descriptor_limit, ignore_new_connections, url_of
 from gatepass.server.pages import asks_for_home, page_paths
 from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.ui.routes import ui_paths
@@ -162,8 +154,6 @@ class ControlServer:
                 connection.shutdown()
 
 
-TICKS = 10
-"""A free file descriptor is checked at each tenth tick of uvicorn, once a second."""
 LOG_EVERY_S = 60.0
 """One log line in this time while no file descriptor is free."""
 
@@ -253,20 +243,19 @@ class DrainingServer(uvicorn.Server):
         if self._control is not None:
             self._admin.url = next((url_of(listening, scheme) for listening in sockets or []), "")
             await self._control.open()
-        self._acceptors = [Acceptor(listening, self._connect) for listening in sockets or []]
+        self._acceptors = [Acceptor(listening, self._connect, self._make_room) for listening in sockets or []]
         for listening in sockets or []:
             self._announce(url_of(listening, scheme))
 
-    async def on_tick(self, counter: int) -> bool:
+    def _make_room(self) -> None:
+        """Close idle connections, because no file descriptor is free for a new one."""
         now_s = asyncio.get_running_loop().time()
-        if counter % TICKS == 0 and not has_free_descriptor():
-            for connection in self._context.shares.relieve(now_s):
-                connection.evict()
-            if now_s - self._descriptors_logged_s >= LOG_EVERY_S:
-                self._descriptors_logged_s = now_s
-                limit, needed = descriptor_limit(), self.endpoint.state.config.descriptors
-                LOG.warning("descriptors_exhausted", extra={"fields": {"limit": limit, "needed": needed}})
-        return await super().on_tick(counter)
+        for connection in self._context.shares.relieve(now_s):
+            connection.evict()
+        if now_s - self._descriptors_logged_s >= LOG_EVERY_S:
+            self._descriptors_logged_s = now_s
+            limit, needed = descriptor_limit(), self.endpoint.state.config.descriptors
+            LOG.warning("descriptors_exhausted", extra={"fields": {"limit": limit, "needed": needed}})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Become unready, serve on for the delay, then close each connection after its response or once it is idle."""
