@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import read_whole
 from gatepass.proxy import in_flight
-from gatepass.proxy.in_flight import SMALL_BYTES, MemoryBudget, RequestMemory
+from gatepass.proxy.in_flight import FREE_BYTES, MemoryBudget, RequestMemory
 from gatepass.server.connection import ClientConnection
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.types import Response
@@ -25,7 +25,7 @@ from tests.waiting import at_rest, until
 
 LIMIT_BYTES = 1000
 SMALLEST_BYTES = 50
-"""SMALL_BYTES of these requests."""
+"""FREE_BYTES of these requests."""
 REPLY_BYTES = 600
 BODY_BYTES = 400
 CALLERS = 3
@@ -197,14 +197,14 @@ class HeldBytesMachine(RuleBasedStateMachine):
 
 @pytest.mark.attack("held bytes: any order")
 def test_held_bytes_are_bounded_and_every_caller_is_served(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "SMALL_BYTES", SMALLEST_BYTES)
+    monkeypatch.setattr(in_flight, "FREE_BYTES", SMALLEST_BYTES)
     monkeypatch.setattr(HeldBytesMachine, "attack", attack, raising=False)
     wanted = settings(deadline=None, stateful_step_count=40, report_multiple_bugs=False)
     run_state_machine_as_test(HeldBytesMachine, settings=wanted)
 
 
 async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
+    monkeypatch.setattr(in_flight, "FREE_BYTES", 0)
     held = MemoryBudget(100)
     first, second, third, other = (RequestMemory(held) for _ in range(4))
     first.claim(150)
@@ -245,7 +245,7 @@ def test_small_request_is_served_at_any_memory_use() -> None:
     held = MemoryBudget(100)
     large, small = RequestMemory(held), RequestMemory(held)
     large.claim(1_000_000)  # the oldest always fits
-    small.claim(SMALL_BYTES)
+    small.claim(FREE_BYTES)
     assert not small.is_full()
     with pytest.raises(Overloaded):
         small.claim(1)

@@ -21,7 +21,7 @@ from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScop
 from gatepass.learning.matchers import MOST_NAMES, next_rules, relevant_rules, repeated, suggested_rules
 from gatepass.learning.memory import Memory
 from gatepass.learning.reader import TAUGHT_CODES
-from gatepass.learning.rejection import BEGINNING_BYTES, ZOD_CODE, UpstreamRejection, folded, is_quoted, texts_of
+from gatepass.learning.rejection import BEGINNING_BYTES, ZOD_CODE, UpstreamRejection, is_quoted, letters_of, texts_of
 from gatepass.proxy.body_threads import INLINE_BYTES
 from gatepass.types import Call, UpstreamErrorBody
 from tests.attacks import generated
@@ -102,7 +102,7 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
 
 def beginning(text: str) -> str:
     """Return the shortest part that counts as the whole."""
-    cuts = (text[:at] for at in range(len(text)) if len(folded(text[:at])) >= BEGINNING_BYTES)
+    cuts = (text[:at] for at in range(len(text)) if len(letters_of(text[:at])) >= BEGINNING_BYTES)
     return next(cuts, text) + "..."
 
 
@@ -422,7 +422,7 @@ def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[An
 @example("\\ud800\\U00110000&#xffffff;&#1114112;", "\\ud800\\U00110000&#xffffff;&#1114112;")
 @given(st.text(), st.text())
 def test_any_text_can_be_compared(text: str, value: str) -> None:
-    assert len(folded(value)) < 12 or is_quoted([f" {value}\n"], f"{text} {value} {text}")
+    assert len(letters_of(value)) < 12 or is_quoted([f" {value}\n"], f"{text} {value} {text}")
 
 
 RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0130")

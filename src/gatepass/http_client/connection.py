@@ -20,7 +20,7 @@ import httptools
 
 from gatepass.cancel import CancelScope
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
+from gatepass.http_client.loop_turns import SMALL_READ_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, head_error, mended_head
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import TLS_PORT, tls_detail
@@ -303,7 +303,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int, waited: bytes | None = None) -> None:
         """Parse the first `nbytes` of the buffer, at once or, if they are many, in a later turn: then they `waited`."""
         data: bytes | memoryview = self._buffer[:nbytes] if waited is None else waited
-        if nbytes > SMALL_BYTES and waited is None and not self._turns.begins():
+        if nbytes > SMALL_READ_BYTES and waited is None and not self._turns.begins():
             self._unread = bytes(data)
             self._pause_reading()
             self._turns.defer(self._take_turn)

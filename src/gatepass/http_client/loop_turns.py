@@ -11,7 +11,7 @@ from functools import partial
 TURN_S = 0.002
 """Time for large reads in one iteration. A request on a new connection takes about six iterations."""
 
-SMALL_BYTES = 4 * 1024
+SMALL_READ_BYTES = 4 * 1024
 """A smaller read needs no turn: events of a model that writes pass without a wait, however busy other streams are."""
 
 _NEVER_S = -1.0

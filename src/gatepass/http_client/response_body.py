@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 JOINED_BYTES = 64 * 1024
 """Small pieces are joined up to this size. A paused connection reads on when no more than this is buffered."""
 
-SMALL_BYTES = 4 * 1024
+SMALL_PIECE_BYTES = 4 * 1024
 """Pieces that are larger than this on average are not joined: the copy costs more than it saves."""
 
 PIECE_BYTES = 256 * 1024
@@ -181,7 +181,7 @@ class UpstreamResponse:
 
     def _take_pieces(self) -> bytes:
         size = self.size
-        if len(self.pieces) == 1 or size > max(JOINED_BYTES, len(self.pieces) * SMALL_BYTES):
+        if len(self.pieces) == 1 or size > max(JOINED_BYTES, len(self.pieces) * SMALL_PIECE_BYTES):
             taken = self.pieces.pop(0)
         else:
             taken = b"".join(self.pieces)

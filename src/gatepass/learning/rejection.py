@@ -38,7 +38,7 @@ sentence that a matcher reads has as many."""
 LONGEST_SHORT_CHARS = 64
 """Of a text that counts as a part of a sentence. Of a longer one the beginning counts."""
 MOST_SHORT_CHARS = 40_000
-"""Limit on the short texts of one request together, which are folded and compared in 25 ms."""
+"""Limit on the short texts of one request together, which are compared in 25 ms."""
 BEGINNING_CHARS = 2_048
 """Characters of a text in which its beginning is searched."""
 BEGINNING_WORDS = 64
@@ -148,7 +148,7 @@ def is_joined(texts: Iterable[str], error_text: str) -> bool:
     parts = [text for text in short if len(text) < BEGINNING_BYTES or _PLAIN.match(text) is None]
     if sum(map(len, parts)) > MOST_SHORT_CHARS:
         return True
-    return not _beginnings(folded(error_text)).isdisjoint(_beginnings(folded("".join(parts))))
+    return not _beginnings(letters_of(error_text)).isdisjoint(_beginnings(letters_of("".join(parts))))
 
 
 def is_quoted(texts: Iterable[str], error_text: str) -> bool:
@@ -165,9 +165,9 @@ def is_quoted(texts: Iterable[str], error_text: str) -> bool:
     }
     if sum(len(_BEGINS_ESCAPE.findall(text)) for text in beginnings) > MOST_ESCAPES:
         return True
-    parts = _beginnings(folded(error_text))
+    parts = _beginnings(letters_of(error_text))
     for text in beginnings:
-        begins = folded(text)[:BEGINNING_BYTES]
+        begins = letters_of(text)[:BEGINNING_BYTES]
         if begins in parts or (len(text) == BEGINNING_CHARS and len(begins) < BEGINNING_BYTES):
             return True
     return False
@@ -177,7 +177,7 @@ def _beginnings(text: bytes) -> set[bytes]:
     return {text[at : at + BEGINNING_BYTES] for at in range(len(text) - BEGINNING_BYTES + 1)}
 
 
-def folded(text: str) -> bytes:
+def letters_of(text: str) -> bytes:
     """Return the letters and digits of `text`, without case and escapes, in UTF-8: the same for all its spellings."""
     text = _ESCAPE.sub(_unescaped, text)
     if not text.isascii():
@@ -317,8 +317,8 @@ class UpstreamRejection:
         if any(one.span for one in findings):
             said = "\n".join(own)
             is_long = len(_BEGINS_ESCAPE.findall(said)) > MOST_ESCAPES
-            whole = b"" if is_long else folded(said)
-            findings = [one for one in findings if not one.span or not (is_long or folded(one.span) in whole)]
+            whole = b"" if is_long else letters_of(said)
+            findings = [one for one in findings if not one.span or not (is_long or letters_of(one.span) in whole)]
         return cls(members, text, code, param, betas, sent, tuple(findings))
 
     def is_about(self, *tops: str) -> bool:

@@ -20,7 +20,7 @@ from gatepass.json_body import folded, members
 from gatepass.mcp.access import CALL_TOOL
 from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
-from gatepass.protocols.error_objects import json_text, retry_after
+from gatepass.protocols.error_objects import error_text, retry_after
 from gatepass.types import Headers, Hidden, StreamedResponse, header, named_by_connection
 
 LONGEST_NAME_CHARS = 200
@@ -216,7 +216,7 @@ class McpProtocol(ClientProtocol):
             data["retry_after_s"] = wait_s
         if request_id:
             data["request_id"] = request_id
-        inner = json_text({"code": _code(error), "message": error.message, "data": data})
+        inner = error_text({"code": _code(error), "message": error.message, "data": data})
         return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (self._message.id, inner)
 
     def error_status(self, error: errors.GatepassError) -> int:

@@ -42,7 +42,7 @@ def error_object(error: GatepassError, request_id: str = "") -> dict[str, Any]:
 
 def error_body(error: GatepassError, request_id: str = "") -> bytes:
     """Return the body of an error response in OpenAI's format. An error before the operation is known has it too."""
-    return json_text(error_object(error, request_id))
+    return error_text(error_object(error, request_id))
 
 
 NO_STORE = (b"cache-control", b"no-store")
@@ -102,13 +102,13 @@ def stream_error(error: GatepassError, request_id: str = "", *, rewords: bool = 
     does not repeat the request (see `stream_message`).
     """
     if not rewords:
-        return b"data: " + json_text(error_object(error, request_id)) + b"\n\n"
+        return b"data: " + error_text(error_object(error, request_id)) + b"\n\n"
     message, upstream = stream_message(error), _upstream_object(error)
     if upstream is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
         upstream = _capped({"message": error.message})
     kind = _type(error)
     reworded = _envelope(error, request_id, message, "stream_error" if REPLAYED.search(kind) else kind, upstream)
-    return b"data: " + json_text(reworded) + b"\n\n"
+    return b"data: " + error_text(reworded) + b"\n\n"
 
 
 def stream_message(error: GatepassError) -> str:
@@ -160,6 +160,6 @@ def _capped(raw: Any) -> Any:
     return text[:UPSTREAM_OBJECT_BYTES].decode("utf-8", "ignore") + "…"  # the cut may split a character
 
 
-def json_text(value: Any) -> bytes:
+def error_text(value: Any) -> bytes:
     """Return compact JSON in UTF-8 on one line. Half a surrogate pair, which upstreams do send, becomes a `?`."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

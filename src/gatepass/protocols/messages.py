@@ -19,7 +19,7 @@ from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import message_events
 from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, Raw, ReplyContext
-from gatepass.protocols.error_objects import json_text, stream_message
+from gatepass.protocols.error_objects import error_text, stream_message
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object, event_of
@@ -89,7 +89,7 @@ class _OfAnthropic(ClientProtocol):
     def error_body(self, error: GatepassError, request_id: str) -> bytes:
         if isinstance(error, UpstreamErrorReply) and error.original:
             return error.original
-        return json_text(error_of(error, self.error_status(error), error.message, request_id))
+        return error_text(error_of(error, self.error_status(error), error.message, request_id))
 
     def own_error(self, body: bytes, mask: Mask) -> bytes:
         document = public_object(body, mask) or {}

@@ -24,8 +24,7 @@ from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid, 
 from gatepass.json_body import OBJECT
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import client_protocol
-from gatepass.protocols.error_objects import error_headers, error_object, retry_after, stream_error
-from gatepass.protocols.error_objects import json_text as error_text
+from gatepass.protocols.error_objects import error_headers, error_object, error_text, retry_after, stream_error
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator

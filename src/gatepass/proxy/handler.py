@@ -49,7 +49,7 @@ from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_ret
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
-from gatepass.proxy.in_flight import SMALL_BYTES, InFlightRequest
+from gatepass.proxy.in_flight import FREE_BYTES, InFlightRequest
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.routing import Route
@@ -100,7 +100,7 @@ async def handle(client_request: ClientRequest, state: AppState, serve: Serve, c
             close_attempt(attempt, cause)
         context.end()
         # last, because `context` holds the bodies until here: also while an error waits for a client that does not read
-        if context.memory is not None and context.memory.held_bytes > SMALL_BYTES:  # most hold less and save the call
+        if context.memory is not None and context.memory.held_bytes > FREE_BYTES:  # most hold less and save the call
             context.memory.release()
 
 

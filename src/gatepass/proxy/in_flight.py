@@ -35,7 +35,7 @@ RESERVED_SHARE = 0.1
 IDLE_STREAMS = "a quarter of limits.connections"
 """What limits the streams that wait for events without a request in progress."""
 
-SMALL_BYTES = 64 * 1024
+FREE_BYTES = 64 * 1024
 """A request holding at most this much is not counted, so it never waits for clients that read large replies slowly."""
 
 
@@ -250,14 +250,14 @@ class MemoryBudget:
     """The bytes that requests hold: the part of `limits.held_bytes` that is not for unfinished heads.
 
     They are bodies, whole replies, unfinished events, and what was read of streams whose clients read slowly. A request
-    that holds at most SMALL_BYTES is not counted. A body that does not fit is rejected. A reply or an event that does
+    that holds at most FREE_BYTES is not counted. A body that does not fit is rejected. A reply or an event that does
     not fit waits at the upstream.
 
     The oldest of all always fits, so none waits forever, and counts apart. Another one fits as long as the others hold
     at most `shared_bytes`, and, with several callers, those of its caller at most nine tenths of that. The oldest of
     each caller may use the rest of `limit_bytes` too: a caller is served while others hold as much as they may.
 
-    The upper bound is `limit_bytes`, one body and one reply, and SMALL_BYTES and one piece per request. Unfinished
+    The upper bound is `limit_bytes`, one body and one reply, and FREE_BYTES and one piece per request. Unfinished
     heads have their own part of `limits.held_bytes` (`UnfinishedHeads` in server/connection_shares.py).
     """
 
@@ -323,7 +323,7 @@ class RequestMemory(msgspec.Struct, eq=False):
         Raises: Overloaded. The piece is then not counted.
         """
         held_bytes = self.held_bytes + size_bytes
-        if held_bytes <= SMALL_BYTES:
+        if held_bytes <= FREE_BYTES:
             self.held_bytes = held_bytes
             return
         if not self._fits(size_bytes):
@@ -339,9 +339,9 @@ class RequestMemory(msgspec.Struct, eq=False):
         """Count a received piece of a reply. A negative size gives bytes back."""
         before_bytes = self.held_bytes
         self.held_bytes = held_bytes = before_bytes + size_bytes
-        if held_bytes <= SMALL_BYTES and before_bytes <= SMALL_BYTES:
+        if held_bytes <= FREE_BYTES and before_bytes <= FREE_BYTES:
             return
-        if held_bytes > SMALL_BYTES:  # then all of its bytes are counted
+        if held_bytes > FREE_BYTES:  # then all of its bytes are counted
             self._budget.large[self] = None
         else:
             self._budget.large.pop(self, None)
@@ -374,12 +374,12 @@ class RequestMemory(msgspec.Struct, eq=False):
 
     def is_full(self) -> bool:
         """Return whether the reply must wait for `wait_for_room` before more of it is read."""
-        return self.held_bytes > SMALL_BYTES and not self._fits(0)
+        return self.held_bytes > FREE_BYTES and not self._fits(0)
 
     def _fits(self, size_bytes: int) -> bool:
         budget, held_bytes = self._budget, self.held_bytes + size_bytes
         more_bytes = held_bytes - _counted(self.held_bytes)
-        if held_bytes <= SMALL_BYTES or budget.fits(self.caller, more_bytes):
+        if held_bytes <= FREE_BYTES or budget.fits(self.caller, more_bytes):
             return True
         first = next((one for one in budget.large if one.caller == self.caller), self)
         is_oldest = next(iter(budget.large), self) is self
@@ -403,7 +403,7 @@ class RequestMemory(msgspec.Struct, eq=False):
 
 
 def _counted(held_bytes: int) -> int:
-    return held_bytes if held_bytes > SMALL_BYTES else 0
+    return held_bytes if held_bytes > FREE_BYTES else 0
 
 
 class PeriodicChecks:

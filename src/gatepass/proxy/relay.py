@@ -15,7 +15,7 @@ from gatepass.http_client.response_body import TAIL_S
 from gatepass.observability.observer import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.in_flight import SMALL_BYTES
+from gatepass.proxy.in_flight import FREE_BYTES
 from gatepass.proxy.response import (
     EVENT_COPIES,
     BufferedReply,
@@ -223,5 +223,5 @@ class _EventWriter:
                         memory.end_stall(events.kept_bytes)
             ready = events.take() if self._is_translated else b""
         is_over = events.done or events.failure is not None
-        if memory is not None and memory.held_bytes > SMALL_BYTES and memory.is_full() and not is_over:
+        if memory is not None and memory.held_bytes > FREE_BYTES and memory.is_full() and not is_over:
             await memory.wait_for_room()

@@ -24,7 +24,7 @@ from uvicorn.server import ServerState
 
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import WriteBatcher
-from gatepass.http_client.loop_turns import SMALL_BYTES, LoopTurns
+from gatepass.http_client.loop_turns import SMALL_READ_BYTES, LoopTurns
 from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle, header_lines
@@ -204,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
             if self._loop.time() < self._lingers_until_s:
                 self._timeouts.linger()
             return
-        if self._unread or (len(data) > SMALL_BYTES and not self._context.turns.begins()):
+        if self._unread or (len(data) > SMALL_READ_BYTES and not self._context.turns.begins()):
             if not self._unread:
                 self.transport.pause_reading()
                 self._context.turns.defer(self._take_turn)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
+from gatepass.http_client.loop_turns import SMALL_READ_BYTES, TURN_S, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES
 from gatepass.http_client.response_body import UpstreamResponse
 from tests.unit.http_client.loop import one_iteration, rest
@@ -15,7 +15,7 @@ from tests.unit.http_client.test_connection import CHUNKED, begun
 from tests.unit.http_client.wire import Wire
 
 UNTIL_CLOSE = b"HTTP/1.1 200 OK\r\n\r\n"
-LARGE = b"x" * (SMALL_BYTES + 1)
+LARGE = b"x" * (SMALL_READ_BYTES + 1)
 CHUNK = b"%x\r\n%b\r\n" % (len(LARGE), LARGE)
 
 

@@ -65,7 +65,7 @@ async def test_a_reply_that_arrived_is_not_copied_and_its_request_id_is_kept(is_
 
 
 async def test_a_reply_that_arrived_waits_for_room(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(in_flight, "SMALL_BYTES", 0)
+    monkeypatch.setattr(in_flight, "FREE_BYTES", 0)
     budget = MemoryBudget(100)
     first, second = RequestMemory(budget), RequestMemory(budget)
     first.claim(150)

@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.errors import ClientGone, GatepassError
 from gatepass.http_client.connection import AHEAD_BYTES
-from gatepass.http_client.loop_turns import SMALL_BYTES, TURN_S, LoopTurns
+from gatepass.http_client.loop_turns import SMALL_READ_BYTES, TURN_S, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES
 from gatepass.server import timeouts
 from gatepass.server.connection import HEAD_COPIES, MOST_AHEAD, ClientConnection
@@ -108,7 +108,7 @@ def reported(response: bytes) -> tuple[str, bool]:
     return json.loads(body)["error"]["code"], b"connection: close" in head
 
 
-LARGE = asked(b"x" * SMALL_BYTES)
+LARGE = asked(b"x" * SMALL_READ_BYTES)
 
 
 def used_up() -> LoopTurns:
@@ -126,7 +126,7 @@ async def test_a_large_read_waits_for_a_turn_and_a_small_one_does_not():
     large.send(LARGE)
     assert (len(small.cycles), len(large.cycles), large.transport.reading) == (1, 0, False)
     await rest()
-    assert large.received == OK % (SMALL_BYTES, b"x" * SMALL_BYTES)
+    assert large.received == OK % (SMALL_READ_BYTES, b"x" * SMALL_READ_BYTES)
     assert large.transport.reading
 
 
@@ -136,7 +136,7 @@ async def test_what_arrives_behind_a_read_that_waits_keeps_its_place():
     wire_client.send(b"x" + asked(b"1"))
     assert not wire_client.cycles
     await rest()
-    assert wire_client.received == OK % (SMALL_BYTES, b"x" * SMALL_BYTES) + OK % (1, b"1")
+    assert wire_client.received == OK % (SMALL_READ_BYTES, b"x" * SMALL_READ_BYTES) + OK % (1, b"1")
     assert wire_client.transport.reading
 
 
