@@ -351,7 +351,7 @@ def failed_story() -> Document:
             "hop": "upstream:corp",
             "message": "The upstream corp closed the connection in the middle of the answer.",
             "action": "Check the upstream's log, and `network.proxy`.",
-            "sentence_zh": "回答尚未完成，连接就关闭了。",
+            "sentence_zh": "回复尚未完成，连接就关闭了。",
             "action_zh": "检查上游的日志，以及 `network.proxy`。",
             "page": "docs/reference/errors.md#upstream_closed",
         },
@@ -485,13 +485,13 @@ ERRORS: dict[str, Document] = {
         "text": "The connection closed before the answer was complete.\n\nIn a stream, the error is the last event.\n\n"
         "- gatepass never marks a cut stream as complete.\n- It also ends a stream\n"
         "  after `[DONE]` without an answer.",
-        "text_zh": "回答尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
+        "text_zh": "回复尚未完成，连接就关闭了。在流中，错误是最后一个事件。",
         "action": "Check the upstream's log and the timeouts of proxies.",
         "action_zh": "检查上游的日志，以及途中各代理的超时时间。",
         "cases": [
             {
                 "sentence": "The connection closed before any answer.",
-                "sentence_zh": "连接在收到任何回答之前就关闭了。",
+                "sentence_zh": "连接在收到任何回复之前就关闭了。",
                 "action": "Begin `base_url` with https://.",
                 "action_zh": "让 `base_url` 以 https:// 开头。",
             }

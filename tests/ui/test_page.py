@@ -732,7 +732,7 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
     ),
     "numbers in Chinese": (
         *("zh-CN", NUMBERS, "#/", ".codes li span"),
-        ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错", "回答尚未完成，连接就关闭了"],
+        ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错", "回复尚未完成，连接就关闭了"],
     ),
     "next try of a failing credential": (
         *("en-GB", updated("status", "credentials", "corp", failing=True, next_try_in_s=3.0)),
