@@ -25,7 +25,7 @@ from gatepass.config.credential.base import Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
-from gatepass.http_client.tls import causes_of, tls_detail
+from gatepass.http_client.tls import LATE_TLS, causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
 from gatepass.tokens.failure import FailureKind, FetchFailure, setting, slow_hint
 from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TimedTokenResponse, TokenResponse, one_line
@@ -160,6 +160,8 @@ def issuer_transport(settings: Credential, context: ssl.SSLContext) -> Connect:
 class _Handshake:
     """Closes the socket of a cancelled TLS handshake, which httpx2 2.16 leaves open. httpx2 calls it at each step."""
 
+    has_failed = False
+
     def __init__(self) -> None:
         self._stream: Any = None
 
@@ -168,6 +170,7 @@ class _Handshake:
         if step in ("connect_tcp.complete", "start_tls.complete"):
             self._stream = values["return_value"]
         elif step == "start_tls.failed":
+            self.has_failed = True
             await self._stream.aclose()
 
 
@@ -180,20 +183,23 @@ async def send_request(connect: Connect, request: OutboundRequest, limit_s: floa
     if has_line_break(value for _, value in request.headers):
         raise TransportFault(Fault.INVALID, "a header field of the request holds a line break", sent=False)
     # These limits do not suffice: an issuer that sends byte by byte exceeds none (ThalesGroup/fred#2309).
-    limits = httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)).as_dict()
+    handshake, limits = _Handshake(), httpx2.Timeout(limit_s, connect=min(CONNECT_S, limit_s)).as_dict()
     sent = httpx2.Request(
         request.method,
         urlsplit(request.url)._replace(query="", fragment="").geturl(),
         headers=[*request.headers],
         content=request.body,
         # the target byte for byte, which httpx2 would normalize
-        extensions={"timeout": limits, "target": destination_of(request.url).target, "trace": _Handshake()},
+        extensions={"timeout": limits, "target": destination_of(request.url).target, "trace": handshake},
     )
     async with connect() as transport:
         try:
             response = await transport.handle_async_request(sent)
         except (httpx2.TransportError, ssl.SSLError) as error:
-            raise _fault(error) from error
+            fault = _fault(error)
+            if fault.kind is Fault.TIMEOUT_CONNECT and handshake.has_failed:
+                fault.detail = LATE_TLS
+            raise fault from error
         body = bytearray()
         try:
             if not 300 <= response.status_code < 400:

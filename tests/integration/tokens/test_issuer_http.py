@@ -19,6 +19,7 @@ from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.tls import TLSContexts, ssl_context
+from gatepass.tokens import token_endpoint
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.source import build_source, transport_of
@@ -102,6 +103,15 @@ async def test_fifty_cancelled_handshakes_leave_no_descriptor_open(way):
             ended = await asyncio.gather(*asked, return_exceptions=True)
             assert {type(error) for error in ended} == {asyncio.CancelledError}
             await until(lambda: descriptors() <= before)
+
+
+async def test_a_handshake_that_does_not_end_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(token_endpoint, "CONNECT_S", 0.3)
+    async with silent_server("directly") as (_, url, _):
+        failure = await failure_of(url)
+    assert "connected to 127.0.0.1" in failure.reason
+    assert "but the TLS handshake did not end within 0.3 s" in failure.reason
+    assert "begin credentials.corp.token_url with http://" in failure.advice
 
 
 async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch(tmp_path: Path):
