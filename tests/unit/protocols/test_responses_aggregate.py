@@ -65,18 +65,12 @@ def test_response_without_output_is_built_from_its_finished_items(output):
     assert assembled(b"".join(items) + last) == WHOLE
 
 
-def test_items_without_an_index_keep_their_order_and_invalid_items_are_left_out():
-    items = [event("response.output_item.done", item=item) for item in (*WHOLE["output"], 5)]
-    assert assembled(b"".join(items) + event("response.completed", response={"output": []})) == {
-        "output": WHOLE["output"]
-    }
-
-
-def test_item_without_an_index_overwrites_no_other():
+def test_items_without_an_index_overwrite_no_other_and_invalid_ones_are_left_out():
     first, second, third = message(part("A")), message(part("B")), message(part("C"))
     items: list[dict[str, Any]] = [
         {"output_index": 1, "item": first},
         {"item": second},
+        {"item": 5},
         {"output_index": 0, "item": third},
     ]
     done = b"".join(event("response.output_item.done", **item) for item in items)

@@ -239,6 +239,10 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         {"reasoning_effort": "high"},
         "output_config.format",
     ),
+    **{
+        f"the effort {effort}": ({"output_config": {"effort": effort}}, {"reasoning_effort": sent})
+        for effort, sent in (("low", "low"), ("max", "xhigh"))
+    },
     "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}, "mood"),
 }
 
@@ -501,6 +505,7 @@ RESPONSES: dict[str, tuple[Any, ...]] = {
             ],
         },
     ),
+    "a shell of the server": ({"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}, {}, "shell"),
     "hosted tools": ({"tools": [HOSTED, FIND]}, {"tools": [function("find", **PLACED)]}, "web_search"),
     "hosted tools alone": ({"tools": [HOSTED], "tool_choice": "auto", "parallel_tool_calls": True}, {}, "web_search"),
     "members of the same name": (
@@ -545,6 +550,10 @@ def test_each_member_of_a_response_request(row):
 
 
 RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
+    **{
+        f"the tool {kind}": ({"tools": [{"type": kind}]}, "tools.0", f"'{kind}', which the client runs")
+        for kind in ("shell", "local_shell", "apply_patch", "computer_use_preview")
+    },
     "previous_response_id": ({"previous_response_id": "r"}, "previous_response_id", "send the whole conversation"),
     "conversation": ({"conversation": {"id": "c"}}, "conversation", "send the whole conversation"),
     "prompt": ({"prompt": {"id": "p"}}, "prompt", "send the whole conversation"),

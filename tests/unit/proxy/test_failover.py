@@ -320,18 +320,34 @@ async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
     assert (one.in_flight, one.standing(state.clock.now(), BreakerSettings(), has_cooldown=True)) == (0, Standing.FREE)
 
 
-def test_a_model_without_a_cool_down_does_not_wait_for_that_of_another_model():
-    shared = {"targets": [{"upstream": "east", "name": "m"}, {"upstream": "west", "name": "m"}]}
-    state = a_state({"m": {**shared, **POLICY}, "alone": {"targets": shared["targets"][:1], **POLICY}, "plain": shared})
-    failover, now_s = a_failover(state), state.clock.now()
+NAMED_M, NAMED_A = ({"targets": [{"upstream": at, "name": name} for at in ("east", "west")]} for name in ("m", "gpt-a"))
+BIG = {"targets": [{"upstream": "east", "name": "big"}, {"upstream": "west"}], **POLICY}
+WAITS, FREE = ["waits", "available"], ["available", "available"]
+SHARED: dict[str, tuple[dict[str, Any], str, dict[str, list[str]]]] = {
+    "models of one name, with a cool-down and without": (
+        {"m": {**NAMED_M, **POLICY}, "alone": {"targets": NAMED_M["targets"][:1], **POLICY}, "plain": NAMED_M},
+        *("m", {"m": WAITS, "alone": ["available"], "plain": FREE}),
+    ),
+    "a pattern, and an entry that names its model": (
+        {"fast": {**NAMED_A, **POLICY}, "gpt-*": {**targets("east", "west"), **POLICY}},
+        *("fast", {"gpt-a": WAITS, "gpt-b": FREE}),
+    ),
+    "a pattern whose target names the model": ({"*": BIG}, "a", {"b": WAITS}),
+}
+"""The models, the one that gets a 429 with a wait at its first target, and the states of the targets of others."""
+
+
+@pytest.mark.parametrize(("models", "limited", "states"), SHARED.values(), ids=SHARED)
+def test_models_that_share_a_target_share_its_wait(models, limited, states):
+    state = a_state(models)
+    failover, now_s = a_failover(state, limited), state.clock.now()
     choose(failover, now_s)
     failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
-    chosen = {}
-    for model in ("m", "alone", "plain"):
-        one = a_failover(state, model)
+    others = {model: a_failover(state, model) for model in states}
+    assert {model: [left.state for left in one.not_tried(now_s)] for model, one in others.items()} == states
+    for model, one in others.items():
         assert choose(one, now_s) is None
-        chosen[model] = one.target.upstream
-    assert chosen == {"m": "west", "alone": "east", "plain": "east"}
+        assert one.target.upstream == ("west" if states[model] == WAITS else "east")
 
 
 @pytest.mark.parametrize("how", ["429 for 5 s", "503 for 2 s", "500", "refused"])
@@ -359,16 +375,6 @@ def test_what_keeps_one_model_of_a_pattern_away_leaves_the_others(how: str, poli
     }
 
 
-def test_a_pattern_shares_the_wait_of_a_model_that_another_entry_names():
-    fast = {"targets": [{"upstream": name, "name": "gpt-a"} for name in ("east", "west")], **POLICY}
-    state = a_state({"fast": fast, "gpt-*": {**targets("east", "west"), **POLICY}})
-    failover, now_s = a_failover(state, "fast"), state.clock.now()
-    choose(failover, now_s)
-    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
-    words = [[one.state for one in a_failover(state, model).not_tried(now_s)] for model in ("gpt-a", "gpt-b")]
-    assert words == [["waits", "available"], ["available"] * 2]
-
-
 def test_an_upstream_knows_a_bounded_number_of_models_of_patterns():
     state = a_state({"*": {**targets("east", "west"), **POLICY}})
     for at in range(MOST_MODELS + 5):
@@ -376,15 +382,6 @@ def test_an_upstream_knows_a_bounded_number_of_models_of_patterns():
         a_failover(state, "used")
     known = state.upstreams["east"].state.of_models
     assert (len(known), "invented-5" in known, "used" in known) == (MOST_MODELS, False, True)
-
-
-def test_a_pattern_whose_target_names_the_model_has_one_wait_for_all():
-    shared = {"targets": [{"upstream": "east", "name": "big"}, {"upstream": "west"}]}
-    state = a_state({"*": {**shared, **POLICY}})
-    failover, now_s = a_failover(state, "a"), state.clock.now()
-    choose(failover, now_s)
-    failover.ended(now_s, Outcome.ERROR_REPLY, reply(429, 5.0), was_asked=True)
-    assert [one.state for one in a_failover(state, "b").not_tried(now_s)] == ["waits", "available"]
 
 
 class SlowLimits:
@@ -416,16 +413,6 @@ async def test_an_attempt_uses_the_limits_of_the_upstream_that_gets_it(busy, cho
     assert limits.taken == chosen
     failover.repeat(state.clock.now())
     assert limits.taken[len(chosen) :] == [failover.target.upstream]
-
-
-@pytest.mark.parametrize("wait_s", [0.0, 2.0])
-def test_a_503_that_asks_for_no_time_is_a_failure(wait_s):
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    both, now_s = [a_failover(state), a_failover(state)], state.clock.now()
-    assert [choose(failover, now_s) for failover in both] == [None, None]
-    for failover in both:
-        failover.ended(now_s, Outcome.ERROR_REPLY, reply(503, wait_s), was_asked=True)
-    assert (health(state, "east").breaker.ejected_s is None) is bool(wait_s)
 
 
 def test_the_error_without_the_target_of_a_stored_object_says_nothing_of_the_others():
