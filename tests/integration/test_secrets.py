@@ -23,6 +23,7 @@ from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, STREAMED, Answer, Gateway, gateway
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
+from tests.unit.observability.test_log import Text
 
 ODD = '"q\\uote & 50%+ä/='
 """Characters that JSON, URLs and forms each write in their own way."""
@@ -42,22 +43,13 @@ CONFIGURED = (
 )
 
 
-class _Log(io.StringIO):
-    """The text of the log, with all lines that were logged."""
-
-    def getvalue(self) -> str:
-        for handler in logging.getLogger().handlers:
-            handler.flush()
-        return super().getvalue()
-
-
 @contextmanager
 def logged(state: AppState) -> Iterator[io.StringIO]:
     """The log of the process, through the handler that `gatepass serve` sets up."""
     root, own = logging.getLogger(), logging.getLogger("gatepass")
     before = (list(root.handlers), root.level, own.level, logging._srcfile)  # `configure` changes all of these
     switches = {name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing")}
-    out = _Log()
+    out = Text()
     configure(state.config.log.level, state.config.log.format, state.redactor, out)
     try:
         yield out

@@ -14,7 +14,7 @@ from gatepass.types import Secret
 from tests.integration.store.responder import ODD_OF, Responder, responding
 from tests.integration.transport.test_tls import AUTHORITY, server_context
 from tests.unit.clock import settle
-from tests.unit.store.contract import Shared, StoreContract, opened_store
+from tests.unit.store.contract import Shared, StoreContract, opened_store, unavailable
 from tests.waiting import until, until_async
 
 KEY = Secret("an-encryption-key-of-32-characters-and-more")
@@ -50,12 +50,6 @@ async def read(store: Store, name: str) -> bytes | None:
         return (await store.get([name])).values[name]
     except StoreUnavailable:
         return None
-
-
-async def unavailable(work) -> str:
-    with pytest.raises(StoreUnavailable) as raised:
-        await work
-    return str(raised.value)
 
 
 class TestValkeyStore(StoreContract):

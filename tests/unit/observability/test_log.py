@@ -220,11 +220,11 @@ def test_a_line_shows_its_time_in_whole_milliseconds_that_have_passed(moments):
 class Pipe:
     """A pipe as stderr of a program. Its reader reads when the test calls `read`."""
 
-    def __init__(self, encoding="utf-8"):
+    def __init__(self):
         self.source, self.end = os.pipe()
         self.is_closed = False
         # open as long as the object
-        self.stream = open(self.end, "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        self.stream = open(self.end, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         redactor = Redactor()
         redactor.learn("planted-secret")
         self.sink = LogHandler(self.stream, LogFormatter(redactor, "json"))

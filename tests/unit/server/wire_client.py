@@ -68,7 +68,6 @@ class WireClient:
     def __init__(
         self,
         serve: Serve,
-        state: ServerState | None = None,
         made: type[ClientConnection] = ClientConnection,
         shares: ConnectionShares[Any] | None = None,
         heads: UnfinishedHeads | None = None,
@@ -76,7 +75,7 @@ class WireClient:
         **limits: Any,
     ) -> None:
         self.cycles: list[HttpRequestCycle] = []
-        self.state = state or ServerState()
+        self.state = ServerState()
         self.state.default_headers = [(b"date", DATE)]
         self._serve = serve
         self.refused: list[tuple[str, str]] = []

@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import pytest
+
 from gatepass.clock import Clock
 from gatepass.config.model import StoreSettings
-from gatepass.store.base import Store
+from gatepass.store.base import Store, StoreUnavailable
 from gatepass.store.guarded import GuardedStore, open_store
 
 BRIEF_S = 0.25
@@ -16,6 +18,13 @@ def opened_store(settings: StoreSettings, clock: Clock) -> GuardedStore:
     store = open_store(settings, clock)
     assert store is not None
     return store
+
+
+async def unavailable(work: Awaitable[object]) -> str:
+    """The reason for which the store is out of reach."""
+    with pytest.raises(StoreUnavailable) as raised:
+        await work
+    return str(raised.value)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from gatepass.store.guarded import (
 )
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.store.contract import unavailable
 from tests.unit.store.memory import MemoryStore
 
 SHORT = b"k" * 32
@@ -68,12 +69,6 @@ async def test_a_configured_server_is_not_called_at_open(clock):
     store = open_store(StoreSettings(url="valkey://127.0.0.1", encryption_key=Secret("k" * 32)), clock)
     assert store is not None
     await store.aclose()
-
-
-async def unavailable(work) -> str:
-    with pytest.raises(StoreUnavailable) as raised:
-        await work
-    return str(raised.value)
 
 
 ASKED = {

@@ -21,7 +21,6 @@ UNUSED = (
     "rich",
     "gatepass.cli.check",
     "gatepass.cli.doctor",
-    "gatepass.server.supervisor",
 )
 LIBRARIES = ("jwt", "cryptography")
 SOURCES = ("sources.oauth2", "sources.http_json", "sources.exec", "sources.file", "token_endpoint")
@@ -51,7 +50,7 @@ def started(tmp_path_factory) -> dict[str, dict[str, Any]]:
     found = {}
     for kind, settings in CREDENTIALS.items():
         path = tmp_path_factory.mktemp("lazy") / "gatepass.yaml"
-        own = f"{{type: {kind.partition(' ')[0]}, {settings}}}"
+        own = f"{{type: {kind}, {settings}}}"
         path.write_text(
             f"credentials: {{corp: {own}}}\nupstreams: {{chat: {{base_url: https://llm.example/v1, credential: corp}}}}"
         )
@@ -85,7 +84,7 @@ def test_only_configured_sources_and_what_they_use_are_loaded(started):
     assert of(loaded["exec"], *HTTP_CLIENT) == set()
     assert {kind: sources(modules) for kind, modules in loaded.items()} == {
         "exec": {"sources.exec"},
-        "oauth2": {"sources.oauth2", "token_endpoint", "sources.file"},  # it watches its refresh token's file
+        "oauth2": {"sources.oauth2", "token_endpoint", "sources.file"},  # it may read an assertion from a file
     }
 
 
