@@ -247,7 +247,7 @@ def settings(block: type[BaseModel], prefix: str, note: str = "", without: Colle
             entry = dataclasses.replace(entry, facts={**entry.facts, "Type": kind})
         elif inner and is_elsewhere:
             kind = f"as [`{first}`](#{anchor_of(first)})"
-            kind += " without `day` and `month`" * (f"{prefix}.{name}" == "access.keys[].end_users.limits")
+            kind += " with `minute` alone" * (f"{prefix}.{name}" == "access.keys[].end_users.limits")
             entry = dataclasses.replace(entry, facts={**entry.facts, "Type": kind})
         yield entry
         if not is_elsewhere:

@@ -22,7 +22,7 @@ from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.config.routes import OF_LIST, kind_by_name
 from gatepass.config.upstream import UpstreamConfig
-from gatepass.config.use_limits import FIRST_DAY
+from gatepass.config.use_limits import CALENDAR
 from gatepass.config.wording import did_you_mean
 
 LINKS: tuple[tuple[SettingPattern, str], ...] = (
@@ -94,13 +94,13 @@ LIMITED: tuple[SettingPattern, ...] = (
     ("access", "groups", "*"),
     *((block, "*") for block in ("models", "upstreams")),
 )
-"""The blocks whose `limits` may be of a day or a month."""
+"""The blocks whose `limits` may be of the calendar."""
 
 
 def forgotten_limits(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each limit of a day or month, if there is no store."""
+    """Yield each limit of the calendar, if there is no store."""
     patterns = [
-        (*block, "limits", unit, span) for block in LIMITED for unit in ("requests", "tokens") for span in FIRST_DAY
+        (*block, "limits", unit, span) for block in LIMITED for unit in ("requests", "tokens") for span in CALENDAR
     ]
     for path, most in chain.from_iterable(matches(tree, pattern) for pattern in patterns):
         if most is not None and lookup(tree, ("store",)) is None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
-from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
@@ -12,33 +12,40 @@ from pydantic import Field
 from gatepass.config.block import Block, SettingFault
 
 Amount = Annotated[int, Field(gt=0, le=4_000_000_000)]
-SPANS = {"minute": 60, "day": 86_400, "month": 31 * 86_400}
-FIRST_DAY: Mapping[str, Callable[[date], date]] = MappingProxyType(
-    {"day": lambda day: day, "month": lambda day: day.replace(day=1)}
-)
-"""Of the spans of the calendar, the first day of the one with a day. SPANS has the seconds of the longest."""
+DAY_S = 86_400
 RESERVED_OUTPUT_TOKENS = 1_000
 """How many tokens of an answer are reserved for a request that does not limit them itself."""
 
 
-class Amounts(Block):
-    """How much may be used in any minute, and in each day and month of the calendar."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time in which use is counted."""
 
-    minute: Amount | None = None
+    longest_s: int
+    first_day: Callable[[date], date] | None = None
+    """Of a span of the calendar, the first day of the one with a day."""
+
+
+class Amounts(Block):
+    """How much may be used in any minute, and in each span of the calendar."""
+
+    # the shorter spans first: everything else about them follows from these lines
+
+    minute: Annotated[Amount | None, Span(60)] = None
     """In any 60 s.
 
     Unit: requests or tokens
 
     Example: 500
     """
-    day: Amount | None = None
+    day: Annotated[Amount | None, Span(DAY_S, lambda day: day)] = None
     """From midnight to midnight, UTC. Requires `store`.
 
     Unit: requests or tokens
 
     Example: 50000
     """
-    month: Amount | None = None
+    month: Annotated[Amount | None, Span(31 * DAY_S, lambda day: day.replace(day=1))] = None
     """In each month of the calendar, UTC. Requires `store`.
 
     Unit: requests or tokens
@@ -51,8 +58,14 @@ class Amounts(Block):
         if not given:
             yield "", f"expects at least one of {', '.join(SPANS)}"
         for at, (name, amount) in enumerate(given):
-            if any(longer <= amount for _, longer in given[at + 1 :]):
-                yield name, "is never reached, because the limit of a longer time is not above it"
+            # a day lies in one of the longer spans, a minute or a week may lie in two
+            most_of = 1 if SPANS[name].longest_s == DAY_S else 2
+            if any(most_of * longer <= amount for _, longer in given[at + 1 :]):
+                yield name, "is never reached, because the limit of a longer time is reached before"
+
+
+SPANS = {name: span for name, field in Amounts.model_fields.items() for span in field.metadata if type(span) is Span}
+CALENDAR = tuple(name for name, span in SPANS.items() if span.first_day is not None)
 
 
 class UseLimits(Block):

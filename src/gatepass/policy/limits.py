@@ -1,10 +1,10 @@
-"""Limits: how many requests and tokens a subject has used in the last minute, or in this day or month.
+"""Limits: how many requests and tokens a subject has used in the last minute, or in this day or another span.
 
 `Counts.take` admits a request by all of its limits or by none. `Counts.settle` replaces what it took by what it used.
 `now_s` is a time of `Clock.now`.
 
 A minute has twelve parts of 5 s. The current part counts with the twelve before it, so no 60 s have more than the
-limit. A day or month of the calendar is one part, whose number is the ordinal of its first day in UTC.
+limit. A span of the calendar is one part, whose number is the ordinal of its first day in UTC.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from gatepass.config.use_limits import FIRST_DAY, SPANS
+from gatepass.config.use_limits import SPANS, Span
 
 PART_S = 5
 KEPT = 13
 """The parts that count for a minute."""
 SET_BACK = 32
-"""A clock that was set back by at most so many days goes on with its newest day or month. Any other was wrong."""
+"""A clock that was set back by at most so many days goes on with its newest span. Any other was wrong."""
 
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
 END_USER = "end_user"
@@ -58,15 +58,16 @@ class Limit:
     """One limit of one subject, and its use."""
 
     __slots__ = (
-        *("ahead_s", "counts_tokens", "is_calendar", "kept", "most", "name", "others", "others_of"),
+        *("ahead_s", "counts_tokens", "_first_day", "is_calendar", "kept", "most", "name", "others", "others_of"),
         *("owner", "setting", "span", "span_s", "unit", "use"),
     )
 
     def __init__(self, owner: tuple[str, str], unit: str, span: str, most: int) -> None:
         """`owner` is the kind and the name of the subject. `span` is one of SPANS, "" for concurrent requests."""
         self.owner, self.unit, self.span, self.most = owner, unit, span, most
-        self.span_s = SPANS.get(span, 0)
-        self.is_calendar = span in FIRST_DAY
+        known = SPANS.get(span, Span(0))
+        self.span_s, self._first_day = known.longest_s, known.first_day
+        self.is_calendar = known.first_day is not None
         self.kept = 1 if self.is_calendar else KEPT if span else 0
         """How many parts count: 0 for concurrent requests, which stay in one."""
         self.ahead_s = 0.0
@@ -91,13 +92,14 @@ class Limit:
 
     def part(self, now_s: float) -> int:
         """Return the number of the part that counts at `now_s`; 0 for concurrent requests."""
-        if self.is_calendar:
-            return FIRST_DAY[self.span](datetime.fromtimestamp(now_s + self.ahead_s, UTC).date()).toordinal()
+        if self._first_day is not None:
+            return self._first_day(datetime.fromtimestamp(now_s + self.ahead_s, UTC).date()).toordinal()
         return int(now_s / PART_S) if self.span_s else 0
 
     def end_s(self, part: int) -> float:
-        """Return the end of a day or month by `Clock.now`."""
-        following = FIRST_DAY[self.span](date.fromordinal(part) + timedelta(seconds=self.span_s))
+        """Return the end of a part of the calendar by `Clock.now`."""
+        following = date.fromordinal(part) + timedelta(seconds=self.span_s)
+        following = following if self._first_day is None else self._first_day(following)
         return datetime.combine(following, time(), UTC).timestamp() - self.ahead_s
 
     def used(self, now_s: float) -> int:

@@ -54,7 +54,7 @@ REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
 UNSEEN = frozenset(("batches", "message_batches"))
 """The operations that carry work which no estimate sees."""
 WARN_PERCENT = 80
-"""From this part of the budget of a day or month on, responses carry a warning."""
+"""From this part of a limit of the calendar on, responses carry a warning."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
 """The beginnings of the fields that state limits: those of the upstream are replaced."""
 
@@ -504,7 +504,7 @@ class Admission:
             yield from self.limits_of(owner)
 
     def budgets(self) -> dict[Labels, float]:
-        """Return the part that is left of the limits of days and months that were used, of MAX_NAMES at most."""
+        """Return the part that is left of the limits of the calendar that were used, of MAX_NAMES at most."""
         found, now_s = list[tuple[Labels, float]](), self._clock.now()
         for owner in self._limits:
             for limit in self.limits_of(owner):

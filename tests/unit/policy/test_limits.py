@@ -1,5 +1,6 @@
 """Counts against a list of everything that was taken: what is admitted, what is refused and for how long."""
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from gatepass.config import use_limits
+from gatepass.config.use_limits import CALENDAR, DAY_S, SPANS
 from gatepass.policy.limits import (
     CONCURRENT,
     KEPT,
@@ -210,6 +213,30 @@ def test_days_and_months_begin_and_end_at_midnight(now, span, first, end):
     assert limit.part(now_s) == datetime.fromisoformat(first).toordinal()
     assert limit.end_s(limit.part(now_s)) == end_s
     assert limit.part(end_s - 0.001) == limit.part(now_s) < limit.part(end_s)
+
+
+DAYS = range(20_000, 21_500)
+
+
+@pytest.mark.parametrize("span", CALENDAR)
+def test_each_moment_is_in_one_part_of_a_span_of_the_calendar(span):
+    limit = limit_of(TOKENS, 10, span=span)
+    for at_s in (day * DAY_S for day in DAYS):
+        end_s = limit.end_s(part := limit.part(at_s))
+        day, following = (datetime.fromtimestamp(one, UTC).toordinal() for one in (at_s, end_s))
+        assert part <= day < following <= part + limit.span_s // DAY_S
+        assert [limit.part(end_s - 1), limit.part(end_s)] == [part, following]
+
+
+@pytest.mark.parametrize(("short", "long"), [*itertools.combinations(SPANS, 2)])
+def test_no_limit_is_refused_that_is_reached_before_the_one_of_a_longer_time(short, long):
+    inner, outer = (limit_of(REQUESTS, 10, span=one) for one in (short, long))
+    ends_s = {outer.end_s(outer.part(day * DAY_S)) for day in DAYS}
+    is_over_an_end = any(inner.part(end_s - 1) == inner.part(end_s) or not inner.is_calendar for end_s in ends_s)
+    reached = 20 if is_over_an_end else 10
+    use_limits.Amounts.model_validate({short: reached - 1, long: 10})
+    with pytest.raises(ValueError, match=rf"{short}\n.*is never reached"):
+        use_limits.Amounts.model_validate({short: 20, long: 10})
 
 
 def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():

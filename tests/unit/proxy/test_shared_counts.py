@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from gatepass.config.use_limits import SPANS
 from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken
 from gatepass.proxy.shared_counts import SharedCounts
 from gatepass.store.guarded import GuardedStore
@@ -28,7 +29,7 @@ class Lying:
         return [self.text.encode() for _ in commands]
 
 
-@pytest.mark.parametrize("span", ["minute", "day", "month"])
+@pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize(
     "reply", ["", "1", f"1 0 {LONG}", f"1 {LONG} -1", f"{LONG} 0 -1", "x 0 -1", "1 inf -1", "1 0 nan", "1 0 1 2 3"]
 )
