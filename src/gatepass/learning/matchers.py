@@ -7,7 +7,7 @@ setting would allow a rule that gatepass knows but did not apply.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -32,10 +32,10 @@ from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
 from gatepass.normalize.rules import effective
 from gatepass.types import Call
 
-Relevant = Collection[LearnedRule]
-"""Rules that would change one body; the result of `relevant_rules`."""
 Step = tuple[LearnedRule, ...]
 """Rules that are applied together."""
+Relevant = Sequence[Step]
+"""The result of `relevant_rules`."""
 
 _FIGURES = r"[0-9]+"
 
@@ -50,24 +50,25 @@ def suggested_rules(rejection: UpstreamRejection) -> Iterator[Step]:
 
 
 def relevant_rules(rejection: UpstreamRejection, sent: Call) -> Relevant:
-    """Return the suggested rules that would change the body `sent`."""
-    found = set[LearnedRule]()
+    """Return the steps of the suggested rules that would change the body `sent`."""
+    steps = list[Step]()
     for step in suggested_rules(rejection):
         made = effective([rule.change() for rule in step], sent)
-        found.update(rule for rule in step if rule.change() in made)
-    return found
+        if found := tuple(rule for rule in step if rule.change() in made):
+            steps.append(found)
+    return steps
 
 
 def next_rules(
     rejection: UpstreamRejection, relevant: Relevant, policy: LearningPolicy, is_excluded: Callable[[LearnedRule], bool]
 ) -> Step:
-    """Return the relevant rules of the first step that has any, if all of them are allowed and not excluded."""
-    for step in suggested_rules(rejection):
-        found = [one for one in step if one in relevant]
-        # All or nothing: the upstream would reject a request to which only a part of the step is applied.
-        fits = [policy.allows(rule, rejection.members) and not is_excluded(rule) for rule in found]
-        if found and all(fits):
-            return tuple(found)
+    """Return the first step of which all rules are allowed and not excluded.
+
+    All or nothing: the upstream would reject a request to which only a part of the step is applied.
+    """
+    for step in relevant:
+        if all(policy.allows(rule, rejection.members) and not is_excluded(rule) for rule in step):
+            return step
     return ()
 
 
@@ -100,11 +101,14 @@ def repeated(rejection: UpstreamRejection, tried: Mapping[Key, tuple[LearnedRule
 
 def _names(rule: LearnedRule) -> list[str]:
     """Return the names by which an error calls what `rule` changed."""
-    if rule.action == "stream":
-        return ["stream", "streaming"]
-    if rule.action not in ("rename", "beta", "drop", "set", "clamp"):
-        return []
-    return [rule.field.rpartition(".")[2], *([rule.to] if rule.action == "rename" and rule.to else [])]
+    match rule.action:
+        case "stream":
+            return ["stream", "streaming"]
+        case "rename":
+            return [rule.field, rule.to or rule.field]
+        case "beta" | "drop" | "set" | "clamp":
+            return [rule.field.rpartition(".")[2]]
+    return []
 
 
 # streams, messages, embeddings
@@ -150,16 +154,13 @@ def fixed(rejection: UpstreamRejection) -> Iterator[Step]:
 
 # values of the header `anthropic-beta`
 
-_BETA_NAMES = r"([`'\"]?[a-z][a-z0-9-]*+[`'\"]?(?:, ?[`'\"]?[a-z][a-z0-9-]*+[`'\"]?)*)"
-_REFUSED_BETAS = (  # Anthropic, Vertex AI and Foundry (vercel/ai#10981), then Anthropic's documentation and Copilot
-    rf"Unexpected value\(s\) {_BETA_NAMES} for the `anthropic-beta` header",
-    rf"[Uu]nsupported beta header(?:\(s\)|s)?: {_BETA_NAMES}",
+# Anthropic, Vertex AI and Foundry (vercel/ai#10981), Copilot; Bedrock names no value (claude-code#49648)
+_REFUSED_BETA = (
+    r"(?i)\b(?:unexpected|unsupported|invalid|unknown|unrecogni[sz]ed)\b.{0,2000}\bbeta\b|\bbeta\b.{0,60}\bnot\b"
 )
-# Bedrock (claude-code#49648), which does not name the value.
-_REFUSED_BETA = r"invalid beta flag\b"
+_UNNAMED_BETA = "beta flag"
 # Anthropic, for an account without it.
-_NO_LONG_CONTEXT = "long context beta is not yet available"
-_LONG_CONTEXT = "context-1m-"
+_NO_LONG_CONTEXT, _LONG_CONTEXT = "long context beta", "context-1m-"
 KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
 """Beginnings of the values that remain in the first repeat after a rejection that names none."""
 
@@ -171,23 +172,20 @@ def betas(rejection: UpstreamRejection) -> Iterator[Step]:
     one. Of several, the first repeat keeps only those of KEPT_FIRST, the second none. These rules are for requests that
     send all of the same values, because another request may have only values that the upstream accepts.
     """
-    sent = rejection.betas
+    sent, text = tuple(filter(BETA.match, dict.fromkeys(rejection.betas))), plain(rejection.text)
     if BETA_FIELD not in rejection.members or not rejection.is_about(BETA_FIELD):
         return
-    text = plain(rejection.text)
-    found = next(filter(None, (re.search(pattern, text) for pattern in _REFUSED_BETAS)), None)
-    names = [] if found is None else [name.strip(" `'\"") for name in found[1].split(",")]
-    names_all = len(set(sent)) > 1 and set(sent).issubset(names)
-    if found is not None and not names_all:
-        yield tuple(LearnedRule("beta", name) for name in names[:MOST_NAMES] if BETA.match(name) is not None)
-    elif re.search(_NO_LONG_CONTEXT, text) is not None:
-        yield tuple(LearnedRule("beta", name) for name in sent if name.startswith(_LONG_CONTEXT))
-    elif (names_all or re.search(_REFUSED_BETA, text) is not None) and sent and all(map(BETA.match, sent)):
+    if not sent or re.search(_REFUSED_BETA, text) is None:
+        return
+    words, is_long = set(re.findall(r"[a-z][a-z0-9-]+", text)), _NO_LONG_CONTEXT in text
+    named = [name for name in sent if name in words or (is_long and name.startswith(_LONG_CONTEXT))]
+    if not named and _UNNAMED_BETA not in text:
+        return
+    if len(sent) == 1 or 0 < len(named) < len(sent):
+        yield tuple(LearnedRule("beta", name) for name in named or sent)
+    else:
         kept = [name for name in sent if name.startswith(KEPT_FIRST)]
-        if len(sent) == 1:
-            yield (LearnedRule("beta", sent[0]),)
-        else:
-            yield (LearnedRule("betas", "+".join(sent), "+".join(kept) if len(kept) < len(sent) else ""),)
+        yield (LearnedRule("betas", "+".join(sent), "+".join(kept) if len(kept) < len(sent) else ""),)
 
 
 # members
@@ -287,19 +285,15 @@ def advice(rejection: UpstreamRejection, sent: Call, setting: LearningSettings, 
 
     `rejection` is the rejection of `sent`, `relevant` the result of `relevant_rules` for both.
     """
-    advised = REASONING_ADVICE if rejection.wants_reasoning else ""
-    for step in suggested_rules(rejection):  # none if the upstream requires reasoning
-        rules = [one for one in step if one in relevant]
-        if rules:
-            advised = _setting_advice(rejection, rules, setting)
-            break
-        if LearnedRule("content", "text") in step and any(name in sent.body for name in _IMAGES):
-            advised = "This model accepts text only, and the request contains images."
-            break
-    return advised.strip()
+    if rejection.wants_reasoning:
+        return REASONING_ADVICE
+    is_of_text = any(one.says is Says.TEXT for one in rejection.findings)
+    if is_of_text and not relevant and any(name in sent.body for name in _IMAGES):
+        return "This model accepts text only, and the request contains images."
+    return _setting_advice(rejection, relevant[0], setting) if relevant else ""
 
 
-def _setting_advice(rejection: UpstreamRejection, rules: list[LearnedRule], setting: LearningSettings) -> str:
+def _setting_advice(rejection: UpstreamRejection, rules: Step, setting: LearningSettings) -> str:
     forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.members)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:
@@ -325,7 +319,7 @@ _FORM = frozenset(("type", "function", "parameters", "input_schema", "schema"))
 """A tool or a part without one of these is none."""
 
 
-def _joined_settings(rules: list[LearnedRule]) -> str:
+def _joined_settings(rules: Step) -> str:
     """Return the `rules` of a model's entry that make the same changes.
 
     "" if no setting makes one of them, or if a request would lose its meaning.

@@ -633,18 +633,10 @@ def _about_messages(text: str) -> Iterator[Finding]:
 KEYWORDS = frozenset(
     (
         *("$schema", "$id", "$comment", "$anchor", "title", "default", "examples", "example", "deprecated", "readOnly"),
-        *(
-            "writeOnly",
-            "nullable",
-            "strict",
-            "additionalProperties",
-            "unevaluatedProperties",
-            "propertyNames",
-            "format",
-        ),
-        *("patternProperties", "minProperties", "maxProperties", "pattern", "minLength", "maxLength", "minItems"),
-        *("maxItems", "uniqueItems", "minContains", "maxContains", "minimum", "maximum", "exclusiveMinimum"),
-        *("exclusiveMaximum", "multipleOf", "contentEncoding", "contentMediaType"),
+        *("writeOnly", "nullable", "strict", "additionalProperties", "unevaluatedProperties", "propertyNames"),
+        *("format", "patternProperties", "minProperties", "maxProperties", "pattern", "minLength", "maxLength"),
+        *("minItems", "maxItems", "uniqueItems", "minContains", "maxContains", "minimum", "maximum", "multipleOf"),
+        *("exclusiveMinimum", "exclusiveMaximum", "contentEncoding", "contentMediaType"),
     )
 )
 """Keywords of JSON Schema without which a schema accepts no less. The server of a tool checks its arguments itself."""
@@ -768,7 +760,7 @@ def _of_values(
             if path in LIMITS and path in sent and most is not None:
                 yield Finding(Says.TOO_LARGE, path, most[0], span=_covering(sentence, one, most[1]))
             if sent.get(path) in EMPTY and complaint is not None:
-                yield Finding(Says.EMPTY, path, span=_span(sentence, one, complaint))
+                yield Finding(Says.EMPTY, path, span=_covering(sentence, one, complaint[0]))
         behind = sentence[one.end : one.end + BESIDE_CHARS]
         before = sentence[max(0, one.start - BESIDE_CHARS) : one.start]
         is_set = _SET.search(before) is not None
@@ -817,7 +809,7 @@ def _refusals(
         kept = min(tops, key=lambda path: (path in LIMITS or not carries_meaning(path, sent[path]), ranks.index(path)))
         places = {path: one for one in (*subjects, *conditions) for path in one.paths}
         yield from (
-            Finding(Says.EXCLUSIVE, path, beside=kept, span=_span(sentence, places[path], excludes))
+            Finding(Says.EXCLUSIVE, path, beside=kept, span=_covering(sentence, places[path], excludes[0]))
             for path in tops
             if path != kept
         )
@@ -852,7 +844,9 @@ def _refusals(
                 is_of_value = not spelled.endswith("include_usage")
             is_of_value = is_of_value and not (of_all or carries_meaning(path, sent[path]))
             to = "!" if is_only_when else ""
-            yield Finding(Says.VALUE if is_of_value else refused, path, to, beside, _span(sentence, one, verdict))
+            yield Finding(
+                Says.VALUE if is_of_value else refused, path, to, beside, _covering(sentence, one, verdict[0])
+            )
 
 
 _STREAM = re.compile(r"(?:non)?stream(?:ing|ed|s)?|stream(?:ing)?mode|.*流式.*")
@@ -892,10 +886,6 @@ def _parts(mentions: list[_Mention], sentence: str) -> tuple[list[_Mention], lis
         if before:
             return before, [one for one in mentions if one.start > found.start()]
     return mentions, []
-
-
-def _span(sentence: str, mention: _Mention, verdict: re.Match[str]) -> str:
-    return sentence[min(mention.start, verdict.start()) : max(mention.end, verdict.end())]
 
 
 def _covering(text: str, one: _Mention | re.Match[str], words: str) -> str:
