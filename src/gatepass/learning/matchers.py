@@ -290,10 +290,9 @@ def advice(rejection: UpstreamRejection, sent: Call, setting: LearningSettings, 
     is_of_text = any(one.says is Says.TEXT for one in rejection.findings)
     if is_of_text and not relevant and any(name in sent.body for name in _IMAGES):
         return "This model accepts text only, and the request contains images."
-    return _setting_advice(rejection, relevant[0], setting) if relevant else ""
-
-
-def _setting_advice(rejection: UpstreamRejection, rules: Step, setting: LearningSettings) -> str:
+    if not relevant:
+        return ""
+    rules = relevant[0]
     forbidden = [rule for rule in rules if not setting.policy.allows(rule, rejection.members)]
     stream = next((rule for rule in forbidden if rule.action == "stream"), None)
     if stream is not None:

@@ -594,7 +594,10 @@ def read(
     text = "\n".join(map(plain, texts))[:MOST_CHARS]
     members = sent if sent is not None else dict.fromkeys(re.findall(r"\A[a-z_]{1,64}\Z", param or ""), "")
     findings = [*_about_messages(text), *_about_inputs(text, code), *_about_schemas(text)]
-    findings += _about_members(members, text, param, code, settable)
+    found = _about_members(members, text, param, code, settable)
+    solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
+    known = {path for one in solved for path in (one.path, one.beside)}
+    findings += [one for one in found if one.path not in known or one.says not in (Says.REFUSED, Says.VALUE)]
     if not findings and _MISSES.search(text) is None:
         names = _Names(members)
         named = [(line, path) for line in _sentences(text) for one in names.mentions(line) for path in one.paths]
@@ -677,7 +680,7 @@ def _about_members(
     said = [(sentence, names.mentions(sentence)) for sentence in _sentences(text)]
     mentioned = [path for _, mentions in said for one in mentions for path in one.paths]
     is_of_a_value = VALUE_CODES.fullmatch(code) is not None
-    limits = [] if sent.keys().isdisjoint(LIMITS) else [path for path in LIMITS if path in sent]
+    limits = [path for path in LIMITS if path in sent]
     most = _token_limit(text) if limits and (no_room(text) or not set(mentioned).isdisjoint(LIMITS)) else None
     refused, found = _refused(text), list[Finding]()
     if most is not None and set(mentioned).isdisjoint(LIMITS):  # "in the completion"
@@ -687,40 +690,27 @@ def _about_members(
         if not is_of_a_value:
             found += _refusals(sent, sentence, mentions, refused, of_all=_DEFAULT.search(text) is not None)
     told = names.find(param) if param else ()
-    if param:  # the text may name others too, if it also names this one
-        last = _steps(param)[-1:]
-        if last not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
-            found = [one for one in found if one.path in told or _steps(one.path)[-1:] == last]
+    # the text may name others too, if it also names this one
+    if param and _steps(param)[-1:] not in (_steps(token)[-1:] for token in _TOKEN.findall(text)):
+        found = [one for one in found if one.path in told or _steps(one.path)[-1:] == _steps(param)[-1:]]
     if param and told and not any(one.path in told or one.beside in told for one in found):
-        is_refusal = code in TAUGHT_CODES or not (
-            is_of_a_value or found or _MISSES.search(text) or not _REFUSES.search(text)
-        )
-        may_be_of_value = is_of_a_value or not (found or _MISSES.search(text) or not text.strip())
-        found += _of_param(sent, param, told, refused if is_refusal else None, may_be_of_value=may_be_of_value)
+        is_unclear = bool(found) or _MISSES.search(text) is not None
+        is_refusal = code in TAUGHT_CODES or not (is_of_a_value or is_unclear or not _REFUSES.search(text))
+        # else it may refuse a value, in whatever language
+        may_be_of_value = is_of_a_value or not (is_unclear or not text.strip())
+        for path in told:
+            if sent.get(path) in EMPTY:
+                found.append(Finding(Says.EMPTY, path))
+            elif path == "stream" and is_refusal:
+                found.append(Finding(Says.STREAM, path))
+            elif path in sent and is_refusal:
+                is_inner = path in DROPPED_WHOLE and "." in param and not param.endswith("include_usage")
+                found.append(Finding(Says.VALUE if is_inner else refused, path))
+            elif path in sent and may_be_of_value and not carries_meaning(path, sent[path]):
+                found.append(Finding(Says.VALUE, path))
     elif not found:
         found = _unnamed(sent, text)
-    solved = [one for one in found if one.says in (Says.NEEDS, Says.TOO_LARGE, Says.EMPTY)]
-    known = {path for one in solved for path in (one.path, one.beside)}
-    return [one for one in found if one.path not in known or one.says not in (Says.REFUSED, Says.VALUE)]
-
-
-def _of_param(
-    sent: Mapping[str, str], param: str, told: Iterable[str], refused: Says | None, *, may_be_of_value: bool
-) -> Iterator[Finding]:
-    """Yield what an error says of the members that its `param` alone names; `refused`: None if no word refuses one.
-
-    `may_be_of_value`: it may refuse a value, in whatever language.
-    """
-    for path in told:
-        if sent.get(path) in EMPTY:
-            yield Finding(Says.EMPTY, path)
-        elif refused is not None and path == "stream":
-            yield Finding(Says.STREAM, path)
-        elif refused is not None and path in sent:
-            is_inner = path in DROPPED_WHOLE and "." in param and not param.endswith("include_usage")
-            yield Finding(Says.VALUE if is_inner else refused, path)
-        elif may_be_of_value and path in sent and not carries_meaning(path, sent[path]):
-            yield Finding(Says.VALUE, path)
+    return found
 
 
 def _unnamed(sent: Mapping[str, str], text: str) -> list[Finding]:

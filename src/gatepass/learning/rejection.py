@@ -138,23 +138,11 @@ def _short(value: Any) -> str:
     return text if SCALAR.match(text) else ""
 
 
-def is_joined(texts: Iterable[str], error_text: str) -> bool:
-    """Whether `error_text` contains 12 letters of the short ones of `texts`, joined in their order.
+def is_repeated(texts: Iterable[str], groups: Iterable[Iterable[str]], error_text: str) -> bool:
+    """Whether `error_text` contains the beginning of one of `texts`, in any spelling. Also true above a limit.
 
-    Also true above a limit. A client spreads a sentence over several texts this way. _PLAIN_WORDS, and plain
-    values of 12 letters, do not count.
-    """
-    short = (text for text in texts if len(text) <= LONGEST_SHORT_CHARS and text not in _PLAIN_WORDS)
-    parts = [text for text in short if len(text) < BEGINNING_BYTES or _PLAIN.match(text) is None]
-    if sum(map(len, parts)) > MOST_SHORT_CHARS:
-        return True
-    return not _beginnings(letters_of(error_text)).isdisjoint(_beginnings(letters_of("".join(parts))))
-
-
-def is_quoted(texts: Iterable[str], error_text: str) -> bool:
-    """Whether `error_text` contains the beginning of one of `texts`, in any spelling.
-
-    Also true above a limit. Names of members, models, roles and other plain values do not count.
+    Names of members, models, roles and other plain values do not count. 12 letters of the short texts of a group count,
+    joined: a client may spread a sentence over them.
     """
     if len(error_text) > MOST_ERROR_CHARS:
         return True
@@ -169,6 +157,11 @@ def is_quoted(texts: Iterable[str], error_text: str) -> bool:
     for text in beginnings:
         begins = letters_of(text)[:BEGINNING_BYTES]
         if begins in parts or (len(text) == BEGINNING_CHARS and len(begins) < BEGINNING_BYTES):
+            return True
+    for group in groups:
+        short = (text for text in group if len(text) <= LONGEST_SHORT_CHARS and text not in _PLAIN_WORDS)
+        pieces = [text for text in short if len(text) < BEGINNING_BYTES or _PLAIN.match(text) is None]
+        if sum(map(len, pieces)) > MOST_SHORT_CHARS or not parts.isdisjoint(_beginnings(letters_of("".join(pieces)))):
             return True
     return False
 
@@ -215,14 +208,8 @@ OF_BATCHES = 413
 """TEI's status for too many inputs."""
 
 NEVER_CODES = FINAL_CODES | {
-    *(
-        "rate_limit_exceeded",
-        "invalid_api_key",
-        "model_not_found",
-        "deploymentnotfound",
-        "responsibleaipolicyviolation",
-    ),
-    *("token_expired", "invalid_token", "authentication_error", "permission_error"),
+    *("rate_limit_exceeded", "invalid_api_key", "model_not_found", "deploymentnotfound", "token_expired"),
+    *("responsibleaipolicyviolation", "invalid_token", "authentication_error", "permission_error"),
 }
 """Values of `code` or `type` for which nothing is learned: the account, the model name or the content is the cause."""
 
@@ -279,7 +266,6 @@ class UpstreamRejection:
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
         more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *_unknown_keys(error_body.raw))
         text, inside = "\n".join(dict.fromkeys((error_body.message, *more))), error_body.inside
-        shown = f"{text}\n{inside}"
         is_answer_too_long = no_room(text) is not None
         if not is_answer_too_long and not NEVER_CODES.isdisjoint((code, kind)):
             return None
@@ -292,9 +278,9 @@ class UpstreamRejection:
         spread = (*(name for name in names if _NAME.match(name) is None), *texts)
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         # A tool's description may begin as a member is named. `read` leaves out what stands whole in a text.
+        shown = f"{text}\n{inside}"
         unnamed = re.sub(r"[A-Za-z]\w{11,63}", lambda word: "…" if word[0] in (paths or ()) else word[0], shown)
-        is_own = is_quoted((*names, *texts, *values), unnamed) or is_joined(spread, shown) or is_joined(grouped, shown)
-        if found is None or is_own:
+        if found is None or is_repeated((*names, *texts, *values), (spread, grouped), unnamed):
             if inside:
                 return None
             return cls.read(members, f"{code}: {param}", code, param, betas, paths, texts=())
