@@ -307,21 +307,16 @@ class ConnectionPool:
         began_s = self._loop.time()
         waiter: asyncio.Future[Connection] = self._loop.create_future()
         self._waiting[waiter] = None
-
-        def refuse() -> None:
-            if not waiter.done():
-                detail = f"every connection of the pool was in use for {bound_s:g} s"
-                waiter.set_exception(TransportFault(Fault.TIMEOUT_POOL, detail, sent=False, limit_s=bound_s))
-
-        bound = self._loop.call_later(bound_s, refuse)
+        detail = f"every connection of the pool was in use for {bound_s:g} s"
         try:
-            return await waiter
-        except BaseException:  # cancelled, perhaps after the waiter got a connection and before the task woke up
+            return await timeout(
+                SystemClock(), bound_s, waiter, TransportFault(Fault.TIMEOUT_POOL, detail, sent=False, limit_s=bound_s)
+            )
+        except BaseException:  # ended, perhaps after the waiter got a connection and before the task woke up
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.give_back(waiter.result())
             raise
         finally:
-            bound.cancel()
             self._waiting.pop(waiter, None)
             waited_s = self._loop.time() - began_s
             self.on_wait(waited_s)
