@@ -111,7 +111,7 @@ class ClientConnection(asyncio.Protocol):
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_closes_s", "_ignores_input", "_is_ending", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_head_bytes", "_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
-        *("gave_up", "_server_state", "_stall_timer", "_unauthenticated_until_s", "_unread", "transport"),
+        *("gave_up", "_server_state", "_stall_timer", "_unread", "transport"),
     )
 
     def __init__(
@@ -130,8 +130,6 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, None)
         self._parser = RequestParser(self)
         self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, context.idle_timeout_s)
-        self._unauthenticated_until_s = self._loop.time() + context.idle_timeout_s
-        """When a connection without authentication closes. Otherwise each request would extend its life."""
         self._current: HttpRequestCycle | None = None
         """The cycle that is served. The cycles after it wait in `_queue`."""
         self._queue: deque[HttpRequestCycle] = deque()
@@ -302,10 +300,7 @@ class ClientConnection(asyncio.Protocol):
         if self._current is None:
             self._current = cycle
             if not self._shares.begin(self):
-                now_s = self._loop.time()
-                self._shares.touch(self, now_s)
-                if now_s > self._unauthenticated_until_s:
-                    cycle.persists = False
+                self._shares.touch(self, self._loop.time())
             task = self._loop.create_task(self._serve(cycle))
             self._server_state.tasks.add(task)  # uvicorn's shutdown waits for these
             task.add_done_callback(partial(self._on_served, cycle))
@@ -382,7 +377,6 @@ class ClientConnection(asyncio.Protocol):
         if caller == self._caller:  # all requests of a connection except the first
             return
         self._caller = caller
-        self._timeouts.idle_timeout_s = self._context.idle_timeout_s
         for connection in self._shares.authenticate(self):
             connection.evict()
 
@@ -391,10 +385,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if cycle is not None and not self._shares.end(self):
-            now_s = self._loop.time()
-            self._shares.touch(self, now_s)
-            if not self._is_ending:
-                self._timeouts.idle_timeout_s = max(LINGER_S, self._unauthenticated_until_s - now_s)
+            self._shares.touch(self, self._loop.time())
         if cycle is None or not cycle.persists:
             # unread bytes of a body would reset the connection at its close
             if self._is_ending or self._parser.cycle is not None:

@@ -15,7 +15,6 @@ from gatepass.errors import ClientGone, GatepassError
 from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import SMALL_READ_BYTES, TURN_S, LoopTurns
 from gatepass.http_client.message_head import HEAD_BYTES
-from gatepass.server import timeouts
 from gatepass.server.connection import HEAD_COPIES, MOST_AHEAD, ClientConnection
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import REST_BYTES, HttpRequestCycle
@@ -674,23 +673,6 @@ async def test_a_streamed_body_that_comes_too_slowly_in_total_is_late():
     await exchange(wire_client, b"x")
     await advance(RECEIVE_S - 1)
     assert [error.code for error in passing.raised if isinstance(error, GatepassError)] == ["receive_timeout"]
-
-
-async def test_a_client_that_never_authenticates_renews_no_connection(monkeypatch: pytest.MonkeyPatch):
-    """By /healthz, or with answers of 401."""
-    wire_client = WireClient(refuse)
-    for _ in range(3):
-        await exchange(wire_client, asked(b""))
-        await advance(IDLE_TIMEOUT_S / 3 - 1)
-    assert not wire_client.transport.closing
-    await advance(4)
-    assert (bool(wire_client.transport.closing), wire_client.statuses) == (True, [401, 401, 401])
-    monkeypatch.setattr(timeouts, "RECEIVE_S", 2 * IDLE_TIMEOUT_S)
-    late = WireClient(refuse)
-    await exchange(late, asked(b"")[:-2])
-    await advance(IDLE_TIMEOUT_S + 1)
-    await exchange(late, b"\r\n")
-    assert (late.statuses, b"connection: close" in late.received) == ([401], True)
 
 
 async def test_a_relayed_body_is_bounded_and_its_rest_is_discarded():
