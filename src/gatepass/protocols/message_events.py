@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import asdict
@@ -274,9 +273,6 @@ def _split(block: Object) -> tuple[Object, list[Object]]:
 
 # --- a message from a stream ----------------------------------------------------------------------
 
-_MEMBERS = MappingProxyType({"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"})
-"""By the type of a delta: the member with the text that is appended to the block."""
-
 
 class MessageAggregator(StreamAggregator):
     """Returns the message of a stream, as the helpers of Anthropic's SDKs build it.
@@ -342,16 +338,12 @@ class MessageAggregator(StreamAggregator):
             self._count_entry()
         elif kind == "signature_delta":
             block["signature"] = delta.get("signature")
-        elif kind in _MEMBERS:
-            name = _MEMBERS[kind]
-            if isinstance(delta.get(name), str):
-                self._texts.setdefault((index, name), []).append(delta[name])
-        else:  # such as `compaction_delta`
+        else:
             for name in delta.keys() - {"type"}:
-                if isinstance(delta[name], str) and isinstance(block.get(name), str):
-                    self._texts.setdefault((index, name), []).append(delta[name])
-                else:
+                if name != "partial_json" and not isinstance(block.get(name), str):
                     block[name] = delta[name]
+                elif isinstance(delta[name], str):
+                    self._texts.setdefault((index, name), []).append(delta[name])
 
     def _finish_blocks(self) -> None:
         for (index, name), parts in self._texts.items():

@@ -101,11 +101,15 @@ _TEXTS = MappingProxyType(
     {
         "output_text": ("text", "response.output_text"),
         "reasoning_text": ("text", "response.reasoning_text"),
+        "summary_text": ("text", "response.reasoning_summary_text"),
         "refusal": ("refusal", "response.refusal"),
     }
 )
 """By part type: the member that holds the text, and the stem of its events."""
-_WITH_PARTS = ("message", "reasoning")
+_PARTS = MappingProxyType(
+    {"summary": ("reasoning_summary_part", "summary_index"), "content": ("content_part", "content_index")}
+)
+"""By member of a message or reasoning: the stem of the events of its parts, and the member with their place."""
 
 
 def _item_events(item: Object, index: int) -> Iterator[Object]:
@@ -114,35 +118,28 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
         begun["status"] = "in_progress"
     if kind in _CALLS:
         begun[_CALLS[kind][0]] = ""
-    for member in ("content", "summary") if kind in _WITH_PARTS else ():
-        if isinstance(item.get(member), list):
-            begun[member] = []
+    lists = [member for member in _PARTS if kind in ("message", "reasoning") and isinstance(item.get(member), list)]
+    begun |= {member: [] for member in lists}
     if kind == "reasoning":
         begun.pop("encrypted_content", None)  # OpenAI sends it with the finished item
     yield {"type": "response.output_item.added", "output_index": index, "item": begun}
     place = {"item_id": item["id"], "output_index": index}
-    if kind == "reasoning":
-        for number, part in enumerate(item["summary"]):
-            at = {**place, "summary_index": number}
-            yield {"type": "response.reasoning_summary_part.added", **at, "part": {**part, "text": ""}}
-            yield from _text_events("response.reasoning_summary_text", "text", part["text"], at)
-            yield {"type": "response.reasoning_summary_part.done", **at, "part": part}
-    parts = item.get("content") if kind in _WITH_PARTS else None
-    parts = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    for number, part in enumerate(parts):
-        yield from _part_events(part, {**place, "content_index": number})
+    for member in lists:
+        stem, index_name = _PARTS[member]
+        for number, part in enumerate(part for part in item[member] if isinstance(part, dict)):
+            yield from _part_events(part, f"response.{stem}", {**place, index_name: number})
     if kind in _CALLS:
         name, stem = _CALLS[kind]
         yield from _text_events(stem, name, item[name], place)
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
-def _part_events(part: Object, place: Object) -> Iterator[Object]:
+def _part_events(part: Object, of_part: str, place: Object) -> Iterator[Object]:
     kind = chunk.event_kind(part)
     name, stem = _TEXTS.get(kind, ("", ""))
     empty: Object = {name: ""} if name else {}
     empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
-    yield {"type": "response.content_part.added", **place, "part": {**part, **empty}}
+    yield {"type": f"{of_part}.added", **place, "part": {**part, **empty}}
     if name:
         # openai-python's type of these events requires it
         logprobs: Object = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
@@ -152,7 +149,7 @@ def _part_events(part: Object, place: Object) -> Iterator[Object]:
             added = {"annotation_index": number, "annotation": annotation}
             yield {"type": "response.output_text.annotation.added", **place, **added}
         yield done
-    yield {"type": "response.content_part.done", **place, "part": part}
+    yield {"type": f"{of_part}.done", **place, "part": part}
 
 
 def _text_events(stem: str, name: str, text: str, place: Object) -> list[Object]:
@@ -171,10 +168,8 @@ _ID_PREFIXES = MappingProxyType(
 
 
 def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
-    """Return `document` with a status and with all ids, texts and lists. An output that is a text becomes a message."""
+    """Return `document` with a status and with all ids, texts and lists."""
     output = document.get("output")
-    if isinstance(output, str) and output:
-        output = [{"type": "message", "content": output}]
     items = [entry for entry in output if isinstance(entry, dict)] if isinstance(output, list) else []
     created = document.get("created_at")
     is_time = isinstance(created, int | float) and not isinstance(created, bool)
@@ -206,15 +201,11 @@ def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
     item = {**item, "id": chunk.text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
     if kind == "message":
         own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
-        return {**item, **own, "content": _complete_parts(item.get("content"))}
+        return {**item, **own, "content": _complete_parts(item.get("content"), "output_text")}
     if kind == "reasoning":
-        summary = item.get("summary")
-        parts = [part for part in summary if isinstance(part, dict)] if isinstance(summary, list) else []
-        item["summary"] = [
-            {"type": "summary_text", **part, "text": chunk.argument_text(part.get("text"))} for part in parts
-        ]
+        item["summary"] = _complete_parts(item.get("summary"), "summary_text")
         if isinstance(item.get("content"), list):
-            item["content"] = _complete_parts(item["content"])
+            item["content"] = _complete_parts(item["content"], "reasoning_text")
     elif kind in _CALLS:
         arguments = _CALLS[kind][0]
         item |= {"name": chunk.argument_text(item.get("name")), arguments: chunk.argument_text(item.get(arguments))}
@@ -222,11 +213,10 @@ def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
     return item
 
 
-def _complete_parts(content: Any) -> list[Any]:
-    """Return the parts of a message. Some gateways send a text instead."""
-    if isinstance(content, str):
-        content = [{"type": "output_text", "text": content}]
-    parts = [{**part} for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+def _complete_parts(content: Any, kind_of_text: str) -> list[Any]:
+    """Return the parts of a message or reasoning. Some gateways send a text instead."""
+    content = [{"text": content}] if isinstance(content, str) else content if isinstance(content, list) else []
+    parts = [{"type": kind_of_text, **part} for part in content if isinstance(part, dict)]
     for part in parts:
         kind = chunk.event_kind(part)
         if kind in _TEXTS:

@@ -151,10 +151,6 @@ def test_an_unfinished_response_without_output_is_not_an_answer(status, output):
         events_of({**response(status=status), "output": output})
 
 
-def test_an_output_that_is_a_text_becomes_a_message():
-    assert events_of({**response(), "output": "Hi"}) == events_of(response(message(part("Hi"), id=f"msg_{1:024x}")))
-
-
 def test_required_members_are_filled_in_and_equal_in_every_event():
     bare = {"output": [{"type": "message", "content": "Hi"}, {"type": "function_call", "arguments": {"a": 1}}], "x": 1}
     payload = strict_events(written(bare))
