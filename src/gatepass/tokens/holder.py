@@ -152,8 +152,8 @@ class TokenHolder:
             self.on_close()
         self._closed = True
         self._fetch = None
-        await self._tasks.aclose()
         self._wake_requests()
+        await self._tasks.aclose()
 
     def current(self) -> Token | None:
         """Return the valid token, or None. Never waits."""

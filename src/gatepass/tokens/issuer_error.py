@@ -106,10 +106,12 @@ class NotJson(ValueError):
 
 
 def parse_json_text(text: str) -> Any:
-    """Return the JSON document `text`; raise NotJson, also for NaN and too deep nesting."""
+    """Return the JSON document `text`, also one in a JSON text; raise NotJson, also for NaN and too deep nesting."""
     try:
         # json.loads accepts NaN and Infinity, which RFC 8259 (section 6) forbids, and `int` rejects.
-        return json.loads(text, parse_constant=int)
+        found = json.loads(text, parse_constant=int)
+        is_twice = isinstance(found, str) and found.lstrip().startswith("{")
+        return json.loads(found, parse_constant=int) if is_twice else found
     except (ValueError, RecursionError):
         raise NotJson from None
 

@@ -178,7 +178,7 @@ class ExpiresAt:
 
 
 def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
-    """Return the expiry in a member of a reply; None if it cannot be read, or is 0, which states none.
+    """Return the expiry in a member of a reply; None if it cannot be read, or is 0 or -1, which state none.
 
     A number may be text. Some issuers return an epoch (simple-oauth2#277), also in milliseconds, or a date
     (js-client-oauth2#107) instead of a lifetime. A lifetime is in seconds unless `unit` says otherwise.
@@ -194,7 +194,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     # bool is an int in Python. The limit also excludes NaN and infinity.
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
         return None
-    if value == 0:  # of a token without an end
+    if value in (0, -1):  # of a token without an end
         return None
     # IBM IAM writes epoch seconds into `expiration`, corporate gateways write milliseconds into `expireTime`.
     seconds = value / 1000 if unit == "ms" or (unit is None and value >= EPOCH_MS) else float(value)

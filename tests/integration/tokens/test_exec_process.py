@@ -24,10 +24,13 @@ pytestmark = pytest.mark.parametrize("loop", LOOPS)
 
 
 class HurriedClock(SystemClock):
-    """The time of the system, but STOP_S passes at once."""
+    """The time of the system, but STOP_S passes at once, or `stop_s`."""
+
+    def __init__(self, stop_s: float = 0.0) -> None:
+        self.stop_s = stop_s
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        return super().call_later(0.0 if delay_s == STOP_S else delay_s, callback)
+        return super().call_later(self.stop_s if delay_s == STOP_S else delay_s, callback)
 
 
 async def shell(
@@ -173,6 +176,20 @@ def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, m
     assert on(loop, source("corp-login", env={"PATH": str(tmp_path)}).fetch()).text == "abc"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert on(loop, source("corp-login").fetch()).text == "abc"
+
+
+def test_a_second_cancellation_kills_the_program(loop, tmp_path):
+    async def work() -> None:
+        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60", clock=HurriedClock(3600.0)))
+        await until(lambda: (tmp_path / "pid").exists())
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    on(loop, work())
+    assert children() == []
 
 
 def test_a_holder_that_closes_lets_a_program_store_the_successor_of_a_used_refresh_token(loop, tmp_path):

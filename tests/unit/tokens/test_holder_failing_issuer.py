@@ -26,7 +26,7 @@ FAULTS: dict[str, IssuerReply] = {
     "hangs": Hang(),
     "dribbles": Answer(pieces=[b" "] * 10_000, every_s=1.0),
     "500": answer({}, 500),
-    "dead on arrival": answer({"access_token": "dead", "expires_in": -1}),
+    "dead on arrival": answer({"access_token": "dead", "expires_in": -2}),
     "429": answer({"msg": "slow down"}, 429),
     "refused": refused(),
 }

@@ -231,7 +231,7 @@ class FakeUpstream:
 REPLIES: list[IssuerReply] = [
     *(Mint(5), Mint(60), Mint(300), Mint(300, delay_s=7.0), Signed(3), Signed(5, own_s=300.0, age_s=295.0)),
     *(Signed(60, own_s=60.0), Signed(0, own_s=60.0, lives_s=60.0), Broken(), Hang(), refused()),
-    *(Mint(None), Mint(0), Mint("bad"), answer({"access_token": "dead", "expires_in": -1}), Answer(body=b"<html>")),
+    *(Mint(None), Mint(0), Mint("bad"), answer({"access_token": "dead", "expires_in": -2}), Answer(body=b"<html>")),
     answer({}, 429, (b"retry-after", b"5")),
 ]
 HANGS = REPLIES.index(Hang())

@@ -203,7 +203,7 @@ def test_times_are_shown_in_utc_and_relative_to_this_machines_clock_and_others_a
         ("300.25", None, ExpiresIn(300.25)),
         (0, None, None),
         ("0.0", "ms", None),
-        (-1, None, ExpiresIn(-1)),
+        (-2, None, ExpiresIn(-2)),
         (34_560_000, None, ExpiresIn(34_560_000)),
         (34_560_001, None, ExpiresIn(34_560_001)),
         (300_000, "ms", ExpiresIn(300)),
