@@ -66,11 +66,7 @@ HINTS = (
         "no_images",
     ),
     Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
-    Hint(
-        # RAGFlow, Anthropic
-        r"last content of this conversation is not from user|must end with a user message|assistant message prefill",
-        "last_message",
-    ),
+    Hint(r"conversation is not from user|must end with a user message|assistant message prefill", "last_message"),
     Hint(r"assistant content cannot end with trailing whitespace", "trailing_whitespace"),
     Hint(r"missing subscription key", "subscription_key"),
     Hint(r"no api key found in request", "kong_key"),

@@ -334,7 +334,7 @@ def setting_lines(
             upstream = (route and route.upstream) or one.scope.upstream
             where = {} if public in config.models else {"upstream": upstream}
             known = last.get((public, upstream), (0, where))[1]
-            last[public, upstream] = number, _merged(known, setting)
+            last[public, upstream] = number, merged(known, setting)
     lines = [list[str]() for _ in records]
     for (public, _), (number, block) in last.items():
         name = public if _PLAIN_NAME.fullmatch(public) else json.dumps(public)
@@ -342,10 +342,10 @@ def setting_lines(
     return lines
 
 
-def _merged(block: Any, more: Any) -> Any:
+def merged(block: Any, more: Any) -> Any:
     """Return `block` with the members of `more`, at any depth."""
     if isinstance(block, dict):
-        return {**block, **{name: _merged(block[name], one) if name in block else one for name, one in more.items()}}
+        return {**block, **{name: merged(block[name], one) if name in block else one for name, one in more.items()}}
     return list(dict.fromkeys((*block, *more))) if isinstance(block, list) else more
 
 

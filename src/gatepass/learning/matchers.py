@@ -25,6 +25,7 @@ from gatepass.learning.learned_rule import (
     LearnedRule,
     LearningPolicy,
     flow_style,
+    merged,
 )
 from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, mentioned, plain
 from gatepass.learning.rejection import UpstreamRejection
@@ -328,12 +329,5 @@ def _joined_settings(rules: Step) -> str:
         setting = replace(rule, beside="").setting().get("rules")
         if setting is None or rule.field.rpartition(".")[2] in NEVER | _FORM:
             return ""
-        for name, value in setting.items():
-            match found.get(name):
-                case list() as before:
-                    found[name] = [*before, *value]
-                case dict() as before:
-                    found[name] = {**before, **value}
-                case _:
-                    found[name] = value
+        found = merged(found, setting)
     return f"rules: {flow_style(found)}"

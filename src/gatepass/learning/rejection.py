@@ -11,8 +11,8 @@ import json
 import re
 import sys
 from base64 import b64decode
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Self
 from urllib.parse import unquote
@@ -283,7 +283,7 @@ class UpstreamRejection:
         if found is None or is_repeated((*names, *texts, *values), (spread, grouped), unnamed):
             if inside:
                 return None
-            return cls.read(members, f"{code}: {param}", code, param, betas, paths, texts=())
+            return replace(cls.read(members, "", code, param, betas, paths), text=f"{code}: {param}")
         return cls.read(members, text, code, param, betas, paths, (*names, *texts, *values))
 
     @classmethod
@@ -296,10 +296,9 @@ class UpstreamRejection:
         betas: tuple[str, ...] = (),
         sent: Mapping[str, str] | None = None,
         own: Iterable[str] = (),
-        texts: Sequence[str] | None = None,
     ) -> Self:
         """Return the rejection with its findings, without those whose words are in the texts `own` of the request."""
-        findings = read(sent, (text,) if texts is None else texts, param, code, SAFE)
+        findings = read(sent, (text,), param, code, SAFE)
         if any(one.span for one in findings):
             said = "\n".join(own)
             is_long = len(_BEGINS_ESCAPE.findall(said)) > MOST_ESCAPES

@@ -136,11 +136,6 @@ def test_other_words_for_a_refusal(text: str, member: str) -> None:
     assert outcome(error, a_request(member)) == ((f"drop={place}",), "")
 
 
-def test_a_reason_is_about_the_field_beside_it() -> None:
-    error = {"errors": [{"field": "seed", "reason": "not allowed"}]}
-    assert outcome(error, a_request("seed")) == (("drop=seed",), "")
-
-
 def test_a_literal_name_wins_over_a_translated_word() -> None:
     error = {"error": {"message": "流式选项 stream_options 暂未开放"}}
     assert outcome(error, a_request("stream_options")) == (("drop=stream_options",), "")
@@ -189,7 +184,3 @@ def test_another_language_teaches_by_param_and_else_is_advised_by_name(text: str
 def test_a_person_refuses_no_member() -> None:
     text = "User is not allowed to sample from this engine."
     assert outcome({"error": {"message": text}}, a_request("seed"))[0] == ()
-
-
-def test_there_are_sixty_wordings() -> None:
-    assert len(WORDINGS) == 60

@@ -23,6 +23,10 @@ def vllm(message: str) -> Any:
     return {"object": "error", "message": message, "type": "BadRequestError", "param": None, "code": 400}
 
 
+def google(message: str) -> Any:
+    return {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}
+
+
 def flat(message: str, code: Any = 400) -> Any:
     return {"code": code, "message": message}
 
@@ -50,25 +54,14 @@ WORDINGS: tuple[Any, ...] = (
     {"message": "Malformed input request: extraneous key [{m}] is not permitted, please reformat it."},
     {"message": "The model returned the following errors: {p}: Extra inputs are not permitted"},
     {"message": "ValidationException: This model doesn't support the {m} field. Remove {m} and try again."},
-    {
-        "Message": "",
-        "message": "operation error Bedrock Runtime: Converse, ValidationException: {m} is disabled for this model",
-    },
+    {"Message": "", "message": "operation error Converse, ValidationException: {m} is disabled for this model"},
     # Vertex AI
-    [{"error": {"code": 400, "message": "{m} is not enabled for models/gemini-9", "status": "INVALID_ARGUMENT"}}],
-    [{"error": {"code": 400, "message": 'Invalid JSON payload received. Unknown name "{m}": Cannot find field.'}}],
-    {
-        "error": {
-            "code": 400,
-            "message": "Unable to submit request because {m} isn't supported by this model.",
-            "status": "X",
-        }
-    },
+    [google("{m} is not enabled for models/gemini-9")],
+    [google('Invalid JSON payload received. Unknown name "{m}": Cannot find field.')],
+    google("Unable to submit request because {m} isn't supported by this model."),
     # vLLM
     vllm("{m} is not currently supported"),
-    vllm(
-        "[{{'type': 'extra_forbidden', 'loc': ('body', '{m}'), 'msg': 'Extra inputs are not permitted', 'input': 1}}]"
-    ),
+    vllm("[{{'type': 'extra_forbidden', 'loc': ('body', '{m}'), 'msg': 'Extra inputs are not permitted'}}]"),
     vllm("1 validation error for ChatCompletionRequest\n{m}\n  Extra inputs are not permitted [type=extra_forbidden]"),
     openai("got an unexpected keyword argument '{m}'", code=400),
     # SGLang
@@ -78,9 +71,7 @@ WORDINGS: tuple[Any, ...] = (
     {"error": {"code": 400, "message": "Unsupported param: {m}", "type": "invalid_request_error"}},
     {"error": {"code": 400, "message": "this server does not support {m}", "type": "not_supported_error"}},
     # LiteLLM
-    openai(
-        "litellm.UnsupportedParamsError: groq does not support parameters: ['{m}'], for model=m. Received Model Group=m"
-    ),
+    openai("litellm.UnsupportedParamsError: groq does not support parameters: ['{m}'], for model=m. Received Model"),
     openai("litellm.BadRequestError: OpenAIException - {m} is not supported.. Received Model Group=m\nFallbacks=None"),
     openai('litellm.BadRequestError: {{"error": {{"message": "unknown field `{m}`"}}}}. Received Model Group=m'),
     openai("{{'error': {{'message': \"Invalid request: {m} is unsupported\", 'code': 'x'}}}}"),
@@ -90,9 +81,7 @@ WORDINGS: tuple[Any, ...] = (
     openai("参数 {m} 不被支持 (request id: 2)", type="new_api_error"),
     openai("上游错误：不支持的参数: {m}", type="upstream_error"),
     # DashScope
-    openai(
-        "<400> InternalError.Algo.InvalidParameter: {m} is not supported by this model.", code="invalid_parameter_error"
-    ),
+    openai("<400> InternalError.Algo.InvalidParameter: {m} is not supported.", code="invalid_parameter_error"),
     {"code": "InvalidParameter", "message": "parameter {m} not supported", "request_id": "r"},
     {"code": "InvalidParameter", "message": "该模型不支持 {m} 参数", "request_id": "r"},
     # Chinese gateways
@@ -108,10 +97,7 @@ WORDINGS: tuple[Any, ...] = (
     {"detail": "Additional properties are not allowed ('{m}' was unexpected)"},
     {"detail": "Unexpected field {m}"},
     {"detail": {"error": {"reason": "{m} is prohibited by policy"}}},
-    {
-        "title": "Unprocessable Entity",
-        "detail": "body -> {m}\n  Extra inputs are not permitted (type=value_error.extra)",
-    },
+    {"title": "Unprocessable", "detail": "body -> {m}\n  Extra inputs are not permitted (type=value_error.extra)"},
     # others
     openai("property '{m}' is unsupported"),
     {"error": [{"code": "unrecognized_keys", "keys": ["{m}"], "path": [], "message": "Unrecognized"}]},
