@@ -12,6 +12,7 @@ import math
 import os
 import select
 import ssl
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
@@ -34,6 +35,14 @@ JOINED_BYTES = 64 * 1024
 
 SLICE_BYTES = 256 * 1024
 """A larger body is written in slices of this size, so that the transport never buffers all of it."""
+
+ID_LINE = b"\r\nx-request-id: "
+KNOWN_IDS = 32
+"""Ids of earlier requests on a connection by which a late reply to one of them is recognized.
+
+A later reply to an older request would pass as the reply to this one. An upstream that needs 1 to 10 ms a request and
+repeats replies up to 30 ms later was up to 12 requests behind.
+"""
 
 CONTINUE, SWITCHING = 100, 101
 
@@ -104,8 +113,8 @@ class Connection(asyncio.BufferedProtocol):
     """A connection with the states new, idle, busy with one reply, and lost."""
 
     __slots__ = (
-        *("deadline", "is_full", "kept", "made_s", "_bounds", "_buffer", "_close_reason", "_deferred"),
-        *("_fields", "_has_received", "_head", "_is_complete", "_is_cut", "_keeps", "_killed"),
+        *("deadline", "is_full", "kept", "made_s", "_bounds", "_buffer", "_close_reason", "_deferred", "_earlier_ids"),
+        *("_fields", "_has_received", "_head", "_id", "_is_complete", "_is_cut", "_keeps", "_killed"),
         *("_loop", "_overhead_bytes", "_owner", "_parser", "_poll", "_problem", "_reading_paused", "_rejected"),
         *("_reply", "_sending", "_surplus"),
         *("_to_head", "_transport", "_turns", "_unread", "_until_close", "__weakref__"),
@@ -130,6 +139,8 @@ class Connection(asyncio.BufferedProtocol):
         self.kept = False
         """Whether it was idle in the pool. It is not a fault if the server closed it meanwhile."""
         self._poll: select.poll | None = None
+        self._id = b""
+        self._earlier_ids: deque[bytes] = deque(maxlen=KNOWN_IDS)
         self._killed = False
         self._bounds = Timeouts()
         self._close_reason = (Fault.CLOSED, "the server closed the connection before a request was sent")
@@ -177,6 +188,9 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or self._killed or transport.is_closing():
             raise TransportFault(*self._close_reason, sent=False, stale=self.kept)
         self._reset()
+        if self._id:
+            self._earlier_ids.append(self._id)
+        self._id = head.partition(ID_LINE)[2].partition(b"\r")[0]
         self._bounds = bounds
         reply = self._reply = UpstreamResponse(self, self._loop, bounds.idle_s)
         self._to_head = to_head
@@ -448,6 +462,10 @@ class Connection(asyncio.BufferedProtocol):
             self._problem = f"its fields are larger than {HEAD_BYTES} bytes"
         else:
             self._problem = head_error(headers, named)
+            # some upstreams repeat the id of a request in its reply, others send ids of their own
+            echoed = named.get(b"x-request-id")
+            if echoed is not None and echoed != self._id and echoed in self._earlier_ids:
+                self._problem = "it answers an earlier request on this connection, as its x-request-id shows"
         if self._problem is not None:
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named

@@ -66,3 +66,34 @@ async def test_bytes_on_a_new_connection_are_the_reply_to_its_first_request(ends
     await rest()
     wire.feed(answer(1))
     assert await body_of(await asking) == b"fine"
+
+
+async def exchange(wire: Wire, number: int, replied: int) -> asyncio.Task[UpstreamResponse]:
+    """Send request `number`, whose reply has the id of `replied`."""
+    asking = asked(wire, number)
+    await rest()
+    wire.feed(answer(replied))
+    await rest()
+    return asking
+
+
+async def test_reply_with_the_id_of_an_earlier_request_ends_the_connection():
+    wire = Wire()
+    for number in range(32):
+        assert await body_of(await (await exchange(wire, number, number))) == b"fine"
+    fault = await fault_of(await exchange(wire, 32, 0))
+    assert (fault.kind, fault.sent, fault.stale) == (Fault.INVALID, True, False)
+    assert "an earlier request" in fault.detail
+    assert wire.events[-1] == "lost"
+
+
+async def test_ids_of_the_upstream_itself_mean_nothing():
+    wire = Wire()
+    for number in range(3):
+        assert await body_of(await (await exchange(wire, number, 100))) == b"fine"
+
+
+async def test_clients_may_use_one_id_for_all_requests():
+    wire = Wire()
+    for _ in range(3):
+        assert await body_of(await (await exchange(wire, 7, 7))) == b"fine"
