@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatepass.errors import GatepassError
 from gatepass.proxy.in_flight import Concurrency
-from gatepass.server.connection_shares import IDLE_S, ConnectionShares
+from gatepass.server.connection_shares import ConnectionShares
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 
@@ -20,7 +20,7 @@ STRANGER = None
 
 Step = tuple[Any, ...]
 """("flood", count), ("come", caller), ("ask", nth connection, caller or STRANGER),
-("answer", nth), ("leave", nth), ("wait", seconds), ("probe", number of connections before its head is read)."""
+("answer", nth), ("leave", nth), ("probe", number of connections before its head is read)."""
 
 
 @dataclass(eq=False)
@@ -40,7 +40,6 @@ class Simulation:
     check: Callable[[bool, object], None]
     shares: ConnectionShares[Client]
     requests: Concurrency
-    now_s: float = 100.0
     open: list[Client] = field(default_factory=list)
     history: list[object] = field(default_factory=list)
 
@@ -54,14 +53,14 @@ class Simulation:
             self.invariants()
         while self.open:
             self.leave(0)
-        counted = (len(self.shares), self.shares.relieve(self.now_s + IDLE_S))
+        counted = (len(self.shares), self.shares.make_room(1))
         self.holds(counted == (0, []), "connections are counted when all have left")
         self.holds(not any(self.requests.by_caller.values()), "requests are counted after their end")
 
     def connect(self) -> Client:
         client = Client()
         self.open.append(client)
-        closing = self.shares.connect(client, self.now_s)
+        closing = self.shares.connect(client)
         self.holds(client not in closing, "a new connection is accepted")
         self.holds(not any(other.caller for other in closing), "only strangers make room for a stranger")
         self.close(closing)
@@ -93,8 +92,7 @@ class Simulation:
             self.begin(client, caller)
 
     def begin(self, client: Client, caller: str | None) -> None:
-        if not self.shares.begin(client):
-            self.shares.touch(client, self.now_s)
+        self.shares.begin(client)
         if caller is STRANGER:
             client.serving = "stranger"
             return
@@ -114,17 +112,12 @@ class Simulation:
         client = self.nth(index, "stranger", "admitted")
         if client is not None:
             self.finish(client)
-            self.end(client)
+            self.shares.end(client)
 
     def finish(self, client: Client) -> None:
         if client.serving == "admitted":
             self.requests.release(client.by)
         client.serving = "no"
-
-    def end(self, client: Client) -> None:
-        if not (is_of_caller := self.shares.end(client)):
-            self.shares.touch(client, self.now_s)
-        self.holds(is_of_caller == (client.caller is not None), "a connection belongs to callers from its key on")
 
     def leave(self, index: int) -> None:
         if self.open:
@@ -137,15 +130,11 @@ class Simulation:
         client = self.connect()
         self.flood(min(between, UNAUTHENTICATED - 1))
         self.holds(client in self.open, "a health check is answered")
-        if not self.shares.begin(client):
-            self.shares.touch(client, self.now_s)
+        self.shares.begin(client)
         self.flood(min(between, UNAUTHENTICATED - 1))
         self.holds(client in self.open, "a health check is answered")
-        self.end(client)
+        self.shares.end(client)
         self.leave(self.open.index(client))
-
-    def wait(self, seconds: float) -> None:
-        self.now_s += seconds
 
     def invariants(self) -> None:
         most = CONNECTIONS + self.callers + UNAUTHENTICATED
@@ -171,7 +160,6 @@ STEP: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("answer"), INDEX),
     st.tuples(st.just("leave"), INDEX),
     st.tuples(st.just("probe"), st.integers(0, 30)),
-    st.tuples(st.just("wait"), st.sampled_from([0.0, 0.5, IDLE_S, 30.0])),
 )
 STEPS = st.lists(STEP, max_size=60)
 
@@ -183,7 +171,7 @@ IDLE_HOG: list[Step] = [
     ("come", "app"),
     ("probe", 30),
 ]
-LATER: list[Step] = [("flood", 40), ("come", "app"), ("wait", 2.0), ("come", "slow"), ("probe", 30)]
+LATER: list[Step] = [("flood", 40), ("come", "app"), ("come", "slow"), ("probe", 30)]
 
 
 @pytest.mark.attack("floods and hogs: connections, requests")

@@ -177,7 +177,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_ending, self.connected_before_drain = in_flight.draining, not in_flight.refusing
         peer = transport.get_extra_info("peername")
         self._parser.peer = str(peer[0]) if isinstance(peer, tuple | list) else ""  # a Unix socket's is a string
-        for connection in self._shares.connect(self, self._loop.time()):
+        for connection in self._shares.connect(self):
             connection.evict()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -299,8 +299,7 @@ class ClientConnection(asyncio.Protocol):
         """Serve `cycle` after the cycles before it."""
         if self._current is None:
             self._current = cycle
-            if not self._shares.begin(self):
-                self._shares.touch(self, self._loop.time())
+            self._shares.begin(self)
             task = self._loop.create_task(self._serve(cycle))
             self._server_state.tasks.add(task)  # uvicorn's shutdown waits for these
             task.add_done_callback(partial(self._on_served, cycle))
@@ -384,8 +383,8 @@ class ClientConnection(asyncio.Protocol):
         cycle, self._current = self._current, None
         if self.transport.is_closing():
             return
-        if cycle is not None and not self._shares.end(self):
-            self._shares.touch(self, self._loop.time())
+        if cycle is not None:
+            self._shares.end(self)
         if cycle is None or not cycle.persists:
             # unread bytes of a body would reset the connection at its close
             if self._is_ending or self._parser.cycle is not None:

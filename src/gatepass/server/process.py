@@ -30,7 +30,7 @@ from gatepass.server.admin import BODY_BYTES, Doctor
 from gatepass.server.app import ERRORS, Service, log_draining, log_unready
 from gatepass.server.asgi import serve_page
 from gatepass.server.connection import ClientConnection, ConnectionContext
-from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
+from gatepass.server.connection_shares import RELIEVED, ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerTls
@@ -250,7 +250,7 @@ class DrainingServer(uvicorn.Server):
     def _make_room(self) -> None:
         """Close idle connections, because no file descriptor is free for a new one."""
         now_s = asyncio.get_running_loop().time()
-        for connection in self._context.shares.relieve(now_s):
+        for connection in self._context.shares.make_room(RELIEVED):
             connection.evict()
         if now_s - self._descriptors_logged_s >= LOG_EVERY_S:
             self._descriptors_logged_s = now_s
