@@ -73,7 +73,6 @@ def one_of_each() -> Metrics:
     )
     access.bytes_in, access.bytes_out, access.usage, access.events, access.empty_answer = 1, 1, usage, 3, True
     metrics.request_ended(RequestRecord(access, attempt, 0.0, 0.0, 0.5, 0.2, 0.1), None)
-    metrics.tools_listed("mcp/search", ["find"])
     call = AccessRecord("id", "POST", "/mcp/search", "mcp", "agent", status=200, outcome="ok", mcp_tool="find")
     call.bytes_in = call.bytes_out = 1
     of_tool = AttemptRecord("id", "mcp", "", "mcp/search", requests=1)

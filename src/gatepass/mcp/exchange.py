@@ -66,8 +66,6 @@ _ONE_LINE = bytes(32 if byte in b"\r\n" else byte for byte in range(256))
 _WITHOUT_BODY = frozenset((202, 204, 205))
 BODY_BYTES = 4 * MIB
 """Limit of a request body. A server of the TypeScript SDK accepts 4 MB too."""
-LISTED_BYTES = 256 * 1024
-"""A longer list of tools is not read for the metrics."""
 TURN_LINES = 512
 """More lines of events are not searched in one turn of the event loop."""
 LAST_EVENTS_BYTES = 32 * 1024
@@ -228,8 +226,6 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
                 headers = [field for field in headers if field[0] != b"content-type"]
                 response.finish()  # a 202 may have a text, which no client reads
             attempt.end(COMPLETE)
-            if exchange.message.method == messages.LIST_TOOLS and len(body) <= LISTED_BYTES:
-                state.metrics.tools_listed(server.target.upstream, messages.listed_tools(body))
             if first_bytes(body).startswith(FIELDS):  # events with the label of JSON
                 headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
             await exchange.response.send(response.status, headers, body)
@@ -423,9 +419,6 @@ async def _relay_stream(
         keep_alive.start(_keep_alive, STREAM_HOLD_S)
         stream = StreamingReply(response, events, b"")
         await relay(stream, attempt, client_response, keep_alive)
-        listed = bytes(events.listed)
-        for block in split_events(listed) if count_lines(listed) <= TURN_LINES else ():
-            state.metrics.tools_listed(upstream, messages.listed_tools(parse_event(block).data or b""))
     except errors.UpstreamError as error:
         # A client that knows the id of an event resumes the stream, and an error would be the answer to its request.
         error.is_told = error.is_told or events.has_ids
@@ -452,9 +445,7 @@ class PassedEvents(EventStream):
     stream becomes its one event.
     """
 
-    __slots__ = (
-        *("_begins", "_has_response", "_is_json", "_last", "_last_bytes", "_last_events", "_request", "listed"),
-    )
+    __slots__ = (*("_begins", "_has_response", "_is_json", "_last", "_last_bytes", "_last_events", "_request"),)
 
     def __init__(
         self,
@@ -470,14 +461,8 @@ class PassedEvents(EventStream):
         self._request = request
         self._has_response = False
         self._is_json: bool | None = None
-        self.listed = bytearray()
-        """The stream that answers `tools/list`. It is cut after LISTED_BYTES."""
         self._last_events: list[bytes] = []
         self._last_bytes = 0
-
-    @property
-    def unfinished_bytes(self) -> int:
-        return len(self.listed)
 
     @property
     def is_between_events(self) -> bool:
@@ -508,8 +493,6 @@ class PassedEvents(EventStream):
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
-            if self._request is not None and self._request.method == messages.LIST_TOOLS:
-                self.listed += piece if len(self.listed) <= LISTED_BYTES else b""
             if self._request is not None and not self._has_response:
                 if self.is_between_events and not self.has_response:
                     self._last_events, self._last_bytes = [], 0

@@ -62,26 +62,17 @@ class _Named(msgspec.Struct, gc=False):
     name: msgspec.Raw = _ABSENT
 
 
-class _Tools(msgspec.Struct, gc=False):
-    tools: list[_Named]
-
-
-class _ToolList(msgspec.Struct, gc=False):
-    result: _Tools
-
-
-_TOOL_LIST = msgspec.json.Decoder(_ToolList)
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _NAMED = msgspec.json.Decoder(_Named)
 _TEXT = msgspec.json.Decoder(str)
 _ANY = msgspec.json.Decoder()
 UNREADABLE = McpMessage("unreadable")
 _UNREADABLE_ERRORS = (ValueError, RecursionError)  # DecodeError and UnicodeDecodeError are ValueErrors
-LISTEN, LIST_TOOLS = "subscriptions/listen", "tools/list"
+LISTEN = "subscriptions/listen"
 READS = frozenset(
     (
         *("initialize", "ping", "prompts/get", "prompts/list", "resources/list", "resources/read"),
-        *("resources/templates/list", LIST_TOOLS, "completion/complete", "server/discover"),
+        *("resources/templates/list", "tools/list", "completion/complete", "server/discover"),
     )
 )
 """The requests that change nothing at the server, so that it may receive them twice."""
@@ -141,13 +132,6 @@ def is_session_lost(text: str, *, may_be_login: bool) -> bool:
     """
     start = text[:LONGEST_ERROR_CHARS]
     return bool(_LOST.search(start) or (not may_be_login and _ENDED.search(start)))
-
-
-def listed_tools(reply: bytes) -> list[str]:
-    try:
-        return [_TEXT.decode(tool.name)[:LONGEST_NAME_CHARS] for tool in _TOOL_LIST.decode(reply).result.tools]
-    except _UNREADABLE_ERRORS:
-        return []
 
 
 def _names_method_once(body: bytes) -> bool:

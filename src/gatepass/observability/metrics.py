@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice, pairwise, zip_longest
+from itertools import accumulate, pairwise, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
@@ -112,8 +112,7 @@ COUNTED: tuple[Declared, ...] = (
     Declared(
         "gatepass_mcp_tool_calls_total",
         ("caller", "upstream", "tool", "outcome"),
-        "Calls of tools of MCP servers. `tool` is a name that the server listed to a client of this process, else"
-        " other",
+        "Calls of tools of MCP servers. `tool` is one of the first 200 that were called at the server, else other",
     ),
     Declared(
         "gatepass_token_retries_total",
@@ -551,10 +550,11 @@ class Metrics(Observer):
         self._listed[upstream], self._has_unlisted = frozenset(names), False
         self.series.clear()
 
-    def tools_listed(self, upstream: str, names: Iterable[str]) -> None:
-        """Count calls of these tools of an MCP server by name, of at most MAX_NAMES."""
+    def _tool(self, upstream: str, name: str) -> str:
         tools = self._tools[upstream]
-        tools.update(islice((name for name in names if name not in tools), MAX_NAMES - len(tools)))
+        if len(tools) < MAX_NAMES:
+            tools.add(name)
+        return self._mask(name) if name in tools else OTHER
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -648,8 +648,7 @@ class Metrics(Observer):
         if usage is not None:
             series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         elif access.mcp_tool:
-            tool = self._mask(access.mcp_tool) if access.mcp_tool in self._tools[attempt.upstream] else OTHER
-            labels = (series.labels[0], attempt.upstream, tool, outcome)
+            labels = (series.labels[0], attempt.upstream, self._tool(attempt.upstream, access.mcp_tool), outcome)
             self._cell("gatepass_mcp_tool_calls_total", labels).value += 1
         if first_byte_s is None:
             return
