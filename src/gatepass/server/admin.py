@@ -267,7 +267,10 @@ async def _curl(call: AdminRequest) -> ASGIApp:
 
 @route("GET", "bodies/{id}", "admin", BodyPiece)
 async def _body(call: AdminRequest) -> ASGIApp:
-    return call.answer(await inspection.body_piece(call.state, call.found))
+    piece = await call.state.capture.piece(call.found, call.state.redactor)
+    if piece is None:
+        raise errors.InvalidRequest("This body is not captured any more.")
+    return call.answer(piece)
 
 
 @route("GET", "use", "viewer")

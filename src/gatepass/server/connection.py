@@ -200,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ignores_input:
             if self._loop.time() < self._lingers_until_s:
-                self._timeouts.linger()
+                self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)
             return
         if self._unread or (len(data) > SMALL_READ_BYTES and not self._context.turns.begins()):
             if not self._unread:

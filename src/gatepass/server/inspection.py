@@ -10,7 +10,7 @@ from itertools import islice
 
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.wording import did_you_mean
-from gatepass.documents import BodyPiece, CaptureState, Limit, Limits, Requests, Story
+from gatepass.documents import CaptureState, Limit, Limits, Requests, Story
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
@@ -104,14 +104,6 @@ async def stories(state: AppState, wanted: str, *, bodies: bool) -> list[Story]:
 def running(state: AppState) -> Iterator[RequestRecord]:
     requests = [one.response.context.inspected() for one in state.in_flight.requests]
     yield from sorted(requests, key=lambda one: -one.arrived_s)
-
-
-async def body_piece(state: AppState, name: str) -> BodyPiece:
-    """Return the piece `name` of a captured body; raise InvalidRequest if gatepass does not hold it."""
-    piece = await state.capture.piece(name, state.redactor)
-    if piece is None:
-        raise InvalidRequest("This body is not captured any more.")
-    return piece
 
 
 def _number(fields: Mapping[str, str], name: str, default: float) -> float:

@@ -147,9 +147,6 @@ class ReceiveTimeouts:
             self._deadline.set(max(0.0, self._deadline.left_s() - granted_s + DRAIN_IDLE_S))
         self.idle_timeout_s = DRAIN_IDLE_S
 
-    def linger(self) -> None:
-        self._deadline.set(LINGER_S)
-
     def take_expired(self) -> AwaitedInput | None:
         """Return the input whose deadline passed, and stop waiting for it. None if none is awaited now."""
         if self._awaited is AwaitedInput.PAUSED:
