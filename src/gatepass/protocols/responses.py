@@ -174,7 +174,10 @@ def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
     created = document.get("created_at")
     is_time = isinstance(created, int | float) and not isinstance(created, bool)
     missing = {name: value for name, value in _REQUIRED.items() if document.get(name) is None}
-    model = document.get("model")
+    model, status = document.get("model"), document.get("status")
+    if status not in _ENDED:
+        status = "failed" if document.get("error") else "completed"
+        status = "incomplete" if status == "completed" and document.get("incomplete_details") else status
     return {
         **document,
         **missing,
@@ -182,18 +185,9 @@ def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
         "object": "response",
         "created_at": created if is_time else defaults.created_s,
         "model": model if isinstance(model, str) and model else defaults.model,
-        "status": _status_of(document),
+        "status": status,
         "output": [_complete_item(item, defaults) for item in items],
     }
-
-
-def _status_of(document: Object) -> str:
-    """Return the status of a response. Derive it if it is missing or unfinished."""
-    if (status := document.get("status")) in _ENDED:
-        return str(status)
-    if document.get("error"):
-        return "failed"
-    return "incomplete" if document.get("incomplete_details") else "completed"
 
 
 def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:

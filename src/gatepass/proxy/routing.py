@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -71,10 +71,7 @@ class _OperationRoutes:
         route = block_of_operation(config.operations, operation)
         routes: dict[str, Route] = {}
         for name, entry in config.models.items():
-            targets = tuple(
-                replace(_target(one, config, name, entry), names_model=not is_glob(name))
-                for one in entry.ordered_targets()
-            )
+            targets = tuple(_target(one, config, name, entry) for one in entry.ordered_targets())
             routes[name] = _route(targets, config, name, entry)
         # The block of the operation names the upstream. Without it, the only upstream serves the operation.
         upstream = None if route is None else route.upstream
@@ -179,7 +176,8 @@ def _target(target: ModelTarget, config: Config, name: str = "", entry: Model | 
     if entry is not None and entry.timeouts is not None:
         timeouts = settings.timeouts.value(settings_of(target.upstream), name, entry.timeouts)
     spoken = settings.protocols if entry is None or entry.protocols is None else entry.protocols
-    return Target(target.upstream, target.name, timeouts, None if spoken is None else frozenset(spoken))
+    protocols, names_model = None if spoken is None else frozenset(spoken), entry is not None and not is_glob(name)
+    return Target(target.upstream, target.name, timeouts, protocols, names_model=names_model)
 
 
 def _route(targets: Targets, config: Config, name: str = "", entry: Model | None = None) -> Route:

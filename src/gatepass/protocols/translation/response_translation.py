@@ -201,7 +201,7 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         call = names.call(item.get("call_id"), tool, arguments, where)
         return [{"role": "assistant", "content": None, "tool_calls": [call]}]
     if is_search:
-        found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
+        found = [names.of(tool) or "" for _, _, tool in _declared(item, f"{where}.", dropped)]
         parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
         return result_messages(item.get("call_id"), parts, where)
     if kind in _RESULTS:
@@ -266,11 +266,10 @@ def _part(part: Object, where: str, dropped: Dropped) -> Object:
 def _tools(request: Object, items: Iterable[tuple[str, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    for place, one, tool in _declared(request, "", dropped):
-        tools.append(_function(one, names.add(tool, place), dropped))
-    for where, item in items:
-        for place, one, tool in _declared(item, f"{where}.", dropped) if event_kind(item) in _WITH_TOOLS else ():
-            if names.of(tool) is None:  # else a later item repeats it
+    later = ((f"{where}.", item) for where, item in items if event_kind(item) in _WITH_TOOLS)
+    for where, owner in (("", request), *later):
+        for place, one, tool in _declared(owner, where, dropped):
+            if not where or names.of(tool) is None:  # else a later item repeats it
                 tools.append(_function(one, names.add(tool, place), dropped))
     return tools, names
 
@@ -393,7 +392,7 @@ class ResponseAnswer(AnswerBlocks):
         self._add({"type": "response.output_item.added", "output_index": self.ended_blocks, "item": item})
         if block.kind != "call":
             self._add(self._event(block, "added", part=_content_part(block, "")))
-            delta = self._event(block, "text.delta", delta="%b", **_logprobs(block))
+            delta = self._event(block, "text.delta", delta="%b")
         elif tool.is_custom or tool.is_search:  # the text is inside the arguments; a search has no deltas
             return
         else:
@@ -409,7 +408,7 @@ class ResponseAnswer(AnswerBlocks):
         text, place, tool = msgspec.Raw(block.text), self._place(block), self.tool(block)
         if block.kind != "call":
             member = "refusal" if block.kind == "refusal" else "text"
-            self._add(self._event(block, "text.done", **{member: text}, **_logprobs(block)))
+            self._add(self._event(block, "text.done", **{member: text}))
             self._add(self._event(block, "done", part=_content_part(block, text)))
         elif (tool.is_custom or tool.is_search) and len(block.sent) > ONE_PASS_BYTES:
             most = f"more than {ONE_PASS_BYTES >> 20} MiB"
@@ -435,7 +434,8 @@ class ResponseAnswer(AnswerBlocks):
         """Return an event about the only part of a text or a thought. Codex shows and returns summaries alone."""
         part, text, index = _NAMES[block.kind]
         kind = what.replace("text", text) if "text" in what else f"{part}.{what}"
-        return {"type": f"response.{kind}", **self._place(block), index: 0, **members}
+        logprobs: Object = {"logprobs": []} if kind.startswith("output_text") else {}  # openai-python requires them
+        return {"type": f"response.{kind}", **self._place(block), index: 0, **members, **logprobs}
 
     def _item(self, block: AnswerBlock, text: str | msgspec.Raw, status: str) -> Object:
         parts = [_content_part(block, text)] if text and block.kind != "call" else []
@@ -479,10 +479,6 @@ class ResponseAnswer(AnswerBlocks):
 def _content_part(block: AnswerBlock, text: str | msgspec.Raw) -> Object:
     more: Object = {"annotations": [], "logprobs": []} if block.kind == "text" else {}
     return {"type": _PARTS[block.kind], "refusal" if block.kind == "refusal" else "text": text, **more}
-
-
-def _logprobs(block: AnswerBlock) -> Object:
-    return {"logprobs": []} if block.kind == "text" else {}
 
 
 def _object_of(arguments: str) -> Object:
