@@ -527,9 +527,12 @@ class Admission:
         counts_tokens = any(one.counts_tokens for one in chain(limits, shared, *upstreams.values()))
         if counts_tokens:
             check_seen(caller, call.operation)
-        kept: Callable[[Sequence[Limit]], tuple[Limit, ...]] = tuple
         if not protocol.uses_tokens or call.operation.is_about_stored:  # its usage is that of another request
-            counts_tokens, kept = False, without_tokens
+            counts_tokens = False
+
+        def kept(ones: Iterable[Limit]) -> tuple[Limit, ...]:
+            return tuple(one for one in ones if counts_tokens or not one.counts_tokens)
+
         is_read = counts_tokens or caller.end_users is not None
         size = await size_of(call, threads) if is_read else Size()
         context.admitted = admitted = self._admitted(size, generates=protocol.generates)
@@ -573,10 +576,6 @@ class Admission:
             found = header(context.client_request.headers, declared.header.lower().encode())
             name = (found or b"").decode("latin-1")
         return self._end_users.of(name, shared, self._clock.now()) if name else shared
-
-
-def without_tokens(limits: Iterable[Limit]) -> tuple[Limit, ...]:
-    return tuple(limit for limit in limits if not limit.counts_tokens)
 
 
 def owners_of(caller: AccessKey | None, entry: str) -> tuple[Owner, ...]:

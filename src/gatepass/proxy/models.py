@@ -10,11 +10,10 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from secrets import token_hex
 from types import MappingProxyType
 from typing import Any
@@ -86,8 +85,9 @@ class ModelCatalog:
         self.state = state
         self._kinds = Kinds(state.config)
         self._lists: defaultdict[str, _List] = defaultdict(_List)
-        self._kept: dict[tuple[Any, ...], asyncio.Task[list[Entry]]] = {}
-        """What the present lists were made into: () for all models, else by the patterns of a key."""
+        self._kept: dict[tuple[Any, ...], list[Entry]] = {}
+        """What the present lists were made into: () for all models, else by the patterns of a key. Other lists begin a
+        new one, so that what is made of older ones meanwhile is not kept."""
 
     def of_next(self, state: AppState) -> ModelCatalog:
         """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
@@ -157,20 +157,11 @@ class ModelCatalog:
                 one.began_s = now
         return wanted
 
-    async def _once(self, key: tuple[Any, ...], make: Callable[[], Coroutine[Any, Any, list[Entry]]]) -> list[Entry]:
-        """Return what `make` makes of the present lists: once for all requests, until a list changes."""
-        if (task := self._kept.get(key)) is None:
-            task = self._kept[key] = self.state.in_flight.tasks.spawn(make(), "list of models")
-            if len(self._kept) > MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
-        await asyncio.wait((task,))  # a request that is cancelled ends it for no other
-        return task.result()
-
     async def _known(self) -> list[Entry]:
-        return await self._once((), self._known_entries)
-
-    async def _known_entries(self) -> list[Entry]:
         """The configured names, and the models of the last lists that match a wildcard route."""
+        kept = self._kept
+        if (found := kept.get(())) is not None:
+            return found
         listing = self.state.routes.listing()
         defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
         models = {name: {"id": name, **defaults} for name in listing.names}
@@ -179,17 +170,17 @@ class ModelCatalog:
             for entry in self._lists[upstream].models or ():
                 if fnmatchcase(entry["id"], pattern):
                     models.setdefault(entry["id"], entry)
-        return [*models.values()]
+        kept[()] = found = [*models.values()]
+        return found
 
     async def _visible(self, wanted: Iterable[str], caller: AccessKey, *, is_typed: bool = False) -> list[Entry]:
         """The models that `caller` may use. Raises the error of a failed fetch if no model is known at all."""
         failed = next((error for name in wanted if (error := self._lists[name].error) is not None), None)
         if failed is not None and not await self._known():
             raise failed.with_traceback(None)  # the kept error is raised again: its traceback would grow each time
-        patterns = None if caller.models is None else tuple(caller.models)
-        return await self._once((patterns, is_typed), partial(self._visible_entries, caller, is_typed=is_typed))
-
-    async def _visible_entries(self, caller: AccessKey, *, is_typed: bool) -> list[Entry]:
+        kept, key = self._kept, (None if caller.models is None else tuple(caller.models), is_typed)
+        if (known := kept.get(key)) is not None:
+            return known
         found, declared = list[Entry](), dict[str | None, Entry]()
         listed = {name: {entry["id"] for entry in one.models or ()} for name, one in self._lists.items() if is_typed}
         for number, entry in enumerate(await self._known()):
@@ -204,6 +195,9 @@ class ModelCatalog:
                 if is_typed:
                     more = {**more, "id": self._kinds.typed(model, [name for name in listed if model in listed[name]])}
                 found.append({**entry, **more} if more else entry)
+        kept[key] = found
+        while len(kept) > MOST_KEPT:
+            del kept[next(iter(kept))]
         return found
 
     def _declared(self, name: str | None) -> Entry:
@@ -236,7 +230,7 @@ class ModelCatalog:
             work = fetch_models(self.state, self.state.upstreams[upstream])
             models = await timeout(self.state.clock, FETCH_S, work, late)
             if models != one.models:
-                self._kept.clear()
+                self._kept = {}
             one.models, one.fetched_s = models, self.state.clock.now()
             self.state.metrics.models_listed(upstream, (entry["id"] for entry in models))
             one.error, one.failed_s = None, -math.inf
