@@ -150,7 +150,9 @@ async def test_request_on_a_closed_reused_connection_is_repeated_once_on_a_new_o
         async with gateway(upstreams={"far": {"base_url": upstream.url, **settings}}) as gp:
             assert (await gp.ask(body).answer()).status == 200
             answer = await gp.ask(body).answer()
-            counted = b'gatepass_stale_connection_retries_total{upstream="far"} 1.0' in gp.state.metrics.exposition()
+            counted = (
+                b'gatepass_repeats_total{cause="new_connection",upstream="far"} 1' in gp.state.metrics.exposition()
+            )
         connections = [request.connection for request in upstream.received]
         assert len({(one.headers, one.body) for one in upstream.received[1:]}) == 1, "a repeat has the same bytes"
     if settings:

@@ -139,7 +139,7 @@ async def test_metrics_count_requests_and_errors():
         ended("upstream_error", "error", 400): 1,
         ended("unknown_path", "error", 404, caller="none", model="none", operation="none", upstream="none"): 1,
         f"gatepass_attempts_total{{{CHATS},upstream=chat}}": 5,
-        "gatepass_token_retries_total{upstream=chat}": 1,
+        "gatepass_repeats_total{cause=new_token,upstream=chat}": 1,
         f"gatepass_errors_total{{{TIMED_OUT},upstream=chat}}": 1,
         f"gatepass_errors_total{{{REFUSED},upstream=chat}}": 1,
         f"gatepass_errors_total{{{UNKNOWN},upstream=none}}": 1,

@@ -115,16 +115,6 @@ COUNTED: tuple[Declared, ...] = (
         "Calls of tools of MCP servers. `tool` is one of the first 200 that were called at the server, else other",
     ),
     Declared(
-        "gatepass_token_retries_total",
-        ("upstream",),
-        "Requests sent again with a new token, after a 401 or another rejection of the token",
-    ),
-    Declared(
-        "gatepass_stale_connection_retries_total",
-        ("upstream",),
-        "Requests sent again because a reused connection closed without an answer",
-    ),
-    Declared(
         "gatepass_empty_answers_total",
         ("upstream",),
         "Chats that ended with finish reason stop and without content or a call",
@@ -745,11 +735,7 @@ class Metrics(Observer):
         if (before := attempt.after) is None:
             return
         self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
-        if attempt.cause == "new_connection":
-            self._add("gatepass_stale_connection_retries_total", attempt.upstream)
-        elif attempt.cause == "new_token" and before.outcome == "token_rejected":
-            self._add("gatepass_token_retries_total", attempt.upstream)
-        elif attempt.cause == "next_target":
+        if attempt.cause == "next_target":
             code = NONE if before.code is None else stable_code(before.code, before.hop or "")
             self._add("gatepass_failovers_total", before.upstream, code)
 
