@@ -16,22 +16,25 @@ import msgspec
 
 from gatepass.errors import BodyTooComplex
 from gatepass.json_body import (
+    MAX_DEPTH,
     MOST_MEMBERS,
     SMALL_BYTES,
     Members,
     Piece,
     Text,
     TopLevel,
-    check_depth,
     elements,
     members,
     places,
     plain_ends,
     string,
+    too_deep,
 )
 from gatepass.types import Call, RuleEdit, Target
 
 PLAIN_BYTES = 32
+MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
+"""How often rules may read a body, or how much of it. A tool's result lies six levels down."""
 NAME_CHARS = 100
 """A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
 
@@ -43,21 +46,23 @@ _Change = tuple[str, "Value | None", "Value | None", str]
 
 
 class _Opened:
-    """Counts the members that the rules of one call open. Before the first, the depth of the body is checked."""
+    """Counts the members that the rules of one call open, and the bytes: each level is read with all below it."""
 
-    __slots__ = ("_top", "left")
+    __slots__ = ("left", "left_bytes")
 
-    def __init__(self, top: TopLevel) -> None:
-        self._top: TopLevel | None = top
-        self.left = MOST_MEMBERS
+    def __init__(self, body: bytes) -> None:
+        self.left, self.left_bytes = MOST_MEMBERS, max(MOST_PASSES * len(body), PASSED_BYTES)
 
-    def check(self) -> None:
-        if self._top is not None:
-            check_depth(self._top)
-            self._top = None
+    def read(self, text: Text, level: int) -> Text:
+        """Return the `text` of a value at `level`, which is then opened."""
+        self.left_bytes -= memoryview(text).nbytes
+        if level > MAX_DEPTH:
+            raise too_deep()
+        if self.left_bytes < 0:
+            raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
+        return text
 
     def members(self, text: Text) -> Members:
-        self.check()
         found = members(text)
         self.left -= 1 + len(found)
         if self.left < 0:
@@ -71,13 +76,14 @@ class _Opened:
 class Value:
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
-    __slots__ = ("_listed", "_opened", "_text", "editor")
+    __slots__ = ("_level", "_listed", "_opened", "_text", "editor")
 
     def __init__(
-        self, text: Text | tuple[Piece, ...], opened: _Opened, listed: list[msgspec.Raw] | None = None
+        self, text: Text | tuple[Piece, ...], opened: _Opened, level: int, listed: list[msgspec.Raw] | None = None
     ) -> None:
         self._text = text
         self._opened = opened
+        self._level = level
         self._listed = listed
         """The elements of a list, if they are known."""
         self.editor: ObjectDraft | ListDraft | None = None
@@ -117,16 +123,14 @@ class Value:
     @property
     def object(self) -> ObjectDraft | None:
         if self.editor is None and self.kind == "{":
-            self.editor = ObjectDraft(self._opened.members(self._source()), self._opened)
+            self.editor = ObjectDraft(self._opened.members(self._source()), self._opened, self._level)
         return self.editor if isinstance(self.editor, ObjectDraft) else None
 
     @property
     def array(self) -> ListDraft | None:
         if self.editor is None and self.kind == "[":
-            if self._listed is None:
-                self._opened.check()
-                self._listed = elements(self._source())
-            self.editor = ListDraft(self._listed, self._opened)
+            listed = elements(self._source()) if self._listed is None else self._listed
+            self.editor = ListDraft(listed, self._opened, self._level)
         return self.editor if isinstance(self.editor, ListDraft) else None
 
     @property
@@ -140,7 +144,8 @@ class Value:
         return self._text if isinstance(self._text, tuple) else (memoryview(self._text),)
 
     def _source(self) -> Text:
-        return b"".join(self._text) if isinstance(self._text, tuple) else self._text
+        text = b"".join(self._text) if isinstance(self._text, tuple) else self._text
+        return self._opened.read(text, self._level)
 
 
 def _edit(rule: str, path: str, change: _Change) -> RuleEdit:
@@ -164,12 +169,15 @@ def _below(path: str, place: str) -> str:
 class ObjectDraft:
     """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
-    __slots__ = ("_changes", "_members", "_opened", "has_changed")
+    __slots__ = ("_changes", "_inner", "_members", "_opened", "has_changed")
 
-    def __init__(self, listed: Members, opened: _Opened, known: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Take the members `listed` of an object. Its lists in `known` are not read again."""
+    def __init__(
+        self, listed: Members, opened: _Opened, level: int, known: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Take the members `listed` of an object at `level`. Its lists in `known` are not read again."""
         lists = {name: value for name, value in known.items() if isinstance(value, list)}
-        self._members = {name: Value(text, opened, lists.get(name)) for name, text in listed}
+        self._inner = level + 1
+        self._members = {name: Value(text, opened, self._inner, lists.get(name)) for name, text in listed}
         self._opened = opened
         self.has_changed = False
         self._changes: list[_Change] = []
@@ -240,14 +248,14 @@ class ObjectDraft:
         """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
         if len(new) == 1 and self.text(name) == new[0]:
             return False
-        value = Value(new, self._opened)
+        value = Value(new, self._opened, self._inner)
         self._note(name, self._members.get(name), value)
         self._members[name] = value
         return True
 
     def put(self, name: str, new: bytes) -> None:
         """Set the member as `set` does, or add it before all others, without a record of the change."""
-        value = Value((new,), self._opened)
+        value = Value((new,), self._opened, self._inner)
         if name in self._members:
             self._members[name] = value
         else:
@@ -281,11 +289,12 @@ class ObjectDraft:
 class ListDraft:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ("_changes", "_elements", "_opened", "has_changed")
+    __slots__ = ("_changes", "_elements", "_inner", "_opened", "has_changed")
 
-    def __init__(self, listed: list[msgspec.Raw], opened: _Opened) -> None:
+    def __init__(self, listed: list[msgspec.Raw], opened: _Opened, level: int) -> None:
         self._elements: list[msgspec.Raw | Value] = [*listed]
         self._opened = opened
+        self._inner = level + 1
         self.has_changed = False
         self._changes: list[_Change] = []
         """What changed since the last `take_edits`."""
@@ -319,7 +328,7 @@ class ListDraft:
         """Return the element, for whose changes there is one Value."""
         element = self._elements[index]
         if not isinstance(element, Value):
-            element = self._elements[index] = Value(element, self._opened)
+            element = self._elements[index] = Value(element, self._opened, self._inner)
         return element
 
     def objects(self) -> list[ObjectDraft]:
@@ -338,7 +347,7 @@ class ListDraft:
 
     def insert(self, index: int, *new: Piece) -> None:
         """Insert the JSON text of `new` before the element at `index`, or at the end."""
-        value = Value(new, self._opened)
+        value = Value(new, self._opened, self._inner)
         self._changes.append((f"[{index}]", None, value, ""))
         self._elements.insert(index, value)
         self.has_changed = True
@@ -418,7 +427,7 @@ class Draft:
         """The members of the body."""
         if self._top is None:
             opened = self.call.opened()
-            self._top = ObjectDraft(opened.listed, _Opened(opened), opened.values)
+            self._top = ObjectDraft(opened.listed, _Opened(opened.text), 1, opened.values)
             if self._model is not None:
                 self._top.put("model", msgspec.json.encode(self._model))
         return self._top

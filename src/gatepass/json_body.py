@@ -45,14 +45,7 @@ MOST_SIGNS = 4_000_000
 MOST_ESCAPES = 6_000_000
 """Backslashes of such a text."""
 MAX_DEPTH = 64
-"""Levels of a body of which a rule opens a part. The limits of decoders differ by version and stack."""
-MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
-"""How often msgspec reads a text to know its depth, or how much it reads. Each level reads all below it, and a tool's
-result lies six levels down."""
-FIRST_TOGETHER, MOST_TOGETHER = 8, 64
-"""How many values are searched for brackets at once. Most messages have few, most tools many."""
-FEW_OPENERS = 8
-"""So many brackets are searched one by one, which copies nothing. Images and embeddings have fewer."""
+"""How many levels of a body a rule opens. What it does not open may be as deep as the decoder reads."""
 LONGEST_NAME_BYTES = 16 * 1024
 """No API has a longer name. To decode one of 27 MiB takes 53 ms, and to fold it 2.5 s."""
 
@@ -381,75 +374,8 @@ def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
 
 
 def too_deep() -> InvalidJson:
-    """Return the error of a deep body: it is opened, or the decoder cannot read it."""
+    """Return the error of a body that a rule would open further, or that the decoder cannot read."""
     return InvalidJson(f"The body is nested deeper than {MAX_DEPTH} levels.")
-
-
-def check_depth(top: TopLevel, limit: int = MAX_DEPTH) -> None:
-    """Raise the error of `too_deep` if lists and objects of a body are nested deeper than `limit`.
-
-    Only what has more brackets than that is opened. Raises BodyTooComplex for a body that would be opened too often.
-    """
-    if _has_few_openers(top.text, min(limit, FEW_OPENERS)):
-        return
-    left = max(MOST_PASSES * len(top.text), PASSED_BYTES)
-    values = top.values.values() if len(top.values) == len(top.names) else (value for _, value in top.listed)
-    pending, texts = list[tuple[list[msgspec.Raw], int]](), list[msgspec.Raw]()
-    for value in values:
-        if isinstance(value, msgspec.Raw):
-            texts.append(value)
-        elif isinstance(value, list | dict):
-            pending.append((value if isinstance(value, list) else [*value.values()], limit - 2))
-    pending.append((texts, limit - 1))
-    while pending:
-        listed, limit = pending.pop()
-        for text in _with_more_openers(listed, limit):
-            if limit <= 0:
-                raise too_deep()
-            left -= memoryview(text).nbytes
-            if left < 0:
-                raise BodyTooComplex("The body has many values at many levels. Send less structure in one request.")
-            inner = elements(text) if kind(text) == "[" else [value for _, value in members(text)]
-            pending.append((inner, limit - 1))
-
-
-def _has_few_openers(text: bytes, left: int) -> bool:
-    """Whether a text has at most `left` brackets."""
-    if len(text) <= SMALL_BYTES:  # a copy takes half as long as the loop
-        return _openers(text) <= left
-    for char in b"{[":
-        at = text.find(char)
-        while at >= 0:
-            left -= 1
-            if left < 0:
-                return False
-            at = text.find(char, at + 1)
-    return True
-
-
-def _with_more_openers(listed: list[msgspec.Raw], limit: int) -> Iterator[msgspec.Raw]:
-    """Yield the lists and objects of `listed` that have more brackets than `limit`."""
-    at, together, alone = 0, FIRST_TOGETHER, 0
-    while at < len(listed):
-        alone -= 1
-        if len(some := listed[at : at + together]) == 1:
-            found = limit + 1 if has_more(some[0], b"{[", limit) else 0
-            if found and kind(some[0]) in "{[":
-                yield some[0]
-            at += 1
-        elif len(text := b"".join(some)) > CHECKED_BYTES:
-            found = limit * len(some)
-        else:
-            found = _openers(text)
-            at += len(some) if found <= limit else 0
-        fitting = limit * len(some) // (found + 1)  # as many as have few enough if the next ones are like these
-        if found > limit and fitting < 2:
-            alone = MOST_TOGETHER
-        together = 1 if alone > 0 else max(1, min(2 * together, MOST_TOGETHER, fitting))
-
-
-def _openers(text: bytes) -> int:
-    return 2 * len(text) - len(text.replace(b"{", b"")) - len(text.replace(b"[", b""))
 
 
 # values

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.draft import Draft
+from gatepass.draft import PASSED_BYTES, Draft
 from gatepass.errors import BodyTooComplex, InvalidJson
 from gatepass.json_body import MAX_DEPTH, MOST_MEMBERS
 from tests.memory import traced_memory
@@ -127,10 +127,24 @@ def test_what_rules_open_is_bounded():
         assert under_way.messages
 
 
-def test_a_body_is_deep_only_for_what_opens_more_than_its_top_level():
-    deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
-    under_way = editor(b'{"a":%b,"b":{"c":[]},"d":1}' % deep)
-    assert under_way.top.drop("d")
-    assert under_way.finished().body == b'{"a":%b,"b":{"c":[]}}' % deep
+def opened_to(levels: int, inner: bytes = b"") -> Draft:
+    under_way = editor(b'{"a":%b,"d":1}' % (b'{"a":' * (levels - 1) + b"[%b]" % inner + b"}" * (levels - 1)))
+    owner = under_way.top
+    while (found := owner.object("a")) is not None:
+        owner = found
+    assert owner.array("a") is not None
+    return under_way
+
+
+def test_a_body_is_deep_only_for_what_opens_it():
+    assert opened_to(MAX_DEPTH - 1).top.drop("d")
     with pytest.raises(InvalidJson, match="deeper than 64 levels"):
-        assert under_way.top.object("b")
+        opened_to(MAX_DEPTH)
+    under_way = editor(b'{"a":%b,"d":1}' % (b"[" * 500 + b"]" * 500))
+    assert under_way.top.drop("d")
+    assert under_way.finished().body == b'{"a":%b}' % (b"[" * 500 + b"]" * 500)
+
+
+def test_a_text_that_is_opened_at_every_level_is_refused():
+    with pytest.raises(BodyTooComplex, match="many levels"):
+        opened_to(MAX_DEPTH - 2, b'"%b"' % (b"x" * PASSED_BYTES))

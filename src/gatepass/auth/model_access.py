@@ -25,7 +25,6 @@ from gatepass.json_body import (
     UNCOUNTED_BYTES,
     Members,
     TopLevel,
-    check_depth,
     elements,
     folded,
     kind,
@@ -97,6 +96,8 @@ _AROUND_STEP = " \t\n\r\v\f'\""
 
 MOST_MODELS = 1_000
 """Members of a body, and models that it may name elsewhere than in `model`: 125,000 in a list took 170 ms."""
+MOST_LEVELS = 16
+"""How far down names of models are searched: each level is read with all below it. LiteLLM's lie five levels down."""
 CACHED_NAMES, CACHED_CHARS = 1024, 64
 """How many names of members are known as those of a destination or not: requests have the same few. Clients choose
 them, so longer ones are not kept."""
@@ -147,8 +148,7 @@ def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     is_checked = any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1
     # most agents send tools alone
     if is_checked or (isinstance(tools := top.get(_TOOLS), list) and _may_name_models(tools)):
-        check_depth(top)
-        _check_object(caller, top.listed, set(), is_top=True)
+        _check_object(caller, top.listed, set(), MOST_LEVELS, is_top=True)
 
 
 def _check_count(values: Sized) -> None:
@@ -157,6 +157,12 @@ def _check_count(values: Sized) -> None:
         raise BodyTooComplex(
             f"The body has more than {MOST_MODELS} members or models at one place, and this key names its models."
         )
+
+
+def _check_level(left: int) -> None:
+    """Raise BodyTooComplex for what may name models below MOST_LEVELS."""
+    if left < 0:
+        raise BodyTooComplex(f"The body may name models more than {MOST_LEVELS} levels down. Send less structure.")
 
 
 def check_part_access(caller: AccessKey, name: str) -> None:
@@ -220,28 +226,29 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     )
 
 
-def _check_object(caller: AccessKey, listed: Members, judged: set[str], *, is_top: bool = False) -> None:
+def _check_object(caller: AccessKey, listed: Members, judged: set[str], levels: int, *, is_top: bool = False) -> None:
+    _check_level(levels)
     _check_count(listed)
     for given, value in listed:
         name = _normalized(given)
         if _is_destination(given):
             raise _destination_not_allowed(caller, given, given)
         if name in _MODELS or (name == _MODEL and not is_top):
-            _check_models(caller, given, _models_in(caller, value, judged), judged)
+            _check_models(caller, given, _models_in(caller, value, judged, levels), judged)
         elif name in (_TOOLS, _INPUT):
             for tools in [_list(value)] if name == _TOOLS else _tools_of_items(value):
-                _check_models(caller, name, _models_of_tools(caller, tools, judged), judged)
+                _check_models(caller, name, _models_of_tools(caller, tools, judged, levels), judged)
         elif name == _PLUGINS:
             # OpenRouter's `fusion` has a `model` and `analysis_models`
             _check_count(plugins := _list(value))
             for plugin in _objects(plugins):
-                _check_object(caller, plugin, judged)
+                _check_object(caller, plugin, judged, levels - 1)
         elif name in _NESTED and kind(value) == "{":
             options = members(value)
-            _check_object(caller, options, judged)
+            _check_object(caller, options, judged, levels - 1)
             for _, option in options if name == _OPTIONS else ():
                 if kind(option) == "{":
-                    _check_object(caller, members(option), judged)
+                    _check_object(caller, members(option), judged, levels - 1)
 
 
 def _tools_of_items(value: msgspec.Raw) -> Iterator[list[msgspec.Raw]]:
@@ -318,27 +325,28 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged:
             )
 
 
-def _models_in(caller: AccessKey, value: msgspec.Raw, judged: set[str]) -> Iterator[str]:
+def _models_in(caller: AccessKey, value: msgspec.Raw, judged: set[str], levels: int) -> Iterator[str]:
     """Yield the models in a value: a name, a list, or an object with a `model` or with lists."""
+    _check_level(levels)
     if (first := kind(value)) == '"':
         yield _model(caller, value)
     elif first == "[":
         values = elements(value)
         _check_count(values)
         for one in values:
-            yield from _models_in(caller, one, judged)
+            yield from _models_in(caller, one, judged, levels - 1)
     elif first == "{":
         listed = members(value)
         _check_count(listed)
         if any(folded(name) == _MODEL for name, _ in listed):
-            _check_object(caller, listed, judged)
+            _check_object(caller, listed, judged, levels - 1)
             lists = [inner for name, inner in listed if kind(inner) == "[" and name not in TEXT_LISTS]
             for values in map(elements, lists):
                 _check_count(values)
                 yield from (_model(caller, one) for one in values if kind(one) == '"')
             return
         for _, inner in listed:
-            yield from _models_in(caller, inner, judged)
+            yield from _models_in(caller, inner, judged, levels - 1)
 
 
 def _model(caller: AccessKey, value: msgspec.Raw) -> str:
@@ -352,7 +360,7 @@ def _model(caller: AccessKey, value: msgspec.Raw) -> str:
     return string(value)
 
 
-def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: set[str]) -> Iterator[str]:
+def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: set[str], levels: int) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
     Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
@@ -367,7 +375,7 @@ def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: set[st
             elif folded(name) == _PARAMETERS and kind(inner) == "{":
                 for parameter, one in members(inner):
                     if _normalized(parameter) in _NAMES_OF_MODELS:
-                        yield from _models_in(caller, one, judged)
+                        yield from _models_in(caller, one, judged, levels - 1)
 
 
 def check_calls_models(caller: AccessKey) -> None:

@@ -9,7 +9,6 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import InvalidJson, UpstreamInvalid
-from gatepass.json_body import check_depth
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
@@ -33,19 +32,19 @@ class Translation:
     def chat_call(self, call: Call, chat: Operation) -> ChatCall:
         """Return the call of `chat` that serves `call`. Raises InvalidRequest for what a chat cannot express."""
         dropped = Dropped()
-        check_depth(call.opened())
         try:
             request = msgspec.json.decode(call.body)
-        except ValueError:  # half a surrogate pair, a number of thousands of digits
-            raise InvalidJson("The body has a number or a text that cannot be translated.") from None
-        request.pop("stream", None)
-        body, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
+            request.pop("stream", None)
+            chat_request, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
+            body = json_text(chat_request)
+        except (ValueError, RecursionError):  # half a surrogate pair, a number of thousands of digits, many levels
+            raise InvalidJson("The body has a number, a text or a depth that cannot be translated.") from None
         entries = (f"translate={self.name}", *dropped.entries)
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
         headers = tuple(field for field in call.headers if field[0] not in own)
         adapted = (*call.adapted, *entries)
-        translated = call.with_body(json_text(body), operation=chat, headers=headers, adapted=adapted)
+        translated = call.with_body(body, operation=chat, headers=headers, adapted=adapted)
         return ChatCall(translated, self.answer, about)
 
 
