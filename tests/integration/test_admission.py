@@ -8,8 +8,7 @@ import pytest
 import pytest_asyncio
 
 from gatepass.auth.api_keys import hash_key, new_key
-from gatepass.config.references import Reference
-from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply
@@ -17,30 +16,20 @@ from tests.integration.scripted import Scripted, Send, reply
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = json.dumps(HELLO).encode()
-KEY, NARROW = new_key()[0], new_key()[0]
+KEY, _ = new_key()
 OTHER = "gp-another-key-that-nobody-knows"
-
-
-def answer_all(request):
-    if request.target.endswith("/models"):
-        return [Send(reply({"object": "list", "data": [{"id": "small-1"}, {"id": "large-1"}]}))]
-    return [Send(reply(VECTORS if request.target.endswith("/embeddings") else COMPLETION))]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def upstream():
-    async with Scripted(answer=answer_all) as server:
+    async with Scripted([Send(reply(COMPLETION))]) as server:
         yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def locked(upstream):
-    """Two keys: one by its hash, one by reference, which may use small models alone."""
-    keys = [
-        {"name": "ragflow", "hash": hash_key(KEY)},
-        {"name": "librechat", "key": Reference.to_variable("LIBRECHAT_KEY", NARROW), "models": ["small-*"]},
-    ]
-    async with gateway(upstream=upstream.url, access={"keys": keys}, models={"*": {"upstream": "chat"}}) as gp:
+    keys = [{"name": "ragflow", "hash": hash_key(KEY)}]
+    async with gateway(upstream=upstream.url, access={"keys": keys}) as gp:
         yield gp
 
 

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from gatepass.auth.api_keys import hash_key
-from tests.integration.answers import COMPLETION, EVENTS, VECTORS
+from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply, stream
@@ -34,8 +34,6 @@ FROM_UPSTREAM: dict[str, Any] = {
 def answer_all(request):
     if request.target.endswith("/models"):
         return [Send(reply({"object": "list", "data": [{"id": "org/large"}]}))]
-    if request.target.endswith("/embeddings"):
-        return [Send(reply(VECTORS))]
     asked = request.json()
     if asked.get("stream"):
         return [Send(stream(*EVENTS, **FROM_UPSTREAM))]

@@ -14,7 +14,6 @@ from tests.integration.gateway import HELLO, Gateway, relaying
 from tests.integration.processes import ask as ask_port
 from tests.integration.processes import started
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
-from tests.unit.clock import DrivenClock
 
 KEY = "gp-a-key-that-opens-the-door"
 STREAMED = {**HELLO, "model": "mini", "stream": True}
@@ -43,33 +42,6 @@ async def learn(gp: Gateway, **headers: str) -> None:
 
 async def page(gp: Gateway, path: str = "/learned", **headers: str) -> Any:
     return await gp.ask(None, path, method="GET", headers=headers).answer()
-
-
-async def test_learned_rules_are_listed_with_their_evidence():
-    clock = DrivenClock()
-    async with relaying(answer=no_stream, clock=clock, models=MODELS) as (_, gp):
-        assert (await page(gp)).json() == {"rules": []}
-        await learn(gp)
-        await clock.advance(90)
-        await learn(gp)
-        answer = await page(gp)
-    assert answer.json() == {
-        "rules": [
-            {
-                "upstream": "chat",
-                "model": "o3-mini",
-                "operation": "chat",
-                "adapted": "stream=synth",
-                "beside": "",
-                "state": "learned",
-                "evidence": MESSAGE,
-                "age_s": 90,
-                "expires_in_s": 3510,
-                "uses": 2,
-                "settings": ['mini: {stream: "emulate"}'],
-            }
-        ]
-    }
 
 
 async def test_a_rule_of_two_members_names_the_other_one():
