@@ -182,7 +182,7 @@ def test_endless_arguments_use_no_memory(attack: Attack, calls: int) -> None:
 @pytest.mark.attack("streams: arguments of calls")
 @pytest.mark.parametrize("unit", ["[]", "1e300", '"\\n"', '"\ud83d"'])
 def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: Attack, unit: str) -> None:
-    arguments = "[" + ",".join([unit] * (MOST_HELD_BYTES // (len(unit) + 1) - 1)) + "]"
+    arguments = "[" + ",".join([unit] * (MOST_HELD_BYTES // (len(unit) + 1))) + "]"
     for text_of, expected in ((arguments, True), (arguments[:-1], False)):
         with attack.on_loop():
             found = is_complete_json(text_of)

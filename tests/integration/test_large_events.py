@@ -69,14 +69,25 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
 
 
 @pytest.mark.parametrize("chars", [1_000_001, 3 << 20])
-@pytest.mark.parametrize("name", ["content", "reasoning_content"])
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "arguments"])
 async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: int) -> None:
     text = "é\\n and more words" * (chars // 16)
-    events = (chunk_of({"role": "assistant", name: text}, "stop"), DONE)
+    call: dict[str, Any] = {
+        "index": 0,
+        "id": "c",
+        "type": "function",
+        "function": {"name": "f", "arguments": json.dumps({"a": text})},
+    }
+    delta = {"tool_calls": [call]} if name == "arguments" else {name: text}
+    events = (chunk_of({"role": "assistant", **delta}, "tool_calls" if name == "arguments" else "stop"), DONE)
     answer = await answered(*events, path="/for/ragflow/v1/chat/completions")
     assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]"), answer.body[-400:]
     assert max(map(len, answer.body.split(b"\n"))) < 1 << 20
     choices = [choice for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
-    assert "".join(choice["delta"].get(name) or "" for choice in choices) == text
-    assert [reason for choice in choices if (reason := choice["finish_reason"])] == ["stop"]
+    calls = [one["function"]["arguments"] for choice in choices for one in choice["delta"].get("tool_calls", [])]
+    sent = "".join(calls) if calls else "".join(choice["delta"].get(name) or "" for choice in choices)
+    assert sent == (call["function"]["arguments"] if name == "arguments" else text)
+    assert [reason for choice in choices if (reason := choice["finish_reason"])] == [
+        "tool_calls" if name == "arguments" else "stop"
+    ]
     assert "repair=line" in answer.headers["x-gatepass-adapted"]

@@ -27,10 +27,12 @@ from gatepass.sse.chunk import (
     EVENT_BYTES,
     LEGACY,
     ArgumentsCut,
+    ArgumentsTooLarge,
     EnvelopeDefaults,
     Object,
     StreamSource,
     arguments_cut,
+    arguments_too_large,
     converted_limit,
     empty_choice,
     encode_event,
@@ -106,6 +108,8 @@ class Chat(ClientProtocol):
     ) -> tuple[bytes, tuple[str, ...], bool]:
         try:
             body, adapted = repair_reply(body, defaults)
+        except ArgumentsTooLarge:
+            raise arguments_too_large(upstream) from None
         except ArgumentsCut:
             raise arguments_cut(upstream) from None
         return body, adapted, is_empty_answer(body)

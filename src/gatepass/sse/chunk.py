@@ -253,7 +253,22 @@ def calls_of(message: Object) -> list[Any]:
 
 
 class ArgumentsCut(Exception):
-    """The arguments of a tool call are no JSON although the upstream calls the answer complete, or too large."""
+    """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
+
+
+class ArgumentsTooLarge(Exception):
+    """Tool arguments that are objects have more than LARGE_EVENT_BYTES. To convert 30 MiB to text takes a second."""
+
+
+def has_objects(choices: Any) -> bool:
+    entries = choices if isinstance(choices, list) else ()
+    for message in (message for choice in entries for message in messages_of(choice)):
+        for call in (*calls_of(message), {"function": message.get("function_call")}):
+            for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
+                inner = call.get(kind)
+                if isinstance(inner, dict) and isinstance(inner.get(arguments_name), dict | list):
+                    return True
+    return False
 
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})
@@ -351,18 +366,15 @@ def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) ->
 # no figures.
 
 
-ErrorOf = Callable[[str], UpstreamError]
-
-
-def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False, case: str = "") -> ErrorOf:
+def _error(
+    kind: type[UpstreamError], message: str, *, of_request: bool = False, case: str = ""
+) -> Callable[[str], UpstreamError]:
     """Return a function that makes an error of the upstream that it is given."""
     return lambda upstream: kind(message, upstream=upstream, of_request=of_request, case=case)
 
 
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
-arguments_cut = _error(
-    UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call, or they have more than 1 MiB."
-)
+arguments_cut = _error(UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call.")
 stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
 event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
 events_joined = _error(
@@ -386,6 +398,12 @@ answer_too_large = _error(
     UpstreamInvalid,
     "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
     of_request=True,
+    case="too_large",
+)
+arguments_too_large = _error(
+    UpstreamInvalid,
+    "The upstream sent tool arguments as a JSON object that is too large to convert. The API requires text."
+    " Configure the upstream to send `arguments` as a string.",
     case="too_large",
 )
 

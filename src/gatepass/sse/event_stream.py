@@ -21,6 +21,7 @@ from gatepass.sse.chunk import (
     error_in_event,
     event_value,
     finish_reason,
+    has_objects,
     has_output,
     has_too_many_entries,
     unwrap,
@@ -46,7 +47,7 @@ from gatepass.sse.event import (
     split_large,
 )
 from gatepass.sse.fast_path import FastPath
-from gatepass.sse.outline import has_long_arguments, outlined
+from gatepass.sse.outline import outlined
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
@@ -391,8 +392,8 @@ class EventStream:
             return b""
         # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
-            if self._repair is not None and (error_of := self._repair.end_choices(self.usage)) is not None:
-                return self._fail(error_of) or self._finish_repair()
+            if self._repair is not None and not self._repair.end_choices(self.usage):
+                return self._fail(chunk.stream_closed) or self._finish_repair()
             self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
             return self._finish_repair() + DONE
@@ -628,9 +629,8 @@ class EventStream:
             return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
         if self._text and self._done_is_required and not self._progress.is_complete(self._choices):
             return self._fail(chunk.stream_closed)
-        error_of = self._repair.end_choices(self.usage) if self._repair is not None and self._done_is_required else None
-        if error_of is not None:
-            return self._fail(error_of) or self._finish_repair()
+        if self._repair is not None and self._done_is_required and not self._repair.end_choices(self.usage):
+            return self._fail(chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
         if self._wants_usage and (self.usage is None or not self.usage.used(generates=True)):
             self.awaits_usage = True
@@ -679,8 +679,8 @@ class EventStream:
             return chunk.too_many_choices
         if is_large and any(isinstance(choice, dict) and "message" in choice for choice in choices):
             return chunk.completion_in_stream  # no repair reads it, and SDKs crash on it or read it as empty
-        if is_large and self._repair is not None and has_long_arguments(choices):
-            return chunk.arguments_cut
+        if len(block) > LARGE_EVENT_BYTES and self._repair is not None and has_objects(choices):  # SDKs require text
+            return chunk.arguments_too_large
         return None
 
     def _repair_large(self, repair: EventRepair, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes:

@@ -22,9 +22,7 @@ from gatepass.sse.chunk import (
     MAX_ENTRIES,
     REQUIRED,
     EnvelopeDefaults,
-    ErrorOf,
     Object,
-    arguments_cut,
     empty_choice,
     encode_event,
     finish_reason,
@@ -34,7 +32,6 @@ from gatepass.sse.chunk import (
     messages_of,
     move_texts,
     split_end,
-    stream_closed,
     unwrap,
 )
 from gatepass.sse.event import DONE
@@ -82,10 +79,10 @@ class EventRepair:
         del payload, members
         return block
 
-    def end_choices(self, usage: Usage | None) -> ErrorOf | None:
-        """Make `finish` end each open choice at the end of a stream; return the error if a choice was cut."""
+    def end_choices(self, usage: Usage | None) -> bool:
+        """Make `finish` end each open choice at the end of a stream; return False if a choice was cut."""
         del usage
-        return None
+        return True
 
     def finish(self) -> bytes:
         return b""
@@ -161,25 +158,25 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                 sent.append(self._write(last))
         return sent
 
-    def end_choices(self, usage: Usage | None) -> ErrorOf | None:
+    def end_choices(self, usage: Usage | None) -> bool:
         self._released += self.release()
-        if self._arguments.is_full or any(choice.is_cut for choice in self._choices.values()):
-            return arguments_cut
+        if any(choice.is_cut for choice in self._choices.values()):
+            return False
         if self._is_complete:
-            return None
+            return True
         is_at_limit, choices = tool_calls.is_at_limit(self._defaults.request, usage), self._choices.items()
         reasons = {
             index: choice.reason_at_end(is_at_limit=is_at_limit) for index, choice in choices if not choice.has_finished
         }
         if None in reasons.values() or _SHARED in reasons:
-            return stream_closed
+            return False
         envelope = self.envelope
         empty: Object = {"text": ""} if envelope.get("object") == LEGACY else {"delta": {}}
         for index, reason in sorted(reasons.items()):
             end = {"index": index, **empty, "logprobs": None, "finish_reason": reason}
             self._ends.append({"object": CHAT_CHUNK, **envelope, "choices": [end]})
             self._note(choice_repair.ADDED_FINISH)
-        return None
+        return True
 
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""

@@ -6,7 +6,7 @@ The checks are fast paths that build nearly no objects.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -145,7 +145,8 @@ def read_good(body: bytes) -> GoodReply | None:
         return None
     for choice in completion.choices:
         if choice.message.tool_calls or choice.message.function_call:
-            if not _is_consistent(choice):
+            is_long = any(len(text) > LARGE_EVENT_BYTES for text in _arguments(choice.message))
+            if is_long or not _is_consistent(choice):
                 return None
         elif choice.finish_reason == "stop":
             content = memoryview(choice.message.content)
@@ -205,8 +206,7 @@ def _is_cut(body: bytes) -> bool:
 # --- repair a completion --------------------------------------------------------------------------
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_CALLS = frozenset({"tool_calls", "function_call"})
-_READ = frozenset({"index", "role", "finish_reason", *_CALLS, *chunk.REASONING})
+_READ = frozenset({"index", "role", "finish_reason", "tool_calls", "function_call", *chunk.REASONING})
 """The members of a choice and of its message that the repairs read. The others keep their bytes."""
 
 
@@ -215,7 +215,7 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
 
     The completion becomes a chunk with whole messages, which is repaired and merged. Returns the same object if no
     repair is necessary, or if the repair would take too long. `defaults` is called only if a repair may be necessary.
-    Raises ArgumentsCut.
+    Raises ArgumentsTooLarge and ArgumentsCut.
     """
     if is_strict(body, defaults):
         return body, ()
@@ -257,10 +257,24 @@ def _opened_choice(text: msgspec.Raw) -> Any:
 def _read(text: msgspec.Raw) -> Object:
     found: Object = {**json_body.opened(text)}
     for name in _READ & found.keys():
-        if name in _CALLS and memoryview(found[name]).nbytes > LARGE_EVENT_BYTES:
-            raise chunk.ArgumentsCut
-        found[name] = _value(found[name])
+        is_long = memoryview(found[name]).nbytes > LARGE_EVENT_BYTES
+        found[name] = _read_calls(found[name], _LEVELS.get(name, 0)) if is_long else _value(found[name])
     return found
+
+
+_LEVELS: Mapping[str, int] = {"tool_calls": 3, "function_call": 1}
+"""Long ones are opened down to their arguments: a text of megabytes is read at once, an object may take long."""
+
+
+def _read_calls(text: msgspec.Raw, levels: int, name: str = "") -> Any:
+    kind = json_body.kind(text)
+    if levels and kind == "[":
+        return [_read_calls(one, levels - 1) for one in json_body.elements(text)]
+    if levels and kind == "{":
+        return {name: _read_calls(one, levels - 1, name) for name, one in json_body.opened(text).items()}
+    if name in chunk.ARGUMENTS.values() and kind in "[{":
+        raise chunk.ArgumentsTooLarge
+    return json_body.json_value(bytes(text)) if kind == '"' else read_json(bytes(text))
 
 
 def _value(value: Any) -> Any:
@@ -281,7 +295,7 @@ def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[s
     fields = {**document, **envelope, "object": chunk.CHAT_CHUNK, "choices": choices, "error": None, "usage": None}
     repair, merged = ChunkRepair[Object](RepairOptions(None), defaults, dict), CompletionMerge(defaults)
     sent, usage = repair.repair(fields, fields), _value(document.get("usage"))
-    if repair.end_choices(Usage.read(usage) if isinstance(usage, dict) else None) is not None:
+    if not repair.end_choices(Usage.read(usage) if isinstance(usage, dict) else None):
         raise chunk.ArgumentsCut
     for one in (*sent, *repair.end()):
         merged.add(one)

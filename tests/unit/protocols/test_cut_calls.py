@@ -11,7 +11,6 @@ from gatepass.protocols.message_events import MessageAggregator, MessageProgress
 from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import RESPONSES, ResponseAggregator, ResponseProgress, ResponseRepair
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, event_of
-from gatepass.sse.event import LARGE_EVENT_BYTES
 from gatepass.sse.event_stream import EventStream
 from tests.unit.sse.streams import LIMIT_BYTES, code, new_stream
 
@@ -156,9 +155,9 @@ def test_an_aggregated_message_leaves_the_decision_to_the_check_of_the_whole():
         MESSAGES.repair(one.finish(), defaults, "chat")
 
 
-# --- long ones ----------------------------------------------------------------------------------
+# --- of any size ----------------------------------------------------------------------------------
 
-LONG = json.dumps({"content": 'x = {"a": [1]}  # \\ 你好\n' * 26_000, "n": [{}]}, ensure_ascii=False)
+LONG = json.dumps({"content": 'x = {"a": [1]}  # \\ 你好\n' * 60_000, "n": [{}]}, ensure_ascii=False)
 
 
 def turned(stream: EventStream, payloads: Made) -> Made:
@@ -176,9 +175,9 @@ def long_stream(progress: MessageProgress | ResponseProgress, repair: MessageRep
     return EventStream(source, False, progress=progress, repair=repair)
 
 
-@pytest.mark.parametrize("cut_chars", [0, 1, 300_000])
+@pytest.mark.parametrize("cut_chars", [0, 1, 600_000])
 @pytest.mark.parametrize("step", [2_000, 700_000, 4_000_000])
-def test_a_long_input_is_checked(step, cut_chars):
+def test_an_input_of_any_size_is_checked(step, cut_chars):
     given, events = LONG[: len(LONG) - cut_chars], message("?")
     at = next(place for place, one in enumerate(events) if one.get("delta", {}).get("partial_json"))
     delta = {**events[at], "delta": {"type": "input_json_delta"}}
@@ -200,10 +199,11 @@ def test_inputs_of_many_open_blocks_are_checked():
         assert stream.done is is_done
 
 
+@pytest.mark.parametrize("repeats", [True, False])
 @pytest.mark.parametrize("status", ["completed", "incomplete"])
-@pytest.mark.parametrize(("cut_chars", "tokens"), [(0, 3), (0, 9), (1, 3), (1, 9), (300_000, 3)])
-def test_long_arguments_are_checked(cut_chars, tokens, status):
-    events = response(LONG[: len(LONG) - cut_chars], status, tokens)
+@pytest.mark.parametrize(("cut_chars", "tokens"), [(0, 3), (0, 9), (1, 3), (1, 9), (600_000, 3)])
+def test_arguments_of_any_size_are_checked(cut_chars, tokens, status, repeats):
+    events = response(LONG[: len(LONG) - cut_chars], status, tokens, repeats=repeats)
     stream = long_stream(progress := ResponseProgress(REQUEST), ResponseRepair(progress))
     got = turned(stream, events)
     is_complete = cut_chars == 0 or tokens == 9 or status == "incomplete"
@@ -215,7 +215,7 @@ def test_long_arguments_are_checked(cut_chars, tokens, status):
         assert [one["status"] for one in items] == [
             "completed",
             "incomplete",
-            *["incomplete"] * is_complete,
+            *["incomplete"] * (is_complete and repeats),
         ]
         assert items[-1] == events[3]["item"] | {"status": "incomplete"}
         assert got[-1]["type"] == ("response.incomplete" if is_complete else "response.output_item.done")
@@ -229,9 +229,8 @@ def test_long_arguments_are_checked(cut_chars, tokens, status):
 
 
 def test_a_large_item_is_not_left_out_of_the_output_that_is_added():
-    first, added, _, done, last = response("{}", repeats=False)
-    done["item"] |= {"result": "x" * LARGE_EVENT_BYTES}
-    small = {**done, "output_index": 1, "item": added["item"]}
+    first, added, _, done, last = response(LONG, repeats=False)
+    small = {**done, "output_index": 1, "item": {**done["item"], "arguments": "{}"}}
     stream = long_stream(progress := ResponseProgress(REQUEST), ResponseRepair(progress))
     given = [first, added, done, small, last]
     assert turned(stream, given) == given

@@ -15,7 +15,6 @@ from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.tool_calls import MOST_HELD_BYTES
 from gatepass.sse.whole_reply import read_good, repair_reply
 from tests.unit.sse.documents import meaning
 from tests.unit.sse.peer import chunks_of
@@ -163,11 +162,11 @@ def test_an_aggregated_answer_without_a_reason_is_one_that_the_limit_cut(usage, 
         assert json.loads(one.finish())["choices"][0]["finish_reason"] == reason
 
 
-# --- long ones ----------------------------------------------------------------------------------
+# --- of any size ----------------------------------------------------------------------------------
 
 CODE = 'def f(x):\n    return {"a": [1, "q"], \'b\': x}  # \\n\n' * 9 + "你好 😀"
 LONG = [
-    json.dumps({"path": "x", "content": unit * (600_000 // len(unit)), "then": [1, {"b": None}]}, ensure_ascii=False)
+    json.dumps({"path": "x", "content": unit * (2_400_000 // len(unit)), "then": [1, {"b": None}]}, ensure_ascii=False)
     for unit in ("y" * 900, CODE, "\\ud83d 你")
 ]
 
@@ -183,10 +182,10 @@ def turned(blocks: list[bytes]) -> tuple[bytes, EventStream]:
     return b"".join([*out, stream.finish()]), stream
 
 
-@pytest.mark.parametrize("cut_chars", [0, 1, 300_000])
+@pytest.mark.parametrize("cut_chars", [0, 1, 600_000])
 @pytest.mark.parametrize("events", [1, 3, 3_000])
 @pytest.mark.parametrize("arguments", LONG, ids=range(len(LONG)))
-def test_a_long_call_is_checked(arguments, events, cut_chars):
+def test_a_call_of_any_size_is_checked(arguments, events, cut_chars):
     given = arguments[: len(arguments) - cut_chars]
     step = len(given) // events + 1
     pieces = [given[at : at + step] for at in range(0, len(given), step)]
@@ -197,20 +196,12 @@ def test_a_long_call_is_checked(arguments, events, cut_chars):
         assert looks_finished(out) is (cut_chars == 0)
 
 
-@pytest.mark.parametrize("events", [1, 3, 3_000])
-def test_arguments_above_the_limit_are_refused(events):
-    given = json.dumps({"content": "y" * MOST_HELD_BYTES})
-    step = len(given) // events + 1
-    pieces = [given[at : at + step] for at in range(0, len(given), step)]
-    for ends in ([data(chunk({}, "tool_calls")), DONE], [DONE], []):
-        out, stream = turned([*call("write", *pieces), *ends])
-        assert (stream.done, code(stream), looks_finished(out)) == (False, "upstream_closed", False)
-        assert not ends or "1 MiB" in str(stream.failure)
-    for name in ("tool_calls", "stop"):
-        body = whole(("write", given, name, BELOW))
-        assert read_good(body) is None
-        with pytest.raises(ArgumentsCut):
-            repair_reply(body, defaults)
+@pytest.mark.parametrize(("cut_chars", "usage", "is_done"), [(0, BELOW, True), (1, BELOW, False), (1, AT_LIMIT, False)])
+def test_a_large_event_that_ends_a_cut_call_is_not_relayed(cut_chars, usage, is_done):
+    given = LONG[1][: len(LONG[1]) - cut_chars]
+    last = chunk({"tool_calls": [{"index": 0, "function": {"arguments": given}}]}, "tool_calls", usage=usage)
+    out, stream = turned([*call("write"), data(last), DONE])
+    assert (stream.done, looks_finished(out), len(out) > len(given)) == (is_done,) * 3
 
 
 @pytest.mark.parametrize("arguments", LONG[::2])
@@ -224,7 +215,7 @@ def test_long_arguments_of_a_whole_reply_are_checked(arguments):
             repair_reply(body, defaults)
 
 
-ROWS = json.dumps([{"a": 1, "b": "c"}] * 40_000)
+ROWS = json.dumps([{"a": 1, "b": "c"}] * 150_000)
 
 
 @pytest.mark.parametrize(("cut_chars", "role"), [(0, None), (1, None), (1, "assistant")])

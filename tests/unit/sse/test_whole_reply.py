@@ -260,7 +260,7 @@ def test_arguments_that_only_python_reads_are_those_that_came():
 def test_arguments_of_one_mib_that_are_no_text_are_refused(arguments):
     for call in ({"tool_calls": [CALL | {"function": {"name": "f", "arguments": arguments}}]},
                  {"function_call": {"name": "f", "arguments": arguments}}):  # fmt: skip
-        with pytest.raises(chunk.ArgumentsCut):
+        with pytest.raises(chunk.ArgumentsTooLarge):
             repair_reply(json.dumps(chat(choice(**call))).encode(), origin)
 
 
