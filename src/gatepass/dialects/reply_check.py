@@ -230,7 +230,9 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     """Return what the first hint says that matches the error in `reply`, and the error's case."""
     # Only the beginning is searched, because the message may be long and the patterns run on the event loop.
     upstream, start = reply.upstream, error_body.message[:MESSAGE_CHARS]
-    lacks_page, found = _lacks_page(error_body, reply), ""
+    # a reply without a text means that there is nothing at its path
+    is_page, found = error_body.own == "page" and not reply.support_id, ""
+    lacks_page = is_page and (not reply.title or re.search(NO_SUCH_PAGE, reply.title) is not None)
     for hint in reply.hints:
         if hint.operation not in ("", reply.operation) or (hint.statuses and status not in hint.statuses):
             continue
@@ -261,13 +263,6 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
 def _action(case: str, reply: ReceivedReply) -> str:
     names = names_of(f"upstream:{reply.upstream}", reply.operation, reply.model, "")
     return errors.explained(case, names)["action"]
-
-
-def _lacks_page(error_body: UpstreamErrorBody, reply: ReceivedReply) -> bool:
-    """Whether a reply without a text means that there is nothing at its path."""
-    if error_body.own != "page" or reply.support_id:
-        return False
-    return not reply.title or re.search(NO_SUCH_PAGE, reply.title) is not None
 
 
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:

@@ -166,7 +166,13 @@ class ChoiceRepair:
             on_repair(FINISH)
         elif end:
             is_plain = False
-            self._repair_reason(payload, end, on_repair)
+            is_text = "text" in payload and "delta" not in payload
+            standard, native = standard_reason(end, is_text=is_text, has_tools=bool(self._tools))
+            if standard != end:
+                if native:
+                    payload.setdefault(NATIVE, native)
+                payload["finish_reason"] = standard
+                on_repair(FINISH)
             has_calls = self._tools or self._function is not None
             if has_calls and payload["finish_reason"] in COMPLETE and delta is not None:
                 self._complete_calls(payload, delta, on_repair)
@@ -197,15 +203,6 @@ class ChoiceRepair:
         if call == _FUNCTION_CALL:
             return self._function or ""
         return self._tools.name(call) if self._tools else ""
-
-    def _repair_reason(self, payload: Object, reason: str, on_repair: OnRepair) -> None:
-        is_text = "text" in payload and "delta" not in payload
-        standard, native = standard_reason(reason, is_text=is_text, has_tools=bool(self._tools))
-        if standard != reason:
-            if native:
-                payload.setdefault(NATIVE, native)
-            payload["finish_reason"] = standard
-            on_repair(FINISH)
 
     def _add_delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
         """Add and return the missing delta; None for a choice of `/v1/completions`, which has no delta."""

@@ -661,7 +661,10 @@ class EventStream:
         if members is not None:
             self._adapted[UNCHECKED] = None
             if repair is not None and isinstance(payload, dict):
-                repaired = self._repair_large(repair, block, payload, members)
+                if (large := repair.repair_large(block, payload, members)) is None:
+                    self.done = self._is_over = False
+                    return self._fail(chunk.arguments_cut) or self._finish_repair()
+                repaired = large
         elif repair is not None and isinstance(payload, dict):
             repaired = self._repaired(block, payload)
             if repair.holds_event:
@@ -682,13 +685,6 @@ class EventStream:
         if len(block) > LARGE_EVENT_BYTES and self._repair is not None and has_objects(choices):  # SDKs require text
             return chunk.arguments_too_large
         return None
-
-    def _repair_large(self, repair: EventRepair, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes:
-        repaired = repair.repair_large(block, payload, members)
-        if repaired is None:
-            self.done = self._is_over = False
-            return self._fail(chunk.arguments_cut) or self._finish_repair()
-        return repaired
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others

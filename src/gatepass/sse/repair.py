@@ -352,13 +352,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             if not chunk.get(name) and name in members:
                 chunk[name] = members[name]
                 self._note(choice_repair.ENVELOPE)
-        if not self._has_envelope:
-            self._learn_envelope(chunk)
-
-    def _learn_envelope(self, chunk: Object) -> None:
-        """Keep the first value of each member that is not empty."""
-        members = self.envelope
-        for name in ENVELOPE:
+        if self._has_envelope:
+            return
+        for name in ENVELOPE:  # the first value of each member that is not empty
             if name not in members and (value := chunk.get(name)) and is_short(value):
                 members[name] = value
         self._has_envelope = members.keys() >= _REQUIRED_SET

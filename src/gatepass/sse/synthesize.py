@@ -11,8 +11,9 @@ helpers:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
@@ -45,8 +46,16 @@ def chunks(
     envelope = chunk.complete_envelope(document, defaults, object_name, id_prefix)
     extra = _unknown_members(document, _DOCUMENT)
     usage: Object = {"usage": None} if include_usage else {}
-    pieces = _text_pieces if is_legacy else _chat_pieces
-    texts = (piece for index, choice in choices for piece in pieces(index, choice, piece_chars))
+    pieces: Callable[[Object, int], Iterator[tuple[Any, Any]]] = _text_pieces if is_legacy else _deltas
+    texts = (
+        {
+            **({"text": piece, "index": index} if is_legacy else {"index": index, "delta": piece}),
+            "logprobs": logprobs,
+            "finish_reason": None,
+        }
+        for index, choice in choices
+        for piece, logprobs in pieces(choice, piece_chars)
+    )
     # The text of all choices comes before the first finish reason
     for piece in chain(texts, (_end(index, choice, is_legacy=is_legacy) for index, choice in choices)):
         yield {**envelope, "choices": [piece], **usage, **extra}
@@ -65,20 +74,9 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
     return sorted(((entry["index"], entry) for entry in entries), key=lambda pair: pair[0])
 
 
-def _message(choice: Object) -> tuple[Object, list[Object]]:
-    message = choice.get("message")
-    message = message if isinstance(message, dict) else choice.get("delta")
-    message = message if isinstance(message, dict) else {}
-    return message, [call for call in chunk.calls_of(message) if isinstance(call, dict)]
-
-
-def _chat_pieces(index: int, choice: Object, piece_chars: int) -> Iterator[Object]:
-    for delta, logprobs in _deltas(choice, piece_chars):
-        yield {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
-
-
 def _deltas(choice: Object, piece_chars: int) -> Iterator[tuple[Object, Object | None]]:
-    message, calls = _message(choice)
+    message = next((one for one in (choice.get("message"), choice.get("delta")) if isinstance(one, dict)), Object())
+    calls = [call for call in chunk.calls_of(message) if isinstance(call, dict)]
     # As OpenAI does: content is null if the message has something else instead
     has_other = calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
     content = None if message.get("content") is None and has_other else ""
@@ -106,13 +104,13 @@ def _deltas(choice: Object, piece_chars: int) -> Iterator[tuple[Object, Object |
         yield extra, None
 
 
-def _text_pieces(index: int, choice: Object, piece_chars: int) -> Iterator[Object]:
+def _text_pieces(choice: Object, piece_chars: int) -> Iterator[tuple[str, Any]]:
     text = choice.get("text")
     text = text if isinstance(text, str) else ""
     logprobs = choice.get("logprobs")
     # the offsets in the logprobs count from the beginning of the whole text
     for part in [text] if logprobs is not None else split_text(text, piece_chars):
-        yield {"text": part, "index": index, "logprobs": logprobs, "finish_reason": None}
+        yield part, logprobs
 
 
 def _end(index: int, choice: Object, *, is_legacy: bool) -> Object:
