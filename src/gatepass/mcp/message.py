@@ -90,7 +90,8 @@ def read_message(body: bytes) -> McpMessage:
             return McpMessage("response", id=identity or b"null") if is_reply else UNREADABLE
         method = _TEXT.decode(found.method)
         # a server may read the first of two methods: it must not run a call that gatepass takes for a read or a stream
-        if (method in READS or method == LISTEN) and not _names_method_once(body):
+        is_free = method in READS or method == LISTEN
+        if is_free and [folded(name) for name, _ in members(body)].count("method") > 1:
             return UNREADABLE
     except _UNREADABLE_ERRORS:
         return UNREADABLE
@@ -132,11 +133,6 @@ def is_session_lost(text: str, *, may_be_login: bool) -> bool:
     """
     start = text[:LONGEST_ERROR_CHARS]
     return bool(_LOST.search(start) or (not may_be_login and _ENDED.search(start)))
-
-
-def _names_method_once(body: bytes) -> bool:
-    """Whether no other member of `body` may be its `method`, for parsers that ignore case too."""
-    return [folded(name) for name, _ in members(body)].count("method") == 1
 
 
 def _size(raw: msgspec.Raw) -> int:

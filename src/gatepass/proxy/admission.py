@@ -41,7 +41,7 @@ from gatepass.policy.limits import (
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
-from gatepass.types import Call, Headers, Operation, counted, header
+from gatepass.types import Call, Headers, counted, header
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -196,17 +196,6 @@ async def size_of(call: Call, threads: BodyThreads) -> Size:
     return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(call.caller, measure)
 
 
-def check_seen(caller: AccessKey, operation: Operation) -> None:
-    """Raise NotAllowed for an operation whose tokens no limit can count, unless the key of `caller` names it."""
-    name = operation.configured_as
-    if name in UNSEEN and name not in (caller.operations or ()):
-        raise NotAllowed(
-            "operation_not_allowed",
-            f"The limits on tokens cannot count the work of {name}. To allow it without them,"
-            f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
-        )
-
-
 def _is_meant(value: Any) -> bool:
     """Whether a server may read a member as true, which some do from a text or a number."""
     return bool(value) and not (isinstance(value, str) and value.lower() in ("false", "no", "off", "0"))
@@ -344,11 +333,8 @@ class Admitted(msgspec.Struct, eq=False):
         attempt, access = context.attempt, context.access
         outcome, sent, requests = "", False, 0
         if attempt is not None:
-            outcome, sent, requests = (
-                attempt.record.outcome,
-                attempt.sent or attempt.sent_before,
-                attempt.record.requests,
-            )
+            sent, record = attempt.sent or attempt.sent_before, attempt.record
+            outcome, requests = record.outcome, record.requests
         self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
         used = self.used(access, outcome, sent=sent)
         if attempt is not None and attempt.ran_before and not self._reported(access):
@@ -525,8 +511,13 @@ class Admission:
         if not limits and not shared and not any(upstreams.values()):
             return
         counts_tokens = any(one.counts_tokens for one in chain(limits, shared, *upstreams.values()))
-        if counts_tokens:
-            check_seen(caller, call.operation)
+        operation = call.operation.configured_as
+        if counts_tokens and operation in UNSEEN and operation not in (caller.operations or ()):
+            raise NotAllowed(
+                "operation_not_allowed",
+                f"The limits on tokens cannot count the work of {operation}. To allow it without them,"
+                f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
+            )
         if not protocol.uses_tokens or call.operation.is_about_stored:  # its usage is that of another request
             counts_tokens = False
 

@@ -51,9 +51,10 @@ class Form(Hidden, msgspec.Struct, frozen=True):
         scan = self.scan
         if name in ("", scan.model):
             return self.body, ()
+        (start, end), text = scan.span or (scan.start, scan.start), name.encode()
         if scan.span is None:
-            return _replaced(self.body, (scan.start, scan.start), scan.model_part(name)), (ADDED,)
-        return _replaced(self.body, scan.span, name.encode()), ()
+            text = b'%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (scan.mark, text)
+        return b"%b%b%b" % (self.body[:start], text, self.body[end:]), (ADDED,) * (scan.span is None)
 
 
 class FormStream:
@@ -116,10 +117,6 @@ class FormStream:
                 yield piece
 
 
-def _replaced(body: bytes, span: tuple[int, int], text: bytes) -> bytes:
-    return b"%b%b%b" % (body[: span[0]], text, body[span[1] :])
-
-
 async def _feed(scan: MultipartScan, piece: bytes) -> None:
     for at in range(0, len(piece), SCANNED_BYTES):
         if at:
@@ -168,7 +165,7 @@ class MultipartScan:
 
     All positions are in bytes from the beginning of the form.
 
-    - `start`: the first delimiter, after the empty line that may precede it.
+    - `mark`: the boundary of a part. `start`: the first delimiter, after the empty line that may precede it.
     - `model`: the value of the part, None until it is complete. `span`: the position of that value.
 
     `check_name` is called with the name of every other part, and may raise. Raises InvalidRequest for a second `model`,
@@ -181,15 +178,15 @@ class MultipartScan:
         self.span: tuple[int, int] | None = None
         self._has_named = False
         self.start = 0
-        self._mark = b"--" + boundary
-        self._line = b"\r\n" + self._mark
+        self.mark = b"--" + boundary
+        self._line = b"\r\n" + self.mark
         self._rest = b"\r\n"  # makes the first delimiter look like all others; hence `_at` begins at -2
         self._at = -2
         self._has_begun = False
         self._in_model = False
         self._in_head = False
         self._is_over = False
-        self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self._mark))
+        self._delimiter_like = re.compile(rb"[\r\n]" + re.escape(self.mark))
 
     def feed(self, piece: bytes) -> None:
         data = self._rest + piece
@@ -217,11 +214,6 @@ class MultipartScan:
         if not self._is_over:  # only some parsers accept the last part of such a form
             raise InvalidRequest("The body ends before the form does, or is not a form with the announced boundary.")
 
-    def model_part(self, name: str) -> bytes:
-        """Return a part that names the model, to be inserted at `start`."""
-        head = b'%b\r\nContent-Disposition: form-data; name="model"' % self._mark
-        return b"%b\r\n\r\n%b\r\n" % (head, name.encode())
-
     def _check_start(self, data: bytes) -> None:
         # RFC 2046 (section 5.1.1) allows text before the first delimiter, but parsers differ in how they skip it
         lines = (self._line, b"\r\n" + self._line)
@@ -234,10 +226,10 @@ class MultipartScan:
             return None
         if self._in_head:
             end = data.find(b"\r\n\r\n", used)
-            first = data[end + 4 : end + 4 + len(self._mark)]
-            if end < 0 or (len(first) < len(self._mark) and self._mark.startswith(first)):
+            first = data[end + 4 : end + 4 + len(self.mark)]
+            if end < 0 or (len(first) < len(self.mark) and self.mark.startswith(first)):
                 return None
-            if first == self._mark:
+            if first == self.mark:
                 raise _ambiguous("no line break between its value and the boundary")
             self._in_head = False
             self._in_model = self._is_model(data[used + 2 : end])
