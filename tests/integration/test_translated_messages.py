@@ -69,6 +69,7 @@ async def test_a_stream_has_the_events_of_a_message():
         *("content_block_start", "content_block_delta", "content_block_stop"),
         *("message_delta", "message_stop"),
     ]
+    assert events[0]["message"]["usage"] == dict.fromkeys(events[-2]["usage"], 0)  # a chat states them at its end
     assert events[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
     assert events[-2]["usage"] == {
         "input_tokens": 7,

@@ -230,18 +230,6 @@ def test_what_is_kept_takes_few_bytes_for_a_character(index):
     assert memory.kept_bytes < 8 * 40_000
 
 
-def test_a_message_begins_with_counts_of_zero():
-    """The true ones are not known before the end of a chat."""
-    answer = MessageAnswer(defaults(), "up", About())
-    usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}
-    counts = encode_event({"choices": [], "usage": usage})
-    chunks = (a_chunk({"content": "Hi"}), a_chunk({}, "stop"), counts, DONE)
-    first, *_, last, _ = events_of(b"".join(map(answer.feed, chunks)))
-    names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
-    assert first["message"]["usage"] == dict.fromkeys(names, 0)
-    assert last["usage"] == dict(zip(names, (7, 0, 2, 4), strict=True))
-
-
 def test_a_call_that_goes_on_after_its_end_is_no_answer():
     answer = MessageAnswer(defaults(), "up", About())
     answer.feed(call_piece(0, "{}", first=True))
@@ -668,15 +656,11 @@ def test_the_beginning_is_sent_again_if_the_connection_did_not_accept_it(is_acce
 @pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])
 @pytest.mark.parametrize("names", [("reasoning_content", "reasoning"), ("reasoning",), ("reasoning_content",)])
 def test_a_thought_that_a_whole_reply_repeats_comes_once(answer, names):
-    message = {"role": "assistant", "content": "Yes.", **dict.fromkeys(names, "Hmmm")}
-    completion = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
-    assert answer(defaults(), "u", About(), keeps_texts=True).whole(completion).count(b"Hmmm") == 1
+    completion = a_completion({"content": "Yes.", **dict.fromkeys(names, "Hmmm")})
+    assert str(whole(answer, completion)).count("Hmmm") == 1
 
 
 def test_the_id_of_a_call_is_the_clients():
-    message = {
-        "tool_calls": [{"id": "functions.f:0", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
-    }
-    completion = {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
-    made = json.loads(MessageAnswer(defaults(), "u", About(), keeps_texts=True).whole(completion))
+    call = {"id": "functions.f:0", "function": {"name": "f", "arguments": "{}"}}
+    made = whole(MessageAnswer, a_completion({"tool_calls": [call]}))
     assert made["content"][0]["id"] == "gp_ZnVuY3Rpb25zLmY6MA"
