@@ -4,25 +4,18 @@ import asyncio
 from collections.abc import Iterable
 
 
-async def send_raw(port: int, *pieces: bytes, until: bytes | None = None) -> bytes:
-    """Return the bytes received after `pieces`, up to the close of the connection or until they contain `until`."""
+async def send_raw(port: int, *pieces: bytes) -> bytes:
+    """Return the bytes received after `pieces`, up to the close of the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:
             writer.write(piece)
             await asyncio.sleep(0)
-        return await reader.read() if until is None else await _read_until(reader, until)
+        return await reader.read()
     except ConnectionError:
         return b""
     finally:
         writer.transport.abort()
-
-
-async def _read_until(reader: asyncio.StreamReader, mark: bytes) -> bytes:
-    seen = b""
-    while mark not in seen and (more := await reader.read(65_536)):
-        seen += more
-    return seen
 
 
 def request(

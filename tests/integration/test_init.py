@@ -26,9 +26,8 @@ from gatepass.documents import Step, StepOutcome
 from gatepass.errors import explanations
 from gatepass.protocols.operations import sample
 from gatepass.proxy.app_state import create_app_state
-from tests.integration.answers import EVENTS
 from tests.integration.gateway import JSON, serving
-from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply, stream
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_connections import refusing_server
 
@@ -51,9 +50,7 @@ def serve(request: Received) -> Dialogue:
         return [Send(reply({"error": {"message": "no such page"}}, 404))]
     if request.header("authorization") not in (f"Bearer {TOKEN}", f"Bearer {SECRET}"):
         return [Send(reply({"error": {"message": "bad token", "code": "invalid_token"}}, 401))]
-    if request.target == "/v1/models":
-        return [Send(reply(LIST))]
-    return [Send(stream(*EVENTS))]
+    return [Send(reply(LIST))]
 
 
 @asynccontextmanager
