@@ -179,9 +179,19 @@ def test_kept_bodies_name_no_other_model_or_server(attack: Attack) -> None:
 
 
 @pytest.mark.attack("access: models named elsewhere")
-def test_a_body_that_repeats_input_does_not_hold_the_loop(attack: Attack) -> None:
-    body = b'{"model":"gpt-a","models":["gpt-a"]%b,"x":"%b"}' % (b',"input":[1]' * 990, rb"\"" * 40_000)
-    with attack.on_loop():
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        b',"input":[%b]' % b",".join([b'{"tools":[]}'] * 4) * 990,
+        b',"plugins":[{"input":[%b]}]' % b",".join([b'{"tools":[{}]}'] * 15_000),
+        b',"input":[%b]' % b",".join([b'{"tools":[{}]}'] * 15_000),
+        b',"input":[1,%b]' % b",".join([b'{"tools":[]}'] * 15_000),
+    ],
+    ids=["repeated", "plugins", "items", "mixed"],
+)
+def test_many_tools_of_items_do_not_hold_the_loop(attack: Attack, inputs: bytes) -> None:
+    body = b'{"model":"gpt-a","models":["gpt-a"]%b,"x":"%b"}' % (inputs, rb"\"" * 10_000)
+    with attack.on_loop(), pytest.raises(GatepassError):
         check_body_access(LIMITED, TopLevel(body))
 
 

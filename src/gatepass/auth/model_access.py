@@ -96,6 +96,10 @@ _AROUND_STEP = " \t\n\r\v\f'\""
 
 MOST_MODELS = 1_000
 """Members of a body, and models that it may name elsewhere than in `model`: 125,000 in a list took 170 ms."""
+MOST_CHECKED = 20_000
+"""Objects and members that are opened in a body up to UNCOUNTED_BYTES, which the event loop reads: 20 ms."""
+TOOLS_COST = 5
+"""What a list of tools counts there."""
 MOST_LEVELS = 16
 """How far down names of models are searched: each level is read with all below it. LiteLLM's lie five levels down."""
 CACHED_NAMES, CACHED_CHARS = 1024, 64
@@ -148,7 +152,20 @@ def check_body_access(caller: AccessKey, top: TopLevel) -> None:
     is_checked = any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1
     # most agents send tools alone
     if is_checked or (isinstance(tools := top.get(_TOOLS), list) and _may_name_models(tools)):
-        _check_object(caller, top.listed, set(), MOST_LEVELS, is_top=True)
+        _check_object(caller, top.listed, _Judged(top), MOST_LEVELS, is_top=True)
+
+
+class _Judged(set[str]):
+    """The models that were judged for one body. It counts what is opened to find them."""
+
+    def __init__(self, top: TopLevel) -> None:
+        super().__init__()
+        self._left = MOST_CHECKED if len(top.text) <= UNCOUNTED_BYTES else MOST_MEMBERS
+
+    def spend(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise BodyTooComplex("The body has many objects with tools or models, and this key names its models.")
 
 
 def _check_count(values: Sized) -> None:
@@ -226,7 +243,7 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     )
 
 
-def _check_object(caller: AccessKey, listed: Members, judged: set[str], levels: int, *, is_top: bool = False) -> None:
+def _check_object(caller: AccessKey, listed: Members, judged: _Judged, levels: int, *, is_top: bool = False) -> None:
     _check_level(levels)
     _check_count(listed)
     for given, value in listed:
@@ -236,12 +253,12 @@ def _check_object(caller: AccessKey, listed: Members, judged: set[str], levels: 
         if name in _MODELS or (name == _MODEL and not is_top):
             _check_models(caller, given, _models_in(caller, value, judged, levels), judged)
         elif name in (_TOOLS, _INPUT):
-            for tools in [_list(value)] if name == _TOOLS else _tools_of_items(value):
+            for tools in [_list(value)] if name == _TOOLS else _tools_of_items(value, judged):
                 _check_models(caller, name, _models_of_tools(caller, tools, judged, levels), judged)
         elif name == _PLUGINS:
             # OpenRouter's `fusion` has a `model` and `analysis_models`
             _check_count(plugins := _list(value))
-            for plugin in _objects(plugins):
+            for plugin in _objects(plugins, judged):
                 _check_object(caller, plugin, judged, levels - 1)
         elif name in _NESTED and kind(value) == "{":
             options = members(value)
@@ -251,12 +268,12 @@ def _check_object(caller: AccessKey, listed: Members, judged: set[str], levels: 
                     _check_object(caller, members(option), judged, levels - 1)
 
 
-def _tools_of_items(value: msgspec.Raw) -> Iterator[list[msgspec.Raw]]:
-    """Yield the `tools` of each item of an `input`: OpenAI's additional_tools and tool_search_output have them."""
+def _tools_of_items(value: msgspec.Raw, judged: _Judged) -> list[list[msgspec.Raw]]:
+    """Return the `tools` of each item of an `input`: OpenAI's additional_tools and tool_search_output have them."""
     items = _list(value)
-    names = _names_in(items)
-    for item in _objects(items) if names is None or _TOOLS in map(folded, names) else ():
-        yield from (_list(inner) for name, inner in item if folded(name) == _TOOLS)
+    if (names := _names_in(items)) is not None and _TOOLS not in map(folded, names):
+        return []
+    return [_list(inner) for item in _objects(items, judged) for name, inner in item if folded(name) == _TOOLS]
 
 
 _NAMED = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -287,13 +304,10 @@ def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
     return elements(value) if kind(value) == "[" else []
 
 
-def _objects(values: list[msgspec.Raw]) -> Iterator[Members]:
+def _objects(values: list[msgspec.Raw], judged: _Judged) -> Iterator[Members]:
     """Yield the members of each object in a list."""
-    left = MOST_MEMBERS
     for listed in members_of_each(values):
-        left -= 1 + len(listed)
-        if left < 0:
-            raise BodyTooComplex(f"A list of the body has objects with more than {MOST_MEMBERS} members.")
+        judged.spend(1 + len(listed))
         yield listed
 
 
@@ -306,7 +320,7 @@ def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAll
     )
 
 
-def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged: set[str]) -> None:
+def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged: _Judged) -> None:
     """Check `models`, apart from those `judged` for this body, which are added."""
     for model in models:
         if caller.models is None or model in caller.models:
@@ -325,7 +339,7 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged:
             )
 
 
-def _models_in(caller: AccessKey, value: msgspec.Raw, judged: set[str], levels: int) -> Iterator[str]:
+def _models_in(caller: AccessKey, value: msgspec.Raw, judged: _Judged, levels: int) -> Iterator[str]:
     """Yield the models in a value: a name, a list, or an object with a `model` or with lists."""
     _check_level(levels)
     if (first := kind(value)) == '"':
@@ -360,13 +374,14 @@ def _model(caller: AccessKey, value: msgspec.Raw) -> str:
     return string(value)
 
 
-def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: set[str], levels: int) -> Iterator[str]:
+def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: _Judged, levels: int) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
     Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
     parameters is not checked: what it describes is in its `properties`.
     """
-    for tool in _objects(tools) if _may_name_models(tools) else ():
+    judged.spend(TOOLS_COST)
+    for tool in _objects(tools, judged) if _may_name_models(tools) else ():
         for name, inner in tool:
             if _is_destination(name):
                 raise _destination_not_allowed(caller, name, "tools")

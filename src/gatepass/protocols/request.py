@@ -104,7 +104,7 @@ _KINDS = {b"[": "an array", b'"': "a string", b"t": "true", b"f": "false", b"n":
 
 
 def read_body(body: bytes) -> TopLevel:
-    """Return the members of a request body, which is checked once. `check_depth` is left to what opens more.
+    """Return the members of a request body, which is checked once.
 
     - Raises BodyTooComplex for a body that msgspec would read for too long, or with too many members (`json_body`).
     - Raises InvalidJson if `body` is not a JSON object in UTF-8, or is too deep for the decoder.

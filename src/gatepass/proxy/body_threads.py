@@ -22,7 +22,7 @@ from gatepass.types import Call, Target
 INLINE_BYTES = 32 * 1024
 INLINE_VALUES = 4_000
 """With at most this many brackets in at most UNCOUNTED_BYTES, a rule takes 15 ms at most, which may block the event
-loop. A larger body is read in the thread, because to know its depth may take 70 ms for 1 MiB."""
+loop. A larger body is read in the thread."""
 
 Result = TypeVar("Result")
 
