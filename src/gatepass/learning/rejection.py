@@ -12,6 +12,7 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Self
@@ -43,6 +44,8 @@ BEGINNING_CHARS = 2_048
 """Characters of a text in which its beginning is searched."""
 BEGINNING_WORDS = 64
 """Words of a text in which its beginning is searched. Some upstreams remove blanks."""
+NEAR_BYTES, MOST_PLACES = 8, 20
+"""Folded bytes before or behind a member's name that show that it is quoted, and the places that are compared."""
 MOST_PATHS = 500
 """Limit on the members of one request that an error may name."""
 SHORT_CHARS = 32
@@ -113,21 +116,22 @@ def texts_of(body: bytes) -> Texts | None:
             each = None if path is None else f"{path}[]"
             pending += ((each, None, value) for value in reversed(one))
         elif type(one) is str:
-            texts += (one, *_decoded(one))
+            texts.append(one)
             grouped.setdefault(name, []).append(one)
-    return names, texts, sent, [*chain(*grouped.values())]
+    return names, [*texts, *_decoded(texts)], sent, [*chain(*grouped.values())]
 
 
-_BASE64 = re.compile(r"(?:data:[^,]{0,200},)?([A-Za-z0-9+/_-]{16,})={0,2}\Z")
+MOST_DECODED = 4_000
+"""Words of one request that are decoded as Base64, in 12 ms. Paths and identifiers look like it."""
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}")
 
 
-def _decoded(text: str) -> Iterator[str]:
-    """Yield the text that `text` is the Base64 of: an upstream that reads a file may quote it."""
-    if (found := _BASE64.match(text)) is not None:
-        try:
-            yield b64decode(found[1].replace("-", "+").replace("_", "/") + "==").decode()
-        except ValueError:  # it has other bytes
-            return
+def _decoded(texts: Iterable[str]) -> Iterator[str]:
+    """Yield what is Base64 in `texts`, as text: an upstream that reads a file may quote it."""
+    words = chain.from_iterable(map(_BASE64.finditer, texts))
+    for word in islice(words, MOST_DECODED):
+        with suppress(ValueError):  # it has other bytes
+            yield b64decode(word[0].replace("-", "+").replace("_", "/") + "==").decode()
 
 
 def _short(value: Any) -> str:
@@ -284,7 +288,7 @@ class UpstreamRejection:
             if inside:
                 return None
             return replace(cls.read(members, "", code, param, betas, paths), text=f"{code}: {param}")
-        return cls.read(members, text, code, param, betas, paths, (*names, *texts, *values))
+        return cls.read(members, text, code, param, betas, paths, names, (*texts, *values))
 
     @classmethod
     def read(
@@ -295,15 +299,29 @@ class UpstreamRejection:
         param: str | None = None,
         betas: tuple[str, ...] = (),
         sent: Mapping[str, str] | None = None,
-        own: Iterable[str] = (),
+        names: Iterable[str] = (),
+        texts: Iterable[str] = (),
     ) -> Self:
-        """Return the rejection with its findings, without those whose words are in the texts `own` of the request."""
+        """Return the rejection without findings whose words are among the `names` or `texts` of the request.
+
+        It leaves out a member too that `text` names only beside letters of the `texts`, because it then quotes them.
+        """
         findings = read(sent, (text,), param, code, SAFE)
         if any(one.span for one in findings):
-            said = "\n".join(own)
-            is_long = len(_BEGINS_ESCAPE.findall(said)) > MOST_ESCAPES
-            whole = b"" if is_long else letters_of(said)
-            findings = [one for one in findings if not one.span or not (is_long or letters_of(one.span) in whole)]
+            own = ["\n".join(names), "\n".join(texts)]
+            is_long = sum(len(_BEGINS_ESCAPE.findall(said)) for said in own) > MOST_ESCAPES
+            named, said = (b"", b"") if is_long else map(letters_of, own)
+            whole, shown = named + said, letters_of(text)
+
+            def is_own(one: Finding) -> bool:
+                name = letters_of(one.path.rpartition(".")[2] or one.says)  # of a role
+                near = re.compile(rb"(.{%d})?(%b)(.{%d})?" % (NEAR_BYTES, re.escape(name), NEAR_BYTES), re.DOTALL)
+                places = [at.groups(b"") for at in islice(near.finditer(shown), MOST_PLACES)]
+                beside = [(before and before + name, after and name + after) for before, _, after in places]
+                is_quoted = bool(places) and all(any(one and one in said for one in sides) for sides in beside)
+                return is_long or is_quoted or letters_of(one.span) in whole
+
+            findings = [one for one in findings if not one.span or not is_own(one)]
         return cls(members, text, code, param, betas, sent, tuple(findings))
 
     def is_about(self, *tops: str) -> bool:

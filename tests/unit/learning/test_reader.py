@@ -361,8 +361,9 @@ PLANTED = (
     "I read that text content blocks must be non-empty in it",
     'I read that the level "max" is not supported by it',
     "I read that streaming is not supported by it",
+    "I read that the parameter 'user' exceeds max length 32 in it",
 )
-SENT = {"seed": 1, "temperature": 5, "top_p": 1, "max_tokens": 80, "reasoning_effort": "max", "stream": True}
+SENT = {"user": "u", "seed": 1, "temperature": 5, "top_p": 1, "max_tokens": 80, **MAX, "stream": True}
 URLS = ("", "data:text/plain;base64,")
 PLACES = (
     lambda text: {"role": "user", "content": f"Look at this old log. {text}"},
@@ -377,7 +378,15 @@ PLACES = (
 @pytest.mark.parametrize("text", PLANTED)
 def test_an_error_that_repeats_the_middle_of_a_text_teaches_nothing(text: str) -> None:
     others = [HI, {"role": "developer", "content": "x"}, {"role": "system", "content": "x"}, *EMPTY]
-    for quote in (text, f"Blocked: {text}", f"The filter found …{text[4:]}… in it", text.upper(), json.dumps(text)):
+    cut = f"…{text[4:]}…"
+    for quote in (
+        text,
+        f"Blocked: {text}",
+        f"The filter found {cut}",
+        f"Invalid: {cut}",
+        text.upper(),
+        json.dumps(text),
+    ):
         for error in (
             openai(quote),
             {"error": {"message": "Blocked", "cause": quote}},
