@@ -61,7 +61,6 @@ def one_of_each() -> Metrics:
         "gatepass_store_emptied_total": {(): 0},
         "gatepass_store_operations_total": {("get", "ok"): 1},
         "gatepass_mcp_streams": {(): 3},
-        "gatepass_mcp_streams_limit": {(): 1000},
     }
     metrics.attach(lambda: Sample(values), lambda model: model, {"ragflow": "teams"})
     attempt = AttemptRecord("id", "chat", "gpt-4o", "chat", requests=1, outcome="token_rejected", code="upstream_auth")

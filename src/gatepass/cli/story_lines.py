@@ -258,11 +258,11 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
     if is_running and not silent_s:
         return
     upstream = attempts[-1].upstream if attempts else ""
-    command = test_command(f"upstream:{upstream}", story.model, story.operation)
+    action = t("Ask the owner of the upstream.")
+    if command := test_command(f"upstream:{upstream}", story.model, story.operation):
+        action = t("Test the upstream with `{command}`, or ask its owner.", command=command)
     if is_running:
         what = t("The upstream has sent nothing for {s}.", s=_span(silent_s))
-        action = t("Test the upstream with `{command}`, or ask its owner.", command=command)
-        action = action if command else t("Ask the owner of the upstream.")
         setting = f"{settings_of(upstream)}.timeouts.idle_s"
         action += t(" gatepass ends the stream after {setting} of silence.", setting=setting)
     elif story.closed_by == "gatepass":
@@ -270,8 +270,6 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
         action = t("Check the client: it may pause for 300 s.")
     elif silent_s:
         what = t("The upstream had sent nothing for {s} when the client left.", s=_span(silent_s))
-        action = t("Test the upstream with `{command}`, or ask its owner.", command=command)
-        action = action if command else t("Ask the owner of the upstream.")
     else:
         what = t("The client closed the connection before it had the whole response.")
         action = t("Compare the client's timeout with the times below.")

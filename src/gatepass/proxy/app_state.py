@@ -549,7 +549,6 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_limits_store_up"][()] = state.counts.fault is None
     if state.config.mcp:
         values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
-        values["gatepass_mcp_streams_limit"][()] = state.limits.mcp_streams
     return Sample(values, [request.response.context.metrics_key() for request in state.in_flight.requests])
 
 
