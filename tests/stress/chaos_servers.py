@@ -43,7 +43,9 @@ UPSTREAM_FAULTS = 0.45
 ISSUER_FAULTS = 0.3
 REJECTED_PARAMETERS = ("seed", "top_p", "frequency_penalty", "presence_penalty", "logit_bias")
 UPSTREAM_KINDS = (*("table", "cut") * 2, "stall", "401", "403", "429", "reject parameter", "echo", "large")
-TOKEN_KINDS = (*("plain",) * 3, "text", "float", "no-life", "short", "same", "skewed", "over", "zero", "slow", "pieces")
+NO_LIVES = {"no-life": None, "zero": 0, "minus-one": -1}
+"""Values of `expires_in` that state no end."""
+TOKEN_KINDS = (*("plain",) * 3, "text", "float", "short", "same", "skewed", "over", *NO_LIVES, "slow", "pieces")
 _EVENT_FORMATS: dict[str, Callable[[bytes], bytes]] = {
     "crlf": lambda one: one.replace(b"\n", b"\r\n"),
     "comments": lambda one: b": ping\n\n" + one,
@@ -93,10 +95,10 @@ class Issuer:
             token, life_s = last[0], last[1] - now_s
         elif kind == "short":
             life_s = float(r.randint(1, 3))
-        special: dict[str, Any] = {"text": str(int(life_s)), "float": life_s, "no-life": None, "over": -1, "zero": 0}
+        special: dict[str, Any] = {"text": str(int(life_s)), "float": life_s, "over": -60, **NO_LIVES}
         life = special.get(kind, int(life_s))
         document = {"access_token": token, "token_type": "Bearer"} | ({} if life is None else {"expires_in": life})
-        end_s = now_s + float(life) if life else None  # 0 states no end
+        end_s = None if kind in NO_LIVES else now_s + float(life)
         self._ledger.add_token(token, end_s)
         self._last[name] = token, now_s if end_s is None else end_s
         self._ledger.faults[f"token {kind}"] += 1
