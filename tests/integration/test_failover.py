@@ -263,19 +263,17 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
     ],
 )
 async def test_a_429_of_two_targets_has_the_wait_of_the_one_that_is_known_to_be_free_first(asked, limits, waits):
-    clock, retry = DrivenClock(), {"retry": {"on": ["refused"], "attempts": 2}}
-    entry = {**retry, "policy": "order"}
+    entry = {"retry": {"on": ["refused"], "attempts": 2}, "policy": "order"}
     dialogues = [error(429) if one is None else error(429, retry_after=one) for one in asked]
-    async with Scripted(dialogues[0]) as first, Scripted(dialogues[1]) as second:
-        upstreams: dict[str, Any] = {"first": {"base_url": first.url}, "second": {"base_url": second.url}}
-        named = {name: {"upstream": name} for name in upstreams}
-        for name, most in zip(upstreams, limits, strict=True):
-            if most:
-                upstreams[name]["limits"] = {"requests": {"minute": most}}
-        async with gateway(upstreams=upstreams, models={**models(*upstreams, **entry), **named}, clock=clock) as gp:
-            for name, most in zip(upstreams, limits, strict=True):
-                for _ in range(most):
-                    await gp.ask({**HELLO, "model": name}).answer()
+    async with Scripted(dialogues[0]) as one, Scripted(dialogues[1]) as two:
+        rows = (("first", one.url, limits[0]), ("second", two.url, limits[1]))
+        upstreams = {
+            name: {"base_url": url, "limits": {"requests": {"minute": most or 99}}} for name, url, most in rows
+        }
+        named = {**models(*upstreams, **entry), **{name: {"upstream": name} for name in upstreams}}
+        async with gateway(upstreams=upstreams, models=named, clock=DrivenClock()) as gp:
+            for used_up in (name for name, _, most in rows if most):
+                await gp.ask({**HELLO, "model": used_up}).answer()
             answers = [await gp.ask().answer() for _ in waits]
     assert [(one.status, one.headers.get("retry-after")) for one in answers] == [(429, wait) for wait in waits]
 
