@@ -85,15 +85,17 @@ def repeated(rejection: UpstreamRejection, tried: Mapping[Key, tuple[LearnedRule
 
     Each comes with the sentence from which it was learned.
     """
-    suggested = {one.key for step in suggested_rules(rejection) for one in step}
+    suggested = [one for step in suggested_rules(rejection) for one in step]
+    keys = {one.key for one in suggested}
     names = {key: _names(rule) for key, (rule, _) in tried.items()}
     text, said = f"{rejection.text}\n'{rejection.param}'", re.sub(_FIGURES, "0", rejection.text)
     named = mentioned(text, [name for found in names.values() for name in found])
     return {
         key
         for key, (rule, evidence) in tried.items()
-        if rule.key in suggested
-        or contradicts(rejection, rule)
+        if rule.key in keys
+        or any(one.reverses(rule) for one in suggested)
+        or (rejection.wants_reasoning and contradicts(rejection, rule))
         # an equal text may be about another member, which only `param` or a list names
         or (not suggested and said == re.sub(_FIGURES, "0", evidence))
         or not named.isdisjoint(names[key])

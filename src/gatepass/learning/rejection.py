@@ -14,7 +14,7 @@ from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -315,10 +315,14 @@ class UpstreamRejection:
 
             def is_own(one: Finding) -> bool:
                 name = letters_of(one.path.rpartition(".")[2] or one.says)  # of a role
-                near = re.compile(rb"(.{%d})?(%b)(.{%d})?" % (NEAR_BYTES, re.escape(name), NEAR_BYTES), re.DOTALL)
-                places = [at.groups(b"") for at in islice(near.finditer(shown), MOST_PLACES)]
-                beside = [(before and before + name, after and name + after) for before, _, after in places]
-                is_quoted = bool(places) and all(any(one and one in said for one in sides) for sides in beside)
+                places = [
+                    (left[-NEAR_BYTES:], right[:NEAR_BYTES]) for left, right in pairwise(shown.split(name, MOST_PLACES))
+                ]
+                is_quoted = bool(places) and all(
+                    (len(left) == NEAR_BYTES and left + name in said)
+                    or (len(right) == NEAR_BYTES and name + right in said)
+                    for left, right in places
+                )
                 return is_long or is_quoted or letters_of(one.span) in whole
 
             findings = [one for one in findings if not one.span or not is_own(one)]
