@@ -230,6 +230,16 @@ def test_what_is_kept_takes_few_bytes_for_a_character(index):
     assert memory.kept_bytes < 8 * 40_000
 
 
+def test_a_thought_ends_with_its_signature():
+    answer = MessageAnswer(defaults(), "up", About())
+    sent = b"".join(map(answer.feed, (a_chunk({"reasoning": "Hm."}), a_chunk({"content": "Hi"}))))
+    _, begun, thought, signed, ended, *_ = events_of(sent)
+    assert begun["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert thought["delta"] == {"type": "thinking_delta", "thinking": "Hm."}
+    assert signed["delta"] == {"type": "signature_delta", "signature": "gatepass_thought"}
+    assert ended["type"] == "content_block_stop"
+
+
 def test_a_call_that_goes_on_after_its_end_is_no_answer():
     answer = MessageAnswer(defaults(), "up", About())
     answer.feed(call_piece(0, "{}", first=True))
