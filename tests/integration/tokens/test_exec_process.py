@@ -212,7 +212,7 @@ def test_a_holder_that_closes_lets_a_program_store_the_successor_of_a_used_refre
     assert children() == []
 
 
-def test_a_holder_that_closes_kills_a_program_that_does_not_end(loop, tmp_path):
+def test_a_holder_that_closes_kills_a_program_that_does_not_end(loop, tmp_path, caplog):
     file, pids = tmp_path / "pid", list[int]()  # the program would end by itself after a minute: it is to be killed
     path = program(tmp_path, f"import os, time\nopen('{file}', 'w').write(str(os.getpid()))\ntime.sleep(60)")
 
@@ -225,3 +225,5 @@ def test_a_holder_that_closes_kills_a_program_that_does_not_end(loop, tmp_path):
     on(loop, work())
     assert not lives(pids[0])
     assert children() == []
+    killed = [record.fields for record in caplog.records if record.getMessage() == "token_program_killed"]
+    assert killed == [{"credential": "corp"}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -32,6 +33,8 @@ from gatepass.tokens.secrets import all_revealed, mask_of, revealed, secret_fiel
 from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document
 from gatepass.types import Secret
 
+LOG = logging.getLogger("gatepass.tokens")
+
 STDERR_BYTES = 4096
 PIPE_CLOSE_S = 0.5
 """How long the output is read after the program has ended. A background process may hold the pipe open."""
@@ -46,6 +49,10 @@ EX_TEMPFAIL = 75
 _REFUSAL = re.compile(rf"\b({'|'.join(sorted(DEFINITE_CODES))})\b")
 """An issuer's code in a program's error output. Repeated every two seconds, such a refusal would lock the account."""
 _JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+")
+
+
+class ProgramKilled(asyncio.CancelledError):
+    """The run was cancelled, and its program did not end within STOP_S."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +76,8 @@ async def run(
 
     `stderr` receives the last STDERR_BYTES of the error output while the program runs. The program has no input and its
     own session. Its process group is killed when the program has ended, when it exceeds `limit_bytes` or `limit_s`
-    (TimeoutError), and STOP_S after the call was cancelled. To leave a process behind, the program must start it in
-    another session (setsid(1)). The program is reaped and its pipes are closed in every case.
+    (TimeoutError), and STOP_S after the call was cancelled (ProgramKilled). To leave a process behind, the program must
+    start it in another session (setsid(1)). The program is reaped and its pipes are closed in every case.
     """
     if any("\0" in text for text in (*arguments, *environment.values())):  # uvloop would cut the text there
         raise ValueError("a NUL in an argument or variable")
@@ -85,7 +92,9 @@ async def run(
             await wait_at_most(output.ended, limit_s, clock)
         except asyncio.CancelledError:
             await wait_at_most(output.ended, STOP_S, clock)
-            raise
+            if output.exited.is_set():
+                raise
+            raise ProgramKilled from None
         if not (output.cut or output.exited.is_set()):
             raise TimeoutError
         await wait_at_most(output.closed, PIPE_CLOSE_S, clock)
@@ -200,6 +209,9 @@ class ExecSource:
         environment = inherited | all_revealed(self._settings.env, "env")
         try:
             finished = await self._run(arguments, environment, limit_s, REPLY_BYTES, stderr, self._clock)
+        except ProgramKilled:
+            LOG.warning("token_program_killed", extra={"fields": {"credential": self._name}})
+            raise
         except TimeoutError:
             bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
             how = f"{self._program} did not end within {bound}, and was killed"
