@@ -157,7 +157,9 @@ STORIES = {
         error={**CUT, "message": f"It is too long. {AGAIN} The model 'n' may do.", "action": AGAIN}
     ),
     "a message without an action and a page": story(error={**CUT, "action": "", "page": "", "message": "word " * 40}),
-    "an error in a 200": story(attempt(status=200), error={**CUT, "code": "102", "message": "bad thing"}, status=400),
+    "an error in a 200": story(
+        attempt(outcome="error_reply"), error={**CUT, "code": "102", "message": "bad thing"}, status=400
+    ),
     "a reason that the error has too": story(
         attempt(code="upstream_dns", reason="No such name.", connect_s=0.5, upstream_s=0.5),
         error={**CUT, "code": "upstream_dns", "message": "No such name. Tried once."},
@@ -236,11 +238,28 @@ def test_a_story_is_in_chinese_where_the_locale_is_chinese(monkeypatch):
     monkeypatch.setattr(options, "_chinese", lambda: SimpleNamespace(get=asked.setdefault))
     for one in STORIES.values():
         list(story_lines(cleaned(one), NOW_S))
-    assert {text for text in set(asked) - set(table) if not text.isdigit()} == {"gatepass"}
+    assert {text for text in set(asked) - set(table) if not text.isdigit() and "=" not in text} == {"gatepass"}
     monkeypatch.setattr(options, "_chinese", lambda: table)
     lines = [*map(click.unstyle, story_lines(cleaned(RETRIED), NOW_S))]
-    assert {"路径", "更改", "时间和大小"} <= {*lines}
-    assert "      按从错误中学到的规则重新发送" in lines
+    assert {
+        *("路径", "更改", "时间和大小", "      按从错误中学到的规则重新发送"),
+        "状态码 200，错误码 upstream_closed，位于 upstream:chat，用时 1.00 s",
+        "  ✗ upstream:chat    状态码 400，返回错误，错误码 upstream_error，200 ms",
+        "  ✗ upstream:chat    状态码 200，中断，错误码 upstream_closed，800 ms  ◀ 在这里失败",
+        "    messages[0].content: 字符串，20 字节 → 数组，117 KiB",
+    } <= {*lines}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_hidden"),
+    [
+        ("error_reply", True),
+        *((one, False) for one in ("cut", "connection_failed", "timed_out", "invalid", "token_rejected")),
+    ],
+)
+def test_only_an_error_reply_is_said_to_be_hidden_in_a_200(outcome, is_hidden):
+    told = "\n".join(story_lines(story(attempt(outcome=outcome), error=CUT, status=502), NOW_S))
+    assert ("The upstream hid the error in a 200; the client got 502." in told) is is_hidden
 
 
 def test_no_text_from_outside_controls_the_terminal():

@@ -65,6 +65,7 @@ FROM_THE_API = {
     ),
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
+    *("cached tokens", "reasoning tokens", "object", "array", "string", "number", "boolean", "null"),
     *("ejected", "half open", "waits", "full"),
     *("call", "protocols"),
 }

@@ -124,15 +124,12 @@ class Report:
                 async for step in taken:
                     self.add(step)
 
-    @property
-    def has_failed(self) -> bool:
-        return any(step.failed for step in self.steps)
-
     def finish(self) -> int:
         """Print the result and return the exit code."""
+        has_failed = any(step.failed for step in self.steps)
         is_proven = any(step.outcome is StepOutcome.WORKS and step.proves for step in self.steps)
         # a script must not take a run that proved nothing for a success
-        code = options.CHECK_FAILED if self.has_failed else 0 if is_proven else NOTHING_PROVEN
+        code = options.CHECK_FAILED if has_failed else 0 if is_proven else NOTHING_PROVEN
         if self._as_json:
             self.print_json(code)
             return code

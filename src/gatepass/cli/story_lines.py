@@ -144,10 +144,11 @@ def _of_attempt(attempt: Attempt, story: Story, failed_hop: str) -> Iterator[Hop
             times.append(t("{s} left", s=f"{token.left_s:.0f} s"))
         note = t("token {facts}", facts=t(", ").join(times) or t("sent")) if has_token else t("no token")
         yield Hop(name, "passed" if has_token else "unreached" if lacks_subject else "left", note)
-    results = (attempt.status, attempt.outcome, attempt.code)
-    took = "" if attempt.duration_s is None else f", {duration(attempt.duration_s)}"
+    outcome = (attempt.outcome or "").replace("_", " " if is_chinese() else "_")
+    results = {"{status}": attempt.status, outcome: outcome, "{code}": attempt.code}
+    took = "" if attempt.duration_s is None else t(", ") + duration(attempt.duration_s)
     state: Any = "passed" if is_last else "left"
-    note = " ".join(str(one) for one in results if one) + took
+    note = t(" ").join(t(text, status=value, code=value) for text, value in results.items() if value) + took
     if not has_token or attempt.outcome == "nothing_written":
         state, note = "unreached", t("nothing sent") if has_token else t("not reached")
     elif is_last and story.state == "running":
@@ -238,9 +239,10 @@ def error_lines(story: Story) -> Iterator[str]:
         yield from _to_do(error.action_zh if is_chinese() else action)
     if command and command not in action:
         yield "  " + t("Test the hop: ") + command
-    if attempts and (attempts[-1].status or ERROR_STATUS) < ERROR_STATUS <= (story.status or 0):
-        statuses = {"reply": attempts[-1].status, "status": story.status}
-        yield "  " + t("The upstream hid the error in a {reply}; the client got {status}.", **statuses)
+    replied = attempts[-1].status if attempts and attempts[-1].outcome == "error_reply" else None
+    if (replied or ERROR_STATUS) < ERROR_STATUS <= (story.status or 0):
+        text = "The upstream hid the error in a {reply}; the client got {status}."
+        yield "  " + t(text, reply=replied, status=story.status)
     if error.page:
         yield "  " + t("Page: ") + error.page
 
@@ -288,7 +290,7 @@ def change_lines(story: Story) -> Iterator[str]:
     for edit in last.edits:
         edits.setdefault(edit.rule, []).append(edit)
     for rule in dict.fromkeys((*last.adapted, *edits)):
-        yield from wrapped(rule + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
+        yield from wrapped(t(rule) + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
         for edit in edits.get(rule, ()):
             path, moved_to = edit.path, edit.moved_to
             was, now = _side(edit.before_text, edit.before), _side(edit.after_text, edit.after)
@@ -304,7 +306,7 @@ def _side(text: str | UnsetType, value: EditedValue | None) -> str:
     """Describe one side of an edit, such as `array, 117 KiB` or `true`; "" if it has no value there."""
     if text or value is None:
         return text or ""
-    return value.value or f"{value.type}, {size(value.size_bytes)}"
+    return value.value or t(value.type) + t(", ") + size(value.size_bytes)
 
 
 # --- times, sizes and bodies
@@ -376,15 +378,16 @@ def story_lines(story: Story, now_s: float) -> Iterator[str]:
 
 def _head(story: Story, now_s: float) -> Iterator[str]:
     is_running, error = story.state == "running", story.error
-    result = t("running") if is_running else str(story.status or t("no response"))
+    result = t("{status}", status=story.status) if story.status else t("no response")
+    parts = [t("running") if is_running else result]
     if error is not None:
-        result += " " + t("{code} at {hop}", code=error.code, hop=error.hop)
+        parts.append(t("{code} at {hop}", code=error.code, hop=error.hop))
     elif story.outcome == "client_gone":
-        result += " " + t("client gone")
+        parts.append(t("client gone"))
     took_s = story.timings.duration_s if not is_running else story.duration_s
     if took_s is not None:
-        result += " " + t("for {s}" if is_running else "after {s}", s=duration(took_s))
-    yield coloured(result, "cyan" if is_running else "green" if story.outcome == "ok" else "red")
+        parts.append(t("for {s}" if is_running else "after {s}", s=duration(took_s)))
+    yield coloured(t(" ").join(parts), "cyan" if is_running else "green" if story.outcome == "ok" else "red")
     asked = asked_for(story)
     if asked != "stream":
         asked = f"{story.operation} {asked}".rstrip() if story.operation != "none" else ""

@@ -271,7 +271,7 @@ function changes(data) {
 }
 
 function described({ type, size_bytes: bytes, value }) {
-  return value ?? `${type}, ${size(bytes)}`;
+  return value ?? [t(type), size(bytes)].join(t(", "));
 }
 
 function attempts(data) {
