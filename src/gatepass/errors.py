@@ -486,12 +486,8 @@ def stable_code(code: str, hop: str) -> str:
     return kind.code if kind is UpstreamErrorReply else code
 
 
-WITHOUT_PATH = frozenset(
-    ("no_path", "no_path_of_model", "no_version", "no_api", "no_api_version", "no_chat", "mcp_no_path")
-)
-"""The cases of an upstream that lacks the path of the request."""
 WITHOUT_VERSION = frozenset(("no_version", "no_api_version"))
-"""Those of a `base_url` that may be wrong: then no request succeeds."""
+"""The cases of a `base_url` that may be wrong: then no request succeeds."""
 
 
 def _kinds(base: type[GatepassError]) -> Iterator[type[GatepassError]]:

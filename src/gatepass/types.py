@@ -230,8 +230,6 @@ class Target:
     timeouts: Timeouts | None = None
     protocols: frozenset[str] | None = None
     """The client protocols that it speaks, of those that gatepass can translate; None for all."""
-    names_model: bool = field(default=False, compare=False)
-    """Whether the configuration names the model, and not only a pattern or the client."""
 
 
 @dataclass(frozen=True, slots=True)

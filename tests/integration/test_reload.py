@@ -215,7 +215,7 @@ async def test_the_failures_of_an_upstream_end_with_the_settings_that_caused_the
             assert upstream_of(gatepass.served) == ("unknown", 3, None)
             assert (await gatepass.served.ask().answer()).status == 400
             await until(lambda: not gatepass.served.state.in_flight.busy)
-            assert upstream_of(gatepass.served) == ("ok", 4, "upstream_error")
+            assert upstream_of(gatepass.served) == ("unknown", 3, None)
 
 
 async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(

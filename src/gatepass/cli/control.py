@@ -305,15 +305,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _upstream(page: Status, upstream: str, held: ModelUpstream) -> tuple[str, ...]:
     requests, silent, failed = held.requests, held.silent, held.last_failed
     health = _health(held, f" for {span(failed.for_s)}" if held.health == "failing" and failed else "")
-    if requests and held.health == "unknown":  # a reload changed its settings, and the counts stay
-        health = "no answer since the reload"
     if silent:
         health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent.values()))}"
     if held.over_chat:
         health += f"; {' and '.join(held.over_chat)} are served by chats"
     errors = f"{held.errors / requests:.1%} of {requests}" if requests else "-"
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
-    if held.health == "failing":
+    if held.health == "failing" or (requests and held.health == "unknown"):
         command = (failed and failed.test) or "gatepass doctor"
     for credential, token in page.credentials.items():
         if token.failing and token.state not in ("fresh", "stale") and upstream in token.upstreams:

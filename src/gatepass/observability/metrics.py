@@ -22,11 +22,10 @@ from msgspec.structs import astuple
 from prometheus_client import ProcessCollector
 
 from gatepass.documents import Failure, Failures
-from gatepass.errors import WITHOUT_VERSION, GatepassError, UpstreamAuth, UpstreamHtml, stable_code
+from gatepass.errors import GatepassError, stable_code
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
-from gatepass.observability.story import AT_ANOTHER, attempts_of, is_unknown_name, test_command
-from gatepass.types import CLIENT_ERROR, SERVER_ERROR
+from gatepass.observability.story import AT_ANOTHER, attempts_of, is_failure, test_command, was_passed_over
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -409,39 +408,34 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class UpstreamCounts:
-    """The requests that ended at one upstream, and the last ones that failed there.
+    """The requests that ended at one upstream, and those that failed there as `is_failure` says.
 
-    Each of those has its id, its code and when it ended.
+    The last of those has its id, its code and when it ended.
     """
 
     requests: int = 0
     errors: int = 0
     in_a_row: int = 0
-    """How many failed since the last one that succeeded. A request that the upstream itself rejects, such as one with
-    too many tokens, is none of them."""
+    """How many failed since the last one that succeeded."""
+    has_served: bool = False
+    """One succeeded since the start, or since a reload changed the upstream's settings."""
     began_s: float = 0.0
     """When the first of them ended."""
-    last_failed: tuple[str, str, float] = ("", "", 0.0)
-    """The last one of them."""
+    last_failed: tuple[str, str, float] | None = None
+    """The last one that failed. None after a reload that changed the upstream's settings."""
     test: str = ""
     """The command that tests the upstream with its model."""
-    last_error: tuple[str, str, float] | None = None
-    """The last one that failed, also with a 4xx."""
-    before: int = 0
-    """How many ended before a reload changed the upstream's settings. They say nothing about its health."""
 
     def answered(self, status: int | None) -> None:
         """End failures to connect after a reply with `status`, None without one."""
-        if status is not None and self.last_failed[1] in NOT_REACHED:
+        if status is not None and self.last_failed is not None and self.last_failed[1] in NOT_REACHED:
             self.in_a_row = 0
 
-    def add_error(self, last: tuple[str, str, float], test: str | None) -> None:
-        """Count an error. `test`: the command that tests the upstream, None if that rejected the request itself."""
+    def add_error(self, last: tuple[str, str, float], test: str) -> None:
+        """Count an error. `test` is the command that tests the upstream."""
         self.errors += 1
-        self.last_error = last
-        if test is not None:
-            self.began_s = self.began_s if self.in_a_row else last[2]
-            self.in_a_row, self.last_failed, self.test = self.in_a_row + 1, last, test
+        self.began_s = self.began_s if self.in_a_row else last[2]
+        self.in_a_row, self.last_failed, self.test = self.in_a_row + 1, last, test
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -664,13 +658,13 @@ class Metrics(Observer):
             key = (access.caller, access.model, earlier.upstream, access.operation)
             self.of(key).attempts.value += earlier.requests
             if later.cause in AT_ANOTHER:
-                at, status = self._by_upstream[earlier.upstream], earlier.status
+                at = self._by_upstream[earlier.upstream]
                 at.requests += 1
-                fails = earlier.outcome != "nothing_written" and not CLIENT_ERROR <= (status or 0) < SERVER_ERROR
-                if not fails:
-                    at.answered(status)
-                last = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
-                at.add_error(last, self._test(earlier, access) if fails else None)
+                if was_passed_over(earlier, later):
+                    last = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
+                    at.add_error(last, self._test(earlier, access))
+                else:
+                    at.answered(earlier.status)
 
     def _ended_at(
         self, attempt: AttemptRecord, access: AccessRecord, error: GatepassError | None, ended_s: float
@@ -681,14 +675,11 @@ class Metrics(Observer):
         at.requests += 1
         if error is None or error.hop != f"upstream:{attempt.upstream}":
             if access.outcome == "ok":
-                at.in_a_row = 0
-            return
-        is_failure = error.http_status >= SERVER_ERROR or isinstance(error, UpstreamAuth | UpstreamHtml)
-        fails = is_failure or error.case in WITHOUT_VERSION
-        if not fails:
+                at.in_a_row, at.has_served = 0, True
+        elif is_failure(error.public_code, error.http_status, error.case):
+            at.add_error((access.id, error.public_code, ended_s), self._test(attempt, access))
+        else:
             at.answered(attempt.status)
-        if not is_unknown_name(attempt, error.public_code, error.hop, error.http_status, error.case):
-            at.add_error((access.id, error.public_code, ended_s), self._test(attempt, access) if fails else None)
 
     def _test(self, attempt: AttemptRecord, access: AccessRecord) -> str:
         return test_command(f"upstream:{attempt.upstream}", self._mask(access.model), access.operation)
@@ -696,31 +687,30 @@ class Metrics(Observer):
     def health(self, upstream: str) -> str:
         """Return `failing` if the last FAILING_IN_A_ROW requests failed at `upstream`, or all of fewer; else `ok`.
 
-        A 4xx that the client or a limit caused does not count. `unknown`: none has ended there since a reload changed
-        its settings.
+        `unknown`: none succeeded or failed there since a reload changed its settings.
         """
         at = self._by_upstream.get(upstream)
-        if at is None or at.requests == at.before:
+        if at is None or not (at.in_a_row or at.has_served):
             return "unknown"
-        return "failing" if at.in_a_row >= min(FAILING_IN_A_ROW, at.requests - at.before) else "ok"
+        return "failing" if at.in_a_row >= FAILING_IN_A_ROW or not at.has_served else "ok"
 
     def settings_changed(self, upstream: str) -> None:
         """Forget the failures of `upstream`, whose settings a reload changed. Its counts stay."""
         if (at := self._by_upstream.get(upstream)) is not None:
-            at.before, at.in_a_row, at.last_error = at.requests, 0, None
+            at.has_served, at.in_a_row, at.last_failed = False, 0, None
 
     def last_failed(self, upstream: str, now_s: float) -> Failures | None:
         """Return the last requests that failed at `upstream`. None if the last one succeeded."""
         at = self._by_upstream.get(upstream)
-        if at is None or not at.in_a_row:
+        if at is None or at.last_failed is None or not at.in_a_row:
             return None
         for_s = round(max(0.0, now_s - at.began_s), 3)
         return Failures(*self._shown(at.last_failed, now_s), at.in_a_row, for_s, at.test)
 
     def last_error(self, upstream: str, now_s: float) -> Failure | None:
-        """Return the last request that failed at `upstream`, also one that it rejected. None without one."""
+        """Return the last request that failed at `upstream`. None without one."""
         at = self._by_upstream.get(upstream)
-        return None if at is None or at.last_error is None else Failure(*self._shown(at.last_error, now_s))
+        return None if at is None or at.last_failed is None else Failure(*self._shown(at.last_failed, now_s))
 
     def _shown(self, failed: tuple[str, str, float], now_s: float) -> tuple[str, str, float]:
         request_id, code, ended_s = failed

@@ -197,8 +197,6 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """One of `proxy.retry.Outcome`."""
     hop: str | None = None
     """The hop of that error."""
-    names_model: bool = False
-    """Whether the configuration names the model (`Target.names_model`)."""
     parts: tuple[AttemptRecord, ...] = ()
     """The last attempt of each part of a split call. Each part ends before its call."""
     edits: RuleEdits = NO_EDITS
@@ -247,6 +245,8 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     case: str = ""
     setting: str = ""
     """Those of the error (`GatepassError`)."""
+    error_status: int | None = None
+    """The status of the error, also if it ended a stream that had begun with 200."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -31,12 +31,11 @@ from gatepass.documents import (
     Summary,
     Timings,
 )
-from gatepass.errors import documentation
+from gatepass.errors import WITHOUT_VERSION, documentation
 from gatepass.observability.observer import GAPS, AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.redaction import MASK
-from gatepass.types import MCP_UPSTREAM, AttemptFacts, RuleEdit, settings_of, url_setting_of
+from gatepass.types import CLIENT_ERROR, MCP_UPSTREAM, SERVER_ERROR, AttemptFacts, RuleEdit, settings_of, url_setting_of
 
-NOT_FOUND = 404
 FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code")
 """The fields of a summary that a filter compares."""
 TEXTS = (
@@ -55,7 +54,7 @@ MESSAGE_CHARS = 200
 UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 """The outcomes of an attempt that the upstream ended. Of a complete reply see `closed_by`."""
 AT_ANOTHER = ("next_target", "retry")
-"""The causes of an attempt after one that counts as an error of its upstream."""
+"""The causes of an attempt after one that counts as a request of its upstream."""
 MODEL_NAME = "model of the route"
 """The `rule` of the edit that shows the upstream's name of the model."""
 CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages", "responses")
@@ -121,13 +120,20 @@ def matches(summary: Summary, filters: Mapping[str, str]) -> bool:
     return all(word in shown for word in filters.get("text", "").lower().split())
 
 
-def is_unknown_name(last: AttemptRecord, code: str, hop: str, status: int, case: str) -> bool:
-    """Return whether the error of the last attempt is a 404 for a model that only the client named."""
-    if status != NOT_FOUND or not issubclass(errors.kind_of(code, hop), errors.UpstreamErrorReply) or last.names_model:
-        return False
-    # with a wrong URL in the configuration the upstream lacks the path
-    is_clients = last.upstream_model in (None, last.model)
-    return is_clients and case not in errors.WITHOUT_PATH
+def is_failure(code: str, status: int | None, case: str = "") -> bool:
+    """Return whether an error of an upstream is a failure of it, as the alert GatepassErrorShare counts.
+
+    A 4xx is none, because the client or a limit caused it, unless the token or `base_url` is wrong. A login page
+    counts as a rejected token.
+    """
+    is_rejection = status is not None and CLIENT_ERROR <= status < SERVER_ERROR
+    return not is_rejection or code in (errors.UpstreamAuth.code, errors.UpstreamHtml.code) or case in WITHOUT_VERSION
+
+
+def was_passed_over(attempt: AttemptRecord, later: AttemptRecord) -> bool:
+    """Return whether `later` follows `attempt` because that failed at its upstream."""
+    is_sent = later.cause in AT_ANOTHER and attempt.outcome != "nothing_written"
+    return is_sent and is_failure(attempt.code or "", attempt.status)
 
 
 def failed_at(request: RequestRecord, upstream: str) -> bool:
@@ -135,10 +141,9 @@ def failed_at(request: RequestRecord, upstream: str) -> bool:
     access, attempts = request.access, [*attempts_of(request.attempt)]
     if not attempts or not attempts[0].requests:
         return False
-    last, code, hop = attempts[0], access.code or "", access.hop or ""
-    if hop == f"upstream:{upstream}" == f"upstream:{last.upstream}" and access.outcome == "error":
-        return not is_unknown_name(last, code, hop, access.status or 0, request.case)
-    return any(later.cause in AT_ANOTHER and one.upstream == upstream for later, one in pairwise(attempts))
+    if access.hop == f"upstream:{upstream}" == f"upstream:{attempts[0].upstream}" and access.outcome == "error":
+        return is_failure(access.code or "", request.error_status, request.case)
+    return any(one.upstream == upstream and was_passed_over(one, later) for later, one in pairwise(attempts))
 
 
 def has_id(request: RequestRecord, wanted: str) -> bool:

@@ -119,7 +119,6 @@ class Attempt(Hidden, Tried, eq=False):
         began_s = state.clock.now() if failover is None else failover.began_s
         upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
-        record.names_model = target.names_model
         if failover is not None and failover.at != failover.order[0]:  # else nobody asks, unless it fails
             record.not_tried = failover.not_tried(began_s)
         return cls(state, upstream, target, call, record, profile, memory, math.inf, failover, limit_bytes)
@@ -383,7 +382,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             added_s,
             is_synthesized,
             self.gave_up,
-            *((None,) if error is None else (error.retry_after_s, error.case, error.setting)),
+            *((None,) if error is None else (error.retry_after_s, error.case, error.setting, error.http_status)),
         )
         state.observers.tell(state.observers.request_ended, ended, error)
 

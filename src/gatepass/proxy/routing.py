@@ -176,8 +176,7 @@ def _target(target: ModelTarget, config: Config, name: str = "", entry: Model | 
     if entry is not None and entry.timeouts is not None:
         timeouts = settings.timeouts.value(settings_of(target.upstream), name, entry.timeouts)
     spoken = settings.protocols if entry is None or entry.protocols is None else entry.protocols
-    protocols, names_model = None if spoken is None else frozenset(spoken), entry is not None and not is_glob(name)
-    return Target(target.upstream, target.name, timeouts, protocols, names_model=names_model)
+    return Target(target.upstream, target.name, timeouts, None if spoken is None else frozenset(spoken))
 
 
 def _route(targets: Targets, config: Config, name: str = "", entry: Model | None = None) -> Route:

@@ -136,7 +136,7 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "stuck": {"requests": 9, "errors": 5, "silent": {"s": 45.0}, **error},
         "first": {"health": "answering"},
         "new": {"health": "unknown"},
-        "reloaded": {"health": "unknown", "requests": 16, "errors": 8},
+        "rejects_all": {"health": "unknown", "requests": 16},
     }
     lines = [" ".join(line.split()) for line in lines_of(upstreams=ones)]
     assert lines[3:] == [
@@ -149,7 +149,7 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "stuck many errors, model_not_found 5 s ago, 1 stream silent for 45 s 55.6% of 9 gatepass show s",
         "first answering - -",
         "new no answer yet - -",
-        "reloaded no answer since the reload 50.0% of 16 -",
+        "rejects_all no answer yet 0.0% of 16 gatepass doctor",
     ]
 
 

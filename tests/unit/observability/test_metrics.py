@@ -12,6 +12,7 @@ from gatepass.errors import (
     TokenUnavailable,
     UpstreamAuth,
     UpstreamErrorReply,
+    UpstreamHtml,
     UpstreamTimeout,
 )
 from gatepass.observability import metrics as module
@@ -298,47 +299,33 @@ def test_the_page_tells_a_limited_number_of_codes_of_upstreams_apart():
 
 
 @pytest.mark.parametrize(
-    ("status", "case", "sent_as", "named", "errors"),
+    ("kind", "status", "case", "is_failure"),
     [
-        (404, "unknown_model", None, False, 0),
-        (404, "unknown_model", "m", False, 0),
-        (404, "renamed_model", "x", False, 1),  # the name is of the configuration
-        (404, "about_model", None, True, 1),
-        (404, "no_path", None, False, 1),
-        *((status, "", None, False, 1) for status in (400, 401, 403, 422, 429, 500)),
+        *((UpstreamErrorReply, status, "", False) for status in (400, 403, 404, 422, 429)),
+        (UpstreamErrorReply, 404, "no_path", False),
+        *((UpstreamErrorReply, 404, case, True) for case in ("no_version", "no_api_version")),
+        (UpstreamErrorReply, 500, "", True),
+        (UpstreamAuth, 401, "", True),
+        (UpstreamHtml, 403, "", True),
     ],
 )
-def test_a_name_that_a_client_chose_is_no_error_of_its_upstream(
-    status: int, case: str, sent_as: str | None, named: bool, errors: int
+def test_a_4xx_is_a_failure_of_its_upstream_only_if_the_token_or_the_base_url_is_wrong(
+    kind: Any, status: int, case: str, is_failure: bool
 ):
-    kind = UpstreamAuth if status == 401 else UpstreamErrorReply
-    metrics = Metrics()
-    request, error = ended("alice", "m", "chat", "chat", error=kind("no", upstream="chat", status=status, case=case))
-    request = replace(request, case=case)
-    request.attempt.requests, request.attempt.upstream_model = 1, sent_as
-    request.attempt.names_model = named
-    metrics.request_ended(request, error)
-    assert metrics.totals().by_upstream == {"chat": (1, errors)}
-    assert (metrics.last_error("chat", 2.0) is None) == (not errors)
-    access = request.access
-    access.outcome, access.hop, access.status, access.reason = "error", error.hop, status, "no"
-    access.code = error.public_code
-    assert failed_at(request, "chat") == bool(errors)
-    assert not failed_at(request, "other")
-
-
-@pytest.mark.parametrize(
-    ("case", "health"), [("no_version", "failing"), ("no_api_version", "failing"), ("no_path", "ok")]
-)
-def test_an_upstream_whose_base_url_lacks_its_version_is_failing(case: str, health: str):
-    metrics = Metrics()
-    missing = UpstreamErrorReply("no", upstream="chat", status=404, case=case)
-    request, error = ended("a", "m", "chat", "chat", error=missing)
+    metrics, error = Metrics(), kind("no", upstream="chat", status=status)
+    request, _ = ended("alice", "m", "chat", "chat", error=error)
+    request, error.case = replace(request, case=case, error_status=status), case
     request.attempt.requests = 1
     metrics.request_ended(request, error)
-    assert metrics.health("chat") == health
-    if health == "failing":
-        assert getattr(metrics.last_failed("chat", 2.0), "test", None) == "gatepass doctor m --call"
+    assert metrics.totals().by_upstream == {"chat": (1, int(is_failure))}
+    assert metrics.health("chat") == ("failing" if is_failure else "unknown")
+    shown = metrics.last_failed("chat", 2.0), metrics.last_error("chat", 2.0)
+    assert [one is not None for one in shown] == [is_failure] * 2
+    assert getattr(shown[0], "test", "gatepass doctor m --call") == "gatepass doctor m --call"
+    access = request.access
+    # the stream had begun before the upstream answered
+    access.outcome, access.hop, access.status, access.code = "error", error.hop, 200, error.public_code
+    assert (failed_at(request, "chat"), failed_at(request, "other")) == (is_failure, False)
 
 
 def test_repeats_are_counted_by_upstream():

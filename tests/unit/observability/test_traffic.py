@@ -40,7 +40,8 @@ class Served:
         self, error: GatepassError | None = None, at: str = "up", after: AttemptRecord | None = None, **fields: Any
     ) -> str:
         """End a request, and return the health of its last upstream."""
-        access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome="error" if error else "ok")
+        outcome = "error" if error else fields.pop("outcome", "ok")
+        access = AccessRecord("one", "POST", "/", "chat", "app", model="m", outcome=outcome)
         cause = fields.pop("cause", "next_target" if after else None)
         attempt = AttemptRecord("one", "chat", "m", at, cause=cause, after=after, **{"requests": 1, **fields})
         self.metrics.request_ended(RequestRecord(access, attempt, 5.0, 0.0, 1.0, None, 0.0), error)
@@ -106,9 +107,9 @@ def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():
         "for_s": 10.5,
     }
     assert served.metrics.last_failed("east", 16.0) == Failures(in_a_row=1, **last)
-    assert health(failed("east", code="rate_limit_exceeded", status=429)) == ("ok", "ok")  # it was reached
+    assert health(failed("east", code="rate_limit_exceeded", status=429)) == ("unknown", "ok")  # it was reached
     dead = failed("east", status=500)
-    assert [health(dead) for _ in range(3)] == [("ok", "ok"), ("ok", "ok"), ("failing", "ok")]
+    assert [health(dead) for _ in range(3)] == [("failing", "ok")] * 3
     assert health(dead, at="east") == ("ok", "ok")
     assert served.metrics.last_failed("east", 16.0) is None
     assert [health(failed("east", "nothing_written", "token_unavailable")) for _ in range(3)] == [("ok", "ok")] * 3
@@ -117,8 +118,10 @@ def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():
 def test_an_upstream_is_failing_after_three_failures_in_a_row():
     """Three failures after ten successes in a slice were 23 %, which the page called healthy."""
     served = Served()
-    assert served.metrics.health("up") == "unknown"
-    assert [served.end(DEAD), served.end()] == ["failing", "ok"]  # of one request all failed
+    limited = UpstreamErrorReply("slow down", upstream="up", status=429)
+    assert [served.end(limited, status=429), served.end(outcome="client_gone")] == ["unknown"] * 2
+    assert [served.end(DOWN), served.end(limited)] == ["failing"] * 2  # of one request all failed
+    assert [served.end(DEAD), served.end()] == ["failing", "ok"]
     assert [served.end(TOO_LONG) for _ in range(4)] == ["ok"] * 4
     assert [served.end(DEAD), served.end(REFUSES), served.end(REFUSES)] == ["ok", "ok", "failing"]
     last: Any = {"id": "one", "code": "upstream_auth", "test": TEST, "age_s": 10.0, "for_s": 10.0}
@@ -130,7 +133,7 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
 @pytest.mark.parametrize(
     ("before", "answer", "status", "expected"),
     [
-        (NO_HOST, UpstreamErrorReply("unknown model", upstream="up", status=404), 404, ("ok", None)),
+        (NO_HOST, UpstreamErrorReply("unknown model", upstream="up", status=404), 404, ("unknown", None)),
         (NO_HOST, UpstreamErrorReply("busy", upstream="up", status=503), 503, ("failing", "upstream_error")),
         (DOWN, TOO_LONG, 400, ("failing", "upstream_error")),
         (NO_HOST, TOO_LONG, None, ("failing", "upstream_dns")),  # the upstream did not answer
@@ -155,7 +158,7 @@ def test_an_upstream_has_many_errors_from_five_above_a_tenth_of_15_minutes(reque
     traffic = Traffic(served.metrics)
     for number in range(requests):
         traffic.sample(number * WIDTH_S)
-        served.end(UpstreamErrorReply("slow down", upstream="up", status=429) if number < failures else None)
+        served.end(DOWN if number < failures else None)
     assert traffic.total((requests - 1) * WIDTH_S).by_upstream == {"up": (requests, failures)}
     assert has_many_errors(requests, failures) == many
     assert served.metrics.last_error("up", 16.0) == Failure("one", "upstream_error", 10.0)
