@@ -253,7 +253,7 @@ async def test_tail_ends_with_ctrl_c_and_lists_what_failed(tmp_path: Path):
             await ask(gp.port, name, model="down")
         hidden = CliRunner().invoke(main, ["tail", "--once", "--failed", "--socket", gp.socket])
         assert [line.split()[2] for line in hidden.stdout.splitlines()[1:]] == later == listed()
-        assert hidden.stderr == "1 older ones are not shown. The page at /ui and the log have them.\n"
+        assert hidden.stderr == "Older ones that are not shown: 1. The log has them.\n"
         async with tailing(gp, "--json") as tail:
             await until(lambda: len(tail.lines) == LAST)
             tail.process.send_signal(signal.SIGINT)

@@ -60,7 +60,7 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
                 if not as_json:
                     click.echo(list_line(HEAD))
                 if failed and (hidden := len(found) - len(new)):
-                    click.echo(f"{hidden} older ones are not shown. The page at /ui and the log have them.", err=True)
+                    click.echo(f"Older ones that are not shown: {hidden}. The log has them.", err=True)
             seen, after_s = {(one.id, one.ended) for one in page.requests}, page.now - OVERLAP_S
             for one in new:
                 click.echo(line_of(one))

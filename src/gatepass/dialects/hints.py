@@ -220,12 +220,12 @@ def tried_with(credential: str | None, age_s: float | None, not_renewed: str | N
     if credential is None:
         return ""
     # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
-    fetched = "" if age_s is None else f", fetched {span(min(age_s, 99 * 86_400))} ago"
+    requested = "" if age_s is None else f", requested {span(min(age_s, 99 * 86_400))} ago"
     if not_renewed is None:
-        return f"Tried with the token of the credential {credential!r}, and once more with a new one{fetched}."
+        return f"Tried with the token of the credential {credential!r}, and once more with a new one{requested}."
     if age_s is None:
         return f"Tried once, with {key_of(credential)}."
-    return f"Tried once, with the token of the credential {credential!r}{fetched}: {not_renewed}."
+    return f"Tried once, with the token of the credential {credential!r}{requested}: {not_renewed}."
 
 
 def key_of(credential: str) -> str:

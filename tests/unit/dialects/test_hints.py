@@ -220,11 +220,11 @@ AGAIN = "its issuer returned the same token again"
 @pytest.mark.parametrize(
     ("age_s", "not_renewed", "tried"),
     [
-        (0.24, None, "Tried with the token of the credential 'corp', and once more with a new one, fetched 0 s ago."),
+        (0.24, None, "Tried with the token of the credential 'corp', and once more with a new one, requested 0 s ago."),
         (
             31.4,
             AGAIN,
-            f"Tried once, with the token of the credential 'corp', fetched 31 s ago: {AGAIN}.",
+            f"Tried once, with the token of the credential 'corp', requested 31 s ago: {AGAIN}.",
         ),
         (None, None, "Tried with the token of the credential 'corp', and once more with a new one."),
     ],
@@ -243,7 +243,7 @@ def test_two_new_tokens_a_key_and_no_credential_are_reported():
     [(59, "59 s"), (60, "1 min"), (429, "7 min"), (3_600, "1 h"), (86_400, "1 d"), (429 * 86_400, "99 d")],
 )
 def test_no_age_looks_like_a_status(age_s, age):
-    assert f"fetched {age} ago" in tried_with("corp", age_s, None)
+    assert f"requested {age} ago" in tried_with("corp", age_s, None)
 
 
 @pytest.mark.parametrize(
