@@ -137,7 +137,7 @@ def _of_attempt(attempt: Attempt, story: Story, failed_hop: str) -> Iterator[Hop
     if lacks_subject:
         yield Hop(failed_credential, "passed", t("no token for the next credential"))
     if name:
-        times = [] if token is None or token.age_s is None else [t("fetched {s} before", s=f"{token.age_s:.0f} s")]
+        times = [] if token is None or token.age_s is None else [t("requested {s} before", s=f"{token.age_s:.0f} s")]
         if attempt.outcome == "token_rejected":
             times += [t("rejected")] + [t("no new one")] * (failed_hop == name)
         elif token is not None and token.left_s is not None:

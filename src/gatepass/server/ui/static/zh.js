@@ -402,7 +402,7 @@ export const TEXTS = {
   "models": "模型列表",
   " as {model}": "（作为 {model}）",
   "not tried": "没有尝试",
-  "fetched {s} before": "{s} 前获取",
+  "requested {s} before": "{s} 前请求",
   "no new one": "没有新令牌",
   "token {facts}": "令牌：{facts}",
   "sent": "已发送",
