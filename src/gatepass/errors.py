@@ -58,7 +58,8 @@ def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
     for member in ("sentence", "action", "sentence_zh", "action_zh"):
         text = getattr(explanations()[name], member)
         for placeholder, value in values.items():
-            text = text.replace(placeholder, value)
+            pair = (placeholder, value)
+            text = text.replace(*(one.replace("`, `", "`、`") for one in pair) if member.endswith("_zh") else pair)
         texts[member] = text
     return texts
 

@@ -120,6 +120,7 @@ def test_each_error_code_and_case_has_its_chinese_text_with_the_same_commands_an
         assert bool(entry.sentence_zh) is (entry.of != "hint")
         english, chinese = (set(SETTING.findall(action)) for action in (entry.action, entry.action_zh))
         assert english - chinese == set(), name
+        assert "`, `" not in entry.action_zh, name
 
 
 def test_each_error_code_has_the_names_limits_and_statuses_of_the_english_page_in_chinese() -> None:

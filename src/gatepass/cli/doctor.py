@@ -67,7 +67,10 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
     report = Report(as_json=as_json, wording=with_variables if loaded.source == SOURCE else str)
     try:
         calls = steps.calls_of(loaded.config, model, operation) if call else []
-        texts = {"file": loaded.source, "summary": options.summary(loaded.config)}
+        config = loaded.config
+        counts = {"upstreams": len(config.upstreams), "mcp": len(config.mcp)}
+        counts |= {"credentials": len(config.credentials), "keys": len(config.access.keys)}
+        texts = {"file": loaded.source, "summary": options.summary(config), **counts}
         report.add(replace(found("gatepass", "configuration", StepOutcome.WORKS, "file_valid", **texts), proves=False))
         diagnosed = partial(steps.diagnose, loaded.config, calls, model=model, operation=operation)
         asyncio.run(report.show(diagnosed))
@@ -149,7 +152,7 @@ class Report:
 def line_of(step: Step) -> str:
     text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
     if options.is_chinese() and step.error:
-        text = f"{sentence(step.why)} {step.why_zh}处理：{step.advice_zh}"
+        text = f"{step.why_zh}处理：{step.advice_zh}原文：{step.why}"
     elif options.is_chinese():
         text = f"{step.why_zh}。{step.advice_zh}" if step.advice_zh else step.why_zh
     # a shorter time would be shown as 0.00 s

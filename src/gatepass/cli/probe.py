@@ -220,17 +220,20 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
             place = f"upstreams.{upstream.name}.base_url"
             return step(StepOutcome.FAILS, "list_without_version", setting=place, url=url, **asked)
         return step(StepOutcome.UNPROVEN, "list_absent", **asked)
-    listed = _listed(upstream, body) if wanted and upstream.dialect.lists_models else None
+    listed = None
+    if wanted and upstream.dialect.lists_models:
+        with suppress(UpstreamError):  # the list cannot be read
+            listed = [str(entry["id"]) for entry in parse_list(upstream, body)]
     if listed is not None and (missing := [name for name in wanted if name not in listed]):
         settings = [f"models.{name}.name" for name, one in state.config.models.items() if one.name in missing]
         return step(
             StepOutcome.FAILS,
             "list_lacks_model",
             missing=", and ".join(no_model(name, listed) for name in missing),
-            names=", ".join(missing),
-            listed=", ".join(listed[:MODELS_SHOWN]) or "–",
+            names="、".join(missing),
+            listed="、".join(listed[:MODELS_SHOWN]) or "–",
             place=" and ".join(settings) or "the name of the model",
-            settings=f"（{', '.join(settings)}）" if settings else "",
+            settings=f"（{'、'.join(settings)}）" if settings else "",
         )
     if upstream.holder is None:
         return step(StepOutcome.WORKS, "answers")
@@ -245,14 +248,6 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         refused = {"status": error.http_status, "code": error.public_code}
         return step(StepOutcome.UNPROVEN, "list_proves_nothing", **refused)
     return step(StepOutcome.UNPROVEN, "list_public")
-
-
-def _listed(upstream: Upstream, body: bytes) -> list[str] | None:
-    """Return the names of a model list, None if it cannot be read."""
-    try:
-        return [str(entry["id"]) for entry in parse_list(upstream, body)]
-    except UpstreamError:
-        return None
 
 
 def no_model(name: str, listed: list[str]) -> str:
@@ -306,8 +301,8 @@ class TargetProbe:
     """A ProbeCall at one target. `context` is the state of the call, with its last attempt."""
 
     asked: ProbeCall
-    named: str
-    """Its model, with the name that is sent if that is another one."""
+    named: tuple[str, str]
+    """Its model, with the name that is sent if that is another one; in English and Chinese."""
     call: Call
     target: Target
     first: Target
@@ -326,8 +321,9 @@ def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[Tar
     for target in targets:
         if target.upstream == upstream.name:
             context = RequestContext.without_client(state, PROFILES["plain"])
-            sent = f" (sent as {target.model})" if target.model not in (None, model) else ""
-            probes.append(TargetProbe(asked, f"{model}{sent}", call, target, targets[0], context))
+            sent, other = target.model, target.model not in (None, model)
+            named = f"{model}{f' (sent as {sent})' * other}", f"{model}{f'（发送为 {sent}）' * other}"
+            probes.append(TargetProbe(asked, named, call, target, targets[0], context))
     return probes
 
 
@@ -342,11 +338,17 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
     try:
         return await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
-        named = f"{call.operation.name}{' as a stream' * call.stream} with {target_probe.named}"
-        prefix = f"{named}: {error.http_status} {error.public_code}: "
-        step = failed_step(error, what, prefix, call.operation.name, call.model, upstream.settings.credential or "")
-        # such an error blames the client, but here gatepass itself made the request
-        return structs.replace(step, hop=hop_of(upstream)) if isinstance(error, CallerError) else step
+        hop, name, (model, model_zh) = hop_of(upstream), call.operation.name, target_probe.named
+        begin = partial(found, hop, what, StepOutcome.FAILS, "called", model=model, model_zh=model_zh)
+        begin = partial(
+            begin, call=f"{name}{' as a stream' * call.stream}", call_zh=f"{name}{'（流式）' * call.stream}"
+        )
+        code = {"more": f" {error.public_code}: ", "more_zh": f"，错误码 {error.public_code}。"}
+        said = begin(status=error.http_status, **code)
+        step = failed_step(error, what, said.why, name, call.model, upstream.settings.credential or "")
+        # a CallerError blames the client, but here gatepass itself made the request
+        hop = hop if isinstance(error, CallerError) else step.hop
+        return structs.replace(step, hop=hop, why_zh=said.why_zh + step.why_zh)
 
 
 async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
@@ -355,13 +357,15 @@ async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
     attempt = Attempt.begin(state, target_probe.target, target_probe.call, context.profile_rules.settings)
     answer = await send_own_call(attempt, try_call, context)
     attempt = context.attempt or attempt
-    more = f"; {', '.join(attempt.learned)} (learned from an error, as for any client)" if attempt.learned else ""
-    if attempt.chat is not None:
-        more = f"; a chat served it{more}"
-    asked, named = target_probe.asked, target_probe.named
+    rules = ", ".join(attempt.learned)
+    more = "; a chat served it" * (attempt.chat is not None)
+    more += f"; {rules} (learned from an error, as for any client)" * bool(rules)
+    more_zh = "；由对话补全接口提供" * (attempt.chat is not None) + f"；{rules}（从错误中学到）" * bool(rules)
+    asked, (model, model_zh) = target_probe.asked, target_probe.named
     hop = f"upstream:{target_probe.target.upstream}"
     step = partial(found, hop, "stream" if asked.stream else "call", StepOutcome.WORKS)
-    step = partial(step, call=asked.operation, model=named, more=more)
+    step = partial(step, call=asked.operation, call_zh=asked.operation, model=model, model_zh=model_zh)
+    step = partial(step, more=more, more_zh=more_zh)
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
         return step("streamed", s=f"{first_s:.2f}", events=await _read_stream(attempt, answer))
@@ -499,8 +503,10 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
         return
     names = [str(one.get("name")) for one in listed if isinstance(one, dict)]
     more = f" and {len(names) - TOOLS_SHOWN} more" if len(names) > TOOLS_SHOWN else ""
-    shown = f": {', '.join(name[:60] for name in names[:TOOLS_SHOWN])}{more}" if names else ""
-    yield found(hop, "tools", StepOutcome.WORKS, "lists_tools", tools=f"{counted(len(names), 'tool')}{shown}")
+    listed = [name[:60] for name in names[:TOOLS_SHOWN]]
+    tools = f"{counted(len(names), 'tool')}{': ' * bool(names)}{', '.join(listed)}{more}"
+    zh = {"count": len(names), "names": "、".join(listed) or "–"}
+    yield found(hop, "tools", StepOutcome.WORKS, "lists_tools", tools=tools, **zh)
 
 
 _MCP_POST = next(row for row in OPERATIONS if row.name == "chat")

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 import gatepass.cli.steps
-from gatepass.cli import main
+from gatepass.cli import main, probe
 from gatepass.cli.doctor import NOT_CALLED, Report, line_of
 from gatepass.cli.probe import ProbeCall
 from gatepass.documents import Step, StepOutcome
@@ -266,6 +266,8 @@ def test_a_failed_step_is_explained_in_chinese_where_the_locale_is_chinese(monke
     step = Step("upstream:chat", "call", StepOutcome.FAILS, *texts, error="upstream_error")
     assert line_of(step) == "FAIL upstream:chat call: 500: boom. Retry later."
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    assert line_of(step) == "FAIL upstream:chat call: 500: boom. 上游自身出错。处理：稍后重试。"
+    assert line_of(step) == "FAIL upstream:chat call: 上游自身出错。处理：稍后重试。原文：500: boom"
+    listed = probe.found("upstream:mcp/a", "tools", StepOutcome.WORKS, "lists_tools", tools="x", count=2, names="a、b")
+    assert line_of(listed) == "ok   upstream:mcp/a tools: 列出 2 个工具：a、b"
     unlisted = replace(step, why_zh="模型列表中没有 m", advice_zh="修正模型的名称。", error="")
     assert line_of(unlisted) == "FAIL upstream:chat call: 模型列表中没有 m。修正模型的名称。"
