@@ -26,7 +26,7 @@ from gatepass.proxy.app_state import create_app_state
 from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import Check, check_of, found
-from tests.integration.gateway import gateway, serving
+from tests.integration.gateway import serving
 from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
 
@@ -217,18 +217,61 @@ async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_an
     assert action.lower() in advice.replace("`", "").lower()
 
 
-async def test_a_new_token_that_is_rejected_too_is_reported_with_the_settings_to_compare():
+OTHER_LOGIN = "If the host needs another login, give this upstream its own `credential`."
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_new", "settings"),
+    [
+        ("oauth2", True, ["credentials.c.scope", "credentials.c.audience"]),
+        ("oauth2", False, ["credentials.c.scope", "credentials.c.audience"]),
+        ("http_json", True, []),
+    ],
+)
+async def test_each_rejection_of_a_token_is_explained_as_the_first_with_the_settings_of_its_credential(
+    kind, is_new, settings
+):
+    def mint(_: Received) -> Dialogue:
+        return [Send(reply({"access_token": f"minted-{len(issuer.received) if is_new else 0}", "expires_in": 300}))]
+
+    async with Scripted(answer=mint) as issuer, Scripted(answer=lambda _: REFUSED) as upstream:
+        credential = oauth2(issuer.url)["c"] if kind == "oauth2" else {"type": kind, "url": issuer.url}
+        async with serving(create_app_state(Config.model_validate(one(upstream, {"c": credential})))) as served:
+            answers = [await served.ask().answer() for _ in range(3)]
+            told = [await stories(served.state, one.headers["x-request-id"], bodies=False) for one in answers]
+    for answer, (story,) in zip(answers, told, strict=True):
+        message = answer.error["message"]
+        assert message.endswith(" `gatepass token c` shows a new token's claims and where it is sent.")
+        assert "Compare" not in message, "the settings are in `gatepass show` and doctor"
+        assert story.error is not None
+        places = ", ".join(f"`{place}`" for place in [*settings, "upstreams.chat.token_placement"])
+        assert f"requires: {places}. {OTHER_LOGIN}" in story.error.action
+        assert places.replace(", ", "、") in story.error.action_zh
+    tried = ["Tried with the token", "Tried once, with the token"] if is_new else ["Tried once, with the token"] * 2
+    assert [text in answers[at].error["message"] for at, text in enumerate(tried)] == [True] * 2
+
+
+CHATS = [ProbeCall("chat", "m"), ProbeCall("chat", "m", stream=True)]
+
+
+@pytest.mark.parametrize(
+    ("model", "calls"),
+    [("m-embed", []), ("m-embed", [ProbeCall("embeddings", "m-embed")]), ("m", []), ("m", CHATS), (None, [])],
+)
+async def test_no_step_of_doctor_blames_the_renewals_of_an_earlier_step(model, calls):
+    """Both hosts reject the token, and doctor asks both for their lists to find the host of a model."""
+
     def mint(_: Received) -> Dialogue:
         return [Send(reply({"access_token": f"minted-{len(issuer.received)}", "expires_in": 300}))]
 
-    async with (
-        Scripted(answer=mint) as issuer,
-        Scripted(REFUSED) as upstream,
-        gateway(**one(upstream, oauth2(issuer.url))) as served,
-    ):
-        message = (await served.ask().answer()).error["message"]
-    assert message.endswith(" `gatepass token c` shows a new token's claims and where it is sent.")
-    assert "Compare" not in message, "the settings are in `gatepass show` and doctor"
+    async with Scripted(answer=mint) as issuer, Scripted(answer=lambda _: REFUSED) as upstream:
+        hop = {"base_url": upstream.url, "credential": "c"}
+        blocks = {"upstreams": {"chat": hop, "embeddings": hop}, "credentials": oauth2(issuer.url)}
+        blocks |= {"models": {"*": {"upstream": "chat"}}, "operations": {"embeddings": {"upstream": "embeddings"}}}
+        found = [step async for step in diagnose(Config.model_validate(blocks), calls, model=model)]
+    failed = [step for step in found if step.outcome is FAILS]
+    assert len(failed) == (2 if model is None else 1 + len(calls))
+    assert all("once more with a new one" in step.why and OTHER_LOGIN in step.advice for step in failed)
 
 
 async def test_an_upstream_without_a_model_list_is_not_proven():

@@ -201,16 +201,12 @@ MODELS_SHOWN = 10
 NO_LIST = (404, 405)
 """Statuses of GET /models at an upstream without a model list, or with a wrong base_url."""
 
-BUSY = (408, 429)
-
-INVALID = (400, 422)
-
 
 async def check_models(state: AppState, upstream: Upstream, wanted: Collection[str] = ()) -> Step:
     """Request the model list, which should have the `wanted` names, with the token and once more without it."""
     step = partial(found, hop_of(upstream), "models")
     try:
-        body = (await within(state, upstream, request_list(state, upstream))).body
+        body = (await within(state, upstream, request_list(state, upstream, "doctor"))).body
     except GatepassError as error:
         if not isinstance(error, UpstreamErrorReply) or error.http_status not in NO_LIST:
             return failed_step(error, "models", credential=upstream.settings.credential or "")
@@ -243,7 +239,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
     except GatepassError as error:
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500
-        if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in BUSY):
+        if isinstance(error, UpstreamRedirect | UpstreamHtml) or (is_rejection and error.http_status not in (408, 429)):
             return step(StepOutcome.WORKS, "token_accepted")
         refused = {"status": error.http_status, "code": error.public_code}
         return step(StepOutcome.UNPROVEN, "list_proves_nothing", **refused)
@@ -271,7 +267,7 @@ def failed_step(
     names = names_of(error.hop, operation, model, credential)
     texts = advice_of(error.public_code, error.hop, error.case, error.setting, names)
     # the action of a timeout says more than its message, and so does that of a token
-    is_short = isinstance(error, UpstreamTimeout) or error.case == "new_token"
+    is_short = isinstance(error, UpstreamTimeout) or error.case == "rejected_token"
     advice = "" if is_short else error.advice
     if not advice and not isinstance(error, CallerError):
         advice = texts["action"]
@@ -316,7 +312,8 @@ def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[Tar
     if asked.stream:
         members = msgspec.json.decode(call.body, type=dict[str, Any])
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
-    call = msgspec.structs.replace(call, id=f"doctor-{token_hex(8)}")
+    # each call has a caller of its own, because a rejection limits the renewals for the next request of its caller
+    call = msgspec.structs.replace(call, id=(name := f"doctor-{token_hex(8)}"), caller=name)
     targets, probes = state.routes.resolve(asked.operation, model), []
     for target in targets:
         if target.upstream == upstream.name:

@@ -171,7 +171,9 @@ def case_of(error_body: UpstreamErrorBody, status: int, upstream: str, model: st
     if status >= 500 and "model" not in text.lower():
         return "5xx"
     names = rf"(?i)model|deployment|模型|部署|{re.escape(model)}"
-    return "about_model" if model and re.search(names, text) and not re.search(_UNABLE, text) else ""
+    if not model or not re.search(names, text) or re.search(_UNABLE, text):
+        return ""
+    return "model_denied" if status == 403 else "about_model"
 
 
 _NO_MODEL = (

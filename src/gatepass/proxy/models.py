@@ -251,9 +251,9 @@ async def fetch_models(state: AppState, upstream: Upstream) -> tuple[Entry, ...]
     return parse_list(upstream, body)
 
 
-async def request_list(state: AppState, upstream: Upstream) -> BufferedReply:
+async def request_list(state: AppState, upstream: Upstream, caller: str = LIST_CALL.caller) -> BufferedReply:
     """Return the upstream's reply to a request for its model list; raise TokenUnavailable or UpstreamError."""
-    call = msgspec.structs.replace(LIST_CALL, id=f"models-{token_hex(8)}")
+    call = msgspec.structs.replace(LIST_CALL, id=f"models-{token_hex(8)}", caller=caller)
     attempt = Attempt.begin(state, Target(upstream.name), call)
     attempt.upstream, attempt.limit_bytes = upstream, LIST_BYTES
     reply = await send_own_call(attempt, send_whole, call)

@@ -210,20 +210,17 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     """Add to the text of `rejection` the credential, the renewal that was tried, and advice."""
     upstream, token = attempt.upstream, attempt.token
     age_s = None if token is None or token.lifetime_s is None else attempt.state.clock.now() - token.requested_s
-    reason = None
-    if upstream.holder is not None and not attempt.renewed:
-        reason = upstream.holder.denial_reason()
+    reason = None if upstream.holder is None or attempt.renewed else upstream.holder.denial_reason()
     is_key = token is not None and token.lifetime_s is None
     remedy = rejection_remedy(attempt.state, upstream, is_key=is_key)
-    if isinstance(rejection, UpstreamErrorReply):
-        is_known = is_key or token is None or reason is None
-        rejection.case, rejection.setting = (remedy.case, remedy.setting) if is_known else ("", "")
     lacking = "" if rejection.http_status == UNAUTHORIZED else remedy.cause  # the text of a 401 has it
     if tried := tried_with(upstream.settings.credential, age_s, reason) or lacking:
         rejection.cause = f"{sentence(rejection.cause)} {tried}"
-    # the advice for a page, and a hint about a 401, names more than the credential
-    if isinstance(rejection, UpstreamErrorReply) and (rejection.http_status != UNAUTHORIZED or not rejection.advice):
-        rejection.advice = remedy.advice
+    # the advice for a page, about access to a model, and a hint about a 401, names more than the credential
+    if isinstance(rejection, UpstreamErrorReply) and rejection.case != "model_denied":
+        rejection.case, rejection.setting = remedy.case, remedy.setting
+        if rejection.http_status != UNAUTHORIZED or not rejection.advice:
+            rejection.advice = remedy.advice
     if attempt.renewed and rejection.http_status in REFUSED:
         rejection.should_retry = False
 
@@ -263,7 +260,7 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
     used = ("scope", "audience") if isinstance(credential, Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"))
-    return Remedy(f"`gatepass token {name}` shows a new token's claims and where it is sent.", "new_token", places)
+    return Remedy(f"`gatepass token {name}` shows a new token's claims and where it is sent.", "rejected_token", places)
 
 
 def header_keys(upstream: Upstream) -> dict[str, Secret]:

@@ -198,7 +198,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         ("b", 1.0, "complete"),
     ]
     error = story["error"]
-    assert error.pop("action").startswith("Correct what the message names. After a correction")
+    assert error.pop("action").startswith("Correct what the message names, and run")
     assert [bool(error.pop(name)) for name in ("sentence", "sentence_zh", "action_zh")] == [True] * 3
     assert story["error"] == {
         "code": "upstream_auth",
@@ -332,7 +332,7 @@ UNCALLED = ("images", "speech", "moderations", "transcriptions", "files", "store
 
 
 @pytest.mark.parametrize("operation", [*UNCALLED, "chat", "rerank"])
-@pytest.mark.parametrize("case", ["unknown_model", "renamed_model", "about_model"])
+@pytest.mark.parametrize("case", ["unknown_model", "renamed_model", "about_model", "model_denied"])
 def test_doctor_is_advised_only_for_what_it_can_call(case, operation):
     error = UpstreamErrorReply("no", upstream="b", status=404, case=case, setting="models.m.name")
     said = [advised(error, operation, "m", language) for language in ("", "_zh")]
@@ -360,6 +360,10 @@ def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> Upstr
         (404, {"message": "Not Found"}, "no_path", "Set `operations.chat.upstream` to an upstream that has it"),
         (429, {"message": "slow down"}, "429", "Wait, or ask the owner of the upstream"),
         (404, {"message": "No such model"}, "about_model", "Follow the upstream's message. If it does not know"),
+        (403, {"message": "Model access denied"}, "model_denied", "Ask the upstream's owner to allow the model"),
+        (403, {"message": "您无权访问该模型"}, "model_denied", "Ask the upstream's owner to allow the model"),
+        (403, {"message": "no access to bge"}, "model_denied", "Ask the upstream's owner to allow the model"),
+        (403, {"message": "This model does not support images"}, "", "Follow the upstream's message."),
         (400, {"message": "out of credit"}, "", "Follow the upstream's message."),
         (500, {"message": "out of memory"}, "5xx", "If its message names nothing to correct, retry later"),
         (500, {"message": "unknown model bge"}, "about_model", "Follow the upstream's message. If it does not know"),
@@ -399,7 +403,7 @@ def test_an_mcp_server_has_actions_of_its_own():
     for error, action in (
         (UpstreamInvalid("no", upstream="mcp/search"), "Check that `mcp.search.url` is the endpoint"),
         (UpstreamDns("no", upstream="mcp/search"), "Correct `mcp.search.url`"),
-        (UpstreamAuth("no", upstream="mcp/search", status=401), "Correct what the message names. After"),
+        (UpstreamAuth("no", upstream="mcp/search", status=401), "Correct what the message names, and"),
     ):
         assert advised(error, "mcp", "")[: len(action)] == action
 
@@ -437,7 +441,7 @@ def test_the_action_for_a_path_that_is_missing_names_what_chose_the_upstream(cas
         ("variable_key", "LLM_KEY", "Replace the key in the environment variable `LLM_KEY` by one"),
         ("no_credential", "", "Set `upstreams.b.credential`."),
         (
-            *("new_token", "credentials.corp.scope, upstreams.b.token_placement"),
+            *("rejected_token", "credentials.corp.scope, upstreams.b.token_placement"),
             "Compare these settings with what the upstream requires: `credentials.corp.scope`, `upstreams.b.token_pl",
         ),
         ("unknown_model", "models.m.name", "Correct the name in the client, or set `models.m.name` to"),

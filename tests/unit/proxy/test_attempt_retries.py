@@ -513,7 +513,7 @@ async def test_a_part_that_was_sent_again_and_is_refused_again_passes_its_401_th
     scenario = Scenario(upstream, holder=holder, rules={"split": 1})
     with pytest.raises(UpstreamAuth, match="token expired") as raised:
         await scenario.ask(vectors(10))
-    assert raised.value.case == "new_token"
+    assert raised.value.case == "rejected_token"
     assert (holder.fetches, "fourth" in upstream.tokens) == (2, False)
     assert set(holder.in_vain) == {(scenario.attempt.user(), scenario.attempt.call.caller)}
     assert max(Counter(request.body for request in upstream.came).values()) == 2
