@@ -16,7 +16,7 @@ from gatepass.cli.options import (
     CHECK_FAILED,
     UNUSABLE,
     config_option,
-    find_key,
+    exit_unusable,
     json_option,
     load_or_exit,
     print_json,
@@ -70,7 +70,11 @@ def check(
     if model is not None:
         from gatepass.cli.route import route_lines
 
-        lines, is_accepted = route_lines(loaded.config, model, find_key(loaded.config, caller), operation)
+        # the keys of one caller agree in everything that matters here (checks.conflicts)
+        keys = {entry.name: entry for entry in loaded.config.access.keys}
+        if caller is not None and caller not in keys:
+            exit_unusable(f"--key: {caller!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
+        lines, is_accepted = route_lines(loaded.config, model, None if caller is None else keys[caller], operation)
         if as_json:
             print_json({"accepted": is_accepted, "lines": lines})
         else:

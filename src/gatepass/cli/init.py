@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable, reachable_host
+from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
@@ -450,7 +450,9 @@ def init(
                 setup.ask(name, again=True)
             secret_path = setup.write(path, typed, entries)
     finally:  # also after a fault or Ctrl+C: the file has only the hashes of the keys
-        url = f"http://{reachable_host(answers['listen'])}:{port}"
+        # all interfaces are no host to connect to
+        host = "HOST" if answers["listen"] in ("0.0.0.0", "::") else answers["listen"]  # noqa: S104 - compared, not bound
+        url = f"http://{host}:{port}"
         place = " HOST is the name or address of this machine." * url.startswith("http://HOST:")
         wrote = " and ".join(filter(None, (output, secret_path)))
         click.echo(f"\nWrote {wrote}.{place} Each key is shown only now:\n")

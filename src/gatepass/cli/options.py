@@ -17,7 +17,6 @@ import click
 
 if TYPE_CHECKING:
     from gatepass.clock import Clock
-    from gatepass.config.access import AccessKey
     from gatepass.config.load import LoadedConfig
     from gatepass.config.model import Config
     from gatepass.proxy.app_state import AppState
@@ -36,11 +35,6 @@ OPERATION_OF_KIND: Mapping[str | None, str] = {
     "asr": "transcriptions",
     "tts": "speech",
 }
-
-
-def reachable_host(listen: str) -> str:
-    """Return the host to connect to, for a server that listens on `listen`. All interfaces are no such host: `HOST`."""
-    return "HOST" if listen in ("0.0.0.0", "::") else listen  # noqa: S104 - compared, not bound
 
 
 def coloured(text: str, colour: str) -> str:
@@ -149,15 +143,6 @@ def summary(config: Config) -> str:
     counts = {name: count for name, count in counts.items() if count}
     counts |= {"credential": len(config.credentials), "key": len(config.access.keys)}
     return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
-
-
-def find_key(config: Config, name: str | None) -> AccessKey | None:
-    """Return the entry of access.keys that `--key` names, None without a name; exit with 2 if there is none."""
-    # the keys of one caller agree in everything that matters here (checks.conflicts)
-    keys = {entry.name: entry for entry in config.access.keys}
-    if name is not None and name not in keys:
-        exit_unusable(f"--key: {name!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
-    return None if name is None else keys[name]
 
 
 def declared_operation(config: Config, model: str) -> str | None:
