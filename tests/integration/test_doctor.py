@@ -271,7 +271,7 @@ async def test_no_step_of_doctor_blames_the_renewals_of_an_earlier_step(model, c
         found = [step async for step in diagnose(Config.model_validate(blocks), calls, model=model)]
     failed = [step for step in found if step.outcome is FAILS]
     assert len(failed) == (2 if model is None else 1 + len(calls))
-    assert all("once more with a new one" in step.why and OTHER_LOGIN in step.advice for step in failed)
+    assert all("again with a new one" in step.why and OTHER_LOGIN in step.advice for step in failed)
 
 
 async def test_an_upstream_without_a_model_list_is_not_proven():

@@ -224,7 +224,7 @@ def tried_with(credential: str | None, age_s: float | None, not_renewed: str | N
     # two digits at most, because RAGFlow retries an error whose text contains a number such as 429
     requested = "" if age_s is None else f", requested {span(min(age_s, 99 * 86_400))} ago"
     if not_renewed is None:
-        return f"Tried with the token of the credential {credential!r}, and once more with a new one{requested}."
+        return f"Tried with the token of the credential {credential!r}, and again with a new one{requested}."
     if age_s is None:
         return f"Tried once, with {key_of(credential)}."
     return f"Tried once, with the token of the credential {credential!r}{requested}: {not_renewed}."

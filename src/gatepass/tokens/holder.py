@@ -546,7 +546,7 @@ class RenewalLimiter:
                     renewals.append(self._unproven)
                 if caller:  # callers are configured, so they are few
                     renewals.append(self._of_callers.setdefault(caller, deque(maxlen=CALLER_RENEWALS)))
-                if any(_is_full(one, now) for one in renewals):
+                if any(len(one) == one.maxlen and now < one[0] + WINDOW_S for one in renewals):
                     return False
                 for one in renewals:
                     one.append(now)
@@ -573,7 +573,3 @@ class RenewalLimiter:
 
 def _upstream_of(user: TokenUser) -> TokenUser:
     return TokenUser(user.upstream, base_url=user.base_url)
-
-
-def _is_full(moments: deque[float], now: float) -> bool:
-    return len(moments) == moments.maxlen and now < moments[0] + WINDOW_S

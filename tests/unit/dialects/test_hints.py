@@ -220,13 +220,13 @@ AGAIN = "its issuer returned the same token again"
 @pytest.mark.parametrize(
     ("age_s", "not_renewed", "tried"),
     [
-        (0.24, None, "Tried with the token of the credential 'corp', and once more with a new one, requested 0 s ago."),
+        (0.24, None, "Tried with the token of the credential 'corp', and again with a new one, requested 0 s ago."),
         (
             31.4,
             AGAIN,
             f"Tried once, with the token of the credential 'corp', requested 31 s ago: {AGAIN}.",
         ),
-        (None, None, "Tried with the token of the credential 'corp', and once more with a new one."),
+        (None, None, "Tried with the token of the credential 'corp', and again with a new one."),
     ],
 )
 def test_a_refused_token_is_reported_with_what_was_tried(age_s, not_renewed, tried):
