@@ -340,8 +340,9 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         begin = partial(
             begin, call=f"{name}{' as a stream' * call.stream}", call_zh=f"{name}{'（流式）' * call.stream}"
         )
-        code = {"more": f" {error.public_code}: ", "more_zh": f"，错误码 {error.public_code}。"}
-        said = begin(status=error.http_status, **code)
+        said = begin(
+            status=error.http_status, more=f" {error.public_code}: ", more_zh=f"，错误码 {error.public_code}。"
+        )
         step = failed_step(error, what, said.why, name, call.model, upstream.settings.credential or "")
         # a CallerError blames the client, but here gatepass itself made the request
         hop = hop if isinstance(error, CallerError) else step.hop
@@ -361,8 +362,7 @@ async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
     asked, (model, model_zh) = target_probe.asked, target_probe.named
     hop = f"upstream:{target_probe.target.upstream}"
     step = partial(found, hop, "stream" if asked.stream else "call", StepOutcome.WORKS)
-    step = partial(step, call=asked.operation, call_zh=asked.operation, model=model, model_zh=model_zh)
-    step = partial(step, more=more, more_zh=more_zh)
+    step = partial(step, call=asked.operation, model=model, model_zh=model_zh, more=more, more_zh=more_zh)
     if isinstance(answer, StreamingReply):
         first_s = state.clock.now() - began_s
         return step("streamed", s=f"{first_s:.2f}", events=await _read_stream(attempt, answer))
@@ -370,7 +370,7 @@ async def _real_call(state: AppState, target_probe: TargetProbe) -> Step:
         return step("stream_made")
     if not isinstance(answer, BufferedReply):
         raise TypeError("a call without stream got a stream")
-    return step("called", status=answer.status)
+    return step("called", status=answer.status, call_zh=asked.operation)
 
 
 async def _read_stream(attempt: Attempt, reply: StreamingReply) -> int:
