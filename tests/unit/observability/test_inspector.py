@@ -198,7 +198,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         ("b", 1.0, "complete"),
     ]
     error = story["error"]
-    assert error.pop("action").startswith("Correct what the message names, and run")
+    assert error.pop("action").startswith("Correct what the message names, then run")
     assert [bool(error.pop(name)) for name in ("sentence", "sentence_zh", "action_zh")] == [True] * 3
     assert story["error"] == {
         "code": "upstream_auth",
