@@ -403,7 +403,7 @@ def test_an_mcp_server_has_actions_of_its_own():
     for error, action in (
         (UpstreamInvalid("no", upstream="mcp/search"), "Check that `mcp.search.url` is the endpoint"),
         (UpstreamDns("no", upstream="mcp/search"), "Correct `mcp.search.url`"),
-        (UpstreamAuth("no", upstream="mcp/search", status=401), "Correct what the message names, and"),
+        (UpstreamAuth("no", upstream="mcp/search", status=401), "Correct what the message names, then"),
     ):
         assert advised(error, "mcp", "")[: len(action)] == action
 
