@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from threading import Semaphore
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,8 +18,6 @@ from playwright.sync_api import Locator, Page, expect
 from tests.ui import documents
 from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake
-
-from gatepass import cli
 
 VIEWS = {
     "overview": "#/",
@@ -697,7 +694,7 @@ def test_each_text_of_the_page_has_its_chinese_with_the_same_values() -> None:
     texts |= {f"{{n}} {found}" for found in re.findall(r'plural\((?:[^"(]|\([^)]*\))*, "([a-z]+)"', code)}
     chinese = json.loads(STATIC.joinpath("zh.js").read_text().partition("TEXTS = ")[2].rstrip(";\n"))
     assert texts - set(chinese) == set()
-    shown = "".join(Path(cli.__path__[0], name).read_text() for name in ("story_lines.py", "doctor.py"))
+    shown = "".join((STATIC.parents[2] / "cli" / name).read_text() for name in ("story_lines.py", "doctor.py"))
     of_cli = {one for one in chinese if json.dumps(one.removeprefix("{n} ")) in shown or json.dumps(one) in shown}
     assert set(chinese) - texts - {*FROM_THE_API} - of_cli == set()
     for text, translated in chinese.items():
