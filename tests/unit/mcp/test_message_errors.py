@@ -70,7 +70,7 @@ def test_the_action_names_the_settings_of_the_server() -> None:
     assert invalid == "Check that `mcp.wiki.url` is the endpoint of an MCP server."
     assert unknown == "Use a URL `http://HOST/mcp/NAME`."
     assert connect == "Check `mcp.wiki.url`, and whether that server is up."
-    assert auth.startswith("Correct what the message names.")
+    assert auth.startswith("Correct what the message names, then")
 
 
 def test_a_stream_ends_with_the_error_of_its_request() -> None:
