@@ -136,6 +136,8 @@ def members_of_each(values: list[msgspec.Raw]) -> Iterator[Members]:
         listed = None if len(text) > UNCOUNTED_BYTES else _OBJECTS.decode(text)
     except msgspec.ValidationError:  # one is no object
         listed = None
+    except RecursionError:
+        raise too_deep() from None
     if listed is None:
         yield from (members(one) for one in values if kind(one) == "{")
         return

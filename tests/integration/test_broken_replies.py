@@ -93,6 +93,13 @@ async def test_a_line_beside_complete_events_is_no_error(line):
     assert (answer.status, answer.body.endswith(b"data: [DONE]\n\n"), b"error" in answer.body) == (200, True, False)
 
 
+@pytest.mark.parametrize("is_stream", [True, False])
+async def test_a_line_before_the_events_is_no_reason_of_an_end_without_a_finish(is_stream):
+    sent = Send(stream(b"starting up\n\n", EVENTS[0], EVENTS[-1]))
+    answer = await answer_from([sent], STREAMED if is_stream else HELLO)
+    assert (answer.status, b"error" in answer.body, b'"hi"' in answer.body) == (200, False, True)
+
+
 async def test_a_reply_of_too_many_values_is_relayed_unchecked(monkeypatch):
     monkeypatch.setattr(response, "MOST_CHECKED_VALUES", 1000)
     numbers, space = b"[" + b"0," * 600 + b"0]", b" " * response.LARGE_REPLY_BYTES

@@ -172,6 +172,8 @@ def test_a_text_that_is_too_deep_for_the_decoder_is_refused(read, before, after)
     for opened_by, text in ((read, deep), (TopLevel, b'{"a":%b}' % deep)):
         with pytest.raises(InvalidJson, match="deeper than 64 levels"):
             opened_by(text)
+    with pytest.raises(InvalidJson, match="deeper than 64 levels"):
+        [*members_of_each([msgspec.Raw(b'{"a":%b}' % deep)])]
 
 
 @given(st.text(max_size=10))

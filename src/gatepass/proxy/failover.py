@@ -274,7 +274,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         is_refused = isinstance(error, UpstreamErrorReply) and is_limited(error.http_status, error.retry_after_s)
         if is_refused and self.route.has_cooldown and not concerns_size(error):
             wait_s = self.wait_s(now_s, self.tried)  # those that were tried cannot be asked now
-            wait_s = 0.0 if math.isinf(wait_s) else wait_s  # the one that was tried may have room
+            if math.isinf(wait_s) or (wait_s > LONGEST_TARGETS_WAIT_S and not self.wait_s(now_s)):
+                wait_s = 0.0  # one that was tried may have room, or asked for no wait
             error.retry_after_s = wait_s or None
             error.relayed = tuple(field for field in error.relayed if field[0] != b"retry-after-ms")
             if error.should_retry is not False:

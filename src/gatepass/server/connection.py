@@ -293,6 +293,7 @@ class ClientConnection(asyncio.Protocol):
         heads.total_bytes += held_bytes - self._head_bytes
         self._head_bytes = held_bytes
         if size_bytes and heads.total_bytes > heads.limit_bytes:
+            self.hold_head(0)
             raise Overloaded("The heads of other requests that have not arrived take all memory (limits.held_bytes).")
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:

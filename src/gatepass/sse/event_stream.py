@@ -191,6 +191,7 @@ class EventStream:
         "_repair",
         "_source",
         "_text",
+        "_text_events",
         "_wants_usage",
         "awaits_usage",
         "done",
@@ -235,7 +236,7 @@ class EventStream:
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
-        self._text = b""
+        self._text, self._text_events = b"", 0
         self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
         self._passes_match = False
@@ -424,12 +425,12 @@ class EventStream:
     def _read_text(self, text: bytes) -> None:
         """Fail with the error that `text`, lines that are no fields, is; keep another one as the reason of a cut."""
         if text[:1] == b"<":  # the title of a page
-            text = _TAG.sub(b" ", text[: text.lower().find(b"</title")])
+            text = _TAG.sub(b" ", re.split(rb"(?i)</title", text, maxsplit=1)[0])
         elif text[:1] in (b"{", b"[") and not isinstance(payload := event_value(text, b"error"), str):
             error_body = error_in_event(payload, b"", self._source.read_error)
             if error_body is not None:
                 self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
-        self._text = self._text or text[:ERROR_BYTES].strip()
+        self._text, self._text_events = self._text or text[:ERROR_BYTES].strip(), self.events
 
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
@@ -627,7 +628,8 @@ class EventStream:
             return self._fail(chunk.stream_empty)
         if self._progress.requires_last_event:  # it would have ended the stream
             return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
-        if self._text and self._done_is_required and not self._progress.is_complete(self._choices):
+        is_last = self._text and self.events == self._text_events  # no event followed the text
+        if is_last and self._done_is_required and not self._progress.is_complete(self._choices):
             return self._fail(chunk.stream_closed)
         if self._repair is not None and self._done_is_required and not self._repair.end_choices(self.usage):
             return self._fail(chunk.stream_closed) or self._finish_repair()

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from gatepass.errors import InvalidRequest
-from gatepass.protocols.operations import sample
+from gatepass.errors import BodyTooComplex, InvalidRequest
+from gatepass.json_body import MOST_OPENED
+from gatepass.protocols.operations import CHAT_OPERATION, sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_translation import CLIENT_TOOLS, chat_of_message
 from gatepass.protocols.translation.response_translation import (
@@ -16,6 +17,8 @@ from gatepass.protocols.translation.response_translation import (
     MOST_REPEATED_BYTES,
     chat_of_response,
 )
+from gatepass.protocols.translation.translation import MESSAGES as MESSAGES_OVER_CHAT
+from tests.unit.normalize.calls import a_call
 
 Body = dict[str, Any]
 HI: Body = {"role": "user", "content": "Hi"}
@@ -818,3 +821,10 @@ def test_the_request_of_claude_code_has_a_later_message_of_the_system():
     chat, notes = translated(chat_of_message, request)
     assert [message["role"] for message in chat["messages"]] == ["system", "user"]
     assert "system_role" in notes
+
+
+def test_a_body_of_too_many_values_becomes_no_chat():
+    """Its decoding would hold the loop, although the member is left out."""
+    call = a_call(b'{"model":"m","messages":[],"x":[' + b"[]," * (MOST_OPENED // 2) + b"[]]}")
+    with pytest.raises(BodyTooComplex, match="500000 commas and brackets"):
+        MESSAGES_OVER_CHAT.chat_call(call, CHAT_OPERATION)

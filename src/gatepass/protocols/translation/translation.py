@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.errors import InvalidJson, UpstreamInvalid
+from gatepass.errors import BodyTooComplex, InvalidJson, UpstreamInvalid
+from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES, has_more
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
@@ -32,6 +33,10 @@ class Translation:
     def chat_call(self, call: Call, chat: Operation) -> ChatCall:
         """Return the call of `chat` that serves `call`. Raises InvalidRequest for what a chat cannot express."""
         dropped = Dropped()
+        if len(call.body) > UNCOUNTED_BYTES and has_more(call.body, b",[{", MOST_OPENED):  # a million takes 0.1 s
+            raise BodyTooComplex(
+                f"A body that becomes a chat may have {MOST_OPENED} commas and brackets. Send less in one request."
+            )
         try:
             request = msgspec.json.decode(call.body)
             request.pop("stream", None)
