@@ -220,7 +220,7 @@ _REASONS = frozenset(
 
 
 PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalProperty")
-"""Names beside a reason, or in `params` beside it, that say what it is about."""
+"""Members of the object with a reason, or of its `params`, that name what the reason is about."""
 
 
 def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()) -> Iterator[str]:

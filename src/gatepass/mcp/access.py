@@ -22,7 +22,7 @@ LONGEST_TOOL_CHARS = 200
 """A longer name is no tool's. The time to match a glob with many stars grows with the name."""
 _TEXT = msgspec.json.Decoder(str)
 _LIKE_CALL_TOOL = re.compile("".join(f"[^a-z]*+{letter}" for letter in "toolscall") + "[^a-z]*+", re.IGNORECASE)
-"""Matches what is CALL_TOOL for a server that ignores case, blanks or marks."""
+"""Matches each spelling of CALL_TOOL for a server that ignores case, blanks or marks."""
 
 
 def callable_tools(key: AccessKey, server: str) -> list[str] | None:

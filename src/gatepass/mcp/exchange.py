@@ -445,7 +445,7 @@ class PassedEvents(EventStream):
     stream becomes its one event.
     """
 
-    __slots__ = (*("_begins", "_has_response", "_is_json", "_last", "_last_bytes", "_last_events", "_request"),)
+    __slots__ = ("_begins", "_has_response", "_is_json", "_last", "_last_bytes", "_last_events", "_request")
 
     def __init__(
         self,

@@ -132,8 +132,8 @@ def is_failure(code: str, status: int | None, case: str = "") -> bool:
 
 def was_passed_over(attempt: AttemptRecord, later: AttemptRecord) -> bool:
     """Return whether `later` follows `attempt` because that failed at its upstream."""
-    is_sent = later.cause in AT_ANOTHER and attempt.outcome != "nothing_written"
-    return is_sent and is_failure(attempt.code or "", attempt.status)
+    is_next = later.cause in AT_ANOTHER and attempt.outcome != "nothing_written"
+    return is_next and is_failure(attempt.code or "", attempt.status)
 
 
 def failed_at(request: RequestRecord, upstream: str) -> bool:

@@ -133,12 +133,12 @@ class Taken(msgspec.Struct, eq=False):
     """What one request has taken, until it is settled."""
 
     found: Sequence[tuple[Limit, int, int]]
-    """Each limit, the part that counts the request, and the amount."""
+    """Each limit, the part with the request, and the amount."""
     places: Sequence[Any] = ()
-    """Of each limit, where a store counts it (proxy/shared_counts.py)."""
+    """The place of each limit in a store (proxy/shared_counts.py)."""
 
     def split(self, at: int) -> tuple[Taken, Taken]:
-        """Return what was taken of the first `at` limits, and of the others: each is settled for itself."""
+        """Return the first `at` limits and the others, each with its amounts: both are settled separately."""
         return Taken(self.found[:at], self.places[:at]), Taken(self.found[at:], self.places[at:])
 
 
@@ -210,7 +210,7 @@ class Counts:
         """End that."""
 
     def settle(self, taken: Taken, used: Amounts, now_s: float) -> None:
-        """Replace what was taken by what was `used`, exactly once.
+        """Replace the taken amounts by those that were `used`, exactly once.
 
         Less lowers the part in which it was taken. More is debt: it counts now, also above the limit.
         """

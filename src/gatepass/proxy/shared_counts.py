@@ -44,7 +44,7 @@ class _Part(msgspec.Struct, eq=False, gc=False):
 
 
 Place = str | _Part
-"""Where the server counts something: a part of its clock, a date or a lease."""
+"""The key of a count at the server: a part of its clock, a date or a lease."""
 Owed = dict[tuple[Limit, Place], int]
 
 
@@ -59,7 +59,7 @@ class _Asked(msgspec.Struct, eq=False):
 
 
 class SharedCounts(Counts):
-    """The Counts of a process that counts together with others. Its own are those of the process alone."""
+    """The Counts of processes that share a store. The inherited ones are those of this process alone."""
 
     def __init__(self, store: GuardedStore, clock: Clock) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class SharedCounts(Counts):
         self._owed: Owed = {}
         """What the server does not know yet."""
         self._parts: dict[tuple[str, ...], _Part] = {}
-        """Of each limit, where `_owed` has what is counted when it is sent."""
+        """The place in `_owed` of each limit whose part the server decides when it receives the amount."""
         self._leases: dict[Place, Limit] = {}
         """The requests in progress that have one."""
         self._renewed: deque[Place] = deque()
@@ -129,7 +129,7 @@ class SharedCounts(Counts):
                 await self._ask(limits[at : at + AT_ONCE], NOTHING)
 
     def _place(self, limit: Limit) -> Place:
-        """Return where the server counts what is taken now without it."""
+        """Return the place of an amount that is taken now without asking the server."""
         return self._of(limit) or self._parts.setdefault(limit.key, _Part())
 
     def _of(self, limit: Limit) -> str:

@@ -38,7 +38,7 @@ class FailureKind(StrEnum):
 
 
 class FailureCase(StrEnum):
-    """What is known of a failure beside its kind, so that the advice about it fits. Else it is "", or a `Fault`.
+    """The cause of a failure, which decides the advice. It is "" or a `Fault` if none of these is known.
 
     - REFUSED: the issuer's own text refuses the client, or may do so.
     - WRONG_URL: the issuer has no such path.

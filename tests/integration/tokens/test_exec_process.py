@@ -28,9 +28,13 @@ class HurriedClock(SystemClock):
 
     def __init__(self, stop_s: float = 0.0) -> None:
         self.stop_s = stop_s
+        self.stops = asyncio.Event()
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        return super().call_later(self.stop_s if delay_s == STOP_S else delay_s, callback)
+        if delay_s != STOP_S:
+            return super().call_later(delay_s, callback)
+        self.stops.set()
+        return super().call_later(self.stop_s, callback)
 
 
 async def shell(
@@ -180,11 +184,12 @@ def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, m
 
 def test_a_second_cancellation_kills_the_program(loop, tmp_path):
     async def work() -> None:
-        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60", clock=HurriedClock(3600.0)))
+        clock = HurriedClock(3600.0)
+        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60", clock=clock))
         await until(lambda: (tmp_path / "pid").exists())
-        for _ in range(2):
-            task.cancel()
-            await asyncio.sleep(0)
+        task.cancel()
+        await clock.stops.wait()
+        task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -199,11 +204,12 @@ def test_a_holder_that_closes_lets_a_program_store_the_successor_of_a_used_refre
     path = program(tmp_path, f"open('{kept}', 'w').write(open('{pipe}').read())\nprint('abc')")
 
     async def work() -> None:
-        holder = TokenHolder("corp", source(path), CLOCK, Redactor(), WaitBudget(10.0))
+        clock = HurriedClock(STOP_S)
+        holder = TokenHolder("corp", source(path, clock=clock), CLOCK, Redactor(), WaitBudget(10.0))
         holder.start()
         with await asyncio.to_thread(open, pipe, "w") as answer:  # waits for the program
             closing = asyncio.create_task(holder.aclose())
-            await asyncio.sleep(0)
+            await clock.stops.wait()
             answer.write("successor")
         await closing
 

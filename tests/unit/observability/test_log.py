@@ -223,8 +223,8 @@ class Pipe:
     def __init__(self):
         self.source, self.end = os.pipe()
         self.is_closed = False
-        # open as long as the object
-        self.stream = open(self.end, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        stream = open(self.end, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - kept
+        self.stream = stream
         redactor = Redactor()
         redactor.learn("planted-secret")
         self.sink = LogHandler(self.stream, LogFormatter(redactor, "json"))
