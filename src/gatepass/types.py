@@ -249,27 +249,10 @@ class Timeouts:
     settings: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
-class Upload(Protocol):
-    """A request body that is relayed while the client sends it. Implemented by `FormStream` (proxy/uploads.py)."""
-
-    @property
-    def length_bytes(self) -> int | None:
-        """The length that the client announced, or None."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the body from its beginning; raise BodyTooLarge, ReceiveTimeout, ClientGone or InvalidRequest."""
-        ...
-
-    def can_restart(self) -> bool:
-        """Whether the next iteration can yield the body from its beginning again."""
-        ...
-
-
 class OutboundRequest(Hidden, msgspec.Struct, frozen=True):
-    """A request to an upstream or to an issuer. `upload` is sent instead of `body`, if set.
+    """A request to an upstream or to an issuer.
 
-    The garbage collector tracks it: `reauthorize` and `upload` refer to the attempt, from which it may be reached.
+    The garbage collector tracks it: `reauthorize` refers to the attempt, from which it may be reached.
     """
 
     method: str
@@ -279,7 +262,6 @@ class OutboundRequest(Hidden, msgspec.Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     new_connection: bool = False
     """Requires a new connection. Set for the retry after a reused connection was closed by the server."""
-    upload: Upload | None = None
     reauthorize: Callable[[], OutboundRequest | None] | None = None
     """Called before the first byte is written, if the request had to wait for a connection. Returns the request with
     the current credential, None if it is unchanged. An exception prevents the request from being sent."""
@@ -363,7 +345,7 @@ class ConnectionTimes(msgspec.Struct, kw_only=True, gc=False, eq=False):
     """What a transport notes of one request: the part of the record of an attempt that it knows."""
 
     was_written: bool = False
-    """A byte of the request was written before its client left, its time ended or its upload failed."""
+    """A byte of the request was written before its client left or its time ended."""
     pool_wait_s: float = 0.0
     """How long the attempt waited for a free connection, because all of the upstream's were in use."""
     connect_s: float | None = None

@@ -428,19 +428,16 @@ async def test_the_names_of_parts_do_not_occupy_the_loop(attack: Attack, name: s
 
 Sends = list[tuple[int, float]]
 """Bytes of a body, and the seconds before them."""
-FORM_BYTES = 1 << 20
+BODY_BYTES = 1 << 20
 
 
-async def is_late(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
+async def is_late(sends: Sends) -> tuple[bool, bool]:
     """Return whether the body was rejected, and whether it must be: after a pause, or below the least rate in total."""
     failed: list[str] = []
 
     async def take_all(cycle: HttpRequestCycle) -> None:
         try:
-            if not is_form:
-                await cycle.read_body(FORM_BYTES)
-            while is_form and await cycle.read_piece(FORM_BYTES):
-                pass
+            await cycle.read_body(BODY_BYTES)
         except GatepassError as error:
             failed.append(error.code)
             cycle.start(error.http_status, [], 0)
@@ -448,7 +445,7 @@ async def is_late(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
 
     wire_client = WireClient(take_all)
     since_s = last_s = driven().time()
-    wire_client.send(asked(bytes(FORM_BYTES))[:-FORM_BYTES])
+    wire_client.send(asked(bytes(BODY_BYTES))[:-BODY_BYTES])
     await rest()
     size_bytes = 0
     for count, pause_s in sends:
@@ -459,18 +456,16 @@ async def is_late(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
         wire_client.send(bytes(count))
         await rest()
         size_bytes, last_s = size_bytes + count, driven().time()
-        if not is_form:  # a body that is held whole is at most RECEIVE_S ahead
-            since_s = min(since_s, last_s + RECEIVE_S - size_bytes / LEAST_BYTES_PER_S)
+        since_s = min(since_s, last_s + RECEIVE_S - size_bytes / LEAST_BYTES_PER_S)  # at most RECEIVE_S ahead
     return bool(failed), False
 
 
-def in_driven_time(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
+def in_driven_time(sends: Sends) -> tuple[bool, bool]:
     with asyncio.Runner(loop_factory=DrivenLoop) as runner:
-        return runner.run(is_late(sends, is_form=is_form))
+        return runner.run(is_late(sends))
 
 
-@pytest.mark.attack("slow senders of bodies and forms")
-@pytest.mark.parametrize("is_form", [False, True], ids=["body", "form"])
+@pytest.mark.attack("slow senders of bodies")
 @generated
 @given(
     sends=st.lists(st.tuples(st.sampled_from([1, 100, 5_000, 30_000]), st.sampled_from([0.5, 3.3, 9.7, 19.1, 20.5])))
@@ -478,6 +473,6 @@ def in_driven_time(sends: Sends, *, is_form: bool) -> tuple[bool, bool]:
 @example(sends=[(1, 19.1)] * 5)
 @example(sends=[(20_000, 19.1)] * 20)
 @example(sends=[(30_000, 0.5), *[(1, 19.1)] * 5])
-def test_a_body_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends, is_form: bool) -> None:
-    given_up, is_due = in_driven_time(sends, is_form=is_form)
+def test_a_body_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends) -> None:
+    given_up, is_due = in_driven_time(sends)
     attack.check(given_up == is_due, sends)

@@ -36,7 +36,7 @@ from gatepass.observability.metrics import COUNTED, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
 from gatepass.protocols import rerank
-from gatepass.proxy import models, response, uploads
+from gatepass.proxy import models, response
 from gatepass.server import process, timeouts
 from gatepass.server.pages import PATHS
 from gatepass.sse import aggregate, choice_aggregate, event, outline
@@ -315,7 +315,6 @@ def test_each_bound_is_that_of_the_code() -> None:
     assert {of: most for of, most, _ in rows("limits_and_memory", "## All bounds")} == {
         "a head": f"{size(message_head.HEAD_BYTES)}, {message_head.MOST_FIELDS} fields",
         "a request body": body,
-        "a form without a model": size(uploads.MOST_STREAMED_BYTES),
         "a message to an MCP server": size(exchange.BODY_BYTES),
         "an opened body's depth": f"{json_body.MAX_DEPTH} levels",
         "an opened list and object": f"{json_body.MOST_OPENED:,} values,"

@@ -414,32 +414,6 @@ async def test_a_request_counts_from_its_first_byte_on_although_its_client_leave
             assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count, count * sent], [0, 0])
 
 
-async def test_an_upload_that_its_client_does_not_end_counts():
-    began = asyncio.Event()
-
-    async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        began.set()
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_server(receive, "127.0.0.1", 0) as server:
-        upstream = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        opened = access({"requests": {"minute": 5}}, operations=["files"])
-        async with gateway(upstream=upstream, access=opened) as gp:
-            _, writer = await asyncio.open_connection("127.0.0.1", gp.port)
-            writer.write(
-                b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=b\r\n"
-                b"authorization: Bearer %b\r\ncontent-length: 999\r\n\r\n"
-                % KEYS["ana"].encode()
-                + b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nxxx'
-            )
-            await began.wait()
-            writer.close()
-            await until(lambda: not gp.state.in_flight.busy)
-            assert used(gp.state, REQUESTS) == [1, 0]
-
-
 async def test_a_request_whose_time_ends_counts_its_reservation():
     async with silent(timeouts={"total_s": 0.3}) as (gp, upstream):
         assert (await ask(gp)).error["code"] == "upstream_timeout_total"

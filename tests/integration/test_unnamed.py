@@ -68,12 +68,12 @@ async def test_after_a_failover_the_header_reports_the_target_that_answered(body
 
 
 async def test_a_request_that_is_about_no_model_gets_none():
-    batch = {"input_file_id": "file-1"}
+    batch, forms = {"input_file_id": "file-1"}, (form(model=None), form(model="asked"))
     models, operations = {"*": {"upstream": "chat", "name": "there"}}, {"batches": {"model": "dm"}}
     async with relaying(answer=answered, models=models, operations=operations) as (upstream, gp):
         statuses = [
             (await gp.ask(batch, "/v1/batches").answer()).status,
-            (await gp.ask(form(model=None), "/v1/files", headers=FORM).answer()).status,
+            *[(await gp.ask(one, "/v1/files", headers=FORM).answer()).status for one in forms],
         ]
-    assert statuses == [200, 200]
-    assert [request.body for request in upstream.received] == [json.dumps(batch).encode(), form(model=None)]
+    assert statuses == [200] * 3
+    assert [request.body for request in upstream.received] == [json.dumps(batch).encode(), *forms]

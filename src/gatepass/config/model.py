@@ -272,9 +272,8 @@ class Limits(Block):
     """Limits of sizes, times and connections."""
 
     body_bytes: Bytes = 32 * MIB
-    """The largest request body, in bytes. A larger one gets 413. gatepass holds a body whole in memory, also a form
-    that names a model, such as a transcription. `held_bytes` limits all of them together. A form without a model (the
-    operation `files`) passes as it arrives, up to 512 MiB."""
+    """The largest request body, in bytes, also of a file. A larger one gets 413. gatepass holds a body whole in memory.
+    `held_bytes` limits all of them together."""
     reply_bytes: Bytes = 64 * MIB
     """The largest plain reply of an upstream, in bytes. gatepass reads it whole before it relays it.
 

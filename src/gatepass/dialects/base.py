@@ -24,7 +24,6 @@ from gatepass.types import (
     OutboundRequest,
     Target,
     Timeouts,
-    Upload,
     header,
     named_by_connection,
 )
@@ -231,16 +230,14 @@ PARAMETERS = frozenset(
 _PLAIN = re.compile(rb"[A-Za-z0-9%._~+\[\]-]{1,512}=[A-Za-z0-9%._~+,:-]{0,512}\Z")
 
 
-def raw_request(
-    request: OutboundRequest, headers: Headers, upload: Upload | None, *, is_form: bool = False
-) -> OutboundRequest:
-    """Return `request` with `accept` of the client, and with `upload` instead of its body. A form has its type too."""
+def raw_request(request: OutboundRequest, headers: Headers, *, is_form: bool = False) -> OutboundRequest:
+    """Return `request` with `accept` of the client. A form has its type too."""
     accept = header(headers, b"accept") or b"*/*"
     kind = header(headers, b"content-type") if is_form else None
     own = [(b"accept", accept), *([(b"content-type", kind)] if kind is not None else [])]
     names = {name for name, _ in own}
     fields = (*(field for field in request.headers if field[0] not in names), *own)
-    return replace(request, headers=fields, upload=upload)
+    return replace(request, headers=fields)
 
 
 def with_query(request: OutboundRequest, query: bytes, names: frozenset[bytes]) -> OutboundRequest:

@@ -19,16 +19,15 @@ from typing import Protocol, cast
 
 import httptools
 
-from gatepass.cancel import CancelScope
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.loop_turns import SMALL_READ_BYTES, LoopTurns
 from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, head_error, mended_head
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import TLS_PORT, tls_detail
-from gatepass.types import OK, ConnectionTimes, Timeouts, Upload
+from gatepass.types import OK, ConnectionTimes, Timeouts
 
 AHEAD_BYTES = 256 * 1024
-"""Reading pauses while more than this of a body is buffered, also of one that a client sends."""
+"""Reading pauses while more than this of a reply is buffered."""
 
 JOINED_BYTES = 64 * 1024
 """A body up to this size is written together with its head or its framing: a copy is cheaper than a second call."""
@@ -172,7 +171,7 @@ class Connection(asyncio.BufferedProtocol):
     async def send_request(
         self,
         head: bytes,
-        body: bytes | Upload,
+        body: bytes,
         bounds: Timeouts,
         times: ConnectionTimes,
         *,
@@ -197,7 +196,7 @@ class Connection(asyncio.BufferedProtocol):
         self.deadline.set(bounds.first_byte_s)
         sending: BodyWriter | None = None
         try:
-            if type(body) is bytes and len(body) <= JOINED_BYTES:
+            if len(body) <= JOINED_BYTES:
                 self._deferred = head + body
                 if not self._owner.defers_write(self):
                     self.flush()
@@ -207,11 +206,7 @@ class Connection(asyncio.BufferedProtocol):
                     reply.check()
                 self._deferred = b""
                 sending = self._sending = BodyWriter(self, transport, reply, bounds.first_byte_s)
-                await (
-                    sending.write(head, body)
-                    if isinstance(body, bytes | bytearray)
-                    else sending.write_upload(head, body)
-                )
+                await sending.write(head, body)
             while not reply.status:
                 if reply.ended:
                     reply.check()
@@ -247,8 +242,6 @@ class Connection(asyncio.BufferedProtocol):
             self.deadline.close()
         reply, self._reply = self._reply, None
         if reply is not None:
-            if self._sending is not None:
-                self._sending.stop()
             # a deferred request was never written: the caller may send it again on another connection
             answered, sent = self._has_received, not self._deferred
             reply.end(TransportFault(fault, detail, sent=sent, stale=stale, limit_s=limit_s, answered=answered))
@@ -470,8 +463,6 @@ class Connection(asyncio.BufferedProtocol):
             return
         self._until_close = b"content-length" not in named and b"transfer-encoding" not in named
         self._is_complete = self._to_head
-        if self._sending is not None:
-            self._sending.stop()
         reply.status, reply.headers, reply.named = status, headers, named
 
     def on_body(self, body: bytes) -> None:
@@ -488,18 +479,14 @@ class Connection(asyncio.BufferedProtocol):
             self._keeps = self._parser.should_keep_alive()
 
 
-class _Stopped(Exception):
-    """The rest of an upload is not needed."""
-
-
 class BodyWriter:
-    """Writes a body that is too large to be written together with its head, or an upload.
+    """Writes a body that is too large to be written together with its head.
 
     A reply that arrives first ends the writing. `is_out` is True once the transport has all of the body. Each wait for
     the server ends after `bound_s`. The code that creates a writer closes it.
     """
 
-    __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_scope", "_transport", "is_out")
+    __slots__ = ("_bound_s", "_connection", "_handle", "_reply", "_transport", "is_out")
 
     def __init__(
         self, connection: Connection, transport: asyncio.Transport, reply: UpstreamResponse, bound_s: float
@@ -508,7 +495,6 @@ class BodyWriter:
         self._transport = transport
         self._reply = reply
         self._bound_s = bound_s
-        self._scope = CancelScope()
         self._handle: int | None = None
         """A duplicate of the socket, so that it can be read after the transport closes. None over TLS."""
         connected = transport.get_extra_info("socket")
@@ -528,25 +514,6 @@ class BodyWriter:
             self._transport.write(view[start : start + SLICE_BYTES])
         self._finish_body()
 
-    async def write_upload(self, head: bytes, body: Upload) -> None:
-        """Write `head` and the pieces of an upload as they arrive. A reply ends the wait for the next piece."""
-        self._connection.deadline.at_s = math.inf  # gatepass waits for the client: the client's deadline applies
-        is_chunked = body.length_bytes is None
-        self._transport.write(head)
-        with suppress(_Stopped), self._scope:
-            async for piece in body:
-                if self._connection.is_full:
-                    await self._wait_writable()
-                    self._connection.deadline.at_s = math.inf
-                if self._is_over():
-                    return
-                self._transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
-        if self._is_over():
-            return
-        if is_chunked:
-            self._transport.write(b"0\r\n\r\n")
-        self._finish_body()
-
     def read_after_reset(self, into: memoryview) -> int:
         """Read into `into` what the server sent before it closed; return the number of bytes, 0 at the end.
 
@@ -562,10 +529,6 @@ class BodyWriter:
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
-
-    def stop(self) -> None:
-        """End the wait for the next piece of an upload, because the reply arrived or failed."""
-        self._scope.cancel(_Stopped())
 
     async def _wait_writable(self) -> None:
         while self._connection.is_full and not (self._reply.status or self._reply.ended):

@@ -100,11 +100,7 @@ def request_head(request: OutboundRequest, destination: Destination) -> bytes:
     if framing and framing != [b"host"]:
         raise TransportFault(Fault.INVALID, "the request contains content-length or transfer-encoding", sent=False)
     fields = [*headers] if framing else [(b"host", destination.authority), *headers]
-    if request.upload is not None:
-        size = request.upload.length_bytes
-        length = (b"transfer-encoding", b"chunked") if size is None else (b"content-length", b"%d" % size)
-        fields.append(length)
-    elif request.body or request.method in _BODIED:
+    if request.body or request.method in _BODIED:
         fields.append((b"content-length", str(len(request.body)).encode()))
     if destination.proxy is not None and destination.proxy.authorization is not None and not destination.secure:
         fields.append((b"proxy-authorization", destination.proxy.authorization))

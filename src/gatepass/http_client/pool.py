@@ -410,8 +410,8 @@ class Http1Transport:
                 except BaseException:  # a slot must keep its owner after any error
                     pool.give_back(connection)
                     raise
-        body, to_head = request.upload or request.body, request.method == "HEAD"
-        reply = await connection.send_request(head, body, bounds, times or ConnectionTimes(), to_head=to_head)
+        to_head, times = request.method == "HEAD", times or ConnectionTimes()
+        reply = await connection.send_request(head, request.body, bounds, times, to_head=to_head)
         if (
             destination.proxy is not None
             and reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED

@@ -193,7 +193,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     except errors.TransportFault as fault:
         attempt.add_upstream_wait()
         raise upstream_call.send_error(attempt, fault) from fault
-    except BaseException:  # the client has gone, the time of the request is over, or its upload failed
+    except BaseException:  # the client has gone, or the time of the request is over
         attempt.add_upstream_wait()
         attempt.sent = record.was_written  # limits count it from its first byte on
         raise
@@ -314,7 +314,6 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
         attempt.end(outcome, error)
     base, now_s, failover = attempt.base, attempt.state.clock.now(), attempt.failover
     attempt.has_token, attempt.token_expired = has_token, isinstance(error, TokenExpired)
-    attempt.resendable = attempt.upload is None or attempt.upload.can_restart()
     attempt.learns, attempt.lacks_path = base is not None and bool(base.body), _lacks_path(attempt, error)
     attempt.repeats_stale = attempt.repeats_stale and upstream.settings.repeat_stale
     attempt.tried_s = now_s - (attempt.target_began_s or attempt.record.began_s)
@@ -323,8 +322,6 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     repeat = decide(outcome, error.http_status, error.retry_after_s, attempt, allowed, left_s)
     if repeat is not None and await _PREPARED[repeat](attempt, error, allowed):
         return attempt.again(repeat)
-    if has_token and not attempt.resendable:
-        raise upstream_call.renewed_during_upload(upstream) from error
     if failover is not None:
         failover.shorten_wait(error, attempt.state.clock.now())
     # it may be an earlier error, so `error` must not become its cause
@@ -436,13 +433,13 @@ def _with_client_parts(
     if not protocol.is_raw:
         return request
     if (form := context.form) is not None:
-        body, changes = form.as_model(attempt.target.model or attempt.call.model)
+        model = (attempt.target.model or attempt.call.model) if attempt.call.operation.names_model else ""
+        body, changes = form.as_model(model)
         attempt.record.adapted = (*attempt.record.adapted, *changes)
         if body is not form.body and not attempt.copied_bytes:
             keep_copy(attempt, body)
         request = replace(request, body=body)
-    attempt.upload = context.upload
-    return raw_request(request, attempt.call.headers, context.upload, is_form=attempt.call.operation.takes_form)
+    return raw_request(request, attempt.call.headers, is_form=attempt.call.operation.takes_form)
 
 
 async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[bytes], Ranking]) -> BufferedReply:

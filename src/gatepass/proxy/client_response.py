@@ -243,7 +243,7 @@ class KeepAlive(msgspec.Struct, eq=False):
 class RequestCycle(Protocol):
     """The client's side of one request. Implemented for HTTP/1.1 (`server.cycle`) and ASGI (`server.asgi`).
 
-    One task calls `read_body` or `read_piece`, then `start`, then `write` and `try_write` until one `write` with
+    One task calls `read_body`, then `start`, then `write` and `try_write` until one `write` with
     `last`. If `last` never comes, the connection is closed, so an incomplete reply never looks complete. Bytes sent
     after the client has disconnected are dropped.
     """
@@ -271,14 +271,6 @@ class RequestCycle(Protocol):
         """
         ...
 
-    async def read_piece(self, limit_bytes: int) -> bytes:
-        """Return the next bytes of the request body, b"" at its end. Used instead of `read_body` for uploads.
-
-        Reads ahead a bounded number of bytes, so the client sends only as fast as the pieces are read.
-        Raises: the errors of `read_body`.
-        """
-        ...
-
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         """Set the response's head, which is sent together with the first bytes of the body.
 
@@ -301,6 +293,6 @@ class RequestCycle(Protocol):
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the client disconnects before the end of the response, at once if it already has.
 
-        Under ASGI nothing reads from the client before `read_body` or `read_piece`.
+        Under ASGI nothing reads from the client before `read_body`.
         """
         ...

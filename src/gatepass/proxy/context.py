@@ -26,7 +26,7 @@ from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.in_flight import RequestMemory
 from gatepass.proxy.retry import COMPLETE, Outcome, Repeat, Tried, outcome_of
-from gatepass.proxy.uploads import Form, FormStream
+from gatepass.proxy.uploads import Form
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage
 from gatepass.tokens import Token, TokenUser
@@ -90,7 +90,6 @@ class Attempt(Hidden, Tried, eq=False):
     """The call that is encoded: `base` with learned rules and the dialect's rules."""
     learned: tuple[str, ...] = ()
     """The changes that learned rules made."""
-    upload: FormStream | None = None
     token: Token | None = None
     is_rejected: bool = False
     """The status of the reply rejects the token."""
@@ -278,14 +277,13 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     admitted: Admitted | None = None
     """What it has taken of limits of use. None if none applies."""
     form: Form | None = None
-    upload: FormStream | None = None
-    """The body, if it is a multipart form. It is read until its model is known, and sent on as the rest arrives."""
+    """The body, if it is a multipart form."""
     attempt: Attempt | None = None
     """The current attempt, or the last one."""
     cors_headers: Headers = ()
     """CORS fields of the response, also of an error."""
     body_s: float = 0.0
-    """When the request's body had arrived, 0 if gatepass does not read it whole."""
+    """When the request's body had arrived."""
     head_s: float | None = None
     """When the head of the response was written."""
     first_byte_s: float | None = None
@@ -343,8 +341,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             access.path = state.redactor.beginning(access.path, PATH_LOG_CHARS)
         if len(access.user_agent) > AGENT_LOG_CHARS:
             access.user_agent = state.redactor.beginning(access.user_agent, AGENT_LOG_CHARS)
-        if self.upload is not None:
-            access.bytes_in = self.upload.bytes_in
         if attempt is not None:
             record = attempt.record
             access.upstream = record.upstream

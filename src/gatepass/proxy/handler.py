@@ -53,9 +53,9 @@ from gatepass.proxy.in_flight import FREE_BYTES, InFlightRequest
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.routing import Route
-from gatepass.proxy.uploads import Form, FormStream, MultipartScan, boundary_of
+from gatepass.proxy.uploads import Form, MultipartScan, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
-from gatepass.types import Call, ClientRequest, Operation, Timeouts, header
+from gatepass.types import Call, ClientRequest, Operation, Timeouts
 
 NO_OPERATION, PREFLIGHT = "none", "preflight"
 """`operation` in the access log of a path without an operation, and of a CORS preflight."""
@@ -114,22 +114,21 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     found = _authenticated(in_flight_request, context)
     operation, protocol, caller, access = found.operation, context.protocol, context.caller, context.access
 
-    # Parse. A multipart form without a model is not held: the upstream receives it as it arrives.
+    # Parse.
     if client_request.names_coding:
         check_plain(client_request.headers)
     scan = _form_scan(context) if operation.takes_form else None
-    if scan is not None and not operation.names_model:
-        context.upload, body = await _begin_stream(context, cycle, scan), b""
-    else:
-        body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
-        access.bytes_in = len(body)
-        context.body_s = state.clock.now() - client_request.arrived_s
+    body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
+    access.bytes_in = len(body)
+    context.body_s = state.clock.now() - client_request.arrived_s
     if protocol.is_answered_here:
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
         await client_response.send(200, [(b"content-type", b"application/json")], document)
         return
     if scan is not None:
-        call = await _parse_form(context, scan, body, operation)
+        context.form = await Form.read(body, scan)
+        model = (scan.model if operation.names_model else None) or state.routes.default_model(operation.name)
+        call = _keep_call(context, call_without_body(client_request, operation, caller.name, model))
     elif len(body) <= UNCOUNTED_BYTES:
         call = _parse(context, found, body)
     else:
@@ -268,24 +267,6 @@ def _form_scan(context: RequestContext) -> MultipartScan:
             "unsupported_media_type", "Send the body as `content-type: multipart/form-data` with its boundary."
         )
     return MultipartScan(boundary, partial(check_part_access, context.caller))
-
-
-async def _begin_stream(context: RequestContext, cycle: RequestCycle, scan: MultipartScan) -> FormStream:
-    """Return a form of which one piece was read. Raises the errors of `FormStream.read`."""
-    length = header(context.client_request.headers, b"content-length") or b""
-    upload = FormStream(cycle.read_piece, scan, int(length) if length.isdigit() else None, context.memory)
-    await upload.read()
-    return upload
-
-
-async def _parse_form(context: RequestContext, scan: MultipartScan, body: bytes, operation: Operation) -> Call:
-    """Return the call of a form, which is `body` if it needs a model. Raises the errors of MultipartScan."""
-    if operation.names_model:
-        context.form = await Form.read(body, scan)
-    model = scan.model if operation.names_model else None
-    if model is None:
-        model = context.state.routes.default_model(operation.name)
-    return _keep_call(context, call_without_body(context.client_request, operation, context.caller.name, model))
 
 
 def _parse(context: RequestContext, found: Match, body: bytes) -> Call:

@@ -42,7 +42,7 @@ class Outcome(StrEnum):
     """The reply is unusable, or gatepass failed at it."""
     TIMED_OUT = "timed_out"
     CLIENT_GONE = "client_gone"
-    """The client left, or its upload failed."""
+    """The client left."""
     DRAINED = "drained"
     """gatepass stopped."""
 
@@ -70,8 +70,6 @@ class Tried(msgspec.Struct, kw_only=True):
     """A byte of the request may have been written."""
     sent_before: bool = False
     """So may a byte in an earlier attempt."""
-    resendable: bool = True
-    """The request can be sent from its beginning: it is not an upload whose beginning was dropped."""
     learns: bool = False
     """It has a JSON body, which learned rules may change."""
     lacks_path: bool = False
@@ -117,7 +115,7 @@ def decide(
     `status` and `wait_s` are those of the attempt's error. `left_s` is the time until the request's
     deadline, `inf` without one.
     """
-    if left_s <= 0 or not tried.resendable:
+    if left_s <= 0:
         return None
     if outcome is Outcome.TOKEN_REJECTED and tried.has_token and not tried.renewed:
         return Repeat.NEW_TOKEN

@@ -1,37 +1,31 @@
-"""Read multipart forms (RFC 7578): whole ones that name a model, and streamed ones.
+"""Read multipart forms (RFC 7578).
 
-`Form` is a form that gatepass holds whole, `FormStream` one that is relayed as the client sends it, and
-`MultipartScan` finds the part that names the model (sans-I/O). Parsers of forms differ in what they accept: bare line
-feeds, folded lines, a backslash before a quote, a repeated name. gatepass must not check another model than the
-upstream uses, so it rejects every form that two parsers could read differently.
+`MultipartScan` finds the part of a `Form` that names the model (sans-I/O). Parsers of forms differ in what they accept:
+bare line feeds, folded lines, a backslash before a quote, a repeated name. gatepass must not check another model than
+the upstream uses, so it rejects every form that two parsers could read differently.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from gatepass.errors import InvalidRequest, Overloaded
+from gatepass.errors import InvalidRequest
 from gatepass.normalize.rules import ADDED
 from gatepass.protocols.request import checked_model
-from gatepass.proxy.in_flight import RequestMemory
 from gatepass.types import Headers, Hidden, header
 
-MOST_STREAMED_BYTES = 512 * 1024 * 1024
-"""The largest form without a model, which streams: what OpenAI accepts as one file, and it holds KEPT_BYTES only."""
-KEPT_BYTES = 1024 * 1024
-"""Bytes of a streamed form that are kept, to send them again after a 401."""
 SCANNED_BYTES = 8 * 1024
 """Bytes of a form that are scanned before the event loop runs. Heads of parts take up to 0.8 µs a byte."""
 
 
 class Form(Hidden, msgspec.Struct, frozen=True):
-    """A form that gatepass holds whole, because its operation needs a model. Many clients send the file first."""
+    """A form. gatepass holds it whole: many clients send the file before the model."""
 
     body: bytes
     scan: MultipartScan
@@ -55,66 +49,6 @@ class Form(Hidden, msgspec.Struct, frozen=True):
         if scan.span is None:
             text = b'%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (scan.mark, text)
         return b"%b%b%b" % (self.body[:start], text, self.body[end:]), (ADDED,) * (scan.span is None)
-
-
-class FormStream:
-    """A form without a model, which passes as the client sends it. Its first bytes are kept."""
-
-    def __init__(
-        self,
-        read_piece: Callable[[int], Awaitable[bytes]],
-        scan: MultipartScan,
-        length_bytes: int | None,
-        memory: RequestMemory | None = None,
-    ) -> None:
-        """`read_piece` is that of the `RequestCycle`. `memory` counts the bytes that are kept; None: nothing does."""
-        self.length_bytes = length_bytes
-        self.bytes_in = 0
-        self._memory = memory
-        self._is_whole = self._has_begun = False
-        self._read_piece = read_piece
-        self._scan = scan
-        self._kept: list[bytes] = []
-        self._is_kept = True
-
-    def can_restart(self) -> bool:
-        return not self._has_begun or self._is_kept
-
-    async def read(self) -> bytes:
-        """Return the next piece, b"" at the end.
-
-        Raises: the errors of `RequestCycle.read_piece` and MultipartScan, and Overloaded if the first piece does not
-        fit.
-        """
-        piece = await self._read_piece(MOST_STREAMED_BYTES)
-        self._is_whole = not piece
-        self.bytes_in += len(piece)
-        await _feed(self._scan, piece)
-        if self._is_whole:
-            self._scan.finish()
-        self._is_kept = self._is_kept and (self.bytes_in <= KEPT_BYTES or not self._has_begun)
-        try:
-            if self._is_kept and self._memory is not None:
-                self._memory.claim(len(piece))
-        except Overloaded:
-            if not self._has_begun:
-                raise
-            self._is_kept = False  # the upstream has the beginning, so the rest is sent without being kept
-        if self._is_kept:
-            self._kept.append(piece)
-        elif self._kept:
-            self._kept.clear()  # a beginning alone cannot be sent again
-            if self._memory is not None:
-                self._memory.release()
-        return piece
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        self._has_begun = True
-        if head := b"".join(self._kept):
-            yield head
-        while not self._is_whole:
-            if piece := await self.read():
-                yield piece
 
 
 async def _feed(scan: MultipartScan, piece: bytes) -> None:

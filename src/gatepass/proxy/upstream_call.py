@@ -143,17 +143,6 @@ async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
     return True
 
 
-def renewed_during_upload(upstream: Upstream) -> errors.TokenUnavailable:
-    """The error that asks the client to repeat an upload, because gatepass does not keep it."""
-    error = errors.TokenUnavailable(
-        "The upstream rejected the token during the upload. gatepass has a new token now: send the request again.",
-        credential=upstream.settings.credential or "",
-        retry_after_s=1,
-    )
-    error.should_retry = True
-    return error
-
-
 def send_error(attempt: Attempt, fault: TransportFault) -> UpstreamError | errors.Overloaded:
     """Return the error for `fault`, which ended a request before the head of its reply."""
     if fault.kind is Fault.TIMEOUT_POOL:

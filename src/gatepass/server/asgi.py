@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
-from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import (
@@ -25,7 +24,6 @@ from gatepass.server.cycle import (
     HttpRequestCycle,
     RequestIds,
     announced_bytes,
-    form_too_large,
     too_large,
 )
 from gatepass.server.endpoint import ApiEndpoint
@@ -157,18 +155,6 @@ class AsgiRequestCycle:
         if self._size_bytes > limit_bytes:
             raise too_large(limit_bytes)
         if not self._is_whole:
-            raise ClientGone
-        return self._take_body()
-
-    async def read_piece(self, limit_bytes: int) -> bytes:
-        if self._receiver is None and announced_bytes(self.headers) > limit_bytes:
-            raise form_too_large(limit_bytes)
-        self._read(AHEAD_BYTES)
-        if not self._pieces:
-            await self._wait_for_more()
-        if self._size_bytes > limit_bytes:
-            raise form_too_large(limit_bytes)
-        if not self._pieces and not self._is_whole:
             raise ClientGone
         return self._take_body()
 

@@ -324,17 +324,6 @@ class ClientConnection(asyncio.Protocol):
             self._default_lines = header_lines(fields)
         return self._default_lines
 
-    def pause_reading(self) -> None:
-        """Stop reading the body until `resume_reading`."""
-        self._pause_reading()
-        self._timeouts.suspend()
-
-    def resume_reading(self) -> None:
-        if self._reading_paused:
-            self._resume_reading()
-            self._timeouts.clear()
-            self._timeouts.update(self._parser, self._current)
-
     def send(self, data: bytes) -> None:
         transport = self.transport
         if not transport.is_closing():

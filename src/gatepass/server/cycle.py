@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import secrets
 import socket
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
-from gatepass.http_client.connection import AHEAD_BYTES, JOINED_BYTES
+from gatepass.http_client.connection import JOINED_BYTES
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.types import Headers, Hidden, header
 
@@ -93,7 +92,6 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     has_begun: bool = False
     has_ended: bool = False
     is_disconnected: bool = False
-    is_streamed: bool = False
     _is_body_requested: bool = True
     _is_chunked: bool = False
     _is_bodiless: bool = False
@@ -101,10 +99,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     _pieces: list[bytes | BytesIO] = msgspec.field(default_factory=list)
     size_bytes: int = 0
     """The bytes of the body that arrived."""
-    _taken_bytes: int = 0
     _limit_bytes: int = 0
-    _waited_s: float = 0.0
-    _waits_since_s: float = math.inf
     _waiter: asyncio.Future[None] | None = None
     _fault: GatepassError | ClientGone | None = None
     _claim: Callable[[int], None] | None = None
@@ -137,11 +132,8 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             add_piece(self._pieces, piece)
         else:
             self._pieces.append(piece)
-        if self.size_bytes > self._limit_bytes:
-            if self._waiter is not None:
-                self._wake()
-            if self.is_streamed and self.size_bytes - self._taken_bytes > AHEAD_BYTES:
-                self._connection.pause_reading()
+        if self.size_bytes > self._limit_bytes and self._waiter is not None:
+            self._wake()
 
     def _drop(self) -> None:
         """Buffer no more of the body, because the proxy does not read it."""
@@ -155,7 +147,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             self._wake()
 
     def fail(self, error: GatepassError) -> None:
-        """The body did not arrive: `read_body` and `read_piece` raise `error`."""
+        """The body did not arrive: `read_body` raises `error`."""
         self._fault = error
         self._wake()
 
@@ -213,31 +205,6 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             if self._pieces or not self.is_whole:
                 self._drop()
 
-    async def read_piece(self, limit_bytes: int) -> bytes:
-        if not self.is_streamed:
-            if announced_bytes(self.headers) > limit_bytes:
-                raise form_too_large(limit_bytes)
-            self.is_streamed, self._limit_bytes = True, 0  # 0: `feed` wakes this task for every piece
-            if not self._is_body_requested:
-                self._request_body()
-        while not (self._pieces or self.is_whole) and self._fault is None:
-            self._connection.resume_reading()
-            loop = asyncio.get_running_loop()
-            self._waiter, self._waits_since_s = loop.create_future(), loop.time()
-            await self._waiter
-            self._waited_s += loop.time() - self._waits_since_s
-            self._waits_since_s = math.inf
-        if self.size_bytes > limit_bytes:
-            raise form_too_large(limit_bytes)
-        if not self._pieces and not self.is_whole and self._fault is not None:
-            raise self._fault
-        self._taken_bytes = self.size_bytes
-        return taken(self._pieces)
-
-    def waited_s(self, now_s: float) -> float:
-        """Return how long `read_piece` has waited for the body."""
-        return self._waited_s + max(0.0, now_s - self._waits_since_s)
-
     def _request_body(self) -> None:
         """Send 100 Continue, for which the client waits (RFC 9110 10.1.1)."""
         self._is_body_requested = True
@@ -250,7 +217,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         if not self.is_whole:
             rest_bytes = announced_bytes(self.headers) - self.size_bytes
             # a chunked body announces no length: its rest is below 0
-            if self.is_streamed or not 0 < rest_bytes <= REST_BYTES:
+            if not 0 < rest_bytes <= REST_BYTES:
                 self.persists = False
         # the reason may be empty, but the space before it must be sent (RFC 9112 4)
         line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
@@ -347,7 +314,3 @@ def announced_bytes(headers: Headers) -> int:
 
 def too_large(limit_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes (limits.body_bytes).")
-
-
-def form_too_large(limit_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The form is larger than {limit_bytes} bytes, which is the most that gatepass relays.")

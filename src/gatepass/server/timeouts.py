@@ -29,8 +29,7 @@ RECEIVE_S = 20.0
 """The time for the head of a request, with the TLS handshake before it, and for each next piece of a body. Apache's
 mod_reqtimeout grants as much by default."""
 LEAST_BYTES_PER_S = 1024
-"""The least average rate of a body, beyond RECEIVE_S and without the time in which the upstream does not read a form.
-GPRS, the slowest mobile network, has four times as much."""
+"""The least average rate of a body, beyond RECEIVE_S. GPRS, the slowest mobile network, has four times as much."""
 STALL_S = 300.0
 """The time for which a client may read nothing of a response. A machine that sleeps for some minutes goes on with its
 stream."""
@@ -73,7 +72,6 @@ class AwaitedInput(StrEnum):
     NEXT = "next request"
     LAST = "request that its client has already sent, before a drain closes the connection"
     CLOSE = "close by the client after an error response"
-    PAUSED = "nothing: the buffered part of a body must be read first"
 
 
 _HEAD, _NEXT = AwaitedInput.HEAD, AwaitedInput.NEXT
@@ -92,7 +90,7 @@ class ReceiveTimeouts:
         self._deadline = Deadline(loop, passed)
         self._deadline.set(RECEIVE_S)
         self._body_since_s = 0.0
-        """When the connection began to wait for the current body, if that is read whole."""
+        """When the connection began to wait for the current body."""
         self.idle_timeout_s = idle_timeout_s
         self._awaited: AwaitedInput | None = _HEAD
 
@@ -106,13 +104,12 @@ class ReceiveTimeouts:
         if parser.in_head:
             awaited, bound_s = _HEAD, RECEIVE_S
         elif cycle is not None:
-            if current is AwaitedInput.REST or current is AwaitedInput.PAUSED:
+            if current is AwaitedInput.REST:
                 return
             awaited, now_s = AwaitedInput.BODY, self._loop.time()
             if current is not awaited:
                 self._body_since_s = now_s
-            waited_s = cycle.waited_s(now_s) if cycle.is_streamed else now_s - self._body_since_s
-            ahead_s = cycle.size_bytes / LEAST_BYTES_PER_S - waited_s
+            ahead_s = cycle.size_bytes / LEAST_BYTES_PER_S - (now_s - self._body_since_s)
             if ahead_s > RECEIVE_S:  # what came fast allows no hours of single bytes
                 self._body_since_s -= ahead_s - RECEIVE_S
                 ahead_s = RECEIVE_S
@@ -135,10 +132,6 @@ class ReceiveTimeouts:
         """Wait for nothing. The next input has its full time."""
         self._awaited = None
 
-    def suspend(self) -> None:
-        """Ignore the deadline of a streamed body until `clear`, because gatepass reads no more for now."""
-        self._awaited = AwaitedInput.PAUSED
-
     def shorten(self, *, is_idle: bool) -> None:
         """Wait only DRAIN_IDLE_S for each next request; if `is_idle`, also for the one awaited now."""
         if is_idle:
@@ -149,8 +142,6 @@ class ReceiveTimeouts:
 
     def take_expired(self) -> AwaitedInput | None:
         """Return the input whose deadline passed, and stop waiting for it. None if none is awaited now."""
-        if self._awaited is AwaitedInput.PAUSED:
-            return None
         awaited, self._awaited = self._awaited, None
         return awaited
 

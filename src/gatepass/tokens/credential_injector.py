@@ -128,7 +128,7 @@ class CredentialInjector:
         url = f"{request.url}{'&' if '?' in request.url else '?'}{self._parameter}" if self._parameter else request.url
         fields = (*kept, *self._fields)
         return OutboundRequest(
-            request.method, url, fields, request.body, request.timeouts, request.new_connection, request.upload, anew
+            request.method, url, fields, request.body, request.timeouts, request.new_connection, anew
         )
 
     def _prepare(self, token: Secret | None) -> None:

@@ -166,9 +166,9 @@ async def test_head_has_the_fields_of_get_and_no_body(server, stage, path):
 
 
 async def test_a_form_passes_through_as_it_comes(server, stage):
-    for path, count in (("/v1/audio/transcriptions", 100_000), ("/v1/files", 400_000)):  # held, and streamed
+    for path in ("/v1/audio/transcriptions", "/v1/files"):
         form = b"--b\r\ncontent-disposition: form-data; name=model\r\n\r\nw\r\n--b\r\n"
-        form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"sound" * count + b"\r\n--b--\r\n"
+        form += b"content-disposition: form-data; name=file; filename=a\r\n\r\n" + b"sound" * 100_000 + b"\r\n--b--\r\n"
         stage.plays(Send(reply({"text": "hi"})))
         headers = {**KEYED, "content-type": "multipart/form-data; boundary=b"}
         answer = await server.ask(form, path, headers=headers).answer()
@@ -201,40 +201,6 @@ async def test_disconnect_in_a_stream_closes_the_upstream_request(server, stage)
         await ask.until(b"data:")
     await until(lambda: not stage.upstream.open)
     await until(lambda: not server.state.in_flight.busy)
-
-
-@pytest.mark.parametrize("name", ON_SOCKETS)
-async def test_disconnect_during_a_stalled_upload_closes_the_upstream_request(name):
-    """The upstream answers early and stops reading the form, so the disconnect follows bytes that are not read yet."""
-    is_closed = asyncio.Event()
-
-    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readuntil(b"\r\n\r\n")
-        if asked.startswith(b"GET /v1/models"):  # read at the start
-            writer.write(reply(b"", 404))
-            writer.close()
-            return
-        writer.write(head(200, content_type="audio/mpeg", transfer_encoding="chunked"))
-        try:
-            while True:  # a write is how it notices that its client has closed
-                writer.write(chunk(b"x"))
-                await writer.drain()
-                await asyncio.sleep(0.02)  # the pace of this upstream: it writes until its client closes
-        except ConnectionError:
-            is_closed.set()
-        finally:
-            writer.transport.abort()
-
-    form = b"--b\r\ncontent-disposition: form-data; name=file; filename=a\r\n\r\n" + b"z" * 20_000_000
-    headers = {"content-type": "multipart/form-data; boundary=b", "content-length": "60000000"}
-    async with await asyncio.start_server(answer_early, "127.0.0.1", 0) as upstream:
-        url = f"http://127.0.0.1:{upstream.sockets[0].getsockname()[1]}/v1"
-        async with served(name, upstreams={"chat": {"base_url": url}}) as server:
-            async with server.ask(form, "/v1/files", headers=headers) as ask:
-                assert await ask.head() == 200
-                await ask.until(b"x")
-            await until(is_closed.is_set)
-            await until(lambda: not server.state.in_flight.busy)
 
 
 async def test_a_client_that_reads_nothing_stops_the_upstream_and_gets_all_when_it_reads(server, stage):

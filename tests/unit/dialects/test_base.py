@@ -124,24 +124,12 @@ def test_query_parameters_follow_those_of_the_dialect():
     assert with_query(OutboundRequest("GET", url), b"limit=2", PARAMETERS).url == url + "&limit=2"
 
 
-class Nothing:
-    length_bytes = 0
-
-    def can_restart(self):
-        return True
-
-    async def __aiter__(self):
-        yield b""
-
-
 def test_raw_request_forwards_media_types_but_no_cookie():
     headers = ((b"accept", b"audio/mpeg"), (b"content-type", b"multipart/form-data; boundary=b"), (b"cookie", b"a"))
-    upload = Nothing()
-    request = raw_request(OWN, headers, upload, is_form=True)
+    request = raw_request(OWN, headers, is_form=True)
     assert request.headers == (
         (b"x-request-id", b"1"),
         (b"accept", b"audio/mpeg"),
         (b"content-type", b"multipart/form-data; boundary=b"),
     )
-    assert request.upload is upload
-    assert dict(raw_request(OWN, headers[1:], None).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}
+    assert dict(raw_request(OWN, headers[1:]).headers) == {b"x-request-id": b"1", b"accept": b"*/*"}

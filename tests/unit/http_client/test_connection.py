@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.connection import AHEAD_BYTES, Deadline
+from gatepass.http_client.connection import AHEAD_BYTES, SLICE_BYTES, Deadline
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import ConnectionTimes, Timeouts
@@ -476,3 +476,16 @@ async def test_a_deadline_that_moves_on_needs_no_new_timer():
     limit.set(5)
     await advance(5)
     assert passed == ["passed"]
+
+
+async def test_server_has_the_full_time_for_each_slice_of_a_large_body():
+    wire, asking = await under_way(bytes(4 * SLICE_BYTES), held_back=True)
+    for _ in range(3):
+        await rest()
+        await advance(BOUNDS.first_byte_s - 1)
+        assert not asking.done()
+        wire.transport.drain()
+    await rest()
+    await advance(BOUNDS.first_byte_s - 1)
+    wire.feed(OK)
+    assert (await asking).status == 200

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,6 @@ from gatepass.errors import (
     UpstreamError,
 )
 from gatepass.normalize.profiles import PROFILES
-from gatepass.protocols.operations import OPERATIONS
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
@@ -44,7 +43,6 @@ CREDENTIALS = {
     "corp": {"type": "oauth2", "token_url": "http://issuer.example/token", "client_id": "me", "client_secret": "s"}
 }
 TARGET = Target("chat")
-UPLOAD = next(one for one in OPERATIONS if one.name == "files" and one.takes_form)
 
 
 class Reply:
@@ -201,12 +199,6 @@ class Scenario:
         attempt = Attempt.begin(self.state, TARGET, call or a_call(BODY, CHAT))
         return await send_own_call(attempt, try_call, self.context)
 
-    async def upload(self, *, held: bool) -> ClassifiedReply:
-        """Return the reply to a form of which the beginning is `held`, or is not."""
-        form: Any = Upload(held=held)
-        self.context.upload = form
-        return await self.ask(a_call(b"", UPLOAD))
-
     async def handled(self) -> Client:
         """Return the client of a request for `m`, with its response."""
         client = Client(BODY)
@@ -230,10 +222,6 @@ class Client:
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         return self._body
 
-    async def read_piece(self, limit_bytes: int) -> bytes:
-        piece, self._body = self._body, b""
-        return piece
-
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         self.status, self.headers = status, dict(headers)
 
@@ -252,21 +240,6 @@ class Client:
 
     def on_disconnect(self, left: Callable[[], None]) -> None:
         """Never disconnect."""
-
-
-class Upload:
-    """A form of which the beginning is `held`, or is not."""
-
-    length_bytes = 4
-
-    def __init__(self, *, held: bool) -> None:
-        self._held = held
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield b"form"
-
-    def can_restart(self) -> bool:
-        return self._held
 
 
 def good(request: OutboundRequest) -> Any:
@@ -346,18 +319,6 @@ async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_agai
     upstream.takes = {"old"}
     await scenario.ask()
     assert holder.confirmed == ["old", "old"]
-
-
-@pytest.mark.parametrize("held", [True, False])
-async def test_upload_is_repeated_after_a_401_or_on_a_new_connection_only_if_it_is_kept(held):
-    holder = Holder("old", "new")
-    rejecting, closing = Upstream(takes={"new"}), Upstream(stale())
-    refusal = pytest.raises(TokenUnavailable, match="send the request again")
-    for upstream, own, fails in ((rejecting, holder, refusal), (closing, None, pytest.raises(UpstreamClosed))):
-        with nullcontext() if held else fails:
-            assert isinstance(await Scenario(upstream, holder=own).upload(held=held), BufferedReply)
-    assert rejecting.tokens == (["old", "new"] if held else ["old"])
-    assert (holder.fetches, len(closing.came)) == (1, 2 if held else 1)
 
 
 # --- a reused connection

@@ -29,16 +29,15 @@ TABLE = """
 
     # never
     *                  *      *       *           *            over *               *    | -
-    *                  *      *       passed_on   *            *    *               *    | -
 
     # a rejected token: with a new one, twice at most
-    token_rejected     *      *       -passed_on  -renewed     left -no_credential  *    | new_token
+    token_rejected     *      *       *           -renewed     left -no_credential  *    | new_token
     token_rejected     400    *       json        renewed      left *               *    | learned_rule
     token_rejected     400    *       json        seven_rules  left no_credential   *    | -
     token_rejected     400    *       json        late         left no_credential   *    | -
     token_rejected     400    *       json        *            left no_credential   *    | learned_rule
     token_rejected     *      *       *           *            left *               *    | -
-    nothing_written    *      *       -passed_on  *            left expired         *    | new_token
+    nothing_written    *      *       *           *            left expired         *    | new_token
 
     # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
     error_reply        400    *       json        seven_rules  left *               *    | -
@@ -47,13 +46,13 @@ TABLE = """
     error_reply        *      *       *           *            left *               *    | -
 
     # a reused connection that closed without an answer: once more, on a new one
-    connection_failed  *      *       -passed_on  -reconnected left stale           *    | new_connection
-    connection_failed  *      no      -passed_on  -reconnected left stale_off       *    | new_connection
+    connection_failed  *      *       *           -reconnected left stale           *    | new_connection
+    connection_failed  *      no      *           -reconnected left stale_off       *    | new_connection
 
     # another target, if no byte was written by this try or an earlier one
-    nothing_written    *      no      -passed_on  first|slow|reconnected left -expired yes | next_target
-    connection_failed  *      no      -passed_on  first|slow|reconnected left *        yes | next_target
-    timed_out          *      no      -passed_on  first|slow|reconnected left *        yes | next_target
+    nothing_written    *      no      *           first|slow|reconnected left -expired yes | next_target
+    connection_failed  *      no      *           first|slow|reconnected left *        yes | next_target
+    timed_out          *      no      *           first|slow|reconnected left *        yes | next_target
 
     # everything else
     *                  *      *       *           *            left *               *    | -
@@ -61,8 +60,6 @@ TABLE = """
 BODIES = {
     "json": {"learns": True},
     "none": {},
-    "kept": {},  # a form that gatepass can send from its beginning again
-    "passed_on": {"resendable": False},  # a form of which the beginning is no longer held
 }
 TRIES: dict[str, dict[str, Any]] = {
     "first": {},

@@ -13,7 +13,6 @@ from gatepass.proxy.app_state import create_app_state
 from gatepass.server.asgi import AsgiRequestCycle, ResponseIncomplete, path_in, serve_page
 from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle
 from gatepass.server.timeouts import RECEIVE_S, STALL_S
-from tests.memory import traced_memory
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
 from tests.unit.server.wire_client import WireClient, asked
@@ -103,12 +102,9 @@ async def test_a_body_that_does_not_come_in_time_is_a_408():
     async def work(client: AsgiRequestCycle) -> None:
         with pytest.raises(ReceiveTimeout, match="No more of the request body arrived for 20 s"):
             await client.read_body(LIMIT_BYTES)
-        with pytest.raises(ReceiveTimeout):
-            await client.read_piece(LIMIT_BYTES)
 
     serving = server.serve(work)
     await rest()
-    await server.clock.advance(RECEIVE_S + 1)
     await server.clock.advance(RECEIVE_S + 1)
     await serving
 
@@ -132,25 +128,6 @@ async def test_a_body_that_comes_too_slowly_in_total_is_a_408():
     await server.clock.advance(0.2)
     await serving
     assert raised == ["receive_timeout"]
-
-
-async def test_a_form_that_comes_too_slowly_in_total_is_a_408():
-    one_byte = {"type": "http.request", "body": b"x", "more_body": True}
-    server = Server(OPEN)
-
-    async def work(client: AsgiRequestCycle) -> None:
-        assert await client.read_piece(LIMIT_BYTES) == b"x"
-        with pytest.raises(ReceiveTimeout, match="slower than 1024 bytes per second"):
-            await client.read_piece(LIMIT_BYTES)
-
-    serving = server.serve(work)
-    await rest()
-    await server.clock.advance(RECEIVE_S - 1)
-    server.messages.put_nowait(one_byte)
-    await rest()
-    await server.clock.advance(2)
-    assert serving.done()
-    await serving
 
 
 async def test_a_body_beyond_its_limit_is_refused_and_no_more_of_it_is_read():
@@ -193,46 +170,11 @@ async def test_a_body_that_announces_too_much_is_not_read():
     server = Server(OPEN, fields=((b"content-length", b"1001"),))
 
     async def work(client: AsgiRequestCycle) -> None:
-        for read in (client.read_body, client.read_piece):
-            with pytest.raises(BodyTooLarge):
-                await read(LIMIT_BYTES)
+        with pytest.raises(BodyTooLarge):
+            await client.read_body(LIMIT_BYTES)
 
     await server.serve(work)
     assert server.asked == 0
-
-
-async def test_pieces_are_read_ahead_up_to_a_bound():
-    piece = b"x" * (AHEAD_BYTES // 4)
-    server = Server(*body_of(*[piece] * 20))
-
-    async def work(client: AsgiRequestCycle) -> None:
-        taken = 0
-        while more := await client.read_piece(100 * AHEAD_BYTES):
-            taken += len(more) // len(piece)
-            await rest()
-            assert min(server.asked, 20) - taken <= 5
-        assert taken == 20
-
-    await server.serve(work)
-
-
-async def test_disconnect_is_noticed_during_an_unread_upload():
-    """The reply begins early, and a server reports the disconnect only behind the rest of the body."""
-    server = Server(*[{"type": "http.request", "body": None, "more_body": True}] * 40, GONE)
-    left: list[str] = []
-
-    async def work(client: AsgiRequestCycle) -> None:
-        with traced_memory() as memory:
-            assert await client.read_piece(100 * AHEAD_BYTES)
-            client.on_disconnect(lambda: left.append("left"))
-            await rest()
-            assert server.asked <= 10
-            await started(client)
-            await rest()
-        assert left == ["left"]
-        assert memory.kept_bytes < AHEAD_BYTES // 2
-
-    await server.serve(work)
 
 
 # the response
