@@ -62,7 +62,7 @@ def peer_in(scope: Scope, *, only_direct: bool = False) -> str:
 class AsgiRequestCycle:
     """One request/response cycle under ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
 
-    # A request has three tasks of gatepass: one handles it, one awaits `receive`, one awaits `send`.
+    # A request has three tasks of gatepass: one handles it, one awaits the disconnect, one awaits `send`.
     # The server's task only waits for them. So its cancel scope never reaches the `finally` blocks of the request:
     # anyio cancels at every await.
 
@@ -81,17 +81,8 @@ class AsgiRequestCycle:
         """The server sends the last message. A disconnect that it now reports may be the end of the response."""
         self._on_disconnect: Callable[[], None] | None = None
         # the request body
-        self._receiver: asyncio.Task[None] | None = None
-        self._pieces: list[bytes | BytesIO] = []
-        self._size_bytes = self._taken_bytes = 0
-        self._ahead_bytes = 0
-        self._claim: Callable[[int], None] | None = None
-        self._overload: Overloaded | None = None
-        """Why no more of the body is buffered."""
-        self._waited_s = 0.0
-        self._is_whole = False
-        self._received = asyncio.Event()
-        self._taken = asyncio.Event()
+        self._has_asked = self._is_refused = False
+        self._watcher: asyncio.Task[None] | None = None
         # the response
         self._sender: asyncio.Task[None] | None = None
         self._head: Message | None = None
@@ -117,11 +108,11 @@ class AsgiRequestCycle:
             is_broken = self.has_begun and not (self.has_ended or self.is_disconnected)
         finally:
             handling.cancel()  # no effect unless the server cancelled this call
-            helpers = [task for task in (self._receiver, self._sender) if task is not None]
-            for task in helpers:  # the receiver waits for the disconnect of a client that may stay connected
+            helpers = [task for task in (self._watcher, self._sender) if task is not None]
+            for task in helpers:  # the watcher waits for the disconnect of a client that may stay connected
                 task.cancel()
             await asyncio.wait((handling, *helpers))
-            self._receiver = self._sender = None
+            self._watcher = self._sender = None
         try:
             for task in (handling, *helpers):
                 if not task.cancelled():
@@ -143,20 +134,30 @@ class AsgiRequestCycle:
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
-        self._claim = claim
-        self._read(limit_bytes)
-        try:
-            while not (self._is_whole or self.is_disconnected or self._overload or self._size_bytes > limit_bytes):
-                await self._wait_for_more()
-        finally:
-            self._claim = None
-        if self._overload is not None:
-            raise self._overload
-        if self._size_bytes > limit_bytes:
-            raise too_large(limit_bytes)
-        if not self._is_whole:
-            raise ClientGone
-        return self._take_body()
+        self._has_asked = True
+        pieces, size_bytes, began_s, is_whole = list[bytes | BytesIO](), 0, self._clock.now(), False
+        while not is_whole:
+            late_s = self._clock.now() - began_s - size_bytes / LEAST_BYTES_PER_S
+            bound_s = max(0.0, RECEIVE_S - max(0.0, late_s))
+            message = await timeout(self._clock, bound_s, self._receive(), slow_body())
+            if message["type"] != "http.request":
+                self._on_disconnect = None  # it cancels this task, which ends by itself
+                self._disconnect()
+                raise ClientGone
+            piece = bytes(message.get("body", b""))  # ASGI: `body` and `more_body` are optional
+            size_bytes += len(piece)
+            try:
+                if claim is not None:
+                    claim(len(piece))
+            except Overloaded:
+                self._is_refused = True
+                raise
+            if size_bytes > limit_bytes:
+                raise too_large(limit_bytes)
+            add_piece(pieces, piece)
+            is_whole = not message.get("more_body", False)
+        self._watcher = self._tasks.spawn(self._watch(), "receive")
+        return taken(pieces)
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True
@@ -164,11 +165,11 @@ class AsgiRequestCycle:
         fields = [*headers] if length_bytes is None else [(b"content-length", b"%d" % length_bytes), *headers]
         if not self._can_close:
             fields = [field for field in fields if field[0] not in (b"connection", b"upgrade")]
-        elif self._in_flight.draining or self._overload is not None:
+        elif self._in_flight.draining or self._is_refused:
             fields.append((b"connection", b"close"))
         self._head = {"type": "http.response.start", "status": status, "headers": fields}
-        self._pieces.clear()
-        self._taken.set()  # the receiver reads and drops the rest of the body: see `_read_all`
+        if self._has_asked and self._watcher is None:
+            self._watcher = self._tasks.spawn(self._watch(), "receive")
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         while self._unsent and not self.is_disconnected:
@@ -193,60 +194,14 @@ class AsgiRequestCycle:
         else:
             self._on_disconnect = callback
 
-    # receiving
-
-    def _read(self, ahead_bytes: int) -> None:
-        """Let the receiver read on while at most `ahead_bytes` are buffered."""
-        self._ahead_bytes = ahead_bytes
-        if self._receiver is None:
-            self._receiver = self._tasks.spawn(self._read_all(), "receive")
-
-    async def _read_all(self) -> None:
-        """Buffer the body, then wait for the client to disconnect. The only caller of `receive`: servers wake only one.
-
-        After the response has begun, the rest of the body is read and dropped: a server reports a disconnect only
-        after the body.
-        """
+    async def _watch(self) -> None:
+        """Drop the rest of the body, and wait for the client to disconnect. Servers report that only after the body."""
         try:
-            while (message := await self._receive())["type"] == "http.request":
-                if self.has_begun or self._overload is not None:
-                    continue
-                piece = bytes(message.get("body", b""))  # ASGI: `body` and `more_body` are optional
-                if piece:
-                    try:
-                        if self._claim is not None:
-                            self._claim(len(piece))
-                        add_piece(self._pieces, piece)
-                        self._size_bytes += len(piece)
-                    except Overloaded as error:  # `read_body` raises it, and no more is buffered
-                        self._overload = error
-                        self._pieces.clear()
-                self._is_whole = self._is_whole or not message.get("more_body", False)
-                self._received.set()
-                while (
-                    not (self._is_whole or self.has_begun) and self._size_bytes - self._taken_bytes > self._ahead_bytes
-                ):
-                    await _wait_and_clear(self._taken)
+            while (await self._receive())["type"] == "http.request":
+                pass
         finally:
             if not self._is_ending:
                 self._disconnect()
-
-    async def _wait_for_more(self) -> None:
-        """Wait until more of the body has arrived, or all of it. Raises ReceiveTimeout if it is too slow."""
-        size_bytes, began_s = self._size_bytes, self._clock.now()
-        bound_s = max(0.0, RECEIVE_S + min(0.0, size_bytes / LEAST_BYTES_PER_S - self._waited_s))
-
-        async def arrival() -> None:
-            while not (self._is_whole or self.is_disconnected or self._overload or self._size_bytes > size_bytes):
-                await _wait_and_clear(self._received)
-
-        await timeout(self._clock, bound_s, arrival(), slow_body())
-        self._waited_s += self._clock.now() - began_s
-
-    def _take_body(self) -> bytes:
-        self._taken_bytes = self._size_bytes
-        self._taken.set()
-        return taken(self._pieces)
 
     def _disconnect(self) -> None:
         """The client has disconnected, or the response is complete."""
@@ -254,8 +209,7 @@ class AsgiRequestCycle:
             return
         self.is_disconnected = True
         self._unsent.clear()
-        for signal in (self._received, self._sent):
-            signal.set()
+        self._sent.set()
         callback, self._on_disconnect = self._on_disconnect, None
         if callback is not None:
             callback()

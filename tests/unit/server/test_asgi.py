@@ -260,6 +260,7 @@ async def test_disconnect_calls_the_callback_and_is_not_an_error():
         await client.read_body(LIMIT_BYTES)
         client.on_disconnect(lambda: left.append("left"))
         await started(client)
+        await rest()
         server.messages.put_nowait(GONE)
         await rest()
         assert left == ["left"]
