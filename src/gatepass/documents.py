@@ -341,25 +341,6 @@ class StreamArrivals(Struct, kw_only=True):
     gaps: list[Gap]
 
 
-class EditedValue(Hidden, Struct):
-    """A JSON value before or after a change. `value` is that of a boolean, a number or null."""
-
-    type: str
-    size_bytes: int
-    value: str | UnsetType = UNSET
-
-
-class Edit(Hidden, Struct, kw_only=True):
-    rule: str
-    path: str
-    before: EditedValue | None
-    after: EditedValue | None
-    moved_to: str | None
-    before_text: str | UnsetType = UNSET
-    after_text: str | UnsetType = UNSET
-    """Both are names of the model."""
-
-
 class Attempt(Hidden, AttemptFacts, kw_only=True):
     upstream: str
     upstream_model: str | None
@@ -368,8 +349,6 @@ class Attempt(Hidden, AttemptFacts, kw_only=True):
     began_s: float
     duration_s: float | None
     token: AttemptToken | None
-    edits: list[Edit]
-    edits_left_out: int
     arrivals: StreamArrivals | None
     parts: list[Attempt]
 

@@ -30,19 +30,13 @@ from gatepass.json_body import (
     string,
     too_deep,
 )
-from gatepass.types import Call, RuleEdit, Target
+from gatepass.types import Call, Target
 
-PLAIN_BYTES = 32
 MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
 """How often rules may read a body, or how much of it. A tool's result lies six levels down."""
-NAME_CHARS = 100
-"""A longer name of a member is not shown. It is not cut, because the beginning of a secret would not be masked."""
 
 _MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"]*")')
 _FIRST_MODEL = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")')
-
-_Change = tuple[str, "Value | None", "Value | None", str]
-"""A changed place of an object or list: its name or `[index]`, its value before and after, its new name."""
 
 
 class _Opened:
@@ -95,13 +89,6 @@ class Value:
         return chr(memoryview(text[0] if isinstance(text, tuple) else text)[0])
 
     @property
-    def plain(self) -> str:
-        """A boolean, null or a number of up to 32 characters; `kind` of every other value."""
-        if (kind := self.kind) in '{["' or self.written_bytes > PLAIN_BYTES:
-            return kind
-        return self.text.decode()
-
-    @property
     def text(self) -> bytes:
         return b"".join(self.pieces())
 
@@ -113,12 +100,6 @@ class Value:
     @property
     def size_bytes(self) -> int:
         return sum(map(len, self.pieces()))
-
-    @property
-    def written_bytes(self) -> int:
-        """The size before changes inside of it."""
-        text = self._text
-        return sum(map(len, text)) if isinstance(text, tuple) else memoryview(text).nbytes
 
     @property
     def object(self) -> ObjectDraft | None:
@@ -148,28 +129,10 @@ class Value:
         return self._opened.read(text, self._level)
 
 
-def _edit(rule: str, path: str, change: _Change) -> RuleEdit:
-    place, before, after, new_name = change
-    return RuleEdit(
-        rule,
-        _below(path, place),
-        "" if before is None else before.plain,
-        0 if before is None else before.written_bytes,
-        "" if after is None else after.plain,
-        0 if after is None else after.size_bytes,
-        _below(path, new_name) if new_name else "",
-    )
-
-
-def _below(path: str, place: str) -> str:
-    shown = place if len(place) <= NAME_CHARS else f"({len(place)} characters)"
-    return f"{path}.{shown}" if path and not place.startswith("[") else f"{path}{shown}"
-
-
 class ObjectDraft:
     """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
-    __slots__ = ("_changes", "_inner", "_members", "_opened", "has_changed")
+    __slots__ = ("_inner", "_members", "_opened", "has_changed")
 
     def __init__(
         self, listed: Members, opened: _Opened, level: int, known: Mapping[str, Any] = MappingProxyType({})
@@ -180,8 +143,6 @@ class ObjectDraft:
         self._members = {name: Value(text, opened, self._inner, lists.get(name)) for name, text in listed}
         self._opened = opened
         self.has_changed = False
-        self._changes: list[_Change] = []
-        """What changed since the last `take_edits`."""
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -239,22 +200,20 @@ class ObjectDraft:
 
     def drop(self, name: str) -> bool:
         """Drop the member; return whether there was one."""
-        dropped = self._members.pop(name, None)
-        if dropped is not None:
-            self._note(name, dropped)
-        return dropped is not None
+        has_dropped = self._members.pop(name, None) is not None
+        self.has_changed |= has_dropped
+        return has_dropped
 
     def set(self, name: str, *new: Piece) -> bool:
         """Set the member to the JSON text of `new`, or add it at the end; return whether that changes it."""
         if len(new) == 1 and self.text(name) == new[0]:
             return False
-        value = Value(new, self._opened, self._inner)
-        self._note(name, self._members.get(name), value)
-        self._members[name] = value
+        self._members[name] = Value(new, self._opened, self._inner)
+        self.has_changed = True
         return True
 
     def put(self, name: str, new: bytes) -> None:
-        """Set the member as `set` does, or add it before all others, without a record of the change."""
+        """Set the member as `set` does, or add it before all others, without a change of the object."""
         value = Value((new,), self._opened, self._inner)
         if name in self._members:
             self._members[name] = value
@@ -268,36 +227,21 @@ class ObjectDraft:
             return False
         if new in listed:
             return self.drop(old)
-        self._note(old, listed[old], listed[old], new)
         self._members = {new if name == old else name: value for name, value in listed.items()}
-        return True
-
-    def take_edits(self, rule: str, path: str = "") -> Iterator[RuleEdit]:
-        """Yield what changed since the last call, as edits of `rule` below `path`."""
-        changes, self._changes = self._changes, []
-        for change in changes:
-            yield _edit(rule, path, change)
-        for name, value in self._members.items():
-            if value.editor is not None:
-                yield from value.editor.take_edits(rule, _below(path, name))
-
-    def _note(self, name: str, before: Value | None, after: Value | None = None, new_name: str = "") -> None:
         self.has_changed = True
-        self._changes.append((name, before, after, new_name))
+        return True
 
 
 class ListDraft:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ("_changes", "_elements", "_inner", "_opened", "has_changed")
+    __slots__ = ("_elements", "_inner", "_opened", "has_changed")
 
     def __init__(self, listed: list[msgspec.Raw], opened: _Opened, level: int) -> None:
         self._elements: list[msgspec.Raw | Value] = [*listed]
         self._opened = opened
         self._inner = level + 1
         self.has_changed = False
-        self._changes: list[_Change] = []
-        """What changed since the last `take_edits`."""
 
     def __len__(self) -> int:
         return len(self._elements)
@@ -341,25 +285,13 @@ class ListDraft:
 
     def drop(self, indices: Iterable[int]) -> None:
         dropped = frozenset(indices)
-        self._changes += [(f"[{index}]", self._value(index), None, "") for index in sorted(dropped)]
         self._elements = [element for index, element in enumerate(self._elements) if index not in dropped]
         self.has_changed = self.has_changed or bool(dropped)
 
     def insert(self, index: int, *new: Piece) -> None:
         """Insert the JSON text of `new` before the element at `index`, or at the end."""
-        value = Value(new, self._opened, self._inner)
-        self._changes.append((f"[{index}]", None, value, ""))
-        self._elements.insert(index, value)
+        self._elements.insert(index, Value(new, self._opened, self._inner))
         self.has_changed = True
-
-    def take_edits(self, rule: str, path: str) -> Iterator[RuleEdit]:
-        """Yield what changed since the last call, as edits of `rule` below `path`."""
-        changes, self._changes = self._changes, []
-        for change in changes:
-            yield _edit(rule, path, change)
-        for index, element in enumerate(self._elements):
-            if isinstance(element, Value) and element.editor is not None:
-                yield from element.editor.take_edits(rule, f"{path}[{index}]")
 
 
 class Rule(Protocol):
@@ -409,18 +341,17 @@ class Draft:
     """A call under change. Its `call` is the one before all changes.
 
     `stream`: whether the upstream is to reply with a stream. `max_inputs`: limit on inputs in one request, or None.
-    `edits`: what the rules changed so far.
     """
 
-    __slots__ = ("_model", "_noted_headers", "_top", "adapted", "call", "edits", "headers", "max_inputs", "stream")
+    __slots__ = ("_model", "_top", "adapted", "call", "headers", "max_inputs", "stream")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self._top: ObjectDraft | None = None
         self._model: str | None = None
         """The name that the target has for the model, which is written in place of the client's."""
-        self.headers = self._noted_headers = call.headers
-        self.adapted, self.edits, self.stream, self.max_inputs = call.adapted, call.edits, call.stream, call.max_inputs
+        self.headers, self.adapted = call.headers, call.adapted
+        self.stream, self.max_inputs = call.stream, call.max_inputs
 
     @property
     def top(self) -> ObjectDraft:
@@ -445,27 +376,10 @@ class Draft:
 
     def make(self, changes: Iterable[Change]) -> list[Change]:
         """Make `changes`, and return those that applied."""
-        made = []
-        for change in changes:
-            if change.apply_to(self):
-                made.append(change)
-                self.note_edits(change.entry)
+        made = [change for change in changes if change.apply_to(self)]
         # Several changes may have the same entry, such as two roles that move into the user message.
         self.adapted = (*self.adapted, *dict.fromkeys(change.entry for change in made))
         return made
-
-    def note_edits(self, rule: str) -> None:
-        """Add what changed since the last call to `edits`, as changes of `rule`. Call it after each change."""
-        noted = self.edits if self._top is None else self.edits.with_more(self.top.take_edits(rule))
-        if self.headers is not self._noted_headers:
-            before, after = self._noted_headers, self.headers
-            for name in dict.fromkeys(name for name, _ in (*before, *after)):
-                old, new = (b"".join(value for key, value in fields if key == name) for fields in (before, after))
-                if old != new:  # with the size of all values of the field
-                    kinds = ('"' if old else "", len(old), '"' if new else "", len(new))
-                    noted = noted.with_more((RuleEdit(rule, name.decode("latin-1"), *kinds),))
-            self._noted_headers = after
-        self.edits = noted
 
     def name_model(self, model: str) -> None:
         """Write `model` in place of the client's name for it, or before all members of a body that names none.
@@ -493,7 +407,6 @@ class Draft:
             stream=self.stream,
             max_inputs=self.max_inputs,
             adapted=self.adapted,
-            edits=self.edits,
         )
 
 

@@ -143,50 +143,6 @@ class ClientRequest(Hidden, msgspec.Struct, frozen=True, gc=False):
     """Whether it has a `content-encoding` field, so that its body may be compressed."""
 
 
-class RuleEdit(msgspec.Struct, frozen=True, gc=False):
-    """What one rule changed at one place of a request, without a text.
-
-    `before` and `after` contain a boolean, null or a number of up to 32 characters unchanged, because these cannot be
-    secrets. Of every other JSON value they contain the first character, and "" if there is no value.
-    """
-
-    rule: str
-    """The rule's entry in `adapted`, or its name."""
-    path: str
-    """`messages[0].content`, or the name of a header field. Positions are those after the rule, apart from an element
-    that it dropped."""
-    before: str = ""
-    before_bytes: int = 0
-    after: str = ""
-    after_bytes: int = 0
-    moved_to: str = ""
-    """The path of the value after the change, if it was renamed or moved."""
-
-
-MOST_EDITS = 50
-"""The changes of a request that are listed. A rule may change each of a million messages."""
-
-
-class RuleEdits(msgspec.Struct, frozen=True, gc=False):
-    """What rules changed in a request, in order: the first MOST_EDITS changes, and how many followed them."""
-
-    listed: tuple[RuleEdit, ...] = ()
-    left_out: int = 0
-
-    def with_more(self, more: Iterable[RuleEdit]) -> RuleEdits:
-        """Return these changes and `more`."""
-        listed, left_out = list(self.listed), self.left_out
-        for edit in more:
-            if len(listed) < MOST_EDITS:
-                listed.append(edit)
-            else:
-                left_out += 1
-        return RuleEdits(tuple(listed), left_out)
-
-
-NO_EDITS = RuleEdits()
-
-
 class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """One parsed API call. `body` is the client's bytes until a rule changes them; `adapted` lists the changes."""
 
@@ -203,8 +159,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
-    edits: RuleEdits = NO_EDITS
-    """What the entries of `adapted` changed."""
     top: TopLevel | None = None
     """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
 

@@ -61,17 +61,7 @@ def arrivals(reads: int, first_s: float, last_s: float, ended_s: float, *gaps: A
     return {"reads": reads, **times, "counts": [reads], "gaps": gaps}
 
 
-def edit(rule: str, path: str, before: Any, after: Any, moved_to: str | None = None) -> dict[str, Any]:
-    return {"rule": rule, "path": path, "before": before, "after": after, "moved_to": moved_to}
-
-
-def sized(kind: str, size_bytes: int) -> dict[str, Any]:
-    return {"type": kind, "size_bytes": size_bytes}
-
-
 SILENT = arrivals(2, 0.2, 10.0, 55.0)
-MOVED = edit("images=1", "images[0]", sized("string", 1), sized("object", 157), moved_to="messages[0].content[1]")
-FLAG = edit("set=store", "store", {**sized("boolean", 4), "value": "true"}, {**sized("boolean", 5), "value": "false"})
 LIMITED = {"status": 429, "code": "limited"}
 NO_TOKEN = {"code": "token_unavailable", "reached": False, "status": None}
 NO_SUBJECT = {**NO_TOKEN, "token": {**TOKEN, "credential": "llm"}}
@@ -98,10 +88,6 @@ RETRIED = story(
         head_s=0.3,
         adapted=["images=content-parts"],
         upstream_request_id="req_1",
-        edits=[
-            edit("images=content-parts", "messages[0].images", sized("array", 120_000), None),
-            edit("images=content-parts", "messages[0].content", sized("string", 20), sized("array", 120_100)),
-        ],
         arrivals=arrivals(22, 0.3, 0.75, 0.8, {"at_s": 0.4, "length_s": 0.2}),
     ),
     not_tried=[{"upstream": "spare", "model": "m2", "state": "ejected"}],
@@ -168,9 +154,7 @@ STORIES = {
     "parts": story(
         attempt(parts=[attempt(outcome="error_reply", code="upstream_error"), attempt()], tried=["drop=seed"])
     ),
-    "changes": story(
-        attempt(adapted=["repair=usage", "images=1"], edits=[FLAG, MOVED], edits_left_out=7), usage={"output_tokens": 3}
-    ),
+    "changes": story(attempt(adapted=["repair=usage", "images=1"]), usage={"output_tokens": 3}),
     "a rejected token": story(
         attempt(outcome="token_rejected", token={**TOKEN, "renewal_s": 0.9}, head_s=0.1, queue_wait_s=0.02)
     ),
@@ -248,7 +232,6 @@ def test_a_story_is_in_chinese_where_the_locale_is_chinese(monkeypatch):
         "状态码 200，错误码 upstream_closed，位于 upstream:chat，用时 1.00 s",
         "  ✗ upstream:chat    状态码 400，返回错误，错误码 upstream_error，200 ms",
         "  ✗ upstream:chat    状态码 200，中断，错误码 upstream_closed，800 ms  ◀ 在这里失败",
-        "    messages[0].content: 字符串，20 字节 → 数组，117 KiB",
     } <= {*lines}
 
 

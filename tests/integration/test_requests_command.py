@@ -88,17 +88,6 @@ async def serving(tmp_path: Path, **blocks: Any) -> AsyncIterator[Serving]:
             yield Serving(await running.port, str(path), tmp_path, running)
 
 
-async def test_an_error_of_a_translated_request_shows_the_url_of_the_chat(tmp_path: Path):
-    async with serving(tmp_path, models={"*": {"upstream": "chat", "protocols": ["chat"]}}) as gp:
-        assert await ask(gp.port, "translated", "/v1/responses", model="nothing", input="hi") == 404
-        shown = await asyncio.to_thread(command, "show", "translated", "--socket", gp.socket)
-        story = json.loads(await asyncio.to_thread(command, "show", "translated", "--socket", gp.socket, "--json"))
-    (edit,) = [one for one in story["attempts"][-1]["edits"] if one["rule"] == "translate=responses"]
-    assert "  translate=responses\n    /responses: object, " in shown
-    assert edit["moved_to"].endswith("/v1/chat/completions")
-    assert f"→ {edit['moved_to']}: object, " in shown
-
-
 async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path):
     async with serving(tmp_path) as gp:
         assert await ask(gp.port, "learns", model="strict") == 200

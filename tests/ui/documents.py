@@ -230,7 +230,6 @@ def attempt(number: int, **members: object) -> Document:
         "requests": 1,
         "queue_wait_s": 0.0,
         "pool_wait_s": 0.0,
-        "edits_left_out": 0,
         "token": {"credential": "corp", "age_s": 83.1, "left_s": 156.9, "wait_s": 0.0},
         "connect_s": None,
         "head_s": 0.31,
@@ -239,7 +238,6 @@ def attempt(number: int, **members: object) -> Document:
         "tried": [],
         "renewed": False,
         "repeated_stale": False,
-        "edits": [],
         "upstream_request_id": f"up-{number}",
         "arrivals": None,
         "parts": [],
@@ -257,21 +255,7 @@ ARRIVALS: Document = {
 }
 
 
-def edit(rule: str, path: str, before: Document, after: Document | None, moved_to: str | None = None) -> Document:
-    return {"rule": rule, "path": path, "before": before, "after": after, "moved_to": moved_to}
-
-
-def value(kind: str, size_bytes: int) -> Document:
-    return {"type": kind, "size_bytes": size_bytes}
-
-
 PARTS = "images=content-parts"
-EDITS = [
-    edit(PARTS, "messages[0].images", value("array", 120_000), None, "messages[0].content[1]"),
-    edit(PARTS, "messages[0].content", value("string", 41), value("array", 120_180)),
-]
-
-
 CURL = """curl -N https://llm.corp.example/v1/chat/completions \\
   -H "Authorization: Bearer $GATEPASS_KEY" --data-raw '{"model":"gpt-4o"}'"""
 
@@ -300,9 +284,7 @@ def story() -> Document:
         "outcome": "ok",
         "closed_by": "upstream",
         "error": None,
-        "attempts": [
-            attempt(1, adapted=[PARTS], edits=EDITS, arrivals=ARRIVALS, connect_s=0.021, upstream_request_id="up-77")
-        ],
+        "attempts": [attempt(1, adapted=[PARTS], arrivals=ARRIVALS, connect_s=0.021, upstream_request_id="up-77")],
         "not_tried": [],
         "timings": {
             "body_s": 0.0004,
@@ -403,11 +385,9 @@ def running_story() -> Document:
 def learned_story() -> Document:
     """The same request after the upstream rejected a parameter, with another name of the model at the upstream."""
     found = story()
-    rename = edit("model of the route", "model", value("string", 8), value("string", 10))
-    rename.update(before_text="gpt-4o", after_text="deploy-7")
     found.update(id="req-3", captured=False)
     rejected = {"outcome": "error_reply", "code": "upstream_error", "status": 400}
-    repeated = {"cause": "learned_rule", "began_s": 0.201, "edits": [rename], "connect_s": 0.0}
+    repeated = {"cause": "learned_rule", "began_s": 0.201, "connect_s": 0.0}
     found["attempts"] = [
         attempt(1, **rejected, duration_s=0.2, head_s=0.19, upstream_model="deploy-7"),
         attempt(2, **repeated, duration_s=0.99, upstream_model="deploy-7"),

@@ -19,7 +19,7 @@ from gatepass.learning.rejection import NEVER_CODES
 from gatepass.protocols import error_objects
 from gatepass.protocols.error_objects import error_headers, stream_message
 from gatepass.protocols.request import safe_headers
-from gatepass.types import Call, Operation, OutboundRequest, RuleEdits, Secret
+from gatepass.types import Call, Operation, OutboundRequest, Secret
 
 
 def test_a_secret_is_not_printed():
@@ -51,7 +51,6 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "choices": 2,
         "adapted": ("a",),
         "max_inputs": 3,
-        "edits": RuleEdits(left_out=1),
         "names_stored": True,
         "top": TopLevel(b"{}"),
     }

@@ -14,11 +14,10 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from unicodedata import east_asian_width
 
 import msgspec
-from msgspec import UnsetType
 
 from gatepass.cli.options import coloured, is_chinese, plural, printable
 from gatepass.cli.options import translated as t
-from gatepass.documents import Attempt, Edit, EditedValue, RequestFacts, Story, Summary
+from gatepass.documents import Attempt, RequestFacts, Story, Summary
 from gatepass.observability.story import SILENT_S, test_command
 from gatepass.types import MCP_UPSTREAM, settings_of, span
 
@@ -279,34 +278,16 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
 
 
 def change_lines(story: Story) -> Iterator[str]:
-    """Yield the changes of the last attempt as a diff, with the reason if it is known."""
+    """Yield the changes of the last attempt, with the reason if it is known."""
     attempts = story.attempts
     if not attempts:
         return
-    last, learned, edits = attempts[-1], set[str](), dict[str, list[Edit]]()
+    learned = set[str]()
     for before, one in pairwise(attempts):
         if one.cause == "learned_rule":
             learned |= set(one.adapted) - set(before.adapted)
-    for edit in last.edits:
-        edits.setdefault(edit.rule, []).append(edit)
-    for rule in dict.fromkeys((*last.adapted, *edits)):
+    for rule in attempts[-1].adapted:
         yield from wrapped(t(rule) + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
-        for edit in edits.get(rule, ()):
-            path, moved_to = edit.path, edit.moved_to
-            was, now = _side(edit.before_text, edit.before), _side(edit.after_text, edit.after)
-            if was and now:
-                yield f"    {path}: {was} → {f'{moved_to}: ' if moved_to else ''}{now}"
-            else:
-                yield coloured(f"    - {path}: {was}", "red") if was else coloured(f"    + {path}: {now}", "green")
-    if left_out := last.edits_left_out:
-        yield "    " + t("And {changes} more.", changes=plural(left_out, "change"))
-
-
-def _side(text: str | UnsetType, value: EditedValue | None) -> str:
-    """Describe one side of an edit, such as `array, 117 KiB` or `true`; "" if it has no value there."""
-    if text or value is None:
-        return text or ""
-    return value.value or t(value.type) + t(", ") + size(value.size_bytes)
 
 
 # --- times, sizes and bodies

@@ -10,12 +10,11 @@ import codecs
 import re
 from binascii import Error, a2b_base64
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from gatepass.draft import Draft, ListDraft, ObjectDraft, Value, fixed_change
 from gatepass.errors import InvalidImage
 from gatepass.json_body import CHECKED_BYTES, Piece, string
-from gatepass.types import Call, RuleEdit, Target
+from gatepass.types import Call, Target
 
 HEAD_BYTES = 1024
 """The start of a string, which shows whether it is a URL or base64."""
@@ -223,7 +222,7 @@ class Images:
         last_user = None if messages is None or not top_images else _last_user(messages)
         if top_images and last_user is None:
             raise InvalidImage("images requires a user message, and `messages` has none.", param="images")
-        moved = list[tuple[_Image, str]]()
+        count = 0
         for index, message in [] if messages is None else _opened(draft, messages, last_user):
             where = f"messages[{index}].images"
             own = _parts(message, where)
@@ -233,18 +232,10 @@ class Images:
                 )
             has_changed |= message.drop("images")
             if images := [*own, *(top_images if index == last_user else ())]:
-                content = f"messages[{index}].content"
-                first = _add_parts(message, [image.part for image in images], content)
-                moved += [(image, f"{content}[{at}]") for at, image in enumerate(images, first)]
-        if not has_changed:
-            return
-        entry = f"images={len(moved)}"
-        places = {to for _, to in moved}
-        edits = [edit for edit in draft.top.take_edits(entry) if edit.path not in places]
-        edits += [
-            RuleEdit(entry, one.where, one.kind, one.size_bytes, "{", sum(map(len, one.part)), to) for one, to in moved
-        ]
-        draft.adapted, draft.edits = (*draft.adapted, entry), draft.edits.with_more(edits)
+                _add_parts(message, images, f"messages[{index}].content")
+                count += len(images)
+        if has_changed:
+            draft.adapted = (*draft.adapted, f"images={count}")
 
 
 def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
@@ -266,49 +257,35 @@ def _last_user(messages: ListDraft) -> int | None:
     return None
 
 
-class _Image(NamedTuple):
-    where: str
-    kind: str
-    size_bytes: int
-    part: Part
-
-
-def _parts(owner: ObjectDraft, where: str) -> list[_Image]:
-    """Return the images in the `images` of one object: a list, or a single image; none for an empty value."""
+def _parts(owner: ObjectDraft, where: str) -> list[Part]:
+    """Return the parts for the `images` of one object: a list, or a single image; none for an empty value."""
     images = owner.get("images")
     if images is None or images.kind == "n" or tuple(images.pieces()) == (b'""',):
         return []
     if images.array is not None:
-        return [_image(image, f"{where}[{index}]") for index, image in enumerate(images.array)]
+        return [image_part(image, f"{where}[{index}]") for index, image in enumerate(images.array)]
     if images.object is not None and not images.object.names:
         return []
-    return [_image(images, where)]
+    return [image_part(images, where)]
 
 
-def _image(image: Value, where: str) -> _Image:
-    return _Image(where, image.kind, image.written_bytes, image_part(image, where))
-
-
-def _add_parts(message: ObjectDraft, parts: Sequence[Part], where: str) -> int:
-    """Add `parts` to the content of `message`, and return the place of the first one."""
+def _add_parts(message: ObjectDraft, parts: Sequence[Part], where: str) -> None:
+    """Add `parts` to the content of `message`."""
     content = message.get("content")
     if content is not None and content.array is not None:
-        first_place = len(content.array)
-        for at, part in enumerate(parts, first_place):
-            content.array.insert(at, *part)
-        return first_place
+        for part in parts:
+            content.array.insert(len(content.array), *part)
+        return
     text: tuple[Piece, ...] = (b'""',) if content is None or content.kind == "n" else tuple(content.pieces())
     if content is not None and content.kind not in '"n':
         raise InvalidImage(
             f"{where} is {kind_of(content)}. In a message with images it must be a string or a list of parts.",
             param=where,
         )
-    has_text = text != (b'""',)
-    if has_text:  # no empty text part
+    if text != (b'""',):  # no empty text part
         parts = [(b'{"type":"text","text":', *text, b"}"), *parts]
     first, *others = parts
     message.set("content", b"[", *first, *(piece for part in others for piece in (b",", *part)), b"]")
-    return int(has_text)
 
 
 _URL = b"data:image/"

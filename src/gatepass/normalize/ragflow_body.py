@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from msgspec.structs import replace
 
 from gatepass.config.upstream import RagflowImages, RagflowPaths, assistant
 from gatepass.draft import Draft, ObjectDraft
 from gatepass.errors import InvalidImage, ModelNotFound
-from gatepass.types import Call, RuleEdit, Target
+from gatepass.types import Call, Target
 
 PLACEHOLDER = b'"model"'
 """Sent as `model`. Since v0.26 RAGFlow answers code 101 to a name that is not one of its models
@@ -59,18 +58,14 @@ class RagflowBody:
                 param="model",
             )
         top, entries = draft.top, self._flatten(draft)
-        draft.note_edits("content=text")
         top.set("model", PLACEHOLDER)
         top.set("stream", b"true" if draft.stream else b"false")
         wanted = assistant(target.model or call.model)
         if wanted.is_agent and self.paths == "current":
             top.set("agent_id", msgspec.json.encode(wanted.id))
             top.set("openai-compatible", b"true")
-        draft.note_edits(self.name)
         if lifted := _lift(top):
-            entry = f"{EXTRA}={','.join(edit.path for edit in lifted)}"
-            entries.append(entry)
-            draft.edits = draft.edits.with_more(replace(edit, rule=entry) for edit in lifted)
+            entries.append(f"{EXTRA}={','.join(lifted)}")
         draft.adapted = (*draft.adapted, *entries)
 
     def _flatten(self, draft: Draft) -> list[str]:
@@ -101,8 +96,8 @@ class RagflowBody:
         return list(entries)
 
 
-def _lift(top: ObjectDraft) -> list[RuleEdit]:
-    """Move the LIFTED members into `extra_body`, whose own members win. Return the moves, without the rule."""
+def _lift(top: ObjectDraft) -> list[str]:
+    """Move the LIFTED members into `extra_body`, whose own members win. Return their names."""
     lifted = [(name, value) for name in LIFTED if (value := top.get(name)) is not None]
     if lifted and EXTRA not in top:
         top.set(EXTRA, b"{}")
@@ -112,5 +107,4 @@ def _lift(top: ObjectDraft) -> list[RuleEdit]:
         top.drop(name)
         if name not in extra:
             extra.set(name, *value.pieces())
-    sizes = [(value.plain, value.size_bytes) for _, value in lifted]
-    return [RuleEdit("", name, *size, *size, f"{EXTRA}.{name}") for (name, _), size in zip(lifted, sizes, strict=True)]
+    return [name for name, _ in lifted]

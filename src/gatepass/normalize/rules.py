@@ -12,8 +12,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Self
 
-import msgspec
-
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
 from gatepass.draft import Change, Draft, Rule, renamed
@@ -23,7 +21,7 @@ from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images, has_images
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
-from gatepass.types import Call, RuleEdit, Target
+from gatepass.types import Call, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +198,6 @@ def with_model(call: Call, model: str) -> Call:
 def _add_model(draft: Draft, model: str) -> None:
     draft.name_model(model)
     draft.adapted = (*draft.adapted, ADDED)
-    edit = RuleEdit(ADDED, "model", after='"', after_bytes=len(msgspec.json.encode(model)))
-    draft.edits = draft.edits.with_more((edit,))
 
 
 MODEL_NAME = ModelName()

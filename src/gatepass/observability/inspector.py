@@ -19,8 +19,6 @@ ATTEMPT_BYTES = 1_000
 """What each attempt takes beyond the first one."""
 TIMELINE_BYTES = 1_800
 """What the arrivals of a stream take."""
-EDIT_BYTES = 200
-"""What a change of a rule takes without its texts."""
 ANONYMOUS = 100
 """The number of requests without a valid key that are kept. They are kept apart, so a flood evicts no others."""
 
@@ -79,15 +77,14 @@ class Inspector(Observer):
 
 
 def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:
-    """Return what a request takes that was not usual. Its texts and changes are counted as they are."""
+    """Return what a request takes that was not usual. Its texts are counted as they are."""
     size_bytes = RECORD_BYTES - ATTEMPT_BYTES
     texts = [access.reason, access.path, access.model, *access.adapted, *access.tried, *access.failover]
     attempts = [last]
     while attempts:
         one = attempts.pop()
         if one is not None:
-            size_bytes += ATTEMPT_BYTES + EDIT_BYTES * len(one.edits.listed)
-            size_bytes += 0 if one.arrivals is None else TIMELINE_BYTES
-            texts += [one.reason, *one.adapted, *one.tried, *(edit.path + edit.moved_to for edit in one.edits.listed)]
+            size_bytes += ATTEMPT_BYTES + (0 if one.arrivals is None else TIMELINE_BYTES)
+            texts += [one.reason, *one.adapted, *one.tried]
             attempts += (one.after, *one.parts)
     return size_bytes + sum(getsizeof(text) for text in texts if text)

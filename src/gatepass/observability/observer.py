@@ -18,7 +18,7 @@ import msgspec
 
 from gatepass.documents import NotTried
 from gatepass.errors import GatepassError
-from gatepass.types import NO_EDITS, AttemptFacts, Headers, Response, RuleEdits
+from gatepass.types import AttemptFacts, Headers, Response
 
 LOG = logging.getLogger("gatepass.observers")
 
@@ -199,8 +199,6 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """The hop of that error."""
     parts: tuple[AttemptRecord, ...] = ()
     """The last attempt of each part of a split call. Each part ends before its call."""
-    edits: RuleEdits = NO_EDITS
-    """What its rules changed in the request, and where."""
     duration_s: float = 0.0
     """The time from `began_s` until the attempt ended, with the waits for a token, the upstream and the client."""
     token: SentToken | None = None

@@ -10,19 +10,16 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, overload
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import UNSET
 
 from gatepass import errors
 from gatepass.documents import (
     Attempt,
     AttemptToken,
-    Edit,
-    EditedValue,
     Gap,
     RequestError,
     RequestFacts,
@@ -34,7 +31,7 @@ from gatepass.documents import (
 from gatepass.errors import WITHOUT_VERSION, documentation
 from gatepass.observability.observer import GAPS, AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.redaction import MASK
-from gatepass.types import CLIENT_ERROR, MCP_UPSTREAM, SERVER_ERROR, AttemptFacts, RuleEdit, settings_of, url_setting_of
+from gatepass.types import CLIENT_ERROR, MCP_UPSTREAM, SERVER_ERROR, AttemptFacts, settings_of, url_setting_of
 
 FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code")
 """The fields of a summary that a filter compares."""
@@ -55,8 +52,6 @@ UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
 """The outcomes of an attempt that the upstream ended. Of a complete reply see `closed_by`."""
 AT_ANOTHER = ("next_target", "retry")
 """The causes of an attempt after one that counts as a request of its upstream."""
-MODEL_NAME = "model of the route"
-"""The `rule` of the edit that shows the upstream's name of the model."""
 CALL_OPERATIONS = ("completions", "embeddings", "rerank", "messages", "responses")
 """The operations besides chat that `gatepass doctor --operation` calls."""
 CALL_OPTIONS = {
@@ -307,8 +302,6 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         began_s=_rounded(record.began_s - arrived_s),
         duration_s=_rounded(record.duration_s) if record.outcome else None,
         token=_token(record),
-        edits=[*_edits(record, mask)],
-        edits_left_out=record.edits.left_out,
         arrivals=_arrivals(record, ended_s),
         parts=[_attempt(part, arrived_s, now_s, mask) for one in record.parts for part in [*attempts_of(one)][::-1]],
     )
@@ -352,38 +345,6 @@ def _arrivals(record: AttemptRecord, ended_s: float) -> StreamArrivals | None:
         width_s=timeline.width_s,
         counts=timeline.counts,
         gaps=[Gap(_rounded(at_s - began_s), _rounded(length_s)) for length_s, at_s in gaps],
-    )
-
-
-def _edits(record: AttemptRecord, mask: Mask) -> Iterator[Edit]:
-    """Yield the change of the model's name, which the route makes, and those of rules."""
-    before, after = record.model, record.upstream_model
-    if after is not None and after != before:
-        before_bytes, after_bytes = (len(msgspec.json.encode(name)) for name in (before, after))
-        edit = RuleEdit(MODEL_NAME, "model", '"', before_bytes, '"', after_bytes)
-        yield structs.replace(_edit(edit, mask), before_text=before, after_text=after)
-    yield from (_edit(one, mask) for one in record.edits.listed)
-
-
-KINDS: Mapping[str, str] = MappingProxyType(
-    {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}
-)
-
-
-def _edit(edit: RuleEdit, mask: Mask) -> Edit:
-    def value(plain: str, size_bytes: int) -> EditedValue | None:
-        if not plain:
-            return None
-        kind = KINDS.get(plain[:1], "number")
-        is_shown = kind in ("boolean", "number", "null") and len(plain) == size_bytes
-        return EditedValue(kind, size_bytes, mask(plain) if is_shown else UNSET)
-
-    return Edit(
-        rule=mask(edit.rule),
-        path=mask(edit.path),
-        before=value(edit.before, edit.before_bytes),
-        after=value(edit.after, edit.after_bytes),
-        moved_to=mask(edit.moved_to) or None,
     )
 
 

@@ -50,7 +50,7 @@ from gatepass.proxy.response import (
 from gatepass.proxy.retry import COMPLETE, Allowed, Outcome, Repeat, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import Call, OutboundRequest, Response, RuleEdit, Target
+from gatepass.types import Call, OutboundRequest, Response, Target
 
 EMPTY_ADVICE = "`input` contains an empty text, which this upstream may refuse. Leave it out."
 IDS_ADVICE = (
@@ -111,8 +111,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
             if is_small
             else await normalize_large(normalized, target, rules, threads)
         )
-    attempt.normalized, record = normalized, attempt.record
-    record.adapted, record.edits = normalized.adapted, normalized.edits
+    attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
     if is_streamed:  # a learned rule may have made the request one for a whole reply
         _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S if normalized.stream else SYNTHESIZED_HOLD_S)
 
@@ -263,10 +262,6 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
     attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))
     chat = attempt.chat.call
-    # `gatepass show` has the URL, which is not that of the client's operation
-    url, sizes = _encode(attempt, chat).url.partition("?")[0], ("{", len(call.body), "{", len(chat.body))
-    edit = RuleEdit(f"translate={translation.name}", call.operation.path, *sizes, url)
-    chat = replace(chat, edits=chat.edits.with_more((edit,)))
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
 

@@ -40,7 +40,7 @@ from gatepass.observability.story import (
 )
 from gatepass.observability.story import test_command as command_of
 from gatepass.proxy.upstream_call import upstream_error
-from gatepass.types import RuleEdit, RuleEdits, Target
+from gatepass.types import Target
 from tests.unit.normalize.calls import a_call
 
 
@@ -158,12 +158,6 @@ def test_a_request_that_succeeded_matches_no_code():
         assert not any(passes(shown, {"kind": code}) for code in ("upstream_error", "NoQuota"))
 
 
-def test_a_name_of_a_model_that_the_route_changes_is_an_edit():
-    record = AttemptRecord("one", "chat", "gpt-4o", "a", "deploy-7", outcome="complete")
-    (edit,) = told(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
-    assert (edit["path"], edit["before_text"], edit["after_text"]) == ("model", "gpt-4o", "deploy-7")
-
-
 def test_the_silence_before_a_cut_and_until_now_is_a_gap():
     arrivals = Arrivals(100.2)
     arrivals.note(100.3)
@@ -277,15 +271,6 @@ def test_an_error_has_the_wait_that_it_asks_for():
     assert (story["error"]["retry_after_s"], story["attempts"][0]["retry_after_s"]) == (17.0, 17.0)
 
 
-@pytest.mark.parametrize(
-    ("plain", "size_bytes", "value"), [("true", 4, "true"), ("12345", 5, "12345"), ("1", 40, None), ('"', 9, None)]
-)
-def test_booleans_and_numbers_are_shown_and_texts_are_not(plain: str, size_bytes: int, value: str | None):
-    record = AttemptRecord("one", "chat", "m", "a", edits=RuleEdits((RuleEdit("r", "p", plain, size_bytes),)))
-    (edit,) = told(request(access(), record), 110.0, 0.0, str)["attempts"][0]["edits"]
-    assert edit["before"].get("value") == value
-
-
 def test_an_upstream_that_no_token_led_to_was_not_reached():
     sent = AttemptRecord("one", "chat", "m", "a", outcome="complete", status=200)
     failed = AttemptRecord("one", "chat", "m", "b", outcome="nothing_written", code="token_unavailable")
@@ -294,15 +279,12 @@ def test_an_upstream_that_no_token_led_to_was_not_reached():
 
 
 def test_texts_of_an_attempt_are_masked():
-    edit = RuleEdit("drop=sk-secret", "sk-secret.a", "1", 3, "1", 3, "b.sk-secret")
     record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", reason="no sk-secret here")
-    record.edits, record.adapted, record.tried = RuleEdits((edit,), left_out=2), ("drop=sk-secret",), ("set=sk-secret",)
+    record.adapted, record.tried = ("drop=sk-secret",), ("set=sk-secret",)
     story = told(request(access(), record), 110.0, 0.0, lambda text: text.replace("sk-secret", "***"))
     attempt = story["attempts"][0]
-    assert (attempt["reason"], attempt["edits_left_out"]) == ("no *** here", 2)
-    value = {"type": "number", "size_bytes": 3}
-    shown = {"rule": "drop=***", "path": "***.a", "before": value, "after": value, "moved_to": "b.***"}
-    assert (attempt["edits"], attempt["adapted"], attempt["tried"]) == ([shown], ["drop=***"], ["set=***"])
+    assert attempt["reason"] == "no *** here"
+    assert (attempt["adapted"], attempt["tried"]) == (["drop=***"], ["set=***"])
 
 
 def test_the_method_and_the_tool_of_an_mcp_message_are_masked_and_searched():

@@ -249,29 +249,10 @@ function part(value) {
   return `${(100 * Math.min(1, Math.max(0, value))).toFixed(2)}%`;
 }
 
-/** Each rule with what it removed and added, as a diff. */
+/** The rules that changed the request. */
 function changes(data) {
-  const edits = data.attempts.flatMap((attempt) => (attempt.edits ?? []).map((edit) => ({ ...edit, number: attempt.number })));
   const adapted = [...new Set(data.attempts.flatMap(({ adapted }) => adapted ?? []))];
-  const silent = adapted.filter((rule) => !edits.some((edit) => edit.rule === rule));
-  if (!adapted.length && !edits.length) return el("p.muted", {}, t("No rule changed the request."));
-  const left = data.attempts.reduce((sum, attempt) => sum + (attempt.edits_left_out ?? 0), 0);
-  const groups = new Map();
-  for (const edit of edits) groups.set(`${edit.number} ${edit.rule}`, [...(groups.get(`${edit.number} ${edit.rule}`) ?? []), edit]);
-  return [
-    ...[...groups.values()].map((group) => el("div.diff", {},
-      el("h3", {}, group[0].rule === "model of the route" ? t("model of the route") : group[0].rule, data.attempts.length > 1 && el("span.kind", {}, t(" attempt {n}", { n: group[0].number }))),
-      group.flatMap(({ path, before, after, moved_to: target, before_text: from = before?.value, after_text: to = after?.value }) => from && to && !target ? el("pre.plus", {}, `${path}: ${from} → ${to}`) : [
-        before !== null && el("pre.minus", {}, "− ", `${path}: ${described(before)}`),
-        (after !== null || target) && el("pre.plus", {}, "+ ", `${target ?? path}: ${after === null ? t("moved") : described(after)}`),
-      ]))),
-    left > 0 && el("p.muted", {}, t("And {changes} more.", { changes: plural(left, "change") })),
-    silent.length ? el("p", {}, t("Also applied: "), el("code", {}, silent.join(", "))) : null,
-  ];
-}
-
-function described({ type, size_bytes: bytes, value }) {
-  return value ?? [t(type), size(bytes)].join(t(", "));
+  return adapted.length ? el("p", {}, el("code", {}, adapted.join(", "))) : el("p.muted", {}, t("No rule changed the request."));
 }
 
 function attempts(data) {
