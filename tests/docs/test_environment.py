@@ -45,8 +45,6 @@ def beside(name: str) -> dict[str, str]:
         return {**HTTP_JSON, "GATEPASS_TOKEN_PATH": "data.token", **expires}
     if name in ("TOKEN_TYPE", "TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "CLIENT_AUTH", "SCOPE"):
         return OAUTH2
-    if name == "ISSUER":
-        return {variable: value for variable, value in OAUTH2.items() if variable != "GATEPASS_TOKEN_URL"}
     return KEYS if name in ("PROFILE", "HOST") else {}
 
 

@@ -97,17 +97,6 @@ IN_A_HEADER = granted(OWN, {**OWN, "scope": "llm.read llm.write"}, client=f"gate
 ASSERTED = {"client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}
 
 
-def discovered(request: Received) -> bytes:
-    if request.method == "GET":
-        assert request.target == "/realms/llm/.well-known/openid-configuration"
-        issuer = "https://sso.corp.example/realms/llm"
-        return reply({"issuer": issuer, "token_endpoint": f"{issuer}/protocol/token"})
-    assert request.target == "/realms/llm/protocol/token"
-    own = {"client_secret": SECRET, "audience": "https://llm.corp.example/", "tenant": "research"}
-    assert form(request) == OWN | GATEPASS | own
-    return reply(MINTED)
-
-
 def assertion_by_key(request: Received) -> bytes:
     fields = form(request)
     assert fields["client_assertion_type"] == "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -291,7 +280,12 @@ CASES = {
         taken=several, files={"/var/run/secrets/tokens/llm": TOKEN}, env={"SUBSCRIPTION_KEY": SECRET}
     ),
     "Client credentials, the secret in a header": Case(IN_A_HEADER, files={"/run/secrets/corp": f"{SECRET}\n"}),
-    "Discovery, the secret in the form, an audience": Case(discovered, env=CORP),
+    "The secret in the form, an audience": Case(
+        granted(
+            OWN | GATEPASS | {"client_secret": SECRET, "audience": "https://llm.corp.example/", "tenant": "research"}
+        ),
+        env=CORP,
+    ),
     "A signed assertion instead of the secret": Case(
         assertion_by_key, files={"/run/secrets/corp.key": keys.private_pem("rsa")}
     ),
@@ -512,7 +506,7 @@ async def test_a_recipe_mints_a_token_that_its_upstream_takes(heading, machine, 
     assert found[-1][2] == "answers and accepts the token"
     if case.host.startswith("169.254."):
         assert re.fullmatch("a token was fetched; its lifetime is 86[0-9.]+ s", found[0][2])
-    assert servers.asked == (0 if case.issuer is None else 2 if case.issuer is discovered else 1)
+    assert servers.asked == (case.issuer is not None)
 
 
 def test_each_recipe_has_its_case_and_each_case_its_recipe():

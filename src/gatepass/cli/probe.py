@@ -180,7 +180,7 @@ def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
             with suppress(UnresolvedReference):
                 found[what] = safe_claims(read_file(path).strip(), state.clock.wall())
     if settings.subject is not None:
-        aud = settings.endpoint
+        aud = settings.issuer or settings.token_url
         found["subject"] = {"iss": settings.client_id, "sub": settings.subject, "aud": aud}
     return {what: {name: claims[name] for name in SEEN_CLAIMS if name in claims} for what, claims in found.items()}
 

@@ -125,7 +125,6 @@ CARRIES_SECRETS = (
     ("upstreams", "base_url"),
     ("mcp", "url"),
     ("credentials", "token_url"),
-    ("credentials", "issuer"),
     ("credentials", "url"),
 )
 _VISIBLE = re.compile(r"[!-~]+\Z")

@@ -239,7 +239,7 @@ class _Reading:
     def _member(self, name: str, path: SettingPath) -> None:
         found = variable_value(self._values, name)
         if found is None:
-            if name in REQUIRED and not (name == "TOKEN_URL" and "ISSUER" in self._values):
+            if name in REQUIRED:
                 also = f" (or {PREFIX}{name}_FILE)" if name in SECRET_VARIABLES else ""
                 self._problem(path, f"is missing: set {PREFIX}{name}{also}")
         elif found.fault is not None:

@@ -421,7 +421,7 @@ def _otlp_variable(name: str) -> str:
 
 OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))
 """Members of a hop's `network`. Inherited one by one, the password of one proxy would go to another one."""
-URLS = ("base_url", "url", "token_url", "issuer")
+URLS = ("base_url", "url", "token_url")
 
 
 def with_default_network(tree: Any) -> Any:

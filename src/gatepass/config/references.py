@@ -174,9 +174,7 @@ def read_file(path: str) -> str:
 PREFIX = "GATEPASS_"
 
 VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
-    "oauth2": {
-        name.upper(): (name,) for name in ("token_url", "issuer", "client_id", "client_secret", "client_auth", "scope")
-    },
+    "oauth2": {name.upper(): (name,) for name in ("token_url", "client_id", "client_secret", "client_auth", "scope")},
     "http_json": {
         "TOKEN_URL": ("url",),
         "TOKEN_JSON": ("json",),

@@ -160,6 +160,8 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
     match kind:
         case "extra_forbidden":
             return unknown_setting(path, tree)
+        case "missing" if path[-1] == "token_url" and lookup(tree, (*path[:-1], "issuer")) is not None:
+            return "is missing: copy token_endpoint from ISSUER/.well-known/openid-configuration"
         case "value_error":
             return str(context["error"])
         case "literal_error":

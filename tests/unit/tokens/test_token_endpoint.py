@@ -207,18 +207,6 @@ async def test_reply_that_breaks_off_contains_no_token():
     assert far.open == 0
 
 
-async def test_a_step_of_several_ends_with_the_time_of_the_whole():
-    clock = DrivenClock()
-    issuer, far = at(clock, Hang(), timeout_s=7.0)
-    asked = asyncio.create_task(failure_of(issuer.send(REQUEST, (), by_s=1002.0)))
-    await clock.advance(1.9)
-    assert not asked.done()
-    await clock.advance(0.1)
-    assert (await asked).reason == WHOLE
-    assert (await failure_of(issuer.send(REQUEST, (), by_s=1002.0))).reason == (await asked).reason
-    assert far.calls == 1
-
-
 async def test_a_secret_is_not_sent_over_plain_http_unless_allowed():
     request = OutboundRequest("POST", "http://sso.example/token")
     issuer, far = at(DrivenClock())

@@ -209,7 +209,7 @@ def token_location(credential: Credential) -> str:
     """Return where tokens come from: a host, program, file or variable. Never contains a secret."""
     match credential:  # a URL is cut to its host, because its path or query may hold a secret
         case Oauth2Credential():
-            return _host(credential.endpoint)
+            return _host(credential.token_url)
         case HttpJsonCredential():
             return _host(credential.url)
         case ExecCredential():

@@ -31,7 +31,6 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "token_exchange": ("subject_file",),
 }
 """The grants that present another token, and the settings that may give it."""
-WELL_KNOWN = "/.well-known/"
 
 
 def method_of(value: Any) -> Any:
@@ -49,19 +48,15 @@ class Oauth2Credential(Credential):
     cannot work together, and keys and certificates that cannot sign, are errors at load."""
 
     type: Literal["oauth2"]
-    token_url: Url | None = None
-    """The URL of the token endpoint; either this or `issuer`.
+    token_url: Url
+    """The URL of the token endpoint: `token_endpoint` in the issuer's `/.well-known/openid-configuration`.
 
     Example: https://sso.corp.example/token
     """
-    issuer: Url | None = None
-    """The issuer's name, exactly as its discovery document has it. The document (`/.well-known/openid-configuration`,
-    else the URL of RFC 8414) names the token endpoint. gatepass reads it again every hour and after failures, and
-    uses the last good one during an outage.
+    issuer: str | None = None
+    """The audience of the assertions that gatepass signs. None: `token_url`.
 
     Example: https://sso.corp.example/realms/corp
-
-    Danger: The document decides where the secret is sent. It must name this issuer and an https endpoint.
     """
     grant_type: GrantType = "client_credentials"
     """The OAuth grant. docs/tokens.md has recipes for a refresh token, a password and a chain of credentials.
@@ -94,8 +89,6 @@ class Oauth2Credential(Credential):
     """The private key for `private_key_jwt` and `subject` as PEM without a pass phrase: RSA with at least 2048 bits
     (RS256), P-256 (ES256) or Ed25519 (EdDSA). It requires the extra `crypto`. A key in a file is read again when the
     file changes.
-
-    The audience of the assertion is `issuer` if that is set, else the URL of the token endpoint.
 
     Example: ${file:/run/secrets/key.pem}
     """
@@ -147,28 +140,13 @@ class Oauth2Credential(Credential):
     """
 
     @property
-    def endpoint(self) -> str:
-        return self.token_url or self.issuer or ""
-
-    @property
     def signs(self) -> bool:
         """Whether a key is configured."""
         return self.private_key is not None or self.certificate_file is not None
 
     def faults(self) -> Iterator[SettingFault]:
-        for find in (_issuer_faults, _client_auth_faults, _subject_faults):
+        for find in (_client_auth_faults, _subject_faults):
             yield from find(self)
-
-
-def _issuer_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
-    if block.issuer is not None and WELL_KNOWN in block.issuer:
-        yield "issuer", f"is the URL of the discovery document: end it before {WELL_KNOWN}"
-    elif block.issuer is not None and "?" in block.issuer:
-        yield "issuer", "holds a query: an issuer's name has none (RFC 8414 2)"
-    if block.token_url is None and block.issuer is None:
-        yield "token_url", "is missing (or issuer, whose discovery document names it)"
-    if block.token_url is not None and block.issuer is not None:
-        yield "issuer", "conflicts with token_url: keep one of them"
 
 
 def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
@@ -179,7 +157,7 @@ def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
             yield setting, missing.format(method) if method in methods else unused.format(" or ".join(methods))
     if method == "mtls" and block.network.client_cert is None:
         yield "client_auth", "is mtls, which requires a certificate: set network.client_cert"
-    if method == "mtls" and urlsplit(block.endpoint).scheme == "http":
+    if method == "mtls" and urlsplit(block.token_url).scheme == "http":
         yield "client_auth", "is mtls, and plain HTTP has no certificates: use https"
     # `extra` may hold another grant, which needs no client authentication.
     if method == "none" and block.grant_type == "client_credentials" and "grant_type" not in block.extra:

@@ -17,7 +17,6 @@ CREDENTIAL = TypeAdapter(AnyCredential)
 CLIENT = {"client_id": "i", "client_secret": "a-long-secret"}
 PLACES = [
     ({"type": "oauth2", "token_url": "https://sso.corp.example:8443/t?x=1", **CLIENT}, "sso.corp.example:8443"),
-    ({"type": "oauth2", "issuer": "https://sso.corp.example/realms/x", **CLIENT}, "sso.corp.example"),
     ({"type": "http_json", "url": "https://portal.corp.example/login?key=k"}, "portal.corp.example"),
     ({"type": "http_json", "url": "https://iam.cloud.ibm.com/identity/token"}, "iam.cloud.ibm.com"),
     ({"type": "exec", "command": ["/bin/mint", "--secret"]}, "the program /bin/mint"),

@@ -12,7 +12,6 @@ CERTIFIED = {"client_secret": None, "client_auth": "mtls", "network": {"client_c
 FEDERATED = {"client_secret": None, "client_auth": "assertion_file", "assertion_file": "/a"}
 BEARER = {"grant_type": "jwt_bearer"}
 EXCHANGE = {"grant_type": "token_exchange"}
-FOUND = {"token_url": None, "issuer": "https://sso.example"}
 
 
 def built(**settings: Any) -> Oauth2Credential:
@@ -46,10 +45,9 @@ def test_unknown_client_authentication_is_refused(written):
     "settings",
     [
         {},
-        FOUND,
         {"client_auth": "form", "extra": {"tenant": SECRET}},
         {**SIGNED, "key_id": "k"},
-        {**SIGNED, **FOUND},
+        {**SIGNED, "issuer": "https://sso.example"},
         {"client_secret": None, "client_auth": "private_key_jwt", "certificate_file": "/app.pem"},
         {**BEARER, "subject": "svc", "certificate_file": "/app.pem"},
         CERTIFIED,

@@ -101,9 +101,7 @@ async def test_no_two_assertions_are_the_same(endpoint: Endpoint):
 
 
 async def test_the_audience_of_an_assertion_is_the_issuer_if_it_is_configured(endpoint: Endpoint):
-    document = {"issuer": "https://sso.example", "token_endpoint": TOKEN_URL}
-    endpoint.answers(answer(document), answer({"access_token": "a"}))
-    request = await endpoint.sent(signing(token_url=None, issuer="https://sso.example"))
+    request = await endpoint.sent(signing(issuer="https://sso.example"))
     assert verified(request, public_pem("rsa"), "RS256", "https://sso.example")["aud"] == "https://sso.example"
 
 
