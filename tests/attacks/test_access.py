@@ -1,6 +1,7 @@
 """Access checks: the callers that may come in, and the names in a request. The access check reads the same members as
 the upstream."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -23,7 +24,7 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_body import TopLevel
 from gatepass.protocols.request import read_body
-from gatepass.proxy.uploads import MultipartScan
+from gatepass.proxy.uploads import Form
 from gatepass.server.pages import PATHS
 from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
@@ -224,9 +225,9 @@ KEPT_PARTS = (
 
 def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
     head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
-    scan = MultipartScan(b"b", partial(check_part_access, caller))
+    form = f"{head.format('model', 'gpt-a')}{head.format(name, 'x')}--b--\r\n".encode()
     try:
-        scan.feed(f"{head.format('model', 'gpt-a')}{head.format(name, 'x')}--b--\r\n".encode())
+        asyncio.run(Form.read(form, b"b", partial(check_part_access, caller)))
     except GatepassError:
         return False
     return True

@@ -16,6 +16,7 @@ from gatepass.errors import GatepassError
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.protocols.request import read_body
+from gatepass.proxy.uploads import Form
 from gatepass.server.connection import MOST_AHEAD
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import RequestParser
@@ -422,6 +423,16 @@ async def test_the_names_of_parts_do_not_occupy_the_loop(attack: Attack, name: s
         raw = request(form, fields, target="/v1/audio/transcriptions")
         response = await send_raw(served.port, *pieces_of(raw))
     attack.check(status_of(response) == 200, response)
+
+
+@pytest.mark.attack("forms: what is like a boundary")
+@pytest.mark.parametrize("like", [b"-", b"--", b"\r\n--", b"a", b"--aaaaaaaaaa", b"aaaaaaaaaac"])
+async def test_bytes_like_a_boundary_do_not_occupy_the_loop(attack: Attack, like: bytes) -> None:
+    boundary = b"aaaaaaaaaab"
+    head = b'--%b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' % boundary
+    async with attack.on_this_loop():
+        form = await Form.read(b"%b%b\r\n--%b--" % (head, like * (16_000_000 // len(like)), boundary), boundary)
+    attack.check(form.model is None, like)
 
 
 # slow senders

@@ -164,7 +164,7 @@ FAMILIES: Mapping[str, Family] = {
     "framing": Family(((parsers.framing_ignores_chunking, 1),), 4, "gatepass/sse/event"),
     "head": Family(((parsers.parser_ignores_chunking, 1),), 4, "gatepass/server"),
     "body": Family(((parsers.body_is_read_as_the_standard_parser_reads_it, 1),), 4, "gatepass/protocols/request"),
-    "form": Family(((parsers.form_scan_ignores_chunking, 1),), 2, "gatepass/proxy/uploads"),
+    "form": Family(((parsers.form_has_the_model_that_it_is_given, 1),), 2, "gatepass/proxy/uploads"),
     "token": Family(((parsers.reply_is_token_or_failure, 1),), 4, "gatepass/tokens"),
     "config": Family(((parsers.config_loads_or_is_rejected, 1),), 1, "gatepass/config"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.json_body import TopLevel
-from gatepass.proxy.uploads import MultipartScan
+from gatepass.proxy.uploads import Form
 from gatepass.server.parser import RequestParser
 from gatepass.sse.event import Framer
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
@@ -82,12 +82,8 @@ WEAKENED: dict[str, tuple[str, Any]] = {
     "head": ("RequestParser", type("Weak", (RequestParser,), {"feed": _lower})),
     "body": ("read_body", lambda body: TopLevel(b"{}")),
     "form": (
-        "MultipartScan",
-        type(
-            "Weak",
-            (MultipartScan,),
-            {"feed": lambda self, piece: MultipartScan.feed(self, piece if len(piece) > 99 else b"-")},
-        ),
+        "Form",
+        type("Weak", (Form,), {"as_model": lambda self, name: (self.body, (name,))}),
     ),
     "token": (
         "parse_token_response",

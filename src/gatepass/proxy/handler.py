@@ -53,7 +53,7 @@ from gatepass.proxy.in_flight import FREE_BYTES, InFlightRequest
 from gatepass.proxy.models import ModelCatalog
 from gatepass.proxy.relay import relay
 from gatepass.proxy.routing import Route
-from gatepass.proxy.uploads import Form, MultipartScan, boundary_of
+from gatepass.proxy.uploads import Form, boundary_of
 from gatepass.proxy.upstream_call import total_timeout
 from gatepass.types import Call, ClientRequest, Operation, Timeouts
 
@@ -117,7 +117,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     # Parse.
     if client_request.names_coding:
         check_plain(client_request.headers)
-    scan = _form_scan(context) if operation.takes_form else None
+    boundary = boundary_of(client_request.headers) if operation.takes_form else None
     body = await cycle.read_body(state.limits.body_bytes, in_flight_request.memory.claim)
     access.bytes_in = len(body)
     context.body_s = state.clock.now() - client_request.arrived_s
@@ -125,9 +125,9 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
         await client_response.send(200, [(b"content-type", b"application/json")], document)
         return
-    if scan is not None:
-        context.form = await Form.read(body, scan)
-        model = (scan.model if operation.names_model else None) or state.routes.default_model(operation.name)
+    if boundary is not None:
+        form = context.form = await Form.read(body, boundary, partial(check_part_access, caller))
+        model = (form.model if operation.names_model else None) or state.routes.default_model(operation.name)
         call = _keep_call(context, call_without_body(client_request, operation, caller.name, model))
     elif len(body) <= UNCOUNTED_BYTES:
         call = _parse(context, found, body)
@@ -257,16 +257,6 @@ def _unknown_path(context: RequestContext, path_profile: str | None, *, at_root:
         usable_servers(context.caller, context.state.config),
         at_root=at_root,
     )
-
-
-def _form_scan(context: RequestContext) -> MultipartScan:
-    """Return the scan of a multipart form; raise UnsupportedHead and InvalidRequest."""
-    boundary = boundary_of(context.client_request.headers)
-    if boundary is None:
-        raise errors.UnsupportedHead(
-            "unsupported_media_type", "Send the body as `content-type: multipart/form-data` with its boundary."
-        )
-    return MultipartScan(boundary, partial(check_part_access, context.caller))
 
 
 def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
