@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 from contextlib import suppress
-from copy import copy
 from logging.handlers import QueueListener
 from math import floor
 from queue import SimpleQueue
@@ -123,8 +122,6 @@ PACE_S = 0.01
 """The thread writes the lines of this time together."""
 FLUSH_S = 2.0
 """How long the exit waits for the log's reader."""
-_GAP = ""
-"""In the queue: lines are missing here."""
 
 
 class LogListener(QueueListener):
@@ -143,7 +140,6 @@ class LogListener(QueueListener):
             self._descriptor = stream.fileno()
         self._put_chars = self._taken_chars = 0
         self._unqueued = self._unwritten = self._reported = 0
-        self._is_full = False
         self.start()
 
     @property
@@ -157,16 +153,15 @@ class LogListener(QueueListener):
         return self._put_chars == self._taken_chars
 
     def put(self, line: str) -> None:
-        """Queue `line`. Drop it if too many lines wait."""
-        size = len(line)
-        if self._put_chars - self._taken_chars + size > QUEUE_CHARS:
+        """Queue `line`, after a line that counts those that were lost before. Drop it if too many lines wait."""
+        if self._put_chars - self._taken_chars + len(line) > QUEUE_CHARS:
             self._unqueued += 1
-            if not self._is_full:
-                self._is_full = True
-                self.queue.put(_GAP)
             return
-        self._is_full = False
-        self._put_chars += size
+        if count := self.dropped - self._reported:
+            self._reported += count
+            head = self._line.head(logging.WARNING, "log_lines_dropped")
+            line = f"{self._line.format_event(time.time(), head, {'count': count})}\n{line}"
+        self._put_chars += len(line)
         self.queue.put(line)
 
     def handle(self, record: Any) -> None:
@@ -174,15 +169,10 @@ class LogListener(QueueListener):
         lines = [record]
         while not self.queue.empty():
             lines.append(self.queue.get())
-        reported = self._reported
-        if self._unwritten and _GAP not in lines:
-            lines.insert(0, _GAP)
-        shown = [self._notice() if line is _GAP else line for line in lines]
         try:
-            self._write("".join(f"{line}\n" for line in shown if line))
+            self._write("".join(f"{line}\n" for line in lines))
         except (OSError, ValueError):  # such as a full disk, a closed stream, or a reader that has closed the pipe
-            self._reported = reported
-            self._unwritten += sum(line is not _GAP for line in lines)
+            self._unwritten += len(lines)
         self._taken_chars += sum(map(len, lines))
         time.sleep(PACE_S)
 
@@ -191,11 +181,6 @@ class LogListener(QueueListener):
         until_s = time.monotonic() + FLUSH_S
         while not self.is_idle and time.monotonic() < until_s:
             time.sleep(PACE_S / 10)
-
-    def _notice(self) -> str:
-        count, self._reported = self.dropped - self._reported, self.dropped
-        head = self._line.head(logging.WARNING, "log_lines_dropped")
-        return self._line.format_event(time.time(), head, {"count": count}) if count else ""
 
     def _write(self, text: str) -> None:
         if self._descriptor is None:
@@ -226,7 +211,7 @@ class LogHandler(logging.Handler):
         self.setFormatter(line)
         self.stream, self._line = stream, line
         self._heads: dict[tuple[int, str], str] = {}
-        self.listener = listener or LogListener(stream, copy(line))  # a formatter keeps state for its thread
+        self.listener = listener or LogListener(stream, line)
 
     def handle(self, record: logging.LogRecord) -> bool:
         with self.lock:  # without the base class's filters: there are none

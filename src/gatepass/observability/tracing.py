@@ -1,4 +1,4 @@
-"""The observer that traces: spans of requests, attempts and token fetches, made by the SDK of OpenTelemetry.
+"""The observer that traces: spans of requests and attempts, made by the SDK of OpenTelemetry.
 
 On the event loop a request costs the decision whether it is sampled, the `traceparent` of each attempt, and an entry in
 the SDK's bounded queue. The spans are made from the record of the ended request in the thread that exports them. This
@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import threading
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,16 +29,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, TracerProvi
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import (
-    Link,
-    NoOpTracer,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-    get_current_span,
-)
+from opentelemetry.trace import NoOpTracer, SpanContext, SpanKind, Status, StatusCode, TraceFlags, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gatepass import __version__
@@ -96,7 +86,6 @@ ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.o
 OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
 FAILOVER, FIRST_TOKEN = "gatepass.failover", "gatepass.first_token"
-FETCH_FAILED = "token_unavailable"
 OTHER_TARGET = "next_target"
 REPEATS: Mapping[str, str] = MappingProxyType(
     {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
@@ -105,8 +94,6 @@ REPEATS: Mapping[str, str] = MappingProxyType(
 
 FLUSH_S = 3.0
 """How long a stop waits for the last spans to be exported: less than Kubernetes leaves after the longest drain."""
-FETCHES = 16
-"""The last fetches of each credential, to which the spans of requests that waited for them are linked."""
 MOST_PARENT_CHARS = 512
 """A longer `traceparent` is malformed, and the SDK would log each."""
 MOST_COUNT = 2**63
@@ -138,7 +125,7 @@ class _Trace(Hidden, msgspec.Struct, frozen=True):
 
 
 class _Unmade(ReadableSpan):
-    """An entry of the SDK's queue: `make` returns the spans of one request or fetch."""
+    """An entry of the SDK's queue: `make` returns the spans of one request."""
 
     def __init__(self, context: SpanContext, resource: Resource, make: Callable[[], list[ReadableSpan]]) -> None:
         super().__init__("", context, resource=resource)
@@ -156,15 +143,6 @@ class _MakingExporter(SpanExporter):
 
     def shutdown(self) -> None:
         self._exporter.shutdown()
-
-
-class _Fetch(Hidden, msgspec.Struct):
-    """A token fetch that ended. Its span is exported if its trace is sampled, or a sampled request waited for it."""
-
-    ended_s: float
-    context: SpanContext
-    span: _Unmade
-    is_exported: bool
 
 
 class Tracing(Observer):
@@ -193,7 +171,6 @@ class Tracing(Observer):
         """The traces of the requests in progress, by the id of their AccessRecord."""
         self._replies: dict[int, bytes] = {}
         """The beginning and the end of the replies to the attempts of these requests, by the id of their record."""
-        self._fetches: defaultdict[str, deque[_Fetch]] = defaultdict(partial(deque, maxlen=FETCHES))
         self._peers: Mapping[str, Attributes] = {}
         """What the spans say of each upstream."""
         self._route_of: Callable[[str, str], str] = lambda _method, _path: ""
@@ -277,36 +254,9 @@ class Tracing(Observer):
         if trace is None or not trace.is_sampled or self._processor is None:
             return
         context = self._context(trace.trace_id)
-        links = tuple(self._fetch_links(request.attempt))
         status = 0 if error is None else error.http_status
-        make = partial(self._request_spans, request, status, context, trace, links, replies, self._offset_s())
+        make = partial(self._request_spans, request, status, context, trace, replies, self._offset_s())
         self._processor.on_end(_Unmade(context, self.resource, make))
-
-    def token_fetched(self, credential: str, began_s: float, reason: str | None) -> None:
-        """Note that a token fetch ended now. `reason` is that of a failure."""
-        context = self._context(self._ids.generate_trace_id())
-        ended_s = self._clock.now()
-        make = partial(self._fetch_span, credential, began_s, ended_s, reason, context, self._offset_s())
-        is_sampled = self._samples(context.trace_id, "token", SpanKind.CLIENT)
-        fetch = _Fetch(ended_s, context, _Unmade(context, self.resource, make), is_sampled)
-        self._fetches[credential].append(fetch)
-        if fetch.is_exported and self._processor is not None:
-            self._processor.on_end(fetch.span)
-
-    def _fetch_links(self, last: AttemptRecord | None) -> Iterator[Link]:
-        """Yield a link to each token fetch for which an attempt waited, and export the span of that fetch."""
-        linked = set[int]()
-        for attempt in _each(last):
-            if not attempt.token_wait_s or attempt.token is None or self._processor is None:
-                continue
-            until_s = attempt.began_s + attempt.duration_s
-            for fetch in reversed(self._fetches.get(attempt.token.credential, ())):
-                if attempt.began_s <= fetch.ended_s <= until_s and id(fetch) not in linked:
-                    linked.add(id(fetch))
-                    if not fetch.is_exported:
-                        fetch.is_exported = True
-                        self._processor.on_end(fetch.span)
-                    yield Link(fetch.context)
 
     def _samples(self, trace_id: int, name: str, kind: SpanKind) -> bool:
         # without a parent: the flag of a client does not decide how many spans are sent
@@ -331,7 +281,6 @@ class Tracing(Observer):
         status: int,
         context: SpanContext,
         trace: _Trace,
-        links: Sequence[Link],
         replies: Mapping[int, bytes],
         offset_s: float,
     ) -> list[ReadableSpan]:
@@ -375,7 +324,6 @@ class Tracing(Observer):
             attributes,
             access if has_failed else None,
             events,
-            links,
         )
         made = [server]
         operation = OPERATIONS.get(access.operation)
@@ -465,15 +413,6 @@ class Tracing(Observer):
             times = began_s, attempt.began_s + attempt.duration_s
             yield span(access.method, context, above, SpanKind.CLIENT, times, attributes, failed)
 
-    def _fetch_span(
-        self, credential: str, began_s: float, ended_s: float, reason: str | None, context: SpanContext, offset_s: float
-    ) -> list[ReadableSpan]:
-        hop = f"credential:{credential}"
-        failed = AttemptRecord("", "", "", "", code=FETCH_FAILED, reason=reason, hop=hop) if reason else None
-        times, attributes = (began_s, ended_s), {CREDENTIAL: credential}
-        name = f"fetch token {credential}"
-        return [self._span(name, context, None, SpanKind.CLIENT, times, attributes, failed, offset_s=offset_s)]
-
     def _span(
         self,
         name: str,
@@ -484,7 +423,6 @@ class Tracing(Observer):
         attributes: Attributes,
         failed: AccessRecord | AttemptRecord | None,
         events: Sequence[Event] = (),
-        links: Sequence[Link] = (),
         *,
         offset_s: float,
     ) -> ReadableSpan:
@@ -506,8 +444,7 @@ class Tracing(Observer):
             self.resource,
             bounded,
             events,
-            links,
-            kind,
+            kind=kind,
             status=status,
             start_time=_ns(began_s + offset_s),
             end_time=_ns(max(began_s, ended_s) + offset_s),

@@ -441,8 +441,6 @@ def _new_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_con
         shared = SharedSource(source, settings, parts.store, parts.clock)
         holder = TokenHolder(name, shared, parts.clock, parts.redactor, waits)
         shared.attach(parts.store.cache, holder)
-    if parts.tracing is not None:
-        holder.on_fetch = partial(parts.tracing.token_fetched, name)
     return holder
 
 

@@ -109,8 +109,7 @@ class TokenHolder:
 
     `start` requires a running event loop. It begins the first fetch and returns. A background task then refreshes the
     token before its end and retries after failures, with and without traffic. `on_rejection` is called with each
-    rejected token before its renewal, `on_retry` before the fetch of `retry`, `on_close` when the holder closes, and
-    `on_fetch` after each fetch, with the moment of its begin and the masked reason of a failure.
+    rejected token before its renewal, `on_retry` before the fetch of `retry`, and `on_close` when the holder closes.
     """
 
     def __init__(
@@ -124,7 +123,6 @@ class TokenHolder:
         self.on_rejection: Callable[[str], object] = lambda _: None
         self.on_retry: Callable[[], object] = lambda: None
         self.on_close: Callable[[], object] = lambda: None
-        self.on_fetch: Callable[[float, str | None], object] = lambda _, __: None
         self._rejections = RenewalLimiter()
         self._changed = asyncio.Event()
         self._token: Token | None = None
@@ -357,12 +355,9 @@ class TokenHolder:
                 raise _expired_on_arrival(token, now)
         except FetchFailure as failure:
             now = self._clock.now()
-            failure = self._log.log_failed(failure, now - began_s, now)
-            self.on_fetch(began_s, failure.reason)
-            raise failure from None
+            raise self._log.log_failed(failure, now - began_s, now) from None
         if now < token.expires_s:  # a reissued token near its end is not a success
             self._log.log_fetched(token, now - began_s)
-        self.on_fetch(began_s, None)
         return token
 
     def _on_end(self, fetch: asyncio.Task[Token]) -> None:

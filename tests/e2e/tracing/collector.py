@@ -38,7 +38,6 @@ class Span:
     kind: str
     attributes: Mapping[str, Any]
     events: Sequence[Event]
-    links: Sequence[tuple[str, str]]
     status: str
     began_ns: int
     ended_ns: int
@@ -66,7 +65,6 @@ def _spans(body: bytes) -> list[Span]:
             kind=trace_pb2.Span.SpanKind.Name(one.kind).removeprefix("SPAN_KIND_"),
             attributes=_attributes(one.attributes),
             events=[Event(event.name, event.time_unix_nano, _attributes(event.attributes)) for event in one.events],
-            links=[(link.trace_id.hex(), link.span_id.hex()) for link in one.links],
             status=trace_pb2.Status.StatusCode.Name(one.status.code).removeprefix("STATUS_CODE_"),
             began_ns=one.start_time_unix_nano,
             ended_ns=one.end_time_unix_nano,

@@ -18,18 +18,14 @@ STYLE = """\
     .mid { text-anchor: middle }
     .own { fill: #99d5cf; stroke: #0f766e; stroke-width: 1.5 }
     .bad { fill: #fecaca; stroke: #b91c1c; stroke-width: 1.5 }
-    .token { fill: #fde68a; stroke: #b45309; stroke-width: 1.5 }
     .event { fill: #1f2937 }
-    .axis { stroke: #cbd5e1 }
-    .tip { fill: #b45309 }
-    .link { fill: none; stroke: #b45309; stroke-width: 1.5; stroke-dasharray: 4 3 }"""
+    .axis { stroke: #cbd5e1 }"""
 
 
 def picture(spans: Sequence[Span]) -> str:
-    """Return the SVG of a trace, whose first span is its root, with the token fetches that it links."""
+    """Return the SVG of a trace, whose first span is its root."""
     root = spans[0]
-    linked = {link for one in spans for link in one.links}
-    rows = sorted((one for one in spans if one.trace == root.trace or (one.trace, one.id) in linked), key=_order)
+    rows = sorted((one for one in spans if one.trace == root.trace), key=_order)
     depths = {root.parent: -1}
     for one in rows:
         depths[one.id] = depths.get(one.parent, 0) + 1
@@ -38,15 +34,15 @@ def picture(spans: Sequence[Span]) -> str:
     def x(at_ns: int) -> float:
         return LEFT + (RIGHT - LEFT) * (at_ns - root.began_ns) / (end_ns - root.began_ns)
 
-    drawn, places = list[str](), {one.id: TOP + ROW * at for at, one in enumerate(rows)}
+    drawn = list[str]()
     height = TOP + ROW * len(rows) + 8
     for ms in range(0, int((end_ns - root.began_ns) / 1e6) + 1, TICKS_MS):
         at = x(root.began_ns + ms * 1_000_000)
         drawn.append(f'<path class="axis" d="M{at:.1f} 36 V{height - 8}"/>')
         drawn.append(f'<text class="small mid" x="{at + 2:.1f}" y="28">{ms} ms</text>')
-    for one in rows:
-        y, begin = places[one.id], x(one.began_ns)
-        kind = "token" if one.trace != root.trace else "bad" if one.status == "ERROR" else "own"
+    for y, one in zip(range(TOP, height, ROW), rows, strict=False):
+        begin = x(one.began_ns)
+        kind = "bad" if one.status == "ERROR" else "own"
         indent = 16 + 14 * depths[one.id]
         drawn.append(f'<text class="bold" x="{indent}" y="{y + 12}">{escape(one.name)}</text>')
         drawn.append(f'<text class="small" x="{indent}" y="{y + 28}">{escape(_about(one))}</text>')
@@ -57,9 +53,6 @@ def picture(spans: Sequence[Span]) -> str:
             drawn.append(f'<path class="event" d="M{at:.1f} {y + 2} l6 6 l-6 6 l-6 -6 z"/>')
             label = event.name.removeprefix("gatepass.").replace("_", " ")
             drawn.append(f'<text class="small mid" x="{at:.1f}" y="{y + 30}">{label}</text>')
-        for _, to in one.links:
-            at = x(next(row.began_ns for row in rows if row.id == to)) + 4
-            drawn.append(f'<path class="link" marker-end="url(#arrow)" d="M{at:.1f} {y + 16} V{places[to] - 2}"/>')
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title desc">
   <title id="title">The trace of a failover with a token renewal</title>
@@ -67,11 +60,6 @@ def picture(spans: Sequence[Span]) -> str:
   <style>
 {STYLE}
   </style>
-  <defs>
-    <marker id="arrow" markerWidth="10" markerHeight="8" refX="9" refY="4" orient="auto">
-      <path class="tip" d="M0 0 L10 4 L0 8 z"/>
-    </marker>
-  </defs>
   <rect width="{WIDTH}" height="{height}" rx="8" fill="#f8fafc"/>
   {"".join(f"{one}{chr(10)}  " for one in drawn).rstrip()}
 </svg>
@@ -92,7 +80,6 @@ def _about(span: Span) -> str:
         f"upstream {upstream}" if upstream and not status else "",
         f"{tokens} output tokens" if tokens else "",
         "resend 1" if span.attributes.get("http.request.resend_count") else "",
-        "a trace of its own, linked" if span.kind == "CLIENT" and not span.parent else "",
     ]
     return ", ".join(part for part in parts if part)
 
