@@ -168,7 +168,7 @@ def _facts(attempt: Attempt, message: str) -> Iterator[str]:
     if attempt.reason and attempt.reason not in message:
         yield t("reason: {text}", text=attempt.reason)
     if attempt.tried:
-        yield t("changes that did not help: {names}", names=", ".join(attempt.tried))
+        yield t("changes that were tried: {names}", names=", ".join(attempt.tried))
     if parts := attempt.parts:
         failed = [one.code or one.outcome for one in parts if one.outcome not in (None, "complete")]
         sent = t("{n} requests in one call, {failed} failed", n=len(parts), failed=len(failed))

@@ -21,13 +21,12 @@ from gatepass.learning.learned_rule import (
     QUARTER_S,
     RENAMES,
     STREAM_SETTING,
-    Key,
     LearnedRule,
     LearningPolicy,
     flow_style,
     merged,
 )
-from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, mentioned, plain
+from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, plain
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
 from gatepass.normalize.rules import effective
@@ -37,8 +36,6 @@ Step = tuple[LearnedRule, ...]
 """Rules that are applied together."""
 Relevant = Sequence[Step]
 """The result of `relevant_rules`."""
-
-_FIGURES = r"[0-9]+"
 
 
 def suggested_rules(rejection: UpstreamRejection) -> Iterator[Step]:
@@ -78,40 +75,6 @@ def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
     if rejection.wants_reasoning:
         return rule.action == "drop" and "reasoning" in rule.field
     return any(one.reverses(rule) for step in suggested_rules(rejection) for one in step)
-
-
-def repeated(rejection: UpstreamRejection, tried: Mapping[Key, tuple[LearnedRule, str]]) -> set[Key]:
-    """Return the keys of those rules of `tried` for which the rejection is again about what they were to solve.
-
-    Each comes with the sentence from which it was learned.
-    """
-    suggested = [one for step in suggested_rules(rejection) for one in step]
-    keys = {one.key for one in suggested}
-    names = {key: _names(rule) for key, (rule, _) in tried.items()}
-    text, said = f"{rejection.text}\n'{rejection.param}'", re.sub(_FIGURES, "0", rejection.text)
-    named = mentioned(text, [name for found in names.values() for name in found])
-    return {
-        key
-        for key, (rule, evidence) in tried.items()
-        if rule.key in keys
-        or any(one.reverses(rule) for one in suggested)
-        or (rejection.wants_reasoning and contradicts(rejection, rule))
-        # an equal text may be about another member, which only `param` or a list names
-        or (not suggested and said == re.sub(_FIGURES, "0", evidence))
-        or not named.isdisjoint(names[key])
-    }
-
-
-def _names(rule: LearnedRule) -> list[str]:
-    """Return the names by which an error calls what `rule` changed."""
-    match rule.action:
-        case "stream":
-            return ["stream", "streaming"]
-        case "rename":
-            return [rule.field, rule.to or rule.field]
-        case "beta" | "drop" | "set" | "clamp":
-            return [rule.field.rpartition(".")[2]]
-    return []
 
 
 # streams, messages, embeddings

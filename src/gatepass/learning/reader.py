@@ -434,12 +434,6 @@ class _Names:
         return tuple(path for path in prose if path in self._sent) or literal or prose
 
 
-def mentioned(text: str, names: Iterable[str]) -> set[str]:
-    """Return those of the members that `text` names, as an error does."""
-    found = _Names(names)
-    return {path for one in _sentences(plain(text)) for mention in found.mentions(one) for path in mention.paths}
-
-
 MOST_SENTENCES = 200
 """Of one error that are read."""
 

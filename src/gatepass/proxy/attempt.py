@@ -621,43 +621,30 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
 
 
 async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: UpstreamError) -> UpstreamError:
-    """Return the error to show after `error` to `sent`, with advice about its form.
-
-    If the rules that were tried did not help, this is the error before them (learning/session.py).
-    """
+    """Return `error` to `sent` with the rules that were tried, and advice about the request's form."""
     session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
     rules = await _relevant_rules(attempt, session, sent, error)
-    shown = session.failed(error, state.clock.now(), rules)
-    record = attempt.record
-    record.tried = session.tried
-    if shown is not error:  # an earlier error, to a request without the rules that were tried
-        record.adapted = tuple(entry for entry in record.adapted if entry not in record.tried)
-    if isinstance(shown, errors.UpstreamEmpty) and has_token_ids(sent):
+    attempt.record.tried = session.tried
+    if session.failed(error, state.clock.now()) and session.tried:
+        error.cause = f"{sentence(error.cause)} Tried before: {', '.join(f'`{entry}`' for entry in session.tried)}."
+    if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         return UpstreamErrorReply(
-            shown.cause,
+            error.cause,
             advice=IDS_ADVICE,
             upstream=upstream,
             status=400,
             kind="invalid_request_error",
-            upstream_code=shown.code,
+            upstream_code=error.code,
             param="input",
         )
-    if isinstance(shown, UpstreamErrorReply) and shown.error_body is not None:
-        upstream_call.mark_overflow(shown, PROTOCOLS[attempt.call.operation.protocol])
-    changed = f"Already changed: {', '.join(session.changed)}." if session.changed else ""
-    if session.is_exhausted:
-        again = f"Declare {', '.join(session.tried)} in the model's entry under models."
-        changed = f"Each try was rejected for another reason. {again}"
-    if shown is not error:
-        rules = await _relevant_rules(attempt, session, sent, shown)
-    if changed:
-        shown.cause = f"{sentence(shown.cause)} {changed}"
-    if advised := _advice(attempt, session, base, sent, shown, rules):
-        shown.advice = advised
-        if isinstance(shown, UpstreamErrorReply):
-            shown.original = b""  # else the client would not read the advice
-    return shown
+    if isinstance(error, UpstreamErrorReply) and error.error_body is not None:
+        upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
+    if advised := _advice(attempt, session, base, sent, error, rules):
+        error.advice = advised
+        if isinstance(error, UpstreamErrorReply):
+            error.original = b""  # else the client would not read the advice
+    return error
 
 
 async def _relevant_rules(

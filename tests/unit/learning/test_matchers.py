@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from gatepass.config.routes import Rules
 from gatepass.draft import Change
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy, RuleScope
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import (
     REASONING_ADVICE,
     LearningSettings,
@@ -17,7 +17,6 @@ from gatepass.learning.matchers import (
     contradicts,
     next_rules,
     relevant_rules,
-    repeated,
     suggested_rules,
 )
 from gatepass.learning.rejection import UpstreamRejection
@@ -113,36 +112,6 @@ def test_an_error_that_names_more_members_than_a_model_has_rules_only_advises(co
 def test_a_rejection_of_what_a_rule_made_contradicts_it(text, rule, is_contradicted):
     request = {**EVERYTHING, "max_completion_tokens": 5}
     assert contradicts(never("", openai(text), request=request).rejection, rule) is is_contradicted
-
-
-BATCH = "batch size is invalid, it should not be larger than 10.: input.contents"
-AGAIN = [
-    (LearnedRule("split", "input", "10"), BATCH, BATCH.replace("10", "5"), None, EMBEDDINGS),
-    (LearnedRule("drop", "temperature"), "a", "Temperature is required.", None, CHAT),
-    (LearnedRule("drop", "user"), "a", "'user' is required.", None, CHAT),
-    (LearnedRule("drop", "user"), "a", "A field is missing.", "user", CHAT),
-    (LearnedRule("rename", "max_tokens", "max_completion_tokens"), "a", "No max_completion_tokens here.", None, CHAT),
-    (LearnedRule("stream", "synth"), "a", "Streaming is off.", None, CHAT),
-    (LearnedRule("stream", "synth"), "a", "This model only support stream mode", None, CHAT),
-    (LearnedRule("content", "text"), "line 3 is wrong", "line 4 is wrong", None, CHAT),
-]
-ELSE = [
-    (LearnedRule("split", "input", "10"), BATCH, "Range of input length should be [1, 8192]", None, EMBEDDINGS),
-    (LearnedRule("drop", "user"), "a", "The last message is not the user's.", None, CHAT),
-    (LearnedRule("rename", "max_tokens", "max_completion_tokens"), "a", "Unsupported parameter: 'stop'", "stop", CHAT),
-    (LearnedRule("stream", "synth"), "a", "stream_options are unknown to the upstream", None, CHAT),
-    (LearnedRule("content", "text"), "a", "Nothing of the kind.", None, CHAT),
-]
-
-
-@pytest.mark.parametrize(
-    ("rule", "evidence", "text", "param", "operation", "is_again"),
-    [*((*row, True) for row in AGAIN), *((*row, False) for row in ELSE)],
-)
-def test_a_rejection_is_the_same_again_or_another_one(rule, evidence, text, param, operation, is_again):
-    rejection = UpstreamRejection.read(operation.members, text, param=param)
-    key = (RuleScope("chat", "m", "chat"), rule.key)
-    assert (repeated(rejection, {key: (rule, evidence)}) == {key}) is is_again
 
 
 NAMES = st.one_of(

@@ -34,7 +34,6 @@ from tests.unit.learning.upstreams import (
     learn_from,
     plan,
     refused,
-    shown_after,
     without,
 )
 from tests.unit.normalize.calls import a_call
@@ -78,11 +77,11 @@ def test_a_sixth_change_is_one_too_many_and_nothing_is_stored():
     six = {**FIVE, "seed": 1}
     memory, upstream = Memory(), Upstream([without(name) for name in six])
     outcome = ask(memory, upstream, chat(**six))
-    assert outcome.message == unsupported("store")
+    assert outcome.message == unsupported("seed")
     assert len(upstream.seen) == MOST_TRIES
-    tried = tuple(f"drop={name}" for name in FIVE)
-    assert (outcome.learning.tried, outcome.learning.changed, outcome.logged) == (tried, (), [])
-    assert (outcome.learning.is_exhausted, memory.records(0.0, 0.0)) == (True, [])
+    tried = [f"drop={name}" for name in FIVE]
+    assert (outcome.learning.tried, outcome.logged) == (tuple(tried), [("failed", entry) for entry in tried])
+    assert [(one.state, one.rule.entry) for one in memory.records(0.0, 0.0)] == [("failed", entry) for entry in tried]
 
 
 def test_an_equal_text_that_names_another_member_is_another_rejection():
@@ -126,58 +125,18 @@ def test_learned_stream_rule_is_not_applied_if_the_operator_set_stream():
 # when it fails
 
 
-def test_the_first_error_comes_back_and_is_not_tried_again_for_a_minute():
-    again = always(openai("Streaming is not what this model does."))
-    memory, upstream = Memory(), Upstream([NO_STREAM, again])
+@pytest.mark.parametrize("said", ["Streaming is not what this model does.", "Your fault is elsewhere.", STREAM])
+def test_the_last_error_is_shown_and_what_was_tried_before_it_is_not_tried_again_for_a_minute(said):
+    memory, upstream = Memory(), Upstream([NO_STREAM, always(openai(said))])
     first = ask(memory, upstream, chat(stream=True))
-    assert first.message == STREAM
-    assert first.logged == [("failed", "stream=synth")]
-    assert (first.learning.tried, first.learning.changed) == (("stream=synth",), ())
+    assert (first.message, first.logged) == (said, [("failed", "stream=synth")])
+    assert first.learning.tried == ("stream=synth",)
     (row,) = memory.records(0.0, 0.0)
-    assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, "Streaming is not what this model does.")
+    assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, said)
     second = ask(memory, upstream, chat(stream=True), REFUTED_S - 1)
-    assert second.message == STREAM
-    assert len(upstream.seen) == 3
+    assert (second.message, second.learning.tried, len(upstream.seen)) == (STREAM, (), 3)
     upstream.refusals.pop()
     assert ask(memory, upstream, chat(stream=True), REFUTED_S).error is None
-
-
-WRONG = "Your fault is elsewhere."
-
-
-def is_wrong(body: dict[str, Any]) -> bool:
-    return "stop" in body
-
-
-def test_a_change_before_a_rejection_of_something_else_has_helped_and_that_rejection_is_shown():
-    memory, upstream = Memory(), Upstream([NO_STREAM, Refusal(is_wrong, openai(WRONG))])
-    wrong = ask(memory, upstream, chat(stream=True, stop=["x"]))
-    assert wrong.message == WRONG
-    assert (wrong.logged, wrong.learning.tried, wrong.learning.changed) == ([], (), ("stream=synth",))
-    assert (rules(memory), memory.records(0.0, 0.0)) == ([], [])
-    right = ask(memory, upstream, chat(stream=True), 5.0)
-    assert (right.error, right.call.adapted, right.logged) == (None, ("stream=synth",), [("learned", "stream=synth")])
-    assert [body["stream"] for body in upstream.seen] == [True, False, True, False]
-
-
-def test_error_after_the_first_helpful_change_is_shown_if_the_second_fails():
-    broken = Refusal(lambda body: "temperature" not in body, {"error": {"message": unsupported("temperature")}}, 400)
-    upstream = Upstream([NO_STREAM, without("temperature"), broken])
-    memory = Memory()
-    outcome = ask(memory, upstream, chat(stream=True, temperature=1))
-    assert outcome.message == unsupported("temperature")
-    assert (outcome.learning.tried, outcome.learning.changed) == (("drop=temperature",), ("stream=synth",))
-    assert outcome.logged == [("failed", "drop=temperature")]
-    assert ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
-
-
-def test_of_two_changes_that_failed_the_error_before_the_first_is_shown():
-    answer = "Unsupported parameter: 'temperature' is not supported without 'stream'."
-    warm = Refusal(lambda body: "temperature" in body, openai(answer, "temperature", "unsupported_parameter"))
-    upstream = Upstream([NO_STREAM, warm, always({"error": {"message": f"{answer} {STREAM}"}}, 400)])
-    outcome = ask(Memory(), upstream, chat(stream=True, temperature=1))
-    assert outcome.message == STREAM
-    assert (outcome.learning.tried, outcome.learning.changed) == (("stream=synth", "drop=temperature"), ())
 
 
 SILENT = [
@@ -196,7 +155,7 @@ def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refut
     assert learn_from(learning, refused(NO_STREAM), 0.0)
     plan(learning, chat(stream=True), 0.0)
     assert not learn_from(learning, silent, 0.0)
-    assert shown_after(learning, silent, 0.0) is silent
+    assert not learning.failed(silent, 0.0)
     assert learning.events == []
     assert ask(memory, Upstream([NO_STREAM]), chat(stream=True), 5.0).call.adapted == ("stream=synth",)
 
@@ -209,7 +168,7 @@ def test_request_does_not_reverse_its_own_rule():
     upstream = Upstream([without("max_tokens", USE), without("max_completion_tokens")])
     outcome = ask(memory, upstream, chat(max_tokens=5))
     assert len(upstream.seen) == 2
-    assert outcome.message == unsupported("max_tokens", USE)
+    assert outcome.message == unsupported("max_completion_tokens")
 
 
 def test_a_rule_that_the_upstream_no_longer_takes_is_forgotten_at_once():
@@ -262,26 +221,26 @@ def test_a_rule_that_has_expired_is_forgotten_and_learned_again():
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "shown"),
+    ("status", "body", "has_failed"),
     [
-        (400, "no stream", "first"),
-        (400, None, "first"),
-        *((status, "boom", "last") for status in (500, 502, 503)),
-        (None, None, "last"),
-        (401, None, "last"),
+        (400, "no stream", True),
+        (400, None, True),
+        *((status, "boom", False) for status in (500, 502, 503)),
+        (None, None, False),
+        (401, None, False),
     ],
 )
-def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(status, body, shown):
-    memory, first = Memory(), refused(NO_STREAM)
-    answer = None if body is None else UpstreamErrorBody(STREAM if body == "no stream" else body)
+def test_the_status_and_the_form_of_the_last_answer_say_whether_a_change_failed(status, body, has_failed):
+    memory = Memory()
+    answer = None if body is None else UpstreamErrorBody(body)
     last: UpstreamError = UpstreamClosed("last", upstream="chat")
     if status is not None:
         last = UpstreamErrorReply("last", upstream="chat", status=status, error_body=answer)
     learning = LearningSession(memory, O3, CHAT.members)
     plan(learning, chat(stream=True), 0.0)
-    assert learn_from(learning, first, 0.0)
+    assert learn_from(learning, refused(NO_STREAM), 0.0)
     plan(learning, chat(stream=True), 0.0)
-    assert shown_after(learning, last, 0.0) is (first if shown == "first" else last)
+    assert (learning.failed(last, 0.0), bool(memory.records(0.0, 0.0))) == (has_failed, has_failed)
 
 
 def test_requests_of_a_burst_learn_for_themselves_and_the_rule_is_logged_once():
@@ -306,10 +265,10 @@ def test_a_failure_in_a_burst_refutes_no_rule_with_which_another_request_succeed
         plan(learning, chat(stream=True), 0.0)
         assert learn_from(learning, refused(NO_STREAM), 0.0)
         plan(learning, chat(stream=True), 0.0)
-    broken = UpstreamClosed("closed", upstream="chat")
+    broken = refused(always(openai("Broken.")))
     for fails in (fails_first, not fails_first):
         if fails:
-            shown_after(bad, broken, 0.0)
+            bad.failed(broken, 0.0)
         else:
             good.succeeded(0.0)
     assert [one.state for one in memory.records(0.0, 0.0)] == ["learned"]
@@ -343,7 +302,7 @@ def test_rule_for_one_request_is_not_stored():
         if succeeds:
             learning.succeeded(0.0)
         else:
-            assert shown_after(learning, refused(refusal), 0.0) is error
+            assert learning.failed(refused(refusal), 0.0)
     assert (rules(memory), memory.records(0.0, 0.0)) == ([], [])
 
 
@@ -370,7 +329,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                 break
             refusal = Refusal(lambda _: True, answer.body, answer.status)
             if not learn_from(learning, refused(refusal), now_s, sent - 1):
-                shown_after(learning, refused(refusal), now_s)
+                learning.failed(refused(refusal), now_s)
                 break
         assert sent <= MOST_TRIES
         entries = planned.adapted

@@ -103,7 +103,8 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
             return Outcome(planned, None, learning)
         error = refused(refusal)
         if not learn_from(learning, error, now_s, rules):
-            return Outcome(planned, shown_after(learning, error, now_s), learning)
+            learning.failed(error, now_s)
+            return Outcome(planned, error, learning)
         rules += 1
 
 
@@ -121,11 +122,6 @@ def learn_from(
     tried = Tried(sent=True, learns=True, rules=rules, tried_s=tried_s)
     verdict = decide(retry.Outcome.ERROR_REPLY, error.http_status, None, tried, retry.Allowed(), math.inf)
     return verdict is Repeat.LEARNED_RULE and learning.prepare_retry(error, now_s, relevant(learning, error))
-
-
-def shown_after(learning: LearningSession, error: UpstreamError, now_s: float) -> UpstreamError:
-    """The client's error after `error`, which ended the tries."""
-    return learning.failed(error, now_s, relevant(learning, error))
 
 
 def relevant(learning: LearningSession, error: UpstreamError) -> Relevant:

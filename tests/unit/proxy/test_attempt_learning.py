@@ -124,27 +124,25 @@ async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scen
     call = a_chat(stop=["x"])
     assert await scenario.ask(call, refusal(), left) is left
     assert left.message == (
-        f"{NO_STOP} Already changed: stream=synth."
+        f"{NO_STOP} Tried before: `stream=synth`."
         """ To drop stop, set rules: {drop: ["stop"]} in the model's entry under models."""
     )
-    assert (scenario.attempt.tried, scenario.attempt.adapted) == ((), ("stream=synth",))
+    assert scenario.attempt.tried == scenario.attempt.adapted == ("stream=synth",)
 
 
 MEMBERS = ("store", "metadata", "prompt_cache_key", "verbosity", "service_tier", "seed", "top_k", "min_p", "user")
 
 
 @pytest.mark.parametrize(("answer_s", "requests"), [(0.0, MOST_TRIES), (MOST_TRIES_S / 4, 4), (MOST_TRIES_S, 2)])
-async def test_tries_are_bounded_and_the_first_error_names_what_to_declare(scenario, answer_s, requests):
+async def test_tries_are_bounded_and_the_last_error_names_them(scenario, answer_s, requests):
     scenario.answer_s = answer_s
     refusals = [refusal(f"Unsupported parameter: '{name}'", param=name) for name in MEMBERS]
     shown = await scenario.ask(a_chat(**dict.fromkeys(MEMBERS, 1)), *refusals)
     tried = tuple(f"drop={name}" for name in MEMBERS[: requests - 1])
-    assert (shown, len(scenario.sent), scenario.memory.by_scope) == (refusals[0], requests, {})
-    assert shown.message == (
-        "Unsupported parameter: 'store'. Each try was rejected for another reason."
-        f" Declare {', '.join(tried)} in the model's entry under models."
-    )
-    assert (scenario.attempt.tried, scenario.attempt.adapted) == (tried, ())
+    assert (shown, len(scenario.sent), scenario.memory.by_scope) == (refusals[requests - 1], requests, {})
+    listed = ", ".join(f"`{entry}`" for entry in tried)
+    assert shown.message == f"Unsupported parameter: '{MEMBERS[requests - 1]}'. Tried before: {listed}."
+    assert (scenario.attempt.tried, scenario.attempt.adapted) == (tried, tried)
 
 
 @pytest.mark.parametrize(

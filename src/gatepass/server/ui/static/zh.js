@@ -406,7 +406,7 @@ export const TEXTS = {
   "sent again at the next target": "发往下一个目标",
   "sent again after a pause, because `retry` of the model allows it": "模型的 `retry` 允许，等待之后重新发送",
   "reason: {text}": "原因：{text}",
-  "changes that did not help: {names}": "没有作用的更改：{names}",
+  "changes that were tried: {names}": "试过的更改：{names}",
   "{n} requests in one call, {failed} failed": "一次调用分为 {n} 个请求，{failed} 个失败",
   "queue at position {n}": "排队（第 {n} 位）",
   "free connection": "等待连接",
