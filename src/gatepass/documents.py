@@ -390,18 +390,12 @@ class Timings(Struct, kw_only=True):
 
 
 class Body(Hidden, Struct):
-    """The beginning of a captured body. `next` names its next piece."""
+    """A captured body, or its beginning (`cut`)."""
 
     name: str
     text: str
-    next: str | None
     size_bytes: int
     cut: bool
-
-
-class BodyPiece(Hidden, Struct):
-    text: str
-    next: str | None
 
 
 class Story(RequestFacts, kw_only=True):

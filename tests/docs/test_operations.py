@@ -122,17 +122,18 @@ def test_a_command_that_needs_no_server_prints_what_the_page_shows(page: str, co
 
 
 def test_the_capture_page_shows_what_its_command_prints() -> None:
-    settings: Any = {"model": "gpt-4o", "caller": "ragflow", "limit_bytes": 16 * 1024 * 1024}
+    settings: Any = {"model": "gpt-4o", "caller": "ragflow"}
     ends_s = datetime(2027, 1, 15, 14, 12, 9, tzinfo=UTC).timestamp()
     state = CaptureState(running=True, left_s=600.0, until=ends_s, held_bytes=0, captured=0, **settings)
     lines = capture_lines(state, has_started=True)
-    assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --for 10m").splitlines() == [*lines]
+    assert shown("capture", "gatepass capture --model gpt-4o --caller ragflow --minutes 10").splitlines() == [*lines]
 
 
 def test_the_capture_page_shows_the_curl_command_of_a_captured_request() -> None:
     text = '{"model":"gpt-4o","messages":[{"role":"user","content":"Hello"}]}'
-    body = Body("request", text, None, len(text), cut=False)
+    body = Body("request", text, len(text), cut=False)
     command = curl_command(structs.replace(RETRIED, captured=True, bodies=[body]), "http://127.0.0.1:8080")
+    assert command is not None
     assert shown("capture", f"gatepass show {RETRIED.id} --curl").splitlines() == command.splitlines()
 
 

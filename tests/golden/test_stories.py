@@ -170,9 +170,9 @@ STORIES = {
     "a stream that waits": story(attempt(), **IDLE, method="GET", trace_id="t-1"),
     "bodies": story(
         bodies=[
-            {"name": "request", "text": "x" * 2_001, "next": "k/0/3000", "size_bytes": 300_000, "cut": False},
-            {"name": "sent", "text": '{"b": 1}', "next": None, "size_bytes": 20, "cut": True},
-            {"name": "reply", "text": "data: 1\n\ndata: 2\n\n", "next": None, "size_bytes": 20, "cut": False},
+            {"name": "request", "text": "x" * 2_001, "size_bytes": 300_000, "cut": False},
+            {"name": "sent", "text": '{"b": 1}', "size_bytes": 20, "cut": True},
+            {"name": "reply", "text": "data: 1\n\ndata: 2\n\n", "size_bytes": 20, "cut": False},
         ]
     ),
 }

@@ -13,6 +13,8 @@ import pytest
 from gatepass.auth.api_keys import hash_key
 from gatepass.config.model import Config
 from gatepass.http_client.tls import TLSContexts
+from gatepass.observability.capture import CaptureSettings
+from gatepass.observability.story import NO_CURL
 from gatepass.proxy.app_state import next_app_state
 from gatepass.server.admin import HEADERS, ROUTES, AdminRoute
 from gatepass.server.ui.sessions import LIFE_S
@@ -157,7 +159,6 @@ ROWS: Mapping[str, tuple[Any, int]] = {
     "GET requests": (None, 200),
     "GET requests/{id}": (None, 200),
     "GET curl/{id}": (None, 400),
-    "GET bodies/{id}": (None, 400),
     "GET models": (None, 200),
     "GET use": (None, 200),
     "GET status": (None, 200),
@@ -229,32 +230,20 @@ async def test_each_response_has_the_fields_that_protect_the_page():
             assert fields["cache-control"] in ("no-store", "no-cache")
 
 
-async def test_a_long_body_is_shown_in_part_and_comes_in_pieces_to_an_admin_alone():
-    body = {**HELLO, "user": "word " * 200_000}
+async def test_only_an_admin_gets_captured_bodies_and_their_curl():
     async with relaying(answer=lambda _: [Send(reply(CHAT))], access=ACCESS, server=SERVER) as (_, gp):
         cookies = {role: await signed_in(gp, role) for role in ("viewer", "admin")}
         await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookies["admin"])
         key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
-        assert (await gp.ask(body, headers=key).answer()).status == 200
-        held_bytes = gp.state.in_flight.held.total_bytes
+        assert (await gp.ask(HELLO, headers=key).answer()).status == 200
         answers = {role: await get(gp, "/ui/api/requests/one", cookie=cookies[role]) for role in cookies}
         (story,) = answers["admin"].json()["stories"]
-        text, following = story["bodies"][0]["text"], story["bodies"][0]["next"]
-        assert (len(text) <= 256 * 1024, len(answers["viewer"].body) < 10_000) == (True, True)
+        assert json.loads(story["bodies"][0]["text"]) == HELLO
         (seen,) = answers["viewer"].json()["stories"]
         assert (seen["captured"], "bodies" in seen) == (True, False)
-        curl = {role: (await get(gp, "/ui/api/curl/one", cookie=cookies[role])).json()["curl"] for role in cookies}
-        assert curl["admin"].startswith("# The body is longer than what is shown: write it to body.json.")
-        assert curl["viewer"].startswith("# Only admins see the captured body: ")
-        for nth in ("0", "2", "x", "9" * 5000):
-            assert (await get(gp, f"/ui/api/curl/one?nth={nth}", cookie=cookies["viewer"])).status == 400
-        assert (await get(gp, f"/ui/api/bodies/{following}", cookie=cookies["viewer"])).status == 403
-        while following is not None:
-            answer = await get(gp, f"/ui/api/bodies/{following}", cookie=cookies["admin"])
-            assert len(answer.body) <= 300 * 1024
-            text, following = text + answer.json()["text"], answer.json()["next"]
-        assert json.loads(text) == body
-        assert gp.state.in_flight.held.total_bytes == held_bytes
+        curl = {role: await get(gp, "/ui/api/curl/one", cookie=cookies[role]) for role in cookies}
+        assert curl["admin"].json()["curl"].startswith("curl ")
+        assert (curl["viewer"].status, curl["viewer"].json()["error"]["message"]) == (400, NO_CURL)
 
 
 async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.LogCaptureFixture):
@@ -317,10 +306,10 @@ async def test_a_capture_that_would_capture_nothing_is_refused(settings: dict[st
 async def test_the_curl_command_has_the_address_of_the_browser(base: str, page: str, root: str):
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server={**SERVER, "base_path": "/llm"}) as gp:
         key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
+        cookie = await signed_in(gp, "admin", base)
+        gp.state.capture.start(CaptureSettings())
         await gp.ask(HELLO, "/llm/v1/chat/completions", headers=key).answer()
-        cookie = await signed_in(gp, "viewer", base)
         query = urlencode({"page": page.format(port=gp.port)})
         curl = (await get(gp, f"{base}/api/curl/one?{query}", cookie=cookie)).json()["curl"]
-    command = curl.partition("\n")[2].replace("\\\n", "")
-    assert shlex.split(command)[5] == f"{root.format(port=gp.port)}/llm/v1/chat/completions"
+    assert shlex.split(curl.replace("\\\n", ""))[5] == f"{root.format(port=gp.port)}/llm/v1/chat/completions"
     assert KEYS["caller"] not in curl

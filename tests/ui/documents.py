@@ -260,9 +260,8 @@ CURL = """curl -N https://llm.corp.example/v1/chat/completions \\
   -H "Authorization: Bearer $GATEPASS_KEY" --data-raw '{"model":"gpt-4o"}'"""
 
 
-def body(name: str, text: str, following: str | None = None) -> Document:
-    size = len(text.encode())
-    return {"name": name, "text": text, "next": following, "size_bytes": size, "cut": False}
+def body(name: str, text: str) -> Document:
+    return {"name": name, "text": text, "size_bytes": len(text.encode()), "cut": False}
 
 
 def story() -> Document:

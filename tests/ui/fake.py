@@ -51,7 +51,6 @@ class Fake:
             "req-4": documents.mcp_story(),
             "run-1": documents.running_story(),
         }
-        self.pieces: dict[str, Document] = {}
         self.models = documents.models()
         self.learned = documents.learned()
         self.use = documents.use()
@@ -90,8 +89,8 @@ class Fake:
             exact = {key: value for key, value in query.items() if key in FILTERS}
             rows = [row for row in self.summaries["requests"] if all(row[key] == value for key, value in exact.items())]
             return 200, {**self.summaries, "requests": [row for row in rows if query.get("text", "") in row["id"]]}
-        if name in ("curl", "bodies"):
-            return 200, {"curl": documents.CURL} if name == "curl" else self.pieces[rest]
+        if name == "curl":
+            return 200, {"curl": documents.CURL}
         if name == "errors":
             unknown = {"code": unquote(rest), "status": 502, "text": "An upstream's own error.", "action": ""}
             return 200, documents.ERRORS.get(rest, unknown)

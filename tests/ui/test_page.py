@@ -1066,20 +1066,7 @@ def test_a_request_without_bodies_starts_their_capture(visit: OpenPage, fake: Fa
     expect(
         page.get_by_text(re.compile("The bodies of requests of ragflow to gpt-4o are captured until .* UTC"))
     ).to_be_visible()
-    assert fake.received == [
-        ("POST", "capture", {"model": "gpt-4o", "caller": "ragflow", "for_s": 600, "bytes": 16777216})
-    ]
-
-
-def test_a_long_body_is_downloaded_in_pieces(visit: OpenPage, fake: Fake) -> None:
-    fake.stories["req-1"]["bodies"][0] = {**documents.body("request", "one ", "k/0/4"), "size_bytes": 10_000_000}
-    fake.pieces = {"k/0/4": {"text": "two ", "next": "k/0/8"}, "k/0/8": {"text": "three", "next": None}}
-    page = visit("#/requests/req-1")
-    page.locator("summary", has_text="from the client").click()
-    with page.expect_download() as got:
-        page.get_by_role("button", name="Download all of it").click()
-    assert got.value.path().read_text() == "one two three"
-    assert got.value.suggested_filename == "req-1 from the client.txt"
+    assert fake.received == [("POST", "capture", {"model": "gpt-4o", "caller": "ragflow", "for_s": 600})]
 
 
 def test_curl_is_the_text_of_the_story(visit: OpenPage) -> None:
@@ -1109,7 +1096,7 @@ def test_an_admin_forgets_and_captures(visit: OpenPage, fake: Fake) -> None:
             "learned/forget",
             {"upstream": "corp", "model": "o3-mini", "operation": "chat", "adapted": "stream=synth"},
         ),
-        ("POST", "capture", {"model": "gpt-4o", "caller": None, "for_s": 600, "bytes": 16777216}),
+        ("POST", "capture", {"model": "gpt-4o", "caller": None, "for_s": 600}),
         ("DELETE", "capture", None),
     ]
 

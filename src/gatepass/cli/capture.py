@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import click
@@ -15,42 +14,17 @@ from gatepass.cli.story_lines import size
 from gatepass.documents import CaptureState
 from gatepass.types import counted
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_BYTES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 MINUTE_S = 60
-
-
-def _quantity(units: Mapping[str, int], example: str) -> Callable[..., int | None]:
-
-    def convert(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-        if value is None:
-            return None
-        found = re.fullmatch(r"([0-9]{1,12})([A-Za-z]*)", value)
-        if found is None or found[2] not in units:
-            named = ", ".join(filter(None, units))
-            text = f"{value!r} is not a number with one of the units {named}, such as {example}."
-            raise click.BadParameter(text, ctx, param)
-        return int(found[1]) * units[found[2]]
-
-    return convert
 
 
 @click.command()
 @click.option("--model", metavar="NAME", help="Only requests of this model, as clients name it. Default: every model.")
 @click.option("--caller", metavar="NAME", help="Only requests of this caller. Default: every caller.")
 @click.option(
-    "--for",
-    "for_s",
-    metavar="TIME",
-    callback=_quantity(_SECONDS, "10m"),
-    help="How long gatepass keeps bodies, at most 24h. Default: 10m.",
-)
-@click.option(
-    "--bytes",
-    "limit_bytes",
-    metavar="SIZE",
-    callback=_quantity(_BYTES, "16MiB"),
-    help="The most bytes: the oldest requests make room for new ones. Default: 16MiB.",
+    "--minutes",
+    type=click.IntRange(1, 24 * 60),
+    metavar="N",
+    help="How long gatepass keeps bodies, at most 1440. Default: 10.",
 )
 @click.option("--stop", is_flag=True, help="End the capture, and drop the bodies.")
 @control_option
@@ -58,8 +32,7 @@ def _quantity(units: Mapping[str, int], example: str) -> Callable[..., int | Non
 def capture(
     model: str | None,
     caller: str | None,
-    for_s: int | None,
-    limit_bytes: int | None,
+    minutes: int | None,
     socket_path: str | None,
     *,
     stop: bool,
@@ -71,7 +44,7 @@ def capture(
 
     Exit codes: 0 done, 1 gatepass did not answer.
     """
-    settings = {"model": model, "caller": caller, "for_s": for_s, "bytes": limit_bytes}
+    settings = {"model": model, "caller": caller, "for_s": minutes and 60 * minutes}
     given = {name: value for name, value in settings.items() if value is not None}
     if stop and given:
         raise click.UsageError("--stop ends the capture: leave the other options out.")
@@ -85,15 +58,14 @@ def capture(
 
 
 def capture_lines(state: CaptureState, *, has_started: bool) -> Iterator[str]:
-    if state.until is None or state.left_s is None or state.limit_bytes is None:
-        yield "Nothing is captured. Start with `gatepass capture --model NAME --caller NAME --for 10m`."
+    if state.until is None or state.left_s is None:
+        yield "Nothing is captured. Start with `gatepass capture --model NAME --caller NAME --minutes 10`."
         return
     model = f"the model {printable(state.model)}" if state.model else "every model"
     caller = f"the caller {printable(state.caller)}" if state.caller else "every caller"
     ends, left_s = datetime.fromtimestamp(state.until, UTC), round(state.left_s)
     left = f"{left_s // 60} min {left_s % 60} s" if left_s >= MINUTE_S else f"{left_s} s"
-    limit = f"up to {size(state.limit_bytes)}"
-    yield f"Capturing the bodies of {model} and {caller} until {ends:%H:%M:%S} UTC ({left}), {limit}."
+    yield f"Capturing the bodies of {model} and {caller} until {ends:%H:%M:%S} UTC ({left})."
     if has_started:
         yield "Show them with `gatepass show ID`. They are dropped at the end, or by `gatepass capture --stop`."
     else:

@@ -16,8 +16,8 @@ from gatepass.cli.control import ask, control_option, found_socket
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
-from gatepass.documents import BodyPiece, Requests, Stories, Summary
-from gatepass.observability.story import MOST_LISTED, curl_command
+from gatepass.documents import Requests, Stories, Summary
+from gatepass.observability.story import MOST_LISTED, NO_CURL, curl_command
 from gatepass.types import span
 
 LAST = 10
@@ -101,17 +101,15 @@ def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool
     if len(stories) > 1:
         click.echo(f"{len(stories)} requests have this ID. --number chooses another one, 1 is the newest.", err=True)
     story = stories[number - 1]
-    if as_json or as_curl:
-        for body in story.bodies or ():
-            while body.next is not None:
-                piece = ask(BodyPiece, "GET", f"/bodies/{body.next}", path)
-                body.text, body.next = body.text + piece.text, piece.next
     if as_json:
         print_json(story)
     elif as_curl:
         parts = urlsplit(page.url)
         host = reachable(parts.hostname or "")  # the server may listen on all interfaces
-        click.echo(curl_command(story, f"http://{f'[{host}]' if ':' in host else host}:{parts.port}"))
+        command = curl_command(story, f"http://{f'[{host}]' if ':' in host else host}:{parts.port}")
+        if command is None:
+            raise click.ClickException(NO_CURL)
+        click.echo(command)
     else:
         click.echo("\n".join(story_lines(cleaned(story), time.time())))
 

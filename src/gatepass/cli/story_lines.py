@@ -331,7 +331,7 @@ def body_lines(story: Story) -> Iterator[str]:
     """Yield the beginning of each captured body. The request to the upstream is there if gatepass changed it."""
     bodies = story.bodies or ()
     for body in bodies:
-        is_whole = len(body.text) <= BODY_CHARS and body.next is None
+        is_whole = len(body.text) <= BODY_CHARS
         more = t(" the first {n} characters of {size}, --json has all", n=BODY_CHARS, size=size(body.size_bytes))
         yield f"  {t(_BODY_NAMES[body.name])}{t(': ').rstrip()}{'' if is_whole else more}"
         yield from (f"    {line}" for line in body.text[:BODY_CHARS].rstrip().split("\n"))

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
 import msgspec
 
 from gatepass.clock import Clock, Timer
-from gatepass.documents import Body, BodyPiece, CaptureState
-from gatepass.errors import GatepassError
+from gatepass.documents import Body, CaptureState
+from gatepass.errors import GatepassError, Overloaded
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, RequestRecord
-from gatepass.observability.redaction import AROUND_CHARS, Redactor, decoded, is_wide
+from gatepass.observability.redaction import Redactor, decoded
 from gatepass.types import Hidden
 
 LOG = logging.getLogger("gatepass.capture")
@@ -30,12 +27,14 @@ LOG = logging.getLogger("gatepass.capture")
 REQUEST_BYTES = 1024
 """The size that is counted for a captured request in addition to its bodies."""
 CUT = "\n[cut by gatepass]"
-PIECE_BYTES, SHOWN_BYTES = 256 * 1024, 1024 * 1024
-"""The most that is read for a piece of a body, and what a story shows of all bodies together."""
+HELD_BYTES, MOST_BYTES, BODY_BYTES = 16 * 1024 * 1024, 2 * 1024 * 1024, 512 * 1024
+"""What is kept of all requests, of one request, and of one body: it is masked at once, for half a second."""
+LOST_CHARS = 128 * 1024
+"""What a cut body loses at its end, where a secret may be halved. A secret has 64 KiB at most, 88 KiB in base64."""
 
 
 class CaptureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The requests to capture, the time, and the limit, as `POST /capture` accepts them.
+    """The requests to capture, and the time, as `POST /capture` accepts them.
 
     None: every model, every caller.
     """
@@ -43,9 +42,6 @@ class CaptureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     caller: str | None = None
     for_s: Annotated[float, msgspec.Meta(gt=0, le=24 * 3600)] = 600.0
-    limit_bytes: Annotated[int, msgspec.Meta(ge=64 * 1024, le=1024**3)] = msgspec.field(
-        default=16 * 1024 * 1024, name="bytes"
-    )
 
     def matches(self, model: str, caller: str) -> bool:
         return self.model in (None, model) and self.caller in (None, caller)
@@ -57,26 +53,10 @@ class CapturedBody(Hidden, msgspec.Struct, eq=False):
     data: bytes | bytearray = b""
     is_cut: bool = False
 
-    async def piece(self, redactor: Redactor, at: int = 0) -> tuple[str, int | None]:
-        """Return the text from the byte `at` on, masked: up to PIECE_BYTES. And where the next piece begins, if any.
-
-        A piece ends AROUND_CHARS before the end of the read part of the body, where no secret is halved. Only such a
-        place is a valid `at`: from another one nothing is returned. A body in UTF-16 or UTF-32 is one piece.
-        """
-        read = bytes(self.data[at : at + PIECE_BYTES])
-        text, is_last = decoded(read), at + PIECE_BYTES >= len(self.data) or is_wide(read)
-        before = decoded(bytes(self.data[max(0, at - AROUND_CHARS) : at]))
-        if at and redactor.cut(before + text[:AROUND_CHARS], len(before)) != len(before):
-            return "", None
-        is_cut = self.is_cut if is_last else True  # the read part may end in a secret
-        end = redactor.cut(text, max(0, len(text) - AROUND_CHARS)) or 0 if is_cut else len(text)
-        # requests are served meanwhile: there is one search for each spelling, and none takes long
-        shown = await asyncio.to_thread(redactor.mask, text[:end])
-        if is_last or not end:
-            return shown + CUT * is_cut, None
-        # the bytes of `end` characters: the most that have no more
-        count = bisect_right(range(len(read) + 1), end, key=lambda count: len(decoded(read[:count]))) - 1
-        return shown, at + count
+    async def shown(self, redactor: Redactor) -> str:
+        """Return the text, masked in a thread. A cut one is without its last LOST_CHARS."""
+        text = await asyncio.to_thread(redactor.mask, decoded(bytes(self.data)))
+        return text[:-LOST_CHARS] + CUT if self.is_cut else text
 
 
 class _Exchange(Hidden, msgspec.Struct, eq=False):
@@ -94,35 +74,20 @@ class CapturedRequest(Hidden, msgspec.Struct, eq=False):
     """Its records, which the inspector may evict earlier. None until the request has ended."""
     exchanges: dict[AttemptRecord, _Exchange] = msgspec.field(default_factory=dict)
     held_bytes: int = 0
-    key: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
-    """Names it among all captured requests. Its id may be that of several."""
 
-    def named(self) -> list[tuple[str, CapturedBody]]:
-        """Return the bodies: `request`, then each `sent` and each `reply`."""
+    async def bodies(self, redactor: Redactor) -> list[Body]:
+        """Return the bodies, with secrets masked: `request`, then each `sent` and each `reply`."""
         exchanges = [*self.exchanges.values()]
         found = [] if self.request is None else [("request", self.request)]
         found += [("sent", one.sent) for one in exchanges if one.sent is not None]
-        return found + [("reply", one.reply) for one in exchanges]
-
-    async def bodies(self, redactor: Redactor, left_bytes: int) -> list[Body]:
-        """Return the beginning of each body, with secrets masked: up to PIECE_BYTES, and of no more than `left_bytes`.
-
-        `next` is the name of the next piece for `Capture.piece`. A MiB takes 0.1 s, during which others are served.
-        """
-        found: list[Body] = []
-        for number, (name, body) in enumerate(self.named()):
-            text, end = await body.piece(redactor) if left_bytes > 0 else ("", 0)
-            left_bytes -= min(PIECE_BYTES, len(body.data))
-            following = None if end is None else f"{self.key}/{number}/{end}"
-            found.append(Body(name, text, following, len(body.data), body.is_cut))
-        return found
+        found += [("reply", one.reply) for one in exchanges]
+        return [Body(name, await body.shown(redactor), len(body.data), body.is_cut) for name, body in found]
 
 
 class Capture(Observer):
     """Captures requests from `start` until its time has passed, or until `stop`. Then nothing of them is kept.
 
-    What it holds is bounded by the settings and by the budget of held bytes. The oldest requests make room for new
-    ones. A body that finds no older ones is cut.
+    HELD_BYTES of the budget are held until its end. The oldest requests make room for new ones.
     """
 
     def __init__(self, clock: Clock, hold: Callable[[int], bool], observers: Observers) -> None:
@@ -142,8 +107,10 @@ class Capture(Observer):
         """The bodies of requests in progress. The requests themselves hold and count them."""
 
     def start(self, settings: CaptureSettings) -> None:
-        """Capture from now on. A capture that runs ends, with what it holds."""
+        """Capture from now on. A capture that runs ends, with what it holds. Raises Overloaded."""
         self._end("replaced")
+        if not self._hold(HELD_BYTES):
+            raise Overloaded("A capture takes 16 MiB of limits.held_bytes, and requests in progress take them.")
         self.settings, self._ends_s = settings, self._clock.now() + settings.for_s
         self._timer = self._clock.call_later(settings.for_s, partial(self._end, "expired"))
         self._observers.switch(self, on=True)
@@ -156,16 +123,6 @@ class Capture(Observer):
     def of(self, access: AccessRecord) -> CapturedRequest | None:
         """Return the captured request of `access`, None if it was not captured."""
         return self._requests.get(access)
-
-    async def piece(self, name: str, redactor: Redactor) -> BodyPiece | None:
-        """Return the piece `name` of a body: its `text`, and the name of the `next` one. None if it is not held."""
-        with suppress(ValueError):
-            key, number, at = name.split("/")
-            for one in self._requests.values():
-                if one.key == key and 0 <= int(number) < len(bodies := one.named()) and int(at) >= 0:
-                    text, end = await bodies[int(number)][1].piece(redactor, int(at))
-                    return BodyPiece(text, None if end is None else f"{key}/{number}/{end}")
-        return None
 
     def ended(self) -> Iterator[RequestRecord]:
         """Yield the captured requests that have ended, the newest first."""
@@ -181,7 +138,6 @@ class Capture(Observer):
             left_s=round(left_s, 3),
             model=settings.model,
             caller=settings.caller,
-            limit_bytes=settings.limit_bytes,
             held_bytes=self.held_bytes,
             captured=len(self._requests),
         )
@@ -206,7 +162,7 @@ class Capture(Observer):
         exchange = None if captured is None else captured.exchanges.get(attempt)
         if captured is None or exchange is None or exchange.reply.is_cut:
             return
-        room_bytes = self._room(captured, len(data))
+        room_bytes = self._room(captured, min(len(data), BODY_BYTES - len(exchange.reply.data)))
         exchange.reply.data += data[:room_bytes]
         exchange.reply.is_cut = room_bytes < len(data)
 
@@ -230,27 +186,20 @@ class Capture(Observer):
         return captured
 
     def _keep(self, captured: CapturedRequest, data: bytes) -> CapturedBody:
-        room_bytes = self._room(captured, len(data))
+        room_bytes = self._room(captured, min(len(data), BODY_BYTES))
         return CapturedBody(data[:room_bytes], room_bytes < len(data))
 
     def _room(self, captured: CapturedRequest, size_bytes: int) -> int:
         """Count up to `size_bytes` more for `captured`, and return how many. Older requests make room for them."""
-        limit_bytes = self.settings.limit_bytes if self.settings else 0
-        while True:
-            room_bytes = min(size_bytes, limit_bytes - self.held_bytes)
-            is_oldest = next(iter(self._requests.values()), captured) is captured
-            if (room_bytes == size_bytes or is_oldest) and self._hold(room_bytes):
-                self.held_bytes += room_bytes
-                captured.held_bytes += room_bytes
-                return room_bytes
-            if is_oldest:
-                return 0
+        room_bytes = min(size_bytes, MOST_BYTES - captured.held_bytes)
+        captured.held_bytes += room_bytes
+        self.held_bytes += room_bytes
+        while self.held_bytes > HELD_BYTES:
             self._remove(next(iter(self._requests)))
+        return room_bytes
 
     def _remove(self, access: AccessRecord) -> None:
-        held_bytes = self._requests.pop(access).held_bytes
-        self.held_bytes -= held_bytes
-        self._hold(-held_bytes)
+        self.held_bytes -= self._requests.pop(access).held_bytes
 
     # its end
 
@@ -261,6 +210,7 @@ class Capture(Observer):
         if timer is not None:
             timer.cancel()
         self._observers.switch(self, on=False)
+        self._hold(-HELD_BYTES)
         self.settings = self._timer = None
         for access in list(self._requests):
             self._remove(access)

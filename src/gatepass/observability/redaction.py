@@ -23,8 +23,6 @@ SHORTEST_CHARS = 6
 """Shorter values are not masked, because they would mask ordinary words."""
 KEPT = 8
 """Values kept for each owner. A request in progress may still carry a token that was renewed since."""
-AROUND_CHARS = 32 * 1024
-"""How far `Redactor.cut` looks for secrets around a place: a token in base64 is shorter than half of it."""
 ROUNDS = 5
 """How often a text is resolved: JSON and HTML twice, one in the other, and one more."""
 _ESCAPE = re.compile(
@@ -81,20 +79,6 @@ class Redactor:
     def beginning(self, text: str, limit_chars: int) -> str:
         """Return the first `limit_chars` of `text`, masked before the cut."""
         return self.mask(text)[:limit_chars]
-
-    def cut(self, text: str, limit_chars: int) -> int | None:
-        """Return a place up to `limit_chars` where no secret is halved. None if there is none in AROUND_CHARS before.
-
-        A secret is found if `text` has it in at most AROUND_CHARS and in eight times the longest spelling of one.
-        """
-        longest_chars = max((len(literals[0]) for _, literals in self._spellings()), default=0)
-        around_chars = min(AROUND_CHARS, 8 * longest_chars)
-        begin = max(0, limit_chars - around_chars)
-        at = limit_chars - begin
-        for first, end in self._places(text[begin : limit_chars + around_chars]):
-            if first < at < end:  # with many secrets in a row, one of them may begin before
-                return begin + first if first >= around_chars // 2 or not begin else None
-        return limit_chars
 
     def _places(self, text: str) -> list[tuple[int, int]]:
         """Return the begin and end of each secret in `text`, in order. Those that overlap are one."""
@@ -199,12 +183,8 @@ def _spelling(text: str, literals: Iterable[str]) -> _Spelling:
 
 def decoded(body: bytes) -> str:
     """Return the text of `body`, which may be UTF-8, UTF-16 or UTF-32. In the wrong one no secret would be found."""
-    return body.decode(json.detect_encoding(body) if is_wide(body) else "utf-8-sig", "replace")
-
-
-def is_wide(body: bytes) -> bool:
-    """Return whether `body` seems to be UTF-16 or UTF-32."""
-    return body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
+    is_wide = body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
+    return body.decode(json.detect_encoding(body) if is_wide else "utf-8-sig", "replace")
 
 
 def whole_words(body: bytes) -> bytes:

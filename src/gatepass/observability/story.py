@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -14,7 +13,6 @@ from typing import Any, overload
 from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET
 
 from gatepass import errors
 from gatepass.documents import (
@@ -365,58 +363,32 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, DIGITS)
 
 
-DELETE = 0x7F
-"""The control character that `json.dumps` does not escape."""
-DATA_OPTION_BYTES = 100_000
+DATA_BYTES = 100_000
 """The longest body in an argument of curl. Linux accepts 128 KiB."""
+NO_CURL = (
+    "A curl command requires the whole captured body, as printable text of up to 100,000 bytes. Capture the request"
+    " first: gatepass capture."
+)
 
 
-def curl_command(story: Story, root_url: str) -> str:
-    """Return the command that sends the request of `story` again, perhaps after a line with a comment.
+def curl_command(story: Story, root_url: str) -> str | None:
+    """Return the command that sends the request of `story` again, or None (NO_CURL).
 
     `root_url` is the URL of gatepass's root, without a slash at its end. The command reads the key from
-    `$GATEPASS_KEY`. Without a whole captured body in the story it reads the body from the file body.json.
+    `$GATEPASS_KEY`.
     """
-    requests = [one for one in story.bodies or () if one.name == "request"]
-    body = next((one.text for one in requests if one.next is None and not one.cut), None)
-    comment, before, data = "", "", []
-    if body is not None:
-        if MASK in body:
-            comment = f"# {MASK} in the body stands for a secret.\n"
-        quoted = shlex.quote("".join(map(_escaped, body)))
-        if len(quoted.encode()) > DATA_OPTION_BYTES:
-            before, data = f"printf %s {quoted} | ", ["--data-binary @-"]
-        else:
-            data = [f"--data-raw {quoted}"]
-    elif story.method == "POST":
-        if not story.captured:
-            reason = "The body was not captured (see `gatepass capture`)"
-        elif story.bodies is UNSET:
-            reason = "Only admins see the captured body"
-        else:
-            is_long = any(one.next for one in requests)
-            reason = "The body is longer than what is shown" if is_long else "The body was not captured whole"
-        comment = f"# {reason}: write it to body.json.\n"
-        data = ["-d @body.json"]
-    url, method = (
-        shlex.quote("".join(char if char.isprintable() else quote(char, errors="replace") for char in text))
-        for text in (f"{root_url}{story.path}", story.method)
-    )
-    parts = [f"{before}curl -sS -N -X {method} {url}", '-H "authorization: Bearer $GATEPASS_KEY"']
-    parts += ["-H 'content-type: application/json'"] if data else []
-    if story.operation.startswith("mcp"):
-        parts.append("-H 'accept: application/json, text/event-stream'")
-        comment += "# The record has no MCP-Protocol-Version and no Mcp-Session-Id: add those of the client.\n"
-        named = {"mcp-method": story.mcp_method, "mcp-name": story.mcp_tool}
-        for name, text in named.items() if story.method == "POST" else ():
-            # other texts are encoded in the header, and a server rejects one that differs from the body
-            if text and text.isascii() and text.isprintable() and MASK not in text and text == text.strip():
-                parts.append(f"-H {shlex.quote(f'{name}: {text}')}")
-    return comment + " \\\n  ".join([*parts, *data])
-
-
-def _escaped(char: str) -> str:
-    """Return a character of a JSON text as the terminal may show it: a control character as JSON escapes it."""
-    if char.isprintable() or char == "\n":
-        return char
-    return " " if char in "\r\t" else json.dumps(char)[1:-1] if ord(char) != DELETE else "\\u007f"
+    body = next((one.text for one in story.bodies or () if one.name == "request" and not one.cut), None)
+    if body is None or not all(char.isprintable() or char in "\n\t" for char in body):
+        return None
+    quoted = shlex.quote(body)
+    if len(quoted.encode()) > DATA_BYTES:
+        return None
+    url = shlex.quote(root_url + "".join(char if char.isprintable() else quote(char) for char in story.path))
+    parts = [
+        f"curl -sS -N -X {story.method} {url}",
+        '-H "authorization: Bearer $GATEPASS_KEY"',
+        "-H 'content-type: application/json'",
+        f"--data-raw {quoted}",
+    ]
+    comment = f"# {MASK} in the body stands for a secret.\n" if MASK in body else ""
+    return comment + " \\\n  ".join(parts)

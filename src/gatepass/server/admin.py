@@ -25,7 +25,6 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.documents import (
-    BodyPiece,
     Callers,
     CaptureState,
     Curl,
@@ -43,7 +42,7 @@ from gatepass.documents import (
 )
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.capture import CaptureSettings
-from gatepass.observability.story import curl_command
+from gatepass.observability.story import NO_CURL, curl_command
 from gatepass.protocols.error_objects import error_object
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.context import RequestContext
@@ -256,21 +255,13 @@ async def _story(call: AdminRequest) -> ASGIApp:
 
 @route("GET", "curl/{id}", "viewer", Curl)
 async def _curl(call: AdminRequest) -> ASGIApp:
-    """Return the command that sends a request again. `nth` chooses one of several with the same id, from 1."""
-    nth = call.request.query_params.get("nth", "1")
+    """Return the command that sends the newest request with this id again."""
     found = await inspection.stories(call.state, call.found, bodies=call.caller.role == "admin")
-    # its length first: `int` refuses more than 4,300 digits
-    if not nth.isdecimal() or len(nth) > len(str(len(found))) or not 0 < int(nth) <= len(found):
+    if not found:
         raise errors.InvalidRequest("This request is not in memory any more.")
-    return call.answer(Curl(curl_command(found[int(nth) - 1], call.root_url)))
-
-
-@route("GET", "bodies/{id}", "admin", BodyPiece)
-async def _body(call: AdminRequest) -> ASGIApp:
-    piece = await call.state.capture.piece(call.found, call.state.redactor)
-    if piece is None:
-        raise errors.InvalidRequest("This body is not captured any more.")
-    return call.answer(piece)
+    if (command := curl_command(found[0], call.root_url)) is None:
+        raise errors.InvalidRequest(NO_CURL)
+    return call.answer(Curl(command))
 
 
 @route("GET", "use", "viewer")

@@ -12,7 +12,7 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.config.wording import did_you_mean
 from gatepass.documents import CaptureState, Limit, Limits, Requests, Story
 from gatepass.errors import InvalidRequest
-from gatepass.observability.capture import PIECE_BYTES, SHOWN_BYTES, CapturedRequest, CaptureSettings
+from gatepass.observability.capture import CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import LISTED, MOST_LISTED, failed_at, has_id, matches, story_of, summary_of
 from gatepass.policy import limits as policy
@@ -28,9 +28,6 @@ LIMITS_AT_ONCE = 200
 """Limits that are read without a pause: there may be thousands of callers."""
 MOST_LIMITS = 600
 """Limits of which the nearest ones are chosen: the page asks every two seconds."""
-
-TEXTS_BYTES = 8 * SHOWN_BYTES
-"""What the texts of bodies take while they are decoded, masked and encoded."""
 
 
 async def requests_listing(state: AppState, filters: Mapping[str, str]) -> Requests:
@@ -83,22 +80,12 @@ def told(wanted: str, state: AppState) -> list[tuple[Story, CapturedRequest | No
 async def stories(state: AppState, wanted: str, *, bodies: bool) -> list[Story]:
     """Return the stories of the requests with the id `wanted`, the newest first.
 
-    With `bodies` they have the beginnings of captured bodies. While they are made, the budget of held bytes counts
-    them. If it is full, they have the names of the pieces alone.
+    With `bodies` the newest has its captured ones.
     """
-    made = told(wanted, state)
-    has_bodies = bodies and any(captured is not None for _, captured in made)
-    is_held = has_bodies and state.in_flight.held.hold(TEXTS_BYTES)
-    left_bytes = SHOWN_BYTES if is_held else 0
-    try:
-        for story, captured in made:
-            if has_bodies and captured is not None:
-                story.bodies = await captured.bodies(state.redactor, left_bytes)
-                left_bytes -= sum(min(PIECE_BYTES, one.size_bytes) for one in story.bodies)
-        return sorted((story for story, _ in made), key=lambda one: one.arrived_at, reverse=True)
-    finally:
-        if is_held:
-            state.in_flight.held.hold(-TEXTS_BYTES)
+    made = sorted(told(wanted, state), key=lambda one: one[0].arrived_at, reverse=True)
+    if bodies and made and (captured := made[0][1]) is not None:
+        made[0][0].bodies = await captured.bodies(state.redactor)
+    return [story for story, _ in made]
 
 
 def running(state: AppState) -> Iterator[RequestRecord]:
@@ -116,7 +103,8 @@ def _number(fields: Mapping[str, str], name: str, default: float) -> float:
 def start_capture(state: AppState, settings: CaptureSettings) -> CaptureState:
     """Start the capture, and return its state.
 
-    Raises InvalidRequest for a caller that no key of the configuration has. The operator is the caller `local`.
+    Raises Overloaded, and InvalidRequest for a caller that no key of the configuration has. The operator is the caller
+    `local`.
     """
     names = sorted({LOCAL.name, *(key.name for key in state.config.access.keys)})
     if settings.caller is not None and settings.caller not in names:

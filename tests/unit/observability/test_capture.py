@@ -7,18 +7,21 @@ from typing import Any
 
 import pytest
 
+from gatepass.errors import Overloaded
 from gatepass.observability.capture import (
+    BODY_BYTES,
     CUT,
-    PIECE_BYTES,
+    HELD_BYTES,
+    LOST_CHARS,
+    MOST_BYTES,
     REQUEST_BYTES,
-    SHOWN_BYTES,
     Capture,
     CapturedBody,
     CapturedRequest,
     CaptureSettings,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observers, RequestRecord
-from gatepass.observability.redaction import AROUND_CHARS, Redactor
+from gatepass.observability.redaction import Redactor
 from gatepass.proxy.in_flight import MemoryBudget
 from tests.captured import texts
 from tests.unit.clock import DrivenClock
@@ -27,7 +30,7 @@ SECRET = "s3cret-of-a-key-0123456789"
 
 
 class Process:
-    def __init__(self, budget_bytes: int = 1_000_000) -> None:
+    def __init__(self, budget_bytes: int = HELD_BYTES) -> None:
         self.clock = DrivenClock()
         self.budget = MemoryBudget(budget_bytes)
         self.failed = list[str]()
@@ -71,7 +74,7 @@ class Process:
     async def bodies(self, request_id: str) -> Any:
         assert not self.failed
         captured = self.find(request_id)
-        return None if captured is None else texts(await captured.bodies(self.redactor, SHOWN_BYTES))
+        return None if captured is None else texts(await captured.bodies(self.redactor))
 
 
 @pytest.fixture
@@ -139,7 +142,7 @@ async def test_a_capture_ends_by_itself_and_gives_its_memory_back(process, caplo
     caplog.set_level(logging.INFO, "gatepass.capture")
     process.start(model="m", for_s=60.0)
     process.serve("id", b"x" * 100_000, b"y" * 100_000)
-    assert process.budget.total_bytes == process.capture.held_bytes == REQUEST_BYTES + 200_000
+    assert (process.budget.total_bytes, process.capture.held_bytes) == (HELD_BYTES, REQUEST_BYTES + 200_000)
     await process.clock.advance(59.0)
     assert process.capture.state().left_s == 1.0
     await process.clock.advance(1.0)
@@ -186,66 +189,48 @@ async def test_a_request_that_was_in_progress_at_the_end_leaves_nothing(process)
     assert process.capture.state().captured == 0
 
 
-async def test_the_oldest_requests_go_first(process):
-    process.start(limit_bytes=10 * (REQUEST_BYTES + 1000))
-    for number in range(25):
-        process.serve(f"id-{number}", b"x" * 500, b"y" * 500)
-    assert [number for number in range(25) if await process.bodies(f"id-{number}")] == list(range(15, 25))
-    assert process.capture.held_bytes <= 10 * (REQUEST_BYTES + 1000)
-    assert process.budget.total_bytes == process.capture.held_bytes
-
-
-async def test_a_body_that_is_larger_than_the_limit_is_cut_and_says_so(process):
-    process.start(limit_bytes=REQUEST_BYTES + 50_000)
-    process.serve("old", b"x" * 40_000)
-    process.serve("id", b"{}", *[b"y" * 10_000] * 10)
-    found = await process.bodies("id")
-    assert await process.bodies("old") is None
-    assert found["request"] == "{}"
-    assert found["replies"] == ["y" * (50_000 - 2 - AROUND_CHARS) + CUT]
-    assert found["cut"] is True
-    assert process.capture.held_bytes == REQUEST_BYTES + 50_000
-
-
-async def test_the_body_of_a_running_request_takes_no_room_of_later_ones(process):
-    process.start(limit_bytes=REQUEST_BYTES * 2 + 50_000)
-    access, attempt = process.begin("long")
-    process.serve("later", b"x" * 20_000)
+async def test_the_oldest_requests_go_first_and_one_request_keeps_a_part(process):
+    process.start()
+    for number in range(70):
+        process.serve(f"id-{number}", b"x" * BODY_BYTES)
+    kept = [number for number in range(70) if process.find(f"id-{number}")]
+    assert kept == list(range(70 - HELD_BYTES // (REQUEST_BYTES + BODY_BYTES), 70))
+    process.serve("split", *[b"y" * BODY_BYTES] * 2, sent=b"z" * BODY_BYTES)
+    access, attempt = process.begin("split", b"y" * BODY_BYTES, sent=b"z" * BODY_BYTES)
     for _ in range(10):
-        process.tell("reply_body", attempt, b"y" * 10_000)
+        process.tell("request_sent", attempt, b"z" * BODY_BYTES)
     process.end(access, attempt)
-    assert await process.bodies("later") is not None
-    found = await process.bodies("long")
-    assert found["cut"]
+    assert process.find("split").held_bytes == MOST_BYTES
+    assert process.capture.held_bytes <= HELD_BYTES == process.budget.total_bytes
 
 
-async def test_a_budget_that_requests_fill_leaves_the_capture_less_and_refuses_no_request():
-    process = Process(budget_bytes=100_000)
-    process.start(limit_bytes=1_000_000)
-    process.budget.add("c", 60_000)
-    process.serve("a", b"x" * 30_000)
-    process.serve("b", b"x" * 30_000)
-    process.serve("c", b"x" * 60_000)
-    assert (await process.bodies("a"), await process.bodies("b")) == (None, None)
-    found = await process.bodies("c")
-    assert found["cut"]
-    assert process.budget.total_bytes <= 100_000
+@pytest.mark.parametrize("pieces", [[BODY_BYTES + 1], [BODY_BYTES - 1, 2], [10_000] * 60])
+async def test_a_long_body_is_cut_and_says_so(process, pieces):
+    process.start()
+    process.serve("id", b"x" * sum(pieces), *[b"y" * one for one in pieces])
+    found, shown_chars = await process.bodies("id"), BODY_BYTES - LOST_CHARS
+    assert (found["request"], found["replies"]) == ("x" * shown_chars + CUT, ["y" * shown_chars + CUT])
+    assert found["cut"] is True
+
+
+async def test_a_capture_that_finds_no_memory_is_refused():
+    process = Process()
+    process.budget.add("c", 1)
+    with pytest.raises(Overloaded):
+        process.start()
+    assert (process.capture.state().running, process.budget.total_bytes) == (False, 1)
 
 
 async def test_a_secret_is_masked_also_if_two_pieces_or_the_cut_halve_it(process):
-    process.start(limit_bytes=REQUEST_BYTES + 60_000)
+    process.start()
     process.serve("id", b'{"key":"%s"}' % SECRET.encode(), b"data: " + SECRET[:9].encode(), SECRET[9:].encode())
     found = await process.bodies("id")
     assert (found["request"], found["replies"]) == ('{"key":"***"}', ["data: ***"])
-    for before in range(len(SECRET) + 1):
-        process.serve("cut", b"", b" " * (60_000 - before), SECRET.encode() + b"more")
-        cut = await process.bodies("cut")
-        assert "s3cret" not in str(cut)
-        assert cut["cut"]
-    for before in range(len(SECRET) + 1):
-        head = b" " * (60_000 - AROUND_CHARS - before)
-        process.serve("cut", b"", head + SECRET.encode() + b" " * 60_000)
-        assert "s3c" not in str(await process.bodies("cut"))
+    for end in (BODY_BYTES, BODY_BYTES - LOST_CHARS):
+        for before in (0, 1, len(SECRET) // 2, len(SECRET) - 1, len(SECRET)):
+            process.serve("cut", b"", b" " * (end - before) + SECRET.encode() + b" " * BODY_BYTES)
+            cut = await process.bodies("cut")
+            assert ("s3c" in str(cut), "6789" in str(cut), cut["cut"]) == (False, False, True)
 
 
 async def test_a_wide_encoding_hides_no_secret(process):
@@ -254,25 +239,7 @@ async def test_a_wide_encoding_hides_no_secret(process):
     assert SECRET not in str(await process.bodies("id"))
 
 
-async def pieces_of(body: CapturedBody, redactor: Redactor) -> list[str]:
-    found, at = list[str](), None
-    while True:
-        text, at = await body.piece(redactor, at or 0)
-        found.append(text)
-        if at is None:
-            return found
-
-
-@pytest.mark.parametrize("unit", [b"plain text ", "中文和字".encode(), "é😀\r\n".encode(), bytes(range(1, 256))])
-async def test_a_long_body_comes_in_bounded_pieces_that_are_the_body(process, unit):
-    body = unit * (1_000_000 // len(unit))
-    pieces = await pieces_of(CapturedBody(body), process.redactor)
-    assert "".join(pieces) == body.decode("utf-8", "replace")
-    assert len(pieces) > 3
-    assert all(pieces)
-
-
-async def test_requests_are_served_while_a_piece_is_masked(process, monkeypatch):
+async def test_requests_are_served_while_a_body_is_masked(process, monkeypatch):
     served = threading.Event()
 
     def mask(text: str) -> str:
@@ -280,36 +247,7 @@ async def test_requests_are_served_while_a_piece_is_masked(process, monkeypatch)
         return text
 
     monkeypatch.setattr(process.redactor, "mask", mask)
-    masking = asyncio.create_task(CapturedBody(b"a b").piece(process.redactor))
+    masking = asyncio.create_task(CapturedBody(b"a b").shown(process.redactor))
     await asyncio.sleep(0)
     served.set()
-    assert await masking == ("a b", None)
-
-
-async def test_no_place_between_two_pieces_shows_a_part_of_a_secret(process):
-    first, at = await CapturedBody(b" " * 600_000).piece(process.redactor)
-    assert at == len(first)
-    for before in (0, 1, len(SECRET) // 2, len(SECRET) - 1, len(SECRET)):
-        body = CapturedBody(b" " * (at - before) + SECRET.encode() + b" " * 600_000)
-        shown = "".join(await pieces_of(body, process.redactor))
-        assert (shown.count("***"), "s3c" in shown, "6789" in shown) == (1, False, False)
-        if 0 < before < len(SECRET):
-            assert await body.piece(process.redactor, at) == ("", None), "no piece may begin inside a secret"
-
-
-async def test_a_story_has_the_beginnings_of_bodies_and_the_names_of_their_pieces(process):
-    process.start()
-    process.serve("id", b"x" * 450_000, b"y" * 450_000)
-    captured = process.find("id")
-    request, replied = await captured.bodies(process.redactor, 300_000)
-    none, _ = await captured.bodies(process.redactor, 0)
-    assert (len(request.text) <= PIECE_BYTES, request.size_bytes, none.text) == (True, 450_000, "")
-    for body, letter in ((request, "x"), (replied, "y"), (none, "x")):
-        text, following = body.text, body.next
-        while following is not None:
-            piece = await process.capture.piece(following, process.redactor)
-            text, following = text + piece.text, piece.next
-        assert text == letter * 450_000
-    wrong = [f"{captured.key}/{one}" for one in ("2/0", "0/-1", "-1/0", "a/0")]
-    for name in ("", "x/0/0", *wrong):
-        assert await process.capture.piece(name, process.redactor) is None
+    assert await masking == "a b"

@@ -1,14 +1,11 @@
 import html
 import json
 import re
-from base64 import b64encode
 from itertools import product
 from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from gatepass.observability.redaction import KEPT, MASK, Redactor, decoded
 from tests.memory import traced_memory
@@ -122,39 +119,6 @@ def test_a_line_of_json_whose_references_hide_a_secret_stays_one(spelled: str):
     assert line["a"] == MASK
     assert [*line] == ["a", "b"]
     assert redactor.mask(LINE % "none") == LINE % "none"
-
-
-@pytest.mark.parametrize("before", range(0, 60, 7))
-@pytest.mark.parametrize(
-    "spelled",
-    [CUT, b64encode(CUT.encode()).decode(), json.dumps(CUT)[1:-1], html.escape(CUT)],
-)
-def test_a_cut_halves_no_secret(before: int, spelled: str):
-    redactor = Redactor()
-    redactor.learn(CUT)
-    text = ("a b " * 2048)[: 8192 - before] + spelled + " c" * 8192
-    at = redactor.cut(text, 8192)
-    assert at is not None
-    assert at <= 8192
-    assert redactor.mask(text[:at]) + redactor.mask(text[at:]) == redactor.mask(text)
-
-
-@settings(deadline=None, max_examples=40)
-@given(
-    st.lists(st.integers(6, 400), min_size=1, max_size=3),
-    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 12), st.integers(0, 400)), min_size=1, max_size=6),
-    st.integers(1, 5000),
-)
-@example([78], [(0, 4, 140)], 256)
-def test_a_cut_among_any_secrets_in_a_row_shows_none(sizes, rows, limit):
-    redactor = Redactor()
-    secrets = [(part * 70)[:size] for part, size in zip(("A1-b2_", "C3-d4_", "E5-f6_"), sizes, strict=False)]
-    for secret in secrets:
-        redactor.learn(secret)
-    text = "".join("." * gap + secrets[which % len(secrets)] * repeats for which, repeats, gap in rows) + "." * 300
-    at = redactor.cut(text, min(limit, len(text)))
-    if at is not None:
-        assert set(redactor.mask(text[:at]) + redactor.mask(text[at:])) <= set(redactor.mask(text))
 
 
 TWO = ('Sub"scr\\key&77xxQ', 'cs3cr+t/w=1&"q\\zzTop')

@@ -4,7 +4,6 @@ import { el, write } from "./dom.js";
 import { plural, size, time, zone } from "./format.js";
 import { t } from "./texts.js";
 
-const MIB = 1024 * 1024;
 const AGAIN_MS = 2000;
 
 /** Show the capture in `place`: what is captured, or the form that starts one, with the model and the caller of `filters`. */
@@ -41,8 +40,8 @@ function form(change, { model: chosenModel, caller: chosenCaller }) {
   const field = (text, control) => el("label", {}, el("span", {}, text), control);
   const submit = (event) => {
     event.preventDefault();
-    const { model, caller, minutes, mib } = Object.fromEntries(new FormData(event.target));
-    change("POST", { model: model || null, caller: caller || null, for_s: 60 * Number(minutes), bytes: Math.round(MIB * Number(mib)) });
+    const { model, caller, minutes } = Object.fromEntries(new FormData(event.target));
+    change("POST", { model: model || null, caller: caller || null, for_s: 60 * Number(minutes) });
   };
   return el("details", {},
     el("summary", {}, t("Capture bodies")),
@@ -51,6 +50,5 @@ function form(change, { model: chosenModel, caller: chosenCaller }) {
       field(t("model"), el("input", { name: "model", value: chosenModel, placeholder: t("any"), autocomplete: "off" })),
       field(t("caller"), el("input", { name: "caller", value: chosenCaller, placeholder: t("any"), autocomplete: "off" })),
       field(t("minutes"), el("input", { name: "minutes", type: "number", min: 1, max: 60, value: 10, required: true })),
-      field("MiB", el("input", { name: "mib", type: "number", min: 1, max: 1024, value: 16, required: true })),
       el("button", { type: "submit" }, t("Start the capture"))));
 }

@@ -76,13 +76,13 @@ function heading(page, data) {
           data.state === "running" ? t("for {s}", { s: duration(elapsedOf(data)) }) : duration(elapsedOf(data)), moment(data.arrived_at),
         ].filter(Boolean).join(" · ")))),
     el("div.actions", {},
-      copyButton(t("Copy as curl"), () => curl(page), page.say),
+      Number(page.filters.nth ?? 1) === 1 && copyButton(t("Copy as curl"), () => curl(page), page.say),
       copyButton(t("Copy the id"), () => data.id, page.say)));
 }
 
-/** The curl command of this request. The page's own URL shows the prefix that a proxy removes. */
+/** The curl command of the newest request with this id. The page's own URL shows the prefix that a proxy removes. */
 async function curl(page) {
-  const found = await page.call("GET", `curl/${encodeURIComponent(page.parameter)}${query({ nth: page.filters.nth, page: location.origin + location.pathname })}`);
+  const found = await page.call("GET", `curl/${encodeURIComponent(page.parameter)}${query({ page: location.origin + location.pathname })}`);
   return found.curl;
 }
 
@@ -289,30 +289,10 @@ function bodies(page, data) {
     return same.length > 1 ? `${names[name]} ${same.indexOf(data.bodies[i]) + 1}` : names[name];
   };
   return section(t("Bodies"),
-    data.bodies.map((body, i) => (body.text || body.next) && el("details.body", {},
+    data.bodies.map((body, i) => body.text && el("details.body", {},
       el("summary", {}, title(body, i), " ", el("span.muted", {}, size(body.size_bytes))),
-      el("pre", { tabindex: 0 }, pretty(body.text)),
-      body.next && el("p.muted.small", {}, t("This is its beginning. "), el("button.quiet", { type: "button", onclick: ({ target }) => download(page, body, `${data.id} ${title(body, i)}.txt`, target) }, t("Download all of it"))))),
-    data.bodies.some(({ cut }) => cut) && el("p.muted.small", {}, t("A body is cut: the capture had no more room.")));
-}
-
-/** Fetch the pieces of a body, and save them as a file. */
-async function download(page, { text, next }, name, button) {
-  button.disabled = true;
-  try {
-    const pieces = [text];
-    while (next) {
-      const piece = await page.call("GET", `bodies/${next}`);
-      pieces.push(piece.text);
-      next = piece.next;
-    }
-    const link = el("a", { href: URL.createObjectURL(new Blob(pieces, { type: "text/plain" })), download: name });
-    link.click();
-    URL.revokeObjectURL(link.href);
-  } catch (error) {
-    page.fail(error);
-  }
-  button.disabled = false;
+      el("pre", { tabindex: 0 }, pretty(body.text)))),
+    data.bodies.some(({ cut }) => cut) && el("p.muted.small", {}, t("A body was too long to be captured whole.")));
 }
 
 /** Says that there are no bodies, and starts the capture for the next request of this kind. */
@@ -324,7 +304,7 @@ function uncaptured(page, { model, caller }) {
     onclick: async () => {
       button.disabled = true;
       try {
-        const { until } = await page.call("POST", "capture", { model: model || null, caller: caller || null, for_s: 600, bytes: 16 * 1024 * 1024 });
+        const { until } = await page.call("POST", "capture", { model: model || null, caller: caller || null, for_s: 600 });
         write(state, t("The bodies of {what} are captured until {until}. Send the request again.", { what, until: moment(until) }));
       } catch (error) {
         button.disabled = false;
