@@ -336,7 +336,7 @@ async def test_slow_readers_of_large_replies_are_bounded_and_served(attack: Atta
     assert large.headers.get("retry-after") == "1"
 
 
-IMAGE = b"iVBORw0KGgo" * (8 * MIB // 11)
+IMAGE = b"iVBORw0KGgo" * (5 * MIB // 11)
 LARGE = (
     b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":%b}]}\n\n'
 )
@@ -349,7 +349,7 @@ END = LARGE.replace(b'"delta":%b', b'"delta":{},"finish_reason":"stop"') + b"dat
 async def test_an_event_waits_for_a_full_budget_and_passes_or_is_given_up(
     attack: Attack, before: bytes, leaves: bool
 ) -> None:
-    limits = {"held_bytes": 64 * MIB, "reply_bytes": MIB, "body_bytes": MIB}  # an event of 8 MiB counts 24
+    limits = {"held_bytes": 64 * MIB, "reply_bytes": MIB, "body_bytes": MIB}  # an event of 5 MiB counts 15
     async with relaying([*begin_stream(), Send(chunk(before + EVENT + END)), Send(b"0\r\n\r\n")], limits=limits) as (
         upstream,
         served,

@@ -38,7 +38,7 @@ REPAIR_ENTRIES = {
     *event_stream.NAMES,
     *message_events.NAMES,
     *responses.NAMES,
-    *(one.name for one in (client_transforms.ShortLines, client_transforms.WithoutComments)),
+    client_transforms.WithoutComments.name,
     *(one.name for one in (client_transforms.PlainEvents, client_transforms.LaterNumbers)),
 }
 

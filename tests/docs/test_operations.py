@@ -39,7 +39,7 @@ from gatepass.protocols import rerank
 from gatepass.proxy import models, response
 from gatepass.server import process, timeouts
 from gatepass.server.pages import PATHS
-from gatepass.sse import aggregate, choice_aggregate, event, outline
+from gatepass.sse import aggregate, choice_aggregate, event
 from gatepass.store import guarded
 from gatepass.store.guarded import OTHER_KEY, StoreState
 from tests.docs.blocks import blocks
@@ -332,10 +332,8 @@ def test_each_bound_is_that_of_the_code() -> None:
         "a model list": f"{size(models.LIST_BYTES)}, {models.LIST_VALUES:,} signs, {models.LIST_MODELS:,} models",
         "a rerank reply": f"{size(rerank.MOST_BYTES)}, {rerank.MOST_MEMBERS:,} members",
         "an event": of_event,
-        "an event that gatepass repairs": size(large),
-        "an event above that": f"{event.MOST_LARGE_LINES:,} lines, {outline.MOST_VALUES:,} signs,"
-        f" {event.MOST_ESCAPES:,} backslashes; {size(outline.MOST_BYTES)} beside"
-        f" texts above {size(outline.WINDOW_BYTES)}",
+        "an event that gatepass converts": size(large),
+        "an event above that": f"{event.MOST_LARGE_LINES:,} lines, {event.MOST_ESCAPES:,} backslashes",
         "connections with a key": f"`limits.connections` ({limits.connections:,})",
         "connections without": "a quarter",
         "MCP clients that wait": f"a quarter, {servers.MOST_SESSIONS:,} sessions",

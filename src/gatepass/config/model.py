@@ -288,13 +288,13 @@ class Limits(Block):
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
-    event_bytes: Bytes = 32 * MIB
+    event_bytes: Annotated[int, Field(gt=0, le=6 * MIB)] = 6 * MIB
     """The largest single event of a stream, in bytes. It and 1 MiB also limit comments and blank lines between two
     events.
 
-    An event above 1 MiB, such as an image, is relayed unchanged. Where gatepass must convert it, the limit is 1 MiB:
-    for `dialect: ragflow`, and if a chat call serves another protocol. For the profile `ragflow` it splits long texts,
-    and 1 MiB limits the rest. See docs/operations/limits_and_memory.md#all-bounds.
+    Where gatepass must convert each event, the limit is 1 MiB: for `dialect: ragflow`, and if a chat call serves
+    another protocol. For the profile `ragflow` it splits long texts, and 1 MiB limits the rest. See
+    docs/operations/limits_and_memory.md#all-bounds.
 
     Danger: Each stream may hold three times as much memory. `held_bytes` limits what all streams hold.
     """

@@ -137,7 +137,6 @@ class Chat(ClientProtocol):
             dialect_transform=None if transforms is None else transforms.stream(defaults),
             repair=StreamRepair(options, defaults),
             client_transform=None if reply.last is None else reply.last.last_transform(profile),
-            line_bytes=profile.line_bytes,
             wants_usage=wants_usage,
         )
 

@@ -428,22 +428,6 @@ class ResponseRepair(EventRepair):
                 self._adapted.append(CUT)
         return chunk.event_of(payload) if len(self._adapted) > before else block
 
-    def repair_large(self, block: bytes, payload: Object, members: Mapping[str, msgspec.Raw]) -> bytes | None:
-        """Mark what was cut. All else is copied as it came."""
-        kind, changed = payload.get("type"), Object()
-        if kind == "response.output_item.done":
-            self._bytes_left = -1  # a response of the other items alone would not be whole
-            if is_cut_call(payload.get("item")):
-                changed = {"type": kind, "item": _incomplete(members["item"])}
-        elif isinstance(found := payload.get("response"), dict) and self._is_incomplete(kind, cut := cut_calls(found)):
-            response: Object = {**OBJECT.decode(members["response"])}
-            response["output"] = json_body.LIST.decode(response["output"]) if cut else []
-            changed = {"type": "response.incomplete", "response": make_incomplete(response, cut)}
-        if not changed:
-            return block
-        self._adapted.append(CUT)
-        return chunk.event_of({**members, **changed})
-
     def _is_incomplete(self, kind: Any, cut: list[bool]) -> bool:
         return self._progress.is_limited or (kind == "response.incomplete" and any(cut))
 

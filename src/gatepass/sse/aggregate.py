@@ -7,7 +7,6 @@ the chunks of a chat or of `/v1/completions`. The aggregators of the other APIs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,7 +17,7 @@ from gatepass.sse import chunk
 from gatepass.sse.choice_aggregate import CompletionMerge, TooManyEntries
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
-from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, first_event
+from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.repair import ChunkRepair, EventRepair
 
@@ -96,11 +95,6 @@ class StreamAggregator(EventStream, ABC):
         while self.waiting and not (self.is_heavy or self._is_over):
             super().feed()
         return b""
-
-    def _read_large(self, run: bytes) -> Iterator[bytes]:
-        end = first_event(run)
-        self._large, self.waiting = None, run[end:]
-        yield self._validate(run[:end])
 
     def _check_size(self) -> None:
         """Fail if the reply so far is too large to build within 50 ms."""

@@ -62,8 +62,8 @@ TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
 
 A list without calls is removed, and what is no call in a whole reply.
 """
-SPLIT = "repair=split"
-"""A finish reason is sent in a separate chunk."""
+SPLIT, LINE = "repair=split", "repair=line"
+"""A finish reason is sent in a separate chunk, and so are the pieces of a long text."""
 CUMULATIVE = "repair=cumulative"
 """Texts that repeat all earlier text are cut to the new part."""
 ADDED_FINISH = "repair=added-finish"
@@ -77,7 +77,7 @@ moving its usage would delay the chunk before."""
 
 NAMES = (
     *(WRAPPED, MESSAGE, EMPTY_CHOICES, ENVELOPE, INDEX, DELTA, ROLE, CONTENT, FINISH, USAGE),
-    *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, CUMULATIVE, ADDED_FINISH),
+    *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, LINE, CUMULATIVE, ADDED_FINISH),
     *(TEXTS, NO_CHUNK, EMPTY_CHOICE),
 )
 

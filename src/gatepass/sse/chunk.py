@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -194,7 +195,22 @@ def error_in_event(payload: Any, name: bytes, read_error: ReadError) -> Upstream
 
 
 ERROR_BYTES = 64 * 1024
-"""So much of an error event that is not JSON is read."""
+"""So much is read of an error event that is not JSON, and of each text of a large one."""
+
+
+_LEVELS, _MOST_SHOWN = 3, 32
+
+
+def beginning_of_error(value: Any, levels: int = _LEVELS) -> Any:
+    """Return the JSON value of a large event with the beginning of each text and list: all that an error shows."""
+    if isinstance(value, str):
+        return value[:ERROR_BYTES]
+    if isinstance(value, list):
+        return [beginning_of_error(one, levels - 1) for one in value[:_MOST_SHOWN]] if levels else None
+    if isinstance(value, dict):
+        shown = islice(value.items(), _MOST_SHOWN)
+        return {name: beginning_of_error(one, levels - 1) for name, one in shown} if levels else None
+    return value
 
 
 def event_value(data: bytes, name: bytes) -> Any:
@@ -258,17 +274,6 @@ class ArgumentsCut(Exception):
 
 class ArgumentsTooLarge(Exception):
     """Tool arguments that are objects have more than LARGE_EVENT_BYTES. To convert 30 MiB to text takes a second."""
-
-
-def has_objects(choices: Any) -> bool:
-    entries = choices if isinstance(choices, list) else ()
-    for message in (message for choice in entries for message in messages_of(choice)):
-        for call in (*calls_of(message), {"function": message.get("function_call")}):
-            for kind, arguments_name in ARGUMENTS.items() if isinstance(call, dict) else ():
-                inner = call.get(kind)
-                if isinstance(inner, dict) and isinstance(inner.get(arguments_name), dict | list):
-                    return True
-    return False
 
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})
@@ -380,9 +385,6 @@ event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not
 events_joined = _error(
     UpstreamInvalid, "The upstream sent events without the blank line that ends each event of a stream."
 )
-completion_in_stream = _error(
-    UpstreamInvalid, "The upstream sent a whole completion inside its stream instead of chunks."
-)
 too_many_comments = _error(
     UpstreamInvalid,
     "The upstream sent more than 1 MiB of comments and blank lines, or than limits.event_bytes, and no event.",
@@ -408,11 +410,19 @@ arguments_too_large = _error(
 )
 
 
-def event_too_large(upstream: str, limit: str = "", case: str = "too_large") -> GatepassError:
+line_too_long = _error(
+    UpstreamInvalid,
+    "The upstream sent an event that is larger than 1 MiB, which applies because the profile of the client splits long"
+    " lines.",
+    case="long_lines",
+)
+
+
+def event_too_large(upstream: str, limit: str = "") -> GatepassError:
     """Return the error of an event above `limit`, a setting or a size with its reason; "" if its size is no fault."""
     size = f"is larger than {limit}, or that " if limit else ""
     what = f"The upstream sent an event that {size}has too many lines, values or escapes."
-    return UpstreamInvalid(what, upstream=upstream, case=case)
+    return UpstreamInvalid(what, upstream=upstream, case="too_large")
 
 
 def converted_limit(reason: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
@@ -11,9 +10,8 @@ import msgspec
 from gatepass import json_body
 from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
-from gatepass.json_body import OBJECT, SMALL_BYTES, Piece, json_value, takes_long
+from gatepass.json_body import OBJECT, SMALL_BYTES, json_value, takes_long
 from gatepass.sse import choice_repair, chunk, event
-from gatepass.sse.chunk import Object
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, TransformChain
 from gatepass.sse.usage import MOST_USAGE_BYTES, complete_usage, is_identical
 
@@ -26,8 +24,6 @@ def make_client_transform(profile: Profile) -> EventTransform | None:
     transforms: list[EventTransform] = []
     if profile.keep_alive != "comment":
         transforms.append(WithoutComments())
-    if profile.line_bytes is not None:
-        transforms.append(ShortLines(profile.line_bytes))
     if profile.plain_events:
         transforms.append(PlainEvents())  # last, so that the new events of the others are plain too
     return TransformChain(transforms) if transforms else None
@@ -47,151 +43,6 @@ class _ClientTransform:
 
     def finish(self) -> bytes:
         return b""
-
-
-OVERHEAD_BYTES = 4096
-"""Reserve for the JSON around a text in its chunk."""
-
-_TEXTS = ("content", *chunk.REASONING, "refusal")
-_MARK = "\ue000"
-"""Stands for a piece of a text. No other text follows it in its event."""
-
-
-class ShortLines(_ClientTransform):
-    """Split a chunk of more than `limit_bytes` at its texts and the arguments of its tool calls.
-
-    RAGFlow's Go client fails at a line of 1 MiB (bufio.Scanner in its internal/entity/models). The first of the new
-    chunks has all but the long texts. The last one has the finish reasons and the usage. A chunk without a text to
-    split, such as one with audio, passes unchanged. Texts are copied once, as they are written: to parse 32 MiB and to
-    write them again takes 0.2 s.
-    """
-
-    name = "repair=line"
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__()
-        self._limit_bytes = limit_bytes
-        self._pieces: list[memoryview] = []
-
-    def feed(self, block: bytes) -> bytes:
-        if len(block) <= self._limit_bytes:
-            return block
-        run, comments = event.split_comments(block)
-        events = event.split_events(run)
-        short = [*map(self._short, events)]
-        return block if short == events else b"".join([*short, comments])
-
-    def _short(self, block: bytes) -> bytes:
-        parts = self.split(event.parse_event(block).data or b"") if len(block) > self._limit_bytes else []
-        self._has_changed = self._has_changed or bool(parts)
-        return b"".join(parts) or block
-
-    def split(self, data: Piece | Mapping[str, msgspec.Raw]) -> list[Piece]:
-        """Return the parts of the events to send instead of one with `data`, or its members; none to leave it."""
-        try:
-            return self._split(data)
-        except (ValueError, RecursionError):  # nested too deep, or no JSON
-            return []
-
-    def _split(self, data: Piece | Mapping[str, msgspec.Raw]) -> list[Piece]:
-        payload = _opened_members(data if isinstance(data, Mapping) else OBJECT.decode(data), _LONG)
-        self._pieces.clear()
-        choices = payload.get("choices")
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-            return []
-        later = [delta for choice in choices for delta in self._later(choice)]
-        if not later:
-            return []
-        ends = [
-            {"index": choice.get("index", 0), "delta": {}, "finish_reason": choice["finish_reason"]}
-            for choice in choices
-            if choice.get("finish_reason")
-        ]
-        first, last = chunk.split_end(payload, ends)
-        envelope = {name: payload[name] for name in chunk.ENVELOPE if name in payload and chunk.is_short(payload[name])}
-        parts: list[Piece] = [chunk.encode_event(first)]
-        for choice, piece in zip(later, self._pieces, strict=True):
-            before, _, after = chunk.encode_event({**envelope, "choices": [choice]}).rpartition(_MARK.encode())
-            parts += (before, piece, after)
-        return [*parts, chunk.encode_event(last)] if ends or payload.get("usage") else parts
-
-    def _later(self, choice: Object) -> Iterable[Object]:
-        """Leave out the long texts of the choice's delta, and yield them as choices of later chunks."""
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            return
-        for name in _TEXTS:
-            for _ in range(self._cut(delta, name)):
-                yield _later_choice(choice, {name: _MARK})
-        for call in chunk.calls_of(delta):
-            function = call.get("function") if isinstance(call, dict) else None
-            for _ in range(self._cut(function, "arguments") if isinstance(function, dict) else 0):
-                yield _later_choice(
-                    choice, {"tool_calls": [{"index": call.get("index"), "function": {"arguments": _MARK}}]}
-                )
-
-    def _cut(self, owner: Object, name: str) -> int:
-        """Leave out a long text of `owner`, and return the number of its pieces."""
-        text = owner.get(name)
-        if type(text) is not msgspec.Raw or memoryview(text)[0] != ord('"'):
-            return 0
-        owner[name] = ""
-        pieces = _pieces_of(memoryview(text)[1:-1], self._limit_bytes - OVERHEAD_BYTES)
-        self._pieces += pieces
-        return len(pieces)
-
-
-def _later_choice(choice: Object, delta: Object) -> Object:
-    return {"index": choice.get("index", 0), "delta": delta, "finish_reason": None}
-
-
-_LONG: Mapping[str, Any] = {"choices": {"delta": {"tool_calls": {"function": {}}}}}
-"""The members in which the texts of a chunk are. Lists are opened together with their objects: each pass over 32 MiB
-takes 8 ms."""
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
-
-
-def _opened(text: msgspec.Raw, inside: Mapping[str, Any] | None) -> Any:
-    """Parse a JSON value. Long texts, and long values that are not in `_LONG`, stay as written."""
-    if memoryview(text).nbytes <= SMALL_BYTES:
-        return json_value(bytes(text))
-    if inside is None or (kind := json_body.kind(text)) not in "[{":
-        return text
-    if kind == "{":
-        return _opened_members(OBJECT.decode(text), inside)
-    return [_opened_members(one, inside) for one in _OBJECTS.decode(text)]
-
-
-def _opened_members(members: Mapping[str, msgspec.Raw], inside: Mapping[str, Any]) -> Object:
-    return {name: _opened(value, inside.get(name)) for name, value in members.items()}
-
-
-_WHOLE_ESCAPES = re.compile(
-    rb"[^\\]*+(?:\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|u(?![dD][89abAB])[0-9a-fA-F]{4}|[^u])[^\\]*+)*+"
-)
-_TAIL_BYTES = 4096
-_PAIR_BYTES = len(r"\ud83d\ude00")
-
-
-def _pieces_of(text: memoryview, most_bytes: int) -> list[memoryview]:
-    """Cut the inside of a JSON string between characters and between escapes."""
-    pieces, at = list[memoryview](), 0
-    while at < len(text):
-        end = min(at + most_bytes, len(text))
-        if end < len(text):
-            tail = bytes(text[max(at, end - _TAIL_BYTES) : end])
-            begin = len(tail[: -_PAIR_BYTES - 1].rstrip(b"\\"))
-            if not begin:  # the parity of these backslashes is not known
-                tail = bytes(text[at:end])
-            # from an end of a character on, the pattern finds the end of the last whole escape or pair
-            found = _WHOLE_ESCAPES.match(tail, begin)
-            end -= 0 if found is None else len(tail) - found.end()
-            # before a character of several bytes, of which all but the first are 0b10xxxxxx
-            end -= next((back for back in range(4) if text[end - back] & 0xC0 != 0x80), 0)
-        pieces.append(text[at:end])
-        at = end
-    return pieces
 
 
 _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")

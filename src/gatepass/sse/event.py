@@ -110,7 +110,7 @@ def split_large(run: bytes) -> tuple[bytes, memoryview, Event]:
 MOST_ESCAPES = 1_600_000
 """A large event with more takes over 50 ms."""
 LARGE_EVENT_BYTES = 1024 * 1024
-"""To repair and transform an event of this size takes up to 45 ms. Of a larger one only the outline is read.
+"""To repair and transform an event of this size takes up to 45 ms. A larger one is read and written in separate turns.
 
 A whole reply of this size is read as objects without a search before.
 """

@@ -6,11 +6,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from msgspec import Raw
 from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
-from gatepass.json_body import BOM
+from gatepass.json_body import BOM, takes_long
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
@@ -18,15 +17,15 @@ from gatepass.sse.chunk import (
     MAX_ENTRIES_MIN_BYTES,
     Object,
     StreamSource,
+    beginning_of_error,
     error_in_event,
     event_value,
     finish_reason,
-    has_objects,
     has_output,
     has_too_many_entries,
     unwrap,
 )
-from gatepass.sse.client_transforms import LaterNumbers, ShortLines
+from gatepass.sse.client_transforms import LaterNumbers
 from gatepass.sse.event import (
     DONE,
     LARGE_EVENT_BYTES,
@@ -47,7 +46,6 @@ from gatepass.sse.event import (
     split_large,
 )
 from gatepass.sse.fast_path import FastPath
-from gatepass.sse.outline import outlined
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
@@ -56,9 +54,9 @@ BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=em
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
 _TAG = re.compile(rb"<[^<>]*>")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
-LAST_EVENT, ADDED_DONE, UNCHECKED = "sse=last-event", "sse=done", "sse=unchecked"
+LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
 BLANK_LINES = "sse=blank-lines"
-NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHECKED, BLANK_LINES)
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, BLANK_LINES)
 """The changes that validation makes.
 
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
@@ -66,7 +64,6 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, UNCHE
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
 - BLANK_LINES: It reads each line as an event if no blank lines part them.
-- UNCHECKED: It changes nothing. An event above LARGE_EVENT_BYTES passed without a repair, its long texts unread.
 """
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
@@ -163,8 +160,8 @@ class EventStream:
     * `wants_usage`: the upstream was asked for usage. At a `[DONE]` before it the stream is `done`, but the `[DONE]` is
       held, and `awaits_usage` is True until `feed` found the usage, or `finish` gave up.
     * `progress` records the events. A protocol whose last event is not `[DONE]` passes a subclass.
-    * `dialect_transform` changes events before validation, `client_transform` after it, and delays none.
-    * `line_bytes` is the longest line of a large event, which no transform receives: it is split at its texts.
+    * `dialect_transform` changes events before validation, `client_transform` after it, and delays none. A large event
+      passes neither.
     """
 
     __slots__ = (
@@ -182,7 +179,6 @@ class EventStream:
         "_is_over",
         "_large",
         "_later_numbers",
-        "_line_bytes",
         "_lines_left",
         "_match",
         "_noted_events",
@@ -212,7 +208,6 @@ class EventStream:
         dialect_transform: EventTransform | None = None,
         repair: EventRepair | None = None,
         client_transform: EventTransform | None = None,
-        line_bytes: int | None = None,
         wants_usage: bool = False,
     ) -> None:
         self.failure: GatepassError | None = None
@@ -225,7 +220,6 @@ class EventStream:
         self._before = dialect_transform
         self._repair = repair
         self._after = client_transform
-        self._line_bytes = line_bytes
         self._later_numbers: LaterNumbers | None = None
         self._framer = Framer(source.limit_bytes)
         self._event_limit_bytes = source.limit_bytes
@@ -580,47 +574,33 @@ class EventStream:
         return last
 
     def _read_large(self, run: bytes) -> Iterator[bytes]:
-        """Read the large event that `run` begins with, in several turns. Yield what the client gets after each of them.
-
-        It passes as it came, or is split in a turn of its own. One that takes long to read is a failure.
-        """
+        """Frame, read and write the large event that `run` begins with, in a turn each. Yield what the client gets."""
         try:
             block, data, event = split_large(run)
         except ValueError:
             yield self._fail(chunk.events_joined if _begins_joined(run) else chunk.event_too_large)
             return
-        self.has_ids = self.has_ids or bool(event.id)
         yield b""
+        text = bytes(data).strip()
         try:
-            payload, members = yield from outlined(data)
+            payload = event_value(text, event.name)
         except ValueError:
-            if event.name != b"error":
-                yield self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_not_json)
-                return
-            payload, members = bytes(data[:ERROR_BYTES]).decode("utf-8", "replace").lstrip(), {}
-        ready = self._validate_large(block, event.name, payload, members)
-        if self._line_bytes is not None and ready.endswith(block):
-            yield ready[: len(ready) - len(block)]
-            ready = self._split_lines(block, members, self._line_bytes)
-        self._large, self.waiting = None, self.waiting[len(block) :]
-        yield ready
-
-    def _validate_large(self, block: bytes, name: bytes, payload: Any, members: Mapping[str, Raw]) -> bytes:
-        if payload is None:
-            return self._fail(chunk.event_too_large)
-        if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
+            error_of = chunk.event_too_large if takes_long(text) else chunk.event_not_json
+            yield self._fail(chunk.events_joined if _begins_joined(block) else error_of)
+            return
+        yield b""
+        error_body = error_in_event(beginning_of_error(payload), event.name, self._source.read_error)
+        if error_body is None:
+            self.has_ids = self.has_ids or bool(event.id)
+            ready = self._validate_chunk(block, payload)
+        else:
             self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
-            return self._finish_repair()
-        return self._validate_chunk(block, payload, members)
-
-    def _split_lines(self, block: bytes, members: Mapping[str, Raw], line_bytes: int) -> bytes:
-        parts = ShortLines(line_bytes).split(members) or [block]
-        if max(map(len, parts)) > LARGE_EVENT_BYTES:
-            limit = chunk.converted_limit("the profile of the client splits long lines")
-            self.fail(chunk.event_too_large(self._source.upstream, limit, "long_lines"))
-            return self._finish_repair()
-        self._adapted[ShortLines.name] = None
-        return b"".join(parts)
+            ready = self._finish_repair()
+        self._large, self.waiting = None, self.waiting[len(block) :]
+        if self._repair is not None and self._repair.has_long_line:
+            self.fail(chunk.line_too_long(self._source.upstream))
+            ready = b""
+        yield ready
 
     def _validate_done(self, block: bytes) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
@@ -645,48 +625,29 @@ class EventStream:
     def _finish_repair(self) -> bytes:
         return b"" if self._repair is None else self._repair.finish()
 
-    def _validate_chunk(self, block: bytes, payload: Any, members: Mapping[str, Raw] | None = None) -> bytes:
-        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged.
-
-        `members` are those of a large event, whose outline `payload` is.
-        """
+    def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
+        """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
         fields = unwrap(payload) if isinstance(payload, dict) else {}
         choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
-        elif (error_of := self._fault_of(choices, block, is_large=members is not None)) is not None:
-            return self._fail(error_of) or self._finish_repair()
+        elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
+            return self._fail(chunk.too_many_choices) or self._finish_repair()
         is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
         if self._is_over and not self.done:
             return self._finish_repair()
         repair, repaired = self._repair, block
-        if members is not None:
-            self._adapted[UNCHECKED] = None
-            if repair is not None and isinstance(payload, dict):
-                if (large := repair.repair_large(block, payload, members)) is None:
-                    self.done = self._is_over = False
-                    return self._fail(chunk.arguments_cut) or self._finish_repair()
-                repaired = large
-        elif repair is not None and isinstance(payload, dict):
+        if repair is not None and isinstance(payload, dict):
             repaired = self._repaired(block, payload)
             if repair.holds_event:
                 self._fast_path.forget()
         is_similar = repaired is block and (repair is None or repair.skips_similar)
-        if is_plain and is_similar and members is None and self._progress.has_answer:
+        if is_plain and is_similar and self._progress.has_answer:
             self._fast_path.set_pattern(_without_id(block), self.events)
         return repaired
 
     def _repaired(self, block: bytes, payload: Object) -> bytes:
         return block if self._repair is None else self._repair.repair_event(block, payload)
-
-    def _fault_of(self, choices: list[Any], block: bytes, *, is_large: bool) -> Callable[[str], GatepassError] | None:
-        if len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
-            return chunk.too_many_choices
-        if is_large and any(isinstance(choice, dict) and "message" in choice for choice in choices):
-            return chunk.completion_in_stream  # no repair reads it, and SDKs crash on it or read it as empty
-        if len(block) > LARGE_EVENT_BYTES and self._repair is not None and has_objects(choices):  # SDKs require text
-            return chunk.arguments_too_large
-        return None
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others

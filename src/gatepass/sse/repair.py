@@ -5,11 +5,9 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
-
-from msgspec import Raw
 
 from gatepass.config.access import PLAIN, Profile
 from gatepass.sse import choice_repair, tool_calls
@@ -20,9 +18,11 @@ from gatepass.sse.chunk import (
     ENVELOPE,
     LEGACY,
     MAX_ENTRIES,
+    REASONING,
     REQUIRED,
     EnvelopeDefaults,
     Object,
+    calls_of,
     empty_choice,
     encode_event,
     finish_reason,
@@ -34,8 +34,8 @@ from gatepass.sse.chunk import (
     split_end,
     unwrap,
 )
-from gatepass.sse.event import DONE
-from gatepass.sse.synthesize import PIECE_CHARS, chunks
+from gatepass.sse.event import DONE, LARGE_EVENT_BYTES
+from gatepass.sse.synthesize import PIECE_CHARS, chunks, split_text
 from gatepass.sse.usage import Usage, complete_usage, is_identical
 
 _REQUIRED_SET = frozenset(REQUIRED)
@@ -46,10 +46,12 @@ _SHARED = -1
 class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("_adapted", "envelope", "holds_event", "skips_similar")
+    __slots__ = ("_adapted", "envelope", "has_long_line", "holds_event", "skips_similar")
 
     def __init__(self) -> None:
         self._adapted: list[str] = []
+        self.has_long_line = False
+        """Whether an event is longer than the client's lines may be, and has no text at which it can be split."""
         self.holds_event = False
         """Whether the last event waits for the next one, so that none may pass without a look."""
         self.envelope: Object = {}
@@ -69,14 +71,6 @@ class EventRepair:
     def repair_event(self, block: bytes, payload: Object) -> bytes:
         """Return the bytes to send instead of `block`, the event with the data `payload`, which may be changed."""
         del payload
-        return block
-
-    def repair_large(self, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes | None:
-        """Return the bytes to send instead of `block`, a large event with these `members`, which are not all repaired.
-
-        None if it ends a call that was cut: then it may not pass. `payload` is its outline, which may be changed.
-        """
-        del payload, members
         return block
 
     def end_choices(self, usage: Usage | None) -> bool:
@@ -312,9 +306,16 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         )
 
     def _send(self, block: Sent, chunk: Object) -> list[Sent]:
-        parts = split_finish(chunk) if self._options.profile.splits_finish else (chunk,)
+        profile = self._options.profile
+        parts: Sequence[Object] = split_finish(chunk) if profile.splits_finish else (chunk,)
         if len(parts) > 1:
             self._note(choice_repair.SPLIT)
+        if profile.line_bytes is not None and len(block) > profile.line_bytes:
+            parts = [short for part in parts for short in split_texts(part)]
+            self._note(choice_repair.LINE)
+            sent = [*map(self._write, parts)]
+            self.has_long_line = max(map(len, sent)) > LARGE_EVENT_BYTES
+            return sent
         return [*map(self._write, parts)] if self._has_changed else [block]
 
     def _repair_choices(self, chunk: Object) -> bool:
@@ -392,20 +393,6 @@ class StreamRepair(ChunkRepair[bytes]):
     def finish(self) -> bytes:
         return b"".join(self.end())
 
-    def repair_large(self, block: bytes, payload: Object, members: Mapping[str, Raw]) -> bytes | None:
-        """Note the event, which passes unchanged."""
-        del members
-        before = self.release(_choices_of(payload))
-        ended = [choice for choice in _choices_of(payload) if finish_reason(choice)]
-        # it carries its own usage; later repairs build on its role, its tool calls and its end
-        adapted, deferred = [*self._adapted], (self._deferred, self._deferred_bytes)
-        self._deferred = {}  # what is deferred goes into a later event
-        unwrap(payload).pop("usage", None)
-        self._repair(b"", payload)
-        self._adapted, self.skips_similar = adapted, False
-        self._deferred, self._deferred_bytes = deferred
-        return b"".join([*before, block]) if all(map(finish_reason, ended)) else None
-
 
 def synthesize_stream(
     document: Object,
@@ -451,3 +438,40 @@ def split_finish(chunk: Object) -> tuple[Object, ...]:
     empty: Object = {"delta": {}, "text": "", "logprobs": None}
     ends = [{name: empty.get(name, value) for name, value in choice.items()} for choice in ending]
     return split_end(chunk, ends)
+
+
+_TEXTS = ("content", *REASONING, "refusal")
+
+
+def split_texts(chunk: Object) -> list[Object]:
+    """Return `chunk` without its long texts and arguments, a chunk for each piece of them, and one with its end.
+
+    RAGFlow's Go client fails at a line of 1 MiB (bufio.Scanner in its internal/entity/models).
+    """
+    later = list[Object]()
+    for choice in chunk["choices"]:
+        for delta in messages_of(choice):
+            pieces: list[Object] = [{name: piece} for name in _TEXTS for piece in _take_text(delta, name)]
+            for call in calls_of(delta):
+                inner = call.get("function") if isinstance(call, dict) else None
+                texts = _take_text(inner, "arguments") if isinstance(inner, dict) else ()
+                pieces += [{"tool_calls": [{"index": call["index"], "function": {"arguments": one}}]} for one in texts]
+            later += [{"index": choice.get("index"), "delta": piece, "finish_reason": None} for piece in pieces]
+    if not later:
+        return [chunk]
+    ends = [
+        {**choice, "delta": {}} for choice in chunk["choices"] if isinstance(choice, dict) and finish_reason(choice)
+    ]
+    first, last = split_end(chunk, ends)
+    envelope = {name: chunk[name] for name in ENVELOPE if name in chunk and is_short(chunk[name])}
+    parts = [first, *({**envelope, "choices": [choice]} for choice in later)]
+    return [*parts, last] if ends or chunk.get("usage") else parts
+
+
+def _take_text(owner: Object, name: str) -> list[str]:
+    """Empty a long text of `owner`, and return its pieces."""
+    text = owner.get(name)
+    if not isinstance(text, str) or len(text) <= PIECE_CHARS:
+        return []
+    owner[name] = ""
+    return split_text(text, PIECE_CHARS)

@@ -53,7 +53,7 @@ def failure(*blocks: bytes, **more: Any) -> tuple[str, str]:
     one = aggregator(**more)
     for block in blocks:
         one.feed(block)
-        if one.is_heavy:
+        while one.is_heavy:
             one.feed()
     with pytest.raises(GatepassError) as caught:
         one.finish()
@@ -307,12 +307,14 @@ def test_reply_above_its_limit_fails_for_every_split():
         assert "too large to make a whole reply" in fails(*pieces)
 
 
-def test_a_large_event_is_read_by_the_next_call():
-    one, large, waiting = aggregator(32 << 20, 32 << 20), text("x" * LARGE_EVENT_BYTES), []
-    for piece in (large, b""):
-        one.feed(piece)
-        waiting.append(one.is_heavy)
-    assert waiting == [True, False]
+def test_a_large_event_is_read_by_the_next_calls():
+    one, large = aggregator(32 << 20, 32 << 20), text("x" * LARGE_EVENT_BYTES)
+    one.feed(large)
+    turns = 0
+    while one.is_heavy:
+        one.feed()
+        turns += 1
+    assert turns == 3
     one.feed(large + STOP)  # the body may end within this piece
     assert json.loads(one.finish()) == reply(choice("x" * LARGE_EVENT_BYTES * 2))
 

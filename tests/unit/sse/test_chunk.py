@@ -71,7 +71,7 @@ RAGFLOW_AUTH = re.compile(r"auth|key|apikey|401|forbidden|permission")
 
 @pytest.mark.parametrize(
     "make",
-    [chunk.stream_closed, chunk.stream_empty, chunk.event_too_large, chunk.event_not_json, chunk.completion_in_stream],
+    [chunk.stream_closed, chunk.stream_empty, chunk.event_too_large, chunk.event_not_json, chunk.line_too_long],
 )
 def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
     error = make("chat")

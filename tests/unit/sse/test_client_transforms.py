@@ -5,40 +5,41 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.protocols.chat import CHAT, COMPLETIONS
 from gatepass.protocols.responses import RESPONSES
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import encode_event
+from gatepass.sse.chunk import StreamSource
 from gatepass.sse.client_transforms import (
-    OVERHEAD_BYTES,
     LaterNumbers,
     PlainEvents,
-    ShortLines,
     WithoutComments,
     make_client_transform,
     transform_reply,
 )
 from gatepass.sse.event import EventTransform, Framer
+from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.sse.usage import MOST_USAGE_BYTES
 from tests.unit.sse.documents import origin
 from tests.unit.sse.repair_streams import USAGE
-from tests.unit.sse.streams import DONE, REALISTIC, chunk, client_reads, data, new_stream, pieces, text, with_line_ends
+from tests.unit.sse.streams import (
+    DONE,
+    REALISTIC,
+    chunk,
+    client_reads,
+    data,
+    new_stream,
+    pieces,
+    read_error,
+    text,
+    with_line_ends,
+)
 
 CLEAN = b"".join(REALISTIC)
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 USED = chunk(None, usage=USAGE)
-LIMIT = OVERHEAD_BYTES + 100
-"""A hundred bytes a piece."""
-PAD = "x" * LIMIT
-
-
-def short_lines() -> ShortLines:
-    return ShortLines(LIMIT)
 
 
 def later_numbers() -> LaterNumbers:
@@ -62,17 +63,6 @@ SAME: dict[Make, list[bytes]] = {
         b'data: {"response":{"sequence_number":1}}\n\n',
     ],
     PlainEvents: [CLEAN, *REALISTIC, data(chunk({}), gap=b"  "), data(chunk({}), spaced=True)],
-    short_lines: [
-        encode_event(chunk({"content": "a" * 100})) * 100,
-        data(chunk({"audio": {"data": PAD}})),
-        data(chunk(None, x=PAD)),
-        data({"choices": [{"index": 0, "text": PAD}]}),
-        data({"choices": [PAD]}),
-        data(chunk({"tool_calls": [1, {"function": None}, {"function": {"arguments": {"a": PAD}}}]})),
-        data(chunk({"tool_calls": PAD})),
-        data([PAD]),
-        b"data: no json %b\n\n" % PAD.encode(),
-    ],
 }
 
 
@@ -241,65 +231,37 @@ def json_of(stream: bytes) -> list[Any]:
     return [json.loads(part.removeprefix(b"data: ")) for part in stream.split(b"\n\n")[:-1]]
 
 
-def short(*chunks: Any) -> list[Any]:
-    return json_of(short_lines().feed(b"".join(map(encode_event, chunks))))
-
-
 def said(chunks: list[Any], name: str = "content") -> str:
     return "".join(choice["delta"].get(name) or "" for one in chunks for choice in one["choices"])
 
 
-def test_a_long_text_comes_in_pieces_and_ends_as_it_did():
-    parts = short(chunk({"role": "assistant", "content": PAD}, "stop", usage=USAGE, extra={"a": 1}))
-    assert (said(parts), parts[0]["extra"], parts[0]["choices"][0]["delta"]["role"]) == (PAD, {"a": 1}, "assistant")
-    assert [part.get("usage") for part in parts] == [None] * (len(parts) - 1) + [USAGE]
-    assert [part["choices"][0]["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["stop"]
-    assert {(part["id"], part["model"], part["created"], part["object"]) for part in parts} == {
-        tuple(USED[name] for name in ("id", "model", "created", "object"))
-    }
-    first, *others = short(chunk({"content": PAD}))
-    assert first["choices"][0]["delta"]["content"] == ""
-    assert all(part["choices"][0]["delta"]["content"] for part in others)
-    assert short(chunk({"content": PAD}, usage=USAGE))[-1] == USED
-
-
-def test_arguments_of_tools_come_in_pieces_by_their_index():
-    calls = [
-        {"index": number, "id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": PAD}}
-        for number in range(2)
-    ]
-    found, ids = {0: "", 1: ""}, []
-    for part in short(chunk({"tool_calls": calls})):
-        for call in part["choices"][0]["delta"]["tool_calls"]:
-            found[call["index"]] += call["function"]["arguments"]
-            ids += [call["id"]] if "id" in call else []
-    assert (found, ids) == ({0: PAD, 1: PAD}, ["c0", "c1"])
-
-
-@given(st.text(max_size=400), st.text(max_size=400), st.integers(3 * OVERHEAD_BYTES, 3 * OVERHEAD_BYTES + 300))
-def test_every_text_arrives_whole_and_every_line_is_short(content, reasoning, limit):
-    block = encode_event(chunk({"content": content * 30, "reasoning_content": reasoning * 30}, "stop"))
-    transformed = ShortLines(limit).feed(block)
-    parts = json_of(transformed)
-    assert (said(parts), said(parts, "reasoning_content")) == (content * 30, reasoning * 30)
-    assert parts[-1]["choices"][0]["finish_reason"] == "stop"
-    assert all(len(line) <= limit for line in transformed.splitlines())
-
-
-@pytest.mark.parametrize("unit", ["x", "é漢😀", '\\"\n', "a\\" * 3 + "\\", "\\ud83d", "\u0001"])
-@pytest.mark.parametrize("ascii_only", [True, False])
-@pytest.mark.parametrize("name", ["content", "arguments"])
-def test_a_text_is_cut_between_characters_and_escapes(unit, ascii_only, name):
-    text = "a" + unit * 12_000
-    delta = {"content": text} if name == "content" else {"tool_calls": [{"index": 1, "function": {name: text}}]}
-    written = json.dumps(chunk(delta, "stop"), ensure_ascii=ascii_only).encode()
-    for limit in range(OVERHEAD_BYTES + 4500, OVERHEAD_BYTES + 4513):  # each offset within a surrogate pair
-        lines = b"".join(ShortLines(limit).split(written))
-        parts = json_of(lines)
-        calls = [one["function"][name] for part in parts for one in part["choices"][0]["delta"].get("tool_calls", [])]
-        assert "".join(calls) + said(parts) == text
-        assert len(parts) > 2
-        assert all(len(line) <= limit for line in lines.splitlines())
+@pytest.mark.parametrize(
+    ("unit", "count", "ascii_only"),
+    [("x", 1_200_000, False), ("é漢😀", 150_000, False), ('\\"\n', 150_000, False), ("\ud83d", 300_000, True)],
+)
+@pytest.mark.parametrize("name", ["content", "reasoning_content", "arguments"])
+def test_a_long_text_comes_in_pieces_and_ends_as_it_did(unit, count, ascii_only, name):
+    text = json.dumps({"a": unit * count}, ensure_ascii=False)
+    calls = [{"index": 0, "id": "c0", "type": "function", "function": {"name": "f", "arguments": text}}]
+    delta = {"role": "assistant", **({"tool_calls": calls} if name == "arguments" else {name: text})}
+    sent = json.dumps(chunk(delta, "stop", usage=USAGE, extra={"a": 1}), ensure_ascii=ascii_only)
+    repair = StreamRepair(RepairOptions(True, BUILT_IN_PROFILES["ragflow"]), origin())
+    stream = EventStream(StreamSource("chat", 1 << 23, read_error), repair=repair)
+    out = stream.feed(b"data: %b\n\n" % sent.encode())
+    while stream.waiting:
+        out += stream.feed()
+    out += stream.feed(DONE).removesuffix(DONE)
+    parts = json_of(out)
+    found = [call for part in parts for choice in part["choices"] for call in choice["delta"].get("tool_calls", [])]
+    assert "".join(one["function"]["arguments"] for one in found) + said(parts, name) == text
+    assert [one["id"] for one in found if "id" in one] == ["c0"] * (name == "arguments")
+    assert max(map(len, out.splitlines())) < 2**20
+    assert (parts[0]["extra"], parts[0]["choices"][0]["delta"]["role"]) == ({"a": 1}, "assistant")
+    reasons = [choice["finish_reason"] for part in parts for choice in part["choices"]]
+    assert [one for one in reasons if one] == ["tool_calls" if name == "arguments" else "stop"]
+    assert [part["usage"] for part in parts if part.get("usage")] == [USAGE]
+    assert {(part["id"], part["model"]) for part in parts} == {(USED["id"], USED["model"])}
+    assert "repair=line" in stream.adapted
 
 
 # --- texts at other places --------------------------------------------------------------------------
@@ -373,8 +335,6 @@ def test_several_lines_of_data_are_one_line_for_ragflow():
 def test_each_profile_has_its_transforms():
     assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.only_chunks] == ["dify", "cline"]
     assert [name for name, profile in BUILT_IN_PROFILES.items() if profile.plain_events] == ["ragflow", "dify"]
-    long = data(chunk({"content": "x" * 2**20}))
-    assert max(map(len, of_profile("ragflow").feed(long).splitlines())) < 2**20
     assert make_client_transform(BUILT_IN_PROFILES["cline"]) is make_client_transform(PLAIN) is None
 
 

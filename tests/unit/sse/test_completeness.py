@@ -196,14 +196,6 @@ def test_a_call_of_any_size_is_checked(arguments, events, cut_chars):
         assert looks_finished(out) is (cut_chars == 0)
 
 
-@pytest.mark.parametrize(("cut_chars", "usage", "is_done"), [(0, BELOW, True), (1, BELOW, False), (1, AT_LIMIT, False)])
-def test_a_large_event_that_ends_a_cut_call_is_not_relayed(cut_chars, usage, is_done):
-    given = LONG[1][: len(LONG[1]) - cut_chars]
-    last = chunk({"tool_calls": [{"index": 0, "function": {"arguments": given}}]}, "tool_calls", usage=usage)
-    out, stream = turned([*call("write"), data(last), DONE])
-    assert (stream.done, looks_finished(out), len(out) > len(given)) == (is_done,) * 3
-
-
 @pytest.mark.parametrize("arguments", LONG[::2])
 def test_long_arguments_of_a_whole_reply_are_checked(arguments):
     complete, cut = (whole(("write", text, "tool_calls", BELOW)) for text in (arguments, arguments[:-1]))
