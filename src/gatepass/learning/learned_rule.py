@@ -46,12 +46,10 @@ RENAMES: Mapping[str, str] = MappingProxyType(
 class LearningPolicy:
     """Which rules may be learned for one model.
 
-    `may_stream` is False if the configuration sets `stream`. `is_configured`: the configuration names the model, so
-    rules of other models do not evict its rules. `fits_answers`: `ClientProtocol.fits_answers`.
+    `may_stream` is False if the configuration sets `stream`. `fits_answers`: `ClientProtocol.fits_answers`.
     """
 
     may_stream: bool = True
-    is_configured: bool = False
     fits_answers: bool = True
 
     def allows(self, rule: LearnedRule, members: frozenset[str]) -> bool:

@@ -157,7 +157,7 @@ def betas(rejection: UpstreamRejection) -> Iterator[Step]:
 # members
 
 MOST_NAMES = 20
-"""Members that one error teaches, as many as a model has rules (LIMIT_OF_SCOPE). One that names more only advises."""
+"""Members that one error teaches. One that names more only advises."""
 _FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
 _HINT = r"(?i)use ['\"`]?(\w+)['\"`]? instead"
 

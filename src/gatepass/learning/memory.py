@@ -11,14 +11,8 @@ from dataclasses import dataclass
 
 from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
 
-LIMIT = 1_000
-"""Limit on rules that failed."""
-LIMIT_OF_UPSTREAM = 500
-"""Learned rules of one upstream: a client that invents model names cannot evict rules of other upstreams."""
-LIMIT_OF_SCOPE = 20
-"""Learned rules of one model: a client that invents parameter names cannot evict rules of other models."""
-USES_OF_KNOWN_MODEL = 2
-"""A model is known after this many successes of a rule. One is not enough, because a client may invent its name."""
+LIMIT = 500
+"""Learned rules of one upstream, and failed ones: a client that invents names cannot evict rules of other upstreams."""
 REFUTED_S = 60.0
 """How long a rule that failed is not tried again, so that not every request costs two calls."""
 
@@ -30,19 +24,13 @@ class _StoredRule:
     learned_s: float
     expires_s: float
     uses: int = 0
-    is_configured: bool = False
 
 
 class Memory:
-    """The learned rules of one upstream in one process, at most LIMIT_OF_UPSTREAM.
+    """The learned rules of one upstream in one process. Above `limit`, the least recently used one is forgotten."""
 
-    Above a limit, the least recently used rule of the least known model is forgotten. A configured model is known best,
-    then a model with a rule that succeeded USES_OF_KNOWN_MODEL times.
-    """
-
-    def __init__(self, limit: int = LIMIT_OF_UPSTREAM, limit_of_others: int = LIMIT) -> None:
+    def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._limit_of_others = limit_of_others
         self._stored: OrderedDict[Key, _StoredRule] = OrderedDict()
         self.by_scope: dict[RuleScope, dict[Key, _StoredRule]] = {}
         """The scopes that have rules, expired or not. Empty for most upstreams."""
@@ -64,37 +52,21 @@ class Memory:
         for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s <= now_s]:
             self.forget(key)
 
-    def commit(self, key: Key, rule: LearnedRule, evidence: str, now_s: float, *, is_configured: bool = False) -> bool:
-        """Store a rule that helped; return whether it is stored and new.
-
-        A full memory does not store it if all other rules are of better known models. `is_configured`: the
-        configuration names the rule's model.
-        """
+    def commit(self, key: Key, rule: LearnedRule, evidence: str, now_s: float) -> bool:
+        """Store a rule that helped; return whether it is new."""
         known = self._stored.get(key)
         self._refuted.pop(key, None)  # another request may have failed with it for another reason
         for other, one in list(self.by_scope.get(key[0], {}).items()):  # a copy: `forget` changes it
             if rule.reverses(one.rule):  # the newer rejection is right
                 self.forget(other)
-        stored = _StoredRule(rule, evidence_of(evidence), now_s, now_s + rule.ttl_s, is_configured=is_configured)
+        stored = _StoredRule(rule, evidence_of(evidence), now_s, now_s + rule.ttl_s)
         stored.uses = 0 if known is None else known.uses
         self._stored[key] = stored
         self._stored.move_to_end(key)
         self.by_scope.setdefault(key[0], {})[key] = stored
-        others = {one: found.uses for one, found in self.by_scope[key[0]].items() if one != key}
-        if len(others) >= LIMIT_OF_SCOPE:
-            self.forget(min(others, key=others.__getitem__))
-        of_upstream = [one for one in self._stored if one[0].upstream == key[0].upstream]
-        if len(of_upstream) > self._limit:
-            # how well a model is known: 2 if it is configured, 1 if a rule succeeded again, else 0
-            standings = {
-                scope: max(
-                    2 if one.is_configured else 1 if one.uses >= USES_OF_KNOWN_MODEL else 0
-                    for one in self.by_scope[scope].values()
-                )
-                for scope, _ in of_upstream
-            }
-            self.forget(min(of_upstream, key=lambda one: standings[one[0]]))
-        return key in self._stored and (known is None or known.rule != rule)
+        if len(self._stored) > self._limit:
+            self.forget(next(iter(self._stored)))
+        return known is None or known.rule != rule
 
     def forget(self, key: Key) -> None:
         if self._stored.pop(key, None) is not None:
@@ -130,7 +102,7 @@ class Memory:
         """Do not try the rule again for REFUTED_S, because it failed with the error `evidence`."""
         self._refuted[key] = _StoredRule(rule, evidence_of(evidence), now_s, now_s + REFUTED_S)
         self._refuted.move_to_end(key)
-        while len(self._refuted) > self._limit_of_others:
+        while len(self._refuted) > self._limit:
             self._refuted.popitem(last=False)
 
     def is_blocked(self, key: Key, now_s: float) -> bool:

@@ -157,11 +157,10 @@ class LearningSession:
 
     def succeeded(self, now_s: float) -> None:
         """Store the rules of this request and count a success of each rule: the upstream accepted the last body."""
-        is_configured = self.policy.is_configured
         for key in self._used:
             rule, evidence = self._applied[key].rule, self._applied[key].evidence
-            is_stored = evidence is not None and rule.ttl_s > 0
-            if is_stored and self.memory.commit(key, rule, evidence or "", now_s, is_configured=is_configured):
+            is_own = evidence is not None and rule.ttl_s > 0
+            if is_own and self.memory.commit(key, rule, evidence or "", now_s):
                 self._record("learned", rule, evidence or "")
             self.memory.used(key)
 

@@ -150,7 +150,7 @@ def succeeded(attempt: Attempt) -> None:
         attempt.session.succeeded(attempt.state.clock.now())
     if attempt.absent is not None:  # a chat has just served the operation, which the upstream lacks
         key, state, text = _path_key(attempt), attempt.state, attempt.absent.message
-        if upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now(), is_configured=True):
+        if upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now()):
             operation, what = key[0].operation, (SERVED_BY_CHAT.entry, evidence_of(text))
             change = RuleChange(attempt.call.id, "learned", upstream.name, key[0].model, operation, *what)
             state.observers.tell(state.observers.rule_changed, change)
@@ -546,8 +546,7 @@ def _new_session(attempt: Attempt, base: Call) -> LearningSession:
     settings, declared, learned = attempt.upstream.settings, attempt.state.declared, attempt.upstream.state.learned
     entry = declared.model(base.operation.name, base.model)
     may_stream = entry is None or entry.stream == "auto"
-    is_configured = declared.entry(base.operation.name, base.model) == base.model
-    policy = LearningPolicy(may_stream, is_configured, PROTOCOLS[attempt.call.operation.protocol].fits_answers)
+    policy = LearningPolicy(may_stream, PROTOCOLS[attempt.call.operation.protocol].fits_answers)
     return LearningSession(learned, _scope(attempt, base), base.operation.members, settings.learn, policy)
 
 

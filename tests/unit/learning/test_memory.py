@@ -3,7 +3,7 @@
 from msgspec import structs
 
 from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRuleRecord, RuleScope
-from gatepass.learning.memory import LIMIT_OF_SCOPE, REFUTED_S, Memory
+from gatepass.learning.memory import REFUTED_S, Memory
 
 O3 = RuleScope("chat", "o3-mini", "chat")
 SYNTH = LearnedRule("stream", "synth")
@@ -95,45 +95,15 @@ def drop(at: int) -> LearnedRule:
 def test_of_one_upstream_the_least_recently_used_rule_goes_first():
     memory = Memory(limit=3)
     subjects = [RuleScope("chat", f"m{at}", "chat") for at in range(4)]
-    other = RuleScope("other", "m", "chat")
-    for subject in (other, *subjects[:3]):
+    for subject in subjects[:3]:
         memory.commit(key(DROP, subject), DROP, "", NOW_S)
     memory.used(key(DROP, subjects[0]))
     memory.commit(key(DROP, subjects[3]), DROP, "", NOW_S)
-    assert [memory.knows(subject) for subject in (*subjects, other)] == [True, False, True, True, True]
+    assert [memory.knows(subject) for subject in subjects] == [True, False, True, True]
 
 
-def test_rule_without_room_is_not_reported_as_learned():
-    memory = Memory(limit=1)
-    memory.commit(key(), SYNTH, "", NOW_S)
-    memory.used(key())
-    memory.used(key())
-    unknown = RuleScope("chat", "invented", "chat")
-    assert not memory.commit(key(DROP, unknown), DROP, "", NOW_S)
-    assert known(memory) == [SYNTH]
-    assert memory.commit(key(DROP, unknown), DROP, "", NOW_S, is_configured=True)
-    assert known(memory) == []
-
-
-def test_endless_rules_about_one_model_evict_no_used_rule():
-    memory = Memory()
-    for learned_rule in (SYNTH, DROP):
-        memory.commit(key(learned_rule), learned_rule, "", NOW_S)
-        memory.used(key(learned_rule))
-        memory.used(key(learned_rule))
-    other = RuleScope("chat", "other", "chat")
-    memory.commit(key(DROP, other), DROP, "", NOW_S)
-    for at in range(1_010):
-        memory.commit(key(drop(at)), drop(at), "", NOW_S)
-        memory.used(key(drop(at)))
-    held = known(memory)
-    assert len(held) == LIMIT_OF_SCOPE
-    assert {SYNTH, DROP, drop(1_009)} <= set(held)
-    assert known(memory, other) == [DROP]
-
-
-def test_everything_else_is_bounded_too():
-    memory = Memory(limit_of_others=3)
+def test_failed_rules_are_bounded_too():
+    memory = Memory(limit=3)
     for at in range(10):
         memory.refute(key(drop(at)), drop(at), "", NOW_S)
     assert [memory.is_blocked(key(drop(at)), NOW_S) for at in (6, 7, 8, 9)] == [False, True, True, True]
