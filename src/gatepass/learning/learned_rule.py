@@ -81,19 +81,11 @@ class LearningPolicy:
 
 
 EVIDENCE_CHARS = 200
-QUOTED_CHARS = 40
+QUOTE_CHARS = 42
 """Names and values of members are shorter; a longer quote may be a user's text."""
-LEFT_OUT = "…"
-
-_QUOTED = re.compile(
-    r"""
-    (?<!\w)' (?P<single> (?: [^'] | '(?=\w) )* ) (?: ' | \Z )
-    | "      (?P<double> (?: [^"\\] | \\. )*   ) (?: " | \\?\Z )
-    | `      (?P<tick>   [^`]*                 ) (?: ` | \Z )
-    | \u201c (?P<curly>  [^\u201d]*            ) (?: \u201d | \Z )
-    | \u2018 (?P<curl>   [^\u2019]*            ) (?: \u2019 | \Z )
-    """,
-    re.VERBOSE | re.DOTALL,
+_QUOTE = re.compile(
+    r"""(?<!\w)'(?:[^']|'(?=\w))*'?|"(?:[^"\\]|\\.)*"?|`[^`]*`?|\u201c[^\u201d]*\u201d?|\u2018[^\u2019]*\u2019?""",
+    re.DOTALL,
 )
 """A quote. An apostrophe inside a word begins and ends none; an unclosed quote extends to the end."""
 
@@ -103,12 +95,7 @@ def evidence_of(message: str) -> str:
 
     Upstreams quote text that a user wrote, and other callers see the evidence of a learned rule.
     """
-
-    def shortened(found: re.Match[str]) -> str:
-        inside = found[str(found.lastgroup)]
-        return found[0] if len(inside) <= QUOTED_CHARS else found[0].replace(inside, LEFT_OUT, 1)
-
-    return _QUOTED.sub(shortened, message)[:EVIDENCE_CHARS]
+    return _QUOTE.sub(lambda found: found[0] if len(found[0]) <= QUOTE_CHARS else "…", message)[:EVIDENCE_CHARS]
 
 
 HOUR_S = 3600.0

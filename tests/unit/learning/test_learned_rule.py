@@ -11,7 +11,7 @@ from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
 from gatepass.learning.learned_rule import (
     EVIDENCE_CHARS,
-    QUOTED_CHARS,
+    QUOTE_CHARS,
     LearnedRule,
     LearnedRuleRecord,
     RuleScope,
@@ -113,7 +113,7 @@ PROMPT = "my neighbour's diagnosis is a secret that I tell to nobody"
         "Unsupported value: 'stream' does not support true with this model.",
         "It doesn't know the user's `seed`, and can't.",
         'Input should be "system", “user” or ‘tool’',
-        f"'{'x' * QUOTED_CHARS}'",
+        f"'{'x' * (QUOTE_CHARS - 2)}'",
     ],
 )
 def test_names_and_short_values_stay(message):
@@ -123,15 +123,13 @@ def test_names_and_short_values_stay(message):
 @pytest.mark.parametrize("quotes", ["''", '""', "``", "“”", "‘’"])
 def test_evidence_omits_long_quotes(quotes):
     begin, end = quotes
-    assert (
-        evidence_of(f"Invalid value: {begin}{PROMPT}{end}. Use 'user'.") == f"Invalid value: {begin}…{end}. Use 'user'."
-    )
-    assert evidence_of(f"Invalid value: {begin}{PROMPT}") == f"Invalid value: {begin}…"
+    assert evidence_of(f"Invalid value: {begin}{PROMPT}{end}. Use 'user'.") == "Invalid value: …. Use 'user'."
+    assert evidence_of(f"Invalid value: {begin}{PROMPT * 9}") == "Invalid value: …"
 
 
 def test_a_quotation_in_json_ends_at_its_own_end():
     message = '{"input":"he said \\"no\\" and that ' + PROMPT + '","type":"x"}'
-    assert evidence_of(message) == '{"input":"…","type":"x"}'
+    assert evidence_of(message) == '{"input":…,"type":"x"}'
 
 
 def test_a_sentence_of_quotes_is_read_in_one_pass():

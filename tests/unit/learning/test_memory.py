@@ -116,4 +116,4 @@ def test_a_long_quotation_is_kept_by_no_request():
     memory = Memory()
     memory.commit(key(), SYNTH, f"Invalid value: '{'my secret ' * 10}'.", 0.0)
     (one,) = memory.records(0.0, WALL_S)
-    assert one.evidence == "Invalid value: '…'."
+    assert one.evidence == "Invalid value: …."
