@@ -306,19 +306,6 @@ async def test_an_upstream_that_forbids_a_repeat_is_passed_on():
         assert (await gp.ask().answer()).headers["x-should-retry"] == "false"
 
 
-async def test_the_reset_of_a_quota_is_the_wait_of_a_429_without_one():
-    headers = {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "0m20s"}
-    clock = DrivenClock(wall=1_800_000_000.0)
-    first, second = Scripted(error(429, **headers), GOOD), Scripted(GOOD)
-    async with two(first, second, {"breaker": {}}, clock=clock) as gp:
-        answer = await gp.ask().answer()
-        assert (answer.status, answer.headers.get("retry-after")) == (429, None)
-        for advance_s, received in ((19.9, (1, 1)), (0.2, (2, 1))):
-            await clock.advance(advance_s)
-            assert (await gp.ask().answer()).status == 200
-            assert (len(first.received), len(second.received)) == received
-
-
 # --- breaker ------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ from typing import Self
 import msgspec
 
 from gatepass.config.access import AccessKey
-from gatepass.dialects.reply_check import quota_reset_s
 from gatepass.documents import NotTried
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
 from gatepass.policy.balancing import AVAILABLE, WAYS, NoTarget, TargetHealth, next_target, ranked
@@ -225,8 +224,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         status, wait_s = error.http_status, error.retry_after_s
         if not is_limited(status, wait_s):
             return False
-        if wait_s is None and isinstance(error, UpstreamErrorReply):
-            wait_s = quota_reset_s(error.relayed, self.state.clock.wall())
         health = self.healths[self.at]
         has_cooldown = self.route.has_cooldown and not concerns_size(error)
         if wait_s and has_cooldown and health.limit(now_s, wait_s):
