@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from gatepass.clock import SystemClock
-from gatepass.observability.observer import BATCH, Arrivals
+from gatepass.observability.observer import Arrivals
 
 LIMIT_NS = 250
 READS, ROUNDS = 200_000, 9
@@ -26,9 +26,7 @@ class Reader:
     def with_timeline(self, piece: bytes) -> None:
         arrivals = self.arrivals
         if arrivals is not None and piece:
-            (recent := arrivals.recent).append(self.now())
-            if len(recent) >= BATCH:
-                arrivals.count()
+            arrivals.note(self.now())
 
     def without(self, piece: bytes) -> None:
         """What the loop itself costs."""

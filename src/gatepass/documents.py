@@ -330,15 +330,13 @@ class Gap(Struct):
 
 
 class StreamArrivals(Struct, kw_only=True):
-    """The reads of a stream since the attempt began: how many in each slice, and the longest gaps."""
+    """The reads of a stream since the attempt began, and the longest gap between them."""
 
     reads: int
     first_s: float
     last_s: float
     ended_s: float
-    width_s: float
-    counts: list[int]
-    gaps: list[Gap]
+    longest_gap: Gap | None
 
 
 class Attempt(Hidden, AttemptFacts, kw_only=True):

@@ -56,9 +56,8 @@ def error(**changed: Any) -> dict[str, Any]:
     return {name: {**CUT, **changed}[name] for name in CUT}
 
 
-def arrivals(reads: int, first_s: float, last_s: float, ended_s: float, *gaps: Any) -> dict[str, Any]:
-    times = {"first_s": first_s, "last_s": last_s, "ended_s": ended_s, "width_s": 1.0}
-    return {"reads": reads, **times, "counts": [reads], "gaps": gaps}
+def arrivals(reads: int, first_s: float, last_s: float, ended_s: float, gap: Any = None) -> dict[str, Any]:
+    return {"reads": reads, "first_s": first_s, "last_s": last_s, "ended_s": ended_s, "longest_gap": gap}
 
 
 SILENT = arrivals(2, 0.2, 10.0, 55.0)

@@ -249,9 +249,7 @@ ARRIVALS: Document = {
     "reads": 118,
     "first_s": 0.329,
     "last_s": 1.189,
-    "width_s": 0.0215,
-    "counts": [int(count) for count in "3544364000009534433400644345343400074321"],
-    "gaps": [{"at_s": 0.479, "length_s": 0.11}, {"at_s": 1.019, "length_s": 0.061}, {"at_s": 0.759, "length_s": 0.043}],
+    "longest_gap": {"at_s": 0.479, "length_s": 0.11},
 }
 
 
@@ -373,9 +371,9 @@ def running_story() -> Document:
     found = story()
     found.update(id="run-1", state="running", status=None, outcome=None, closed_by=None, duration_s=3.1, usage=None)
     found["timings"] = {**found["timings"], "duration_s": None}
-    gaps = [{"at_s": ARRIVALS["last_s"], "length_s": 1.91}, *ARRIVALS["gaps"][:2]]
+    gap = {"at_s": ARRIVALS["last_s"], "length_s": 1.91}
     found["attempts"][0].update(
-        outcome=None, duration_s=None, began_s=0.001, arrivals={**ARRIVALS, "ended_s": 3.099, "gaps": gaps}
+        outcome=None, duration_s=None, began_s=0.001, arrivals={**ARRIVALS, "ended_s": 3.099, "longest_gap": gap}
     )
     del found["bodies"]
     return found

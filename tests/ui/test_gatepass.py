@@ -46,8 +46,7 @@ def test_a_stream_arrives(page: Page, gatepass: Gatepass, faults: list[str]) -> 
     assert answer.result()[0] == 200
     expect(page.locator(".heading .chip")).to_have_text("200")
     expect(page.locator(".facts dd", has_text="upstream-7")).to_be_visible()
-    expect(page.locator(".arrivals .bars").first).to_be_visible()
-    expect(page.locator(".arrivals figcaption")).to_contain_text("Longest gaps: ")
+    expect(page.locator(".arrivals")).to_contain_text("Longest gap: ")
     open_view(page, gatepass, "#/")
     expect(page.locator(".flight")).to_have_text("0")
     expect(page.locator("[data-upstream=corp] .health")).to_have_text("healthy")

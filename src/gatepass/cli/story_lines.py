@@ -307,10 +307,8 @@ def time_lines(story: Story) -> Iterator[str]:
         read = t(", ").join([plural(reads, "read"), *([plural(story.events, "event")] if story.events else [])])
         first, last = (duration(at_s) for at_s in (arrivals[-1].first_s, arrivals[-1].last_s))
         yield "  " + t("{reads} from {first} to {last} of the attempt", reads=read, first=first, last=last)
-        spans = [(duration(gap.length_s), duration(gap.at_s)) for gap in arrivals[-1].gaps if gap.length_s]
-        if spans:
-            gaps = t(", ").join(t("{length} at {at}", length=length, at=at) for length, at in spans)
-            yield from wrapped(t("longest gaps: {gaps}", gaps=gaps))
+        if gap := arrivals[-1].longest_gap:
+            yield "  " + t("longest gap: {length} at {at}", length=duration(gap.length_s), at=duration(gap.at_s))
     sizes = {"{size} from the client": story.bytes_in, "{size} to the client": story.bytes_out}
     facts = [t(text, size=size(size_bytes)) for text, size_bytes in sizes.items()]
     named = {name.replace("_", " "): str(count) for name, count in (story.usage or {}).items() if count}

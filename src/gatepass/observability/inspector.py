@@ -17,8 +17,6 @@ RECORD_BYTES = 2_000
 """What one request with one attempt takes: its records, their texts at usual lengths, and its place in the ring."""
 ATTEMPT_BYTES = 1_000
 """What each attempt takes beyond the first one."""
-TIMELINE_BYTES = 1_800
-"""What the arrivals of a stream take."""
 ANONYMOUS = 100
 """The number of requests without a valid key that are kept. They are kept apart, so a flood evicts no others."""
 
@@ -42,10 +40,6 @@ class Inspector(Observer):
         size_bytes = RECORD_BYTES
         if access.outcome != "ok" or access.adapted or (attempt is not None and attempt.after is not None):
             size_bytes = _size_bytes(access, attempt)
-        elif attempt is not None and attempt.arrivals is not None:
-            size_bytes += TIMELINE_BYTES
-        if attempt is not None and attempt.arrivals is not None:
-            attempt.arrivals.close()
         if not access.caller:
             self._anonymous.append(request)
             return
@@ -84,7 +78,7 @@ def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:
     while attempts:
         one = attempts.pop()
         if one is not None:
-            size_bytes += ATTEMPT_BYTES + (0 if one.arrivals is None else TIMELINE_BYTES)
+            size_bytes += ATTEMPT_BYTES
             texts += [one.reason, *one.adapted, *one.tried]
             attempts += (one.after, *one.parts)
     return size_bytes + sum(getsizeof(text) for text in texts if text)

@@ -7,11 +7,7 @@ To add an observer, derive a class from `Observer` and list it in `create_app_st
 from __future__ import annotations
 
 import logging
-from array import array
-from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial
-from operator import add, sub
 from typing import Any, NewType, TypeVarTuple, Unpack
 
 import msgspec
@@ -97,85 +93,29 @@ class SentToken(msgspec.Struct, frozen=True, gc=False, eq=False):
     """None for one that does not expire."""
 
 
-SLICES = 64
-FIRST_WIDTH_S = 1 / 64
-"""The width of a slice at first. It doubles when a read is later than all slices. A power of two divides exactly."""
-GAPS = 3
-BATCH = 96
-"""Reads that are kept as they are. Most streams have fewer, and are counted only for a story."""
-
-
-class Timeline(msgspec.Struct, frozen=True):
-    """The reads of a stream up to a moment. Moments are those of `Clock.now`."""
-
-    first_s: float
-    last_s: float
-    width_s: float
-    """The width of a slice."""
-    counts: list[int]
-    """The reads in each slice, up to the last one with a read. The first slice begins at `first_s`."""
-    gaps: list[tuple[float, float]]
-    """The longest times between two reads, the longest first, each with the moment at which it began."""
-
-
 class Arrivals(msgspec.Struct, gc=False, eq=False):
-    """Collects the reads of one stream: reads per slice of time, and the longest gaps. Less than 2 KiB.
+    """The reads of one stream. Moments are those of `Clock.now`, and the first read is at `first_s`.
 
-    A read must cost less than 250 ns here (`make bench-inspector`). So `relay` only appends its moment to `recent`,
-    without a call, and `count` then processes a BATCH of them at once. The first read is at `first_s`.
+    A read costs less than 250 ns here (`make bench-inspector`).
     """
 
     first_s: float
-    _last_s: float = 0.0
-    _width_s: float = FIRST_WIDTH_S
-    recent: array[float] = msgspec.field(default_factory=partial(array, "d"))  # type: ignore[arg-type]  # of floats
-    """The moments of the reads that are not counted yet. Whoever appends one calls `count` at BATCH of them."""
-    _counts: array[int] | bytes | None = None
-    """None for a short stream without a story yet."""
-    _gaps: tuple[tuple[float, float], ...] = ((0.0, 0.0),) * GAPS
+    last_s: float = -1.0
+    reads: int = 1
+    gap_s: float = 0.0
+    """The longest time between two reads."""
+    gap_at_s: float = 0.0
+    """When it began."""
 
-    def close(self) -> None:
-        """Hold the reads as bytes, which the garbage collector does not follow. No read comes after this."""
-        self.recent = bytes(self.recent)  # type: ignore[assignment]  # nothing appends to it any more
-        self._counts = None if self._counts is None else bytes(self._counts)
+    def __post_init__(self) -> None:
+        self.last_s = self.first_s
 
     def note(self, now_s: float) -> None:
         """Note the next read, at `now_s`. Time does not go back."""
-        self.recent.append(now_s)
-        if len(self.recent) >= BATCH:
-            self.count()
-
-    def timeline(self) -> Timeline:
-        """Return the timeline of all reads so far."""
-        counts = self.count().tolist()
-        while len(counts) > 1 and not counts[-1]:
-            counts.pop()
-        last_s = max(self.first_s, self._last_s)
-        return Timeline(self.first_s, last_s, self._width_s, counts, [gap for gap in self._gaps if gap[0]])
-
-    def count(self) -> array[int]:
-        """Add the recent reads to the slices and the gaps, and return the number of reads per slice."""
-        # `map`, `max` and `bisect_left` do most of it, because each step in Python is paid for every read.
-        recent, first_s = array("d", self.recent).tolist(), self.first_s
-        counts = None if self._counts is None else array("I", self._counts)
-        if recent:
-            before = [max(first_s, self._last_s), *recent]
-            self._last_s, self.recent = recent[-1], array("d")
-            lengths = [*map(sub, recent, before)]
-            if max(lengths) > self._gaps[-1][0]:  # seldom, in a long stream
-                self._gaps = tuple(sorted((*self._gaps, *zip(lengths, before, strict=False)), reverse=True)[:GAPS])
-            while self._last_s >= first_s + SLICES * self._width_s:
-                if counts is not None:
-                    counts = array("I", (*map(add, counts[::2], counts[1::2]), *(0,) * (SLICES // 2)))
-                self._width_s *= 2
-        counts = self._counts = counts or array("I", (1, *(0,) * (SLICES - 1)))  # the first read
-        at, size, width_s = 0, len(recent), self._width_s
-        while at < size:
-            index = int((recent[at] - first_s) / width_s)
-            end = bisect_left(recent, first_s + (index + 1) * width_s, at + 1)
-            counts[index] += end - at
-            at = end
-        return counts
+        self.reads += 1
+        if now_s - self.last_s > self.gap_s:
+            self.gap_s, self.gap_at_s = now_s - self.last_s, self.last_s
+        self.last_s = now_s
 
 
 # gc=False: a record refers to earlier ones only, so there are no cycles. The inspector keeps thousands of them.

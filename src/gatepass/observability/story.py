@@ -27,7 +27,7 @@ from gatepass.documents import (
     Timings,
 )
 from gatepass.errors import WITHOUT_VERSION, documentation
-from gatepass.observability.observer import GAPS, AccessRecord, AttemptRecord, RequestRecord
+from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.redaction import MASK
 from gatepass.types import CLIENT_ERROR, MCP_UPSTREAM, SERVER_ERROR, AttemptFacts, settings_of, url_setting_of
 
@@ -329,20 +329,17 @@ def _token(record: AttemptRecord) -> AttemptToken | None:
 
 def _arrivals(record: AttemptRecord, ended_s: float) -> StreamArrivals | None:
     """Return the reads of a stream until `ended_s`. Unless it was complete, the silence at its end is a gap too."""
-    if record.arrivals is None:
+    if (arrivals := record.arrivals) is None:
         return None
-    timeline, began_s = record.arrivals.timeline(), record.began_s
-    gaps = timeline.gaps
-    if record.outcome != "complete" and (silence_s := ended_s - timeline.last_s) > 0:
-        gaps = sorted((*gaps, (silence_s, timeline.last_s)), reverse=True)[:GAPS]
+    began_s, length_s, at_s = record.began_s, arrivals.gap_s, arrivals.gap_at_s
+    if record.outcome != "complete" and ended_s - arrivals.last_s > length_s:
+        length_s, at_s = ended_s - arrivals.last_s, arrivals.last_s
     return StreamArrivals(
-        reads=sum(timeline.counts),
-        first_s=_rounded(timeline.first_s - began_s),
-        last_s=_rounded(timeline.last_s - began_s),
+        reads=arrivals.reads,
+        first_s=_rounded(arrivals.first_s - began_s),
+        last_s=_rounded(arrivals.last_s - began_s),
         ended_s=_rounded(ended_s - began_s),
-        width_s=timeline.width_s,
-        counts=timeline.counts,
-        gaps=[Gap(_rounded(at_s - began_s), _rounded(length_s)) for length_s, at_s in gaps],
+        longest_gap=Gap(_rounded(at_s - began_s), _rounded(length_s)) if length_s else None,
     )
 
 

@@ -12,7 +12,6 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.errors import TransportFault
 from gatepass.http_client.response_body import TAIL_S
-from gatepass.observability.observer import BATCH
 from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.in_flight import FREE_BYTES
@@ -182,9 +181,7 @@ class _EventWriter:
         # the first byte, but `flush` has already sent the first events.
         arrivals, events = self._arrivals, self._events
         if arrivals is not None and piece:
-            (recent := arrivals.recent).append(self._now())
-            if len(recent) >= BATCH:
-                arrivals.count()
+            arrivals.note(self._now())
         ready = events.feed(piece)
         if (not ready or self._counts_event) and (memory := self._memory) is not None:
             unfinished_bytes = events.unfinished_bytes

@@ -288,7 +288,7 @@ class _Described:
         for one in state.in_flight.requests:
             context = one.response.context
             if (attempt := context.attempt) is not None and attempt.record.arrivals is not None:
-                silent_s = state.clock.now() - attempt.record.arrivals.timeline().last_s
+                silent_s = state.clock.now() - attempt.record.arrivals.last_s
                 self.silences.setdefault(attempt.record.upstream, {})[context.access.id] = round(silent_s, 3)
 
     def common(self, name: str) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def test_the_silence_before_a_cut_and_until_now_is_a_gap():
     running = AttemptRecord("one", "chat", "m", "a", began_s=100.0, arrivals=arrivals)
     whole = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete", duration_s=9.0, arrivals=arrivals)
     longest = [
-        told(request(access(), one), 105.0, 0.0, str)["attempts"][0]["arrivals"]["gaps"][0]
+        told(request(access(), one), 105.0, 0.0, str)["attempts"][0]["arrivals"]["longest_gap"]
         for one in (cut, running, whole)
     ]
     assert longest == [{"at_s": 0.3, "length_s": 1.0}, {"at_s": 0.3, "length_s": 4.7}, {"at_s": 0.2, "length_s": 0.1}]

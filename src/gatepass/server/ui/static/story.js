@@ -1,7 +1,7 @@
 // One request: its way, its attempts, what was changed, and where the time went.
 
 import { query } from "./api.js";
-import { arrivalsPlot } from "./arrivals.js";
+import { arrivalsText } from "./arrivals.js";
 import { advised, codeLinks, codeNote, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
@@ -44,7 +44,7 @@ function parts(page, data) {
     way(page, data),
     data.error ? fault(page, data.error) : data.mcp_method && data.status === 200 && el("p.muted.small", {}, UNREAD),
     section(t("Where the time went"), timeline(data)),
-    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(data.attempts.length > 1 ? t("Arrival of the stream, attempt {n}", { n: attempt.number }) : t("Arrival of the stream"), arrivalsPlot(attempt.arrivals, attempt.began_s, endOf(data, attempt), isRunning(data, attempt)))),
+    ...data.attempts.filter(({ arrivals }) => arrivals?.reads).map((attempt) => section(data.attempts.length > 1 ? t("Arrival of the stream, attempt {n}", { n: attempt.number }) : t("Arrival of the stream"), arrivalsText(attempt.arrivals, attempt.began_s, isRunning(data, attempt) ? endOf(data, attempt) : null))),
     section(t("What gatepass changed"), changes(data)),
     section(t("Attempts"), attempts(data)),
     bodies(page, data),
