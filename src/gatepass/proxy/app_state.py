@@ -54,7 +54,7 @@ from gatepass.policy.retry_budget import RetryBudget
 from gatepass.protocols.operations import route_of
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.body_threads import BodyThreads
-from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget, PeriodicChecks
+from gatepass.proxy.in_flight import InFlightRequests, MemoryBudget
 from gatepass.proxy.routing import Route, RouteTable
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
@@ -86,8 +86,6 @@ UNAUTHORIZED = 401
 FETCH_GRACE_S = 0.5
 """A request waits this much longer than the timeout of a token fetch, so its error contains the issuer's reason."""
 
-CHECK_EVERY_S = 1.0
-"""Interval at which keep-alives check for streams that pause."""
 
 LONGEST_USE_S = 3600.0
 """Requests in progress at a reload may use a removed credential or upstream for this long."""
@@ -177,7 +175,6 @@ class ProcessParts:
     tracing: Tracing | None
     inspector: Inspector
     capture: Capture
-    periodic_checks: PeriodicChecks
     body_threads: BodyThreads = field(default_factory=BodyThreads)
     turns: LoopTurns = field(default_factory=LoopTurns)
     store: GuardedStore | None
@@ -364,7 +361,6 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
         tracing=tracing,
         inspector=inspector,
         capture=Capture(clock, budget.hold, observers),
-        periodic_checks=PeriodicChecks(clock, CHECK_EVERY_S),
         store=store,
         counts=counts,
     )

@@ -7,12 +7,14 @@ below, which `server` implements for HTTP/1.1 and for ASGI.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Protocol
 
 import msgspec
 
+from gatepass.clock import Timer
 from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE
@@ -194,9 +196,8 @@ def server_timing(head_s: float, token_wait_s: float) -> bytes:
 class KeepAlive(msgspec.Struct, eq=False):
     """Hold back the head of a stream, then send the 200 and a keep-alive whenever nothing was sent for EVERY_S.
 
-    An error within the hold time keeps its HTTP status. `PeriodicChecks` calls `check`, so a keep-alive is up to one
-    interval late. It resets the read timeouts of the client and of the proxies on the way, and never splits an event.
-    Nothing follows the end of the reply or `stop`.
+    An error within the hold time keeps its HTTP status. A keep-alive resets the read timeouts of the client and of the
+    proxies on the way, and never splits an event. Nothing follows the end of the reply or `stop`.
     """
 
     _client_response: ClientResponse
@@ -205,30 +206,34 @@ class KeepAlive(msgspec.Struct, eq=False):
     """The stream that the keep-alives are written into, once it has begun."""
     early: Early | None = None
     """What they begin before that."""
-    _hold_s: float = STREAM_HOLD_S
+    _hold_s: float = math.inf
     _since_s: float = 0.0
     _seen_bytes: int = 0
+    _timer: Timer | None = None
 
     def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""
+        clock = self._client_response.context.state.clock
         if self._encoder is None:
-            state = self._client_response.context.state
-            self._encoder, self._hold_s, self._since_s = encoder, hold_s, state.clock.now()
-            state.periodic_checks.add(self.check)
-        self._hold_s = min(hold_s, self._hold_s)
+            self._encoder, self._since_s = encoder, clock.now()
+        if hold_s < self._hold_s:
+            self.stop()
+            self._hold_s = hold_s
+            self._timer = clock.call_later(max(0.0, self._since_s + hold_s - clock.now()), self._check)
 
     def stop(self) -> None:
-        if self._encoder is not None:
-            self._client_response.context.state.periodic_checks.members.discard(self.check)
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def check(self) -> None:
-        client_response, context = self._client_response, self._client_response.context
+    def _check(self) -> None:
+        client_response, context, wait_s = self._client_response, self._client_response.context, EVERY_S
         if client_response.ended:
             return
-        now = context.state.clock.now()
         if context.access.bytes_out != self._seen_bytes:
-            self._seen_bytes, self._since_s = context.access.bytes_out, now
-        elif now - self._since_s >= (EVERY_S if client_response.begun else self._hold_s):
+            # what has arrived last was sent at most that late
+            if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
+                wait_s = max(0.0, arrivals.timeline().last_s + EVERY_S - context.state.clock.now())
+        else:
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
             keep_alive = (self._encoder or comment_keep_alive)(self.events)
@@ -237,7 +242,8 @@ class KeepAlive(msgspec.Struct, eq=False):
                 context.access.bytes_out += len(keep_alive)
                 if (begun := self.events or self.early) is not None:
                     begun.note_own_event(keep_alive)
-            self._seen_bytes, self._since_s = context.access.bytes_out, now
+        self._seen_bytes = context.access.bytes_out
+        self._timer = context.state.clock.call_later(wait_s, self._check)
 
 
 class RequestCycle(Protocol):

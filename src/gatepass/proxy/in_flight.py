@@ -2,7 +2,7 @@
 
 An `InFlightRequest` can be cancelled with a reason. Two limits apply to it: requests of each caller (`Concurrency`) and
 bytes held in memory (`MemoryBudget`). While several callers are configured, a tenth of each limit is reserved, so that
-no caller can block the others. `PeriodicChecks` is the one timer of all requests that wait.
+no caller can block the others.
 """
 
 from __future__ import annotations
@@ -404,35 +404,3 @@ class RequestMemory(msgspec.Struct, eq=False):
 
 def _counted(held_bytes: int) -> int:
     return held_bytes if held_bytes > FREE_BYTES else 0
-
-
-class PeriodicChecks:
-    """Call every member each `every_s` seconds, with one timer for all members and none without members.
-
-    A member, such as `KeepAlive.check`, must not raise and must not block. Adding and discarding one costs 0.1 µs. A
-    timer per request would cost 1.2 µs and would almost never fire.
-    """
-
-    __slots__ = ("_clock", "_every_s", "_is_set", "members")
-
-    def __init__(self, clock: Clock, every_s: float) -> None:
-        self._clock = clock
-        self._every_s = every_s
-        self.members: set[Callable[[], None]] = set()
-        self._is_set = False
-
-    def add(self, member: Callable[[], None]) -> None:
-        self.members.add(member)
-        if not self._is_set:
-            self._set()
-
-    def _set(self) -> None:
-        self._is_set = True
-        self._clock.call_later(self._every_s, self._check_members)
-
-    def _check_members(self) -> None:
-        self._is_set = False
-        if self.members:
-            self._set()
-            for member in tuple(self.members):  # a check may add and remove members
-                member()

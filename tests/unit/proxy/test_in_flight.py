@@ -10,7 +10,7 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, Draining, Overloaded
 from gatepass.proxy.client_response import ClientResponse, RequestCycle
 from gatepass.proxy.context import RequestContext
-from gatepass.proxy.in_flight import Concurrency, InFlightRequest, InFlightRequests, PeriodicChecks
+from gatepass.proxy.in_flight import Concurrency, InFlightRequest, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
 
 APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
@@ -120,63 +120,3 @@ def test_a_caller_without_a_request_in_flight_takes_no_memory():
         assert concurrency.by_caller == {f"caller-{number}": 1}
         concurrency.release(f"caller-{number}")
     assert concurrency.by_caller == {}
-
-
-class Member:
-    def __init__(self):
-        self.calls = 0
-
-    def check(self):
-        self.calls += 1
-
-
-class Timers(DrivenClock):
-    """A clock that records the number of its timers."""
-
-    count = 0
-
-    def call_later(self, delay_s, callback):
-        self.count += 1
-        return super().call_later(delay_s, callback)
-
-
-async def test_one_timer_checks_a_thousand_members():
-    clock, members = Timers(), [Member() for _ in range(1000)]
-    checks = PeriodicChecks(clock, 2)
-    for member in members:
-        checks.add(member.check)
-        checks.add(member.check)
-    assert (clock.count, len(checks.members)) == (1, 1000)
-    await clock.advance(7)
-    assert {member.calls for member in members} == {3}
-    assert clock.count == 4
-
-
-async def test_a_removed_member_is_not_checked_and_without_members_there_is_no_timer():
-    clock, member = Timers(), Member()
-    checks = PeriodicChecks(clock, 2)
-    for times in (1, 2):
-        checks.add(member.check)
-        await clock.advance(2)
-        checks.members.discard(member.check)
-        await clock.advance(100)
-        assert (member.calls, clock.count, len(checks.members)) == (times, 2 * times, 0)
-
-
-async def test_members_can_be_added_and_removed_during_a_check():
-    clock, late = DrivenClock(), Member()
-    checks = PeriodicChecks(clock, 2)
-
-    class Leaving(Member):
-        def check(self):
-            super().check()
-            checks.members.discard(self.check)
-            checks.add(late.check)
-
-    first, second = Leaving(), Leaving()
-    checks.add(first.check)
-    checks.add(second.check)
-    await clock.advance(2)
-    assert (first.calls, second.calls, late.calls) == (1, 1, 0)
-    await clock.advance(2)
-    assert (first.calls, second.calls, late.calls) == (1, 1, 1)
