@@ -22,21 +22,14 @@ JITTER_SHARE = 0.05
 MARGIN_SHARE = 0.05
 MARGIN_S = 5.0
 """A token is not sent in its last MARGIN_SHARE, at most MARGIN_S, because it must still be valid on arrival."""
-JWT_MARGIN_S = 1.0
-"""The times in a JWT are whole seconds, rounded down. A JWT may expire up to a second before `requested_s + (exp -
-iat)`."""
 MAX_LIFETIME_S = 86_400.0
-"""A JWT with a longer lifetime keeps its expiry, which a rejection may correct. It is still refreshed after a day."""
+"""A token with a longer lifetime is refreshed after a day. Its unit may be wrong, which a rejection corrects."""
 SPACING_S = 1.0
 """Between the starts of two successful fetches, however short the lifetimes are."""
 EPOCH_S = 1e9
 """From here on a number of seconds is a point in time (after 2001), not a lifetime (31 years)."""
 EPOCH_MS = 1e12
 """From here on it is one in milliseconds: as seconds it were in the year 33658."""
-MAX_DATE_LAG_S = 2.0
-"""How far a `Date` header may lag behind the issuer's clock: some servers update it once a second."""
-MAX_SKEW_S = 600.0
-"""A file older than its token by more than this was dated back (a copy, an image), so it shows no clock skew."""
 _LARGEST = 1e18
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 # `fromisoformat` accepts more, such as week dates.
@@ -109,23 +102,14 @@ class Token:
         """The moment from which the token is not sent."""
         if self.lifetime_s is None:
             return math.inf
-        cut_s = jwt_margin_s(self.lifetime_s) if self.lifetime_source is LifetimeSource.JWT else 0.0
-        return self.end_s - cut_s - min(MARGIN_S, MARGIN_SHARE * self.lifetime_s)
-
-
-def jwt_margin_s(lifetime_s: float) -> float:
-    """Return how much earlier than its claims a JWT may expire."""
-    # A quarter of a very short lifetime, because a whole second would leave nothing.
-    return min(JWT_MARGIN_S, lifetime_s / 4)
+        return self.end_s - min(MARGIN_S, MARGIN_SHARE * self.lifetime_s)
 
 
 def stale_at_s(token: Token, jitter: float) -> float:
     """Return the moment from which the token is refreshed. `jitter` is 0 to 1."""
     if token.lifetime_s is None:
         return math.inf
-    is_jwt_time = token.lifetime_source is LifetimeSource.JWT
-    lifetime_s = min(token.lifetime_s, MAX_LIFETIME_S) if is_jwt_time else token.lifetime_s
-    return token.requested_s + lifetime_s * (STALE_SHARE - JITTER_SHARE * jitter)
+    return token.requested_s + min(token.lifetime_s, MAX_LIFETIME_S) * (STALE_SHARE - JITTER_SHARE * jitter)
 
 
 def freshness(token: Token, now: float, jitter: float) -> Freshness:
@@ -140,12 +124,9 @@ def is_reissued(token: Token, before: Token | None) -> bool:
 
 def without_extension(token: Token, before: Token | None) -> Token:
     """Return `token` with an end no later than before: an issuer's cache cannot have extended the same JWT."""
-    if (
-        before is None
-        or token.lifetime_s is None
-        or token.lifetime_source is not LifetimeSource.JWT
-        or not is_reissued(token, before)
-    ):
+    if before is None or token.lifetime_s is None or not is_reissued(token, before):
+        return token
+    if token.lifetime_source is not LifetimeSource.JWT:
         return token
     return replace(token, lifetime_s=min(token.lifetime_s, before.end_s - token.requested_s))
 
@@ -221,91 +202,32 @@ def issuer_time(headers: Headers) -> float | None:
     return None if text is None else http_date(text.decode("latin-1").strip())
 
 
-def at_least_left_s(end_s: float, date_s: float, lag_s: float = MAX_DATE_LAG_S) -> float:
-    """Return the least time left until `end_s` when the issuer dated its reply `date_s`."""
-    claimed_lifetime_s = end_s - date_s
-    # At most half of a very short lifetime, because the whole lag would leave nothing.
-    return claimed_lifetime_s - min(lag_s, claimed_lifetime_s / 2)
-
-
 def token_kind(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:
     return other if claims_of(text) is None else TokenKind.JWT
 
 
-def jwt_lifetime_s(text: str, date_s: float | None, wall_s: float) -> float | None:
-    """Return the lifetime of a JWT by its claims, in seconds from now on; None if it has no `exp`.
+def jwt_lifetime_s(text: str, now_s: float, *, is_new: bool = False) -> float | None:
+    """Return the lifetime of a JWT by its claims, at `now_s` (epoch seconds); None if it has no `exp`.
 
-    Without `iat`, `exp` is compared with the issuer's clock, or with this machine's. The signature is not verified,
-    because the upstream does that. The result is up to JWT_MARGIN_S too long.
+    Zero or negative if it has expired, and never more than `exp - iat`, or `exp - nbf` without `iat`: .NET's
+    `JwtSecurityToken` writes `nbf` alone (RFC 7519 4.1.5). The clocks may differ, so a new JWT that has expired has
+    this whole lifetime. The signature is not verified, because the upstream does that.
     """
     claims = claims_of(text) or {}
-    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
+    end_s, issued_s, valid_s = (_epoch_of(claims.get(name)) for name in ("exp", "iat", "nbf"))
     if end_s is None:
         return None
-    if issued_s is not None:
-        whole_s = end_s - issued_s  # does not depend on clock skew
-        if whole_s <= 0:
-            return None
-        # The issuer's `Date` shows whether the JWT comes from a cache. Then it has less time left.
-        return whole_s if date_s is None else _plausible_left_s(end_s - date_s, whole_s)
-    if date_s is not None:
-        left_s = at_least_left_s(end_s, date_s, MAX_DATE_LAG_S - JWT_MARGIN_S)
-    else:
-        # This machine's clock may be minutes off, so `exp - nbf` is the upper limit.
-        left_s, span_s = end_s - wall_s, _span_from_nbf_s(claims, end_s)
-        left_s = left_s if span_s is None else _plausible_left_s(left_s, span_s)
-    return left_s if left_s > 0 else None
-
-
-def _plausible_left_s(left_s: float, whole_s: float) -> float:
-    """Return `left_s` if a token of `whole_s` that was just issued can have it, otherwise the whole lifetime."""
-    return left_s if 0 < left_s < whole_s else whole_s
-
-
-def _span_from_nbf_s(claims: Mapping[str, Any], end_s: float) -> float | None:
-    """Return `exp - nbf`; None without a usable `nbf`.
-
-    A JWT is valid from `nbf` on (RFC 7519 4.1.5), so it was issued at that time or later. .NET's `JwtSecurityToken`
-    writes `nbf` without `iat`.
-    """
-    valid_s = _epoch_of(claims.get("nbf"))
-    return end_s - valid_s if valid_s is not None and valid_s < end_s else None
-
-
-def jwt_end_s(text: str) -> float | None:
-    """Return the `exp` of a JWT in epoch seconds by its issuer's clock; None if `text` is not a JWT with one."""
-    return _epoch_of((claims_of(text) or {}).get("exp"))
-
-
-def jwt_remaining_s(text: str, wall_s: float, written_s: float | None = None) -> float | None:
-    """Return the remaining lifetime of a JWT that may be old, by this machine's clock; None if it has no `exp`.
-
-    Zero or negative if it has expired. Never more than `exp - iat`, or `exp - nbf` without `iat`. `written_s` is when
-    the JWT arrived on this machine, by the same clock. A JWT younger than its file shows that this clock is behind
-    the issuer's, and by how much at least. In the opposite case the file may be late or the clock ahead, so the
-    shorter lifetime is used.
-    """
-    claims = claims_of(text) or {}
-    end_s, issued_s = _epoch_of(claims.get("exp")), _epoch_of(claims.get("iat"))
-    if end_s is None:
-        return None
-    left_s = end_s - wall_s
-    if issued_s is None:
-        whole_s = _span_from_nbf_s(claims, end_s)
-        return left_s if whole_s is None else min(left_s, whole_s)
-    # A JWT cannot be issued after it was written to the file, so a positive difference is clock skew.
-    behind_s = 0.0 if written_s is None else issued_s - written_s
-    if 0 < behind_s <= MAX_SKEW_S:
-        left_s -= behind_s
-    # An `iat` after `exp` is invalid, so it sets no limit.
-    return min(left_s, end_s - issued_s) if end_s > issued_s else left_s
+    begin_s = valid_s if issued_s is None else issued_s
+    left_s = end_s - now_s
+    if begin_s is None or begin_s >= end_s:
+        return None if is_new and left_s <= 0 else left_s
+    return end_s - begin_s if is_new and left_s <= 0 else min(left_s, end_s - begin_s)
 
 
 def _epoch_of(claim: Any) -> float | None:
-    """Return a time claim in epoch seconds. Some issuers write milliseconds, against RFC 7519 2."""
-    if isinstance(claim, bool) or not isinstance(claim, int | float) or not 0 < claim < _LARGEST:
-        return None  # bool is an int in Python
-    return claim / 1000 if claim >= EPOCH_MS else float(claim)
+    # bool is an int in Python
+    is_time = isinstance(claim, int | float) and not isinstance(claim, bool) and 0 < claim < _LARGEST
+    return float(claim) if is_time else None
 
 
 def claims_of(text: str) -> dict[str, Any] | None:
@@ -332,7 +254,7 @@ def safe_claims(text: str, wall_s: float) -> dict[str, str]:
 
 def ended_at(text: str, wall_s: float) -> str:
     """Return when a JWT ended, in UTC and relative to `wall_s`; empty if it has not ended, and for other texts."""
-    left_s = jwt_remaining_s(text, wall_s)
+    left_s = jwt_lifetime_s(text, wall_s)
     return "" if left_s is None or left_s > 0 else safe_claims(text, wall_s)["exp"]
 
 

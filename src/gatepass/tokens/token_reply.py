@@ -34,9 +34,6 @@ TOKEN_NAMES = ("access_token", "accessToken", "token")
 EXPIRY_NAMES = ("expires_in", "expiresIn", "expires_on", "expires_at", "expiresAt", "expireAt", "expireTime")
 ENVELOPES = ("data", "result", "response", "body", "token")
 """Members that contain the token in replies of corporate gateways. They are checked after the root object."""
-MAX_TTL_S = 86_400.0
-"""The longest lifetime that a reply may announce for a token that is not a JWT. Azure's metadata server announces 24
-hours; five minutes in milliseconds (300000), read as seconds, are more."""
 _ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
 _NAMES_SHOWN = 8
 
@@ -251,12 +248,12 @@ def _lifetime(
 ) -> tuple[float, LifetimeSource, float | None]:
     """Return the lifetime, its source, and the announced lifetime if that is implausible.
 
-    The shorter one of a JWT's claims and the reply applies. Without a JWT the reply is believed up to MAX_TTL_S. If a
-    new token's announced end has passed, the clocks differ. Then the default applies, and a 401 corrects it. With the
-    issuer's `Date` the clock skew is known, and the least time left applies.
+    The shorter one of a JWT's claims and the reply applies. If a new token's announced end has passed, the clocks
+    differ. Then the default applies, and a 401 corrects it.
     """
     date_s = lifetime.issuer_time(reply.headers)
-    jwt_s, end_s = lifetime.jwt_lifetime_s(text, date_s, reply.wall_s), lifetime.jwt_end_s(text)
+    now_s = reply.wall_s if date_s is None else date_s
+    jwt_s = lifetime.jwt_lifetime_s(text, now_s, is_new=True)
     match announced:
         case None:
             claimed_s = None
@@ -264,17 +261,15 @@ def _lifetime(
             if claimed_s <= 0:  # does not depend on a clock, so this is not clock skew
                 why = f"{reply_format.issuer} returned an expired token (its lifetime is {claimed_s:g} s)"
                 raise FetchFailure(why)
-        case ExpiresAt(epoch_s) if jwt_s is not None and end_s is not None:
-            claimed_s = jwt_s - (end_s - epoch_s)  # both ends are on the issuer's clock
         case ExpiresAt(epoch_s):
-            claimed_s = epoch_s - reply.wall_s if date_s is None else lifetime.at_least_left_s(epoch_s, date_s)
+            claimed_s = epoch_s - now_s
     if jwt_s is not None:
-        if claimed_s is not None and 0 < claimed_s < jwt_s - lifetime.jwt_margin_s(jwt_s):
+        if claimed_s is not None and 0 < claimed_s < jwt_s:
             return claimed_s, LifetimeSource.REPLY, None
         return jwt_s, LifetimeSource.JWT, None
     if claimed_s is None or claimed_s <= 0:  # not stated, or the clocks differ
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT, claimed_s
-    return min(claimed_s, MAX_TTL_S), LifetimeSource.REPLY, claimed_s if claimed_s > MAX_TTL_S else None
+    return claimed_s, LifetimeSource.REPLY, claimed_s if claimed_s > lifetime.MAX_LIFETIME_S else None
 
 
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
@@ -315,7 +310,7 @@ def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:
         raise FetchFailure(f"{issuer} is empty")  # not definite: the writer may be replacing it
     if not fits_a_header(key):
         raise FetchFailure(f"{issuer} contains a space, a line break or a non-ASCII character", FailureKind.REFUSED)
-    left_s = lifetime.jwt_remaining_s(key, at_s.wall_s, at_s.written_s)
+    left_s = lifetime.jwt_lifetime_s(key, at_s.wall_s)
     if left_s is not None and left_s <= 0:
         raise _expired(issuer, left_s, FailureKind.REFUSED)
     source = LifetimeSource.NONE if left_s is None else LifetimeSource.JWT
@@ -345,7 +340,7 @@ def _remaining_s(
     token: str, announced: ExpiresIn | ExpiresAt | None, reply_format: TokenReplyFormat, at_s: ReadTimes
 ) -> tuple[float | None, LifetimeSource]:
     """Return the remaining lifetime and its source: the earlier end of a JWT's claims and the document."""
-    jwt_s = lifetime.jwt_remaining_s(token, at_s.wall_s, at_s.written_s)
+    jwt_s = lifetime.jwt_lifetime_s(token, at_s.wall_s)
     claimed_lifetime_s = None
     if isinstance(announced, ExpiresAt):
         claimed_lifetime_s = announced.epoch_s - at_s.wall_s  # no other clock is known
@@ -358,9 +353,8 @@ def _remaining_s(
             return None, LifetimeSource.NONE
         return reply_format.default_ttl_s, LifetimeSource.DEFAULT
     left_s, source = jwt_s or 0.0, LifetimeSource.JWT
-    if claimed_lifetime_s is not None and (jwt_s is None or claimed_lifetime_s < jwt_s - lifetime.jwt_margin_s(jwt_s)):
-        left_s = claimed_lifetime_s if jwt_s is not None else min(claimed_lifetime_s, MAX_TTL_S)
-        source = LifetimeSource.REPLY
+    if claimed_lifetime_s is not None and (jwt_s is None or claimed_lifetime_s < jwt_s):
+        left_s, source = claimed_lifetime_s, LifetimeSource.REPLY
     if left_s <= 0:
         kind = FailureKind.OUTAGE if at_s.written_s is None else FailureKind.REFUSED
         raise _expired(reply_format.issuer, left_s, kind)
