@@ -100,8 +100,6 @@ def evidence_of(message: str) -> str:
 
 HOUR_S = 3600.0
 """Validity of most rules. Providers change what a model accepts without notice, and an expired rule costs one call."""
-QUARTER_S = 900.0
-"""OpenAI's error for an unverified organization announces that a verification takes up to 15 minutes."""
 DAY_S = 86_400.0
 """Validity of batch limits: they are settings of a server and change seldom."""
 

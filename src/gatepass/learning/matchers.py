@@ -18,7 +18,6 @@ from gatepass.learning.learned_rule import (
     HOUR_S,
     ONLY,
     ONLY_WITH,
-    QUARTER_S,
     RENAMES,
     STREAM_SETTING,
     LearnedRule,
@@ -82,7 +81,6 @@ def contradicts(rejection: UpstreamRejection, rule: LearnedRule) -> bool:
 _FIXED: Mapping[Says, tuple[LearnedRule, ...]] = MappingProxyType(
     {
         Says.STREAM: (LearnedRule("stream", "synth"), LearnedRule("stream", "aggregate")),
-        Says.UNVERIFIED: (LearnedRule("stream", "synth", ttl_s=QUARTER_S),),
         # o1-mini rejects `developer` as well
         Says.DEVELOPER: (LearnedRule("role", "developer", "system"), LearnedRule("role", "system", "user")),
         Says.SYSTEM: (LearnedRule("role", "system", "developer"), LearnedRule("role", "system", "user")),

@@ -29,8 +29,6 @@ class Says(StrEnum):
     """`to` is the largest number of tokens."""
     STREAM = "stream"
     """The upstream requires the opposite of the `stream` that was sent."""
-    UNVERIFIED = "unverified"
-    """So does the account, until it is verified."""
     DEVELOPER = "developer"
     SYSTEM = "system"
     """The role is refused."""
@@ -844,9 +842,6 @@ def _streams(
     words = (word for word in _TOKEN.finditer(sentence) if _STREAM.fullmatch(_squashed(word[0].rstrip("./-"))))
     word, verdict = next(words, None), refusal or _NEEDS_STREAM.search(sentence)
     if word is None or verdict is None:
-        return
-    if (found := re.search(r"verified to stream", sentence)) is not None:
-        yield Finding(Says.UNVERIFIED, "stream", span=found[0])
         return
     condition, is_absence = _CONDITION.search(sentence), word[0].lower().startswith("non")
     others = [path for one in mentions for path in one.paths if path != "stream" and path in sent]

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from gatepass.config.routes import Rules
 from gatepass.draft import Change
-from gatepass.learning.learned_rule import DAY_S, HOUR_S, QUARTER_S, LearnedRule, LearningPolicy
+from gatepass.learning.learned_rule import DAY_S, HOUR_S, LearnedRule, LearningPolicy
 from gatepass.learning.matchers import (
     REASONING_ADVICE,
     LearningSettings,
@@ -34,7 +34,6 @@ from tests.unit.learning.rejections import (
     STREAM_ROWS,
     STREAMS,
     TOOLS,
-    VERIFY,
     Case,
     chat,
     never,
@@ -62,10 +61,7 @@ def test_a_rejection_causes_its_rule_once_and_only_with_permission(case):
 
 
 def test_a_rule_holds_as_long_as_its_kind_does():
-    stream = {case.name: case.rules()[0] for case in STREAM_ROWS}
-    assert stream["5 OpenAI"].ttl_s == HOUR_S
-    for name in ("6 OpenAI", "6 OpenRouter nests it", "6 quoted without JSON"):
-        assert stream[name].ttl_s == QUARTER_S
+    assert {case.rules()[0].ttl_s for case in STREAM_ROWS} == {HOUR_S}
     batches = {case.name: case.rules()[0].ttl_s for case in EMBEDDING_ROWS if "split" in case.adapted[0]}
     assert batches.pop("18 OpenAI's tokens") == 0.0
     assert set(batches.values()) == {DAY_S}
@@ -77,12 +73,6 @@ def test_next_suggested_rule_is_used_if_the_first_is_excluded():
     relevant = relevant_rules(case.rejection, case.call)
     (second,) = next_rules(case.rejection, relevant, LearningPolicy(), lambda rule: rule.action == "stream")
     assert second.entry == "set=enable_thinking>false"
-
-
-def test_a_stream_that_needs_a_verified_account_has_one_reading_only():
-    rejected = never("", openai(VERIFY, "stream", "unsupported_value")).rejection
-    assert next([rule.ttl_s for rule in step] for step in suggested_rules(rejected)) == [QUARTER_S]
-    assert all(rule.action != "stream" for step in list(suggested_rules(rejected))[1:] for rule in step)
 
 
 def test_dimensions_are_dropped_from_embeddings_only():
