@@ -52,7 +52,7 @@ TEXTS: dict[str, Any] = {"model": "e", "input": ["a", "b", "c"], "dimensions": 6
 
 def is_compared(text: str) -> bool:
     """Return whether `text` is long enough to count, with a blank before it."""
-    return is_repeated([f" {text}"], (), text)
+    return is_repeated([f" {text}"], text)
 
 
 SENTENCES = st.sampled_from([case.error_body.message for case in ROWS]).filter(is_compared)
@@ -321,8 +321,6 @@ def _hidden(sentence: str) -> dict[str, tuple[dict[str, Any], str]]:
         f"{name} texts": ({"stop": parts}, " ".join(parts)) for name, parts in cuts.items()
     }
     pieces = [sentence[at : at + 9] for at in range(0, len(sentence), 9)]
-    said = [{"role": "user", "content": piece} for piece in pieces]
-    spread["pieces without blanks"] = ({"messages": said}, sentence)
     spread["inputs without blanks"] = ({"input": pieces}, sentence)
     return {name: ({"user": text}, text) for name, text in far.items()} | spread
 
@@ -366,7 +364,7 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
     for text in ATTEMPTS:
         body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
         texts = texts_of(body.encode())
-        attack.check(texts is not None and is_repeated(texts[1], (), text), (text, body))
+        attack.check(texts is not None and is_repeated(texts[1], text), (text, body))
 
 
 def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare() -> None:
@@ -387,7 +385,7 @@ def test_plain_values_and_short_texts_do_not_count() -> None:
     error = "Unsupported parameter: 'parallel_tool_calls', 'temperature', messages[].reasoning_content, 'is not'"
     texts = texts_of(json.dumps({**names, "stop": ["is not", "with this"]}).encode())
     assert texts is not None
-    assert not is_repeated(texts[1], (), error)
+    assert not is_repeated(texts[1], error)
 
 
 @pytest.mark.attack("learning: a value that is quoted")
@@ -422,7 +420,7 @@ def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[An
 @example("\\ud800\\U00110000&#xffffff;&#1114112;", "\\ud800\\U00110000&#xffffff;&#1114112;")
 @given(st.text(), st.text())
 def test_any_text_can_be_compared(text: str, value: str) -> None:
-    assert len(letters_of(value)) < 12 or is_repeated([f" {value}\n"], (), f"{text} {value} {text}")
+    assert len(letters_of(value)) < 12 or is_repeated([f" {value}\n"], f"{text} {value} {text}")
 
 
 RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0130")
@@ -434,7 +432,7 @@ RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0
 def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: str) -> None:
     run = unit * (rejection.MOST_ESCAPES // len(unit))
     with attack.on_loop():
-        is_repeated([f" {run}"], (), run[: rejection.MOST_ERROR_CHARS])
+        is_repeated([f" {run}"], run[: rejection.MOST_ERROR_CHARS])
 
 
 PIECES = (

@@ -10,11 +10,9 @@ import html
 import json
 import re
 import sys
-from base64 import b64decode
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -36,10 +34,6 @@ MOST_ERROR_CHARS = 8_192
 BEGINNING_BYTES = 12
 """Folded bytes at the beginning of a text that count as the whole, because upstreams cut what they quote. The shortest
 sentence that a matcher reads has as many."""
-LONGEST_SHORT_CHARS = 64
-"""Of a text that counts as a part of a sentence. Of a longer one the beginning counts."""
-MOST_SHORT_CHARS = 40_000
-"""Limit on the short texts of one request together, which are compared in 25 ms."""
 BEGINNING_CHARS = 2_048
 """Characters of a text in which its beginning is searched."""
 BEGINNING_WORDS = 64
@@ -79,14 +73,13 @@ class _Number(str):
     __slots__ = ()
 
 
-Texts = tuple[list[str], list[str], dict[str, str], list[str]]
+Texts = tuple[list[str], list[str], dict[str, str]]
 
 
 def texts_of(body: bytes) -> Texts | None:
-    """Return the names and the strings of `body` in order, the JSON of short values by path, and the strings by member.
+    """Return the names and the strings of `body` in order, and the JSON of short values by path, "" for other values.
 
-    The last are grouped by the names of their members, because a template joins the `text` of all parts. None if `body`
-    exceeds a limit or is not JSON. The JSON of other values is "".
+    None if `body` exceeds a limit or is not JSON.
     """
     # Commas and brackets inside strings count as well: a count without parsing is fast, and only errs on this side.
     if len(body) > BODY_BYTES or sum(map(body.count, (b",", b"{", b"["))) > MOST_SEPARATORS:
@@ -96,7 +89,7 @@ def texts_of(body: bytes) -> Texts | None:
         document = json.loads(body, object_pairs_hook=tuple, parse_int=_Number, parse_float=_Number)
     except (ValueError, RecursionError):
         return None
-    names, texts, sent, grouped = list[str](), list[str](), dict[str, str](), dict[str | None, list[str]]()
+    names, texts, sent = list[str](), list[str](), dict[str, str]()
     pending: list[tuple[str | None, str | None, Any]] = [("", None, document)]
     while pending:
         path, name, one = pending.pop()
@@ -117,21 +110,7 @@ def texts_of(body: bytes) -> Texts | None:
             pending += ((each, None, value) for value in reversed(one))
         elif type(one) is str:
             texts.append(one)
-            grouped.setdefault(name, []).append(one)
-    return names, [*texts, *_decoded(texts)], sent, [*chain(*grouped.values())]
-
-
-MOST_DECODED = 4_000
-"""Words of one request that are decoded as Base64, in 12 ms. Paths and identifiers look like it."""
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}")
-
-
-def _decoded(texts: Iterable[str]) -> Iterator[str]:
-    """Yield what is Base64 in `texts`, as text: an upstream that reads a file may quote it."""
-    words = chain.from_iterable(map(_BASE64.finditer, texts))
-    for word in islice(words, MOST_DECODED):
-        with suppress(ValueError):  # it has other bytes
-            yield b64decode(word[0].replace("-", "+").replace("_", "/") + "==").decode()
+    return names, texts, sent
 
 
 def _short(value: Any) -> str:
@@ -142,11 +121,10 @@ def _short(value: Any) -> str:
     return text if SCALAR.match(text) else ""
 
 
-def is_repeated(texts: Iterable[str], groups: Iterable[Iterable[str]], error_text: str) -> bool:
+def is_repeated(texts: Iterable[str], error_text: str) -> bool:
     """Whether `error_text` contains the beginning of one of `texts`, in any spelling. Also true above a limit.
 
-    Names of members, models, roles and other plain values do not count. 12 letters of the short texts of a group count,
-    joined: a client may spread a sentence over them.
+    Names of members, models, roles and other plain values do not count.
     """
     if len(error_text) > MOST_ERROR_CHARS:
         return True
@@ -161,11 +139,6 @@ def is_repeated(texts: Iterable[str], groups: Iterable[Iterable[str]], error_tex
     for text in beginnings:
         begins = letters_of(text)[:BEGINNING_BYTES]
         if begins in parts or (len(text) == BEGINNING_CHARS and len(begins) < BEGINNING_BYTES):
-            return True
-    for group in groups:
-        short = (text for text in group if len(text) <= LONGEST_SHORT_CHARS and text not in _PLAIN_WORDS)
-        pieces = [text for text in short if len(text) < BEGINNING_BYTES or _PLAIN.match(text) is None]
-        if sum(map(len, pieces)) > MOST_SHORT_CHARS or not parts.isdisjoint(_beginnings(letters_of("".join(pieces)))):
             return True
     return False
 
@@ -223,11 +196,6 @@ _WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content|reasoning_co
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
-_PLAIN_WORDS = frozenset(
-    ("system", "developer", "user", "assistant", "tool", "function", "minimal", "low", "medium", "high")
-)
-"""Roles and efforts."""
-_NAME = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,15 +244,14 @@ class UpstreamRejection:
         if re.search(_NEVER_TEXT, text) is not None:
             return None
         found = texts_of(sent)
-        names, texts, paths, grouped = found or ([], [], None, [])
+        names, texts, paths = found or ([], [], None)
         if not _CODES.isdisjoint(map(str.lower, (*names, *texts))):
             return None  # the upstream may have returned an object of the request
-        spread = (*(name for name in names if _NAME.match(name) is None), *texts)
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         # A tool's description may begin as a member is named. `read` leaves out what stands whole in a text.
         shown = f"{text}\n{inside}"
         unnamed = re.sub(r"[A-Za-z]\w{11,63}", lambda word: "…" if word[0] in (paths or ()) else word[0], shown)
-        if found is None or is_repeated((*names, *texts, *values), (spread, grouped), unnamed):
+        if found is None or is_repeated((*names, *texts, *values), unnamed):
             if inside:
                 return None
             return replace(cls.read(members, "", code, param, betas, paths), text=f"{code}: {param}")

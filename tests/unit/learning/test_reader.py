@@ -1,7 +1,6 @@
 """What the reader finds in an error, the changes that follow, and texts that teach nothing."""
 
 import json
-from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -364,14 +363,9 @@ PLANTED = (
     "I read that the parameter 'user' exceeds max length 32 in it",
 )
 SENT = {"user": "u", "seed": 1, "temperature": 5, "top_p": 1, "max_tokens": 80, **MAX, "stream": True}
-URLS = ("", "data:text/plain;base64,")
 PLACES = (
     lambda text: {"role": "user", "content": f"Look at this old log. {text}"},
     lambda text: {"role": "tool", "tool_call_id": "a", "content": json.dumps({"log": f"line 1\nline 2 {text}"})},
-    *(
-        lambda text, url=url: {"role": "user", "content": url + b64encode(f"A log. {text}".encode()).decode()}
-        for url in URLS
-    ),
 )
 
 

@@ -79,24 +79,6 @@ def test_a_filtered_prompt_is_not_too_long():
 
 
 SENTENCE = UpstreamErrorBody("Unsupported parameter: 'temperature' is not supported with this model.")
-WORDS = ("Unsuppo", "rted param", "eter: 'te", "mperature")
-SPREAD = [
-    {"messages": [{"role": "user", "content": [{"type": "text", "text": text} for text in WORDS]}]},
-    {"tools": [{"type": "function", "function": {"name": "a", "description": text}} for text in WORDS]},
-    {"messages": [{"role": "user", "name": "bob", "content": text} for text in WORDS]},
-    {"stop": ["Unsupported", "parameter:", "'temperature'", "is not", "supported"]},
-    {"metadata": {"Unsupported": "", "parameter:": "", "'temperature'": ""}},
-    {"stop": [f"word {number}" for number in range(10_000)]},
-    {"messages": [{"role": "user", "content": text} for text in ("Unsupported", "parameter:", "'temperature'")]},
-]
-
-
-@pytest.mark.parametrize("body", SPREAD)
-def test_a_sentence_spread_over_short_texts_is_quoted(body):
-    sent = json.dumps({"model": "m", "temperature": 1, **body}).encode()
-    rejection = UpstreamRejection.of(CHAT.members, 400, SENTENCE, sent)
-    assert rejection is not None
-    assert "Unsupported" not in rejection.text
 
 
 def test_a_sentence_in_a_header_is_quoted():
