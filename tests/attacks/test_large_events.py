@@ -291,7 +291,8 @@ def test_no_turn_of_an_event_of_many_values_takes_long(attack: Attack, inside: s
     units = ",".join([unit] * (size_bytes // (len(unit) + 1)))
     raw = text("hi") + b"data: {%b}\n\n" % inside.replace("%s", units).encode() + END
     failure, _ = turned(attack, raw)
-    attack.check("values" in failure or "not JSON" in failure or failure == "None", (unit, failure))
+    ends = ("None", "values", "not JSON", "before the answer was complete")  # the last one for 4 MiB of arguments
+    attack.check(any(end in failure for end in ends), (unit, failure))
 
 
 @pytest.mark.attack("events: large, a server")

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import string
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
 
-from gatepass.json_body import RAW
+from gatepass.json_body import LENIENT_WORK, RAW, takes_long
 from gatepass.sse.chunk import MAX_ENTRIES, Object, text_of_id
 from gatepass.sse.usage import Usage
 
@@ -141,108 +139,23 @@ def _inner(payload: Object) -> Object:
     return inner if isinstance(inner, dict) else {}
 
 
+MOST_HELD_BYTES = 4 * 1024 * 1024
+"""The limit of what is held for the arguments of one stream. Of a whole reply, a strict parser reads longer ones."""
+CALL_BYTES = 256
+"""The estimated memory of one held call without its arguments."""
+
+
 def is_complete_json(arguments: str) -> bool:
     """Return whether the parser of some client reads `arguments`: NaN, half a surrogate pair, a line end in a text."""
     text = arguments.encode("utf-8", "replace")  # half a pair is no fault of the JSON
-    if len(text) > MOST_HELD_BYTES:
-        text, arguments = folded(text), ""
-    fault = _fault(text)
-    if not fault or (fault == _TRUNCATED and "\\u" not in arguments):  # an escape of half a pair has the same fault
-        return not fault
-    with suppress(ValueError, RecursionError):
-        json.loads((folded(text) if len(text) > FOLDED_BYTES else text).decode(), strict=False)
-        return True
-    return False
-
-
-def _fault(text: bytes) -> str:
-    """Return why msgspec does not read `text`, as it says it; "" if it does."""
-    try:
+    with suppress(msgspec.DecodeError, RecursionError):
         RAW.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return str(error)
-    return ""
-
-
-_TRUNCATED = "Input data was truncated"
-FOLDED_BYTES = 64 * 1024
-"""So much of a text is folded at once, which takes up to a millisecond: no other thread runs meanwhile."""
-_MOST_DEPTH = 1_000
-_LISTS = bytes.maketrans(b"{}:", b"[],")
-_LITERAL, _LITERAL_BYTES = (string.ascii_letters + string.digits + "+-.").encode(), 64
-_OPEN_STRING = re.compile(rb'\[*+(?:0,)?+(?=")')
-_HALVES = (rb"\ud", rb"\uD")
-_NO_JSON = b"]"
-_BEGUN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
-_LONGEST_BEGUN = len(r"\u123")
-_NO_ESCAPE = re.compile(rb"\\(?:[^/bfnrtu]|u[0-9a-fA-F]{0,3}[^0-9a-fA-F])")
-_ESCAPED_CHAR = re.compile(rb'\\["\\]')
-MOST_ESCAPED_CHARS = 2_000
-
-
-def begun_escape(text: bytes) -> bytes:
-    """Return the beginning of an escape with which `text`, the beginning of a JSON string, ends; b"" without one."""
-    found = _BEGUN_ESCAPE.search(text, max(0, len(text) - _LONGEST_BEGUN))
-    if not found or (len(before := text[: found.start()]) - len(before.rstrip(b"\\"))) % 2:
-        return b""
-    return found[0]
-
-
-def unescaped(text: bytes) -> bytes:
-    """Return JSON, or the beginning of one, without its quotes and backslashes that are escaped."""
-    if b"\\" not in text:
-        return text
-    # The pattern takes half as long as `replace` for few escapes, and ten times as long for many. A replacement of the
-    # same length works in place, twice as fast as a shorter one (CPython 3.11).
-    if text.count(b"\\") <= MOST_ESCAPED_CHARS:
-        return _ESCAPED_CHAR.sub(b"__", text)
-    return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
-
-
-def has_invalid_escape(plain: bytes) -> bool:
-    """Return whether another escape of an `unescaped` text is none that JSON has."""
-    return b"\\" in plain and _NO_ESCAPE.search(plain) is not None
-
-
-def folded(text: bytes) -> bytes:
-    """Return a short text for `text`, the beginning of a JSON text: what completes the one completes the other.
-
-    It has the lists and objects that are open, both as lists, and an open string without its characters.
-    """
-    short = b""
-    for at in range(0, len(text), FOLDED_BYTES):
-        if short != _NO_JSON:
-            short = _folded(short + text[at : at + FOLDED_BYTES])
-    return short
-
-
-def _folded(text: bytes) -> bytes:
-    open_string = b'"' + begun_escape(text)
-    opened = _OPEN_STRING.match(text)
-    if opened and not any(half in text for half in _HALVES) and _fault(text[opened.end() :]) == _TRUNCATED:
-        return opened[0] + open_string  # nearly always
-    if has_invalid_escape(plain := unescaped(text)):
-        return _NO_JSON
-    parts = plain.split(b'"')
-    begun, last, opening = b'""'.join(parts[::2]).translate(_LISTS), b"", b""
-    if len(parts) % 2 == 0:
-        opening, last = b'"', open_string
-    else:
-        literal = len(begun.rstrip(_LITERAL))  # a number, or a name such as `true`, or the beginning of one
-        begun, last = begun[:literal], begun[literal:][-_LITERAL_BYTES:]
-    depth, read = begun.count(b"[") - begun.count(b"]"), begun + opening
-    for name in (b"", b"-Infinity", b"Infinity", b"NaN"):  # which only some parsers read
-        read = read.replace(name, b"0") if name else read
-        if _fault(read) in ("", _TRUNCATED) and depth <= _MOST_DEPTH:
-            between = {b"": b"", b"[": b"", b",": b"0,"}.get(begun.rstrip()[-1:], b'""')
-            return b"[" * depth + between + last
-    return _NO_JSON
-
-
-MOST_HELD_BYTES = 1_048_576
-"""The limit of what is held for the arguments of one stream. They are folded before, so thousands of calls reach it."""
-CALL_BYTES = 256
-"""The estimated memory of one held call without its arguments."""
+        return True
+    if len(text) <= MOST_HELD_BYTES and not takes_long(text, LENIENT_WORK):
+        with suppress(ValueError, RecursionError):
+            json.loads(text, strict=False)
+            return True
+    return False
 
 
 class ArgumentBuffer:
@@ -253,8 +166,8 @@ class ArgumentBuffer:
     def __init__(self) -> None:
         self.held: dict[int, dict[int, bytearray]] = {}
         self.is_full = False
-        """There were thousands of calls at once, which are not held: none is known to be complete."""
-        self._bytes_left = FOLDED_BYTES
+        """There was more than MOST_HELD_BYTES, which is not held: no call is known to be complete."""
+        self._bytes_left = MOST_HELD_BYTES
 
     def add(self, choice: int, call: int, piece: str) -> None:
         """Hold the next piece of a call's arguments. The first piece may be empty."""
@@ -270,26 +183,14 @@ class ArgumentBuffer:
         held += data
         self._bytes_left = bytes_left = bytes_left - len(data)
         if bytes_left < 0:
-            self._fold()
-
-    def _fold(self) -> None:
-        size_bytes = 0
-        for held in (held for calls in self.held.values() for held in calls.values()):
-            held[:] = folded(bytes(held))
-            size_bytes += len(held) + CALL_BYTES
-        if size_bytes > MOST_HELD_BYTES:
-            self.is_full, size_bytes = True, 0
+            self.is_full, self._bytes_left = True, MOST_HELD_BYTES
             self.held.clear()
-        self._bytes_left = max(FOLDED_BYTES, size_bytes)  # so that many calls take linear time
 
     def texts(self, choice: int) -> dict[int, str]:
-        """Return the arguments of the choice's calls, or what `folded` makes of long ones; no JSON if it is full."""
+        """Return the arguments of the choice's calls; no JSON if it is full."""
         if self.is_full:
-            return {0: _NO_JSON.decode()}
-        texts = {number: bytes(held) for number, held in self.held.get(choice, {}).items()}
-        # a folded text never begins with an object
-        whole = {number: text if text.startswith(b"{") else folded(text) for number, text in texts.items()}
-        return {number: text.decode("utf-8", "surrogatepass") for number, text in whole.items()}
+            return {0: "]"}
+        return {number: held.decode("utf-8", "surrogatepass") for number, held in self.held.get(choice, {}).items()}
 
     def drop(self, choice: int) -> None:
         for held in self.held.pop(choice, {}).values():

@@ -113,13 +113,13 @@ def test_text_that_no_similar_event_brought_before_counts():
 
 
 def test_finished_choices_release_their_memory():
-    argument = '"' + "x" * (MOST_HELD_BYTES // 2) + '"'
+    argument = '"' + "x" * (MOST_HELD_BYTES // 8) + '"'
     blocks = []
-    for index in range(4):
+    for index in range(16):
         payload = {"tool_calls": [{**CALL, "function": {"name": "f", "arguments": argument}}]}
-        blocks.append(data(chunk(payload, index=index, finish="tool_calls" if index < 3 else None)))
+        blocks.append(data(chunk(payload, index=index, finish="tool_calls" if index < 15 else None)))
     out, stream = read(*blocks, DONE)
-    assert (stream.failure, reasons(out)[3]) == (None, "tool_calls")
+    assert (stream.failure, reasons(out)[15]) == (None, "tool_calls")
 
 
 def test_more_choices_than_have_a_state_get_no_reason():
