@@ -38,7 +38,7 @@ CHANGES = (
         shorten_tool_ids,
         keep_plain_tools,
     ),
-    *(SplitInputs(2), ConvertRerank("cohere")),
+    *(SplitInputs(2), ConvertRerank("tei")),
 )
 RULES: tuple[Sequence[Rule], ...] = ((ChangeRule("rules", CHANGES), *BUILT_IN_RULES), (RagflowBody("drop"),))
 

@@ -61,11 +61,11 @@ class RejectionConfig(Block):
     """
 
 
-RerankShape = Literal["cohere", "jina", "tei", "vllm", "xinference"]
-"""The protocol of an upstream's rerank endpoint; most servers imitate `jina`.
+RerankShape = Literal["jina", "tei"]
+"""The protocol of an upstream's rerank endpoint.
 
-`tei` (Text Embeddings Inference) accepts `{query, texts}` and returns a list of `{index, score}`. All others accept
-`{model, query, documents, top_n}` and return `{results: [{index, relevance_score}]}`."""
+`tei` (Text Embeddings Inference) accepts `{query, texts}` and returns a list of `{index, score}`, `jina` accepts
+`{model, query, documents, top_n}` and returns `{results: [{index, relevance_score}]}`."""
 
 
 class RepairConfig(Block):
@@ -251,7 +251,7 @@ class UpstreamConfig(Block):
     Example: [chat]
     """
     rerank_shape: RerankShape = "jina"
-    """The protocol of its rerank endpoint. Most servers imitate `jina`. Clients may use any of these protocols."""
+    """The protocol of its rerank endpoint. Cohere, vLLM and Xinference have that of `jina`. Clients may use either."""
     max_connections: Annotated[int, Field(gt=0)] | None = None
     """The most open connections; None: as many as `limits.connections`. A further request waits for a free connection
     for `timeouts.connect_s`, then it gets 503 `overloaded`.

@@ -198,9 +198,6 @@ class ClientProtocol:
         """Whether a reply without a body is a success: no."""
         return False
 
-    def check_size(self, body: bytes, upstream: str) -> None:
-        """Raise UpstreamInvalid for a reply that is too large: none is."""
-
     def usage_of_valid(self, call: Call, body: bytes) -> bytes:
         """Return `body` with its usage alone if a fast check shows that it is the answer to `call`, else b""."""
         return b""

@@ -13,7 +13,7 @@ import msgspec
 
 from gatepass.config.upstream import RerankShape, UpstreamConfig
 from gatepass.draft import Draft, ObjectDraft, Rule
-from gatepass.errors import InvalidRequest, UpstreamInvalid
+from gatepass.errors import InvalidRequest
 from gatepass.json_body import OBJECT, elements, kind, opened
 from gatepass.normalize.embeddings_reply import Entry, InvalidReply, encoded, unreadable
 from gatepass.normalize.rules import ChangeRule
@@ -98,7 +98,7 @@ def _top_n(written: msgspec.Raw | None) -> int | None:
 
 
 OF_TEI = ("raw_scores", "return_text", "truncate", "truncation_direction")
-OF_OTHERS = ("top_n", "return_documents", "return_len", "rank_fields", "max_chunks_per_doc", "max_tokens_per_doc")
+OF_OTHERS = ("top_n", "return_documents", "rank_fields", "max_chunks_per_doc", "max_tokens_per_doc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,8 @@ class ConvertRerank:
     """Convert the request to the upstream's `shape`; entry `rerank=SHAPE`.
 
     `client_ranking` does what the upstream may not support: it cuts at `top_n` and adds the documents to the results.
-    `model` is added if the client names none, as TEI's clients do. Raises InvalidRequest if the upstream cannot do what
-    the client requests.
+    `model` is added if the client names none, as TEI's clients do. Raises InvalidRequest for raw scores of another
+    upstream than TEI.
     """
 
     shape: RerankShape = "jina"
@@ -119,18 +119,10 @@ class ConvertRerank:
 
     def apply_to(self, draft: Draft) -> bool:
         top = draft.top
-        if top.kind("rank_fields") == "[":  # Cohere's v1 alone has it, and ranks only texts otherwise
-            raise InvalidRequest("`rank_fields` is not supported. Send the texts to rank.", param="rank_fields")
         changed = _into_tei(top) if self.shape == "tei" else _out_of_tei(top)
-        if self.shape != "xinference":  # it alone accepts `"true"` for true, and `return_len`
-            flag = top.string("return_documents")
-            if flag is not None and flag.lower() in ("true", "false"):
-                changed |= top.set("return_documents", flag.lower().encode())
-            changed |= top.drop("return_len")
-        if self.shape != "jina":  # it alone accepts objects
-            if (query := top.object("query")) is not None:
-                changed |= top.set("query", _text_member(query, "query"))
-            changed |= _set_texts(top, "texts" if self.shape == "tei" else "documents")
+        if top.text("return_documents") != b"false":  # `client_ranking` adds them
+            changed |= top.drop("return_documents")
+        changed |= top.drop("return_len")
         if self.model is not None and "model" not in top:
             changed |= top.set("model", msgspec.json.encode(self.model))
         return changed
@@ -157,32 +149,6 @@ def _out_of_tei(top: ObjectDraft) -> bool:
     for name in OF_TEI:
         top.drop(name)
     return True
-
-
-def _set_texts(top: ObjectDraft, name: str) -> bool:
-    """Replace documents that are objects by their texts; a list of strings keeps its bytes."""
-    documents = top.array(name)
-    if documents is None or all(document.kind != "{" for document in documents):
-        return False
-    texts = []
-    for index, document in enumerate(documents):
-        where, inner = f"{name}[{index}]", document.object
-        if inner is None and document.kind != '"':
-            raise _not_a_string(where)
-        texts.append(document.text if inner is None else _text_member(inner, where))
-    return top.set(name, b"[%b]" % b",".join(texts))
-
-
-def _text_member(document: ObjectDraft, where: str) -> bytes:
-    """Return the JSON of a document's `text`, by which Cohere's v1 ranks objects too."""
-    text = document.text("text")
-    if text is None or not text.startswith(b'"'):
-        raise _not_a_string(where)
-    return text
-
-
-def _not_a_string(where: str) -> InvalidRequest:
-    return InvalidRequest(f"`{where}` must be a string: this upstream accepts only strings.", param=where)
 
 
 _ENTRIES = msgspec.json.Decoder(list[Entry])
@@ -220,6 +186,8 @@ MOST_MEMBERS = 100_000
 
 
 def _ranked(reply: bytes, options: RerankOptions) -> bytes:
+    if len(reply) > MOST_BYTES:
+        raise InvalidReply(f"it has more than {MOST_BYTES} bytes. Request no documents in it")
     if reply.count(b"{") > MOST_MEMBERS or reply.count(b'":') > MOST_MEMBERS:
         raise InvalidReply(f"it has more than {MOST_MEMBERS} members. Request no documents in it")
     document, name, found = _read(reply)
@@ -305,12 +273,6 @@ class Rerank(ClientProtocol):
     def ranking(self, body: bytes) -> Ranking:
         options = RerankOptions.of(body)
         return lambda reply, upstream: client_ranking(reply, options, upstream)
-
-    def check_size(self, body: bytes, upstream: str) -> None:
-        if len(body) > MOST_BYTES:
-            reason = f"it has more than {MOST_BYTES} bytes. Request no documents in it"
-            message = f"The upstream's reply is not a ranking: {reason}."
-            raise UpstreamInvalid(message, upstream=upstream, of_request=True)
 
 
 RERANK = Rerank()

@@ -457,7 +457,6 @@ async def _classify_whole(context: AttemptReply, body: bytes) -> BufferedReply:
     call, response, protocol = context.call, context.response, context.protocol
     if not body and protocol.may_be_empty(call.operation, response.status, response.headers):
         return _without_body(context)
-    protocol.check_size(body, context.upstream.name)
     if len(body) > LARGE_REPLY_BYTES:
         await asyncio.sleep(0)
     if found := protocol.usage_of_valid(call, body):
