@@ -321,7 +321,7 @@ class AttemptToken(Struct, kw_only=True):
     age_s: float | None
     left_s: float | None
     wait_s: float
-    renewal_s: float
+    """How long the attempt waited for it, and after a rejection for a new one."""
 
 
 class Gap(Struct):

@@ -92,7 +92,7 @@ async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
     assert f"chat answering, 1 stream silent for 40 s - gatepass show {request}" in lines
     assert (story.outcome, story.closed_by) == ("client_gone", "client")
     what, *action = (click.unstyle(line).strip() for line in error_lines(story))
-    assert what == "The upstream had sent nothing for 40 s when the client left."
+    assert what == "The upstream has sent nothing for 40 s."
     assert " ".join(action) == "What to do: Test the upstream with `gatepass doctor m --call`, or ask its owner."
 
 

@@ -5,7 +5,6 @@ COMMANDS lists all commands with their one-line help. Nothing may import this pa
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -62,14 +61,6 @@ class Commands(click.Group):
         command = getattr(import_module(entry.module), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS
         return command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except OSError as error:  # click itself handles only a closed pipe
-            if error.errno != errno.ENOSPC:
-                raise
-            raise click.ClickException("the output cannot be written: no space left on its device") from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):

@@ -18,14 +18,12 @@ from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
 from gatepass.documents import Requests, Stories, Summary
 from gatepass.observability.story import MOST_LISTED, NO_CURL, curl_command
-from gatepass.types import span
 
 LAST = 10
 """How many of the last requests `tail` shows first."""
 POLL_S = 0.5
 OVERLAP_S = 0.01
-"""How much of two listings overlaps, because a listing rounds the ends of requests. The second leaves out what the
-first had."""
+"""How much of two listings overlaps, because a listing rounds the ends of requests."""
 
 
 @click.command()
@@ -52,15 +50,11 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
             limit = MOST_LISTED if after_s or failed else LAST
             page = ask(Requests, "GET", f"/requests?{urlencode({'ended_after': after_s, 'limit': limit})}", path)
             found = [one for one in reversed(page.requests) if not failed or one.outcome != "ok"]
-            if len(page.requests) == MOST_LISTED and after_s:
-                click.echo(f"{MOST_LISTED} requests or more ended at once: some may be missing.", err=True)
             new = [one for one in found if (one.id, one.ended) not in seen]
             if not after_s:
                 new = new[-LAST:]
                 if not as_json:
                     click.echo(list_line(HEAD))
-                if failed and (hidden := len(found) - len(new)):
-                    click.echo(f"Older ones that are not shown: {hidden}. The log has them.", err=True)
             seen, after_s = {(one.id, one.ended) for one in page.requests}, page.now - OVERLAP_S
             for one in new:
                 click.echo(line_of(one))
@@ -73,20 +67,14 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
 
 @click.command()
 @click.argument("request_id", metavar="ID")
-@click.option(
-    "--number",
-    type=click.IntRange(1, MOST_LISTED),
-    metavar="N",
-    default=1,
-    help="If several requests have this ID: the N-th newest of them. Default: the newest.",
-)
 @click.option("--curl", "as_curl", is_flag=True, help="Print a curl command that sends the request again.")
 @control_option
 @json_option
-def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool, as_json: bool) -> None:
+def show(request_id: str, socket_path: str | None, *, as_curl: bool, as_json: bool) -> None:
     """Show what happened to the request ID: the hop that failed, what gatepass changed, and where the time went.
 
-    ID is the `x-request-id` of the response, or the request id of the upstream. The curl command of --curl reads the
+    ID is the `x-request-id` of the response, or the request id of the upstream: of several requests with it the newest
+    is shown. The curl command of --curl reads the
     key from `$GATEPASS_KEY`.
 
     Exit codes: 0 shown, 1 the request is not known, or gatepass did not answer.
@@ -95,12 +83,13 @@ def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool
         raise click.UsageError("--curl prints a command: leave --json out.")
     path = socket_path or found_socket()
     page = ask(Stories, "GET", f"/requests/{quote(request_id, safe='')}", path)
-    stories = page.stories
-    if len(stories) < number:
-        raise click.ClickException(_unknown(request_id, path))
-    if len(stories) > 1:
-        click.echo(f"{len(stories)} requests have this ID. --number chooses another one, 1 is the newest.", err=True)
-    story = stories[number - 1]
+    if not page.stories:
+        begin = ask(Requests, "GET", "/requests?limit=1", path).ids_begin
+        raise click.ClickException(
+            f"the request {printable(request_id)} is not known here. The log keeps every request; the ids of this"
+            f" replica begin with {begin}."
+        )
+    story = page.stories[0]
     if as_json:
         print_json(story)
     elif as_curl:
@@ -112,19 +101,3 @@ def show(request_id: str, number: int, socket_path: str | None, *, as_curl: bool
         click.echo(command)
     else:
         click.echo("\n".join(story_lines(cleaned(story), time.time())))
-
-
-def _unknown(request_id: str, path: str) -> str:
-    """Return the message for an id that gatepass does not know: how far back the requests reach."""
-    page = ask(Requests, "GET", f"/requests?limit={MOST_LISTED}", path)
-    found = page.requests
-    if found and (ended := found[-1].ended) is not None:
-        reach = f"it keeps the requests of {'at least ' * (len(found) == MOST_LISTED)}the last"
-        reach += f" {span(page.now - ended)}"
-    else:
-        reach = "it has kept no request yet"
-    return (
-        f"the gatepass on {printable(page.replica)} does not know the request {printable(request_id)}: {reach}."
-        f" Another replica may have served it: the ids of this one begin with {page.ids_begin}. The log keeps every"
-        " request."
-    )

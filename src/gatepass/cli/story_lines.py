@@ -19,7 +19,7 @@ from gatepass.cli.options import coloured, is_chinese, plural, printable
 from gatepass.cli.options import translated as t
 from gatepass.documents import Attempt, RequestFacts, Story, Summary
 from gatepass.observability.story import SILENT_S, test_command
-from gatepass.types import MCP_UPSTREAM, settings_of, span
+from gatepass.types import MCP_UPSTREAM, span
 
 Document = TypeVar("Document")
 WIDTH = 80
@@ -178,26 +178,18 @@ def _facts(attempt: Attempt, message: str) -> Iterator[str]:
 
 
 def _times(attempt: Attempt) -> Iterator[str]:
-    token, began_s, head_s, queue_s = attempt.token, attempt.began_s, attempt.head_s, attempt.queue_wait_s
-    connect_s = attempt.connect_s or 0.0
-    phases = {
-        t("queue at position {n}", n=attempt.queue_position): queue_s,
+    token, began_s = attempt.token, attempt.began_s
+    times = {
+        t("queue at position {n}", n=attempt.queue_position): attempt.queue_wait_s,
         t("token"): token.wait_s if token else 0.0,
         t("free connection"): attempt.pool_wait_s,
-        t("connect"): connect_s,
+        t("connect"): attempt.connect_s or 0.0,
+        t("until head"): attempt.head_s or 0.0,
     }
-    if head_s is None:
-        # the waits for a place and a connection are a part of upstream_s
-        phases[t("upstream")] = attempt.upstream_s - queue_s - connect_s
-    else:
-        renewal_s = token.renewal_s if token else 0.0
-        phases[t("until head")] = head_s - sum(phases.values())
-        phases[t("new token")] = renewal_s
-        phases[t("rest")] = (attempt.duration_s or 0.0) - head_s - renewal_s
     if began_s and began_s >= SHORTEST_S:
         yield t("began at {s}", s=duration(began_s))
-    yield from (f"{name} {duration(length_s)}" for name, length_s in phases.items() if length_s >= SHORTEST_S)
-    if head_s is not None and attempt.connect_s is None:
+    yield from (f"{name} {duration(length_s)}" for name, length_s in times.items() if length_s >= SHORTEST_S)
+    if attempt.head_s is not None and attempt.connect_s is None:
         yield t("reused connection")
 
 
@@ -225,7 +217,8 @@ def way_lines(story: Story) -> Iterator[str]:
 def error_lines(story: Story) -> Iterator[str]:
     error, attempts = story.error, story.attempts
     if error is None:
-        yield from _unfinished_lines(story)
+        if story.state == "running" or story.outcome == "client_gone":
+            yield from _unfinished_lines(story)
         return
     action, command = error.action, error.test
     message = error.message or t("No message.")
@@ -252,29 +245,17 @@ def _to_do(action: str) -> list[str]:
 
 def _unfinished_lines(story: Story) -> Iterator[str]:
     """Yield why a request without an error has no whole response: it waits, or a side closed the connection."""
-    attempts, is_running = story.attempts, story.state == "running"
-    if not is_running and story.outcome != "client_gone":
-        return
+    attempts = story.attempts
     silent_s = _silent_s(attempts[-1]) if attempts else 0.0
-    if is_running and not silent_s:
-        return
-    upstream = attempts[-1].upstream if attempts else ""
-    action = t("Ask the owner of the upstream.")
-    if command := test_command(f"upstream:{upstream}", story.model, story.operation):
-        action = t("Test the upstream with `{command}`, or ask its owner.", command=command)
-    if is_running:
-        what = t("The upstream has sent nothing for {s}.", s=_span(silent_s))
-        setting = f"{settings_of(upstream)}.timeouts.idle_s"
-        action += t(" gatepass ends the stream after {setting} of silence.", setting=setting)
-    elif story.closed_by == "gatepass":
-        what = t("gatepass closed the connection, because the client did not read the response.")
-        action = t("Check the client: it may pause for 300 s.")
+    if story.closed_by == "gatepass":
+        yield from wrapped(t("gatepass closed the connection, because the client did not read for 300 s."))
     elif silent_s:
-        what = t("The upstream had sent nothing for {s} when the client left.", s=_span(silent_s))
-    else:
-        what = t("The client closed the connection before it had the whole response.")
-        action = t("Compare the client's timeout with the times below.")
-    yield from (*wrapped(what), *_to_do(action))
+        command = test_command(f"upstream:{attempts[-1].upstream}", story.model, story.operation) or "gatepass doctor"
+        yield from wrapped(t("The upstream has sent nothing for {s}.", s=_span(silent_s)))
+        yield from _to_do(t("Test the upstream with `{command}`, or ask its owner.", command=command))
+    elif story.state == "ended":
+        yield from wrapped(t("The client closed the connection before it had the whole response."))
+        yield from _to_do(t("Compare the client's timeout with the times below."))
 
 
 def change_lines(story: Story) -> Iterator[str]:
@@ -392,8 +373,6 @@ def asked_for(summary: RequestFacts) -> str:
 # --- lists
 
 COLUMNS = (8, 6, 24, 13, 28, 7)
-UNTRANSLATED = "untranslated="
-"""How the entries of `adapted` begin that a list counts. Their names are in `gatepass show` and the log."""
 HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
@@ -431,11 +410,8 @@ def summary_line(summary: Summary) -> str:
     else:
         tries = f"{summary.attempts} tries" if summary.attempts > 1 else ""
         gone = "client gone" if outcome == "client_gone" else ""
-        adapted = ",".join(one for one in summary.adapted if not one.startswith(UNTRANSLATED))
-        if left_out := sum(one.startswith(UNTRANSLATED) for one in summary.adapted):
-            adapted += f",{UNTRANSLATED}{left_out}"  # with `translate` before it
         empty = "empty" if summary.empty_answer else ""
-        end = " ".join(filter(None, (summary.upstream, gone, empty, tries, adapted, summary.message)))
+        end = " ".join(filter(None, (summary.upstream, gone, empty, tries, ",".join(summary.adapted), summary.message)))
     server = summary.path.partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary.duration_s).rjust(7)

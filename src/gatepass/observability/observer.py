@@ -183,8 +183,6 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     case: str = ""
     setting: str = ""
     """Those of the error (`GatepassError`)."""
-    error_status: int | None = None
-    """The status of the error, also if it ended a stream that had begun with 200."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

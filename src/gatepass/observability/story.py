@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any, overload
 from urllib.parse import quote
 
@@ -42,8 +41,6 @@ LISTED, MOST_LISTED = 200, 1_000
 """How many requests a list has by default, and at most."""
 SILENT_S = 30.0
 """The time without a piece after which a stream is called silent."""
-SLOW_S = 5.0
-"""The wait for the first byte from which on a request passes the filter `slow`."""
 MESSAGE_CHARS = 200
 """The beginning of an error's message that a summary has."""
 UPSTREAM_CLOSED = ("cut", "error_reply", "token_rejected", "connection_failed")
@@ -94,20 +91,8 @@ def _facts(request: RequestRecord, now_s: float, wall_s: float, mask: Mask, *, c
 
 
 def matches(summary: Summary, filters: Mapping[str, str]) -> bool:
-    """Return whether a summary passes the filters: fields that are equal, and each word of `text` in any of TEXTS.
-
-    With `slow` it has waited SLOW_S for its first byte, with `changed` a rule changed it. `kind` is its code, or
-    gatepass's own code of an upstream's error, `upstream_error`.
-    """
+    """Return whether a summary passes the filters: fields that are equal, and each word of `text` in any of TEXTS."""
     if any(str(getattr(summary, name) or "") != filters[name] for name in FILTERS if name in filters):
-        return False
-    code = summary.code or ""  # a request that succeeded has no code, and no stable one either
-    if "kind" in filters and filters["kind"] not in (code, code and errors.stable_code(code, summary.hop or "")):
-        return False
-    if "changed" in filters and not summary.adapted:
-        return False
-    waited_s = summary.duration_s if summary.first_byte_s is None else summary.first_byte_s
-    if "slow" in filters and (waited_s or 0.0) < SLOW_S:
         return False
     shown = "\n".join(str(getattr(summary, name) or "") for name in TEXTS).lower()
     return all(word in shown for word in filters.get("text", "").lower().split())
@@ -127,16 +112,6 @@ def was_passed_over(attempt: AttemptRecord, later: AttemptRecord) -> bool:
     """Return whether `later` follows `attempt` because that failed at its upstream."""
     is_next = later.cause in AT_ANOTHER and attempt.outcome != "nothing_written"
     return is_next and is_failure(attempt.code or "", attempt.status)
-
-
-def failed_at(request: RequestRecord, upstream: str) -> bool:
-    """Return whether `Metrics` counts `request` as an error of `upstream`."""
-    access, attempts = request.access, [*attempts_of(request.attempt)]
-    if not attempts or not attempts[0].requests:
-        return False
-    if access.hop == f"upstream:{upstream}" == f"upstream:{attempts[0].upstream}" and access.outcome == "error":
-        return is_failure(access.code or "", request.error_status, request.case)
-    return any(one.upstream == upstream and was_passed_over(one, later) for later, one in pairwise(attempts))
 
 
 def has_id(request: RequestRecord, wanted: str) -> bool:
@@ -310,9 +285,6 @@ def _token(record: AttemptRecord) -> AttemptToken | None:
     token = record.token
     if token is None:
         return None
-    renewal_s = 0.0
-    if record.outcome == "token_rejected" and record.head_s is not None:
-        renewal_s = min(record.token_wait_s, max(0.0, record.duration_s - record.head_s))
     age_s = left_s = None
     if token.sent_s is not None and token.lifetime_s is not None:
         age_s = token.sent_s - token.requested_s
@@ -321,9 +293,7 @@ def _token(record: AttemptRecord) -> AttemptToken | None:
         credential=token.credential,
         age_s=_rounded(age_s),
         left_s=_rounded(left_s),
-        wait_s=_rounded(record.token_wait_s - renewal_s),
-        # a key that does not expire was only read again
-        renewal_s=0.0 if token.sent_s is not None and token.lifetime_s is None else _rounded(renewal_s),
+        wait_s=_rounded(record.token_wait_s),
     )
 
 

@@ -378,7 +378,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             added_s,
             is_synthesized,
             self.gave_up,
-            *((None,) if error is None else (error.retry_after_s, error.case, error.setting, error.http_status)),
+            *((None,) if error is None else (error.retry_after_s, error.case, error.setting)),
         )
         state.observers.tell(state.observers.request_ended, ended, error)
 

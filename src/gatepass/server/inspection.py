@@ -14,7 +14,7 @@ from gatepass.documents import CaptureState, Limit, Limits, Requests, Story
 from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
-from gatepass.observability.story import LISTED, MOST_LISTED, failed_at, has_id, matches, story_of, summary_of
+from gatepass.observability.story import LISTED, MOST_LISTED, has_id, matches, story_of, summary_of
 from gatepass.policy import limits as policy
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
@@ -35,7 +35,7 @@ async def requests_listing(state: AppState, filters: Mapping[str, str]) -> Reque
     fields = {name: value for name, value in filters.items() if value}
     now_s, wall_s = state.clock.now(), state.clock.wall()
     limit = min(_number(fields, "limit", LISTED), MOST_LISTED)
-    after = max(_number(fields, "ended_after", 0.0), now_s - _number(fields, "within_s", now_s))
+    after = _number(fields, "ended_after", 0.0)
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
     newer = [one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s]
@@ -47,12 +47,9 @@ async def requests_listing(state: AppState, filters: Mapping[str, str]) -> Reque
         running=[],
         dropped=state.inspector.evicted,
     )
-    upstream = fields.get("failed_at")
     for number, one in enumerate((*running(state), *newer)):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
-        if upstream is not None and not failed_at(one, upstream):
-            continue
         listed = found.running if one.duration_s is None else found.requests
         if len(listed) < limit:
             is_captured = state.capture.of(one.access) is not None

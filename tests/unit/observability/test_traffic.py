@@ -18,7 +18,6 @@ from gatepass.errors import (
 )
 from gatepass.observability.metrics import DURATION_S, Cell, Metrics, Totals, has_many_errors
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
-from gatepass.observability.story import failed_at
 from gatepass.observability.traffic import SLICES, WIDTH_S, Slice, Traffic, placed, quantile, series
 
 DEAD = UpstreamConnect("refused", upstream="up")
@@ -87,7 +86,6 @@ def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_
     request = RequestRecord(access, last, 0.0, 0.0, 1.0, None, 0.0)
     metrics.request_ended(request, None)
     assert metrics.totals().by_upstream == {"first": (1, 1), "long": (1, 0)}
-    assert [failed_at(request, name) for name in ("first", "long")] == [True, False]
 
 
 def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():

@@ -91,7 +91,7 @@ function failedWhen(upstream) {
 
 /** What fails, as links to its last error, and since when: upstreams, credentials that they lack, and rejected tokens. */
 export function failing(data) {
-  const errors = (hop) => requestsOf({ outcome: "error", hop, within_s: HISTORY_S });
+  const errors = (hop) => requestsOf({ outcome: "error", hop });
   const nameOf = (upstream) => rank(upstream) === FAILS ? t("upstream {name}", upstream) : t("{code} at {hop}", { code: upstream.last_failed?.code ?? "upstream_auth", hop: `upstream:${upstream.name}` });
   const found = worstFirst(data).filter((upstream) => rank(upstream) === FAILS || upstream.rejects).map((upstream) => {
     const { name, lacks, last_failed: last } = upstream;
@@ -189,7 +189,7 @@ function showUpstream(card, upstream) {
   set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
   const link = card.querySelector(".facts a");
-  set(write(link, rate), { href: requestsOf({ [errors ? "failed_at" : "upstream"]: name, within_s: HISTORY_S }) });
+  set(write(link, rate), { href: requestsOf({ upstream: name, outcome: errors ? "error" : "" }) });
   const targets = [...away].map(([model, state]) => `${model}${t(": ")}${t(state.replace("_", " "))}`);
   write(link.nextSibling, ["", plural(upstream.open_connections, "connection"), ...targets].join(" · "));
 }

@@ -30,7 +30,7 @@ export async function errorCode(page) {
     el("div.prose", {}, said(shown, "text").replace(/\n- /, "\n\n- ").split(/\n{2,}/).map(paragraph)),
     el("p.advice", {}, inline(said(shown, "action"))),
     ...cases.map((one) => el("p.advice", {}, el("b", {}, inline(said(one, "sentence"))), " ", inline(said(one, "action")))),
-    el("p", {}, el("a", { href: requestsOf({ kind: code }) }, t("Requests with this error"))),
+    el("p", {}, el("a", { href: requestsOf({ code }) }, t("Requests with this error"))),
   ].filter(Boolean));
 }
 

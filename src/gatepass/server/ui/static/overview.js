@@ -24,8 +24,8 @@ export function overview(page) {
   const captured = el("p.muted.captured", { hidden: true });
   const banners = el("div.banners");
   const codes = el("ul.codes", { "aria-label": t("Errors in 15 minutes, by code") });
-  const more = el("p.codes", { hidden: true }, el("a", { href: "#/requests?outcome=error&within_s=900" }));
-  const sums = { requests: el("b"), errors: el("a", { href: "#/requests?outcome=error&within_s=900" }, el("b")), ttft: el("b"), duration: el("b"), callers: el("div.codes") };
+  const more = el("p.codes", { hidden: true }, el("a", { href: "#/requests?outcome=error" }));
+  const sums = { requests: el("b"), errors: el("a", { href: "#/requests?outcome=error" }, el("b")), ttft: el("b"), duration: el("b"), callers: el("div.codes") };
   const sum = (title, value) => el("div", {}, el("dt", {}, title), el("dd", {}, value));
   const strip = el("div.card.strip", {},
     el("dl", {}, sum(t("Requests in 15 minutes"), sums.requests), sum(t("Errors"), sums.errors),
@@ -68,10 +68,10 @@ export function overview(page) {
     write(set(sums.errors, { class: errors ? "failed" : null }).firstChild, errors ? t("{n} ({more})", { n: count(errors), more: share(errors, requests) }) : "0");
     write(sums.ttft, bounds(series.ttft_s));
     write(sums.duration, bounds(series.duration_s));
-    keyed(sums.callers, Object.entries(traffic.callers).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name, within_s: 900 }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
+    keyed(sums.callers, Object.entries(traffic.callers).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
     const failed = Object.entries(traffic.errors).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
     codes.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: requestsOf({ code, within_s: 900 }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
+    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: requestsOf({ code }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
       write(item.querySelector("b"), count(number));
       codeGloss(page, code).then((gloss) => write(item.lastChild, ` ${gloss}`.trimEnd())).catch(() => {});
     });

@@ -11,16 +11,10 @@ const ROWS = 200;
 const GROUP_FROM = 3;
 const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
-const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop", "failed_at"];
-const CHIPS = [
-  ["outcome", "error", t("failed"), ""],
-  ["slow", "1", t("slow"), t("The first byte took 5 s or more")],
-  ["changed", "1", t("changed"), t("A rule changed the request")],
-  ["within_s", "900", t("last 15 minutes"), ""],
-];
+const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "hop"];
 
 export async function requests(page) {
-  const names = ["text", "outcome", "slow", "changed", "within_s", ...EXACT];
+  const names = ["text", "outcome", ...EXACT];
   const filters = Object.fromEntries(names.map((name) => [name, page.filters[name] ?? ""]));
   const opened = new Set();
   let latest = { requests: [], running: [] };
@@ -113,10 +107,10 @@ function failureOf(request, alone) {
   return state !== "running" && outcome === "error" ? [code, whatOf({ ...request, stream: false }), upstream, ...(alone ? [] : [status, caller, path])].join(" ") : null;
 }
 
-/** A text, searched while it is typed, and chips. A change goes into the hash: a filtered list is a link. */
+/** A text, searched while it is typed, and a chip for failures and each other filter. A change goes into the hash: a filtered list is a link. */
 function form(filters, search) {
   const go = (changes) => { location.hash = `#/requests${query({ ...filters, text: field.value, ...changes })}`; };
-  const chip = (name, value, text, title) => el("button.quiet", { type: "button", title: title || null, "aria-pressed": String(filters[name] === value), onclick: () => go({ [name]: filters[name] === value ? "" : value }) }, text);
+  const isFailed = filters.outcome === "error";
   const exact = EXACT.filter((name) => filters[name]);
   const clear = el("a.button.quiet", { href: "#/requests", hidden: !Object.values(filters).some(Boolean) }, t("Clear"));
   const now = () => {
@@ -136,7 +130,7 @@ function form(filters, search) {
   return el("form.filters", { role: "search", "aria-label": t("Filters"), onsubmit: submit },
     el("label", {}, el("span", {}, t("search")), field),
     el("div.chips", {},
-      CHIPS.map((one) => chip(...one)),
+      el("button.quiet", { type: "button", "aria-pressed": String(isFailed), onclick: () => go({ outcome: isFailed ? "" : "error" }) }, t("failed")),
       exact.map((name) => el("button.quiet", { type: "button", "aria-pressed": "true", "aria-label": t("Remove the filter {name}", { name: `${t(name)} ${filters[name]}` }), onclick: () => go({ [name]: "" }) }, `${t(name)}${t(": ")}${filters[name]} ×`)),
       clear));
 }

@@ -201,7 +201,8 @@ function timeline(data) {
     const nth = data.attempts.length > 1 ? t("attempt {n}: ", { n: attempt.number }) : "";
     const bad = hasFailed(data, i) ? "bad" : "";
     const end = endOf(data, attempt);
-    const wait = attempt.token?.wait_s ?? 0;
+    const isRejected = attempt.outcome === "token_rejected"; // it waits for another token at its end
+    const wait = isRejected ? 0 : attempt.token?.wait_s ?? 0;
     let at = attempt.began_s ?? 0;
     if (attempt.queue_wait_s) add(nth + t("wait for a place at the upstream"), at, attempt.queue_wait_s);
     at += attempt.queue_wait_s ?? 0;
@@ -216,9 +217,7 @@ function timeline(data) {
     if (attempt.head_s !== null) {
       const head = Math.max(at, (attempt.began_s ?? 0) + attempt.head_s); // both are rounded
       if (head > at) add(nth + t("until the reply begins"), at, head - at);
-      const renewal = attempt.token?.renewal_s ?? 0;
-      if (renewal) add(nth + t("wait for a new token"), head, renewal);
-      else if (end !== null) add(nth + (isRunning(data, attempt) ? t("reply until now") : t("reply")), head, Math.max(0, end - head), `main ${bad}`);
+      if (end !== null) add(nth + (isRejected ? t("wait for a new token") : isRunning(data, attempt) ? t("reply until now") : t("reply")), head, Math.max(0, end - head), `main ${bad}`);
     } else if (attempt.parts?.length) {
       for (const [k, { began_s: from, duration_s: length, outcome }] of attempt.parts.slice(0, MOST_PARTS).entries())
         add(nth + t("part {n}", { n: k + 1 }), from, length, GOOD.includes(outcome) ? "main" : "bad");

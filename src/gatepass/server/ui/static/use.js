@@ -6,7 +6,6 @@ import { healthLine, showHealth, worstFirst } from "./drawing.js";
 import { count, moment, plural, share } from "./format.js";
 import { t } from "./texts.js";
 
-const HISTORY_S = 900;
 
 /** Returns `{nodes, show(overview)}`. */
 export function useTables(page) {
@@ -65,7 +64,7 @@ function serversOf(page, servers) {
         [el("code", {}, url), " ", copyButton(t("Copy the URL"), () => url, page.say)],
         showHealth(healthLine(), server),
         count(requests),
-        errors ? el("a.failed", { href: requestsOf({ failed_at: upstream, within_s: HISTORY_S }) }, t("{n} ({more})", { n: count(errors), more: share(errors, requests) })) : "0",
+        errors ? el("a.failed", { href: requestsOf({ upstream, outcome: "error" }) }, t("{n} ({more})", { n: count(errors), more: share(errors, requests) })) : "0",
       ];
     })),
   ];
