@@ -34,7 +34,7 @@ from gatepass.protocols.request import check_plain
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import UNAUTHORIZED
 from gatepass.proxy.attempt import send, send_with_retries, succeeded
-from gatepass.proxy.client_response import NO_CONTENT, STREAM_HOLD_S, ClientResponse, KeepAlive
+from gatepass.proxy.client_response import EVERY_S, NO_CONTENT, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.relay import relay
@@ -416,7 +416,7 @@ async def _relay_stream(
     try:
         client_response.begin_stream(OK, headers)
         await client_response.send_events(b"")
-        keep_alive.start(_keep_alive, STREAM_HOLD_S)
+        keep_alive.start(_keep_alive, EVERY_S)
         stream = StreamingReply(response, events, b"")
         await relay(stream, attempt, client_response, keep_alive)
     except errors.UpstreamError as error:

@@ -230,7 +230,7 @@ class KeepAlive(msgspec.Struct, eq=False):
         if client_response.ended:
             return
         if context.access.bytes_out != self._seen_bytes:
-            # what has arrived last was sent at most that late
+            # what arrived last was sent by then; of an MCP stream that is not noted, so a pause may last two intervals
             if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
                 wait_s = max(0.0, arrivals.timeline().last_s + EVERY_S - context.state.clock.now())
         else:

@@ -12,6 +12,7 @@ from gatepass.config.model import Config
 from gatepass.mcp.exchange import PassedEvents
 from gatepass.observability.observer import Observers
 from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.proxy.client_response import EVERY_S
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.sse.chunk import StreamSource
 from gatepass.types import ClientRequest, Headers
@@ -160,8 +161,7 @@ async def test_a_comment_is_sent_between_two_events_only(first, keep_alive):
     client = Client(NOTIFICATION)
     task = asyncio.create_task(ApiEndpoint(state).serve(request(state), client))
     clock: Any = state.clock
-    for _ in range(30):
-        await clock.advance(1.0)
+    await clock.advance(3 * EVERY_S)
     stream.go_on.set()
     await task
     said = client.data.removeprefix(first).removesuffix(b"rest\n\n")
