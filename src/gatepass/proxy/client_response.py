@@ -232,7 +232,7 @@ class KeepAlive(msgspec.Struct, eq=False):
         if context.access.bytes_out != self._seen_bytes:
             # what arrived last was sent by then; of an MCP stream that is not noted, so a pause may last two intervals
             if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
-                wait_s = max(0.0, arrivals.timeline().last_s + EVERY_S - context.state.clock.now())
+                wait_s = max(0.0, arrivals.last_s + EVERY_S - context.state.clock.now())
         else:
             if not client_response.begun:
                 client_response.begin_stream(OK, ())
