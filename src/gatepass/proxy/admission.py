@@ -193,7 +193,7 @@ async def size_of(call: Call, threads: BodyThreads) -> Size:
     if not call.body or call.operation.configured_as in UNSEEN:
         return Size()
     measure = partial(Size.of, call)
-    return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(call.caller, measure)
+    return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(measure)
 
 
 def _is_meant(value: Any) -> bool:

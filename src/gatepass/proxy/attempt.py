@@ -447,7 +447,7 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
     work = partial(rank, reply.body, attempt.upstream.name)
-    body = await attempt.state.body_threads.run(attempt.call.caller, reply.body, work)
+    body = await attempt.state.body_threads.run(reply.body, work)
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -509,7 +509,7 @@ def _with_usage(context: RequestContext, call: Call, rules: tuple[Rule, ...]) ->
 
 
 async def _run(attempt: Attempt, call: Call, work: Callable[[], Result]) -> Result:
-    return await attempt.state.body_threads.run(call.caller, call.body, work)
+    return await attempt.state.body_threads.run(call.body, work)
 
 
 def drop_tracebacks(error: BaseException) -> None:
@@ -654,7 +654,7 @@ async def _relevant_rules(
         return ()
     parse = partial(session.parse_error, error)  # the session keeps the result
     is_small = len(sent.body) <= INLINE_BYTES
-    rejection = parse() if is_small else await attempt.state.body_threads.run_heavy(sent.caller, parse)
+    rejection = parse() if is_small else await attempt.state.body_threads.run_heavy(parse)
     return () if rejection is None else await _run(attempt, sent, partial(relevant_rules, rejection, sent))
 
 

@@ -1,4 +1,4 @@
-"""Work on large bodies outside of the event loop, in one thread that callers use in turns.
+"""Work on large bodies outside of the event loop, in one thread, in the order of arrival.
 
 What msgspec reads is bounded (`json_body`), because it holds the interpreter's lock. Python code hands the lock to the
 event loop every 5 ms.
@@ -7,10 +7,8 @@ event loop every 5 ms.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
@@ -35,60 +33,26 @@ def is_heavy(body: bytes) -> bool:
 
 
 class BodyThreads:
-    """The thread for work on heavy bodies. Callers take turns, so that one caller's many bodies delay no other's.
+    """The thread for work on heavy bodies, first come, first served.
 
     Several threads would delay the event loop, because each holds the interpreter's lock for 5 ms at a time.
     """
 
-    __slots__ = ("_executor", "_is_working", "_turns")
+    __slots__ = ("_executor",)
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, "gatepass-body")  # the thread starts with the first work
-        self._is_working = False
-        self._turns: dict[str, deque[asyncio.Future[None]]] = {}
-        """The waiting works of each caller, in the order of the callers' turns."""
 
-    async def run(self, caller: str, body: bytes, work: Callable[[], Result]) -> Result:
+    async def run(self, body: bytes, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, in the thread if `body`, which it reads, is heavy (`is_heavy`).
 
         `work` must not change shared state, and must not call C code that holds the interpreter's lock for more than
         50 ms. If the request is cancelled before `work` begins, it does not run.
         """
-        return await self.run_heavy(caller, work) if is_heavy(body) else work()
+        return await self.run_heavy(work) if is_heavy(body) else work()
 
-    async def run_heavy(self, caller: str, work: Callable[[], Result]) -> Result:
-        """Return the result of `work`, in the thread, when it is the turn of `caller`."""
-        loop = asyncio.get_running_loop()
-        if self._is_working:
-            turn = loop.create_future()
-            self._turns.setdefault(caller, deque()).append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():  # cancelled after its turn came
-                    self._end_turn()
-                raise
-        self._is_working = True
-        future = self._executor.submit(work)
-
-        def end(_: Future[Result]) -> None:
-            with suppress(RuntimeError):  # the loop was closed while the work of a cancelled request ran
-                loop.call_soon_threadsafe(self._end_turn)
-
-        future.add_done_callback(end)  # not before the work has ended: a cancelled request leaves it to run
-        return await asyncio.wrap_future(future)
-
-    def _end_turn(self) -> None:
-        self._is_working = False
-        while self._turns and not self._is_working:
-            caller = next(iter(self._turns))
-            waiting = self._turns.pop(caller)
-            turn = waiting.popleft()
-            if waiting:
-                self._turns[caller] = waiting  # after all other callers
-            if not turn.done():
-                self._is_working = True
-                turn.set_result(None)
+    async def run_heavy(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def close(self) -> None:
         """End the thread after its current work."""
@@ -101,4 +65,4 @@ async def normalize_large(call: Call, target: Target, rules: Iterable[Rule], thr
     work = partial(apply_rules, call, target, found)
     if FLAT_RULES.issuperset(found) and (call.top is not None or len(call.body) <= UNCOUNTED_BYTES):
         return work()
-    return await threads.run(call.caller, call.body, work)
+    return await threads.run(call.body, work)

@@ -133,7 +133,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         call = _parse(context, found, body)
     else:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
-        call = await state.body_threads.run_heavy(caller.name, partial(_parse, context, found, body))
+        call = await state.body_threads.run_heavy(partial(_parse, context, found, body))
 
     # Route.
     may_see = None if caller.models is None else partial(may_use, caller)
