@@ -58,7 +58,6 @@ def one_of_each() -> Metrics:
         "gatepass_target_ejections_total": {("chat", "gpt-4o-240806"): 1},
         "gatepass_store_up": {(): 1},
         "gatepass_limits_store_up": {(): 1},
-        "gatepass_store_emptied_total": {(): 0},
         "gatepass_store_operations_total": {("get", "ok"): 1},
         "gatepass_mcp_streams": {(): 3},
     }

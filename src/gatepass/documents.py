@@ -149,7 +149,6 @@ class StoreStatus(Struct, kw_only=True):
     state: str
     for_s: float | None
     reason: str | None
-    emptied: int
 
 
 class CaptureState(Struct, kw_only=True):

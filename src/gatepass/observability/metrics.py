@@ -273,7 +273,6 @@ SAMPLED: tuple[Declared, ...] = (
         "0 while the store cannot count the limits of use, so that each process counts for itself, else 1."
         " Absent without a store",
     ),
-    Declared("gatepass_store_emptied_total", (), "How often the shared store lost its data"),
     Declared(
         "gatepass_store_operations_total",
         ("operation", "outcome"),

@@ -538,7 +538,6 @@ def _sample(state: AppState) -> Sample:
     if state.store is not None:
         store = state.store.health
         values["gatepass_store_up"][()] = store.state is StoreState.UP
-        values["gatepass_store_emptied_total"][()] = store.emptied
         values["gatepass_store_operations_total"].update(store.operations.items())
         values["gatepass_limits_store_up"][()] = state.counts.fault is None
     if state.config.mcp:

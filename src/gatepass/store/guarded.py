@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,6 @@ from gatepass.clock import Clock, Timer, sleep
 from gatepass.config.model import StoreSettings
 from gatepass.documents import StoreStatus
 from gatepass.store.base import Command, Store, StoreCache, StoreReading, StoreUnavailable
-from gatepass.store.limits import SCRIPT, trial
 
 if TYPE_CHECKING:
     from gatepass.store.encrypted import StoreKey
@@ -38,27 +36,17 @@ REST_S = 1.0
 """After a failure the store is tried again after this time."""
 CHECK_S = 3.0
 """Interval of the checks of a store that works."""
-CANARY_S = 600.0
-"""How long the entry of a check lasts. If it disappears earlier, the store has lost its data."""
 KEY_NAME = "encryption-key:current"
 """The entry with the id of the key of the processes, in clear."""
 KEY_KEPT_S = 15.0
 """How long after the end of the last process with a key another key may take its place."""
-TAKE_OVER_S = 10.0
-"""How long a process with another key waits after the store was emptied, so that the others keep theirs there first."""
 REASON_CHARS = 4096
 """Of a reason, which may be the text of a server."""
-REPEAT_S = 60.0
 SETTLE_S = 10.0
+"""The least time between two log lines of one event."""
 
-OTHER_KEY = (
-    "the other processes encrypt with another key ({theirs}, this process: {ours}), so this process shares nothing"
-)
+OTHER_KEY = "the other processes encrypt with another key than this one ({ours}), so this process shares nothing"
 SAME_KEY = "Set the same store.encryption_key in all of them."
-EMPTIED = (
-    "the store lost its entries: it was emptied, restarted without persistence, or evicts entries."
-    " The next tokens are shared again. Set maxmemory-policy noeviction, and persistence"
-)
 
 
 class Server(Store, Protocol):
@@ -79,7 +67,7 @@ class StoreState(StrEnum):
 
 
 class StoreHealth:
-    """The state of a store. Logs its changes, and a fault that lasts every REPEAT_S."""
+    """The state of a store. Logs its changes."""
 
     def __init__(self, place: Mapping[str, str]) -> None:
         self._place = place
@@ -88,7 +76,6 @@ class StoreHealth:
         self.state = StoreState.UNCHECKED
         self.fault: StoreUnavailable | None = None
         self.since_s = -math.inf
-        self.emptied = 0
         self.operations = Counter[tuple[str, str]]()
         """How often each operation had each outcome: ok, failed, or skipped after a failure."""
 
@@ -101,26 +88,14 @@ class StoreHealth:
         if state is not self.state:
             self.state, self.since_s = state, now
         event = {StoreState.UP: "store_available", StoreState.DOWN: "store_unavailable"}.get(state, "store_unreadable")
-        is_new, is_up = state is not self._logged, state is StoreState.UP
-        if (is_new or not is_up) and self._may_log(event, SETTLE_S if is_new else REPEAT_S, now):
-            self._logged = state
+        if state is not self._logged and now - self._logged_s.get(event, -math.inf) >= SETTLE_S:
+            self._logged, self._logged_s[event], is_up = state, now, state is StoreState.UP
             fields = {**self._place} if is_up else {**self._place, "reason": self.reason}
             LOG.log(logging.INFO if is_up else logging.WARNING, event, extra={"fields": fields})
 
-    def note_emptied(self, now: float) -> None:
-        self.emptied += 1
-        if self._may_log("store_emptied", SETTLE_S, now):
-            LOG.warning("store_emptied", extra={"fields": {**self._place, "reason": EMPTIED}})
-
     def shown(self, now: float) -> StoreStatus:
         since_s = round(now - self.since_s, 3) if self.state is not StoreState.UNCHECKED else None
-        return StoreStatus(**self._place, state=self.state, for_s=since_s, reason=self.reason, emptied=self.emptied)
-
-    def _may_log(self, event: str, after_s: float, now: float) -> bool:
-        if now - self._logged_s.get(event, -math.inf) < after_s:
-            return False
-        self._logged_s[event] = now
-        return True
+        return StoreStatus(**self._place, state=self.state, for_s=since_s, reason=self.reason)
 
 
 class GuardedStore:
@@ -134,13 +109,6 @@ class GuardedStore:
         self._tries_s = -math.inf
         """When the store may be checked again."""
         self._checking = asyncio.Lock()
-        self._other_key: StoreUnavailable | None = None
-        """That the other processes have another key, and which."""
-        self._other_key_seen_s = -math.inf
-        # One entry for each process, so that no process hides from another that the store was emptied.
-        self._canary = f"check:{secrets.token_hex(8)}"
-        self._canary_until_s = -math.inf
-        self._counts_limits = False
         self._tasks = Tasks()
         self.mask: Callable[[str], str] = str
         """Hides secrets in the reason of a failure, because a server may quote what it received."""
@@ -188,7 +156,6 @@ class GuardedStore:
 
     async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
         """Run `script` for each of `commands` in one round trip, and return their replies."""
-        self._counts_limits = True
         return await self._share("limits", lambda: self._server.evaluate(script, commands))
 
     async def aclose(self) -> None:
@@ -197,34 +164,15 @@ class GuardedStore:
         await self._within(self._server.aclose)
 
     async def check(self) -> None:
-        """Compare the encryption key with the other processes, and write entries; raise StoreUnavailable."""
-        self._tries_s = self._clock.now() + REST_S
-        found = await self._request("get", lambda: self._server.get((KEY_NAME, self._canary)))
-        now, theirs = self._clock.now(), found.values.get(KEY_NAME, b"").decode("ascii", "replace")
-        # The entry has not expired, so the server lost it: it restarted without its data, was flushed, or evicted it.
-        if self._canary not in found.values and found.finished_s < self._canary_until_s:
-            self.health.note_emptied(now)
-        if theirs not in ("", self._key.id):
-            # any client of the server may have written it
-            shown = theirs if len(theirs) == len(self._key.id) and theirs.isalnum() else "not an id of a key"
-            self._other_key = StoreUnavailable(OTHER_KEY.format(theirs=shown, ours=self._key.id), SAME_KEY)
-            self._other_key_seen_s = now
-        elif now - self._other_key_seen_s >= TAKE_OVER_S:
-            self._other_key = None
-            await self._request("put", lambda: self._server.put(KEY_NAME, self._key.id.encode(), KEY_KEPT_S))
-        self._canary_until_s = -math.inf  # a put that fails may have replaced the entry or not
-        await self._request("put", lambda: self._server.put(self._canary, b"", CANARY_S))
-        self._canary_until_s = now + CANARY_S
-        lease, counter = f"{self._canary}:lease", f"{self._canary}:count"
-        await self._request("lease", lambda: self._server.lease(lease, self._canary, CHECK_S))
-        if self.health.state is StoreState.DOWN:  # the server may refuse only what the requests above do not need
-            await self._request("release", lambda: self._server.release(lease, self._canary))
-            await self._request("count", lambda: self._server.count(counter, CHECK_S))
-            await self._request("drop", lambda: self._server.drop(counter))
-            if self._counts_limits:
-                await self._request("limits", lambda: self._server.evaluate(SCRIPT, trial(self._canary)))
-        state = StoreState.UP if self._other_key is None else StoreState.UNREADABLE
-        self.health.note(state, self._other_key, self._clock.now())
+        """Compare the encryption key with the other processes, and write an entry; raise StoreUnavailable."""
+        self._tries_s, ours = self._clock.now() + REST_S, self._key.id
+        found = await self._request("get", lambda: self._server.get([KEY_NAME]))
+        if found.values.get(KEY_NAME, ours.encode()) == ours.encode():
+            await self._request("put", lambda: self._server.put(KEY_NAME, ours.encode(), KEY_KEPT_S))
+            self.health.note(StoreState.UP, None, self._clock.now())
+        else:
+            other_key = StoreUnavailable(OTHER_KEY.format(ours=ours), SAME_KEY)
+            self.health.note(StoreState.UNREADABLE, other_key, self._clock.now())
 
     async def _share(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         """Request `work`, after a check if the store does not work yet, or did not for REST_S."""

@@ -73,15 +73,6 @@ def command(entries: Sequence[Entry]) -> Command:
     return tuple(one[0] for one in entries), tuple(value for one in entries for value in one[1:])
 
 
-def trial(name: str) -> list[Command]:
-    """Return commands that take a part of a minute and a lease below `name`, and give both back."""
-    minute, lease = (f"{name}:{kind}" for kind in ("minute", "lease"))
-    return [
-        command([(minute, 1, MINUTE_S, NO_LIMIT, amount, "0", 0), (lease, 0, LEASE_S, NO_LIMIT, amount, name, 0)])
-        for amount in (1, -1)
-    ]
-
-
 def read(reply: bytes, entries: Sequence[Entry]) -> tuple[int, list[tuple[int, float]]]:
     """Return the part, and of each limit the use before and the seconds to wait. Raises ValueError."""
     part, *words = reply.decode().split()
