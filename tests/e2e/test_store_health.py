@@ -60,12 +60,6 @@ def test_a_store_that_does_not_share_is_visible_in_each_process_within_ten_secon
         took_s["wrong password"] = appears(fleet, 3, "down", "Check store.username and store", "store_unavailable")
         assert [store_state(fleet, index)[0] for index in right] == ["up", "up"]
 
-        store.empty()
-        took_s["emptied"] = max(appears(fleet, index, "up", "", "store_emptied") for index in right)
-        for index in right:
-            assert "gatepass_store_emptied_total 1.0" in fleet.page(index, "/metrics")
-            assert json.loads(fleet.page(index, "/status"))["store"]["emptied"] == 1
-
         store.fill()
         took_s["full"] = max(
             appears(fleet, index, "down", "raise its maxmemory", "store_unavailable") for index in right
