@@ -19,7 +19,7 @@ import sys
 from array import array
 from base64 import b64encode
 from binascii import Error, a2b_base64
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -290,18 +290,17 @@ def _cut(reply: bytes, count: int) -> Steps[tuple[bytes, list[Span], int]]:
 def _in_order(listed: list[Entry]) -> list[Entry]:
     """Return the entries sorted by `index`, or the same list if `index` defines no other order.
 
-    Some servers omit `index` or write 0 in every entry. An `index` may start at any number. If it decreases and has
-    gaps, the vector of an input is unknown.
+    Some servers omit `index` or write 0 in every entry, or start at another number. If it decreases and is not 0 to
+    n-1 in some order, the vector of an input is unknown.
     """
     # Some servers write `index` as a string, or as 1.0.
     found = [
         parse_count(bytes(one["index"]).strip(b'"').removesuffix(b".0")) if "index" in one else None for one in listed
     ]
     known = [index for index in found if index is not None]
-    ranked = sorted(known)
-    if known == ranked:
+    if known == sorted(known):
         return listed
-    if len(known) != len(listed) or ranked != list(range(ranked[0], ranked[0] + len(ranked))):
+    if sorted(known) != [*range(len(listed))]:
         raise InvalidReply('"index" contradicts the order of the entries and does not define another one')
     # By the index alone, because entries cannot be compared.
     return [entry for _, entry in sorted(zip(known, listed, strict=True), key=lambda pair: pair[0])]
@@ -397,12 +396,13 @@ def _written(rests: Sequence[bytes], entries: list[Entry], limit_bytes: int) -> 
         yield
     merged: dict[str, Any] = {**documents[0], "data": None}
     try:
-        found = [msgspec.json.decode(document["usage"]) for document in documents if "usage" in document]
+        for document in documents:
+            msgspec.json.decode(document.get("usage", b"null"))
     except ValueError:  # a number beyond any float, or bytes that are not UTF-8
         raise InvalidReply('its "usage" cannot be read') from None
-    usages = [usage for usage in found if isinstance(usage, dict)]
+    usages = [OBJECT.decode(one["usage"]) for one in documents if bytes(one.get("usage", b"")).startswith(b"{")]
     if len(documents) > 1 and usages:
-        merged["usage"] = _summed(usages)
+        merged["usage"] = {**usages[0], **_summed(usages)}  # with its other members, such as details
     pieces, sign, written_bytes = list[bytes](), b"{", 0
     try:
         for name, value in merged.items():
@@ -427,22 +427,11 @@ def _written(rests: Sequence[bytes], entries: list[Entry], limit_bytes: int) -> 
     return pieces
 
 
-def _summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Add numbers by name, also in objects; of any other value keep the first."""
-    summed: dict[str, Any] = {}
-    for name in dict.fromkeys(name for usage in usages for name in usage):
-        values = [usage[name] for usage in usages if name in usage]
-        numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        if all(isinstance(value, dict) for value in values):
-            summed[name] = _summed(values)
-        elif not numbers:
-            summed[name] = values[0]
-        else:
-            try:
-                summed[name] = sum(numbers)
-                is_finite = isfinite(summed[name])
-            except OverflowError:  # an integer beyond any float
-                is_finite = False
-            if not is_finite:
-                raise InvalidReply('its "usage" cannot be added up')
+def _summed(usages: Sequence[Entry]) -> Entry:
+    """Add the counts of tokens."""
+    summed = Entry()
+    for name in ("prompt_tokens", "total_tokens"):
+        found = [parse_count(bytes(usage.get(name, b""))) for usage in usages]
+        if counts := [count for count in found if count is not None]:
+            summed[name] = msgspec.Raw(b"%d" % sum(counts))
     return summed
