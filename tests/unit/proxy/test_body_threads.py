@@ -19,6 +19,7 @@ async def test_work_of_a_client_that_left_does_not_begin():
     later = asyncio.create_task(threads.run_heavy(lambda: done.append("one")))
     await asyncio.sleep(0)  # both have begun to wait
     later.cancel()
+    await asyncio.wait([later])
     go_on.set()
     await first
     await threads.run_heavy(int)
