@@ -36,7 +36,6 @@ SENDABLE = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 REPLY_FORMATS = (
     TokenReplyFormat("sso", 240.0, credential="corp"),
     TokenReplyFormat("sso", 240.0, plain_text=True, is_login=True),
-    TokenReplyFormat("sso", 240.0, audience="https://llm.corp.example"),
 )
 _JSON_ONLY = re.compile(r"[-+\d.eE]{300}|[eE]\+?\d{3}|NaN|Infinity|[\x85\u2028\u2029]")
 """Numbers of so many digits, and line breaks and names of numbers, that YAML reads in another way."""

@@ -19,10 +19,6 @@ from gatepass.types import SERVER_ERROR, Secret, header
 _SCHEME = re.compile(r"bearer(\s+|\Z)", re.IGNORECASE)
 _B64TOKEN = re.compile(r"[A-Za-z0-9\-._~+/]+=*\Z")
 """RFC 6750 2.1."""
-BOUND_TYPES = frozenset({"mac", "dpop", "pop"})
-"""Types of tokens that require a proof of a key with each request (RFC 9449, draft-ietf-oauth-v2-http-mac, RFC
-7800)."""
-TYPE_NAMES = ("token_type", "tokenType")
 _NOTHING = frozenset({"null", "none", "nil", "undefined", "true", "false", "error"})
 EXEC_CREDENTIAL = ReplyPaths(
     token="status.token",  # noqa: S106 - a path in the document, not a secret
@@ -71,8 +67,6 @@ class TokenReplyFormat:
     - `credential`, `url_setting`: the settings to check, the block under `credentials` and its URL. `url_setting` is
       None if the URL does not come from the configuration.
     - `is_login`: the reply comes from a login, which may refuse in any form.
-    - `audience`: the configured one. A JWT that names an audience must name this one.
-    - `issued_type`: the type that an exchange must return (RFC 8693 2.2.1). None: any.
     """
 
     issuer: str
@@ -83,8 +77,6 @@ class TokenReplyFormat:
     credential: str = ""
     url_setting: str | None = None
     is_login: bool = False
-    audience: str | None = None
-    issued_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +107,7 @@ def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyForm
         # A login may answer 200 for a wrong password, without any known error member.
         kind = FailureKind.LIMITED if reply_format.is_login else FailureKind.OUTAGE
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), kind)
-    _check_type(document, home, reply_format, reply.mask)
     text = checked_token(found, reply_format.issuer)
-    _check_audience(text, reply_format, reply.mask)
     announced = find_expiry(document, home, reply_format.paths)
     lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format)
     missing_path = reply_format.paths.expiry if announced is None and source is LifetimeSource.DEFAULT else None
@@ -130,49 +120,6 @@ def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyForm
         missing_path,
         implausible_lifetime_s=implausible_s,
     )
-
-
-def _check_type(document: Any, home: Any, reply_format: TokenReplyFormat, mask: Mask) -> None:
-    """Raise FetchFailure if the token is not an access token, or if a request would require a proof too."""
-    objects = [members for members in (home, document) if isinstance(members, dict)]
-
-    def first(*names: str) -> str:
-        texts = (value for value, _ in members_named(names, objects) if is_text(value))
-        return next(texts, "").strip()
-
-    issued, token_type = first("issued_token_type"), first(*TYPE_NAMES)
-    if issued and reply_format.issued_type not in (None, issued):
-        raise FetchFailure(
-            f"{reply_format.issuer} returned a token of the type {one_line(mask(issued), mask)}, which is not an access"
-            " token",
-            FailureKind.REFUSED,
-            advice="If the upstream requires it, write requested_token_type into"
-            f" {setting(reply_format.credential, 'extra')}.",
-        )
-    if token_type.lower() in BOUND_TYPES:
-        raise FetchFailure(
-            f"{reply_format.issuer} returned a token of type {token_type}, which needs a signed proof with each"
-            " request",
-            FailureKind.REFUSED,
-            advice="gatepass sends bearer tokens: configure this client at the issuer for Bearer tokens.",
-        )
-
-
-def _check_audience(text: str, reply_format: TokenReplyFormat, mask: Mask) -> None:
-    """Raise FetchFailure if `text` is a JWT whose `aud` (RFC 7519 4.1.3) does not name the configured audience."""
-    if reply_format.audience is None:
-        return
-    announced = (lifetime.claims_of(text) or {}).get("aud")
-    # RFC 7519 4.1.3: one name or a list of names.
-    names = [announced] if isinstance(announced, str) else announced if isinstance(announced, list) else []
-    named = [name for name in names if isinstance(name, str)]
-    if named and reply_format.audience not in named:
-        raise FetchFailure(
-            f"{reply_format.issuer} returned a token for the audience {one_line(', '.join(named), mask)}, and "
-            f"{setting(reply_format.credential, 'audience')} is {reply_format.audience}",
-            FailureKind.REFUSED,
-            advice="Set it to the audience that the upstream requires, or remove it.",
-        )
 
 
 def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> FetchFailure:
@@ -289,7 +236,6 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         case, words = FailureCase.REFUSED if error.definite else "", issuer_error.quoted(error, mask)
         why = f"{issuer_error.FAULTS.get(case, '')}{reply_format.issuer} contains an error: {words}"
         raise FetchFailure(why, error.kind, case=case, code=issuer_error.oauth_code(words))
-    _check_type(document, home, reply_format, mask)
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)

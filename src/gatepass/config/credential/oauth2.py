@@ -128,7 +128,7 @@ class Oauth2Credential(Credential):
     Example: llm.read
     """
     audience: str | None = None
-    """The API that the token is for, if the issuer requires it. A JWT whose `aud` does not name it is an error.
+    """The API that the token is for, if the issuer requires it. `gatepass token NAME` shows the `aud` of a JWT.
 
     Example: https://llm.corp.example
     """

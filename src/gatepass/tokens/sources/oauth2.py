@@ -162,15 +162,8 @@ class Oauth2Source:
     """Fetches tokens with one grant."""
 
     def __init__(self, name: str, settings: Oauth2Credential, connect: Connect, clock: Clock) -> None:
-        is_exchange = settings.grant_type == "token_exchange"
         reply_format = TokenReplyFormat(
-            host_of(settings.token_url),
-            settings.default_ttl_s,
-            credential=name,
-            url_setting="token_url",
-            audience=settings.audience,
-            # an operator who requests another type receives what the issuer returns
-            issued_type=ACCESS_TOKEN if is_exchange and "requested_token_type" not in settings.extra else None,
+            host_of(settings.token_url), settings.default_ttl_s, credential=name, url_setting="token_url"
         )
         self._settings = settings
         self._clock = clock

@@ -114,27 +114,6 @@ async def test_token_exchange_sends_the_fields_of_rfc_8693(endpoint: Endpoint, f
     }
 
 
-@pytest.mark.parametrize(
-    ("issued", "requested", "is_refused"),
-    [
-        *(("access_token", None, False), ("jwt", TOKEN_TYPE + "jwt", False), (None, None, False)),
-        ("id_token", None, True),
-    ],
-)
-async def test_an_exchange_sends_no_token_of_another_type(endpoint: Endpoint, file, issued, requested, is_refused):
-    uri = issued if issued is None or ":" in issued else TOKEN_TYPE + issued
-    endpoint.answers(answer({"access_token": "a-token", "token_type": "N_A", "issued_token_type": uri}))
-    extra = {} if requested is None else {"requested_token_type": requested}
-    source = endpoint.source(oauth2(**EXCHANGE, subject_file=str(file), extra=extra))
-    if not is_refused:
-        assert (await source.fetch()).text == "a-token"
-        return
-    failure = await failure_of(source.fetch())
-    assert failure.is_refused
-    assert f"a token of the type {uri}" in failure.reason
-    assert "write requested_token_type into credentials.corp.extra" in failure.reason
-
-
 async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_again(endpoint: Endpoint, file):
     failure = await endpoint.failure(federated(file), refused("invalid_client", 401, date(WALL_S - 300)))
     assert failure.reason.endswith("; its clock is 300 s behind this machine's. Check both clocks")
