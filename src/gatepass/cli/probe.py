@@ -102,9 +102,6 @@ async def within(state: AppState, upstream: Upstream, answer: Awaitable[T], limi
     return await timeout(state.clock, limit_s, answer, late)
 
 
-IMPOSSIBLE_S = 100 * 365 * 86_400.0
-"""An announced lifetime above a century is in another unit. Shorter ones may be a way to say that a token stays."""
-
 TOKEN_S = (10.0, 30.0)
 """The limit of one token fetch is the credential's timeout_s, within these bounds. An operator waits."""
 
@@ -130,7 +127,6 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
             why = f"{error.cause if error is late else f'no token for credential {name}'}: {why}"
         told = structs.replace(failed_step(error, "token", ""), why=why, advice=advice)
         return told if failure is None or not failure.case else structs.replace(told, error=failure.case)
-    claimed_s = token.implausible_lifetime_s
     if token.lifetime_s is None:
         if ended := ended_at(token.text, wall_s):
             place = setting(name, KEY_SETTING[settings.type])
@@ -138,12 +134,7 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         if end := safe_claims(token.text, wall_s).get("exp"):
             return step(StepOutcome.UNPROVEN, "key_ends", end=end, recipes=RECIPES)
         return structs.replace(step(StepOutcome.WORKS, "key_configured"), proves=False)
-    if claimed_s is not None and claimed_s > IMPOSSIBLE_S:
-        claimed, unit = f"{claimed_s:.3g}", setting(name, "reply.unit")
-        return step(StepOutcome.FAILS, "lifetime_impossible", claimed=claimed, s=f"{token.lifetime_s:g}", setting=unit)
     shown = {"s": f"{token.lifetime_s:g}", "presented": "".join(f"; {one}" for one in presented(state, name))}
-    if claimed_s is not None:
-        return step(StepOutcome.WORKS, "lifetime_doubtful", claimed=f"{claimed_s:g}", **shown)
     is_default = token.lifetime_source is LifetimeSource.DEFAULT
     return step(StepOutcome.WORKS, "token_without_lifetime" if is_default else "token_fetched", **shown)
 

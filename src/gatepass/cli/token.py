@@ -228,9 +228,7 @@ def _lifetime(credential: AnyCredential, token: Token) -> str:
         LifetimeSource.DEFAULT: "from default_ttl_s, because no lifetime was found",
         LifetimeSource.NONE: "origin unknown",
     }[token.lifetime_source]
-    claimed_s = token.implausible_lifetime_s
-    doubt = "" if claimed_s is None else f"; the announced {claimed_s:.4g} s are implausible: check the expiry's unit"
-    return f"{rounded(token.lifetime_s)} s, {origin}{doubt}"
+    return f"{rounded(token.lifetime_s)} s, {origin}"
 
 
 def _placements(config: Config, name: str) -> Iterator[str]:

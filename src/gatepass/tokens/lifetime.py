@@ -75,9 +75,7 @@ class Token:
     - `requested_s` (Clock.now): the start of the fetch. The issuer made the token later, so `requested_s +
       lifetime_s` is never too late.
     - `lifetime_s`: None for a key that does not expire.
-    - `missing_expiry_path`: the configured path that contained no expiry, so that `lifetime_s` is only assumed.
     - `from_store`: another process fetched the token.
-    - `implausible_lifetime_s`: the announced lifetime, if it is implausible and not used.
     """
 
     value: Secret
@@ -85,9 +83,7 @@ class Token:
     lifetime_s: float | None
     kind: TokenKind = TokenKind.OPAQUE
     lifetime_source: LifetimeSource = LifetimeSource.REPLY
-    missing_expiry_path: str | None = None
     from_store: bool = False
-    implausible_lifetime_s: float | None = None
 
     @property
     def text(self) -> str:

@@ -37,8 +37,6 @@ class TokenLog:
     last_error_s: float | None = None
     failing_since_s: float | None = None
     """When the first attempt since the last token failed. None after a token."""
-    missing_expiry_path: str | None = None
-    has_implausible_lifetime: bool = False
     early_end_s: float = -math.inf
     reasons: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Of each reason since the last token, when it was logged last and how many failures were not."""
@@ -66,16 +64,6 @@ class TokenLog:
             "lifetime_source": token.lifetime_source.value,
         }
         self._log(LOG.info, "token_fetched", took_s=round(took_s, 3), **fields)
-        # Each is logged once until the fault is gone: the same issuer writes the same each time.
-        missing_path, claimed_s = token.missing_expiry_path, token.implausible_lifetime_s
-        if missing_path is not None and missing_path != self.missing_expiry_path:
-            self._log(LOG.warning, "expiry_missing", path=missing_path, assumed_lifetime_s=token.lifetime_s)
-        self.missing_expiry_path = missing_path
-        if claimed_s is not None and not self.has_implausible_lifetime:
-            self._log(
-                LOG.warning, "lifetime_implausible", claimed_lifetime_s=round(claimed_s), lifetime_s=token.lifetime_s
-            )
-        self.has_implausible_lifetime = claimed_s is not None
 
     def log_early_end(self, token: Token, upstream: str, now: float) -> None:
         """Log once a minute that `upstream` accepted `token` and rejects it long before its announced end."""

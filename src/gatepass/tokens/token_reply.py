@@ -109,17 +109,8 @@ def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyForm
         raise failure or FetchFailure(_no_token_message(document, found, reply_format), kind)
     text = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
-    lifetime_s, source, implausible_s = _lifetime(text, announced, reply, reply_format)
-    missing_path = reply_format.paths.expiry if announced is None and source is LifetimeSource.DEFAULT else None
-    return Token(
-        Secret(text),
-        reply.requested_s,
-        lifetime_s,
-        lifetime.token_kind(text),
-        source,
-        missing_path,
-        implausible_lifetime_s=implausible_s,
-    )
+    lifetime_s, source = _lifetime(text, announced, reply, reply_format)
+    return Token(Secret(text), reply.requested_s, lifetime_s, lifetime.token_kind(text), source)
 
 
 def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> FetchFailure:
@@ -192,8 +183,8 @@ def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat,
 
 def _lifetime(
     text: str, announced: ExpiresIn | ExpiresAt | None, reply: TimedTokenResponse, reply_format: TokenReplyFormat
-) -> tuple[float, LifetimeSource, float | None]:
-    """Return the lifetime, its source, and the announced lifetime if that is implausible.
+) -> tuple[float, LifetimeSource]:
+    """Return the lifetime and its source.
 
     The shorter one of a JWT's claims and the reply applies. If a new token's announced end has passed, the clocks
     differ. Then the default applies, and a 401 corrects it.
@@ -212,11 +203,11 @@ def _lifetime(
             claimed_s = epoch_s - now_s
     if jwt_s is not None:
         if claimed_s is not None and 0 < claimed_s < jwt_s:
-            return claimed_s, LifetimeSource.REPLY, None
-        return jwt_s, LifetimeSource.JWT, None
+            return claimed_s, LifetimeSource.REPLY
+        return jwt_s, LifetimeSource.JWT
     if claimed_s is None or claimed_s <= 0:  # not stated, or the clocks differ
-        return reply_format.default_ttl_s, LifetimeSource.DEFAULT, claimed_s
-    return claimed_s, LifetimeSource.REPLY, claimed_s if claimed_s > lifetime.MAX_LIFETIME_S else None
+        return reply_format.default_ttl_s, LifetimeSource.DEFAULT
+    return claimed_s, LifetimeSource.REPLY
 
 
 def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTimes, mask: Mask) -> Token:
@@ -239,14 +230,7 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)
-    return Token(
-        Secret(token),
-        at_s.requested_s,
-        left_s,
-        lifetime.token_kind(token),
-        source,
-        reply_format.paths.expiry if source is LifetimeSource.DEFAULT else None,
-    )
+    return Token(Secret(token), at_s.requested_s, left_s, lifetime.token_kind(token), source)
 
 
 def parse_token_text(text: str, issuer: str, at_s: ReadTimes) -> Token:

@@ -70,11 +70,6 @@ def of_type(**settings: Any) -> Config:
             Token(Secret("t"), 0.0, 240.0, lifetime_source=LifetimeSource.DEFAULT),
             "240 s, from default_ttl_s, because no lifetime was found",
         ),
-        (
-            CORP,
-            Token(Secret("t"), 0.0, 3600.0, implausible_lifetime_s=1.79519e12),
-            "3600 s, from the issuer's reply; the announced 1.795e+12 s are implausible: check the expiry's unit",
-        ),
         (CORP, KEY, "unlimited: a key does not expire"),
         ({"type": "exec", "command": ["mint"]}, Token(Secret("t"), 0.0, 298.642), "298 s, from the program's output"),
         (FILE, Token(Secret("t"), 0.0, 60.0), "60 s, from the file"),

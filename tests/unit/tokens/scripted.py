@@ -304,8 +304,6 @@ class TokenFacts(NamedTuple):
     lifetime_s: float | None
     kind: TokenKind
     lifetime_source: LifetimeSource
-    missing_expiry_path: str | None = None
-    implausible_lifetime_s: float | None = None
 
     @classmethod
     def of(cls, token: Token) -> TokenFacts:

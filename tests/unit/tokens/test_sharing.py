@@ -481,7 +481,7 @@ async def test_a_token_of_a_secret_that_changed_meanwhile_is_not_stored_under_th
         assert not any(name.startswith("token") for name in fleet.store.values.entries)
 
 
-TOKEN = Token(Secret("minted"), 90.0, 300.0, TokenKind.JWT, LifetimeSource.JWT, "data.expires")
+TOKEN = Token(Secret("minted"), 90.0, 300.0, TokenKind.JWT, LifetimeSource.JWT)
 
 
 def test_token_is_equal_after_the_store():

@@ -41,13 +41,6 @@ def test_hash_of_the_secrets_changes_only_with_them(log):
     assert log.mask_secrets((Secret("one-secret"), Secret("y"))) != first
 
 
-def test_an_implausible_lifetime_is_logged_once_until_a_plausible_one(log, caplog):
-    for doubted_s in (300_000.0, 299_000.0, None, 300_000.0):
-        log.log_fetched(Token(Secret("a-token-of-some-length"), 0.0, 3600.0, implausible_lifetime_s=doubted_s), 0.1)
-    expected = {"credential": "corp", "claimed_lifetime_s": 300_000, "lifetime_s": 3600.0}
-    assert [(r.getMessage(), r.fields) for r in caplog.records] == [("lifetime_implausible", expected)] * 2
-
-
 def test_the_same_reason_is_logged_once_a_minute_with_its_count(log):
     assert [log.count_to_report("down", float(now)) for now in range(0, 130, 10)] == [
         *(1, None, None, None, None, None),

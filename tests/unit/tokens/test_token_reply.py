@@ -154,19 +154,6 @@ def test_configured_paths_and_units(paths, life):
     assert minted({"token": "abc", "x": x}, terms(**paths)) == ("abc", *life)
 
 
-@pytest.mark.parametrize(
-    ("token", "value", "path"),
-    [
-        *(("abc", None, "x.until"), ("abc", "soon", "x.until"), ("abc", int(NOW + 30), None)),
-        ("abc", int(NOW - 30), None),  # it was found, and the clocks differ
-        (signed(iat=NOW, exp=NOW + 30), None, None),
-    ],
-)
-def test_configured_path_without_an_expiry_is_named_for_an_assumed_lifetime(token, value, path):
-    document = {"token": token, "x": {"until": value}, "expires_in": 99}
-    assert parse_token_response(response(document), terms(expiry="x.until")).missing_expiry_path == path
-
-
 @pytest.mark.parametrize("skew_s", [-7200.0, 120.0])
 def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
     document = {"token": "abc", "expires_at": NOW + skew_s + 300}
@@ -404,11 +391,11 @@ IN_HEADER = (b"x-subject-token", b"abc")
         ),
         (
             timed_response(204, (IN_HEADER,)),
-            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
+            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT),
         ),
         (
             timed_response(200, (IN_HEADER,), b"<html>"),
-            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "token.expires_at"),
+            TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT),
         ),
     ],
 )
@@ -441,21 +428,6 @@ def test_a_token_in_a_header(reply, expected):
 )
 def test_a_token_missing_in_its_header_is_reported(reply, expected):
     assert reason(reply, HEADER) == expected
-
-
-@pytest.mark.parametrize(
-    ("life", "lifetime_s", "doubted_s"),
-    [
-        ({"expires_in": 300}, 300.0, None),
-        ({"expires_in": 300_000}, 300_000.0, 300_000.0),
-        ({"access_token": signed(iat=NOW, exp=NOW + 300_000)}, 300_000.0, None),
-        ({"expires_at": NOW - 7200}, 240.0, -7200.0),
-        ({}, 240.0, None),
-    ],
-)
-def test_a_lifetime_that_is_implausible_is_kept_for_the_log(life, lifetime_s, doubted_s):
-    minted = parse_token_response(response({"access_token": "abc", **life}), OAUTH2)
-    assert (minted.lifetime_s, minted.implausible_lifetime_s) == (lifetime_s, doubted_s)
 
 
 UNUSABLE = "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)"

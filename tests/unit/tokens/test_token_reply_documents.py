@@ -35,21 +35,21 @@ def failure(document: Any, at_s: ReadTimes = RUN, **paths: Any) -> FetchFailure:
 @pytest.mark.parametrize(
     ("document", "paths", "found"),
     [
-        *((text, {}, ("abc", 240.0, LifetimeSource.DEFAULT, None)) for text in ("abc\n", "Bearer abc", '"abc"')),
-        ({"access_token": "abc", "expires_in": 300}, {}, ("abc", 300.0, LifetimeSource.REPLY, None)),
+        *((text, {}, ("abc", 240.0, LifetimeSource.DEFAULT)) for text in ("abc\n", "Bearer abc", '"abc"')),
+        ({"access_token": "abc", "expires_in": 300}, {}, ("abc", 300.0, LifetimeSource.REPLY)),
         (
             {"a": {"b": "abc"}, "c": UNTIL},
             {"token": "a.b", "expiry": "c"},
-            ("abc", 300.0, LifetimeSource.REPLY, None),
+            ("abc", 300.0, LifetimeSource.REPLY),
         ),
-        ({"token": "abc"}, {"expiry": "c"}, ("abc", 240.0, LifetimeSource.DEFAULT, "c")),
-        ({"token": "abc", "expires_in": 300_000}, {}, ("abc", 300_000.0, LifetimeSource.REPLY, None)),
-        ({"token": "abc", "expires_in": 300_000}, {"unit": "ms"}, ("abc", 300.0, LifetimeSource.REPLY, None)),
+        ({"token": "abc"}, {"expiry": "c"}, ("abc", 240.0, LifetimeSource.DEFAULT)),
+        ({"token": "abc", "expires_in": 300_000}, {}, ("abc", 300_000.0, LifetimeSource.REPLY)),
+        ({"token": "abc", "expires_in": 300_000}, {"unit": "ms"}, ("abc", 300.0, LifetimeSource.REPLY)),
     ],
 )
 def test_token_of_a_printed_document(document, paths, found):
-    text, lifetime_s, source, missing = found
-    assert read(document, **paths) == TokenFacts(text, lifetime_s, TokenKind.OPAQUE, source, missing)
+    text, lifetime_s, source = found
+    assert read(document, **paths) == TokenFacts(text, lifetime_s, TokenKind.OPAQUE, source)
 
 
 def test_kubectls_exec_credential_is_known_by_its_kind():
@@ -57,9 +57,7 @@ def test_kubectls_exec_credential_is_known_by_its_kind():
     document = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
     assert read(document) == TokenFacts("k8s-aws-v1.abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY)
     del status["expirationTimestamp"]
-    assert read(document) == TokenFacts(
-        "k8s-aws-v1.abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "status.expirationTimestamp"
-    )
+    assert read(document) == TokenFacts("k8s-aws-v1.abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_a_file_without_a_lifetime_is_valid_until_it_changes():
         "abc", None, TokenKind.KEY, LifetimeSource.NONE
     )
     assert read({"token": "abc"}, FILE, expiry="c") == TokenFacts(
-        "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT, "c"
+        "abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT
     )
 
 
