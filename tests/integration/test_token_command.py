@@ -93,30 +93,3 @@ async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     assert "no client i with the secret ***; client_auth is basic, " in result.stderr
     assert ". Check credentials.corp.client_id, " in result.stderr
     assert SECRET not in result.output
-
-
-def machine_token(folder: Path, **claims: Any) -> tuple[str, str]:
-    """Write a token of Kubernetes into a file; return its path and text."""
-    machine = {"iss": "https://k8s", "sub": "system:serviceaccount:llm:gatepass", "aud": "sso", "exp": 4_000_000_000}
-    text, file = jwt.encode(machine | {"email": "me@corp.example"} | claims, KEY, algorithm="HS256"), folder / "token"
-    file.write_text(text)
-    return str(file), text
-
-
-SEEN = "iss https://k8s, sub system:serviceaccount:llm:gatepass, aud sso, exp 2096-10-02 07:06:40Z"
-
-
-async def test_the_claims_of_a_presented_token_are_shown_and_never_the_token(tmp_path):
-    path, text = machine_token(tmp_path)
-    federated = {"client_secret": None, "client_auth": "assertion_file", "assertion_file": path}
-    good, refusal = {"access_token": "t", "expires_in": 300}, {"error": "invalid_client", "error_description": text}
-    async with Scripted(*answering(good, good, (refusal, 401))) as issuer:
-        file = written(tmp_path, issuer, **federated)
-        fetched, as_json, failed = [await called(*more, "--config", file) for more in ((), ("--json",), ())]
-    assert f"presented    the assertion has {SEEN} (in " in fetched.output
-    assert list(json.loads(as_json.stdout)["presented"]["assertion"]) == ["iss", "sub", "aud", "exp"]
-    assert f". Presented: the assertion has {SEEN} (in " in failed.stderr
-    advice = "Check credentials.corp.client_id, credentials.corp.assertion_file, credentials.corp.client_auth."
-    assert failed.stderr.endswith(f"{advice}\n")
-    assert text not in fetched.output + as_json.output + failed.output
-    assert "me@corp.example" not in fetched.output + as_json.output

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,9 +21,7 @@ from msgspec import structs
 
 from gatepass.cancel import timeout
 from gatepass.config.credential.kinds import token_location
-from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.model import StoreSettings
-from gatepass.config.references import UnresolvedReference, read_file
 from gatepass.config.upstream import url_with_version
 from gatepass.config.wording import nearest
 from gatepass.documents import Step, StepOutcome
@@ -39,7 +37,6 @@ from gatepass.errors import (
     UpstreamTimeout,
     documentation,
     explained,
-    sentence,
 )
 from gatepass.mcp.exchange import SESSION, check_head, read_reply
 from gatepass.mcp.message import read_message
@@ -134,49 +131,20 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
         if end := safe_claims(token.text, wall_s).get("exp"):
             return step(StepOutcome.UNPROVEN, "key_ends", end=end, recipes=RECIPES)
         return structs.replace(step(StepOutcome.WORKS, "key_configured"), proves=False)
-    shown = {"s": f"{token.lifetime_s:g}", "presented": "".join(f"; {one}" for one in presented(state, name))}
     is_default = token.lifetime_source is LifetimeSource.DEFAULT
-    return step(StepOutcome.WORKS, "token_without_lifetime" if is_default else "token_fetched", **shown)
-
-
-def presented(state: AppState, name: str) -> Iterator[str]:
-    """Yield which claims the issuer of the credential `name` sees of the assertion and the subject; never a token."""
-    for what, claims in presented_claims(state, name).items():
-        shown = ", ".join(f"{claim} {value}" for claim, value in claims.items())
-        yield f"the {what} has {shown}" if claims else f"the {what} is not a JWT"
+    entry = "token_without_lifetime" if is_default else "token_fetched"
+    return step(StepOutcome.WORKS, entry, s=f"{token.lifetime_s:g}")
 
 
 def token_failure(state: AppState, name: str, failure: FetchFailure) -> tuple[str, str]:
-    """Return why the credential `name` has no token, with the claims that the issuer sees, and what to do."""
+    """Return why the credential `name` has no token, and what to do."""
     settings, advice = state.config.credentials[name], failure.advice
     if failure.case == FailureCase.EXPIRED:
         advice = advice or RENEWAL.get(settings.type, "")
     advice = advice or refusal_advice(failure, name, settings)[0]
-    # it sees none if the failure is a file without a token
-    shown = "" if failure.case == FailureCase.UNREADABLE else "; ".join(presented(state, name))
-    return f"{sentence(failure.why)} Presented: {shown}" if shown else failure.why, advice
+    return failure.why, advice
 
 
-def presented_claims(state: AppState, name: str) -> dict[str, dict[str, str]]:
-    """Return the SEEN_CLAIMS of the tokens that the credential `name` presents, under `assertion` and `subject`.
-
-    A token that cannot be read is absent, because the failure of the fetch names it.
-    """
-    settings = state.config.credentials[name]
-    if not isinstance(settings, Oauth2Credential):
-        return {}
-    found: dict[str, dict[str, str]] = {}
-    for what, path in (("assertion", settings.assertion_file), ("subject", settings.subject_file)):
-        if path is not None:
-            with suppress(UnresolvedReference):
-                found[what] = safe_claims(read_file(path).strip(), state.clock.wall())
-    if settings.subject is not None:
-        aud = settings.issuer or settings.token_url
-        found["subject"] = {"iss": settings.client_id, "sub": settings.subject, "aud": aud}
-    return {what: {name: claims[name] for name in SEEN_CLAIMS if name in claims} for what, claims in found.items()}
-
-
-SEEN_CLAIMS = ("iss", "sub", "aud", "exp")
 RECIPES = documentation("docs/tokens.md", " {} has the recipes.")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gatepass.config.model import Config
     from gatepass.config.network import TokenPlacement
     from gatepass.documents import TokenStatus
-    from gatepass.proxy.app_state import AppState
     from gatepass.tokens import Token
 
 # short enough for a line to appear at once
@@ -128,7 +127,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
             failure = holder.last_failure
             if as_json:
                 reason = error.message if failure is None else failure.reason
-                options.print_json({"credential": name, "error": reason, **_presented(state, name)})
+                options.print_json({"credential": name, "error": reason})
             else:
                 from gatepass.cli.probe import token_failure
 
@@ -139,24 +138,14 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
         took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
         status = holder.status()
         if as_json:
-            shown = described(config, name, status, fetched, wall_s) | _presented(state, name)
+            shown = described(config, name, status, fetched, wall_s)
             options.print_json(shown | ({"token": fetched.text} if reveal else {}))
             return True
-        from gatepass.cli.probe import presented
-
-        lines = report(config, name, status, fetched, took_s, wall_s)
-        for label, text in (*lines, *(("presented", text) for text in presented(state, name))):
+        for label, text in report(config, name, status, fetched, took_s, wall_s):
             click.echo(f"{label:<{LABEL_CHARS}} {options.printable(text)}".rstrip())
         if reveal:
             click.echo(fetched.text)
         return True
-
-
-def _presented(state: AppState, name: str) -> dict[str, object]:
-    from gatepass.cli.probe import presented_claims
-
-    claims = presented_claims(state, name)
-    return {"presented": claims} if claims else {}
 
 
 LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})

@@ -208,7 +208,7 @@ class Oauth2Source:
                 return {"grant_type": TOKEN_EXCHANGE, **exchanged}
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse) -> FetchFailure:
-        date_s, code, own = issuer_time(reply.headers), _code_of(reply), self._settings.client_auth
+        date_s, code = issuer_time(reply.headers), _code_of(reply)
         shown = self._client.assertion if code == "invalid_client" else self._subject
         ahead_s = 0.0 if date_s is None else date_s - reply.wall_s
         if failure.is_refused and shown.is_timed and abs(ahead_s) >= SKEW_S:
@@ -216,13 +216,8 @@ class Oauth2Source:
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
             why = f"{failure.why.rstrip('.')}; {clock}"
             return FetchFailure(why, FailureKind.LIMITED, advice="Check both clocks.")
-        if code == "invalid_client" and own == "basic":  # it is the default
-            more = "client_auth is basic, and some issuers accept only form"
-        elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
-            more = shown.file.audience()
-        else:
-            return failure
-        failure.why = f"{failure.why.rstrip('.')}; {more}" if more else failure.why
+        if code == "invalid_client" and self._settings.client_auth == "basic":  # it is the default
+            failure.why = f"{failure.why.rstrip('.')}; client_auth is basic, and some issuers accept only form"
         return failure
 
 
