@@ -30,7 +30,7 @@ from gatepass.config.block import (
 )
 from gatepass.config.credential.base import Credential, HttpReply
 from gatepass.config.credential.kinds import KINDS, VARIABLE, of_variable
-from gatepass.config.model import Config, checked_network, checked_store_url
+from gatepass.config.model import Config, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, Rules
 from gatepass.config.upstream import CODE
@@ -72,7 +72,6 @@ TYPES: Mapping[Any, str] = {
     checked_proxy_url: "URL of a proxy",
     checked_base_url: "URL",
     checked_store_url: "URL of a store",
-    checked_network: "IP address or network",
     NAME: "name",
     HASH: "`sha256:` and 64 hexadecimal digits",
     HEADER_NAME: "header name",

@@ -426,12 +426,6 @@ class Curl(Struct):
     curl: str
 
 
-class Login(Hidden, Struct):
-    """The key of a viewer or admin."""
-
-    key: str
-
-
 # --- doctor
 
 

@@ -169,7 +169,6 @@ class NotAllowed(CodedError, CallerError):
 
     statuses = MappingProxyType(
         {
-            "session_required": 401,
             "forbidden_peer": 403,
             "model_not_allowed": 403,
             "operation_not_allowed": 403,

@@ -1,12 +1,13 @@
 """Nothing of the page at /ui leaves to a client without the role, or to another site, however a request is written."""
 
 import asyncio
-import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
@@ -17,7 +18,6 @@ from gatepass import Config, create_app
 from gatepass.auth.api_keys import hash_key
 from gatepass.observability.capture import BODY_BYTES, MOST_BYTES, CaptureSettings
 from gatepass.server.admin import ROUTES
-from gatepass.server.ui.routes import COOKIE
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import Ask, gateway
@@ -61,32 +61,30 @@ PATHS = (
         "/ui/{}%00",
         "/ui/{};a=b",
     ),
-    *("/ui/{}?role=admin", "/ui/{}?session={session}", "/ui/{}?gatepass_ui={session}", "/llm/ui/{}", "/llm//ui/{}"),
+    *("/ui/{}?role=admin", "/ui/{}?key={admin}", "/ui/{}?access_token={admin}", "/llm/ui/{}", "/llm//ui/{}"),
     *("http://gw.example/ui/{}", "http://127.0.0.1/ui/{}", "/for/plain/ui/{}", "/v1/ui/{}", "/ui\\{}", "/ui/%2e/{}"),
-    *("/healthz/../ui/{}", "/ui/api/session/../../{}", "/ui/api/login/{}", "/ui/%61pi/../{}", "/ui%2f{}", "/ui/{}#"),
+    *("/healthz/../ui/{}", "/ui/api/session/../../{}", "/ui/api/status/{}", "/ui/%61pi/../{}", "/ui%2f{}", "/ui/{}#"),
 )
 METHODS = ("GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS", "PROPFIND", "get")
 CLAIMS: tuple[tuple[tuple[str, str], ...], ...] = (
     (),
-    (("authorization", "Bearer {key}"),),
-    (("x-api-key", "{key}"), ("api-key", "{key}")),
-    (("cookie", "gatepass_ui={key}"),),
-    (("cookie", "gatepass_ui={digest}"),),
-    (("cookie", "gatepass_ui={ended}"),),
-    (("cookie", "gatepass_ui="),),
-    (("cookie", "gatepass_ui=../{digest}"),),
-    (("cookie", "Gatepass_UI={session}"),),
-    (("cookie", "x_gatepass_ui={session}"),),
-    (("cookie", 'gatepass_ui="{session}"'),),
-    (("cookie", "gatepass_ui=a; gatepass_ui={session}"),),
-    (("cookie", "gatepass_ui%3D{session}"),),
-    (("authorization", "Bearer {session}"),),
+    (("authorization", "Bearer {caller}"),),
+    (("authorization", "Bearer {digest}"),),
+    (("authorization", "Bearer "),),
+    (("authorization", "Bearer {caller}, Bearer {admin}"),),
+    (("authorization", "Bearer {caller}"), ("x-api-key", "{admin}")),
+    (("authorization", "Bearer sha256:{digest}"),),
+    (("authorization", "Cookie {admin}"),),
+    (("cookie", "gatepass_ui={admin}"),),
+    (("cookie", "gatepass_key={admin}; authorization=Bearer {admin}"),),
+    (("x-authorization", "Bearer {admin}"), ("x-gatepass-key", "{admin}")),
+    (("proxy-authorization", "Bearer {admin}"),),
     (("x-role", "admin"), ("x-gatepass-caller", "admin")),
     (("x-original-url", "/ui/api/session"), ("x-rewrite-url", "/healthz")),
     (("x-http-method-override", "GET"), ("x-forwarded-for", "127.0.0.1")),
     (("forwarded", "for=127.0.0.1;host=localhost"), ("x-forwarded-host", "localhost")),
 )
-"""What a client without a session claims. `{session}` is the id of an admin's session that is never in its cookie."""
+"""What a client without the right key claims. `{admin}` stands where gatepass reads no key, or another one."""
 FOREIGN: tuple[tuple[tuple[str, str], ...], ...] = (
     (("host", "evil.example"),),
     (("host", "evil.example"), ("origin", "http://evil.example")),
@@ -115,7 +113,7 @@ FOREIGN: tuple[tuple[tuple[str, str], ...], ...] = (
     (("host", "gw.example"), ("sec-fetch-site", "same-origin, cross-site")),
     (("host", "gw.example"), ("sec-fetch-site", "same-origin"), ("sec-fetch-site", "cross-site")),
 )
-"""Fields of requests that pages of other sites may cause, all with the cookie of an admin."""
+"""Fields of requests that pages of other sites may cause, all with the key of an admin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,44 +130,32 @@ class Trick:
         return f"{self.method} {self.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
 
 
-def tricks(sessions: dict[str, str], seed: int = 29) -> Iterator[Trick]:
+def tricks(seed: int = 29) -> Iterator[Trick]:
     choose = random.Random(seed)
     paths = ["api/" + route.path.format(id="x") for route in ROUTES]
     own = (("host", HOST), ("origin", f"http://{HOST}"))
     json_body = (("content-type", "application/json"), ("content-length", "0"))
+    names = {**KEYS, "digest": sha256(KEYS["admin"].encode()).hexdigest()}
     for number in range(TRICKS):
-        target = choose.choice(PATHS).replace("{session}", sessions["admin"]).replace("{}", choose.choice(paths))
+        target = choose.choice(PATHS).replace("{admin}", KEYS["admin"]).replace("{}", choose.choice(paths))
         method = choose.choice(METHODS)
-        names = {"session": sessions["admin"], "ended": sessions["ended"], "key": KEYS[choose.choice(list(KEYS))]}
-        names["digest"] = sha256(sessions["admin"].encode()).hexdigest()
         claims = tuple((name, value.format(**names)) for name, value in choose.choice(CLAIMS))
-        if number % 3 == 0:  # no session
+        if number % 3 == 0:  # no key with a role
             yield Trick(method, target, (*own, *claims, *json_body), (*OF_VIEWER, *OF_ADMIN))
         elif number % 3 == 1:  # a viewer, who claims more
-            cookie = ("cookie", f"{COOKIE}={sessions['viewer']}")
-            claims = tuple(field for field in claims if field[0] != "cookie")
-            yield Trick(method, target, (*own, cookie, *claims, *json_body), OF_ADMIN)
+            key = ("authorization", f"Bearer {KEYS['viewer']}")
+            claims = tuple(field for field in claims if field[0] != "authorization")
+            yield Trick(method, target, (*own, key, *claims, *json_body), OF_ADMIN)
         else:
             # a browser sends a URL as the target only to a proxy, and its host then counts (RFC 9112, section 3.2.2)
             target = target.removeprefix("http://gw.example").removeprefix("http://127.0.0.1")
-            cookie = ("cookie", f"{COOKIE}={sessions['admin']}")
+            key = ("authorization", f"Bearer {KEYS['admin']}")
             target = target if choose.random() < 0.8 else choose.choice(["/ui", "/ui/", "/ui/index.html", "/llm/ui/"])
-            yield Trick(method, target, (*choose.choice(FOREIGN), cookie, *json_body), ANY)
+            yield Trick(method, target, (*choose.choice(FOREIGN), key, *json_body), ANY)
 
 
-@dataclass(frozen=True, slots=True)
-class Servers:
-    """The same configuration under `gatepass serve` and as an ASGI application, with sessions of its own each."""
-
-    port: int
-    app: FastAPI
-    sessions: tuple[dict[str, str], dict[str, str]]
-
-
-async def answer_of(servers: Servers, number: int, trick: Trick) -> bytes:
-    if number == 1:
-        return await over_asgi(servers.app, trick)
-    reader, writer = await asyncio.open_connection("127.0.0.1", servers.port)
+async def over_http(port: int, trick: Trick) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(trick.head)
     received = b""
     try:
@@ -182,7 +168,7 @@ async def answer_of(servers: Servers, number: int, trick: Trick) -> bytes:
     return received
 
 
-async def over_asgi(app: FastAPI, trick: Trick, body: bytes = b"") -> bytes:
+async def over_asgi(app: FastAPI, trick: Trick) -> bytes:
     target = trick.target.removeprefix("http://gw.example").removeprefix("http://127.0.0.1").partition("#")[0]
     path, _, query = target.partition("?")
     received = bytearray()
@@ -200,7 +186,7 @@ async def over_asgi(app: FastAPI, trick: Trick, body: bytes = b"") -> bytes:
         "client": ("192.0.2.7", 4711),
         "server": ("gw.example", 80),
     }
-    messages, ended = iter([{"type": "http.request", "body": body, "more_body": False}]), asyncio.Event()
+    messages, ended = iter([{"type": "http.request", "body": b"", "more_body": False}]), asyncio.Event()
 
     async def receive() -> Any:
         for message in messages:
@@ -219,37 +205,20 @@ async def over_asgi(app: FastAPI, trick: Trick, body: bytes = b"") -> bytes:
     return bytes(received)
 
 
-def login(key: str) -> tuple[dict[str, str], bytes]:
-    fields = {"host": HOST, "origin": f"http://{HOST}", "content-type": "application/json"}
-    return fields, json.dumps({"key": key}).encode()
-
-
 @asynccontextmanager
-async def opened() -> AsyncIterator[Servers]:
-    app = create_app(Config.model_validate(BLOCKS))
-    async with gateway(**BLOCKS) as gp, app.router.lifespan_context(app):
-        sessions: tuple[dict[str, str], dict[str, str]] = ({}, {})
-        for name, role in (("ended", "admin"), ("viewer", "viewer"), ("admin", "admin")):
-            fields, body = login(KEYS[role])
-            answer = await Ask(gp.port, "POST", "/ui/api/login", fields, body).answer()
-            sessions[0][name] = answer.headers["set-cookie"].partition(";")[0].partition("=")[2]
-            sent = await over_asgi(app, Trick("POST", "/ui/api/login", tuple(fields.items()), ()), body)
-            sessions[1][name] = sent.partition(b"gatepass_ui=")[2].partition(b";")[0].decode()
-            if name == "ended":  # a sign-out ends all sessions of its caller
-                fields["cookie"] = f"{COOKIE}={sessions[0][name]}"
-                assert (await Ask(gp.port, "POST", "/ui/api/logout", fields, b"{}").answer()).status == 200
-                fields["cookie"] = f"{COOKIE}={sessions[1][name]}"
-                await over_asgi(app, Trick("POST", "/ui/api/logout", tuple(fields.items()), ()), b"{}")
-        yield Servers(gp.port, app, sessions)
+async def opened(blocks: dict[str, Any]) -> AsyncIterator[tuple[Callable[[Trick], Awaitable[bytes]], ...]]:
+    """Serve one configuration under `gatepass serve` and as an ASGI application, and yield what asks each one."""
+    app = create_app(Config.model_validate(blocks))
+    async with gateway(**blocks) as gp, app.router.lifespan_context(app):
+        yield partial(over_http, gp.port), partial(over_asgi, app)
 
 
 @pytest.mark.attack("access: tricks at the page of operators")
 async def test_no_trick_reaches_the_page(attack: Attack):
-    async with opened() as servers:
-        for number in (0, 1):
-            for trick in tricks(servers.sessions[number]):
-                answer = await answer_of(servers, number, trick)
-                attack.check(not any(mark in answer for mark in trick.forbidden), (number, trick))
+    async with opened(BLOCKS) as servers:
+        for ask, trick in product(servers, tricks()):
+            answer = await ask(trick)
+            attack.check(not any(mark in answer for mark in trick.forbidden), (ask, trick))
 
 
 MIB = 1 << 20
@@ -281,9 +250,7 @@ async def test_a_click_on_a_large_captured_request_holds_no_loop_and_little_memo
             gp.state.redactor.learn(one, ("access.keys", number, 0))
         gp.state.capture.start(CaptureSettings())
         asked = await gp.ask(body, "/llm/v1/chat/completions", headers=bearer).answer()
-        fields, login_body = login(key)
-        session = (await Ask(gp.port, "POST", "/ui/api/login", fields, login_body).answer()).headers["set-cookie"]
-        fields["cookie"] = session.partition(";")[0]
+        fields = {"host": HOST, "authorization": f"Bearer {key}"}
         path = f"/ui/api/requests/{asked.headers['x-request-id']}"
         async with attack.on_this_loop():
             shown = await Ask(gp.port, "GET", path, fields, b"").answer()

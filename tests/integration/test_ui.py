@@ -1,6 +1,5 @@
-"""The page at /ui over real sockets: sessions, checks of Host and Origin, polls, and its files."""
+"""The page at /ui over real sockets: keys, checks of Host and Origin, polls, and its files."""
 
-import asyncio
 import json
 import shlex
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from gatepass.observability.capture import CaptureSettings
 from gatepass.observability.story import NO_CURL
 from gatepass.proxy.app_state import next_app_state
 from gatepass.server.admin import HEADERS, ROUTES, AdminRoute
-from gatepass.server.ui.sessions import LIFE_S
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Send, reply
 from tests.unit.clock import DrivenClock
@@ -45,10 +43,8 @@ async def post(gp: Gateway, path: str, body: Any, **fields: str) -> Answer:
     return await gp.ask(body, path, headers=headers).answer()
 
 
-async def signed_in(gp: Gateway, role: str, base: str = "/ui") -> str:
-    answer = await post(gp, f"{base}/api/login", {"key": KEYS[role]})
-    assert answer.status == 200, answer.body
-    return answer.headers["set-cookie"].partition(";")[0]
+def bearer(role: str) -> str:
+    return f"Bearer {KEYS[role]}"
 
 
 async def test_without_keys_the_page_is_on_and_needs_no_login():
@@ -73,46 +69,26 @@ async def test_a_reload_that_adds_keys_ends_a_page_that_was_on_by_default():
         assert (await get(gp, "/ui/api/status")).error["code"] == "unknown_path"
 
 
-async def test_a_session_begins_with_a_key_and_ends_with_the_logout():
+async def test_a_key_with_a_role_signs_in_and_no_cookie_is_set():
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
-        assert (await get(gp, "/ui/api/session")).json()["signed_in"] is None
-        assert (await get(gp, "/ui/api/requests")).error["code"] == "session_required"
-        assert (await get(gp, "/ui/api/requests", authorization=f"Bearer {KEYS['admin']}")).status == 401
-        refused = await post(gp, "/ui/api/login", {"key": "gp-wrong"})
-        assert (refused.status, refused.error["code"], "set-cookie" in refused.headers) == (
-            401,
-            "invalid_api_key",
-            False,
-        )
-        assert (await post(gp, "/ui/api/login", {"key": KEYS["caller"]})).error["code"] == "role_not_allowed"
-        answer = await post(gp, "/ui/api/login", {"key": KEYS["viewer"]})
-        cookie, _, attributes = answer.headers["set-cookie"].partition("; ")
-        assert attributes == f"Max-Age={LIFE_S}; HttpOnly; SameSite=Strict"
+        nobody = await get(gp, "/ui/api/session")
+        assert (nobody.status, nobody.json()["signed_in"]) == (200, None)
+        for key, code in ((KEYS["caller"], "role_not_allowed"), ("gp-wrong", "invalid_api_key")):
+            assert (await get(gp, "/ui/api/session", authorization=f"Bearer {key}")).error["code"] == code
+        answer = await get(gp, "/ui/api/session", authorization=bearer("viewer"))
         assert answer.json()["signed_in"] == {"name": "a-viewer", "role": "viewer"}
-        assert (await get(gp, "/ui/api/requests", cookie=f'x="; {cookie}; y=1')).status == 200
-        assert (await post(gp, "/ui/api/logout", {}, cookie=cookie)).status == 200
-        assert (await get(gp, "/ui/api/requests", cookie=cookie)).status == 401
-        assert "ended" in (await get(gp, "/ui/api/session", cookie=cookie)).json()["why"]
-
-
-async def test_the_cookie_is_secure_behind_tls():
-    server = {**SERVER, "trusted_proxies": ["127.0.0.1"]}
-    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=server) as gp:
-        login = {"key": KEYS["admin"]}
-        for fields in ({"x_forwarded_proto": "https"}, {"origin": f"https://127.0.0.1:{gp.port}"}):
-            answer = await post(gp, "/ui/api/login", login, **fields)
-            assert answer.headers["set-cookie"].endswith("SameSite=Strict; Secure")
+        assert "set-cookie" not in answer.headers
+        assert (await get(gp, "/ui/api/requests", cookie=f"gatepass_ui={KEYS['admin']}")).status == 401
 
 
 async def test_a_poll_has_a_body_only_if_something_is_new():
     async with relaying(answer=lambda _: [Send(reply(CHAT))], access=ACCESS, server=SERVER) as (_, gp):
-        cookie = await signed_in(gp, "viewer")
-        first = await get(gp, "/ui/api/requests", cookie=cookie)
-        again = await get(gp, "/ui/api/requests", cookie=cookie, if_none_match=first.headers["etag"])
+        first = await get(gp, "/ui/api/requests", authorization=bearer("viewer"))
+        again = await get(gp, "/ui/api/requests", authorization=bearer("viewer"), if_none_match=first.headers["etag"])
         assert (again.status, again.body, again.headers["etag"]) == (304, b"", first.headers["etag"])
         key = {"authorization": f"Bearer {KEYS['admin']}", "content-type": "application/json"}
         assert (await gp.ask(HELLO, headers=key).answer()).status == 200
-        new = await get(gp, "/ui/api/requests", cookie=cookie, if_none_match=first.headers["etag"])
+        new = await get(gp, "/ui/api/requests", authorization=bearer("viewer"), if_none_match=first.headers["etag"])
         assert (new.status, [one["caller"] for one in new.json()["requests"]]) == (200, ["a-admin"])
 
 
@@ -127,10 +103,10 @@ async def test_an_mcp_server_has_no_dialect():
 async def test_polls_are_no_traffic_and_carry_nothing_while_nothing_changes(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER, clock=DrivenClock()) as gp:
-        cookie, before = await signed_in(gp, "viewer"), gp.state.metrics.totals()
+        key, before = {"authorization": bearer("viewer")}, gp.state.metrics.totals()
         for path in ("status", "traffic", "callers", "limits?nearest=20", "requests", "learned", "use"):
-            first = await get(gp, f"/ui/api/{path}", cookie=cookie)
-            again = await get(gp, f"/ui/api/{path}", cookie=cookie, if_none_match=first.headers["etag"])
+            first = await get(gp, f"/ui/api/{path}", **key)
+            again = await get(gp, f"/ui/api/{path}", **key, if_none_match=first.headers["etag"])
             assert (first.status, again.status, again.body) == (200, 304, b""), path
         assert gp.state.metrics.totals() == before
         assert (gp.state.in_flight.busy, [*gp.state.inspector.newest()]) == (0, [])
@@ -138,22 +114,8 @@ async def test_polls_are_no_traffic_and_carry_nothing_while_nothing_changes(capl
     assert "request" not in caplog.messages
 
 
-async def test_neither_sign_ins_nor_polls_of_a_viewer_shut_out_an_admin():
-    async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
-        admin = await signed_in(gp, "admin")
-        cookies = [await signed_in(gp, "viewer") for _ in range(200)]
-        polls = [asyncio.create_task(get(gp, "/ui/api/status", cookie=cookie)) for cookie in cookies]
-        assert (await get(gp, "/ui/api/status", cookie=admin)).status == 200
-        assert {answer.status for answer in await asyncio.gather(*polls)} == {200}
-        await post(gp, "/ui/api/logout", {}, cookie=cookies[0])
-        assert {(await get(gp, "/ui/api/status", cookie=one)).status for one in cookies[:3]} == {401}
-        assert (await get(gp, "/ui/api/status", cookie=admin)).status == 200
-
-
 ROWS: Mapping[str, tuple[Any, int]] = {
     "GET session": (None, 200),
-    "POST login": ({"key": KEYS["viewer"]}, 200),
-    "POST logout": ({}, 200),
     "GET traffic": (None, 200),
     "GET callers": (None, 200),
     "GET requests": (None, 200),
@@ -194,29 +156,27 @@ async def check_route(gp: Gateway, route: AdminRoute) -> None:
 
     roles = ["anyone", "viewer", "admin"]
     for role in roles:
-        cookie = {} if role == "anyone" else {"cookie": await signed_in(gp, role)}
+        key = {} if role == "anyone" else {"authorization": bearer(role)}
         may = roles.index(role) >= roles.index(route.role)
         expected = status if may else 401 if role == "anyone" else 403
-        found = await answer(**cookie)
+        found = await answer(**key)
         assert found.status == expected, (route, role)
         if found.status == 200 and route.document is not None:
             strict = msgspec.defstruct("strict", [], bases=(route.document,), forbid_unknown_fields=True)
             msgspec.json.decode(found.body, type=strict)
-    for role in KEYS:
-        found = await answer(authorization=f"Bearer {KEYS[role]}", x_api_key=KEYS[role])
-        assert found.status == (status if route.role == "anyone" else 401), (route, role)
-    cookie = {"cookie": await signed_in(gp, "admin")}
+    assert (await answer(authorization=bearer("caller"))).status == 403, route
+    key = {"authorization": bearer("admin")}
     allowed = {one.method for one in ROUTES_OF_PAGE if one.path == route.path}
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - allowed:
-        async with gp.ask(body, path, method=method, headers={**own, **cookie}) as ask:
+        async with gp.ask(body, path, method=method, headers={**own, **key}) as ask:
             assert await ask.head() == 405, (route, method)
     for fields in FORBIDDEN:
-        found = await gp.ask(body, path, method=route.method, headers={**own, **cookie, **fields}).answer()
+        found = await gp.ask(body, path, method=route.method, headers={**own, **key, **fields}).answer()
         assert (found.status, found.error["code"][:9]) == (403, "forbidden"), (route, fields)
         assert "set-cookie" not in found.headers
     if route.method == "POST":
         for kind in ("", "text/plain", "application/x-www-form-urlencoded"):
-            found = await gp.ask(body, path, headers={**own, "content-type": kind, **cookie}).answer()
+            found = await gp.ask(body, path, headers={**own, "content-type": kind, **key}).answer()
             assert found.status == 415, (route, kind)
         without = {name: value for name, value in own.items() if name != "origin"}
         assert (await gp.ask(body, path, headers=without).answer()).status == 403, route
@@ -232,16 +192,17 @@ async def test_each_response_has_the_fields_that_protect_the_page():
 
 async def test_only_an_admin_gets_captured_bodies_and_their_curl():
     async with relaying(answer=lambda _: [Send(reply(CHAT))], access=ACCESS, server=SERVER) as (_, gp):
-        cookies = {role: await signed_in(gp, role) for role in ("viewer", "admin")}
-        await post(gp, "/ui/api/capture", {"for_s": 60}, cookie=cookies["admin"])
+        await post(gp, "/ui/api/capture", {"for_s": 60}, authorization=bearer("admin"))
         key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
         assert (await gp.ask(HELLO, headers=key).answer()).status == 200
-        answers = {role: await get(gp, "/ui/api/requests/one", cookie=cookies[role]) for role in cookies}
+        answers = {
+            role: await get(gp, "/ui/api/requests/one", authorization=bearer(role)) for role in ("viewer", "admin")
+        }
         (story,) = answers["admin"].json()["stories"]
         assert json.loads(story["bodies"][0]["text"]) == HELLO
         (seen,) = answers["viewer"].json()["stories"]
         assert (seen["captured"], "bodies" in seen) == (True, False)
-        curl = {role: await get(gp, "/ui/api/curl/one", cookie=cookies[role]) for role in cookies}
+        curl = {role: await get(gp, "/ui/api/curl/one", authorization=bearer(role)) for role in ("viewer", "admin")}
         assert curl["admin"].json()["curl"].startswith("curl ")
         assert (curl["viewer"].status, curl["viewer"].json()["error"]["message"]) == (400, NO_CURL)
 
@@ -249,19 +210,13 @@ async def test_only_an_admin_gets_captured_bodies_and_their_curl():
 async def test_an_action_is_one_line_of_the_log_without_a_key(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO", "gatepass")
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
-        cookie = await signed_in(gp, "admin")
-        await post(gp, "/ui/api/learned/forget", ROWS["POST learned/forget"][0], cookie=cookie)
-        await post(gp, "/ui/api/logout", {}, cookie=cookie)
-        await post(gp, "/ui/api/login", {"key": "gp-wrong-key-0123456789"})
+        await post(gp, "/ui/api/learned/forget", ROWS["POST learned/forget"][0], authorization=bearer("admin"))
+        await get(gp, "/ui/api/status", authorization="Bearer gp-wrong-key-0123456789")
     lines = [record.__dict__["fields"] for record in caplog.records if record.message == "page_action"]
-    assert [(line["action"], line["caller"]) for line in lines] == [
-        ("login", "a-admin"),
-        ("forget", "a-admin"),
-        ("logout", "a-admin"),
-    ]
+    assert [(line["action"], line["caller"]) for line in lines] == [("forget", "a-admin")]
     written = [str(record.__dict__.get("fields")) for record in caplog.records]
     assert any("'code': 'invalid_api_key'" in one for one in written)
-    assert not any(secret in one for one in written for secret in (KEYS["admin"], "gp-wrong", cookie.partition("=")[2]))
+    assert not any(secret in one for one in written for secret in (KEYS["admin"], "gp-wrong"))
 
 
 async def test_a_path_with_a_line_feed_is_checked_as_every_other():
@@ -283,12 +238,13 @@ async def test_a_path_with_a_line_feed_is_checked_as_every_other():
 )
 async def test_a_capture_that_would_capture_nothing_is_refused(settings: dict[str, str], message: str):
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER) as gp:
-        cookie = await signed_in(gp, "admin")
-        refused = await post(gp, "/ui/api/capture", settings, cookie=cookie)
+        refused = await post(gp, "/ui/api/capture", settings, authorization=bearer("admin"))
         assert (refused.status, refused.error["message"][: len(message)]) == (400, message)
-        assert not (await get(gp, "/ui/api/capture", cookie=cookie)).json()["running"]
+        assert not (await get(gp, "/ui/api/capture", authorization=bearer("admin"))).json()["running"]
         for known in ("a-caller", "local"):
-            assert (await post(gp, "/ui/api/capture", {"caller": known}, cookie=cookie)).json()["caller"] == known
+            assert (await post(gp, "/ui/api/capture", {"caller": known}, authorization=bearer("admin"))).json()[
+                "caller"
+            ] == known
 
 
 @pytest.mark.parametrize(
@@ -306,10 +262,9 @@ async def test_a_capture_that_would_capture_nothing_is_refused(settings: dict[st
 async def test_the_curl_command_has_the_address_of_the_browser(base: str, page: str, root: str):
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server={**SERVER, "base_path": "/llm"}) as gp:
         key = {"authorization": f"Bearer {KEYS['caller']}", "content-type": "application/json", "x-request-id": "one"}
-        cookie = await signed_in(gp, "admin", base)
         gp.state.capture.start(CaptureSettings())
         await gp.ask(HELLO, "/llm/v1/chat/completions", headers=key).answer()
         query = urlencode({"page": page.format(port=gp.port)})
-        curl = (await get(gp, f"{base}/api/curl/one?{query}", cookie=cookie)).json()["curl"]
+        curl = (await get(gp, f"{base}/api/curl/one?{query}", authorization=bearer("admin"))).json()["curl"]
     assert shlex.split(curl.replace("\\\n", ""))[5] == f"{root.format(port=gp.port)}/llm/v1/chat/completions"
     assert KEYS["caller"] not in curl

@@ -39,7 +39,6 @@ SESSION: Document = {
     "replica": "gate-1",
     "login": True,
     "signed_in": None,
-    "why": None,
     "base_url": "https://llm.corp.example/v1",
 }
 

@@ -67,21 +67,19 @@ class Fake:
         self.role = role
         self.session["signed_in"] = {"name": "anna", "role": role}
 
-    def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> tuple[int, Document]:
+    def answer(
+        self, method: str, path: str, query: dict[str, str], body: Any, bearer: str | None
+    ) -> tuple[int, Document]:
         """Return the status and the document of a route."""
         name, _, rest = path.partition("/")
-        if name == "session":
-            return 200, self.session
-        if name == "login":
-            if body["key"] != KEY:
-                return 401, error(self.refusal, "The API key is not known to gatepass.", "client")
+        if bearer == f"Bearer {KEY}":
             self.sign_in(self.role)
+        if bearer is None and name == "session":
             return 200, self.session
         if self.session["signed_in"] is None:
-            return 401, error("session_required", "Sign in first.", "client")
-        if name == "logout":
-            self.session["signed_in"] = None
-            return 200, {}
+            return 401, error(self.refusal, "The API key is not known to gatepass.", "client")
+        if name == "session":
+            return 200, self.session
         if name == "requests" and rest:
             found = self.stories.get(unquote(rest))
             return 200, {"stories": [found] if found else []}
@@ -162,7 +160,7 @@ class Routes(BaseHTTPRequestHandler):
         if path == "doctor":
             self._stream(self._doctor())
         else:
-            status, document = fake.answer(self.command, path, query, body)
+            status, document = fake.answer(self.command, path, query, body, self.headers.get("authorization"))
             content = json.dumps(document).encode()
             etag = f'"{sha256(content).hexdigest()}"'
             if path in ("status", "requests"):

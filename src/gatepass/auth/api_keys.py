@@ -97,10 +97,6 @@ class KeyRing:
 
     def find(self, presented: str, now_s: float) -> AccessKey | None:
         """Return the entry of the key `presented`, None if it is unknown. `now_s` is a time of the Clock."""
-        return self.find_digest(digest_of(presented), now_s)
-
-    def find_digest(self, digest: bytes, now_s: float) -> AccessKey | None:
-        """Return the entry of the key with `digest`, as `find`."""
         if self._read and now_s - self._loaded_s >= RELOAD_INTERVAL_S:
             self._loaded_s = now_s
             before = [entry.by_digest.keys() for entry in self._read]
@@ -112,7 +108,7 @@ class KeyRing:
                 self.keep_uses(self.last_used_s)
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
         # is the key itself, and the digests of two guesses have nothing in common.
-        return self._keys.get(digest)
+        return self._keys.get(digest_of(presented))
 
 
 def _by_digest(key: AccessKey, texts: Iterable[str]) -> dict[bytes, AccessKey]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from gatepass import errors
-from gatepass.auth.api_keys import KeyRing, digest_of, presented_key, unwrapped_key
+from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
@@ -71,25 +71,13 @@ class Authenticator:
             check_host_and_origin(client_request)
             return LOCAL
         caller = self._caller(client_request, wall_s, None)
-        _check_reads(caller, client_request.path)
+        if not caller.reads_pages:
+            raise errors.NotAllowed(
+                "role_not_allowed",
+                f"The caller {caller.name!r} may not read {client_request.path}, because its key has the role"
+                f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`).",
+            )
         return caller
-
-    def sign_in(self, presented: str, now_s: float, wall_s: float) -> tuple[AccessKey, bytes]:
-        """Return the caller of the key `presented`, who may use the page at /ui, and the digest of the key.
-
-        `now_s` is a time of the Clock, `wall_s` as in `authenticate`. Raises InvalidApiKey, NotAllowed.
-        """
-        digest = digest_of(presented)
-        caller = self._known(self.keys.find_digest(digest, now_s), wall_s)
-        _check_reads(caller, "the page")
-        return caller, digest
-
-    def signed_in(self, name: str, digest: bytes, now_s: float, wall_s: float) -> AccessKey | None:
-        """Return the caller `name` who signed in with the key of `digest`. None if the key or its role has ended."""
-        caller = self.keys.find_digest(digest, now_s)
-        if caller is None or caller.name != name or not caller.reads_pages or caller.state(wall_s) == "expired":
-            return None
-        return self._known(caller, wall_s)
 
     def check_page(self, client_request: ClientRequest) -> None:
         """Check a request for the page at /ui, before anything else is done with it.
@@ -149,10 +137,7 @@ class Authenticator:
         if presented is None:
             raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
         now_s = client_request.arrived_s
-        caller = self.keys.find_digest(digest_of(presented), now_s) or self._wrapped(presented, now_s, path_profile)
-        return self._known(caller, wall_s)
-
-    def _known(self, caller: AccessKey | None, wall_s: float) -> AccessKey:
+        caller = self.keys.find(presented, now_s) or self._wrapped(presented, now_s, path_profile)
         if caller is None:
             raise errors.InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         if caller.expires is not None and caller.state(wall_s) == "expired":
@@ -180,15 +165,6 @@ class Authenticator:
             return None
         profile = BUILT_IN_PROFILES.get(path_profile if path_profile is not None else caller.profile or "plain")
         return caller if profile is not None and profile.unwraps_keys else None
-
-
-def _check_reads(caller: AccessKey, what: str) -> None:
-    if not caller.reads_pages:
-        raise errors.NotAllowed(
-            "role_not_allowed",
-            f"The caller {caller.name!r} may not read {what}, because its key has the role"
-            f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`).",
-        )
 
 
 def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool = False) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -144,16 +143,6 @@ OTHER_DESCRIPTORS = 64
 """File descriptors for the listening socket, token endpoints, the store, the log and the control socket."""
 
 
-def checked_network(text: str) -> str:
-    """Return `text`; raise ValueError if it is neither an IP address nor a network."""
-    try:
-        ip_network(text)
-    except ValueError:
-        raise ValueError("expects an address or a network, such as 10.0.0.7 or 10.0.0.0/8, without host bits") from None
-    return text
-
-
-IpNetwork = Annotated[str, AfterValidator(checked_network)]
 HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
 HostName = Annotated[str, Field(pattern=HOST_NAME)]
 """A name as in `Host`, without a port."""
@@ -200,14 +189,6 @@ class ServerConfig(Block):
     """A prefix of every path: with `/llm`, clients use `/llm/v1/chat/completions` and `/llm/for/dify/v1/…`.
 
     Example: /llm
-    """
-    trusted_proxies: list[IpNetwork] = []
-    """Addresses and networks of the reverse proxies in front of gatepass. The page at `/ui` believes the scheme that
-    one of them states in `X-Forwarded-Proto`. See docs/operations/ui.md.
-
-    Example: [10.0.0.0/8]
-
-    Danger: A client at such an address chooses whether the cookie of its session requires TLS.
     """
     control_socket: Annotated[str, Field(min_length=1)] = "auto"
     """The Unix socket for commands such as `gatepass reload`: a path, `auto` or `off`. See

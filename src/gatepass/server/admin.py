@@ -1,7 +1,7 @@
 """The admin routes: JSON that the command line and the page at /ui read, and what they change.
 
 `ROUTES` is the one table of them. The control socket serves it to its owner, and the listener below `/ui/api` to who
-signed in to the page (`ui/routes.py`, which checks Host, Origin and session first).
+has a key with a role (`ui/routes.py`, which checks Host and Origin first).
 """
 
 from __future__ import annotations
@@ -162,12 +162,11 @@ class Admin:
         if method == "POST":
             text = await call.read()
             call.body = None if used.takes is None else _decoded(text, used.takes)
-            call.caller = call.require(used.role)  # its session may have ended while the body arrived
         return await used.respond(call)
 
 
 class AdminRequest:
-    """One request of the owner of the control socket; `UiRequest` is one of who signed in."""
+    """One request of the owner of the control socket; `UiRequest` is one of the page."""
 
     place: ClassVar[Place] = "socket"
 
@@ -183,7 +182,7 @@ class AdminRequest:
         """Of the type that the route takes."""
 
     def require(self, role: Role) -> AccessKey:  # noqa: ARG002  # its owner may use every route
-        """Return the caller; raise NotAllowed without a session, or for a role that is less than `role`."""
+        """Return the caller; raise InvalidApiKey, or NotAllowed for a role that is less than `role`."""
         return LOCAL
 
     async def read(self) -> bytes:

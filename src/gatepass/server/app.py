@@ -27,7 +27,6 @@ from gatepass.server.cycle import RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.pages import error_response, for_method, page_routes
 from gatepass.server.ui.routes import Ui
-from gatepass.server.ui.sessions import Sessions
 from gatepass.store.guarded import open_store
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class Service:
         self.base_path = config.server.base_path
         self.routes = page_routes(self.running, self.base_path)
         self.admin = Admin(self.running)
-        self.ui = Ui(self.admin, Sessions()) if config.serves_ui else None
+        self.ui = Ui(self.admin) if config.serves_ui else None
         """The page at /ui, if it is served."""
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)

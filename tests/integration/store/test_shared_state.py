@@ -14,7 +14,7 @@ from gatepass.store.guarded import open_store
 from tests.integration.gateway import serving
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
-from tests.integration.test_ui import ACCESS, KEYS, get, post, signed_in
+from tests.integration.test_ui import ACCESS, KEYS, get, post
 from tests.waiting import until
 
 KEY = "an-encryption-key-of-32-characters-and-more"
@@ -98,7 +98,7 @@ async def test_no_client_and_no_page_has_the_password_that_the_server_quotes():
             session = {"authorization": f"Bearer {KEYS['caller']}", "mcp-session-id": "abc"}
             client = await post(gp, "/mcp/tools", message, **session)
             status = await get(gp, "/status", authorization=f"Bearer {KEYS['viewer']}")
-            page = await get(gp, "/ui/api/status", cookie=await signed_in(gp, "viewer"))
+            page = await get(gp, "/ui/api/status", authorization=f"Bearer {KEYS['viewer']}")
     assert client.error["data"]["code"] == "mcp_sessions_unavailable"
     assert "cannot run" not in client.body.decode()
     for shown in (status, page):

@@ -1,17 +1,14 @@
 """The page at /ui: `Ui` is its ASGI application. It serves the admin routes below `/ui/api`.
 
 Before anything else each request passes `Authenticator.check_page`: its Host, its Origin and Sec-Fetch-Site. Then its
-route, its session and its role are checked, and last its body is read.
+route, its key and its role are checked, and last its body is read.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
-from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -21,9 +18,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import __version__, errors
+from gatepass.auth.api_keys import presented_key
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
-from gatepass.documents import Login
 from gatepass.observability.observer import Refusal
 from gatepass.protocols.operations import base_url
 from gatepass.proxy.app_state import AppState
@@ -31,13 +28,11 @@ from gatepass.server import inspection
 from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, route
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.pages import error_response, for_method
-from gatepass.server.ui.sessions import LIFE_S, Session, Sessions
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.ui")
 
 PATH = "/ui"
-COOKIE = "gatepass_ui"
 FOLDER = Path(__file__).parent / "static"
 _PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
 """The URL of the page. No other URL gets into a command for a shell."""
@@ -51,9 +46,8 @@ def ui_paths(base_path: str) -> tuple[str, ...]:
 class Ui:
     """The page, an ASGI application."""
 
-    def __init__(self, admin: Admin, sessions: Sessions) -> None:
+    def __init__(self, admin: Admin) -> None:
         self.admin = admin
-        self.sessions = sessions
         self.files = StaticFiles(directory=FOLDER)
 
     def current(self) -> AppState:
@@ -93,7 +87,7 @@ class Ui:
             return Response(status_code=307, headers={**HEADERS, **NO_STORE, "location": "ui/"})
         if not path.startswith("api/"):
             return await self._file(request, path)
-        call = UiRequest(self, request, client_request)
+        call = UiRequest(self.admin, request, client_request)
         return await self.admin.respond(call, path.removeprefix("api/"))
 
     async def _file(self, request: Request, path: str) -> ASGIApp:
@@ -118,9 +112,9 @@ class UiRequest(AdminRequest):
 
     place = "page"
 
-    def __init__(self, ui: Ui, request: Request, client_request: ClientRequest) -> None:
-        super().__init__(ui.admin, request)
-        self.ui, self.client_request = ui, client_request
+    def __init__(self, admin: Admin, request: Request, client_request: ClientRequest) -> None:
+        super().__init__(admin, request)
+        self.client_request = client_request
 
     async def read(self) -> bytes:
         # a form of another site could send any other kind
@@ -129,33 +123,11 @@ class UiRequest(AdminRequest):
             raise errors.UnsupportedHead("unsupported_media_type", "Send the body as `content-type: application/json`.")
         return await super().read()
 
-    @property
-    def cookie(self) -> str:
-        """The cookie of the session, "" without one."""
-        # not by http.cookies, which drops all cookies after one that another application wrote badly
-        pairs = (pair.strip() for field in self.request.headers.getlist("cookie") for pair in field.split(";"))
-        return next((pair.partition("=")[2] for pair in pairs if pair.startswith(f"{COOKIE}=")), "")
-
-    def session(self) -> Session | None:
-        return self.ui.sessions.find(self.cookie, self.ui.current().clock.wall())
-
-    def signed_in(self) -> AccessKey | None:
-        """Return who signed in, with the role that the key has now. None without a session, or if it has ended."""
-        state = self.ui.current()
-        if not state.authenticator.requires_key:
-            return LOCAL
-        session = self.session()
-        if session is None:
-            return None
-        now_s, wall_s = state.clock.now(), state.clock.wall()
-        return state.authenticator.signed_in(session.caller, session.key_digest, now_s, wall_s)
-
     def require(self, role: Role) -> AccessKey:
         if role == "anyone":
             return LOCAL
-        caller = self.signed_in()
-        if caller is None:
-            raise errors.NotAllowed("session_required", self.why() or "Sign in to use the page.")
+        state = self.state
+        caller = state.authenticator.authenticate_reader(self.client_request, state.clock.wall())
         if role == "admin" and caller.role != "admin":
             raise errors.NotAllowed(
                 "role_not_allowed",
@@ -164,33 +136,10 @@ class UiRequest(AdminRequest):
             )
         return caller
 
-    def why(self) -> str | None:
-        """Return why the session of the cookie is not valid. None without a cookie."""
-        if not self.cookie:
-            return None
-        if self.session() is None:
-            return f"The session has ended, or another gatepass than {inspection.REPLICA} made it. Sign in again."
-        return "The key of this session has ended, has changed, or has lost its role. Sign in again."
-
     def log(self, action: str, **fields: object) -> None:
         who = {"action": action, "caller": self.caller.name, "role": self.caller.role}
         who |= {"peer": self.client_request.peer}
         LOG.info("page_action", extra={"fields": {**who, **fields}})
-
-    @property
-    def is_over_tls(self) -> bool:
-        """Whether the browser used TLS: to this server, or to a proxy in front of it."""
-        headers = self.request.headers
-        # the Origin of a page that is over TLS; it was compared with Host
-        if self.request.scope.get("scheme") == "https" or headers.get("origin", "").startswith("https://"):
-            return True
-        try:
-            peer = ip_address(self.client_request.peer.partition("%")[0])
-        except ValueError:  # a Unix socket has no address
-            return False
-        peer = getattr(peer, "ipv4_mapped", None) or peer
-        is_trusted = any(peer in ip_network(network) for network in self.state.config.server.trusted_proxies)
-        return is_trusted and headers.get("x-forwarded-proto") == "https"
 
     @property
     def root_url(self) -> str:
@@ -208,48 +157,18 @@ class UiRequest(AdminRequest):
 
 @route("GET", "session", "anyone", only="page")
 async def _session(call: UiRequest) -> ASGIApp:
-    return call.answer(_session_of(call, call.signed_in()))
-
-
-def _session_of(call: UiRequest, caller: AccessKey | None) -> dict[str, Any]:
+    """Return who signs in with the key of the request, nobody without a key."""
+    requires_key = call.state.authenticator.requires_key
+    is_open = requires_key and presented_key(call.client_request.headers) is None
+    caller = None if is_open else call.require("viewer")
     mounted_at, _ = path_in(call.request.scope)
-    return {
+    document = {
         "version": __version__,
         "replica": inspection.REPLICA,
-        "login": call.state.authenticator.requires_key,
+        "login": requires_key,
         "signed_in": None if caller is None else {"name": caller.name, "role": caller.role},
-        "why": call.why() if caller is None else None,
         "base_url": base_url(
             call.client_request.headers, mounted_at + call.state.base_path, scheme=call.request.scope["scheme"]
         ),
     }
-
-
-@route("POST", "login", "anyone", takes=Login, only="page")
-async def _login(call: UiRequest) -> ASGIApp:
-    """Exchange a key for a session. The key is checked as the API checks it, and is kept nowhere."""
-    state = call.state
-    if not state.authenticator.requires_key:
-        return call.answer(_session_of(call, LOCAL))
-    key, wall_s = call.body.key.strip(), state.clock.wall()
-    caller, digest = state.authenticator.sign_in(key, state.clock.now(), wall_s)
-    cookie = call.ui.sessions.begin(caller.name, digest, wall_s)
-    call.caller = caller
-    call.log("login")
-    return _with_cookie(call, _session_of(call, caller), cookie, LIFE_S)
-
-
-@route("POST", "logout", "viewer", only="page")
-async def _logout(call: UiRequest) -> ASGIApp:
-    call.log("logout")
-    call.ui.sessions.end(call.caller.name)
-    return _with_cookie(call, {}, "", 0)
-
-
-def _with_cookie(call: UiRequest, document: Mapping[str, Any], value: str, life_s: int) -> Response:
-    # Without Path it is the folder of the request's path as the browser sees it: `…/ui/api`, behind every prefix. The
-    # files of the page need no session.
-    secure = "; Secure" if call.is_over_tls else ""
-    response = call.answer(document)
-    response.headers["set-cookie"] = f"{COOKIE}={value}; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
-    return response
+    return call.answer(document)

@@ -9,10 +9,18 @@ export class ApiError extends Error {
   }
 }
 
+/** The key that this tab signed in with, null without one. The browser drops it with the tab. */
+export const signedInKey = {
+  get: () => sessionStorage.getItem("gatepass_key"),
+  set: (key) => (key === null ? sessionStorage.removeItem("gatepass_key") : sessionStorage.setItem("gatepass_key", key)),
+};
+
 async function send(method, path, body, signal, etag = null) {
-  const options = { method, signal, cache: "no-store", credentials: "same-origin", headers: etag ? { "if-none-match": etag } : {} };
+  const key = signedInKey.get();
+  const headers = { ...(etag && { "if-none-match": etag }), ...(key !== null && { authorization: `Bearer ${key}` }) };
+  const options = { method, signal, cache: "no-store", credentials: "same-origin", headers };
   if (body !== undefined) {
-    options.headers = { "content-type": "application/json" };
+    headers["content-type"] = "application/json";
     options.body = JSON.stringify(body);
   }
   let response;

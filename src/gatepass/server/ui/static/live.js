@@ -12,8 +12,8 @@ const EVERY_S = 2;
 const LONGEST_WAIT_S = 30;
 
 /** Listen until `signal` aborts. Returns a function that asks at once. `state` receives `{is: "live"}`, `{is: "paused"}` or `{is: "lost", waitS, retry}`.
- * `check()` resolves to false if the session has ended: then nothing is tried again. */
-export function listen({ paths, on, state, check, signal }) {
+ * `end(error)` is called if gatepass refuses the key: then nothing is tried again. */
+export function listen({ paths, on, state, end, signal }) {
   let timer = null;
   const known = new Map(); // the last answer of each path
   let waitS = EVERY_S;
@@ -27,7 +27,7 @@ export function listen({ paths, on, state, check, signal }) {
     const answers = await Promise.all(asked.map((path) => poll(path, known.get(path)?.etag, signal))).catch((error) => ({ error }));
     if (signal.aborted || own !== turn || document.hidden) return;
     if (answers.error) {
-      if (answers.error.status === 401 && !(await check())) return;
+      if ([401, 403].includes(answers.error.status)) return end(answers.error);
       state({ is: "lost", waitS, retry: ask });
       timer = setTimeout(ask, waitS * 1000);
       waitS = Math.min(LONGEST_WAIT_S, waitS * 2);

@@ -1,6 +1,6 @@
 // Starts the page: the session, the header, and the view that the hash names.
 
-import { ApiError, call } from "./api.js";
+import { ApiError, call, signedInKey } from "./api.js";
 import { doctor } from "./doctor.js";
 import { el, set, svg, write } from "./dom.js";
 import { errorCode } from "./error_code.js";
@@ -8,7 +8,7 @@ import { listen } from "./live.js";
 import { models } from "./models.js";
 import { overview } from "./overview.js";
 import { requests } from "./requests.js";
-import { signIn } from "./sign_in.js";
+import { refused, signIn } from "./sign_in.js";
 import { story } from "./story.js";
 import { kept, languageSwitch, t } from "./texts.js";
 
@@ -36,31 +36,22 @@ async function start(main, top, notice, said) {
     showHeader(top, session, signOut);
     show();
   };
-  const ask = (why) => {
+  const ask = (why = "") => {
+    signedInKey.set(null);
     leaving.abort();
+    session = null;
     top.replaceChildren();
     top.hidden = true;
     notice.hidden = true;
     document.title = `${t("Sign in")} · gatepass`;
-    main.replaceChildren(signIn({ ...session, why: why ?? session?.why }, enter));
+    main.replaceChildren(signIn(why, enter));
     main.querySelector("input")?.focus();
   };
-  const signOut = async () => {
-    await call("POST", "logout", {}).catch(() => null);
-    session = { ...session, signed_in: null };
-    ask(t("You signed out."));
-  };
-  const check = async () => {
-    const answer = await call("GET", "session").catch(() => null);
-    if (answer === null) return true; // not reachable: the view tries again
-    session = answer;
-    if (isOpen(answer)) return true;
-    ask();
-    return false;
-  };
+  const signOut = () => ask(t("You signed out."));
+  const end = (error) => ask(refused(error));
 
   function show() {
-    if (!session || !isOpen(session)) return;
+    if (!session) return;
     const [path, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
     const view = VIEWS.find(({ path: pattern }) => pattern.test(path)) ?? VIEWS[0];
     leaving.abort();
@@ -84,13 +75,13 @@ async function start(main, top, notice, said) {
       title: (text) => { document.title = `${text} · gatepass`; },
       fail: (error) => {
         if (signal.aborted || error.name === "AbortError") return;
-        if (error instanceof ApiError && error.status === 401) check();
+        if (error instanceof ApiError && error.status === 401) end(error);
         else if (error instanceof ApiError) main.append(problem(error));
         else throw error;
       },
       kept: kept.saved,
       keep: (save) => { kept.save = save; },
-      listen: (options) => listen({ ...options, signal, check, state: (state) => showState(state, top, notice) }),
+      listen: (options) => listen({ ...options, signal, end, state: (state) => showState(state, top, notice) }),
     };
     Object.assign(kept, { saved: null, save: () => null });
     Promise.resolve(view.show(page)).catch(page.fail);
@@ -107,21 +98,17 @@ async function start(main, top, notice, said) {
     main.focus({ preventScroll: true });
   });
   try {
-    session = await call("GET", "session");
-    if (isOpen(session)) enter(session);
+    const answer = await call("GET", "session");
+    if (answer.signed_in) enter(answer);
     else ask();
   } catch (error) {
-    main.replaceChildren(problem(error));
+    if (signedInKey.get() !== null && [401, 403].includes(error.status)) end(error);
+    else main.replaceChildren(problem(error));
   }
 }
 
-/** Whether this session may see the page: somebody is signed in, or gatepass runs without keys. */
-function isOpen(session) {
-  return session.signed_in !== null || session.login === false;
-}
-
 function isAdmin(session) {
-  return session.login === false || session.signed_in?.role === "admin";
+  return session.signed_in.role === "admin";
 }
 
 /** What an error says, with a link to the page of its code. */
@@ -164,7 +151,7 @@ function showHeader(top, session, signOut) {
         svg("svg", { viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" },
           svg("circle", { cx: 8, cy: 8, r: 6.25, fill: "none", stroke: "currentColor", "stroke-width": 1.5 }),
           svg("path", { d: "M8 1.75a6.25 6.25 0 0 1 0 12.5z", fill: "currentColor" }))),
-      session.signed_in && session.login !== false && el("button.quiet", { type: "button", onclick: signOut, title: t("Signed in as {name} ({role})", { name: session.signed_in.name, role: t(session.signed_in.role) }) }, t("Sign out"))));
+      session.login && el("button.quiet", { type: "button", onclick: signOut, title: t("Signed in as {name} ({role})", { name: session.signed_in.name, role: t(session.signed_in.role) }) }, t("Sign out"))));
 }
 
 /** Change between light and dark, until the page is loaded again. */

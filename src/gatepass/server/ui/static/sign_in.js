@@ -1,6 +1,6 @@
-// Exchanges a key for a session. The key stays in the field, and leaves it with the request.
+// Asks for a key. The tab keeps it until its user signs out or closes the tab.
 
-import { call } from "./api.js";
+import { call, signedInKey } from "./api.js";
 import { el, write } from "./dom.js";
 import { languageSwitch, t } from "./texts.js";
 
@@ -12,22 +12,27 @@ const REFUSED = {
 };
 /** Why a key does not sign in, by the error code. */
 
-export function signIn(session, enter) {
-  const key = el("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, "aria-describedby": "why" });
-  const why = el("p", { id: "why", role: "status" }, session?.why ?? "");
+export const refused = (error) => REFUSED[error.code] ?? error.message;
+
+/** Ask for a key, below the reason `text`. */
+export function signIn(text, enter) {
+  const key = el("input", { id: "key", type: "password", autocomplete: "off", spellcheck: "false", required: true, pattern: "[ -~]+", "aria-describedby": "why" });
+  const why = el("p", { id: "why", role: "status" }, text);
   const button = el("button", { type: "submit" }, t("Sign in"));
   const submit = async (event) => {
     event.preventDefault();
     button.disabled = true;
     try {
-      const answer = await call("POST", "login", { key: key.value });
+      signedInKey.set(key.value.trim());
+      const answer = await call("GET", "session");
       key.value = "";
       enter(answer);
     } catch (error) {
+      signedInKey.set(null);
       key.value = "";
       button.disabled = false;
       why.className = "failed";
-      write(why, REFUSED[error.code] ?? error.message);
+      write(why, refused(error));
       key.focus();
     }
   };
@@ -36,6 +41,6 @@ export function signIn(session, enter) {
     el("h1", {}, "gatepass"),
     el("form", { onsubmit: submit },
       el("label", { for: "key" }, t("Key of a viewer or an admin")), key, why, button),
-    el("p.muted", {}, t("The key is not stored. The session ends after 8 hours, or when its caller signs out.")),
+    el("p.muted", {}, t("This tab keeps the key until you sign out or close it.")),
     el("button.quiet", languageSwitch.attributes, languageSwitch.name));
 }

@@ -243,7 +243,7 @@ export const TEXTS = {
   "client gone": "客户端已断开",
   "{n} attempt": "{n} 次尝试",
   "Key of a viewer or an admin": "角色为 viewer 或 admin 的 key",
-  "The key is not stored. The session ends after 8 hours, or when its caller signs out.": "key 不会被保存。会话在 8 小时后结束，或在同一调用方退出登录时结束。",
+  "This tab keeps the key until you sign out or close it.": "key 只保存在此标签页中，退出登录或关闭标签页后即清除。",
   "No request with the id {id} is in memory. It may be of another replica, or so old that newer ones took its place.": "内存中没有 id 为 {id} 的请求。它可能属于另一个副本，或已被更新的请求取代。",
   "Where the time went": "时间用在哪里",
   "What gatepass changed": "gatepass 更改了什么",
