@@ -27,12 +27,10 @@ from gatepass.sse.chunk import (
     EVENT_BYTES,
     LEGACY,
     ArgumentsCut,
-    ArgumentsTooLarge,
     EnvelopeDefaults,
     Object,
     StreamSource,
     arguments_cut,
-    arguments_too_large,
     converted_limit,
     empty_choice,
     encode_event,
@@ -108,8 +106,6 @@ class Chat(ClientProtocol):
     ) -> tuple[bytes, tuple[str, ...], bool]:
         try:
             body, adapted = repair_reply(body, defaults)
-        except ArgumentsTooLarge:
-            raise arguments_too_large(upstream) from None
         except ArgumentsCut:
             raise arguments_cut(upstream) from None
         return body, adapted, is_empty_answer(body)

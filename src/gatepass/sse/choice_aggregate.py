@@ -9,8 +9,6 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import Raw
-
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 
@@ -134,8 +132,6 @@ class ChoiceAggregator:
             elif name == "logprobs" and isinstance(value, dict):
                 self._logprobs = self._logprobs or MemberAggregator(self._entries)
                 self._logprobs.add_all(value)
-            elif type(value) is Raw:  # of a whole reply
-                self._extra[name] = value
             elif name not in _CHOICE:
                 self._entries.keep_last(self._extra, name, value)
 

@@ -68,7 +68,7 @@ def json_text(payload: Any) -> bytes:
     except UnicodeEncodeError:
         # Upstreams send half a surrogate pair if their tokens cut a character in two. It stays an escape, and
         # clients join the halves.
-        return json.dumps(payload, separators=(",", ":"), default=lambda raw: json.loads(bytes(raw))).encode()
+        return json.dumps(payload, separators=(",", ":")).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -122,7 +122,7 @@ def is_short(value: Any) -> bool:
     """Return whether a member of the envelope may be repeated in other chunks: a short text, or a number."""
     if isinstance(value, str):
         return len(value) <= MAX_ENVELOPE_CHARS
-    return type(value) is not msgspec.Raw and not isinstance(value, list | dict)
+    return not isinstance(value, list | dict)
 
 
 # --- read a chunk ---------------------------------------------------------------------------------
@@ -272,10 +272,6 @@ class ArgumentsCut(Exception):
     """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
 
 
-class ArgumentsTooLarge(Exception):
-    """Tool arguments that are objects have more than LARGE_EVENT_BYTES. To convert 30 MiB to text takes a second."""
-
-
 ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})
 """The member with the arguments, by the type of a tool call. A call has a member with the name of its type."""
 
@@ -402,14 +398,6 @@ answer_too_large = _error(
     of_request=True,
     case="too_large",
 )
-arguments_too_large = _error(
-    UpstreamInvalid,
-    "The upstream sent tool arguments as a JSON object that is too large to convert. The API requires text."
-    " Configure the upstream to send `arguments` as a string.",
-    case="too_large",
-)
-
-
 line_too_long = _error(
     UpstreamInvalid,
     "The upstream sent an event that is larger than 1 MiB, which applies because the profile of the client splits long"

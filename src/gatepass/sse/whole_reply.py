@@ -5,15 +5,12 @@ The checks are fast paths that build nearly no objects.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from gatepass import json_body
-from gatepass.errors import GatepassError
-from gatepass.json_body import ONE_PASS_BYTES, lenient_value
+from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_aggregate import CompletionMerge, TooManyEntries
 from gatepass.sse.choice_repair import COMPLETE, RepairOptions
@@ -206,8 +203,6 @@ def _is_cut(body: bytes) -> bool:
 # --- repair a completion --------------------------------------------------------------------------
 
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
-_READ = frozenset({"index", "role", "finish_reason", "tool_calls", "function_call", *chunk.REASONING})
-"""The members of a choice and of its message that the repairs read. The others keep their bytes."""
 
 
 def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple[bytes, tuple[str, ...]]:
@@ -215,70 +210,18 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
 
     The completion becomes a chunk with whole messages, which is repaired and merged. Returns the same object if no
     repair is necessary, or if the repair would take too long. `defaults` is called only if a repair may be necessary.
-    Raises ArgumentsTooLarge and ArgumentsCut.
+    Raises ArgumentsCut.
     """
     if is_strict(body, defaults):
         return body, ()
     try:
-        try:
-            document, is_lenient = _opened(body), False
-        except ValueError:  # NaN, half a surrogate pair
-            document, is_lenient = lenient_value(body), True
-        whole, names = _rebuilt(document, defaults())
+        whole, names = _rebuilt(read_json(body), defaults())
         if names:
-            text = json.dumps(whole, separators=(",", ":")).encode() if is_lenient else chunk.json_text(whole)
-            return text, names
-    except (GatepassError, TooManyEntries, ValueError, RecursionError):  # too many values, or nested too deep
+            return chunk.json_text(whole), names
+    except (TooManyEntries, ValueError, RecursionError):  # too many values, or nested too deep
         if _is_cut(body):
             raise chunk.ArgumentsCut from None
     return body, ()
-
-
-def _opened(body: bytes) -> Object:
-    """Return the completion; what no repair reads stays as written. Raises ValueError if only Python can read it."""
-    document: Object = {**json_body.opened(body)}
-    if json_body.kind(choices := document.get("choices", b"0")) == "[":
-        document["choices"] = [_opened_choice(choice) for choice in json_body.elements(choices)]
-    return document
-
-
-def _opened_choice(text: msgspec.Raw) -> Any:
-    if json_body.kind(text) != "{":
-        return text
-    choice: Object = _read(text)
-    for name in ("message", "delta"):
-        if type(inner := choice.get(name)) is msgspec.Raw and json_body.kind(inner) == "{":
-            choice[name] = message = _read(inner)
-            if type(content := message.get("content")) is msgspec.Raw and json_body.kind(content) == "[":
-                message["content"] = _value(content)
-    return choice
-
-
-def _read(text: msgspec.Raw) -> Object:
-    found: Object = {**json_body.opened(text)}
-    for name in _READ & found.keys():
-        is_long = memoryview(found[name]).nbytes > LARGE_EVENT_BYTES
-        found[name] = _read_calls(found[name], _LEVELS.get(name, 0)) if is_long else _value(found[name])
-    return found
-
-
-_LEVELS: Mapping[str, int] = {"tool_calls": 3, "function_call": 1}
-"""Long ones are opened down to their arguments: a text of megabytes is read at once, an object may take long."""
-
-
-def _read_calls(text: msgspec.Raw, levels: int, name: str = "") -> Any:
-    kind = json_body.kind(text)
-    if levels and kind == "[":
-        return [_read_calls(one, levels - 1) for one in json_body.elements(text)]
-    if levels and kind == "{":
-        return {name: _read_calls(one, levels - 1, name) for name, one in json_body.opened(text).items()}
-    if name in chunk.ARGUMENTS.values() and kind in "[{":
-        raise chunk.ArgumentsTooLarge
-    return json_body.json_value(bytes(text)) if kind == '"' else read_json(bytes(text))
-
-
-def _value(value: Any) -> Any:
-    return read_json(bytes(value)) if type(value) is msgspec.Raw else value
 
 
 def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[str, ...]]:
@@ -291,10 +234,10 @@ def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[s
         for choice in choices:
             choice["index"] = None  # the repair numbers them
     names = dict.fromkeys(name for choice in choices for name in _as_delta(choice, defaults))
-    envelope = {name: _value(document.get(name)) for name in chunk.REQUIRED}
+    envelope = {name: document.get(name) for name in chunk.REQUIRED}
     fields = {**document, **envelope, "object": chunk.CHAT_CHUNK, "choices": choices, "error": None, "usage": None}
     repair, merged = ChunkRepair[Object](RepairOptions(None), defaults, dict), CompletionMerge(defaults)
-    sent, usage = repair.repair(fields, fields), _value(document.get("usage"))
+    sent, usage = repair.repair(fields, fields), document.get("usage")
     if not repair.end_choices(Usage.read(usage) if isinstance(usage, dict) else None):
         raise chunk.ArgumentsCut
     for one in (*sent, *repair.end()):
@@ -304,7 +247,7 @@ def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[s
     if any((type(value), value) != (type(whole[name]), whole[name]) for name, value in envelope.items()):
         names[choice_repair.ENVELOPE] = None
     if usage is not None:
-        whole["usage"] = document["usage"]
+        whole["usage"] = usage
         if not (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)):
             # an empty one becomes null
             whole["usage"] = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None

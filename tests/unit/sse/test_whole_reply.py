@@ -15,7 +15,6 @@ from gatepass.sse import chunk, usage, whole_reply
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
-from gatepass.sse.event import LARGE_EVENT_BYTES
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
@@ -77,18 +76,12 @@ def test_stop_after_tool_calls_is_tool_calls_also_in_json_that_only_python_reads
     assert adapted == (FINISH,)
 
 
-RAW = [
-    *('"größer"'.encode(), rb'"\u00e9 \/ \ud83d\ude00"', b"-1.50e-07", b"1" + b"0" * 40, b"1e400"),
-    b'{"a" : [1.0, 1]}',
-]
-
-
-@pytest.mark.parametrize("value", RAW)
-def test_values_that_no_repair_reads_keep_their_bytes(value):
+@pytest.mark.parametrize("value", ['"größer"', "1" + "0" * 15, '{"a":[1.0,1]}', '[null,"\\"",true]'])
+def test_values_that_no_repair_reads_are_written_as_they_were(value):
     members = {"x": 1, "logprobs": 1, "more": 1}
     whole = json.dumps(chat(choice(content=1, **members, finish="stop"), more=1) | {"id": ""}).encode()
-    body, adapted = repair_reply(whole.replace(b": 1", b": " + value), origin)
-    assert (body.replace(b'"refusal":null', b"").count(b":" + value), adapted) == (5, (ENVELOPE,))
+    body, adapted = repair_reply(whole.replace(b": 1", b": " + value.encode()), origin)
+    assert (body.replace(b'"refusal":null', b"").count(b":" + value.encode()), adapted) == (5, (ENVELOPE,))
 
 
 CORRECT = [
@@ -256,20 +249,11 @@ def test_arguments_that_only_python_reads_are_those_that_came():
     assert call["function"]["arguments"] == '{"n": Infinity, "m": NaN}'
 
 
-@pytest.mark.parametrize("arguments", [{"x": "a" * LARGE_EVENT_BYTES}, [0] * 400_000])
-def test_arguments_of_one_mib_that_are_no_text_are_refused(arguments):
-    for call in ({"tool_calls": [CALL | {"function": {"name": "f", "arguments": arguments}}]},
-                 {"function_call": {"name": "f", "arguments": arguments}}):  # fmt: skip
-        with pytest.raises(chunk.ArgumentsTooLarge):
-            repair_reply(json.dumps(chat(choice(**call))).encode(), origin)
-
-
 @pytest.mark.parametrize(
     "body",
     [
         *(b"\xef\xbb\xbf{}", b"[" * 100_000, b""),
-        b'{"choices":[%b%b]}' % (b"0," * (json_body.MOST_OPENED + 1), b"{}"),
-        b'{"choices":[{"message":{}}],%b"x":1}' % (b'"":0,' * json_body.MOST_MEMBERS),
+        b'{"choices":[%b%b]}' % (b"0," * json_body.MOST_WORK, b"{}"),
         b'{"choices":[%b{}]}' % (b"{}," * chunk.MAX_ENTRIES),
         json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}})))
         .encode()
@@ -280,7 +264,6 @@ def test_arguments_of_one_mib_that_are_no_text_are_refused(arguments):
         "too deep",
         "nothing",
         "too many values",
-        "too many members",
         "too many choices",
         "nested too deep",
     ],
