@@ -350,16 +350,6 @@ class Attempt(Hidden, AttemptFacts, kw_only=True):
     parts: list[Attempt]
 
 
-class NotTried(Struct, frozen=True, gc=False):
-    """A target that was left when an attempt began at another one, and what kept requests away from it."""
-
-    upstream: str
-    model: str
-    """The upstream's name of it."""
-    state: str
-    """As in `/status`, or `full`."""
-
-
 class RequestError(Struct, kw_only=True):
     code: str
     hop: str | None
@@ -406,7 +396,6 @@ class Story(RequestFacts, kw_only=True):
     """Who ended it first: `client`, `upstream` or `gatepass`."""
     error: RequestError | None
     attempts: list[Attempt]
-    not_tried: list[NotTried]
     timings: Timings
     bytes_in: int
     usage: dict[str, int] | None

@@ -89,7 +89,6 @@ RETRIED = story(
         upstream_request_id="req_1",
         arrivals=arrivals(22, 0.3, 0.75, 0.8, {"at_s": 0.4, "length_s": 0.2}),
     ),
-    not_tried=[{"upstream": "spare", "model": "m2", "state": "ejected"}],
     outcome="error",
     error=CUT,
 )
@@ -109,10 +108,6 @@ STORIES = {
     "two deployments": story(
         attempt(**LIMITED, upstream_model="reserved"),
         attempt(**LIMITED, upstream_model="batch", cause="next_target"),
-        not_tried=[
-            {"upstream": "chat", "model": name, "state": state}
-            for name, state in (("gpt-4o", "available"), ("x", "full"))
-        ],
         error=CUT,
     ),
     "a silent stream in progress": story(

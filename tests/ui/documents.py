@@ -281,7 +281,6 @@ def story() -> Document:
         "closed_by": "upstream",
         "error": None,
         "attempts": [attempt(1, adapted=[PARTS], arrivals=ARRIVALS, connect_s=0.021, upstream_request_id="up-77")],
-        "not_tried": [],
         "timings": {
             "body_s": 0.0004,
             "token_wait_s": 0.0,
@@ -337,7 +336,6 @@ def failed_story() -> Document:
             attempt(1, upstream="corp-eu", **lost, duration_s=0.9, connect_s=0.9),
             attempt(2, cause="next_target", **cut, began_s=0.91, duration_s=1.49, arrivals=ARRIVALS, token=token),
         ],
-        not_tried=[{"upstream": "openai", "model": "gpt-4o", "state": "ejected"}],
     )
     found["timings"] = {**found["timings"], "duration_s": 2.4, "first_byte_s": 1.25, "token_wait_s": 0.12}
     del found["bodies"]

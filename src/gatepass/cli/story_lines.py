@@ -120,10 +120,6 @@ def way(story: Story) -> list[Hop]:
         at = max(place for place, hop in enumerate(hops) if hop.name == failed_hop)
         is_gone = failed_hop == "client" and story.closed_by == "client"
         hops[at] = hops[at]._replace(state="gone" if is_gone else "failed")
-    for one in story.not_tried:
-        name = "" if one.model == story.model else t(" as {model}", model=one.model)
-        why = "" if one.state == "available" else t(": ") + t(one.state.replace("_", " "))
-        hops.append(Hop(f"upstream:{one.upstream}", "unreached", t("not tried") + name + why))
     return hops
 
 

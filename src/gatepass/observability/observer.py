@@ -12,7 +12,6 @@ from typing import Any, NewType, TypeVarTuple, Unpack
 
 import msgspec
 
-from gatepass.documents import NotTried
 from gatepass.errors import GatepassError
 from gatepass.types import AttemptFacts, Headers, Response
 
@@ -146,8 +145,6 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     token_wait_s: float = 0.0
     arrivals: Arrivals | None = None
     """When the pieces of a stream were read. None for a whole reply."""
-    not_tried: tuple[NotTried, ...] = ()
-    """The targets of the route that were left when it began."""
     trace: Headers = ()
     """The fields of its trace context, which its request has in place of those of the client. () without `tracing`."""
     url: str = ""

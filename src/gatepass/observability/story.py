@@ -134,7 +134,6 @@ def story_of(
     """Return the whole story of `request`."""
     access = request.access
     attempts = [*attempts_of(request.attempt)][::-1]
-    asked = {(one.upstream, one.upstream_model or one.model) for one in attempts}
     token_wait_s = sum(one.token_wait_s for one in attempts)
     # the wait for a token is the time of the credential
     added_s = None if request.added_s is None else max(0.0, request.added_s - token_wait_s)
@@ -147,9 +146,6 @@ def story_of(
         closed_by=closed_by(request),
         error=_error_of(request, mask),
         attempts=[_attempt(one, request.arrived_s, now_s, mask) for one in attempts],
-        not_tried=[
-            one for one in (attempts[-1].not_tried if attempts else ()) if (one.upstream, one.model) not in asked
-        ],
         timings=Timings(
             body_s=_rounded(request.body_s),
             token_wait_s=_rounded(token_wait_s),

@@ -118,8 +118,6 @@ class Attempt(Hidden, Tried, eq=False):
         began_s = state.clock.now() if failover is None else failover.began_s
         upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
-        if failover is not None and failover.at != failover.order[0]:  # else nobody asks, unless it fails
-            record.not_tried = failover.not_tried(began_s)
         return cls(state, upstream, target, call, record, profile, memory, math.inf, failover, limit_bytes)
 
     def again(self, repeat: Repeat) -> Attempt:
@@ -162,8 +160,6 @@ class Attempt(Hidden, Tried, eq=False):
             self.give_back()
             if self.memory is not None:
                 self.memory.hold_of_stream(0)
-            if self.failover is not None:
-                record.not_tried = record.not_tried or self.failover.not_tried(record.began_s + record.duration_s)
         if self.failover is not None:
             was_asked = record.requests > 0 and not self.stale  # else it waited for a token, or met a closed connection
             now_s = record.began_s + record.duration_s

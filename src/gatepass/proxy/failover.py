@@ -15,9 +15,8 @@ from typing import Self
 import msgspec
 
 from gatepass.config.access import AccessKey
-from gatepass.documents import NotTried
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
-from gatepass.policy.balancing import AVAILABLE, WAYS, NoTarget, TargetHealth, next_target, ranked
+from gatepass.policy.balancing import WAYS, NoTarget, TargetHealth, next_target, ranked
 from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.limits import Refused
 from gatepass.policy.retry_budget import RetryBudget, pause_s
@@ -137,16 +136,6 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def _is_full(self, at: int) -> bool:
         upstream = self.route.targets[at].upstream
         return self.route.has_limits and self.state.upstreams[upstream].state.queue.is_full
-
-    def not_tried(self, now_s: float) -> tuple[NotTried, ...]:
-        """Return the targets that are left, with what keeps requests away from each."""
-        left, route = list[NotTried](), self.route
-        for at in self.order:
-            if at not in self.tried:
-                word, _ = self.healths[at].state(now_s, route.breaker, has_cooldown=route.has_cooldown)
-                word = "full" if word == AVAILABLE and (at in self.used_up or self._is_full(at)) else word
-                left.append(NotTried(route.targets[at].upstream, route.names[at], word))
-        return tuple(left)
 
     async def choose(self, now_s: float) -> NoTarget | None:
         """Begin an attempt at the best target: one that was not tried, or any. Return why there is none.

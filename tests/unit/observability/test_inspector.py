@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from gatepass.cli import options
 from gatepass.config.network import Network, TimeoutSettings
 from gatepass.dialects.reply_check import ReceivedReply, classify_error
-from gatepass.documents import NotTried, Summary
+from gatepass.documents import Summary
 from gatepass.errors import (
     Fault,
     GatepassError,
@@ -213,17 +213,12 @@ def test_who_closed_first():
     assert {who("error", "connection_failed", f"upstream_{one}") for one in ("dns", "connect", "tls")} == {None}
 
 
-def test_a_story_has_the_times_of_the_connection_and_the_targets_that_were_left():
+def test_a_story_has_the_times_of_the_connection():
     record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
     record.pool_wait_s, record.connect_s, record.head_s = 0.25, 0.5, 3.5
-    record.not_tried = (NotTried("a", "m", "waits"), NotTried("b", "m", "ejected"), NotTried("c", "m2", "full"))
     story = told(request(access(), record), 110.0, 0.0, str)
     attempt = story["attempts"][0]
     assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
-    assert story["not_tried"] == [
-        {"upstream": "b", "model": "m", "state": "ejected"},
-        {"upstream": "c", "model": "m2", "state": "full"},
-    ]
 
 
 @pytest.mark.parametrize(

@@ -158,8 +158,7 @@ function way(page, data) {
   const node = el("div.map.way", { role: "group", "aria-label": t("The way of this request") },
     el("div.stage", {}, client), el("div.stage", {}, gate), el("ul.branches", {}, branches));
   wires(node, page.signal)(links);
-  const untried = data.not_tried?.length && el("p.muted.small", {}, t("Not tried: {targets}", { targets: data.not_tried.map(({ upstream, model, state }) => `${upstream} (${model})${state === "available" ? "" : t(": ") + t(state.replace("_", " "))}`).join(", ") }));
-  return el("section", {}, el("h2.unseen", {}, t("The way of this request")), node, untried || null);
+  return el("section", {}, el("h2.unseen", {}, t("The way of this request")), node);
 }
 
 /** The models that exist, if the upstream does not know the name of the client. */
