@@ -375,6 +375,28 @@ KEYS: list[dict[str, Any]] = [
 ]
 
 
+async def test_a_reload_reads_the_keys_of_a_file_and_keeps_them_if_they_are_too_weak(
+    serve: Serve, logged_errors: list[str], tmp_path: Path
+):
+    keys = tmp_path / "keys"
+    keys.write_text("gp-the-old-key-0123456789")
+    blocks = {
+        "upstreams": {"chat": {"base_url": "https://llm.example/v1"}},
+        "access": {"keys": [{"name": "rag", "key": f"${{file:{keys}}}"}]},
+    }
+    async with serve(**blocks) as it:
+        keys.write_text("gp-the-new-key-0123456789")
+        assert (await it.reload()).changed == ("access.keys",)
+        keys.write_text("short")
+        assert (await it.reload()).outcome == "refused"
+        logged_errors.clear()
+        ring = it.served.server.endpoint.state.authenticator.keys
+        found = [ring.find(f"gp-the-{one}-key-0123456789") for one in ("old", "new")]
+        assert [one and one.name for one in found] == [None, "rag"]
+        keys.write_text("gp-the-new-key-0123456789")
+        assert (await it.reload()).outcome == "unchanged"
+
+
 async def test_a_watched_file_applies_if_it_is_new_and_waits_for_a_command_if_it_was_edited_in_place(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str], tmp_path: Path
 ):

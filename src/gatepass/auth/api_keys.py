@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import math
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,18 +12,13 @@ import msgspec
 from msgspec import structs
 
 from gatepass.config.access import AccessKey, keys_in, moment_text
-from gatepass.config.checks import api_key_weakness
-from gatepass.config.references import UnresolvedReference
 from gatepass.documents import Key
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
 
-LOG = logging.getLogger("gatepass.admission")
-
 PREFIX = "gp-"
 """Makes a leaked key easy to recognise for people and secret scanners."""
 RANDOM_BYTES = 32
-RELOAD_INTERVAL_S = 1.0
 MAX_WRAPPED_CHARS = 4096
 """Maximum length of a JSON object that is searched for a key."""
 
@@ -52,38 +44,18 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-@dataclass(slots=True)
-class _Entry:
-    key: AccessKey
-    by_digest: dict[bytes, AccessKey] = field(repr=False)
-    """Its keys. Each has its own hash, also those of a file."""
-    problem: str | None = None
-    """The fault that the last read found in its file or in a key of it."""
-
-
 class KeyRing:
-    """The configured API keys.
-
-    A key file is read again at most once in RELOAD_INTERVAL_S, so that a rotated key needs no restart. While the file
-    is unreadable or empty, the keys read last stay valid. A key that is too weak for a configuration
-    (`config.checks.api_key_weakness`) is ignored. Each new problem of a file is logged once, without the key.
-    """
+    """The configured API keys, with those of the files that the configuration names, read once. A reload reads anew."""
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
-        self._entries = [_Entry(key, _by_digest(key, key_texts(key))) for key in keys]
-        self._read = [entry for entry in self._entries if entry.key.hash is None]
-        self._keys = self._all()
-        self._loaded_s = -math.inf
+        self.by_digest = {digest: one for key in keys for digest, one in _by_digest(key).items()}
         self.last_used_s: dict[str, float] = {}
         """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""
-
-    def _all(self) -> dict[bytes, AccessKey]:
-        return {digest: key for entry in self._entries for digest, key in entry.by_digest.items()}
 
     @property
     def known(self) -> Collection[AccessKey]:
         """The keys in the order of the configuration. Each has a hash."""
-        return self._keys.values()
+        return self.by_digest.values()
 
     def rows(self, wall_s: float) -> list[Key]:
         """Return each key without its hash, with its last use in this process."""
@@ -95,51 +67,18 @@ class KeyRing:
         ids = {key.id for key in self.known}
         self.last_used_s = {one: used_s for one, used_s in last_used_s.items() if one in ids}
 
-    def find(self, presented: str, now_s: float) -> AccessKey | None:
-        """Return the entry of the key `presented`, None if it is unknown. `now_s` is a time of the Clock."""
-        if self._read and now_s - self._loaded_s >= RELOAD_INTERVAL_S:
-            self._loaded_s = now_s
-            before = [entry.by_digest.keys() for entry in self._read]
-            for entry in self._read:
-                _reload(entry)
-            # Rebuilt only after a change, because a process may have thousands of keys.
-            if before != [entry.by_digest.keys() for entry in self._read]:
-                self._keys = self._all()
-                self.keep_uses(self.last_used_s)
+    def find(self, presented: str) -> AccessKey | None:
+        """Return the entry of the key `presented`, None if it is unknown."""
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
         # is the key itself, and the digests of two guesses have nothing in common.
-        return self._keys.get(digest_of(presented))
+        return self.by_digest.get(digest_of(presented))
 
 
-def _by_digest(key: AccessKey, texts: Iterable[str]) -> dict[bytes, AccessKey]:
+def _by_digest(key: AccessKey) -> dict[bytes, AccessKey]:
     if key.hash is not None:
         return {bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)): key}
-    digests = map(digest_of, texts)
+    digests = map(digest_of, key_texts(key))
     return {digest: key.model_copy(update={"hash": f"{_HASH_PREFIX}{digest.hex()}"}) for digest in digests}
-
-
-def _reload(entry: _Entry) -> None:
-    """Read the key file of `entry`, and log a problem that is new or gone."""
-    problem: str | None
-    try:
-        texts = key_texts(entry.key)
-    except UnresolvedReference as error:  # a secret is missing for a moment while it is being replaced
-        problem = str(error)
-    else:
-        faults = [api_key_weakness(text) for text in texts]
-        if texts:
-            good = [text for text, fault in zip(texts, faults, strict=True) if fault is None]
-            entry.by_digest = _by_digest(entry.key, good)
-        problem = next(filter(None, faults or ["holds no key"]), None)
-    if problem == entry.problem:
-        return
-    entry.problem = problem
-    fields: dict[str, object] = {"key": entry.key.name}
-    if problem is None:
-        LOG.info("keys_reloaded", extra={"fields": fields})
-    else:
-        fields |= {"reason": problem, "keys_in_force": len(entry.by_digest)}
-        LOG.warning("keys_unusable", extra={"fields": fields})
 
 
 def key_texts(key: AccessKey) -> tuple[str, ...]:

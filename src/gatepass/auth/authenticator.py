@@ -136,8 +136,7 @@ class Authenticator:
         presented = presented_key(client_request.headers)
         if presented is None:
             raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
-        now_s = client_request.arrived_s
-        caller = self.keys.find(presented, now_s) or self._wrapped(presented, now_s, path_profile)
+        caller = self.keys.find(presented) or self._wrapped(presented, path_profile)
         if caller is None:
             raise errors.InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         if caller.expires is not None and caller.state(wall_s) == "expired":
@@ -157,10 +156,10 @@ class Authenticator:
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
-    def _wrapped(self, presented: str, now: float, path_profile: str | None) -> AccessKey | None:
+    def _wrapped(self, presented: str, path_profile: str | None) -> AccessKey | None:
         """Return the caller of a key inside a JSON object, if the caller's profile allows that."""
         key = unwrapped_key(presented)
-        caller = None if key is None else self.keys.find(key, now)
+        caller = None if key is None else self.keys.find(key)
         if caller is None:
             return None
         profile = BUILT_IN_PROFILES.get(path_profile if path_profile is not None else caller.profile or "plain")

@@ -275,8 +275,8 @@ class AccessKey(Block):
     """
     key: SecretText | None = None
     """The key, by reference only: `${NAME}` or `${file:/path}`. It has at least 16 visible ASCII characters. A file
-    may hold several keys with white space between them, the old one and the new one during a rotation. gatepass
-    reads the file again within a second of a change.
+    may hold several keys with white space between them, the old one and the new one during a rotation. A reload reads
+    it again, and so does `server.watch`.
 
     Example: ${RAGFLOW_KEY}
     """

@@ -198,6 +198,8 @@ class Reloader:
         for name, upstream in successor.upstreams.items():
             if name not in state.upstreams or upstream.transport is not state.upstreams[name].transport:
                 names.append(settings_of(name))
+        if successor.authenticator.keys.by_digest.keys() != state.authenticator.keys.by_digest.keys():
+            names.append("access.keys")  # also those of a file that has changed
         if self._tls is not None and read.listener is not None:
             self._tls.use(read.listener)
             names.append("server.tls")

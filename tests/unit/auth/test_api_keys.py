@@ -1,17 +1,8 @@
-import logging
 import sys
 
 import pytest
 
-from gatepass.auth.api_keys import (
-    MAX_WRAPPED_CHARS,
-    RELOAD_INTERVAL_S,
-    KeyRing,
-    hash_key,
-    key_texts,
-    presented_key,
-    unwrapped_key,
-)
+from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, KeyRing, hash_key, key_texts, presented_key, unwrapped_key
 from gatepass.config.access import AccessKey
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import InvalidApiKey
@@ -25,15 +16,8 @@ def by_hash(name, key):
     return AccessKey(name=name, hash=hash_key(key))
 
 
-def reported(caplog):
-    """The log lines since the last call."""
-    lines = [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
-    caplog.clear()
-    return lines
-
-
-def name_of(ring, key, now_s):
-    found = ring.find(key, now_s)
+def name_of(ring, key):
+    found = ring.find(key)
     return found and found.name
 
 
@@ -45,8 +29,8 @@ def in_file(name, path):
     "presented", ["", " ", ONE + " ", ONE[:-1], "ключ", "\udcff", "\x00", hash_key(ONE), "x" * 100_000]
 )
 def test_unknown_key_has_no_entry(presented):
-    assert KeyRing([by_hash("a", ONE)]).find(presented, 0.0) is None
-    assert KeyRing([]).find(presented, 0.0) is None
+    assert KeyRing([by_hash("a", ONE)]).find(presented) is None
+    assert KeyRing([]).find(presented) is None
 
 
 def steps_of(ring, key):
@@ -61,7 +45,7 @@ def steps_of(ring, key):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        ring.find(key, 0.5)
+        ring.find(key)
     finally:
         sys.settrace(before)
     return lines
@@ -71,7 +55,7 @@ def test_the_steps_of_a_search_depend_neither_on_the_number_of_keys_nor_on_which
     many = KeyRing([by_hash(f"k{number}", f"gp-{number:017}") for number in range(2_000)])
     one = KeyRing([by_hash("a", ONE)])
     keys = [f"gp-{0:017}", f"gp-{1_999:017}", THREE]
-    assert [entry and entry.name for entry in (many.find(key, 0.0) for key in keys)] == ["k0", "k1999", None]
+    assert [entry and entry.name for entry in (many.find(key) for key in keys)] == ["k0", "k1999", None]
     found = [steps_of(many, key) for key in keys] + [steps_of(one, ONE)]
     assert found[0]
     assert found == [found[0]] * 4
@@ -82,85 +66,9 @@ def test_a_file_may_hold_several_keys(tmp_path):
     file.write_text(f"{ONE}\n{TWO}\n")
     entry = in_file("a", file)
     ring = KeyRing([entry])
-    assert [name_of(ring, key, 0.0) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == ["a", "a", None]
+    assert [name_of(ring, key) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == ["a", "a", None]
     assert key_texts(entry) == (ONE, TWO)
     assert key_texts(by_hash("b", ONE)) == ()
-
-
-def test_changed_key_file_applies_within_a_second(tmp_path):
-    file = tmp_path / "keys"
-    file.write_text(ONE)
-    entry = in_file("a", file)
-    ring = KeyRing([by_hash("b", THREE), entry])
-    assert name_of(ring, ONE, 100.0) == entry.name
-    file.write_text(TWO)
-    assert [name_of(ring, key, 100.0 + RELOAD_INTERVAL_S - 0.01) for key in (ONE, TWO)] == [entry.name, None]
-    assert [name_of(ring, key, 100.0 + RELOAD_INTERVAL_S) for key in (ONE, TWO)] == [None, entry.name]
-    assert ring.find(THREE, 200.0) is not None
-
-
-def test_key_file_is_read_once_a_second_at_most():
-    reads = []
-
-    def read():
-        reads.append(1)
-        return ONE
-
-    ring = KeyRing([AccessKey(name="a", key=Secret(read))])
-    at_start = len(reads)
-    for tenth in range(30):
-        ring.find(ONE, tenth / 10)
-    assert len(reads) - at_start == 3
-
-
-def test_missing_or_empty_key_file_is_reported_once_per_change_and_keeps_the_last_keys_valid(tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="gatepass.admission")
-    file = tmp_path / "keys"
-    file.write_text(f"{ONE}\n{TWO}\n")
-    ring = KeyRing([by_hash("b", THREE), in_file("rag", file)])
-    ring.find(ONE, 0.0)
-    assert reported(caplog) == []
-    file.unlink()
-    assert {name_of(ring, ONE, float(second)) for second in range(10, 20)} == {"rag"}
-    reason = f"the file {file} cannot be read: No such file or directory"
-    kept = {"key": "rag", "keys_in_force": 2}
-    assert reported(caplog) == [("WARNING", "keys_unusable", kept | {"reason": reason})]
-    file.write_text("\n")
-    assert {name_of(ring, ONE, float(second)) for second in range(20, 30)} == {"rag"}
-    assert ring.find("", 30.0) is None
-    assert reported(caplog) == [("WARNING", "keys_unusable", kept | {"reason": "holds no key"})]
-    file.write_text(TWO)
-    assert {name_of(ring, ONE, float(second)) for second in range(31, 40)} == {None}
-    assert reported(caplog) == [("INFO", "keys_reloaded", {"key": "rag"})]
-
-
-@pytest.mark.parametrize(
-    ("weak", "reason"),
-    [
-        ("gp-short", "is shorter than 16 characters: create one with `gatepass keys new`"),
-        (
-            f"\ufeff{TWO}",  # what some editors put before the first letter of a file
-            "holds characters that no header can carry: create one with `gatepass keys new`",
-        ),
-    ],
-)
-def test_a_key_too_weak_to_start_with_opens_nothing_later_and_is_reported_without_its_value(
-    tmp_path, caplog, weak, reason
-):
-    file = tmp_path / "keys"
-    file.write_text(ONE)
-    entry = in_file("rag", file)
-    ring = KeyRing([entry])
-    file.write_text(weak)
-    assert [ring.find(key, float(second)) for second, key in enumerate((weak, ONE, weak), 10)] == [None] * 3
-    assert reported(caplog) == [("WARNING", "keys_unusable", {"key": "rag", "reason": reason, "keys_in_force": 0})]
-    file.write_text(f"{THREE}\n{weak}")
-    assert [name_of(ring, key, float(second)) for second, key in enumerate((THREE, weak), 20)] == [entry.name, None]
-    file.write_text(ONE)
-    ring.find(ONE, 30.0)
-    file.write_text(weak)
-    ring.find(ONE, 40.0)
-    assert reported(caplog) == [("WARNING", "keys_unusable", {"key": "rag", "reason": reason, "keys_in_force": 0})]
 
 
 def test_missing_key_file_is_reported_at_the_start(tmp_path):
@@ -249,6 +157,3 @@ def test_a_ring_remembers_the_uses_of_the_keys_that_it_knows(tmp_path):
     ring.keep_uses({one: 60.0, two: 90.0, "00000000": 120.0})
     assert ring.last_used_s == {one: 60.0, two: 90.0}
     assert [row.last_used for row in ring.rows(0.0)] == ["1970-01-01T00:01:00Z", "1970-01-01T00:01:30Z"]
-    file.write_text(TWO)
-    ring.find(TWO, 10.0)
-    assert ring.last_used_s == {two: 90.0}
