@@ -6,7 +6,6 @@ them.
 
 from __future__ import annotations
 
-import codecs
 import re
 from binascii import Error, a2b_base64
 from collections.abc import Sequence
@@ -25,7 +24,6 @@ _SCHEME = re.compile(rb"([a-z][a-z0-9+.-]{1,19}):", re.IGNORECASE)
 _DATA_IMAGE = re.compile(rb"data:image/[a-z0-9.+-]+(?:;[^,;\\\x00-\x20\x7f]*)*?;base64,", re.IGNORECASE)
 # Possessive, so that an invalid image of megabytes does not backtrack.
 _BASE64 = re.compile(rb"[A-Za-z0-9+/ \t\r\n]*+(?:=[= \t\r\n]*+)?+")
-_UNFIT = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _MIME = re.compile(r"image/[a-z0-9.+-]{1,60}", re.IGNORECASE)
 _BLANK = b" \t\r\n"
 _PADDING = b"=" + _BLANK
@@ -131,13 +129,6 @@ def _url(value: Value, where: str, name: str = "", mime: bytes | None = None) ->
         is_base64 = _is_base64(base64, _OTHERS + _CONTROLS)
     head = bytes(text[:HEAD_BYTES])
     if _HTTP.match(head) is not None:
-        at = 0
-        while at < len(text):  # in pieces: one character beyond U+FFFF makes a str four times the size of its bytes
-            end = at + CHECKED_BYTES
-            url, used_bytes = codecs.utf_8_decode(text[at:end], "replace", end >= len(text))
-            if _UNFIT.search(url) is not None:
-                raise invalid_image(where, "is a URL that contains a space, a line break or another control character")
-            at += used_bytes
         return (written,)
     is_url = len(base64) < len(text)
     if not is_url and (scheme := _SCHEME.match(head)) is not None:

@@ -325,17 +325,6 @@ def test_the_rule_is_the_plain_model(data):
     assert (adapted is not call) == concerned
 
 
-@pytest.mark.parametrize("odd", ["\n", " ", "\x00", "\x7f", "\x85", "\u2028"])
-def test_url_with_a_blank_or_a_control_character_is_refused(odd):
-    bad = f"https://h/a{odd}X-Header: 1"
-    expected = f"images[1] is a URL that contains a space, a line break or another control character. {WANTED}"
-    for image in (bad, {"url": bad}, {"image_url": {"url": bad}}):
-        assert refusal({"messages": [user("")], "images": [URL, image]}) == (expected, "images[1]")
-    for raw in (json.dumps(bad), json.dumps(bad, ensure_ascii=False)):
-        with pytest.raises(InvalidImage):
-            apply(b'{"messages":[{"role":"user"}],"images":[%b]}' % raw.encode())
-
-
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
 def test_invalid_base64_is_found_at_any_position(head):
     long = b64encode(BYTES["image/png"] + bytes(150_000)).decode()
