@@ -363,8 +363,8 @@ class RetryConfig(Block):
     operations: list[
         Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
     ] = []
-    """The operations that `may_have_run` repeats. At most 20 % of the requests of the last 10 s are such repeats, or
-    three a second if that is more.
+    """The operations that `may_have_run` repeats. A fifth of the requests and three a second are such repeats at
+    most, 30 at once.
 
     Example: [embeddings, rerank]
     """

@@ -364,7 +364,7 @@ async def _move(attempt: Attempt, error: GatepassError, allowed: Allowed) -> boo
         failover.repeats += 1
         has_run = _has_begun_to_run(attempt) or not is_limited(error.http_status, error.retry_after_s)
         if failover.budget is not None and attempt.sent and has_run:
-            failover.budget.add(state.clock.now(), is_repeat=True)
+            failover.budget.add(is_repeat=True)
     if allowed.pause_s:
         await sleep(state.clock, allowed.pause_s)
     return await failover.choose(state.clock.now()) is None

@@ -94,7 +94,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         order = order[:1] if is_pinned else order
         failover = cls(state, call, request, caller, route, targets, healths, order, admitted)
         if (budget := failover.budget) is not None:
-            budget.add(state.clock.now(), is_repeat=False)
+            budget.add(is_repeat=False)
         return failover
 
     async def __aenter__(self) -> Self:

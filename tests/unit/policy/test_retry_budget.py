@@ -3,73 +3,52 @@
 import random
 
 import pytest
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gatepass.policy import retry_budget
-from gatepass.policy.retry_budget import LEAST_REPEATS, MOST_PAUSE_S, PARTS, WINDOW_S, RetryBudget, pause_s
+from gatepass.policy.retry_budget import MOST_PAUSE_S, MOST_REPEATS, PER_REQUEST, PER_SECOND, RetryBudget, pause_s
 
-CERTAIN_S = WINDOW_S * (1 - 1 / PARTS)
-"""Events of this age are counted. Older ones of the window may be forgotten."""
-
-
-class Machine(RuleBasedStateMachine):
-    """Requests and repeats, of which as many are sent as the budget allows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_s, self.budget = 1_000.0, RetryBudget()
-        self.requests: list[float] = []
-        self.repeats: list[float] = []
-
-    def recent(self, times: list[float], window_s: float) -> int:
-        return sum(self.now_s - at_s < window_s for at_s in times)
-
-    @rule(times=st.sampled_from((1, 10, 50, 200, 400)))
-    def request(self, times: int) -> None:
-        for _ in range(times):
-            self.budget.add(self.now_s, is_repeat=False)
-        self.requests += [self.now_s] * times
-
-    @rule(times=st.sampled_from((1, 5, 29, 31, 150)))
-    def repeat(self, times: int) -> None:
-        for _ in range(times):
-            if self.budget.allows_repeat(self.now_s):
-                self.budget.add(self.now_s, is_repeat=True)
-                self.repeats.append(self.now_s)
-            else:  # it refuses only what the window forbids
-                repeats = self.recent(self.repeats, WINDOW_S)
-                assert repeats >= LEAST_REPEATS
-                assert repeats + 1 > 0.2 * self.recent(self.requests, CERTAIN_S)
-
-    @rule(quarters=st.integers(0, 44))
-    def wait(self, quarters: int) -> None:
-        self.now_s += quarters / 4
-
-    @invariant()
-    def keeps_no_more_than_the_parts_of_the_window(self) -> None:
-        assert len(self.budget._parts) <= PARTS
-
-    @invariant()
-    def has_no_more_repeats_than_a_fifth_of_the_requests_or_thirty(self) -> None:
-        allowed = max(LEAST_REPEATS, 0.2 * self.recent(self.requests, WINDOW_S + CERTAIN_S))
-        assert self.recent(self.repeats, CERTAIN_S) <= allowed
+STEPS = st.tuples(st.integers(0, 44).map(lambda quarters: quarters / 4), st.integers(0, 400), st.integers(0, 150))
+"""Seconds that pass, then requests, then tries to repeat."""
 
 
-TestRetryBudget = Machine.TestCase
+@given(st.lists(STEPS, max_size=30))
+def test_any_time_has_at_most_thirty_repeats_and_what_its_requests_and_seconds_allow(steps):
+    budget, now_s, sent = RetryBudget(), 1_000.0, list[tuple[float, float]]()
+    for passed_s, requests, tries in steps:
+        now_s += passed_s
+        for _ in range(requests):
+            budget.add(is_repeat=False)
+        repeats = 0
+        for _ in range(tries):
+            if budget.allows_repeat(now_s):
+                budget.add(is_repeat=True)
+                repeats += 1
+        sent.append((PER_SECOND * passed_s + PER_REQUEST * requests, repeats))
+    for at in range(len(sent)):
+        for end in range(at + 1, len(sent) + 1):
+            allowed, repeats = map(sum, zip(*sent[at:end], strict=True))
+            assert repeats <= MOST_REPEATS + allowed + 1e-6
 
 
-@pytest.mark.parametrize(("requests", "repeats"), [(0, 30), (149, 30), (155, 31), (154, 30), (1_000, 200)])
-def test_a_budget_allows_a_fifth_of_the_requests_or_thirty(requests, repeats):
-    budget, sent = RetryBudget(), 0
+@pytest.mark.parametrize(
+    ("passed_s", "requests", "repeats"), [(0, 0, 0), (1, 0, 3), (0, 50, 10), (10, 0, 30), (1, 1_000, 30)]
+)
+def test_an_empty_budget_gets_a_fifth_of_the_requests_and_three_a_second(passed_s, requests, repeats):
+    budget = RetryBudget()
+
+    def taken(now_s: float) -> int:
+        count = 0
+        while budget.allows_repeat(now_s):
+            budget.add(is_repeat=True)
+            count += 1
+        return count
+
+    assert taken(1_000.0) == MOST_REPEATS
     for _ in range(requests):
-        budget.add(1_000.0, is_repeat=False)
-    while budget.allows_repeat(1_000.0):
-        budget.add(1_000.0, is_repeat=True)
-        sent += 1
-    assert sent == repeats
-    assert not budget.allows_repeat(1_009.75)
-    assert budget.allows_repeat(1_010.0)
+        budget.add(is_repeat=False)
+    assert taken(1_000.0 + passed_s) == repeats
 
 
 def test_a_pause_is_anything_up_to_its_bound(monkeypatch):
