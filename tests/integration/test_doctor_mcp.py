@@ -159,14 +159,14 @@ async def test_each_fault_is_told(answer: Answer, last: str):
             {"credential": "key"},
             (
                 "does not accept the credential that gatepass sends: invalid_token. Tried once, with the only key"
-                " of the credential 'key'. Replace the key in credentials.key.key by one that"
+                " of the credential 'key'. Replace the key in credentials.key,"
             ),
         ),
         (
             {"credential": None, "headers": {"X-Token": SECRET}},
             (
                 "does not accept the credential that gatepass sends: invalid_token Replace the key in"
-                " mcp.tools.headers.X-Token by one that"
+                " mcp.tools.headers.X-Token,"
             ),
         ),
         (

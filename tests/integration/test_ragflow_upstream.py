@@ -256,4 +256,4 @@ async def test_a_refused_api_key_is_that_of_the_upstream_and_names_its_setting(i
     assert (answer.status, answer.error["code"], answer.error["hop"]) == (403, "109", "upstream:rag")
     said = answer.error["message"]
     assert "does not accept the credential that gatepass sends: Authentication error: API key is invalid!" in said
-    assert "Replace the key in credentials.key.token by one that this upstream issued" in said
+    assert "Replace the key in credentials.key, then run" in said

@@ -226,9 +226,5 @@ def tried_with(credential: str | None, age_s: float | None, not_renewed: str | N
     if not_renewed is None:
         return f"Tried with the token of the credential {credential!r}, and again with a new one{requested}."
     if age_s is None:
-        return f"Tried once, with {key_of(credential)}."
+        return f"Tried once, with the only key of the credential {credential!r}."
     return f"Tried once, with the token of the credential {credential!r}{requested}: {not_renewed}."
-
-
-def key_of(credential: str) -> str:
-    return f"the only key of the credential {credential!r}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -15,13 +14,12 @@ from gatepass import errors
 from gatepass.cancel import timeout
 from gatepass.clock import wait_at_most
 from gatepass.config.block import SECRET_NAME
-from gatepass.config.credential.kinds import ApiKeyCredential, EnvCredential, FileCredential, StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind
-from gatepass.dialects.hints import Remedy, key_of, tried_with
+from gatepass.dialects.hints import Remedy, tried_with
 from gatepass.dialects.reply_check import LOGIN_REDIRECT, ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.http_client.fault_text import ServerNames, fault_text
@@ -45,7 +43,6 @@ from gatepass.types import (
     Headers,
     OutboundRequest,
     Response,
-    Secret,
     Timeouts,
     settings_of,
 )
@@ -214,48 +211,25 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
         rejection.should_retry = False
 
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
-
-
 def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Remedy:
     """Return what to correct if `upstream` rejects what gatepass sends. `is_key`: it does not expire."""
     name, block = upstream.settings.credential, settings_of(upstream.name)
-    credential = None if name is None else state.config.credentials[name]
-    match credential:
-        case None:
-            keys = header_keys(upstream)
-        case StaticCredential():
-            keys = {f"credentials.{name}.token": credential.token}
-        case ApiKeyCredential():
-            keys = {f"credentials.{name}.key": credential.key}
-        case EnvCredential():
-            keys = {f"credentials.{name}.variable": credential.variable}
-        case FileCredential() if is_key:
-            keys = {f"credentials.{name}.path": Secret(credential.path)}
-        case _:
-            keys = {}
-    if keys:
-        # the environment of a running process does not change
-        variables = [found for key in keys.values() if not key.changes for found in _VARIABLE.findall(key.reference)]
-        place = f"the environment variable {' or '.join(variables)}" if variables else " or ".join(keys)
-        then = "restart gatepass" if variables else "run `gatepass reload`"
-        advice = (
-            f"Replace the key in {place} by one that this upstream issued and that has not been revoked, then {then}."
-        )
-        case = "variable_key" if variables else "header_key" if credential is None else "static_key"
-        return Remedy(advice, case, " or ".join(variables or keys))
-    if credential is None:
-        return Remedy(f"Set {block}.credential.", "no_credential", cause="gatepass has no credential for it.")
-    used = ("scope", "audience") if isinstance(credential, Oauth2Credential) else ()
+    if name is None or is_key:
+        place = " or ".join(header_keys(upstream)) if name is None else f"credentials.{name}"
+        if not place:
+            return Remedy(f"Set {block}.credential.", "no_credential", cause="gatepass has no credential for it.")
+        advice = f"Replace the key in {place}, then run `gatepass reload`, or restart gatepass for a variable."
+        return Remedy(advice, "header_key" if name is None else "static_key", place)
+    used = ("scope", "audience") if isinstance(state.config.credentials[name], Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"))
     return Remedy(f"`gatepass token {name}` shows a new token's claims and where it is sent.", "rejected_token", places)
 
 
-def header_keys(upstream: Upstream) -> dict[str, Secret]:
-    """Return the values under `headers` whose header is named like one of a key, by their setting."""
-    headers, block = upstream.settings.headers, settings_of(upstream.name)
-    return {f"{block}.headers.{field}": value for field, value in headers.items() if SECRET_NAME.search(field)}
+def header_keys(upstream: Upstream) -> list[str]:
+    """Return the settings under `headers` whose header is named like one of a key."""
+    fields = filter(SECRET_NAME.search, upstream.settings.headers)
+    return [f"{settings_of(upstream.name)}.headers.{field}" for field in fields]
 
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:
@@ -318,10 +292,8 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
     """Return the reply as the dialect reads it. `body` is the part that was read."""
     state, upstream, operation = attempt.state, attempt.upstream, attempt.call.operation
     is_key, key = attempt.token is not None and attempt.token.lifetime_s is None, None
-    if upstream.holder is not None:
-        key = key_of(upstream.settings.credential or "") if is_key else ""
-    elif header_keys(upstream):
-        key = "this key"
+    if upstream.holder is not None or header_keys(upstream):
+        key = "this key" if is_key or upstream.holder is None else ""
     is_mcp, route = upstream.name.startswith(MCP_UPSTREAM), ""
     has_version = is_mcp or url_with_version(upstream.settings.dialect, upstream.base_url) is None
     if is_mcp:

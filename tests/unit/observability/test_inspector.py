@@ -396,9 +396,8 @@ def test_the_action_for_a_path_that_is_missing_names_what_chose_the_upstream(cas
 @pytest.mark.parametrize(
     ("case", "setting", "action"),
     [
-        ("static_key", "credentials.corp.key", "Replace the key in `credentials.corp.key` by one"),
-        ("header_key", "upstreams.b.headers.api-key", "Replace the key in `upstreams.b.headers.api-key` by one"),
-        ("variable_key", "LLM_KEY", "Replace the key in the environment variable `LLM_KEY` by one"),
+        ("static_key", "credentials.corp", "Replace the key in `credentials.corp`, then"),
+        ("header_key", "upstreams.b.headers.api-key", "Replace the key in `upstreams.b.headers.api-key`, then"),
         ("no_credential", "", "Set `upstreams.b.credential`."),
         (
             *("rejected_token", "credentials.corp.scope, upstreams.b.token_placement"),
