@@ -13,20 +13,17 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gatepass.cli.options import CHECK_FAILED, exit_unusable, open_state, printable
+from gatepass.cli.options import CHECK_FAILED, exit_unusable
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
-    from gatepass.config.model import Config
     from gatepass.documents import Step
 
 UPSTREAM = "llm"
@@ -96,8 +93,6 @@ OF_FAULT: Mapping[str, str] = {
 """The question about the network that is asked only after such a fault of a connection."""
 OF_SETTING: Mapping[str, str] = {"url": "login_url", "json": "login_body", "host": "listen", "token": SECRET}
 """The question about a setting that has another name."""
-SHOWN = 10
-"""Names of models that are printed."""
 NO_ANSWER = "-"  # typed to remove an earlier answer to an optional question
 
 
@@ -111,13 +106,6 @@ def questions_about(step: Step, auth: str) -> tuple[str, ...]:
     if step.what == "token":
         return (*of_credential, *AFTER_A_FAULT.get(auth, ()))
     return (address, *of_credential)
-
-
-def before_start(advice: str) -> str:
-    """Return `advice` without the sentences, or ends of sentences, that are for a running gatepass."""
-    advice = re.sub(r"(, then run|，然后运行) `gatepass reload`[^.。]*", "", advice)
-    sentences = re.findall(r".+?(?:\.(?: |$)|。|$)", advice)
-    return "".join(one for one in sentences if not re.search("`gatepass (reload|token --retry)`", one)).strip()
 
 
 def path_in_file(path: str | Path, folder: Path) -> str:
@@ -328,18 +316,18 @@ class Setup:
             settings = [str(problem.path[-1]) for problem in error.problems if problem.path]
             names = [OF_SETTING.get(setting, setting) for setting in settings]
             return [name for name in names if name in (*QUESTIONS, SECRET)] or sys.exit(CHECK_FAILED)
-        report = Report(as_json=False, wording=before_start)
+        report = Report(as_json=False)
         asyncio.run(report.show(partial(diagnose, config)))
-        if (failed := next((step for step in report.steps if step.failed), None)) is not None:
-            return questions_about(failed, self.answers["auth"])
-        asyncio.run(_print_models(config))
-        return ()
+        failed = next((step for step in report.steps if step.failed), None)
+        return () if failed is None else questions_about(failed, self.answers["auth"])
 
     def write(self, path: Path, secret_file: Path, keys: Sequence[Mapping[str, str]]) -> str:
         """Write the configuration and the file of a typed secret, or neither. Return the path of the latter, or ""."""
         from gatepass.config.references import replace_file
 
         secret_path = path_in_file(secret_file, path.parent)
+        if self.secret and secret_file.exists() and not (path.exists() and f"/{UPSTREAM}}}" in path.read_text("utf-8")):
+            exit_unusable(f"{secret_file}: exists, and another file may use it: move it, or use --secret-file")
         text = render(self.answers, self.secret_reference or f"${{file:{secret_path}}}", keys, path.parent)
         try:
             if self.secret:
@@ -352,33 +340,6 @@ class Setup:
                 secret_file.unlink(missing_ok=True)
             exit_unusable(f"{path}: cannot be written: {error.strerror}")
         return secret_path if self.secret else ""
-
-
-async def _print_models(config: Config) -> None:
-    """Print the first names on the model lists of the upstreams: doctor can call such a model."""
-    from gatepass.errors import GatepassError
-    from gatepass.proxy.models import fetch_models
-
-    names = list[str]()
-    async with open_state(config) as state:
-        for upstream in state.upstreams.values():
-            if upstream.holder is not None:
-                upstream.holder.start()
-            with suppress(GatepassError):  # some have no list
-                names += [printable(entry["id"]) for entry in await fetch_models(state, upstream)]
-    if names:
-        click.echo(f"The models: {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' * (len(names) > SHOWN)}")
-
-
-def _secret_file(path: Path) -> Path:
-    """Return the file for a typed secret: one that the file at `path` names, or a new one.
-
-    Another configuration in this folder may name one that exists.
-    """
-    replaced = path.read_bytes().decode(errors="replace") if path.exists() else ""
-    numbered = (f"{UPSTREAM}_{number}" for number in count(2))
-    files = (path.parent / "secrets" / name for name in chain((UPSTREAM,), numbered))
-    return next(file for file in files if not file.exists() or f"secrets/{file.name}}}" in replaced)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -438,7 +399,7 @@ def init(
     for name in (*of_auth, *others, "clients", "listen", *sorted(QUESTIONS.keys() & answers)):
         setup.ask(name)
     keys = _new_keys(answers["clients"])
-    entries, typed = [entry for entry, _ in keys], _secret_file(path)
+    entries, typed = [entry for entry, _ in keys], path.parent / "secrets" / UPSTREAM
     secret_path = setup.write(path, typed, entries)
     option = f" --config {shlex.quote(output)}" * (path != Path("gatepass.yaml").absolute())
     try:
