@@ -323,10 +323,6 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
     """How long the error that ended it asks to wait."""
     requests: int = 0
     """1 if the request was sent. For a split call the sum over its parts."""
-    renewed: bool = False
-    """It or an earlier attempt at this target followed a rejected token."""
-    repeated_stale: bool = False
-    """It or an earlier attempt at this target followed a reused connection that closed without an answer."""
     adapted: tuple[str, ...] = ()
     """The changes of the request, and of the part of the reply that was relayed."""
     tried: tuple[str, ...] = ()

@@ -235,8 +235,6 @@ def attempt(number: int, **members: object) -> Document:
         "upstream_s": 1.1,
         "adapted": [],
         "tried": [],
-        "renewed": False,
-        "repeated_stale": False,
         "upstream_request_id": f"up-{number}",
         "arrivals": None,
         "parts": [],

@@ -96,7 +96,7 @@ def texts_of(record: AccessRecord) -> str:
         f"{record.id} {record.method} {record.path} {record.operation} {record.caller} {record.key_id} {record.peer}"
         f" {record.user_agent} {record.model} {record.upstream} {record.upstream_model} {record.upstream_request_id}"
     )
-    listed = record.adapted + record.tried + record.failover
+    listed = record.adapted + record.tried + record.failover + record.repeats
     if listed:
         texts = f"{texts} {' '.join(listed)}"
     if record.mcp_method or record.mcp_tool:

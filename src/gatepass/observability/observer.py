@@ -53,8 +53,8 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     reason: str | None = None
     attempts: int = 0
     """How many requests were sent to upstreams."""
-    renewed: bool = False
-    repeated_stale: bool = False
+    repeats: tuple[str, ...] = ()
+    """Why it was sent again (`proxy.retry.Repeat`): each cause once, in order."""
     adapted: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     failover: tuple[str, ...] = ()
@@ -221,9 +221,6 @@ class Observer:
         For a heavy body it runs in the thread of `BodyThreads` (proxy/body_threads.py), not on the event loop.
         """
 
-    def attempt_began(self, attempt: AttemptRecord) -> None:
-        """An attempt begins."""
-
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         """An attempt begins that repeats another one: `cause` is the reason, and `after` has ended."""
 
@@ -232,9 +229,6 @@ class Observer:
 
     def reply_body(self, attempt: AttemptRecord, data: bytes) -> None:
         """The next piece of the upstream's reply was read, before gatepass changes it."""
-
-    def attempt_ended(self, attempt: AttemptRecord) -> None:
-        """An attempt ended, exactly once. So does each part of a split call, and each fetch of a model list."""
 
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         """A request ended, exactly once, after all of its attempts. `error` is what the client received."""
@@ -268,10 +262,8 @@ class Observers:
         self.request_began = tuple(one.request_began for one in of("request_began"))
         self.request_body = tuple(one.request_body for one in of("request_body"))
         self.attempt_repeats = tuple(one.attempt_repeats for one in of("attempt_repeats"))
-        self.attempt_began = tuple(one.attempt_began for one in of("attempt_began"))
         self.request_sent = tuple(one.request_sent for one in of("request_sent"))
         self.reply_body = tuple(one.reply_body for one in of("reply_body"))
-        self.attempt_ended = tuple(one.attempt_ended for one in of("attempt_ended"))
         self.request_ended = tuple(one.request_ended for one in of("request_ended"))
         self.refused = tuple(one.refused for one in of("refused"))
         self.rule_changed = tuple(one.rule_changed for one in of("rule_changed"))

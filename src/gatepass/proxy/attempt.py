@@ -72,8 +72,6 @@ async def send_with_retries(
     """
     observers = attempt.state.observers
     while True:
-        if observers.attempt_began:
-            observers.tell(observers.attempt_began, attempt.record)
         try:
             return await once(attempt, *values)
         except (UpstreamError, TokenUnavailable, Overloaded) as error:

@@ -19,7 +19,7 @@ from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE
 from gatepass.protocols.translation.answer_blocks import Early
-from gatepass.proxy.context import RequestContext, before
+from gatepass.proxy.context import RequestContext
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, Headers, Hidden
 
@@ -140,25 +140,27 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         context = self.context
         context.access.status = status
         context.head_s = head_s = context.state.clock.now() - context.client_request.arrived_s
-        failover = None if context.attempt is None else context.attempt.failover
-        timing = server_timing(head_s, context.token_wait_s())
-        if failover is not None and context.attempt is not None:
-            waits = [one for one in (context.attempt.record, *before(context.attempt.record)) if one.queue_position]
-            if waits:
-                wait_s = sum(one.queue_wait_s for one in waits)
-                timing += b', queue;dur=%.1f;desc="position %d"' % (wait_s * 1000, waits[0].queue_position)
+        attempt, failover = None, None
+        if context.attempt is not None:
+            attempt, failover = context.attempt.record, context.attempt.failover
+        token_wait_s = 0.0 if attempt is None else attempt.token_wait_s
+        if attempt is not None and attempt.after is not None:
+            token_wait_s = sum(one.token_wait_s for one in context.attempts())
+        timing = server_timing(head_s, token_wait_s)
+        if failover is not None and (waits := [one for one in context.attempts() if one.queue_position]):
+            wait_s = sum(one.queue_wait_s for one in waits)
+            timing += b', queue;dur=%.1f;desc="position %d"' % (wait_s * 1000, waits[0].queue_position)
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *own, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
-        attempt = None if context.attempt is None else context.attempt.record
         if attempt is not None and (attempt.adapted or attempt.after is not None or attempt.requests > 1):
             if attempt.adapted:
                 fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
             if attempt.tried and context.error is not None:
                 fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
-            if (requests := context.requests()) > 1:
+            if (requests := sum(one.requests for one in context.attempts())) > 1:
                 fields.append((b"x-gatepass-attempts", str(requests).encode()))
             if failover is not None and failover.route.names_targets and attempt.after is not None:
-                tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in (attempt, *before(attempt))]
+                tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in context.attempts()]
                 names = ", ".join(name for name, _ in groupby(reversed(tried)))
                 fields.append((b"x-gatepass-targets", names.encode("latin-1", "replace")))
         if context.protocol.family == "messages" and all(name != b"request-id" for name, _ in fields):

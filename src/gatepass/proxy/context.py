@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Self
 
 import msgspec
@@ -18,6 +19,7 @@ from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import PROFILES, ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
+from gatepass.observability.story import attempts_of
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
@@ -134,8 +136,8 @@ class Attempt(Hidden, Tried, eq=False):
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if repeat not in MOVES:
-            attempt.renewed = record.renewed = self.renewed or ended.outcome == Outcome.TOKEN_REJECTED
-            attempt.reconnected = record.repeated_stale = self.reconnected or attempt.new_connection
+            attempt.renewed = self.renewed or ended.outcome == Outcome.TOKEN_REJECTED
+            attempt.reconnected = self.reconnected or attempt.new_connection
             attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
             attempt.chat, attempt.absent, attempt.repeats_stale = self.chat, self.absent, self.repeats_stale
@@ -143,7 +145,7 @@ class Attempt(Hidden, Tried, eq=False):
         return attempt
 
     def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
-        """Complete the record, give back what a discarded reply held, and tell the observers."""
+        """Complete the record, and give back what a discarded reply held."""
         record = self.record
         record.outcome = outcome
         record.duration_s = self.state.clock.now() - record.began_s
@@ -168,8 +170,6 @@ class Attempt(Hidden, Tried, eq=False):
                 self.failover.leave()
             elif (admitted := self.failover.admitted) is not None:
                 admitted.leave_target(now_s, record.access, outcome, sent=self.sent, requests=record.requests)
-        if told := self.state.observers.attempt_ended:
-            self.state.observers.tell(told, record)
 
     def give_back(self) -> None:
         if self.memory is not None and self.held_bytes:
@@ -243,10 +243,8 @@ class Attempt(Hidden, Tried, eq=False):
         for part in parts:
             self.token = part.token
             self.add_changes(part.record.adapted)
-            record.requests += part.record.requests + sum(earlier.requests for earlier in before(part.record))
+            record.requests += sum(one.requests for one in attempts_of(part.record))
             record.token_wait_s = max(record.token_wait_s, part.record.token_wait_s)
-        record.renewed = record.renewed or any(part.record.renewed for part in parts)
-        record.repeated_stale = record.repeated_stale or any(part.record.repeated_stale for part in parts)
         # When one part fails, others may have written bytes. So each part that sent a request is treated as written.
         self.sent = record.requests > 0
         ids = [one.upstream_request_id for one in record.parts if one.upstream_request_id]
@@ -348,15 +346,14 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             if record.upstream_request_id is not None:
                 access.upstream_request_id = record.upstream_request_id
             if record.after is not None or record.parts or record.tried:
-                access.renewed, access.repeated_stale = record.renewed, record.repeated_stale
-                access.tried = record.tried
-                access.attempts, token_wait_s = self.requests(), self.token_wait_s()
-                earlier = [*before(record)]
-                upstream_s += sum(one.upstream_s for one in earlier)
+                attempts, access.tried = [*attempts_of(record)][::-1], record.tried
+                access.attempts = sum(one.requests for one in attempts)
+                token_wait_s = sum(one.token_wait_s for one in attempts)
+                upstream_s = sum(one.upstream_s for one in attempts)
+                causes = [one.cause for part in (*attempts[-1:], *record.parts) for one in [*attempts_of(part)][::-1]]
+                access.repeats = tuple(dict.fromkeys(filter(None, causes)))
                 access.failover = tuple(
-                    f"{one.after.upstream}={one.after.code}"
-                    for one in reversed((record, *earlier))
-                    if one.cause in MOVES and one.after is not None
+                    f"{one.upstream}={one.code}" for one, later in pairwise(attempts) if later.cause in MOVES
                 )
             if token_wait_s:
                 access.token_wait_s = round(token_wait_s * DECIMALS) / DECIMALS or None
@@ -384,21 +381,9 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         arrived_s = self.client_request.arrived_s
         return RequestRecord(self.access, attempt, arrived_s, self.body_s, None, self.first_byte_s, None)
 
-    def requests(self) -> int:
-        """Return how many requests were sent to upstreams, over all attempts."""
-        if self.attempt is None:
-            return 0
-        record = self.attempt.record
-        return record.requests + sum(earlier.requests for earlier in before(record))
-
-    def token_wait_s(self) -> float:
-        """Return how long the request waited for tokens, over all attempts."""
-        if self.attempt is None:
-            return 0.0
-        record = self.attempt.record
-        if record.after is None:  # nearly always
-            return record.token_wait_s
-        return record.token_wait_s + sum(earlier.token_wait_s for earlier in before(record))
+    def attempts(self) -> Iterator[AttemptRecord]:
+        """Yield the records of its attempts, the last one first."""
+        return attempts_of(None if self.attempt is None else self.attempt.record)
 
     def streamed_response(self) -> StreamedResponse:
         """Return `streamed`, with an id, a model and a time if no relayed event had them."""
@@ -417,11 +402,3 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         """Return the caller, model, upstream and operation, as `Metrics.series` has them."""
         access, attempt = self.access, self.attempt
         return (access.caller, access.model, "" if attempt is None else attempt.upstream.name, access.operation)
-
-
-def before(record: AttemptRecord) -> Iterator[AttemptRecord]:
-    """Yield the attempts before `record`, the last one first."""
-    earlier = record.after
-    while earlier is not None:
-        yield earlier
-        earlier = earlier.after

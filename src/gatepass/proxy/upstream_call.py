@@ -29,10 +29,11 @@ from gatepass.learning.reader import no_room
 from gatepass.learning.rejection import is_too_long
 from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
+from gatepass.observability.story import attempts_of
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
-from gatepass.proxy.context import Attempt, before
+from gatepass.proxy.context import Attempt
 from gatepass.proxy.failover import Failover
 from gatepass.sse.usage import usage_of
 from gatepass.tokens import Token, TokenHolder, TokenReissued
@@ -102,7 +103,7 @@ async def wait_for_place(attempt: Attempt, failover: Failover, place: asyncio.Ev
     if place in queue.waiting:
         record.queue_position = [*queue.waiting].index(place) + 1
         try:
-            await wait_at_most(place, limit_s - sum(one.queue_wait_s for one in before(record)), clock)
+            await wait_at_most(place, limit_s - sum(one.queue_wait_s for one in attempts_of(record.after)), clock)
         finally:
             record.queue_wait_s = clock.now() - began_s
             record.upstream_s += record.queue_wait_s

@@ -99,11 +99,9 @@ def test_every_field_has_the_value_that_its_name_states():
     first.record.requests, first.record.token_wait_s = 1, 0.05
     first.end(Outcome.NOTHING_WRITTEN, TokenUnavailable("none", credential="c"))
     assert choose(failover, 0.0) is None
-    assert not first.again(Repeat.NEW_CONNECTION).record.renewed
     context.attempt = first.again(Repeat.NEXT_TARGET)
     last = context.attempt.record
     last.requests, last.token_wait_s = 1, 0.2
-    last.renewed = last.repeated_stale = True
     last.adapted, last.tried = ("done=1",), ("vain=1",)
     last.upstream_request_id = "req-1"
     fields = line(context, 3.00001)
@@ -126,8 +124,7 @@ def test_every_field_has_the_value_that_its_name_states():
         "hop": "upstream:mock",
         "reason": "broke off",
         "attempts": 2,
-        "renewed": True,
-        "repeated_stale": True,
+        "repeats": ["next_target"],
         "adapted": ["done=1"],
         "tried": ["vain=1"],
         "failover": ["mock=token_unavailable"],
@@ -154,7 +151,9 @@ def test_the_log_line_names_each_attempt_that_failed_before_whatever_repeated_it
         attempt.end(Outcome.ERROR_REPLY, UpstreamErrorReply("no", upstream="mock", status=400, upstream_code=code))
         attempt = context.attempt = attempt.again(repeat)
     attempt.end(Outcome.COMPLETE)
-    assert line(context)["failover"] == ["mock=busy", "mock=full"]
+    fields = line(context)
+    assert fields["repeats"] == ["retry", "next_target", "new_token"]
+    assert fields["failover"] == ["mock=busy", "mock=full"]
 
 
 def test_a_wait_too_short_to_record_is_left_out():

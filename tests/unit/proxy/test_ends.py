@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from heapq import heappop
 from typing import Any
@@ -18,9 +19,10 @@ from gatepass.observability.observer import AccessRecord, AttemptRecord, Observe
 from gatepass.policy.limits import CONCURRENT, REQUESTS, Counts
 from gatepass.proxy.admission import Admission
 from gatepass.proxy.app_state import AppState
+from gatepass.proxy.context import Attempt
 from gatepass.proxy.retry import Outcome
 from gatepass.server.endpoint import ApiEndpoint
-from gatepass.types import ClientRequest, OutboundRequest, Response
+from gatepass.types import ClientRequest, Headers, OutboundRequest, Response
 from tests.integration.answers import COMPLETION
 from tests.unit.clock import DrivenClock
 from tests.unit.proxy.test_attempt_retries import (
@@ -41,20 +43,31 @@ MOST_TURNS = 150
 
 
 class Ends(Observer):
-    """Counts the ends of each request and attempt."""
+    """Counts the ends of each request, and of each attempt while it is `watching`."""
 
     def __init__(self) -> None:
         self.requests: Counter[AccessRecord] = Counter()
         self.attempts: Counter[AttemptRecord] = Counter()
         self.began: list[AttemptRecord] = []
 
-    def attempt_began(self, attempt: AttemptRecord) -> None:
-        assert (attempt.outcome, attempt.number > 1) == ("", attempt.cause is not None)
-        self.began.append(attempt)
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        begin, end = Attempt.begin, Attempt.end
 
-    def attempt_ended(self, attempt: AttemptRecord) -> None:
-        assert attempt.outcome in set(Outcome)
-        self.attempts[attempt] += 1
+        def begun(*values: Any, **named: Any) -> Attempt:
+            attempt = begin(*values, **named)
+            self.began.append(attempt.record)
+            return attempt
+
+        def ended(attempt: Attempt, *values: Any) -> None:
+            end(attempt, *values)
+            assert attempt.record.outcome in set(Outcome)
+            self.attempts[attempt.record] += 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Attempt, "begin", begun)
+            patch.setattr(Attempt, "end", ended)
+            yield
 
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         assert all(attempt.outcome for attempt in self.began)
@@ -182,14 +195,15 @@ async def serve(
     """
     ends, failed = Ends(), list[str]()
     state = replace(state, observers=Observers([ends], failed.append))
-    task = asyncio.create_task(ApiEndpoint(state).serve(request, client))
-    for _ in range(turns):
-        pass_turn(state.clock)
-        await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
-    names = None if task.done() else awaited(task)
-    if act is not None and names is not None:
-        act(client, task)
-    await until_all_ended([task], state.clock)
+    with ends.watching():
+        task = asyncio.create_task(ApiEndpoint(state).serve(request, client))
+        for _ in range(turns):
+            pass_turn(state.clock)
+            await asyncio.sleep(0)  # one turn of the event loop: `act` must meet the request at each of its awaits
+        names = None if task.done() else awaited(task)
+        if act is not None and names is not None:
+            act(client, task)
+        await until_all_ended([task], state.clock)
     ends.check(failed)
     check_nothing_is_held(state)
     return ends, names
@@ -260,7 +274,7 @@ async def test_each_part_of_a_split_call_has_its_end():
     call, *parts = ends.began
     assert call.outcome == "complete"
     assert Counter(part.outcome for part in parts) == {"token_rejected": 3, "complete": 3}
-    assert (call.requests, call.renewed, len(call.parts)) == (6, True, 3)
+    assert (call.requests, len(call.parts)) == (6, 3)
 
 
 async def test_the_parts_that_a_failed_one_cancels_end_as_their_call():
@@ -288,17 +302,18 @@ async def test_a_drain_and_the_total_timeout_are_outcomes(reason: GatepassError,
 
     scenario, ends = Scenario(Silent()), Ends()
     state = replace(scenario.state, observers=Observers([ends], lambda _: None))
-    task = asyncio.create_task(ApiEndpoint(state).serve(a_request(state), LeavingClient(BODY)))
-    await called.wait()
-    (in_flight,) = state.in_flight.requests
-    in_flight.cancel(reason)
-    await task
+    with ends.watching():
+        task = asyncio.create_task(ApiEndpoint(state).serve(a_request(state), LeavingClient(BODY)))
+        await called.wait()
+        (in_flight,) = state.in_flight.requests
+        in_flight.cancel(reason)
+        await task
     assert [attempt.outcome for attempt in ends.began] == [outcome]
 
 
 async def test_an_observer_that_raises_is_counted_and_skipped(caplog):
     class Broken(Observer):
-        def attempt_ended(self, attempt: AttemptRecord) -> None:
+        def request_began(self, access: AccessRecord, headers: Headers) -> None:
             raise ZeroDivisionError
 
         def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:

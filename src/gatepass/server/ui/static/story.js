@@ -136,7 +136,7 @@ function way(page, data) {
     const again = data.attempts[i + 1]?.cause;
     const credential = name && card(name, t("token"), `credential:${name}`, [
       ...lifeOf(attempt, i === last && failed === `credential:${name}`),
-      token.wait_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s) }), attempt.renewed && t("renewed"),
+      token.wait_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s) }),
     ], i === last && failed === `credential:${name}`);
     // The credential's own issuer receives the token of another one, which has none.
     const subject = credential && i === last && attempt.code === "token_unavailable" && failed?.startsWith("credential:") && failed !== `credential:${name}`
@@ -264,8 +264,8 @@ function attempts(data) {
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.repeated_stale && t("on a new connection"), attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
-    attempt.token ? [attempt.token.credential, ...lifeOf(attempt), attempt.renewed && t("renewed")].filter(Boolean).join(t(", ")) : "–",
+    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    attempt.token ? [attempt.token.credential, ...lifeOf(attempt)].join(t(", ")) : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
     isRunning(data, attempt) ? t("{s} until now", { s: duration(endOf(data, attempt) - attempt.began_s) }) : duration(attempt.duration_s),
