@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-PER_REQUEST = 0.2
-"""Repeats that a request allows."""
-PER_SECOND = 3
-"""Repeats that a second allows, also without a request."""
+REQUESTS_OF_REPEAT = 5
+"""One of so many requests may be repeated."""
+REPEATS_PER_S = 3
+"""Repeats that each second allows, also without a request."""
 MOST_REPEATS = 30
 """What may collect: the repeats that are sent at once."""
 FIRST_PAUSE_S = 0.25
@@ -23,16 +23,16 @@ class RetryBudget:
     __slots__ = ("_at_s", "_left")
 
     def __init__(self) -> None:
-        self._left, self._at_s = float(MOST_REPEATS), 0.0
+        self._left, self._at_s = float(MOST_REPEATS * REQUESTS_OF_REPEAT), 0.0  # in requests
 
     def add(self, *, is_repeat: bool) -> None:
-        self._left = self._left - 1 if is_repeat else min(MOST_REPEATS, self._left + PER_REQUEST)
+        self._left += -REQUESTS_OF_REPEAT if is_repeat else 1
 
     def allows_repeat(self, now_s: float) -> bool:
         """Return whether one more repeat fits."""
-        self._left = min(MOST_REPEATS, self._left + PER_SECOND * (now_s - self._at_s))
-        self._at_s = now_s
-        return self._left >= 1
+        earned = REPEATS_PER_S * REQUESTS_OF_REPEAT * (now_s - self._at_s)
+        self._left, self._at_s = min(MOST_REPEATS * REQUESTS_OF_REPEAT, self._left + earned), now_s
+        return self._left >= REQUESTS_OF_REPEAT
 
 
 def pause_s(repeats: int) -> float:
