@@ -11,7 +11,7 @@ from gatepass.errors import BodyTooComplex, InvalidRequest
 from gatepass.json_body import MOST_OPENED
 from gatepass.protocols.operations import CHAT_OPERATION, sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
-from gatepass.protocols.translation.message_translation import CLIENT_TOOLS, chat_of_message
+from gatepass.protocols.translation.message_translation import chat_of_message
 from gatepass.protocols.translation.response_translation import MOST_NAMESPACE_CHARS, chat_of_response
 from gatepass.protocols.translation.translation import MESSAGES as MESSAGES_OVER_CHAT
 from tests.unit.normalize.calls import a_call
@@ -62,11 +62,6 @@ SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AA"}}
 OWN = {"type": "thinking", "thinking": "Hm.", "signature": "gatepass_thought"}
 CALLED = called(("a", "look", '{"x":1}'))
-RUN_BY_CLIENT = {
-    "bash_20250124": "bash",
-    "text_editor_20250728": "str_replace_based_edit_tool",
-    "memory_20250818": "memory",
-}
 MARK = {"cache_control": {"type": "ephemeral"}}
 BILLING = "x-anthropic-billing-header: cc_version=2.1.330.7b4; cc_entrypoint=cli; cch=eb6c6;"
 PLAIN: Body = {"type": "document"}
@@ -196,10 +191,6 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         {"tools": [function("look", parameters=NOTHING)]},
         "web_search_20250305",
     ),
-    "tools that the client runs": (
-        {"tools": [{"type": kind, "name": name} for kind, name in RUN_BY_CLIENT.items()]},
-        {"tools": [function(name, **CLIENT_TOOLS[kind.rpartition("_")[0]]) for kind, name in RUN_BY_CLIENT.items()]},
-    ),
     "tools of the server alone": ({"tools": [SEARCH], "tool_choice": {"type": "auto"}}, {}, "web_search_20250305"),
     "disable_parallel_tool_use": (
         {"tools": [LOOK], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
@@ -321,7 +312,13 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "a tool that is a text": ({"tools": ["look"]}, "tools.0", "an object"),
     **{
         f"the tool {kind}": ({"tools": [{"type": kind, "name": "x"}]}, "tools.0", f"'{kind}', which the client runs")
-        for kind in ("computer_20250124", "computer_toolset_20260801", "browser_toolset_20260801")
+        for kind in (
+            "bash_20250124",
+            "text_editor_20250728",
+            "memory_20250818",
+            "computer_20250124",
+            "browser_toolset_20260801",
+        )
     },
     "a document that is a number": (
         turns([{**PLAIN, "source": {"type": "text", "data": 5}}]),

@@ -30,35 +30,8 @@ _OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
-
-
-def _client_tool(description: str, required: tuple[str, ...], *texts: str, **members: Object) -> Object:
-    properties = {**{name: {"type": "string"} for name in texts}, **members}
-    schema = {"type": "object", "properties": properties, "required": [*required]}
-    return {"description": description, "parameters": schema}
-
-
-def _editor(what: str, commands: tuple[str, ...], *texts: str) -> Object:
-    numbers: Object = {"type": "array", "items": {"type": "integer"}}
-    more = {"insert_line": {"type": "integer"}, "view_range": numbers}
-    command: Object = {"type": "string", "enum": [*commands]}
-    texts = ("path", "file_text", "old_str", "new_str", "insert_text", *texts)
-    return _client_tool(f"View and change {what}.", ("command",), *texts, command=command, **more)
-
-
-_EDITS = ("view", "create", "str_replace", "insert")
-CLIENT_TOOLS = MappingProxyType(
-    {
-        "bash": _client_tool(
-            "Run a command in a bash session that keeps its state, or restart it.",
-            *((), "command"),
-            restart={"type": "boolean"},
-        ),
-        "text_editor": _editor("text files", (*_EDITS, "undo_edit")),
-        "memory": _editor("files of the directory /memories", (*_EDITS, "delete", "rename"), "old_path", "new_path"),
-    }
-)
-"""Anthropic's tools that the client runs, by their type without its date, as functions of a chat."""
+_CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
+"""Types of tools that the client runs, without their date."""
 _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
 """How the types of blocks end that a tool of the server wrote."""
 _BILLING = re.compile(r"\A(x-anthropic-billing-header):[^\n]*\n?")
@@ -198,15 +171,14 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
     tools: list[Object] = []
     for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
         kind, _, version = event_kind(tool).rpartition("_")
-        known = CLIENT_TOOLS.get(kind) if version.isdigit() else None
-        if kind.removesuffix("_toolset") in ("computer", "browser") and version.isdigit():
+        if kind.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():
             raise chat_request.client_tool(event_kind(tool), where)
-        if known is None and event_kind(tool) not in ("", "custom"):
+        if event_kind(tool) not in ("", "custom"):
             dropped.note(event_kind(tool))
             continue
         function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
         function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
-        function |= known or {"parameters": chat_request.schema_of(tool.get("input_schema"))}
+        function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
         dropped.note_others(tool, ("type", "name", "input_schema", *_OF_TOOLS))
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)
