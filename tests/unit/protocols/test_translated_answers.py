@@ -157,8 +157,7 @@ IN_ONE = [
 def test_the_types_of_openai_accept_each_event_and_assemble_the_response(chunks):
     tools = {"tool_0": Tool("look", "maps"), "tool_1": Tool("patch", is_custom=True)}
     tools["tool_2"] = Tool("tool_search", is_search=True)
-    asked = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "metadata": {"a": "b"}, "text": None}
-    answer = ResponseAnswer(defaults(), "up", About(tools, asked))
+    answer = ResponseAnswer(defaults(), "up", About(tools))
     sent = b"".join(map(answer.feed, (*chunks, DONE)))
     *_, last = strict_events(sent)
     expected = events_of(sent)[-1]["response"]

@@ -80,7 +80,6 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
     "system as blocks": (
         {"system": [text("Be kind."), {**text("Be short."), **MARK}]},
         [chat_text("system", "Be kind.\n\nBe short."), HI],
-        "cache_control",
     ),
     **{
         f"the first line of Claude Code in {shape}": (
@@ -184,7 +183,6 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
                 function("bare", parameters=NOTHING),
             ]
         },
-        "cache_control",
     ),
     "tools of the server": (
         {"tools": [LOOK, SEARCH]},
@@ -207,7 +205,7 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         "context_management",
         "top_k",
     ),
-    "a short user id": ({"metadata": {"user_id": "u", "team": "t"}}, {"user": "u"}, "metadata.team"),
+    "a short user id": ({"metadata": {"user_id": "u", "team": "t"}}, {"user": "u"}),
     "a long user id": ({"metadata": {"user_id": "u" * 65}}, {}, "metadata.user_id"),
     **{
         f"a schema in {member}": (
@@ -233,7 +231,7 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         f"the effort {effort}": ({"output_config": {"effort": effort}}, {"reasoning_effort": sent})
         for effort, sent in (("low", "low"), ("max", "xhigh"))
     },
-    "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}, "mood"),
+    "an unknown member of a turn": ({"messages": [{**HI, "mood": "good"}]}, {}),
 }
 
 
@@ -449,7 +447,7 @@ RESPONSES: dict[str, tuple[Any, ...]] = {
         )
         for member, given in (("summary", [{"type": "summary_text", "text": "So far."}]), ("content", "So far."))
     },
-    "a member of an item": (inputs({**HI, "phase": "final"}), {}, "phase"),
+    "a member of an item": (inputs({**HI, "phase": "final"}), {}),
     "a message of another agent": (
         inputs({"type": "agent_message", "author": "/a", "recipient": "/b", "content": [told("Task:"), secret("Go.")]}),
         [chat_text("user", "Task:\n\nGo.")],
@@ -467,7 +465,6 @@ RESPONSES: dict[str, tuple[Any, ...]] = {
     "a namespace": (
         {"tools": [{**SPACE, "description": "Maps."}]},
         {"tools": [function("maps__find", **PLACED), function("maps__note", parameters=INPUT)]},
-        "namespace.description",
         "mcp",
     ),
     "tools in an item": (
@@ -515,12 +512,10 @@ RESPONSES: dict[str, tuple[Any, ...]] = {
     "limit and effort": (
         {"max_output_tokens": 9, "reasoning": {"effort": "high", "summary": "auto"}},
         {"max_tokens": 9, "reasoning_effort": "high"},
-        "reasoning.summary",
     ),
     "a schema": (
         {"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True}, "verbosity": "low"}},
         {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": True}}},
-        "text.verbosity",
     ),
     "JSON": ({"text": {"format": {"type": "json_object"}}}, {"response_format": {"type": "json_object"}}),
     "plain text": ({"text": {"format": {"type": "text"}}}, {}),

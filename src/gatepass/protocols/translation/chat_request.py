@@ -161,10 +161,10 @@ class Dropped:
         is_shown = len(self._names) < MOST_ENTRIES and _SHOWN.fullmatch(name)
         self._names[name if is_shown else OTHERS] = None
 
-    def note_others(self, members: Object, carried: Collection[str], where: str = "") -> None:
+    def note_others(self, members: Object, carried: Collection[str]) -> None:
         for name, value in members.items():
             if name not in carried and value not in (None, "", [], {}):
-                self.note(f"{where}{name}")
+                self.note(name)
 
 
 def malformed(where: str, expected: str) -> InvalidRequest:

@@ -50,7 +50,7 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     chat |= _tools(request, names, dropped)
     system = list[Object]()
     for where, block in chat_request.blocks_of(request.get("system") or [], "system"):
-        part = _part(block, where, dropped)
+        part = _part(block, where)
         if found := _BILLING.match(part.get("text", "")):
             dropped.note(found[1])
             part["text"] = part["text"][found.end() :]
@@ -71,7 +71,6 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
         chat["user"] = user
     elif user:
         dropped.note("metadata.user_id")
-    dropped.note_others(metadata, ("user_id",), "metadata.")
     output = chat_request.object_of(request, "output_config")
     schema = chat_request.object_of(output, "format", "output_config.") or chat_request.object_of(
         request, "output_format"
@@ -83,7 +82,6 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
         dropped.note("output_config.format")
     if effort := output.get("effort"):
         chat["reasoning_effort"] = "xhigh" if effort == "max" else effort
-    dropped.note_others(output, ("format", "effort"), "output_config.")
     dropped.note_others(request, _CARRIED)
     sequences = [one for one in stops if isinstance(one, str)] if isinstance(stops, list) else []
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
@@ -93,7 +91,6 @@ def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_req
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
-    dropped.note_others(turn, ("role", "content"))
     blocks = chat_request.blocks_of(content, f"{where}.content")
     if role == "assistant":
         yield _answer(blocks, names, dropped)
@@ -101,13 +98,12 @@ def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_req
     parts: list[Object] = []
     for place, block in blocks:
         if event_kind(block) != "tool_result":
-            parts.append(_part(block, place, dropped))
+            parts.append(_part(block, place))
             continue
         inside = chat_request.blocks_of(block.get("content") or [], f"{place}.content")
-        result = [_part(one, at, dropped) for at, one in inside]
+        result = [_part(one, at) for at, one in inside]
         if block.get("is_error"):
             result.insert(0, chat_request.text_part("Error:"))
-        dropped.note_others(block, ("type", "tool_use_id", "content", "is_error"))
         yield from chat_request.result_messages(block.get("tool_use_id"), result, place)
     if parts:
         yield {"role": role, "content": chat_request.content_of(parts)}
@@ -125,28 +121,22 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
         elif kind == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", f"{place}.")).decode()
             calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
-            dropped.note_others(block, ("type", "id", "name", "input"))
         else:
-            parts.append(_part(block, place, dropped))
+            parts.append(_part(block, place))
     content = chat_request.content_of(parts) if parts else None if calls else ""
     answer = {"role": "assistant", "content": content, **chat_request.joined_thoughts(*thoughts)}
     return answer | ({"tool_calls": calls} if calls else {})
 
 
-def _part(block: Object, where: str, dropped: chat_request.Dropped) -> Object:
+def _part(block: Object, where: str) -> Object:
     kind, source = event_kind(block), chat_request.members_of(block, "source")
     if (texts := _texts(kind, block, source)) and all(isinstance(text, str) for text in texts):
-        dropped.note_others(block, _OF_TEXTS)
         return chat_request.text_part("\n".join(texts))
     media, data, url = (chat_request.text_of(source.get(name)) for name in ("media_type", "data", "url"))
     found = {"base64": media and data and f"data:{media};base64,{data}", "url": url}.get(event_kind(source))
     if kind == "image" and found:
-        dropped.note_others(block, ("type", "source"))
         return chat_request.image_part(found)
     raise chat_request.refused_part(kind, where)
-
-
-_OF_TEXTS = ("type", "text", "title", "context", "source", "content", "tool_name")
 
 
 def _texts(kind: str, block: Object, source: Object) -> list[Any]:
@@ -180,7 +170,6 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
         function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
         function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
-        dropped.note_others(tool, ("type", "name", "input_schema", *_OF_TOOLS))
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)
     if tools and chat_request.members_of(request, "tool_choice").get("disable_parallel_tool_use"):
         chat["parallel_tool_calls"] = False

@@ -65,11 +65,6 @@ _ENCRYPTED = "gAAAA"
 _COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
-_OF_ITEMS = (
-    *("type", "id", "status", "role", "content", "summary", "call_id", "name", "namespace"),
-    *("arguments", "input", "output", "execution", "tools", "author", "recipient"),
-)
-"""Members of an item that are carried, or that only its server needs."""
 
 
 def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
@@ -88,7 +83,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     items = blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     tools, names = _tools(request, items, dropped)
     chat |= chosen(request.get("tool_choice"), tools, names)
-    system = _parts(request.get("instructions") or [], "instructions", dropped)
+    system = _parts(request.get("instructions") or [], "instructions")
     chat["messages"] = in_turns(system, [*_messages(items, names, dropped)], "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
@@ -100,7 +95,6 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     chat |= _response_format(object_of(request, "text"), dropped)
     if "tools" not in chat:
         chat.pop("parallel_tool_calls", None)
-    dropped.note_others(reasoning, ("effort",), "reasoning.")
     dropped.note_others(request, _CARRIED)
     return chat, About(names.by_chat_name)
 
@@ -115,7 +109,6 @@ def _stored(name: str) -> InvalidRequest:
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
     wanted = object_of(text, "format", "text.")
-    dropped.note_others(text, ("format",), "text.")
     kind = event_kind(wanted)
     if kind == "json_schema":
         schema = {name: wanted[name] for name in ("name", "description", "schema", "strict") if name in wanted}
@@ -136,7 +129,6 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
-            dropped.note_others(item, _OF_ITEMS)
             thought = joined_thoughts(*thoughts)
             if found[0]["role"] == "assistant":
                 found[0] |= thought
@@ -162,11 +154,11 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
         return result_messages(item.get("call_id"), parts, where)
     if kind in _RESULTS:
-        parts = _parts(item.get("output") or [], f"{where}.output", dropped)
+        parts = _parts(item.get("output") or [], f"{where}.output")
         return result_messages(item.get("call_id"), parts, where)
     role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
     if kind in ("message", "", "agent_message") and role is not None:
-        return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content", dropped))}]
+        return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content"))}]
     if kind in _COMPACTIONS:
         if summary := joined_thoughts(*_thoughts(item, dropped)):
             return [{"role": "user", "content": summary["reasoning_content"]}]
@@ -194,14 +186,13 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
     return []
 
 
-def _parts(content: Any, where: str, dropped: Dropped) -> list[Object]:
-    return [_part(part, place, dropped) for place, part in blocks_of(content, where)]
+def _parts(content: Any, where: str) -> list[Object]:
+    return [_part(part, place) for place, part in blocks_of(content, where)]
 
 
-def _part(part: Object, where: str, dropped: Dropped) -> Object:
+def _part(part: Object, where: str) -> Object:
     kind, url = event_kind(part), part.get("image_url")
     if kind in _TEXTS and isinstance(part.get("text"), str):
-        dropped.note_others(part, ("type", "text", "logprobs"))
         return text_part(part["text"])
     if kind == "refusal" and isinstance(part.get("refusal"), str):
         return text_part(part["refusal"])
@@ -227,7 +218,7 @@ def _tools(request: Object, items: Iterable[tuple[str, Object]], dropped: Droppe
     for where, owner in (("", request), *later):
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
-                tools.append(_function(one, names.add(tool, place), dropped))
+                tools.append(_function(one, names.add(tool, place)))
     return tools, names
 
 
@@ -236,7 +227,6 @@ def _declared(owner: Object, where: str, dropped: Dropped) -> Iterator[tuple[str
     for at, outer in objects_of(owner.get("tools") or [], f"{where}tools"):
         namespace, inner = "", [(at, outer)]
         if event_kind(outer) == "namespace":
-            dropped.note_others(outer, ("type", "name", "tools"), "namespace.")
             namespace, inner = text_of(outer.get("name")), objects_of(outer.get("tools"), f"{at}.tools")
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 raise malformed(at, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
@@ -259,7 +249,7 @@ MOST_NAMESPACE_CHARS = 256
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, name: str, dropped: Dropped) -> Object:
+def _function(tool: Object, name: str) -> Object:
     is_custom, function = event_kind(tool) == "custom", Object(name=name)
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
@@ -268,7 +258,6 @@ def _function(tool: Object, name: str, dropped: Dropped) -> Object:
         if definition := text_of(syntax.get("definition")):
             rule = f"`input` follows this {text_of(syntax.get('syntax'))} grammar:\n{definition}"
             function["description"] = f"{text_of(tool.get('description'))}\n\n{rule}".strip()
-    dropped.note_others(tool, ("type", "name", "description", "parameters", "strict", "format", "execution"))
     return {"type": "function", "function": function}
 
 
