@@ -1,12 +1,11 @@
 """The answer of a chat stream as whole blocks: a text, reasoning or a call of a tool, one open at a time.
 
 A chat may mix them: parallel calls arrive in turns, and a text may follow half a call. Clients of the other protocols
-read one block after the other. So what arrives for another block waits until the open one can end.
+read one block after the other. So what arrives behind a call waits until the answer ends.
 """
 
 from __future__ import annotations
 
-import json
 from abc import abstractmethod
 from collections import deque
 from typing import Literal
@@ -39,13 +38,7 @@ CUT = frozenset(("length", "content_filter"))
 """The finish reasons of an answer that was cut, which may have no content."""
 MOST_BLOCKS = 1_000
 MOST_KEPT_BYTES = 16 * 1024 * 1024
-"""The arguments of open calls, what waits behind one, all texts if the last event repeats them, as JSON, and the ids
-and names of calls."""
-MOST_CHECKED_BYTES = 256 * 1024
-"""Longer arguments count as unfinished until the stream ends, and so do those beyond this sum in one call of `feed`: to
-parse them would hold the event loop."""
-MOST_CHECKS = 8
-"""Arguments are parsed as often as this in relation to their length, so that many pieces take linear time."""
+"""What waits behind a call, all texts if the last event repeats them, as JSON, and the ids and names of calls."""
 _NO_PATTERN = (b"\0", b"\0")
 SHOWN_CHARS = 24
 """An error repeats a finish reason of at most this many letters, which cannot be a token."""
@@ -72,11 +65,6 @@ class AnswerBlock(Hidden, msgspec.Struct, eq=False):
     held: bytearray = msgspec.field(default_factory=bytearray)
     half: str = ""
     """The first half of a surrogate pair, until the next piece: the SDKs of Anthropic cannot encode a single one."""
-    may_be_whole: bool = False
-    """The arguments end like an object, and were not found to be unfinished since."""
-    checked_bytes: int = 0
-    """The sum of the lengths that were parsed."""
-    has_ended: bool = False
 
     @property
     def text(self) -> bytes:
@@ -102,8 +90,8 @@ class AnswerBlocks(OwnEvents):
     """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
 
     It reads the first choice, because the other protocols have one. `feed` raises UpstreamInvalid for calls beyond the
-    limits above, a call that goes on after its end or lacks a name, and a finish reason that is unknown or a
-    failure, and UpstreamEmpty for an answer without content.
+    limits above, a call without a name, and a finish reason that is unknown or a failure, and UpstreamEmpty for an
+    answer without content.
     """
 
     repeats_texts = False
@@ -140,8 +128,6 @@ class AnswerBlocks(OwnEvents):
         self.events = deque[Object | bytes]()
         """Those that were not returned yet."""
         self._last: bytes | bytearray = b""
-        self._checked_bytes = 0
-        """The arguments that this call of `feed` parsed."""
         self._pattern = _NO_PATTERN
         """The bytes around the text of a chunk, if another text there only continues the open block."""
 
@@ -177,7 +163,6 @@ class AnswerBlocks(OwnEvents):
     # --- an EventTransform ---
 
     def feed(self, block: bytes) -> bytes:
-        self._checked_bytes = 0
         try:
             if not self._continues(block):  # nearly always
                 is_one = single_line_data(block) is not None  # to split an event of 1 MiB takes 8 ms
@@ -342,10 +327,7 @@ class AnswerBlocks(OwnEvents):
         text, block.half = block.half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, block.half = text[:-1], text[-1]
-        if block.has_ended:
-            if text.strip():
-                raise UpstreamInvalid("The upstream continued a tool call after its end.", upstream=self.upstream)
-        elif block is self._open:
+        if block is self._open:
             if text:
                 self._send(block, json_text(text)[1:-1])
         else:
@@ -353,7 +335,7 @@ class AnswerBlocks(OwnEvents):
                 held = json_text(text)[1:-1]
                 block.held += held
                 self.kept_bytes += len(held)
-            while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._may_end(self._open)):
+            while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._open.kind != "call"):
                 self._next_block()
 
     def _next_block(self) -> None:
@@ -361,11 +343,8 @@ class AnswerBlocks(OwnEvents):
         if (block := self._open) is not None:
             if block.half:
                 self._send(block, json_text(block.half)[1:-1])
-            block.has_ended = True
             self.block_ended(block)
-            if not self.keeps_texts:
-                self.kept_bytes -= len(block.sent)
-            block.sent, self._open = bytearray(), None  # the struct stays, for a call that goes on
+            block.sent, self._open = bytearray(), None
             self.ended_blocks += 1
         if self._waiting:
             self._open = block = self._waiting.pop(0)
@@ -377,30 +356,10 @@ class AnswerBlocks(OwnEvents):
 
     def _send(self, block: AnswerBlock, text: bytes | bytearray) -> None:
         self._last = text
-        if block.kind == "call" or self.keeps_texts:
+        if self.keeps_texts:
             block.sent += text
             self.kept_bytes += len(text)
-            if block.kind == "call" and (end := text.rstrip(b" \\nrt")):  # white space, as JSON has it
-                block.may_be_whole = end.endswith(b"}")
         self.block_continued(block, text)
-
-    def _may_end(self, block: AnswerBlock) -> bool:
-        """Whether `block` may end before the answer does: not a call whose arguments are no whole JSON value yet."""
-        if block.kind != "call":
-            return True
-        size_bytes = len(block.sent)
-        if not block.may_be_whole or self._checked_bytes + size_bytes > MOST_CHECKED_BYTES:
-            return False
-        if block.checked_bytes > size_bytes * (MOST_CHECKS - 1):
-            return False
-        block.checked_bytes += size_bytes
-        self._checked_bytes += size_bytes
-        try:
-            read_json(json.loads(block.text).encode())
-        except ValueError:
-            block.may_be_whole = False
-            return False
-        return True
 
 
 def _has_name(block: AnswerBlock) -> bool:
