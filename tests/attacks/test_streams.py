@@ -8,8 +8,8 @@ from gatepass.http_client.pool import BUFFER_BYTES
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
-from gatepass.sse.client_transforms import PlainEvents, WithoutComments
-from gatepass.sse.event import LARGE_EVENT_BYTES, MOST_LINES, TransformChain
+from gatepass.sse.client_transforms import PlainEvents
+from gatepass.sse.event import LARGE_EVENT_BYTES, MOST_LINES
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.tool_calls import MOST_HELD_BYTES, is_complete_json
@@ -54,8 +54,8 @@ class Flood:
 
 def new_stream() -> EventStream:
     repair = StreamRepair(RepairOptions(None), EnvelopeDefaults(lambda prefix: f"{prefix}x", 1, "m"))
-    after = TransformChain([WithoutComments(), PlainEvents()])
-    return EventStream(StreamSource("chat", EVENT_LIMIT_BYTES, read_error), repair=repair, client_transform=after)
+    source = StreamSource("chat", EVENT_LIMIT_BYTES, read_error)
+    return EventStream(source, repair=repair, client_transform=PlainEvents())
 
 
 def turned(attack: Attack, raw: bytes, step_bytes: int) -> tuple[int, EventStream]:

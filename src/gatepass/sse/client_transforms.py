@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -12,7 +12,7 @@ from gatepass.config.access import Profile
 from gatepass.errors import GatepassError
 from gatepass.json_body import OBJECT, SMALL_BYTES, json_value, takes_long
 from gatepass.sse import choice_repair, chunk, event
-from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform, TransformChain
+from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.usage import MOST_USAGE_BYTES, complete_usage, is_identical
 
 
@@ -21,34 +21,15 @@ def make_client_transform(profile: Profile) -> EventTransform | None:
 
     It changes bytes. What a profile changes of a chunk, the repair does.
     """
-    transforms: list[EventTransform] = []
-    if profile.keep_alive != "comment":
-        transforms.append(WithoutComments())
     if profile.plain_events:
-        transforms.append(PlainEvents())  # last, so that the new events of the others are plain too
-    return TransformChain(transforms) if transforms else None
-
-
-class _ClientTransform:
-    """The part that the transforms below share: each makes the change `name`, and holds no event back."""
-
-    name: ClassVar[str]
-
-    def __init__(self) -> None:
-        self._has_changed = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (self.name,) if self._has_changed else ()
-
-    def finish(self) -> bytes:
-        return b""
+        return PlainEvents()  # without comments too
+    return None if profile.keep_alive == "comment" else WithoutComments()
 
 
 _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
 
 
-class PlainEvents(_ClientTransform):
+class PlainEvents(EventTransform):
     """Send each event as one line `data: …` and one blank line, both ended by a line feed.
 
     It removes names, ids and comments. Events in this form keep their bytes. It runs after the validation of the
@@ -60,7 +41,7 @@ class PlainEvents(_ClientTransform):
     def feed(self, block: bytes) -> bytes:
         if _PLAIN.fullmatch(block):
             return block
-        self._has_changed = True
+        self._adapted[self.name] = None
         run, _ = event.split_comments(block)
         lines = (event.parse_event(one).data for one in event.split_events(run))
         # A line break between lines of data is white space of the JSON, because a JSON string must not contain one
@@ -72,7 +53,7 @@ _COMMENT = re.compile(rb"(?<![^\r\n]):[^\r\n]*+(?>\r\n?|\n)")
 _MARKS = (b"\n:", b"\r:")
 
 
-class WithoutComments(_ClientTransform):
+class WithoutComments(EventTransform):
     """Remove comments and their blank lines: Dify and Continue lose the event next to one (see config/access.py)."""
 
     name = "sse=comments"
@@ -81,7 +62,7 @@ class WithoutComments(_ClientTransform):
         # a line that begins with a colon is a comment: no line of JSON begins with one
         if not block.startswith(b":") and block.find(_MARKS[0]) < 0 and block.find(_MARKS[1]) < 0:
             return block
-        self._has_changed = True
+        self._adapted[self.name] = None
         events = event.split_events(event.split_comments(block)[0])
         kept = [_COMMENT.sub(b"", one) for one in events]
         return b"".join([one for before, one in zip(events, kept, strict=True) if one == before or one.strip(b"\r\n")])
@@ -91,7 +72,7 @@ _NO_DATA = re.compile(rb"(?<![^\r\n])(?:data:|(?!data:)[^\r\n]++)")
 """The parts of an event's lines that are not its data."""
 
 
-class LaterNumbers(_ClientTransform):
+class LaterNumbers(EventTransform):
     """Add `shift` to the `sequence_number` of each event. Only its digits change.
 
     Events of the Responses API are numbered, so an event that gatepass inserts raises the numbers of those after it.
@@ -117,7 +98,7 @@ class LaterNumbers(_ClientTransform):
             return block
         if number is None or not (digits := block[number.value : number.end]).isdigit():
             return block
-        self._has_changed = True
+        self._adapted[self.name] = None
         return b"%b%d%b" % (block[: number.value], int(digits) + self.shift, block[number.end :])
 
 

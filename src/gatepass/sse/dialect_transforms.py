@@ -15,7 +15,7 @@ from gatepass.sse.chunk import (
     has_content,
     json_text,
 )
-from gatepass.sse.event import parse_event, read_json, split_events
+from gatepass.sse.event import EventTransform, parse_event, read_json, split_events
 from gatepass.sse.usage import count_of
 from gatepass.types import RAGFLOW_ABSENT
 
@@ -99,17 +99,17 @@ def hidden_error(payload: Object, place: str, *, has_answered: bool = False) -> 
     return {"code": 100, "message": _UNTOLD} if has_failed else None
 
 
-class RagflowStream:
-    """An EventTransform for the streams of assistants and agents.
+class RagflowStream(EventTransform):
+    """For the streams of assistants and agents.
 
     It holds one chunk back while that may be the answer repeated, and up to MAX_HELD_CHUNKS while they may be an
     exception. The next chunk decides, or the end of the exception. An end without an answer waits for the usage.
     """
 
     def __init__(self, defaults: EnvelopeDefaults) -> None:
+        super().__init__()
         self._defaults = defaults
         self._id = defaults.new_id("chatcmpl-")
-        self._adapted: dict[str, None] = {}
         self._answer: list[str] = []
         self._answer_chars = 0
         self._repeated: Object | None = None  # a chunk that may repeat the answer
@@ -117,10 +117,6 @@ class RagflowStream:
         self._error_text = ""
         self._usage: Any = None
         self._has_answered = self._is_finished = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return tuple(self._adapted)
 
     def feed(self, block: bytes) -> bytes:
         return b"".join(self._one(each) for each in split_events(block))

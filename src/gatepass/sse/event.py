@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -314,7 +314,7 @@ def is_json(data: bytes) -> bool:
     return True
 
 
-class EventTransform(Protocol):
+class EventTransform(ABC):
     """Change the events of a stream on their way to the client. It takes and returns runs of whole events.
 
     Comment lines without a blank line may end a run, because the validation of a stream leaves them there.
@@ -322,78 +322,34 @@ class EventTransform(Protocol):
     A transform may hold events back, but only a bounded number. It returns them before a `[DONE]`, before an error
     event, or from `finish` if neither arrives. It never adds a `[DONE]`, because EventStream decides whether a stream
     is complete.
+
+    The events may have another form, with numbers of their own. Then `named` is the response that they named, for the
+    errors and keep-alives that gatepass writes after them. The next one of these has `next_number`. `unsent` has the
+    events before an error that `feed` raises. `kept_bytes` is what the transform holds in memory.
     """
+
+    def __init__(self) -> None:
+        self._adapted: dict[str, None] = {}
+        self.named: StreamedResponse | None = None
+        self.unsent = b""
+        self.next_number = self.kept_bytes = 0
 
     @property
     def adapted(self) -> tuple[str, ...]:
         """The names of the changes so far, in the order in which each was first made."""
-        ...
+        return tuple(self._adapted)
 
+    @abstractmethod
     def feed(self, block: bytes) -> bytes:
         """Return the changed run; the same object if nothing changed.
 
         Raises UpstreamError if the client can receive no such answer. The stream then ends with it.
         """
-        ...
+
+    def take(self) -> bytes:
+        """Return the next events that `feed` left, up to a large one, so that the event loop can run; b"" for none."""
+        return b""
 
     def finish(self) -> bytes:
         """End the stream, and return the events that were held back, or b""."""
-        ...
-
-
-class OwnEvents(ABC):
-    """An EventTransform whose events have another form, which it numbers itself.
-
-    `named` is the response that they named, for the errors and keep-alives that gatepass writes after them. The next
-    one of these has `next_number`. `unsent` has the events before an error that `feed` raises. `kept_bytes` is what it
-    holds in memory.
-    """
-
-    def __init__(self) -> None:
-        self.named = StreamedResponse()
-        self.unsent = b""
-        self.next_number = self.kept_bytes = 0
-
-    @property
-    @abstractmethod
-    def adapted(self) -> tuple[str, ...]:
-        """As in EventTransform."""
-
-    @abstractmethod
-    def feed(self, block: bytes) -> bytes:
-        """As in EventTransform. What follows a large event is left for `take`."""
-
-    @abstractmethod
-    def take(self) -> bytes:
-        """Return the next events that are left, up to a large one, so that the event loop can run; b"" for none."""
-
-    def finish(self) -> bytes:
-        """Return b"": it holds nothing back that the end of a stream does not release."""
         return b""
-
-
-class TransformChain:
-    """Several transforms as one. The first one receives the events first."""
-
-    __slots__ = ("_transforms",)
-
-    def __init__(self, transforms: Iterable[EventTransform]) -> None:
-        self._transforms = tuple(transforms)
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for transform in self._transforms for name in transform.adapted))
-
-    def feed(self, block: bytes) -> bytes:
-        for transform in self._transforms:
-            if not block:
-                return block
-            block = transform.feed(block)
-        return block
-
-    def finish(self) -> bytes:
-        block = b""
-        for transform in self._transforms:
-            fed = transform.feed(block) if block else b""
-            block = fed + transform.finish()
-        return block

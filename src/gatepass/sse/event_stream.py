@@ -32,8 +32,6 @@ from gatepass.sse.event import (
     MOST_LINES,
     EventTransform,
     Framer,
-    OwnEvents,
-    TransformChain,
     count_lines,
     first_event,
     first_events,
@@ -240,7 +238,7 @@ class EventStream:
     def adapted(self) -> tuple[str, ...]:
         """The names of the changes so far, in the order in which each was first made."""
         names = [*self._adapted]
-        for transform in (self._before, self._repair, self._after):
+        for transform in (self._before, self._repair, self._after, self._later_numbers):
             if transform is not None:
                 names += transform.adapted
         return tuple(dict.fromkeys(names)) if names else ()
@@ -257,11 +255,11 @@ class EventStream:
 
     @property
     def kept_bytes(self) -> int:
-        return self._after.kept_bytes if isinstance(self._after, OwnEvents) else 0
+        return 0 if self._after is None else self._after.kept_bytes
 
     def take(self) -> bytes:
         """Return the next events that `feed` left behind a large one of a translation; b"" for none."""
-        return self._after.take() if isinstance(self._after, OwnEvents) else b""
+        return b"" if self._after is None else self._after.take()
 
     @property
     def is_empty(self) -> bool:
@@ -276,12 +274,12 @@ class EventStream:
     @property
     def streamed(self) -> StreamedResponse:
         """The response that the events named; without values if they name none. The number is the client's next one."""
-        if isinstance(self._after, OwnEvents):
-            return replace(self._after.named, next_number=self._after.next_number)
+        if (after := self._after) is not None and after.named is not None:
+            return replace(after.named, next_number=after.next_number)
         streamed, later = self._progress.streamed, self._later_numbers
         matched = self.events - self._noted_events  # each of them has the number after the one before
-        after = streamed.next_number + matched + (0 if later is None else later.shift)
-        return replace(streamed, next_number=after)
+        shift = 0 if later is None else later.shift
+        return replace(streamed, next_number=streamed.next_number + matched + shift)
 
     def note_own_event(self, event: bytes) -> None:
         """Record that gatepass sent `event`, or a comment, after the events returned so far.
@@ -290,14 +288,11 @@ class EventStream:
         """
         if event.startswith(b":") or not self.streamed.is_numbered:
             return
-        if isinstance(self._after, OwnEvents):
-            self._after.next_number += 1
+        if (after := self._after) is not None and after.named is not None:
+            after.next_number += 1
             return
         if self._later_numbers is None:
-            self._later_numbers = later = LaterNumbers()
-            after = self._after
-            self._after = later if after is None else TransformChain((after, later))
-            self._passes_match = False
+            self._later_numbers, self._passes_match = LaterNumbers(), False
         self._later_numbers.shift += 1
 
     @property
@@ -349,16 +344,19 @@ class EventStream:
             else:
                 self.fail(chunk.event_too_large(self._source.upstream, self._source.limit))
         has_more = self._is_over or self._framer.unfinished or self.waiting
-        self._passes_match = dialect_transform is after is None and not has_more
-        return run if after is None or not run else self._for_client(after, run)
+        is_relayed = after is None and self._later_numbers is None
+        self._passes_match = is_relayed and dialect_transform is None and not has_more
+        return run if is_relayed else self._for_client(run)
 
-    def _for_client(self, after: EventTransform, run: bytes) -> bytes:
+    def _for_client(self, run: bytes) -> bytes:
         """Return `run` as the client's protocol and profile require it. A translation may find it to be no answer."""
-        try:
-            return after.feed(run)
-        except UpstreamError as error:
-            self.failure, self.done, self._is_over = error, False, True
-            return after.unsent if isinstance(after, OwnEvents) else b""
+        if run and (after := self._after) is not None:
+            try:
+                run = after.feed(run)
+            except UpstreamError as error:
+                self.failure, self.done, self._is_over = error, False, True
+                return after.unsent
+        return run if self._later_numbers is None else self._later_numbers.feed(run)
 
     def finish(self) -> bytes:
         """Return the last bytes for the client after a body that ended cleanly.
@@ -380,7 +378,7 @@ class EventStream:
         if self._before is not None and (held := self._before.finish()):
             last += self._validate_run(held)
         last += self._end(was_cut=bool(tail.strip()) and not last)
-        return last if self._after is None or not last else self._for_client(self._after, last)
+        return self._for_client(last)
 
     def _end(self, *, was_cut: bool) -> bytes:
         if self._is_over:
@@ -479,7 +477,7 @@ class EventStream:
                     self._progress.note(fields, [])
                     late = self._repaired(block, {**fields, "choices": []})
                 late += DONE
-                return late if self._after is None else self._for_client(self._after, late)
+                return self._for_client(late)
         return late
 
     def _without_mark(self, run: bytes) -> bytes:

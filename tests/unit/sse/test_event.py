@@ -5,16 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse import event as event_module
-from gatepass.sse.event import (
-    Event,
-    Framer,
-    TransformChain,
-    is_json,
-    parse_event,
-    read_json,
-    single_line_data,
-    split_events,
-)
+from gatepass.sse.event import Event, Framer, is_json, parse_event, read_json, single_line_data, split_events
 from tests.memory import traced_memory
 from tests.unit.sse.streams import pieces
 
@@ -191,29 +182,3 @@ def test_work_grows_with_the_bytes_and_not_with_their_square(size_bytes, monkeyp
     monkeypatch.setattr(CountingTail, "touched_bytes", 0)
     assert b"".join(fed(framer, *pieces(event, size_bytes))) == event
     assert len(event) <= CountingTail.touched_bytes <= 2 * len(event)
-
-
-class Letters:
-    """Puts its letter behind each event, and gives one event at the end."""
-
-    def __init__(self, letter: bytes) -> None:
-        self._letter = letter
-        self._has_ended = False
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        return (f"letter={self._letter.decode()}", "letter")
-
-    def feed(self, block: bytes) -> bytes:
-        return block + self._letter
-
-    def finish(self) -> bytes:
-        return b"" if self._has_ended else b"end-" + self._letter
-
-
-def test_end_of_one_transform_passes_through_the_next():
-    assert TransformChain([Letters(b"a"), Letters(b"b")]).finish() == b"end-ab" + b"end-b"
-
-
-def test_chain_names_each_change_once_and_those_of_its_first_transform_first():
-    assert TransformChain([Letters(b"a"), Letters(b"b")]).adapted == ("letter=a", "letter", "letter=b")

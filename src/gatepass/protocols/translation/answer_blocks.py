@@ -27,7 +27,7 @@ from gatepass.sse.chunk import (
     json_text,
 )
 from gatepass.sse.event import LARGE_EVENT_BYTES as LARGE_BYTES
-from gatepass.sse.event import OwnEvents, parse_event, read_json, single_line_data, split_events
+from gatepass.sse.event import EventTransform, parse_event, read_json, single_line_data, split_events
 from gatepass.sse.synthesize import chunks
 from gatepass.sse.usage import Usage, count_of
 from gatepass.types import Hidden, StreamedResponse
@@ -86,8 +86,8 @@ class Early(msgspec.Struct, eq=False):
             self.streamed = self.offered
 
 
-class AnswerBlocks(OwnEvents):
-    """An EventTransform that turns chunks into the events of another protocol. A subclass words the events.
+class AnswerBlocks(EventTransform):
+    """Turns chunks into the events of another protocol. A subclass words the events.
 
     It reads the first choice, because the other protocols have one. `feed` raises UpstreamInvalid for calls beyond the
     limits above, a call without a name, and a finish reason that is unknown or a failure, and UpstreamEmpty for an
@@ -107,6 +107,7 @@ class AnswerBlocks(OwnEvents):
         keeps_texts: bool = False,
     ) -> None:
         super().__init__()
+        self.named: StreamedResponse = StreamedResponse()
         self.defaults, self.upstream, self.about, self.early = defaults, upstream, about, early or Early()
         self.keeps_texts = keeps_texts or self.repeats_texts
         self.reply: Object = {}
