@@ -29,7 +29,7 @@ from gatepass.config.block import (
     field_docstrings,
 )
 from gatepass.config.credential.base import Credential, HttpReply
-from gatepass.config.credential.kinds import KINDS, VARIABLE, of_variable
+from gatepass.config.credential.kinds import KINDS, VARIABLE
 from gatepass.config.model import Config, checked_store_url
 from gatepass.config.network import FIELD_NAME, PARAMETER, Network, TimeoutSettings, TokenPlacement, header_template
 from gatepass.config.routes import Capabilities, Rules
@@ -82,7 +82,6 @@ TYPES: Mapping[Any, str] = {
     ORIGIN: "origin, or `*`",
     header_template: "text with `{token}`",
     moment: "date or RFC 3339 time",
-    of_variable: "name of an environment variable",
     Secret: "secret text",
     str: "text",
     int: "whole number",

@@ -128,7 +128,7 @@ def test_a_setting_with_a_shorter_form_has_both_types():
 
 
 def test_each_example_of_a_setting_is_a_value_of_its_type():
-    resolved_only = {("Access", "keys"), ("EnvCredential", "variable"), ("AccessKey", "key")}  # `access` loads one
+    resolved_only = {("Access", "keys"), ("AccessKey", "key")}  # `access` loads one
     fields: dict[str, Any] = {}
     values = {}
     for block, name, field, text in examples(Config):

@@ -173,7 +173,6 @@ SETTING = "Set upstreams.chat.credential."
     ("credential", "headers", "status", "case", "advice"),
     [
         ({"type": "static", "token": KEY}, {}, 401, "static_key", IN_CREDENTIAL),
-        ({"type": "env", "variable": "LLM_KEY"}, {}, 401, "static_key", IN_CREDENTIAL),
         (None, {"Api-Key": KEY, "X-Team": "search"}, 401, "header_key", IN_HEADER),
         (None, {"X-Team": "search"}, 401, "no_credential", SETTING),
         (

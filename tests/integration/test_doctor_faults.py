@@ -317,11 +317,6 @@ FAULTS = {
     "a token that has ended, in a file": at(
         "credential:c token", ended("file", "path"), "/token contains a token that expired 17", "Check the program"
     ),
-    "a token that has ended, in a variable": at(
-        "credential:c token",
-        ended("env", "variable"),
-        *("the environment variable CORP_TOKEN contains a token that expired 17", "Start gatepass with a new token"),
-    ),
     "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL}"),
     "a token that the upstream rejects with 403": at(
         "upstream:chat models",

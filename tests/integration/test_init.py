@@ -374,7 +374,7 @@ async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_op
             load(str(file), os.environ)
         commented = "# credentials:\n#   llm:\n#     type: …\n"
         assert commented in file.read_text()
-        file.write_text(file.read_text().replace(commented, 'credentials: {llm: {type: env, variable: "TOKEN"}}\n'))
+        file.write_text(file.read_text().replace(commented, 'credentials: {llm: {type: static, token: "${TOKEN}"}}\n'))
         assert load(str(file), {"TOKEN": TOKEN}).config.upstreams["llm"].credential == "llm"
 
 

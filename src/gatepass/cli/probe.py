@@ -149,7 +149,6 @@ RECIPES = documentation("docs/tokens.md", " {} has the recipes.")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""
 RENEWAL: Mapping[str, str] = {
-    "env": f"Start gatepass with a new token in this variable, or configure a source that renews it.{RECIPES}",
     "file": "Check the program that writes the token into this file.",
     "exec": "Run the program by hand: it must print a token that has not expired.",
 }

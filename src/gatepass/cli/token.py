@@ -148,7 +148,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
         return True
 
 
-LOCAL_TYPES = frozenset({"static", "api_key", "env", "file"})
+LOCAL_TYPES = frozenset({"static", "api_key", "file"})
 """Types of credential that fetch no token over the network."""
 
 

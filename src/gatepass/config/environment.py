@@ -18,16 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gatepass.config.block import checked_url
-from gatepass.config.document import (
-    ConfigDocument,
-    ConfigProblem,
-    SettingPath,
-    ValueOrigin,
-    leaves,
-    lookup,
-    matches,
-    with_value,
-)
+from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPath, ValueOrigin, leaves, lookup, with_value
 from gatepass.config.model import Limits
 from gatepass.config.references import (
     PREFIX,
@@ -312,22 +303,3 @@ def parsed_json(text: str) -> Any:
         raise ValueError(f"is not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except (ValueError, RecursionError):
         raise ValueError("is not JSON: holds NaN, Infinity or a number that is too long, or is too deep") from None
-
-
-_VARIABLE_SETTING = ("credentials", "*", "variable")
-_NAME = re.compile(r"[A-Z_][A-Z0-9_]*\Z")
-"""The usual form of a variable's name. Another text may be the token itself, so that no message quotes it."""
-
-
-def put_variables(document: ConfigDocument, environment: Mapping[str, str]) -> None:
-    """Replace the variable's name in each credential of type `env` by a reference to its value."""
-    for path, name in list(matches(document.tree, _VARIABLE_SETTING)):
-        if lookup(document.tree, (*path[:-1], "type")) != "env" or not isinstance(name, str):
-            continue
-        if isinstance(name, Reference):  # its value may be a secret
-            document.add_problem(path, "expects a variable's name alone, without ${…}")
-        elif environment.get(name):
-            document.tree = with_value(document.tree, path, Reference.to_variable(name, environment[name]))
-        else:
-            shown = f" {name}" if _NAME.match(name) else ""
-            document.add_problem(path, f"the environment variable{shown} is not set, or is empty")

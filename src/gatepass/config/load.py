@@ -28,7 +28,7 @@ from gatepass.config.document import (
     lookup,
     with_value,
 )
-from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, put_variables, read_environment
+from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, read_environment
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
@@ -142,7 +142,6 @@ def _document(path: str | None, environment: Mapping[str, str]) -> ConfigDocumen
     if name := configuration_file(path, own):
         document = read_document(name)
         _resolve(document, environment)
-        put_variables(document, environment)
         return document
     if "UPSTREAM_URL" in own:
         return read_environment(environment)

@@ -14,7 +14,7 @@ from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.holder import TokenSource
 from gatepass.tokens.lifetime import LifetimeSource, Token, TokenKind
 from gatepass.tokens.secrets import revealed
-from gatepass.tokens.token_reply import ReadTimes, fits_a_header, parse_token_text, strip_bearer
+from gatepass.tokens.token_reply import fits_a_header, strip_bearer
 from gatepass.types import Secret
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ def build_source(name: str, settings: kinds.AnyCredential, connect: Connect | No
             from gatepass.tokens.sources.file import FileSource
 
             return FileSource(name, settings, clock)
-        case kinds.EnvCredential():
-            return EnvSource(settings, clock)
     if connect is None:
         raise ValueError(f"a credential of type {settings.type} needs an HTTP transport")
     match settings:
@@ -83,17 +81,3 @@ class StaticSource:
             reason = f"{self.setting} contains a space, a line break or a non-ASCII character"
             raise FetchFailure(reason, FailureKind.REFUSED)
         return Token(Secret(text), self.clock.now(), None, TokenKind.KEY, LifetimeSource.NONE)
-
-
-@dataclass(frozen=True, slots=True)
-class EnvSource:
-    settings: kinds.EnvCredential
-    clock: Clock
-
-    def secrets(self) -> tuple[Secret, ...]:
-        return (self.settings.variable,)
-
-    async def fetch(self) -> Token:
-        """Return the value; raise FetchFailure if a header cannot hold it, or if it is an expired JWT."""
-        issuer = f"the environment variable {self.settings.variable_name}"
-        return parse_token_text(self.settings.variable.reveal(), issuer, ReadTimes(self.clock.now(), self.clock.wall()))

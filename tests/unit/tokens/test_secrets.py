@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.config.credential.kinds import StaticCredential, of_variable
+from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.references import Reference, resolve
 from gatepass.tokens.secrets import (
@@ -105,7 +105,7 @@ def test_secret_in_a_file_may_change_and_in_a_variable_may_not(tmp_path, text, c
 
 def test_the_hint_states_when_another_secret_takes_effect():
     file, plain, hint = Secret(lambda: "a"), Secret("b"), secret_retry_hint
-    variable = of_variable(Reference.to_variable("CORP", "c"))
+    variable = StaticCredential.model_validate({"type": "static", "token": resolve("${CORP}", {"CORP": "c"})}).token
     (of_body,) = secret_leaves({"password": resolve("a-${CORP}", {"CORP": "c"})})
     assert hint([variable, file]) == " or when the file of its secret changes"
     for one in (variable, variable.derived(str.upper), of_body):

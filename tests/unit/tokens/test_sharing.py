@@ -42,7 +42,7 @@ from tests.unit.tokens.scripted import (
     refused,
 )
 
-KINDS = ("oauth2", "http_json", "exec", "static", "api_key", "env", "file")
+KINDS = ("oauth2", "http_json", "exec", "static", "api_key", "file")
 
 
 def scripted(*replies: IssuerReply, otherwise: IssuerReply | None = None) -> ScriptedIssuer:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from gatepass.config.block import SecretText, SettingFault
 from gatepass.config.credential.base import Credential, ReplyPaths
@@ -35,40 +35,6 @@ class StaticCredential(LocalCredential):
 
     Example: ${API_KEY}
     """
-
-
-def of_variable(value: Any) -> Secret:
-    """Return the secret in a variable. Its `reference` names the variable."""
-    if isinstance(value, Secret):
-        return value
-    # put_variables has replaced the name by a reference to the variable
-    if isinstance(value, Reference) and len(value.sources) == 1 and value:
-        return Secret(value.read, changes=False, reference=value.template)
-    raise ValueError("expects the name of an environment variable that is set and not empty")
-
-
-def _name_of(variable: Secret) -> str:
-    return variable.reference.strip("${}")
-
-
-class EnvCredential(LocalCredential):
-    """A key, or a JWT with its `exp`, in an environment variable. It cannot change while gatepass runs."""
-
-    type: Literal["env"]
-    variable: Annotated[
-        Secret,
-        BeforeValidator(of_variable),
-        PlainSerializer(_name_of, return_type=str),
-        WithJsonSchema({"type": "string", "description": "the variable's name"}),
-    ]
-    """The variable's name, not a reference to it (`${…}`). A variable that is not set is an error at load.
-
-    Example: LLM_TOKEN
-    """
-
-    @property
-    def variable_name(self) -> str:
-        return _name_of(self.variable)
 
 
 class FileCredential(LocalCredential):
@@ -186,13 +152,7 @@ class ApiKeyCredential(LocalCredential):
 
 
 AnyCredential = Annotated[
-    Oauth2Credential
-    | HttpJsonCredential
-    | StaticCredential
-    | ExecCredential
-    | FileCredential
-    | EnvCredential
-    | ApiKeyCredential,
+    Oauth2Credential | HttpJsonCredential | StaticCredential | ExecCredential | FileCredential | ApiKeyCredential,
     Field(discriminator="type"),
 ]
 
@@ -206,7 +166,7 @@ LOCAL_KINDS = frozenset(kind for kind, block in _BLOCKS.items() if issubclass(bl
 
 
 def token_location(credential: Credential) -> str:
-    """Return where tokens come from: a host, program, file or variable. Never contains a secret."""
+    """Return where tokens come from: a host, program or file. Never contains a secret."""
     match credential:  # a URL is cut to its host, because its path or query may hold a secret
         case Oauth2Credential():
             return _host(credential.token_url)
@@ -217,8 +177,6 @@ def token_location(credential: Credential) -> str:
             return f"the program {program}" if isinstance(program, str) else "a program"
         case FileCredential():
             return f"the file {credential.path}"
-        case EnvCredential():
-            return f"the environment variable {credential.variable_name}"
         case _:
             return "the configuration"
 

@@ -1,14 +1,7 @@
 import pytest
 from pydantic import TypeAdapter
 
-from gatepass.config.credential.kinds import (
-    KINDS,
-    AnyCredential,
-    ApiKeyCredential,
-    EnvCredential,
-    ExecCredential,
-    token_location,
-)
+from gatepass.config.credential.kinds import KINDS, AnyCredential, ApiKeyCredential, ExecCredential, token_location
 from gatepass.config.network import TokenPlacement
 from gatepass.config.references import Reference
 from gatepass.types import Secret
@@ -22,7 +15,6 @@ PLACES = [
     ({"type": "exec", "command": ["/bin/mint", "--secret"]}, "the program /bin/mint"),
     ({"type": "exec", "command": [Reference.to_variable("MINT", "/bin/mint")]}, "a program"),
     ({"type": "file", "path": "/var/run/t"}, "the file /var/run/t"),
-    ({"type": "env", "variable": Reference.to_variable("LLM_TOKEN", "abc")}, "the environment variable LLM_TOKEN"),
     ({"type": "static", "token": "k"}, "the configuration"),
     ({"type": "api_key", "key": "k"}, "the configuration"),
 ]
@@ -64,11 +56,3 @@ def test_arguments_are_shown_and_those_by_reference_hidden():
     assert settings.model_dump(mode="json")["command"] == ["login", "(hidden)"]
     assert "secret" not in f"{settings!r}{settings.model_dump()}"
     assert isinstance(settings.command[1], Secret)
-
-
-def test_a_variable_is_shown_by_its_name():
-    settings = EnvCredential.model_validate({"type": "env", "variable": KEY})
-    assert settings.model_dump(mode="json")["variable"] == "KEY"
-    assert settings.variable.reveal() == "top-secret-value"
-    assert "top-secret" not in f"{settings!r}{settings.model_dump()}"
-    assert settings.variable_name == "KEY"
