@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gatepass.cli.options import config_option, exit_unusable
+from gatepass.cli.options import config_option
 from gatepass.config.references import own_variables
 from gatepass.errors import system_reason
 
@@ -52,20 +52,6 @@ def variable(name: str) -> str | None:
     return own_variables(os.environ).get(name)
 
 
-def own_file(path: str | None) -> str | None:
-    """Return `path`, else the file of GATEPASS_CONFIG, else ./gatepass.yaml if nothing else configures gatepass.
-
-    Exits with 2 if ./gatepass.yaml belongs to another user or others may write to it.
-    """
-    from gatepass.config.document import ConfigError
-    from gatepass.config.file import configuration_file
-
-    try:
-        return configuration_file(path, own_variables(os.environ))
-    except ConfigError as error:
-        exit_unusable(str(error))
-
-
 def listening(path: str) -> tuple[str, int, Any, Any]:
     """Return `server.host`, `port`, `tls` and `control_socket` as the file has them; raise ConfigError.
 
@@ -99,7 +85,9 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. If the file has `server.tls`, the check uses
     TLS.
     """
-    path, tls = own_file(path), None
+    from gatepass.config.file import configuration_file
+
+    path, tls = configuration_file(path, own_variables(os.environ)), None
     if path is not None:
         from gatepass.config.document import ConfigError
         from gatepass.config.references import resolve

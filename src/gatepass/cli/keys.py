@@ -17,7 +17,6 @@ import click
 from msgspec import UNSET, structs
 
 from gatepass.cli.control import aligned, ask, socket_option
-from gatepass.cli.healthcheck import own_file
 from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json, printable
 from gatepass.documents import Key, Status
 
@@ -164,11 +163,11 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
     Exit with 2 if the file cannot be changed. It is then as before.
     """
     from gatepass.config.document import ConfigError, lookup, with_value
-    from gatepass.config.file import read_document
-    from gatepass.config.references import replace_file
+    from gatepass.config.file import configuration_file, read_document
+    from gatepass.config.references import own_variables, replace_file
     from gatepass.config.yaml_file import parse_yaml, with_last_item
 
-    name = own_file(path)
+    name = configuration_file(path, own_variables(os.environ))
     if name is None:
         exit_unusable("--write: there is no configuration file: name one with --config")
     by_hand = "run the command without --write, and change the file yourself"

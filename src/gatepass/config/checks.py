@@ -7,15 +7,12 @@ validates it, so that all problems are reported at once.
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path as FilePath
 from typing import Any
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in
 from gatepass.config.block import HASH, crosses_network_in_plain, is_loopback
-from gatepass.config.certificates import NETWORKS
 from gatepass.config.document import SettingPath, SettingPattern, children, dotted, leaves, lookup, matches
 from gatepass.config.model import Config, ServerConfig, with_default_network
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
@@ -170,49 +167,6 @@ def _is_readable(url: str, proxy: str | None = None) -> bool:
         return crosses_network_in_plain(url, proxy)
     except ValueError:  # not a URL: pydantic reports it
         return False
-
-
-SECRET_FILES: tuple[SettingPattern, ...] = (
-    ("credentials", "*", "path"),
-    ("credentials", "*", "certificate_file"),
-    ("server", "tls", "key_file"),
-)
-"""Settings that name a file with a secret, in addition to keys for TLS and every `${file:...}`.
-
-Not assertion_file and subject_file: Kubernetes gives a projected token the mode 0644, and its volume is read-only.
-"""
-EXPOSED = (
-    "{} {} by every user of this machine (mode {:04o}): set its owner to the user that runs gatepass,"
-    " and run `chmod o-rwx` on it"
-)
-
-
-def world_accessible_secrets(tree: Any) -> Iterator[str]:
-    """Yield a warning for each file with a secret that every user of this machine can read or write."""
-    files = {file for pattern in SECRET_FILES for _, file in matches(tree, pattern) if isinstance(file, str)}
-    for _, network in (found for pattern in NETWORKS for found in matches(tree, pattern)):
-        # without client_key, client_cert contains the key
-        if isinstance(file := lookup(network, ("client_key",)) or lookup(network, ("client_cert",)), str):
-            files.add(file)
-    references = [value for _, value in leaves(tree) if isinstance(value, Reference)]
-    files |= {source.name for value in references for source in value.sources if source.kind == "file"}
-    for file in sorted(files):
-        if warning := exposed(file, holds_secret=True):
-            yield warning
-
-
-def exposed(file: str, *, holds_secret: bool, what: str = "") -> str | None:
-    """Return a warning if every user can write `file`, or can read it although it holds a secret."""
-    try:
-        mode = stat.S_IMODE(FilePath(file).stat().st_mode)
-    except (OSError, ValueError):  # a file that cannot be read is reported where it is read
-        return None
-    # not the group: deployments share files with one on purpose, as Kubernetes does with fsGroup
-    is_read, is_written = holds_secret and mode & stat.S_IROTH, mode & stat.S_IWOTH
-    if not is_read and not is_written:
-        return None
-    access = " and ".join(word for word, can in (("read", is_read), ("written", is_written)) if can)
-    return EXPOSED.format(file, f"{what if is_read else ''}can be {access}", mode)
 
 
 def api_key_weakness(key: str) -> str | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import pathlib
-import stat
 from collections.abc import Mapping
 
 from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, ValueOrigin
@@ -21,25 +19,11 @@ OF_LITELLM = frozenset(("model_list", "litellm_settings"))
 def configuration_file(path: str | None, own: Mapping[str, str]) -> str | None:
     """Return `path`, the file of GATEPASS_CONFIG, or ./gatepass.yaml; None if the environment configures gatepass.
 
-    `own`: the GATEPASS_ variables without their prefix. Raises ConfigError if another user owns ./gatepass.yaml, or if
-    every user may write to it.
+    `own`: the GATEPASS_ variables without their prefix.
     """
     if path or "CONFIG" in own or "UPSTREAM_URL" in own:
         return path or own.get("CONFIG")
-    try:
-        found = (os.lstat(DEFAULT_FILE), os.stat(DEFAULT_FILE))  # the owner of a link decides too
-    except OSError:
-        return None
-    if any(status.st_uid not in (os.geteuid(), 0) for status in found):
-        raise _unusable(DEFAULT_FILE, f"belongs to another user: {NAME_IT}")
-    if found[-1].st_mode & stat.S_IWOTH:
-        raise _unusable(
-            DEFAULT_FILE, f"can be written by every user of this machine: run chmod o-w on it, or {NAME_IT}"
-        )
-    return DEFAULT_FILE
-
-
-NAME_IT = "name the configuration file with --config"
+    return DEFAULT_FILE if pathlib.Path(DEFAULT_FILE).exists() else None
 
 
 def read_document(name: str) -> ConfigDocument:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from gatepass.config import checks
 from gatepass.config.access import expiry_warnings
-from gatepass.config.block import MIB, SECRET_NAME, plain
+from gatepass.config.block import MIB, plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.document import (
     ConfigDocument,
@@ -23,7 +23,6 @@ from gatepass.config.document import (
     SettingPath,
     ValueOrigin,
     children,
-    dotted,
     leaves,
     lookup,
     with_value,
@@ -124,7 +123,7 @@ def load(
     if memory_bytes is not None:
         _put_held_bytes(document, memory_bytes)
     config = _checked(document)
-    warnings = [*document.warnings, *checks.likely_mistakes(config), *_exposed(document, config)]
+    warnings = [*document.warnings, *checks.likely_mistakes(config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     if memory_bytes is not None:
         warnings += memory_warnings(config, memory_bytes)
@@ -237,19 +236,6 @@ def check(config: Config) -> None:
     found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(checks.conflicts(config))
     if found:
         raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])
-
-
-def _exposed(document: ConfigDocument, config: Config) -> Iterator[str]:
-    if document.source != "environment":
-        found = (path for path, value in leaves(plain(config)) if isinstance(value, Secret))
-        # a header or a parameter holds a secret only if its name suggests one: `X-App: bot` does not
-        secrets = (path for path in found if SECRET_NAME.search(str(path[-1])))
-        # not isinstance: a Reference is a str too, but its secret is elsewhere
-        written = next((path for path in secrets if type(lookup(document.tree, path)) is str), None)
-        what = f"holds a secret ({dotted(written)}) and " if written is not None else ""
-        if warning := checks.exposed(document.source, holds_secret=written is not None, what=what):
-            yield warning
-    yield from checks.world_accessible_secrets(document.tree)
 
 
 def _unused_variables(document: ConfigDocument, environment: Mapping[str, str]) -> Iterator[str]:

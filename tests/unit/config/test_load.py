@@ -1,13 +1,11 @@
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gatepass.config.checks import world_accessible_secrets
 from gatepass.config.credential.kinds import KINDS, StaticCredential
-from gatepass.config.document import ConfigError, with_leaves
+from gatepass.config.document import ConfigError
 from gatepass.config.load import changed_settings, load, memory_limit_bytes
 from gatepass.config.model import Config
 
@@ -34,84 +32,6 @@ def refused(path, environment=None, **flags):
     assert caught.value.__cause__ is None
     directory = f"{Path(path).parent}/" if path else ""
     return str(caught.value).replace(directory, "") if directory else str(caught.value)
-
-
-SECRET_FILES = """\
-upstreams: {{chat: {{base_url: 'https://llm.example/v1', credential: key}}}}
-credentials: {{key: {{type: static, token: '{token}'}}, own: {{type: file, path: {path}}}}}
-"""
-
-
-def exposed(reported, who, file, mode):
-    return f"{file} {reported} by every user of this machine (mode {mode:04o}): {who}, and run `chmod o-rwx` on it"
-
-
-READABLE, WRITABLE = "can be read", "can be written"
-NARROW = "set its owner to the user that runs gatepass"
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [(0o640, None), (0o644, READABLE), (0o602, WRITABLE), (0o666, f"{READABLE} and written")],
-)
-def test_a_world_readable_secret_file_is_warned_of(write, tmp_path, mode, expected):
-    token, path = tmp_path / "token", tmp_path / "path"
-    text = SECRET_FILES.format(token=f"${{file:{token}}}", path=path)
-    for file in (token, path):
-        file.write_text("s3cret-value")
-        file.chmod(mode)
-    warnings = load(write(text), {}).warnings
-    assert warnings == (
-        () if expected is None else tuple(exposed(expected, NARROW, file, mode) for file in (path, token))
-    )
-
-
-@pytest.mark.parametrize(
-    ("block", "is_reported"),
-    [
-        ({"credentials": {"azure": {"certificate_file": "FILE"}}}, True),
-        ({"store": {"network": {"client_cert": "FILE"}}}, True),
-        ({"store": {"network": {"client_cert": "FILE", "client_key": None}}}, True),
-        ({"store": {"network": {"client_cert": "FILE", "client_key": "other.key"}}}, False),
-        ({"store": {"network": {"client_cert": "other.pem", "client_key": "FILE"}}}, True),
-        ({"store": {"network": {"ca_file": "FILE"}}}, False),
-        ({"credentials": {"corp": {"assertion_file": "FILE", "subject_file": "FILE"}}}, False),
-    ],
-)
-def test_a_world_readable_file_with_a_certificate_and_its_key_is_warned_of(tmp_path, block, is_reported):
-    file = tmp_path / "app.pem"
-    file.write_text("a certificate and its key")
-    file.chmod(0o644)
-    tree = with_leaves(block, lambda leaf: str(file) if leaf == "FILE" else leaf)
-    warnings = tuple(world_accessible_secrets(tree))
-    assert warnings == ((exposed(READABLE, NARROW, file, 0o644),) if is_reported else ())
-
-
-@pytest.mark.parametrize(
-    ("token", "mode", "expected"),
-    [
-        ("${TOKEN}", 0o646, WRITABLE),
-        ("s3cret-value", 0o640, None),
-        ("s3cret-value", 0o644, f"holds a secret (credentials.key.token) and {READABLE}"),
-        ("s3cret-value", 0o666, f"holds a secret (credentials.key.token) and {READABLE} and written"),
-    ],
-)
-def test_a_world_writable_or_readable_configuration_is_warned_of(write, tmp_path, token, mode, expected):
-    own = tmp_path / "own"
-    own.write_text("s3cret-value")
-    own.chmod(0o600)
-    file = Path(write(SECRET_FILES.format(token=token, path=own)))
-    file.chmod(mode)
-    warnings = load(str(file), {"TOKEN": "s3cret-value"}).warnings
-    assert warnings == (() if expected is None else (exposed(expected, NARROW, file, mode),))
-
-
-@pytest.mark.parametrize(("header", "is_secret"), [("X-App", False), ("X-API-Key", True)])
-def test_header_is_a_secret_by_its_name(write, header, is_secret):
-    file = write(f"upstreams: {{u: {{base_url: 'https://u/v1', headers: {{{header}: default}}}}}}")
-    Path(file).chmod(0o644)
-    reported = f"holds a secret (upstreams.u.headers.{header}) and {READABLE}"
-    assert load(file, {}).warnings == ((exposed(reported, NARROW, file, 0o644),) if is_secret else ())
 
 
 def test_example_has_every_block_and_is_valid(write):
@@ -148,23 +68,6 @@ def test_the_file_of_the_current_folder_is_read_if_nothing_else_is_named(tmp_pat
     assert load(None, {"GATEPASS_UPSTREAM_URL": "https://llm.example/v1"}).source == "environment"
     (tmp_path / "other.yaml").write_text(file.read_text())
     assert load("other.yaml", {}).source == load(None, {"GATEPASS_CONFIG": "other.yaml"}).source == "other.yaml"
-
-
-def test_the_file_of_the_current_folder_is_refused_if_others_own_it_or_may_write_to_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "gatepass.yaml"
-    file.write_text("upstreams: {chat: {base_url: https://here.example/v1}}")
-    file.chmod(0o666)
-    assert refused(None) == (
-        "gatepass.yaml: can be written by every user of this machine: run chmod o-w on it, or name the configuration"
-        " file with --config"
-    )
-    file.chmod(0o600)
-    monkeypatch.setattr("os.geteuid", lambda: file.stat().st_uid + 1)
-    if file.stat().st_uid == 0:  # root's files are accepted
-        os.chown(file, 65_432, -1)
-    assert refused(None) == "gatepass.yaml: belongs to another user: name the configuration file with --config"
-    assert load(str(file), {}).source == str(file)
 
 
 def test_flags_beat_the_environment_and_the_environment_beats_the_file(write):
