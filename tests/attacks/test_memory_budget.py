@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.config.model import Config
 from tests.attacks.conftest import Attack
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send
 from tests.waiting import at_rest
@@ -136,7 +135,7 @@ async def test_the_peak_of_a_process_is_below_the_documented_sum(
             holding = [hold(port, at, texts[at % KEYS], stack) for count, texts in sent for at in range(count)]
             await asyncio.gather(*holding)
             attack.peak_bytes = await at_rest(lambda: peak_bytes(child), REST_S)
-    config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1/v1"}}, "limits": LIMITS})
-    copies_bytes = 2 * LIMITS["reply_bytes"]
-    attack.allowed_bytes = config.limits.memory_bytes + copies_bytes + len(holding) * CONNECTION_BYTES
+    # docs/operations/limits_and_memory.md has the sum, with two copies of a reply
+    sum_bytes = 80 * MIB + LIMITS["held_bytes"] * 9 // 8 + LIMITS["body_bytes"] + 3 * LIMITS["reply_bytes"]
+    attack.allowed_bytes = sum_bytes + len(holding) * CONNECTION_BYTES
     attack.check(attack.peak_bytes <= attack.allowed_bytes, (names, attack.peak_bytes // MIB))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from gatepass.config import checks
 from gatepass.config.access import expiry_warnings
-from gatepass.config.block import MIB, plain
+from gatepass.config.block import plain
 from gatepass.config.certificates import unusable_files
 from gatepass.config.document import (
     ConfigDocument,
@@ -105,7 +105,7 @@ def load(
     """Load the file `path`, else that of GATEPASS_CONFIG, else the GATEPASS_ variables alone, else ./gatepass.yaml.
 
     The flags `host`, `port` and `log` override the variables, which override the file. Raises ConfigError with all
-    problems. With `memory_bytes`, those of the container, the default of `limits.held_bytes` fits them.
+    problems. With `memory_bytes`, those of the container, the default of `limits.held_bytes` is at most half of them.
     """
     document = _document(path, environment)
     own = own_variables(environment)
@@ -120,13 +120,12 @@ def load(
         _override(document, ("server", name), flag, f"--{name}")
     for name, word in log.items():
         _override(document, ("log", name), word, f"--log-{name}")
-    if memory_bytes is not None:
-        _put_held_bytes(document, memory_bytes)
+    held: SettingPath = ("limits", "held_bytes")
+    if memory_bytes is not None and memory_bytes < 2 * Limits().held_bytes and lookup(document.tree, held) is None:
+        _override(document, held, memory_bytes // 2, "half of the container's memory")
     config = _checked(document)
     warnings = [*document.warnings, *checks.likely_mistakes(config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
-    if memory_bytes is not None:
-        warnings += memory_warnings(config, memory_bytes)
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
     hops: list[Any] = [*config.upstreams.values(), *config.credentials.values(), *config.mcp.values()]
     if names and config.network.proxy is None and not any(hop.network.proxy for hop in hops):
@@ -159,38 +158,6 @@ def _override(document: ConfigDocument, path: SettingPath, value: str | float | 
         put_proxy(document, str(value), origin)
     else:
         document.put(path, value, origin)
-
-
-LEAST_HELD_BYTES = 32 * MIB
-"""The least default of `limits.held_bytes`. If it does not fit, `memory_warnings` reports it."""
-
-
-def _put_held_bytes(document: ConfigDocument, memory_bytes: int) -> None:
-    """Lower the default of `limits.held_bytes` to half of the container's memory, or to what fits it."""
-    limits = lookup(document.tree, ("limits",)) or {}
-    if not isinstance(limits, dict) or limits.get("held_bytes") is not None:
-        return
-    # the validation reports limits that are not numbers
-    sizes = {name: limits[name] for name in ("body_bytes", "reply_bytes") if isinstance(limits.get(name), int)}
-    half_bytes, fit_bytes = memory_bytes // 2, Limits.model_construct(**sizes).held_bytes_within(memory_bytes)
-    held_bytes = min(half_bytes, max(fit_bytes, LEAST_HELD_BYTES))
-    if 0 < held_bytes < Limits().held_bytes:
-        what = "half of the container's memory" if held_bytes == half_bytes else "what fits the container's memory"
-        document.put(("limits", "held_bytes"), held_bytes, what)
-
-
-def memory_warnings(config: Config, memory_bytes: int) -> Iterator[str]:
-    """Yield a warning if the settings allow more memory than the container has."""
-    limits = config.limits
-    if (needed_bytes := limits.memory_bytes) <= memory_bytes:
-        return
-    fit_bytes = limits.held_bytes_within(memory_bytes)
-    remedy = f"limits.held_bytes: at most {fit_bytes} fits"
-    if fit_bytes < LEAST_HELD_BYTES:
-        remedy = "lower limits.body_bytes and limits.reply_bytes, or raise the memory limit"
-        if limits.held_bytes > LEAST_HELD_BYTES:
-            remedy = f"lower limits.held_bytes to {LEAST_HELD_BYTES}, and {remedy}"
-    yield (f"the limits allow {needed_bytes // MIB} MiB, and the container has {memory_bytes // MIB} MiB: {remedy}")
 
 
 def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
@@ -294,37 +261,13 @@ def _members(block: Any) -> Mapping[str, Any]:
     return block or {}
 
 
-UNLIMITED_BYTES = 1 << 60
-"""Version 1 has no word for "unlimited": the file then has a number above this one."""
-
-Read = Callable[[str], str | None]
-"""Returns the text of a file, None if it cannot be read."""
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
-def _text(name: str) -> str | None:
+def memory_limit_bytes() -> int | None:
+    """Return the memory limit of this container, None without one."""
     try:
-        return Path(name).read_text(encoding="ascii", errors="replace")
+        text = MEMORY_LIMIT.read_text(encoding="ascii").strip()
     except OSError:
         return None
-
-
-def memory_limit_bytes(read: Read = _text) -> int | None:
-    """Return the smallest memory limit of the cgroups that this process is in, None without one."""
-    texts = [(read(name) or "").strip() for name in _limit_files(read("/proc/self/cgroup") or "")]
-    found = [int(text) for text in texts if text.isdecimal()]  # and not `max`
-    return min((limit for limit in found if limit < UNLIMITED_BYTES), default=None)
-
-
-def _limit_files(cgroups: str) -> Iterator[str]:
-    """Yield the file of each cgroup in the text of /proc/self/cgroup, and of those around it."""
-    for line in cgroups.splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if not controllers:
-            root, name = "/sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = "/sys/fs/cgroup/memory", "memory.limit_in_bytes"
-        else:
-            continue
-        # in a container of version 1 the path is that of the host, and only the root exists
-        own = PurePosixPath(root + path)
-        yield from (str(folder / name) for folder in (own, *own.parents) if str(folder).startswith(root))
+    return int(text) if text.isdecimal() else None  # and not `max`

@@ -137,8 +137,6 @@ class StoreSettings(Block):
 INSPECTOR_BYTES = 4 * MIB
 """The memory of the request inspector: about 2,000 whole replies or 1,000 streams, so the last minutes of a busy
 gatepass."""
-PROCESS_BYTES = 80 * MIB
-"""The memory of a process that holds nothing for its clients."""
 OTHER_DESCRIPTORS = 64
 """File descriptors for the listening socket, token endpoints, the store, the log and the control socket."""
 
@@ -262,10 +260,10 @@ class Limits(Block):
     """
     held_bytes: Bytes = 512 * MIB
     """The most bytes that gatepass holds for its clients: unfinished heads, request bodies, forms, whole replies,
-    unfinished events, and what slow clients have not read of their streams. In a container with less memory, the
-    default of `gatepass serve` is half of the container's memory, or less if that does not fit.
+    unfinished events, and what slow clients have not read of their streams. In a container with less than twice
+    this, the default of `gatepass serve` is half of the container's memory.
 
-    Requests that hold less than 64 KiB do not count. docs/operations/limits_and_memory.md#memory has what does not fit.
+    Requests that hold less than 64 KiB do not count. docs/operations/limits_and_memory.md#memory has the sum.
 
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
@@ -312,15 +310,6 @@ class Limits(Block):
     def ring_bytes(self) -> int:
         """The part of `held_bytes` for the request inspector."""
         return min(INSPECTOR_BYTES, self.held_bytes // 16)
-
-    @property
-    def memory_bytes(self) -> int:
-        """The memory that one process may need, without that of small requests and connections."""
-        return PROCESS_BYTES + self.held_bytes * 9 // 8 + self.body_bytes + self.reply_bytes
-
-    def held_bytes_within(self, memory_bytes: int) -> int:
-        """Return the largest `held_bytes` with which one process needs at most `memory_bytes`. None fits below 1."""
-        return (memory_bytes - PROCESS_BYTES - self.body_bytes - self.reply_bytes) * 8 // 9
 
 
 class Log(Block):

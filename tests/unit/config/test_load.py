@@ -228,88 +228,30 @@ def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
 
 MIB = 1 << 20
 ENVIRONMENT = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
-V1_HOST = "11:pids:/docker/ab\n4:cpu,memory:/docker/ab\n1:name=systemd:/docker/ab\n0::/\n"
-CASES = {
-    "none": ({}, None),
-    "version 2, in a container": (
-        {"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/memory.max": f"{512 * MIB}\n"},
-        512 * MIB,
-    ),
-    "version 2, nested": (
-        {
-            "/proc/self/cgroup": "0::/kube.slice/pod.slice/box\n",
-            "/sys/fs/cgroup/kube.slice/pod.slice/box/memory.max": "max\n",
-            "/sys/fs/cgroup/kube.slice/pod.slice/memory.max": f"{256 * MIB}\n",
-            "/sys/fs/cgroup/kube.slice/memory.max": f"{8192 * MIB}\n",
-        },
-        256 * MIB,
-    ),
-    "version 1, path of the host": (
-        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": f"{128 * MIB}\n"},
-        128 * MIB,
-    ),
-    "version 1, own path": (
-        {
-            "/proc/self/cgroup": V1_HOST,
-            "/sys/fs/cgroup/memory/docker/ab/memory.limit_in_bytes": f"{64 * MIB}\n",
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-        },
-        64 * MIB,
-    ),
-    "version 1, unlimited": (
-        {"/proc/self/cgroup": V1_HOST, "/sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"},
-        None,
-    ),
-    "no number": ({"/proc/self/cgroup": "0::/\nx\n", "/sys/fs/cgroup/memory.max": "\n"}, None),
-}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_the_smallest_limit_around_the_process_applies(name):
-    files, limit_bytes = CASES[name]
-    assert memory_limit_bytes(files.get) == limit_bytes
+@pytest.mark.parametrize(("text", "limit_bytes"), [("536870912\n", 512 * MIB), ("max\n", None), (None, None)])
+def test_the_memory_limit_is_that_of_the_container(tmp_path, monkeypatch, text, limit_bytes):
+    file = tmp_path / "memory.max"
+    monkeypatch.setattr("gatepass.config.load.MEMORY_LIMIT", file)
+    if text is not None:
+        file.write_text(text)
+    assert memory_limit_bytes() == limit_bytes
 
 
 @pytest.mark.parametrize(
-    ("memory_bytes", "held_bytes", "origin"),
+    ("memory_bytes", "stated", "held_bytes", "origin"),
     [
-        (None, 512 * MIB, "default"),
-        (4096 * MIB, 512 * MIB, "default"),
-        (512 * MIB, 256 * MIB, "half of the container's memory"),
-        (256 * MIB, 80 * MIB * 8 // 9, "what fits the container's memory"),
+        (None, {}, 512 * MIB, "default"),
+        (1024 * MIB, {}, 512 * MIB, "default"),
+        (512 * MIB, {}, 256 * MIB, "half of the container's memory"),
+        (512 * MIB, {"GATEPASS_LIMITS_HELD_BYTES": "7"}, 7, "environment GATEPASS_LIMITS_HELD_BYTES"),
     ],
 )
-def test_the_default_budget_is_half_of_the_container_or_what_fits(memory_bytes, held_bytes, origin):
-    loaded = load(None, ENVIRONMENT, memory_bytes=memory_bytes)
+def test_the_default_budget_is_half_of_the_container(memory_bytes, stated, held_bytes, origin):
+    loaded = load(None, ENVIRONMENT | stated, memory_bytes=memory_bytes)
     assert loaded.config.limits.held_bytes == held_bytes
     assert loaded.origin(("limits", "held_bytes")) == origin
-    assert loaded.warnings == ()
-
-
-def test_the_other_limits_of_the_file_count_for_the_default_budget():
-    sizes = {**ENVIRONMENT, "GATEPASS_LIMITS_BODY_BYTES": "1048576", "GATEPASS_LIMITS_REPLY_BYTES": "1048576"}
-    assert load(None, sizes, memory_bytes=256 * MIB).config.limits.held_bytes == 128 * MIB
-
-
-@pytest.mark.parametrize(("memory", "held"), [(128, 32), (40, 20)])
-def test_a_container_that_is_too_small_has_the_least_default_and_a_warning(memory, held):
-    loaded = load(None, ENVIRONMENT, memory_bytes=memory * MIB)
-    (warning,) = loaded.warnings
-    assert loaded.config.limits.held_bytes == held * MIB
-    assert f"has {memory} MiB: lower limits.body_bytes and limits.reply_bytes" in warning
-    assert warning.endswith("or raise the memory limit")
-
-
-def test_a_budget_that_is_set_wins_and_a_warning_names_what_does_not_fit():
-    stated = {**ENVIRONMENT, "GATEPASS_LIMITS_HELD_BYTES": str(512 * MIB)}
-    loaded = load(None, stated, memory_bytes=512 * MIB)
-    assert loaded.config.limits.held_bytes == 512 * MIB
-    (warning,) = loaded.warnings
-    assert "the limits allow 752 MiB, and" in warning
-    fit_bytes = 336 * MIB * 8 // 9
-    assert warning.endswith(f"512 MiB: limits.held_bytes: at most {fit_bytes} fits")
-    fitting = {**ENVIRONMENT, "GATEPASS_LIMITS_HELD_BYTES": str(fit_bytes)}
-    assert load(None, fitting, memory_bytes=512 * MIB).warnings == ()
 
 
 def test_every_limit_has_a_variable_that_overrides_the_file(tmp_path):
