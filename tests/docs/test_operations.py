@@ -307,7 +307,7 @@ def size(size_bytes: int) -> str:
 def test_each_bound_is_that_of_the_code() -> None:
     """The table of all bounds in limits_and_memory.md: each figure is read from what the code compares with."""
     limits, large = Limits(), event.LARGE_EVENT_BYTES
-    assert limits.unauthenticated == limits.mcp_streams == limits.connections // 4
+    assert limits.unauthenticated == limits.connections // 4
     settings = ("body_bytes", "reply_bytes", "event_bytes", "held_bytes")
     body, reply, of_event, held = (f"`limits.{name}` ({size(getattr(limits, name))})" for name in settings)
     assert {of: most for of, most, _ in rows("limits_and_memory", "## All bounds")} == {
@@ -333,7 +333,7 @@ def test_each_bound_is_that_of_the_code() -> None:
         "an event above that": f"{event.MOST_LARGE_LINES:,} lines, {event.MOST_ESCAPES:,} backslashes",
         "connections with a key": f"`limits.connections` ({limits.connections:,})",
         "connections without": "a quarter",
-        "MCP clients that wait": f"a quarter, {servers.MOST_SESSIONS:,} sessions",
+        "MCP sessions": f"{servers.MOST_SESSIONS:,}",
         "held bytes": held,
         "a wait for a head or more of a body": f"{timeouts.RECEIVE_S:g} s",
         "a slow body": f"{size(timeouts.LEAST_BYTES_PER_S)}/s after {timeouts.RECEIVE_S:g} s",

@@ -287,24 +287,12 @@ async def test_a_stream_that_dies_ends_with_an_error_for_a_request_that_cannot_b
         assert (error["id"], error["error"]["data"]["hop"], len(got.events)) == ("call-1", "upstream:mcp/tools", 2)
 
 
-async def test_idle_streams_have_a_limit_of_their_own():
-    async with (
-        Scripted([*begin_stream(), Hold()]) as upstream,
-        gateway(**servers(upstream), limits={"connections": 4}) as gp,
-        listen(gp) as one,
-    ):
-        assert await one.head() == 200
-        got = await listen(gp).answer()
-        assert (got.status, got.json()["error"]["data"]["code"]) == (503, "overloaded")
-        assert "a quarter of limits.connections" in got.json()["error"]["message"]
-
-
 SUBSCRIBE = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {}}
 
 
 @pytest.mark.parametrize("place", ["of the key", "of its group"])
 @pytest.mark.parametrize("waits", [listen, lambda gp, **fields: post(gp, SUBSCRIBE, **fields)])
-async def test_streams_that_wait_for_events_are_as_many_as_max_concurrent_beside_the_requests(waits, place):
+async def test_streams_that_wait_for_events_take_no_place_of_max_concurrent(waits, place):
     def answer(request: Received) -> Dialogue:
         return [Send(reply(RESULT))] if b"tools" in request.body else [*begin_stream(), Hold()]
 
@@ -313,13 +301,11 @@ async def test_streams_that_wait_for_events_are_as_many_as_max_concurrent_beside
     access = {"keys": [{**one, **more} for one in ACCESS["keys"]], **groups}
     anna = key("anna")
     async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=access) as gp:
-        for _ in range(2):
-            async with waits(gp, **anna) as one:
-                assert await one.head() == 200
-                refused = await waits(gp, **anna).answer()
-                assert refused.json()["error"]["data"]["code"] == "concurrency_limited"
-                assert (await post(gp, **anna).answer()).json() == RESULT
-            await until(lambda: not gp.state.in_flight.busy)
+        async with waits(gp, **anna) as one, waits(gp, **anna) as other:
+            assert [await one.head(), await other.head()] == [200, 200]
+            assert gp.state.in_flight.concurrency.by_caller == {"anna": 2}
+            assert (await post(gp, **anna).answer()).json() == RESULT
+        await until(lambda: not gp.state.in_flight.busy)
 
 
 # --- access ---

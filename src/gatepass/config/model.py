@@ -280,8 +280,8 @@ class Limits(Block):
     connections: Annotated[int, Field(gt=0)] = 4000
     """The most requests in progress, and the most connections of authenticated clients, idle ones included. One
     more request gets 503 `overloaded`, unless its caller has no other in progress. If
-    `access.keys` names several callers, no caller holds the last tenth. Streams of MCP clients that only wait for
-    notifications have a limit of their own, a quarter of this one.
+    `access.keys` names several callers, no caller holds the last tenth. A stream of an MCP client that waits for
+    notifications counts too.
 
     Unit: connections
 
@@ -294,11 +294,6 @@ class Limits(Block):
 
         They may also use what is free of `connections`. When both are used up, the one that is idle longest is closed.
         """
-        return max(1, self.connections // 4)
-
-    @property
-    def mcp_streams(self) -> int:
-        """The number of streams of MCP clients that only wait for notifications. They do not count as requests."""
         return max(1, self.connections // 4)
 
     @property
@@ -538,6 +533,5 @@ class Config(Block):
         upstream = sum(upstream.max_connections or limits.connections for upstream in self.upstreams.values())
         # beyond the limit each caller may have one request in progress
         requests = limits.connections + callers
-        streams = 2 * limits.mcp_streams if self.mcp else 0
         upstream += len(self.mcp) * limits.connections
-        return requests + limits.unauthenticated + min(requests, upstream) + streams + OTHER_DESCRIPTORS
+        return requests + limits.unauthenticated + min(requests, upstream) + OTHER_DESCRIPTORS

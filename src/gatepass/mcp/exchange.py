@@ -120,25 +120,22 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         raise errors.MethodNotAllowed(f"{method[:20]} is not possible for MCP; use POST.", allow=", ".join(_OPERATIONS))
 
     exchange = _McpRequest(server, in_flight_request, client_response, context, callable_tools(caller, name))
-    try:
-        if method == "GET":
-            access.operation = IDLE_STREAM
-        in_flight_request.begin(caller, is_idle_stream=method == "GET")
-        await _read_message(exchange)
-        listens = exchange.message.method == messages.LISTEN
-        if state.admission is not None and method != "DELETE":
-            units = () if method == "GET" else (REQUESTS,) if listens else (REQUESTS, CONCURRENT)
-            is_readable = method == "GET" or exchange.message.kind != "unreadable"
-            await state.admission.admit_message(context, units, is_readable=is_readable)
-        if listens:
-            access.operation = IDLE_STREAM
-            in_flight_request.claim_idle_stream(caller.name)
-        session_id = header(client_request.headers, SESSION)
-        if session_id is not None and servers.checks_sessions:
-            await servers.sessions.check(name, session_id, caller.name, is_only_caller=servers.has_one_caller)
-        await _relay_message(exchange, servers)
-    finally:
-        in_flight_request.release_idle_stream()
+    in_flight_request.begin(caller)
+    if method == "GET":
+        access.operation = IDLE_STREAM
+        in_flight_request.begin_idle_stream()
+    await _read_message(exchange)
+    listens = exchange.message.method == messages.LISTEN
+    if state.admission is not None and method == "POST":
+        units = (REQUESTS,) if listens else (REQUESTS, CONCURRENT)
+        await state.admission.admit_message(context, units, is_readable=exchange.message.kind != "unreadable")
+    if listens:
+        access.operation = IDLE_STREAM
+        in_flight_request.begin_idle_stream()
+    session_id = header(client_request.headers, SESSION)
+    if session_id is not None and servers.checks_sessions:
+        await servers.sessions.check(name, session_id, caller.name, is_only_caller=servers.has_one_caller)
+    await _relay_message(exchange, servers)
 
 
 async def _answer_preflight(name: str, client_response: ClientResponse, origins: tuple[str, ...]) -> None:
@@ -405,7 +402,7 @@ async def _relay_stream(
 ) -> None:
     """Relay a stream as it arrives. Its head is sent at once: the first event of an idle one may take an hour."""
     context, client_response, upstream = exchange.context, exchange.response, attempt.upstream.name
-    state, is_idle = context.state, exchange.in_flight.is_idle_stream
+    state, is_idle = context.state, context.access.operation == IDLE_STREAM
     request = None if is_idle else exchange.message
     mark_first_byte = client_response.mark_first_byte
     read_error = partial(attempt.upstream.dialect.read_error_body, mask=state.redactor.mask)

@@ -260,7 +260,7 @@ SAMPLED: tuple[Declared, ...] = (
     Declared("gatepass_upstream_connections_limit", ("upstream",), "The value of max_connections of the upstream"),
     Declared("gatepass_queue_waiting_requests", ("upstream",), "Requests that wait for a place at the full upstream"),
     Declared("gatepass_pool_waiting_requests", ("upstream",), "Requests that wait for a free connection"),
-    Declared("gatepass_mcp_streams", (), "Streams of MCP clients that wait for events: at most limits.connections / 4"),
+    Declared("gatepass_mcp_streams", (), "Streams of MCP clients that wait for events"),
     Declared(
         "gatepass_store_up",
         (),

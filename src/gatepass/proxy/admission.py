@@ -533,17 +533,10 @@ class Admission:
         await admitted.take(kept(own), kept(limits), context.state.clock.now())
 
     async def admit_message(self, context: RequestContext, units: Collection[str], *, is_readable: bool) -> None:
-        """Count a message to an MCP server in `units` of its caller. Raises InvalidRequest and Limited.
-
-        Without CONCURRENT it opens a stream that only waits for events, perhaps for hours. As many as `max_concurrent`
-        may be open beside the requests, so that they keep none away. This process alone counts them.
-        """
+        """Count a message to an MCP server in `units` of its caller. Raises InvalidRequest and Limited."""
         owned = self._of_owners(owners_of(context.caller, ""))
         shared = self._of_end_user(context, self.limits_of((END_USER, context.caller.name)), "")
         limits, own = ([one for one in ones if one.unit in units] for ones in (owned, shared))
-        if CONCURRENT not in units:
-            streams = (Limit(one.owner, CONCURRENT, "", one.most) for one in owned if one.unit == CONCURRENT)
-            own += map(self._end_users.attach, streams)
         if limits or own:
             if not is_readable:
                 raise InvalidRequest("A caller with limits sends one valid message at a time, and no batch.")

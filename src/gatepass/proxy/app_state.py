@@ -332,7 +332,7 @@ def create_app_state(config: Config, clock: Clock | None = None, store: GuardedS
     limits, callers = config.limits, config.access.callers
     held_bytes = limits.held_bytes - limits.heads_bytes - limits.ring_bytes
     budget = MemoryBudget(held_bytes, callers, limits.body_bytes + limits.reply_bytes)
-    in_flight = InFlightRequests(limits.connections, callers, budget, limits.mcp_streams)
+    in_flight = InFlightRequests(limits.connections, callers, budget)
     redactor = Redactor()
     counts = Counts()
     if store is not None:
@@ -541,7 +541,7 @@ def _sample(state: AppState) -> Sample:
         values["gatepass_store_operations_total"].update(store.operations.items())
         values["gatepass_limits_store_up"][()] = state.counts.fault is None
     if state.config.mcp:
-        values["gatepass_mcp_streams"][()] = len(state.in_flight.open_idle_streams)
+        values["gatepass_mcp_streams"][()] = len(state.in_flight.idle_streams)
     return Sample(values, [request.response.context.metrics_key() for request in state.in_flight.requests])
 
 

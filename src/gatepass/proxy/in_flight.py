@@ -32,9 +32,6 @@ ERROR_EVENT_S = 2.0
 RESERVED_SHARE = 0.1
 """The share of `limits.connections` and of `limits.held_bytes` that no single caller can use."""
 
-IDLE_STREAMS = "a quarter of limits.connections"
-"""What limits the streams that wait for events without a request in progress."""
-
 FREE_BYTES = 64 * 1024
 """A request holding at most this much is not counted, so it never waits for clients that read large replies slowly."""
 
@@ -42,9 +39,7 @@ FREE_BYTES = 64 * 1024
 class InFlightRequests:
     """The requests in flight in this process, and whether new ones are admitted."""
 
-    def __init__(
-        self, limit: int, callers: int = 1, held: MemoryBudget | None = None, most_idle_streams: int = 0
-    ) -> None:
+    def __init__(self, limit: int, callers: int = 1, held: MemoryBudget | None = None) -> None:
         self.tasks = Tasks()
         self.held = held or MemoryBudget(512 * 1024 * 1024, callers)
         self.draining = False
@@ -52,8 +47,8 @@ class InFlightRequests:
         self.refusing = False
         """Whether requests on new connections are refused; set some time after `draining`."""
         self.concurrency = Concurrency(limit, callers)
-        self.idle_streams = Concurrency(most_idle_streams, callers, IDLE_STREAMS)
-        self.open_idle_streams: dict[InFlightRequest, str] = {}
+        self.idle_streams: set[InFlightRequest] = set()
+        """Streams that may wait for events for hours. They end with `end_idle_streams`."""
         self.requests: set[InFlightRequest] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
@@ -79,7 +74,7 @@ class InFlightRequests:
 
     def end_idle_streams(self, why: str) -> None:
         """End each idle stream without an error: its client opens it again, with a key that is valid then."""
-        for request in tuple(self.open_idle_streams):
+        for request in tuple(self.idle_streams):
             request.cancel(Draining(f"{why}. Open the stream again."))
 
     async def drain(self, clock: Clock, bound_s: float) -> int:
@@ -111,7 +106,6 @@ class InFlightRequests:
     def set_callers(self, callers: int) -> None:
         """Adjust the limits of each caller after a reload: with several callers a tenth is reserved."""
         self.concurrency.set_callers(callers)
-        self.idle_streams.set_callers(callers)
         self.held.set_callers(callers)
 
     async def _idle_within(self, clock: Clock, bound_s: float, end_now: asyncio.Event) -> bool:
@@ -132,43 +126,22 @@ class InFlightRequest(CancelScope):
         self._caller: str | None = None
         self.memory = RequestMemory(in_flight.held)
 
-    def begin(self, caller: AccessKey, *, is_idle_stream: bool = False) -> None:
+    def begin(self, caller: AccessKey) -> None:
         """Count the request for `caller`, who was authenticated, until it ends or its client disconnects.
 
-        Raises: Overloaded, and the errors of `claim_idle_stream`.
+        Raises: Overloaded.
         """
         name, cycle = caller.name, self.response.cycle
-        if is_idle_stream:
-            self.claim_idle_stream(name)
-        else:
-            self._in_flight.concurrency.claim(name)
-            self._caller = self.memory.caller = name
+        self._in_flight.concurrency.claim(name)
+        self._caller = self.memory.caller = name
         cycle.set_caller(name)  # at last: a refused request must not use a connection of the caller's share
         cycle.on_disconnect(lambda: self.cancel(ClientGone()))
 
-    @property
-    def is_idle_stream(self) -> bool:
-        return self in self._in_flight.open_idle_streams
-
-    def claim_idle_stream(self, caller: str) -> None:
-        """Count the request for `caller` as a stream that may wait for events for hours, until `release_idle_stream`.
-
-        It then does not count as one of the caller's requests, and ends with `end_idle_streams`. Raises: Overloaded,
-        and Draining if a drain has begun.
-        """
-        in_flight = self._in_flight
-        if in_flight.draining:
+    def begin_idle_stream(self) -> None:
+        """The request is a stream that may wait for events for hours. Raises Draining if a drain has begun."""
+        if self._in_flight.draining:
             raise Draining(STOPPING, retry_after_s=1)
-        in_flight.idle_streams.claim(caller)
-        in_flight.open_idle_streams[self] = self.memory.caller = caller
-        if self._caller is not None:
-            in_flight.concurrency.release(self._caller)
-            self._caller = None
-
-    def release_idle_stream(self) -> None:
-        caller = self._in_flight.open_idle_streams.pop(self, None)
-        if caller is not None:
-            self._in_flight.idle_streams.release(caller)
+        self._in_flight.idle_streams.add(self)
 
     def cancel(self, reason: BaseException) -> None:
         if not self.response.is_sent:
@@ -192,6 +165,7 @@ class InFlightRequest(CancelScope):
         if self._caller is not None:
             in_flight.concurrency.release(self._caller)
         in_flight.requests.discard(self)
+        in_flight.idle_streams.discard(self)
         if in_flight.draining and not in_flight.requests:
             in_flight.idle.set()
         if self._reason is None:  # nearly always: saves the call
@@ -211,9 +185,8 @@ class Concurrency:
     several callers, none can use the last tenth of `limit`.
     """
 
-    def __init__(self, limit: int, callers: int, setting: str = "limits.connections") -> None:
+    def __init__(self, limit: int, callers: int) -> None:
         self._limit = limit
-        self._setting = setting
         self._limit_per_caller = _limit_per_caller(limit, callers)
         self.by_caller: dict[str, int] = {}
         self._total = 0
@@ -226,11 +199,11 @@ class Concurrency:
         own = self.by_caller.get(caller, 0)
         if own and self._total >= self._limit:
             raise Overloaded(
-                f"The limit of {self._limit} requests in flight is reached ({self._setting}).", retry_after_s=1
+                f"The limit of {self._limit} requests in flight is reached (limits.connections).", retry_after_s=1
             )
         if own and own >= self._limit_per_caller:
             raise Overloaded(
-                f"The caller {caller!r} has {own} requests in flight. The last tenth of {self._setting}"
+                f"The caller {caller!r} has {own} requests in flight. The last tenth of limits.connections"
                 " is reserved for other callers.",
                 retry_after_s=1,
             )

@@ -335,7 +335,7 @@ class _Described:
             upstream = self.state.upstreams[MCP_UPSTREAM + name]
             usable = upstream.holder is None or upstream.holder.usable
             found[name] = McpServer(usable=usable, sessions=sessions[name], **self.common(upstream.name))
-        return McpStatus(len(self.state.in_flight.open_idle_streams), found)
+        return McpStatus(len(self.state.in_flight.idle_streams), found)
 
 
 def visible(

@@ -43,12 +43,6 @@ def test_a_key_names_servers_or_their_tools() -> None:
     assert listed.model_dump()["mcp"] == ["wiki"]  # as `gatepass check` shows it
 
 
-def test_streams_need_descriptors_only_with_a_server() -> None:
-    without = Config.model_validate({"upstreams": TREE["upstreams"]})
-    config = Config.model_validate(TREE)
-    assert config.descriptors - without.descriptors >= 2 * config.limits.mcp_streams
-
-
 def test_a_gatepass_for_mcp_servers_alone_needs_no_upstream():
     config = Config.model_validate({"mcp": {"search": {"url": "https://tools.corp.example/mcp"}}})
     assert config.upstreams == {}

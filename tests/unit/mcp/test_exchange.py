@@ -121,7 +121,7 @@ async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act):
             await state.in_flight.begin_drain(state.clock, 0)
         await task
         places = state.in_flight
-        assert (places.open_idle_streams, sum(places.idle_streams.by_caller.values())) == ({}, 0), f"{turns} turns"
+        assert (places.idle_streams, places.concurrency.by_caller) == (set(), {}), f"{turns} turns"
         assert set(ends.attempts.values()) <= {1}, f"{turns} turns"
         assert list(ends.requests.values()) == [1], f"{turns} turns"
         assert client.data in (b"", b"data: {}\n\n") or client.status == 503, f"{turns} turns"
