@@ -113,6 +113,20 @@ async def test_reload_keeps_unchanged_parts_and_new_requests_use_the_changes(ser
     assert (gatepass.count("reloaded"), gatepass.count("unchanged"), gatepass.count("refused")) == (3, 1, 0)
 
 
+async def test_a_static_header_in_a_file_changes_at_a_reload(serve: Serve, tmp_path: Path):
+    key = tmp_path / "key"
+    key.write_text("first-key")
+    async with Scripted(answer=lambda _: GOOD) as upstream:
+        chat = {"base_url": upstream.url, "headers": {"Authorization": f"${{file:{key}}}"}}
+        async with serve(upstreams={"chat": chat}, models={"m": {"upstream": "chat"}}) as gatepass:
+            assert (await gatepass.served.ask().answer()).status == 200
+            key.write_text("second-key")
+            assert (await gatepass.served.ask().answer()).status == 200
+            assert await gatepass.reload() == ReloadResult("reloaded", ("upstreams.chat.headers",))
+            assert (await gatepass.served.ask().answer()).status == 200
+        assert tokens(upstream) == ["first-key", "first-key", "second-key"]
+
+
 async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_upstream(serve: Serve):
     """Another server behind the same name gets the client's bytes. After a return gatepass learns anew."""
     streamed = {**HELLO, "stream": True}

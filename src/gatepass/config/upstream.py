@@ -217,8 +217,7 @@ class UpstreamConfig(Block):
     """
     headers: StaticHeaders = {}
     """Headers to send with every request in addition to the token. They replace the client's headers of the same name.
-    gatepass reads a value that names a file again every 2 s. If the file is missing, empty or not a valid header
-    value, gatepass sends the last good value and logs `header_unreadable` once.
+    gatepass reads a value that names a file at the start and at a reload.
 
     Example: {AI-Resource-Group: default}
 

@@ -167,12 +167,12 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     # Authorize.
     holder, now_s = upstream.holder, state.clock.now()
     if holder is None:
-        authorized = upstream.injector.authorize(request, None, now_s)
+        authorized = upstream.injector.authorize(request, None)
     else:
         if (token := holder.current()) is None:
             token = await upstream_call.wait_for_token(attempt, holder)
             now_s = state.clock.now()
-        authorized = upstream.injector.authorize(request, token.value, now_s, partial(reauthorized, attempt, request))
+        authorized = upstream.injector.authorize(request, token.value, partial(reauthorized, attempt, request))
         attempt.use_token(token, now_s)
     attempt.waits_since_s = now_s
     if attempt.new_connection:

@@ -74,7 +74,7 @@ def reauthorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest 
         return None  # the transport sends the request unchanged
     now_s = attempt.state.clock.now()
     attempt.use_token(token, now_s)
-    return traced(upstream.injector.authorize(request, token.value, now_s), attempt.record)
+    return traced(upstream.injector.authorize(request, token.value), attempt.record)
 
 
 def traced(request: OutboundRequest, record: AttemptRecord) -> OutboundRequest:

@@ -191,13 +191,16 @@ class Reloader:
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = list(read.changed)
-        # what changed although its settings did not: a CA file, or the password of a proxy in a file
+        # what changed although its settings did not: a CA file, or a password or static header in a file
         for name, holder in successor.holders.items():
             if holder is not state.holders.get(name):
                 names.append(f"credentials.{name}")
         for name, upstream in successor.upstreams.items():
-            if name not in state.upstreams or upstream.transport is not state.upstreams[name].transport:
+            previous = state.upstreams.get(name)
+            if previous is None or upstream.transport is not previous.transport:
                 names.append(settings_of(name))
+            elif upstream.injector.static_fields != previous.injector.static_fields:
+                names.append(f"{settings_of(name)}.headers")
         if successor.authenticator.keys.by_digest.keys() != state.authenticator.keys.by_digest.keys():
             names.append("access.keys")  # also those of a file that has changed
         if self._tls is not None and read.listener is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from urllib.parse import quote
@@ -16,64 +14,28 @@ from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret, settings_
 
 MASKED_CHARS = 16
 """A static header of this length is masked as a secret. A shorter one is a name, such as `default`."""
-LOG = logging.getLogger("gatepass.upstream")
-REREAD_S = 2.0
-"""Maximum age of a static header from a file. It avoids a stat call for each request."""
 NOTHING: Mapping[str, Secret] = MappingProxyType({})
 
 
-class StaticHeader:
-    """One configured header of an upstream. `field` holds its last good value.
-
-    While a file is replaced it is absent, empty or incomplete for a moment, and no request must fail because of that.
-    Each change between readable and unreadable writes one log line, without the value. Raises UnresolvedReference, with
-    the name of `setting`, if the value cannot be read at the start.
-    """
-
-    def __init__(self, name: bytes, value: Secret, setting: str, redactor: Redactor) -> None:
-        self._value = value
-        self._setting = setting
-        self._redactor = redactor
-        self._error: str | None = None
-        try:
-            self.field = (name, self._read())
-        except ValueError as error:
-            raise UnresolvedReference(f"{setting}: {error}") from None
-
-    @property
-    def changes(self) -> bool:
-        return self._value.changes
-
-    def reload(self) -> None:
-        error_text = None
-        try:
-            self.field = (self.field[0], self._read())
-        except ValueError as error:  # keep the last good value
-            error_text = str(error)
-        if error_text == self._error:
-            return
-        self._error = error_text
-        fields: dict[str, object] = {"setting": self._setting}
-        if error_text is None:
-            LOG.info("header_reloaded", extra={"fields": fields})
-        else:
-            LOG.warning("header_unreadable", extra={"fields": fields | {"reason": error_text}})
-
-    def _read(self) -> bytes:
-        text = self._value.reveal()
-        if fault := header_value_error(text) if text else "is empty":
-            raise ValueError(fault)
-        if len(text) >= MASKED_CHARS:  # masking `default` would hide ordinary text
-            self._redactor.learn(text, self._setting)
-        return text.encode()
+def _static_field(name: str, value: Secret, setting: str, redactor: Redactor) -> tuple[bytes, bytes]:
+    try:
+        text = value.reveal()
+        fault = header_value_error(text) if text else "is empty"
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        raise UnresolvedReference(f"{setting}: {fault}")
+    if len(text) >= MASKED_CHARS:  # masking `default` would hide ordinary text
+        redactor.learn(text, setting)
+    return name.lower().encode(), text.encode()
 
 
 class CredentialInjector:
     """Adds a token and the upstream's static headers to its requests.
 
     The fields of a token are encoded once, not once a request (25 µs for a long JWT). `headers` are those of
-    `upstreams.UPSTREAM`. `redactor` masks their values. Headers from files are read again after REREAD_S. Raises
-    UnresolvedReference if one cannot be read at the start.
+    `upstreams.UPSTREAM`, which are read once. `redactor` masks their values. Raises UnresolvedReference, with the name
+    of the setting, if one cannot be read.
     """
 
     def __init__(
@@ -85,23 +47,20 @@ class CredentialInjector:
     ) -> None:
         masking = redactor or Redactor()
         self._templates = tuple((name.lower().encode(), template) for name, template in placement.templates.items())
-        self._static = tuple(
-            StaticHeader(name.lower().encode(), value, f"{settings_of(upstream)}.headers.{name}", masking)
+        self.static_fields: Headers = tuple(
+            _static_field(name, value, f"{settings_of(upstream)}.headers.{name}", masking)
             for name, value in headers.items()
         )
         self._placement = placement
-        self._static_fields: Headers = tuple(header.field for header in self._static)
-        self._replaced = frozenset(name for name, _ in (*self._templates, *self._static_fields)) - NEVER_UP
+        self._replaced = frozenset(name for name, _ in (*self._templates, *self.static_fields)) - NEVER_UP
         self._token: Secret | None = None
-        self._fields = self._static_fields
+        self._fields = self.static_fields
         self._parameter = ""
-        self._reread_s = -math.inf if any(header.changes for header in self._static) else math.inf
 
     def authorize(
         self,
         request: OutboundRequest,
         token: Secret | None,
-        now: float,
         anew: Callable[[], OutboundRequest | None] | None = None,
     ) -> OutboundRequest:
         """Return `request` with `token`, if any, and the static headers, which replace its own fields of these names.
@@ -109,15 +68,6 @@ class CredentialInjector:
         `anew` is passed to OutboundRequest. Raises ValueError, without the token in it, if no header field can hold
         the token.
         """
-        if now >= self._reread_s:
-            for header in self._static:
-                header.reload()
-            fields = tuple(header.field for header in self._static)
-            self._reread_s = now + REREAD_S
-            # Most files do not change, and encoding the token again costs 25 µs.
-            if fields != self._static_fields:
-                self._static_fields = fields
-                self._prepare(self._token)
         if token is not self._token:  # compared by identity: it is cheaper than a comparison of texts
             self._prepare(token)
         if not self._fields and not self._parameter:
@@ -132,7 +82,7 @@ class CredentialInjector:
         )
 
     def _prepare(self, token: Secret | None) -> None:
-        fields, parameter = self._static_fields, ""
+        fields, parameter = self.static_fields, ""
         if token is not None:
             text = token.reveal()
             # The last check that no line break in a token adds a header field. A space would end the token.

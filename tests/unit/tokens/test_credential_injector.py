@@ -1,12 +1,9 @@
-import logging
-from pathlib import Path
-
 import pytest
 
 from gatepass.config.network import TokenPlacement
-from gatepass.config.references import Reference, UnresolvedReference
-from gatepass.observability.redaction import KEPT, MASK, Redactor
-from gatepass.tokens.credential_injector import REREAD_S, CredentialInjector
+from gatepass.config.references import UnresolvedReference
+from gatepass.observability.redaction import Redactor
+from gatepass.tokens.credential_injector import CredentialInjector
 from gatepass.types import OutboundRequest, Secret
 
 PLAIN = OutboundRequest(
@@ -15,16 +12,12 @@ PLAIN = OutboundRequest(
 ACCEPT = PLAIN.headers[0]
 
 
-def added(injector: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN, now: float = 0.0):
+def added(injector: CredentialInjector, token: str | None = "abc", request: OutboundRequest = PLAIN):
     """Return the request that `injector` made of `request`: its new headers, and the query of its URL."""
-    loaded = injector.authorize(request, None if token is None else Secret(token), now)
+    loaded = injector.authorize(request, None if token is None else Secret(token))
     assert (loaded.method, loaded.body, loaded.timeouts) == (request.method, request.body, request.timeouts)
     assert loaded.url.startswith(request.url)
     return [field for field in loaded.headers if field != ACCEPT], loaded.url.removeprefix(request.url)
-
-
-def reported(caplog):
-    return [(record.levelname, record.getMessage(), record.fields) for record in caplog.records]
 
 
 QUERIED = OutboundRequest("GET", "https://azure.example/models?api-version=1", (ACCEPT,))
@@ -54,7 +47,7 @@ def test_a_token_goes_where_its_placement_says(placement, token, request_, field
 
 
 def test_request_without_token_and_headers_is_the_very_same():
-    assert CredentialInjector().authorize(PLAIN, None, 0.0) is PLAIN
+    assert CredentialInjector().authorize(PLAIN, None) is PLAIN
 
 
 def test_static_headers_are_sent_with_and_without_a_token():
@@ -67,7 +60,7 @@ def test_static_headers_are_sent_with_and_without_a_token():
 def test_static_header_replaces_the_clients():
     client = OutboundRequest("POST", PLAIN.url, ((b"openai-organization", b"mine"), (b"user-agent", b"sdk")))
     injector = CredentialInjector(headers={"OpenAI-Organization": Secret("ours")})
-    assert injector.authorize(client, None, 0.0).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
+    assert injector.authorize(client, None).headers == ((b"user-agent", b"sdk"), (b"openai-organization", b"ours"))
 
 
 def test_fields_of_a_token_are_made_once():
@@ -79,7 +72,7 @@ def test_fields_of_a_token_are_made_once():
 
     secret = Secret(value)
     injector = CredentialInjector(TokenPlacement(headers={"api-key": "{token}"}, query="key"))
-    first, second = (injector.authorize(PLAIN, secret, now) for now in (0.0, 100.0))
+    first, second = (injector.authorize(PLAIN, secret) for _ in range(2))
     assert first == second
     assert first.headers[-1] is second.headers[-1]
     assert read == ["read"]
@@ -96,65 +89,16 @@ def test_invalid_token_is_rejected_without_being_quoted(value):
 @pytest.mark.parametrize("placement", [TokenPlacement(), TokenPlacement(query="access_token")])
 def test_token_that_cannot_be_sent_leaves_no_other_one_in_its_place(placement):
     injector = CredentialInjector(placement)
-    injector.authorize(PLAIN, Secret("first-token"), 0.0)
+    injector.authorize(PLAIN, Secret("first-token"))
     for _ in range(2):
         with pytest.raises(ValueError):
-            injector.authorize(PLAIN, Secret("two words"), 0.0)
-
-
-def test_static_header_keeps_its_first_value_if_its_file_is_missing(tmp_path: Path, caplog):
-    caplog.set_level(logging.INFO, "gatepass.upstream")
-    file = tmp_path / "key"
-    file.write_text("the-key-of-the-gateway")
-    headers = {"X-Key": Secret(Reference.to_file(str(file)).read), "X-Group": Secret("default")}
-    injector = CredentialInjector(headers=headers, upstream="chat")
-    file.unlink()
-    shown = [added(injector, now=now)[0][0][1] for now in (0.0, REREAD_S)]
-    file.write_text("the-next-key-of-it")
-    shown.append(added(injector, now=2 * REREAD_S)[0][0][1])
-    assert shown == [b"the-key-of-the-gateway", b"the-key-of-the-gateway", b"the-next-key-of-it"]
-    fields = {"setting": "upstreams.chat.headers.X-Key"}
-    gone = {"reason": f"the file {file} cannot be read: No such file or directory"}
-    assert reported(caplog) == [("WARNING", "header_unreadable", fields | gone), ("INFO", "header_reloaded", fields)]
-
-
-@pytest.mark.parametrize("bad", ["two\nlines", " blank", "kéy", ""])
-def test_unreadable_static_header_keeps_its_value_and_others_change(bad, caplog):
-    values, others = iter(["good", "good", bad, bad, "better"]), iter("abcde")
-    headers = {"X-Key": Secret(lambda: next(values)), "X-Other": Secret(lambda: next(others))}
-    injector = CredentialInjector(headers=headers)
-    moments = (0.0, REREAD_S, REREAD_S + 0.1, 2 * REREAD_S, 3 * REREAD_S)
-    shown = [tuple(value for _, value in added(injector, None, now=now)[0]) for now in moments]
-    assert shown == [(b"good", b"b"), (b"good", b"c"), (b"good", b"c"), (b"good", b"d"), (b"better", b"e")]
-    assert [event for _, event, _ in reported(caplog)] == ["header_unreadable"]
-    assert "kéy" not in str(reported(caplog))
+            injector.authorize(PLAIN, Secret("two words"))
 
 
 @pytest.mark.parametrize("bad", ["two\nlines", ""])
 def test_static_header_that_was_never_good_is_reported_before_any_request(bad):
     with pytest.raises(UnresolvedReference, match=r"^upstreams\.chat\.headers\.X-Key: (begins|is empty)"):
         CredentialInjector(headers={"X-Key": Secret(bad)}, upstream="chat")
-
-
-def test_static_header_that_cannot_change_is_read_once():
-    read: list[str] = []
-
-    def value() -> str:
-        read.append("read")
-        return "value"
-
-    injector = CredentialInjector(headers={"X-Key": Secret(value, changes=False)})
-    assert [added(injector, None, now=now) for now in (0.0, 100.0)] == [([(b"x-key", b"value")], "")] * 2
-    assert read == ["read"]
-
-
-def test_static_header_that_is_rotated_for_months_is_remembered_by_its_last_values():
-    redactor, keys = Redactor(), [f"a-key-of-the-gateway-{number:03}" for number in range(101)]
-    values = iter(keys)
-    injector = CredentialInjector(headers={"X-Key": Secret(lambda: next(values))}, redactor=redactor)
-    for number in range(100):
-        injector.authorize(PLAIN, None, number * REREAD_S)
-    assert [redactor.mask(key) == MASK for key in keys] == [False] * (101 - KEPT) + [True] * KEPT
 
 
 def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
@@ -165,6 +109,6 @@ def test_static_headers_that_may_be_secrets_are_masked_and_names_are_not():
 
 def test_the_repr_of_an_injector_reveals_nothing():
     injector = CredentialInjector(headers={"X-Key": Secret("0123456789abcdef")})
-    injector.authorize(PLAIN, Secret("my-token"), 0.0)
+    injector.authorize(PLAIN, Secret("my-token"))
     assert "0123456789abcdef" not in repr(injector)
     assert "my-token" not in repr(injector)
