@@ -303,14 +303,11 @@ class Summary(RequestFacts, kw_only=True):
 
 
 class Requests(Struct, kw_only=True):
-    replica: str
     ids_begin: str
     now: float
     """When the list was begun, by the clock of `ended`."""
     requests: list[Summary]
     running: list[Summary]
-    dropped: int
-    """How many requests made room for others since the start."""
 
 
 class AttemptToken(Struct, kw_only=True):

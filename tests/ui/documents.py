@@ -211,7 +211,7 @@ def summaries() -> Document:
     ]
     unfinished = dict.fromkeys(("ended", "status", "outcome"))
     running = summary("run-1", -1, **unfinished, state="running", duration_s=3.1, arrived_at=rfc3339(NOW - 3.1))
-    return {"replica": "gate-1", "now": NOW, "requests": rows, "running": [running], "dropped": 0}
+    return {"now": NOW, "requests": rows, "running": [running]}
 
 
 def attempt(number: int, **members: object) -> Document:

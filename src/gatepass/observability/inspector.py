@@ -28,8 +28,6 @@ class Inspector(Observer):
         self.limit_bytes = 0
         """`Limits.ring_bytes`. A reload sets it."""
         self.held_bytes = 0
-        self.evicted = 0
-        """How many requests made room for others since the start."""
         self._requests: deque[RequestRecord] = deque()
         self._sizes: deque[int] = deque()
         """The bytes that each of them takes."""
@@ -67,7 +65,6 @@ class Inspector(Observer):
         while self._requests and self.held_bytes > self.limit_bytes:
             self._requests.popleft()
             self.held_bytes -= self._sizes.popleft()
-            self.evicted += 1
 
 
 def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:

@@ -39,14 +39,7 @@ async def requests_listing(state: AppState, filters: Mapping[str, str]) -> Reque
     # before they are rendered: a page that follows the list asks twice a second. A summary rounds its end
     least_s = after - 1e-5
     newer = [one for one in state.inspector.newest() if one.arrived_s + (one.duration_s or 0.0) >= least_s]
-    found = Requests(
-        replica=REPLICA,
-        ids_begin=ids_begin(REPLICA),
-        now=now_s,
-        requests=[],
-        running=[],
-        dropped=state.inspector.evicted,
-    )
+    found = Requests(ids_begin=ids_begin(REPLICA), now=now_s, requests=[], running=[])
     for number, one in enumerate((*running(state), *newer)):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
