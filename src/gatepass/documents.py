@@ -470,7 +470,7 @@ class LearnedRule(Struct, kw_only=True):
     beside: str
     """The member without which the rule does not apply, or `!` and the betas with which it does not."""
     state: str
-    """`learned`, `failed` or `configured`."""
+    """`learned` or `failed`."""
     evidence: str
     age_s: int
     expires_in_s: int

@@ -53,19 +53,6 @@ async def test_a_rule_of_two_members_names_the_other_one():
     assert (rule["adapted"], rule["beside"], rule["settings"]) == ("drop=top_p", "temperature", [])
 
 
-async def test_a_key_sees_only_the_learned_rules_of_models_that_it_may_use():
-    keys = [
-        {"name": "one", "hash": hash_key(KEY), "role": "admin", "models": ["mini"]},
-        {"name": "two", "hash": hash_key(f"{KEY}-2"), "role": "viewer", "models": ["plain"]},
-    ]
-    async with relaying(answer=no_stream, models=MODELS, access={"keys": keys}) as (_, gp):
-        await learn(gp, authorization=f"Bearer {KEY}")
-        own = await page(gp, authorization=f"Bearer {KEY}")
-        others = await page(gp, authorization=f"Bearer {KEY}-2")
-    assert [row["model"] for row in own.json()["rules"]] == ["o3-mini"]
-    assert others.json() == {"rules": []}
-
-
 # --- the model list -----------------------------------------------------------------------------------------------
 
 

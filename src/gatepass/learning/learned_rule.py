@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -34,7 +33,7 @@ from gatepass.normalize.members import (
     request_whole_reply,
     serve_by_chat,
 )
-from gatepass.normalize.rules import ChangeRule, DeclaredModels, Where
+from gatepass.normalize.rules import DeclaredModels, Where
 
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -276,9 +275,8 @@ Key = tuple[RuleScope, tuple[str, str]]
 class LearnedRuleRecord:
     """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
-    `state` is `learned` or `failed`; the page `/learned` also has `configured`. A failed rule is not tried again before
-    `expires_at`. `evidence` is the upstream's sentence, cut, with secrets masked: the one from which the rule was
-    learned, or the error that a failed rule led to.
+    `state` is `learned` or `failed`. A failed rule is not tried again before `expires_at`. `evidence` is the upstream's
+    sentence, cut, with secrets masked: the one from which the rule was learned, or the error that a failed rule led to.
     """
 
     scope: RuleScope
@@ -293,22 +291,16 @@ class LearnedRuleRecord:
 # --- export as configuration -----------------------------------------------------------------------
 
 
-def setting_lines(
-    records: Sequence[LearnedRuleRecord],
-    config: Config,
-    declared: DeclaredModels,
-    may_see: Callable[[str], bool] = lambda _: True,
-) -> list[list[str]]:
+def setting_lines(records: Sequence[LearnedRuleRecord], config: Config, declared: DeclaredModels) -> list[list[str]]:
     """Return for each of `records` the YAML under `models` that makes the changes permanent.
 
     Each name that serves the model has one line for all of its changes, at the last record. A change has none if no
-    setting does the same, and a name with several targets has none, because rules apply to all of them. Names that the
-    caller may not see are left out.
+    setting does the same, and a name with several targets has none, because rules apply to all of them.
     """
     last = dict[tuple[str, str], tuple[int, dict[str, Any]]]()
     for number, one in enumerate(records):
         setting, operation = one.rule.setting() if one.state == "learned" else {}, one.scope.operation
-        for public in filter(may_see, _public_names(one, config) if setting else ()):
+        for public in _public_names(one, config) if setting else ():
             name = public if public in config.models else declared.entry(operation, public)
             targets = [] if name is None else config.models[name].ordered_targets()
             if len({(target.upstream, target.name or public) for target in targets}) > 1:
@@ -339,24 +331,6 @@ def flow_style(block: Mapping[str, Any]) -> str:
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][\w./-]*")
 """A name of a model that YAML reads without quotation marks."""
-
-
-def is_configured(one: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> bool:
-    """Return whether `config` makes the learned change itself, under every name of the model."""
-    rule, operation = one.rule, one.scope.operation
-    for public in _public_names(one, config):
-        if rule.action == "protocols":
-            entry = declared.model(operation, public)
-            if (entry and entry.protocols) is None and config.upstreams[one.scope.upstream].protocols is None:
-                return False
-            continue
-        rules = declared.rules(operation, public)
-        changes = chain.from_iterable(rule.changes for rule in rules if isinstance(rule, ChangeRule))
-        # a learned rule names the value that `set` sets
-        shown = (replace(change, is_shown=True) if isinstance(change, Set) else change for change in changes)
-        if rule.entry not in (change.entry for change in shown):
-            return False
-    return True
 
 
 def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:

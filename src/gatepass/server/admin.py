@@ -300,7 +300,7 @@ async def _limits(call: AdminRequest) -> ASGIApp:
 
 @route("GET", "learned", "viewer", LearnedRules)
 async def _learned(call: AdminRequest) -> ASGIApp:
-    return call.answer(learned_document(call.caller, call.state))
+    return call.answer(learned_document(call.state))
 
 
 @route("GET", "errors/{id}", "viewer")
@@ -330,7 +330,7 @@ async def _stop_capture(call: AdminRequest) -> ASGIApp:
 @route("POST", "learned/forget", "admin", takes=RuleName)
 async def _forget(call: AdminRequest) -> ASGIApp:
     count, wanted = 0, structs.asdict(call.body)
-    known = learned_document(call.caller, call.state).rules
+    known = learned_document(call.state).rules
     if any(wanted.items() <= structs.asdict(row).items() for row in known):
         count = forget_rules(call.state, wanted)
     call.log("forget", **wanted, forgotten=count)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,9 +16,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from gatepass import __version__
-from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
-from gatepass.config.model import Config
 from gatepass.documents import (
     Credential,
     LearnedRule,
@@ -30,16 +27,14 @@ from gatepass.documents import (
     Status,
     Target,
 )
-from gatepass.errors import GatepassError, ModelNotFound, UpstreamConnect
-from gatepass.learning.learned_rule import LearnedRuleRecord, is_configured, setting_lines
-from gatepass.normalize.rules import DeclaredModels
+from gatepass.errors import GatepassError, UpstreamConnect
+from gatepass.learning.learned_rule import LearnedRuleRecord, setting_lines
 from gatepass.observability.metrics import CONTENT_TYPE, exposition_of, has_many_errors
 from gatepass.observability.story import SILENT_S
 from gatepass.protocols.error_objects import error_body, error_headers
 from gatepass.protocols.operations import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
-from gatepass.proxy.routing import RouteTable
 from gatepass.server import inspection
 from gatepass.server.asgi import path_in, peer_in
 from gatepass.server.cycle import ids_begin
@@ -151,16 +146,14 @@ async def _status(call: PageRequest) -> Response:
 
 @_page("/learned")
 async def _learned(call: PageRequest) -> Response:
-    """Return the learned rules of the caller's models. Requires a viewer or admin."""
-    return json_response(learned_document(call.reader(), call.state))
+    """Return the learned rules. Requires a viewer or admin."""
+    call.reader()
+    return json_response(learned_document(call.state))
 
 
-def learned_document(caller: AccessKey, state: AppState) -> LearnedRules:
-    """Return the rules for the models that `caller` may use."""
-    rules = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
-    config, declared = state.config, state.declared
-    records = [marked(one, config, declared) for one in visible(rules, caller, state.routes, config)]
-    lines = setting_lines(records, config, declared, partial(may_use, caller))
+def learned_document(state: AppState) -> LearnedRules:
+    records = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
+    lines = setting_lines(records, state.config, state.declared)
     return LearnedRules([shown(*one, state.clock.wall()) for one in zip(records, lines, strict=True)])
 
 
@@ -336,34 +329,6 @@ class _Described:
             usable = upstream.holder is None or upstream.holder.usable
             found[name] = McpServer(usable=usable, sessions=sessions[name], **self.common(upstream.name))
         return McpStatus(len(self.state.in_flight.idle_streams), found)
-
-
-def visible(
-    records: list[LearnedRuleRecord], caller: AccessKey, routes: RouteTable, config: Config
-) -> list[LearnedRuleRecord]:
-    if caller.models is None:
-        return records
-    names = (*caller.models, *config.models)
-    return [one for one in records if any(_has_target(one, name, caller, routes) for name in (one.scope.model, *names))]
-
-
-def _has_target(record: LearnedRuleRecord, name: str, caller: AccessKey, routes: RouteTable) -> bool:
-    """Return whether the model `name` of `caller` has the record's target."""
-    # a pattern is resolved like a name: every name that it matches has the same targets
-    if not may_use(caller, name):
-        return False
-    scope = record.scope
-    try:
-        targets = routes.resolve(scope.operation, name)
-    except ModelNotFound:
-        return False
-    return (scope.upstream, scope.model) in {(target.upstream, target.model or name) for target in targets}
-
-
-def marked(record: LearnedRuleRecord, config: Config, declared: DeclaredModels) -> LearnedRuleRecord:
-    """Return `record` with the state `configured` if the configuration makes the learned change itself."""
-    is_permanent = record.state == "learned" and is_configured(record, config, declared)
-    return replace(record, state="configured") if is_permanent else record
 
 
 def shown(record: LearnedRuleRecord, lines: list[str], wall_s: float) -> LearnedRule:
