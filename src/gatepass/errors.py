@@ -375,7 +375,6 @@ class UpstreamErrorReply(UpstreamError):
         status: int,
         kind: str | None = None,
         upstream_code: str | None = None,
-        raw: Any = None,
         error_body: Any = None,
         of_request: bool = False,
         **said: Unpack[Said],
@@ -386,8 +385,6 @@ class UpstreamErrorReply(UpstreamError):
         self.http_status = status
         self.kind, self.upstream_code = kind, upstream_code
         """The upstream's `type` and `code`."""
-        self.raw = raw
-        """The upstream's error object, size limited, if it has other members."""
         self.original = b""
         """The upstream's body, if the client receives it unchanged (`ClientProtocol.own_error`)."""
 

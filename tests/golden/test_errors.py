@@ -17,7 +17,7 @@ def one_of_each() -> Iterator[errors.GatepassError]:
         if kind is errors.UpstreamTimeout:
             yield from (errors.UpstreamTimeout(text, upstream="chat", phase=phase) for phase in PHASES)
         elif issubclass(kind, errors.UpstreamErrorReply):
-            yield kind(text, upstream="chat", status=401, kind="its_type", upstream_code="its_code", raw={"its": "own"})
+            yield kind(text, upstream="chat", status=401, kind="its_type", upstream_code="its_code")
         elif issubclass(kind, errors.CodedError):
             yield from (kind(code, text) for code in kind.statuses)
         elif kind is errors.MethodNotAllowed:

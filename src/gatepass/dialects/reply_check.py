@@ -216,7 +216,6 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = 
         upstream_code=error_body.code,
         param=error_body.param,
         retry_after_s=retry_after_s(reply.headers, reply.wall_s),
-        raw=error_body.raw,
         error_body=error_body,
         of_request=not is_http_error(reply.status) and error_body.status is None,
         case=case,

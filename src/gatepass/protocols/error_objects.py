@@ -21,7 +21,6 @@ RAGFlow searches for them in the lower-cased message (rag/llm/chat_model.py, `_c
 v0.20.5). Of an error in a stream openai-python shows only the message (its `_streaming.py`).
 """
 
-UPSTREAM_OBJECT_BYTES = 4096
 LONGEST_WAIT_S = 120
 """Above this `retry-after`, `x-should-retry: false` is sent, because some SDKs sleep for hours
 (openai/openai-dotnet#404)."""
@@ -35,9 +34,9 @@ _RETRIED = frozenset((408, 409, 429))
 def error_object(error: GatepassError, request_id: str = "") -> dict[str, Any]:
     """Return `{"error": {message, type, param, code, hop, request_id}}`.
 
-    With `upstream` if the upstream sent an error object, without `request_id` if there is no request.
+    Without `request_id` if there is no request.
     """
-    return _envelope(error, request_id, error.message, _type(error), _upstream_object(error))
+    return _envelope(error, request_id, error.message, _type(error))
 
 
 def error_body(error: GatepassError, request_id: str = "") -> bytes:
@@ -103,11 +102,9 @@ def stream_error(error: GatepassError, request_id: str = "", *, rewords: bool = 
     """
     if not rewords:
         return b"data: " + error_text(error_object(error, request_id)) + b"\n\n"
-    message, upstream = stream_message(error), _upstream_object(error)
-    if upstream is None and isinstance(error, UpstreamErrorReply) and error.message not in ("", message):
-        upstream = _capped({"message": error.message})
     kind = _type(error)
-    reworded = _envelope(error, request_id, message, "stream_error" if REPLAYED.search(kind) else kind, upstream)
+    kind = "stream_error" if REPLAYED.search(kind) else kind
+    reworded = _envelope(error, request_id, stream_message(error), kind)
     return b"data: " + error_text(reworded) + b"\n\n"
 
 
@@ -127,14 +124,12 @@ def _is_retried(status: int) -> bool:
     return status >= 500 or status in _RETRIED
 
 
-def _envelope(error: GatepassError, request_id: str, message: str, kind: str, upstream: Any) -> dict[str, Any]:
+def _envelope(error: GatepassError, request_id: str, message: str, kind: str) -> dict[str, Any]:
     inner = {"message": message, "type": kind, "param": error.param, "code": error.public_code, "hop": error.hop}
     if request_id:
         inner["request_id"] = request_id
     if error.trace_id:
         inner["trace_id"] = error.trace_id
-    if upstream is not None:
-        inner["upstream"] = upstream
     return {"error": inner}
 
 
@@ -142,22 +137,6 @@ def _type(error: GatepassError) -> str:
     if isinstance(error, UpstreamErrorReply) and error.kind:
         return error.kind
     return error_kind(error.http_status)
-
-
-def _upstream_object(error: GatepassError) -> Any:
-    return _capped(error.raw) if isinstance(error, UpstreamErrorReply) and error.raw is not None else None
-
-
-def _capped(raw: Any) -> Any:
-    """Return `raw`, its JSON text cut to the limit if it is longer, or None if it has no JSON text (such as NaN)."""
-    try:
-        # RFC 8259 (section 6) forbids NaN
-        text = json.dumps(raw, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
-    except (TypeError, ValueError, RecursionError):
-        return None
-    if len(text) <= UPSTREAM_OBJECT_BYTES:
-        return raw
-    return text[:UPSTREAM_OBJECT_BYTES].decode("utf-8", "ignore") + "…"  # the cut may split a character
 
 
 def error_text(value: Any) -> bytes:

@@ -187,7 +187,6 @@ def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) ->
         upstream_code=error.upstream_code,
         param=error.param,
         retry_after_s=error.retry_after_s,
-        raw=error.raw,
     )
     rejection.relayed, rejection.should_retry = error.relayed, error.should_retry
     return rejection

@@ -426,7 +426,6 @@ def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> Upstre
         kind=error_body.kind,
         upstream_code=error_body.code,
         param=error_body.param,
-        raw=error_body.raw,
         error_body=error_body,
         of_request=error_body.status is None,
     )

@@ -94,7 +94,7 @@ def hidden_error(payload: Object, place: str, *, has_answered: bool = False) -> 
         waiting = message.get("waiting_for_user")
         tips = waiting.get("tips") if isinstance(waiting, dict) else None
         words = f"The agent waits for the user's input. {tips or ''}".strip()
-        return {"code": 409, "message": words, "session_id": payload.get("id"), "waiting_for_user": waiting}
+        return {"code": 409, "message": f"{words} (session_id {payload.get('id')})"}
     has_failed = choice.get("finish_reason") == "stop" and count_of(payload.get("usage"), "completion_tokens")
     return {"code": 100, "message": _UNTOLD} if has_failed else None
 

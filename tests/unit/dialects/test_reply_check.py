@@ -49,7 +49,7 @@ def fields_of(error):
         "message": error.message,
     }
     if isinstance(error, UpstreamErrorReply):
-        more = {"kind": error.kind, "param": error.param, "retry_after_s": error.retry_after_s, "raw": error.raw}
+        more = {"kind": error.kind, "param": error.param, "retry_after_s": error.retry_after_s}
         error_fields |= {name: value for name, value in more.items() if value is not None}
     assert error.hop == "upstream:chat"
     return error_fields
@@ -289,13 +289,11 @@ LIES = {
     ),
     "gemini": (
         [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
-        replied(
-            *(400, "400", "m", "INVALID_ARGUMENT"), raw={"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}
-        ),
+        replied(400, "400", "m", "INVALID_ARGUMENT"),
     ),
     "beside choices": (
         {**COMPLETION, "error": "boom"},
-        replied(502, "upstream_error", "boom", "server_error", raw={**COMPLETION, "error": "boom"}),
+        replied(502, "upstream_error", "boom", "server_error"),
     ),
     "event": (
         b': ping\n\ndata: {"error":{"message":"boom","code":503}}\n\n',
@@ -303,14 +301,11 @@ LIES = {
     ),
     "large error beside choices": (
         {**COMPLETION, "error": {"message": "m" * content.WHOLE_BYTES}},
-        replied(
-            *(502, "upstream_error", "…", "server_error"),
-            raw={"choices": COMPLETION["choices"], "object": "chat.completion", "error": {"message": "…"}},
-        ),
+        replied(502, "upstream_error", "…", "server_error"),
     ),
     "beside an empty list": (
         {"choices": [], "code": 102, "message": "boom"},
-        replied(*(400, "102", "boom", "invalid_request_error"), raw={"choices": [], "code": 102, "message": "boom"}),
+        replied(400, "102", "boom", "invalid_request_error"),
     ),
     "large": (
         {"code": 102, "message": "no", "echo": "x" * content.WHOLE_BYTES},

@@ -81,16 +81,15 @@ def test_no_text_makes_ragflow_repeat_the_answer_or_blame_the_key(make):
 
 
 def test_the_error_has_all_members_of_the_upstreams_error_body():
-    error_body = UpstreamErrorBody("slow down", status=429, kind="k", code="c", param="p", raw={"x": 1})
+    error_body = UpstreamErrorBody("slow down", status=429, kind="k", code="c", param="p")
     error = chunk.upstream_error_event("chat", error_body)
     assert isinstance(error, UpstreamErrorReply)
-    assert (error.message, error.http_status, error.kind, error.public_code, error.param, error.raw) == (
+    assert (error.message, error.http_status, error.kind, error.public_code, error.param) == (
         "slow down",
         429,
         "k",
         "c",
         "p",
-        {"x": 1},
     )
     assert chunk.upstream_error_event("chat", UpstreamErrorBody("?")).http_status == 502
 
