@@ -230,9 +230,6 @@ class TokenHolder:
         if token is None or token.text != value:
             return True  # already replaced
         is_first = not self._rejections.is_rejected(token)
-        is_early = is_first and by in self._rejections.accepted_by and now < lifetime.stale_at_s(token, self._jitter)
-        if is_early and token.lifetime_s is not None and not is_page:  # a key has no end
-            self._log.log_early_end(token, by.upstream, now)
         if self._closed or not self._rejections.reject(by, caller, now, is_page=is_page):
             return False
         if is_first:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,12 +17,7 @@ from gatepass.types import Secret
 LOG = logging.getLogger("gatepass.tokens")
 
 REPEAT_LOG_S = 60.0
-"""Between two log lines with the same reason. An outage of one night produces some hundred lines, not ten thousand."""
-MAX_REASONS = 16
-"""Cap on different reasons in one outage. Further reasons share one line a minute."""
-_VARYING = re.compile(r"[0-9a-f]{8,}|[0-9]+", re.IGNORECASE)
-"""Times, ports and request ids: they differ between two equal reasons."""
-
+"""Between two log lines of failures. An outage of one night produces some hundred lines, not ten thousand."""
 MOST_RENEWALS = 20
 
 
@@ -37,9 +31,9 @@ class TokenLog:
     last_error_s: float | None = None
     failing_since_s: float | None = None
     """When the first attempt since the last token failed. None after a token."""
-    early_end_s: float = -math.inf
-    reasons: dict[str, tuple[float, int]] = field(default_factory=dict)
-    """Of each reason since the last token, when it was logged last and how many failures were not."""
+    logged_s: float = -math.inf
+    unlogged: int = 0
+    """The failures since the last log line of one."""
     renewals: deque[tuple[float, str | None]] = field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
     """When each of the last fetches ended, and why it failed: None if it brought a token. The newest is at the end."""
 
@@ -65,14 +59,6 @@ class TokenLog:
         }
         self._log(LOG.info, "token_fetched", took_s=round(took_s, 3), **fields)
 
-    def log_early_end(self, token: Token, upstream: str, now: float) -> None:
-        """Log once a minute that `upstream` accepted `token` and rejects it long before its announced end."""
-        if now < self.early_end_s + REPEAT_LOG_S:
-            return
-        self.early_end_s = now
-        age_s = round(now - token.requested_s, 1)
-        self._log(LOG.warning, "token_ended_early", upstream=upstream, age_s=age_s, lifetime_s=token.lifetime_s)
-
     def log_shared(self, token: Token) -> None:
         """Log a token that another process fetched. It is not counted."""
         self._accept(token)
@@ -83,7 +69,7 @@ class TokenLog:
     ) -> FetchFailure:
         """Log one failed attempt at `now`; return the failure with its reason masked. A `bug` adds its traceback.
 
-        A repeated reason is logged once a minute with its count. A failure of another process is neither counted nor
+        They are logged once a minute, with their count. A failure of another process is neither counted nor
         logged as a warning, because that process does both.
         """
         failure = failure.masked(self.redactor.mask)
@@ -95,28 +81,17 @@ class TokenLog:
         self.fetches += bug is None  # a bug is not an attempt at the issuer
         self.failures += 1
         self.renewals.append((now, failure.reason))
-        times = self.count_to_report(failure.reason, now)
-        if times is not None:
+        self.unlogged += 1
+        if now >= self.logged_s + REPEAT_LOG_S:
             fields = {"credential": self.credential, "took_s": round(took_s, 3), "reason": failure.reason}
-            fields |= {"definite": failure.is_refused, "times": times}
+            fields |= {"definite": failure.is_refused, "times": self.unlogged}
             LOG.warning("token_fetch_failed", extra={"fields": fields}, exc_info=bug)
+            self.logged_s, self.unlogged = now, 0
         return failure
-
-    def count_to_report(self, reason: str, now: float) -> int | None:
-        """Return how many failures a log line about `reason` represents now; None to write no line."""
-        key = _VARYING.sub("#", reason)
-        if key not in self.reasons and len(self.reasons) >= MAX_REASONS:
-            key = ""  # further reasons share one entry
-        logged_s, suppressed = self.reasons.get(key, (-math.inf, 0))
-        if now < logged_s + REPEAT_LOG_S:
-            self.reasons[key] = logged_s, suppressed + 1
-            return None
-        self.reasons[key] = now, 0
-        return suppressed + 1
 
     def _accept(self, token: Token) -> None:
         self.redactor.learn(token.text, (self.credential, "token"))
-        self.reasons.clear()
+        self.logged_s, self.unlogged = -math.inf, 0
         self.failing_since_s = None
 
     def _log(self, log: Callable[..., None], event: str, **fields: object) -> None:

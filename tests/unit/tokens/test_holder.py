@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 from weakref import WeakSet
 
 import pytest
@@ -370,32 +369,6 @@ async def test_every_fetch_is_logged(caplog):
             {"credential": "corp", "took_s": 1.5, "lifetime_s": 300.0, "kind": "opaque", "lifetime_source": "reply"},
         ),
     ]
-
-
-async def test_a_token_that_an_upstream_rejects_long_before_its_end_is_logged_once_a_minute(caplog):
-    user = TokenUser("chat", "m")
-
-    def reported() -> list[dict[str, Any]]:
-        return [record.fields for record in caplog.records if record.getMessage() == "token_ended_early"]
-
-    async with kept() as it:
-        token = await it.holder.token()
-        assert it.holder.reject(token.text, user)  # never accepted: a wrong credential, not an early end
-        token = await it.holder.token(instead_of=token.text)
-        assert reported() == []
-        for _ in range(2):
-            await it.clock.advance(20.0)
-            it.holder.confirm(token, user)
-            assert it.holder.reject(token.text, user)
-            token = await it.holder.token(instead_of=token.text)
-        expected = [{"credential": it.holder.name, "upstream": "chat", "age_s": 20.0, "lifetime_s": 300.0}]
-        assert reported() == expected
-        await it.clock.advance(60.0)
-        it.issuer.otherwise = Mint(delay_s=90.0)
-        await it.clock.advance(190.0)
-        it.holder.confirm(token, user)
-        assert it.holder.reject(token.text, user)
-        assert reported() == expected, "it is stale: an end in time"
 
 
 async def test_secrets_and_tokens_are_learned_and_printed_nowhere(caplog):

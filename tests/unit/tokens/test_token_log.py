@@ -1,8 +1,9 @@
 import pytest
 
 from gatepass.observability.redaction import KEPT, MASK, Redactor
+from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.token_log import MAX_REASONS, TokenLog
+from gatepass.tokens.token_log import TokenLog
 from gatepass.types import Secret
 
 
@@ -41,27 +42,13 @@ def test_hash_of_the_secrets_changes_only_with_them(log):
     assert log.mask_secrets((Secret("one-secret"), Secret("y"))) != first
 
 
-def test_the_same_reason_is_logged_once_a_minute_with_its_count(log):
-    assert [log.count_to_report("down", float(now)) for now in range(0, 130, 10)] == [
-        *(1, None, None, None, None, None),
-        *(6, None, None, None, None, None),
-        6,
-    ]
+def test_failures_are_logged_once_a_minute_with_their_count_and_at_once_after_a_token(log, caplog):
+    def failed(at_s: int) -> None:
+        log.log_failed(FetchFailure(f"reason {at_s}"), 0.0, float(at_s))
 
-
-def test_reasons_that_differ_only_in_numbers_are_equal(log):
-    reasons = ("answered 500: id 4711", "answered 500: id 0815", "id 9f8e7d6c5b", "id 1a2b3c4d5e", "other")
-    assert [log.count_to_report(reason, 0.0) for reason in reasons] == [1, None, 1, None, 1]
-
-
-def test_failure_after_a_success_is_reported_at_once(log):
-    log.count_to_report("down", 0.0)
-    log.log_shared(Token(Secret("token-1"), 0.5, 300.0))
-    assert log.count_to_report("down", 1.0) == 1
-
-
-def test_an_issuer_with_a_new_text_each_time_is_logged_once_a_minute(log):
-    words = [f"{chr(97 + at % 26)}{chr(103 + at // 26)}" for at in range(200)]
-    reported = [log.count_to_report(word, 0.0) for word in words]
-    assert sum(times is not None for times in reported) == MAX_REASONS + 1
-    assert log.count_to_report("something else", 60.0) == 200 - MAX_REASONS
+    for at_s in range(0, 130, 10):
+        failed(at_s)
+    log.log_shared(Token(Secret("token-1"), 125.5, 300.0))
+    failed(131)
+    found = [(record.fields["reason"], record.fields["times"]) for record in caplog.records]
+    assert found == [("reason 0", 1), ("reason 60", 6), ("reason 120", 6), ("reason 131", 1)]
