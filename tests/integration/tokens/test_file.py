@@ -1,4 +1,4 @@
-"""`type: file` with real files, on the driven clock: gatepass notices each change, with little work."""
+"""`type: file` with real files, on the driven clock: gatepass notices each change."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget
 from gatepass.tokens.holder import SECRET_POLL_S
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
-from gatepass.tokens.sources.file import SETTLED_S, FileContent, FileSource, WatchedFile
+from gatepass.tokens.sources.file import FileSource, WatchedFile
 from tests.unit.clock import DrivenClock
 from tests.unit.tokens.scripted import signed
 
@@ -100,51 +100,29 @@ async def test_a_fault_of_the_file_names_the_file(writer, tmp_path):
     assert (await it.fetch()).text == text
 
 
-def test_an_unchanged_file_is_opened_once(writer, monkeypatch):
-    opened: list[str] = []
-    real = os.open
+def test_each_change_is_seen_whatever_the_file_system_shows(writer):
+    """Same inode, size and mtime: the two look the same."""
+    file = WatchedFile(str(writer.path))
+    mark, seen = file.mark(), []
+    for text in ("abc", "def"):
+        writer.path.write_text(text)
+        writer.date(writer.path)
+        assert file.read().text == text
+        seen.append(mark.reveal())
+    assert seen[0] != seen[1]
 
-    def counted(path: str, flags: int) -> int:
-        opened.append(path)
-        return real(path, flags)
 
-    monkeypatch.setattr(os, "open", counted)
+def test_a_touched_or_missing_file_has_not_changed(writer):
+    mark = WatchedFile(str(writer.path)).mark()
     writer.write("abc", age_s=60)
-    file = WatchedFile(str(writer.path), writer.clock.wall)
-    for _ in range(100):
-        assert file.read() == FileContent("abc", writer.clock.wall() - 60)
-        assert file.changes() == 1
-    assert opened.count(str(writer.path)) == 1
-    writer.write("def", age_s=60)
-    assert file.changes() == 2
-    assert opened.count(str(writer.path)) == 2
-
-
-async def test_a_second_change_within_a_tick_of_the_file_system_is_seen(writer, clock):
-    """Same inode, size, mtime: the two look the same, so a young file is read again."""
-    file = WatchedFile(str(writer.path), clock.wall)
-    writer.path.write_text("abc")
-    writer.date(writer.path)
-    assert file.read().text == "abc"
-    mark = os.stat(writer.path)
-    writer.path.write_text("def")
-    os.utime(writer.path, ns=(mark.st_atime_ns, mark.st_mtime_ns))
-    assert file.read().text == "def"
-    await clock.advance(SETTLED_S + 0.1)
-    assert (file.read().text, file.changes()) == ("def", 2)
-
-
-def test_a_touched_file_with_the_same_token_has_not_changed(writer):
-    file = WatchedFile(str(writer.path), writer.clock.wall)
-    writer.write("abc", age_s=60)
-    assert file.changes() == 1
-    writer.write("abc", age_s=30)
-    assert file.changes() == 1
+    before = mark.reveal()
+    writer.write("abc\n", age_s=30)
+    assert mark.reveal() == before
     writer.path.unlink()
-    assert file.changes() == 1
+    assert mark.reveal() == before
 
 
-def test_a_projected_token_is_followed_when_its_link_is_turned(tmp_path, clock):
+def test_a_projected_token_is_followed_when_its_link_is_turned(tmp_path):
     """Kubernetes: token -> ..data/token, ..data -> ..2027_01_15; a new directory, then ..data is renamed over."""
 
     def publish(name: str, text: str) -> None:
@@ -155,10 +133,10 @@ def test_a_projected_token_is_followed_when_its_link_is_turned(tmp_path, clock):
 
     (tmp_path / "token").symlink_to("..data/token")
     publish("..2027_01", "first")
-    file = WatchedFile(str(tmp_path / "token"), clock.wall)
+    file = WatchedFile(str(tmp_path / "token"))
     assert file.read().text == "first"
     publish("..2027_02", "other")
-    assert (file.read().text, file.changes()) == ("other", 2)
+    assert file.read().text == "other"
 
 
 async def test_a_token_that_is_renewed_in_time_is_never_missed(writer, clock):

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from gatepass.clock import Clock
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
-from gatepass.http_client.tls import FileVersion, file_version
 from gatepass.tokens import token_reply
 from gatepass.tokens.failure import FailureCase, FetchFailure, setting
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token, safe_claims
 from gatepass.types import Secret
-
-SETTLED_S = 2.0
-"""A younger file is read again the next time, because file systems round times by up to 2 s (FAT)."""
-_MAX_COUNT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,47 +26,33 @@ class FileContent:
 
 
 class WatchedFile:
-    """A file that is read again after a change. The check of an unchanged file costs one stat call.
+    """A file that may change at any time."""
 
-    `wall` returns epoch seconds.
-    """
-
-    def __init__(self, path: str, wall: Callable[[], float]) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._wall = wall
-        self._mark: FileVersion | None = None
-        self._last: FileContent | None = None
-        self._changes = 0
+        self._digest = ""
 
     def read(self) -> FileContent:
         """Return the current content; raise FetchFailure, which names the file, if it cannot be read."""
         try:
-            if self._last is not None and self._mark == file_version(os.stat(self._path)):
-                return self._last
             with open_regular(self._path) as file:
                 status, data = os.fstat(file.fileno()), file.read(REPLY_BYTES + 1)  # one more, to notice a larger file
         except OSError as error:
-            self._mark = None  # the next read opens the file
             why = f"the file {self._path} cannot be read: {error.strerror}"
             raise FetchFailure(why, case=FailureCase.UNREADABLE) from None
         if len(data) > REPLY_BYTES:
             raise FetchFailure(f"the file {self._path} is larger than {REPLY_BYTES} bytes, so it is not a token")
-        written = FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime_ns / 1e9)
-        # A file may be written again with the same content.
-        is_new = self._last is None or self._last.text.strip() != written.text.strip()
-        self._changes += is_new
-        self._last = written
-        self._mark = file_version(status) if self._wall() - written.written_s > SETTLED_S else None
-        return written
+        self._digest = sha256(data.strip()).hexdigest()
+        return FileContent(data.decode("utf-8-sig", "replace"), status.st_mtime)
 
     def mark(self) -> Secret:
-        """Return how often a new text was found, as a Secret. A change justifies a new attempt."""
-        return Secret(lambda: str(self.changes() % _MAX_COUNT))
+        """Return a digest of the last readable text, as a Secret. A change justifies a new attempt."""
+        return Secret(self._read_digest)
 
-    def changes(self) -> int:
+    def _read_digest(self) -> str:
         with suppress(FetchFailure):
             self.read()
-        return self._changes
+        return self._digest
 
 
 class PresentedFile:
@@ -84,7 +65,7 @@ class PresentedFile:
         self._setting = setting(credential, name)
         self._path = path
         self._clock = clock
-        self._file = WatchedFile(path, clock.wall)
+        self._file = WatchedFile(path)
         self.mark = self._file.mark()
 
     def read(self) -> str:
@@ -104,7 +85,7 @@ class PresentedFile:
 
 class FileSource:
     def __init__(self, name: str, settings: FileCredential, clock: Clock) -> None:
-        self._file = WatchedFile(settings.path, clock.wall)
+        self._file = WatchedFile(settings.path)
         self._clock = clock
         self._reply_format = token_reply.TokenReplyFormat(
             f"the file {settings.path}",
@@ -115,7 +96,7 @@ class FileSource:
         )
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Return a count of the file's changes, so that a new token is noticed. Tokens are masked when returned."""
+        """Return a digest of the file, so that a new token is noticed. Tokens are masked when returned."""
         return (self._file.mark(),)
 
     async def fetch(self) -> Token:
