@@ -36,7 +36,7 @@ def operations() -> str:
 
 
 def own_pages() -> str:
-    rows = ((f"`GET {path}`", TEXTS["pages"][path]["returns"], TEXTS["pages"][path]["key"]) for path in ("/", *PATHS))
+    rows = ((f"`GET {path}`", TEXTS["pages"][path]["returns"], TEXTS["pages"][path]["key"]) for path in PATHS)
     return table(("path", "what it returns", "key"), rows)
 
 

@@ -53,5 +53,5 @@ def test_every_header_that_gatepass_adds_has_its_entry() -> None:
 def test_every_parameter_of_a_query_is_on_the_page_and_every_text_has_its_path() -> None:
     assert [name for name in PARAMETERS if b"%" not in name and f"`{name.decode()}`" not in PAGE] == []
     assert set(TEXTS["operations"]) <= {row.path for row in OPERATIONS}
-    assert set(TEXTS["pages"]) == {"/", *PATHS}
+    assert set(TEXTS["pages"]) == {*PATHS}
     assert set(TEXTS["admin"]) == {f"{route.method} {route.path}" for route in ROUTES}

@@ -258,7 +258,7 @@ def test_the_pages_name_the_codes_alerts_pages_and_limits_of_the_code() -> None:
     assert status_and_code
     for status, code in status_and_code:
         assert kind_of(code) in OF_THE_UPSTREAM or status_of(code) == int(status), code
-    assert names(rows("health_and_status", "## Endpoints")) >= {*PATHS, "/"}
+    assert names(rows("health_and_status", "## Endpoints")) >= {*PATHS}
     assert names(rows("reload", "## What a reload changes")[:1]) == set(NEED_RESTART)
     (declared,) = [one for one in COUNTED if one.name == "gatepass_requests_total"]
     assert names(rows("monitoring", "## Labels")) == set(declared.labels)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, structs
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Match, Route
-from starlette.types import Scope
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from gatepass import __version__
 from gatepass.config.access import AccessKey
 from gatepass.documents import (
     Credential,
@@ -32,11 +30,10 @@ from gatepass.learning.learned_rule import LearnedRuleRecord, setting_lines
 from gatepass.observability.metrics import CONTENT_TYPE, exposition_of, has_many_errors
 from gatepass.observability.story import SILENT_S
 from gatepass.protocols.error_objects import error_body, error_headers
-from gatepass.protocols.operations import base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.attempt import served_by_chat
 from gatepass.server import inspection
-from gatepass.server.asgi import path_in, peer_in
+from gatepass.server.asgi import peer_in
 from gatepass.server.cycle import ids_begin
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.types import MCP_UPSTREAM, ClientRequest
@@ -47,26 +44,6 @@ if TYPE_CHECKING:
 
 UNREADY = 503
 
-HOME = """\
-gatepass {version} is running. It serves the OpenAI API.
-
-Base URL for clients: {base_url}
-
-The documentation is in the gatepass repository:
-docs/clients              connect a client
-docs/operations           find a fault, log and metrics
-docs/reference/errors.md  the codes of errors
-"""
-
-
-class HomeRoute(Route):
-    """The route of a page for browsers."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] != "http" or not asks_for_home(scope["method"], scope["headers"]):
-            return Match.NONE, {}
-        return super().matches(scope)
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Page:
@@ -74,17 +51,15 @@ class Page:
 
     path: str
     respond: Callable[[PageRequest], Awaitable[Response]]
-    is_home: bool = False
-    """A page for browsers and HEAD. The operation table serves every other request of its path."""
 
 
 PAGES: list[Page] = []
 """All pages."""
 
 
-def _page(path: str, *, is_home: bool = False) -> Callable[[Callable[[PageRequest], Awaitable[Response]]], None]:
+def _page(path: str) -> Callable[[Callable[[PageRequest], Awaitable[Response]]], None]:
     """Add the decorated function to `PAGES`. Its own name is then None: only the route calls it."""
-    return lambda respond: PAGES.append(Page(path, respond, is_home))
+    return lambda respond: PAGES.append(Page(path, respond))
 
 
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -157,24 +132,12 @@ def learned_document(state: AppState) -> LearnedRules:
     return LearnedRules([shown(*one, state.clock.wall()) for one in zip(records, lines, strict=True)])
 
 
-@_page("/", is_home=True)
-async def _home(call: PageRequest) -> Response:
-    """Return what a browser shows: gatepass runs, its version and its base URL. Requires no key."""
-    call.state.authenticator.check_without_key(call.client_request)
-    mounted_at, _ = path_in(call.request.scope)
-    path = mounted_at + call.state.base_path
-    url = base_url(tuple(call.request.headers.raw), path, scheme=call.request.scope["scheme"])
-    shown = HOME.format(version=__version__, base_url=url)
-    return PlainTextResponse(shown, headers={"x-content-type-options": "nosniff"})
-
-
-PATHS = tuple(page.path for page in PAGES if not page.is_home)
+PATHS = tuple(page.path for page in PAGES)
 
 
 def paths_of(page: Page, base_path: str) -> list[str]:
     """Return the paths of `page`. Also at the root, because probes and scrapers of a cluster use such paths."""
-    below = [base_path] if page.is_home and base_path else []
-    return [*dict.fromkeys((page.path, base_path + page.path)), *below]
+    return [*dict.fromkeys((page.path, base_path + page.path))]
 
 
 def error_response(error: GatepassError, headers: Mapping[str, str] | None = None) -> Response:
@@ -189,22 +152,6 @@ def for_method(method: str, response: Response) -> Response:
     return response
 
 
-def page_paths(base_path: str, *, is_home: bool) -> frozenset[str]:
-    """Return the paths of the home page (`is_home`), or of all other pages."""
-    return frozenset(path for page in PAGES if page.is_home is is_home for path in paths_of(page, base_path))
-
-
-def asks_for_home(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether a request of a home path is for its page: from a browser, which accepts HTML, or a HEAD.
-
-    Claude Code sends a HEAD at each start, to open a connection.
-    """
-    # clients of the API send `*/*` or JSON types
-    return method == "HEAD" or (
-        method == "GET" and any(name == b"accept" and b"text/html" in value for name, value in headers)
-    )
-
-
 def page_routes(running: Callable[[], ApiEndpoint], base_path: str) -> list[Route]:
     """Return the routes of the pages. `running` may raise NotStarted."""
 
@@ -214,8 +161,7 @@ def page_routes(running: Callable[[], ApiEndpoint], base_path: str) -> list[Rout
             response.headers["cache-control"] = "no-store"
             return for_method(request.method, response)
 
-        route_class = HomeRoute if page.is_home else Route
-        return route_class(path, respond, methods=["GET"])
+        return Route(path, respond, methods=["GET"])
 
     return [route(page, path) for page in PAGES for path in paths_of(page, base_path)]
 

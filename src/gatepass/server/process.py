@@ -35,7 +35,7 @@ from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import BACKLOG, HANDSHAKE_S, Acceptor, descriptor_limit, ignore_new_connections, url_of
-from gatepass.server.pages import asks_for_home, page_paths
+from gatepass.server.pages import PAGES, paths_of
 from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.ui.routes import ui_paths
 from gatepass.types import ClientRequest
@@ -94,7 +94,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     state = endpoint.state
     config = state.config
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
-    pages, home = page_paths(base_path, is_home=False), page_paths(base_path, is_home=True)
+    pages = frozenset(path for page in PAGES for path in paths_of(page, base_path))
     ui = ui_paths(base_path) if config.serves_ui else ()
     below_ui = tuple(f"{path}/" for path in ui)
 
@@ -104,7 +104,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     ids = RequestIds()
 
     def serve(cycle: HttpRequestCycle) -> Coroutine[Any, Any, None]:
-        if cycle.path in pages or (cycle.path in home and asks_for_home(cycle.method, cycle.headers)):
+        if cycle.path in pages:
             return serve_page(app, cycle, limit_bytes)
         if ui and (cycle.path in ui or cycle.path.startswith(below_ui)):
             return serve_page(app, cycle, BODY_BYTES)
