@@ -9,14 +9,14 @@ from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import MAX_ENTRIES, EnvelopeDefaults, StreamSource
 from gatepass.sse.client_transforms import PlainEvents
-from gatepass.sse.event import LARGE_EVENT_BYTES, MOST_LINES
+from gatepass.sse.event import MOST_LINES
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.tool_calls import MOST_HELD_BYTES, is_complete_json
 from tests.attacks.conftest import Attack
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, relaying
-from tests.integration.scripted import Hold, Send, begin_stream, chunk
+from tests.integration.scripted import Send, begin_stream, chunk
 from tests.unit.sse.streams import DONE, data, read_error, text
 from tests.unit.sse.streams import chunk as chunk_of
 
@@ -81,40 +81,9 @@ def turned(attack: Attack, raw: bytes, step_bytes: int) -> tuple[int, EventStrea
     ],
     ids=lambda flood: f"{flood.unit[:9]!r} {flood.size_bytes}",
 )
-def test_bytes_that_form_no_event_end_the_stream_at_the_limit(attack: Attack, flood: Flood) -> None:
+def test_bytes_that_form_no_event_are_not_kept(attack: Attack, flood: Flood) -> None:
     relayed_bytes, stream = turned(attack, flood.raw, flood.step_bytes)
-    is_bounded = relayed_bytes <= EVENT_LIMIT_BYTES + len(flood.raw) - flood.size_bytes + len(flood.unit)
-    attack.check(is_bounded and (stream.failure is not None or flood.size_bytes <= EVENT_LIMIT_BYTES), flood)
-
-
-def test_blank_lines_without_end_break_the_stream() -> None:
-    for unit in FLOODS[:7]:
-        relayed_bytes, stream = turned(Attack("blank lines"), Flood(unit, 2 * EVENT_LIMIT_BYTES).raw, BUFFER_BYTES)
-        assert stream.failure is not None
-        assert "limits.event_bytes" in stream.failure.message
-        assert relayed_bytes <= EVENT_LIMIT_BYTES + len(text("hi"))
-
-
-def test_a_large_event_bytes_allows_no_more_comments() -> None:
-    source = StreamSource("chat", 32 * LARGE_EVENT_BYTES, read_error)
-    for unit in (b":a\n\n", b"\n", b"data:\n\n"):
-        stream, sent_bytes = EventStream(source), 0
-        while stream.failure is None and sent_bytes < 2 * LARGE_EVENT_BYTES:
-            stream.feed(unit * 1000)
-            sent_bytes += 1000 * len(unit)
-            while stream.waiting:
-                stream.feed()
-        assert LARGE_EVENT_BYTES <= sent_bytes <= LARGE_EVENT_BYTES + 2000 * len(unit), unit
-
-
-def test_limit_of_comments_restarts_after_each_event() -> None:
-    stream = new_stream()
-    sent = (b": " + b"x" * 1000 + b"\n\n") * 20 + text("hi")
-    for _ in range(8):
-        stream.feed(sent)
-        while stream.waiting:
-            stream.feed()
-    assert stream.failure is None
+    attack.check(relayed_bytes <= len(flood.raw) and stream.unfinished_bytes <= EVENT_LIMIT_BYTES, flood)
 
 
 @pytest.mark.attack("streams: an event of many lines")
@@ -193,12 +162,12 @@ def test_large_arguments_are_checked_for_completeness_within_the_limit(attack: A
 @pytest.mark.parametrize(
     ("unit", "is_stream"), [(b"\n", True), (b":\n\n", True), (b":\n", False), (b"data:\n\n", False)]
 )
-async def test_server_serves_others_while_an_upstream_sends_without_end(
+async def test_server_serves_others_while_an_upstream_sends_what_is_no_event(
     attack: Attack, unit: bytes, is_stream: bool
 ) -> None:
     flood = unit * (16 * KIB // len(unit))
     limits = {"event_bytes": 64 * KIB, "reply_bytes": 64 * KIB}
-    dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), *[Send(chunk(flood))] * 8, Hold()]
+    dialogue = [*begin_stream(), Send(chunk(EVENTS[0])), *[Send(chunk(flood))] * 8, Send(b"0\r\n\r\n")]
     async with relaying(dialogue, limits=limits) as (_, served), attack.on_this_loop():
         answer = await served.ask({**HELLO, "stream": is_stream}).answer()
-    attack.check(b"limits." in answer.body, answer.body[-400:])
+    attack.check(b"before the answer was complete" in answer.body or b"limits." in answer.body, answer.body[-400:])

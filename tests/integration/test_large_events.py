@@ -56,19 +56,23 @@ async def test_an_error_in_a_large_event_is_an_error(before: tuple[bytes, ...]) 
 @pytest.mark.parametrize(
     ("dialect", "path", "reason"),
     [
-        ("ragflow", "/v1/chat/completions", "the dialect ragflow converts it"),
-        ("openai", "/for/ragflow/v1/chat/completions", "the profile of the client splits long lines"),
+        ("ragflow", "/v1/chat/completions", "or than 1 MiB where gatepass converts the stream"),
+        (
+            "openai",
+            "/for/ragflow/v1/chat/completions",
+            "because the profile of the client splits long lines",
+        ),
     ],
     ids=["RAGFlow as upstream", "profile ragflow"],
 )
 async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, path: str, reason: str) -> None:
     answer = await answered(*EVENTS, path=path, chat={"dialect": dialect})
     assert answer.error["code"] == "upstream_invalid"
-    assert f"larger than 1 MiB, which applies because {reason}" in answer.error["message"]
+    assert reason in answer.error["message"]
     assert classify(answer.error["message"]) not in REPLAYED
 
 
-@pytest.mark.parametrize("chars", [1_000_001, 3 << 20])
+@pytest.mark.parametrize("chars", [1_000_001, 2 << 20])
 @pytest.mark.parametrize("name", ["content", "reasoning_content", "arguments"])
 async def test_a_long_text_comes_in_lines_that_ragflow_reads(name: str, chars: int) -> None:
     text = "é\\n and more words" * (chars // 16)

@@ -35,4 +35,4 @@ async def test_cumulative_texts_are_cut_only_if_configured(cumulative):
 async def test_a_large_event_is_refused_if_its_texts_are_compared():
     answer = await streamed(event(piece(content="a" * MIB)))
     assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
-    assert "1 MiB, which applies because `repair.cumulative` compares its texts" in answer.error["message"]
+    assert "than 1 MiB where gatepass converts the stream" in answer.error["message"]

@@ -268,8 +268,7 @@ class Limits(Block):
     Danger: If it is too small, replies to other clients wait for those that read slowly.
     """
     event_bytes: Annotated[int, Field(gt=0, le=6 * MIB)] = 6 * MIB
-    """The largest single event of a stream, in bytes. It and 1 MiB also limit comments and blank lines between two
-    events.
+    """The largest single event of a stream, in bytes.
 
     Where gatepass must convert each event, the limit is 1 MiB: for `dialect: ragflow`, and if a chat call serves
     another protocol. For the profile `ragflow` it splits long texts, and 1 MiB limits the rest. See

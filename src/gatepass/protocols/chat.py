@@ -24,14 +24,12 @@ from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
-    EVENT_BYTES,
     LEGACY,
     ArgumentsCut,
     EnvelopeDefaults,
     Object,
     StreamSource,
     arguments_cut,
-    converted_limit,
     empty_choice,
     encode_event,
 )
@@ -145,12 +143,10 @@ class Chat(ClientProtocol):
     def aggregator(
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> CompletionAggregator:
-        limit, transform = EVENT_BYTES, None
+        transform = None
         if reply.transforms is not None:
             transform = reply.transforms.stream(defaults)
-            if event_bytes > LARGE_EVENT_BYTES:  # a larger event would take too long to convert
-                event_bytes = LARGE_EVENT_BYTES
-                limit = converted_limit(f"the dialect {reply.dialect} converts it")
+            event_bytes = min(event_bytes, LARGE_EVENT_BYTES)  # a larger event would take too long to convert
         return CompletionAggregator(
             source,
             event_bytes,
@@ -158,7 +154,6 @@ class Chat(ClientProtocol):
             choices=reply.call.choices,
             cumulative=reply.is_cumulative,
             transform=transform,
-            limit=limit,
         )
 
 

@@ -33,7 +33,7 @@ from gatepass.proxy.body_threads import Result
 from gatepass.proxy.context import Attempt
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_repair import TEXTS
-from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, converted_limit, json_text
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, json_text
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
@@ -309,10 +309,10 @@ EVENT_COPIES = 3
 async def classify_stream(context: AttemptReply) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
     limit_bytes, defaults = context.state.limits.event_bytes, envelope_defaults(context.attempt)
-    source = context.source(limit_bytes)
-    if limit_bytes > LARGE_EVENT_BYTES and (reason := _conversion_of(context)):  # a larger event would pass unchanged
-        source = replace(source, limit_bytes=LARGE_EVENT_BYTES, limit=converted_limit(reason))
-    events = context.protocol.event_stream(source, defaults, context)
+    compares_texts = context.is_cumulative and context.protocol.takes_transforms
+    if context.transforms is not None or context.attempt.chat is not None or compares_texts:
+        limit_bytes = min(limit_bytes, LARGE_EVENT_BYTES)  # a larger event would take too long to convert
+    events = context.protocol.event_stream(context.source(limit_bytes), defaults, context)
     kind, beginning = ContentKind.UNDECIDED, b""
     held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
     async for piece in context.response:
@@ -342,18 +342,6 @@ async def classify_stream(context: AttemptReply) -> ClassifiedReply:
         return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, await last_events(events, context.state.turns), events)
     return StreamingReply(context.response, events, held, body_ended=True)
-
-
-def _conversion_of(context: AttemptReply) -> str:
-    """Return what converts each event of a stream, as a clause; "" if nothing does."""
-    upstream = context.upstream
-    if context.transforms is not None:
-        return f"the dialect {upstream.dialect_name} converts it"
-    if context.attempt.chat is not None:
-        return "chat completions serve the client's protocol"
-    if context.is_cumulative and context.protocol.takes_transforms:
-        return "`repair.cumulative` compares its texts"
-    return ""
 
 
 async def last_events(events: EventStream, turns: LoopTurns) -> bytes:

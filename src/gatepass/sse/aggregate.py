@@ -22,15 +22,14 @@ from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.repair import ChunkRepair, EventRepair
 
 MOST_BYTES = 12 * 1024 * 1024
-"""Limit of an aggregated reply, and of each of its events. The text of the longest answers has 0.5 MiB."""
-_WHOLE_REPLY = "12 MiB, the limit of a reply without `stream: true`"
+"""Limit of an aggregated reply. The text of the longest answers has 0.5 MiB."""
 
 
 class StreamAggregator(EventStream, ABC):
     """An EventStream that makes one reply of its events: of a completion (below), or of another API (protocols/).
 
-    `feed` returns nothing. `source.limit_bytes` limits the whole body. `limit` is the setting of `event_bytes`, or its
-    size and the reason. After the last event or a failure `is_over` is True, and further events are ignored.
+    `feed` returns nothing. `source.limit_bytes` limits the whole body. After the last event or a failure `is_over` is
+    True, and further events are ignored.
 
     While `is_heavy`, the caller calls `feed` outside of the event loop, and after the last piece `finish`, if
     `is_large`.
@@ -46,14 +45,9 @@ class StreamAggregator(EventStream, ABC):
         choices: int = 1,
         transform: EventTransform | None = None,
         repair: EventRepair | None = None,
-        limit: str = chunk.EVENT_BYTES,
     ) -> None:
         super().__init__(
-            replace(
-                source,
-                limit_bytes=min(event_bytes, MOST_BYTES),
-                limit=limit if event_bytes <= MOST_BYTES else _WHOLE_REPLY,
-            ),
+            replace(source, limit_bytes=event_bytes),
             done_is_required,
             progress=progress,
             choices=choices,
@@ -167,10 +161,9 @@ class CompletionAggregator(StreamAggregator):
         choices: int = 1,
         cumulative: bool = False,
         transform: EventTransform | None = None,
-        limit: str = chunk.EVENT_BYTES,
     ) -> None:
         self._chunks = ChunkRepair[Object](RepairOptions(None, cumulative=cumulative), defaults, dict)
-        super().__init__(source, event_bytes, choices=choices, transform=transform, repair=self._chunks, limit=limit)
+        super().__init__(source, event_bytes, choices=choices, transform=transform, repair=self._chunks)
         self._defaults, self._merged = defaults, CompletionMerge(defaults)
 
     def fail(self, error: GatepassError) -> None:

@@ -13,14 +13,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.errors import (
-    GatepassError,
-    UpstreamClosed,
-    UpstreamEmpty,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamInvalid,
-)
+from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.sse.event import read_json
 from gatepass.types import UpstreamErrorBody
 
@@ -156,8 +149,6 @@ ReadError = Callable[[Any], UpstreamErrorBody | None]
 KeepOriginal = Callable[[UpstreamErrorReply, bytes], None]
 """Sets `original` of an upstream's error if the client may receive its data: the JSON text of the event."""
 
-EVENT_BYTES = "limits.event_bytes"
-
 
 class StreamSource(msgspec.Struct, frozen=True, gc=False):
     """The upstream of a stream. `limit_bytes` limits one relayed event, or all events of an aggregated reply."""
@@ -166,8 +157,6 @@ class StreamSource(msgspec.Struct, frozen=True, gc=False):
     limit_bytes: int
     read_error: ReadError
     keep_original: KeepOriginal = lambda _error, _data: None  # of a protocol that writes each error anew
-    limit: str = EVENT_BYTES
-    """The setting of `limit_bytes`, or its size and the reason, for the error."""
 
 
 UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")
@@ -381,11 +370,6 @@ event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not
 events_joined = _error(
     UpstreamInvalid, "The upstream sent events without the blank line that ends each event of a stream."
 )
-too_many_comments = _error(
-    UpstreamInvalid,
-    "The upstream sent more than 1 MiB of comments and blank lines, or than limits.event_bytes, and no event.",
-    case="too_large",
-)
 too_many_choices = _error(
     UpstreamInvalid, "The upstream's answer has more choices, tool calls and members than any request asks for."
 )
@@ -406,16 +390,12 @@ line_too_long = _error(
 )
 
 
-def event_too_large(upstream: str, limit: str = "") -> GatepassError:
-    """Return the error of an event above `limit`, a setting or a size with its reason; "" if its size is no fault."""
-    size = f"is larger than {limit}, or that " if limit else ""
-    what = f"The upstream sent an event that {size}has too many lines, values or escapes."
-    return UpstreamInvalid(what, upstream=upstream, case="too_large")
-
-
-def converted_limit(reason: str) -> str:
-    """Return the limit of an event that gatepass converts, with the `reason`, a clause, for `event_too_large`."""
-    return f"1 MiB, which applies because {reason}"
+event_too_large = _error(
+    UpstreamInvalid,
+    "The upstream sent an event that is larger than limits.event_bytes, or than 1 MiB where gatepass converts the"
+    " stream, or that has too many lines, values or escapes.",
+    case="too_large",
+)
 
 
 def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> UpstreamErrorReply:

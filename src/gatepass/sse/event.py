@@ -127,10 +127,10 @@ class Framer:
 
     Only the unfinished event is kept, at most `limit_bytes` of it. An event above the limit, including its blank
     line, sets `overflowed` for every split of its bytes. The events before it are returned, but not the event and the
-    bytes after it. An unfinished event of more than 2 * MOST_LINES lines sets `overflowed` too.
+    bytes after it.
     """
 
-    __slots__ = ("_edge", "_limit_bytes", "_lines", "_passing_bytes", "is_blocked", "large", "overflowed", "unfinished")
+    __slots__ = ("_edge", "_limit_bytes", "_passing_bytes", "is_blocked", "large", "overflowed", "unfinished")
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -139,7 +139,6 @@ class Framer:
         self.is_blocked = False
         """Whether `overflowed` or `large` is set: one look for each piece."""
         self.unfinished = bytearray()
-        self._lines = 0  # of the tail; counted only if it has more than MOST_LINES bytes
         self._edge = b"\n"  # a blank line may begin with these bytes: the last of the tail, the last two if _OPEN
         self.overflowed = False
 
@@ -187,12 +186,10 @@ class Framer:
     def _keep(self, rest: bytes, window: bytes) -> None:
         self.unfinished += rest
         if not self.unfinished:
-            self._edge, self._lines = b"\n", 0
+            self._edge = b"\n"
             return
         self._edge = _OPEN if window.endswith(_OPEN) else window[-1:]
-        if len(self.unfinished) > MOST_LINES:
-            self._lines = (0 if len(rest) == len(self.unfinished) else self._lines) + count_lines(rest)
-        if len(self.unfinished) > self._limit_bytes or self._lines > 2 * MOST_LINES:
+        if len(self.unfinished) > self._limit_bytes:
             self._overflow()
 
     def _within_limit(self, run: bytes, tail_bytes: int) -> bytes:

@@ -53,25 +53,19 @@ _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
 _TAG = re.compile(rb"<[^<>]*>")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
-BLANK_LINES = "sse=blank-lines"
-NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE, BLANK_LINES)
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
 """The changes that validation makes.
 
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
   openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
-- BLANK_LINES: It reads each line as an event if no blank lines part them.
 """
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
-
-
-MOST_JOINED = 2_000
-"""This many lines that no blank lines part are read as events, in one turn."""
 
 
 class Progress:
@@ -153,7 +147,7 @@ class EventStream:
 
     The arguments:
 
-    * `source.limit_bytes` limits one event, and the comments, blank lines and events without data between two events.
+    * `source.limit_bytes` limits one event.
     * `done_is_required`: if it is false, every body that ended cleanly is complete.
     * `wants_usage`: the upstream was asked for usage. At a `[DONE]` before it the stream is `done`, but the `[DONE]` is
       held, and `awaits_usage` is True until `feed` found the usage, or `finish` gave up.
@@ -169,11 +163,9 @@ class EventStream:
         "_choices",
         "_done_is_required",
         "_event_limit_bytes",
-        "_events_before",
         "_fast_path",
         "_framer",
         "_has_begun",
-        "_idle_bytes",
         "_is_over",
         "_large",
         "_later_numbers",
@@ -224,7 +216,7 @@ class EventStream:
         self.waiting = b""
         self._large: Iterator[bytes] | None = None  # the turns of the first event of `waiting`
         self._lines_left = TURN_LINES
-        self._idle_bytes = self._events_before = self._noted_events = 0
+        self._noted_events = 0
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
@@ -342,7 +334,7 @@ class EventStream:
             if self._framer.large:
                 self.waiting = self._framer.take_large()
             else:
-                self.fail(chunk.event_too_large(self._source.upstream, self._source.limit))
+                self.fail(chunk.event_too_large(self._source.upstream))
         has_more = self._is_over or self._framer.unfinished or self.waiting
         is_relayed = after is None and self._later_numbers is None
         self._passes_match = is_relayed and dialect_transform is None and not has_more
@@ -426,14 +418,15 @@ class EventStream:
 
     def _validate_tail(self, tail: bytes) -> bytes:
         """Validate the last event with the blank line it lacks; b"" if it is incomplete, large or a comment."""
-        if len(tail) > LARGE_EVENT_BYTES:  # clients ignore it, and to read it here would occupy the loop for long
-            return self._fail(chunk.events_joined) if _begins_joined(tail) else b""
+        if len(tail) > LARGE_EVENT_BYTES or count_lines(tail) > MOST_LINES:
+            # clients ignore it, and to read it here would occupy the loop for long
+            return self._fail(chunk.events_joined) if _is_joined(tail) else b""
         # the framer waits for the LF that would make this CR a CRLF
         is_whole = tail.endswith(b"\n\r")
         block = tail if is_whole else tail + (b"\n" if tail.endswith(b"\n") else b"\n\n")
         event = parse_event(block.removeprefix(BOM))
         data = event.data or b""
-        if not (is_json(data) or data.strip() == b"[DONE]" or _is_joined(data)):
+        if not (is_json(data) or data.strip() == b"[DONE]" or _is_joined(block)):
             if event.text and not any(name.startswith(event.text) for name in _FIELD_NAMES):
                 self._read_text(event.text)
             return b""
@@ -495,17 +488,15 @@ class EventStream:
         if data is not None:
             return self._validate_data(block, data.strip(), b"")
         if block in _BLANK_LINES and not self.has_ids:
-            return b"" if self._is_idle_too_long(block) else block
+            return block
         if len(block) > MOST_LINES and count_lines(block) > MOST_LINES:
-            return self._fail(chunk.events_joined if _begins_joined(block) else chunk.event_too_large)
+            return self._fail(chunk.events_joined if _is_joined(block) else chunk.event_too_large)
         event = parse_event(block)
         if event.text:
             self._read_text(event.text)
         if self._is_over:
             return b""
         if event.data is None:
-            if self._is_idle_too_long(block):
-                return b""
             if not (event.is_dispatched or self.has_ids):
                 return block
             self._adapted[ID_COMMENTS if event.comments else EMPTY_DATA] = None
@@ -515,23 +506,10 @@ class EventStream:
             self.has_ids = True
         return kept or event.comments
 
-    def _is_idle_too_long(self, block: bytes) -> bool:
-        """Count the bytes of `block`, which has no data, and fail if too many arrived since the last event.
-
-        Each comment and blank line costs as much as an event, and 1 MiB of them a second.
-        """
-        if self.events != self._events_before:
-            self._events_before, self._idle_bytes = self.events, 0
-        self._idle_bytes += len(block)
-        if self._idle_bytes > min(self._event_limit_bytes, LARGE_EVENT_BYTES):
-            self.fail(chunk.too_many_comments(self._source.upstream))
-        return self._is_over
-
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
         # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
         if not data or data.startswith(b":"):
-            if not self._is_idle_too_long(block):
-                self._adapted[EMPTY_DATA] = None
+            self._adapted[EMPTY_DATA] = None
             return b""
         # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
         # (BerriAI/litellm#31562)
@@ -540,23 +518,11 @@ class EventStream:
         try:
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
-            return self._validate_lines(data) if _is_joined(data) else self._fail(chunk.event_not_json)
+            return self._fail(chunk.events_joined if _is_joined(block) else chunk.event_not_json)
         if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
             failure = chunk.upstream_error_event(self._source.upstream, error_body)
             return self._fail_by_event(failure, block, data, payload)
         return self._validate_chunk(block, payload)
-
-    def _validate_lines(self, data: bytes) -> bytes:
-        """Validate each line of `data` as an event. All were held until the end, where the first blank line is."""
-        lines, kept = data.split(b"\n", MOST_JOINED), []
-        if len(lines) > MOST_JOINED:
-            return self._fail(chunk.events_joined)
-        self._adapted[BLANK_LINES] = None
-        for line in lines:
-            kept.append(self._validate(b"data: %b\n\n" % line))
-            if self._is_over:
-                break
-        return b"".join(kept)
 
     def _fail_by_event(self, failure: UpstreamErrorReply, block: bytes, data: bytes, payload: Any) -> bytes:
         """End the stream with the upstream's own error, and return its event if the client may receive it."""
@@ -576,7 +542,7 @@ class EventStream:
         try:
             block, data, event = split_large(run)
         except ValueError:
-            yield self._fail(chunk.events_joined if _begins_joined(run) else chunk.event_too_large)
+            yield self._fail(chunk.events_joined if _is_joined(run) else chunk.event_too_large)
             return
         yield b""
         text = bytes(data).strip()
@@ -584,7 +550,7 @@ class EventStream:
             payload = event_value(text, event.name)
         except ValueError:
             error_of = chunk.event_too_large if takes_long(text) else chunk.event_not_json
-            yield self._fail(chunk.events_joined if _begins_joined(block) else error_of)
+            yield self._fail(chunk.events_joined if _is_joined(block) else error_of)
             return
         yield b""
         error_body = error_in_event(beginning_of_error(payload), event.name, self._source.read_error)
@@ -665,16 +631,12 @@ class EventStream:
         return is_plain
 
 
-def _is_joined(data: bytes) -> bool:
-    """Whether `data`, which is no JSON, has several lines of which the first is JSON."""
-    first, line_feed, _ = data.partition(b"\n")
-    return line_feed != b"" and is_json(first)
-
-
-def _begins_joined(block: bytes) -> bool:
+def _is_joined(block: bytes) -> bool:
+    """Whether the data of `block`, which is no JSON, has several lines of which the first is JSON."""
     beginning = block[:ERROR_BYTES]
     end = max(beginning.rfind(b"\n"), beginning.rfind(b"\r")) + 1  # to read a line without its end takes 10 s
-    return _is_joined(parse_event(beginning[:end]).data or b"")
+    first, line_feed, _ = (parse_event(beginning[:end]).data or b"").partition(b"\n")
+    return line_feed != b"" and is_json(first)
 
 
 def _without_id(block: bytes) -> bytes:

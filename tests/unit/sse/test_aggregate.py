@@ -151,10 +151,6 @@ def test_chunks_become_one_reply(chunks, expected):
     assert aggregated(*map(data, chunks), DONE) == expected
 
 
-def test_events_that_no_blank_lines_part_are_read_as_in_a_relayed_stream():
-    assert aggregated((text("a") + STOP).replace(b"\n\n", b"\n") + DONE) == reply(choice("a"))
-
-
 def test_values_without_choices_say_nothing():
     odd = [{}, {"code": 0, "data": {}}, {"type": "status", "text": "x"}, [], 3, None, "x"]
     odd += [{"choices": None}, {"choices": "x"}, {"choices": [None, 7]}]
@@ -287,14 +283,6 @@ def fails(*pieces: bytes) -> str:
 def small_most(monkeypatch):
     """A smaller MOST_BYTES: with 12 MiB, a process that has collected all unit tests would hold 520 MiB."""
     monkeypatch.setattr(aggregate, "MOST_BYTES", 2 * LARGE_EVENT_BYTES)
-
-
-@pytest.mark.usefixtures("small_most")
-def test_event_above_the_limit_of_a_whole_reply_names_it_for_every_split():
-    for name in (b"", b"event: image\n"):
-        raw = name + text("x" * aggregate.MOST_BYTES) + STOP + DONE
-        for cut in (0, 100, len(raw) - len(DONE), len(raw) - 1):
-            assert "larger than 12 MiB, the limit of a reply without `stream: true`" in fails(raw[:cut], raw[cut:])
 
 
 @pytest.mark.usefixtures("small_most")

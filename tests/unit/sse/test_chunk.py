@@ -92,12 +92,3 @@ def test_the_error_has_all_members_of_the_upstreams_error_body():
         "p",
     )
     assert chunk.upstream_error_event("chat", UpstreamErrorBody("?")).http_status == 502
-
-
-def test_the_error_of_a_large_event_names_its_limit_and_why_it_is_lower():
-    assert "larger than limits.event_bytes," in chunk.event_too_large("chat", chunk.EVENT_BYTES).message
-    lower = chunk.converted_limit("the dialect ragflow converts it")
-    assert (
-        "larger than 1 MiB, which applies because the dialect ragflow" in chunk.event_too_large("chat", lower).message
-    )
-    assert "larger" not in chunk.event_too_large("chat").message

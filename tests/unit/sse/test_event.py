@@ -128,14 +128,6 @@ def test_event_above_the_limit_fails_and_many_within_it_pass_for_every_split():
         assert (out, framer.overflowed, framer.feed(fits), framer.tail) == (fits * 3, True, b"", b""), size_bytes
 
 
-@pytest.mark.parametrize(("line", "most"), [(b"x\n", 20_000), (b"x\r", 20_000), (b"x\r\n", 10_000)])
-def test_an_unfinished_event_has_a_limit_of_lines(line, most):
-    framer = Framer(1 << 20)
-    assert (framer.feed(line * most), framer.overflowed) == (b"", False)
-    framer.feed(line)
-    assert framer.overflowed
-
-
 def test_line_of_64_mib_is_refused_in_bounded_memory():
     framer, piece, limit_bytes = Framer(1 << 20), b"x" * (64 * 1024), 1 << 20
     with traced_memory() as memory:
