@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.auth.api_keys import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
-from gatepass.mcp.exchange import LAST_EVENTS_BYTES, TURN_LINES
+from gatepass.mcp.exchange import TAIL_BYTES
 from gatepass.mcp.servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
 from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.pages import status_of
@@ -364,7 +364,7 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
 
 PROGRESS = event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"id": "call-1"}})
 ANSWER = event({"jsonrpc": "2.0", "result": {"id": 4}, "id": "call-1"})
-LARGE = event({"jsonrpc": "2.0", "result": {"text": "x" * LAST_EVENTS_BYTES}, "id": "call-1"})
+LARGE = event({"jsonrpc": "2.0", "result": {"text": "x" * TAIL_BYTES}, "id": "call-1"})
 
 
 @pytest.mark.parametrize(
@@ -375,8 +375,8 @@ LARGE = event({"jsonrpc": "2.0", "result": {"text": "x" * LAST_EVENTS_BYTES}, "i
         (CALL, [PROGRESS, ANSWER[:-1]], "client_gone"),
         (CALL, [ANSWER.replace(b"call-1", b"call-2")], "client_gone"),
         (CALL, [PROGRESS, LARGE], "ok"),
-        (CALL, [b"\n" * (LAST_EVENTS_BYTES - 8), ANSWER], "ok"),
-        (CALL, [b"data\n\n" * TURN_LINES, PROGRESS], "ok"),
+        (CALL, [b"\n" * (TAIL_BYTES - 8), ANSWER], "ok"),
+        (CALL, [PROGRESS * (TAIL_BYTES // len(PROGRESS) + 1)], "client_gone"),
         ({**CALL, "method": "subscriptions/listen"}, [PROGRESS], "ok"),
         (None, [PROGRESS], "ok"),
     ],

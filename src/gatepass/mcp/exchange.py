@@ -41,7 +41,7 @@ from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.sse.chunk import StreamSource, stream_closed
-from gatepass.sse.event import count_lines, parse_event, read_json, split_events
+from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import OK, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
 
@@ -66,10 +66,9 @@ _ONE_LINE = bytes(32 if byte in b"\r\n" else byte for byte in range(256))
 _WITHOUT_BODY = frozenset((202, 204, 205))
 BODY_BYTES = 4 * MIB
 """Limit of a request body. A server of the TypeScript SDK accepts 4 MB too."""
-TURN_LINES = 512
-"""More lines of events are not searched in one turn of the event loop."""
-LAST_EVENTS_BYTES = 32 * 1024
-"""How much of the last events a stream keeps, to know whether it ended after its response."""
+TAIL_BYTES = 32 * 1024
+LAST_EVENTS = 100
+"""How much of its end a stream keeps, and how many events of that are read, to know whether it had its response."""
 
 
 class _McpRequest(Hidden, msgspec.Struct, eq=False):
@@ -442,7 +441,7 @@ class PassedEvents(EventStream):
     stream becomes its one event.
     """
 
-    __slots__ = ("_begins", "_has_response", "_is_json", "_last", "_last_bytes", "_last_events", "_request")
+    __slots__ = ("_begins", "_is_json", "_last", "_request", "_tail")
 
     def __init__(
         self,
@@ -456,10 +455,8 @@ class PassedEvents(EventStream):
         self._begins = begins
         self._last = b"\n\n"
         self._request = request
-        self._has_response = False
         self._is_json: bool | None = None
-        self._last_events: list[bytes] = []
-        self._last_bytes = 0
+        self._tail = b""
 
     @property
     def is_between_events(self) -> bool:
@@ -467,15 +464,13 @@ class PassedEvents(EventStream):
 
     @property
     def has_response(self) -> bool:
-        """Whether the response passed. Events above LAST_EVENTS_BYTES or TURN_LINES together are taken for it."""
-        if not self._has_response and self._request is not None and self.is_between_events:
-            run = b"".join(self._last_events)
-            self._has_response = self._last_bytes > LAST_EVENTS_BYTES
-            if b"data" in run:  # line feeds and comments pass at memory speed
-                self._has_response = count_lines(run) > TURN_LINES or any(
-                    messages.is_response(parse_event(block).data or b"", self._request) for block in split_events(run)
-                )
-        return self._has_response
+        """Whether the response is among the last events. A last event above TAIL_BYTES is taken for it."""
+        if self._request is None or not self.is_between_events:
+            return False
+        blocks = split_events(self._tail)[-LAST_EVENTS:]
+        if len(self._tail) > TAIL_BYTES and len(blocks) == 1:
+            return True
+        return any(messages.is_response(parse_event(block).data or b"", self._request) for block in blocks)
 
     def feed(self, piece: bytes = b"") -> bytes:
         if piece:
@@ -490,14 +485,8 @@ class PassedEvents(EventStream):
             if not self.has_ids:  # a line that begins with it: no text in JSON contains a line break
                 begin = self._last + piece[:4]
                 self.has_ids = any(mark in part for part in (begin, piece) for mark in (b"\nid:", b"\rid:"))
-            if self._request is not None and not self._has_response:
-                if self.is_between_events and not self.has_response:
-                    self._last_events, self._last_bytes = [], 0
-                self._last_bytes += len(piece)
-                if self._last_bytes > LAST_EVENTS_BYTES:
-                    self._last_events.clear()
-                else:
-                    self._last_events.append(piece)
+            if self._request is not None:
+                self._tail = (self._tail + piece)[-TAIL_BYTES - 1 :]
             self._last = (self._last + piece)[-3:] if len(piece) < 3 else piece[-3:]
         return piece
 
@@ -508,7 +497,7 @@ class PassedEvents(EventStream):
             ended = self.feed(b"\n\n")
         if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
             error = stream_closed(self._source.upstream)
-            for block in split_events(b"".join(self._last_events)):
+            for block in split_events(self._tail)[-LAST_EVENTS:]:
                 with suppress(ValueError):
                     if (said := self._source.read_error(read_json(parse_event(block).data or b""))) is not None:
                         error.cause = f"The upstream ended its stream with an error of another form: {said.message}"
