@@ -11,7 +11,6 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from secrets import token_hex
@@ -42,12 +41,9 @@ FRESH_S = 60.0
 
 FAILED_S = 3.0
 
-FETCH_S = 8.0
-"""Timeout of a fetch. RAGFlow's provider check calls this endpoint with a timeout of 10 s."""
-
-FIRST_LIST_WAIT_S = 4.0
-"""Wait for an upstream's first list if there are other models to return. LibreChat stops waiting after 5 s
-(packages/api/src/endpoints/models.ts) and then shows no model at all."""
+FETCH_S = 4.0
+"""Timeout of a fetch. LibreChat stops waiting after 5 s (packages/api/src/endpoints/models.ts) and then shows no model
+at all, and RAGFlow's provider check after 10 s."""
 
 LIST_CALL = call_of(match_operation("GET", "/models").operation)
 LIST_BYTES = 4 * 1024 * 1024
@@ -72,7 +68,6 @@ class _List:
     error: Exception | None = None
     failed_s: float = -math.inf
     fetch: asyncio.Task[None] | None = None
-    began_s: float = 0.0
 
 
 class ModelCatalog:
@@ -89,14 +84,6 @@ class ModelCatalog:
         """What the present lists were made into: () for all models, else by the patterns of a key. Other lists begin a
         new one, so that what is made of older ones meanwhile is not kept."""
 
-    def of_next(self, state: AppState) -> ModelCatalog:
-        """Return the catalog of the state after a reload, with the lists of upstreams whose server is the same."""
-        after, before = ModelCatalog(state), self.state.upstreams
-        for name, one in self._lists.items():
-            if name in state.upstreams and state.upstreams[name].transport is before[name].transport:
-                after._lists[name] = _List(one.models, one.fetched_s)
-        return after
-
     async def listing(self, context: RequestContext) -> bytes:
         """Return the body of GET /v1/models for this caller and profile.
 
@@ -108,9 +95,7 @@ class ModelCatalog:
     async def entries(self, context: RequestContext) -> list[Entry]:
         """Return the entries of `listing`, which are shared: do not change them."""
         wanted = self._begin(context)
-        await self._wait_for_fetches([name for name in wanted if self._lists[name].models is None], FIRST_LIST_WAIT_S)
-        if not await self._known():
-            await self._wait_for_fetches(wanted)
+        await self._wait_for_fetches(name for name in wanted if self._lists[name].models is None)
         return await self._visible(wanted, context.caller, is_typed=context.profile_rules.settings.typed_ids)
 
     async def entry(self, context: RequestContext, model: str) -> bytes:
@@ -154,7 +139,6 @@ class ModelCatalog:
             is_fresh = one.models is not None and now - one.fetched_s < FRESH_S
             if not (one.fetch or is_fresh or now - one.failed_s < failed_s):
                 one.fetch = self.state.in_flight.tasks.spawn(self._fetch(upstream, one), f"models of {upstream}")
-                one.began_s = now
         return wanted
 
     async def _known(self) -> list[Entry]:
@@ -209,18 +193,9 @@ class ModelCatalog:
         lengths = {} if length is None else {"context_length": length, "max_model_len": length}
         return {"gatepass": {"capabilities": capabilities}, **lengths} if capabilities else {}
 
-    async def _wait_for_fetches(self, wanted: Iterable[str], wait_s: float | None = None) -> None:
-        """Wait until the current fetches have ended, but at most until `wait_s` after the last of them began."""
-        begun = {one.fetch: one.began_s for name in wanted if (one := self._lists[name]).fetch is not None}
-        if not begun:
-            return
-        ended = asyncio.wait(begun)
-        if wait_s is None:
-            await ended
-            return
-        left_s = max(begun.values()) + wait_s - self.state.clock.now()
-        with suppress(TimeoutError):  # the list did not arrive within the wait
-            await timeout(self.state.clock, max(0.0, left_s), ended, TimeoutError())
+    async def _wait_for_fetches(self, wanted: Iterable[str]) -> None:
+        if begun := [fetch for name in wanted if (fetch := self._lists[name].fetch) is not None]:
+            await asyncio.wait(begun)
 
     async def _fetch(self, upstream: str, one: _List) -> None:
         try:

@@ -28,8 +28,6 @@ class ApiEndpoint:
     # endpoint of FastAPI takes 50 to 70 µs more.
 
     def __init__(self, state: AppState) -> None:
-        self.state = state
-        self.catalog = ModelCatalog(state)
         self.mcp: McpServers | None = None
         self._take(state)
         state.metrics.fetch_lists = lambda: self.catalog.start_fetches(FRESH_S)
@@ -48,11 +46,10 @@ class ApiEndpoint:
     def use(self, state: AppState) -> None:
         """Serve new requests with `state`. Requests in progress keep the state that they began with."""
         self.state.hand_over(state)
-        self.catalog = self.catalog.of_next(state)
-        self.state = state
         self._take(state)
 
     def _take(self, state: AppState) -> None:
+        self.state, self.catalog = state, ModelCatalog(state)
         self._serve_call = partial(serve_call, self.catalog)
         sessions = None if self.mcp is None else self.mcp.sessions
         self.mcp = None
