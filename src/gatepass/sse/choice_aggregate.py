@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from binascii import a2b_base64
 from collections.abc import Mapping
 from operator import itemgetter
 from types import MappingProxyType
@@ -173,7 +171,7 @@ class MemberAggregator:
     the last one, and ignores empty ones.
     """
 
-    __slots__ = ("_calls", "_data", "_entries", "_lists", "_merged", "_texts", "_values")
+    __slots__ = ("_calls", "_entries", "_lists", "_merged", "_texts", "_values")
 
     def __init__(self, entries: EntryCount) -> None:
         self._entries = entries
@@ -181,7 +179,6 @@ class MemberAggregator:
         self._lists: dict[str, list[Any]] = {}
         self._merged: dict[str, MemberAggregator] = {}
         self._calls: dict[int, MemberAggregator] = {}
-        self._data: list[str] = []
         self._values: Object = {}
 
     def add(self, name: str, value: Any) -> None:
@@ -203,7 +200,7 @@ class MemberAggregator:
                 self._entries.add()
             self._lists.setdefault(name, []).extend(value)
         elif name in _EMPTY and type(value) is dict:
-            self._member(self._merged, name).add_all(value, is_audio=name == "audio")
+            self._member(self._merged, name).add_all(value)
         elif value is not None:
             self._entries.keep_last(self._values, name, value)
 
@@ -213,12 +210,9 @@ class MemberAggregator:
             members[name] = MemberAggregator(self._entries)
         return members[name]
 
-    def add_all(self, payload: Object, *, is_audio: bool = False) -> None:
+    def add_all(self, payload: Object) -> None:
         for name, value in payload.items():
-            if is_audio and name == "data" and isinstance(value, str):
-                self._data.append(value)
-            else:
-                self.add(name, value)
+            self.add(name, value)
 
     def build(self) -> Object:
         """Return all members. If a member came as text and as a list, its text becomes the first part of the list."""
@@ -230,22 +224,4 @@ class MemberAggregator:
         made: Object = {name: {**_EMPTY.get(name, {}), **one.build()} for name, one in self._merged.items()}
         if self._calls:
             made["tool_calls"] = [call.build() for call in self._calls.values()]
-        if self._data:
-            made["data"] = joined_base64(self._data)
         return {**self._values, **texts, **lists, **made}
-
-
-_BASE64_GROUP = 4
-
-
-def joined_base64(pieces: list[str]) -> str:
-    """Return one base64 text from several. They may be cut anywhere, or each be encoded with its own padding."""
-    joined = "".join(pieces)
-    if "=" not in joined.rstrip("=") and len(joined) % _BASE64_GROUP == 0:  # RFC 4648, section 4: only at the end
-        return joined
-    bare = [piece.rstrip("=") for piece in pieces]
-    padded = [piece + "=" * (-len(piece) % _BASE64_GROUP) for piece in bare]
-    try:
-        return b64encode(b"".join([a2b_base64(piece, strict_mode=True) for piece in padded])).decode()
-    except ValueError:
-        return joined
