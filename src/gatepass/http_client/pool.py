@@ -30,7 +30,7 @@ from gatepass.http_client.message_head import (
     request_head,
     schemes_text,
 )
-from gatepass.http_client.response_body import DecodedResponse, decoder_of
+from gatepass.http_client.response_body import DecodedResponse, is_coded
 from gatepass.http_client.tls import LATE_TLS, LATE_TUNNEL, tls_detail
 from gatepass.types import ConnectionTimes, OutboundRequest, Response
 
@@ -426,11 +426,10 @@ class Http1Transport:
         if coding is None:
             return reply
         try:
-            decoder = decoder_of(coding)
+            return DecodedResponse(reply, self._turns) if is_coded(coding) else reply
         except TransportFault:
             reply.discard()
             raise
-        return reply if decoder is None else DecodedResponse(reply, decoder, self._turns)
 
     def is_like(self, other: Http1Transport) -> bool:
         """Whether `other` would open the same connections to a server."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from io import BytesIO
 from math import inf
 from typing import TYPE_CHECKING, Protocol, Self
@@ -28,9 +28,6 @@ SMALL_PIECE_BYTES = 4 * 1024
 PIECE_BYTES = 256 * 1024
 """Maximum size of a decompressed piece, so that a decompression bomb never expands further than it is read."""
 
-CODED_BYTES = 4 * 1024
-"""Compressed bytes that are decoded at once. They may be 200 gzip members, each with a copy of the bytes after it."""
-
 TAIL_S = 1.0
 """Time that an upstream has to end a body of which nothing more is read."""
 
@@ -39,7 +36,8 @@ MOST_PIECES = 64
 
 CODING_BYTES = 40
 
-GZIP_WINDOW = 16 + zlib.MAX_WBITS
+GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+"""zlib finds out by itself which of both a body is."""
 
 
 class UpstreamResponse:
@@ -267,85 +265,60 @@ def taken(pieces: list[bytes | BytesIO]) -> bytes:
     return whole
 
 
-class ZlibDecoder:
-    """Decodes gzip (RFC 1952, several members may follow each other) and deflate (RFC 1950)."""
-
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._inflate = zlib.decompressobj(window)
-        self._has_begun = False
-
-    def decode(self, piece: bytes) -> Iterator[bytes]:
-        """Yield what can be decoded so far, in pieces of at most PIECE_BYTES; raise TransportFault INVALID.
-
-        A piece may be empty: it ends a step after which other work can run.
-        """
-        self._has_begun = self._has_begun or bool(piece)
-        for at in range(0, len(piece), CODED_BYTES):
-            rest, out = piece[at : at + CODED_BYTES], b""
-            while rest:
-                if self._inflate.eof:
-                    self._inflate = zlib.decompressobj(self._window)
-                try:
-                    out += self._inflate.decompress(rest, PIECE_BYTES - len(out))
-                except zlib.error as error:
-                    yield out  # decoded before the fault: it may be the end of a stream
-                    reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
-                    raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
-                rest = self._inflate.unconsumed_tail or self._inflate.unused_data
-                if len(out) == PIECE_BYTES:
-                    yield out
-                    out = b""
-            yield out
-
-    def finish(self) -> None:
-        """Raise TransportFault CLOSED if the compressed data is incomplete. An empty body is empty in every coding."""
-        if self._has_begun and not self._inflate.eof:
-            raise TransportFault(Fault.CLOSED, "the compressed reply is incomplete")
-
-
-def decoder_of(coding: bytes) -> ZlibDecoder | None:
-    """Return the decoder of a content-encoding, None for identity. Raises TransportFault if it is not supported."""
+def is_coded(coding: bytes) -> bool:
+    """Return whether a content-encoding is gzip or deflate. Raises TransportFault if it is not supported."""
     stated = coding.strip()
     name = stated.lower()
     if name in (b"", b"identity", b"utf-8"):  # a server that means the charset
-        return None
-    if name in (b"gzip", b"x-gzip"):
-        return ZlibDecoder(GZIP_WINDOW)
-    if name == b"deflate":
-        return ZlibDecoder(zlib.MAX_WBITS)
+        return False
+    if name in (b"gzip", b"x-gzip", b"deflate"):
+        return True
     # quoted unchanged or not at all: the log masks no secret that is cut or has its case changed
     shown = stated.decode("ascii", "replace") if len(stated) <= CODING_BYTES else "something unknown"
     raise TransportFault(Fault.INVALID, f"the reply is encoded as {shown}, which gatepass did not request")
 
 
 class DecodedResponse:
-    """A Response with a decoded body and unchanged header fields."""
+    """A Response with unchanged header fields and its body decoded: gzip (RFC 1952, perhaps several members) or deflate
+    (RFC 1950)."""
 
-    def __init__(self, response: Response, decoder: ZlibDecoder, turns: LoopTurns) -> None:
+    def __init__(self, response: Response, turns: LoopTurns) -> None:
         self.status = response.status
         self.headers = response.headers
         self._response = response
-        self._decoder = decoder
         self._turns = turns
         self._pieces = aiter(response)
-        self._ready: Iterator[bytes] = iter(())
+        self._inflate: zlib._Decompress | None = None
+        """While a part of its data has arrived."""
+        self._rest = b""
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        while True:
-            for ready in self._ready:
+        decoded = b""
+        while not decoded:
+            if self._rest:
                 await self._turns.wait()  # a few bytes read may decode to many, without an await in between
-                if ready:
-                    return ready
+            else:
+                try:
+                    self._rest = await anext(self._pieces)
+                except StopAsyncIteration:
+                    if self._inflate is not None:
+                        raise TransportFault(Fault.CLOSED, "the compressed reply is incomplete") from None
+                    raise
+                if not self._rest:
+                    continue
+            inflate = self._inflate = self._inflate or zlib.decompressobj(GZIP_OR_ZLIB)
             try:
-                piece = await anext(self._pieces)
-            except StopAsyncIteration:
-                self._decoder.finish()
-                raise
-            self._ready = self._decoder.decode(piece)
+                decoded = inflate.decompress(self._rest, PIECE_BYTES)
+            except zlib.error as error:
+                reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
+                raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
+            self._rest = inflate.unconsumed_tail or inflate.unused_data
+            if inflate.eof:
+                self._inflate = None
+        return decoded
 
     @property
     def ended(self) -> bool:
