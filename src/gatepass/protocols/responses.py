@@ -49,7 +49,7 @@ LAST_EVENTS = frozenset(("response.completed", FAILED, "response.incomplete"))
 def synthesize_response(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Iterator[bytes]:
     """Yield the events of a stream with the content of `document`, a parsed and validated response.
 
-    Members that strict clients require are filled in. The Responses API has no `[DONE]`. An unfinished response with
+    Items are sent as they came, with an id. The Responses API has no `[DONE]`. An unfinished response with
     output is sent as completed, because SDKs wait for a last event.
 
     Raises UpstreamInvalid for one without output, and ValueError if it is nested too deep or has more than MAX_ENTRIES.
@@ -116,8 +116,9 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
     kind, begun = chunk.event_kind(item), dict(item)  # of an item of unknown type only the status changes
     if isinstance(item.get("status"), str):
         begun["status"] = "in_progress"
-    if kind in _CALLS:
-        begun[_CALLS[kind][0]] = ""
+    name, stem = _CALLS.get(kind, ("", ""))
+    if isinstance(item.get(name), str):
+        begun[name] = ""
     lists = [member for member in _PARTS if kind in ("message", "reasoning") and isinstance(item.get(member), list)]
     begun |= {member: [] for member in lists}
     if kind == "reasoning":
@@ -128,27 +129,20 @@ def _item_events(item: Object, index: int) -> Iterator[Object]:
         stem, index_name = _PARTS[member]
         for number, part in enumerate(part for part in item[member] if isinstance(part, dict)):
             yield from _part_events(part, f"response.{stem}", {**place, index_name: number})
-    if kind in _CALLS:
-        name, stem = _CALLS[kind]
-        yield from _text_events(stem, name, item[name], place)
+    if isinstance(arguments := item.get(name), str):
+        yield from _text_events(stem, name, arguments, place)
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
 
 def _part_events(part: Object, of_part: str, place: Object) -> Iterator[Object]:
     kind = chunk.event_kind(part)
     name, stem = _TEXTS.get(kind, ("", ""))
-    empty: Object = {name: ""} if name else {}
-    empty |= {more: [] for more in ("annotations", "logprobs") if isinstance(part.get(more), list)}
-    yield {"type": f"{of_part}.added", **place, "part": {**part, **empty}}
-    if name:
+    text = part.get(name)
+    yield {"type": f"{of_part}.added", **place, "part": {**part, name: ""} if isinstance(text, str) else part}
+    if isinstance(text, str):
         # openai-python's type of these events requires it
         logprobs: Object = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
-        *deltas, done = _text_events(stem, name, part[name], {**place, **logprobs})
-        yield from deltas
-        for number, annotation in enumerate(part["annotations"] if kind == "output_text" else ()):
-            added = {"annotation_index": number, "annotation": annotation}
-            yield {"type": "response.output_text.annotation.added", **place, **added}
-        yield done
+        yield from _text_events(stem, name, text, {**place, **logprobs})
     yield {"type": f"{of_part}.done", **place, "part": part}
 
 
@@ -168,7 +162,11 @@ _ID_PREFIXES = MappingProxyType(
 
 
 def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
-    """Return `document` with a status and with all ids, texts and lists."""
+    """Return `document` with a status, with the members that clients require, and with the ids of its items."""
+
+    def new_id(item: Object) -> str:
+        return defaults.new_id(_ID_PREFIXES.get(chunk.event_kind(item), "item_"))
+
     output = document.get("output")
     items = [entry for entry in output if isinstance(entry, dict)] if isinstance(output, list) else []
     created = document.get("created_at")
@@ -186,39 +184,8 @@ def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
         "created_at": created if is_time else defaults.created_s,
         "model": model if isinstance(model, str) and model else defaults.model,
         "status": status,
-        "output": [_complete_item(item, defaults) for item in items],
+        "output": [{**item, "id": chunk.text_of_id(item.get("id")) or new_id(item)} for item in items],
     }
-
-
-def _complete_item(item: Object, defaults: EnvelopeDefaults) -> Object:
-    kind = chunk.event_kind(item)
-    item = {**item, "id": chunk.text_of_id(item.get("id")) or defaults.new_id(_ID_PREFIXES.get(kind, "item_"))}
-    if kind == "message":
-        own = {"role": item.get("role") or "assistant", "status": item.get("status") or "completed"}
-        return {**item, **own, "content": _complete_parts(item.get("content"), "output_text")}
-    if kind == "reasoning":
-        item["summary"] = _complete_parts(item.get("summary"), "summary_text")
-        if isinstance(item.get("content"), list):
-            item["content"] = _complete_parts(item["content"], "reasoning_text")
-    elif kind in _CALLS:
-        arguments = _CALLS[kind][0]
-        item |= {"name": chunk.argument_text(item.get("name")), arguments: chunk.argument_text(item.get(arguments))}
-        item["call_id"] = chunk.text_of_id(item.get("call_id")) or defaults.new_id("call_")
-    return item
-
-
-def _complete_parts(content: Any, kind_of_text: str) -> list[Any]:
-    """Return the parts of a message or reasoning. Some gateways send a text instead."""
-    content = [{"text": content}] if isinstance(content, str) else content if isinstance(content, list) else []
-    parts = [{"type": kind_of_text, **part} for part in content if isinstance(part, dict)]
-    for part in parts:
-        kind = chunk.event_kind(part)
-        if kind in _TEXTS:
-            name = _TEXTS[kind][0]
-            part[name] = chunk.argument_text(part.get(name))
-        if kind == "output_text" and not isinstance(part.get("annotations"), list):
-            part["annotations"] = []
-    return parts
 
 
 # --- a response from a stream ---------------------------------------------------------------------
