@@ -67,9 +67,7 @@ HINTS = (
     ),
     Hint(r"\b(?:entity|payload|content|body) (?:is )?too large", "body_too_large_upstream", (413,)),
     Hint(r"conversation is not from user|must end with a user message|assistant message prefill", "last_message"),
-    Hint(r"assistant content cannot end with trailing whitespace", "trailing_whitespace"),
     Hint(r"missing subscription key", "subscription_key"),
-    Hint(r"no api key found in request", "kong_key"),
     Hint(r"API deployment for this resource does not exist|DeploymentNotFound", "azure_deployment", (404,)),
     Hint(_NOT_FOUND, "azure_path", (404,)),
     Hint(r"api version not supported", "azure_version"),
@@ -88,11 +86,6 @@ HINTS = (
         (403,),
     ),
     Hint(r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1", "doubled_path", (404,)),
-    Hint(
-        # nginx, Go's net/http and Tomcat
-        r"plain HTTP request was sent to HTTPS port|HTTP request to an HTTPS server|host and port requires TLS",
-        "tls_port",
-    ),
     Hint(
         # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot
         r"^(?:40[45]\W+)?(?:page )?(?:not found|(?:method )?not allowed)\.?$|\binvalid url\b|\bcannot post\b"

@@ -641,16 +641,6 @@ def test_tool_choice_is_carried_in_the_form_of_each_api(translate, request_, cho
 
 
 @TRANSLATIONS
-@pytest.mark.parametrize("tools", [[{"type": "function", "name": "find"}], [function("find"), {"type": "mcp"}]])
-def test_allowed_tools_are_carried_in_the_form_of_each_api(translate, request_, tools):
-    allowed = {"mode": "required", "tools": tools}
-    for choice in ({"type": "allowed_tools", **allowed}, {"type": "allowed_tools", "allowed_tools": allowed}):
-        chat, _ = translate({"model": "m", **request_, "tool_choice": choice}, Dropped())
-        assert [tool["function"]["name"] for tool in chat["tools"]] == ["find"]
-        assert chat["tool_choice"] == "required"
-
-
-@TRANSLATIONS
 @pytest.mark.parametrize(
     ("choice", "shown"),
     [
@@ -659,9 +649,7 @@ def test_allowed_tools_are_carried_in_the_form_of_each_api(translate, request_, 
         ({"name": "look"}, "'look'"),
         ({"type": "function"}, "'function'"),
         (function("missing"), "'missing'"),
-        ({"type": "allowed_tools", "tools": [{"type": "function", "name": "missing"}]}, "'missing'"),
-        ({"type": "allowed_tools", "tools": [], "mode": "required"}, "'required'"),
-        ({"type": "allowed_tools", "tools": [], "mode": "some"}, "'some'"),
+        ({"type": "allowed_tools", "tools": [{"type": "function", "name": "find"}]}, "'allowed_tools'"),
     ],
 )
 def test_another_tool_choice_is_refused(translate, request_, choice, shown):
@@ -713,7 +701,6 @@ USE_OF_LONG = {"type": "function", "name": LONG_TEXT}
         (chat_of_response, inputs({**OUTPUT, "call_id": [LONG_TEXT]}), "`input.0`"),
         (chat_of_response, inputs({"role": [LONG_TEXT], "content": "Hi"}), "has no type"),
         (chat_of_response, {"tool_choice": USE_OF_LONG}, "'xxx"),
-        (chat_of_response, {"tool_choice": {"type": "allowed_tools", "tools": [USE_OF_LONG]}}, "'xxx"),
         (chat_of_response, {"tool_choice": [LONG_TEXT]}, "('')"),
         (
             chat_of_response,
@@ -738,16 +725,9 @@ def functions(number: int) -> list[Body]:
         (chat_of_message, lambda number: {"messages": [HI] * number}),
         (chat_of_response, lambda number: inputs(*[HI] * number)),
         (chat_of_response, lambda number: inputs(*[thought("x" * 100)] * number, HI)),
-        (
-            chat_of_response,
-            lambda number: {
-                **inputs(HI),
-                "tools": functions(number),
-                "tool_choice": {"type": "allowed_tools", "tools": functions(number)},
-            },
-        ),
+        (chat_of_response, lambda number: {**inputs(HI), "tools": functions(number)}),
     ],
-    ids=["messages", "items", "thoughts", "allowed tools"],
+    ids=["messages", "items", "thoughts", "tools"],
 )
 def test_many_members_are_translated_in_linear_time(translate, request_of):
     """Eight times the members take about eight times the CPU time: quadratic work would take 64 times as long."""

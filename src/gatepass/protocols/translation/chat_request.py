@@ -121,11 +121,6 @@ def chosen(choice: Any, tools: list[Object], names: Names) -> Object:
     fields = choice if isinstance(choice, dict) else {"type": choice}
     kind = event_kind(fields)
     inner = members_of(fields, kind) or fields  # chat completions nest what the Responses API has flat
-    if kind == "allowed_tools":
-        allowed = [one for _, one in objects_of(inner.get("tools"), "tool_choice.tools") if event_kind(one) in _NAMED]
-        functions = {chosen(one, tools, names)["tool_choice"]["function"]["name"] for one in allowed}
-        found = [tool for tool in tools if tool["function"]["name"] in functions]
-        return chosen(text_of(inner.get("mode", "auto")), found, names)
     name = names.of(named_tool(inner, is_custom=kind == "custom")) if kind in _NAMED else None
     picked = {"type": "function", "function": {"name": name}} if name else _MODES.get(kind)
     if picked is None or (picked == "required" and not tools):
