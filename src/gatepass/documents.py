@@ -475,8 +475,8 @@ class LearnedRule(Struct, kw_only=True):
     age_s: int
     expires_in_s: int
     uses: int
-    settings: list[str]
-    """The lines under `models` that make it permanent, with the model's rules above it."""
+    setting: str
+    """The members of the model's entry that make it permanent."""
 
 
 class RuleName(Struct):

@@ -50,7 +50,7 @@ async def test_a_rule_of_two_members_names_the_other_one():
     async with relaying(*dialogues) as (_, gp):
         assert (await gp.ask({**HELLO, "temperature": 0.5, "top_p": 0.5}).answer()).status == 200
         (rule,) = (await page(gp)).json()["rules"]
-    assert (rule["adapted"], rule["beside"], rule["settings"]) == ("drop=top_p", "temperature", [])
+    assert (rule["adapted"], rule["beside"], rule["setting"]) == ("drop=top_p", "temperature", "")
 
 
 # --- the model list -----------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ async def test_learned_rules_are_listed_by_the_command(tmp_path, monkeypatch):
     assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  learned  \d+ s +(59 min|1 h) +21", line)
     assert evidence == f"    {MESSAGE}"
     assert [(row["uses"], row["evidence"]) for row in json.loads(programs.output)] == [(21, MESSAGE)]
-    assert setting == '    under models: mini: {stream: "emulate"}'
+    assert setting == '    in the model\'s entry: stream: "emulate"'
     assert forgotten.output == f"{people.output}These rules are forgotten.\n"
     assert (again.exit_code, again.output) == (1, "Error: no rule of chat/o3-mini is known: see `gatepass learned`\n")
 

@@ -412,8 +412,8 @@ def learned() -> Document:
     def rule(adapted: str, evidence: str, age_s: int, uses: int) -> Document:
         scope = {"upstream": "corp", "model": "o3-mini", "operation": "chat"}
         times = {"age_s": age_s, "expires_in_s": 3600 - age_s}
-        settings = ['o3-mini: {stream: "emulate"}'] * (adapted == "stream=synth")
-        row = {"adapted": adapted, "state": "learned", "evidence": evidence, "uses": uses, "settings": settings}
+        setting = 'stream: "emulate"' if adapted == "stream=synth" else ""
+        row = {"adapted": adapted, "state": "learned", "evidence": evidence, "uses": uses, "setting": setting}
         return {**scope, **row, **times}
 
     return {

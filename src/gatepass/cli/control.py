@@ -378,7 +378,7 @@ _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
 def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> None:
     """List what the running gatepass has learned from the errors of its upstreams.
 
-    The last rule of a model has the line under `models` that makes its rules permanent, if a setting does the same.
+    Each rule has the setting in the model's entry under `models` that makes it permanent, if one does the same.
 
     Exit codes: 0 listed or forgotten, 1 gatepass did not answer, or the model has no rule.
     """
@@ -415,4 +415,5 @@ def rule_lines(rules: Sequence[LearnedRule]) -> Iterator[str]:
             yield printable(f"    only in requests {where}")
         if evidence := printable(" ".join(row.evidence.split())):
             yield f"    {evidence}"
-        yield from (f"    under models: {printable(one)}" for one in row.settings)
+        if row.setting:
+            yield f"    in the model's entry: {printable(row.setting)}"

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from gatepass.config.model import Config
-from gatepass.config.routes import BETA, block_of_operation
+from gatepass.config.routes import BETA
 from gatepass.draft import Change
 from gatepass.learning.reader import LIMITS, NEVER, SAFE, carries_meaning
 from gatepass.normalize import messages
@@ -33,7 +32,7 @@ from gatepass.normalize.members import (
     request_whole_reply,
     serve_by_chat,
 )
-from gatepass.normalize.rules import DeclaredModels, Where
+from gatepass.normalize.rules import Where
 
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -288,35 +287,6 @@ class LearnedRuleRecord:
     uses: int = 0
 
 
-# --- export as configuration -----------------------------------------------------------------------
-
-
-def setting_lines(records: Sequence[LearnedRuleRecord], config: Config, declared: DeclaredModels) -> list[list[str]]:
-    """Return for each of `records` the YAML under `models` that makes the changes permanent.
-
-    Each name that serves the model has one line for all of its changes, at the last record. A change has none if no
-    setting does the same, and a name with several targets has none, because rules apply to all of them.
-    """
-    last = dict[tuple[str, str], tuple[int, dict[str, Any]]]()
-    for number, one in enumerate(records):
-        setting, operation = one.rule.setting() if one.state == "learned" else {}, one.scope.operation
-        for public in _public_names(one, config) if setting else ():
-            name = public if public in config.models else declared.entry(operation, public)
-            targets = [] if name is None else config.models[name].ordered_targets()
-            if len({(target.upstream, target.name or public) for target in targets}) > 1:
-                continue
-            route = block_of_operation(config.operations, operation) if name is None else None
-            upstream = (route and route.upstream) or one.scope.upstream
-            where = {} if public in config.models else {"upstream": upstream}
-            known = last.get((public, upstream), (0, where))[1]
-            last[public, upstream] = number, merged(known, setting)
-    lines = [list[str]() for _ in records]
-    for (public, _), (number, block) in last.items():
-        name = public if _PLAIN_NAME.fullmatch(public) else json.dumps(public)
-        lines[number].append(f"{name}: {flow_style(block)}")
-    return lines
-
-
 def merged(block: Any, more: Any) -> Any:
     """Return `block` with the members of `more`, at any depth."""
     if isinstance(block, dict):
@@ -327,18 +297,3 @@ def merged(block: Any, more: Any) -> Any:
 def flow_style(block: Mapping[str, Any]) -> str:
     """Return `block` in the flow style of YAML."""
     return re.sub(r'"(\w+)": ', r"\1: ", json.dumps(block))
-
-
-_PLAIN_NAME = re.compile(r"[A-Za-z][\w./-]*")
-"""A name of a model that YAML reads without quotation marks."""
-
-
-def _public_names(one: LearnedRuleRecord, config: Config) -> list[str]:
-    """Return the exact names in the configuration whose targets include this model of this upstream."""
-    found = [
-        public
-        for public, model in config.models.items()
-        for target in model.ordered_targets()
-        if (target.upstream, target.name or public) == (one.scope.upstream, one.scope.model)
-    ]
-    return list(dict.fromkeys(found)) or [one.scope.model]

@@ -26,7 +26,7 @@ from gatepass.documents import (
     Target,
 )
 from gatepass.errors import GatepassError, UpstreamConnect
-from gatepass.learning.learned_rule import LearnedRuleRecord, setting_lines
+from gatepass.learning.learned_rule import LearnedRuleRecord, flow_style
 from gatepass.observability.metrics import CONTENT_TYPE, exposition_of, has_many_errors
 from gatepass.observability.story import SILENT_S
 from gatepass.protocols.error_objects import error_body, error_headers
@@ -128,8 +128,7 @@ async def _learned(call: PageRequest) -> Response:
 
 def learned_document(state: AppState) -> LearnedRules:
     records = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
-    lines = setting_lines(records, state.config, state.declared)
-    return LearnedRules([shown(*one, state.clock.wall()) for one in zip(records, lines, strict=True)])
+    return LearnedRules([shown(one, state.clock.wall()) for one in records])
 
 
 PATHS = tuple(page.path for page in PAGES)
@@ -277,8 +276,7 @@ class _Described:
         return McpStatus(len(self.state.in_flight.idle_streams), found)
 
 
-def shown(record: LearnedRuleRecord, lines: list[str], wall_s: float) -> LearnedRule:
-    """Return the row of a learned rule, with the `lines` under `models` that make it permanent."""
+def shown(record: LearnedRuleRecord, wall_s: float) -> LearnedRule:
     return LearnedRule(
         **structs.asdict(record.scope),
         adapted=record.rule.entry,
@@ -288,7 +286,7 @@ def shown(record: LearnedRuleRecord, lines: list[str], wall_s: float) -> Learned
         age_s=max(0, round(wall_s - record.learned_at)),
         expires_in_s=max(0, round(record.expires_at - wall_s)),
         uses=record.uses,
-        settings=lines,
+        setting=flow_style(record.rule.setting())[1:-1] if record.state == "learned" else "",
     )
 
 

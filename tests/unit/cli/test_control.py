@@ -22,7 +22,7 @@ ROW: dict[str, Any] = {
     "age_s": 90,
     "expires_in_s": 3510,
     "uses": 12,
-    "settings": [],
+    "setting": "",
 }
 TOKEN: dict[str, Any] = {
     "type": "oauth2",

@@ -1,8 +1,6 @@
 """Learned rules: their changes, their order, rules that reverse each other, and rules as configuration."""
 
 import json
-from dataclasses import replace
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +14,7 @@ from gatepass.learning.learned_rule import (
     LearnedRuleRecord,
     RuleScope,
     evidence_of,
-    setting_lines,
+    flow_style,
 )
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
 from tests.unit.learning.rejections import ROWS
@@ -136,66 +134,10 @@ def test_a_sentence_of_quotes_is_read_in_one_pass():
     assert len(evidence_of('"\\' * 100_000)) <= EVIDENCE_CHARS
 
 
-def learned(*learned_rules: Any, model: str = "o3-mini", evidence: str = "no") -> list[LearnedRuleRecord]:
-    return [
-        LearnedRuleRecord(RuleScope("chat", model, "chat"), learned_rule, "learned", evidence, 0.0, 1.0)
-        for learned_rule in learned_rules
-    ]
-
-
-def config(**models: Any) -> Config:
-    return Config.model_validate({**UPSTREAMS, "models": models})
-
-
-def lines(rule: LearnedRule, known: Config | None = None, *, model: str = "o3-mini") -> list[str]:
-    known = known or config()
-    return setting_lines(learned(rule, model=model), known, DeclaredModels(known))[0]
-
-
-def read(*found: str, **models: Any) -> Config:
-    """Return the configuration with these lines under `models`."""
-    tree = parse_yaml("settings", "".join(f"{line}\n" for line in found)).tree
-    return Config.model_validate({**UPSTREAMS, "models": {**models, **tree}})
-
-
-def test_the_line_of_a_model_that_the_file_lacks_has_its_upstream():
-    (line,) = lines(LearnedRule("rename", "max_tokens", "max_completion_tokens"))
-    assert line == 'o3-mini: {upstream: "chat", rules: {rename: {max_tokens: "max_completion_tokens"}}}'
-    assert lines(RULES_OF_TABLE[0], model="a: b") == ['"a: b": {upstream: "chat", stream: "emulate"}']
-    known = Config.model_validate(
-        {
-            "upstreams": {**UPSTREAMS["upstreams"], "b": {"base_url": "https://b"}},
-            "operations": {"chat": {"upstream": "b"}},
-        }
-    )
-    assert lines(RULES_OF_TABLE[0], known) == ['o3-mini: {upstream: "b", stream: "emulate"}']
-
-
-def test_models_have_their_public_names():
-    known = config(
-        mini={"upstream": "chat", "name": "o3-mini"},
-        best={"targets": [{"upstream": "chat", "name": "o3-mini"}]},
-        other={"upstream": "chat"},
-    )
-    assert lines(RULES_OF_TABLE[0], known) == ['mini: {stream: "emulate"}', 'best: {stream: "emulate"}']
-    other = lines(RULES_OF_TABLE[0], config(other={"upstream": "chat"}))
-    assert other == ['o3-mini: {upstream: "chat", stream: "emulate"}']
-
-
-def test_the_last_rule_of_a_model_has_one_line_that_configures_all():
-    chats = learned(LearnedRule("drop", "seed"), LearnedRule("clamp", "top_p", "1"), LearnedRule("drop", "user"))
-    others = [
-        *learned(RULES_OF_TABLE[0], model="gpt-4o"),
-        *(
-            replace(chats[0], scope=RuleScope("chat", "o3-mini", name), rule=CHATS)
-            for name in ("messages", "responses")
-        ),
-    ]
-    records, known = [*chats, replace(chats[0], state="failed"), *others], config(best={"upstream": "chat"})
-    *without, line = setting_lines(records, known, DeclaredModels(known))
-    assert without == [[], [], [], [], ['gpt-4o: {upstream: "chat", stream: "emulate"}'], []]
-    rules = '{drop: ["seed", "user"], clamp: {top_p: {max: 1}}}'
-    assert line == [f'o3-mini: {{upstream: "chat", rules: {rules}, protocols: ["chat"]}}']
+def read(rule: LearnedRule) -> Config:
+    """Return the configuration with the setting of `rule` for the model `m`."""
+    tree = parse_yaml("settings", f"m: {flow_style({'upstream': 'chat', **rule.setting()})}").tree
+    return Config.model_validate({**UPSTREAMS, "models": tree})
 
 
 WITH_SETTING = [case for case in ROWS if all(rule.ttl_s and rule.setting() for rule in case.rules())]
@@ -205,7 +147,7 @@ WITH_SETTING = [case for case in ROWS if all(rule.ttl_s and rule.setting() for r
 def test_a_setting_does_what_its_rule_does(case):
     learned_rules, by_setting = case.rules(), case.call
     for rule in learned_rules:
-        rules = DeclaredModels(read(*lines(rule, model="m"))).rules(case.call.operation.name, "m")
+        rules = DeclaredModels(read(rule)).rules(case.call.operation.name, "m")
         by_setting = normalize(by_setting, TARGET, rules)
     by_rule, _ = apply_changes(case.call, [learned_rule.change() for learned_rule in learned_rules])
     assert json.loads(by_setting.body) == json.loads(by_rule.body)
@@ -220,10 +162,5 @@ def test_a_setting_does_what_its_rule_does(case):
         LearnedRule("betas", "claude-code-20250219+b-1", "claude-code-20250219"),
     ],
 )
-def test_a_rule_that_no_setting_has_is_without_a_line(rule):
-    assert lines(rule) == []
-
-
-def test_a_rule_of_one_of_several_targets_is_without_a_line():
-    two = {"targets": [{"upstream": "chat", "name": "x"}, {"upstream": "chat", "name": "o3-mini"}]}
-    assert lines(RULES_OF_TABLE[0], config(best=two)) == []
+def test_a_rule_that_no_setting_has_is_without_one(rule):
+    assert rule.setting() == {}

@@ -90,7 +90,7 @@ function rules(page, list, load) {
     }
   };
   return table(t("Learned rules"), heads, list.map((rule) => [
-    [el("code.rule", {}, rule.adapted), ...rule.settings.map((line) => el("p.small", {}, t("under models: "), el("code", {}, line)))],
+    [el("code.rule", {}, rule.adapted), rule.setting && el("p.small", {}, t("in the model's entry: "), el("code", {}, rule.setting))],
     `${rule.upstream} ${rule.model}${t(", ")}${rule.operation}`,
     rule.state === "failed" ? el("span.failed", {}, t(rule.state)) : t(rule.state),
     count(rule.uses),

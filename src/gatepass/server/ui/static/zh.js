@@ -172,7 +172,7 @@ export const TEXTS = {
   "Models and rules": "模型与规则",
   "Routes": "路由",
   "Learned rules": "学到的规则",
-  "under models: ": "写在 models 下：",
+  "in the model's entry: ": "写在模型的条目中：",
   "None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.": "没有。上游拒绝某个参数，而去掉它之后请求成功时，gatepass 会学到一条规则。",
   "The list of an upstream is missing: {reason}": "缺少一个上游的模型列表：{reason}",
   "Model": "模型",
