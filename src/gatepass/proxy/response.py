@@ -7,7 +7,6 @@ becomes a stream and a stream becomes a whole reply. `classify` is the entry poi
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
@@ -246,7 +245,7 @@ async def _classify_raw(context: AttemptReply) -> ClassifiedReply:
         return await buffer_reply(context)
     if kind == "text/event-stream":
         return await classify_stream(context)
-    return await _classify_labelled(context, kind) if kind else await _classify_unlabelled(context)
+    return await _classify_file(context, kind)
 
 
 HEARD = ("transcriptions", "translations")
@@ -261,34 +260,15 @@ def _unlabelled(headers: Headers) -> Headers:
     return tuple(field for field in headers if field[0] != b"content-type")
 
 
-BEGINNING_BYTES = 1024
-"""Leading white space beyond this size is treated as the beginning of a binary file."""
-
-_TEXT = re.compile(rb"""(?:\xef\xbb\xbf)?\s*+(?:\{\s*+["}]|\[\s*+[\[{"\]0-9tfn-]|<[!?A-Za-z])""")
-_MAY_BECOME_TEXT = re.compile(rb"(?:\xef(?:\xbb\xbf?+)?+)?+\s*+(?:[{\[]\s*+|<)?+\Z")
-
-
-async def _classify_unlabelled(context: AttemptReply) -> ClassifiedReply:
-    """Classify a body without a content type: buffer JSON, HTML and empty bodies, relay all others (audio, images)."""
-    beginning = b""
+async def _classify_file(context: AttemptReply, kind: str) -> ClassifiedReply:
+    """Relay audio and other files; buffer small JSON, which may be an error, and without a label a page or nothing."""
+    beginning, is_whole, begins = b"", True, (b"", b"{") if kind else (b"", b"{", b"[", b"<")
     async for piece in context.response:
         beginning += piece
-        if len(beginning) > BEGINNING_BYTES or _MAY_BECOME_TEXT.match(beginning) is None:
-            break
-    if not beginning.strip() or _TEXT.match(beginning) is not None:
-        return await buffer_reply(context, beginning)
-    return RawReply(context.response, beginning)
-
-
-async def _classify_labelled(context: AttemptReply, kind: str) -> ClassifiedReply:
-    """Relay audio and other files; buffer a small JSON object, which may be an error in spite of its label."""
-    beginning, is_whole = b"", True
-    async for piece in context.response:
-        beginning += piece
-        if first_bytes(beginning)[:1] not in (b"", b"{") or len(beginning) > upstream_call.ERROR_BYTES:
+        if first_bytes(beginning)[:1] not in begins or len(beginning) > upstream_call.ERROR_BYTES:
             is_whole = False
             break
-    if is_whole and is_json(beginning):
+    if is_whole and (is_json(beginning) or (not kind and first_bytes(beginning)[:1] in (b"", b"<"))):
         return await buffer_reply(context, beginning)
     if kind == "text/plain" and context.profile.plain_texts and context.call.operation.name in HEARD:
         body = await upstream_call.read_body(context.attempt, context.response, context.attempt.limit_bytes, beginning)
