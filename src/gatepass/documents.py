@@ -505,9 +505,3 @@ class ReloadResult(Struct, frozen=True):
     problems: tuple[str, ...] = ()
     retried: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-
-
-class Retried(Struct):
-    """The credentials that fetch now."""
-
-    retried: list[str]

@@ -89,7 +89,7 @@ async def test_commands_reach_the_process_without_a_key(tmp_path: Path):
     )
 
 
-async def test_retry_fetches_the_failing_tokens_now(tmp_path: Path):
+async def test_reload_fetches_the_failing_tokens_now(tmp_path: Path):
     path, is_repaired = tmp_path / "own" / "control.sock", False
     refused, token = reply({"error": "invalid_client"}, 401), reply({"access_token": "good-token-1", "expires_in": 300})
 
@@ -105,17 +105,10 @@ async def test_retry_fetches_the_failing_tokens_now(tmp_path: Path):
             await running.port
             await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
             await until(lambda: state() == "none")
-            code, text = await asyncio.to_thread(command, "token", "--retry", "--socket", str(path))
-            assert (code, "invalid_client" in text) == (1, True), text
             calls, is_repaired = len(issuer.received), True
-            code, text = await asyncio.to_thread(command, "token", "--retry", "--socket", str(path))
-            line = f"gatepass at http://127.0.0.1:{await running.port} (control socket {path})\n"
-            assert (code, text) == (0, f"{line}corp: fetched a token\n")
-            assert state() == "fresh"
+            assert (await asyncio.to_thread(command, "reload", "--socket", str(path)))[0] == 0
+            await until(lambda: state() == "fresh")
             assert len(issuer.received) == calls + 1
-            await until(lambda: len(list_of(running.lines, "retried")) == 2)
-            assert command("token", "--retry", "--socket", str(path)) == (0, f"{line}No credential is failing.\n")
-            assert command("token", "corp", "--retry")[0] == 2
 
 
 async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,19 +1,16 @@
-"""`gatepass token`: fetch one token and describe it, or let the running gatepass fetch."""
+"""`gatepass token`: fetch one token and describe it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from gatepass.cli import options
-from gatepass.cli.control import answering, ask, socket_option
-from gatepass.documents import Retried, Status
 
 if TYPE_CHECKING:
     from gatepass.config.credential.kinds import AnyCredential
@@ -22,10 +19,6 @@ if TYPE_CHECKING:
     from gatepass.documents import TokenStatus
     from gatepass.tokens import Token
 
-# short enough for a line to appear at once
-LOOK_S = 0.1
-RETRY_S = 60.0
-"""How long `--retry` waits for the tokens."""
 LABEL_CHARS = 12
 FOUND_S = 1.0
 """A token that is older than its fetch by this many seconds came from the store."""
@@ -38,17 +31,7 @@ LIFETIME_ORIGINS: Mapping[str, str] = {"exec": "the program's output", "file": "
 @options.config_option
 @options.json_option
 @click.option("--reveal", is_flag=True, help="Also print the token, as the last line.")
-@click.option("--retry", is_flag=True, help="Let the running gatepass fetch each failing credential now.")
-@socket_option
-def token(
-    name: str | None,
-    path: str | None,
-    socket_path: str | None,
-    *,
-    as_json: bool,
-    reveal: bool,
-    retry: bool,
-) -> None:
+def token(name: str | None, path: str | None, *, as_json: bool, reveal: bool) -> None:
     """Fetch a token of the credential NAME. Show its lifetime, the origin of the lifetime, and its claims.
 
     NAME can be omitted if there is only one credential. Claims that may identify a person are not shown.
@@ -56,19 +39,8 @@ def token(
     The command calls the issuer. If a new token ends the previous one, a running gatepass with this credential has to
     fetch again. With a shared store, the command shows the valid token of the store instead.
 
-    With --retry, the command fetches nothing itself. The running gatepass then fetches each credential that fails, or
-    whose token an upstream rejects, without the pause after a failure. Use it after a repair at the issuer. The command
-    waits up to 60 s for the tokens, and prints the result of each credential.
-
-    Exit codes: 0 fetched, 1 no token or no running gatepass, 2 unknown credential.
+    Exit codes: 0 fetched, 1 no token, 2 unknown credential.
     """
-    if retry:
-        if name is not None or path is not None or reveal:
-            raise click.UsageError("--retry is for all failing credentials: only --json and --socket go with it.")
-        _retry(socket_path, as_json=as_json)
-        return
-    if socket_path is not None:
-        raise click.UsageError("--socket goes with --retry only.")
     from gatepass.config.wording import did_you_mean
 
     config = options.load_or_exit(path).config
@@ -82,33 +54,6 @@ def token(
         options.exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the output
     sys.exit(0 if asyncio.run(_run(config, name, as_json=as_json, reveal=reveal)) else options.CHECK_FAILED)
-
-
-def _retry(socket_path: str | None, *, as_json: bool) -> None:
-    """Let gatepass fetch, wait for the results and print them; exit with 1 if a credential has no new token."""
-    names = ask(Retried, "POST", "/retry", socket_path).retried
-    failed, until_s = dict.fromkeys(names, ""), time.monotonic() + RETRY_S
-    with options.progress("the tokens"):
-        while "" in failed.values() and time.monotonic() < until_s:
-            time.sleep(LOOK_S)
-            held = ask(Status, "GET", "/status", socket_path).credentials
-            failed = {}
-            for name in (name for name in names if name in held):  # a reload may have removed it
-                if held[name].refreshing:
-                    failed[name] = ""
-                elif held[name].failing:
-                    failed[name] = str(held[name].last_error)
-    failed = {name: error or f"no result in {RETRY_S:g} s, see `gatepass status`" for name, error in failed.items()}
-    if as_json:
-        options.print_json({"retried": names, "failed": failed})
-    else:
-        click.echo(answering(socket_path))
-        for name in names:
-            click.echo(f"{name}: {options.printable(failed[name])}" if name in failed else f"{name}: fetched a token")
-        if not names:
-            click.echo("No credential is failing.")
-    if failed:
-        sys.exit(options.CHECK_FAILED)
 
 
 async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:

@@ -33,7 +33,6 @@ from gatepass.documents import (
     Limits,
     ReloadResult,
     Requests,
-    Retried,
     RuleName,
     Status,
     Step,
@@ -386,13 +385,6 @@ async def _doctor_events(
 async def _reload(call: AdminRequest) -> ASGIApp:
     result = await call.admin.reloader.reload("command")
     return call.answer(result, CONFLICT if result.outcome == "refused" else 200)
-
-
-@route("POST", "retry", "admin", Retried, only="socket")
-async def _retry(call: AdminRequest) -> ASGIApp:
-    names = call.state.retry_failing()
-    SERVE_LOG.info("retried", extra={"fields": {"trigger": "command", "retried": names}})
-    return call.answer(Retried(names))
 
 
 def _event(name: str, data: Any) -> bytes:
