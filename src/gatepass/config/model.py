@@ -220,8 +220,7 @@ class ServerConfig(Block):
     Danger: A name of which others decide the address lets their pages use a session.
     """
     watch: bool = False
-    """Reload the configuration when its file is replaced, or a file that it references changes. A file that is edited
-    in place waits for `gatepass reload`. See docs/operations/reload.md.
+    """Reload the configuration when its file, or a file that it references, changes. See docs/operations/reload.md.
 
     Danger: A change takes effect without `gatepass check`.
     """

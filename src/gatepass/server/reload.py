@@ -45,7 +45,6 @@ KEYS_LOST = (
     " Restore the access block, or restart gatepass to serve without keys"
 )
 RESTART = "the file is valid with its {}, which gatepass uses from a restart on: restart it"
-EDITED = "was edited in place or created again, so it may be half written: run `gatepass reload` to use it"
 
 Trigger = Literal["signal", "command", "watch"]
 
@@ -95,38 +94,26 @@ class Reloader:
         self._lock = asyncio.Lock()
 
     async def watch(self, clock: Clock) -> NoReturn:
-        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart.
-
-        A configuration that was edited in place, or is new where there was none, waits for a command: only a file that
-        takes the place of another one is complete. Files that it references do not wait.
-        """
-        used: Readings = {}
+        """Reload when the files of the configuration have changed and are equal in two readings, WATCH_S apart."""
+        used: Readings | None = None
         seen: Readings | None = None
-        is_edited = False
         while True:
             await sleep(clock, WATCH_S)
             now = await asyncio.to_thread(_readings, self.loaded)
-            file, digest = now.get(self.loaded.source), hashlib.sha256(self.loaded.document.content).digest()
             if now != seen:
-                before = file if seen is None else seen.get(self.loaded.source)
-                if file is not None and before != file:
-                    is_edited = before is None or before[0] == file[0]
                 seen = now
             elif now != used:
-                await self.reload("watch", edited=is_edited and file is not None and file[1] != digest)
+                await self.reload("watch")
                 # otherwise a file has changed meanwhile, so the next readings decide
-                used = now if await asyncio.to_thread(_readings, self.loaded) == now else {}
+                used = now if await asyncio.to_thread(_readings, self.loaded) == now else None
 
-    async def reload(self, trigger: Trigger, *, edited: bool = False) -> ReloadResult:
-        """Read the configuration, and use it from the next request on if it is valid. Log and count the result.
-
-        If its file was `edited` in place, read only the files that the configuration in use references.
-        """
+    async def reload(self, trigger: Trigger) -> ReloadResult:
+        """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
         async with self._lock:
             state = self._endpoint.state
             problems: list[str] = []
             try:
-                reading = asyncio.to_thread(self._read, state, edited)
+                reading = asyncio.to_thread(self._read, state)
                 read = await timeout(state.clock, READ_S, reading, TimeoutError())
                 # not in the thread: the new holders and connections belong to the event loop
                 successor = next_app_state(read.config, read.tls_contexts, state)
@@ -145,7 +132,6 @@ class Reloader:
                 problems = ["internal error: search the log for `reload_failed`"]
             else:
                 result = self._use(read, state, successor)
-                problems = [f"{self.loaded.source}: {EDITED}"] if edited else []
             if problems:
                 result = ReloadResult("refused", problems=tuple(problems))
             is_restored = bool(state.reload_problems) and not problems
@@ -168,9 +154,9 @@ class Reloader:
         if result.needs_restart:
             LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
 
-    def _read(self, state: AppState, edited: bool) -> _Read:
+    def _read(self, state: AppState) -> _Read:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
-        loaded = self.loaded if edited else self._source.read()
+        loaded = self._source.read()
         config = loaded.config
         if state.config.access.keys and not config.access.keys:
             raise _Refused(KEYS_LOST)
@@ -221,8 +207,8 @@ class Reloader:
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
 
-Readings = Mapping[str, tuple[tuple[int, int], bytes]]
-"""Of each file of a configuration, its device and inode behind all links, and a digest of its content."""
+Readings = Mapping[str, bytes]
+"""A digest of each file of a configuration."""
 
 
 def _readings(loaded: LoadedConfig) -> Readings:
@@ -235,11 +221,10 @@ def _readings(loaded: LoadedConfig) -> Readings:
     if config.server.tls is not None:
         files += (config.server.tls.cert_file, config.server.tls.key_file)
     hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values())
-    found: dict[str, tuple[tuple[int, int], bytes]] = {}
+    found: dict[str, bytes] = {}
     for file in (*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)):
         with suppress(OSError):
-            status = os.stat(file)
-            if stat.S_ISREG(status.st_mode):  # to open a named pipe would block
+            if stat.S_ISREG(os.stat(file).st_mode):  # to open a named pipe would block
                 content = Path(file).read_bytes()[:LARGEST_WATCHED_BYTES]
-                found[file] = (status.st_dev, status.st_ino), hashlib.sha256(content).digest()
+                found[file] = hashlib.sha256(content).digest()
     return found
