@@ -49,7 +49,7 @@ def test_each_request_of_the_example_uses_the_upstream_of_its_row(tmp_path):
     path.write_text(json.dumps({"upstreams": upstreams, **parse_yaml("example", example).tree}))
     routes = RouteTable(load(str(path), {}).config)
     for model, operation, upstream, name in rows:
-        (target,) = routes.resolve(operation, model)
+        (target,) = routes.route(operation, model).targets
         assert (target.upstream, target.model or "") == (upstream, name), model
 
 

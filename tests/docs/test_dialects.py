@@ -28,7 +28,7 @@ def url_of(text: str, folder: Path) -> str:
     (folder / "gatepass.yaml").write_text(text)
     loaded = load(str(folder / "gatepass.yaml"), ENVIRONMENT)
     assert loaded.warnings == ()
-    (target,) = RouteTable(loaded.config).resolve("chat", "gpt-4o")
+    (target,) = RouteTable(loaded.config).route("chat", "gpt-4o").targets
     settings = loaded.config.upstreams[target.upstream]
     call = Call("id", CHAT, "me", "gpt-4o", b"{}", ())
     url: str = dialect_of(settings).encode(call, target, settings.base_url, Timeouts()).url

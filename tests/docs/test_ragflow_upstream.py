@@ -61,7 +61,7 @@ def loaded(tree: dict[str, Any], folder: Path) -> LoadedConfig:
 )
 def test_configuration_routes_to_the_assistant_and_the_agent(tmp_path, paths, model, path):
     config = loaded(written(BLOCK.replace("paths: current", f"paths: {paths}"), tmp_path), tmp_path).config
-    (target,) = RouteTable(config).resolve("chat", model)
+    (target,) = RouteTable(config).route("chat", model).targets
     settings = config.upstreams[target.upstream]
     call = Call("id", CHAT, "me", model, b"{}", ())
     request = dialect_of(settings).encode(call, target, settings.base_url, Timeouts())
@@ -101,7 +101,7 @@ def test_the_file_of_both_directions_keeps_the_assistants(tmp_path):
 def test_the_settings_in_the_comments_are_a_configuration(tmp_path):
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     config = loaded(written(re.sub(r"(?m)^( *)# ", r"\1", BOTH), tmp_path), tmp_path)
-    (target,) = RouteTable(config.config).resolve("embeddings", "text-embedding-3-small")
+    (target,) = RouteTable(config.config).route("embeddings", "text-embedding-3-small").targets
     assert target.upstream == "embed"
     assert config.config.upstreams["chat"].network.proxy is not None
 

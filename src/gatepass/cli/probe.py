@@ -272,7 +272,7 @@ def probes_of(state: AppState, upstream: Upstream, asked: ProbeCall) -> list[Tar
         call = msgspec.structs.replace(call, body=msgspec.json.encode({**members, "stream": True}), stream=True)
     # each call has a caller of its own, because a rejection limits the renewals for the next request of its caller
     call = msgspec.structs.replace(call, id=(name := f"doctor-{token_hex(8)}"), caller=name)
-    targets, probes = state.routes.resolve(asked.operation, model), []
+    targets, probes = state.routes.route(asked.operation, model).targets, []
     for target in targets:
         if target.upstream == upstream.name:
             context = RequestContext.without_client(state, PROFILES["plain"])

@@ -37,7 +37,7 @@ def route_lines(
         if key is not None:
             check_operation_access(key, rows[0])
             check_model_access(key, model)
-        targets = RouteTable(config).resolve(operation, model)
+        targets = RouteTable(config).route(operation, model).targets
     except CallerError as error:
         return [_refused(error)], False
     lines = [f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"]

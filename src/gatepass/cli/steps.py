@@ -127,7 +127,7 @@ def _tested(
         asked.append((operation or options.operation_by_name(model), model))
     tested: dict[str, dict[str, None]] = {name: {} for name in state.upstreams}
     for operation, name in asked:
-        for target in state.routes.resolve(operation, name):
+        for target in state.routes.route(operation, name).targets:
             tested[target.upstream][target.model or name] = None
     # calls that nobody chose are of the whole configuration
     return {

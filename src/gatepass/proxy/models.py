@@ -130,7 +130,7 @@ class ModelCatalog:
 
         A fetch that failed is not repeated within `failed_s`.
         """
-        opened, now = self.state.routes.listing().open_upstreams, self.state.clock.now()
+        (_, opened), now = self.state.routes.listing(), self.state.clock.now()
         # Azure's deployments and RAGFlow's assistants are not listed: clients use their configured names
         upstreams = self.state.upstreams
         wanted = list(dict.fromkeys(upstream for upstream, _ in opened if upstreams[upstream].dialect.lists_models))
@@ -146,10 +146,10 @@ class ModelCatalog:
         kept = self._kept
         if (found := kept.get(())) is not None:
             return found
-        listing = self.state.routes.listing()
+        names, opened = self.state.routes.listing()
         defaults: Entry = {"object": "model", "created": 0, "owned_by": "gatepass"}
-        models = {name: {"id": name, **defaults} for name in listing.names}
-        for upstream, pattern in listing.open_upstreams:
+        models = {name: {"id": name, **defaults} for name in names}
+        for upstream, pattern in opened:
             await asyncio.sleep(0)
             for entry in self._lists[upstream].models or ():
                 if fnmatchcase(entry["id"], pattern):

@@ -51,14 +51,6 @@ class Route(msgspec.Struct, frozen=True, eq=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The content of `/v1/models`: exact names, and pairs of an upstream and a pattern for its own model list."""
-
-    names: tuple[str, ...]
-    open_upstreams: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _OperationRoutes:
     exact: Mapping[str, Route]
     globs: tuple[tuple[str, Route], ...]
@@ -116,10 +108,6 @@ class RouteTable:
             return model
         return next((pattern for pattern, _ in self._others.globs if fnmatchcase(model, pattern)), None)
 
-    def resolve(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Targets:
-        """Return the targets of `model` in order, at least one. Arguments and errors: `route`."""
-        return self.route(operation, model, may_see).targets
-
     def route(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Route:
         """Return the route of `model`, which is "" if the request names none.
 
@@ -156,7 +144,8 @@ class RouteTable:
             param="model",
         )
 
-    def listing(self) -> Listing:
+    def listing(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """Return the exact names in `/v1/models`, and pairs of an upstream and a pattern for its own model list."""
         named, others = [*self._by_operation.values()], self._others
         listed = [
             (target.upstream, ANY) for routes in (*named, others) if routes.rest for target in routes.rest.targets
@@ -167,7 +156,7 @@ class RouteTable:
             for glob, route in routes.globs
             for target in route.targets
         ]
-        return Listing(tuple(others.exact), tuple(dict.fromkeys(listed)))
+        return tuple(others.exact), tuple(dict.fromkeys(listed))
 
 
 def _target(target: ModelTarget, config: Config, name: str = "", entry: Model | None = None) -> Target:

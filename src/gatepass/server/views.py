@@ -116,7 +116,7 @@ async def routed(table: RouteTable, models: Iterable[str]) -> dict[str, list[str
         if number % AT_ONCE == 0:
             await asyncio.sleep(0)
         with suppress(ModelNotFound):
-            found[model] = [target.upstream for target in table.resolve("", model)]
+            found[model] = [target.upstream for target in table.route("", model).targets]
     return found
 
 

@@ -47,7 +47,7 @@ def test_a_gatepass_for_mcp_servers_alone_needs_no_upstream():
     config = Config.model_validate({"mcp": {"search": {"url": "https://tools.corp.example/mcp"}}})
     assert config.upstreams == {}
     with pytest.raises(ModelNotFound):
-        RouteTable(config).resolve("chat", "gpt-4o")
+        RouteTable(config).route("chat", "gpt-4o")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.errors import ModelNotFound
-from gatepass.proxy.routing import Listing, RouteTable
+from gatepass.proxy.routing import RouteTable
 from gatepass.types import Target, Timeouts
 
 UPSTREAMS = {name: {"base_url": f"http://127.0.0.1/{name}"} for name in ("chat", "embed", "azure")}
@@ -37,7 +37,7 @@ FULL = table(
     ],
 )
 def test_exact_name_overrides_glob_operation_and_star(operation, model, targets):
-    assert FULL.resolve(operation, model) == targets
+    assert FULL.route(operation, model).targets == targets
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_the_default_model_of_an_operation_is_configured():
 def test_the_error_for_an_unknown_model_lists_the_models():
     routes = table(models={f"m{n}": {"upstream": "chat"} for n in range(12)})
     with pytest.raises(ModelNotFound) as caught:
-        routes.resolve("chat", "nope")
+        routes.route("chat", "nope")
     assert "'nope'" in caught.value.message
     assert "m0, m1" in caught.value.message
     assert "m9, …" in caught.value.message
@@ -67,14 +67,14 @@ def test_the_error_for_an_unknown_model_lists_the_models():
 def test_the_error_for_an_unknown_model_lists_only_models_of_the_caller():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
     with pytest.raises(ModelNotFound, match=r"Configured: mine\. Correct"):
-        routes.resolve("chat", "nope", may_see=lambda name: name == "mine")
+        routes.route("chat", "nope", may_see=lambda name: name == "mine")
 
 
 def test_without_upstreams_there_are_mcp_servers_alone():
     servers = RouteTable(Config.model_validate({"mcp": {"search": {"url": "http://127.0.0.1/mcp"}}}))
     for model in ("gpt-4o", ""):
         with pytest.raises(ModelNotFound, match=r"serves MCP servers and no models\. Add `upstreams`"):
-            servers.resolve("chat", model)
+            servers.route("chat", model)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ IDLE = Timeouts(idle_s=30)
     ],
 )
 def test_the_model_beats_the_operation(operation, model, targets):
-    assert OWN.resolve(operation, model) == targets
+    assert OWN.route(operation, model).targets == targets
 
 
 def test_each_timeout_has_its_setting():
-    (target,) = OWN.resolve("rerank", "m")
+    (target,) = OWN.route("rerank", "m").targets
     assert target.timeouts is not None
     found = (target.timeouts.settings["first_byte_s"], target.timeouts.settings["idle_s"])
     assert found == ("upstreams.chat.timeouts.first_byte_s", "models.m.timeouts.idle_s")
@@ -138,7 +138,7 @@ def test_an_operation_may_say_the_model_of_requests_that_name_none():
 def test_the_error_without_a_model_names_the_operation_the_setting_and_the_models():
     routes = table(models={"mine": {"upstream": "chat"}, "theirs": {"upstream": "chat"}, "t*": {"upstream": "chat"}})
     with pytest.raises(ModelNotFound) as caught:
-        routes.resolve("rerank", "", may_see=lambda name: name == "mine")
+        routes.route("rerank", "", may_see=lambda name: name == "mine")
     assert caught.value.message == (
         "The request names no model, and gatepass has no route for such requests of rerank. Set `operations:"
         " {rerank: {upstream: NAME}}` in the gatepass configuration, with a NAME of `upstreams`, or name one of these"
@@ -148,15 +148,15 @@ def test_the_error_without_a_model_names_the_operation_the_setting_and_the_model
 
 def test_the_error_for_an_operation_without_models_suggests_no_model():
     with pytest.raises(ModelNotFound, match=r"\{files: \{upstream: NAME\}\}.* with a NAME of `upstreams`\.$"):
-        table(models={"mine": {"upstream": "chat"}}).resolve("files", "")
+        table(models={"mine": {"upstream": "chat"}}).route("files", "")
 
 
 def test_the_listing_opens_what_an_operation_opens():
-    assert OWN.listing() == Listing(names=("m",), open_upstreams=(("azure", "*"), ("chat", "*"), ("chat", "gpt-*")))
+    assert OWN.listing() == (("m",), (("azure", "*"), ("chat", "*"), ("chat", "gpt-*")))
 
 
 def test_the_listing_opens_what_wildcards_and_operations_open():
-    assert FULL.listing() == Listing(
-        names=("gpt-4o", "best"),
-        open_upstreams=(("embed", "*"), ("chat", "*"), ("chat", "gpt-4*"), ("azure", "gpt-*")),
+    assert FULL.listing() == (
+        ("gpt-4o", "best"),
+        (("embed", "*"), ("chat", "*"), ("chat", "gpt-4*"), ("azure", "gpt-*")),
     )
