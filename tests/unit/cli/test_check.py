@@ -40,7 +40,7 @@ def test_a_setting_that_is_not_known_has_its_line_and_the_nearest_name(tmp_path)
         result = run_on(tmp_path / "f.yaml", command, text=text)
         assert result.exit_code == 2
         assert "f.yaml:1: upstreams.chat.dialekt: is not a setting; did you mean dialect?\n" in result.stderr
-        assert "f.yaml:2: log.bodies: is not a setting; there is format, level" in result.stderr
+        assert "f.yaml:2: log.bodies: is not a setting" in result.stderr
     document = json.loads(run_on(tmp_path / "f.yaml", "check", "--json", text=text).stdout)
     assert [len(document[name]) for name in ("problems", "warnings")] == [2, 0]
 

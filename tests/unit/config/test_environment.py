@@ -1,5 +1,3 @@
-import re
-
 import pytest
 
 from gatepass.config.document import ConfigError
@@ -123,8 +121,8 @@ def test_a_hash_has_its_operations_behind_it():
     }
     loaded = load(None, variables)
     assert [key.operations for key in loaded.config.access.keys] == [["chat", "models", "files"], ["chat"]]
-    for odd, reason in (("", "'' is not known here"), ("file", "did you mean files?")):
-        with pytest.raises(ConfigError, match=re.escape(reason)):
+    for odd in ("", "file"):
+        with pytest.raises(ConfigError, match="Input should be 'chat', "):
             load(None, {**variables, "GATEPASS_KEY_HASHES": f"{one}/operations={odd}"})
 
 

@@ -1,10 +1,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from gatepass.config.credential.kinds import KINDS
 from gatepass.config.model import Config
 from gatepass.config.upstream import CODE
-from gatepass.config.wording import PATTERNS, all_settings
+from gatepass.config.wording import PATTERNS
 
 
 def patterns(schema: Any) -> Iterator[str]:
@@ -22,10 +21,3 @@ def test_every_pattern_of_the_settings_has_a_message():
     in_schema = set(patterns(Config.model_json_schema()))
     assert in_schema - set(PATTERNS) == set()
     assert set(PATTERNS) - in_schema == {CODE}, "a code may be a number too, and has a schema of its own"
-
-
-def test_every_setting_is_known_by_its_pattern():
-    known = all_settings()
-    assert known["credentials", "*", "json"] == {"http_json"}
-    assert known["credentials", "*", "timeout_s"] == set(KINDS)
-    assert known["models", "*", "targets", "*", "upstream"] == set()
