@@ -9,12 +9,13 @@ import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gatepass.config.credential.base import checked_extra
-from gatepass.config.credential.oauth2 import method_of
-from gatepass.config.document import SettingPath, lookup, matches
+from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.document import SettingPath
+from gatepass.config.model import Config
+from gatepass.config.network import TlsFiles
 from gatepass.config.references import UnresolvedReference, open_regular, read_file
 
 if TYPE_CHECKING:
@@ -101,92 +102,64 @@ def check_signature(key: RSAPrivateKey) -> None:
         raise ValueError(NO_KEY) from None
 
 
-FILES = ("ca_file", "client_cert", "client_key")
-NETWORKS = (
-    *(("network",), ("upstreams", "*", "network"), ("mcp", "*", "network"), ("credentials", "*", "network")),
-    ("store", "network"),
-)
-NO_KEY_IN_CERTIFICATE = "holds a certificate and no private key: name the key's file in client_key"
-LISTENER_FILES: Mapping[str, str] = MappingProxyType({"client_cert": "cert_file", "client_key": "key_file"})
-"""The names in `server.tls` of FILES."""
-FOREIGN_KEY = "holds no PEM private key that belongs to client_cert"
-TOO_WEAK = "is too weak for the TLS library of this machine: use one with a longer key or a newer signature"
-
-
-def unusable_files(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each setting whose file or key cannot be used for TLS or for tokens, with the reason."""
-    for pattern in NETWORKS:
-        for path, network in matches(tree, pattern):
-            files = {name: file for name in FILES if isinstance(file := lookup(network, (name,)), str)}
-            for name, text in _faults(files):
-                yield (*path, name), text
-    for path, block in matches(tree, ("server", "tls")):
-        files = {name: file for name, own in LISTENER_FILES.items() if isinstance(file := lookup(block, (own,)), str)}
-        for name, text in _faults(files):
-            yield (*path, LISTENER_FILES[name]), text.replace("client_cert", "cert_file")
-    for path, block in matches(tree, ("credentials", "*")):
-        if isinstance(block, Mapping) and block.get("type") == "oauth2":
-            yield from (((*path, setting), text) for setting, text in _oauth2_faults(block))
+    blocks: list[tuple[SettingPath, TlsFiles]] = [(("network",), config.network)]
+    for block in ("upstreams", "mcp", "credentials"):
+        blocks += [((block, name, "network"), hop.network) for name, hop in getattr(config, block).items()]
+    if config.store is not None:
+        blocks.append((("store", "network"), config.store.network))
+    tried = set()  # a hop inherits the files of the top level
+    for path, one in blocks:
+        files = (("ca_file", one.ca_file), ("client_cert", one.client_cert), ("client_key", one.client_key))
+        if files not in tried:
+            tried.add(files)
+            yield from _faults(path, *files)
+    if (tls := config.server.tls) is not None:
+        yield from _faults(("server", "tls"), ("", None), ("cert_file", tls.cert_file), ("key_file", tls.key_file))
+    for name, credential in config.credentials.items():
+        if isinstance(credential, Oauth2Credential):
+            yield from ((("credentials", name, setting), text) for setting, text in _oauth2_faults(credential))
 
 
-def _faults(files: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    unread = {name: reason for name, file in files.items() if (reason := _unreadable(file)) is not None}
-    yield from ((name, f"cannot be read: {reason}") for name, reason in unread.items())
-    readable = {name: file for name, file in files.items() if name not in unread}
-    for name in ("ca_file", "client_cert"):
+Named = tuple[str, str | None]
+
+
+def _faults(path: SettingPath, ca: Named, cert: Named, key: Named) -> Iterator[tuple[SettingPath, str]]:
+    """Yield the first file under `path` that the TLS library itself rejects."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    def load_pair(_: str) -> None:
+        # without a callback OpenSSL would prompt for a pass phrase at the terminal
+        context.load_cert_chain(str(cert[1]), key[1], lambda: "")
+
+    pair = key if key[1] is not None else cert
+    for (name, file), load in (
+        (ca, context.load_verify_locations),
+        (cert, context.load_verify_locations),
+        (pair, load_pair),
+    ):
         try:
-            if name in readable:
-                # The TLS library itself decides, as it does for a connection.
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(readable[name])
-        except OSError:  # ssl.SSLError is one
-            yield name, NO_CERTIFICATE
-            readable.pop(name)
-    if "client_cert" in readable and "client_key" not in unread:
-        yield from _pair_fault(readable["client_cert"], readable.get("client_key"))
+            if file is not None:
+                open_regular(file).close()
+                load(file)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            yield (*path, name), f"cannot be used: {reason}"
+            return
 
 
-def _unreadable(file: str) -> str | None:
-    try:
-        open_regular(file).close()
-    except OSError as error:
-        return error.strerror
-    except ValueError:
-        return "a NUL in its name"
-    return None
-
-
-def _pair_fault(cert: str, key: str | None) -> Iterator[tuple[str, str]]:
-    is_locked = False
-
-    def asked() -> str:  # without this callback OpenSSL would prompt for a pass phrase at the terminal
-        nonlocal is_locked
-        is_locked = True
-        return ""
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, asked)
-    except OSError as error:
-        if str(getattr(error, "reason", "")).endswith(("_TOO_SMALL", "_TOO_WEAK")):
-            yield "client_cert", TOO_WEAK
-        elif is_locked and getattr(error, "reason", "") != "KEY_VALUES_MISMATCH":
-            yield "client_cert" if key is None else "client_key", LOCKED_KEY
-        elif key is None:
-            yield "client_cert", NO_KEY_IN_CERTIFICATE
-        else:
-            yield "client_key", FOREIGN_KEY
-
-
-def _oauth2_faults(block: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    method = method_of(block.get("client_auth"))
-    if method == "private_key_jwt" or block.get("subject") is not None:
+def _oauth2_faults(block: Oauth2Credential) -> Iterator[tuple[str, str]]:
+    method = block.client_auth
+    if method == "private_key_jwt" or block.subject is not None:
         setting, kind = ("client_auth", method) if method == "private_key_jwt" else ("subject", "private_key")
         if missing := list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind)):
             yield from missing
             return
-        if isinstance(file := block.get("certificate_file"), str):
+        if (file := block.certificate_file) is not None:
             yield from _fault_of("certificate_file", lambda: certificate_key(_text_of(file)))
-        if isinstance(pem := block.get("private_key"), str):
-            yield from _fault_of("private_key", signing_key, pem)
+        if (pem := block.private_key) is not None:
+            yield from _fault_of("private_key", lambda: signing_key(pem.reveal()))
 
 
 def _text_of(file: str) -> str:

@@ -1,36 +1,24 @@
 """Checks across blocks: unknown names, conflicting settings, unsafe access, and warnings about likely mistakes.
 
-Each check yields the path of a setting and a sentence for the operator. Most run on the plain tree before pydantic
-validates it, so that all problems are reported at once.
+Each check yields the path of a setting and a sentence for the operator.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import chain
-from typing import Any
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, keys_in
-from gatepass.config.block import HASH, crosses_network_in_plain, is_loopback
-from gatepass.config.document import SettingPath, SettingPattern, children, dotted, leaves, lookup, matches
-from gatepass.config.model import Config, ServerConfig, with_default_network
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, keys_in
+from gatepass.config.block import crosses_network_in_plain, is_loopback
+from gatepass.config.certificates import unusable_files
+from gatepass.config.credential.base import Credential
+from gatepass.config.document import SettingPath
+from gatepass.config.model import URLS, Config
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
-from gatepass.config.references import Reference
 from gatepass.config.routes import OF_LIST, kind_by_name
-from gatepass.config.upstream import UpstreamConfig
-from gatepass.config.use_limits import CALENDAR
+from gatepass.config.upstream import McpServer, UpstreamConfig
+from gatepass.config.use_limits import CALENDAR, UseLimits
 from gatepass.config.wording import did_you_mean
-
-LINKS: tuple[tuple[SettingPattern, str], ...] = (
-    (("upstreams", "*", "credential"), "credentials"),
-    (("mcp", "*", "credential"), "credentials"),
-    (("operations", "*", "upstream"), "upstreams"),
-    (("models", "*", "upstream"), "upstreams"),
-    (("models", "*", "targets", "*", "upstream"), "upstreams"),
-    (("access", "keys", "*", "group"), "access.groups"),
-)
-"""Settings that hold a name, each with the block that must define it."""
 
 WITH_MODELS = ("chat", "completions", "embeddings", "rerank", "responses", "messages")
 NO_ROUTE = (
@@ -46,16 +34,17 @@ _OPERATION = re.compile(
 Base URLs of Azure AI end in /models, so that /models matches only after a version."""
 
 
-def unreachable_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+def unreachable_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each base URL that includes an operation's path, and `upstreams` if no model has a route."""
-    for path, url in matches(tree, ("upstreams", "*", "base_url")):
-        if isinstance(url, str) and (found := _OPERATION.search(url.rstrip("/").lower())):
-            yield path, f"ends in {found[0]}, which gatepass appends itself: end it before that, most often with /v1"
-    upstreams = lookup(tree, ("upstreams",))
-    routed = (lookup(tree, ("operations", name, "upstream")) is not None for name in WITH_MODELS)
-    has_route = lookup(tree, ("models",)) or any(routed)
-    if isinstance(upstreams, dict) and len(upstreams) > 1 and not has_route:
-        yield ("upstreams",), NO_ROUTE.format(first=next(iter(upstreams)))
+    for name, upstream in config.upstreams.items():
+        if found := _OPERATION.search(upstream.base_url.lower()):
+            fault = f"ends in {found[0]}, which gatepass appends itself: end it before that, most often with /v1"
+            yield ("upstreams", name, "base_url"), fault
+    has_route = config.models or any(
+        config.operations[name].upstream for name in WITH_MODELS if name in config.operations
+    )
+    if len(config.upstreams) > 1 and not has_route:
+        yield ("upstreams",), NO_ROUTE.format(first=next(iter(config.upstreams)))
 
 
 def serves_only_named(config: Config) -> bool:
@@ -64,44 +53,38 @@ def serves_only_named(config: Config) -> bool:
     return bool(config.models) and "*" not in config.models and not has_route
 
 
-def unknown_names(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    blocks = {block: lookup(tree, (block,)) for block in Config.model_fields}
-    names = {block: [str(name) for name in found] for block, found in blocks.items() if isinstance(found, dict)}
-    groups = lookup(tree, ("access", "groups"))
-    names["access.groups"] = [*map(str, groups)] if isinstance(groups, dict) else []
-    for pattern, block in LINKS:
-        for path, value in matches(tree, pattern):
-            if isinstance(value, str) and value not in (known := names.get(block, [])):
-                yield path, _unknown(value, block, known)
-    for path, servers in matches(tree, ("access", "keys", "*", "mcp")):
-        for at, value in children(servers):
-            name = at if isinstance(servers, dict) else value
-            if isinstance(name, str) and name not in (known := names.get("mcp", [])):
-                yield (*path, at), _unknown(name, "mcp", known)
-
-
-def _unknown(value: str, block: str, names: list[str]) -> str:
-    if isinstance(value, Reference):  # its value may be a secret
-        return f"{value.template} is not a name under {block}"
-    return f"{value!r} is not a name under {block}{did_you_mean(value, names)}"
-
-
-LIMITED: tuple[SettingPattern, ...] = (
-    ("access", "keys", "*"),
-    ("access", "groups", "*"),
-    *((block, "*") for block in ("models", "upstreams")),
-)
-"""The blocks whose `limits` may be of the calendar."""
-
-
-def forgotten_limits(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each limit of the calendar, if there is no store."""
-    patterns = [
-        (*block, "limits", unit, span) for block in LIMITED for unit in ("requests", "tokens") for span in CALENDAR
+def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:
+    used: list[tuple[SettingPath, str | None, str]] = [
+        *((("upstreams", name, "credential"), one.credential, "credentials") for name, one in config.upstreams.items()),
+        *((("mcp", name, "credential"), one.credential, "credentials") for name, one in config.mcp.items()),
+        *((("operations", name, "upstream"), one.upstream, "upstreams") for name, one in config.operations.items()),
     ]
-    for path, most in chain.from_iterable(matches(tree, pattern) for pattern in patterns):
-        if most is not None and lookup(tree, ("store",)) is None:
-            yield path, "needs `store`, because a restart would forget it"
+    for name, model in config.models.items():
+        used.append((("models", name, "upstream"), model.upstream, "upstreams"))
+        for number, target in enumerate(model.targets or ()):
+            used.append((("models", name, "targets", number, "upstream"), target.upstream, "upstreams"))
+    for number, key in enumerate(config.access.keys):
+        used.append((("access", "keys", number, "group"), key.group, "access.groups"))
+        used += [(("access", "keys", number, "mcp", server), server, "mcp") for server in key.mcp or ()]
+    for path, value, block in used:
+        known = [*(config.access.groups if block == "access.groups" else getattr(config, block))]
+        if value is not None and value not in known:  # not quoted, because a reference may have given it
+            yield path, f"is not a name under {block}{did_you_mean(value, known)}"
+
+
+def forgotten_limits(config: Config) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each limit of the calendar, if there is no store."""
+    limited: list[tuple[SettingPath, UseLimits | None]] = [
+        *((("access", "keys", number), key.limits) for number, key in enumerate(config.access.keys)),
+        *((("access", "groups", name), group.limits) for name, group in config.access.groups.items()),
+        *((("models", name), model.limits) for name, model in config.models.items()),
+        *((("upstreams", name), upstream.limits) for name, upstream in config.upstreams.items()),
+    ]
+    for path, limits in limited if config.store is None else ():
+        for unit in ("requests", "tokens"):
+            for span in CALENDAR:
+                if getattr(getattr(limits, unit, None), span, None) is not None:
+                    yield (*path, "limits", unit, span), "needs `store`, because a restart would forget it"
 
 
 SHORTEST_KEY_CHARS = 16
@@ -118,55 +101,36 @@ PLAIN_HTTP_TO_PROXY = (
     " proxy from {block}.network, use https, or set allow_plain_http: true under {block}"
     " (GATEPASS_ALLOW_PLAIN_HTTP=true without a file)"
 )
-CARRIES_SECRETS = (
-    ("upstreams", "base_url"),
-    ("mcp", "url"),
-    ("credentials", "token_url"),
-    ("credentials", "url"),
-)
 _VISIBLE = re.compile(r"[!-~]+\Z")
 
 
-def unsafe_settings(tree: Any) -> Iterator[tuple[SettingPath, str]]:
-    host = lookup(tree, ("server", "host"))
-    host = ServerConfig().host if host is None else host
-    if isinstance(host, str) and not is_loopback(host) and not lookup(tree, ("access", "keys")):
+def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
+    if not is_loopback(config.server.host) and not config.access.keys:
         yield ("server", "host"), UNGUARDED
-    yield from secrets_over_plain_http(tree)
-    for path, key in matches(tree, ("access", "keys", "*", "key")):
-        # A key in plain text is rejected in any case (config/access.py).
-        if isinstance(key, Reference):
-            yield from ((path, fault) for text in keys_in(key) or ("",) if (fault := api_key_weakness(text)))
+    yield from secrets_over_plain_http(config)
     seen: set[str] = set()
-    for path, value in matches(tree, ("access", "keys", "*", "hash")):
-        if not isinstance(value, str) or not re.match(HASH, value):
-            continue
-        if value in seen:
-            yield path, "is the hash of an earlier key: each key needs its own"
-        seen.add(value)
+    for number, key in enumerate(config.access.keys):
+        if key.key is not None:
+            faults = filter(None, map(api_key_weakness, keys_in(key.key.reveal()) or ("",)))
+            yield from ((("access", "keys", number, "key"), fault) for fault in faults)
+        if key.hash in seen:
+            yield ("access", "keys", number, "hash"), "is the hash of an earlier key: each key needs its own"
+        seen |= {key.hash} if key.hash else set()
 
 
-def secrets_over_plain_http(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each URL to which a secret would cross the network in plain text, to its host or to a proxy."""
-    tree = with_default_network(tree)
-    for block_name, name in CARRIES_SECRETS:
-        for path, url in matches(tree, (block_name, "*", name)):
-            block = lookup(tree, path[:-1])
-            sends_secret = block_name == "credentials" or block.get("credential") is not None or block.get("headers")
-            if not isinstance(url, str) or not sends_secret or block.get("allow_plain_http") is True:
-                continue
-            proxy = lookup(tree, (*path[:2], "network", "proxy"))
-            if _is_readable(url):
-                yield path, PLAIN_HTTP_TO_HOST.format(block=dotted(path[:2]))
-            elif isinstance(proxy, str) and _is_readable(url, proxy):
-                yield path, PLAIN_HTTP_TO_PROXY.format(block=dotted(path[:2]))
-
-
-def _is_readable(url: str, proxy: str | None = None) -> bool:
-    try:
-        return crosses_network_in_plain(url, proxy)
-    except ValueError:  # not a URL: pydantic reports it
-        return False
+    hops: list[tuple[str, str, UpstreamConfig | McpServer | Credential]] = [
+        *(("upstreams", name, hop) for name, hop in config.upstreams.items() if hop.credential or hop.headers),
+        *(("mcp", name, hop) for name, hop in config.mcp.items() if hop.credential or hop.headers),
+        *(("credentials", name, hop) for name, hop in config.credentials.items()),
+    ]
+    for block, name, hop in hops:
+        for setting in (one for one in URLS if hasattr(hop, one)):
+            url, proxy = getattr(hop, setting), hop.network.proxy
+            if not hop.allow_plain_http and crosses_network_in_plain(url, proxy):
+                text = PLAIN_HTTP_TO_HOST if crosses_network_in_plain(url) else PLAIN_HTTP_TO_PROXY
+                yield (block, name, setting), text.format(block=f"{block}.{name}")
 
 
 def api_key_weakness(key: str) -> str | None:
@@ -190,6 +154,13 @@ def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
     if upstream.token_placement is not None or upstream.credential is None:
         return upstream.token_placement or BEARER_PLACEMENT
     return config.credentials[upstream.credential].placement
+
+
+def problems(config: Config) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each problem of a valid `config`. The other checks rely on its names."""
+    unknown = list(unknown_names(config))
+    checks = (unreachable_settings, unsafe_settings, forgotten_limits, different_keys, conflicts, unusable_files)
+    yield from unknown or (problem for check in checks for problem in check(config))
 
 
 def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
@@ -221,22 +192,14 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
                     yield (block_name, name, "headers", field), fault
 
 
-def different_keys(tree: Any) -> Iterator[tuple[SettingPath, str]]:
+def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield the settings in which a key differs from the first key of the same caller."""
-    first: dict[str, tuple[int, Any]] = {}
-    for (*_, number), key in matches(tree, ("access", "keys", "*")):
-        if not isinstance(key, dict) or not isinstance(name := key.get("name"), str):
-            continue
-        meant = {"role": "caller", **{setting: value for setting, value in key.items() if value is not None}}
-        if isinstance(servers := key.get("mcp"), list):  # a mapping without lists of tools
-            meant["mcp"] = {str(server): None for server in servers}
-        earlier, other = first.setdefault(name, (int(number), meant))
+    first: dict[str, tuple[int, AccessKey]] = {}
+    for number, key in enumerate(config.access.keys):
+        earlier, other = first.setdefault(key.name, (number, key))
         for setting in OF_CALLER:
-            one, two = meant.get(setting), other.get(setting)
-            # `keys new --write` checks files with references that cannot be resolved here
-            is_known = all(isinstance(leaf, Reference) or "${" not in str(leaf) for _, leaf in leaves([one, two]))
-            if one != two and is_known:
-                fault = f"differs from access.keys[{earlier}], which is a key of the same caller {name!r}"
+            if getattr(key, setting) != getattr(other, setting):
+                fault = f"differs from access.keys[{earlier}], which is a key of the same caller {key.name!r}"
                 yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
 
 

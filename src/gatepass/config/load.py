@@ -14,8 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 from gatepass.config import checks
 from gatepass.config.access import expiry_warnings
-from gatepass.config.block import plain
-from gatepass.config.certificates import unusable_files
 from gatepass.config.document import (
     ConfigDocument,
     ConfigError,
@@ -31,7 +29,7 @@ from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, read_environ
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
 from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
-from gatepass.config.wording import explained_errors, unknown_paths
+from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
 OF_SERVER: Mapping[str, SettingPath] = {
@@ -41,15 +39,6 @@ OF_NETWORK: Mapping[str, SettingPath] = {name.upper(): ("network", name) for nam
 OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
-TREE_CHECKS = (
-    checks.unknown_names,
-    checks.unreachable_settings,
-    checks.unsafe_settings,
-    checks.forgotten_limits,
-    checks.different_keys,
-    unusable_files,
-)
-"""Checks that run before pydantic's validation, so that their problems are reported together with its problems."""
 DEFAULT = "default"
 """The origin of a value that nothing sets."""
 NO_FLAGS: Mapping[str, str] = MappingProxyType({})
@@ -179,19 +168,14 @@ def _resolve(document: ConfigDocument, environment: Mapping[str, str]) -> None:
 
 def _checked(document: ConfigDocument) -> Config:
     """Validate a resolved document; raise ConfigError with all problems."""
-    tree = document.tree
     known = {problem.path for problem in document.problems}
-    for find in TREE_CHECKS:
-        document.refuse_all(find(tree), known)
     try:
-        config = Config.model_validate(tree)
+        config = Config.model_validate(document.tree)
     except ValidationError as error:
-        # a misspelled setting may hold a reference that cannot be resolved
-        document.refuse_all(explained_errors(error, tree), known - unknown_paths(error))
+        document.refuse_all(explained_errors(error, document.tree), known)
         # pydantic's error quotes values, which may be secrets
         raise ConfigError(document.problems, document.warnings) from None
-    if not document.problems:
-        document.refuse_all(checks.conflicts(config), known)
+    document.refuse_all(checks.problems(config), known)
     if document.problems:
         raise ConfigError(document.problems, document.warnings)
     return config
@@ -199,9 +183,7 @@ def _checked(document: ConfigDocument) -> Config:
 
 def check(config: Config) -> None:
     """Check a Config that was made in code with the checks that `load` applies to a file; raise ConfigError."""
-    tree = plain(config)
-    found = [problem for find in TREE_CHECKS for problem in find(tree)] or list(checks.conflicts(config))
-    if found:
+    if found := list(checks.problems(config)):
         raise ConfigError([ConfigProblem(path, text, ValueOrigin("configuration")) for path, text in found])
 
 

@@ -77,12 +77,6 @@ def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[Settin
         yield path, _sentence(detail, path, tree)
 
 
-def unknown_paths(error: ValidationError) -> set[SettingPath]:
-    """Return the paths of `error` at which no setting exists."""
-    found = error.errors(include_url=False, include_input=False)
-    return {_path(detail) for detail in found if detail["type"] == "extra_forbidden"}
-
-
 def _path(detail: ErrorDetails) -> SettingPath:
     """Return the path as the file has it, without pydantic's union tag and its mark of a key."""
     loc = detail["loc"]

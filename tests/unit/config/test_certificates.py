@@ -10,22 +10,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from gatepass.config.certificates import (
-    FOREIGN_KEY,
-    LOCKED_KEY,
-    NO_CERTIFICATE,
-    NO_KEY,
-    NO_KEY_IN_CERTIFICATE,
-    SHORT_KEY,
-    TOO_WEAK,
-    WRONG_KIND,
-    signing_key,
-    unusable_files,
-)
+from gatepass.config.certificates import LOCKED_KEY, NO_KEY, SHORT_KEY, WRONG_KIND, signing_key, unusable_files
+from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from tests.unit.tokens.keys import broken_pem, certificate_pem, private_pem, public_pem
 
-ABSENT = "cannot be read: No such file or directory"
+ABSENT = "No such file or directory"
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +43,17 @@ def folder(tmp_path_factory):
     return folder
 
 
+def with_network(network):
+    return Config.model_validate({"upstreams": {"chat": {"base_url": "https://u.example/v1", "network": network}}})
+
+
 @pytest.fixture
 def faults(folder):
     """The problems of a `network` whose files are given by their names in the folder."""
 
     def found(**files: str) -> dict[str, str]:
         network = {name: str(folder / file) for name, file in files.items()}
-        tree = {"upstreams": {"chat": {"network": network}}}
-        return {str(path[-1]): text for path, text in unusable_files(tree)}
+        return {str(path[-1]): text for path, text in unusable_files(with_network(network))}
 
     return found
 
@@ -70,76 +63,36 @@ def test_a_file_with_a_certificate_is_a_ca_file(faults, file):
     assert faults(ca_file=file) == {}
 
 
-@pytest.mark.parametrize("file", ["garbage", "empty", "der", "key"])
-def test_file_without_a_certificate_is_reported_at_each_setting(faults, file):
-    assert faults(ca_file=file) == {"ca_file": NO_CERTIFICATE}
-    assert faults(client_cert=file, client_key="key") == {"client_cert": NO_CERTIFICATE}
-
-
 @pytest.mark.parametrize("files", [{"client_cert": "both"}, {"client_cert": "cert", "client_key": "key"}])
 def test_a_certificate_with_its_key_is_taken(faults, files):
     assert faults(**files) == {}
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
+    ("files", "setting", "reason"),
     [
-        ({"client_cert": "cert"}, {"client_cert": NO_KEY_IN_CERTIFICATE}),
-        ({"client_cert": "cert", "client_key": "other"}, {"client_key": FOREIGN_KEY}),
-        ({"client_cert": "cert", "client_key": "garbage"}, {"client_key": FOREIGN_KEY}),
-        ({"client_cert": "cert", "client_key": "cert"}, {"client_key": FOREIGN_KEY}),
+        *(({"ca_file": file}, "ca_file", "") for file in ("garbage", "empty", "der", "key")),
+        *(({"client_cert": file, "client_key": "key"}, "client_cert", "") for file in ("garbage", "empty", "key")),
+        *(({"client_cert": "cert", "client_key": file}, "client_key", "") for file in ("garbage", "cert", "locked")),
+        ({"client_cert": "cert", "client_key": "other"}, "client_key", "KEY_VALUES_MISMATCH"),
+        ({"client_cert": "cert"}, "client_cert", ""),
+        ({"client_cert": "locked-both"}, "client_cert", ""),
+        ({"ca_file": "a"}, "ca_file", ABSENT),
+        ({"client_cert": "cert", "client_key": "c"}, "client_key", ABSENT),
+        ({"ca_file": "."}, "ca_file", "Is a directory"),
+        ({"ca_file": "nul\0"}, "ca_file", "embedded null byte"),
     ],
 )
-def test_a_certificate_without_its_key_is_reported_at_the_key(faults, files, expected):
-    assert faults(**files) == expected
+def test_a_file_that_the_tls_library_rejects_is_reported_without_a_prompt(faults, files, setting, reason):
+    assert [*(found := faults(**files))] == [setting]
+    assert found[setting].startswith(f"cannot be used: {reason}")
 
 
-def test_a_key_with_a_pass_phrase_is_reported_without_a_prompt(faults):
-    assert faults(client_cert="cert", client_key="locked") == {"client_key": LOCKED_KEY}
-    assert faults(client_cert="locked-both") == {"client_cert": LOCKED_KEY}
-
-
-def test_a_certificate_that_the_tls_library_finds_too_weak_is_reported(faults, monkeypatch):
-    class Strict(ssl.SSLContext):
-        """Refuses as OpenSSL does at a high security level: EE_KEY_TOO_SMALL."""
-
-        def load_cert_chain(self, *_):
-            error = ssl.SSLError(399, "[SSL: EE_KEY_TOO_SMALL] ee key too small")
-            error.reason = "EE_KEY_TOO_SMALL"
-            raise error
-
-    monkeypatch.setattr(ssl, "SSLContext", Strict)
-    assert faults(client_cert="cert", client_key="key") == {"client_cert": TOO_WEAK}
-
-
-def test_every_unreadable_file_is_reported_without_follow_up_errors(faults):
-    assert faults(ca_file="a", client_cert="b", client_key="c") == {
-        "ca_file": ABSENT,
-        "client_cert": ABSENT,
-        "client_key": ABSENT,
-    }
-    assert faults(client_cert="cert", client_key="c") == {"client_key": ABSENT}
-    assert faults(ca_file=".") == {"ca_file": "cannot be read: Is a directory"}
-
-
-def test_files_of_credentials_are_checked_and_other_types_left_to_pydantic(folder):
-    tree = {
-        "credentials": {
-            "c": {"network": {"ca_file": "nul\0", "client_key": None}},
-            "d": {"network": {"ca_file": 5}},
-            "e": {"network": [str(folder / "garbage")]},
-        },
-        "upstreams": {"chat": {"network": None}},
-    }
-    assert list(unusable_files(tree)) == [
-        (("credentials", "c", "network", "ca_file"), "cannot be read: a NUL in its name")
-    ]
-
-
-def test_a_file_named_by_reference_is_not_quoted(folder):
+def test_a_file_is_named_once_although_each_hop_inherits_it_and_never_quoted(folder):
     file = Reference.to_variable("CA", str(folder / "topsecret"))
-    tree = {"upstreams": {"chat": {"network": {"ca_file": file}}}}
-    assert [text for _, text in unusable_files(tree)] == [ABSENT]
+    upstreams = {name: {"base_url": "https://u.example/v1"} for name in "ab"}
+    config = Config.model_validate({"network": {"ca_file": file}, "upstreams": upstreams})
+    assert [*unusable_files(config)] == [(("network", "ca_file"), f"cannot be used: {ABSENT}")]
 
 
 @pytest.mark.parametrize(("kind", "algorithm"), [("rsa", "RS256"), ("p256", "ES256"), ("ed25519", "EdDSA")])

@@ -198,10 +198,10 @@ def test_a_configuration_of_a_program_inherits_too():
 
 def test_a_secret_is_not_sent_to_the_default_proxy_in_plain():
     blocks = {"chat": {"base_url": "http://127.0.0.1:9/v1", "headers": {"x": "s"}, "network": {"proxy": PROXY}}}
-    tree: Any = {"network": {"proxy": PROXY, "no_proxy": ["llm.example"]}, "upstreams": blocks}
-    assert len([*secrets_over_plain_http(tree)]) == 1
+    network = {"proxy": PROXY, "no_proxy": ["llm.example"]}
+    assert len([*secrets_over_plain_http(validated(network=network, upstreams=blocks))]) == 1
     del blocks["chat"]["network"]
-    assert [*secrets_over_plain_http(tree)] == []
+    assert [*secrets_over_plain_http(validated(network=network, upstreams=blocks))] == []
 
 
 FILE = """\
