@@ -60,11 +60,9 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
     logging.getLogger("gatepass").addHandler(logging.NullHandler())  # keeps log lines out of the findings
     from gatepass.cli import steps
     from gatepass.cli.probe import found
-    from gatepass.config.environment import SOURCE, with_variables
 
     loaded = options.load_or_exit(path)
-    # the GATEPASS_ variable follows each setting that it sets
-    report = Report(as_json=as_json, wording=with_variables if loaded.source == SOURCE else str)
+    report = Report(as_json=as_json)
     try:
         calls = steps.calls_of(loaded.config, model, operation) if call else []
         config = loaded.config
@@ -87,14 +85,10 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
 
 
 class Report:
-    """Prints each step when it ends, or one JSON document at the end, and the progress of a step on a terminal.
+    """Prints each step when it ends, or one JSON document at the end, and the progress of a step on a terminal."""
 
-    `wording` changes the texts of each step.
-    """
-
-    def __init__(self, *, as_json: bool, wording: Callable[[str], str] = str) -> None:
+    def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._wording = wording
         self.steps: list[Step] = []
         self._progress = ExitStack()
 
@@ -104,7 +98,7 @@ class Report:
 
     def add(self, step: Step) -> None:
         texts = {name: getattr(step, name) for name in ("why", "advice", "why_zh", "advice_zh")}
-        step = replace(step, **{name: options.printable(self._wording(text)) for name, text in texts.items()})
+        step = replace(step, **{name: options.printable(text) for name, text in texts.items()})
         self._progress.close()
         self.steps.append(step)
         if self._as_json:

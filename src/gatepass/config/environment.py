@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -73,7 +72,6 @@ NOT_OF_HASH = (
     "expects HASH/name=NAME/role=ROLE/profile=PROFILE/expires=TIME/operations=chat+files; everything after HASH is"
     " optional"
 )
-DOUBLED = f"begins with its own name: remove the second {PREFIX}KEY_HASHES="
 NO_KEY = "is the profile of clients' keys, but there are no keys"
 
 
@@ -87,23 +85,6 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     if environment.get(PREFIX + CLIENT_KEY_VARIABLE):
         reading.document.warnings.append(f"{PREFIX}{CLIENT_KEY_VARIABLE} {NO_CLIENTS_KEY}")
     return reading.document
-
-
-def with_variables(text: str) -> str:
-    """Return `text` with the variable in brackets behind each address, CA and proxy that a variable sets."""
-    return _BY_VARIABLE.sub(lambda found: f"{found[0]} ({PREFIX}{_VARIABLE_BY_SETTING[found[1]]})", text)
-
-
-_VARIABLE_BY_SETTING: Mapping[str, str] = MappingProxyType(
-    {
-        f"upstreams.{CHAT}.base_url": "UPSTREAM_URL",
-        **{f"upstreams.{operation}.base_url": name for operation, name in OPERATION_URLS.items()},
-        "network.ca_file": "CA_FILE",
-        **dict.fromkeys(("network.proxy", "network.proxy_auth"), "PROXY"),
-    }
-)
-_BY_VARIABLE = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, _VARIABLE_BY_SETTING))})\b(?! \()")
-"""Not followed by a bracket, because a message may have the variable already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +156,7 @@ class _Reading:
         for entry in entries:
             self._entry(entry, keys.name if keys else "")
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
-            if text.startswith(f"{PREFIX}KEY_HASHES="):
-                self._problem((), DOUBLED, "KEY_HASHES")
-            key_hash, *settings = text.removeprefix(f"{PREFIX}KEY_HASHES=").split("/")
+            key_hash, *settings = text.split("/")
             pairs = [setting.partition("=") for setting in settings]
             found: dict[str, Any] = {name: value for name, _, value in pairs if name in OF_HASH}
             if "operations" in found:  # a blank separates hashes
@@ -236,14 +215,12 @@ class _Reading:
         elif found.fault is not None:
             self._problem(path, found.fault, found.name)
         elif name == "TOKEN_JSON":
-            # each text becomes a Reference, so that it is hidden and a file is read again
+            # each text becomes a Reference, so that it is hidden
             try:
                 body = parsed_json(found.value)
                 for member, text in list(leaves(body)):
-                    if isinstance(text, str) and found.file is None:
+                    if isinstance(text, str):
                         body = with_value(body, member, Reference.to_variable(f"{PREFIX}{found.name}", text))
-                    elif isinstance(text, str) and found.file is not None:
-                        body = with_value(body, member, Reference.to_file(found.file, partial(_text_at, path=member)))
             except ValueError as error:
                 self._problem(path, str(error), found.name)
             else:
@@ -281,17 +258,6 @@ def _origin(name: str) -> ValueOrigin:
 
 def _listed(text: str) -> list[str]:
     return re.findall(r"[^\s,]+", text)
-
-
-def _text_at(json_text: str, path: SettingPath) -> str:
-    """Return the text at `path` of a JSON file that may have changed; raise UnresolvedReference if it is missing."""
-    try:
-        text = lookup(parsed_json(json_text), path)
-    except ValueError as error:
-        raise UnresolvedReference(f"the login's JSON {error}") from None
-    if not isinstance(text, str):
-        raise UnresolvedReference("a text of the login's JSON is missing since the file changed")
-    return text
 
 
 def parsed_json(text: str) -> Any:

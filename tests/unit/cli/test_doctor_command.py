@@ -4,7 +4,6 @@ import re
 from functools import partial
 
 import pytest
-from click.testing import CliRunner
 from msgspec.structs import replace
 
 import gatepass.cli.steps
@@ -52,15 +51,6 @@ def steps_of(result):
     assert first.startswith("ok   gatepass configuration: ")
     assert first.endswith("f.yaml is valid: 2 upstreams, 0 credentials, 2 keys")
     return [re.sub(r" \(\d+\.\d\d s\)$", "", line) for line in others]  # a slow machine takes 5 ms for a step
-
-
-def test_doctor_names_the_variable_of_a_setting_if_there_is_no_file(doctor, found):
-    advice = "Set network.ca_file to a PEM file."
-    found.findings = [Step("upstream:chat", "tls", StepOutcome.FAILS, "an unknown CA", advice)]
-    variables = {"GATEPASS_UPSTREAM_URL": "https://llm.corp.example/v1"}
-    done = CliRunner().invoke(main, ["doctor"], env=variables)
-    assert "Set network.ca_file (GATEPASS_CA_FILE) to a PEM file." in done.stdout
-    assert advice in doctor().stdout
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import pytest
 
 from gatepass.config.document import ConfigError
-from gatepass.config.environment import read_environment, with_variables
+from gatepass.config.environment import read_environment
 from gatepass.config.load import load
-from gatepass.config.references import Reference, UnresolvedReference
+from gatepass.config.references import Reference
 
 URL = {"GATEPASS_UPSTREAM_URL": "https://llm.example/v1"}
 
@@ -58,19 +58,6 @@ def test_a_json_login_and_a_second_host_for_embeddings():
     assert isinstance(document.tree["credentials"]["token"]["json"]["deep"][0]["secret"], Reference)
 
 
-def test_a_login_in_a_file_is_read_again(tmp_path):
-    file = tmp_path / "login.json"
-    file.write_text('{"app": "bot", "secret": "one", "n": 1}')
-    secret = read(TOKEN_URL="https://p", TOKEN_JSON_FILE=str(file)).tree["credentials"]["token"]["json"]["secret"]
-    assert (str(secret), secret.read()) == ("one", "one")
-    file.write_text('{"app": "bot", "secret": "two", "n": 1}')
-    assert secret.read() == "two"
-    for broken, reported in (("{", "is not JSON"), ('{"secret": 5}', "is missing since the file changed")):
-        file.write_text(broken)
-        with pytest.raises(UnresolvedReference, match=reported):
-            secret.read()
-
-
 def test_several_keys_and_hashes_have_names_of_their_own():
     document = read(KEYS="one, two\nthree", KEY_HASHES=" sha256:a,sha256:b ")
     assert document.tree["access"] == {
@@ -100,17 +87,6 @@ def test_each_operation_at_another_address_has_an_upstream_of_its_name(names):
         f"https://{name}.example/v1" for name in names
     ]
     assert document.tree["models"] == {"*": {"upstream": "chat"}}
-
-
-def test_a_setting_is_followed_by_its_variable_once():
-    text = "Check network.proxy_auth, upstreams.embeddings.base_url, upstreams.rerank.base_url and network.proxy."
-    assert with_variables(text) == (
-        "Check network.proxy_auth (GATEPASS_PROXY), upstreams.embeddings.base_url (GATEPASS_EMBEDDINGS_URL),"
-        " upstreams.rerank.base_url (GATEPASS_RERANK_URL) and network.proxy (GATEPASS_PROXY)."
-    )
-    assert with_variables(with_variables(text)) == with_variables(text)
-    for other in ("upstreams.chat.network.client_cert", "upstreams.chat2.base_url", "store.network.ca_file"):
-        assert with_variables(other) == other
 
 
 def test_a_hash_has_its_operations_behind_it():
