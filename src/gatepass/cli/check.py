@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -25,7 +23,7 @@ from gatepass.cli.options import (
 )
 from gatepass.config.block import without_query
 from gatepass.config.checks import serves_only_named
-from gatepass.config.document import ConfigError, SettingPath, children, dotted, leaves, lookup
+from gatepass.config.document import ConfigError, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
 
@@ -101,7 +99,9 @@ def check(
         return
     for warning in idle:
         click.echo(f"warning: {printable(warning)}", err=True)
-    click.echo("\n".join(yaml_lines(tree, shown)))
+    for setting, origin in shown.items():
+        value = json.dumps(without_query(lookup(tree, setting)), ensure_ascii=False)
+        click.echo(printable(f"{dotted(setting)}: {value}  # {origin}"))
     hidden = "" if every else f"; {left_out} defaults are left out, --all shows them"
     if serves_only_named(loaded.config):
         click.echo('# every model that `models` does not name is 404; `"*": {upstream: NAME}` there serves the others')
@@ -124,41 +124,6 @@ def _load_for_json(path: str | None) -> LoadedConfig:
         ]
         print_json({"valid": False, "problems": problems, "warnings": error.warnings})
         sys.exit(UNUSABLE)
-
-
-_PLAIN = re.compile(r"[A-Za-z/(][A-Za-z0-9 _./:@()+,=-]*(?<! )\Z")
-# YAML 1.1, which many editors and tools implement, reads the last four as booleans.
-_NOT_TEXT = frozenset(("null", "true", "false", "yes", "no", "on", "off"))
-
-
-def yaml_lines(tree: Any, origins: Mapping[SettingPath, str]) -> Iterator[str]:
-    """Yield the values in `origins` as YAML, with the origin behind each. `type` is the first member of its block."""
-    blocks = {path[:end]: "" for path in origins for end in range(len(path))}
-    return _block(tree, (), {**blocks, **origins})
-
-
-def _block(node: Any, path: SettingPath, origins: Mapping[SettingPath, str]) -> Iterator[str]:
-    """Yield the lines of `node`'s members that are in `origins`; the origin of a block is the empty text."""
-    for key, value in sorted(children(node), key=lambda member: member[0] != "type"):
-        if (member := (*path, key)) in origins:
-            mark = "  " * len(path) + ("-" if isinstance(node, list) else f"{_scalar(key)}:")
-            if isinstance(value, dict | list) and value:
-                lines = [*_block(value, member, origins)]
-                yield from [mark, *lines] if lines else [f"{mark} {{}}  # {printable(origins[member])}"]
-            else:
-                yield f"{mark} {_scalar(value)}  # {printable(origins[member])}"
-
-
-def _scalar(value: Any) -> str:
-    if not isinstance(value, str):
-        return json.dumps(value)
-    text = str(without_query(value))
-    # A colon with a space would begin a mapping. Other texts get the quotes of JSON, because JSON is YAML.
-    is_plain = _PLAIN.match(text) and text.lower() not in _NOT_TEXT and ": " not in text
-    if is_plain:
-        return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in quoted)
 
 
 _REFERENCES = (
