@@ -160,7 +160,7 @@ async def test_a_pair_that_does_not_match_keeps_the_old_one_and_status_says_so(f
         assert refused.outcome == "refused"
         assert gp.problems == list(refused.problems)
         assert "server.tls.key_file" in gp.problems[0]
-        assert "belongs to cert_file" in gp.problems[0]
+        assert "cannot be used: KEY_VALUES_MISMATCH" in gp.problems[0]
         assert "reload_refused" in caplog.messages
         assert [one for one in logged_errors if "reload_refused" not in one] == []
         logged_errors.clear()
