@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from gatepass.auth.api_keys import hash_key
-from gatepass.config.load import changed_settings, load
+from gatepass.config.load import changed_blocks, load
 from gatepass.config.model import Config
 from gatepass.documents import ReloadResult
 from gatepass.http_client.pool import ConnectionPool
@@ -104,12 +104,12 @@ async def test_reload_keeps_unchanged_parts_and_new_requests_use_the_changes(ser
             assert (await gatepass.served.ask().answer()).status == 200
             for number in range(3):
                 result = await gatepass.reload(**blocks, models={"m": {"upstream": "chat", "name": f"m-{number}"}})
-                assert result == ReloadResult("reloaded", ("models.m",))
+                assert result == ReloadResult("reloaded", ("models",))
                 assert (await gatepass.served.ask().answer()).status == 200
             assert await gatepass.reload() == ReloadResult("unchanged")
         assert [json.loads(one.body)["model"] for one in upstream.received] == ["m", "m-0", "m-1", "m-2"]
         assert (len(issuer.received), upstream.connections) == (1, 1)
-    assert [one["changed"] for one in gatepass.events if one["event"] == "reloaded"] == [["models.m"]] * 3 + [[]]
+    assert [one["changed"] for one in gatepass.events if one["event"] == "reloaded"] == [["models"]] * 3 + [[]]
     assert (gatepass.count("reloaded"), gatepass.count("unchanged"), gatepass.count("refused")) == (3, 1, 0)
 
 
@@ -169,15 +169,15 @@ async def test_a_reload_lets_a_failing_credential_fetch_at_once(serve: Serve, lo
 async def test_configurations_are_compared_outside_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch):
     threads = []
 
-    def compared(before: Config, after: Config) -> list[str]:
+    def compared(before: Config, after: Config) -> tuple[str, ...]:
         threads.append(threading.current_thread())
-        return changed_settings(before, after)
+        return changed_blocks(before, after)
 
-    monkeypatch.setattr(reload, "changed_settings", compared)
+    monkeypatch.setattr(reload, "changed_blocks", compared)
     upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
     async with serve(upstreams=upstreams) as gp:
         result = await gp.reload(upstreams=upstreams, models={"m": {"upstream": "chat"}})
-    assert result.changed == ("models.m",)
+    assert result.changed == ("models",)
     assert threads
     assert threading.main_thread() not in threads
 
@@ -243,7 +243,7 @@ async def test_a_ca_file_that_was_replaced_is_used_although_no_setting_changed(
         assert (await one.reload()).outcome == "unchanged"
         second.cert_pem.write_to_path(str(tmp_path / "new.pem"))
         os.replace(tmp_path / "new.pem", file)
-        assert await one.reload() == ReloadResult("reloaded", ("upstreams.chat",))
+        assert await one.reload() == ReloadResult("reloaded", ("upstreams",))
     logged_errors.clear()
 
 
@@ -258,8 +258,8 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             limits, server = {"connections": 10}, {"port": 1, "base_path": "/other"}
             access = {"keys": [one, two]}
             result = await gatepass.reload(**blocks, access=access, limits=limits, server=server)
-            names = ("server.port", "server.base_path", "limits.connections")
-            assert result == ReloadResult("reloaded", ("access.keys",), names)
+            names = ("server", "limits")
+            assert result == ReloadResult("reloaded", ("access",), names)
             assert gatepass.served.server.endpoint.state.config.limits.connections == 4000
             held = gatepass.served.state.in_flight.held
             assert held.caller_limit_bytes < held.limit_bytes
@@ -273,13 +273,13 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             limited = await gatepass.reload(**blocks, access=daily, store=store)
             assert limited.problems[1:] == (reload.RESTART.format("store"),)
             gone = await gatepass.reload(**blocks, access={"keys": [one]})
-            assert gone.changed == ("access.keys",)
+            assert gone.changed == ("access",)
             assert (await gatepass.served.ask(headers=headers).answer()).status == 401
             watched = await gatepass.reload("watch", **blocks, access={"keys": [one]}, server={"port": 2})
-            assert watched == ReloadResult("unchanged", needs_restart=("server.port",))
+            assert watched == ReloadResult("unchanged", needs_restart=("server",))
     restart, by_watch = [one for one in gatepass.events if one["event"] == "restart_needed"]
     assert restart["settings"] == list(names)
-    assert by_watch["settings"] == ["server.port"]
+    assert by_watch["settings"] == ["server"]
     logged_errors.clear()  # those of the refused reload, which the result has
 
 
@@ -391,7 +391,7 @@ async def test_a_reload_reads_the_keys_of_a_file_and_keeps_them_if_they_are_too_
     }
     async with serve(**blocks) as it:
         keys.write_text("gp-the-new-key-0123456789")
-        assert (await it.reload()).changed == ("access.keys",)
+        assert (await it.reload()).changed == ("access",)
         keys.write_text("short")
         assert (await it.reload()).outcome == "refused"
         logged_errors.clear()
@@ -449,7 +449,7 @@ async def test_a_fault_of_the_reload_itself_is_logged_and_the_next_one_works(
 ):
     async with serve(upstreams={"chat": {"base_url": "https://llm.example"}}) as gatepass:
         with monkeypatch.context() as patched:
-            patched.setattr("gatepass.server.reload.changed_settings", lambda *_: 1 // 0)
+            patched.setattr("gatepass.server.reload.changed_blocks", lambda *_: 1 // 0)
             assert (await gatepass.reload("watch")).outcome == "refused"
             patched.undo()
             gone = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "ca.pem")

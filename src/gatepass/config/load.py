@@ -220,27 +220,8 @@ def is_same(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)  # `True == 1` in Python
 
 
-def changed_settings(one: Config, other: Config) -> list[str]:
-    """Return the names of the settings that differ: `credentials.NAME`, `access.keys`, `server.port`."""
-    changed: list[str] = []
-    for block in Config.model_fields:
-        if is_same(getattr(one, block), getattr(other, block)):
-            continue
-        before, after = _members(getattr(one, block)), _members(getattr(other, block))
-        names = [
-            name
-            for name in dict.fromkeys((*before, *after))
-            if name not in before or name not in after or not is_same(before[name], after[name])
-        ]
-        # only the order differs, or the block is absent in one of them
-        changed += [f"{block}.{name}" for name in names] or [block]
-    return changed
-
-
-def _members(block: Any) -> Mapping[str, Any]:
-    if isinstance(block, BaseModel):
-        return {name: getattr(block, name) for name in type(block).model_fields}
-    return block or {}
+def changed_blocks(one: Config, other: Config) -> tuple[str, ...]:
+    return tuple(block for block in Config.model_fields if not is_same(getattr(one, block), getattr(other, block)))
 
 
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")

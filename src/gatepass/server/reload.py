@@ -21,7 +21,7 @@ from msgspec import structs
 from gatepass.cancel import timeout
 from gatepass.clock import Clock, sleep
 from gatepass.config.document import ConfigError, leaves
-from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_settings, check
+from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_blocks, check
 from gatepass.config.model import Config
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.documents import ReloadResult
@@ -161,37 +161,36 @@ class Reloader:
         if state.config.access.keys and not config.access.keys:
             raise _Refused(KEYS_LOST)
         before = state.config
-        needs_restart = [name for name in changed_settings(before, config) if name.partition(".")[0] in NEED_RESTART]
+        needs_restart = tuple(name for name in changed_blocks(before, config) if name in NEED_RESTART)
         config = config.model_copy(update={name: getattr(before, name) for name in NEED_RESTART})
         try:
             check(config)  # again: the new blocks must also fit those of the start
         except ConfigError as error:
-            blocks = dict.fromkeys(name.partition(".")[0] for name in needs_restart)
-            raise _Refused(*map(str, error.problems), RESTART.format(", ".join(blocks))) from None
+            raise _Refused(*map(str, error.problems), RESTART.format(", ".join(needs_restart))) from None
         tls_contexts = TLSContexts(state.tls_contexts)
         for hop in (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values()):
             tls_contexts.context_for(hop.network)
         listener = None if self._tls is None else self._tls.read()
-        changed = tuple(changed_settings(before, config))
-        return _Read(loaded, config, tls_contexts, tuple(needs_restart), changed, listener)
+        return _Read(loaded, config, tls_contexts, needs_restart, changed_blocks(before, config), listener)
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = list(read.changed)
         # what changed although its settings did not: a CA file, or a password or static header in a file
-        for name, holder in successor.holders.items():
-            if holder is not state.holders.get(name):
-                names.append(f"credentials.{name}")
+        if any(holder is not state.holders.get(name) for name, holder in successor.holders.items()):
+            names.append("credentials")
         for name, upstream in successor.upstreams.items():
             previous = state.upstreams.get(name)
-            if previous is None or upstream.transport is not previous.transport:
-                names.append(settings_of(name))
-            elif upstream.injector.static_fields != previous.injector.static_fields:
-                names.append(f"{settings_of(name)}.headers")
+            if (
+                previous is None
+                or upstream.transport is not previous.transport
+                or upstream.injector.static_fields != previous.injector.static_fields
+            ):
+                names.append(settings_of(name).partition(".")[0])
         if successor.authenticator.keys.by_digest.keys() != state.authenticator.keys.by_digest.keys():
-            names.append("access.keys")  # also those of a file that has changed
+            names.append("access")  # also those of a file that has changed
         if self._tls is not None and read.listener is not None:
             self._tls.use(read.listener)
-            names.append("server.tls")
+            names.append("server")
         changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
         warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
         for warning in warnings:
@@ -201,7 +200,7 @@ class Reloader:
             return ReloadResult("unchanged", needs_restart=read.needs_restart, warnings=warnings)
         self._on_change(read.config)
         self._endpoint.use(successor)
-        if any(name.partition(".")[0] in ("access", "mcp") for name in changed):
+        if "access" in changed or "mcp" in changed:
             # a stream without an end would outlive its key
             state.in_flight.end_idle_streams("The access of its caller may have changed")
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)

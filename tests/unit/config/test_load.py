@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.config.credential.kinds import KINDS, StaticCredential
 from gatepass.config.document import ConfigError
-from gatepass.config.load import changed_settings, load, memory_limit_bytes
+from gatepass.config.load import changed_blocks, load, memory_limit_bytes
 from gatepass.config.model import Config
 
 ROOT = Path(__file__).parents[3]
@@ -164,33 +164,20 @@ def config(**blocks: Any) -> Config:
 @pytest.mark.parametrize(
     ("before", "after", "changed"),
     [
-        ({}, {"server": {"port": 8080}, "log": {}}, []),
-        ({}, {"server": {"port": 1, "base_path": "/a"}}, ["server.port", "server.base_path"]),
-        ({"credentials": {"corp": STATIC}}, {"credentials": {"corp": dict(STATIC)}}, []),
-        (
-            {"credentials": {"corp": STATIC}},
-            {"credentials": {"corp": {**STATIC, "token": "u" * 20}}},
-            ["credentials.corp"],
-        ),
-        (
-            {"credentials": {"corp": STATIC}},
-            {"credentials": {"other": STATIC}},
-            ["credentials.corp", "credentials.other"],
-        ),
-        ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 300.0}}}}, []),
-        ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 1.0}}}}, ["upstreams.chat"]),
-        ({"models": {"a": MODEL, "b": MODEL}}, {"models": {"b": MODEL, "a": MODEL}}, ["models"]),
-        ({}, {"access": {"keys": [{"name": "a", "hash": f"sha256:{0:064}"}]}}, ["access.keys"]),
+        ({}, {"server": {"port": 8080}, "log": {}}, ()),
+        ({}, {"server": {"port": 1, "base_path": "/a"}}, ("server",)),
+        ({"credentials": {"corp": STATIC}}, {"credentials": {"corp": dict(STATIC)}}, ()),
+        ({"credentials": {"corp": STATIC}}, {"credentials": {"corp": {**STATIC, "token": "u" * 20}}}, ("credentials",)),
+        ({"credentials": {"corp": STATIC}}, {"credentials": {"other": STATIC}}, ("credentials",)),
+        ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 300.0}}}}, ()),
+        ({}, {"upstreams": {"chat": {**UPSTREAM, "timeouts": {"idle_s": 1.0}}}}, ("upstreams",)),
+        ({"models": {"a": MODEL, "b": MODEL}}, {"models": {"b": MODEL, "a": MODEL}}, ("models",)),
+        ({}, {"access": {"keys": [{"name": "a", "hash": f"sha256:{0:064}"}]}}, ("access",)),
+        ({}, {"store": {"url": "valkey://127.0.0.1", "encryption_key": "k" * 32}}, ("store",)),
     ],
 )
-def test_settings_that_differ_are_named_and_explicit_defaults_are_equal(before, after, changed):
-    assert changed_settings(config(**before), config(**after)) == changed
-
-
-def test_a_block_that_is_new_or_gone_is_named_by_its_settings():
-    shared = config(store={"url": "valkey://127.0.0.1", "encryption_key": "k" * 32})
-    assert {"store.url", "store.encryption_key"} <= set(changed_settings(config(), shared))
-    assert changed_settings(config(), shared) == changed_settings(shared, config())
+def test_blocks_that_differ_are_named_and_explicit_defaults_are_equal(before, after, changed):
+    assert changed_blocks(config(**before), config(**after)) == changed
 
 
 def loaded(folder, text: str, **environment: str) -> Config:
@@ -208,11 +195,11 @@ def test_a_secret_in_a_file_is_compared_by_its_reference_and_any_other_by_its_va
 
     in_file, in_variable = with_token(f"${{file:{tmp_path}/one}}"), with_token("${TOKEN}", TOKEN="secret-1234")
     (tmp_path / "one").write_text("rotated-1234")
-    assert changed_settings(in_file, with_token(f"${{file:{tmp_path}/one}}")) == []
-    assert changed_settings(in_file, with_token(f"${{file:{tmp_path}/other}}")) == ["credentials.corp"]
-    assert changed_settings(in_variable, with_token("${TOKEN}", TOKEN="secret-1234")) == []
-    assert changed_settings(in_variable, with_token("${TOKEN}", TOKEN="secret-5678")) == ["credentials.corp"]
-    assert changed_settings(in_variable, with_token("secret-1234")) == ["credentials.corp"]
+    assert changed_blocks(in_file, with_token(f"${{file:{tmp_path}/one}}")) == ()
+    assert changed_blocks(in_file, with_token(f"${{file:{tmp_path}/other}}")) == ("credentials",)
+    assert changed_blocks(in_variable, with_token("${TOKEN}", TOKEN="secret-1234")) == ()
+    assert changed_blocks(in_variable, with_token("${TOKEN}", TOKEN="secret-5678")) == ("credentials",)
+    assert changed_blocks(in_variable, with_token("secret-1234")) == ("credentials",)
 
 
 def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
@@ -221,9 +208,9 @@ def test_references_inside_a_request_to_an_issuer_are_compared_too(tmp_path):
         return loaded(tmp_path, f"credentials: {{corp: {corp}}}", **environment)
 
     one = with_body("${WORD}", WORD="a-password")
-    assert changed_settings(one, with_body("${WORD}", WORD="a-password")) == []
-    assert changed_settings(one, with_body("${WORD}", WORD="another-word")) == ["credentials.corp"]
-    assert changed_settings(one, with_body("${OTHER}", OTHER="a-password")) == ["credentials.corp"]
+    assert changed_blocks(one, with_body("${WORD}", WORD="a-password")) == ()
+    assert changed_blocks(one, with_body("${WORD}", WORD="another-word")) == ("credentials",)
+    assert changed_blocks(one, with_body("${OTHER}", OTHER="a-password")) == ("credentials",)
 
 
 MIB = 1 << 20
