@@ -225,9 +225,9 @@ def check(tmp_path, monkeypatch):
 
 def test_variables_override_the_block_of_the_file(check):
     shown = check(NO_PROXY="", GATEPASS_PROXY="me:secret@p.example:1", GATEPASS_NO_PROXY="llm.example")
-    assert shown.count("proxy: http://p.example:1  # environment GATEPASS_PROXY") == 2  # the block, and `near`
-    assert shown.count("proxy_auth: (hidden)  # environment GATEPASS_PROXY") == 2
-    assert "- llm.example  # environment GATEPASS_NO_PROXY" in shown
+    assert shown.count('proxy: "http://p.example:1"  # environment GATEPASS_PROXY') == 2  # the block, and `near`
+    assert shown.count('proxy_auth: "(hidden)"  # environment GATEPASS_PROXY') == 2
+    assert '"llm.example"  # environment GATEPASS_NO_PROXY' in shown
     assert "secret" not in shown
     assert "http://p" not in check(NO_PROXY="", GATEPASS_PROXY="none")
 
