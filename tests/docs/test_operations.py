@@ -26,7 +26,7 @@ from gatepass.cli.requests import tail
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.cli.story_lines import HEAD, list_line, story_lines, summary_line
 from gatepass.config.load import NEED_RESTART
-from gatepass.config.model import Config, Limits
+from gatepass.config.model import Limits
 from gatepass.documents import Body, CaptureState, LearnedRules, RequestError, StoreStatus
 from gatepass.errors import kind_of, status_of
 from gatepass.http_client import message_head, pool
@@ -277,9 +277,9 @@ def test_the_exit_codes_fit_the_code() -> None:
     assert '"gatepass listening on {url}"' in (SOURCES / "cli/serve.py").read_text()
 
 
-def config_of_one_key() -> Config:
-    tree: dict[str, Any] = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
-    return Config.model_validate({**tree, "access": {"keys": [{"name": "one", "hash": f"sha256:{0:064}"}]}})
+def descriptors(connections: int) -> int:
+    """The sum of limits_and_memory.md for one key and one upstream."""
+    return connections * 5 // 4 + 1 + connections + 64
 
 
 def test_the_user_of_the_acl_is_that_of_the_guide() -> None:
@@ -292,7 +292,7 @@ def test_the_sums_of_limits_are_those_of_the_defaults() -> None:
     """The text block of limits_and_memory.md, its example, and the sum of the memory."""
     page, limits = " ".join(PAGES["limits_and_memory"].split()), Limits()
     (addends, total) = re.findall(r"need (\d+(?: \+ \d+)+) = (\d+)\.", page)[0]
-    assert sum(map(int, addends.split(" + "))) == int(total) == config_of_one_key().descriptors
+    assert sum(map(int, addends.split(" + "))) == int(total) == descriptors(limits.connections)
     example = re.search(r"`held_bytes: (\d+)` needs (\d+) \+ (\d+) \+ (\d+) \+ (\d+) = (\d+)", page)
     assert example is not None
     held, *addends = map(int, example.groups())

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from gatepass.cli.options import UNUSABLE
-from gatepass.config.model import ServerConfig
+from gatepass.config.model import Limits, ServerConfig
 from tests.docs import confined
-from tests.docs.test_operations import config_of_one_key
+from tests.docs.test_operations import descriptors
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.processes import serving
 from tests.integration.scripted import Scripted, Send, reply
@@ -45,7 +45,7 @@ def has_libseccomp() -> bool:
 def test_the_unit_fits_the_code() -> None:
     assert int(SERVICE["TimeoutStopSec"]) >= ServerConfig().drain_timeout_s + 5
     assert int(SERVICE["RestartPreventExitStatus"]) == UNUSABLE
-    assert int(SERVICE["LimitNOFILE"]) >= config_of_one_key().descriptors
+    assert int(SERVICE["LimitNOFILE"]) >= descriptors(Limits().connections)
     assert shlex.split(SERVICE["ExecStart"])[1:] == ["serve", "--config", "/etc/gatepass/gatepass.yaml"]
 
 

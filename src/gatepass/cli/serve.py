@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -97,6 +98,8 @@ def serve(path: str | None, host: str | None, port: int | None, log_format: str 
             LOG.info("configuration_found", extra={"fields": {"file": os.path.abspath(DEFAULT_FILE)}})
         for warning in loaded.warnings:
             _report("configuration_warning", {"warning": warning}, f"warning: {warning}", logging.WARNING)
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         listening = _listen(loaded)
         from gatepass.server.process import DrainingServer
         from gatepass.server.reload import ConfigSource
@@ -180,8 +183,6 @@ def _report(event: str, fields: Mapping[str, str], text: str, level: int) -> Non
 
 
 def _log_start(loaded: LoadedConfig) -> None:
-    from gatepass.server.listening import descriptor_limit
-
     config = loaded.config
     fields = {
         "version": __version__,
@@ -195,12 +196,6 @@ def _log_start(loaded: LoadedConfig) -> None:
     if config.mcp:
         fields["mcp"] = sorted(config.mcp)
     LOG.info("starting", extra={"fields": fields})
-    if (limit := descriptor_limit()) < config.descriptors:
-        warning = (
-            f"limits.connections needs {config.descriptors} file descriptors, and the soft limit is"
-            f" {limit:g}: raise it (ulimit -n {config.descriptors}) or lower limits.connections"
-        )
-        LOG.warning("descriptors_short", extra={"fields": {"warning": warning}})
 
 
 def doctor(config: Config, task: DoctorTask, begin: Callable[[str, str], object]) -> AsyncGenerator[Step, None]:

@@ -137,8 +137,6 @@ class StoreSettings(Block):
 INSPECTOR_BYTES = 4 * MIB
 """The memory of the request inspector: about 2,000 whole replies or 1,000 streams, so the last minutes of a busy
 gatepass."""
-OTHER_DESCRIPTORS = 64
-"""File descriptors for the listening socket, token endpoints, the store, the log and the control socket."""
 
 
 HOST_NAME = r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$"
@@ -523,13 +521,3 @@ class Config(Block):
     def serves_ui(self) -> bool:
         """Whether the page at /ui is served: by default only without keys, when gatepass serves this machine alone."""
         return not self.access.keys if self.server.ui is None else self.server.ui
-
-    @property
-    def descriptors(self) -> int:
-        """The most file descriptors that one process needs."""
-        limits, callers = self.limits, self.access.callers
-        upstream = sum(upstream.max_connections or limits.connections for upstream in self.upstreams.values())
-        # beyond the limit each caller may have one request in progress
-        requests = limits.connections + callers
-        upstream += len(self.mcp) * limits.connections
-        return requests + limits.unauthenticated + min(requests, upstream) + OTHER_DESCRIPTORS

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import os
-import resource
 import socket
 import stat
 import struct
@@ -45,12 +43,6 @@ def bind(host: str, port: int) -> socket.socket:
 def url_of(listening: socket.socket, scheme: str) -> str:
     host, port = listening.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def descriptor_limit() -> float:
-    """Return the soft limit of file descriptors of this process (`ulimit -n`)."""
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 SO_ATTACH_FILTER = 26

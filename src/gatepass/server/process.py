@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import math
+import resource
 import signal
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -34,7 +35,7 @@ from gatepass.server.connection_shares import RELIEVED, ConnectionShares, Unfini
 from gatepass.server.cycle import HttpRequestCycle, RequestIds
 from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.listener_tls import ListenerTls
-from gatepass.server.listening import BACKLOG, HANDSHAKE_S, Acceptor, descriptor_limit, ignore_new_connections, url_of
+from gatepass.server.listening import BACKLOG, HANDSHAKE_S, Acceptor, ignore_new_connections, url_of
 from gatepass.server.pages import PAGES, paths_of
 from gatepass.server.reload import ConfigSource, Reloader
 from gatepass.server.ui.routes import ui_paths
@@ -254,8 +255,8 @@ class DrainingServer(uvicorn.Server):
             connection.evict()
         if now_s - self._descriptors_logged_s >= LOG_EVERY_S:
             self._descriptors_logged_s = now_s
-            limit, needed = descriptor_limit(), self.endpoint.state.config.descriptors
-            LOG.warning("descriptors_exhausted", extra={"fields": {"limit": limit, "needed": needed}})
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            LOG.warning("descriptors_exhausted", extra={"fields": {"limit": limit}})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Become unready, serve on for the delay, then close each connection after its response or once it is idle."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.config.model import Config
 from gatepass.server import listening as listening_module
 from gatepass.server.listening import (
     AUTO,
@@ -28,20 +27,6 @@ from gatepass.server.listening import (
 from tests.waiting import until
 
 UPSTREAM = {"base_url": "http://127.0.0.1:9/v1"}
-
-
-@pytest.mark.parametrize(
-    ("blocks", "descriptors"),
-    [
-        ({}, 4001 + 1000 + 4000 + 64),
-        ({"limits": {"connections": 100}}, 100 + 1 + 25 + 100 + 64),
-        ({"upstreams": {"a": {**UPSTREAM, "max_connections": 30}}}, 4000 + 1 + 1000 + 30 + 64),
-        ({"upstreams": {"a": UPSTREAM, "b": UPSTREAM}, "models": {"*": {"upstream": "a"}}}, 4001 + 1000 + 4001 + 64),
-    ],
-)
-def test_limits_require_this_many_descriptors(blocks: dict[str, object], descriptors: int) -> None:
-    config = Config.model_validate({"upstreams": {"a": UPSTREAM}, **blocks})
-    assert config.descriptors == descriptors
 
 
 class Counting(asyncio.Protocol):
