@@ -49,11 +49,6 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-DEEPEST = 64
-MOST_VALUES = 20_000
-"""The most values of one file, with each use of an alias, against a "billion laughs" file."""
-
-
 @dataclass(slots=True)
 class ConfigDocument:
     """The tree of one configuration, its problems and warnings.
@@ -91,11 +86,7 @@ class ConfigDocument:
                 self.add_problem(path, text)
 
     def note_line(self, path: SettingPath, line: int) -> None:
-        """Record the line of the value at `path`; raise ConfigError beyond DEEPEST or MOST_VALUES."""
-        if len(path) > DEEPEST:
-            raise self.fault(line, f"is nested deeper than {DEEPEST} levels")
-        if len(self.origins) >= MOST_VALUES:
-            raise self.fault(line, f"holds more than {MOST_VALUES} values (each use of an alias counts)")
+        """Record the line of the value at `path`."""
         # The first line of a duplicate name stays, because the problem names it.
         self.origins.setdefault(path, ValueOrigin(self.source, line))
 

@@ -16,7 +16,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.representer import SafeRepresenter
 
-from gatepass.config.document import DEEPEST, ConfigDocument, ConfigProblem, SettingPath, ValueOrigin
+from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPath, ValueOrigin
 
 _CORE = "tag:yaml.org,2002:"
 # `timestamp`, `value` (=) and `merge` (<<) are types of YAML 1.1 only.
@@ -26,7 +26,6 @@ _TYPED = frozenset(f"{_CORE}{kind}" for kind in ("null", "bool", "int", "float")
 _STAR = re.compile(r"(\*[^\s,\[\]{}]*?) *:(?=\s|\Z)|(\*)(?=[\s,\[\]{}]|\Z)")
 """An alias that is most likely an unquoted glob: one that is used as a name, or a lone star."""
 _REFERENCE = re.compile(r"\$\{[A-Za-z0-9_:./-]+\}")
-_NO_PAIR = "expected `name: value` here (with a space after the colon)"
 
 
 def parse_yaml(source: str, text: str) -> ConfigDocument:
@@ -38,6 +37,10 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     yaml.composer.warn_double_anchors = False  # an anchor may be redefined (YAML 1.2.2, 3.2.2.2)
     try:
         node: Node | None = yaml.compose(text)  # nodes, because they have the line of each value
+        if node is None:
+            document.note_line((), 1)
+        else:
+            document.tree = _value(document, node, (), node.start_mark.line + 1)
     except MarkedYAMLError as error:
         line, reason = _explained(text, error)
         raise document.fault(line, f"{fault}: {reason}") from None
@@ -47,11 +50,7 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
     except ValueError:  # ruamel passes an escape beyond U+10FFFF to chr()
         raise document.fault(1, f"{fault}: holds an escape of a character that does not exist") from None
     except RecursionError:
-        raise document.fault(1, f"is nested deeper than {DEEPEST} levels") from None
-    if node is None:
-        document.note_line((), 1)
-    else:
-        document.tree = _value(document, node, (), node.start_mark.line + 1)
+        raise document.fault(1, "is nested too deeply") from None
     return document
 
 
@@ -138,10 +137,6 @@ def _explained(text: str, error: MarkedYAMLError) -> tuple[int, str]:
         around = "[…]" if str(error.context).endswith("sequence") else "{…}"
         found = _REFERENCE.match(text, mark.index - 1)
         return line, f'quote references inside {around}: "{found[0] if found else "${NAME}"}"'
-    if problem.startswith("found character") and text[mark.index : mark.index + 1] == "\t":
-        return line, f"a tab is in column {mark.column + 1}: YAML requires spaces"
-    if problem == "could not find expected ':'" and error.context_mark:
-        return error.context_mark.line + 1, _NO_PAIR
     return line, problem
 
 
