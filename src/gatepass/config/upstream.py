@@ -185,35 +185,13 @@ ForwardedHeaders = Annotated[list[Annotated[str, Field(pattern=HEADER_NAME)]], A
 StaticHeaders = Annotated[dict[FieldName, SecretText], AfterValidator(_settable)]
 
 
-class UpstreamConfig(Block):
-    base_url: BaseUrl
-    """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
-    URL that already ends in one, such as `/chat/completions` or `/v1/models`.
+class HopConfig(Block):
+    """What an upstream and an MCP server have in common."""
 
-    Example: https://llm.corp.example/v1
-    """
-    dialect: DialectName = "openai"
-    """The protocol of the upstream: `openai`, `azure` or `ragflow`. docs/dialects.md describes each, and where its
-    `base_url` ends."""
-    azure: AzureConfig | None = None
-    """Settings of the dialect `azure`.
-
-    Example: {api_version: 2024-10-21}
-    """
-    ragflow: RagflowConfig | None = None
-    """Settings of the dialect `ragflow`.
-
-    Example: {paths: old}
-    """
     credential: Name | None = None
     """A name under `credentials`. None: gatepass sends no token.
 
     Example: corp
-    """
-    token_placement: TokenPlacement | None = None
-    """Where the token is in requests to this upstream. None: as in the credential's setting.
-
-    Example: {headers: {X-Auth-Token: "{token}"}}
     """
     headers: StaticHeaders = {}
     """Headers to send with every request in addition to the token. They replace the client's headers of the same name.
@@ -234,9 +212,41 @@ class UpstreamConfig(Block):
     Example: {statuses: [403]}
     """
     network: Network = Network()
-    """Proxy and TLS files for this upstream.
+    """Proxy and TLS files for this server.
 
     Example: {proxy: "http://proxy.corp.example:3128"}
+    """
+    allow_plain_http: bool = False
+    """Allow sending the credential over plain HTTP beyond loopback, or through a proxy beyond loopback.
+
+    Danger: Others on the network can read the token.
+    """
+
+
+class UpstreamConfig(HopConfig):
+    base_url: BaseUrl
+    """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
+    URL that already ends in one, such as `/chat/completions` or `/v1/models`.
+
+    Example: https://llm.corp.example/v1
+    """
+    dialect: DialectName = "openai"
+    """The protocol of the upstream: `openai`, `azure` or `ragflow`. docs/dialects.md describes each, and where its
+    `base_url` ends."""
+    azure: AzureConfig | None = None
+    """Settings of the dialect `azure`.
+
+    Example: {api_version: 2024-10-21}
+    """
+    ragflow: RagflowConfig | None = None
+    """Settings of the dialect `ragflow`.
+
+    Example: {paths: old}
+    """
+    token_placement: TokenPlacement | None = None
+    """Where the token is in requests to this upstream. None: as in the credential's setting.
+
+    Example: {headers: {X-Auth-Token: "{token}"}}
     """
     timeouts: TimeoutSettings = TimeoutSettings()
     """Timeouts of requests to this upstream. Those of a model or an operation replace them one by one.
@@ -315,11 +325,6 @@ class UpstreamConfig(Block):
 
     Danger: An upstream that fails while it works on a request may receive the request twice.
     """
-    allow_plain_http: bool = False
-    """Allow sending the credential over plain HTTP beyond loopback, or through a proxy beyond loopback.
-
-    Danger: Others on the network can read the token.
-    """
 
     def faults(self) -> Iterator[SettingFault]:
         for dialect in ("azure", "ragflow"):
@@ -357,29 +362,11 @@ class McpTimeouts(Block):
     """
 
 
-class McpServer(Block):
+class McpServer(HopConfig):
     url: Url
     """The URL of the server's endpoint (Streamable HTTP). gatepass serves it at `/mcp/NAME` and appends nothing.
 
     Example: https://tools.corp.example/mcp
-    """
-    credential: Name | None = None
-    """A name under `credentials`. None: gatepass sends no token.
-
-    Example: corp
-    """
-    headers: StaticHeaders = {}
-    """Headers to send with every request in addition to the token, as under `upstreams`.
-
-    Example: {X-Team: search}
-
-    Danger: Write keys as references. gatepass masks values of 16 characters and more in its logs and errors.
-    """
-    rejection: RejectionConfig = RejectionConfig()
-    """Replies that reject the token, in addition to a 401, as under `upstreams`. gatepass fetches one new token for all
-    rejected requests, and sends each once more, because the server executed nothing.
-
-    Example: {statuses: [403]}
     """
     allowed_origins: list[Annotated[CorsOrigin, AfterValidator(_no_star)]] = []
     """The origins of web pages that may use the server with a key. Pages of other origins get 403 `forbidden_origin`.
@@ -393,26 +380,12 @@ class McpServer(Block):
 
     Example: {first_byte_s: 900}
     """
-    network: Network = Network()
-    """Proxy and TLS files for this server.
-
-    Example: {proxy: "http://proxy.corp.example:3128"}
-    """
-    allow_plain_http: bool = False
-    """Allow sending the credential over plain HTTP beyond loopback, or through a proxy beyond loopback.
-
-    Danger: Others on the network can read the token.
-    """
 
     def as_upstream(self) -> UpstreamConfig:
         """Return the settings as those of an upstream. Its `base_url` is `url` without a query."""
         return UpstreamConfig(
             base_url=urlsplit(self.url)._replace(query="").geturl(),
-            credential=self.credential,
-            rejection=self.rejection,
-            network=self.network,
             timeouts=TimeoutSettings(**self.timeouts.model_dump()),
             learn="off",
-            allow_plain_http=self.allow_plain_http,
-            headers=self.headers,
+            **{name: getattr(self, name) for name in HopConfig.model_fields},
         )
