@@ -122,7 +122,7 @@ async def test_a_static_header_in_a_file_changes_at_a_reload(serve: Serve, tmp_p
             assert (await gatepass.served.ask().answer()).status == 200
             key.write_text("second-key")
             assert (await gatepass.served.ask().answer()).status == 200
-            assert await gatepass.reload() == ReloadResult("reloaded", ("upstreams.chat.headers",))
+            assert await gatepass.reload() == ReloadResult("reloaded", ("upstreams",))
             assert (await gatepass.served.ask().answer()).status == 200
         assert tokens(upstream) == ["first-key", "first-key", "second-key"]
 
@@ -200,7 +200,7 @@ async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_it
                 await stream.head()
                 await stream.until(first)
                 blocks = corp(issuer, upstream, client_secret="other-secret")
-                assert await gatepass.reload(**blocks) == ReloadResult("reloaded", ("credentials.corp",))
+                assert await gatepass.reload(**blocks) == ReloadResult("reloaded", ("credentials",))
                 assert (await gatepass.served.ask().answer()).status == 200
                 assert tokens(upstream) == ["Bearer token-1", "Bearer token-2"]
                 assert closed == []

@@ -139,7 +139,7 @@ async def test_a_renewed_certificate_serves_new_connections_and_no_request_fails
             for _ in range(5):
                 gp.answers.clear()
                 renew(tmp_path)
-                assert await gp.reload() == ReloadResult("reloaded", ("server.tls",))
+                assert await gp.reload() == ReloadResult("reloaded", ("server",))
                 seen.add(await gp.shown())
                 await until(lambda: len(gp.answers) > 8)
             assert (await old.answer()).status == 200
