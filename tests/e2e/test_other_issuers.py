@@ -89,12 +89,12 @@ def configuration(django: str, strict: str, folder: Path) -> dict[str, Any]:
     login = {"command": program, "env": {"CLIENT_ID": "login", "CLIENT_SECRET": CLIENT_SECRET}}
     certificate = {"client_cert": str(folder / "client.pem"), "client_key": str(folder / "client.key")}
     credentials: dict[str, dict[str, Any]] = {
-        "basic": {**of_django, "client_auth": "client_secret_basic", "client_id": "basic"},
-        "post": {**of_django, "client_auth": "client_secret_post", "client_id": "post"},
+        "basic": {**of_django, "client_auth": "basic", "client_id": "basic"},
+        "post": {**of_django, "client_auth": "form", "client_id": "post"},
         "login": {"type": "exec", **login},
         "mutual": {
             **of_strict,
-            "client_auth": "tls_client_auth",
+            "client_auth": "mtls",
             "client_id": "mutual",
             "network": {**trust, **certificate},
         },

@@ -151,7 +151,7 @@ def _faults(path: SettingPath, ca: Named, cert: Named, key: Named) -> Iterator[t
 
 def _oauth2_faults(block: Oauth2Credential) -> Iterator[tuple[str, str]]:
     method = block.client_auth
-    if method == "private_key_jwt" or block.subject is not None:
+    if method == "private_key_jwt" or block.subject_is_signed:
         setting, kind = ("client_auth", method) if method == "private_key_jwt" else ("subject", "private_key")
         if missing := list(_fault_of(setting, checked_extra, LIBRARY, EXTRA, kind)):
             yield from missing

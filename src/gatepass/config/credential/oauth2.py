@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterator
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import Field
 
 from gatepass.config.block import SecretText, SettingFault, Url
 from gatepass.config.credential.base import Credential
 
 GrantType = Literal["client_credentials", "jwt_bearer", "token_exchange"]
-Method = Literal["basic", "form", "private_key_jwt", "assertion_file", "mtls", "none"]
-
-SPELLINGS: Mapping[str, Method] = {
-    "client_secret_basic": "basic",
-    "client_secret_post": "form",
-    "tls_client_auth": "mtls",
-    "self_signed_tls_client_auth": "mtls",
-}
-"""Registered names of client authentication methods (RFC 7591 2, OpenID Connect Core 9, RFC 8705 2) and gatepass's."""
-OF_METHODS: Mapping[str, tuple[Method, ...]] = {
-    "client_secret": ("basic", "form"),
-    "assertion_file": ("assertion_file",),
-}
-"""Settings that the given methods need, and no other one uses."""
-SUBJECTS: Mapping[str, tuple[str, ...]] = {
-    "jwt_bearer": ("subject_file", "subject"),
-    "token_exchange": ("subject_file",),
-}
-"""The grants that present another token, and the settings that may give it."""
-
-
-def method_of(value: Any) -> Any:
-    """Return gatepass's name for a registered name of a client authentication method; any other value unchanged."""
-    return SPELLINGS.get(value, value) if isinstance(value, str) else value
-
-
-ClientAuth = Annotated[
-    Method, BeforeValidator(method_of), WithJsonSchema({"type": "string", "enum": [*get_args(Method), *SPELLINGS]})
-]
+ClientAuth = Literal["basic", "form", "private_key_jwt", "assertion_file", "mtls", "none"]
 
 
 class Oauth2Credential(Credential):
-    """OAuth 2.0 (RFC 6749): the grants that work without a browser and without a stored refresh token. Settings that
-    cannot work together, and keys and certificates that cannot sign, are errors at load."""
+    """OAuth 2.0 (RFC 6749): the grants that work without a browser and without a stored refresh token. Keys
+    and certificates that cannot sign are errors at load."""
 
     type: Literal["oauth2"]
     token_url: Url
@@ -70,8 +42,7 @@ class Oauth2Credential(Credential):
     Example: gatepass
     """
     client_auth: ClientAuth = "basic"
-    """The method of client authentication. The names registered for OAuth, such as `client_secret_basic`,
-    `client_secret_post`, `tls_client_auth` and `self_signed_tls_client_auth`, are synonyms.
+    """The method of client authentication. Settings of another method have no effect.
 
     - `basic`: the secret in an Authorization header
     - `form`: the secret in the form
@@ -145,45 +116,26 @@ class Oauth2Credential(Credential):
         return self.private_key is not None or self.certificate_file is not None
 
     def faults(self) -> Iterator[SettingFault]:
-        for find in (_client_auth_faults, _subject_faults):
-            yield from find(self)
+        method, grant = self.client_auth, self.grant_type
+        needed = {"basic": "client_secret", "form": "client_secret", "assertion_file": "assertion_file"}.get(method)
+        if needed is not None and getattr(self, needed) is None:
+            yield needed, f"is missing: client_auth: {method} requires it"
+        if method == "mtls" and self.network.client_cert is None:
+            yield "client_auth", "is mtls, which requires a certificate: set network.client_cert"
+        if method == "mtls" and urlsplit(self.token_url).scheme == "http":
+            yield "client_auth", "is mtls, and plain HTTP has no certificates: use https"
+        # `extra` may hold another grant, which needs no client authentication.
+        if method == "none" and grant == "client_credentials" and "grant_type" not in self.extra:
+            yield "client_auth", "is none, but the client_credentials grant requires client authentication"
+        if method == "private_key_jwt" and not self.signs:
+            yield "private_key", "is missing (or certificate_file): client_auth: private_key_jwt signs with it"
+        elif self.subject_is_signed and not self.signs:
+            yield "private_key", "is missing: gatepass signs the assertion about subject with it"
+        if grant != "client_credentials" and self.subject_file is None and not self.subject_is_signed:
+            other = " (or subject)" if grant == "jwt_bearer" else ""
+            yield "subject_file", f"is missing{other}: grant_type: {grant} presents a token"
 
-
-def _client_auth_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
-    method = block.client_auth
-    for setting, methods in OF_METHODS.items():
-        if (getattr(block, setting) is not None) is not (method in methods):
-            missing, unused = "is missing: client_auth: {} requires it", "belongs to client_auth: {}"
-            yield setting, missing.format(method) if method in methods else unused.format(" or ".join(methods))
-    if method == "mtls" and block.network.client_cert is None:
-        yield "client_auth", "is mtls, which requires a certificate: set network.client_cert"
-    if method == "mtls" and urlsplit(block.token_url).scheme == "http":
-        yield "client_auth", "is mtls, and plain HTTP has no certificates: use https"
-    # `extra` may hold another grant, which needs no client authentication.
-    if method == "none" and block.grant_type == "client_credentials" and "grant_type" not in block.extra:
-        yield "client_auth", "is none, but the client_credentials grant requires client authentication"
-    if method == "private_key_jwt" and not block.signs:
-        yield "private_key", "is missing (or certificate_file): client_auth: private_key_jwt signs with a private key"
-    for setting in ("private_key", "key_id", "certificate_file"):
-        if method != "private_key_jwt" and block.subject is None and getattr(block, setting) is not None:
-            yield setting, "belongs to client_auth: private_key_jwt"
-    for setting in ("private_key", "key_id"):
-        if block.certificate_file is not None and getattr(block, setting) is not None:
-            yield setting, "conflicts with certificate_file, which contains the key: keep one of them"
-
-
-def _subject_faults(block: Oauth2Credential) -> Iterator[SettingFault]:
-    grant, ways = block.grant_type, SUBJECTS.get(block.grant_type, ())
-    given = [name for name in SUBJECTS["jwt_bearer"] if getattr(block, name) is not None]
-    for name in given:
-        if name not in ways:
-            grants = " or ".join(grant for grant, names in SUBJECTS.items() if name in names)
-            yield name, f"belongs to grant_type: {grants}"
-    used = [name for name in given if name in ways]
-    if ways and not used:
-        others = "".join(f" (or {name})" for name in ways[1:])
-        yield ways[0], f"is missing{others}: grant_type: {grant} presents a token"
-    for name in used[1:]:
-        yield name, f"conflicts with {used[0]}: keep one of them"
-    if "subject" in used and not block.signs and block.client_auth != "private_key_jwt":
-        yield "private_key", "is missing: gatepass signs the assertion about subject with it"
+    @property
+    def subject_is_signed(self) -> bool:
+        """Whether gatepass signs the assertion about `subject`."""
+        return self.grant_type == "jwt_bearer" and self.subject_file is None and self.subject is not None

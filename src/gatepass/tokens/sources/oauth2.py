@@ -123,7 +123,7 @@ class ClientAuthenticator:
     def __init__(self, name: str, settings: Oauth2Credential, clock: Clock) -> None:
         self._settings = settings
         self._secret = settings.client_secret or Secret("")
-        path = settings.assertion_file
+        path = settings.assertion_file if settings.client_auth == "assertion_file" else None
         file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
         key = key_of(settings) if settings.client_auth == "private_key_jwt" else None
         self.assertion = Assertion(settings, file, key, settings.client_id)
@@ -169,9 +169,9 @@ class Oauth2Source:
         self._clock = clock
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
         self._client = ClientAuthenticator(name, settings, clock)
-        path = settings.subject_file
+        path = None if settings.grant_type == "client_credentials" else settings.subject_file
         file = None if path is None else PresentedFile(name, "subject_file", path, clock)
-        key = None if settings.subject is None else key_of(settings)
+        key = key_of(settings) if settings.subject_is_signed else None
         self._subject = Assertion(settings, file, key, settings.subject or "")
         self._secrets = (*self._client.secrets(), *self._subject.secrets(), *secret_fields(settings.extra))
 

@@ -19,23 +19,7 @@ def built(**settings: Any) -> Oauth2Credential:
     return Oauth2Credential.model_validate({**given, **settings})
 
 
-@pytest.mark.parametrize(
-    ("written", "method"),
-    [
-        *((name, name) for name in ("basic", "form", "private_key_jwt", "assertion_file", "mtls", "none")),
-        ("client_secret_basic", "basic"),
-        ("client_secret_post", "form"),
-        ("tls_client_auth", "mtls"),
-        ("self_signed_tls_client_auth", "mtls"),
-    ],
-)
-def test_registered_names_of_oauth_are_synonyms(written, method):
-    kinds: TypeAdapter[str] = TypeAdapter(ClientAuth)
-    assert kinds.validate_python(written) == method
-    assert written in kinds.json_schema()["enum"]
-
-
-@pytest.mark.parametrize("written", ["Basic", "private_key", "client_secret_jwt", "", None, 5, ["basic"]])
+@pytest.mark.parametrize("written", ["Basic", "private_key", "client_secret_post", "", None, 5, ["basic"]])
 def test_unknown_client_authentication_is_refused(written):
     with pytest.raises(ValidationError):
         TypeAdapter(ClientAuth).validate_python(written)

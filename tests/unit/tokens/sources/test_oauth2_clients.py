@@ -57,6 +57,13 @@ def test_its_secrets_are_known_in_the_forms_in_which_they_travel(endpoint: Endpo
     assert [secret.reveal() for secret in source.secrets()] == [SECRET, pair, "an-assertion"]
 
 
+async def test_settings_of_another_method_or_grant_are_neither_read_nor_sent(endpoint: Endpoint):
+    unused = {"private_key": Secret("no-key"), "key_id": "k", "subject": "svc", "subject_file": "/nowhere"}
+    request = await endpoint.sent(oauth2(client_auth="form", assertion_file="/nowhere", **unused))
+    assert form_in(request) == {"grant_type": "client_credentials", "client_id": "me", "client_secret": SECRET}
+    assert "authorization" not in request.headers
+
+
 @pytest.mark.parametrize(("kind", "signed"), [("rsa", "RS256"), ("p256", "ES256"), ("ed25519", "EdDSA")])
 async def test_a_key_signs_what_its_public_half_verifies(endpoint: Endpoint, kind, signed):
     request = await endpoint.sent(signing(kind, key_id="key-7"))
