@@ -22,7 +22,7 @@ def entry(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "hash": hash_key(KEYS[name]), **settings}
 
 
-STORED = ["files", "batches", "message_batches", "stored_responses"]
+STORED = ["files", "batches", "stored_responses"]
 KINDS: dict[str, list[dict[str, Any]]] = {
     "no keys": [],
     "one key": [entry("mine")],

@@ -258,7 +258,6 @@ async def test_signs_of_life_run_in_the_stream(protocol):
 
 NOT_SERVED: list[tuple[str, str]] = [
     ("POST", "/v1/messages/count_tokens"),
-    ("GET", "/v1/messages/batches/b"),
     ("POST", "/v1/responses/compact"),
     ("DELETE", "/v1/responses/r"),
 ]

@@ -233,7 +233,7 @@ def check_stored_access(caller: AccessKey, member: str) -> None:
 
 def _remedy(caller: AccessKey, entry: str) -> str:
     """Return the action that opens `entry` to the caller, and closes nothing that it uses."""
-    if entry in OF_ANY_MODEL and caller.models is not None:
+    if entry == OF_ANY_MODEL and caller.models is not None:
         return "use a key without models: a batch may run any model."
     if caller.operations is not None:
         return f"add {entry!r} to access.keys[].operations."

@@ -197,14 +197,13 @@ KeyOperation = Literal[
     "moderations",
     "files",
     "batches",
-    "message_batches",
     "stored_responses",
 ]
-"""The entries of `operations`. The last four are about objects that the upstream stores: only a key that lists one of
+"""The entries of `operations`. The last three are about objects that the upstream stores: only a key that lists one of
 them may use it."""
 
-OF_ANY_MODEL = frozenset(("batches", "message_batches"))
-"""The entries that open batches, which may name any model."""
+OF_ANY_MODEL = "batches"
+"""The entry that opens batches, which may name any model."""
 
 
 def _servers(value: Any) -> Any:
@@ -301,7 +300,7 @@ class AccessKey(Block):
     Example: [gpt-4o, "text-embedding-*"]
     """
     operations: list[KeyOperation] | None = None
-    """The operations that this key may use. None: all but `files`, `batches`, `message_batches` and `stored_responses`,
+    """The operations that this key may use. None: all but `files`, `batches` and `stored_responses`,
     because the upstream stores these objects of all callers under one credential. `[]`: none, for a key of MCP servers
     alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and `prompt.id` of a
     response: see docs/operations/keys.md#limit-the-operations-of-a-key. A violation is 403 `operation_not_allowed`.
@@ -374,7 +373,7 @@ class AccessKey(Block):
     @property
     def uses_any_model(self) -> bool:
         """Whether it may use batches of either API: their requests name models that gatepass does not read."""
-        return not OF_ANY_MODEL.isdisjoint(self.operations or ())
+        return OF_ANY_MODEL in (self.operations or ())
 
     @property
     def id(self) -> str:

@@ -272,7 +272,7 @@ OfText = Literal["chat", "completions", "embeddings", "rerank"]
 OfSoundOrImage = Literal["transcriptions", "translations", "speech", "images"]
 OfModel = Literal[OfText, "messages", "responses", OfSoundOrImage, "moderations"]
 """Operations whose requests name a model."""
-OperationName = Literal[OfModel, "files", "batches", "message_batches", "models"]
+OperationName = Literal[OfModel, "files", "batches", "models"]
 OF_LIST = ("models",)
 """Operations that list models instead of calling one."""
 
@@ -296,7 +296,7 @@ class OperationRoute(Block):
 
     None: `chat`, `completions`, `embeddings`, `responses` and `messages` without a model get 400. Other operations go
     to the operation's upstream, to `models."*"` or to the only upstream, without a model; they get 404 if there is
-    none. Requests that are about no model (`files`, `batches`, `message_batches`, kept responses) are routed by this
+    none. Requests that are about no model (`files`, `batches`, kept responses) are routed by this
     setting and are sent without a model.
 
     Example: bge-reranker

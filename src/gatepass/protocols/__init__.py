@@ -9,13 +9,13 @@ from types import MappingProxyType
 from gatepass.protocols.chat import CHAT, COMPLETIONS
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.embeddings import EMBEDDINGS
-from gatepass.protocols.messages import COUNT_TOKENS, MESSAGE_BATCHES, MESSAGES
+from gatepass.protocols.messages import COUNT_TOKENS, MESSAGES
 from gatepass.protocols.models import ANTHROPIC_MODELS, CODEX_MODELS, MODELS
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import COMPACT, INPUT_TOKENS, RESPONSES, STORED_RESPONSES
 
 _ALL = (
     *(CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, COMPACT, INPUT_TOKENS, STORED_RESPONSES),
-    *(MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES, MODELS, ANTHROPIC_MODELS, CODEX_MODELS, RAW),
+    *(MESSAGES, COUNT_TOKENS, MODELS, ANTHROPIC_MODELS, CODEX_MODELS, RAW),
 )
 PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.dialects.base import PARAMETERS
 from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
@@ -18,7 +17,7 @@ from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import message_events
-from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, Raw, ReplyContext
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, ReplyContext
 from gatepass.protocols.error_objects import error_text, stream_message
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
@@ -196,15 +195,6 @@ class CountTokens(_OfAnthropic):
         return None if is_count else f"with JSON that is not a count of tokens ({shown_members(document, mask)})"
 
 
-class MessageBatches(_OfAnthropic, Raw):
-    """Batches of messages, which the upstream stores. They pass unchanged."""
-
-    __slots__ = ()
-
-    name = "message_batches"
-    parameters = BETA | PARAMETERS | {b"after_id", b"before_id"}
-
-
 class _Usage(msgspec.Struct, gc=False):
     input_tokens: int
     output_tokens: int
@@ -223,4 +213,4 @@ class _Whole(msgspec.Struct, gc=False):
 
 
 _WHOLE = msgspec.json.Decoder(_Whole)
-MESSAGES, COUNT_TOKENS, MESSAGE_BATCHES = Messages(), CountTokens(), MessageBatches()
+MESSAGES, COUNT_TOKENS = Messages(), CountTokens()

@@ -59,17 +59,6 @@ _RAW = (
             ("GET", "/input_items", "List one response's input"),
         )
     ),
-    *(
-        _stored("message_batches", method, f"/messages/batches{rest}", summary, "message_batches", **more)
-        for method, rest, summary, more in (
-            ("POST", "", "Create a batch of messages", {}),
-            ("GET", "", "List the batches of messages", {}),
-            ("GET", "/{id}", "Describe one batch of messages", {}),
-            ("DELETE", "/{id}", "Delete one batch of messages", {}),
-            ("POST", "/{id}/cancel", "Cancel one batch of messages", {}),
-            ("GET", "/{id}/results", "Fetch the results of one batch of messages", {"is_download": True}),
-        )
-    ),
 )
 """Operations whose requests and replies pass unchanged."""
 
@@ -170,7 +159,7 @@ _ENDS = tuple(operation.path for operation in OPERATIONS if "{" not in operation
 """Paths that a client may append to a base URL that ends in `/v1/responses`. They are never the id of a response."""
 _SLASHES = re.compile("//+")
 _SEGMENTS = re.compile(
-    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>messages/batches|[a-z]+)/(?P<id>(?!input_tokens\Z)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
+    r"(?P<prefix>/v1/v1|/v1|)/(?P<name>[a-z]+)/(?P<id>(?!input_tokens\Z)[A-Za-z0-9_-][A-Za-z0-9_.-]{0,255})(?P<rest>/[a-z_]+)?\Z"
 )
 
 

@@ -51,7 +51,7 @@ PICTURE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
 REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
 """Ends that say that the request used nothing, unless a stream had begun."""
-UNSEEN = frozenset(("batches", "message_batches"))
+UNSEEN = "batches"
 """The operations that carry work which no estimate sees."""
 WARN_PERCENT = 80
 """From this part of a limit of the calendar on, responses carry a warning."""
@@ -190,7 +190,7 @@ async def size_of(call: Call, threads: BodyThreads) -> Size:
     """Return the size of a call: a form counts like a picture, and what carries the work of others nothing."""
     if call.operation.takes_form and not call.body:
         return Size(PICTURE_TOKENS)
-    if not call.body or call.operation.configured_as in UNSEEN:
+    if not call.body or call.operation.configured_as == UNSEEN:
         return Size()
     measure = partial(Size.of, call)
     return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(measure)
@@ -512,7 +512,7 @@ class Admission:
             return
         counts_tokens = any(one.counts_tokens for one in chain(limits, shared, *upstreams.values()))
         operation = call.operation.configured_as
-        if counts_tokens and operation in UNSEEN and operation not in (caller.operations or ()):
+        if counts_tokens and operation == UNSEEN and operation not in (caller.operations or ()):
             raise NotAllowed(
                 "operation_not_allowed",
                 f"The limits on tokens cannot count the work of {operation}. To allow it without them,"

@@ -16,7 +16,7 @@ from gatepass.policy.breaker import BreakerSettings
 from gatepass.types import Target, Timeouts, settings_of
 
 NAMED_IN_ERROR = 10
-WITHOUT_MODEL = ("files", "batches", "message_batches")
+WITHOUT_MODEL = ("files", "batches")
 
 Targets = tuple[Target, ...]
 

@@ -82,14 +82,13 @@ ROWS = {f"{row.method} {row.path}": row for row in OPERATIONS}
 ENTRIES = {
     "files": {name for name in ROWS if name.split("/")[1] == "files"},
     "batches": {name for name in ROWS if name.split("/")[1] == "batches"},
-    "message_batches": {name for name in ROWS if name.split("/")[1:3] == ["messages", "batches"]},
     "stored_responses": {name for name in ROWS if "/responses/{id}" in name},
     "responses": {"POST /responses", "POST /responses/compact", "POST /responses/input_tokens"},
     "messages": {"POST /messages", "POST /messages/count_tokens"},
     "models": {"GET /models", "GET /models/{model}"},
     "images": {"POST /images/generations", "POST /images/edits", "POST /images/variations"},
 }
-STORED = ENTRIES["files"] | ENTRIES["batches"] | ENTRIES["message_batches"] | ENTRIES["stored_responses"]
+STORED = ENTRIES["files"] | ENTRIES["batches"] | ENTRIES["stored_responses"]
 
 
 def used(caller: AccessKey) -> set[str]:
@@ -104,7 +103,7 @@ def used(caller: AccessKey) -> set[str]:
 
 
 def test_without_operations_no_key_uses_stored_objects():
-    assert len(STORED) == 19
+    assert len(STORED) == 13
     assert used(key()) == used(key(models=["m"])) == ROWS.keys() - STORED
     assert used(key(operations=[])) == set()
 

@@ -300,7 +300,7 @@ def test_an_error_of_anthropic_is_recognized_unless_it_contains_a_secret():
     def mask(text: str) -> str:
         return text.replace("prompt is", "***")
 
-    for protocol in map(PROTOCOLS.get, ("messages", "count_tokens", "message_batches")):
+    for protocol in map(PROTOCOLS.get, ("messages", "count_tokens")):
         assert protocol is not None
         assert protocol.own_error(OWN, str) == OWN
         assert protocol.own_error(OWN, mask) == b""  # behind an escape

@@ -57,12 +57,6 @@ def one_of(method, path, filled):
         ("GET", "/responses/r/input_items", one_of("GET", "/responses/{id}/input_items", "/responses/r/input_items")),
         ("POST", "/messages", Match(row("POST", "/messages"))),
         ("POST", "/messages/count_tokens", Match(row("POST", "/messages/count_tokens"))),
-        ("GET", "/messages/batches", Match(row("GET", "/messages/batches"))),
-        ("GET", "/messages/batches/b_1", one_of("GET", "/messages/batches/{id}", "/messages/batches/b_1")),
-        (
-            *("GET", "/messages/batches/b_1/results"),
-            one_of("GET", "/messages/batches/{id}/results", "/messages/batches/b_1/results"),
-        ),
         ("GET", "/models", Match(MODELS)),
         ("HEAD", "/models", Match(MODELS)),
         ("GET", "/models/gpt-4o", Match(MODEL, "gpt-4o")),
