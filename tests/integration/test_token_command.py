@@ -43,14 +43,13 @@ async def test_a_token_is_described_and_not_shown(tmp_path):
     async with Scripted(*answering({"access_token": text, "expires_in": 9999})) as issuer:
         result = await called("corp", "--config", written(tmp_path, issuer))
     assert (result.exit_code, len(issuer.received)) == (0, 1)
-    shown = re.sub(r"[0-9.]+ s\b|\([^)]*ago\)", "…", result.output)
+    shown = re.sub(r"(?<=_s) +[0-9.]+|\([^)]*ago\)", "…", result.output)
     assert shown == (
-        f"credential   corp (oauth2)\nfrom         {issuer.url.removeprefix('http://')}, in …\n"
-        f"token        jwt, {len(text)} characters\nlifetime     …, from the token\n"
-        "used for     … more; not in its last …, because it could expire on the way\nrefresh      in …\n"
-        "sent as      Authorization: Bearer {token}, to chat\n"
-        "claim        iss: https://sso\n"
-        "claim        iat: 2025-10-09 08:53:20Z …\nclaim        exp: 2025-10-09 08:58:20Z …\n"
+        f"credential      corp\ntype            oauth2\nfrom            {issuer.url.removeprefix('http://')}\n"
+        f"kind            jwt\ncharacters      {len(text)}\nage_s…\nlifetime_s…\nexpires_in_s…\nnext_try_in_s…\n"
+        "lifetime_source jwt\nsent_as         Authorization: Bearer {token}, to chat\n"
+        "claims          iss: https://sso\n"
+        "claims          iat: 2025-10-09 08:53:20Z …\nclaims          exp: 2025-10-09 08:58:20Z …\n"
     )
     assert text not in result.output
 

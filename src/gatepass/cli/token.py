@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -13,17 +13,12 @@ import click
 from gatepass.cli import options
 
 if TYPE_CHECKING:
-    from gatepass.config.credential.kinds import AnyCredential
     from gatepass.config.model import Config
     from gatepass.config.network import TokenPlacement
     from gatepass.documents import TokenStatus
     from gatepass.tokens import Token
 
-LABEL_CHARS = 12
-FOUND_S = 1.0
-"""A token that is older than its fetch by this many seconds came from the store."""
-ISSUER_REPLY = "the issuer's reply"
-LIFETIME_ORIGINS: Mapping[str, str] = {"exec": "the program's output", "file": "the file"}
+LABEL_CHARS = 15
 
 
 @click.command()
@@ -62,7 +57,7 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
     from gatepass.errors import TokenUnavailable, sentence
 
     async with options.open_state(config) as state:
-        holder, began_s = state.holders[name], state.clock.now()
+        holder = state.holders[name]
         holder.start()
         try:
             with options.progress(token_location(config.credentials[name])):
@@ -80,53 +75,29 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
                 text = f"{sentence(why)} {advice}" if advice else why
                 click.echo(f"{options.coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False
-        took_s, wall_s = state.clock.now() - began_s, state.clock.wall()
-        status = holder.status()
+        shown = described(config, name, holder.status(), fetched, state.clock.wall())
         if as_json:
-            shown = described(config, name, status, fetched, wall_s)
             options.print_json(shown | ({"token": fetched.text} if reveal else {}))
             return True
-        for label, text in report(config, name, status, fetched, took_s, wall_s):
-            click.echo(f"{label:<{LABEL_CHARS}} {options.printable(text)}".rstrip())
+        for label, value in shown.items():
+            for text in _texts(value):
+                click.echo(f"{label:<{LABEL_CHARS}} {options.printable(text)}")
         if reveal:
             click.echo(fetched.text)
         return True
 
 
-LOCAL_TYPES = frozenset({"static", "api_key", "file"})
-"""Types of credential that fetch no token over the network."""
-
-
-def report(
-    config: Config, name: str, status: TokenStatus, token: Token, took_s: float, wall_s: float
-) -> Iterator[tuple[str, str]]:
-    """Yield the lines that describe a token, as labels and texts. They do not contain the token."""
-    from gatepass.config.credential.kinds import token_location
-    from gatepass.tokens.lifetime import safe_claims
-
-    credential = config.credentials[name]
-    yield "credential", f"{name} ({credential.type})"
-    # the time of the others would mislead
-    took = "" if credential.type in LOCAL_TYPES else f", in {took_s:.2f} s"
-    yield "from", f"{token_location(credential)}{took}"
-    # a text in a file may be replaced at any time, so it is not called a key
-    kind = "opaque" if credential.type == "file" and token.lifetime_s is None else token.kind.value
-    yield "token", f"{kind}, {len(token.text)} characters"
-    if status.age_s is not None and status.age_s > took_s + FOUND_S:
-        yield "age", f"{status.age_s:.0f} s: fetched by another gatepass, read from the store"
-    yield "lifetime", _lifetime(credential, token)
-    if status.expires_in_s is not None and token.lifetime_s is not None:
-        margin_s = rounded(token.end_s - token.expires_s)
-        reason = "because it could expire on the way"
-        yield "used for", f"{status.expires_in_s:.0f} s more; not in its last {margin_s} s, {reason}"
-    if status.next_try_in_s is not None:
-        yield "refresh", f"in {status.next_try_in_s:.0f} s"
-    yield from (("sent as", text) for text in _placements(config, name))
-    yield from (("claim", f"{claim}: {value}") for claim, value in safe_claims(token.text, wall_s).items())
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (f"{name}: {text}" for name, text in value.items())
+    elif isinstance(value, list):
+        yield from value
+    elif value is not None:
+        yield str(value)
 
 
 def described(config: Config, name: str, status: TokenStatus, token: Token, wall_s: float) -> dict[str, object]:
-    """Return the description of a token for JSON output, with times in seconds. It does not contain the token."""
+    """Return the description of a token, with times in seconds. It does not contain the token."""
     from gatepass.config.credential.kinds import token_location
     from gatepass.tokens.lifetime import safe_claims
 
@@ -150,21 +121,6 @@ def described(config: Config, name: str, status: TokenStatus, token: Token, wall
     }
 
 
-def _lifetime(credential: AnyCredential, token: Token) -> str:
-    from gatepass.tokens.lifetime import LifetimeSource
-
-    if token.lifetime_s is None:
-        is_file = credential.type == "file"
-        return "until the file changes: the token has no expiry" if is_file else "unlimited: a key does not expire"
-    origin = {
-        LifetimeSource.JWT: "from the token",
-        LifetimeSource.REPLY: f"from {LIFETIME_ORIGINS.get(credential.type, ISSUER_REPLY)}",
-        LifetimeSource.DEFAULT: "from default_ttl_s, because no lifetime was found",
-        LifetimeSource.NONE: "origin unknown",
-    }[token.lifetime_source]
-    return f"{rounded(token.lifetime_s)} s, {origin}"
-
-
 def _placements(config: Config, name: str) -> Iterator[str]:
     from gatepass.config.checks import placement_of
     from gatepass.types import MCP_UPSTREAM
@@ -182,11 +138,3 @@ def _placements(config: Config, name: str) -> Iterator[str]:
 def _described(placement: TokenPlacement) -> str:
     fields = [f"{name}: {template}" for name, template in placement.templates.items()]
     return " and ".join([*fields, *([f"?{placement.query}={{token}}"] if placement.query else [])])
-
-
-WHOLE_FROM_S = 10.0
-
-
-def rounded(seconds: float) -> str:
-    """Round down: the shown lifetime must not exceed the real one."""
-    return f"{int(seconds)}" if seconds >= WHOLE_FROM_S else f"{int(seconds * 10) / 10:g}"
