@@ -249,11 +249,11 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     assert name == "fixed" or len(servers.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
     fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
-    assert bodies.count("***") > 30, "echoes were masked, or there was none"
+    assert bodies.count("***") > 20, "echoes were masked, or there was none"
     assert "openai-model: seen" in fields, "fields of a good answer are relayed"
     assert "***" in out.getvalue()
     assert stories.count("***") > 30
-    assert spans.count("***") > 10, "spans have the reasons of failures, and no bodies"
+    assert spans.count("gatepass.code") > 3, "failures were traced"
     for text, where in (
         *((out.getvalue(), "the log"), (bodies, "a body"), (fields, "a header")),
         *((metrics.body.decode(), "/metrics"), (shown, "a repr"), (stories, "a captured body")),

@@ -182,11 +182,11 @@ def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, m
     assert on(loop, source("corp-login").fetch()).text == "abc"
 
 
-def test_a_second_cancellation_kills_the_program(loop, tmp_path):
+def test_a_second_cancellation_kills_the_program(loop):
     async def work() -> None:
-        clock = HurriedClock(3600.0)
-        task = asyncio.create_task(shell(f"echo $$ > {tmp_path}/pid; sleep 60", clock=clock))
-        await until(lambda: (tmp_path / "pid").exists())
+        clock, stderr = HurriedClock(3600.0), bytearray()
+        task = asyncio.create_task(shell("echo begun >&2; sleep 60", stderr=stderr, clock=clock))
+        await until(lambda: stderr)  # else the first one may come while the program starts
         task.cancel()
         await clock.stops.wait()
         task.cancel()
