@@ -261,7 +261,7 @@ FAULTS = {
     "an expired certificate": at(
         "upstream:chat models",
         lambda stage: stage.secure(signed("llm", ROOT, until=PAST)),
-        "its certificate has expired",
+        "certificate has expired",
         "Renew the certificate",
     ),
     "a CA that nobody trusts": at(
@@ -273,8 +273,8 @@ FAULTS = {
     "another host name": at(
         "upstream:chat models",
         lambda stage: stage.secure(signed("llm", ROOT, host="llm.corp.example")),
-        "its certificate is for another host name",
-        f"certificate in {BASE_URL}",
+        "its certificate is not valid: ",
+        f"use a host name of it in {BASE_URL}",
     ),
     "a client certificate is required": at(
         "upstream:chat models",
@@ -282,7 +282,7 @@ FAULTS = {
         "upstreams.chat.network.client_cert",
     ),
     "the issuer's certificate has expired": at(
-        "credential:c token", issuer_expired, "its certificate has expired", "Renew the certificate"
+        "credential:c token", issuer_expired, "certificate has expired", "Renew the certificate"
     ),
     "a wrong client secret": at(
         "credential:c token",

@@ -97,22 +97,16 @@ _BY_DETAIL: Mapping[str, str] = MappingProxyType(
 _CASES: Mapping[str, str] = MappingProxyType({LATE_TLS: "tls_late", TLS_PORT: "tls_port"})
 _TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
     {
-        TlsProblem.EXPIRED: "Renew the certificate of {host}, and check the clock of this machine.",
-        TlsProblem.NOT_YET_VALID: "Check the clock of this machine and the certificate of {host}.",
-        TlsProblem.WRONG_NAME: "Use a host name of the certificate in {url_setting}.",
-        TlsProblem.UNKNOWN_CA: "Set {ca_file} to a PEM file with the certificate of that CA.",
-        TlsProblem.OTHER_CA: (
-            "Add the certificate of the CA that signs {host} to {ca_file}, or let {host} send its"
-            " intermediate certificates."
+        TlsProblem.CERTIFICATE: (
+            "Renew the certificate of {host}, use a host name of it in {url_setting}, or check the clock of this"
+            " machine."
         ),
+        TlsProblem.UNKNOWN_CA: "Set {ca_file} to a PEM file with the certificate of that CA.",
         TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
         TlsProblem.CLIENT_CERTIFICATE: "Set {client_cert} to a certificate that {host} trusts.",
-        TlsProblem.CLOSED: (
-            "Check the port in {url_setting}, or begin it with http:// if it has no TLS. {host} may also require"
-            " {client_cert}."
-        ),
         TlsProblem.OTHER: (
-            "Check {url_setting}, {ca_file} and, if {host} requires a client certificate, {client_cert}."
+            "Check the port in {url_setting}, which begins with http:// if it has no TLS, {ca_file} and, if {host}"
+            " requires a client certificate, {client_cert}."
         ),
     }
 )
@@ -185,9 +179,6 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     host, url_setting = names.host, names.url_setting
     member = partial(names.network.setting, names.settings)
     proxy = f"{member('proxy')}{names.proxy_variable}"
-    problem = tls_problem(fault.detail, has_ca_file=names.network.ca_file is not None)
-    if problem is TlsProblem.OTHER_CA:
-        detail = detail.replace(TlsProblem.UNKNOWN_CA, problem)
     text = _TEXTS[fault.kind]
     if at_proxy := _AT_PROXY.match(detail):
         detail, url_setting = detail[at_proxy.end() :], proxy
@@ -238,5 +229,5 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
         "proxy_did": proxy_did,
         "proxy_advice": proxy_advice,
     }
-    why, _, advice = text.replace("{tls}", _TLS_TEXTS[problem]).format_map(fields).partition("\n")
+    why, _, advice = text.replace("{tls}", _TLS_TEXTS[tls_problem(fault.detail)]).format_map(fields).partition("\n")
     return FaultText(why, advice, case, setting)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from gatepass.config.network import Network
@@ -89,16 +88,12 @@ class ReloadingSSLContext(ssl.SSLContext):
 
 
 class TlsProblem(StrEnum):
-    """The likely cause of a failed handshake. The value is the end of a sentence."""
+    """The likely cause of a failed handshake. The value is the end of a sentence, before OpenSSL's own words."""
 
-    EXPIRED = "its certificate has expired"
-    NOT_YET_VALID = "its certificate is not valid yet"
-    WRONG_NAME = "its certificate is for another host name"
+    CERTIFICATE = "its certificate is not valid"
     UNKNOWN_CA = "its certificate is signed by a CA that this machine does not trust"
-    OTHER_CA = "its certificate is signed by a CA that neither ca_file nor this machine has"
     PLAIN_HTTP = "it does not use TLS on this port"
     CLIENT_CERTIFICATE = "it rejects the connection without a client certificate that it trusts"
-    CLOSED = "it closed the connection during the TLS handshake"
     OTHER = "the TLS handshake failed"
 
 
@@ -106,23 +101,8 @@ LATE_TLS, LATE_TUNNEL = "the TLS handshake did not end", "it opened no tunnel"
 """Details of TIMEOUT_CONNECT after the TCP connection was made."""
 TLS_PORT = "the port requires TLS"
 """The detail of INVALID after a TLS alert in place of a reply."""
-OF_CERTIFICATE = (
-    TlsProblem.EXPIRED,
-    TlsProblem.NOT_YET_VALID,
-    TlsProblem.WRONG_NAME,
-    TlsProblem.UNKNOWN_CA,
-    TlsProblem.OTHER_CA,
-)
-"""Faults of the server's certificate, which a retry cannot correct."""
-_PROBLEM_OF_CODE: Mapping[int, TlsProblem] = MappingProxyType(
-    {
-        **dict.fromkeys((9, 11), TlsProblem.NOT_YET_VALID),
-        **dict.fromkeys((10, 12), TlsProblem.EXPIRED),
-        **dict.fromkeys((2, 18, 19, 20, 21, 24), TlsProblem.UNKNOWN_CA),
-        **dict.fromkeys((62, 64), TlsProblem.WRONG_NAME),
-    }
-)
-"""By OpenSSL's X509_V_ERR_* numbers (openssl-verification-options)."""
+_UNKNOWN_CA = frozenset((2, 18, 19, 20, 21, 24))
+"""OpenSSL's X509_V_ERR_* numbers (openssl-verification-options)."""
 _PLAIN_REASONS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"))
 _CLIENT_REASONS = ("CERTIFICATE_REQUIRED", "BAD_CERTIFICATE", "UNKNOWN_CA", "CERTIFICATE_UNKNOWN", "ACCESS_DENIED")
 """Alerts about the client certificate. TLS 1.2 has only HANDSHAKE_FAILURE, and that alert has other causes too."""
@@ -132,8 +112,9 @@ def tls_detail(error: BaseException) -> str:
     """Return the likely cause of `error`, which ended a handshake: the value of a TlsProblem, and OpenSSL's reason."""
     found = next((cause for cause in causes_of(error) if isinstance(cause, ssl.SSLError)), None)
     if isinstance(found, ssl.SSLCertVerificationError):
-        known = _PROBLEM_OF_CODE.get(found.verify_code)
-        return known or f"{TlsProblem.OTHER}: {found.verify_message}"
+        if found.verify_code in _UNKNOWN_CA:
+            return TlsProblem.UNKNOWN_CA
+        return f"{TlsProblem.CERTIFICATE}: {found.verify_message}"
     # an error that Python code raised has only a text
     reason = "" if found is None else getattr(found, "reason", None) or str(found.args[-1] if found.args else "")
     if reason in _PLAIN_REASONS:
@@ -141,14 +122,13 @@ def tls_detail(error: BaseException) -> str:
     if "ALERT" in reason and reason.endswith(_CLIENT_REASONS):
         return TlsProblem.CLIENT_CERTIFICATE
     if any(isinstance(cause, ConnectionError | ssl.SSLEOFError) for cause in causes_of(error)):
-        return TlsProblem.CLOSED
+        return f"{TlsProblem.OTHER}: it closed the connection"
     return f"{TlsProblem.OTHER}: {reason.replace('_', ' ').lower()}" if reason else TlsProblem.OTHER
 
 
-def tls_problem(detail: str, *, has_ca_file: bool) -> TlsProblem:
-    """Return the problem that `detail`, a result of `tls_detail`, ends with or names."""
-    found = next((problem for problem in TlsProblem if problem in detail), TlsProblem.OTHER)
-    return TlsProblem.OTHER_CA if found is TlsProblem.UNKNOWN_CA and has_ca_file else found
+def tls_problem(detail: str) -> TlsProblem:
+    """Return the problem that `detail`, a result of `tls_detail`, names."""
+    return next((problem for problem in TlsProblem if problem in detail), TlsProblem.OTHER)
 
 
 def causes_of(error: BaseException | None) -> Iterator[BaseException]:

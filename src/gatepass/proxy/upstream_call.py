@@ -24,7 +24,7 @@ from gatepass.dialects.reply_check import LOGIN_REDIRECT, ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
-from gatepass.http_client.tls import OF_CERTIFICATE, tls_problem
+from gatepass.http_client.tls import TlsProblem, tls_problem
 from gatepass.learning.reader import no_room
 from gatepass.learning.rejection import is_too_long
 from gatepass.observability.observer import AttemptRecord, SentToken
@@ -393,6 +393,7 @@ def upstream_error(
         return errors.UpstreamTimeout(text.why, upstream=upstream, phase=phase, sent=fault.sent, **said)
     of_request = fault.kind is Fault.TOO_LARGE
     error = _ERROR_CLASSES[fault.kind](text.why, upstream=upstream, sent=fault.sent, of_request=of_request, **said)
-    if fault.kind is Fault.TLS and tls_problem(fault.detail, has_ca_file=network.ca_file is not None) in OF_CERTIFICATE:
+    of_certificate = (TlsProblem.CERTIFICATE, TlsProblem.UNKNOWN_CA)  # a retry cannot correct it
+    if fault.kind is Fault.TLS and tls_problem(fault.detail) in of_certificate:
         error.should_retry = False
     return error

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.config.network import Network, TimeoutSettings
+from gatepass.config.network import TimeoutSettings
 from gatepass.errors import (
     Fault,
     TransportFault,
@@ -68,12 +68,6 @@ def test_a_retry_is_denied_for_a_fault_of_the_certificate(problem):
     error = upstream_error(TransportFault(Fault.TLS, problem), "chat", BASE, TIMEOUTS)
     is_denied = (b"x-should-retry", b"false") in error_headers(error)
     assert is_denied is ("certificate" in problem and problem is not TlsProblem.CLIENT_CERTIFICATE)
-
-
-def test_an_unknown_ca_beside_a_ca_file_is_reported_as_another_ca():
-    fault = TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA)
-    reported = upstream_error(fault, "chat", BASE, TIMEOUTS, network=Network(ca_file="ca.pem")).message
-    assert f"({TlsProblem.OTHER_CA}). Add the certificate of the CA that signs {HOST}" in reported
 
 
 def hop(**blocks: Any) -> tuple[str, str]:
