@@ -1,15 +1,16 @@
 """Change a JSON body with several rules, each of which sees the result of those before it, and write it once.
 
-Only what a rule reads is opened (`json_body`). A value that no rule opens keeps its bytes. An opened object or list is
-written without blanks if a rule changes the body.
+Only what a rule reads is opened (`json_body`). A value that no rule changes keeps its bytes. An object or list with a
+change is written without blanks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import msgspec
 
@@ -39,16 +40,12 @@ _FIRST_MODEL = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*(
 
 
 class _Opened:
-    """Counts the members that the rules of one call open, and the bytes: each level is read with all below it.
+    """Counts the members that the rules of one call open, and the bytes: each level is read with all below it."""
 
-    `has_changed`: a rule changed one of the levels.
-    """
-
-    __slots__ = ("has_changed", "left", "left_bytes")
+    __slots__ = ("left", "left_bytes")
 
     def __init__(self, body: bytes) -> None:
         self.left, self.left_bytes = MOST_MEMBERS, max(MOST_PASSES * len(body), PASSED_BYTES)
-        self.has_changed = False
 
     def read(self, text: Text, level: int) -> Text:
         """Return the `text` of a value at `level`, which is then opened."""
@@ -73,13 +70,17 @@ class _Opened:
 class Value:
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
-    __slots__ = ("_editor", "_level", "_opened", "_text")
+    __slots__ = ("_level", "_listed", "_opened", "_text", "editor")
 
-    def __init__(self, text: Text | tuple[Piece, ...], opened: _Opened, level: int) -> None:
+    def __init__(
+        self, text: Text | tuple[Piece, ...], opened: _Opened, level: int, listed: list[msgspec.Raw] | None = None
+    ) -> None:
         self._text = text
         self._opened = opened
         self._level = level
-        self._editor: ObjectDraft | ListDraft | None = None
+        self._listed = listed
+        """The elements of a list, if they are known."""
+        self.editor: ObjectDraft | ListDraft | None = None
 
     @property
     def kind(self) -> str:
@@ -102,20 +103,25 @@ class Value:
 
     @property
     def object(self) -> ObjectDraft | None:
-        if self._editor is None and self.kind == "{":
-            self._editor = ObjectDraft(self._opened.members(self._source()), self._opened, self._level)
-        return self._editor if isinstance(self._editor, ObjectDraft) else None
+        if self.editor is None and self.kind == "{":
+            self.editor = ObjectDraft(self._opened.members(self._source()), self._opened, self._level)
+        return self.editor if isinstance(self.editor, ObjectDraft) else None
 
     @property
     def array(self) -> ListDraft | None:
-        if self._editor is None and self.kind == "[":
-            self._editor = ListDraft(elements(self._source()), self._opened, self._level)
-        return self._editor if isinstance(self._editor, ListDraft) else None
+        if self.editor is None and self.kind == "[":
+            listed = elements(self._source()) if self._listed is None else self._listed
+            self.editor = ListDraft(listed, self._opened, self._level)
+        return self.editor if isinstance(self.editor, ListDraft) else None
+
+    @property
+    def is_changed(self) -> bool:
+        return self.editor is not None and self.editor.is_changed
 
     def pieces(self) -> Iterable[Piece]:
         """Return the JSON text. A long text is not copied."""
-        if self._editor is not None:
-            return self._editor.pieces()
+        if self.is_changed and self.editor is not None:
+            return self.editor.pieces()
         return self._text if isinstance(self._text, tuple) else (memoryview(self._text),)
 
     def _source(self) -> Text:
@@ -126,12 +132,17 @@ class Value:
 class ObjectDraft:
     """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
-    __slots__ = ("_inner", "_members", "_opened")
+    __slots__ = ("_inner", "_members", "_opened", "has_changed")
 
-    def __init__(self, listed: Members, opened: _Opened, level: int) -> None:
+    def __init__(
+        self, listed: Members, opened: _Opened, level: int, known: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Take the members `listed` of an object at `level`. Its lists in `known` are not read again."""
+        lists = {name: value for name, value in known.items() if isinstance(value, list)}
         self._inner = level + 1
-        self._members = {name: Value(text, opened, self._inner) for name, text in listed}
+        self._members = {name: Value(text, opened, self._inner, lists.get(name)) for name, text in listed}
         self._opened = opened
+        self.has_changed = False
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -139,6 +150,10 @@ class ObjectDraft:
     @property
     def names(self) -> Collection[str]:
         return self._members.keys()
+
+    @property
+    def is_changed(self) -> bool:
+        return self.has_changed or any(value.is_changed for value in self._members.values())
 
     def pieces(self) -> list[Piece]:
         found, sign = list[Piece](), b"{"
@@ -186,7 +201,7 @@ class ObjectDraft:
     def drop(self, name: str) -> bool:
         """Drop the member; return whether there was one."""
         has_dropped = self._members.pop(name, None) is not None
-        self._opened.has_changed |= has_dropped
+        self.has_changed |= has_dropped
         return has_dropped
 
     def set(self, name: str, *new: Piece) -> bool:
@@ -194,7 +209,7 @@ class ObjectDraft:
         if len(new) == 1 and self.text(name) == new[0]:
             return False
         self._members[name] = Value(new, self._opened, self._inner)
-        self._opened.has_changed = True
+        self.has_changed = True
         return True
 
     def put(self, name: str, new: bytes) -> None:
@@ -213,22 +228,27 @@ class ObjectDraft:
         if new in listed:
             return self.drop(old)
         self._members = {new if name == old else name: value for name, value in listed.items()}
-        self._opened.has_changed = True
+        self.has_changed = True
         return True
 
 
 class ListDraft:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ("_elements", "_inner", "_opened")
+    __slots__ = ("_elements", "_inner", "_opened", "has_changed")
 
     def __init__(self, listed: list[msgspec.Raw], opened: _Opened, level: int) -> None:
         self._elements: list[msgspec.Raw | Value] = [*listed]
         self._opened = opened
         self._inner = level + 1
+        self.has_changed = False
 
     def __len__(self) -> int:
         return len(self._elements)
+
+    @property
+    def is_changed(self) -> bool:
+        return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._elements)
 
     def pieces(self) -> list[Piece]:
         found, sign = list[Piece](), b"["
@@ -238,14 +258,17 @@ class ListDraft:
         return [*found, b"]" if found else b"[]"]
 
     def __iter__(self) -> Iterator[Value]:
-        return map(self.__getitem__, range(len(self._elements)))
+        return map(self._value, range(len(self._elements)))
+
+    def __getitem__(self, index: int) -> Value:
+        return self._value(index)
 
     def text(self, index: int) -> bytes:
         """Return the element as JSON text."""
         element = self._elements[index]
         return element.text if isinstance(element, Value) else bytes(element)
 
-    def __getitem__(self, index: int) -> Value:
+    def _value(self, index: int) -> Value:
         """Return the element, for whose changes there is one Value."""
         element = self._elements[index]
         if not isinstance(element, Value):
@@ -263,12 +286,12 @@ class ListDraft:
     def drop(self, indices: Iterable[int]) -> None:
         dropped = frozenset(indices)
         self._elements = [element for index, element in enumerate(self._elements) if index not in dropped]
-        self._opened.has_changed |= bool(dropped)
+        self.has_changed = self.has_changed or bool(dropped)
 
     def insert(self, index: int, *new: Piece) -> None:
         """Insert the JSON text of `new` before the element at `index`, or at the end."""
         self._elements.insert(index, Value(new, self._opened, self._inner))
-        self._opened.has_changed = True
+        self.has_changed = True
 
 
 class Rule(Protocol):
@@ -320,11 +343,10 @@ class Draft:
     `stream`: whether the upstream is to reply with a stream. `max_inputs`: limit on inputs in one request, or None.
     """
 
-    __slots__ = ("_model", "_opened", "_top", "adapted", "call", "headers", "max_inputs", "stream")
+    __slots__ = ("_model", "_top", "adapted", "call", "headers", "max_inputs", "stream")
 
     def __init__(self, call: Call) -> None:
         self.call = call
-        self._opened = _Opened(call.body)
         self._top: ObjectDraft | None = None
         self._model: str | None = None
         """The name that the target has for the model, which is written in place of the client's."""
@@ -335,7 +357,8 @@ class Draft:
     def top(self) -> ObjectDraft:
         """The members of the body."""
         if self._top is None:
-            self._top = ObjectDraft(self.call.opened().listed, self._opened, 1)
+            opened = self.call.opened()
+            self._top = ObjectDraft(opened.listed, _Opened(opened.text), 1, opened.values)
             if self._model is not None:
                 self._top.put("model", msgspec.json.encode(self._model))
         return self._top
@@ -370,7 +393,7 @@ class Draft:
     def finished(self) -> Call:
         """Return the call with all changes, or the same object if there are none."""
         call, body, top = self.call, self.call.body, None
-        if self._top is not None and self._opened.has_changed:
+        if self._top is not None and self._top.is_changed:
             body = b"".join(self._top.pieces())
         elif self._model is not None:
             body, top = renamed(body, call.opened(), self._model)
