@@ -249,7 +249,7 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
     assert name == "fixed" or len(servers.tokens) > 3, "a 401 was answered with a new token"
     bodies = "\n".join(answer.body.decode() for answer in answers)
     fields = "\n".join(f"{name}: {value}" for answer in answers for name, value in answer.headers.items())
-    assert bodies.count("***") > 20, "echoes were masked, or there was none"
+    assert bodies.count("***") > 15, "echoes were masked, or there was none"
     assert "openai-model: seen" in fields, "fields of a good answer are relayed"
     assert "***" in out.getvalue()
     assert stories.count("***") > 30

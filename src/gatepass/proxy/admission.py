@@ -25,7 +25,6 @@ from gatepass.json_body import UNCOUNTED_BYTES, Members, elements, folded, has_m
 from gatepass.json_body import kind as first_char
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
-from gatepass.policy.end_users import EndUsers
 from gatepass.policy.limits import (
     CONCURRENT,
     END_USER,
@@ -34,6 +33,7 @@ from gatepass.policy.limits import (
     TOKENS,
     Amounts,
     Counts,
+    EndUsers,
     Limit,
     Refused,
     Taken,

@@ -47,9 +47,8 @@ from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
-from gatepass.policy.end_users import EndUsers
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.limits import Counts
+from gatepass.policy.limits import Counts, EndUsers
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.protocols.operations import route_of
 from gatepass.proxy.admission import Admission

@@ -6,8 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gatepass.policy.end_users import EndUsers
-from gatepass.policy.limits import CONCURRENT, END_USER, REQUESTS, TOKENS, Limit, Refused, Taken
+from gatepass.policy.limits import CONCURRENT, END_USER, REQUESTS, TOKENS, EndUsers, Limit, Refused, Taken
 
 PLACES, MOST = 2, 2
 SHARED = (END_USER, "chat")
