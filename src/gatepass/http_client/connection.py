@@ -15,7 +15,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
 
@@ -25,6 +25,9 @@ from gatepass.http_client.message_head import HEAD_BEGINS, HEAD_BYTES, head_erro
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.http_client.tls import TLS_PORT, tls_detail
 from gatepass.types import OK, ConnectionTimes, Timeouts
+
+if TYPE_CHECKING:
+    from gatepass.http_client.pool import ConnectionPool
 
 AHEAD_BYTES = 256 * 1024
 """Reading pauses while more than this of a reply is buffered."""
@@ -59,53 +62,29 @@ at a time 111 µs of CPU, 160 µs without batching; with 8 chats 129 and 165 µs
 """
 
 
-class BatchedWriter(Protocol):
-    """A connection whose write was deferred: `Connection` here, or `ClientConnection` of a server."""
-
-    def flush(self) -> None:
-        """Write the deferred message if the connection is still open. Does not raise."""
-        ...
-
-
 class WriteBatcher:
     """Collects connections whose complete message is deferred. Events of a stream are written at once instead."""
 
     __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[BatchedWriter] = []
+        self._waiting: list[Callable[[], None]] = []
 
-    def defer(self, writer: BatchedWriter, in_flight: int, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether `writer` defers its message. If so, `flush` is called at the end of this loop iteration."""
+    def defer(self, flush: Callable[[], None], in_flight: int, loop: asyncio.AbstractEventLoop) -> bool:
+        """Return whether a message is deferred. If so, `flush` writes it at the end of this loop iteration."""
         waiting = self._waiting
         if not waiting:
             if in_flight < MIN_IN_FLIGHT:
                 return False
             loop.call_soon(self.flush)
-        waiting.append(writer)
+        waiting.append(flush)
         return True
 
     def flush(self) -> None:
         """Let each connection write its message."""
         waiting, self._waiting = self._waiting, []
-        for writer in waiting:
-            writer.flush()
-
-
-class ConnectionOwner(Protocol):
-    """The `ConnectionPool` of a connection, which receives its events. The module of the pool imports this one."""
-
-    def on_idle(self, connection: Connection) -> None:
-        """The reply is complete, and the connection accepts another request."""
-        ...
-
-    def on_lost(self, connection: Connection) -> None:
-        """The connection is closed. Called once, also if gatepass closed it."""
-        ...
-
-    def defers_write(self, connection: Connection) -> bool:
-        """Return whether the connection keeps its request until `flush` is called at the end of this loop iteration."""
-        ...
+        for flush in waiting:
+            flush()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -120,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, owner: ConnectionOwner, buffer: memoryview, turns: LoopTurns
+        self, loop: asyncio.AbstractEventLoop, owner: ConnectionPool, buffer: memoryview, turns: LoopTurns
     ) -> None:
         self.deadline = Deadline(loop, self._on_timeout)
         self.made_s: float | None = None

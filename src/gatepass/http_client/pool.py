@@ -274,7 +274,7 @@ class ConnectionPool:
 
     def defers_write(self, connection: Connection) -> bool:
         """Count every connection that is not idle as a request in flight."""
-        return self._write_batcher.defer(connection, len(self._slots) - len(self._idle), self._loop)
+        return self._write_batcher.defer(connection.flush, len(self._slots) - len(self._idle), self._loop)
 
     def close(self) -> None:
         self._closed = True

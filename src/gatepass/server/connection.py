@@ -341,7 +341,7 @@ class ClientConnection(asyncio.Protocol):
         if self._deferred:
             self.flush()
         # each request in progress has a task in `tasks`
-        if self._context.write_batcher.defer(self, len(self._server_state.tasks), self._loop):
+        if self._context.write_batcher.defer(self.flush, len(self._server_state.tasks), self._loop):
             self._deferred = response
         else:
             self.send(response)

@@ -4,12 +4,14 @@ import asyncio
 import math
 import ssl
 from functools import partial
+from typing import cast
 
 import pytest
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.connection import AHEAD_BYTES, SLICE_BYTES, Deadline
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
+from gatepass.http_client.pool import ConnectionPool
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import ConnectionTimes, Timeouts
 from tests.unit.http_client.loop import advance, driven, rest
@@ -153,7 +155,8 @@ async def test_a_refused_client_certificate_is_a_fault_of_tls():
 
 async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
     wire = Wire()
-    connection = type(wire.connection)(asyncio.get_running_loop(), wire, memoryview(bytearray(9)), wire.turns)
+    owner = cast(ConnectionPool, wire)
+    connection = type(wire.connection)(asyncio.get_running_loop(), owner, memoryview(bytearray(9)), wire.turns)
     assert (connection.new, connection.is_open()) == (True, False)
     connection.abort()
     assert (connection.new, connection.is_open()) == (False, False)

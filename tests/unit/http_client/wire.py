@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, cast
 
 from gatepass.http_client.connection import Connection
 from gatepass.http_client.loop_turns import LoopTurns
+from gatepass.http_client.pool import ConnectionPool
 
 HIGH_WATER_BYTES = 64 * 1024
 """As asyncio's transports have it."""
@@ -68,7 +69,8 @@ class Wire:
         self.holding = False
         self.now_s = 0.0
         self.turns = LoopTurns(lambda: self.now_s)
-        self.connection = Connection(asyncio.get_running_loop(), self, memoryview(bytearray(128 * 1024)), self.turns)
+        owner, buffer = cast(ConnectionPool, self), memoryview(bytearray(128 * 1024))
+        self.connection = Connection(asyncio.get_running_loop(), owner, buffer, self.turns)
         self.transport = FakeTransport(self.connection, connected)
         self.connection.connection_made(self.transport)
 
