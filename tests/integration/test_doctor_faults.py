@@ -4,7 +4,6 @@
 """
 
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -190,13 +189,6 @@ def token_answer(answer: Dialogue, **settings: Any) -> Callable[[Stage], Any]:
     return staged
 
 
-async def milliseconds(stage: Stage) -> dict[str, Any]:
-    reported = {"token": "opaque-token-4711", "expireAt": int(time.time() + 300) * 1000}
-    url = await stage.server([Send(reply(reported))])
-    layout = {"token": "token", "expiry": "expireAt", "unit": "s"}
-    return with_credential(await stage.server(LIST), type="http_json", url=url, json={}, reply=layout)
-
-
 def ended(kind: str, member: str) -> Callable[[Stage], Any]:
     """A JWT that ended two days ago, as the key, in the file or in the variable of a credential."""
     token = jwt.encode({"exp": int(PAST.timestamp())}, "0" * 32, "HS256")
@@ -304,9 +296,6 @@ FAULTS = {
         token_answer([Hold()], timeout_s=0.3),
         "within 0.3 s (credentials.c.timeout_s)",
         "Check whether the issuer is up",
-    ),
-    "milliseconds read as seconds": at(
-        "credential:c token", milliseconds, "impossible lifetime", "the unit of the expiry, credentials.c.reply.unit"
     ),
     "a static token that has ended": at(
         "credential:c token",
