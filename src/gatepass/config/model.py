@@ -215,7 +215,7 @@ class ServerConfig(Block):
 
     Example: [gatepass.corp.example]
 
-    Danger: A name of which others decide the address lets their pages use a session.
+    Danger: Under a name of which others decide the address, they can serve a page that asks for a key.
     """
     watch: bool = False
     """Reload the configuration when its file, or a file that it references, changes. See docs/operations/reload.md.
