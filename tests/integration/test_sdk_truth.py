@@ -54,7 +54,7 @@ async def test_the_upstream_decides_about_a_repeat(status, headers, requests):
         reported = caught.value.response.headers
         if headers["x_should_retry"].lower() == "false":
             assert reported["x-should-retry"] == "false"
-            assert ("retry-after" in reported) == ("retry_after_ms" in headers), "no text names a wait"
+            assert ("retry-after" in reported) == ("retry_after_ms" in headers), "the text's 40 s are worth no wait"
         if requests == 3 and headers["x_should_retry"] == "true":
             assert reported["x-should-retry"] == "true"
         if status == 400:

@@ -41,7 +41,7 @@ async def test_a_stream_has_the_events_of_a_response():
     assert thought["encrypted_content"] == "gatepass_thought"
     assert message["content"][0]["text"] == "Let me see."
     assert (call["call_id"], call["name"], call["arguments"]) == ("call_1", "weather", '{"city":"Paris"}')
-    assert (response["status"], response["store"]) == ("completed", False)
+    assert (response["status"], response["store"], response["instructions"]) == ("completed", False, "Be kind.")
     assert response["usage"] == {
         "input_tokens": 12,
         "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 0},

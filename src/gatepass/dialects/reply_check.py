@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from html import unescape
 from http import HTTPStatus
@@ -215,7 +215,7 @@ def _rejection(reply: ReceivedReply, error_body: UpstreamErrorBody, case: str = 
         kind=kind,
         upstream_code=error_body.code,
         param=error_body.param,
-        retry_after_s=retry_after_s(reply.headers, reply.wall_s),
+        retry_after_s=retry_after_s(status, reply.headers, error_body.message, reply.wall_s),
         error_body=error_body,
         of_request=not is_http_error(reply.status) and error_body.status is None,
         case=case,
@@ -405,6 +405,12 @@ def _invalid(reply: ReceivedReply, what: str) -> errors.UpstreamInvalid:
 
 
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
+_PART = (
+    r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
+)
+_IN_TEXT = rf"(?i)(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)"
+_MILLI = ("ms", "millisecond", "milliseconds")
+_UNIT_S: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def should_retry(headers: Headers) -> bool | None:
@@ -413,13 +419,31 @@ def should_retry(headers: Headers) -> bool | None:
     return False if b"false" in values else b"true" in values or None
 
 
-def retry_after_s(headers: Headers, wall_s: float) -> float | None:
-    """Return the seconds that `retry-after-ms`, else `retry-after` asks to wait; None if neither is valid.
+def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:
+    """Return the seconds to wait before the next attempt, or None if the upstream names no time.
 
-    `wall_s` is the current Unix time, because `retry-after` may hold a date.
+    It reads these sources in order. `wall_s` is the current Unix time, because a header may hold a date.
+
+    1. `retry-after-ms`
+    2. `retry-after`: seconds or a date
+    3. the text of the error: "Please retry after 86400 seconds", "try again in 6m0s"
     """
     number = _number(header(headers, b"retry-after-ms"))  # Azure sends it, and the openai SDKs read it first
-    return _seconds_or_date(header(headers, b"retry-after"), wall_s) if number is None else number / 1000
+    wait_s = None if number is None else number / 1000
+    if wait_s is None:
+        wait_s = _seconds_or_date(header(headers, b"retry-after"), wall_s)
+    if wait_s is None and should_retry(headers) is False:
+        return None  # the upstream forbids a retry, so its text does not matter
+    # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
+    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := re.search(_IN_TEXT, text)):
+        wait_s = _total_s(found[1])
+    return wait_s
+
+
+def _total_s(text: str) -> float:
+    """Return the seconds of a duration that `_PART` matches piece by piece."""
+    amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, text.lower()))
+    return sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
 
 
 def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:

@@ -275,7 +275,7 @@ LIES = {
     ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},
-        replied(429, "429", "slow down, try again in 2s", "rate_limit_error"),
+        replied(429, "429", "slow down, try again in 2s", "rate_limit_error", retry_after_s=2.0),
     ),
     "expired": (
         {"code": 401, "msg": "token expired"},

@@ -8,9 +8,9 @@ NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute
 
 
-def waits_s(**headers):
+def waits_s(status=429, text="", **headers):
     fields = tuple((name.replace("_", "-").encode(), value) for name, value in headers.items())
-    return retry_after_s(fields, NOW)
+    return retry_after_s(status, fields, text, NOW)
 
 
 @pytest.mark.parametrize(
@@ -29,18 +29,50 @@ def waits_s(**headers):
     ],
 )
 def test_header_is_seconds_or_a_date(value, expected):
-    assert waits_s(retry_after=value) == expected
+    assert waits_s(status=503, retry_after=value) == expected
 
 
-def test_milliseconds_come_before_seconds():
-    assert waits_s(retry_after_ms=b"250", retry_after=b"1") == 0.25
-    assert waits_s(retry_after_ms=b"soon", retry_after=b"1") == 1.0
+def test_milliseconds_come_before_seconds_and_header_before_text():
+    assert waits_s(retry_after_ms=b"250", retry_after=b"1", text="try again in 9s") == 0.25
+    assert waits_s(retry_after=b"1", text="try again in 9s") == 1.0
+    assert waits_s(retry_after=b"soon", text="try again in 9s") == 9.0
 
 
-@given(st.binary())
-def test_any_header_is_read_without_a_crash(value):
+def test_retry_header_is_read_for_any_status():
+    assert waits_s(status=400, retry_after=b"3") == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Rate limit is exceeded. Please retry after 86400 seconds. Please go here", 86400.0),
+        ("Rate limit is exceeded. Try again in 2 seconds.", 2.0),
+        ("Please try again in 5.289s. Visit https://example.com", 5.289),
+        ("Please try again in 6m0s.", 360.0),
+        ("Please try again in 20ms.", 0.02),
+        ("please retry in 1 minute", 60.0),
+        ("Please retry after 1 day 2 hours 3 mins 4 secs", 93784.0),
+        ("Please retry after 250 milliseconds", 0.25),
+        ("Please retry after 2027-01-15", None),
+        ("try again in 5 seats", None),
+        ("retry later", None),
+    ],
+)
+def test_text_names_the_time(text, expected):
+    assert waits_s(text=text) == (pytest.approx(expected) if expected else None)
+
+
+def test_retry_time_in_the_text_is_read_only_for_retryable_statuses():
+    waits = {
+        status: waits_s(status=status, text="retry after 2 seconds") for status in (400, 404, 408, 409, 425, 500, 503)
+    }
+    assert waits == dict.fromkeys((408, 409, 425, 500, 503), 2.0) | dict.fromkeys((400, 404))
+
+
+@given(st.integers(100, 599), st.binary(), st.text())
+def test_any_header_and_text_are_read_without_a_crash(status, value, text):
     names = (b"retry-after", b"retry-after-ms")
-    wait = retry_after_s(tuple((name, value) for name in names), NOW)
+    wait = retry_after_s(status, tuple((name, value) for name in names), text, NOW)
     assert wait is None or wait >= 0
 
 
@@ -50,3 +82,10 @@ def test_any_header_is_read_without_a_crash(value):
 )
 def test_an_upstream_states_whether_a_retry_is_allowed(value, expected):
     assert should_retry(((b"x-should-retry", value),)) is expected
+
+
+def test_no_time_is_derived_where_a_repeat_is_forbidden():
+    assert waits_s(text="try again in 9s") == 9.0
+    assert waits_s(text="try again in 9s", x_should_retry=b"false") is None
+    assert waits_s(text="try again in 9s", x_should_retry=b"true") == 9.0
+    assert waits_s(retry_after=b"7", x_should_retry=b"false") == 7.0

@@ -12,7 +12,11 @@ from gatepass.json_body import MOST_OPENED
 from gatepass.protocols.operations import CHAT_OPERATION, sample
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_translation import chat_of_message
-from gatepass.protocols.translation.response_translation import MOST_NAMESPACE_CHARS, chat_of_response
+from gatepass.protocols.translation.response_translation import (
+    MOST_NAMESPACE_CHARS,
+    MOST_REPEATED_BYTES,
+    chat_of_response,
+)
 from gatepass.protocols.translation.translation import MESSAGES as MESSAGES_OVER_CHAT
 from tests.unit.normalize.calls import a_call
 
@@ -640,6 +644,31 @@ def test_tool_choice_is_carried_in_the_form_of_each_api(translate, request_, cho
     assert chat["tool_choice"] == expected
 
 
+@pytest.mark.parametrize(
+    ("choice", "repeated"),
+    [
+        *((one, one) for one in ("auto", "none", "required", None)),
+        *((one, {"type": "function", "name": "find"}) for one in (function("find"), {"type": "tool", "name": "find"})),
+        *((one, {"type": "custom", "name": "apply_patch"}) for one in ({"type": "custom", "name": "apply_patch"},)),
+        *((one, "required") for one in ("any", {"type": "any"})),
+        ({"type": "auto"}, "auto"),
+        *((one, {**one, "namespace": "maps"}) for one in ({"type": "function", "name": "far", "namespace": "maps"},)),
+    ],
+)
+def test_a_response_has_the_tool_choice_in_its_own_form(choice, repeated):
+    tools = [FIND, PATCH, {"type": "namespace", "name": "maps", "tools": [{"type": "function", "name": "far"}]}]
+    request = {"model": "m", "input": "Hi", "tools": tools, "tool_choice": choice, "truncation": "auto"}
+    _, about = chat_of_response(request, Dropped())
+    assert about.repeated["tool_choice"] == repeated
+    assert "truncation" not in about.repeated  # the chat truncates nothing: "disabled" is the default
+
+
+def test_a_response_without_a_tool_has_the_choice_of_the_request():
+    for choice, repeated in (("none", "none"), ({"type": "none"}, None), (None, None)):
+        _, about = chat_of_response({"model": "m", "input": "Hi", "tool_choice": choice}, Dropped())
+        assert about.repeated["tool_choice"] == repeated
+
+
 @TRANSLATIONS
 @pytest.mark.parametrize(
     ("choice", "shown"),
@@ -678,6 +707,13 @@ def test_a_function_and_a_custom_tool_of_one_name_are_two(name, in_namespace):
         for kind, chosen in zip(("function", "custom"), names, strict=True):
             chat, _ = chat_of_response({**request, "tool_choice": {"type": kind, "name": name}}, Dropped())
             assert chat["tool_choice"]["function"]["name"] == chosen
+
+
+def test_a_response_does_not_repeat_a_long_member():
+    """The event loop writes what a response repeats three times for each stream."""
+    long = {"instructions": "x" * MOST_REPEATED_BYTES, "tools": [FIND], "input": "Hi"}
+    _, about = chat_of_response({"model": "m", **long}, Dropped())
+    assert (about.repeated["instructions"], len(about.repeated["tools"])) == (None, 1)
 
 
 class Long(str):

@@ -31,9 +31,11 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class About(msgspec.Struct, frozen=True):
-    """What the answer needs of the request: its tools by their names in the chat, the sequences at which it ends."""
+    """What the answer needs of the request: its tools by their names in the chat, the members that it repeats, the
+    sequences at which it ends."""
 
     tools: Mapping[str, Tool] = {}
+    repeated: Object = {}
     stop_sequences: Sequence[str] = ()
 
 

@@ -6,7 +6,7 @@ What a chat cannot carry is dropped with a note, or refused by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -68,7 +68,7 @@ _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response
 
 
 def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
-    """Return the body of the chat that answers `request`, and the tools that its answer may call.
+    """Return the body of the chat that answers `request`, and what its answer repeats of the request.
 
     `dropped` notes what the chat leaves out. Raises InvalidRequest for what it cannot express: stored objects, files,
     a response in the background, a forced hosted tool, a call without its result.
@@ -96,7 +96,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     if "tools" not in chat:
         chat.pop("parallel_tool_calls", None)
     dropped.note_others(request, _CARRIED)
-    return chat, About(names.by_chat_name)
+    return chat, About(names.by_chat_name, _repeated(request | {"tool_choice": _choice(request, chat, names)}))
 
 
 def _stored(name: str) -> InvalidRequest:
@@ -105,6 +105,47 @@ def _stored(name: str) -> InvalidRequest:
         " whole conversation in `input`, as SDKs do with `store: false`.",
         param=name,
     )
+
+
+_REPEATED = (
+    *("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice", "tools"),
+    *("top_p", "text", "reasoning", "service_tier", "user"),
+    *("max_tool_calls", "safety_identifier", "prompt_cache_key"),
+)
+"""Members of a request that its response repeats."""
+MOST_REPEATED_BYTES = 128 * 1024
+"""A longer one is left out."""
+_WHOLE: Mapping[str, Object] = {
+    "text": {"format": {"type": "text"}},
+    "reasoning": {"effort": None, "summary": None},
+    "function": {"description": None, "parameters": None, "strict": None},
+}
+"""The members that an object has in a response, which a request may leave out."""
+
+
+def _choice(request: Object, chat: Object, names: Names) -> Any:
+    """Return the `tool_choice` of a request, which may be in the form of another API, in that of a response."""
+    given, picked = request.get("tool_choice"), chat.get("tool_choice")
+    if not isinstance(picked, dict):
+        return picked or text_of(given) or None
+    tool = names.by_chat_name[picked["function"]["name"]]
+    place = {"namespace": tool.namespace} if tool.namespace else {}
+    return {"type": "custom" if tool.is_custom else "function", "name": tool.name, **place}
+
+
+def _repeated(request: Object) -> Object:
+    repeated = {name: request.get(name) for name in _REPEATED}
+    for name in ("text", "reasoning"):
+        if isinstance(value := repeated[name], dict):
+            repeated[name] = {**_WHOLE[name], **value}
+    if isinstance(tools := repeated["tools"], list):
+        repeated["tools"] = [
+            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and event_kind(tool) == "function" else tool
+            for tool in tools
+        ]
+    # the event loop writes them three times for each stream
+    sizes = {name: len(json_text(value)) for name, value in repeated.items()}
+    return {name: value if sizes[name] <= MOST_REPEATED_BYTES else None for name, value in repeated.items()}
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
@@ -262,6 +303,13 @@ def _function(tool: Object, name: str) -> Object:
 
 
 _INCOMPLETE = MappingProxyType({"length": "max_output_tokens", "content_filter": "content_filter"})
+_DEFAULTS: Object = {
+    "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "truncation": "disabled", "metadata": {},
+    "text": {"format": {"type": "text"}}, "temperature": 1.0, "top_p": 1.0, "top_logprobs": 0,
+    "presence_penalty": 0.0, "frequency_penalty": 0.0, "service_tier": "default",
+    **dict.fromkeys(("max_tool_calls", "safety_identifier", "prompt_cache_key")),
+}  # fmt: skip
+"""What OpenAI's API takes if a request lacks the member. Open Responses requires each of them in a response."""
 _PREFIXES = MappingProxyType({"text": "msg_", "refusal": "msg_", "reasoning": "rs_", "call": "fc_"})
 _PARTS = MappingProxyType({"text": "output_text", "refusal": "refusal", "reasoning": "summary_text"})
 _NAMES = MappingProxyType(
@@ -281,7 +329,11 @@ class ResponseAnswer(AnswerBlocks):
 
     def begun(self, chunk: Object) -> None:
         early = self.early.streamed
+        repeated = {name: value for name, value in self.about.repeated.items() if value is not None}
         self.reply = {
+            **dict.fromkeys(self.about.repeated),
+            **_DEFAULTS,
+            **repeated,
             "id": early.id or self.defaults.new_id("resp_"),
             "object": "response",
             "created_at": early.created_s or self.defaults.created_s,
@@ -291,15 +343,11 @@ class ResponseAnswer(AnswerBlocks):
             "error": None,
             "incomplete_details": None,
             "model": chunk.get("model") or self.defaults.model,
-            "service_tier": chunk.get("service_tier"),
+            "service_tier": chunk.get("service_tier") or repeated.get("service_tier") or _DEFAULTS["service_tier"],
             "output": [],
             "previous_response_id": None,
             "store": False,
             "usage": None,
-            # openai-python requires them
-            "parallel_tool_calls": True,
-            "tool_choice": "auto",
-            "tools": [],
         }
         own = (self.reply["id"], self.reply["model"], self.reply["created_at"])
         self.named, self.next_number = StreamedResponse(*own, is_numbered=True), early.next_number
