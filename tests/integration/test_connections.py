@@ -120,7 +120,6 @@ async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_f
     [
         ("http", None, "upstream_closed", "If the port requires TLS, begin upstreams.far.base_url with https://. "),
         ("http", Send(b"\x15"), "upstream_invalid", "requires TLS on this port. Begin upstreams.far.base_url with"),
-        ("http", Send(reply(b"This combination of host and port requires TLS.", 400)), "upstream_error", "https://."),
         ("https", Send(reply(b"", 400)), "upstream_tls", "(it does not use TLS on this port). Check the port in "),
         ("https", Fin(), "upstream_tls", "Check the port in upstreams.far.base_url, or begin it with http:// if it"),
         ("https", Hold(), "upstream_timeout_connect", "but the TLS handshake did not end within 0.3 s (upstreams.far."),

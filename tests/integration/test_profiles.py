@@ -210,7 +210,6 @@ TWO_LINES = choices({"delta": {"content": "Hi"}}).replace(b', "choices"', b',\nd
         ((choices({"delta": {"reasoning": "hm"}}), choices({"delta": {"content": "Hi"}}), END), "hm"),
         ((choices({"delta": {"content": "Hi"}}, error=""), END), ""),
         ((TWO_LINES, END), ""),
-        (((choices({"delta": {"content": "Hi"}}) + END).replace(b"\n\n", b"\n"),), ""),
         ((b"event: message\nid: 7\n" + choices({"delta": {"content": "Hi"}}), b": ping\n\n", END), ""),
     ],
 )

@@ -105,8 +105,8 @@ _TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
         TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
         TlsProblem.CLIENT_CERTIFICATE: "Set {client_cert} to a certificate that {host} trusts.",
         TlsProblem.OTHER: (
-            "Check the port in {url_setting}, which begins with http:// if it has no TLS, {ca_file} and, if {host}"
-            " requires a client certificate, {client_cert}."
+            "Check the port in {url_setting}, or begin it with http:// if it has no TLS. Otherwise check {ca_file} and,"
+            " if {host} requires a client certificate, {client_cert}."
         ),
     }
 )

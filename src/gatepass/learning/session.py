@@ -183,6 +183,11 @@ class LearningSession:
         return True
 
     @property
+    def last_rejection(self) -> errors.UpstreamError | None:
+        """The last error from which a rule could be learned."""
+        return next((error for error, rejection in reversed(self._rejections) if rejection is not None), None)
+
+    @property
     def _own(self) -> dict[Key, tuple[LearnedRule, str]]:
         return {key: (one.rule, one.evidence) for key, one in self._applied.items() if one.evidence is not None}
 

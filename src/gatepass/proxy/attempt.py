@@ -623,6 +623,8 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     rules = await _relevant_rules(attempt, session, sent, error)
     attempt.record.tried = session.tried
     if session.failed(error, state.clock.now()) and session.tried:
+        if not isinstance(error, UpstreamErrorReply):  # an invalid reply to what gatepass has changed
+            error = session.last_rejection or error
         error.cause = f"{sentence(error.cause)} Tried before: {', '.join(f'`{entry}`' for entry in session.tried)}."
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.

@@ -78,7 +78,7 @@ ROWS = (
         body={"dimensions": DIMENSIONS}),
     Row(19, "dimensions-fixed", "rejects `dimensions`, which has others",
         strict(lambda request: request.has("dimensions"), NO_MATRYOSHKA),
-        Failure((502,), words="does not support `dimensions`"), modes=EMBED,
+        Failure((400,), words="matryoshka"), modes=EMBED,
         body={"dimensions": DIMENSIONS // 2}),
     Row(20, "token-ids", "rejects token ids (LM Studio)",
         strict(holds_tokens, {"error": "'input' field must be a string or an array of strings"}),

@@ -62,7 +62,7 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
         (socket.gaierror(-2, "Name or service not known"), "the name sso.example cannot be resolved (All connection"),
         (
             ssl.SSLError(1, "no"),
-            "no secure connection to sso.example (the TLS handshake failed: no). Check the URL of the",
+            "no secure connection to sso.example (the TLS handshake failed: no). Check the port in the URL",
         ),
     ],
 )
@@ -138,8 +138,9 @@ def test_a_setting_names_each_variable_that_may_hold_it_unless_a_file_is_the_con
 
 
 VERIFY = (
-    "certificate verify failed). Check the URL of the issuer, network.ca_file and, if sso.example"
-    " requires a client certificate, credentials.corp.network.client_cert"
+    "certificate verify failed). Check the port in the URL of the issuer, or begin it with http:// if it has no TLS."
+    " Otherwise check network.ca_file and, if sso.example requires a client certificate,"
+    " credentials.corp.network.client_cert"
 )
 REFUSES = "the proxy in front of sso.example refuses"
 WHOLE = (
