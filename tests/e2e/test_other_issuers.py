@@ -84,7 +84,14 @@ def keys_in(folder: Path) -> ssl.SSLContext:
 def configuration(django: str, strict: str, folder: Path) -> dict[str, Any]:
     of_django = {"type": "oauth2", "token_url": f"{django}/o/token/", "client_secret": CLIENT_SECRET, "scope": SCOPE}
     trust = {"ca_file": str(folder / "ca.pem")}
-    of_strict = {"type": "oauth2", "issuer": strict, "scope": SCOPE, "extra": {"resource": RESOURCE}, "network": trust}
+    of_strict = {
+        "type": "oauth2",
+        "token_url": f"{strict}/token",
+        "issuer": strict,
+        "scope": SCOPE,
+        "extra": {"resource": RESOURCE},
+        "network": trust,
+    }
     program = [sys.executable, str(EXAMPLE), str(folder / "refresh-token"), f"{django}/o/token/"]
     login = {"command": program, "env": {"CLIENT_ID": "login", "CLIENT_SECRET": CLIENT_SECRET}}
     certificate = {"client_cert": str(folder / "client.pem"), "client_key": str(folder / "client.key")}

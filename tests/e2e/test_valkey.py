@@ -115,15 +115,14 @@ class TestDocumentedUser(StoreContract):
         sizes = {key.split(b":")[1]: size for key, size in store.memory_bytes().items()}
         assert sizes.keys() == {
             b"encryption-key",
-            b"check",
             b"token",
             b"token-failure",
             b"token-refusals",
             b"token-lease",
         }
-        of_processes = sizes.pop(b"encryption-key") + sizes.pop(b"check")
+        of_processes = sizes.pop(b"encryption-key")
         assert sum(sizes.values()) <= len(text) + 1500
-        assert of_processes <= 140 + 140
+        assert of_processes <= 140
 
     async def test_a_cancelled_request_does_not_continue(self, shared):
         """The timeout of the client library lost one cancellation in fourteen, which caused a second token call."""
