@@ -310,7 +310,8 @@ def refusal_advice(failure: FetchFailure, credential: str, settings: Credential)
     block = f"credentials.{credential}"
     if is_of_environment(credential):
         block = setting(credential, "json" if settings.type == "http_json" else "client_secret")
-    return (f"Check the client and the secret in {block}.", block) if failure.case == FailureCase.REFUSED else ("", "")
+    what = f"what {block}.command runs" if settings.type == "exec" else f"the client and the secret in {block}"
+    return (f"Check {what}.", block) if failure.case == FailureCase.REFUSED else ("", "")
 
 
 def quoted(found: TokenErrorBody, mask: Mask) -> str:

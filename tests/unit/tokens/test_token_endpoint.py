@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from gatepass.clock import SystemClock
+from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens.failure import FailureCase, FetchFailure, setting
@@ -102,6 +103,12 @@ def test_a_refused_secret_is_reported_with_its_variables(monkeypatch, settings, 
         refusal_advice(refused, "token", settings)[0]
         == f"Check the client and the secret in credentials.token.{secret}."
     )
+
+
+def test_a_refusal_by_a_program_names_its_command():
+    settings = ExecCredential.model_validate({"type": "exec", "command": ["login"]})
+    advice, _ = refusal_advice(FetchFailure("no", case=FailureCase.REFUSED), "token", settings)
+    assert advice == "Check what credentials.token.command runs."
 
 
 @pytest.mark.parametrize(
