@@ -265,13 +265,17 @@ ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": 
 """The member with the arguments, by the type of a tool call. A call has a member with the name of its type."""
 
 
+MOST_COMPARED_CHARS = 512 * 1024
+
+
 def argument_text(value: Any) -> str:
     """Return arguments or another text as text. Some upstreams send an object."""
     if value is None or isinstance(value, str):
         return value or ""
     text = json_text(value).decode()
-    # NaN and infinite numbers became null: the tool must get them unchanged
-    return text if "null" not in text or read_json(text.encode()) == value else json.dumps(value)
+    # NaN and infinite numbers became null: the tool gets them unchanged, but for arguments that take long to compare
+    is_long = len(text) > MOST_COMPARED_CHARS
+    return text if is_long or "null" not in text or read_json(text.encode()) == value else json.dumps(value)
 
 
 def text_and_thought(parts: list[Any]) -> tuple[str, str] | None:
