@@ -40,6 +40,8 @@ KEY_NAME = "encryption-key:current"
 """The entry with the id of the key of the processes, in clear."""
 KEY_KEPT_S = 15.0
 """How long after the end of the last process with a key another key may take its place."""
+TAKE_OVER_S = 10.0
+"""How long a process with another key waits after the store was emptied, so that the others keep theirs there first."""
 REASON_CHARS = 4096
 """Of a reason, which may be the text of a server."""
 SETTLE_S = 10.0
@@ -109,6 +111,7 @@ class GuardedStore:
         self._tries_s = -math.inf
         """When the store may be checked again."""
         self._checking = asyncio.Lock()
+        self._other_key_seen_s = -math.inf
         self._tasks = Tasks()
         self.mask: Callable[[str], str] = str
         """Hides secrets in the reason of a failure, because a server may quote what it received."""
@@ -166,13 +169,15 @@ class GuardedStore:
     async def check(self) -> None:
         """Compare the encryption key with the other processes, and write an entry; raise StoreUnavailable."""
         self._tries_s, ours = self._clock.now() + REST_S, self._key.id
-        found = await self._request("get", lambda: self._server.get([KEY_NAME]))
-        if found.values.get(KEY_NAME, ours.encode()) == ours.encode():
+        found, now = await self._request("get", lambda: self._server.get([KEY_NAME])), self._clock.now()
+        if found.values.get(KEY_NAME, ours.encode()) != ours.encode():
+            self._other_key_seen_s = now
+        if now - self._other_key_seen_s < TAKE_OVER_S:
+            other_key = StoreUnavailable(OTHER_KEY.format(ours=ours), SAME_KEY)
+            self.health.note(StoreState.UNREADABLE, other_key, now)
+        else:
             await self._request("put", lambda: self._server.put(KEY_NAME, ours.encode(), KEY_KEPT_S))
             self.health.note(StoreState.UP, None, self._clock.now())
-        else:
-            other_key = StoreUnavailable(OTHER_KEY.format(ours=ours), SAME_KEY)
-            self.health.note(StoreState.UNREADABLE, other_key, self._clock.now())
 
     async def _share(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:
         """Request `work`, after a check if the store does not work yet, or did not for REST_S."""

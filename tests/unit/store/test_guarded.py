@@ -15,6 +15,7 @@ from gatepass.store.guarded import (
     REASON_CHARS,
     REST_S,
     SETTLE_S,
+    TAKE_OVER_S,
     GuardedStore,
     StoreState,
     open_store,
@@ -249,7 +250,7 @@ async def test_a_key_of_processes_that_have_ended_is_replaced(fleet):
     await settle()
     assert new.health.state is StoreState.UNREADABLE
     await old.aclose()
-    await fleet.clock.advance(KEY_KEPT_S + CHECK_S)
+    await fleet.clock.advance(KEY_KEPT_S + TAKE_OVER_S + CHECK_S)
     assert (new.health.state, new.health.reason) == (StoreState.UP, None)
 
 
@@ -311,6 +312,18 @@ async def test_a_process_with_another_key_uses_nothing_of_the_store_from_its_fir
     assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
     assert await right.lease("refresh-turn/one", "them", 60.0)
     assert wrong.health.operations["lease", "skipped"] == 1
+
+
+async def test_a_process_with_another_key_does_not_take_over_a_store_that_was_emptied(fleet):
+    right, wrong = fleet.process(b"a" * 32), fleet.process(b"b" * 32)
+    await settle()
+    for _ in range(20):
+        await fleet.clock.advance(CHECK_S / 2)
+        for name in [*fleet.store.values.entries]:
+            await fleet.store.drop(name)
+        wrong.start()  # its next check is the first one after that
+        await fleet.clock.advance(CHECK_S)
+        assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)
 
 
 async def test_a_background_task_that_a_bug_ends_is_shown_and_begins_again(clock, caplog):
