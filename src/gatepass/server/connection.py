@@ -452,6 +452,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: GatepassError) -> None:
         """Respond to an incomplete or invalid request after the current one, and ignore all further input."""
         self._ignores_input = True
+        self._parser.drop_head()
         self._timeouts.clear()
         if self.transport.is_closing():
             return

@@ -90,6 +90,10 @@ class RequestParser:
                 f"The request's trailer fields or chunk extensions are larger than {HEAD_BYTES} bytes.",
             )
 
+    def drop_head(self) -> None:
+        """Hold nothing of a head that is refused. No input may follow."""
+        self._parser, self._received_head, self._fields = self._new_parser(), b"", []
+
     def close(self) -> None:
         """End parsing. Break the reference cycles, so that the garbage collector has no work."""
         self.cycle = None

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import socket
+import tracemalloc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -409,6 +410,15 @@ async def test_an_unfinished_head_that_does_not_fit_is_refused_until_another_one
     assert (next_one.statuses, heads.total_bytes) == ([], heads.limit_bytes)
     await exchange(next_one, b"\r\nhost: h\r\n\r\n")
     assert (next_one.statuses, heads.total_bytes) == ([200], heads.limit_bytes // 2)
+
+
+async def test_a_refused_head_leaves_no_memory_while_its_client_may_still_send():
+    late = WireClient(echo, heads=UnfinishedHeads(0))
+    tracemalloc.start()
+    await exchange(late, b"GET / HTTP/1.1\r\nx: ".ljust(60_000, b"x"))
+    left_bytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (late.statuses, bool(late.transport.reading), left_bytes < 30_000) == ([503], True, True)
 
 
 async def refuse_on_signal(cycle: HttpRequestCycle) -> None:
