@@ -121,8 +121,10 @@ _NO_PATH = (
     rf"|(?:unknown|unsupported|no such) (?:request )?(?:path|route|url|endpoint):?(?: {_OWN_PATH})?"
 )
 _NOTHING_THERE = (
-    r"(?i)(?:404:? )?(?:(?:resource |route |page )?not found|method not allowed)|no static resource \S+"
-    rf"|no route matched with those values|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?"
+    r"(?i)(?:404:? )?(?:(?:resource |route |page |path |endpoint )?not found|method not allowed)|no static resource \S+"
+    r"|no (?:such |matching )?(?:route|path|endpoint|handler)(?: (?:was )?(?:matched|found|exists|configured))?"
+    rf"(?: (?:with|for) (?:those values|this request)| for {_OWN_PATH})?"
+    rf"|(?:[a-z]+ )*{_OWN_PATH}(?: (?:is |was |does )?not [a-z ]+)?"
 )
 """Whole texts: one that quotes the client has more. They need a status for what is missing."""
 NO_SUCH_PAGE = r"(?i)40[45]|not (?:found|allowed)"

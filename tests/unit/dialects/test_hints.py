@@ -167,6 +167,10 @@ def test_only_an_upstream_with_ragflows_dialect_gets_its_advice(paths, message, 
         (404, "No static resource v1/messages.", True),  # Spring
         (404, "no Route matched with those values", True),  # Kong
         (404, "404 Route Not Found", True),  # APISIX
+        (404, "no route", True),
+        (404, "No matching route found.", True),
+        (501, "no handler for POST /v1/responses", True),
+        (404, "no route for the model m/messages", False),
         (404, "No handler of POST /v1/responses", True),
         (404, "The path /v1/responses is not supported", True),
         (400, "Unknown path: /v1/messages", True),
