@@ -131,15 +131,3 @@ async def test_the_lines_for_an_error_print_its_hop_and_its_id(key: str, hop: st
         )
         output, _ = await process.communicate()
     assert re.search(rf" {hop} [a-z]{{24}}\n$", output.decode()), output
-
-
-def test_each_script_of_the_page_leads_to_gatepass() -> None:
-    *scripts, servers = blocks(AGENTS, "python")
-    assert len(scripts) == 6
-    compile(servers, "the page", "exec")
-    assert '"url": "http://gatepass.example:8080/mcp/search"' in servers
-    for script in scripts:
-        compile(script, "the page", "exec")
-        assert "client." in script or 'base_url="http://gatepass.example:8080/v1", api_key="gp-…"' in script
-    assert "set_tracing_disabled(True)" in scripts[3]
-    assert "OpenAIChatModel(" in scripts[5]

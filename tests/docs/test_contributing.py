@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.conftest import LONGEST
-
 ROOT = Path(__file__).parents[2]
 EXAMPLES = (ROOT / "docs/extending.md").read_text().partition("\n## Worked examples\n")[2].partition("\n## ")[0]
 KINDS = {"A token source", "A rule", "A dialect", "A client protocol", "A client profile"}
@@ -116,10 +114,6 @@ def test_the_examples_work_as_they_are_written(copy):
     run(ruff, "format", "--no-cache", "--check", *written, cwd=copy)
 
 
-def test_order_of_the_tests_names_existing_files():
-    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").is_file()] == []
-
-
 def test_every_path_of_contributing_exists():
     named = re.findall(r"`((?:tests|docs|src)/[\w./-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert (len(named) > 30, [path for path in named if not (ROOT / path.removesuffix("/NAME")).exists()]) == (True, [])
@@ -146,16 +140,3 @@ def test_the_hooks_call_the_tools_of_the_environment():
     assert {repo["repo"] for repo in parsed(".pre-commit-config.yaml")["repos"]} == {"local"}
     assert programs == {"ruff", "mypy", "lint-imports"}
     assert [program for program in programs if not Path(sys.executable).with_name(program).exists()] == []
-
-
-def test_each_issue_form_has_what_the_page_needs():
-    """GitHub's requirements for a form: a name, a description, and a label for each field to fill in."""
-    forms = [file for file in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml") if file.name != "config.yml"]
-    assert len(forms) == 3
-    for file in forms:
-        form = parsed(str(file.relative_to(ROOT)))
-        fields = [field for field in form["body"] if field["type"] != "markdown"]
-        assert form["name"], file
-        assert form["description"], file
-        assert all(field["attributes"]["label"] for field in fields), file
-        assert len({field["id"] for field in fields}) == len(fields), file

@@ -34,10 +34,6 @@ NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 SECRET = "0123456789abcdef0123456789abcdef"
 
 
-def test_the_page_says_first_that_two_processes_without_a_store_are_two_clients() -> None:
-    assert PAGE.index("**Two processes without a [store]") < PAGE.index("## ")
-
-
 def test_the_balancer_names_the_replicas_and_mounts_its_configuration() -> None:
     services = COMPOSE["services"]
     replicas = [name for name in services if name.startswith("gatepass")]
@@ -63,15 +59,6 @@ def test_the_configuration_of_the_page_fits_the_services(tmp_path: Path) -> None
 
 
 ACCESS = f"access: {{keys: [{{name: rag, hash: 'sha256:{'0' * 64}'}}]}}\n"
-
-
-def test_the_commands_of_the_page_name_files_that_exist() -> None:
-    shell = "".join(blocks(PAGE, "sh"))
-    named = re.findall(r"deploy/(?:systemd/)?[\w.@]+\.(?:yaml|service)", shell)
-    assert named == ["deploy/compose.replicas.yaml", "deploy/systemd/gatepass@.service"]
-    assert all((ROOT / name).exists() for name in named)
-    for example in re.findall(r"`(\w+\.yaml)`", PAGE.partition("### Kubernetes")[2].partition("### systemd")[0]):
-        assert (ROOT / "deploy/chart/examples" / example).exists()
 
 
 def test_the_template_is_the_unit_with_a_port_and_folders_of_its_own() -> None:

@@ -1,8 +1,7 @@
-"""The table of symptoms: each error text once, on one page, and its texts of gatepass are real."""
+"""The table of symptoms: the codes, commands and texts of its rows are those of gatepass."""
 
 import re
-from collections import Counter, defaultdict
-from pathlib import Path
+from collections import defaultdict
 
 import pytest
 from docs.error_messages import FAULTS, MESSAGES
@@ -12,16 +11,7 @@ from gatepass.cli import COMMANDS
 from tests.docs.test_errors import codes
 from tests.golden.test_fault_texts import texts
 
-DOCS = Path(__file__).parents[2] / "docs"
 ROWS = [row["en"] for section in SECTIONS for row in section["rows"]]
-FAULT_TABLE = re.compile(r"^\| *(you see|symptom|fault|error|message|.* (shows|prints)) *\|", re.MULTILINE)
-
-
-def test_each_symptom_has_one_row():
-    of_a_section = Counter((part["en"]["title"], row["en"]["see"]) for part in SECTIONS for row in part["rows"])
-    assert [shown for shown, times in of_a_section.items() if times > 1] == []
-    texts = Counter(text for row in ROWS for text in re.findall(r"`([^`]+)`", row["see"]) if len(text.split()) > 2)
-    assert [text for text, times in texts.items() if times > 1] == []
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -31,12 +21,6 @@ def test_a_row_with_a_code_as_json_has_it_as_ragflow_shows_it(language):
     as_json = [(see, found) for see in seen for found in re.findall(r'"code":"(\w+)"', see)]
     assert len(as_json) >= 5
     assert [found for see, found in as_json if f"'code': '{found}'" not in see] == []
-
-
-def test_no_other_english_page_has_a_table_of_faults():
-    pages = [page for page in DOCS.rglob("*.md") if page.name != "symptoms.md" and "zh" not in page.parts]
-    assert [page.name for page in pages if FAULT_TABLE.search(page.read_text())] == []
-    assert FAULT_TABLE.search((DOCS / "symptoms.md").read_text())
 
 
 def test_the_rows_name_codes_and_commands_that_exist():
@@ -85,10 +69,3 @@ def test_each_text_of_a_failed_connection_is_a_text_of_the_code_in_its_row(langu
         wrong |= {one for one in quoted if not re.search(re.escape(one).replace("…", r"\S+"), known, re.IGNORECASE)}
     assert wrong == set(), "correct the rows in docs/symptoms.yaml: the texts are in http_client/fault_text.py"
     assert shown == set(by_code)
-
-
-def test_no_row_concludes_from_a_missing_hop():
-    """openai-python 3 prints only `message`, also of an error of gatepass."""
-    for language, words in (("en", "(without|no) `hop`"), ("zh", "没有 `hop`")):
-        texts = [text for section in SECTIONS for row in section["rows"] for text in row[language].values()]
-        assert [text for text in texts if re.search(words, text, re.IGNORECASE)] == []
