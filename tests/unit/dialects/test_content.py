@@ -73,20 +73,6 @@ def test_page_title_is_found_or_absent():
 
 
 @pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (b'\n\n {"a": 1}\r\n', {"a": 1}),
-        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
-        (b'{"a": "\\ud83d"}', {"a": "\ud83d"}),
-        (b'{"a": Infinity}', {"a": float("inf")}),
-        (b"[1]", [1]),
-    ],
-)
-def test_document_is_read_as_its_readers_would(body, expected):
-    assert content.parse(body) == expected
-
-
-@pytest.mark.parametrize(
     "body",
     [
         b"",
