@@ -83,9 +83,8 @@ class Form(Hidden, msgspec.Struct, frozen=True):
         """
         mark, model, span = b"--" + boundary, None, None
         start = at = 2 if body.startswith(b"\r\n") else 0
-        if not body.startswith(
-            mark, at
-        ):  # RFC 2046 (section 5.1.1) allows text before it, which parsers skip differently
+        # RFC 2046 (section 5.1.1) allows text before it, which parsers skip differently
+        if not body.startswith(mark, at):
             raise InvalidRequest("The form does not begin with its boundary.")
         while not body.startswith(b"--", head := at + len(mark)):
             value = body.find(b"\r\n\r\n", head, head + HEAD_BYTES) + 4
