@@ -39,7 +39,7 @@ from gatepass.protocols import rerank
 from gatepass.proxy import models, response
 from gatepass.server import process, timeouts
 from gatepass.server.pages import PATHS
-from gatepass.sse import aggregate, choice_aggregate, event
+from gatepass.sse import aggregate, choice_aggregate, event, tool_calls
 from gatepass.store import guarded
 from gatepass.store.guarded import OTHER_KEY, StoreState
 from tests.docs.blocks import blocks
@@ -331,6 +331,7 @@ def test_each_bound_is_that_of_the_code() -> None:
         "an event": of_event,
         "an event that gatepass converts": size(large),
         "an event above that": f"{event.MOST_LARGE_LINES:,} lines, {event.MOST_ESCAPES:,} backslashes",
+        "the arguments of a stream's open calls": size(tool_calls.MOST_HELD_BYTES),
         "connections with a key": f"`limits.connections` ({limits.connections:,})",
         "connections without": "a quarter",
         "MCP sessions": f"{servers.MOST_SESSIONS:,}",

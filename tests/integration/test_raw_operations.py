@@ -218,3 +218,12 @@ async def test_a_transcript_that_is_streamed_passes_event_by_event():
     async with relaying(answer=lambda _: [Send(stream(*events))]) as (_, gp):
         answer = await gp.ask(form(), "/v1/audio/transcriptions", headers=FORM).answer()
     assert answer.body == b"".join(events)
+
+
+@pytest.mark.parametrize(("named", "status"), [("w-1", 200), ("evil", 403)])
+async def test_a_file_with_a_model_is_for_the_models_of_the_key(named, status):
+    access = {"keys": [{"name": "a", "hash": hash_key(KEY), "models": ["w-*"], "operations": ["files"]}]}
+    async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))], access=access) as (upstream, gp):
+        headers = {**FORM, "authorization": f"Bearer {KEY}"}
+        answers = [await gp.ask(form(model=one), "/v1/files", headers=headers).answer() for one in (None, named)]
+    assert ([one.status for one in answers], len(upstream.received)) == ([200, status], 1 + (status == 200))

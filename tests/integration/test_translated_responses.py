@@ -105,3 +105,24 @@ async def test_streams_whose_texts_do_not_fit_wait_at_the_upstream():
             assert last["type"] == "response.completed"
             assert len(last["response"]["output"][0]["content"][0]["text"]) > 2_700_000
         await until(lambda: held.total_bytes == 0)
+
+
+@pytest.mark.parametrize(("calls", "size"), [(1, 900_000), (3, 400_000)])
+@pytest.mark.parametrize("path", [PATH, "/v1/messages"])
+async def test_a_large_whole_answer_becomes_a_stream_to_its_end(path, calls, size):
+    made = [json.dumps({"a": "x" * size}) for _ in range(calls)]
+    called = [
+        {"id": f"call_{at}", "type": "function", "function": {"name": "f", "arguments": text}}
+        for at, text in enumerate(made)
+    ]
+    answer = a_completion({"content": None, "tool_calls": called}, "tool_calls")
+    asked_for = (
+        {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 64} if "mess" in path else {"input": "Hi"}
+    )
+    async with Scripted([Send(reply(answer))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+        answered = await gp.ask({"model": "m", "stream": True, **asked_for}, path, headers=JSON).answer()
+    events = [json.loads(data) for data in answered.events]
+    assert events[-1]["type"] in ("response.completed", "message_stop")
+    texts = [one["delta"] for one in events if one["type"] == "response.function_call_arguments.delta"]
+    texts += [one["delta"]["partial_json"] for one in events if one["type"] == "content_block_delta"]
+    assert "".join(texts) == "".join(made)

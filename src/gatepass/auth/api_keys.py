@@ -48,7 +48,11 @@ class KeyRing:
     """The configured API keys, with those of the files that the configuration names, read once. A reload reads anew."""
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
-        self.by_digest = {digest: one for key in keys for digest, one in _by_digest(key).items()}
+        self.by_digest = {
+            bytes.fromhex(text.removeprefix(_HASH_PREFIX)): key.model_copy(update={"hash": text})
+            for key in keys
+            for text in key.hashes
+        }
         self.last_used_s: dict[str, float] = {}
         """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""
 
@@ -72,13 +76,6 @@ class KeyRing:
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
         # is the key itself, and the digests of two guesses have nothing in common.
         return self.by_digest.get(digest_of(presented))
-
-
-def _by_digest(key: AccessKey) -> dict[bytes, AccessKey]:
-    if key.hash is not None:
-        return {bytes.fromhex(key.hash.removeprefix(_HASH_PREFIX)): key}
-    digests = map(digest_of, key_texts(key))
-    return {digest: key.model_copy(update={"hash": f"{_HASH_PREFIX}{digest.hex()}"}) for digest in digests}
 
 
 def key_texts(key: AccessKey) -> tuple[str, ...]:

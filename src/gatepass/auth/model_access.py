@@ -39,7 +39,7 @@ MODELS = frozenset(
         *("models", "model_name", "engine", "deployment", "deployment_id", "azure_deployment"),
         *("fallback", "fallbacks", "fallback_models", "default_fallbacks"),
         *("context_window_fallbacks", "content_policy_fallbacks", "context_window_fallback_dict"),
-        *("draft_model", "analysis_models", "allowed_models", "preset", "prompt_id"),
+        *("draft_model", "analysis_models", "allowed_models", "preset", "prompt_id", "target_model_names"),
         *("model_id", "base_model", "hf_model_name", "lora_path", "adapter_id"),
     )
 )

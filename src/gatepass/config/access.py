@@ -376,6 +376,14 @@ class AccessKey(Block):
         return OF_ANY_MODEL in (self.operations or ())
 
     @property
+    def hashes(self) -> tuple[str, ...]:
+        """`sha256:<hex>` of its keys: the configured one, or those of `key`. Raises UnresolvedReference."""
+        if self.hash is not None:
+            return (self.hash,)
+        texts = () if self.key is None else keys_in(self.key.reveal())
+        return tuple(f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}" for text in texts)
+
+    @property
     def id(self) -> str:
         """The short id of the key: the first 8 hexadecimal digits of its SHA-256. "" without a hash."""
         return "" if self.hash is None else self.hash[len("sha256:") :][:8]

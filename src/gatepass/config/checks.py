@@ -113,9 +113,10 @@ def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if key.key is not None:
             faults = filter(None, map(api_key_weakness, keys_in(key.key.reveal()) or ("",)))
             yield from ((("access", "keys", number, "key"), fault) for fault in faults)
-        if key.hash in seen:
-            yield ("access", "keys", number, "hash"), "is the hash of an earlier key: each key needs its own"
-        seen |= {key.hash} if key.hash else set()
+        if not seen.isdisjoint(key.hashes):
+            member = "hash" if key.key is None else "key"
+            yield ("access", "keys", number, member), "is the key of an earlier entry: each entry needs its own"
+        seen.update(key.hashes)
 
 
 def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]:

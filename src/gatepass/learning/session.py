@@ -165,18 +165,21 @@ class LearningSession:
             self.memory.used(key)
 
     def failed(self, error: errors.UpstreamError, now_s: float) -> bool:
-        """Do not try the own rules again for a minute after `error`, which ended the tries; return whether it is about
-        the request's form.
+        """Do not try the own rules that did not help again for a minute after `error`, which ended the tries.
 
-        An error that is not (a token, a quota, a filter, a timeout, a 5xx) refutes no rule.
+        Return whether it is about the request's form. A rule did not help if the rejection that taught it came back, or
+        if the reply is invalid. An error of another kind (a token, a quota, a filter, a timeout, a 5xx) refutes none.
         """
         if isinstance(error, NO_ANSWER):
             return False
-        if self.parse_error(error) is None and isinstance(error, errors.UpstreamErrorReply):
+        rejection = self.parse_error(error)
+        if rejection is None and isinstance(error, errors.UpstreamErrorReply):
             is_unread = error.http_status in TEACHING and error.error_body is None
             if not is_unread:  # about a token, a quota or a filter, or the upstream itself failed
                 return False
         for key, (rule, evidence) in self._own.items():
+            if rejection is not None and evidence != rejection.text and not contradicts(rejection, rule):
+                continue  # a next request may need nothing else
             if rule.ttl_s and self.memory.rule(key) != rule:  # else another request has succeeded with it
                 self.memory.refute(key, rule, error.message, now_s)
             self._record("failed", rule, evidence)

@@ -135,7 +135,6 @@ class MessageProgress(Progress):
                 text = self._inputs.texts(ended)[0]
                 self.is_cut = self.is_cut or (text != "" and not is_complete_json(text))
                 self._inputs.drop(ended)
-            self.is_cut = self.is_cut or self._inputs.is_full
             if kind == "content_block_start" and calls_tool(fields.get("content_block")):
                 self._inputs.add(at, 0, "")
         if kind == "message_start":

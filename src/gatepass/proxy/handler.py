@@ -137,8 +137,9 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
 
     # Route.
     may_see = None if caller.models is None else partial(may_use, caller)
-    if may_see is not None and (operation.names_model or call.model):
-        check_model_access(caller, call.model)
+    named = call.model if context.form is None else context.form.model or call.model
+    if may_see is not None and (operation.names_model or named):
+        check_model_access(caller, named)
     route = state.routes.route(call.operation.configured_as, call.model, may_see)
 
     # Admit, by the limits of use.

@@ -87,9 +87,11 @@ class Form(Hidden, msgspec.Struct, frozen=True):
         if not body.startswith(mark, at):
             raise InvalidRequest("The form does not begin with its boundary.")
         while not body.startswith(b"--", head := at + len(mark)):
+            if not body.startswith(b"\r\n", head):
+                raise InvalidRequest("A line of the form begins with its boundary, but does not end there.")
             value = body.find(b"\r\n\r\n", head, head + HEAD_BYTES) + 4
-            if value < head:
-                raise InvalidRequest(f"The head of a part of the form has no end within {HEAD_BYTES} bytes.")
+            if value < 4:
+                raise InvalidRequest(f"The form ends in the head of a part, or that has more than {HEAD_BYTES} bytes.")
             is_model = _is_model(body[head:value], check_name)
             searched, at = value, -1
             while at < 0:
@@ -125,7 +127,7 @@ class Form(Hidden, msgspec.Struct, frozen=True):
 def _is_model(head: bytes, check_name: Callable[[str], None]) -> bool:
     """Whether `head`, with the line breaks around it, belongs to the part that names the model."""
     found: dict[bytes, re.Match[bytes]] = {}
-    before, *lines = head.split(b"\r\n")[:-2]
+    lines = head.split(b"\r\n")[1:-2]
     for line in lines:
         field, _, value = line.partition(b":")
         field = field.lower()
@@ -133,7 +135,7 @@ def _is_model(head: bytes, check_name: Callable[[str], None]) -> bool:
         if matched is None:
             break
         found[field] = matched
-    if before or len(found) < len(lines) or b"content-disposition" not in found:
+    if len(found) < len(lines) or b"content-disposition" not in found:
         raise InvalidRequest(
             "A part of the form has more in its head than a plain `Content-Disposition: form-data; name=...`, its type"
             " and its length. gatepass parses forms strictly (RFC 7578)."

@@ -257,6 +257,10 @@ def calls_of(message: Object) -> list[Any]:
     return calls if isinstance(calls, list) else []
 
 
+class ArgumentsTooLarge(Exception):
+    """The open calls of an answer have more arguments than are held to find out whether they are complete."""
+
+
 class ArgumentsCut(Exception):
     """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
 
@@ -369,6 +373,12 @@ def _error(
 
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
 arguments_cut = _error(UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call.")
+arguments_too_large = _error(
+    UpstreamInvalid,
+    "The tool calls of the upstream's stream have more arguments than gatepass checks. Request a whole reply.",
+    of_request=True,
+    case="too_large",
+)
 stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
 event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
 events_joined = _error(

@@ -15,6 +15,7 @@ from gatepass.sse.chunk import (
     ERROR_BYTES,
     MAX_ENTRIES,
     MAX_ENTRIES_MIN_BYTES,
+    ArgumentsTooLarge,
     Object,
     StreamSource,
     beginning_of_error,
@@ -597,14 +598,17 @@ class EventStream:
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return self._fail(chunk.too_many_choices) or self._finish_repair()
-        is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
-        if self._is_over and not self.done:
-            return self._finish_repair()
         repair, repaired = self._repair, block
-        if repair is not None and isinstance(payload, dict):
-            repaired = self._repaired(block, payload)
-            if repair.holds_event:
-                self._fast_path.forget()
+        try:
+            is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
+            if self._is_over and not self.done:
+                return self._finish_repair()
+            if repair is not None and isinstance(payload, dict):
+                repaired = self._repaired(block, payload)
+                if repair.holds_event:
+                    self._fast_path.forget()
+        except ArgumentsTooLarge:
+            return self._fail(chunk.arguments_too_large)
         is_similar = repaired is block and (repair is None or repair.skips_similar)
         if is_plain and is_similar and self._progress.has_answer:
             self._fast_path.set_pattern(_without_id(block), self.events)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gatepass.json_body import LENIENT_WORK, RAW, takes_long
-from gatepass.sse.chunk import MAX_ENTRIES, Object, text_of_id
+from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge, Object, text_of_id
 from gatepass.sse.usage import Usage
 
 KEY_CHARS = 256
@@ -140,7 +140,7 @@ def _inner(payload: Object) -> Object:
 
 
 MOST_HELD_BYTES = 4 * 1024 * 1024
-"""The limit of what is held for the arguments of one stream. Of a whole reply, a strict parser reads longer ones."""
+"""The limit of what is held for the arguments of one stream, or of a reply that is repaired."""
 CALL_BYTES = 256
 """The estimated memory of one held call without its arguments."""
 
@@ -161,16 +161,14 @@ def is_complete_json(arguments: str) -> bool:
 class ArgumentBuffer:
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
-    __slots__ = ("_bytes_left", "held", "is_full")
+    __slots__ = ("_bytes_left", "held")
 
     def __init__(self) -> None:
         self.held: dict[int, dict[int, bytearray]] = {}
-        self.is_full = False
-        """There was more than MOST_HELD_BYTES, which is not held: no call is known to be complete."""
         self._bytes_left = MOST_HELD_BYTES
 
     def add(self, choice: int, call: int, piece: str) -> None:
-        """Hold the next piece of a call's arguments. The first piece may be empty."""
+        """Hold the next piece of a call's arguments. The first piece may be empty. Raises ArgumentsTooLarge."""
         bytes_left = self._bytes_left
         calls = self.held.get(choice)
         if calls is None:
@@ -183,13 +181,10 @@ class ArgumentBuffer:
         held += data
         self._bytes_left = bytes_left = bytes_left - len(data)
         if bytes_left < 0:
-            self.is_full, self._bytes_left = True, MOST_HELD_BYTES
-            self.held.clear()
+            raise ArgumentsTooLarge
 
     def texts(self, choice: int) -> dict[int, str]:
-        """Return the arguments of the choice's calls; no JSON if it is full."""
-        if self.is_full:
-            return {0: "]"}
+        """Return the arguments of the choice's calls."""
         return {number: held.decode("utf-8", "surrogatepass") for number, held in self.held.get(choice, {}).items()}
 
     def drop(self, choice: int) -> None:

@@ -218,7 +218,7 @@ def repair_reply(body: bytes, defaults: Callable[[], EnvelopeDefaults]) -> tuple
         whole, names = _rebuilt(read_json(body), defaults())
         if names:
             return chunk.json_text(whole), names
-    except (TooManyEntries, ValueError, RecursionError):  # too many values, or nested too deep
+    except (chunk.ArgumentsTooLarge, TooManyEntries, ValueError, RecursionError):  # too many values, or nested too deep
         if _is_cut(body):
             raise chunk.ArgumentsCut from None
     return body, ()

@@ -127,12 +127,14 @@ async def test_a_part_that_parsers_read_differently_is_rejected(unclear):
         (part(b"model", b"x" * 5000) + END, "longer"),
         (part(b"model", b"x", b'; filename="a"') + END, "not a file"),
         (b"--b-1\r\n" + b"x: y\r\n" * HEAD_BYTES, "head of a part"),
+        (MODEL + b"--b-1\r\nContent-Dis", "ends in the head"),
+        (part(b"file", b"\r\n--b-1more") + MODEL + END, "begins with its boundary"),
         (b"no form at all", "does not begin"),
         (b"preamble\r\n" + MODEL + END, "does not begin"),
         (b"", "does not begin"),
         (FILE, "ends before"),
         (FILE[:-1], "ends before"),
-        (MODEL + END[:-4], "head of a part"),
+        (MODEL + END[:-4], "does not end there"),
         (END + MODEL, "after the end"),
         (END + b"x", "after the end"),
     ],
@@ -179,3 +181,9 @@ def test_a_body_that_is_no_form_is_refused(fields):
 def test_a_boundary_that_parsers_read_differently_is_rejected(parameters):
     with pytest.raises(InvalidRequest, match="more than one way"):
         boundary_of(((b"content-type", b"multipart/form-data; " + parameters),))
+
+
+@pytest.mark.parametrize("body", [b"--B", b"--B\r\n", b'--B\nContent-Disposition: form-data; name="a"\n\nx\n--B--\n'])
+async def test_a_boundary_of_one_character_is_read_like_a_longer_one(body):
+    with pytest.raises(InvalidRequest):
+        await Form.read(body, b"B")

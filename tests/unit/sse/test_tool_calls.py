@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from gatepass.sse import tool_calls
-from gatepass.sse.chunk import MAX_ENTRIES
+from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge
 from gatepass.sse.tool_calls import CALL_BYTES, MOST_HELD_BYTES, ArgumentBuffer, ToolCallTracker
 from tests.memory import traced_memory
 
@@ -130,9 +130,8 @@ def test_the_end_of_long_arguments_decides(name, step):
         held.add(0, 0, piece)
         assert tool_calls.is_complete_json(held.texts(0)[0]) is expected
         held.held[0][0].pop()
-    held.add(0, 0, "x" * 2_000)
-    held.add(0, 0, "x" * MOST_HELD_BYTES)
-    assert (held.is_full, tool_calls.is_complete_json(held.texts(0)[0])) == (True, False)
+    with pytest.raises(ArgumentsTooLarge):
+        held.add(0, 0, "x" * MOST_HELD_BYTES)
 
 
 @pytest.mark.parametrize("text", ["ls -la " * LONG, '{"a":1}' * LONG, "]" * LONG, "[" * LONG, '"' * LONG, "x"])
@@ -147,13 +146,13 @@ def test_an_escape_in_arguments_is_checked(escape):
     assert tool_calls.is_complete_json(arguments) is is_valid
 
 
-def test_no_call_of_thousands_is_known_to_be_complete():
+def test_thousands_of_calls_are_too_many():
     held = ArgumentBuffer()
     for call in range(MOST_HELD_BYTES // CALL_BYTES - 100):
         held.add(call, 0, "{")
     held.add(7, 0, "}")
     assert tool_calls.is_complete_json(held.texts(7)[0])
-    for call in range(MOST_HELD_BYTES // CALL_BYTES):
-        held.add(call, 1, "{}")
-    assert held.is_full
-    assert not any(map(tool_calls.is_complete_json, held.texts(7).values()))
+    for call in range(30):
+        held.add(call, 1, "")
+    with pytest.raises(ArgumentsTooLarge):
+        held.add(30, 1, "{}" * CALL_BYTES * 100)
