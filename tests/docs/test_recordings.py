@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from docs.record import COLUMNS, TITLES, picture, record
+from docs.record import TITLES
 from examples.client import STEPS
 
 from gatepass.cli.init import OF_AUTH, QUESTIONS
@@ -52,23 +52,3 @@ def test_a_recording_is_small_and_shows_nothing_of_the_machine(name: str) -> Non
     assert shown(name).startswith(joined(f"$ {TITLES[name][0]}"))
     page = "README.md" if name == "short" else "docs/getting_started.md"
     assert f"images/{file.name}" in (ROOT / page).read_text()
-
-
-def test_recording_shows_a_command_like_the_terminal(tmp_path: Path) -> None:
-    (tmp_path / "asks.py").write_text("name = input('Name: ')\nprint('waiting', end='\\r')\nprint('Hello', name)\n")
-    lines = record([str(tmp_path / "asks.py")], tmp_path, ["me"])
-    assert [text for _, text in lines] == ["Name: me", "Hello me"]
-
-
-def test_a_picture_breaks_lines_between_words_colours_and_hides() -> None:
-    words = "word " * 40
-    svg = picture(
-        "doctor",
-        [(0.0, "\x1b[32mok\x1b[0m <me> http://x gp-0123456789abcdef0123456789"), (9.0, words), (9.0, "y" * 120)],
-    )
-    assert '<tspan class="g">ok</tspan> &lt;me&gt; http:&#47;&#47;x gp-…' in svg
-    assert "y" * COLUMNS + "</text>" in svg
-    assert "y" * (COLUMNS + 1) not in svg
-    rows = re.findall(r">(word.*?)</text>", svg)
-    assert len(rows) == 2
-    assert {word for row in rows for word in row.split()} == {"word"}

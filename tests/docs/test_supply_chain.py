@@ -1,11 +1,9 @@
 """docs/supply_chain.md: the licences are those of the locked packages, and the commands fit the release."""
 
 import re
-from email.message import Message
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
-import pytest
 from docs.licences import PAGE, licence_of, needed, shown
 
 import gatepass
@@ -34,28 +32,6 @@ def test_each_licence_is_permissive_but_those_that_the_page_names() -> None:
     others = {name for name, licence in shown().items() if not set(re.split(r" (?:OR|AND) ", licence)) <= PERMISSIVE}
     named = set(re.findall(r"except `([\w-]+)`", TEXT))
     assert others == named
-
-
-@pytest.mark.parametrize(
-    ("fields", "licence"),
-    [
-        ({"License-Expression": "MIT OR Apache-2.0", "License": "other"}, "MIT OR Apache-2.0"),
-        ({"License": "Apache 2.0"}, "Apache-2.0"),
-        ({"License": "MIT", "Classifier": "License :: OSI Approved :: BSD License"}, "BSD"),
-    ],
-)
-def test_the_licence_is_the_expression_then_the_classifiers_then_the_text(fields: dict[str, str], licence: str) -> None:
-    package = Message()
-    for name, text in fields.items():
-        package[name] = text
-    assert licence_of(package) == licence  # type: ignore[arg-type]  # importlib.metadata returns a Message
-
-
-def test_a_package_without_a_licence_is_an_error() -> None:
-    package = Message()
-    package["Name"] = "unknown"
-    with pytest.raises(ValueError, match="unknown names no licence"):
-        licence_of(package)  # type: ignore[arg-type]  # importlib.metadata returns a Message
 
 
 def test_the_page_names_the_files_and_signatures_of_the_release() -> None:

@@ -1,7 +1,6 @@
 """The workflows of the forge have the least permissions, and zizmor finds no fault in them."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,29 +23,6 @@ def test_zizmor_finds_nothing():
     code, output = zizmor(WORKFLOWS.parent)
     assert code == 0, output
     assert all(f"workflows/{name}" in output for name in NAMES)
-
-
-CHECKOUT = "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1"
-PLANTED = {
-    "unpinned-uses": ("check.yml", CHECKOUT, "actions/checkout@v7"),
-    "template-injection": ("image.yml", 'echo "$REGISTRY_TOKEN" |', "echo ${{ github.ref_name }};"),
-    "excessive-permissions": ("check.yml", "permissions:\n  contents: read", "permissions: write-all"),
-    "artipacked": ("check.yml", "        with:\n          persist-credentials: false\n", ""),
-    "dangerous-triggers": ("check.yml", "  pull_request:", "  pull_request_target:"),
-}
-
-
-@pytest.mark.parametrize("audit", PLANTED)
-def test_zizmor_finds_a_planted_fault(audit, tmp_path):
-    shutil.copytree(WORKFLOWS.parent, tmp_path / ".github")
-    name, before, after = PLANTED[audit]
-    workflow = tmp_path / ".github/workflows" / name
-    text = workflow.read_text()
-    assert before in text
-    workflow.write_text(text.replace(before, after, 1))
-    code, output = zizmor(tmp_path / ".github")
-    assert code != 0, output
-    assert f"[{audit}]" in output
 
 
 @pytest.mark.parametrize("name", NAMES)
