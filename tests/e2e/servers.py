@@ -1,6 +1,5 @@
 """The real servers of the tests, and functions that read their counts."""
 
-import base64
 import hashlib
 import json
 import os
@@ -68,18 +67,6 @@ class Issuer:
     @property
     def token_url(self) -> str:
         return f"{self.url}/token"
-
-    def mint(self) -> str:
-        """Fetch a token without gatepass."""
-        form = {"grant_type": "client_credentials", "scope": SCOPE, "resource": RESOURCE}
-        pair = f"{urllib.parse.quote_plus(CLIENT_ID)}:{urllib.parse.quote_plus(CLIENT_SECRET)}"
-        basic = base64.b64encode(pair.encode()).decode()
-        request = urllib.request.Request(  # noqa: S310 - loopback
-            self.token_url, urllib.parse.urlencode(form).encode(), {"authorization": f"Basic {basic}"}
-        )
-        with urllib.request.urlopen(request, timeout=REPLY_S) as reply:  # noqa: S310 - loopback
-            token: str = json.load(reply)["access_token"]
-        return token
 
     def calls(self) -> list[TokenCall]:
         """Return all token calls in order."""

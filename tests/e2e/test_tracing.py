@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx2
 import openai
-import pytest
 
 from tests.e2e.process import Process
 from tests.e2e.servers import listening
@@ -131,18 +130,6 @@ def _check_tree(spans: list[Span]) -> None:
         ("POST", "CLIENT", west.id, "UNSET"),
     ]
     assert {"service.name", "service.version", "service.instance.id"} <= {*server.resource}
-
-
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-async def test_spans_arrive_over_each_protocol(tmp_path: Path, protocol: str):
-    async with servers() as (upstream, issuer):
-        with Collector() as collector:
-            endpoint = collector.url if protocol == "http" else collector.grpc
-            settings = configuration(upstream.url, issuer.url, {"endpoint": endpoint, "protocol": protocol})
-            with gatepass(tmp_path, settings) as (url, _):
-                async with httpx2.AsyncClient(base_url=url) as client:
-                    assert (await client.post(CHAT, json=HELLO)).status_code == 200
-                await asyncio.to_thread(collector.until, lambda: len(collector.servers()) == 1)
 
 
 async def test_a_reload_keeps_exporting(tmp_path: Path):
