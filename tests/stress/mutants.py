@@ -59,26 +59,12 @@ STREAM_TESTS = (
     "tests/integration/test_broken_replies.py",
 )
 AREAS = (
-    Area(
-        "token holder",
-        ("tokens/holder.py", "tokens/lifetime.py"),
-        (
-            "tests/unit/tokens/test_holder.py",
-            "tests/unit/tokens/test_lifetime.py",
-            "tests/unit/tokens/test_holder_renewals.py",
-            "tests/unit/tokens/test_holder_failing_issuer.py",
-            "tests/unit/tokens/test_holder_machine.py",
-            "tests/unit/tokens/test_sharing.py",
-        ),
-        8,
-    ),
+    Area("token holder", ("tokens/holder.py", "tokens/lifetime.py"), ("tests/unit/tokens",), 8),
     Area(
         "retry state",
         ("proxy/attempt.py", "proxy/upstream_call.py", "proxy/batches.py", "proxy/context.py"),
         (
-            "tests/unit/proxy/test_context.py",
-            "tests/unit/proxy/test_attempt_retries.py",
-            "tests/unit/proxy/test_batches.py",
+            "tests/unit/proxy",
             "tests/integration/test_rejections.py",
             "tests/integration/test_connections.py",
             "tests/integration/test_batches.py",
