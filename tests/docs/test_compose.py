@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.config.block import MIB
+from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.config.model import Limits, ServerConfig
@@ -273,3 +274,34 @@ def test_the_file_of_the_page_is_the_configuration_of_the_variables(tmp_path: Pa
         for config in configs
     ]
     assert kept[0] == kept[1]
+
+
+def test_only_gatepass_is_published_and_to_this_machine_only(tmp_path: Path) -> None:
+    assert service("")["ports"] == ["127.0.0.1:8080:8080"]
+    config = load(None, environment("", tmp_path)).config
+    assert isinstance(config.credentials["token"], Oauth2Credential)
+    assert len(config.access.keys) == 1
+
+
+CLIENTS = ("ragflow", "open_webui", "librechat")
+
+
+def test_gatepass_is_in_the_network_of_each_client_and_published_nowhere() -> None:
+    networks = compose.document({**example("clients"), **HASHES}, file_of("clients"))["networks"]
+    assert "ports" not in service("clients")
+    assert service("clients")["networks"] == list(networks) == list(CLIENTS)
+    assert all(network["external"] for network in networks.values())
+
+
+def test_keys_list_prints_the_table_of_the_page(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["keys", "list"], env=environment("clients", tmp_path))
+    assert done.exit_code == 0, done.output
+    page = (ROOT / "docs/container.md").read_text()
+    (shown,) = re.findall(r"^ *(NAME +ROLE.*?)^ *```", page, re.MULTILINE | re.DOTALL)
+    hidden = [re.sub(r"\b[0-9a-f]{8}$", "", line.strip()) for line in done.stdout.splitlines()]
+    assert [re.sub(r"\b[0-9a-f]{8}$", "", line.strip()) for line in shown.splitlines()] == hidden
+
+
+def test_each_client_has_a_key_with_its_profile(tmp_path: Path) -> None:
+    keys = load(None, environment("clients", tmp_path)).config.access.keys
+    assert [(key.name, key.profile) for key in keys] == [*zip(CLIENTS, ("ragflow", "plain", "librechat"), strict=True)]

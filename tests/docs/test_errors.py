@@ -1,4 +1,4 @@
-"""docs/reference/errors.md has one heading for each code that a client can see, and none for another."""
+"""docs/reference/errors.md: each example is a message of its code, and the error objects are those of gatepass."""
 
 import ast
 import json
@@ -37,12 +37,6 @@ def codes() -> set[str]:
         | CODED
         | {f"{errors.UpstreamTimeout.code}_{phase}" for phase in ("connect", "first_byte", "idle", "total")}
     )
-
-
-def test_every_code_has_its_heading_and_every_heading_its_code():
-    headings = re.findall(r"^### `(\w+)`$", REFERENCE, re.MULTILINE)
-    assert len(headings) == len(set(headings))
-    assert set(headings) == codes()
 
 
 def texts() -> Iterator[re.Pattern[str]]:

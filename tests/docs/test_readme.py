@@ -29,14 +29,6 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
     assert [figure for figure in re.findall(r"[\d.,]*\d(?: ms)?", sentence) if figure not in measured] == []
 
 
-def test_the_readme_names_the_repository_by_its_placeholder():
-    """release/package_metadata.py replaces it."""
-    assert README.count("REPOSITORY_URL") == 1
-    for text in (README, (ROOT / "README.zh.md").read_text()):
-        assert re.search(r"REPOSITORY_URL` ?[(（].*clone.*URL", text)
-    assert re.findall(r"https?://(?![\w.]+\.example|127\.0\.0\.1)\S+", README) == []
-
-
 @pytest.mark.parametrize(
     "page",
     [

@@ -5,13 +5,13 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import pytest
 from docs.command_reference import COMMON, commands
 from docs.entries import Entry
-from docs.generate import EVENTS, FIELDS, FILES, PARTS, ROOT, pages, with_parts
-from docs.setting_reference import SHARED, FieldText, blocks_in
+from docs.generate import EVENTS, FIELDS, FILES, PARTS, ROOT, pages
+from docs.setting_reference import FieldText, blocks_in
 from pydantic import create_model
 
 from gatepass.cli import main
@@ -42,22 +42,6 @@ def test_folder_contains_the_written_pages_alone(written):
     assert set(PAGES) == {Path(path).name for path in written if path.startswith("docs/reference/")}
 
 
-def test_a_link_to_a_page_has_its_title():
-    assert [found for text in PAGES.values() for found in re.findall(r"\[[\w/]+\.md\]\(", text)] == []
-
-
-def test_a_page_without_the_comments_of_its_part_is_an_error():
-    with pytest.raises(ValueError, match="the comments around the part symptoms are missing"):
-        with_parts("# gatepass\n", PARTS["README.md"])
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_each_heading_has_an_anchor_that_no_other_has(name):
-    headings = re.findall(r"^#+ (.+)$", PAGES[name], re.MULTILINE)
-    anchors = [re.sub(r"[^a-z0-9_ -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-    assert len(anchors) == len(set(anchors))
-
-
 @pytest.mark.parametrize("lacks", ["purpose", "Type", "Example"])
 def test_an_entry_that_lacks_something_is_an_error(lacks):
     given = {"purpose": "The port.", "Type": "whole number", "Example": "`port: 80`", lacks: ""}
@@ -80,52 +64,6 @@ def test_each_example_of_a_command_is_a_valid_command_line():
     assert {name for name in own if own[name]} - shown <= flags
 
 
-def setting_name(setting):
-    """The heading of a setting: `access.keys[].hash`, and one for all places of a block that many have."""
-    pattern = [
-        "[]" if part == "*" and setting[index - 1] in ("keys", "targets") else "NAME" if part == "*" else part
-        for index, part in enumerate(setting)
-    ]
-    for block in SHARED:
-        is_own = block == "timeouts" and pattern[0] == "mcp"  # which have other defaults
-        if block in pattern[:-1] and not is_own:
-            pattern = ["credentials", "NAME"] * (block == "reply") + pattern[pattern.index(block) :]
-    return ".".join(pattern).replace(".[]", "[]")
-
-
-def settings_in(block, path=(), kind=""):
-    """Each setting with its path, in which `*` is a name or a number, and the type of its credential."""
-    for name, field in block.model_fields.items():
-        here = (*path, field.alias or name)
-        yield here, kind
-        for suffix, inner in blocks_in(field.annotation):
-            stars = ("*",) * (suffix.count(".NAME") + suffix.count("[]"))
-            of_type = inner.model_fields.get("type")
-            yield from settings_in(inner, (*here, *stars), get_args(of_type.annotation)[0] if of_type else kind)
-
-
-def test_every_setting_has_its_entries_with_its_credential_types():
-    headings = re.findall(r"^### `([^`]+)`(?: \((\w+)\))?$", SETTINGS, re.MULTILINE)
-    with_names = {"mcp"}  # its section is `mcp.NAME`
-    sections = {block for block in Config.model_fields.keys() - with_names if not block.endswith("s")} | {"access"}
-    known: dict[str, set[str]] = {}
-    for path, kind in settings_in(Config):
-        if len(path) > 1:
-            known.setdefault(setting_name(path), set()).update({kind} - {""})
-    # the members of `limits`, its `tokens` and `rejection` are described once
-    first = {title: re.sub(r"^.+\.limits\.", "access.keys[].limits.", title) for title in known}
-    first |= {title: place.replace("limits.tokens.", "limits.requests.") for title, place in first.items()}
-    first |= {title: title.replace("mcp.", "upstreams.") for title in known if ".rejection." in title}
-    repeated = {title for title, place in first.items() if title != place}
-    assert {first[title] for title in repeated} <= known.keys() - repeated
-    assert {title for title, _ in headings} == known.keys() - repeated
-    assert sections <= set(re.findall(r"^## `(\w+)`$", SETTINGS, re.MULTILINE))
-    types = {title: {kind for name, kind in headings if name == title} for title, _ in headings}
-    for title, kinds in known.items():
-        if title not in repeated and types[title] != {""}:
-            assert types[title] == kinds, title
-
-
 def examples(block):
     """Each setting of the block and of the blocks in it, with its example."""
     docstrings = field_docstrings(block)
@@ -134,11 +72,6 @@ def examples(block):
             yield block.__name__, field.alias or name, field, text
         for _, inner in blocks_in(field.annotation):
             yield from examples(inner)
-
-
-def test_a_setting_with_a_shorter_form_has_both_types():
-    types = dict(re.findall(r"^### `([^`]+)`.*?^- Type: (.*?)$", SETTINGS, re.M | re.S))
-    assert types["access.keys[].mcp"] == "list: name, or map: name to list: text"
 
 
 def test_each_example_of_a_setting_is_a_value_of_its_type():

@@ -14,15 +14,6 @@ from tests.golden.test_fault_texts import texts
 ROWS = [row["en"] for section in SECTIONS for row in section["rows"]]
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_row_with_a_code_as_json_has_it_as_ragflow_shows_it(language):
-    """An OpenAI SDK prints the error as a dict of Python."""
-    seen = [row[language]["see"] for section in SECTIONS for row in section["rows"]]
-    as_json = [(see, found) for see in seen for found in re.findall(r'"code":"(\w+)"', see)]
-    assert len(as_json) >= 5
-    assert [found for see, found in as_json if f"'code': '{found}'" not in see] == []
-
-
 def test_the_rows_name_codes_and_commands_that_exist():
     named = {found for row in ROWS for found in re.findall(r"\b(?:\d{3}|error(?: code)?) `(\w+)`", row["see"])}
     assert named <= codes()

@@ -50,15 +50,6 @@ def links(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"\]\((?!https:)([^)#]*)#?([^)]*)\)", page.read_text())
 
 
-@pytest.mark.parametrize("page", sorted(PAIRS.keys() - {"README"}))
-def test_each_page_begins_with_a_link_to_the_other_language(page: str) -> None:
-    english, chinese = PAIRS[page]
-    assert english.read_text().split("\n\n")[1 + english.read_text().startswith("<!--")].startswith("中文：[")
-    assert chinese.read_text().split("\n\n")[1].startswith("English: [")
-    assert chinese.resolve() in {(english.parent / path).resolve() for path, _ in links(english)}
-    assert english.resolve() in {(chinese.parent / path).resolve() for path, _ in links(chinese)}
-
-
 @pytest.mark.parametrize("page", WHOLE)
 def test_a_chinese_page_has_the_sections_of_the_english_one(page: str) -> None:
     english, chinese = (re.findall(r"^(#+) ", FENCE.sub("", text), re.MULTILINE) for text in both(page))
