@@ -343,11 +343,6 @@ def test_a_foreign_page_gets_no_answer(attack: Attack) -> None:
         attack.check(answers(authenticator, head) is not is_foreign, head)
 
 
-def test_foreign_origins_are_accepted_with_a_key() -> None:
-    keyed = CONFIG.model_copy(update={"access": CONFIG.access.model_copy(update={"keys": [LIMITED]})})
-    assert answers(Authenticator(keyed), [(b"host", b"evil.example"), (b"origin", b"null")])
-
-
 def test_a_probe_names_this_machine_by_its_address() -> None:
     authenticator = Authenticator(CONFIG)
     assert answers(authenticator, [(b"host", b"10.0.0.5:8080")], peer="10.0.0.1")

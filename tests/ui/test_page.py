@@ -94,10 +94,6 @@ def wait_for(holds: Callable[[], object], page: Page) -> None:
     raise AssertionError("not within 30 s")
 
 
-def has_polled(fake: Fake, poll: tuple[str, dict[str, str]]) -> bool:
-    return fake.polled[-1:] == [poll]
-
-
 def evaluate(page: Page, source: str) -> object:
     """Evaluate by the debugger, which needs no exception from the page's policy."""
     session = page.context.new_cdp_session(page)
