@@ -107,6 +107,6 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
             # another text than the name of an upstream may be a secret
             upstream = "NAME" if lookup(tree, ("upstreams", value)) is None else value
             return f"{BLOCK}, not a text: write {{upstream: {upstream}}}"
-        case "model_type" | "model_attributes_type":  # pydantic's text names the class
+        case "model_type" | "model_attributes_type" | "dict_type":  # pydantic's text names the class
             return BLOCK
     return detail["msg"]
