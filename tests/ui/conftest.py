@@ -1,8 +1,12 @@
 """A browser for the tests of the page, and what went wrong in it."""
 
+import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
+from typing import Any, Self
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -17,6 +21,35 @@ ASK = "document.dispatchEvent(new Event('visibilitychange'))"
 """Lets a page ask at once, as after its tab was hidden, and not after two seconds."""
 
 OpenPage = Callable[..., Page]
+ROOT = Path(__file__).parents[2]
+
+
+class Program:
+    """`tests.ui.NAME FOLDER` by the Python of gatepass: a line of its input is a command, one of its output a result.
+
+    `first` is the result that it begins with.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        command = [str(Path(os.environ["GATEPASS"]).parent / "python"), "-m", f"tests.ui.{name}", str(folder)]
+        self._process = subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT)
+        self.first = self._result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # it ends with its input
+
+    def do(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        return self._result()
+
+    def _result(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
 
 
 @pytest.fixture(scope="session")

@@ -1,32 +1,19 @@
 """From the id in a client's error to the cause on the page: at most three clicks, and the right hop is red."""
 
-import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
-from tests.ui.conftest import OpenPage
-
-ROOT = Path(__file__).parents[2]
+from tests.ui.conftest import OpenPage, Program
 
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    python = Path(os.environ["GATEPASS"]).parent / "python"
-    command = [str(python), "-m", "tests.ui.staged", str(tmp_path_factory.mktemp("staged"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())
-        finally:
-            process.stdin.close()
+    with Program("staged", tmp_path_factory.mktemp("staged")) as program:
+        yield program.first
 
 
 class Operator:
