@@ -23,8 +23,6 @@ print("imported")
 
 
 class Above(Block):
-    """A block."""
-
     kept: int = 1
     """The unchanged docstring."""
     changed: str = "a"

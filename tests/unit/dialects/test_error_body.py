@@ -115,12 +115,10 @@ Row = tuple[Any, UpstreamErrorBody]
 
 
 def quoted_whole(document: Any, *expected: Any, **more: Any) -> Row:
-    """A row whose error quotes the whole document."""
     return document, replace(UpstreamErrorBody(*expected, **more), raw=document)
 
 
 def quoted_error(document: Any, *expected: Any, **more: Any) -> Row:
-    """A row whose error quotes the member `error`."""
     return document, replace(UpstreamErrorBody(*expected, **more), raw=document["error"])
 
 

@@ -39,7 +39,6 @@ LOGIN = b"<!DOCTYPE html><html><head><title>\n Sign in &amp; go </title></head><
 
 
 def fields_of(error):
-    """All fields of an error, as one value."""
     if error is None:
         return None
     error_fields = {
@@ -61,7 +60,6 @@ def refusal(status, body, headers=JSON, **more):
 
 
 def classified(body, headers=JSON, *, surface=CHAT, **more):
-    """The document itself, or the error."""
     return classify_document(ReceivedReply("chat", 200, headers, body, **more), surface)
 
 

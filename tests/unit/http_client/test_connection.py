@@ -39,7 +39,6 @@ async def under_way(
 
 
 async def begun(wire: Wire, data: bytes) -> UpstreamResponse:
-    """A request under way, whose reply begins with `data`."""
     asking = asked(wire)
     await rest()
     wire.feed(data)

@@ -49,7 +49,6 @@ class Server:
 
 
 async def use(connection: Connection) -> None:
-    """One request and its reply: the connection is free again."""
     asking = asyncio.ensure_future(connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", BOUNDS, ConnectionTimes()))
     await rest()
     feed(connection, OK)
@@ -308,8 +307,6 @@ async def test_a_dial_cancelled_in_any_iteration_leaves_its_slot_to_others():
 
 
 class AnsweringTransport(FakeTransport):
-    """Answers each request at once."""
-
     def write(self, data: Any) -> None:
         assert isinstance(self.protocol, Connection)
         asyncio.get_running_loop().call_soon(feed, self.protocol, OK)

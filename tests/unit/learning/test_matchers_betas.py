@@ -72,7 +72,6 @@ def rules(document: Any, call: Call, status: int = 400) -> tuple[LearnedRule, ..
 
 
 def changed(document: Any, call: Call, **more: Any) -> tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]:
-    """Return the values, the members and the entries after the learned rules."""
     result = apply_changes(call, [rule.change() for rule in rules(document, call, **more)])[0]
     return betas_of(result.headers), json.loads(result.body), result.adapted
 

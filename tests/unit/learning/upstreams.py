@@ -109,7 +109,6 @@ def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: f
 
 
 def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
-    """The request with all rules that apply."""
     if learning.sent is None:
         learning.recall(now_s)
     return learning.revise(call)

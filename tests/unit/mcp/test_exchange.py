@@ -46,8 +46,6 @@ class Answered(Stream):
 
 
 class Server(Upstream):
-    """Answers with a result."""
-
     async def send(self, request: Any, times: object = None) -> Any:
         if not self.replies:
             self.replies.append(Reply(RESULT))
@@ -132,8 +130,6 @@ async def test_an_idle_stream_that_ends_at_any_await_gives_its_place_back(act):
 
 
 class Paused(Stream):
-    """A stream that stops after `first`."""
-
     def __init__(self, first: bytes) -> None:
         super().__init__()
         self._first = first

@@ -46,7 +46,6 @@ class Process:
     def begin(
         self, request_id: str, body: bytes = b"{}", *, sent: bytes | None = None, model: str = "m", caller: str = "c"
     ) -> tuple[AccessRecord, AttemptRecord]:
-        """Receive and send a request."""
         access = AccessRecord(request_id, "POST", "/v1/chat/completions", "chat", caller=caller, model=model)
         attempt = AttemptRecord(request_id, "chat", model, "chat", access=access)
         self._begun.append(access)
@@ -67,7 +66,6 @@ class Process:
         self.observers.tell(getattr(self.observers, event), *values)
 
     def find(self, request_id: str) -> CapturedRequest | None:
-        """Return what is captured of the newest request with this id."""
         found = (self.capture.of(one) for one in reversed(self._begun) if one.id == request_id)
         return next(filter(None, found), None)
 

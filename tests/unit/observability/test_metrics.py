@@ -63,7 +63,6 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def ok(metrics: Metrics, *key: str) -> None:
-    """End a request of this caller, model, upstream and operation that succeeds."""
     metrics.request_ended(*ended(*key))
 
 

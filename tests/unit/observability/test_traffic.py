@@ -30,8 +30,6 @@ TEST = "gatepass doctor m --call"
 
 
 class Served:
-    """The requests that ended in a process."""
-
     def __init__(self) -> None:
         self.metrics = Metrics()
 
@@ -48,7 +46,6 @@ class Served:
 
 
 def failed(at: str, outcome: str = "error_reply", code: str = "upstream_error", **fields: Any) -> AttemptRecord:
-    """An attempt that another one followed."""
     return AttemptRecord(
         "one", "chat", "m", at, began_s=5.0, outcome=outcome, code=code, requests=1, duration_s=0.5, **fields
     )

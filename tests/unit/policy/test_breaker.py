@@ -19,8 +19,6 @@ VARIANTS = (
 
 @dataclass(eq=False)
 class Begun:
-    """An attempt in progress."""
-
     at_s: float
     is_probe: bool
 

@@ -26,7 +26,6 @@ O1 = RuleScope("chat", "o1", "chat")
 
 
 def a_state(more: Any = None, **settings: Any) -> AppState:
-    """`more` are settings of the model, `settings` those of the upstream."""
     model = {"upstream": "chat", "name": "o1", **(more or {})}
     blocks = {"upstreams": {"chat": {"base_url": "https://h/v1", **settings}}, "models": {"m": model}}
     return create_app_state(Config.model_validate(blocks), DrivenClock())

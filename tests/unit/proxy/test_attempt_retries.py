@@ -46,8 +46,6 @@ TARGET = Target("chat")
 
 
 class Reply:
-    """A whole reply."""
-
     ended = True
 
     def __init__(self, document: Any, status: int = 200) -> None:
@@ -101,7 +99,6 @@ class Upstream:
 
     @property
     def tokens(self) -> list[str]:
-        """The token of each request that came."""
         return [self.token_of(request) for request in self.came]
 
 
@@ -196,7 +193,6 @@ class Scenario:
 
     @property
     def requests(self) -> int:
-        """How many were sent, over all attempts."""
         return sum(one.requests for one in self.context.attempts())
 
     async def ask(self, call: Call | None = None) -> ClassifiedReply:
@@ -214,8 +210,6 @@ class Scenario:
 
 
 class Client:
-    """Sends one body and keeps what it is sent."""
-
     connected_before_drain = gave_up = False
 
     def __init__(self, body: bytes) -> None:

@@ -31,7 +31,6 @@ def a_request(count: int, limit: int) -> tuple[Call, Call]:
 
 
 def an_attempt(wanted: Call) -> Attempt:
-    """At the upstream `chat`, for the client's own call."""
     blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
     state = create_app_state(Config.model_validate(blocks))
     return Attempt.begin(state, Target("chat"), wanted)
@@ -55,8 +54,6 @@ def sent(attempt: Attempt, adapted: Call, ask: SendOnce) -> Coroutine[Any, Any, 
 
 
 class Upstream:
-    """Answers each part when it is let go."""
-
     def __init__(self, *, is_open: bool = True) -> None:
         self.go = asyncio.Event()
         if is_open:

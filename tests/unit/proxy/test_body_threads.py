@@ -44,8 +44,6 @@ async def test_a_large_body_and_one_of_many_values_are_heavy(body: bytes, expect
 
 
 class CountedWorks(BodyThreads):
-    """Counts the works in the thread."""
-
     works = 0
 
     async def run_heavy(self, work: Callable[[], Result]) -> Result:

@@ -338,7 +338,6 @@ SHARED: dict[str, tuple[dict[str, Any], str, dict[str, list[str]]]] = {
 
 
 def words_of(failover: Failover, now_s: float) -> list[str]:
-    """The states of the targets."""
     route = failover.route
     return [one.state(now_s, route.breaker, has_cooldown=route.has_cooldown)[0] for one in failover.healths]
 
@@ -474,16 +473,12 @@ def limited(wait_s: int, **error: str) -> Reply:
 
 
 class SlowReply(Reply):
-    """A whole reply whose body arrives in a turn of its own."""
-
     async def __aiter__(self):
         await asyncio.sleep(0)
         yield self._body
 
 
 class SlowHolder(Holder):
-    """Has its token only after a few turns."""
-
     def current(self) -> Token | None:
         return None
 
@@ -493,8 +488,6 @@ class SlowHolder(Holder):
 
 
 class SlowClient(LeavingClient):
-    """Takes each write in a turn of its own."""
-
     async def write(self, data: bytes, *, last: bool = False) -> None:
         await asyncio.sleep(0)
         await super().write(data, last=last)

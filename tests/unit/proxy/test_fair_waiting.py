@@ -337,8 +337,6 @@ def gauge(full: Full) -> float:
 
 
 class Slow(SlowClient):
-    """Its body needs a turn of the event loop too."""
-
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         await asyncio.sleep(0)
         return await super().read_body(limit_bytes, claim)

@@ -17,8 +17,6 @@ APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
 
 
 class Client:
-    """A client that stays; `caller` is who was named last."""
-
     connected_before_drain = False
     caller = ""
 

@@ -58,7 +58,6 @@ def over(upstream: Upstream, clock: DrivenClock) -> ModelCatalog:
 
 
 def request_to(catalog: ModelCatalog) -> RequestContext:
-    """The request of a caller that may use every model."""
     context = RequestContext.without_client(catalog.state, PROFILES["plain"])
     context.caller, context.protocol = CALLER, PROTOCOLS["models"]
     return context

@@ -91,7 +91,6 @@ def matches(cell: str, value: str) -> bool:
 
 
 def expected() -> dict[tuple[str, ...], tuple[int, str]]:
-    """Return the row and the verdict of each combination."""
     found = {}
     for combination in product(*(map(str, column) for column in COLUMNS)):
         for at, (*cells, _, verdict) in enumerate(ROWS):

@@ -66,7 +66,6 @@ class Server:
 
     @property
     def running(self) -> list[str]:
-        """The tasks of the request that have not ended."""
         return [name for task in asyncio.all_tasks() if (name := task.get_name()) in ("request", "receive", "send")]
 
 

@@ -44,8 +44,6 @@ async def echo(cycle: HttpRequestCycle) -> None:
 
 
 class Held:
-    """Answers each request at the test's command."""
-
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.raised: list[BaseException] = []

@@ -18,7 +18,6 @@ class ExpiringValues(Generic[V]):
 
     @property
     def entries(self) -> dict[str, V]:
-        """The values by name, expired ones too."""
         return {name: value for name, (value, _) in self._kept.items()}
 
     def get(self, name: str) -> V | None:
