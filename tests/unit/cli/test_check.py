@@ -33,17 +33,6 @@ def test_a_list_that_is_written_empty_is_set(check, written, options):
     assert re.search(rf"\naccess\.keys\[0\]\.{re.escape(written)}  # \S*f\.yaml:6\n", result.stdout), result.stdout
 
 
-def test_a_setting_that_is_not_known_has_its_line_and_the_nearest_name(tmp_path):
-    text = "upstreams: {chat: {base_url: 'https://x/v1', dialekt: openai}}\nlog: {bodies: true}\n"
-    for command in ("check", "serve"):
-        result = run_on(tmp_path / "f.yaml", command, text=text)
-        assert result.exit_code == 2
-        assert "f.yaml:1: upstreams.chat.dialekt: is not a setting; did you mean dialect?\n" in result.stderr
-        assert "f.yaml:2: log.bodies: is not a setting" in result.stderr
-    document = json.loads(run_on(tmp_path / "f.yaml", "check", "--json", text=text).stdout)
-    assert [len(document[name]) for name in ("problems", "warnings")] == [2, 0]
-
-
 CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
 
 

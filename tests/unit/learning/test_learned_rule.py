@@ -2,20 +2,11 @@
 
 import json
 
-import msgspec
 import pytest
 
 from gatepass.config.model import Config
 from gatepass.config.yaml_file import parse_yaml
-from gatepass.learning.learned_rule import (
-    EVIDENCE_CHARS,
-    QUOTE_CHARS,
-    LearnedRule,
-    LearnedRuleRecord,
-    RuleScope,
-    evidence_of,
-    flow_style,
-)
+from gatepass.learning.learned_rule import EVIDENCE_CHARS, QUOTE_CHARS, LearnedRule, RuleScope, evidence_of, flow_style
 from gatepass.normalize.rules import DeclaredModels, apply_changes, normalize
 from tests.unit.learning.rejections import ROWS
 from tests.unit.normalize.calls import TARGET
@@ -92,12 +83,6 @@ def test_rules_that_undo_each_other_are_known(one, other, is_reversed):
 O3 = RuleScope("chat", "o3-mini", "chat")
 SYNTH = LearnedRule("stream", "synth")
 LEARNED_AT, EXPIRES_AT = 1_800_000_000.0, 1_800_003_600.0
-LEARNED = LearnedRuleRecord(O3, SYNTH, "learned", "no stream", LEARNED_AT, EXPIRES_AT, uses=1)
-
-
-def test_a_record_is_plain_json_for_other_processes():
-    sent = json.dumps(msgspec.to_builtins(LEARNED))
-    assert msgspec.convert(json.loads(sent), LearnedRuleRecord) == LEARNED
 
 
 PROMPT = "my neighbour's diagnosis is a secret that I tell to nobody"

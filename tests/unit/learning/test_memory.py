@@ -2,8 +2,8 @@
 
 from msgspec import structs
 
-from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, LearnedRuleRecord, RuleScope
-from gatepass.learning.memory import REFUTED_S, Memory
+from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, RuleScope
+from gatepass.learning.memory import Memory
 
 O3 = RuleScope("chat", "o3-mini", "chat")
 SYNTH = LearnedRule("stream", "synth")
@@ -18,18 +18,6 @@ def key(learned_rule: LearnedRule = SYNTH, subject: RuleScope = O3) -> Key:
 
 def known(memory: Memory, subject: RuleScope = O3) -> list[LearnedRule]:
     return [learned_rule for _, learned_rule in memory.of(subject)]
-
-
-def test_rule_is_known_for_its_scope_only():
-    memory = Memory()
-    assert memory.commit(key(), SYNTH, "no stream", NOW_S)
-    assert known(memory) == [SYNTH]
-    for other in (
-        RuleScope("azure", "o3-mini", "chat"),
-        RuleScope("chat", "o3", "chat"),
-        RuleScope("chat", "o3-mini", "x"),
-    ):
-        assert known(memory, other) == []
 
 
 def test_a_rule_is_news_once():
@@ -64,17 +52,6 @@ def test_a_rule_that_has_expired_is_forgotten():
     assert memory.commit(key(), SYNTH, "", NOW_S + HOUR_S), "it is news again"
     for vain in (memory.forget, memory.used):
         vain(key(DROP))
-
-
-def test_failed_rule_is_blocked_and_listed_for_a_minute():
-    memory = Memory()
-    memory.refute(key(), SYNTH, "no", NOW_S)
-    shown = LearnedRuleRecord(O3, SYNTH, "failed", "no", WALL_S, WALL_S + REFUTED_S)
-    assert memory.records(NOW_S, WALL_S) == [shown]
-    assert not memory.is_blocked(key(DROP), NOW_S)
-    for after_s, blocked in ((0.0, True), (REFUTED_S - 0.5, True), (REFUTED_S, False)):
-        assert memory.is_blocked(key(), NOW_S + after_s) is blocked
-        assert bool(memory.records(NOW_S + after_s, WALL_S + after_s)) is blocked
 
 
 def test_forgetting_a_failure_keeps_the_rule_of_the_same_member_with_another_value():

@@ -8,7 +8,7 @@ import pytest
 from gatepass.dialects.error_body import read_error_body
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules
-from gatepass.learning.reader import Says, no_room, read
+from gatepass.learning.reader import no_room
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
@@ -389,10 +389,3 @@ def test_an_error_that_repeats_the_middle_of_a_text_teaches_nothing(text: str) -
             for place in PLACES:
                 assert rules(error, request(messages=[*others, place(text)], **SENT)) == ()
     assert rules(openai(text), request(messages=others, **SENT)) != ()
-
-
-def test_findings_are_pure_values() -> None:
-    (found,) = read({"seed": "1"}, ["seed is deprecated"])
-    assert (found.says, found.path, found.span) == (Says.REFUSED, "seed", "seed is deprecated")
-    assert [one.says for one in read({"seed": "1"}, ["seed is fine"])] == [Says.NAMED]
-    assert read(None, [], "seed", "unknown_parameter")[0].path == "seed"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gatepass.config import use_limits
-from gatepass.config.use_limits import CALENDAR, DAY_S, SPANS
+from gatepass.config.use_limits import DAY_S, SPANS
 from gatepass.policy.limits import (
     CONCURRENT,
     KEPT,
@@ -216,16 +216,6 @@ def test_days_and_months_begin_and_end_at_midnight(now, span, first, end):
 
 
 DAYS = range(20_000, 21_500)
-
-
-@pytest.mark.parametrize("span", CALENDAR)
-def test_each_moment_is_in_one_part_of_a_span_of_the_calendar(span):
-    limit = limit_of(TOKENS, 10, span=span)
-    for at_s in (day * DAY_S for day in DAYS):
-        end_s = limit.end_s(part := limit.part(at_s))
-        day, following = (datetime.fromtimestamp(one, UTC).toordinal() for one in (at_s, end_s))
-        assert part <= day < following <= part + limit.span_s // DAY_S
-        assert [limit.part(end_s - 1), limit.part(end_s)] == [part, following]
 
 
 @pytest.mark.parametrize(("short", "long"), [*itertools.combinations(SPANS, 2)])
