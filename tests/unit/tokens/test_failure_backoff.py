@@ -45,17 +45,6 @@ def test_a_try_that_took_longer_than_the_pause_is_followed_by_the_next_at_once(n
     assert next_failure_state(None, DOWN, 10.0, now, 0.0).next_try_s == now
 
 
-def test_refusals_back_off_30_seconds_doubling_to_5_minutes():
-    state, now, waits = None, 0.0, []
-    for _ in range(6):
-        state = next_failure_state(state, REFUSED, now, now, 1.0)
-        waits.append(state.next_try_s - now)
-        now = state.next_try_s
-    assert waits == [30, 60, 120, 240, 300, 300]
-    assert state is not None
-    assert state.refusals == 6
-
-
 def test_an_outage_after_refusals_is_probed_fast_and_forgets_none_of_them():
     state = next_failure_state(next_failure_state(None, REFUSED, 0.0, 0.0, 0.0), DOWN, 30.0, 31.0, 0.0)
     assert state == FailureState(DOWN, 1, 32.0)

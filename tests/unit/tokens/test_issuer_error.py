@@ -275,15 +275,6 @@ def test_a_reply_prints_neither_headers_nor_body():
     assert repr(TokenResponse(200, ((b"x-subject-token", b"t0ken"),), b"t0ken")) == "TokenResponse(status=200)"
 
 
-@pytest.mark.parametrize(
-    ("value", "kind"),
-    [(b"application/json", "application/json"), (b" Text/HTML; charset=utf-8", "text/html"), (b"", "")],
-)
-def test_content_type_is_read_without_its_parameters(value, kind):
-    assert TokenResponse(200, ((b"content-type", value),)).content_type == kind
-    assert TokenResponse(200).content_type == ""
-
-
 def test_text_drops_a_byte_order_mark_and_survives_foreign_bytes():
     assert TokenResponse(200, (), b"\xef\xbb\xbfa\xff").text == "a\ufffd"
 
@@ -294,14 +285,10 @@ def test_text_that_is_not_json_is_refused(text):
         parse_json_text(text)
 
 
-def test_a_document_is_read():
-    assert parse_json_text(' {"a": [1, null]} ') == {"a": [1, None]}
-
-
 @pytest.mark.parametrize(
     ("reply", "html"),
     [
-        (TokenResponse(200, ((b"content-type", b"text/html"),), b"x"), True),
+        (TokenResponse(200, ((b"content-type", b" Text/HTML; charset=utf-8"),), b"x"), True),
         (TokenResponse(200, (), b"\n <!DOCTYPE HTML><p>"), True),
         (TokenResponse(200, (), b"<HTML>"), True),
         (TokenResponse(200, (), b"<?xml version='1.0'?>"), False),

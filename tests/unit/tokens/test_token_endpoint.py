@@ -42,15 +42,6 @@ def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[T
     return TokenEndpointClient("corp", oauth2(**settings), FORMAT, far, clock), far
 
 
-async def test_a_token_is_born_when_its_fetch_starts():
-    clock = DrivenClock()
-    issuer, _ = at(clock, Mint(delay_s=3.0))
-    fetched = asyncio.create_task(issuer.fetch_token(REQUEST, ()))
-    await clock.advance(3.0)
-    token = await fetched
-    assert (token.text, token.requested_s, token.lifetime_s) == ("token-1", 1000.0, 300.0)
-
-
 REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(101, "Connect call failed ('::1', 9)")
 
 

@@ -89,9 +89,7 @@ def test_a_life_in_a_file_began_when_the_file_was_written_and_a_moment_ends_a_jw
     ("own_s", "expected", "expires_in_s", "lifetime_source"),
     [
         (3600, {"expires_in": 300}, 300.0, LifetimeSource.REPLY),
-        (3600, {"expires_at": NOW + 300}, 300.0, LifetimeSource.REPLY),
         (300, {"expires_in": 3600}, 300.0, LifetimeSource.JWT),
-        (9000, {"expires_in": 8000}, 8000.0, LifetimeSource.REPLY),
     ],
 )
 def test_earlier_end_of_a_jwt_and_its_document_applies(own_s, expected, expires_in_s, lifetime_source):
