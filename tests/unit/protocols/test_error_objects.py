@@ -189,13 +189,6 @@ def test_no_stream_error_makes_ragflow_repeat_the_answer(error):
     assert DANGEROUS_NAME not in str(caught)
 
 
-def test_the_classes_distinguish_plain_texts():
-    """The table above can fail: the same errors before a stream has begun are repeated, and should be."""
-    plain = f"Error code: 503 - {error_object(UpstreamClosed('closed', upstream='u'))}"
-    assert classify(plain) == "SERVER"
-    assert classify("Rate limit reached") == "RATE_LIMIT"
-
-
 def test_the_fault_of_an_invalid_reply_names_its_limit_in_a_stream():
     error = event_too_large("chat")
     assert "than 1 MiB where" in error.message

@@ -142,10 +142,6 @@ def test_a_base_url_that_ends_in_an_operation_with_ids_is_reported_too(method, p
         match_operation(method, path)
 
 
-def test_a_model_may_have_the_name_of_an_operation():
-    assert match_operation("GET", "/v1/models/org/embeddings") == Match(MODEL, "org/embeddings")
-
-
 @pytest.mark.parametrize("path", ["/", "/v1", "/api/tags", "/v1/threads/1/runs", ""])
 def test_a_path_without_a_base_url_gets_the_right_one(path):
     assert unknown_path_error(path, "/llm").message == f"No operation has the path {path}. The base URL is /llm/v1."

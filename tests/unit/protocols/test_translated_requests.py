@@ -783,15 +783,6 @@ def test_the_request_of_doctor_is_a_chat_too(translate, operation):
     assert (chat, notes) == ({"messages": [chat_text("user", "ping")], "max_tokens": 16}, set())
 
 
-def test_the_request_of_claude_code_has_a_later_message_of_the_system():
-    later = {"role": "system", "content": "The user's language is English."}
-    system = [{"type": "text", "text": "You are a Claude agent.", "cache_control": {"type": "ephemeral"}}]
-    request = {"model": "m", "max_tokens": 32000, "system": system, "messages": [HI, later]}
-    chat, notes = translated(chat_of_message, request)
-    assert [message["role"] for message in chat["messages"]] == ["system", "user"]
-    assert "system_role" in notes
-
-
 def test_a_body_of_too_many_values_becomes_no_chat():
     """Its decoding would hold the loop, although the member is left out."""
     call = a_call(b'{"model":"m","messages":[],"x":[' + b"[]," * (MOST_OPENED // 2) + b"[]]}")
