@@ -285,34 +285,26 @@ def test_unknown_profile_is_reported_with_the_known_ones(name):
     assert len(caught.value.message) < 400
 
 
+HOST = (b"host", b"gw")
+
+
 @pytest.mark.parametrize(
-    ("host", "shown"),
+    ("headers", "more", "shown"),
     [
-        (b"localhost:8080", "http://localhost:8080/v1"),
-        (b"gate_pass:80", "http://gate_pass:80/v1"),
-        (b"[::1]:8080", "http://[::1]:8080/v1"),
-        (b"", "/v1"),
-        (b"evil.example/x?", "/v1"),
-        (b"a\x1b[31m", "/v1"),
-        (b"a" * 300, "/v1"),
+        *(
+            (((b"host", host),), (), f"http://{host.decode()}/v1")
+            for host in (b"h:8080", b"gate_pass:80", b"[::1]:8080")
+        ),
+        *((((b"host", host),), (), "/v1") for host in (b"", b"evil.example/x?", b"a\x1b[31m", b"a" * 300)),
+        *((headers, (), "/v1") for headers in ((), ((b"host", b"a"), (b"host", b"b")))),
+        ((HOST, (b"x-forwarded-proto", b"https")), (), "https://gw/v1"),
+        *(((HOST, (b"x-forwarded-proto", proto)), (), "http://gw/v1") for proto in (b"http", b"javascript")),
+        ((HOST,), ("/llm", "dify"), "http://gw/llm/for/dify/v1"),
+        ((), ("/llm",), "/llm/v1"),
     ],
 )
-def test_base_url_has_the_clients_valid_host(host, shown):
-    assert base_url(((b"host", host),)) == shown
-
-
-def test_base_url_has_no_host_without_exactly_one_host_header():
-    assert base_url(()) == base_url(((b"host", b"a"), (b"host", b"b"))) == "/v1"
-
-
-@pytest.mark.parametrize(("proto", "scheme"), [(b"https", "https"), (b"http", "http"), (b"javascript", "http")])
-def test_a_proxy_may_show_that_it_speaks_tls(proto, scheme):
-    assert base_url(((b"host", b"gw"), (b"x-forwarded-proto", proto))) == f"{scheme}://gw/v1"
-
-
-def test_base_url_contains_the_base_path_and_the_profile():
-    assert base_url(((b"host", b"gw"),), "/llm", "dify") == "http://gw/llm/for/dify/v1"
-    assert base_url((), "/llm") == "/llm/v1"
+def test_base_url_has_the_clients_valid_host_the_base_path_and_the_profile(headers, more, shown):
+    assert base_url(headers, *more) == shown
 
 
 @pytest.mark.parametrize(

@@ -378,13 +378,12 @@ BROKEN = [
     choice(delta=None, finish_reason="stop"),
     ALONE,
 ]
-CALL_A = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CALL_B = {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": '{"x":"\\n"}'}}
 REPAIRED = [
     ROLE | {"prompt_filter_results": [{"prompt_index": 0}]},
     chunk({"content": "größer 東京 🚀"}, usage=None),
     said(" data: [DONE]\n\n"),
-    chunk({"tool_calls": [CALL_A]}),
+    CALLED,
     chunk({"tool_calls": [CALL_B]}),
     choice(delta={}, finish_reason="tool_calls"),
     ALONE,

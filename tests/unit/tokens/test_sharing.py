@@ -484,20 +484,14 @@ async def test_a_token_of_a_secret_that_changed_meanwhile_is_not_stored_under_th
 TOKEN = Token(Secret("minted"), 90.0, 300.0, TokenKind.JWT, LifetimeSource.JWT)
 
 
-def test_token_is_equal_after_the_store():
+def test_token_is_equal_after_the_store_and_each_record_is_its_own_and_prints_no_token():
     record = TokenRecord(TOKEN)
     back = TokenRecord.decoded(record.encoded())
     assert back is not None
     assert (back.id, back.token.text) == (record.id, "minted")
     assert replace(back.token, value=TOKEN.value) == TOKEN
-
-
-def test_the_same_token_stored_twice_is_two_records():
-    assert TokenRecord(TOKEN) != TokenRecord(TOKEN)
-
-
-def test_a_record_does_not_print_its_token():
-    assert "minted" not in repr(TokenRecord(TOKEN))
+    assert record != TokenRecord(TOKEN)
+    assert "minted" not in repr(record)
 
 
 @pytest.mark.parametrize(
