@@ -587,7 +587,7 @@ def test_a_list_of_errors_with_another_name_is_read_with_an_error_status(documen
         ({"Response": {"Error": {"Code": "Failed.X", "Message": "engine failed"}}}, "engine failed", "Failed.X"),
         ({"resultCode": "E500", "resultMsg": "超时", "result": None}, "超时", "E500"),
         ({"retcode": 10001, "errmsg": "denied"}, "denied", "10001"),
-        ({"errcode": 40101, "errmsg": "denied"}, "denied", "40101"),
+        ({"errcode": " E1 ", "errmsg": "denied"}, "denied", "E1"),
         ({"base_resp": {"status_code": 0, "status_msg": "success"}, "reply": "hi"}, None, None),
         ({"success": False, "errorCode": "A1", "errorMsg": "login expired"}, "login expired", "A1"),
         ({"Response": {"Choices": [], "RequestId": "r"}}, None, None),
