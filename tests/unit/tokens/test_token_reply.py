@@ -160,17 +160,10 @@ def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
     assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 300.0, "reply")
 
 
-def test_jwts_own_end_applies_if_the_replys_is_not_earlier():
-    text = signed(iat=NOW, exp=NOW + 300)
-    for announced in (300_000, 300, 3600, None):
-        assert minted({"token": text, "expires_in": announced}) == (text, 300.0, "jwt")
-
-
 def test_replys_end_applies_if_the_jwts_own_is_later():
     """A session that ends before its JWT does; or a JWT out of a cache, returned with the rest of its lifetime."""
     assert minted({"token": (text := signed(iat=NOW, exp=NOW + 3600)), "expires_in": 3}) == (text, 3.0, "reply")
     assert minted({"token": (text := signed(iat=NOW - 297, exp=NOW + 3)), "expires_in": 3}) == (text, 3.0, "jwt")
-    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 9000)), "expires_in": 8000}) == (text, 8000.0, "reply")
     assert minted({"token": (text := signed(exp=NOW + 300)), "expires_at": NOW + 60}) == (text, 60.0, "reply")
 
 
