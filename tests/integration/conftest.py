@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,14 +31,6 @@ def short_system_trust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(trusted))
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def files_for_their_owner_alone() -> Iterator[None]:
-    """gatepass warns of a configuration with a secret that others can read."""
-    before = os.umask(0o077)
-    yield
-    os.umask(before)
 
 
 @contextmanager

@@ -25,7 +25,6 @@ USAGE = {
 
 
 def message(*blocks: Mapping[str, Any], **members: Any) -> dict[str, Any]:
-    """A whole message with these blocks."""
     return {
         "id": "msg_01", "type": "message", "role": "assistant", "model": "m", "content": [*blocks],
         "stop_reason": "end_turn", "stop_sequence": None, "stop_details": None, "usage": USAGE, **members,

@@ -19,7 +19,6 @@ Document = dict[str, Any]
 
 
 def data_of(one: bytes) -> Any:
-    """The data of an event, or None."""
     lines = [line for line in one.splitlines() if line.startswith(b"data:")]
     return json.loads(lines[0].removeprefix(b"data:")) if lines else None
 
@@ -160,7 +159,6 @@ each_form = pytest.mark.parametrize("is_streamed", [True, False])
 async def answered(
     api: Api, dialogues: dict[str, Callable[[Api], Dialogue]], *, is_streamed: bool
 ) -> dict[str, Answer]:
-    """The answer to each dialogue of the upstream, by its name."""
     fields = {**JSON, "anthropic-version": "2023-06-01"}
     played = [dialogue(api) for dialogue in dialogues.values()]
     async with relaying(*played) as (_, gp):

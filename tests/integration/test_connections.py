@@ -70,7 +70,6 @@ CA = trustme.CA()
 
 
 def secured(names: Sequence[str] = ("127.0.0.1",)) -> ssl.SSLContext:
-    """A server's TLS context with a certificate of CA for `names`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     CA.issue_cert(*names).configure_cert(context)
     return context

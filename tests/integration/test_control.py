@@ -29,7 +29,6 @@ KEYS = {"access": {"keys": [{"name": "one", "hash": f"sha256:{0:064}"}]}}
 
 
 def command(*arguments: str) -> tuple[int, str]:
-    """The exit code of a command, and what it printed."""
     result = CliRunner().invoke(main, list(arguments))
     return result.exit_code, result.output
 

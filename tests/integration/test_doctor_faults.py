@@ -120,7 +120,6 @@ class Stage:
         return context
 
     async def server(self, *dialogues: Dialogue, **more: Any) -> str:
-        """The URL of a scripted server."""
         return (await self.stack.enter_async_context(Scripted(*dialogues, **more))).url
 
     async def secure(self, leaf: Signed, *chain: Signed, ca: Signed | None = ROOT, **more: Any) -> dict[str, Any]:

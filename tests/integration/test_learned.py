@@ -35,7 +35,6 @@ def no_stream(request: Received) -> Dialogue:
 
 
 async def learn(gp: Gateway, **headers: str) -> None:
-    """Send one request that causes a learned rule."""
     answer = await gp.ask(STREAMED, headers={"content-type": "application/json", **headers}).answer()
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, "stream=synth")
 

@@ -40,7 +40,6 @@ async def full(connections: int = 2):
 
 
 def errors(gp: Gateway) -> dict[str, float]:
-    """The errors so far by code and hop."""
     labels = r'gatepass_errors_total{caller="\w*",(code="\w*",hop="\w*"),model="\w*",operation="\w*",upstream="\w*"}'
     text = gp.state.metrics.exposition().decode()
     return {f"{{{found[1]}}}": float(found[2]) for found in re.finditer(f"^{labels} (.+)$", text, re.MULTILINE)}

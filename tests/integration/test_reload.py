@@ -45,7 +45,6 @@ class Reloading:
         self.events = events
 
     async def reload(self, trigger: Any = "command", **blocks: Any) -> ReloadResult:
-        """Write `blocks`, if any, and reload."""
         if blocks:
             self.file.write_text(json.dumps(blocks))
         assert isinstance(self.served.server.reloader, Reloader)

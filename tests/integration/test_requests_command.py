@@ -31,7 +31,6 @@ MODELS = {"*": {"upstream": "chat"}, "down": {"upstream": "dead"}}
 
 
 def command(*arguments: str, exit_code: int = 0) -> str:
-    """What a command printed."""
     result = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
     assert result.exit_code == exit_code, result.output
     return result.output

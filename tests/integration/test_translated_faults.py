@@ -149,7 +149,6 @@ FAULTS = {
 
 
 async def answered(protocol: str, dialogues: Iterable[Dialogue], *, streams: bool) -> list[Answer]:
-    """The answer to each dialogue of the upstream."""
     body = {**BODIES[protocol], "stream": streams}
     async with Scripted(*(played := [*dialogues])) as upstream, gateway(**over_chat(upstream.url)) as gp:
         return [await gp.ask(body, PATHS[protocol], headers=VERSION).answer() for _ in played]

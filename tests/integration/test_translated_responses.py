@@ -16,7 +16,6 @@ ASKED: dict[str, Any] = {"model": "m", "input": "Weather?"}
 
 
 async def asked(sent: bytes, body: Any) -> tuple[Any, Any]:
-    """The answer of gatepass, and what the upstream received."""
     async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
         answered = await gp.ask(body, PATH, headers=JSON).answer()
     return answered, upstream.received[0].json() if upstream.received else None

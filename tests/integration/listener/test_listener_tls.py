@@ -30,7 +30,6 @@ GOOD = [Send(reply(COMPLETION))]
 
 
 def renew(folder: Path, ca: trustme.CA = CA, *, cert: bool = True, key: bool = True) -> None:
-    """Write a new pair, or only one part of it."""
     pair = ca.issue_cert("127.0.0.1", "localhost")
     if cert:
         pair.cert_chain_pems[0].write_to_path(folder / "tls.crt")

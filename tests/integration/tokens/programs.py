@@ -27,7 +27,6 @@ def on(loop: str, work: Coroutine[Any, Any, T]) -> T:
 
 
 def program(folder: Path, text: str, name: str = "get-token") -> str:
-    """Write a Python program; return its path."""
     path = folder / name
     path.write_text(f"#!{sys.executable} -IS\n{text}")
     path.chmod(0o700)
