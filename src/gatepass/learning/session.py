@@ -17,6 +17,7 @@ No request waits for another: each request of a cold burst learns for itself, un
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +41,9 @@ NO_ANSWER = (
 """Errors after which it is unknown whether the upstream accepts the request."""
 
 Mode = Literal["off", "on"]
+
+_ID = re.compile(r"\w*\d\w*")
+"""What differs between two errors that are the same: ids, times and counts."""
 
 
 @dataclass(slots=True)
@@ -178,7 +182,9 @@ class LearningSession:
             if not is_unread:  # about a token, a quota or a filter, or the upstream itself failed
                 return False
         for key, (rule, evidence) in self._own.items():
-            if rejection is not None and evidence != rejection.text and not contradicts(rejection, rule):
+            if rejection is not None and not (
+                _ID.sub("", rejection.text) == _ID.sub("", evidence) or contradicts(rejection, rule)
+            ):
                 continue  # a next request may need nothing else
             if rule.ttl_s and self.memory.rule(key) != rule:  # else another request has succeeded with it
                 self.memory.refute(key, rule, error.message, now_s)

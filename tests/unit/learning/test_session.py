@@ -124,15 +124,17 @@ def test_learned_stream_rule_is_not_applied_if_the_operator_set_stream():
 # when it fails
 
 
-def test_a_change_after_which_the_rejection_came_back_is_not_tried_again_for_a_minute():
-    memory, upstream = Memory(), Upstream([NO_STREAM, always(openai(STREAM))])
+@pytest.mark.parametrize("said", [STREAM, f"{STREAM} (request 0a1b)"])
+def test_a_change_after_which_the_rejection_came_back_is_not_tried_again_for_a_minute(said):
+    no_stream = Refusal(NO_STREAM.concerns, openai(said.replace("0a1b", "9z8y"), "stream", "unsupported_value"))
+    memory, upstream = Memory(), Upstream([no_stream, always(openai(said))])
     first = ask(memory, upstream, chat(stream=True))
-    assert (first.message, first.logged) == (STREAM, [("failed", "stream=synth")])
+    assert (first.message, first.logged) == (said, [("failed", "stream=synth")])
     assert first.learning.tried == ("stream=synth",)
     (row,) = memory.records(0.0, 0.0)
-    assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, STREAM)
+    assert (row.state, row.expires_at, row.evidence) == ("failed", REFUTED_S, said)
     second = ask(memory, upstream, chat(stream=True), REFUTED_S - 1)
-    assert (second.message, second.learning.tried, len(upstream.seen)) == (STREAM, (), 3)
+    assert (second.learning.tried, len(upstream.seen)) == ((), 3)
     upstream.refusals.pop()
     assert ask(memory, upstream, chat(stream=True), REFUTED_S).error is None
 
