@@ -1,7 +1,6 @@
 """The page shows the published figures, and names the missed bars and everything that was not measured."""
 
 import json
-import re
 from typing import Any
 
 from bench.page import markdown, published
@@ -11,7 +10,6 @@ from bench.reasons import REASONS
 from bench.report import report
 from bench.sample import Sample
 from bench.series import Outcome
-from bench.soak import Rest, is_flat
 from bench.workloads import WORKLOADS
 
 SAMPLE = Sample(2000.0, 0.0, 1.0, 900.0, 1900.0, -1.0, -1.0, -1.0, 80.0, 0.5, 0.4, 50.0, 0)
@@ -43,35 +41,8 @@ def test_the_page_shows_the_published_figures() -> None:
     assert PAGE.read_text() == markdown(LAST_RUN)
 
 
-def test_the_page_has_at_most_1500_words_around_its_tables() -> None:
-    assert len(re.sub(r"(?m)^\|.*$", "", PAGE.read_text()).split()) <= 1500
-
-
-def test_the_summary_has_the_figures_of_the_tables() -> None:
-    costs = PAGE.read_text().partition("## What gatepass costs")[2].partition("\n## ")[0]
-    loads, kept = LAST_RUN["loads"]["gatepass"], LAST_RUN["footprints"]["gatepass"]
-    for shown in (
-        f"costs {loads['chat-64']['cpu_us']:.0f} µs of CPU",
-        f"{loads['chat-64']['requests_s']:,.0f} requests/s",
-        f"{loads['paced-500']['cpu_us']:.1f} µs of CPU in 500 streams",
-        f"{kept['idle_mb']:.0f} MB idle",
-    ):
-        assert shown in costs
-    assert "This run measured only a part" in page()
-
-
 def test_the_page_says_nothing_of_what_was_not_there() -> None:
     usual = page().replace("**Rig at its limit**", "")
     assert [text for text in ("at its limit.", "noisy") if text in usual] == []
     assert set(REASONS) <= {(promise.work, promise.measure) for promise in PROMISES}
     assert "not measured: litellm: it does not install" in report(FIGURES, check(FIGURES), OUTCOMES, WORKLOADS)
-
-
-def rests(*memory_mb: float, files: int = 10) -> list[Rest]:
-    return [Rest(0.0, memory, files, 0, 0, 0, 0) for memory in memory_mb]
-
-
-def test_soak_is_flat_if_it_grows_no_more_once_it_is_warm_and_leaks_no_file() -> None:
-    assert is_flat(rests(50, 90, 100, 100, 101, 100))
-    assert not is_flat(rests(50, 60, 70, 80, 90, 100))
-    assert not is_flat([*rests(50, 50, 50, 50, 50), *rests(50, files=11)])
