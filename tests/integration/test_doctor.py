@@ -20,6 +20,7 @@ from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load
 from gatepass.config.model import Config
+from gatepass.config.routes import OperationRoute
 from gatepass.documents import DoctorTask, StepOutcome
 from gatepass.errors import InvalidRequest, explanations
 from gatepass.proxy.app_state import create_app_state
@@ -502,7 +503,8 @@ async def test_a_name_that_the_configuration_sends_is_corrected_there_and_the_li
 
 
 async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_words_its_action_by_the_code():
-    answers = [reply({"results": [{"index": 0, "relevance_score": 0.5}]}), reply({"detail": "Not Found"}, 404)]
+    missing = reply({"detail": "Not Found"}, 404)
+    answers = [reply({"results": [{"index": 0, "relevance_score": 0.5}]}), missing, missing]
     async with Scripted(answer=with_list(lambda _: [Send(answers.pop(0))])) as upstream:
         config = Config.model_validate(one(upstream))
         task = DoctorTask("bge", call=True, operation="rerank")
@@ -513,6 +515,9 @@ async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_w
         said = "用 bge 调用 rerank：状态码 404，错误码 upstream_error。"
         assert fails.why_zh == said + explanations()["no_path"].sentence_zh
         assert all("`operations.rerank.upstream`" in text for text in (fails.advice, fails.advice_zh))
+        chosen = config.model_copy(update={"operations": {"rerank": OperationRoute(upstream="chat")}})
+        *_, fails = [step async for step in diagnose_for_page(chosen, task, lambda *_: None)]
+        assert all("`upstreams.chat.base_url`" in text for text in (fails.advice, fails.advice_zh))
         with pytest.raises(InvalidRequest, match="doctor has no call for speech"):
             await anext(diagnose_for_page(config, DoctorTask("bge", call=True, operation="speech"), lambda *_: None))
 

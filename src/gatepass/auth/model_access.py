@@ -238,7 +238,7 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     if caller.operations is not None:
         return f"add {entry!r} to access.keys[].operations."
     return (
-        f"list all that the caller uses in access.keys[].operations, such as [chat, models, {entry}]."
+        f"list all that the caller uses in access.keys[].operations, such as [chat, responses, models, {entry}]."
         " Everything else is then closed."
     )
 

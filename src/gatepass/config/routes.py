@@ -107,8 +107,8 @@ class Rules(Block):
     it. A `rename` also replaces a `drop` or `set` of its new name. The rules of `models."*"` do not apply if
     `operations.NAME.upstream` determined the upstream.
 
-    Only a `clamp` of the same member replaces a `clamp`. A `clamp` follows a `rename` of the other place. For example,
-    with `clamp: {max_tokens: {max: 100}}` of the operation and `rename: {max_tokens: max_completion_tokens}` of the
+    Only a `clamp` of the same member replaces a `clamp`. A `clamp` follows each `rename`. For example, with
+    `clamp: {max_tokens: {max: 100}}` of the operation and `rename: {max_tokens: max_completion_tokens}` of the
     model, `max_completion_tokens` is at most 100.
     """
 
@@ -183,7 +183,7 @@ class Rules(Block):
         # a rename that is not kept leaves the member under its old name, so the clamp of the new name applies there too
         lost = {old: _renamed(old, base.rename) for old in base.rename if old in named}
         clamps = {old: base.clamp[new] for old, new in lost.items() if new in base.clamp} | base.clamp
-        joined["clamp"] = _renamed_clamps(clamps, renames) | _renamed_clamps(self.clamp, renames)
+        joined["clamp"] = renamed_clamps(clamps, renames) | renamed_clamps(self.clamp, renames)
         return base.model_copy(update=joined)
 
 
@@ -193,7 +193,7 @@ RUN_AFTER_RENAME = ("drop", "set")
 """Rules that run after `rename` and would remove the renamed value; a `default` keeps it."""
 
 
-def _renamed_clamps(clamps: Mapping[str, Bounds], renames: Mapping[str, str]) -> dict[str, Bounds]:
+def renamed_clamps(clamps: Mapping[str, Bounds], renames: Mapping[str, str]) -> dict[str, Bounds]:
     """`clamps` by the paths after `renames`; a clamp of the new name wins over one that is renamed to it."""
     last = sorted(clamps, key=lambda path: _renamed(path, renames) == path)
     return {_renamed(path, renames): clamps[path] for path in last}

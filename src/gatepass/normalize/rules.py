@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Self
 
 from gatepass.config.model import Config
-from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs
+from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs, renamed_clamps
 from gatepass.draft import Change, Draft, Rule, renamed
 from gatepass.errors import CallerError
 from gatepass.normalize import members, messages
@@ -291,7 +291,8 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
     yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
     yield from (members.Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
     yield from (members.Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
-    yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in rules.clamp.items())
+    clamps = renamed_clamps(rules.clamp, rules.rename)
+    yield from (Clamp(JsonMemberPath.parse(name), bounds.min, bounds.max) for name, bounds in clamps.items())
     if rules.split is not None:
         yield SplitInputs(rules.split)
     for old, new in rules.roles.items():

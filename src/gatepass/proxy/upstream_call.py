@@ -16,6 +16,7 @@ from gatepass.clock import wait_at_most
 from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import NO_NETWORK, Network
+from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.error_body import Mask, error_kind
@@ -305,7 +306,10 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         elif operation.path in SERVED_BY_CHATS:
             missing = "no_api" if has_version else "no_api_version"
         else:
-            missing = "no_version" if not has_version else "no_path_of_model" if route else "no_path"
+            block = block_of_operation(state.config.operations, operation.configured_as)
+            is_chosen = block is not None and block.upstream == upstream.name
+            named = "no_path_of_operation" if is_chosen else "no_path"
+            missing = "no_version" if not has_version else "no_path_of_model" if route else named
     return ReceivedReply(
         upstream.name,
         response.status,

@@ -118,7 +118,7 @@ def test_an_entry_opens_its_operations_and_nothing_else():
 
 
 NO_LIST = (
-    "List all that the caller uses in access.keys[].operations, such as [chat, models, {}]."
+    "List all that the caller uses in access.keys[].operations, such as [chat, responses, models, {}]."
     " Everything else is then closed."
 )
 

@@ -318,6 +318,7 @@ def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another
         config(
             models={
                 "own": {"upstream": "chat"},
+                "both": {"upstream": "chat", "rules": {"rename": {"a": "b"}, "clamp": {"a": {"max": 1}}}},
                 "g*": {"upstream": "chat", "rules": {"set": {"user": "g"}}},
                 "*": {"upstream": "chat", "rules": {"drop": ["seed"]}},
             },
@@ -332,6 +333,7 @@ def test_an_operations_rules_are_for_all_its_models_and_are_not_those_of_another
     assert entries(found, "rerank", "x") == ["drop=user"]
     assert entries(found, "embeddings", "x") == ["drop=user", "drop=seed", "split=10"]
     assert entries(found, "chat", "own") == []
+    assert entries(found, "chat", "both") == ["rename=a>b", "clamp=b"]
     assert entries(found, "chat", "x") == ["drop=seed"]
     assert found.model("rerank", "x") is None
     assert [found.entry("rerank", name) for name in ("own", "gpt", "x")] == ["own", "g*", None]

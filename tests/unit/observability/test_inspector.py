@@ -378,6 +378,7 @@ def test_an_mcp_server_has_actions_of_its_own():
             ["`operations.embeddings.upstream`", "operations: {embeddings: {upstream: OTHER}}"],
         ),
         ("no_path_of_model", "rerank", "models.bge.targets", ["Set `models.bge.targets` to an upstream"]),
+        ("no_path_of_operation", "rerank", "", ["Correct `upstreams.b.base_url`"]),
         ("no_version", "rerank", "", ["correct `upstreams.b.base_url`", "set `operations.rerank.upstream`"]),
         ("no_api", "responses", "", ["`upstreams.b.protocols: [chat]`", "set `operations.responses.upstream`"]),
         ("no_api_version", "messages", "models.m.upstream", ["`upstreams.b.base_url`", "set `models.m.upstream`"]),

@@ -174,8 +174,8 @@ MESSAGES: dict[str, tuple[Any, ...]] = {
         "mcp_tool_result",
     ),
     "members of the same name": (
-        {"max_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
-        {"max_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
+        {"max_completion_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
+        {"max_completion_tokens": 9, "temperature": 0.5, "top_p": 0.1, "stream": False},
     ),
     "a stream asks for its usage": ({"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}),
     "stop sequences": ({"stop_sequences": ["END"]}, {"stop": ["END"]}),

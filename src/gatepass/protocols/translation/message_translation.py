@@ -21,7 +21,8 @@ from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
 
-_SAME = ("model", "max_tokens", "temperature", "top_p", "stream")
+_SAME = ("model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream")
+"""`max_completion_tokens` comes of a `rename` for the chats of the same model."""
 _CARRIED = (
     *(*_SAME, "system", "messages", "stop_sequences", "tools", "tool_choice", "metadata"),
     *("output_config", "output_format"),
