@@ -170,7 +170,8 @@ def test_a_program_that_cannot_be_started_is_reported(loop, command, error, tmp_
 
 
 def source(*command: str, clock: Clock = CLOCK, **more: Any) -> ExecSource:
-    return ExecSource("corp", ExecCredential.model_validate({"type": "exec", "command": list(command), **more}), clock)
+    settings = {"type": "exec", "command": list(command), "timeout_s": 3600, **more}  # no machine is too busy for it
+    return ExecSource("corp", ExecCredential.model_validate(settings), clock)
 
 
 def test_a_program_is_found_by_the_path_of_its_own_environment(loop, tmp_path, monkeypatch):
