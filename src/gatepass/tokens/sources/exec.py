@@ -86,9 +86,11 @@ async def run(
         loop.subprocess_exec(lambda: protocol, *arguments, stdin=DEVNULL, env=dict(environment), start_new_session=True)
     )
     try:
-        await _wait_despite_cancel(start)
+        cancelled = await _wait_despite_cancel(start)
         transport, output = start.result()
         try:
+            if cancelled is not None:
+                raise cancelled
             await wait_at_most(output.ended, limit_s, clock)
         except asyncio.CancelledError:
             await wait_at_most(output.ended, STOP_S, clock)
@@ -106,8 +108,8 @@ async def run(
     return ProcessResult(-signal.SIGKILL if code is None else code, bytes(output.stdout), output.cut)
 
 
-async def _wait_despite_cancel(start: asyncio.Future[Any]) -> None:
-    """Wait until `start` is done, a matter of milliseconds; raise a cancellation only then.
+async def _wait_despite_cancel(start: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait until `start` is done, a matter of milliseconds; return a cancellation, and raise it if the start failed.
 
     A cancelled start kills only the program. asyncio then waits for every other process that holds its pipes open
     (CPython, `asyncio/unix_events.py`, `_make_subprocess_transport`).
@@ -118,8 +120,9 @@ async def _wait_despite_cancel(start: asyncio.Future[Any]) -> None:
             await asyncio.wait({start})
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None:
+    if cancelled is not None and (start.cancelled() or start.exception() is not None):
         raise cancelled
+    return cancelled
 
 
 async def _end(transport: asyncio.SubprocessTransport, output: _Output, clock: Clock) -> None:
