@@ -44,8 +44,8 @@ from gatepass.types import Secret
 RENEWALS = 10
 """Maximum renewals in WINDOW_S that rejections cause, for all users of one credential together."""
 UNPROVEN_RENEWALS = 6
-"""How many of RENEWALS may follow a rejection by a user that had not accepted the token, so that models that always
-reject leave renewals to a model that works."""
+"""How many of RENEWALS may follow a rejection by a user that had not accepted the token, or for which it was renewed
+within WINDOW_S, so that models that always reject, or reject by turns, leave renewals to a model that works."""
 CALLER_RENEWALS = 8
 """How many of RENEWALS may follow rejections of one caller's requests, so that it leaves two to the others."""
 WINDOW_S = 60.0
@@ -478,6 +478,8 @@ class RenewalLimiter:
 
     def __init__(self) -> None:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
+        self._causes: deque[TokenUser] = deque(maxlen=RENEWALS)
+        """Who rejected the token before each of `_renewals`."""
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
         self._of_callers: dict[str, deque[float]] = {}
         self._page_s = self._reissued_s = -math.inf
@@ -534,7 +536,8 @@ class RenewalLimiter:
                 self._page_s = now
             else:
                 renewals = [self._renewals]
-                if by not in self.accepted_by:
+                causes = zip(self._renewals, self._causes, strict=True)
+                if by not in self.accepted_by or any(one == by and now < at_s + WINDOW_S for at_s, one in causes):
                     renewals.append(self._unproven)
                 if caller:  # callers are configured, so they are few
                     renewals.append(self._of_callers.setdefault(caller, deque(maxlen=CALLER_RENEWALS)))
@@ -542,6 +545,7 @@ class RenewalLimiter:
                     return False
                 for one in renewals:
                     one.append(now)
+                self._causes.append(by)
             self._rejected, self._is_page = self._token, is_page
         if len(self._rejected_by) < MAX_USERS:
             self._rejected_by.add(by)

@@ -9,7 +9,7 @@ Rejections renew a token by these rules, which `Witness` checks:
 | a rejection | renews the token |
 |---|---|
 | of a value that a 401 renewed within 60 s, also if the issuer returned it again | never |
-| a 401, an error, a redirect | ten times within 60 s, eight for one caller, six for models that had not accepted it |
+| a 401, an error, a redirect | ten times within 60 s, eight for one caller, six for unproven models |
 | a web page | once within 60 s, beside those ten |
 | of a caller whose renewed token the same model rejected within 60 s | never, and its requests are sent |
 

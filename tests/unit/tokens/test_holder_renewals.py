@@ -68,6 +68,17 @@ def test_models_that_always_reject_use_no_renewal_of_a_served_model():
     assert rejections.refused(CHAT, 1.0)
 
 
+def test_models_that_reject_by_turns_leave_renewals_to_a_model_that_works():
+    """As behind a balancer with one broken server: each accepts the new token, and rejects it later."""
+    rejections = Renewing()
+    for number in range(60):
+        user = TokenUser("up", f"m{number % 3}")
+        rejections.accept(user, math.inf)
+        rejections.refused(user, number / 10, f"caller-{number % 2}")
+    rejections.accept(CHAT, math.inf)
+    assert rejections.refused(CHAT, 7.0, "another")
+
+
 def test_one_caller_leaves_renewals_to_the_others():
     """Whatever it sends: uploads, which are not repeated, requests that it leaves, prompts that many models reject."""
     rejections, granted = Renewing(), []
@@ -301,7 +312,7 @@ async def test_a_token_that_was_returned_again_or_refused_twice_is_named_as_the_
         assert await reason(it, FORBIDDEN) is None
 
 
-@pytest.mark.parametrize(("has_worked", "renewals"), [(False, UNPROVEN_RENEWALS), (True, RENEWALS)])
+@pytest.mark.parametrize(("has_worked", "renewals"), [(False, UNPROVEN_RENEWALS), (True, 1 + UNPROVEN_RENEWALS)])
 async def test_a_rate_of_renewals_that_is_used_up_is_named_as_the_reason(has_worked, renewals):
     async with kept() as it:
         for number in range(renewals + 1):
