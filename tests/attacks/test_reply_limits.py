@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.attacks.conftest import Attack
 from tests.integration.gateway import CHAT, HELLO, gateway
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.errors import GatepassError
 from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.json_body import UNCOUNTED_BYTES

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.attacks.conftest import Attack
 from tests.attacks.test_ui import Trick, opened
 

@@ -15,7 +15,7 @@ import pytest
 from fastapi import FastAPI
 
 from gatepass import Config, create_app
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.observability.capture import BODY_BYTES, MOST_BYTES, CaptureSettings
 from gatepass.server.admin import ROUTES
 from tests.attacks.conftest import Attack

@@ -12,9 +12,8 @@ import click
 import pytest
 from ruamel.yaml import YAML
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.cli.story_lines import HEAD, list_line, summary_line
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, hash_key
 from tests.docs.blocks import blocks
 from tests.e2e.hosts.programs import HOSTS
 from tests.golden.test_stories import listed

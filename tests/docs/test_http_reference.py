@@ -6,8 +6,8 @@ from pathlib import Path
 from docs.entries import DOCS
 from docs.http_reference import TEXTS
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.auth.cors import EXPOSED
+from gatepass.config.access import hash_key
 from gatepass.dialects.base import PARAMETERS
 from gatepass.errors import GatepassError, InvalidApiKey, MethodNotAllowed, TokenUnavailable
 from gatepass.protocols.error_objects import error_headers

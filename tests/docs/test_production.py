@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.docs.blocks import blocks
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
 from tests.integration.store.real_server import INSTALLED, KEY, real_server

@@ -19,7 +19,7 @@ import httpx2
 import pytest
 from ruamel.yaml import YAML
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.e2e.process import Process
 from tests.e2e.servers import INSTALLED, ROOT, get_json, listening
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.observability.log import LogFormatter
 from gatepass.observability.redaction import Redactor
 from tests.golden.golden import same

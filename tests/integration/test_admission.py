@@ -7,7 +7,8 @@ import json
 import pytest
 import pytest_asyncio
 
-from gatepass.auth.api_keys import hash_key, new_key
+from gatepass.auth.api_keys import new_key
+from gatepass.config.access import hash_key
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.raw import request, send_raw, status_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.raw import request, send_raw, status_of

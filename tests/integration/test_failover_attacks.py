@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, gateway
 from tests.integration.issuer import SECRET

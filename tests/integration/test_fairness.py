@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.integration.gateway import HELLO, JSON, Gateway, relaying
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.processes import started

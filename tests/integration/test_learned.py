@@ -7,8 +7,8 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.cli import main
+from gatepass.config.access import hash_key
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, relaying
 from tests.integration.processes import ask as ask_port

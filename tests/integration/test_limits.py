@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.config.model import Config
 from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
 from gatepass.proxy.admission import Size

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.mcp.exchange import BODY_BYTES
 from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.inspection import stories

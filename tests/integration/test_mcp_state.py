@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.mcp.exchange import TAIL_BYTES
 from gatepass.mcp.servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions

@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.normalize.rules import DeclaredModels
 from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying

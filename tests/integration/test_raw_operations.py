@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from tests.integration.gateway import JSON, gateway, relaying
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Fin, Pause, Scripted, Send, Wait, event, head, reply, stream

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.server import timeouts
 from tests.integration.gateway import Gateway, gateway, relaying
 from tests.integration.raw import request, send_raw

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.config.load import changed_blocks, load
 from gatepass.config.model import Config
 from gatepass.documents import ReloadResult

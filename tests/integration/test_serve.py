@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.cli import serve
+from gatepass.config.access import hash_key
 from tests.integration.gateway import Ask
 from tests.integration.processes import Serving, python_process, started
 from tests.waiting import until, until_async

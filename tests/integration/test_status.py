@@ -8,10 +8,9 @@ import click
 import msgspec
 import pytest
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.cli.control import status_lines
 from gatepass.cli.story_lines import error_lines
-from gatepass.config.access import moment_text
+from gatepass.config.access import hash_key, moment_text
 from gatepass.documents import Status
 from gatepass.observability.story import story_of
 from tests.integration.answers import COMPLETION

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.protocols.operations import OPERATIONS
 from gatepass.types import Operation
 from tests.integration.answers import COMPLETION, VECTORS

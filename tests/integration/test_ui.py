@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.config.model import Config
 from gatepass.http_client.tls import TLSContexts
 from gatepass.observability.capture import CaptureSettings

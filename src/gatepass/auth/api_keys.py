@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from gatepass.config.access import AccessKey, keys_in, moment_text
+from gatepass.config.access import AccessKey, hash_key, moment_text
 from gatepass.documents import Key
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
@@ -22,7 +21,6 @@ RANDOM_BYTES = 32
 MAX_WRAPPED_CHARS = 4096
 """Maximum length of a JSON object that is searched for a key."""
 
-_HASH_PREFIX = "sha256:"
 _KEY_HEADERS = frozenset((b"authorization", b"x-api-key", b"api-key"))
 
 
@@ -32,34 +30,18 @@ def new_key() -> tuple[str, str]:
     return key, hash_key(key)
 
 
-def hash_key(key: str) -> str:
-    """Return `sha256:<hex>`."""
-    # a key of 256 random bits cannot be guessed, so it needs neither a salt nor a slow hash
-    return _HASH_PREFIX + digest_of(key).hex()
-
-
-def digest_of(key: str) -> bytes:
-    """Return the SHA-256 of `key`."""
-    # a key with lone surrogates must not raise
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
 class KeyRing:
     """The configured API keys, with those of the files that the configuration names, read once. A reload reads anew."""
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
-        self.by_digest = {
-            bytes.fromhex(text.removeprefix(_HASH_PREFIX)): key.model_copy(update={"hash": text})
-            for key in keys
-            for text in key.hashes
-        }
+        self.by_hash = {text: key.model_copy(update={"hash": text}) for key in keys for text in key.hashes}
         self.last_used_s: dict[str, float] = {}
         """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""
 
     @property
     def known(self) -> Collection[AccessKey]:
         """The keys in the order of the configuration. Each has a hash."""
-        return self.by_digest.values()
+        return self.by_hash.values()
 
     def rows(self, wall_s: float) -> list[Key]:
         """Return each key without its hash, with its last use in this process."""
@@ -73,14 +55,9 @@ class KeyRing:
 
     def find(self, presented: str) -> AccessKey | None:
         """Return the entry of the key `presented`, None if it is unknown."""
-        # The time depends neither on the number of keys nor on how much of one is right: a guess with a known digest
-        # is the key itself, and the digests of two guesses have nothing in common.
-        return self.by_digest.get(digest_of(presented))
-
-
-def key_texts(key: AccessKey) -> tuple[str, ...]:
-    """Return the keys in clear if the configuration contains them, for masking. Raises UnresolvedReference."""
-    return keys_in(key.key.reveal()) if key.key is not None else ()
+        # The time depends neither on the number of keys nor on how much of one is right: a guess with a known hash
+        # is the key itself, and the hashes of two guesses have nothing in common.
+        return self.by_hash.get(hash_key(presented))
 
 
 def presented_key(headers: Headers) -> str | None:

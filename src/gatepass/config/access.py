@@ -149,15 +149,17 @@ BUILT_IN_PROFILES: Mapping[str, Profile] = {
 """The built-in profiles. Clients without special needs are `plain`, so that a configuration can name them too."""
 
 
-def keys_in(text: str) -> tuple[str, ...]:
-    """Split the text of `access.keys[].key` at white space: one key, or several."""
-    return tuple(text.split())
+def hash_key(key: str) -> str:
+    """Return `sha256:<hex>`."""
+    # a key of 256 random bits cannot be guessed, so it needs neither a salt nor a slow hash; one with lone surrogates
+    # must not raise
+    return f"sha256:{sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 FIXED_KEYS = ("empty", "lm-studio", "x")
 """Publicly known keys. RAGFlow's classes LocalAI and LM-Studio always send one (rag/llm/chat_model.py), as do older
 versions if the key field is empty."""
-_FIXED_HASHES = frozenset(f"sha256:{sha256(key.encode()).hexdigest()}" for key in FIXED_KEYS)
+_FIXED_HASHES = frozenset(map(hash_key, FIXED_KEYS))
 
 Role = Literal["caller", "viewer", "admin"]
 KeyState = Literal["valid", "expires soon", "expired"]
@@ -376,12 +378,14 @@ class AccessKey(Block):
         return OF_ANY_MODEL in (self.operations or ())
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """The keys in clear that `key` has, with white space between them. Raises UnresolvedReference."""
+        return () if self.key is None else tuple(self.key.reveal().split())
+
+    @property
     def hashes(self) -> tuple[str, ...]:
-        """`sha256:<hex>` of its keys: the configured one, or those of `key`. Raises UnresolvedReference."""
-        if self.hash is not None:
-            return (self.hash,)
-        texts = () if self.key is None else keys_in(self.key.reveal())
-        return tuple(f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}" for text in texts)
+        """The hashes of its keys: the configured one, or those of `texts`. Raises UnresolvedReference."""
+        return tuple(map(hash_key, self.texts)) if self.hash is None else (self.hash,)
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, keys_in
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import unusable_files
 from gatepass.config.credential.base import Credential
@@ -111,7 +111,7 @@ def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
     seen: set[str] = set()
     for number, key in enumerate(config.access.keys):
         if key.key is not None:
-            faults = filter(None, map(api_key_weakness, keys_in(key.key.reveal()) or ("",)))
+            faults = filter(None, map(api_key_weakness, key.texts or ("",)))
             yield from ((("access", "keys", number, "key"), fault) for fault in faults)
         if not seen.isdisjoint(key.hashes):
             member = "hash" if key.key is None else "key"

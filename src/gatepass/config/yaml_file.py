@@ -156,7 +156,7 @@ def _value(document: ConfigDocument, node: Node, path: SettingPath, line: int) -
                 raise document.fault(line, "`<<` is a feature of YAML 1.1: use an alias for the whole block instead")
             key = _text(document, key_node)
             if key in found:
-                text = f"is written twice (first in line {document.origins[*path, key].line}): merge them"
+                text = f"is written twice (first in line {document.origins[*path, key].line}): write it once"
                 document.problems.append(ConfigProblem((*path, key), text, ValueOrigin(document.source, line)))
                 continue
             # The line of the name, because a block begins below it.

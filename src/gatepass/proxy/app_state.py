@@ -20,7 +20,6 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gatepass.auth.api_keys import key_texts
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
 from gatepass.config.checks import placement_of
@@ -486,7 +485,7 @@ def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redac
         if secret is not None:
             redactor.learn(secret.reveal())
     for index, key in enumerate(config.access.keys):
-        for place, text in enumerate(key_texts(key)):
+        for place, text in enumerate(key.texts):
             redactor.learn(text, ("access.keys", index, place))
 
 

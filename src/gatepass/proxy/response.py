@@ -7,7 +7,7 @@ becomes a stream and a stream becomes a whole reply. `classify` is the entry poi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -370,8 +370,12 @@ def _synthesized_events(
     context: AttemptReply, body: bytes, client_transform: EventTransform | None
 ) -> tuple[int, bytes]:
     try:
-        events = context.protocol.synthesize(read_json(body), envelope_defaults(context.attempt), context)
-        run = b"".join(events if client_transform is None else _converted(client_transform, events))
+        events: Iterable[bytes] = context.protocol.synthesize(
+            read_json(body), envelope_defaults(context.attempt), context
+        )
+        if (after := client_transform) is not None:
+            events = (piece for event in events for piece in (after.feed(event), *iter(after.take, b"")))
+        run = b"".join(events)
     except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
             "The upstream returned JSON that cannot be parsed, or that has too many values for a stream, such as the"
@@ -381,13 +385,6 @@ def _synthesized_events(
         ) from None
     # `[DONE]` is not counted as an event
     return run.count(b"\n\n") - run.endswith(DONE), run
-
-
-def _converted(client_transform: EventTransform, events: Iterable[bytes]) -> Iterator[bytes]:
-    for event in events:
-        yield client_transform.feed(event)
-        while left := client_transform.take():
-            yield left
 
 
 LARGE_REPLY_BYTES = 512 * 1024

@@ -186,7 +186,7 @@ class Reloader:
                 or upstream.injector.static_fields != previous.injector.static_fields
             ):
                 names.append(settings_of(name).partition(".")[0])
-        if successor.authenticator.keys.by_digest.keys() != state.authenticator.keys.by_digest.keys():
+        if successor.authenticator.keys.by_hash.keys() != state.authenticator.keys.by_hash.keys():
             names.append("access")  # also those of a file that has changed
         if self._tls is not None and read.listener is not None:
             self._tls.use(read.listener)

@@ -11,8 +11,7 @@ from typing import Any, get_args
 import pytest
 import pytest_asyncio
 
-from gatepass.auth.api_keys import hash_key
-from gatepass.config.access import KeyOperation
+from gatepass.config.access import KeyOperation, hash_key
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import JSON, STREAMED, Answer
 from tests.integration.scripted import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
+from gatepass.config.access import hash_key
 from gatepass.server.admin import HEADERS
 from tests.integration.gateway import Ask
 from tests.integration.servers.running import BY_HTTP1, served

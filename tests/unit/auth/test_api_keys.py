@@ -2,8 +2,8 @@ import sys
 
 import pytest
 
-from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, KeyRing, hash_key, key_texts, presented_key, unwrapped_key
-from gatepass.config.access import AccessKey
+from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, KeyRing, presented_key, unwrapped_key
+from gatepass.config.access import AccessKey, hash_key
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Secret
@@ -67,8 +67,8 @@ def test_a_file_may_hold_several_keys(tmp_path):
     entry = in_file("a", file)
     ring = KeyRing([entry])
     assert [name_of(ring, key) for key in (ONE, TWO, f"{ONE}\n{TWO}")] == ["a", "a", None]
-    assert key_texts(entry) == (ONE, TWO)
-    assert key_texts(by_hash("b", ONE)) == ()
+    assert entry.texts == (ONE, TWO)
+    assert by_hash("b", ONE).texts == ()
 
 
 def test_missing_key_file_is_reported_at_the_start(tmp_path):

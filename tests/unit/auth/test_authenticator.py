@@ -6,10 +6,9 @@ from hashlib import sha256
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.auth.authenticator import LOCAL, Authenticator
 from gatepass.auth.model_access import check_model_access
-from gatepass.config.access import AccessKey
+from gatepass.config.access import AccessKey, hash_key
 from gatepass.config.model import Config
 from gatepass.errors import ForbiddenOrigin, InvalidApiKey, NotAllowed, UnsupportedHead
 from gatepass.types import ClientRequest

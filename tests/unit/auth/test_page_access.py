@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.auth.authenticator import Authenticator
+from gatepass.config.access import hash_key
 from gatepass.config.model import Config
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError, InvalidApiKey, NotAllowed
 from gatepass.types import ClientRequest

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.cli.keys import keys
+from gatepass.config.access import hash_key
 from gatepass.config.document import lookup
 from gatepass.config.environment import read_environment
 from gatepass.config.load import load

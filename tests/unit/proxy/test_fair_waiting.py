@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.auth.api_keys import hash_key
 from gatepass.cli.story_lines import way_lines
+from gatepass.config.access import hash_key
 from gatepass.config.model import Config
 from gatepass.errors import GatepassError
 from gatepass.http_client.tls import TLSContexts

@@ -22,7 +22,7 @@ from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
 
 _SAME = ("model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stream")
-"""`max_completion_tokens` comes of a `rename` for the chats of the same model."""
+"""`max_completion_tokens` is that of a `rename` for the chats of the same model."""
 _CARRIED = (
     *(*_SAME, "system", "messages", "stop_sequences", "tools", "tool_choice", "metadata"),
     *("output_config", "output_format"),
