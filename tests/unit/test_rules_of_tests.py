@@ -78,7 +78,7 @@ def heads_of(node: ast.With | ast.AsyncWith | ast.Try) -> str:
 
 def seconds_of(call: ast.Call, values: dict[str, str]) -> float:
     """Return the time of a call that gives up after one; 0 if it is none, or computed."""
-    place = WAITS.get(ast.unparse(call.func).rpartition(".")[2])
+    place = WAITS.get(getattr(call.func, "attr", getattr(call.func, "id", "")))
     given = [] if place is None else [*call.args[place : place + 1], *(one.value for one in call.keywords)]
     texts = [values.get(text := ast.unparse(argument), text) for argument in given]
     return max((float(text) for text in texts if re.fullmatch(r"[0-9._]+", text)), default=0.0)
