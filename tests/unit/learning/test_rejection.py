@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gatepass.learning.matchers import suggested_rules
-from gatepass.learning.rejection import UpstreamRejection, is_too_long
+from gatepass.learning.rejection import MOST_SEPARATORS, UpstreamRejection, is_too_long, texts_of
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT
 from tests.unit.learning.rejections import FILTERED, openai
@@ -79,6 +79,11 @@ def test_a_filtered_prompt_is_not_too_long():
 
 
 SENTENCE = UpstreamErrorBody("Unsupported parameter: 'temperature' is not supported with this model.")
+
+
+def test_a_body_is_read_up_to_its_bound_of_separators():
+    assert texts_of(b"[%b1]" % (b"1," * (MOST_SEPARATORS - 1))) == ([], [], {})
+    assert texts_of(b"[%b1]" % (b"1," * MOST_SEPARATORS)) is None
 
 
 def test_a_sentence_in_a_header_is_quoted():
