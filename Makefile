@@ -5,11 +5,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
-# Three processes per core for the integration tests, which wait most of the time. Each file stays in one process, so that
+# Two processes per core for the integration tests, which wait half of the time. Each file stays in one process, so that
 # its servers start once, and tests/conftest.py orders the files.
 CORES  := $(shell nproc)
 JOBS   ?= $(shell expr 2 \* $(CORES))
-WAITING_JOBS ?= $(shell expr 3 \* $(CORES))
 # Large bodies go back to the system when they are freed, so that one test's memory does not count for the next. Threads
 # share one heap, because what a thread frees stays in its own: 27 MiB of the peak of the attacks. What measures a
 # server's resident memory (bench, startup, chaos) runs without these settings, as production does.
@@ -84,7 +83,7 @@ test: setup ## Every test that needs Python alone: unit, integration, attacks, d
 	exit $$failed
 
 test-integration:
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(WAITING_JOBS) tests/integration tests/fuzz
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0) -n $(JOBS) tests/integration tests/fuzz
 
 test-attacks:
 	$(PYTEST) -q -n $(CORES) tests/attacks $(MEASURED:%=--ignore=%) $(ATTACKS)
@@ -123,7 +122,7 @@ unit: setup ## The unit tier alone
 	+@$(MAKE) --no-print-directory --keep-going $(AT_ONCE) test-settings test-streams test-unit
 
 integration: setup ## Real sockets, scripted upstreams
-	$(PYTEST) -n $(WAITING_JOBS) tests/integration
+	$(PYTEST) -n $(JOBS) tests/integration
 
 docs: setup ## What the documentation says is what the code does
 	$(BIN)/pytest tests/docs
