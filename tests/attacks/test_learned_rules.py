@@ -238,9 +238,8 @@ ATTEMPTS = (
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("template", sorted(TEMPLATES))
 def test_recorded_attacks_lead_to_no_rule(attack: Attack, template: str) -> None:
-    places = PLACES if template == "openai" else (PLACES[1], PLACES[6])
     for text in ATTEMPTS:
-        for place in places:
+        for place in PLACES if template == "openai" else (PLACES[1], PLACES[6]):
             attack.check(holds(text, place, str, TEMPLATES[template]), (text, PLACES.index(place), template))
 
 

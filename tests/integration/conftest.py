@@ -1,17 +1,12 @@
 """No integration test passes while the server or the loop complains."""
 
-import asyncio
 import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import trustme
-import uvicorn.server
-
-from gatepass.server import process
 
 COMPLAINERS = ("uvicorn.error", "asyncio", "gatepass.serve")
 
@@ -35,25 +30,6 @@ def short_system_trust(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     trustme.CA().cert_pem.write_to_path(trusted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(trusted))
-        yield
-
-
-class _Impatient:
-    """asyncio as uvicorn's server uses it. It sleeps for 5 ms where uvicorn sleeps for a tenth of a second."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
-
-    async def sleep(self, _: float) -> None:
-        await asyncio.sleep(0.005)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def short_stop() -> Iterator[None]:
-    """Two tenths of a second less for each stop of a server whose clients are in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uvicorn.server, "asyncio", _Impatient())
-        patch.setattr(process, "HANDSHAKE_S", 0.005)
         yield
 
 

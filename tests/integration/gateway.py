@@ -10,12 +10,16 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Self
 from unittest import mock
+
+import uvicorn.server
 
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.proxy.app_state import AppState, create_app_state
+from gatepass.server import process
 from gatepass.server.cycle import BODILESS
 from gatepass.server.listening import bind
 from gatepass.server.process import DrainingServer
@@ -28,16 +32,20 @@ STREAMED: Mapping[str, Any] = {**HELLO, "stream": True}
 JSON = {"content-type": "application/json"}
 
 
+# asyncio as uvicorn's server uses it, which sleeps for a tenth of a second each time
+IMPATIENT = SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: asyncio.sleep(0.005)})
+
+
 class _Guest(DrainingServer):
-    """Leaves the process's signals to the test runner, and ends without uvicorn's tenth of a second."""
+    """Leaves the process's signals to the test runner, and ends without three tenths of a second for its clients."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    async def main_loop(self) -> None:
-        while not await self.on_tick(0):
-            await asyncio.sleep(0.005)
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        with mock.patch.object(process, "HANDSHAKE_S", 0.005), mock.patch.object(uvicorn.server, "asyncio", IMPATIENT):
+            await super().serve(sockets)
 
 
 @dataclass(frozen=True, slots=True)

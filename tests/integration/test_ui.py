@@ -67,6 +67,8 @@ async def test_a_reload_that_adds_keys_ends_a_page_that_was_on_by_default():
         config = Config.model_validate({"upstreams": upstreams, "access": ACCESS, "server": {"drain_timeout_s": 0}})
         gp.server.endpoint.use(next_app_state(config, TLSContexts(), gp.state))
         assert (await get(gp, "/ui/api/status")).error["code"] == "unknown_path"
+    async with gateway(upstreams=upstreams, access=ACCESS) as gp:
+        assert "`server.ui: true`" in (await get(gp, "/ui")).error["message"]
 
 
 async def test_a_key_with_a_role_signs_in_and_no_cookie_is_set():

@@ -199,6 +199,9 @@ def operation_at(path: str, base_path: str = "") -> Operation | None:
     return None if found is None or found is _AT_ROOT else next(iter(found.values())).operation
 
 
+PAGE_IS_OFF = "The page is off. Set `server.ui: true` or GATEPASS_UI=true to serve it."
+
+
 def unknown_path_error(
     path: str, base_path: str = "", base_url: str = "", servers: str = "", *, at_root: bool = False
 ) -> UnknownPath:
@@ -213,6 +216,8 @@ def unknown_path_error(
             f" {base_path}/mcp/NAME{documentation('docs/mcp.md', ' ({})')}.{servers} For its models,"
             f" a host of MCP uses {where} as the base URL."
         )
+    if f"{path.removeprefix(base_path)}/".startswith("/ui/"):
+        return UnknownPath(PAGE_IS_OFF)
     # Clients append an operation's path to their base URL. The part before it is the URL of another server, or a URL
     # that already contains an operation.
     wrong = path.removesuffix(max((end for end in _ENDS if path.endswith(end)), key=len, default=path))

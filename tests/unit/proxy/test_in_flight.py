@@ -89,7 +89,7 @@ async def test_nothing_is_admitted_while_draining():
         pass
 
 
-def test_a_caller_without_requests_in_flight_is_admitted_above_the_limit():
+def test_the_last_tenth_of_the_limit_is_for_callers_without_requests_if_there_are_several():
     requests = Concurrency(limit=10, callers=2)
     for _ in range(9):
         requests.claim("hog")
@@ -99,14 +99,11 @@ def test_a_caller_without_requests_in_flight_is_admitted_above_the_limit():
     requests.claim("third")
     with pytest.raises(Overloaded, match=r"limit of 10 requests in flight is reached \(limits\.connections\)"):
         requests.claim("app")
-
-
-def test_a_single_caller_may_use_all():
-    requests = Concurrency(limit=10, callers=1)
+    alone = Concurrency(limit=10, callers=1)
     for _ in range(10):
-        requests.claim("only")
+        alone.claim("only")
     with pytest.raises(Overloaded, match="limit of 10 requests in flight"):
-        requests.claim("only")
+        alone.claim("only")
 
 
 def test_a_caller_without_a_request_in_flight_takes_no_memory():

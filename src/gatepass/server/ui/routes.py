@@ -22,7 +22,7 @@ from gatepass.auth.api_keys import presented_key
 from gatepass.auth.authenticator import LOCAL
 from gatepass.config.access import AccessKey
 from gatepass.observability.observer import Refusal
-from gatepass.protocols.operations import base_url
+from gatepass.protocols.operations import PAGE_IS_OFF, base_url
 from gatepass.proxy.app_state import AppState
 from gatepass.server import inspection
 from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, route
@@ -69,7 +69,7 @@ class Ui:
         try:
             state.authenticator.check_page(client_request)
             if not state.config.serves_ui:  # a reload has added keys
-                raise errors.UnknownPath("The page is off. Set `server.ui: true` or GATEPASS_UI=true to serve it.")
+                raise errors.UnknownPath(PAGE_IS_OFF)
             response = await self._respond(request, client_request)
         except errors.GatepassError as error:
             if error.code in _LOGGED:
