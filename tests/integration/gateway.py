@@ -32,8 +32,7 @@ STREAMED: Mapping[str, Any] = {**HELLO, "stream": True}
 JSON = {"content-type": "application/json"}
 
 
-# asyncio as uvicorn's server uses it, which sleeps for a tenth of a second each time
-IMPATIENT = SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: asyncio.sleep(0.005)})
+IMPATIENT = SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: asyncio.sleep(0.005)})  # uvicorn sleeps 0.1 s
 
 
 class _Guest(DrainingServer):

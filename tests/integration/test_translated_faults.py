@@ -287,11 +287,11 @@ async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_n
 
 
 async def test_a_chat_over_an_upstream_without_chats_is_a_named_error():
-    spoken = ["messages", "responses"]
-    async with Scripted([Send(reply(WHOLE))]) as upstream, gateway(**over_chat(upstream.url, protocols=spoken)) as gp:
-        answer = await gp.ask().answer()
-    assert (answer.status, upstream.received) == (404, [])
-    assert f"it has {', '.join(spoken)} alone (`protocols`)" in answer.error["message"]
+    for asked, spoken in ((), ["messages", "responses"]), ((BODIES["messages"], "/v1/messages"), ["responses"]):
+        async with Scripted([Send(reply(WHOLE))]) as up, gateway(**over_chat(up.url, protocols=spoken)) as gp:
+            answer = await gp.ask(*asked).answer()
+        assert (answer.error["code"], up.received) == ("unsupported_operation", [])
+        assert f"it has {', '.join(spoken)} alone (`protocols`)" in answer.error["message"]
 
 
 THOUGHTS: dict[str, tuple[Callable[[str], dict[str, Any]], str]] = {

@@ -113,6 +113,7 @@ def test_any_mixture_of_line_ends_is_cut_as_specified(parts, draw):
 def test_a_run_is_split_as_specified(parts):
     run = b"".join(reference_events(b"".join(parts)))
     assert split_events(run) == reference_events(run)
+    assert event_module.count_lines(run) == run.count(b"\n") + run.count(b"\r")
 
 
 # --- bounds ---------------------------------------------------------------------------------------
