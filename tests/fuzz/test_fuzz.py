@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz import campaign
 from tests.fuzz.targets import FAMILIES
 
-RUNS = int(os.environ.get("GATEPASS_FUZZ_RUNS", "200"))
+RUNS = int(os.environ.get("GATEPASS_FUZZ_RUNS", "400"))
 
 
 @pytest.mark.parametrize(

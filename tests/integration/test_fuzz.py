@@ -1,6 +1,6 @@
-"""Hundreds of mutated requests: none makes gatepass fail, and after them it serves as before.
+"""Thousands of mutated requests: none makes gatepass fail, and after them it serves as before.
 
-`GATEPASS_FUZZ_REQUESTS` sets how many (800 without it), `GATEPASS_FUZZ_SEED` which.
+`GATEPASS_FUZZ_REQUESTS` sets how many (2,000 without it), `GATEPASS_FUZZ_SEED` which.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply, stream
 from tests.waiting import until
 
-REQUESTS = int(os.environ.get("GATEPASS_FUZZ_REQUESTS", "800"))
+REQUESTS = int(os.environ.get("GATEPASS_FUZZ_REQUESTS", "2000"))
 SEED = int(os.environ.get("GATEPASS_FUZZ_SEED", "4711"))
 AT_ONCE = 50
 FAILED = re.compile(rb"HTTP/1\.1 5(?!0[15] )")
