@@ -137,7 +137,9 @@ def imported(*folders: str) -> set[str]:
 
 def imports(file: Path) -> Iterator[str]:
     """Return the imports of `file`: modules, and names that may be modules."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    nodes: list[ast.AST] = [ast.parse(file.read_text())]
+    for node in nodes:
+        nodes += [inner for inner in ast.iter_child_nodes(node) if not isinstance(inner, ast.expr)]
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)

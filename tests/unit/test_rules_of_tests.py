@@ -59,15 +59,18 @@ def assigned(function: ast.AST) -> Iterator[tuple[str, str]]:
 
 def short_waits(source: str) -> list[int]:
     """Return the lines that wait for less than LEAST_S, but for those that expect the time to end."""
+    if not re.search(rf"\b(?:{'|'.join(WAITS)})\(", source):
+        return []
     tree = ast.parse(source)
+    nodes = list(ast.walk(tree))
     values = dict(assigned(ast.Module([node for node in tree.body if isinstance(node, ast.Assign)], [])))
     expected = {
         inner
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.With | ast.AsyncWith | ast.Try) and "TimeoutError" in heads_of(node)
         for inner in ast.walk(node)
     }
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node not in expected]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and node not in expected]
     return [node.lineno for node in calls if 0 < seconds_of(node, values) < LEAST_S]
 
 
