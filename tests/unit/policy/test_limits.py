@@ -239,15 +239,6 @@ def test_a_clock_that_was_wrong_by_years_does_not_keep_the_count_for_years():
     assert limit.used(1_000.0) == 1
 
 
-def test_what_is_given_back_after_its_part_has_left_lowers_nothing():
-    counts, limit = Counts(), limit_of(TOKENS, 100)
-    early, late = (counts.take([limit], amounts(50), at_s) for at_s in (1_000.0, 1_065.0))
-    assert isinstance(early, Taken)
-    assert isinstance(late, Taken)
-    counts.settle(early, NOTHING, 1_066.0)
-    assert limit.used(1_066.0) == 50
-
-
 def test_what_other_processes_used_of_a_day_is_over_with_the_day():
     limit = limit_of(REQUESTS, 5, span="day")
     limit.note_total(4, 1_000.0)

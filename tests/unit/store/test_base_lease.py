@@ -1,9 +1,6 @@
-import asyncio
-
 import pytest
 
 from gatepass.store.base import Lease
-from tests.unit.clock import settle
 from tests.unit.store.memory import MemoryStore
 
 GONE = {"lease": "gone", "release": "gone"}
@@ -55,18 +52,4 @@ async def test_returning_a_lease_to_an_unavailable_store_is_not_an_error(store, 
     store.faults = {}
     assert not await theirs.take()
     await clock.advance(2.0)
-    assert await theirs.take()
-
-
-async def test_nothing_renews_it_when_the_work_was_cancelled(clock, mine, theirs):
-    async def work():
-        async with mine.held():
-            await asyncio.Event().wait()
-
-    working = asyncio.create_task(work())
-    await clock.advance(5.0)
-    working.cancel()
-    await asyncio.wait({working})
-    await settle()
-    assert len(asyncio.all_tasks()) == 1
     assert await theirs.take()

@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from gatepass.config.model import StoreSettings
 from gatepass.observability.redaction import Redactor
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.encrypted import StoreKey
@@ -18,9 +17,7 @@ from gatepass.store.guarded import (
     TAKE_OVER_S,
     GuardedStore,
     StoreState,
-    open_store,
 )
-from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.store.contract import unavailable
 from tests.unit.store.memory import MemoryStore
@@ -56,13 +53,6 @@ def ailing(clock):
 @pytest.fixture
 def guarded(ailing, clock):
     return GuardedStore(ailing, clock, {}, StoreKey(SHORT))
-
-
-async def test_a_configured_server_is_not_called_at_open(clock):
-    assert open_store(None, clock) is None
-    store = open_store(StoreSettings(url="valkey://127.0.0.1", encryption_key=Secret("k" * 32)), clock)
-    assert store is not None
-    await store.aclose()
 
 
 ASKED = {
