@@ -80,18 +80,6 @@ def process() -> Process:
     return Process()
 
 
-async def test_each_attempt_has_its_reply_and_what_was_sent(process):
-    process.start()
-    access, first = process.begin("id", b"0", sent=b"1")
-    process.tell("reply_body", first, b"no")
-    second = AttemptRecord("id", "chat", "m", "chat", access=access, number=2, after=first)
-    process.tell("request_sent", second, b"2")
-    process.tell("reply_body", second, b"yes")
-    process.end(access, second)
-    assert await process.bodies("id") == {"request": "0", "sent": "1\n2", "replies": ["no", "yes"], "cut": False}
-    assert process.capture.held_bytes == REQUEST_BYTES + len(b"012noyes")
-
-
 async def test_the_parts_of_a_split_call_are_all_kept(process):
     process.start()
     access, call = process.begin("id", b"0", sent=b"")

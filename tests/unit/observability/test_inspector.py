@@ -213,14 +213,6 @@ def test_who_closed_first():
     assert {who("error", "connection_failed", f"upstream_{one}") for one in ("dns", "connect", "tls")} == {None}
 
 
-def test_a_story_has_the_times_of_the_connection():
-    record = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete")
-    record.pool_wait_s, record.connect_s, record.head_s = 0.25, 0.5, 3.5
-    story = told(request(access(), record), 110.0, 0.0, str)
-    attempt = story["attempts"][0]
-    assert [attempt[name] for name in ("pool_wait_s", "connect_s", "head_s")] == [0.25, 0.5, 3.5]
-
-
 @pytest.mark.parametrize(
     ("token", "fields", "shown", "added_s"),
     [

@@ -10,8 +10,6 @@ import pytest
 from gatepass.observability.redaction import KEPT, MASK, Redactor, decoded
 from tests.memory import traced_memory
 
-CUT = 's3cret/value+of=a-key "0123456789"'
-
 
 def test_a_short_value_masks_no_ordinary_words():
     redactor = Redactor()
