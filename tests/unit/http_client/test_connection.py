@@ -168,12 +168,6 @@ async def test_a_connection_killed_before_it_was_made_is_ended_when_it_is():
 # a request that waits for the end of the turn
 
 
-def waiting(body: bytes = b"body") -> tuple[Wire, asyncio.Task[UpstreamResponse]]:
-    wire = Wire()
-    wire.holding = True
-    return wire, asked(wire, body)
-
-
 @pytest.mark.parametrize("is_written", [True, False])
 async def test_a_request_that_is_cancelled_knows_whether_a_byte_was_written(is_written: bool):
     wire, times = Wire(), ConnectionTimes()
@@ -204,7 +198,9 @@ async def test_a_request_that_is_cancelled_as_its_reply_arrives_was_written():
 
 
 async def test_nothing_is_written_to_a_connection_that_was_killed_in_the_same_iteration():
-    wire, asking = waiting()
+    wire = Wire()
+    wire.holding = True
+    asking = asked(wire)
     await rest()
     wire.connection.abort()
     wire.connection.flush()
@@ -427,13 +423,6 @@ async def test_idle_s_runs_from_piece_to_piece_while_a_task_waits():
     assert caught.value.kind is Fault.TIMEOUT_IDLE
 
 
-async def test_first_byte_s_ends_with_the_head():
-    wire = Wire()
-    await begun(wire, CHUNKED)
-    await advance(BOUNDS.first_byte_s + 1)
-    assert wire.connection.is_open()
-
-
 async def test_completed_request_keeps_the_next_requests_deadline():
     """The next request begins in the same turn, before the one that was answered wakes up."""
     wire = Wire()
@@ -460,16 +449,10 @@ async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_othe
     assert wire.connection.is_open()
 
 
-def deadline() -> tuple[Deadline, list[str]]:
-    """A deadline, and what is not empty once it has passed."""
-    passed: list[str] = []
-    return Deadline(asyncio.get_running_loop(), partial(passed.append, "passed")), passed
-
-
 async def test_a_deadline_that_moves_on_needs_no_new_timer():
     """The point of it: a piece each 10 ms costs no timer each."""
-    limit, passed = deadline()
-    before = driven().timers
+    passed = list[str]()
+    limit, before = Deadline(driven(), partial(passed.append, "passed")), driven().timers
     for _ in range(1000):
         limit.set(5)
         await advance(0.01)

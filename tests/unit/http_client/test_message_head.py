@@ -111,16 +111,6 @@ def test_proxy_receives_absolute_urls(url: str, target: bytes, host_and_port: by
     assert (destination.target, destination.host_and_port, destination.proxy) == (target, host_and_port, PROXY)
 
 
-def test_only_a_request_that_the_proxy_itself_gets_shows_its_credentials():
-    request = OutboundRequest("GET", "http://h/x")
-    assert request_head(request, destination_of("http://h/x", PROXY)) == (
-        b"GET http://h:80/x HTTP/1.1\r\nhost: h\r\nproxy-authorization: Basic dXNlcjpwYXNzIHdvcmQ=\r\n\r\n"
-    )
-    assert request_head(request, destination_of("https://h/x", PROXY)) == b"GET /x HTTP/1.1\r\nhost: h\r\n\r\n"
-    open_proxy = ProxyServer.of("http://proxy.example:3128", None)
-    assert b"proxy-authorization" not in request_head(request, destination_of("http://h/x", open_proxy))
-
-
 def test_a_proxys_credentials_are_in_no_repr():
     assert "dXNlcjpwYXNzIHdvcmQ" not in repr(destination_of("http://h/x", PROXY))
 
@@ -152,10 +142,8 @@ def test_a_head_is_read_as_a_recipient_may(received: bytes, mended: bytes):
 @pytest.mark.parametrize(
     ("received", "named"),
     [
-        (b"x user: a", "'x user'"),
         (b"transfer-encoding : chunked", "'transfer-encoding '"),
         (b" x: folded before a field", "' x'"),
-        (b"no colon at all", "'no colon at all'"),
     ],
 )
 def test_a_head_that_cannot_be_read_names_its_header(received: bytes, named: str):

@@ -20,15 +20,13 @@ from gatepass.http_client.response_body import (
     read_whole,
     taken,
 )
-from gatepass.types import ConnectionTimes, Timeouts
 from tests.responses import PlayedResponse, stream_pieces
 from tests.unit.http_client.loop import advance, rest
+from tests.unit.http_client.test_connection import BOUNDS, CHUNKED, begun
 from tests.unit.http_client.wire import Wire
 
 TEXT = b"data: {}\n\n" * 50
-HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
-IDLE_S = 3.0
 
 
 @pytest.mark.parametrize("coding", [b"", b"identity", b" Identity ", b"UTF-8"])
@@ -116,19 +114,9 @@ class Taker:
         return piece not in self._enough
 
 
-async def begun(wire: Wire, data: bytes = b"") -> UpstreamResponse:
-    bounds = Timeouts(connect_s=1, first_byte_s=10, idle_s=IDLE_S)
-    asking = asyncio.ensure_future(
-        wire.connection.send_request(b"GET / HTTP/1.1\r\n\r\n", b"", bounds, ConnectionTimes())
-    )
-    await rest()
-    wire.feed(HEAD + data)
-    return await asking
-
-
 async def test_stream_to_passes_each_piece_and_returns_true_at_the_end():
     wire, taker = Wire(), Taker()
-    pouring = asyncio.ensure_future((await begun(wire, chunk(b"a"))).stream_to(taker))
+    pouring = asyncio.ensure_future((await begun(wire, CHUNKED + chunk(b"a"))).stream_to(taker))
     await rest()
     for data in (b"b", b"c"):
         wire.feed(chunk(data))
@@ -142,7 +130,7 @@ async def test_stream_to_passes_each_piece_and_returns_true_at_the_end():
 @pytest.mark.parametrize("at", ["before it waits", "while it waits", "with the end"])
 async def test_a_paused_reader_gets_no_more_until_it_reads_again(at: str):
     wire, taker = Wire(), Taker(b"a")
-    reply = await begun(wire, chunk(b"a") if at == "before it waits" else b"")
+    reply = await begun(wire, CHUNKED + (chunk(b"a") if at == "before it waits" else b""))
     pouring = asyncio.ensure_future(reply.stream_to(taker))
     await rest()
     if at != "before it waits":
@@ -164,7 +152,7 @@ async def test_pieces_before_stream_to_are_passed_like_later_pieces(pieces, enou
 
     async def found(poured) -> tuple[list[bytes], object, int]:
         wire, taker = Wire(), Taker(*enough)
-        reply = await begun(wire)
+        reply = await begun(wire, CHUNKED)
         wire.feed(b"".join(map(chunk, pieces)) + (END if end == "whole" else b""))
         if end != "whole":
             wire.end()
@@ -178,11 +166,11 @@ async def test_pieces_before_stream_to_are_passed_like_later_pieces(pieces, enou
 
 async def test_silence_is_bounded_from_the_last_piece_on():
     wire, taker = Wire(), Taker()
-    pouring = asyncio.ensure_future((await begun(wire)).stream_to(taker))
+    pouring = asyncio.ensure_future((await begun(wire, CHUNKED)).stream_to(taker))
     for _ in range(3):
-        await advance(IDLE_S - 1)
+        await advance(BOUNDS.idle_s - 1)
         wire.feed(chunk(b"a"))
-    await advance(IDLE_S - 1)
+    await advance(BOUNDS.idle_s - 1)
     assert not pouring.done()
     await advance(1)
     with pytest.raises(TransportFault) as caught:
@@ -195,7 +183,7 @@ async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
         raise ZeroDivisionError
 
     wire = Wire()
-    reply = await begun(wire)
+    reply = await begun(wire, CHUNKED)
     pouring = asyncio.ensure_future(reply.stream_to(broken))
     await rest()
     wire.feed(chunk(b"a"))
@@ -208,7 +196,7 @@ async def test_an_error_of_the_taker_is_the_pourers_and_not_the_connections():
 
 async def test_cancelled_stream_to_passes_no_more_pieces():
     wire, taker = Wire(), Taker()
-    reply = await begun(wire)
+    reply = await begun(wire, CHUNKED)
     pouring = asyncio.ensure_future(reply.stream_to(taker))
     await rest()
     pouring.cancel()
@@ -268,7 +256,7 @@ class FullMemory:
 @pytest.mark.parametrize("beginning", [b"", b"01"])
 async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(beginning):
     memory = FullMemory()
-    reply = await begun(Wire(), chunk(b"abc") + END)
+    reply = await begun(Wire(), CHUNKED + chunk(b"abc") + END)
     assert await read_whole(reply, 5, beginning, memory) == beginning + b"abc"
     assert (sum(memory.added), memory.is_full()) == (len(beginning) + 3, False)
     assert (reply.pieces, reply.size) == ([], 0)
@@ -277,7 +265,7 @@ async def test_a_body_that_arrived_with_its_head_is_counted_and_waits_for_room(b
 async def read_to_done() -> tuple[Wire, UpstreamResponse]:
     """A stream whose last event was read, by a task that reads no more."""
     wire = Wire()
-    reply = await begun(wire, chunk(b"data: [DONE]\n\n"))
+    reply = await begun(wire, CHUNKED + chunk(b"data: [DONE]\n\n"))
     assert not await reply.stream_to(lambda _: False)
     return wire, reply
 

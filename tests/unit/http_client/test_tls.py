@@ -26,12 +26,6 @@ def test_a_hops_authority_is_added_to_the_systems(files: dict[str, str]):
     assert (own.verify_mode, own.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
-def test_a_client_certificate_is_loaded_with_its_key(files: dict[str, str]):
-    ssl_context(Network.model_validate(files))
-    with pytest.raises(ssl.SSLError):
-        ssl_context(Network(client_cert=files["client_cert"]))
-
-
 @pytest.mark.parametrize("name", ["ca_file", "client_cert"])
 def test_unusable_tls_file_is_an_oserror_at_once(files: dict[str, str], name: str, tmp_path: Path):
     text = tmp_path / "text.pem"
