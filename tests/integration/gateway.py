@@ -244,16 +244,6 @@ class Ask:
         self.body += data
         return data
 
-    async def is_closed(self, within_s: float | None = None) -> bool:
-        """Return whether gatepass closes the connection, whose head was read. Drops the rest of the response."""
-        assert self._reader is not None
-        try:
-            async with asyncio.timeout(within_s):
-                await self._reader.read()
-        except TimeoutError:
-            return False
-        return True
-
     async def until(self, mark: bytes) -> bytes:
         while mark not in self.body:
             if not await self.piece():

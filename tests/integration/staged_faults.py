@@ -96,8 +96,6 @@ def answer(request: Received) -> Dialogue:
 class Staged:
     port: int
     socket: str
-    folder: Path
-    running: Any
 
     async def ask(self, fault: Fault) -> str:
         """Send a request with `fault`, and return the text that its client sees."""
@@ -185,4 +183,4 @@ async def staged(tmp_path: Path, **server: Any) -> AsyncIterator[Staged]:
             },
         }
         async with started(tmp_path, configuration) as running:
-            yield Staged(await running.port, str(path), tmp_path, running)
+            yield Staged(await running.port, str(path))

@@ -25,14 +25,13 @@ from tests.integration.gateway import STREAMED, Gateway, gateway, serving
 from tests.integration.scripted import Dialogue, Hold, Scripted, Send, begin_stream, chunk, reply
 from tests.waiting import until, until_async
 
-CA, OTHER_CA = trustme.CA(), trustme.CA()
+CA = trustme.CA()
 GOOD = [Send(reply(COMPLETION))]
 
 
-def renew(folder: Path, ca: trustme.CA = CA, *, cert: bool = True, key: bool = True) -> None:
-    pair = ca.issue_cert("127.0.0.1", "localhost")
-    if cert:
-        pair.cert_chain_pems[0].write_to_path(folder / "tls.crt")
+def renew(folder: Path, *, key: bool = True) -> None:
+    pair = CA.issue_cert("127.0.0.1", "localhost")
+    pair.cert_chain_pems[0].write_to_path(folder / "tls.crt")
     if key:
         pair.private_key_pem.write_to_path(folder / "tls.key")
 

@@ -27,7 +27,6 @@ class Minting:
     url: str = ""
     calls: list[float] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)
-    used: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     @property
@@ -50,7 +49,6 @@ class Minting:
         if time.monotonic() >= self.ends.get(text, 0.0):
             self.refused.append(text)
             return JSONResponse({"error": {"message": "unknown token"}}, 401)
-        self.used.append(text)
         return JSONResponse(COMPLETION)
 
     def configuration(self, **blocks: Any) -> dict[str, Any]:
