@@ -1,20 +1,17 @@
 """docs/getting_started.md, followed from `gatepass init` to the second client, on the servers of examples/."""
 
-import asyncio
-import os
 import re
 import shlex
-import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx2
+import pytest
 from examples import demo
 from examples.company_gateway import answer
 
 from gatepass.cli.init import OF_AUTH, fault_of, init
 from tests.docs.blocks import blocks
+from tests.integration.processes import python_process, serving
 from tests.serving import free_port
 
 PAGE = (Path(__file__).parents[2] / "docs/getting_started.md").read_text()
@@ -29,44 +26,19 @@ def command(start: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
-async def run(
-    arguments: list[str], folder: Path, variables: Mapping[str, str], module: Sequence[str] = ("-m", "gatepass")
-) -> str:
-    """The output of `gatepass`, or of Python without a module, with these arguments in `folder`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", *module, *arguments),
-        cwd=folder,
-        env={**os.environ, **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+async def run(*arguments: str) -> str:
+    """The output of Python with these arguments."""
+    process = await python_process("-P", *arguments)
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     return output.decode()
 
 
-@asynccontextmanager
-async def served(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[None]:
-    """`gatepass serve` in `folder`, once it listens."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "gatepass", *command("gatepass serve")),
-        cwd=folder,
-        env={**os.environ, **variables},
-        stderr=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stderr is not None
-    try:
-        while b'"event":"listening"' not in (line := await process.stderr.readline()):
-            assert line, "gatepass serve ended"
-        yield
-    finally:
-        process.terminate()
-        await process.communicate()
-
-
-async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None:
-    port, variables = free_port(), {"XDG_RUNTIME_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("CORP_SECRET", SECRET)
     with demo.servers(9001, 9002) as ports:
         of_page = {
             "https://llm.corp.example/v1": f"http://127.0.0.1:{ports[9002]}/v1",
@@ -77,7 +49,7 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
             for word in command("gatepass init --yes --base-url https://llm.corp.example/v1 --auth oauth2")
         ]
         arguments[arguments.index("--client-id") + 1] = "demo-chat"
-        printed = await run(arguments, tmp_path, {**variables, "CORP_SECRET": SECRET})
+        printed = await run("-m", "gatepass", *arguments)
         keys = re.findall(r"gp-[\w-]+", printed)
         shown = next(block for block in blocks(PAGE, "text") if "API key" in block)
         values = re.sub(r"gp-[\w-]+", "gp-…", printed).replace("127.0.0.1", "HOST")
@@ -86,13 +58,14 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
         file = tmp_path / "gatepass.yaml"
         file.write_text(file.read_text().replace("port: 8080", f"port: {port}"))
         whole, streamed = re.findall(r"-d '(.*)'", "".join(blocks(PAGE, "sh")).replace("gpt-4o", CHAT_MODEL))
-        variables["CORP_SECRET"] = SECRET
-        async with served(tmp_path, variables):
+        async with serving(*command("gatepass serve")[1:]) as running:
+            assert await running.port == port
             (program,) = blocks(PAGE, "python")
             program = program.replace("8080", str(port)).replace("gpt-4o", CHAT_MODEL)
-            said = await run(["-c", program], tmp_path, {**variables, "KEY": keys[0]}, module=())
+            monkeypatch.setenv("KEY", keys[0])
+            said = await run("-c", program)
             assert said == f"{answer([{'content': 'Hello'}])}\n"
-            keys += await second_client(file, variables)
+            keys += await second_client()
             for key in keys:
                 headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
                 async with httpx2.AsyncClient(trust_env=False) as client:
@@ -105,15 +78,15 @@ async def test_the_steps_of_the_page_connect_two_clients(tmp_path: Path) -> None
     assert len(keys) == 2
 
 
-async def second_client(file: Path, variables: Mapping[str, str]) -> list[str]:
+async def second_client() -> list[str]:
     """Create the second key in the file, reload, and compare both outputs with the page. Return the key."""
-    printed = await run(command("gatepass keys new"), file.parent, variables)
+    printed = await run("-m", "gatepass", *command("gatepass keys new"))
     (console,) = blocks(PAGE, "console")
     for part in re.split(r"^\$ gatepass ", console, flags=re.MULTILINE)[1:]:
         line, _, shown = part.partition("\n")
         hidden = [
             re.sub(r"sha256:\w+|\b[0-9a-f]{8}$", "…", text, flags=re.MULTILINE)
-            for text in (await run(line.split(), file.parent, variables), shown)
+            for text in (await run("-m", "gatepass", *line.split()), shown)
         ]
         assert hidden[0] == hidden[1], line
     return re.findall(r"gp-[\w-]+", printed)
