@@ -174,25 +174,30 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
-        choices = _choices_of(payload)
-        before = self.release(choices)
-        self.holds_event = any(map(self._may_go_on, choices))
+        before = [] if self._held is None else self.release(_choices_of(payload))
+        self.holds_event = self._may_go_on(payload)
         if self.holds_event:
             self._held, self.skips_similar = (unchanged, payload), False
             return before
-        return [*before, *self._repair(unchanged, payload)]
+        sent = self._repair(unchanged, payload)
+        return before + sent if before else sent
 
-    def _may_go_on(self, choice: Object) -> bool:
-        """Whether more output may follow the finish reason of `choice`: some upstreams send one in every chunk.
+    def _may_go_on(self, payload: Object) -> bool:
+        """Whether more output may follow a finish reason in `payload`: some upstreams send one in every chunk.
 
         A text that began without one ends with the first.
         """
-        if not finish_reason(choice) or "message" in choice:  # nearly always
-            return False
-        index, delta = choice.get("index"), choice.get("delta")
-        state = self._choices.get(index if type(index) is int else 0)
-        has_calls = isinstance(delta, dict) and bool(delta.get("tool_calls"))
-        return has_calls or ((state is None or not state.has_answer or self._is_early) and has_content(choice))
+        choices = payload.get("choices") or unwrap(payload).get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            # nearly no chunk has one
+            if isinstance(choice, dict) and choice.get("finish_reason") and finish_reason(choice):
+                index, delta = choice.get("index"), choice.get("delta")
+                state = self._choices.get(index if type(index) is int else 0)
+                has_calls = isinstance(delta, dict) and bool(delta.get("tool_calls"))
+                is_early = (state is None or not state.has_answer or self._is_early) and has_content(choice)
+                if "message" not in choice and (has_calls or is_early):
+                    return True
+        return False
 
     def release(self, following: Sequence[Object] = ()) -> list[Sent]:
         """Return the event that waited, without the finish reasons of choices that `following` continues or ends."""
