@@ -72,15 +72,6 @@ def test_unstreamed_set_does_not_change_streams():
     assert not effective([change], a_call(body, stream=True))
 
 
-def test_a_revision_makes_its_changes_in_order_and_names_each_once():
-    changes = (Rename(at("a"), "b"), Drop(at("b")), Set(at("c"), b"1"), Drop(at("d")), Drop(at("d")))
-    adapted = normalize(
-        a_call(b'{"a":0,"x":"\\u00e9"}', adapted=("images=1",)), TARGET, (ChangeRule("rules", changes),)
-    )
-    assert adapted.body == b'{"x":"\\u00e9","c":1}'
-    assert adapted.adapted == ("images=1", "rename=a>b", "drop=b", "set=c")
-
-
 def test_a_body_of_too_many_values_concerns_no_change():
     call = a_call(b"{" + b'"m":0,' * 60_000 + b'"a":1}')
     assert not effective([Drop(at("a"))], call)

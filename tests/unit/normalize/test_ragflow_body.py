@@ -54,13 +54,6 @@ def test_an_image_is_refused_by_its_place():
     assert caught.value.param == "messages[0].content[1]"
 
 
-def test_an_image_is_left_out_by_configuration_and_listed_as_a_change():
-    content = [{"type": "text", "text": "What?"}, PICTURE]
-    body, adapted = sent(BODY | {"messages": [{"role": "user", "content": content}]}, rule=RagflowBody("drop"))
-    assert body["messages"][0]["content"] == "What?"
-    assert adapted == ("content=text", "drop=images")
-
-
 def test_members_that_sdks_merge_into_the_top_level_move_into_extra_body():
     body, adapted = sent(BODY | {"reference": True, "reference_metadata": {"include": True}, "other": 1})
     assert body["extra_body"] == {"reference": True, "reference_metadata": {"include": True}}

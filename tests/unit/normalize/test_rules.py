@@ -143,12 +143,6 @@ def test_options_of_streams_and_the_form_of_vectors_are_changed_where_they_apply
 
 
 MODERATIONS = match_operation("POST", "/v1/moderations").operation
-BODY = b'{ "messages" : [{"role":"user","content":"\\u00e9","model":"inner"}],\n "model" : "m" , "x":1e999 }'
-
-
-def test_only_the_models_value_changes():
-    adapted = normalize(a_call(BODY), Target("chat", "gpt-4o-240806-deploy-gs"), (ModelName(),))
-    assert adapted.body == BODY.replace(b'"model" : "m"', b'"model" : "gpt-4o-240806-deploy-gs"')
 
 
 LONG = b"x" * 600
@@ -170,7 +164,7 @@ def test_the_models_value_changes_wherever_it_is(more, pad, named):
 
 def test_without_another_name_or_a_body_the_call_is_the_same():
     for call, target in (
-        (a_call(BODY), Target("chat")),
+        (a_call(b'{"model":"m"}'), Target("chat")),
         (a_call(b'{"model":"\\u006d"}'), Target("chat", "m")),
         (a_call(b"", MODELS), Target("chat", "other")),
     ):

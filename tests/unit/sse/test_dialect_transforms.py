@@ -226,18 +226,14 @@ def whole(message, finish="stop", tokens=9, **more):
 @pytest.mark.parametrize(
     ("blocks", "code", "begins"),
     [
-        ((last(),), 100, "The model behind the assistant failed"),
         ((chunk("", reference=[1]), last()), 100, "The model behind the assistant failed"),
-        ((last(final_content=FAILED),), 100, "API request failed with status 503"),
         ((chunk("Paris is "), last(final_content=FAILED, reference=[])), 100, "API request failed"),
         ((chunk("**ERR"), last(final_content="\n**ERROR**: Chat not found")), 102, "Chat not found"),
-        ((last("waiting_for_user", waiting_for_user=ASKED),), 409, "The agent waits for the user's input. Which year?"),
         ((last("waiting_for_user"),), 409, "The agent waits for the user's input."),
         *(
             (sent, 100, "The model behind the assistant failed")
             for sent in (
                 (chunk(""), chunk(None, "stop"), counted()),
-                (chunk(None, "stop"), counted(choices=[]), DONE),
                 (chunk(None, "stop"), last()),
                 (counted(choices=[]), chunk(None, "stop")),
                 (of_choice(None, delta={"reasoning_content": "hm"}), last()),
@@ -331,9 +327,6 @@ def test_another_last_chunk_is_the_end_of_an_answer(blocks):
         (whole({"content": "Hi", "final_content": FAILED}), 100, "API request failed"),
         (whole({}, final_content="**Error** boom"), 100, "boom"),
         (completed("", final_content="**ERROR**: boom"), 100, "boom"),
-        (whole({"content": "**Error:** boom"}), 100, "boom"),
-        (whole({"waiting_for_user": ASKED}, "waiting_for_user", 0), 409, "The agent waits for the user's input. Which"),
-        (completed("Hi", code=102, message="no authorization"), 102, "no authorization"),
         (completed("Hi", code="-1"), "-1", "RAGFlow returned the code 1."),
     ],
 )

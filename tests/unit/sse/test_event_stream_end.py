@@ -204,20 +204,6 @@ def test_the_error_in_every_choice_ends_the_stream_and_in_one_of_several_nothing
 LAST_TYPED = b'data: {"type":"response.completed"}\n\n'
 
 
-@pytest.mark.parametrize("has_last", [True, False])
-@pytest.mark.parametrize("end", ["closed", "broken", "done"])
-def test_a_stream_of_typed_events_is_whole_when_its_last_one_came(has_last, end):
-    stream = new_stream(done_is_required=False, progress=ResponseProgress())
-    payload = b'data: {"type":"response.created"}\n\n' + (LAST_TYPED if has_last else b"")
-    assert stream.feed(payload) == payload
-    if end == "broken":
-        stream.fail(UpstreamClosed("cut", upstream="chat"))
-    else:
-        stream.feed(b"data: [DONE]\n\n" if end == "done" else b"")
-        stream.finish()
-    assert (stream.failure is None) == has_last
-
-
 @pytest.mark.parametrize(
     "tail", [b"data: garbage not json\n\n", b'event: error\ndata: {"message":"late"}\n\n', LAST_TYPED]
 )

@@ -31,16 +31,11 @@ def reasons(out):
 
 
 WHOLE = {
-    "a text": ([text("Hi")], {0: "stop"}),
     "a call": (call('{"city":', ' "Bern"}'), {0: "tool_calls"}),
     "text and a call": ([text("Wait."), *call("{}")], {0: "tool_calls"}),
     "two calls": ([*call("{}"), *call('{"n":1}', number=1)], {0: "tool_calls"}),
     "half a pair in each of two pieces": (
         [block.replace(b"HALF", b"\\ud83d").replace(b"REST", b"\\ude80") for block in call('{"a":"HALF', 'REST"}')],
-        {0: "tool_calls"},
-    ),
-    "a call that came whole": (
-        [data(chunk({"tool_calls": [{**CALL, "function": {"name": "f", "arguments": {"a": 1}}}]}))],
         {0: "tool_calls"},
     ),
     "a custom call": (
@@ -55,7 +50,6 @@ WHOLE = {
         {0: "function_call"},
     ),
     "the second of two": ([text("a", finish="length"), text("b", index=1)], {0: "length", 1: "stop"}),
-    "an empty reason": ([text("a", finish="")], {0: "stop"}),
     "thoughts before the text": ([data(chunk({"reasoning_content": "hm", "content": ""})), text("Hi")], {0: "stop"}),
 }
 
@@ -73,7 +67,6 @@ CUT = {
     "thoughts alone": [data(chunk({"reasoning_content": "hm"}))],
     "a call without arguments": call(),
     "a call cut in its arguments": call('{"city":"Ber'),
-    "arguments that are no JSON": call("{,}"),
     "the first of two calls": [*call('{"n":'), *call("{}", number=1)],
     "a call that names nothing": [data(chunk({"tool_calls": [{}]}))],
     "a custom call without input": [data(chunk({"tool_calls": [{"id": "a", "custom": {"name": "f"}}]}))],

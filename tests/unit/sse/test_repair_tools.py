@@ -60,7 +60,6 @@ MADE = "call_000000000000000000000001"
             id="id and name repeated",
         ),
         pytest.param([opener(), rest() | {"id": "other"}], [opener(), rest()], [TOOL_ID], id="id changed"),
-        pytest.param([without(opener(), "id"), rest()], [opener(identity=MADE), rest()], [TOOL_ID], id="no id"),
         pytest.param([opener(identity=""), rest()], [opener(identity=MADE), rest()], [TOOL_ID], id="empty id"),
         pytest.param(
             [opener(identity=None), rest() | {"id": "late"}], [opener(identity=MADE), rest()], [TOOL_ID], id="late id"

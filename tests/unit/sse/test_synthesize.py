@@ -37,25 +37,9 @@ END = piece({}, "stop")
 
 
 MESSAGES: dict[str, tuple[dict[str, Any], list[Any]]] = {
-    "thoughts before content, extras after it": (
-        {"reasoning_content": "Hm", "reasoning": "hm", "annotations": [{"type": "url_citation"}], "x_thing": {"a": 1}},
-        [
-            ROLE,
-            piece({"reasoning_content": "Hm"}),
-            piece({"reasoning": "hm"}),
-            piece({"content": "Hi"}),
-            piece({"annotations": [{"type": "url_citation"}], "x_thing": {"a": 1}}),
-        ],
-    ),
-    "a refusal": ({"content": None, "refusal": "No."}, [ROLE_ALONE, piece({"refusal": "No."})]),
     "an empty text": ({"content": ""}, [ROLE]),
     "no text": ({"content": None}, [ROLE]),
     "parts": ({"content": [{"type": "text"}]}, [ROLE, piece({"content": [{"type": "text"}]})]),
-    "a function of old": (
-        {"content": None, "function_call": {"name": "f", "arguments": '{"a":1}'}},
-        [ROLE_ALONE, piece({"function_call": {"name": "f", "arguments": '{"a":1}'}})],
-    ),
-    "audio": ({"content": None, "audio": {"id": "au"}}, [ROLE_ALONE, piece({"audio": {"id": "au"}})]),
 }
 
 
@@ -74,20 +58,6 @@ def test_odd_choices_become_a_stream():
         assert list(synthesize_stream({**HEAD, "choices": choices}, False, origin())) == [DONE]
 
 
-@pytest.mark.parametrize(
-    ("usage", "expected"),
-    [
-        (USAGE, USAGE),
-        ({"prompt_tokens": 3, "completion_tokens": None}, {"prompt_tokens": 3, "completion_tokens": None}),
-        *((none, None) for none in (None, "none")),
-    ],
-)
-def test_requested_usage_is_null_in_every_chunk_but_the_last(usage, expected):
-    made = list(chunks(document(usage=usage), True, origin()))
-    assert [chunk["usage"] for chunk in made[:3]] == [None] * 3
-    assert made[3:] == ([] if expected is None else [{**HEAD, "choices": [], "usage": expected}])
-
-
 def test_logprobs_go_with_the_whole_text_that_they_are_of():
     tokens, refused = [{"token": "Hi", "logprob": -0.1}], [{"token": "No", "logprob": -0.2}]
     logprobs = {"content": tokens, "refusal": refused}
@@ -102,7 +72,6 @@ def test_logprobs_go_with_the_whole_text_that_they_are_of():
 
 
 CALLS: list[Any] = [
-    {"id": "a", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}, "extra_content": {"g": 1}},
     {"id": "b", "type": "custom", "custom": {"name": "run", "input": "ls"}, "index": 7},
     {"id": "c", "type": "function", "function": {"name": "stop", "arguments": ""}},
     {"id": "d", "type": "mcp", "mcp": {}},
@@ -112,15 +81,13 @@ CALLS: list[Any] = [
 
 def test_each_tool_call_has_an_opener_with_its_id_and_name_and_then_arguments():
     made = pieces(document({"content": None, "tool_calls": CALLS}, "tool_calls"))
-    first, second, third, fourth, _ = CALLS
+    first, second, third, _ = CALLS
     assert made == [
         ROLE_ALONE,
-        piece({"tool_calls": [{**first, "index": 0, "function": {"name": "look", "arguments": ""}}]}),
-        piece({"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]}),
-        piece({"tool_calls": [{**second, "index": 1, "custom": {"name": "run", "input": ""}}]}),
-        piece({"tool_calls": [{"index": 1, "custom": {"input": "ls"}}]}),
+        piece({"tool_calls": [{**first, "index": 0, "custom": {"name": "run", "input": ""}}]}),
+        piece({"tool_calls": [{"index": 0, "custom": {"input": "ls"}}]}),
+        piece({"tool_calls": [{**second, "index": 1}]}),
         piece({"tool_calls": [{**third, "index": 2}]}),
-        piece({"tool_calls": [{**fourth, "index": 3}]}),
         piece({}, "tool_calls"),
     ]
 
@@ -156,17 +123,6 @@ def test_choices_come_in_ascending_order_and_all_of_them_before_any_ends():
 def test_choices_without_indices_of_their_own_get_their_places(indices):
     choices = [document()["choices"][0] | {"index": index} for index in indices]
     assert {one["index"] for one in pieces(document() | {"choices": choices})} == {0, 1}
-
-
-def test_unknown_members_survive_beside_the_choices_and_in_the_first_chunk_only():
-    payload = document(
-        choice={"content_filter_results": {"hate": False}, "stop_reason": None}, citations=["u"], x_null=None
-    )
-    made = list(chunks(payload | {"system_fingerprint": "fp", "service_tier": None}, False, origin()))
-    head = {**HEAD, "system_fingerprint": "fp", "service_tier": None}
-    assert made[0] == {**head, "choices": [ROLE], "citations": ["u"]}
-    assert made[1] == {**head, "choices": [piece({"content": "Hi"})]}
-    assert made[-1] == {**head, "choices": [piece({}, "stop", content_filter_results={"hate": False})]}
 
 
 # --- /v1/completions ------------------------------------------------------------------------------

@@ -109,13 +109,9 @@ def test_more_calls_than_any_answer_has_share_the_last_one():
 LONG = MOST_HELD_BYTES - 1_000
 WHOLE = {
     "a text": '{"path":"x","content":"' + "y" * (LONG - 100) + '"}',
-    "escapes": '{"a":"' + r"\"[{\\\n" * (LONG // 9) + '"}',
     "halves": '{"a":"' + r"\ud83d" * (LONG // 6 - 10) + '"}',
     "line ends": '{"a":"' + "b\n" * (LONG // 2 - 10) + '"}',
-    "rows": '{"a":[' + '["b",1.5,true],' * (LONG // 15 - 10) + "[]]}",
-    "numbers": "[" + "10," * (LONG // 3 - 10) + "-2.5e+10]",
     "names": '["' + "a" * 300_000 + '",' + "NaN," * 1_000 + "null]",
-    "blanks": "{" + " " * (LONG - 10) + "}",
 }
 
 
@@ -138,12 +134,6 @@ def test_the_end_of_long_arguments_decides(name, step):
 def test_long_arguments_that_are_no_json_stay_so(text):
     for end in ("", "}", "]", '"', " "):
         assert not tool_calls.is_complete_json(text[:LONG] + end)
-
-
-@pytest.mark.parametrize("escape", [r"\q", r"\u12", r"\u12g4", "\\ ", r"\u", r"\n", r"\u0041", r"\/"])
-def test_an_escape_in_arguments_is_checked(escape):
-    arguments, is_valid = '{"a":"' + "y" * 1_000 + escape + 'z"}', escape in (r"\n", r"\u0041", r"\/")
-    assert tool_calls.is_complete_json(arguments) is is_valid
 
 
 def test_thousands_of_calls_are_too_many():
