@@ -189,13 +189,12 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         """
         choices = payload.get("choices") or unwrap(payload).get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            # nearly no chunk has one
-            if isinstance(choice, dict) and choice.get("finish_reason") and finish_reason(choice):
+            reason = isinstance(choice, dict) and choice.get("finish_reason")  # nearly no chunk has one
+            if reason and isinstance(reason, str) and "message" not in choice:
                 index, delta = choice.get("index"), choice.get("delta")
                 state = self._choices.get(index if type(index) is int else 0)
                 has_calls = isinstance(delta, dict) and bool(delta.get("tool_calls"))
-                is_early = (state is None or not state.has_answer or self._is_early) and has_content(choice)
-                if "message" not in choice and (has_calls or is_early):
+                if has_calls or ((state is None or not state.has_answer or self._is_early) and has_content(choice)):
                     return True
         return False
 

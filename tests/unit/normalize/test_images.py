@@ -155,11 +155,14 @@ def test_urls_stay_as_they_are(url):
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
+        ({"image_url": {"url": URL}}, part(URL)),
         ({"image_url": {"url": URL, "detail": "high", "x": 1}}, part(URL, detail="high", x=1)),
         ({"image_url": {"url": PNG, "detail": "low"}}, part(DATA, detail="low")),
         ({"type": "image_url", "image_url": {"url": DATA}}, part(DATA)),
         ({"type": "input_image", "image_url": URL, "detail": "auto"}, part(URL, detail="auto")),
+        ({"image_url": URL}, part(URL)),
         ({"image_url": PNG, "detail": "low"}, part(DATA, detail="low")),
+        ({"url": URL}, part(URL)),
         ({"detail": "low", "url": PNG}, part(DATA, detail="low")),
         ({"url": DATA, "detail": None}, part(DATA, detail=None)),
         ({"inline_data": {"mime_type": "image/webp", "data": PNG}}, part(f"data:image/webp;base64,{PNG}")),

@@ -34,6 +34,11 @@ def new_repair(**options: Any) -> FedRepair:
     return FedRepair(RepairOptions(**options), origin())
 
 
+def payloads(stream: bytes) -> list[Any]:
+    """The JSON of each event; bytes if it is not JSON."""
+    return [_json_of(parse_event(block).data) for block in split_events(stream)]
+
+
 def _json_of(data: bytes | None) -> Any:
     try:
         return read_json(data or b"")
@@ -41,9 +46,12 @@ def _json_of(data: bytes | None) -> Any:
         return data
 
 
-def repaired(*chunks: Any, **options: Any) -> tuple[list[Any], tuple[str, ...]]:
+def repaired(*chunks: Any, done: bool = True, **options: Any) -> tuple[list[Any], tuple[str, ...]]:
     """The repaired chunks without `[DONE]`, and the names of the repairs."""
     repair = new_repair(**options)
-    out = b"".join(repair.feed(data(one)) for one in chunks) + repair.feed(DONE)
-    assert out.endswith(DONE)
-    return [_json_of(parse_event(block).data) for block in split_events(out.removesuffix(DONE))], repair.adapted
+    out = b"".join(repair.feed(data(one)) for one in chunks)
+    if done:
+        out += repair.feed(DONE)
+        assert out.endswith(DONE)
+        out = out.removesuffix(DONE)
+    return payloads(out + repair.finish()), repair.adapted

@@ -18,13 +18,24 @@ from gatepass.sse.client_transforms import (
     make_client_transform,
     transform_reply,
 )
-from gatepass.sse.event import Framer
+from gatepass.sse.event import EventTransform, Framer
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.sse.usage import MOST_USAGE_BYTES
 from tests.unit.sse.documents import origin
 from tests.unit.sse.repair_streams import USAGE
-from tests.unit.sse.streams import DONE, REALISTIC, chunk, data, new_stream, pieces, read_error, text, with_line_ends
+from tests.unit.sse.streams import (
+    DONE,
+    REALISTIC,
+    chunk,
+    client_reads,
+    data,
+    new_stream,
+    pieces,
+    read_error,
+    text,
+    with_line_ends,
+)
 
 CLEAN = b"".join(REALISTIC)
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
@@ -34,6 +45,12 @@ USED = chunk(None, usage=USAGE)
 def later_numbers() -> LaterNumbers:
     transform = LaterNumbers()
     transform.shift = 2
+    return transform
+
+
+def of_profile(name: str) -> EventTransform:
+    transform = make_client_transform(BUILT_IN_PROFILES[name])
+    assert transform is not None
     return transform
 
 
@@ -168,6 +185,16 @@ def test_a_stream_made_of_a_whole_reply_is_as_the_profile_requires_it():
 # --- what Dify reads ------------------------------------------------------------------------------
 
 
+def dify_reads(stream: bytes) -> list[bytes]:
+    """The data that Dify's plugin takes out of a stream (dify-plugin-sdks, openai_compatible/llm.py): it cuts at two
+    line feeds and throws away each piece that begins with a colon. The answer ends at the first one that is no JSON."""
+    cut = [piece.strip() for piece in stream.split(b"\n\n")]
+    return [piece.removeprefix(b"data:").lstrip() for piece in cut if piece and not piece.startswith(b":")]
+
+
+WANTED = [one[5:].strip() for one in REALISTIC]
+
+
 def named(line: bytes) -> bytes:
     return b"".join(line + one for one in REALISTIC)
 
@@ -186,6 +213,15 @@ def test_every_framing_becomes_the_one_that_dify_reads(stream):
         out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
         assert out + transform.feed(framer.tail) == CLEAN, f"pieces of {size_bytes} bytes"
         assert transform.adapted == (PlainEvents.name,)
+
+
+def test_dify_loses_no_event_of_a_stream_with_comments_and_names():
+    for end in LINE_ENDS:
+        sent = with_line_ends(b"".join(LINE + b"\n" + LINE + b"event: x\nid: 1\n" + one for one in REALISTIC), end)
+        changed, passed = new_stream(client_transform=of_profile("dify")).feed(sent), new_stream().feed(sent)
+        assert dify_reads(changed) == WANTED
+        assert dify_reads(passed) != WANTED
+        assert client_reads(changed) == client_reads(CLEAN)
 
 
 # --- short lines ----------------------------------------------------------------------------------
@@ -239,6 +275,7 @@ def moved(choice: Any, **more: Any) -> Any:
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
+        ({"index": 0, "delta": {"reasoning": "hm"}}, {"reasoning_content": "hm"}),
         ({"index": 0, "delta": {"reasoning": "hm", "content": "a"}}, {"reasoning_content": "hm", "content": "a"}),
         (
             {"index": 0, "delta": {"reasoning": "b", "reasoning_content": "a"}},
@@ -289,7 +326,7 @@ def test_the_texts_of_old_completions_stay():
 
 def test_several_lines_of_data_are_one_line_for_ragflow():
     block = b'event: x\ndata: {"choices": [{"index": 0,\ndata: "delta": {"content": "a"}}]}\nid: 1\n\n'
-    assert PlainEvents().feed(block) == b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
+    assert of_profile("ragflow").feed(block) == b'data: {"choices": [{"index": 0, "delta": {"content": "a"}}]}\n\n'
 
 
 # --- profiles -------------------------------------------------------------------------------------
@@ -339,6 +376,8 @@ def vectors(**more):
         (chat({"content": "a"}), NONE),
         (chat({"content": "a"}, usage=None), NONE),
         (used(2, 3, None, x={}), {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5, "x": {}}),
+        (used("2", 3.0, 9), {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 9}),
+        (used(1.5, "x", True), NONE),
         (vectors(model="e"), {"prompt_tokens": 0, "total_tokens": 0}),
         (vectors(usage={"prompt_tokens": 4, "total_tokens": None}), {"prompt_tokens": 4, "total_tokens": 4}),
     ],

@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.access import Profile
+from gatepass.sse import choice_repair
 from gatepass.sse.choice_repair import MAX_TEXTS
 from gatepass.sse.chunk import MAX_ENTRIES
 from gatepass.sse.repair import MAX_MOVED_BYTES, split_finish
+from gatepass.sse.usage import Usage
 from tests.memory import traced_memory
 from tests.unit.sse.documents import clean_streams, events, fed
-from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, repaired
+from tests.unit.sse.peer import helper_reads
+from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads, repaired
 from tests.unit.sse.replies import without
-from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, text, with_line_ends
+from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
 
 SPLITS = Profile(splits_finish=True)
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
@@ -42,7 +45,7 @@ def said(content: str, *, index: int = 0, **more: Any) -> dict[str, Any]:
     return chunk({"content": content}, index=index, **more)
 
 
-A = said("a")
+A, B = said("a"), said("b")
 WITH_ROLE = chunk({"role": "assistant", "content": "a"})
 CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 CALLED = chunk({"tool_calls": [CALL]})
@@ -54,6 +57,7 @@ CHOICES: dict[str, Case] = {
         "role",
     ),
     "empty roles": case([chunk({"role": "", "content": "a"})] * 2, [WITH_ROLE, A], "role"),
+    "an empty role after one": case([WITH_ROLE, chunk({"role": "", "content": "b"})], [WITH_ROLE, B], "role"),
     "a null role": same(ROLE, chunk({"role": None, "content": "a"})),
     "a first role without content": case([chunk({"role": "assistant"}), A], [ROLE, A], "delta"),
     **{
@@ -63,13 +67,28 @@ CHOICES: dict[str, Case] = {
         for members in OPEN
     },
     "a text": same(open_choice(text="a"), open_choice(text="b")),
+    "an empty finish reason": case([ROLE, chunk({"content": "a"}, ""), STOP], [ROLE, A, STOP], "finish"),
     **{f"the end {end}": same(ROLE, chunk({"content": "a"}, end)) for end in ("stop", "length", "tool_calls", None)},
+    "stop after calls": case([ROLE, CALLED, STOP], [ROLE, CALLED, chunk({}, "tool_calls")], "finish"),
     "length after calls": same(ROLE, CALLED, chunk({}, "length")),
     "calls of another choice": same(ROLE, CALLED, said("a", index=1), chunk({}, "stop", index=1)),
+    **{
+        f"a foreign end {end}": case(
+            [ROLE, choice(delta={}, finish_reason=end)],
+            [ROLE, choice(delta={}, finish_reason=standard, native_finish_reason=end)],
+            "finish",
+        )
+        for end, standard in (("eos", "stop"), ("max_tokens", "length"), ("SAFETY", "content_filter"))
+    },
     "messages piece by piece": case(
         [*(open_choice(message={"role": "assistant", "content": part}) for part in "ab"), STOP],
         [open_choice(delta={"role": "assistant", "content": "a"}), open_choice(delta={"content": "b"}), STOP],
         *("message", "role"),
+    ),
+    "a message after deltas": case(
+        [ROLE, A, choice(message={"content": "a"}, finish_reason="stop")],
+        [ROLE, A, choice(delta={}, finish_reason="stop")],
+        "message",
     ),
     "a message after a role": case(
         [ROLE, open_choice(message={"content": "a"})], [ROLE, open_choice(delta={"content": "a"})], "message"
@@ -80,9 +99,17 @@ CHOICES: dict[str, Case] = {
         [choice(delta={}, finish_reason=1.5), open_choice(delta={"content": "a"})],
         "message",
     ),
+    "choices without index": case(
+        [chunk(None) | {"choices": [{"delta": {"content": part}} for part in "ab"]}],
+        [chunk(None) | {"choices": [{"index": at, "delta": {"content": part}} for at, part in enumerate("ab")]}],
+        "index",
+    ),
     "choices that are no objects": same(ROLE, chunk(None) | {"choices": [None, 7]}, STOP),
 }
 
+FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False}}}]
+AZURE_FIRST = {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": FILTER}
+"""Azure's first chunk (mentat#429, autogen#6465)."""
 CITED, LARGE = chunk(None, citations=["u"]), chunk(None, x="x" * MAX_MOVED_BYTES)
 ALONE = chunk(None, usage=USAGE)
 EMPTY: list[dict[str, Any]] = [
@@ -96,7 +123,12 @@ FOREIGN: list[Any] = [
 ]
 
 
+def wrapped(payload: Any) -> dict[str, Any]:
+    return {"code": 0, "msg": "ok", "data": payload}
+
+
 ENVELOPES: dict[str, Case] = {
+    "Azure's first chunk": case([AZURE_FIRST, ROLE, STOP], [ROLE | {"prompt_filter_results": FILTER}, STOP], "choices"),
     "members that no choices follow": case([ROLE, STOP, CITED], [ROLE, STOP, CITED], "choices"),
     "members and usage at the end": case(
         [ROLE, STOP | {"usage": USAGE}, CITED],
@@ -134,6 +166,11 @@ ENVELOPES: dict[str, Case] = {
         [without(ROLE, "model"), A, without(STOP, "model")], [without(ROLE, "model"), A, STOP], "envelope"
     ),
     "different ids": same(ROLE | {"id": "a"}, A | {"id": "b"}, STOP | {"id": "c"}),
+    "wrapped chunks": case(
+        [*map(wrapped, (ROLE, chunk({"role": "assistant", "content": "a"}, ""), STOP)), {"code": 0, "data": True}],
+        [ROLE, A, STOP],
+        *("wrapped", "role", "finish", "choices"),
+    ),
 }
 
 
@@ -148,7 +185,11 @@ def null(*chunks: dict[str, Any]) -> list[Any]:
 EACH = [ROLE | early(0), A | early(1), STOP | {"usage": USAGE}]
 EARLY = chunk(None, **early(0))
 USAGES: dict[str, Case] = {
+    "requested, at the end": same(*null(ROLE, A), STOP, ALONE, include_usage=True),
     "requested, in every chunk": case(EACH, [*null(ROLE, A, STOP), ALONE], "usage", include_usage=True),
+    "requested, in every chunk and alone": case(
+        [*EACH[:2], STOP | early(2), ALONE], [*null(ROLE, A, STOP), ALONE], "usage", include_usage=True
+    ),
     "requested, alone three times": case(
         [ROLE, EARLY, A, STOP, ALONE, chunk(None, **early(9))],
         [ROLE, A, STOP, ALONE],
@@ -158,13 +199,20 @@ USAGES: dict[str, Case] = {
     "requested, alone and early": case(
         [ROLE, ALONE, A, STOP], [ROLE, A, STOP, ALONE], "usage", "choices", include_usage=True
     ),
+    "requested, no [DONE]": case(
+        [EACH[0], EACH[2]], [*null(ROLE, STOP), ALONE], "usage", include_usage=True, done=False
+    ),
+    "null": same(*null(ROLE, A), STOP),
     "empty": same(ROLE | {"usage": {}}, A, STOP),
+    "beside the last finish reason": same(ROLE, A, EACH[2]),
     "beside two finish reasons": case([ROLE, A, EACH[2], EACH[2]], [ROLE, A, EACH[2], STOP], "usage"),
+    "in every chunk and alone": case([*EACH, ALONE], [ROLE, A, EACH[2]], "usage", "choices"),
     "of two choices": case(
         [ROLE, said("b", index=1), STOP | early(1), chunk({}, "stop", 1, usage=USAGE)],
         [ROLE, said("b", index=1), STOP, chunk({}, "stop", 1, usage=USAGE)],
         "usage",
     ),
+    "alone": case([ROLE, STOP, ALONE], [ROLE, STOP], "usage", "choices"),
     "dropped": case([*EACH, ALONE], [ROLE, A, STOP], "usage", "choices", drops_usage=True),
     "requested in every chunk": same(*EACH, ALONE, include_usage=None),
     "split from the text with its end": case(
@@ -178,13 +226,25 @@ USAGES: dict[str, Case] = {
 }
 
 
+def grown(whole: str, step: int = 3, **more: Any) -> list[Any]:
+    return [said(whole[:end], **more) for end in range(step, len(whole) + step, step)]
+
+
 def read(chunks: list[Any], name: str = "content", index: int = 0) -> str:
     """The text that a client joins."""
     choices = [choice for one in chunks for choice in one["choices"] if choice["index"] == index]
     return "".join(choice["delta"].get(name) or "" for choice in choices)
 
 
+SENTENCE = "The quick brown fox jumps over the lazy dog."
 CUMULATIVE: dict[str, Case] = {
+    "growing texts": case(
+        [ROLE, *grown(SENTENCE), *grown(SENTENCE)[-1:], STOP],
+        [ROLE, *(said(SENTENCE[at : at + 3]) for at in range(0, len(SENTENCE), 3)), said(""), STOP],
+        "cumulative",
+        cumulative=True,
+    ),
+    "without the option": same(ROLE, *grown(SENTENCE), STOP),
     "plain texts": same(ROLE, *map(said, ["a", "b", "c", "abc", "once"]), STOP, cumulative=True),
     "plain from the first other text": case(
         [*map(said, ["1", "12", "123", "x", "1234"])],
@@ -209,11 +269,9 @@ def test_a_defect_is_repaired_and_named_and_all_else_is_unchanged(name):
 
 
 def test_no_more_texts_are_watched_than_may():
-    chunks = [
-        said(text, index=index) for index in range(MAX_TEXTS + 2) for text in ("The ", "The quick ", "The quick fox")
-    ]
+    chunks = [one for index in range(MAX_TEXTS + 2) for one in grown(SENTENCE, 12, index=index)]
     out, _ = repaired(*chunks, cumulative=True)
-    assert read(out, index=MAX_TEXTS - 1) == "The quick fox"
+    assert read(out, index=MAX_TEXTS - 1) == SENTENCE
     assert read(out, index=MAX_TEXTS) == read(chunks)
 
 
@@ -227,9 +285,24 @@ WHOLE = {
 }
 
 
+@pytest.mark.parametrize("sent", [[WHOLE], [WHOLE | {"object": "chat.completion.chunk"}], [wrapped(WHOLE), ALONE]])
+def test_whole_completion_in_one_event_becomes_its_delta(sent):
+    out, adapted = repaired(*sent, include_usage=True)
+    only = chunk({"role": "assistant", "content": "Hi"}, "stop", usage=None)
+    assert out == [only | {"choices": [without(only["choices"][0], "logprobs")]}, ALONE]
+    assert "repair=message" in adapted
+
+
 def test_second_whole_completion_repeats_the_first_and_adds_nothing():
     out, _ = repaired(WHOLE, WHOLE)
     assert read(out) == "Hi"
+
+
+def test_whole_completion_in_a_stream_is_an_answer_with_a_repair():
+    stream = new_stream(repair=new_repair())
+    out = stream.feed(data(WHOLE)) + stream.finish()
+    assert (stream.done, stream.failure) == (True, None)
+    assert helper_reads(out)["choices"][0]["message"]["content"] == "Hi"
 
 
 # --- a finish reason in a chunk of its own --------------------------------------------------------
@@ -280,7 +353,7 @@ def test_events_similar_to_a_clean_one_may_pass_without_a_look():
 
 STATEFUL = [
     *(WITH_ROLE, A | {"usage": USAGE}, chunk({"content": "a"}, ""), chunk({"content": "a"}, "stop"), A | {"id": ""}),
-    *(CALLED, chunk({"function_call": {"arguments": "a"}}), {"code": 0, "msg": "ok", "data": A}),
+    *(CALLED, chunk({"function_call": {"arguments": "a"}}), wrapped(A)),
 ]
 
 
@@ -292,7 +365,47 @@ def test_event_after_one_with_state_is_always_repaired(varied):
         assert not repair.skips_similar
 
 
-# --- nested too deep ------------------------------------------------------------------------------
+# --- a stream of many defects ---------------------------------------------------------------------
+
+BROKEN = [
+    {"id": "", "object": "", "created": 0, "model": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]},
+    ROLE,
+    chunk({"role": "assistant", "content": "größer 東京 🚀"}, usage=USAGE),
+    chunk({"content": " data: [DONE]\n\n"}, ""),
+    chunk({"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]}),
+    chunk({"tool_calls": [{"id": "b", "function": {"name": "g", "arguments": {"x": "\n"}}}]}),
+    chunk(None) | {"choices": None},
+    choice(delta=None, finish_reason="stop"),
+    ALONE,
+]
+CALL_B = {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": '{"x":"\\n"}'}}
+REPAIRED = [
+    ROLE | {"prompt_filter_results": [{"prompt_index": 0}]},
+    chunk({"content": "größer 東京 🚀"}, usage=None),
+    said(" data: [DONE]\n\n"),
+    CALLED,
+    chunk({"tool_calls": [CALL_B]}),
+    choice(delta={}, finish_reason="tool_calls"),
+    ALONE,
+    b"[DONE]",
+]
+NAMES = (
+    *(choice_repair.EMPTY_CHOICES, choice_repair.ROLE, choice_repair.USAGE, choice_repair.FINISH),
+    *(choice_repair.TOOL_INDEX, choice_repair.TOOL_TYPE, choice_repair.TOOL_ARGUMENTS, choice_repair.DELTA),
+)
+
+
+def test_broken_stream_is_repaired_alike_at_every_split_and_in_pieces_of_any_size():
+    for end in (b"\n", b"\r\n", b"\r"):
+        whole, outs = with_line_ends(b"".join(events(BROKEN)), end), set()
+        splits = [[whole[:at], whole[at:]] for at in range(0, len(whole) + 1, 1 if end == b"\n" else 13)]
+        for cut in [*splits, *(list(pieces(whole, size)) for size in (*range(1, 33), 64))]:
+            stream = new_stream(repair=new_repair(include_usage=True))
+            out = b"".join(map(stream.feed, cut))
+            assert (payloads(out), stream.done, stream.adapted) == (REPAIRED, True, NAMES), cut
+            assert stream.usage == Usage(11, 7, 18), "noted before it is moved"
+            outs.add(out)
+        assert len(outs) == 1
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="frames of C are counted apart: what was read can be written")
