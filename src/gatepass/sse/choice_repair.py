@@ -358,10 +358,12 @@ class ToolRepair:
                 del payload["id"]
                 on_repair(TOOL_ID)
             if isinstance(inner := payload.get("function"), dict):
-                self._send_name_once(inner, number, on_repair)
+                if inner.get("name"):
+                    self._send_name_once(inner, number, on_repair)
                 self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
             elif isinstance(inner := payload.get("custom"), dict):
-                self._send_name_once(inner, number, on_repair)
+                if inner.get("name"):
+                    self._send_name_once(inner, number, on_repair)
                 if _arguments_of(inner, on_repair, "input"):
                     self.without_input.discard(number)
                 elif delta.is_first:
@@ -389,11 +391,10 @@ class ToolRepair:
 
     def _send_name_once(self, inner: Object, number: int, on_repair: OnRepair) -> None:
         """Remove a repeated name: openai-python's helper and LangChain join those of all deltas to `fff`."""
-        if inner.get("name"):
-            if number in self._named:
-                del inner["name"]
-                on_repair(TOOL_NAME)
-            self._named.add(number)
+        if number in self._named:
+            del inner["name"]
+            on_repair(TOOL_NAME)
+        self._named.add(number)
 
 
 def _arguments_of(inner: Object, on_repair: OnRepair, name: str = "arguments") -> str:

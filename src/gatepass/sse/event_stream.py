@@ -302,21 +302,12 @@ class EventStream:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
         if self._is_over:
             return self._read_late(run) if self.awaits_usage else b""
+        later = b""
         if len(run) > LARGE_EVENT_BYTES:  # what waits
-            return self._feed_many(run)
-        return self._feed_run(run)
-
-    def _feed_many(self, run: bytes) -> bytes:
-        """Feed the first events of more than LARGE_EVENT_BYTES, or give a large one its next turn."""
-        if self._large is None:
-            if end := first_events_within(run, LARGE_EVENT_BYTES):
-                return self._feed_run(run[:end], run[end:])
-            run = self._without_mark(run)
-            self._large = self._read_large(run)
-        self.waiting = run
-        return next(self._large)
-
-    def _feed_run(self, run: bytes, later: bytes = b"") -> bytes:
+            end = 0 if self._large else first_events_within(run, LARGE_EVENT_BYTES)
+            if not end:
+                return self._feed_large(run)
+            run, later = run[:end], run[end:]
         dialect_transform, after = self._before, self._after
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
@@ -336,10 +327,18 @@ class EventStream:
                 self.waiting = self._framer.take_large()
             else:
                 self.fail(chunk.event_too_large(self._source.upstream))
-        has_more = self._is_over or self._framer.unfinished or self.waiting
+        has_more = self._framer.unfinished or self.waiting or self._is_over
         is_relayed = after is None and self._later_numbers is None
         self._passes_match = is_relayed and dialect_transform is None and not has_more
         return run if is_relayed else self._for_client(run)
+
+    def _feed_large(self, run: bytes) -> bytes:
+        """Give the large event that `run` begins with its next turn."""
+        if self._large is None:
+            run = self._without_mark(run)
+            self._large = self._read_large(run)
+        self.waiting = run
+        return next(self._large)
 
     def _for_client(self, run: bytes) -> bytes:
         """Return `run` as the client's protocol and profile require it. A translation may find it to be no answer."""

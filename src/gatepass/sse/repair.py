@@ -175,28 +175,29 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
         before = [] if self._held is None else self.release(_choices_of(payload))
-        self.holds_event = self._may_go_on(payload)
-        if self.holds_event:
-            self._held, self.skips_similar = (unchanged, payload), False
-            return before
-        sent = self._repair(unchanged, payload)
+        chunk = unwrap(payload)
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            # nearly no chunk has one
+            if isinstance(choice, dict) and choice.get("finish_reason") and self._may_go_on(choice):
+                self._held, self.holds_event, self.skips_similar = (unchanged, payload), True, False
+                return before
+        self.holds_event = False
+        sent = self._repair(unchanged, payload, chunk)
         return before + sent if before else sent
 
-    def _may_go_on(self, payload: Object) -> bool:
-        """Whether more output may follow a finish reason in `payload`: some upstreams send one in every chunk.
+    def _may_go_on(self, choice: Object) -> bool:
+        """Whether more output may follow the finish reason of `choice`: some upstreams send one in every chunk.
 
         A text that began without one ends with the first.
         """
-        choices = payload.get("choices") or unwrap(payload).get("choices")
-        for choice in choices if isinstance(choices, list) else ():
-            reason = isinstance(choice, dict) and choice.get("finish_reason")  # nearly no chunk has one
-            if reason and isinstance(reason, str) and "message" not in choice:
-                index, delta = choice.get("index"), choice.get("delta")
-                state = self._choices.get(index if type(index) is int else 0)
-                has_calls = isinstance(delta, dict) and bool(delta.get("tool_calls"))
-                if has_calls or ((state is None or not state.has_answer or self._is_early) and has_content(choice)):
-                    return True
-        return False
+        if not finish_reason(choice) or "message" in choice:
+            return False
+        index, delta = choice.get("index"), choice.get("delta")
+        if isinstance(delta, dict) and delta.get("tool_calls"):
+            return True
+        state = self._choices.get(index if type(index) is int else 0)
+        return (state is None or not state.has_answer or self._is_early) and has_content(choice)
 
     def release(self, following: Sequence[Object] = ()) -> list[Sent]:
         """Return the event that waited, without the finish reasons of choices that `following` continues or ends."""
@@ -208,14 +209,13 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         for choice in early:
             choice["finish_reason"], self._is_early = None, True
             self._note(choice_repair.FINISH)
-        return self._repair(block, payload, has_changed=bool(early))
+        return self._repair(block, payload, unwrap(payload), has_changed=bool(early))
 
-    def _repair(self, block: Sent, payload: Object, *, has_changed: bool = False) -> list[Sent]:
+    def _repair(self, block: Sent, payload: Object, chunk: Object, *, has_changed: bool = False) -> list[Sent]:
         self.skips_similar, self._has_changed = False, has_changed
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
             return [*self.end(), block]
-        chunk = unwrap(payload)
         if chunk is not payload:
             self._note(choice_repair.WRAPPED)
         if not isinstance(chunk.get("choices"), list):

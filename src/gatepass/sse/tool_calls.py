@@ -13,7 +13,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -38,7 +38,7 @@ class ToolCall:
     name: str = ""
 
 
-class ToolCallDelta(NamedTuple):
+class ToolCallDelta(msgspec.Struct, gc=False):
     """One entry of a `tool_calls` delta with its call. `is_first`: it is the first entry of the call."""
 
     entry: Object
@@ -69,15 +69,15 @@ class ToolCallTracker:
         return deltas
 
     def _assign_one(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
-        index, identity = payload.get("index"), payload.get("id")
+        index, identity, inner = payload.get("index"), payload.get("id"), _inner(payload)
         # without it openai-python's helper raises TypeError, and openai-node's returns no calls
         if type(index) is not int or index < 0:
             index = None
-        elif not identity and (call := self._by_index.get(index)) is not None and call.name and not _name(payload):
+        elif not (identity or inner.get("name")) and (call := self._by_index.get(index)) is not None and call.name:
             return ToolCallDelta(payload, call, is_first=False)  # fast path: most deltas of a correct stream
         if type(identity) is not str:
             identity = text_of_id(identity)
-        name, inner = _name(payload), _inner(payload)
+        name = _name(inner)
         has_arguments = bool(inner.get("arguments") or inner.get("input"))
         call = self._find(index, identity, name, has_arguments=has_arguments)
         # Two named entries of one delta without index and id are two calls. `call` is the last one, so its entry is
@@ -124,9 +124,9 @@ class ToolCallTracker:
         return call
 
 
-def _name(payload: Object) -> str:
-    """Return the name in an entry, "" without one, and "?" if the name is not text."""
-    name = _inner(payload).get("name")
+def _name(inner: Object) -> str:
+    """Return the name of a call's function, "" without one, and "?" if the name is not text."""
+    name = inner.get("name")
     if isinstance(name, str):
         return name[:KEY_CHARS]
     return "?" if name else ""
