@@ -16,7 +16,7 @@ FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 MALLOC_
 PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
-# Clients and servers that wait more than they compute, and measure no time: two of these files at once.
+# Clients and servers that wait more than they compute, and measure no time: three of these files at once.
 E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
 # `make test` runs them with each of valkey-server and redis-server that is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,shared_counts.py limits_over_replicas.py)
@@ -193,14 +193,14 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 
 e2e: e2e-setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
-	$(BIN)/pytest -n 2 --dist loadfile -o hung_after_s=600 $(E2E_BESIDE)
+	$(BIN)/pytest -n 3 --dist loadfile -o hung_after_s=600 $(E2E_BESIDE)
 	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
 	$(BIN)/pytest $(STORE_TESTS)  # alone: tests/integration/conftest.py sets the umask and the trust of its whole process
 
 e2e-setup: setup ## Install what `make e2e` runs, in .e2e
 	tests/e2e/setup.sh
 
-hosts: setup ## Every fault with each agent host of tests/e2e/hosts, and what it prints, also over chats alone: ten minutes
+hosts: setup ## Every fault and a turn over llama.cpp with each agent host of tests/e2e/hosts, and what it prints: ten minutes
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
 

@@ -1,6 +1,6 @@
 """Agent hosts from npm, as their users run them: a tool task across token changes, and what they print at faults.
 
-`E2E_HOSTS=all` runs every fault with every host.
+`E2E_HOSTS=all` runs every fault, and a turn over llama.cpp, with every host.
 """
 
 import json
@@ -44,8 +44,8 @@ BY_NAME = {host.name: host for host in HOSTS}
 USING_MCP = {host.name: host for host in WITH_MCP}
 SHOWN = [host.name for host in HOSTS if host.name in PRINTED]
 EVERY = os.environ.get("E2E_HOSTS") == "all"
-WITH_LLAMA = HOSTS if EVERY else HOSTS[:3]
-"""One of each API: a turn takes half a minute."""
+WITH_LLAMA = HOSTS if EVERY else [BY_NAME["Codex"]]
+"""The largest prompt of them: a turn takes half a minute of both cores."""
 CHAT_FAULTS = ("chat_refused", "chat_overflow", "chat_dies", "chat_limited", "chat_ragflow")
 """Those of FAULTS over an upstream with chats alone, and an error of RAGFlow with status 200."""
 TRANSLATED = ("Claude Code", "Codex")
