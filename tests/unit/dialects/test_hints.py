@@ -303,3 +303,10 @@ def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, body, 
     error = classify_error(ReceivedReply("chat", status, headers, body, host="llm.example"))
     assert isinstance(error, UpstreamErrorReply)
     assert is_about_path(error) is is_meant
+
+
+@pytest.mark.parametrize(("block", "names_path"), [(b"", True), (b"Your support ID is: 4711-0815-123", False)])
+def test_a_404_with_a_page_without_a_title_is_a_missing_path_unless_a_firewall_wrote_it(block, names_path):
+    page = b"<html><body>%b</body></html>" % block
+    error = classify_error(ReceivedReply("chat", 404, ((b"content-type", b"text/html"),), page))
+    assert ("has no such path" in str(error)) is names_path
