@@ -193,11 +193,12 @@ class TopLevel:
 
     def with_string(self, text: bytes, name: str, value: str) -> TopLevel:
         """Return the members of `text`, in which `name` alone has another value, a string. A new name is the first."""
-        before, listed = [] if name in self.values else [name], self._listed
+        names, listed = self.names if name in self.values else [name, *self.names], self._listed
         if listed is not None:
             raw = msgspec.Raw(msgspec.json.encode(value))
-            listed = [(one, raw if one == name else old) for one, old in (*((new, raw) for new in before), *listed)]
-        return TopLevel(text, listed, ([*before, *self.names], {**self.values, name: value}))
+            listed = [(one, raw if one == name else old) for one, old in listed]
+            listed = listed if names is self.names else [(name, raw), *listed]
+        return TopLevel(text, listed, (names, {**self.values, name: value}))
 
     def get(self, name: str) -> Any:
         """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""

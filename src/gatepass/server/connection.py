@@ -12,7 +12,6 @@ import logging
 import select
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -132,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
         self._timeouts = ReceiveTimeouts(self._loop, self._on_timeout, context.idle_timeout_s)
         self._current: HttpRequestCycle | None = None
         """The cycle that is served. The cycles after it wait in `_queue`."""
-        self._queue: deque[HttpRequestCycle] = deque()
+        self._queue: list[HttpRequestCycle] = []  # an empty deque takes 700 bytes more
         self._ignores_input = self._reading_paused = False
         self._lingers_until_s = self._closes_s = 0.0
         self._head_bytes = 0
@@ -383,7 +382,7 @@ class ClientConnection(asyncio.Protocol):
                 self._close()
             return
         if self._queue:
-            self.begin_cycle(self._queue.popleft())
+            self.begin_cycle(self._queue.pop(0))
             self._timeouts.clear()  # restart the deadline: the body could not arrive while reading was paused
         if self._reading_paused:
             self._resume_reading()
