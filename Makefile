@@ -193,8 +193,8 @@ golden: setup ## Write tests/golden/*.txt again: what users see, which tests/gol
 
 e2e: e2e-setup ## Real servers, Node clients, the container image (E2E_CONTAINER=skip without root)
 	$(if $(filter skip,$(E2E_CONTAINER)),,tests/e2e/container/setup.sh --check)
-	$(BIN)/pytest -n 3 --dist loadfile -o hung_after_s=600 $(E2E_BESIDE)
-	$(BIN)/pytest -o hung_after_s=600 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
+	$(BIN)/pytest -n 3 --dist loadfile -o hung_after_s=600 -o faulthandler_timeout=900 $(E2E_BESIDE)
+	$(BIN)/pytest -o hung_after_s=600 -o faulthandler_timeout=900 tests/e2e $(E2E_BESIDE:%=--ignore=%)  # the image is built in the first test
 	$(BIN)/pytest $(STORE_TESTS)  # alone: tests/integration/conftest.py sets the umask and the trust of its whole process
 
 e2e-setup: setup ## Install what `make e2e` runs, in .e2e

@@ -54,9 +54,10 @@ NEW_TEXT = re.compile(r'"(?:id|created)":[^,]+,|"timings":\{.*?\}')
         ("tiny-chat", "chat/completions", {**HELLO, **STREAMED}, '"completion_tokens":12'),
         ("tiny-chat", "chat/completions", TOO_LONG, "exceeds the available context size"),
         ("tiny-chat", "chat/completions", {**TOO_LONG, **STREAMED}, "exceeds the available context size"),
+        ("tiny-chat", "messages", {**HELLO, "stream": True}, "event: message_stop"),
         ("tiny-ends", "embeddings", {"model": "m", "input": ["amber", "basalt", "topaz"]}, '"embedding":['),
     ],
-    ids=["chat", "stream", "error", "error of a stream", "vectors"],
+    ids=["chat", "stream", "error", "error of a stream", "messages", "vectors"],
 )
 async def test_a_relayed_answer_is_its_own_one(models, model: str, api: str, body: dict[str, Any], holds: str):
     """But for ids, times and, of an error, what gatepass adds to it."""

@@ -303,7 +303,7 @@ class EventStream:
         if self._is_over:
             return self._read_late(run) if self.awaits_usage else b""
         later = b""
-        if len(run) > LARGE_EVENT_BYTES:  # what waits
+        if len(run) > LARGE_EVENT_BYTES or self._large is not None:  # what waits
             end = 0 if self._large else first_events_within(run, LARGE_EVENT_BYTES)
             if not end:
                 return self._feed_large(run)

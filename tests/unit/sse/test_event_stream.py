@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.json_body import BOM
 from gatepass.sse import event_stream as stream_module
 from gatepass.sse.chunk import StreamSource
-from gatepass.sse.event import read_json
+from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
+from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import FastPath
 from tests.unit.sse.streams import (
     DONE,
@@ -30,6 +32,16 @@ def relayed(*given_pieces):
 
 
 # --- bytes ----------------------------------------------------------------------------------------
+
+
+def test_a_large_event_that_is_small_without_its_mark_passes_once():
+    stream, got = EventStream(StreamSource("chat", 2 * LARGE_EVENT_BYTES, read_error)), b""
+    events = [BOM + text("a" * (LARGE_EVENT_BYTES - len(text("")))), text("b"), text("c" * LARGE_EVENT_BYTES, x=1)]
+    for event in events:
+        got += stream.feed(event)
+        while stream.waiting:
+            got += stream.feed()
+    assert got == b"".join(events).removeprefix(BOM)
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
