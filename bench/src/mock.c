@@ -88,11 +88,12 @@ static void make_event(conn *c) {
     if (c->mixed) sprintf(id, "%sid: %d\n", c->i % 4 == 1 ? ": still here\n\n" : "", c->i);
     if (!c->i) sprintf(arrived, "A=%llu ", (unsigned long long)c->arrived);
     if (c->tools && c->i && c->i < c->n - 1) {
-        static const char *deltas[3] = {
+        static const char *deltas[4] = {
             "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"\\\"T=%llu\\\":\\\"a \\\\u00fc\\\\n\\\",\"}}]",
             "\"content\":\"T=%llu a \\\"word\\\"\\n\\tof gr\\u00fc\\u00dfe \\\\ \\ud83d\\ude00\"",
-            "\"tool_calls\":[{\"index\":0,\"id\":\"call_%llu\",\"type\":\"function\",\"function\":{\"name\":\"look_up\",\"arguments\":\"{\"}}]" };
-        char delta[300]; sprintf(delta, deltas[c->i == 2 ? 2 : c->i % 2], (unsigned long long)now_ns());
+            "\"tool_calls\":[{\"index\":0,\"id\":\"call_%llu\",\"type\":\"function\",\"function\":{\"name\":\"look_up\",\"arguments\":\"{\"}}]",
+            "\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"\\\"T=%llu\\\":\\\"a\\\"}\"}}]" };
+        char delta[300]; sprintf(delta, deltas[c->i == 2 ? 2 : c->i % 2 ? 1 : c->i + 3 >= c->n ? 3 : 0], (unsigned long long)now_ns());
         k = sprintf(b, "data: {\"id\":\"chatcmpl-bench0000\",\"object\":\"chat.completion.chunk\",\"created\":1740062666,\"model\":\"bench\","
             "\"choices\":[{\"index\":0,\"delta\":{%s},\"finish_reason\":null}]}\n\n", delta);
     } else if (c->i < c->n - 1)
