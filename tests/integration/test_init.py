@@ -140,19 +140,18 @@ async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
 
 
 async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
-    async with servers() as url:
-        with refusing_server() as closed:  # a free port: nothing listens there for the whole test
-            pass
-        typed = (
-            *(f"{closed}/v1", "oauth2", f"{closed}/token", "you", "chat", SECRET, "", "", "other", ""),
-            *("y", f"{url}/oauth/token", ""),  # after the connection to the token endpoint: no proxy
-            *("y", "", "me", "-", "wrong", ""),  # after the token: another client id, no scope, a wrong secret
-            *("y", "", "", "", SECRET, ""),  # after the token
-            *("y", f"{url}/v1", ""),  # after the connection to the upstream: no proxy
-        )
-        result = await run(tmp_path, answers=typed)
-        assert result.exit_code == 0, result.output
-        assert await failures(tmp_path) == []
+    with refusing_server() as closed:
+        async with servers() as url:
+            typed = (
+                *(f"{closed}/v1", "oauth2", f"{closed}/token", "you", "chat", SECRET, "", "", "other", ""),
+                *("y", f"{url}/oauth/token", ""),  # after the connection to the token endpoint: no proxy
+                *("y", "", "me", "-", "wrong", ""),  # after the token: another client id, no scope, a wrong secret
+                *("y", "", "", "", SECRET, ""),  # after the token
+                *("y", f"{url}/v1", ""),  # after the connection to the upstream: no proxy
+            )
+            result = await run(tmp_path, answers=typed)
+            assert result.exit_code == 0, result.output
+            assert await failures(tmp_path) == []
     assert_secret_is_kept(tmp_path, result)
     failed = re.findall(r"^FAIL (\S+ \w+)", result.output, re.MULTILINE)
     assert [*dict.fromkeys(failed)] == ["credential:llm token", "upstream:llm models"]
@@ -405,12 +404,11 @@ def test_other_addresses_become_upstreams_with_the_same_credential(tmp_path, oth
 
 async def test_another_address_that_fails_is_asked_again(tmp_path):
     with refusing_server() as closed:
-        pass
-    async with servers() as url:
-        typed = (f"{url}/v1", "key", SECRET, f"{closed}/v1", "", "other", "", "y", f"{url}/v1", "")
-        result = await run(tmp_path, answers=typed)
-        assert result.exit_code == 0, result.output
-        assert await failures(tmp_path) == []
+        async with servers() as url:
+            typed = (f"{url}/v1", "key", SECRET, f"{closed}/v1", "", "other", "", "y", f"{url}/v1", "")
+            result = await run(tmp_path, answers=typed)
+            assert result.exit_code == 0, result.output
+            assert await failures(tmp_path) == []
     assert "FAIL upstream:embeddings models: " in result.output
     assert_secret_is_kept(tmp_path, result)
 
