@@ -202,11 +202,11 @@ e2e-setup: setup ## Install what `make e2e` runs, in .e2e
 
 hosts: setup ## Every fault and a turn over llama.cpp with each agent host of tests/e2e/hosts, and what it prints: ten minutes
 	tests/e2e/setup.sh
-	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_hosts.py
+	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 -o faulthandler_timeout=600 tests/e2e/test_hosts.py
 
 mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas: two minutes
 	tests/e2e/setup.sh
-	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 tests/e2e/test_mcp_store.py
+	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 -o faulthandler_timeout=600 tests/e2e/test_mcp_store.py
 
 e2e-prometheus: ## Put Debian's Prometheus into .e2e/ for tests/e2e/test_prometheus.py, without root
 	tests/e2e/prometheus/fetch.sh .e2e/prometheus

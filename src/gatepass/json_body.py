@@ -155,7 +155,7 @@ class TopLevel:
 
     Lists and objects are opened, and other values built, in the one pass in which most bodies are read. A larger body
     has the texts of its values, which `get` opens. `listed` has the texts of all members. It takes another pass, which
-    only a request that is changed needs.
+    only a request that is changed needs. Nothing changes `names`, which the members of a renamed body share.
     """
 
     __slots__ = ("_listed", "names", "text", "values")

@@ -178,7 +178,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         chunk = unwrap(payload)
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            # nearly no chunk has one
+            # nearly no chunk has a finish reason
             if isinstance(choice, dict) and choice.get("finish_reason") and self._may_go_on(choice):
                 self._held, self.holds_event, self.skips_similar = (unchanged, payload), True, False
                 return before
