@@ -128,14 +128,6 @@ def test_a_wheel_of_the_sdist_is_the_same_wheel_without_the_variable(packages, t
     }
 
 
-def test_the_command_runs_from_the_wheel(packages, tmp_path):
-    shutil.unpack_archive(packages[0], tmp_path, "zip")
-    printed = run(
-        sys.executable, "-P", "-m", "gatepass", "--version", cwd=tmp_path, environment={"PYTHONPATH": str(tmp_path)}
-    )
-    assert printed == f"gatepass, version {gatepass.__version__}\n"
-
-
 def test_the_wheel_serves_a_first_chat(packages, tmp_path):
     shutil.unpack_archive(packages[0], tmp_path, "zip")
     demo = (sys.executable, "-P", ROOT / "examples/demo.py", "--once", "--lifetime=4")
