@@ -14,7 +14,7 @@ import httpx2
 import openai
 
 from tests.e2e.process import Process
-from tests.e2e.servers import listening
+from tests.e2e.servers import listening, serve
 from tests.e2e.tracing.collector import Collector, Span
 from tests.e2e.tracing.picture import write
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
@@ -73,14 +73,10 @@ def configuration(upstream: str, issuer: str, tracing: Mapping[str, Any]) -> dic
 
 
 @contextmanager
-def gatepass(
-    folder: Path, settings: Mapping[str, Any], *options: str, **environment: str
-) -> Iterator[tuple[str, Process]]:
+def gatepass(folder: Path, settings: Mapping[str, Any], **environment: str) -> Iterator[tuple[str, Process]]:
     file = folder / "gatepass.yaml"
     file.write_text(json.dumps(settings))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "OTEL_"))}
-    command: list[str | Path] = [sys.executable, "-m", "gatepass", "serve", "--config", file, "--port", "0", *options]
-    with Process(command, environment={**kept, **SOON, **environment}) as process:
+    with serve(file, python=sys.executable, **{**SOON, **environment}) as process:
         yield listening(process), process
 
 

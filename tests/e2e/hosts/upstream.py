@@ -1,4 +1,4 @@
-"""The strict upstream of the agent hosts: `python -m tests.e2e.hosts.upstream` prints its URL.
+"""The strict upstream of the agent hosts: `python -m tests.e2e.hosts.upstream ISSUER_URL AUDIENCE` prints its URL.
 
 It serves messages, responses and chats. The first word of a model's name is what happens to its requests; see `FAULTS`.
 A model `task-…` calls the host's own shell twice and then answers with what the shell printed. A model `mcp-…` calls
@@ -17,15 +17,18 @@ Models whose first word begins with `chat` accept the members of OLDER_AZURE alo
 - `chat_FAULT`: as FAULT.
 
 `GET /requests` returns, for each model, the requests so far as `METHOD PATH STATUS`, and the number of their tokens.
+Other requests require a token that is valid now, as tests/e2e/check.py has it. `GET /check` returns the counts of that.
 """
 
 import json
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.e2e.check import TokenRefused, Verifier, verifier
 from tests.e2e.hosts.turns import (
     LONG,
     SLOW_CALL,
@@ -38,7 +41,7 @@ from tests.e2e.hosts.turns import (
     next_turn,
 )
 from tests.e2e.process import serve_answers
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Pause, Received, Rst, Send, begin_stream, chunk, reply
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Received, Send, begin_stream, chunk, reply
 
 Events = list[bytes]
 
@@ -353,6 +356,7 @@ def named(document: Document) -> bytes:
 class Upstream:
     """Answers by the model's name, and remembers what it answered."""
 
+    verifier: Verifier
     requests: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     tokens: defaultdict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
     revoked: defaultdict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
@@ -365,6 +369,12 @@ class Upstream:
         if path == "/requests":
             tokens = {model: len(seen) for model, seen in self.tokens.items()}
             return [Send(reply({"requests": self.requests, "tokens": tokens}))]
+        if path == "/check":
+            return [Send(reply(self.verifier.tally.as_json()))]
+        try:
+            self.verifier.claims(request.header("authorization") or "")
+        except TokenRefused as refused:
+            return [Send(reply(openai_error("token", f"token refused: {refused}"), 401))]
         if path == "/v1/models":
             return [Send(reply({"object": "list", "data": []}))]
         model = str(request.json().get("model")) if request.body else ""
@@ -396,13 +406,13 @@ class Upstream:
             self.revoked[model].add(token)
         if not body.get("stream"):
             whole = reply(api.whole(body, turn))
-            return [Send(whole[: len(whole) - 9]), Rst()] if fault == "dies" else [Send(whole)], 200
+            return [Send(whole[: len(whole) - 9]), Fin()] if fault == "dies" else [Send(whole)], 200
         events = api.events(body, turn)
         half = len(events) // 2
         if fault == "streams":
             self.tries[model] += 1
         if fault == "dies" or (fault == "streams" and self.tries[model] == 1):
-            return [*begin_stream(), Send(chunked(events[:half])), Pause(0.1), Rst()], 200
+            return [*begin_stream(), Send(chunked(events[:half])), Pause(0.1), Fin()], 200
         if turn.calls and turn.calls[0][0] == SLOW_CALL and kind in ("task", "chat", "mcp"):
             return [*begin_stream(), Send(chunked(events[:half])), Pause(SILENCE_S), *ended(events[half:])], 200
         return [*begin_stream(), *ended(events)], 200
@@ -442,4 +452,4 @@ def _failure(api: API, body: Document, fault: str) -> tuple[Dialogue, int] | Non
 
 
 if __name__ == "__main__":
-    serve_answers(Upstream().answer)
+    serve_answers(Upstream(verifier(*sys.argv[1:])).answer)
