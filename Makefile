@@ -23,7 +23,7 @@ STORE_TESTS := $(addprefix tests/integration/store/test_,shared_counts.py limits
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts e2e-prometheus e2e-system \
   test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -132,10 +132,6 @@ reference: setup ## Write the generated pages: settings, commands, errors, metri
 
 recordings: setup ## Record the demo, `gatepass init` and `doctor` as pictures in docs/images: half a minute
 	$(BIN)/python -m docs.record
-
-trace-picture: setup ## Draw docs/images/trace.svg of the spans that the collector of tests/e2e/test_tracing.py receives
-	tests/e2e/setup.sh
-	TRACE_PICTURE=write $(BIN)/pytest -q tests/e2e/test_tracing.py -k trace_of_a_failover
 
 SITE := build/site
 

@@ -16,7 +16,6 @@ import openai
 from tests.e2e.process import Process
 from tests.e2e.servers import listening, serve
 from tests.e2e.tracing.collector import Collector, Span
-from tests.e2e.tracing.picture import write
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, HELLO
 from tests.integration.scripted import Dialogue, Pause, Received, Scripted, Send, event, reply, stream
@@ -110,8 +109,6 @@ async def test_trace_of_a_failover_with_a_token_renewal(tmp_path: Path):
     assert sent == [f"00-{TRACE}-{one.id}-01" for one in spans if one.name == "POST"]
     assert "secret-of-the-baggage" not in str(collector.spans)
     assert not any(secret in str(collector.spans) for secret in ("token-1", "token-2", "portal-secret-4711"))
-    if os.environ.get("TRACE_PICTURE") == "write":
-        write(spans)
 
 
 def _check_tree(spans: list[Span]) -> None:
