@@ -24,7 +24,7 @@ UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts e2e-prometheus e2e-system \
-  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan properties mutants fuzz pythons \
+  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos chart-rolls tls-scan properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -217,13 +217,9 @@ chaos: setup ## Ten minutes of faults on all sides of two replicas over a store,
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
-rolls: setup ## Rolling restarts of four replicas under clients that keep connections: two minutes
-	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
-
 chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the times of the Helm chart, without the store for a while
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/python -W ignore -m tests.stress.chart_rolls
+	$(BIN)/python -W ignore -m tests.stress.chart_rolls $(wildcard .e2e/node-client)
 
 tls-scan: setup .tls-scan/.ready ## What sslyze sees of the listener with `server.tls`, beside what is expected; half a minute
 	$(BIN)/python -m tests.stress.tls_scan .tls-scan/bin/python
