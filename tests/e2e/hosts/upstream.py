@@ -41,7 +41,9 @@ from tests.e2e.hosts.turns import (
     next_turn,
 )
 from tests.e2e.process import serve_answers
+from tests.integration import messages_upstream as anthropic
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Received, Send, begin_stream, chunk, reply
+from tests.unit.sse.responses import USAGE, call, message, part, response
 
 Events = list[bytes]
 
@@ -102,12 +104,9 @@ class Messages:
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
         usage = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}
-        message: Document = {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": [],
-            "stop_reason": None, "stop_sequence": None, "usage": usage,
-        }  # fmt: skip
+        begun = anthropic.message(model=body["model"], stop_reason=None, usage=usage)
         made: list[Document] = [
-            {"type": "message_start", "message": message},
+            {"type": "message_start", "message": begun},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
             {"type": "ping"},
         ]
@@ -132,11 +131,9 @@ class Messages:
         content: list[Document] = [{"type": "text", "text": turn.text}]
         for id_, name, arguments in turn.calls:
             content.append({"type": "tool_use", "id": id_, "name": name, "input": json.loads(arguments)})
-        return {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": content,
-            "stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None,
-            "usage": {"input_tokens": 25, "output_tokens": 15},
-        }  # fmt: skip
+        reason = "tool_use" if turn.calls else "end_turn"
+        usage = {"input_tokens": 25, "output_tokens": 15}
+        return anthropic.message(*content, model=body["model"], stop_reason=reason, usage=usage)
 
     @staticmethod
     def error(kind: str, text: str) -> Document:
@@ -179,54 +176,37 @@ class Responses(OpenAI):
     @staticmethod
     def events(body: Document, turn: Turn, given: int = 25, generated: int = 15) -> Events:
         """Return the stream of a turn. `given`, `generated`: the tokens of the prompt and of the answer."""
-
-        def response(status: str, output: list[Document]) -> Document:
-            usage = {
-                "input_tokens": given, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-                "output_tokens": generated, "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": given + generated,
-            }  # fmt: skip
-            return {
-                "id": "resp_1", "object": "response", "created_at": 1741476542.0, "status": status, "error": None,
-                "incomplete_details": None, "instructions": None, "metadata": {}, "model": body["model"],
-                "output": output, "parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto", "tools": [],
-                "top_p": 1.0, "usage": usage if status == "completed" else None,
-            }  # fmt: skip
-
-        def message(status: str, content: list[Document]) -> Document:
-            return {"id": "msg_1", "type": "message", "status": status, "role": "assistant", "content": content}
-
-        def part(text: str) -> Document:
-            return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
+        counts = {"input_tokens": given, "output_tokens": generated, "total_tokens": given + generated}
+        opened = response(model=body["model"], status="in_progress", usage=None)
+        said = part(turn.text, logprobs=[])
         place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
         made: list[Document] = [
-            {"type": "response.created", "response": response("in_progress", [])},
-            {"type": "response.in_progress", "response": response("in_progress", [])},
-            {"type": "response.output_item.added", "output_index": 0, "item": message("in_progress", [])},
-            {"type": "response.content_part.added", **place, "part": part("")},
+            {"type": "response.created", "response": opened},
+            {"type": "response.in_progress", "response": opened},
+            {"type": "response.output_item.added", "output_index": 0, "item": message(status="in_progress")},
+            {"type": "response.content_part.added", **place, "part": part("", logprobs=[])},
         ]
         kind = "response.output_text"
         made += [{"type": f"{kind}.delta", **place, "delta": piece, "logprobs": []} for piece in pieces(turn.text)]
-        output = [message("completed", [part(turn.text)])]
+        output = [message(said)]
         made += [
             {"type": f"{kind}.done", **place, "text": turn.text, "logprobs": []},
-            {"type": "response.content_part.done", **place, "part": part(turn.text)},
+            {"type": "response.content_part.done", **place, "part": said},
             {"type": "response.output_item.done", "output_index": 0, "item": output[0]},
         ]
         for index, (id_, name, arguments) in enumerate(turn.calls, start=1):
             space, _, name = name.rpartition("/")
-            call = {"id": f"fc_{id_}", "type": "function_call", "call_id": id_, "name": name}
-            call |= {"namespace": space} if space else {}
-            begun = {**call, "status": "in_progress", "arguments": ""}
-            output.append({**call, "status": "completed", "arguments": arguments})
-            where = {"item_id": call["id"], "output_index": index}
+            of_space = {"namespace": space} if space else {}
+            output.append(call(id=f"fc_{id_}", call_id=id_, name=name, arguments=arguments, **of_space))
+            begun = {**output[index], "status": "in_progress", "arguments": ""}
+            where = {"item_id": begun["id"], "output_index": index}
             made.append({"type": "response.output_item.added", "output_index": index, "item": begun})
             kind = "response.function_call_arguments"
             made += [{"type": f"{kind}.delta", **where, "delta": piece} for piece in pieces(arguments)]
             made.append({"type": f"{kind}.done", **where, "arguments": arguments})
             made.append({"type": "response.output_item.done", "output_index": index, "item": output[index]})
-        made.append({"type": "response.completed", "response": response("completed", output)})
+        completed = response(*output, model=body["model"], usage={**USAGE, **counts})
+        made.append({"type": "response.completed", "response": completed})
         return [named({**event, "sequence_number": number}) for number, event in enumerate(made)]
 
     @staticmethod
