@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.e2e.check import TokenRefused, Verifier, verifier
+from tests.e2e.clients import chats
 from tests.e2e.hosts.turns import (
     LONG,
     SLOW_CALL,
@@ -255,42 +256,21 @@ class Chats(OpenAI):
 
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
-        def made(delta: Document, finish: str | None = None) -> bytes:
-            choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
-            return data({**envelope, "choices": choices})
-
-        envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
-        events = [made({"role": "assistant", "content": ""})]
-        events += [made({"content": piece}) for piece in pieces(turn.text)]
-        for index, (id_, name, arguments) in enumerate(turn.calls):
-            function = {"name": name, "arguments": ""}
-            events.append(made({"tool_calls": [{"index": index, "id": id_, "type": "function", "function": function}]}))
-            events += [
-                made({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-                for piece in pieces(arguments)
-            ]
-        events.append(made({}, "tool_calls" if turn.calls else "stop"))
-        if turn.tokens or (body.get("stream_options") or {}).get("include_usage"):
-            given = turn.tokens or 25
-            usage = {"prompt_tokens": given, "completion_tokens": 15, "total_tokens": given + 15}
-            events.append(data({**envelope, "choices": [], "usage": usage}))
-        return [*events, b"data: [DONE]\n\n"]
+        events = chats.chunks(Chats.whole(body, turn))
+        if not (turn.tokens or (body.get("stream_options") or {}).get("include_usage")):
+            del events[-2]
+        return events
 
     @staticmethod
     def whole(body: Document, turn: Turn) -> Document:
-        message: Document = {"role": "assistant", "content": turn.text}
-        if turn.calls:
-            message["tool_calls"] = [
-                {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
-                for id_, name, arguments in turn.calls
-            ]
-        finish = "tool_calls" if turn.calls else "stop"
-        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}]
-        usage = {"prompt_tokens": 25, "completion_tokens": 15, "total_tokens": 40}
-        return {
-            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
-            "choices": choices, "usage": usage,
-        }  # fmt: skip
+        calls = [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for id_, name, arguments in turn.calls
+        ]
+        called: Document = {"tool_calls": calls, "finish_reason": "tool_calls"} if calls else {}
+        given = turn.tokens or 25
+        usage = {"prompt_tokens": given, "completion_tokens": 15, "total_tokens": given + 15}
+        return {**chats.completion(turn.text, usage=usage, **called), "model": body["model"]}
 
     overflow = "This model's maximum context length is 128000 tokens. However, your messages resulted in 208310 tokens."
 
