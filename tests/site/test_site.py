@@ -40,7 +40,6 @@ PAGES = {
     "Create, rotate and revoke API keys": "/operations/keys/",
     "x-gatepass-hop": "/reference/http/",
     "x-gatepass-adapted": "/reference/http/",
-    "offline install": "/getting_started/",
     "air-gapped": "/getting_started/",
 }
 """The first page for a title, a header, or words of one section."""
@@ -78,7 +77,6 @@ ROWS = {
     "No operation has the path /v1/chat/completions/chat/completions": "unknown_path",
     "**ERROR**: CONTENT_FILTERED - 'NoneType' object has no attribute 'content'": "has no attribute 'content'",
     "429 Rate limit reached": "Rate limit reached",
-    "**ERROR**: RATE_LIMIT_EXCEEDED - Error code: 429 - {'error': {'message': 'slow down'}}": "RATE_LIMIT_EXCEEDED",
     "**ERROR**: GENERIC_ERROR - The answer ends here: the upstream rejected the request.": "The answer ends here",
     "llm.corp.example sent no reply within 600 s (models.m.timeouts.first_byte_s).": "upstream_timeout_first_byte",
     "The proxy in front of llm.corp.example refuses (403 Forbidden).": "The proxy in front of",

@@ -44,12 +44,11 @@ class Check:
     """Verifies tokens for the SDK."""
 
     def __init__(self, verifier: Verifier) -> None:
-        self._verifier = verifier
-        self.tally = verifier.tally
+        self.verifier = verifier
 
     async def verify_token(self, token: str) -> AccessToken | None:
         try:
-            claims = self._verifier.claims(f"Bearer {token}")
+            claims = self.verifier.claims(f"Bearer {token}")
         except TokenRefused:
             return None
         scopes = str(claims.get("scope", "")).split()
@@ -141,7 +140,7 @@ def add_tools(served: MCPServer[Any], journal: Journal) -> None:
 def pages(journal: Journal, check: Check | None) -> list[Route]:
     async def counts(request: Request) -> Response:
         assert check is not None
-        return Response(check.tally.as_json(), media_type="application/json")
+        return Response(check.verifier.tally.as_json(), media_type="application/json")
 
     async def events(request: Request) -> Response:
         return JSONResponse(journal.events)
