@@ -11,20 +11,20 @@ CORES  := $(shell nproc)
 JOBS   ?= $(shell expr 2 \* $(CORES))
 # Large bodies go back to the system when they are freed, so that one test's memory does not count for the next. Threads
 # share one heap, because what a thread frees stays in its own: 27 MiB of the peak of the attacks. What measures a
-# server's resident memory (bench, startup, chaos) runs without these settings, as production does.
+# server's resident memory (bench, chaos) runs without these settings, as production does.
 FREEING := MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=1048576 MALLOC_ARENA_MAX=1
 PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: three of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_store mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_ragflow tracing upgrade prometheus chart_rolls))
 # `make test` runs them with each of valkey-server and redis-server that is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,shared_counts.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts trace-picture mcp-sessions e2e-prometheus e2e-system \
-  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz startup pythons \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts e2e-prometheus e2e-system \
+  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos chart-rolls tls-scan properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -133,10 +133,6 @@ reference: setup ## Write the generated pages: settings, commands, errors, metri
 recordings: setup ## Record the demo, `gatepass init` and `doctor` as pictures in docs/images: half a minute
 	$(BIN)/python -m docs.record
 
-trace-picture: setup ## Draw docs/images/trace.svg of the spans that the collector of tests/e2e/test_tracing.py receives
-	tests/e2e/setup.sh
-	TRACE_PICTURE=write $(BIN)/pytest -q tests/e2e/test_tracing.py -k trace_of_a_failover
-
 SITE := build/site
 
 docs-site: .docs/.ready ## Build the documentation as a site in build/site; a warning, such as a broken link, is an error
@@ -204,10 +200,6 @@ hosts: setup ## Every fault and a turn over llama.cpp with each agent host of te
 	tests/e2e/setup.sh
 	E2E_HOSTS=all $(BIN)/pytest -s -o hung_after_s=300 -o faulthandler_timeout=600 tests/e2e/test_hosts.py
 
-mcp-sessions: setup ## 500 MCP sessions over token changes at two replicas: two minutes
-	tests/e2e/setup.sh
-	MCP_SESSIONS=500 MCP_SESSIONS_S=60 $(BIN)/pytest -s -o hung_after_s=300 -o faulthandler_timeout=600 tests/e2e/test_mcp_store.py
-
 e2e-prometheus: ## Put Debian's Prometheus into .e2e/ for tests/e2e/test_prometheus.py, without root
 	tests/e2e/prometheus/fetch.sh .e2e/prometheus
 
@@ -225,17 +217,9 @@ chaos: setup ## Ten minutes of faults on all sides of two replicas over a store,
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
-store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store; two minutes
-	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
-
-rolls: setup ## Rolling restarts of four replicas under clients that keep connections: two minutes
-	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
-
 chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the times of the Helm chart, without the store for a while
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/python -W ignore -m tests.stress.chart_rolls
+	$(BIN)/python -W ignore -m tests.stress.chart_rolls $(wildcard .e2e/node-client)
 
 tls-scan: setup .tls-scan/.ready ## What sslyze sees of the listener with `server.tls`, beside what is expected; half a minute
 	$(BIN)/python -m tests.stress.tls_scan .tls-scan/bin/python
@@ -261,9 +245,6 @@ campaigns: setup ## 20 s of the fuzzers by one seed
 	$(BIN)/python -m tests.fuzz --target all --runs 10000 --seed 1795182408 $(FUZZ)
 
 stress: campaigns properties ## The long ones that need Python alone: the campaigns, and the properties
-
-startup: setup ## Print import time, time to ready and idle memory
-	$(BIN)/python -m tests.e2e.startup
 
 pythons: ## The unit tier on every Python of PYTHONS that is here
 	@for python in $(PYTHONS); do \

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.check import Tally
 from tests.e2e.process import Process
 
 HERE = Path(__file__).parent
@@ -55,12 +55,6 @@ def ask(url: str, body: Any = None, **fields: str) -> tuple[int, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenCall:
-    at_s: float
-    status: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Issuer:
     url: str
 
@@ -68,23 +62,10 @@ class Issuer:
     def token_url(self) -> str:
         return f"{self.url}/token"
 
-    def calls(self) -> list[TokenCall]:
-        """Return all token calls in order."""
-        return [TokenCall(**call) for call in get_json(f"{self.url}/count")]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """The counts of a check. `tokens`: the number of requests by token."""
-
-    refusals: list[str]
-    tokens: dict[str, int]
-    least_life_left_s: float | None
-
 
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
-    """llama.cpp behind the check; `url` is the check's."""
+    """A server that checks its tokens itself."""
 
     url: str
 
@@ -118,10 +99,6 @@ def start_model(gguf: str, *options: str) -> Process:
     return Process([python, HERE / "realllm" / "serve.py", installed("gguf") / gguf, *options])
 
 
-def start_check(issuer: Issuer, upstream: str) -> Process:
-    return Process([sys.executable, HERE / "check.py", issuer.url, RESOURCE, upstream])
-
-
 def listening(process: Process) -> str:
     """Wait until the process is ready and return the URL that it prints."""
     return process.wait_for(r'(?:listening on |"event":"listening","url":")(https?://[^\s"]+)', READY_S)[1].rstrip("/")
@@ -131,14 +108,12 @@ def serve_routes(
     folder: Path,
     issuer: Issuer,
     routes: str,
-    *options: str | Path,
+    *,
     requires_key: bool = True,
-    python: str | Path | None = None,
 ) -> Process:
     """Start gatepass with its run-time dependencies only, so that a missing one is detected.
 
-    `routes` has the upstreams, models and MCP servers. Their credential is `sso`. `python` is for a configuration that
-    requires an extra.
+    `routes` has the upstreams, models and MCP servers. Their credential is `sso`.
     """
     secret = folder / "client_secret"
     secret.write_text(CLIENT_SECRET + "\n", encoding="utf-8")
@@ -160,14 +135,14 @@ credentials:
 """,
         encoding="utf-8",
     )
-    return serve(config, *options, python=python)
+    return serve(config)
 
 
-def serve(config: Path, *options: str | Path, python: str | Path | None = None, **variables: str) -> Process:
+def serve(config: Path, python: str | Path | None = None, **variables: str) -> Process:
     """Start gatepass on a free port, by default with its run-time dependencies only; `variables` are for its file."""
     python = python or installed("python-gatepass") / "bin" / "python"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
     return Process(
-        [python, "-m", "gatepass", "serve", "--config", config, "--port", "0", *options],
+        [python, "-m", "gatepass", "serve", "--config", config, "--port", "0"],
         environment=plain | {"PYTHONPATH": str(ROOT / "src")} | variables,
     )

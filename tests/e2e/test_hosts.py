@@ -24,13 +24,13 @@ from tests.e2e.process import Process
 from tests.e2e.servers import (
     KEY,
     ONE_LATE,
+    RESOURCE,
     ROOT,
     CheckedServer,
     Issuer,
     get_json,
     listening,
     serve_routes,
-    start_check,
     start_issuer,
     start_model,
 )
@@ -106,11 +106,11 @@ def model_of(host: str, case: str) -> str:
     return f"{case}-{host.replace(' ', '_').lower()}"
 
 
-def routes(tools: McpServer, scripted: CheckedServer, llama: CheckedServer) -> str:
+def routes(tools: McpServer, scripted: str, llama: str) -> str:
     return f"""
 upstreams:
-  up: {{base_url: "{scripted.url}/v1", credential: sso}}
-  llama: {{base_url: "{llama.url}/v1", credential: sso}}
+  up: {{base_url: "{scripted}/v1", credential: sso}}
+  llama: {{base_url: "{llama}/v1", credential: sso}}
 models:
   "llama-*": {{upstream: llama}}
   "chat*": {{upstream: up, protocols: [chat]}}
@@ -139,20 +139,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
     with ExitStack() as started:
         issuer = Issuer(listening(started.enter_context(start_issuer(token_life_s=TOKEN_LIFE_S))))
-        upstream = listening(
-            started.enter_context(Process([sys.executable, "-m", "tests.e2e.hosts.upstream"], folder=ROOT))
-        )
+        command = [sys.executable, "-m", "tests.e2e.hosts.upstream", issuer.url, RESOURCE]
+        upstream = listening(started.enter_context(Process(command, folder=ROOT)))
         # the largest prompt of these programs, of Codex, has 25,000 tokens of this model
         limits = ("--slots", "1", "--slot-tokens", "32768", "--answer-tokens", "200")
         model = start_model("tiny-ends.gguf", *limits)
         llama = listening(started.enter_context(model))
-        checks = [
-            CheckedServer(listening(started.enter_context(start_check(issuer, url)))) for url in (upstream, llama)
-        ]
         tools = started.enter_context(mcp_server("tools", issuer))
-        process = started.enter_context(serve_routes(folder, issuer, routes(tools, *checks)))
-        url = listening(process)
-        checks.append(tools)
+        process = started.enter_context(serve_routes(folder, issuer, routes(tools, upstream, llama)))
+        url, checks = listening(process), [CheckedServer(upstream), tools]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             yield Runs({case: pool.submit(run_case, case) for case in CASES}, upstream, checks, process)
             pool.shutdown(cancel_futures=True)  # what no test asked for

@@ -19,11 +19,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.e2e.servers import HERE, KEY, ask, get_json, listening, node, serve
+from tests.e2e.servers import HERE, KEY, RESOURCE, SCOPE, ask, get_json, listening, node, serve
 
 LIFE_S = 3
 RECOVERY_S = 4.0
-RESOURCE, SCOPE = "urn:e2e:models", "chat"
 CREDENTIALS = ("file", "signed", "bearer", "exchange")
 
 

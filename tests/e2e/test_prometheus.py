@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 
 from gatepass.config.access import hash_key
 from tests.e2e.process import Process
-from tests.e2e.servers import INSTALLED, ROOT, get_json, listening
+from tests.e2e.servers import INSTALLED, ROOT, get_json, listening, serve
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, JSON, Ask
 from tests.integration.refusing import without
@@ -216,8 +216,7 @@ async def _scraped(folder: Path) -> None:
     async with Scripted(answer=Upstream()) as upstream, Scripted(*([one] for one in minted)) as issuer:
         file = folder / "gatepass.yaml"
         file.write_text(json.dumps(configuration(upstream.url, issuer.url)))
-        command: list[str | Path] = [sys.executable, "-m", "gatepass", "serve", "--config", file, "--port", "0"]
-        with Process(command) as gatepass:
+        with serve(file, python=sys.executable) as gatepass:
             url = await asyncio.to_thread(listening, gatepass)
             prometheus = Prometheus(folder, url)
             with prometheus.process:

@@ -14,9 +14,8 @@ import httpx2
 import openai
 
 from tests.e2e.process import Process
-from tests.e2e.servers import listening
+from tests.e2e.servers import listening, serve
 from tests.e2e.tracing.collector import Collector, Span
-from tests.e2e.tracing.picture import write
 from tests.integration.answers import COMPLETION, DETAILED_USAGE, DONE, delta
 from tests.integration.gateway import CHAT, HELLO
 from tests.integration.scripted import Dialogue, Pause, Received, Scripted, Send, event, reply, stream
@@ -73,14 +72,10 @@ def configuration(upstream: str, issuer: str, tracing: Mapping[str, Any]) -> dic
 
 
 @contextmanager
-def gatepass(
-    folder: Path, settings: Mapping[str, Any], *options: str, **environment: str
-) -> Iterator[tuple[str, Process]]:
+def gatepass(folder: Path, settings: Mapping[str, Any], **environment: str) -> Iterator[tuple[str, Process]]:
     file = folder / "gatepass.yaml"
     file.write_text(json.dumps(settings))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "OTEL_"))}
-    command: list[str | Path] = [sys.executable, "-m", "gatepass", "serve", "--config", file, "--port", "0", *options]
-    with Process(command, environment={**kept, **SOON, **environment}) as process:
+    with serve(file, python=sys.executable, **{**SOON, **environment}) as process:
         yield listening(process), process
 
 
@@ -114,8 +109,6 @@ async def test_trace_of_a_failover_with_a_token_renewal(tmp_path: Path):
     assert sent == [f"00-{TRACE}-{one.id}-01" for one in spans if one.name == "POST"]
     assert "secret-of-the-baggage" not in str(collector.spans)
     assert not any(secret in str(collector.spans) for secret in ("token-1", "token-2", "portal-secret-4711"))
-    if os.environ.get("TRACE_PICTURE") == "write":
-        write(spans)
 
 
 def _check_tree(spans: list[Span]) -> None:

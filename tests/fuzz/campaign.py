@@ -13,14 +13,13 @@ from types import FrameType
 from typing import Any
 
 from tests.fuzz.mutation import mutated
-from tests.fuzz.targets import FAMILIES, Target, memory_is_bounded
+from tests.fuzz.targets import FAMILIES, Target
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = Path(__file__).parent / "found"
 TRACED_ONE_IN = 10
-MEMORY_ONE_IN = 1000
 MAX_CPU_S = 20.0
-"""Limit of one run. A usual run takes a millisecond, and `memory_is_bounded` takes a second."""
+"""Limit of one run. A usual run takes a millisecond."""
 
 Edge = tuple[str, int, int]
 
@@ -71,18 +70,16 @@ def fuzz(name: str, seed: int, *, seconds: float = math.inf, runs_at_most: float
     family, random, inputs = FAMILIES[name], Random(seed), corpus(name)
     reached: set[Edge] = set()
     for body in inputs:
-        for target, share in family.targets:
-            if share:
-                with _traced(reached, family.traced):
-                    _run(target, body, seed)
+        for target, _ in family.targets:
+            with _traced(reached, family.traced):
+                _run(target, body, seed)
     targets, shares = zip(*family.targets, strict=True)
     began_s, runs, size = time.monotonic(), 0, len(inputs)
     while runs < runs_at_most and time.monotonic() - began_s < seconds:
         runs += 1
         body = mutated(inputs, random)
-        is_memory_run = memory_is_bounded in targets and not runs % MEMORY_ONE_IN
-        [target] = [memory_is_bounded] if is_memory_run else random.choices(targets, shares)
-        if runs % TRACED_ONE_IN or is_memory_run:
+        [target] = random.choices(targets, shares)
+        if runs % TRACED_ONE_IN:
             _run(target, body, seed=runs)
             continue
         before = len(reached)

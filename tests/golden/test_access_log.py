@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -64,23 +63,15 @@ class _Lines(logging.Handler):
         self.said.append(said)
 
 
-@contextmanager
-def access_lines() -> Iterator[list[str]]:
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
     logger, handler = logging.getLogger("gatepass.access"), _Lines()
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    try:
-        yield handler.said
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-@pytest.fixture
-def lines() -> Iterator[list[str]]:
-    with access_lines() as said:
-        yield said
+    yield handler.said
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 async def test_access_lines(lines):

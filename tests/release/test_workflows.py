@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from release.build import PYTHONS, ROOT
+from release.build import ROOT
 from ruamel.yaml import YAML
 
 WORKFLOWS = ROOT / ".github/workflows"
@@ -51,13 +51,3 @@ def test_only_the_jobs_that_publish_have_an_identity():
     assert identified == {"image", "pypi", "forge"}
     assert release["jobs"]["pypi"]["environment"] == "pypi"
     assert release["jobs"]["build"]["permissions"] == {"contents": "read"}
-
-
-def test_what_check_leaves_out_runs_every_week():
-    workflow = YAML(typ="safe").load((WORKFLOWS / "weekly.yml").read_text())
-    packages, image = workflow["jobs"]["packages"], workflow["jobs"]["image"]
-    assert set(workflow["on"]) == {"schedule", "workflow_dispatch"}
-    assert tuple(packages["strategy"]["matrix"]["python"]) == PYTHONS
-    assert "make release-pythons" in [step.get("run") for step in packages["steps"]]
-    assert image["steps"][-1]["run"].endswith("tests/e2e/container")
-    assert image["env"]["BASE"] in (WORKFLOWS / "image.yml").read_text(), "the base of the published image"

@@ -1,15 +1,9 @@
-"""Rolling restarts under clients that keep connections: `make rolls`, about two minutes.
-
-Four replicas over a store, behind a TCP balancer that polls `/readyz` every 0.1 s, are restarted one after the other,
-as often as `--rounds` says. The program prints a line for each client. It exits 1 if a request fails or a stream is
-incomplete.
+"""Clients that keep connections, their upstream, and a balancer, for the programs of this folder.
 
 The clients are openai-python and openai-node, each with pooled connections and without retries. Half of the requests
-are streams. `--node FOLDER` names a folder with the npm package `openai` in `node_modules`; without it only
-openai-python runs.
+are streams.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -24,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.store.server import StoreServer
-from tests.integration.processes import Serving, serving
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -47,7 +39,6 @@ EVENTS = 10
 EVENT_S = 0.02
 POLL_S = 0.1
 POLL_TIMEOUT_S = 1.0
-DRAIN_DELAY_S = 0.5
 BOUND_S = 60.0
 
 
@@ -93,24 +84,6 @@ def document(kind: str, **choice: Any) -> dict[str, Any]:
 
 def upstream(load: Load) -> Scripted:
     return Scripted(answer=partial(answer, load))
-
-
-# gatepass
-
-
-@asynccontextmanager
-async def gatepass(config: Path, *options: str) -> AsyncIterator[Serving]:
-    """Start gatepass, wait until it is ready, and stop it at the end of the block."""
-    async with serving("--config", str(config), *options) as running:
-        await running.port
-        yield running
-
-
-def configured(folder: Path, url: str, store: dict[str, Any], **server: float) -> Path:
-    config, upstreams = folder / "gatepass.json", {"chat": {"base_url": f"{url}/v1"}}
-    config.write_text(json.dumps({"server": server, "upstreams": upstreams, "store": store}))
-    config.chmod(0o600)
-    return config
 
 
 # the balancer
@@ -255,51 +228,3 @@ def note(result: Result, line: bytes) -> bool:
     if "failed" in entry:
         result.failures.append(f"{'stream' if entry['streams'] else 'plain'}: {entry['failed']}")
     return "began" in entry
-
-
-# the scenarios
-
-
-async def rolling_restart(load: Load, replicas: int, rounds: int = 1, **settings: float) -> list[Result]:
-    """Restart each of `replicas` behind the balancer, one after the other, on its port, in each of `rounds`."""
-    async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "store").mkdir()
-        store = stack.enter_context(StoreServer(folder / "store")).settings()
-        config = configured(folder, (await stack.enter_async_context(upstream(load))).url, store, **settings)
-        running, ports = [], []
-        for _ in range(replicas):
-            replica = AsyncExitStack()
-            stack.push_async_exit(replica)
-            running.append(replica)
-            ports.append(await (await replica.enter_async_context(gatepass(config, "--port", "0"))).port)
-        balancer_port = await stack.enter_async_context(balanced(ports))
-        async with clients(balancer_port, load) as results:
-            for replica, port in list(zip(running, ports, strict=True)) * rounds:
-                await replica.aclose()
-                await replica.enter_async_context(gatepass(config, "--port", str(port)))
-                await asyncio.sleep(3 * POLL_S)
-    return results
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--node", type=Path)
-    parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--concurrency", type=int, default=CONCURRENCY)
-    parser.add_argument("--drain-delay-s", type=float, default=DRAIN_DELAY_S)
-    options = parser.parse_args()
-    load = Load(options.node, options.concurrency)
-    failed, name = 0, f"rolling restart of {options.replicas} replicas, {options.rounds} times"
-    running = rolling_restart(load, options.replicas, options.rounds, drain_delay_s=options.drain_delay_s)
-    for result in asyncio.run(running):
-        print(f"{name}: {result.client}: {len(result.failures)} of {result.requests} requests failed", flush=True)
-        for failure in result.failures[:5]:
-            print(f"  {failure}", flush=True)
-        failed += len(result.failures)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

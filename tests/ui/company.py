@@ -1,13 +1,12 @@
 """Run gatepass with an issuer and an upstream, and do what each line of the input says.
 
 `python -m tests.ui.company FOLDER` prints the URL of the page and a key, and then the result of each command, as JSON.
-`chat` is a whole request. A stream sends one event after `begin`, and the rest after `end`. `break` reloads a file with
-a fault, and `repair` one without. The tests of the page start it, as they start tests/ui/staged.py.
+`chat` is a whole request. A stream sends one event after `begin`, and the rest after `end`. The tests of the page start
+it, as they start tests/ui/staged.py.
 """
 
 import asyncio
 import json
-import signal
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 from tests.integration.answers import COMPLETION, EVENTS, delta
 from tests.integration.gateway import Ask
-from tests.integration.processes import Serving, changed, started
+from tests.integration.processes import started
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted, Send, Wait, begin_stream, chunk, reply
 from tests.integration.staged_faults import ADMIN, CALLER
 
@@ -57,10 +56,10 @@ class Company:
             self.port = await one.port
             print(json.dumps({"url": f"http://127.0.0.1:{self.port}/llm/ui/", "admin": ADMIN}), flush=True)
             while command := await asyncio.to_thread(sys.stdin.readline):
-                print(json.dumps(await self.do(command.strip(), one)), flush=True)
+                print(json.dumps(await self.do(command.strip())), flush=True)
             self.more.set()
 
-    async def do(self, command: str, running: Serving) -> int | None:
+    async def do(self, command: str) -> int | None:
         match command:
             case "chat":
                 return await self.status(stream=False)
@@ -69,9 +68,6 @@ class Company:
             case "end":
                 self.more.set()
                 return await self.stream
-            case _:
-                changed(self.folder, log={"level": "shout" if command == "break" else "info"})
-                running.process.send_signal(signal.SIGHUP)
         return None
 
     async def status(self, *, stream: bool) -> int:

@@ -50,13 +50,6 @@ def test_a_stream_arrives(page: Page, gatepass: Program, faults: list[str]) -> N
     assert faults == []
 
 
-def test_a_reload_that_is_refused_says_why_in_the_overview(page: Page, gatepass: Program, faults: list[str]) -> None:
-    gatepass.do("break")
-    expect(page.get_by_text("log.level", exact=False)).to_be_visible()
-    gatepass.do("repair")
-    assert faults == []
-
-
 VIEWS = {
     "#/": "requests/min",
     "#/requests": "gpt-4o",

@@ -188,25 +188,6 @@ def test_a_bar_has_the_length_of_its_datum(page: Page, fake: Fake) -> None:
     expect(page.locator(f"{UPSTREAM} .part")).to_have_attribute("width", "1.46%")
 
 
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-def test_a_number_and_its_unit_are_on_one_line(open_page: OpenPage, url: str, fake: Fake, locale: str) -> None:
-    fake.sign_in()
-    fake.traffic["series"]["requests"][-4:] = [24_999] * 4
-    fake.status["in_flight"] = 99_999
-    page = open_page(url, locale=locale)
-    page.set_viewport_size({"width": 961, "height": 900})  # the cards are beside each other, and narrow
-    expect(page.locator(".rate")).to_have_text("99,996")
-    for line in page.locator(".big").all():
-        card = line.locator("xpath=..").bounding_box()
-        number, unit = line.locator("b").bounding_box(), line.locator("span").bounding_box()
-        assert card is not None
-        assert number is not None
-        assert unit is not None
-        assert card["width"] <= 192
-        assert number["y"] < unit["y"] < unit["y"] + unit["height"] <= number["y"] + number["height"]
-        assert unit["x"] + unit["width"] < card["x"] + card["width"]
-
-
 def test_two_hundred_updates_leave_the_picture_as_large_as_it_was(page: Page, fake: Fake) -> None:
     size = page.locator("main *").count()
     for number in range(200):

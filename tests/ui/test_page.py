@@ -268,15 +268,6 @@ def test_the_arrow_keys_read_a_plot(visit: OpenPage, fake: Fake) -> None:
     expect(page.locator(".plot").last.locator(".at")).to_have_text(re.compile(r"^at \d\d:\d\d:\d\d$"))
 
 
-def test_a_percentile_is_a_bound(visit: OpenPage, fake: Fake) -> None:
-    durations = fake.traffic["series"]["duration_s"]
-    durations["p50"][-1], durations["p95"][-1], durations["p99"][-1] = 1.28, 10.24, 655.36
-    page = visit()
-    legend = page.locator(".plot", has_text="Duration").locator(".legend b")
-    expect(legend).to_have_text(["≤ 1.28 s", "≤ 10.2 s", "> 5 min 28 s"])
-    expect(page.locator(".plot", has_text="Requests").locator(".legend b").last).to_have_text("5")
-
-
 def test_percentiles_differ_without_colour(visit: OpenPage) -> None:
     plot = visit().locator(".plot", has_text="Duration")
     expect(plot.locator(".legend li")).to_contain_text(["", "p50", "p95", "p99"])
@@ -284,13 +275,6 @@ def test_percentiles_differ_without_colour(visit: OpenPage) -> None:
     marks = plot.locator(".legend i").evaluate_all("(all) => all.map((one) => getComputedStyle(one).backgroundImage)")
     assert len(set(dashes)) == 3
     assert len({re.sub(r"rgba?\([^)]*\)", "", mark) for mark in marks}) == 3
-
-
-def test_the_page_sends_its_address_for_the_curl_command(visit: OpenPage, url: str) -> None:
-    page = visit("#/requests/req-1")
-    with page.expect_request(lambda request: "/api/curl/req-1" in request.url) as sent:
-        page.get_by_role("button", name="Copy as curl").click()
-    assert parse_qs(urlsplit(sent.value.url).query) == {"page": [url]}
 
 
 def test_the_theme_changes_by_its_button_and_is_forgotten(visit: OpenPage) -> None:
@@ -423,36 +407,6 @@ def test_a_list_of_failures_has_a_row_for_each_code_request_and_upstream(visit: 
     expect(shown).to_have_count(7)
 
 
-@pytest.mark.parametrize("phone", [False, True])
-def test_a_name_in_the_list_breaks_in_no_word(visit: OpenPage, fake: Fake, phone: bool) -> None:
-    names = {"caller": "ragflow_production", "model": "deepseek_chat_distilled", "upstream": "gateway_of_the_company"}
-    failed = {"status": 502, "outcome": "error", "code": "upstream_timeout_connect", "hop": "upstream:corp"}
-    fake.summaries["requests"] = [documents.summary("a", 9, **failed, **names, adapted=["images=content-parts"] * 2)]
-    page = visit("#/requests", phone=phone)
-    for name in (*names.values(), "upstream_timeout_connect"):
-        text = page.locator("tbody td", has_text=name).last
-        rectangles = """(cell, name) => {
-          const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), range = document.createRange();
-          while (!walk.nextNode().data.includes(name));
-          const at = walk.currentNode.data.indexOf(name);
-          range.setStart(walk.currentNode, at);
-          range.setEnd(walk.currentNode, at + name.length);
-          return range.getClientRects().length;
-        }"""
-        assert text.evaluate(rectangles, name) == 1, name
-
-
-def test_failures_of_unlike_requests_are_no_group(visit: OpenPage, fake: Fake) -> None:
-    failed = {"model": "", "status": 403, "outcome": "error", "code": "mcp_not_allowed", "hop": "client"}
-    fake.summaries["requests"] = [
-        documents.summary(f"{member}-{i}", 2 + i / 10, **failed, **{member: f"/a-{i}"})
-        for member in ("path", "operation", "mcp_method", "mcp_tool")
-        for i in range(4)
-    ]
-    fake.summaries["running"] = []
-    expect(visit("#/requests").locator("tbody tr")).to_have_count(16)
-
-
 def test_a_chip_of_the_overview_leads_to_the_failures(visit: OpenPage, fake: Fake) -> None:
     fake.traffic["series"]["errors"][-1] += 3
     page = visit()
@@ -465,26 +419,18 @@ def test_a_chip_of_the_overview_leads_to_the_failures(visit: OpenPage, fake: Fak
     wait_for(lambda: fake.polled[-1:] == [polled], page)
 
 
-@pytest.mark.parametrize(
-    ("locale", "sentence", "health"),
-    [
-        ("en-GB", "Fails: upstream corp. Its last error shows the cause and what to do.", "every request failed"),
-        ("zh-CN", "有故障：上游 corp。点开它最近的错误，可以看到原因和处理方法。", "所有请求都失败"),
-    ],
-)
-def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(
-    visit: OpenPage, fake: Fake, locale: str, sentence: str, health: str
-) -> None:
-    page = visit(locale=locale)
+def test_an_upstream_that_answers_each_request_with_an_error_is_red_and_named(visit: OpenPage, fake: Fake) -> None:
+    page = visit()
     card = page.locator("[data-upstream=corp]")
     expect(card).to_be_visible()
     expect(page.locator(".fails")).to_be_hidden()
     fake.status["upstreams"]["corp-eu"].update(requests_15m=0)
     fake.status["upstreams"]["corp"].update(requests_15m=4, errors_15m=4, many_errors=True)
     page.evaluate(ASK)
+    sentence = "Fails: upstream corp. Its last error shows the cause and what to do."
     expect(page.locator(".fails")).to_contain_text(sentence)
     expect(card).to_have_class("card upstream bad")
-    expect(card.locator(".health.failed")).to_contain_text(health)
+    expect(card.locator(".health.failed")).to_contain_text("every request failed")
     idle = page.locator("[data-upstream=corp-eu] .facts a")
     expect(idle).to_have_attribute("href", "#/requests?upstream=corp-eu")
     errors = "#/requests?outcome=error&hop=upstream%3Acorp"
@@ -554,18 +500,13 @@ def test_an_upstream_with_many_errors_is_not_called_healthy(visit: OpenPage, fak
     expect(card.locator(".facts a")).to_have_attribute("href", "#/requests?upstream=corp&outcome=error")
 
 
-@pytest.mark.parametrize(
-    ("locale", "said"),
-    [("en-GB", "no token, its credential fails: broken"), ("zh-CN", "没有令牌，凭据故障：broken")],
-)
-def test_an_upstream_without_a_token_leads_to_its_credential(
-    visit: OpenPage, fake: Fake, locale: str, said: str
-) -> None:
+def test_an_upstream_without_a_token_leads_to_its_credential(visit: OpenPage, fake: Fake) -> None:
     lost = {"state": "none", "failing": True, "expires_in_s": None}
     fake.status["credentials"]["broken"] = {**fake.status["credentials"]["corp"], **lost}
     behind = {**fake.status["upstreams"]["corp"], "credential": "broken", "health": "unknown"}
     fake.status["upstreams"]["behind"] = behind
-    page = visit(locale=locale)
+    page = visit()
+    said = "no token, its credential fails: broken"
     expect(page.locator("[data-upstream=behind] .health")).to_contain_text(said)
     page.locator("[data-upstream=behind] .health a").click()
     expect(page.locator("[data-credential=broken]")).to_be_focused()
@@ -618,11 +559,6 @@ def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(visi
     expect(links.nth(2)).to_be_focused()
 
 
-def test_the_name_of_a_learned_rule_is_in_one_line(visit: OpenPage) -> None:
-    page = visit("#/models")
-    expect(page.locator("td .rule").first).to_have_css("white-space", "nowrap")
-
-
 def test_no_view_in_chinese_has_an_english_sentence_of_the_page(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
     page = visit(locale="zh-CN")
     expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
@@ -650,19 +586,6 @@ def test_the_language_is_switched_and_remembered(visit: OpenPage) -> None:
     expect(page.get_by_role("heading", name="模型与规则")).to_be_visible()
     page.get_by_role("button", name="English").click()
     expect(page.get_by_role("heading", name="Models and rules")).to_be_visible()
-
-
-def test_the_language_leaves_the_results_of_doctor(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
-    page = visit("#/doctor", locale="zh-CN")
-    page.get_by_role("button", name="检测每一跳").click()
-    link = page.locator("main > [role=status] a")
-    expect(link).to_have_text("upstream:corp")
-    page.get_by_role("button", name="English").click()
-    expect(page.locator("main > [role=status]")).to_have_text("1 of 3 steps failed: upstream:corp")
-    expect(page.locator(".hop")).to_have_count(3)
-    link.click()
-    expect(page.locator(".hop.bad summary")).to_be_focused()
-    assert faults == []
 
 
 def test_each_text_of_the_page_has_its_chinese_with_the_same_values() -> None:
@@ -706,10 +629,6 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
         *("en-GB", NUMBERS, "#/", ".codes li span"),
         [*ENGLISH_NUMBERS, "The connection closed before the answer was complete"],
     ),
-    "numbers in Chinese": (
-        *("zh-CN", NUMBERS, "#/", ".codes li span"),
-        ["HTTP 状态码：请求无效", "上游自己的错误码", "HTTP 状态码：上游出错", "回复尚未完成，连接就关闭了"],
-    ),
     "next try of a failing credential": (
         *("en-GB", updated("status", "credentials", "corp", failing=True, next_try_in_s=3.0)),
         *("#/", "[data-credential=corp] .facts", [re.compile("next try in 0:03")]),
@@ -726,10 +645,6 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
     "status of a refusal of MCP": (
         *("en-GB", UNCHANGED, "#/errors/mcp_not_allowed", "main > .muted"),
         ["Status 200 with an error in JSON-RPC, 403 for a notification"],
-    ),
-    "that status in Chinese": (
-        *("zh-CN", UNCHANGED, "#/errors/mcp_not_allowed", "main > .muted"),
-        ["状态码 200 和 JSON-RPC 错误；通知为 403"],
     ),
     "stream or path of requests without a model": (
         *("en-GB", updated("summaries", requests=UNNAMED, running=[])),
@@ -785,28 +700,6 @@ def test_a_long_list_is_capped_and_a_paused_one_stands_still(visit: OpenPage, fa
     expect(page.get_by_text("200 requests, 1 running, older ones are not shown")).to_be_visible()
 
 
-def test_updates_of_a_full_list_are_cheap(visit: OpenPage, fake: Fake) -> None:
-    fake.summaries["requests"] = [documents.summary(f"old-{i}", i) for i in range(200)]
-    page = visit("#/requests")
-    expect(page.locator("tbody tr")).to_have_count(200)
-    session = page.context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # other processes take no part of it
-
-    def busy_s() -> float:
-        metrics = session.send("Performance.getMetrics")["metrics"]
-        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
-
-    began = busy_s()
-    updates = 20
-    for number in range(updates):
-        fake.summaries["requests"] = [documents.summary(f"new-{number}-{i}", -1 - number - i / 50) for i in range(50)]
-        page.evaluate(ASK)
-        expect(page.locator(f"tr[data-id=new-{number}-49]")).to_have_count(1)
-    took_ms = 1000 * (busy_s() - began) / updates
-    print(f"an update with 50 new rows of 200: {took_ms:.0f} ms")
-    assert took_ms < 250
-
-
 def test_text_from_outside_never_becomes_markup(visit: OpenPage, fake: Fake, faults: list[str]) -> None:
     evil = "<img src=x onerror=alert(1)><script>alert(1)</script>"
     fake.summaries["requests"] = [documents.summary(evil, 1, model=evil, caller=evil, code=evil, outcome="error")]
@@ -850,25 +743,18 @@ def test_an_error_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fak
         expect(problem).to_contain_text("处理：等待，或请上游的负责人提高 限额。")
 
 
-@pytest.mark.parametrize(
-    ("locale", "shown"),
-    [
-        ("en-GB", ["timed out · upstream_timeout_total · connection refused", "error reply · 502 · upstream_error"]),
-        ("zh-CN", ["超时 · upstream_timeout_total · connection refused", "返回错误 · 502 · upstream_error"]),
-    ],
-)
-def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(
-    visit: OpenPage, fake: Fake, locale: str, shown: list[str]
-) -> None:
+def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(visit: OpenPage, fake: Fake) -> None:
     story = fake.stories["req-2"]
     story["error"].update(message="GPU is on fire. Ask its owner.")
     first, second = story["attempts"]
     first.update(outcome="timed_out", code="upstream_timeout_total", reason="connection refused")
     second.update(outcome="error_reply", code="upstream_error", status=502, reason="GPU is on fire")
     second["token"].update(age_s=0.1)
-    page = visit("#/requests/req-2", locale=locale)
-    expect(page.locator("tbody td:nth-child(3)")).to_have_text(shown)
-    expect(page.locator("tbody td:nth-child(4)").last).to_contain_text("0 s old" if locale == "en-GB" else "已用 0 秒")
+    page = visit("#/requests/req-2")
+    expect(page.locator("tbody td:nth-child(3)")).to_have_text(
+        ["timed out · upstream_timeout_total · connection refused", "error reply · 502 · upstream_error"]
+    )
+    expect(page.locator("tbody td:nth-child(4)").last).to_contain_text("0 s old")
 
 
 def test_a_request_shows_its_changes_its_times_and_its_arrivals(visit: OpenPage) -> None:
@@ -897,21 +783,15 @@ def test_a_failed_request_is_red_at_its_hop_and_leads_to_its_error(visit: OpenPa
 def test_the_parts_of_a_split_call_are_listed_and_the_failed_one_first(visit: OpenPage, fake: Fake) -> None:
     parts = [documents.attempt(1) for _ in range(30)]
     parts[29].update(outcome="error_reply", code="upstream_error", upstream_request_id="up-29")
-    fake.stories["req-1"]["attempts"][0]["parts"] = parts
+    fake.stories["req-1"]["attempts"] = [documents.attempt(1, head_s=None, parts=parts)]
     page = visit("#/requests/req-1")
+    expect(page.locator(".timeline")).to_contain_text("part 2")
+    expect(page.locator(".timeline")).not_to_contain_text("no reply")
     rows = page.locator("table", has_text="Upstream's id").locator("tbody tr")
     expect(rows).to_have_count(21)
     expect(rows.nth(1)).to_contain_text("1, part")
     expect(rows.nth(1)).to_contain_text("up-29")
     expect(page.get_by_text("And 10 parts more.")).to_be_visible()
-
-
-def test_the_times_of_a_split_call_are_those_of_its_parts(visit: OpenPage, fake: Fake) -> None:
-    parts = [documents.attempt(1, began_s=0.01), documents.attempt(1, began_s=0.5, outcome="error_reply")]
-    fake.stories["req-1"]["attempts"] = [documents.attempt(1, head_s=None, parts=parts)]
-    page = visit("#/requests/req-1")
-    expect(page.locator(".timeline .name")).to_contain_text(["part 1", "part 2"])
-    expect(page.locator(".timeline")).not_to_contain_text("no reply")
 
 
 def test_an_unknown_model_of_an_upstream_begins_with_the_name_in_the_client_and_those_of_the_list(
@@ -953,12 +833,9 @@ def test_a_refused_sign_in_says_why_in_chinese(open_page: OpenPage, url: str, fa
         expect(page.get_by_text(shown, exact=True)).to_be_visible()
 
 
-@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
-def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(
-    visit: OpenPage, fake: Fake, locale: str
-) -> None:
+def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(visit: OpenPage, fake: Fake) -> None:
     fake.stories["req-2"]["error"]["message"] = "The issuer refused the client. " * 12
-    page = visit("#/requests/req-2", phone=True, locale=locale)
+    page = visit("#/requests/req-2", phone=True)
     expect(page.locator(".problem p").nth(1)).to_be_in_viewport(ratio=1)
 
 
@@ -1028,9 +905,11 @@ def test_a_request_without_bodies_starts_their_capture(visit: OpenPage, fake: Fa
     assert fake.received == [("POST", "capture", {"model": "gpt-4o", "caller": "ragflow", "for_s": 600})]
 
 
-def test_curl_is_the_text_of_the_story(visit: OpenPage) -> None:
+def test_curl_is_the_text_of_the_story_for_the_address_of_the_page(visit: OpenPage, url: str) -> None:
     page = visit("#/requests/req-1", permissions=["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy as curl").click()
+    with page.expect_request(lambda request: "/api/curl/req-1" in request.url) as sent:
+        page.get_by_role("button", name="Copy as curl").click()
+    assert parse_qs(urlsplit(sent.value.url).query) == {"page": [url]}
     expect(page.get_by_text("Copied.")).to_have_count(1)
     assert evaluate(page, "navigator.clipboard.readText()") == documents.CURL
 
@@ -1060,11 +939,12 @@ def test_an_admin_forgets_and_captures(visit: OpenPage, fake: Fake) -> None:
     ]
 
 
-def test_doctor_shows_each_step_as_it_ends(visit: OpenPage, fake: Fake) -> None:
+def test_doctor_calls_the_chosen_operation_and_shows_each_step_as_it_ends(visit: OpenPage, fake: Fake) -> None:
     fake.parts = Semaphore(1)
     page = visit("#/doctor")
-    page.get_by_label("model", exact=True).fill("gpt-4o")
-    page.get_by_label("with a real call").check()
+    page.get_by_label("model", exact=True).fill("bge")
+    page.get_by_label("operation").select_option("rerank")
+    expect(page.get_by_label("with a real call")).to_be_checked()
     page.get_by_role("button", name="Test every hop").click()
     expect(page.locator(".steps .begun")).to_contain_text("configuration")
     fake.parts.release(2)
@@ -1073,7 +953,7 @@ def test_doctor_shows_each_step_as_it_ends(visit: OpenPage, fake: Fake) -> None:
     fake.parts.release(len(fake.doctor) - 3)
     expect(page.locator(".steps li[data-outcome=fails]")).to_contain_text("Set upstreams.corp.network.ca_file")
     expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
-    assert fake.received[-1] == ("POST", "doctor", {"model": "gpt-4o", "call": True})
+    assert fake.received[-1] == ("POST", "doctor", {"model": "bge", "operation": "rerank", "call": True})
 
 
 def diagnosed(visit: OpenPage, fake: Fake, steps: Sequence[documents.Document], **options: object) -> Page:
@@ -1108,30 +988,14 @@ UNLISTED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("locale", "lines"),
-    [
-        (
-            "en-GB",
-            [
-                *(FAILED_CALL["why"], "Action: Wait, or ask its owner for a higher limit."),
-                *(UNLISTED["why"], "Action: Correct the name of the model."),
-            ],
-        ),
-        (
-            "zh-CN",
-            [
-                *("上游限制了请求。", f"原文：{FAILED_CALL['why']} Wait, or ask its owner for a higher limit."),
-                *("处理：等待，或请上游的负责人提高限额。", "模型列表中没有 gpt-5", "处理：修正模型的名称。"),
-            ],
-        ),
-    ],
-)
-def test_a_failed_step_of_doctor_is_in_the_language_of_the_page(
-    visit: OpenPage, fake: Fake, locale: str, lines: list[str]
-) -> None:
-    page = diagnosed(visit, fake, [FAILED_CALL, UNLISTED], locale=locale)
-    expect(page.locator(".steps .bad p")).to_have_text(lines)
+def test_a_failed_step_of_doctor_is_in_the_language_of_the_page(visit: OpenPage, fake: Fake) -> None:
+    page = diagnosed(visit, fake, [FAILED_CALL, UNLISTED], locale="zh-CN")
+    expect(page.locator(".steps .bad p")).to_have_text(
+        [
+            *("上游限制了请求。", f"原文：{FAILED_CALL['why']} Wait, or ask its owner for a higher limit."),
+            *("处理：等待，或请上游的负责人提高限额。", "模型列表中没有 gpt-5", "处理：修正模型的名称。"),
+        ]
+    )
 
 
 def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(visit: OpenPage, fake: Fake) -> None:
@@ -1181,16 +1045,6 @@ def test_a_failed_step_of_doctor_is_the_first_of_its_hop_and_in_sight(visit: Ope
     expect(page.locator(".steps li").first).to_be_in_viewport(ratio=1)
 
 
-def test_doctor_calls_the_chosen_operation(visit: OpenPage, fake: Fake) -> None:
-    page = visit("#/doctor")
-    page.get_by_label("model", exact=True).fill("bge")
-    page.get_by_label("operation").select_option("rerank")
-    expect(page.get_by_label("with a real call")).to_be_checked()
-    page.get_by_role("button", name="Test every hop").click()
-    expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
-    assert fake.received[-1] == ("POST", "doctor", {"model": "bge", "operation": "rerank", "call": True})
-
-
 def test_without_declared_models_the_recent_ones_are_suggested(visit: OpenPage, fake: Fake) -> None:
     fake.models["routes"] = [{"model": "*", "operations": [], "targets": [], "capabilities": {}}]
     page = visit("#/doctor")
@@ -1217,18 +1071,6 @@ def test_the_menu_of_a_phone_keeps_the_header_in_place(visit: OpenPage) -> None:
     page.get_by_role("button", name="Menu").click()
     expect(page.get_by_role("link", name="Doctor")).to_be_visible()
     assert brand.bounding_box() == before
-
-
-def test_doctor_drops_a_step_that_never_ends(visit: OpenPage, fake: Fake) -> None:
-    fake.doctor = [("begin", {"hop": "upstream:corp", "what": "tls"}), *documents.DOCTOR]
-    fake.parts = Semaphore(1)
-    page = visit("#/doctor")
-    page.get_by_role("button", name="Test every hop").click()
-    expect(page.locator(".steps .begun")).to_contain_text("tls")
-    fake.parts.release()
-    expect(page.locator(".steps .begun")).to_contain_text("configuration")
-    fake.parts.release(len(fake.doctor) - 2)
-    expect(page.get_by_text("1 of 3 steps failed: upstream:corp")).to_be_visible()
 
 
 def test_without_keys_nobody_signs_in_or_out(open_page: OpenPage, url: str, fake: Fake) -> None:

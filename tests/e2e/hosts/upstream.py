@@ -1,4 +1,4 @@
-"""The strict upstream of the agent hosts: `python -m tests.e2e.hosts.upstream` prints its URL.
+"""The strict upstream of the agent hosts: `python -m tests.e2e.hosts.upstream ISSUER_URL AUDIENCE` prints its URL.
 
 It serves messages, responses and chats. The first word of a model's name is what happens to its requests; see `FAULTS`.
 A model `task-…` calls the host's own shell twice and then answers with what the shell printed. A model `mcp-…` calls
@@ -17,15 +17,19 @@ Models whose first word begins with `chat` accept the members of OLDER_AZURE alo
 - `chat_FAULT`: as FAULT.
 
 `GET /requests` returns, for each model, the requests so far as `METHOD PATH STATUS`, and the number of their tokens.
+Other requests require a token that is valid now, as tests/e2e/check.py has it. `GET /check` returns the counts of that.
 """
 
 import json
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.e2e.check import TokenRefused, Verifier, verifier
+from tests.e2e.clients import chats
 from tests.e2e.hosts.turns import (
     LONG,
     SLOW_CALL,
@@ -38,7 +42,9 @@ from tests.e2e.hosts.turns import (
     next_turn,
 )
 from tests.e2e.process import serve_answers
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Pause, Received, Rst, Send, begin_stream, chunk, reply
+from tests.integration import messages_upstream as anthropic
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Pause, Received, Send, begin_stream, chunk, reply
+from tests.unit.sse.responses import USAGE, call, message, part, response
 
 Events = list[bytes]
 
@@ -99,12 +105,9 @@ class Messages:
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
         usage = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}
-        message: Document = {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": [],
-            "stop_reason": None, "stop_sequence": None, "usage": usage,
-        }  # fmt: skip
+        begun = anthropic.message(model=body["model"], stop_reason=None, usage=usage)
         made: list[Document] = [
-            {"type": "message_start", "message": message},
+            {"type": "message_start", "message": begun},
             {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
             {"type": "ping"},
         ]
@@ -129,11 +132,9 @@ class Messages:
         content: list[Document] = [{"type": "text", "text": turn.text}]
         for id_, name, arguments in turn.calls:
             content.append({"type": "tool_use", "id": id_, "name": name, "input": json.loads(arguments)})
-        return {
-            "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "content": content,
-            "stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None,
-            "usage": {"input_tokens": 25, "output_tokens": 15},
-        }  # fmt: skip
+        reason = "tool_use" if turn.calls else "end_turn"
+        usage = {"input_tokens": 25, "output_tokens": 15}
+        return anthropic.message(*content, model=body["model"], stop_reason=reason, usage=usage)
 
     @staticmethod
     def error(kind: str, text: str) -> Document:
@@ -176,54 +177,37 @@ class Responses(OpenAI):
     @staticmethod
     def events(body: Document, turn: Turn, given: int = 25, generated: int = 15) -> Events:
         """Return the stream of a turn. `given`, `generated`: the tokens of the prompt and of the answer."""
-
-        def response(status: str, output: list[Document]) -> Document:
-            usage = {
-                "input_tokens": given, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-                "output_tokens": generated, "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": given + generated,
-            }  # fmt: skip
-            return {
-                "id": "resp_1", "object": "response", "created_at": 1741476542.0, "status": status, "error": None,
-                "incomplete_details": None, "instructions": None, "metadata": {}, "model": body["model"],
-                "output": output, "parallel_tool_calls": True, "temperature": 1.0, "tool_choice": "auto", "tools": [],
-                "top_p": 1.0, "usage": usage if status == "completed" else None,
-            }  # fmt: skip
-
-        def message(status: str, content: list[Document]) -> Document:
-            return {"id": "msg_1", "type": "message", "status": status, "role": "assistant", "content": content}
-
-        def part(text: str) -> Document:
-            return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
+        counts = {"input_tokens": given, "output_tokens": generated, "total_tokens": given + generated}
+        opened = response(model=body["model"], status="in_progress", usage=None)
+        said = part(turn.text, logprobs=[])
         place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
         made: list[Document] = [
-            {"type": "response.created", "response": response("in_progress", [])},
-            {"type": "response.in_progress", "response": response("in_progress", [])},
-            {"type": "response.output_item.added", "output_index": 0, "item": message("in_progress", [])},
-            {"type": "response.content_part.added", **place, "part": part("")},
+            {"type": "response.created", "response": opened},
+            {"type": "response.in_progress", "response": opened},
+            {"type": "response.output_item.added", "output_index": 0, "item": message(status="in_progress")},
+            {"type": "response.content_part.added", **place, "part": part("", logprobs=[])},
         ]
         kind = "response.output_text"
         made += [{"type": f"{kind}.delta", **place, "delta": piece, "logprobs": []} for piece in pieces(turn.text)]
-        output = [message("completed", [part(turn.text)])]
+        output = [message(said)]
         made += [
             {"type": f"{kind}.done", **place, "text": turn.text, "logprobs": []},
-            {"type": "response.content_part.done", **place, "part": part(turn.text)},
+            {"type": "response.content_part.done", **place, "part": said},
             {"type": "response.output_item.done", "output_index": 0, "item": output[0]},
         ]
         for index, (id_, name, arguments) in enumerate(turn.calls, start=1):
             space, _, name = name.rpartition("/")
-            call = {"id": f"fc_{id_}", "type": "function_call", "call_id": id_, "name": name}
-            call |= {"namespace": space} if space else {}
-            begun = {**call, "status": "in_progress", "arguments": ""}
-            output.append({**call, "status": "completed", "arguments": arguments})
-            where = {"item_id": call["id"], "output_index": index}
+            of_space = {"namespace": space} if space else {}
+            output.append(call(id=f"fc_{id_}", call_id=id_, name=name, arguments=arguments, **of_space))
+            begun = {**output[index], "status": "in_progress", "arguments": ""}
+            where = {"item_id": begun["id"], "output_index": index}
             made.append({"type": "response.output_item.added", "output_index": index, "item": begun})
             kind = "response.function_call_arguments"
             made += [{"type": f"{kind}.delta", **where, "delta": piece} for piece in pieces(arguments)]
             made.append({"type": f"{kind}.done", **where, "arguments": arguments})
             made.append({"type": "response.output_item.done", "output_index": index, "item": output[index]})
-        made.append({"type": "response.completed", "response": response("completed", output)})
+        completed = response(*output, model=body["model"], usage={**USAGE, **counts})
+        made.append({"type": "response.completed", "response": completed})
         return [named({**event, "sequence_number": number}) for number, event in enumerate(made)]
 
     @staticmethod
@@ -272,42 +256,21 @@ class Chats(OpenAI):
 
     @staticmethod
     def events(body: Document, turn: Turn) -> Events:
-        def made(delta: Document, finish: str | None = None) -> bytes:
-            choices = [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
-            return data({**envelope, "choices": choices})
-
-        envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": body["model"]}
-        events = [made({"role": "assistant", "content": ""})]
-        events += [made({"content": piece}) for piece in pieces(turn.text)]
-        for index, (id_, name, arguments) in enumerate(turn.calls):
-            function = {"name": name, "arguments": ""}
-            events.append(made({"tool_calls": [{"index": index, "id": id_, "type": "function", "function": function}]}))
-            events += [
-                made({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-                for piece in pieces(arguments)
-            ]
-        events.append(made({}, "tool_calls" if turn.calls else "stop"))
-        if turn.tokens or (body.get("stream_options") or {}).get("include_usage"):
-            given = turn.tokens or 25
-            usage = {"prompt_tokens": given, "completion_tokens": 15, "total_tokens": given + 15}
-            events.append(data({**envelope, "choices": [], "usage": usage}))
-        return [*events, b"data: [DONE]\n\n"]
+        events = chats.chunks(Chats.whole(body, turn))
+        if not (turn.tokens or (body.get("stream_options") or {}).get("include_usage")):
+            del events[-2]
+        return events
 
     @staticmethod
     def whole(body: Document, turn: Turn) -> Document:
-        message: Document = {"role": "assistant", "content": turn.text}
-        if turn.calls:
-            message["tool_calls"] = [
-                {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
-                for id_, name, arguments in turn.calls
-            ]
-        finish = "tool_calls" if turn.calls else "stop"
-        choices = [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}]
-        usage = {"prompt_tokens": 25, "completion_tokens": 15, "total_tokens": 40}
-        return {
-            "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": body["model"],
-            "choices": choices, "usage": usage,
-        }  # fmt: skip
+        calls = [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for id_, name, arguments in turn.calls
+        ]
+        called: Document = {"tool_calls": calls, "finish_reason": "tool_calls"} if calls else {}
+        given = turn.tokens or 25
+        usage = {"prompt_tokens": given, "completion_tokens": 15, "total_tokens": given + 15}
+        return {**chats.completion(turn.text, usage=usage, **called), "model": body["model"]}
 
     overflow = "This model's maximum context length is 128000 tokens. However, your messages resulted in 208310 tokens."
 
@@ -353,6 +316,7 @@ def named(document: Document) -> bytes:
 class Upstream:
     """Answers by the model's name, and remembers what it answered."""
 
+    verifier: Verifier
     requests: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     tokens: defaultdict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
     revoked: defaultdict[str, set[str | None]] = field(default_factory=lambda: defaultdict(set))
@@ -365,6 +329,12 @@ class Upstream:
         if path == "/requests":
             tokens = {model: len(seen) for model, seen in self.tokens.items()}
             return [Send(reply({"requests": self.requests, "tokens": tokens}))]
+        if path == "/check":
+            return [Send(reply(self.verifier.tally.as_json()))]
+        try:
+            self.verifier.claims(request.header("authorization") or "")
+        except TokenRefused as refused:
+            return [Send(reply(openai_error("token", f"token refused: {refused}"), 401))]
         if path == "/v1/models":
             return [Send(reply({"object": "list", "data": []}))]
         model = str(request.json().get("model")) if request.body else ""
@@ -396,13 +366,13 @@ class Upstream:
             self.revoked[model].add(token)
         if not body.get("stream"):
             whole = reply(api.whole(body, turn))
-            return [Send(whole[: len(whole) - 9]), Rst()] if fault == "dies" else [Send(whole)], 200
+            return [Send(whole[: len(whole) - 9]), Fin()] if fault == "dies" else [Send(whole)], 200
         events = api.events(body, turn)
         half = len(events) // 2
         if fault == "streams":
             self.tries[model] += 1
         if fault == "dies" or (fault == "streams" and self.tries[model] == 1):
-            return [*begin_stream(), Send(chunked(events[:half])), Pause(0.1), Rst()], 200
+            return [*begin_stream(), Send(chunked(events[:half])), Pause(0.1), Fin()], 200
         if turn.calls and turn.calls[0][0] == SLOW_CALL and kind in ("task", "chat", "mcp"):
             return [*begin_stream(), Send(chunked(events[:half])), Pause(SILENCE_S), *ended(events[half:])], 200
         return [*begin_stream(), *ended(events)], 200
@@ -442,4 +412,4 @@ def _failure(api: API, body: Document, fault: str) -> tuple[Dialogue, int] | Non
 
 
 if __name__ == "__main__":
-    serve_answers(Upstream().answer)
+    serve_answers(Upstream(verifier(*sys.argv[1:])).answer)

@@ -62,7 +62,7 @@ FINDING = (
 
 @dataclass(frozen=True, slots=True)
 class McpServer(CheckedServer):
-    """The server of `server.py`, which checks its tokens itself."""
+    """The server of `server.py`."""
 
     def events(self) -> list[str]:
         events: list[str] = get_json(f"{self.url}/events")
@@ -94,14 +94,14 @@ def node() -> Path:
     return installed("python-node") / "bin" / "node"
 
 
-def run(command: list[str | Path], timeout_s: float = 120.0, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a program in a home folder of its own, with no way to more than loopback."""
     with tempfile.TemporaryDirectory() as home:
         plain = {"HOME": home, "PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1", "NO_COLOR": "1"}
         return subprocess.run(
             [str(part) for part in command],
             env=plain | {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"},
-            timeout=timeout_s,
+            timeout=120,
             capture_output=True,
             text=True,
             check=False,
@@ -140,13 +140,3 @@ def conformance(url: str) -> dict[str, tuple[int, int]]:
     program = installed("node-mcp") / "node_modules" / ".bin" / "conformance"
     done = run([node(), program, "server", "--suite", "all", "--url", url])
     return {name: (int(passed), int(failed)) for name, passed, failed in SCENARIO.findall(done.stdout)}
-
-
-def sessions(urls: list[str], count: int, seconds: float, key: str = KEY) -> dict[str, Any]:
-    """Hold `count` sessions at once, whose requests go to the URLs in turn. Return the counts and what was lost."""
-    python = installed("python-mcp") / "bin" / "python"
-    arguments = [",".join(urls), key, str(count), str(seconds)]
-    done = run([python, FOLDER / "sessions.py", *arguments], timeout_s=seconds + 300)
-    assert done.returncode == 0, done.stderr[-6000:]
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report

@@ -29,15 +29,6 @@ class StoreServer(RealServer):
         with self.client() as client:
             client.flushall()
 
-    def fill(self) -> None:
-        """Let it reject every write, as a server at its memory limit does."""
-        with self.client() as client:
-            client.config_set("maxmemory", "1")
-
-    def unfill(self) -> None:
-        with self.client() as client:
-            client.config_set("maxmemory", "0")
-
     def add_user(self, rules: list[str]) -> None:
         """Create a user. `rules`: the words after `user` in a line of an ACL file."""
         with self.client() as client:

@@ -23,7 +23,6 @@ ARRIVES_S = 30.0
 @dataclass(frozen=True, slots=True)
 class Event:
     name: str
-    at_ns: int
     attributes: Mapping[str, Any]
 
 
@@ -64,7 +63,7 @@ def _spans(body: bytes) -> list[Span]:
             parent=one.parent_span_id.hex(),
             kind=trace_pb2.Span.SpanKind.Name(one.kind).removeprefix("SPAN_KIND_"),
             attributes=_attributes(one.attributes),
-            events=[Event(event.name, event.time_unix_nano, _attributes(event.attributes)) for event in one.events],
+            events=[Event(event.name, _attributes(event.attributes)) for event in one.events],
             status=trace_pb2.Status.StatusCode.Name(one.status.code).removeprefix("STATUS_CODE_"),
             began_ns=one.start_time_unix_nano,
             ended_ns=one.end_time_unix_nano,
