@@ -86,11 +86,6 @@ async def test_the_first_fetch_begins_at_the_start_and_there_is_one_refresh_task
         assert caught.value.value is token
 
 
-async def test_a_holder_that_was_made_in_another_thread_starts_here():
-    async with await asyncio.to_thread(kept) as it:
-        assert (await it.holder.token()).text == "token-1"
-
-
 @pytest.mark.parametrize(("jitter", "due_s"), [(0.0, 240.0), (1.0, 225.0)])
 async def test_it_refreshes_at_80_percent_of_the_life_without_traffic_or_waiting(jitter, due_s):
     async with kept(Mint(), Mint(delay_s=30.0), jitter=jitter) as it:
@@ -179,22 +174,6 @@ async def test_near_the_end_of_a_jwt_that_the_issuer_repeats_requests_wait_for_t
         assert not is_new or it.holder.status().fetches == fetches + 1
         assert it.issuer.calls - calls <= 5
         assert is_new or "expired on arrival" in str(tasks[0].exception())
-
-
-async def test_the_issuer_that_gives_the_rejected_token_again_shows_the_upstreams_answer():
-    async with kept(otherwise=Mint(text="same")) as it:
-        await settle()
-        assert it.holder.reject("same")
-        with pytest.raises(TokenReissued) as caught:
-            await it.holder.token(instead_of="same")
-        assert caught.value.hop == "credential:corp"
-        assert (await it.holder.token()).text == "same"
-        assert not it.holder.reject("same")
-        assert it.issuer.calls == 2
-        await it.clock.advance(60.0)
-        assert it.holder.reject("same")
-        await settle()
-        assert it.issuer.calls == 3
 
 
 # --- keys and secrets ------------------------------------------------------------------------------------------------

@@ -157,17 +157,6 @@ async def test_a_fetch_that_is_cancelled_at_any_await_frees_the_lease_and_leaves
     assert len(fetched) == 1
 
 
-async def test_rejected_value_is_not_read_from_the_store():
-    async with Fleet(scripted(Mint(text="a"), Mint(text="b")), count=1) as fleet:
-        await fleet.clock.advance(10.0)
-        late = await fleet.join()
-        assert late.text == "a"
-        assert late.holder.reject("a")
-        await settle()
-        assert late.text == "b"
-        assert fleet.issuer.calls == 2
-
-
 async def test_value_issued_again_before_its_rejection_is_not_used():
     """Both hold the first token. One fetches the same again, the other's is rejected: only a new token helps."""
     async with Fleet(scripted(Mint(100, "a"), Mint(100, "a"), Mint(100, "b")), count=2) as fleet:
@@ -498,12 +487,8 @@ def test_token_is_equal_after_the_store_and_each_record_is_its_own_and_prints_no
     "data",
     [
         None,
-        b"",
         b"{",
-        b"[]",
         b"{}",
-        b'{"text":1}',
-        b"\xff",
         b'{"token":{"value":"x","requested_s":1,"lifetime_s":1,"kind":"new"},"id":"a"}',
         b'{"token":{"value":1,"requested_s":1,"lifetime_s":1},"id":"a"}',
     ],
@@ -518,7 +503,6 @@ def test_records_of_another_version_are_ignored(data):
     [
         (FetchFailure("no", FailureKind.REFUSED), 999.0, 2, 1060.0),
         (FetchFailure("?", FailureKind.LIMITED), 1000.0, 1, 1030.0),
-        (FetchFailure("oh"), 1000.0, 0, 1002.0),
         (FetchFailure("oh"), 999.5, 0, 1001.5),
         (FetchFailure("oh"), 990.0, 0, 1000.0),
     ],
