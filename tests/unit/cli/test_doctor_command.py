@@ -98,11 +98,6 @@ def test_json_is_one_document_with_the_result_and_the_steps(doctor, found):
     }
 
 
-def test_a_step_has_its_seconds_in_the_line():
-    step = Step("upstream:chat", "tls", StepOutcome.WORKS, "answers", seconds=0.12345)
-    assert line_of(step) == "ok   upstream:chat tls: answers (0.12 s)"
-
-
 def test_model_limits_the_test_to_its_route_and_is_called_only_on_request(doctor, found):
     found.findings.append(WORKING)
     assert doctor("gpt-4o").exit_code == 0

@@ -27,16 +27,6 @@ def file_of(tmp_path, text):
     return file
 
 
-def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
-    result = run("new", "--name", "rag-flow.1")
-    assert result.exit_code == 0
-    (key,) = re.findall(r"gp-\S+", result.output)
-    (line,) = re.findall(r"^ +- .*$", result.output, re.MULTILINE)
-    assert f"GATEPASS_KEY_HASHES={hash_key(key)}/name=rag-flow.1\n" in result.output
-    (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
-    assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
-
-
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
     result = run("new", *options, "--operation", "chat", "--operation", "files")

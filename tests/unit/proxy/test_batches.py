@@ -79,18 +79,6 @@ class Upstream:
         return BufferedReply(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
 
 
-async def test_several_parts_are_one_answer_and_one_story():
-    upstream = Upstream()
-    wanted, adapted = a_request(10, 3)
-    attempt = an_attempt(wanted)
-    reply = await sent(attempt, adapted, upstream.ask)
-    document = json.loads(reply.body)
-    assert [entry["embedding"] for entry in document["data"]] == [[float(at)] for at in range(10)]
-    assert (document["usage"], reply.status, reply.headers) == ({"total_tokens": 10}, 200, HEADERS)
-    assert upstream.asked == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"], ["9"]]
-    assert (attempt.record.requests, attempt.sent) == (4, True)
-
-
 async def test_repairs_of_the_reply_are_named_next_to_changes_of_the_request():
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]

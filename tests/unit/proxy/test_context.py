@@ -3,7 +3,6 @@
 from typing import Any
 
 import msgspec
-import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -45,15 +44,6 @@ def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
     context.end()
     fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(context.access))
     return fields
-
-
-def test_outcomes_come_from_a_closed_set():
-    context = a_context()
-    assert line(context)["outcome"] == "ok"
-    context.error = UpstreamClosed("broke off", upstream="mock")
-    assert line(context)["outcome"] == "error"
-    context.client_gone = True
-    assert line(context)["outcome"] == "client_gone"
 
 
 def test_a_secret_at_the_cut_of_the_user_agent_or_the_path_is_masked():
@@ -185,12 +175,3 @@ def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
         part.token, part.record.token_wait_s = token, wait_s
     attempt.join_parts(None)
     assert (attempt.token, attempt.record.token_wait_s) == (token, 2.0)
-
-
-@pytest.mark.parametrize(("requests", "is_sent"), [(0, False), (1, True)])
-def test_attempt_is_sent_if_a_part_sent_a_request(requests, is_sent):
-    attempt = with_parts(a_context(), 1)
-    (part,) = (attempt.parts or {}).values()
-    part.record.requests = requests
-    attempt.join_parts(0)
-    assert (attempt.sent, attempt.record.requests) == (is_sent, requests)

@@ -61,15 +61,6 @@ async def test_a_request_with_a_sent_response_is_not_cancelled():
     assert request.reason is None
 
 
-async def test_a_request_without_a_sent_response_ends_with_the_reason():
-    in_flight, go_on = InFlightRequests(9), asyncio.Event()
-    waiting = asyncio.create_task(served(in_flight, response(), go_on))
-    await settle()
-    (request,) = in_flight.requests
-    request.cancel(ClientGone())
-    assert (await waiting, in_flight.busy) == ("ClientGone", 0)
-
-
 async def test_a_request_counts_for_its_caller_until_it_ends():
     in_flight = InFlightRequests(1)
     admitted, refused = Client(), Client()

@@ -223,11 +223,6 @@ def test_the_kind_is_declared_or_the_only_one_that_the_configuration_determines(
     assert kinds(operations=operations, models=models).typed(model, listed_by) == name
 
 
-def test_a_single_upstream_for_all_operations_has_no_kind():
-    config = Config.model_validate({"upstreams": {"u": UPSTREAMS["chat"]}, "operations": {"rerank": {"upstream": "u"}}})
-    assert Kinds(config).typed("gpt-5", ["u"]) == "gpt-5"
-
-
 @pytest.mark.parametrize(
     ("capabilities", "name"),
     [
