@@ -113,15 +113,6 @@ async def test_all_first_requests_wait_for_one_check_also_if_its_request_is_canc
     assert fleet.store.asked == asked + 2
 
 
-async def test_no_operation_waits_longer_than_the_bound(clock, ailing, guarded):
-    ailing.ails = "hang"
-    asking = asyncio.create_task(guarded.get(["value/one"]))
-    await clock.advance(BOUND_S - 0.01)
-    assert not asking.done()
-    await clock.advance(0.01)
-    assert await unavailable(asking) == "no answer within 0.25 s"
-
-
 async def test_store_receives_no_request_for_a_while_after_a_failure(clock, ailing, guarded):
     ailing.ails = StoreUnavailable("gone")
     assert await unavailable(guarded.get([])) == "gone"
