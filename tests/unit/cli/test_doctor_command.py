@@ -195,18 +195,6 @@ def test_no_log_line_is_printed_between_the_steps(doctor, monkeypatch):
     assert (steps_of(result), result.stderr) == (["ok   upstream:chat models: answers"], f"{NOT_CALLED}\n")
 
 
-def test_doctor_says_that_no_model_was_called(doctor, found):
-    found.findings.append(WORKING)
-    assert doctor().stderr == (
-        "no model was called: `gatepass doctor MODEL --call` sends a small real call, which may be billed\n"
-    )
-    assert doctor("--json").stderr == ""
-    found.findings.append(Step("upstream:chat", "call", StepOutcome.WORKS, "chat with m: 200"))
-    assert doctor().stderr == ""
-    found.findings = [WORKING, Step("upstream:spare", "tls", StepOutcome.FAILS, "down")]
-    assert doctor().stderr == ""
-
-
 def test_terminal_shows_the_step_that_runs(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     report = Report(as_json=False)

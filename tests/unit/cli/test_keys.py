@@ -80,23 +80,6 @@ def test_the_list_shows_each_key_with_its_state(tmp_path):
     assert rows[2]["models"] == ["gpt-*", "m"]
 
 
-def test_the_list_shows_no_models_for_a_key_of_mcp_servers_alone(tmp_path):
-    servers = "mcp: {s: {url: 'https://x/mcp'}}\n"
-    keys = f'access: {{keys: [{{name: a, hash: "{ONES}", operations: [], mcp: [s]}}]}}\n'
-    result = run("list", "--config", file_of(tmp_path, servers + keys))
-    assert result.stdout.splitlines()[1].split() == [
-        "a",
-        "caller",
-        "plain",
-        "never",
-        "none",
-        "none",
-        "s",
-        "valid",
-        "11111111",
-    ]
-
-
 WRITABLE = {
     "a block": f"""{HEAD}    # the first
     - {{name: a, hash: "{ONES}"}}   # old
@@ -209,14 +192,6 @@ def test_write_changes_no_file_that_a_reload_would_refuse(tmp_path, fault):
     assert (result.exit_code, "gp-" in result.output) == (2, False)
     assert f"--write: {file} would not be valid: {fault.partition(':')[0]}" in result.stderr
     assert file.read_text() == f"{fault}\n{HEAD}"
-
-
-@pytest.mark.parametrize(
-    "entry", ["{name: '${UNSET}', profile: ragflow}", "{name: client, profile: '${UNSET}'}", "text"]
-)
-def test_write_does_not_compare_a_key_that_an_unset_variable_hides(tmp_path, entry):
-    file = file_of(tmp_path, f"{HEAD}    - {entry}\n")
-    assert "differs" not in run("new", "--write", "--config", file).output
 
 
 @pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n"])

@@ -129,19 +129,6 @@ def test_one_key_loads_no_target_above_its_bound(weights):
     assert loads[preferred] >= 399 * MOST_LOAD * weights[preferred] / sum(weights) - 1
 
 
-@pytest.mark.parametrize("digest", [b"\0" * 6, b"\xff" * 6])
-def test_no_hash_of_a_key_is_an_error(monkeypatch: pytest.MonkeyPatch, digest: bytes) -> None:
-    class Digest:
-        def __init__(self, data: bytes, digest_size: int) -> None:
-            assert digest_size == len(digest)
-
-        def digest(self) -> bytes:
-            return digest
-
-    monkeypatch.setattr(balancing, "blake2b", Digest)
-    assert sorted(ranked("order", "ab", [1.0, 1e6], [0, 0], b"key")) == [0, 1]
-
-
 # --- the choice
 
 

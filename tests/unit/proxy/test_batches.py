@@ -115,21 +115,3 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
     assert upstream.under_way == 0
     assert upstream.cancelled == len(upstream.asked) < 10
     assert attempt.record.requests == len(upstream.asked) + 1
-
-
-async def test_the_part_that_failed_shows_first_what_it_was_answered():
-    wanted, adapted = a_request(4, 2)
-    attempt = an_attempt(wanted)
-
-    async def ask(share: Attempt, part: Call) -> BufferedReply:
-        first = json.loads(part.body)["input"][0]
-        share.record.upstream_request_id = f"req-{first}"
-        if first == "2":
-            share.record.adapted = ("tried=this",)
-            raise UpstreamClosed("part 2", upstream="chat")
-        return BufferedReply(200, HEADERS, b"{}")
-
-    with pytest.raises(UpstreamClosed):
-        await sent(attempt, adapted, ask)
-    assert attempt.record.upstream_request_id == "req-2,req-0"
-    assert attempt.record.adapted == ("tried=this",)

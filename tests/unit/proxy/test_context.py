@@ -146,14 +146,6 @@ def test_the_log_line_names_each_attempt_that_failed_before_whatever_repeated_it
     assert fields["failover"] == ["mock=busy", "mock=full"]
 
 
-def test_a_wait_too_short_to_record_is_left_out():
-    context = a_context()
-    an_attempt(context).record.token_wait_s = 0.00001
-    fields = line(context, 0.00001)
-    assert "token_wait_s" not in fields
-    assert fields["duration_s"] == 0.0
-
-
 def with_parts(context: RequestContext, count: int) -> Attempt:
     attempt = an_attempt(context)
     attempt.parts = {at: attempt.begin_part() for at in range(count)}

@@ -486,11 +486,6 @@ CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, 
     "a wait for a token": (lambda: ([failing(500)], SlowHolder("t"), BODY, ONE), 200, {"wait_for_token", "sleep"}),
     "a rejected token": (lambda: ([Upstream(takes={"new"})], Holder("old", "new"), BODY, ONE), 200, {"renew_token"}),
     "a stream": (lambda: ([Upstream(Stream()), Upstream()], None, STREAMED, {}), 200, {"_relay_stream"}),
-    "a stream that is cut": (
-        lambda: ([Upstream(Stream(is_cut=True)), Upstream()], None, STREAMED, {}),
-        200,
-        {"_relay_stream"},
-    ),
     "a 500 three times": (lambda: ([failing(500, 500), failing(500)], None, BODY, {}), 500, {"_move", "classify"}),
     "no connection": (
         lambda: ([Upstream(*[unreached()] * 9), Upstream(*[unreached()] * 9)], None, BODY, {}),

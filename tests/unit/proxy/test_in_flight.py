@@ -80,23 +80,6 @@ async def test_nothing_is_admitted_while_draining():
         pass
 
 
-def test_the_last_tenth_of_the_limit_is_for_callers_without_requests_if_there_are_several():
-    requests = Concurrency(limit=10, callers=2)
-    for _ in range(9):
-        requests.claim("hog")
-    with pytest.raises(Overloaded, match="last tenth"):
-        requests.claim("hog")
-    requests.claim("app")
-    requests.claim("third")
-    with pytest.raises(Overloaded, match=r"limit of 10 requests in flight is reached \(limits\.connections\)"):
-        requests.claim("app")
-    alone = Concurrency(limit=10, callers=1)
-    for _ in range(10):
-        alone.claim("only")
-    with pytest.raises(Overloaded, match="limit of 10 requests in flight"):
-        alone.claim("only")
-
-
 def test_a_caller_without_a_request_in_flight_takes_no_memory():
     concurrency = Concurrency(10, 2)
     for number in range(1_000):

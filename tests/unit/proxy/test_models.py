@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from gatepass.auth.model_access import may_use
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.normalize.profiles import PROFILES
@@ -105,43 +104,6 @@ async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(ca
     (line,) = caplog.records
     assert (line.getMessage(), line.fields, line.exc_info[0]) == ("model_list_failed", {"upstream": "chat"}, Bug)
     assert upstream.requests == 2
-
-
-def count_matches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the models that are compared with the patterns of keys."""
-    asked: list[str] = []
-
-    def counting(caller: AccessKey, model: str) -> bool:
-        asked.append(model)
-        return may_use(caller, model)
-
-    monkeypatch.setattr("gatepass.proxy.models.may_use", counting)
-    return asked
-
-
-async def test_models_are_matched_once_for_a_list_and_the_patterns_of_a_key(monkeypatch):
-    asked, clock, upstream = count_matches(monkeypatch), DrivenClock(), Upstream(listed("a-1", "b-1"))
-    catalog = over(upstream, clock)
-
-    async def seen(*models: str, profile: str = "plain") -> list[str]:
-        context = request_to(catalog)
-        context.caller, context.profile_rules = CALLER.model_copy(update={"models": models}), PROFILES[profile]
-        await catalog.listing(context)
-        return [entry["id"] for entry in await catalog.entries(context)]
-
-    await catalog.entries(request_to(catalog))
-    asked.clear()
-    shown = [await seen("a*"), await seen("a*"), await seen("b-?"), await seen("a*", profile="ragflow")]
-    assert (shown, len(asked)) == ([["a-1"], ["a-1"], ["b-1"], ["a-1"]], 6)
-    await clock.advance(FRESH_S)
-    await seen("a*")
-    await settle()
-    assert (await seen("a*"), upstream.requests, len(asked)) == (["a-1"], 2, 6), "the new list is the same"
-    await clock.advance(FRESH_S)
-    upstream.reply = listed("a-1", "a-2")
-    await seen("a*")
-    await settle()
-    assert (await seen("a*"), len(asked)) == (["a-1", "a-2"], 8)
 
 
 async def test_a_bounded_number_of_lists_is_kept():

@@ -21,7 +21,6 @@ from gatepass.proxy.upstream_call import upstream_error
 
 BASE = "https://llm.corp.example:8443/v1?api-version=1"
 TIMEOUTS = TimeoutSettings().value("upstreams.chat")
-HOST = "llm.corp.example:8443"
 EXPECTED = {
     Fault.DNS: (UpstreamDns, "upstream_dns"),
     Fault.CONNECT: (UpstreamConnect, "upstream_connect"),
