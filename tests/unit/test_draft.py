@@ -21,6 +21,12 @@ def editor(body: bytes = BODY) -> Draft:
     return Draft(a_call(body))
 
 
+def test_rename_to_an_existing_name_keeps_the_existing_member():
+    under_way = editor()
+    assert under_way.top.rename("a", "e")
+    assert json.loads(under_way.finished().body) == {"b": [{"x": "é"}, 2], "c": {"d": None}, "e": "s"}
+
+
 def test_last_of_several_members_with_one_name_is_used():
     under_way = editor(b'{"a":1,"a":2,"b":3}')
     assert under_way.top.text("a") == b"2"

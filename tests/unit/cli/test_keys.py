@@ -80,6 +80,13 @@ def test_the_list_shows_each_key_with_its_state(tmp_path):
     assert rows[2]["models"] == ["gpt-*", "m"]
 
 
+def test_the_list_shows_no_models_for_a_key_of_mcp_servers_alone(tmp_path):
+    servers = "mcp: {s: {url: 'https://x/mcp'}}\n"
+    keys = f'access: {{keys: [{{name: a, hash: "{ONES}", operations: [], mcp: [s]}}]}}\n'
+    result = run("list", "--config", file_of(tmp_path, servers + keys))
+    assert " ".join(result.stdout.splitlines()[1].split()) == "a caller plain never none none s valid 11111111"
+
+
 WRITABLE = {
     "a block": f"""{HEAD}    # the first
     - {{name: a, hash: "{ONES}"}}   # old

@@ -37,6 +37,7 @@ from tests.unit.tokens.scripted import (
     ScriptedIssuer,
     answer,
     cancelled_at_each_await,
+    failure_of,
     oauth2,
     refused,
 )
@@ -273,6 +274,18 @@ async def test_closed_holder_follows_its_token_in_the_store_no_more():
         replica.wire.names_read.clear()
         await fleet.clock.advance(10.0)
         assert replica.wire.names_read == set()
+
+
+async def test_an_unreadable_secret_is_reported_by_the_source():
+    def missing():
+        raise ValueError("the file /run/secret cannot be read")
+
+    clock = DrivenClock()
+    issuer = ScriptedIssuer(clock)
+    async with Fleet(issuer, count=1, settings=oauth2(client_secret=Secret(missing))) as fleet:
+        failure = await failure_of(fleet.replicas[0].source.fetch())
+        assert "client_secret: the file /run/secret cannot be read" in failure.reason
+        assert fleet.replicas[0].wire.requests == []
 
 
 @pytest.mark.parametrize(("life_s", "delay_s"), [(1, 2.0), (2, 1.9)])
