@@ -36,11 +36,6 @@ def test_every_leaf_has_a_unique_code_and_an_error_status():
     assert all(400 <= kind.status <= 599 for kind in LEAVES)
 
 
-def test_an_error_of_a_new_kind_has_no_hop_by_default():
-    assert not hasattr(errors.GatepassError("no"), "hop")
-    assert (errors.CallerError("no").hop, errors.GatewayError("no").hop) == ("client", "gatepass")
-
-
 def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
     error = errors.UpstreamErrorReply("no", upstream="chat", status=429, upstream_code="too_many")
     assert (error.public_code, error.http_status) == ("too_many", 429)

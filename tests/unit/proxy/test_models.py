@@ -82,16 +82,6 @@ async def test_an_unexpected_fault_is_not_an_empty_list():
     assert await ids(catalog) == ["m"]
 
 
-async def test_an_error_that_is_raised_repeatedly_does_not_grow():
-    catalog = over(Upstream(Bug("oops")), DrivenClock())
-    depths = []
-    for _ in range(3):
-        with pytest.raises(Bug) as raised:
-            await ids(catalog)
-        depths.append(len(raised.traceback))
-    assert len(set(depths)) == 1
-
-
 async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(caplog):
     clock, upstream = DrivenClock(), Upstream(listed("m"))
     catalog = over(upstream, clock)
