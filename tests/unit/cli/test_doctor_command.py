@@ -116,7 +116,6 @@ def test_a_model_without_a_route_is_refused(doctor):
     ("models", "blocks", "operation"),
     [
         ("m: {upstream: chat}", "", "chat"),
-        ("m: {upstream: chat, capabilities: {vision: true}}", "", "chat"),
         ("m: {upstream: chat, capabilities: {dimensions: 384}}", "", "embeddings"),
         ("m: {upstream: chat, capabilities: {kind: rerank}}", "", "rerank"),
         ("'m*': {upstream: chat, capabilities: {kind: embedding}}", "", "embeddings"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 import msgspec
+import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
@@ -154,10 +155,11 @@ def with_parts(context: RequestContext, count: int) -> Attempt:
     return attempt
 
 
-def test_the_request_ids_of_many_parts_are_bounded():
+def test_the_request_ids_of_many_parts_are_bounded_and_that_of_the_failed_one_is_first():
     attempt = with_parts(a_context(), 1_000)
-    attempt.join_parts(None)
-    assert len(attempt.record.upstream_request_id or "") == IDS_LOG_CHARS
+    attempt.join_parts(900)
+    ids = attempt.record.upstream_request_id or ""
+    assert (len(ids), ids[:21]) == (IDS_LOG_CHARS, "req-000900,req-000000")
 
 
 def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
@@ -167,3 +169,12 @@ def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
         part.token, part.record.token_wait_s = token, wait_s
     attempt.join_parts(None)
     assert (attempt.token, attempt.record.token_wait_s) == (token, 2.0)
+
+
+@pytest.mark.parametrize(("requests", "is_sent"), [(0, False), (1, True)])
+def test_attempt_is_sent_if_a_part_sent_a_request(requests, is_sent):
+    attempt = with_parts(a_context(), 1)
+    (part,) = (attempt.parts or {}).values()
+    part.record.requests = requests
+    attempt.join_parts(0)
+    assert (attempt.sent, attempt.record.requests) == (is_sent, requests)

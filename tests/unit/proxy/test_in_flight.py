@@ -73,13 +73,6 @@ async def test_a_request_counts_for_its_caller_until_it_ends():
         request.begin(APP)
 
 
-async def test_nothing_is_admitted_while_draining():
-    in_flight = InFlightRequests(1)
-    assert await in_flight.drain(DrivenClock(), 5.0) == 0
-    with pytest.raises(Draining), InFlightRequest(in_flight, response()):
-        pass
-
-
 def test_a_caller_without_a_request_in_flight_takes_no_memory():
     concurrency = Concurrency(10, 2)
     for number in range(1_000):

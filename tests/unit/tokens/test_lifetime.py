@@ -82,7 +82,6 @@ def test_a_jwt_out_of_a_cache_ends_when_it_was_first_seen_to_end():
     [
         token(300, born_s=340, text="another", lifetime_source=LifetimeSource.JWT),
         token(300, born_s=340),
-        token(300, born_s=340, lifetime_source=LifetimeSource.DEFAULT),
         token(None, born_s=340),
     ],
 )
@@ -177,10 +176,8 @@ def test_times_are_shown_in_utc_and_relative_to_this_machines_clock_and_others_a
         ("3599", None, ExpiresIn(3599)),
         ("300.25", None, ExpiresIn(300.25)),
         (0, None, None),
-        ("0.0", "ms", None),
         (-2, None, ExpiresIn(-2)),
         (34_560_000, None, ExpiresIn(34_560_000)),
-        (34_560_001, None, ExpiresIn(34_560_001)),
         (300_000, "ms", ExpiresIn(300)),
         (1_800_000_300, None, ExpiresAt(1_800_000_300)),
         ("1671217329", None, ExpiresAt(1_671_217_329)),
@@ -191,7 +188,6 @@ def test_times_are_shown_in_utc_and_relative_to_this_machines_clock_and_others_a
         ("2027-01-15 08:00:00", None, ExpiresAt(NOW)),
         ("2027-01-15T09:00:00+01:00", None, ExpiresAt(NOW)),
         ("Fri, 15 Jan 2027 08:00:00 GMT", None, ExpiresAt(NOW)),
-        ("Fri, 15 Jan 2027 08:00:00 -0000", "s", ExpiresAt(NOW)),
     ],
 )
 def test_every_form_of_an_expiry_is_read(value, unit, expected):
