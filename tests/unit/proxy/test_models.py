@@ -96,6 +96,16 @@ async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(ca
     assert upstream.requests == 2
 
 
+async def test_each_key_sees_the_models_of_its_own_patterns():
+    catalog = over(Upstream(listed("a-1", "b-1")), DrivenClock())
+    seen = []
+    for pattern in ("a*", "b-?", "a*"):
+        context = request_to(catalog)
+        context.caller = CALLER.model_copy(update={"models": [pattern]})
+        seen.append([entry["id"] for entry in await catalog.entries(context)])
+    assert seen == [["a-1"], ["b-1"], ["a-1"]]
+
+
 async def test_a_bounded_number_of_lists_is_kept():
     catalog = over(Upstream(listed("m")), DrivenClock())
     for number in range(MOST_KEPT + 3):
