@@ -203,27 +203,6 @@ def test_held_bytes_are_bounded_and_every_caller_is_served(attack: Attack, monke
     run_state_machine_as_test(HeldBytesMachine, settings=wanted)
 
 
-async def test_a_reply_waits_for_room_and_a_body_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(in_flight, "FREE_BYTES", 0)
-    held = MemoryBudget(100)
-    first, second, third, other = (RequestMemory(held) for _ in range(4))
-    first.claim(150)
-    other.claim(100)
-    with pytest.raises(Overloaded, match=r"limits\.held_bytes"):
-        second.claim(1)
-    third.add(1)
-    waiting = asyncio.create_task(third.wait_for_room())
-    await asyncio.sleep(0)
-    assert (third.is_full(), waiting.done()) == (True, False)
-    first.release()
-    await waiting
-    other.release()
-    second.claim(1)
-    second.release()
-    third.release()
-    assert (held.total_bytes, held.large, third.is_full()) == (0, {}, False)
-
-
 def test_a_caller_that_fills_its_share_leaves_the_last_tenth_to_others() -> None:
     held = MemoryBudget(12 * MIB, 2, MIB)
     RequestMemory(held, "third").claim(MIB)  # the oldest, which counts apart

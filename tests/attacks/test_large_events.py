@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.config.model import Limits
 from gatepass.errors import GatepassError
-from gatepass.json_body import BOM
 from gatepass.sse import event, event_stream
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -167,26 +166,6 @@ def test_a_large_event_is_a_part_of_its_answer(place: str) -> None:
     assert (failure, is_done, stream.has_answered, stream.is_empty) == ("None", True, True, False)
     assert stream.usage == Usage(total_tokens=3)
     assert b"a" * 3000 in out
-
-
-def event_of(members: str) -> bytes:
-    return b"data: {%b}\n\n" % members.replace("…", "a" * 3000).encode()
-
-
-def test_a_byte_order_mark_before_a_large_event_is_removed() -> None:
-    raw = event_of('"choices":[{"index":0,"delta":{"content":"…"},"finish_reason":"stop"}]')
-    with scaled():
-        out, failure, is_done, stream = relayed(BOM + raw + DONE)
-    assert (failure, is_done, stream.adapted) == ("None", True, ("sse=bom",))
-    assert out == raw + DONE
-
-
-def test_a_whole_reply_in_a_large_event_becomes_a_chunk() -> None:
-    raw = event_of('"choices":[{"index":0,"message":{"role":"assistant","content":"…"},"finish_reason":"stop"}]')
-    with scaled():
-        out, failure, is_done, _ = relayed(raw + DONE)
-    assert (failure, is_done) == ("None", True)
-    assert b'"delta":{"role":"assistant","content":"aaa' in out
 
 
 BAD = ["\\x", "\\u12", "\x01", '"']

@@ -66,10 +66,6 @@ CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
         BUILT_IN_RULES,
         lambda: chat(message(b"user", b"images", text(PNG + b"=" * (30 * MIB)))),
     ),
-    "blanks after its padding": (
-        BUILT_IN_RULES,
-        lambda: chat(message(b"user", b"images", text(PNG + b"=" + b" " * (30 * MIB)))),
-    ),
     "an image's URL": (BUILT_IN_RULES, lambda: chat(message(b"user", b"images", text(b"http://h/" + astral())))),
     "words where null is dropped": (NOT_NULL, lambda: chat(USER, more=words())),
     "a part's text": (changed_by(join_text_parts), lambda: chat(message(b"user", b"content", part(b"text", astral())))),
@@ -138,10 +134,6 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
         lambda: body_of(b'"tools":[{"model":%b}]', text(b"gpt-" + astral())),
     ),
     "backslashes without an end": (lambda body: decode(CLIENT, CHAT, body, "me"), lambda: unended(16 * MIB)),
-    "an odd number of backslashes without an end": (
-        lambda body: decode(CLIENT, CHAT, body, "me"),
-        lambda: unended(39 * MIB // 10 | 1),
-    ),
     "backslashes without an end for an MCP server": (
         lambda body: check_call(body, (), ["a"]),
         lambda: unended(39 * MIB // 10),

@@ -336,12 +336,6 @@ def test_a_sentence_that_is_far_from_its_beginning_or_in_parts_causes_no_rule(at
             attack.check(not rules({**MEMBERS, **body}, openai(shown)), (name, shown[:80]))
 
 
-def test_a_client_that_is_quoted_from_its_betas_is_refused() -> None:
-    names = ((b"anthropic-beta", b"effort-2025-11-24, " + ATTEMPTS[1].encode()),)
-    upstream = Upstream([Refusal(lambda body: "seed" in body, openai(ATTEMPTS[1]))])
-    assert ask(Memory(), upstream, replace(a_call(json.dumps(MEMBERS).encode(), CHAT), headers=names)).error is not None
-
-
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("code", [*sorted(TAUGHT_CODES), "Unsupported_Parameter", ZOD_CODE])
 @pytest.mark.parametrize("indent", [None, 2])

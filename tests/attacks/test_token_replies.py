@@ -12,7 +12,6 @@ from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response
 from tests.attacks.conftest import Attack
 from tests.unit.tokens.scripted import signed, timed_response
 
-NOW = 1_800_000_000.0
 TERMS = TokenReplyFormat("sso", 240.0, credential="corp", plain_text=True)
 LONGEST_REASON = 700
 

@@ -1,13 +1,10 @@
 """Cancel scopes, timeouts and owned tasks."""
 
 import asyncio
-import weakref
-from contextlib import suppress
 
 import pytest
 
 from gatepass.cancel import CancelScope, timeout
-from tests.memory import without_collection
 from tests.unit.clock import DrivenClock, settle
 
 
@@ -57,24 +54,3 @@ async def test_timeout_raises_its_reason_on_time_and_not_before():
     await clock.advance(0.1)
     with pytest.raises(Reason):
         await task
-
-
-async def test_a_timeout_leaves_no_reference_cycle():
-    class Held:
-        pass
-
-    async def hold() -> None:
-        held = Held()
-        references.append(weakref.ref(held))
-        await asyncio.Event().wait()
-
-    async def wait() -> None:
-        with suppress(Reason):
-            await timeout(clock, 5.0, hold(), Reason())
-
-    clock, references = DrivenClock(), list[weakref.ref[Held]]()
-    with without_collection():
-        task = asyncio.create_task(wait())
-        await clock.advance(5.0)
-        await task
-        assert references[0]() is None

@@ -127,13 +127,7 @@ NO_LIST = (
     ("settings", "row", "remedy"),
     [
         ({}, "GET /files", NO_LIST.format("files")),
-        ({"models": ["m"]}, "GET /files", NO_LIST.format("files")),
         ({"models": ["m"]}, "POST /batches", "Use a key without models: a batch may run any model."),
-        (
-            {"models": ["m"], "operations": ["chat"]},
-            "POST /batches",
-            "Use a key without models: a batch may run any model.",
-        ),
         ({"operations": ["chat"]}, "GET /models/{model}", "Add 'models' to access.keys[].operations."),
         (
             {"operations": ["chat"]},

@@ -27,16 +27,6 @@ def file_of(tmp_path, text):
     return file
 
 
-def test_a_new_key_is_printed_once_with_its_hash_and_lines_to_paste(tmp_path):
-    result = run("new", "--name", "rag-flow.1")
-    assert result.exit_code == 0
-    (key,) = re.findall(r"gp-\S+", result.output)
-    (line,) = re.findall(r"^ +- .*$", result.output, re.MULTILINE)
-    assert f"GATEPASS_KEY_HASHES={hash_key(key)}/name=rag-flow.1\n" in result.output
-    (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
-    assert (entry.name, entry.hash) == ("rag-flow.1", hash_key(key))
-
-
 def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     options = ("--name", "grafana", "--role", "viewer", "--profile", "dify", "--expires", "2099-01-31T18:00:00+01:00")
     result = run("new", *options, "--operation", "chat", "--operation", "files")
@@ -94,17 +84,7 @@ def test_the_list_shows_no_models_for_a_key_of_mcp_servers_alone(tmp_path):
     servers = "mcp: {s: {url: 'https://x/mcp'}}\n"
     keys = f'access: {{keys: [{{name: a, hash: "{ONES}", operations: [], mcp: [s]}}]}}\n'
     result = run("list", "--config", file_of(tmp_path, servers + keys))
-    assert result.stdout.splitlines()[1].split() == [
-        "a",
-        "caller",
-        "plain",
-        "never",
-        "none",
-        "none",
-        "s",
-        "valid",
-        "11111111",
-    ]
+    assert " ".join(result.stdout.splitlines()[1].split()) == "a caller plain never none none s valid 11111111"
 
 
 WRITABLE = {
@@ -219,14 +199,6 @@ def test_write_changes_no_file_that_a_reload_would_refuse(tmp_path, fault):
     assert (result.exit_code, "gp-" in result.output) == (2, False)
     assert f"--write: {file} would not be valid: {fault.partition(':')[0]}" in result.stderr
     assert file.read_text() == f"{fault}\n{HEAD}"
-
-
-@pytest.mark.parametrize(
-    "entry", ["{name: '${UNSET}', profile: ragflow}", "{name: client, profile: '${UNSET}'}", "text"]
-)
-def test_write_does_not_compare_a_key_that_an_unset_variable_hides(tmp_path, entry):
-    file = file_of(tmp_path, f"{HEAD}    - {entry}\n")
-    assert "differs" not in run("new", "--write", "--config", file).output
 
 
 @pytest.mark.parametrize("rest", ["", "  metrics_open: false   # later\n", "    # - {name: a}\n"])

@@ -10,9 +10,6 @@ from click.testing import CliRunner
 from gatepass.cli import main
 from gatepass.cli.options import coloured, progress
 
-SHARED = ("--config", "--json", "--socket")
-"""Options that mean the same in every command."""
-
 
 def commands(group: click.Group, context: click.Context) -> Iterator[click.Command]:
     for name in group.list_commands(context):
@@ -21,17 +18,6 @@ def commands(group: click.Group, context: click.Context) -> Iterator[click.Comma
         yield command
         if isinstance(command, click.Group):
             yield from commands(command, context)
-
-
-@pytest.mark.parametrize("option", SHARED)
-def test_a_shared_option_has_one_sentence_in_all_commands(option):
-    found = {
-        parameter.help
-        for command in commands(main, click.Context(main))
-        for parameter in command.params
-        if isinstance(parameter, click.Option) and option in parameter.opts
-    }
-    assert len(found) == 1
 
 
 def test_every_option_that_is_shown_has_a_sentence():

@@ -2,7 +2,6 @@ import ssl
 
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -100,18 +99,6 @@ def test_the_kind_of_a_key_decides_its_algorithm(kind, algorithm):
     key = signing_key(private_pem(kind))
     assert key.algorithm == algorithm
     assert "PRIVATE" not in repr(key)
-
-
-def test_an_rsa_key_is_read_without_the_validation_that_takes_a_third_of_a_second(monkeypatch):
-    given, read = [], serialization.load_pem_private_key
-
-    def reading(pem, password, **how):
-        given.append(how)
-        return read(pem, password, **how)
-
-    monkeypatch.setattr(serialization, "load_pem_private_key", reading)
-    signing_key(private_pem("rsa"))
-    assert given == [{"unsafe_skip_rsa_key_validation": True}]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from gatepass.cli import main
-from gatepass.config.access import AccessKey
 from gatepass.config.checks import secrets_over_plain_http
 from gatepass.config.credential.base import how_to_install
 from gatepass.config.credential.http_json import HttpJsonCredential
@@ -46,14 +45,6 @@ def test_no_secret_is_printed():
     assert isinstance(login, HttpJsonCredential)
     assert login.model_dump(by_alias=True)["json"] == {"p": ["(hidden)"] * 3}
     assert login.json_body["p"][1] is secret
-
-
-def test_a_key_by_reference_is_read_again(tmp_path):
-    file = tmp_path / "keys"
-    file.write_text("one two\n")
-    key = AccessKey.model_validate({"name": "a", "key": Reference.to_file(str(file))})
-    file.write_text(" three\n four\t")
-    assert key.texts == ("three", "four")
 
 
 def store(**settings):

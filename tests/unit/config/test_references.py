@@ -103,11 +103,6 @@ def test_a_file_that_is_no_secret_is_refused(tmp_path):
         read_file(str(tmp_path))
 
 
-def test_variable_reference_does_not_resolve_its_value():
-    reference = Reference.to_variable("GATEPASS_TOKEN", "a${b}$$")
-    assert (str(reference), reference.read(), repr(reference)) == ("a${b}$$", "a${b}$$", "Reference(${GATEPASS_TOKEN})")
-
-
 def test_a_pipe_is_refused_at_once(tmp_path):
     """Its open would wait for a writer, and would block the event loop, which reads rotated keys."""
     pipe = tmp_path / "key"
@@ -136,12 +131,6 @@ def test_variables_that_kubernetes_sets_for_a_service_named_gatepass_are_ignored
     }
     assert own_variables(environment) == {}
     assert own_variables({"GATEPASS_PORT": "8080", "GATEPASS_PORTS": "x"}) == {"PORT": "8080", "PORTS": "x"}
-
-
-def test_a_secret_is_given_as_a_reference():
-    found = variable_value({"TOKEN": "abc"}, "TOKEN")
-    assert found is not None
-    assert repr(found) == "VariableValue(name='TOKEN', value=Reference(${GATEPASS_TOKEN}), file=None, fault=None)"
 
 
 def test_a_secret_may_stand_in_a_file(tmp_path):

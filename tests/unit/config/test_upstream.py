@@ -3,10 +3,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.access import AccessKey
-from gatepass.config.model import Config
 from gatepass.config.upstream import AzureConfig, McpServer, UpstreamConfig, url_with_version
-from gatepass.errors import ModelNotFound
-from gatepass.proxy.routing import RouteTable
 
 BASE = {"base_url": "https://llm.example/v1"}
 HASH = "sha256:" + "a" * 64
@@ -41,13 +38,6 @@ def test_a_key_names_servers_or_their_tools() -> None:
     listed = AccessKey.model_validate({"name": "a", "hash": HASH, "mcp": ["wiki"]})
     assert listed.mcp == {"wiki": None}
     assert listed.model_dump()["mcp"] == ["wiki"]  # as `gatepass check` shows it
-
-
-def test_a_gatepass_for_mcp_servers_alone_needs_no_upstream():
-    config = Config.model_validate({"mcp": {"search": {"url": "https://tools.corp.example/mcp"}}})
-    assert config.upstreams == {}
-    with pytest.raises(ModelNotFound):
-        RouteTable(config).route("chat", "gpt-4o")
 
 
 @pytest.mark.parametrize(

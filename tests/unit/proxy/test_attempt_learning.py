@@ -53,7 +53,6 @@ class Scenario:
         self.memory = state.upstreams["chat"].state.learned
         self.attempt = AttemptRecord("id", "chat", "m", "chat")
         self.sent: list[Call] = []
-        self.has_session = False
         self.answer_s = 0.0
         """How long the upstream takes for an answer."""
 
@@ -67,7 +66,6 @@ class Scenario:
                 attempt.base = call
                 begin_target(attempt, call)
             attempt.normalized = call if attempt.session is None else await plan(attempt, attempt.session, attempt.base)
-            self.has_session = attempt.session is not None
             attempt.record.adapted, attempt.sent = attempt.normalized.adapted, True
             self.sent.append(attempt.normalized)
             self.clock.suspend(self.answer_s)
@@ -90,14 +88,6 @@ def scenario() -> Scenario:
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "gatepass.learning"]
-
-
-async def test_a_model_without_learned_rules_is_sent_unchanged_and_needs_no_session(scenario):
-    other, call = LearnedRule("drop", "seed"), a_chat()
-    scenario.memory.commit((RuleScope("chat", "o2", "chat"), other.key), other, "", 1_000.0)
-    assert await scenario.ask(call, None) is None
-    assert scenario.sent[0] is call
-    assert not scenario.has_session
 
 
 async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenario, caplog):

@@ -13,15 +13,7 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.errors import (
-    Fault,
-    Overloaded,
-    TokenUnavailable,
-    TransportFault,
-    UpstreamAuth,
-    UpstreamClosed,
-    UpstreamError,
-)
+from gatepass.errors import Fault, Overloaded, TokenUnavailable, TransportFault, UpstreamAuth, UpstreamError
 from gatepass.normalize.profiles import PROFILES
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
@@ -259,38 +251,6 @@ def unreached() -> TransportFault:
 # --- a 401
 
 
-@pytest.mark.parametrize(
-    ("replies", "takes", "tokens", "error", "sent"),
-    [
-        pytest.param([], {"new"}, ["old", "new"], None, ["old", "new"], id="a 401"),
-        pytest.param([], set(), ["old", "new", "third"], UpstreamAuth, ["old", "new"], id="a second 401"),
-        pytest.param([], set(), ["old", None], UpstreamAuth, ["old"], id="the issuer returns the same token"),
-        pytest.param([Reply(EXPIRED, 401)], None, [], UpstreamAuth, [""], id="no credential"),
-        pytest.param([Reply(HIDDEN)], None, ["old", "new"], None, ["old", "new"], id="hidden in a 200"),
-        pytest.param(
-            [Reply(EXPIRED, 401), Reply(HIDDEN)],
-            None,
-            ["old", "new", "third"],
-            UpstreamError,
-            ["old", "new"],
-            id="a 401, then hidden",
-        ),
-    ],
-)
-async def test_a_rejected_token_is_renewed_once_and_a_second_rejection_passes_through(
-    replies, takes, tokens, error, sent
-):
-    upstream, holder = Upstream(*replies, takes=takes), Holder(*tokens) if tokens else None
-    scenario = Scenario(upstream, holder=holder)
-    if error is None:
-        assert isinstance(await scenario.ask(), BufferedReply)
-    else:
-        with pytest.raises(error, match="token expired"):
-            await scenario.ask()
-    assert (upstream.tokens, scenario.requests) == (sent, len(sent))
-    assert holder is None or holder.fetches == 1
-
-
 @pytest.mark.parametrize("statuses", [[400], [401], [401, 401]])
 async def test_the_reply_of_each_refusal_is_closed(statuses):
     class Closing(Reply):
@@ -317,29 +277,6 @@ async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_agai
     upstream.takes = {"old"}
     await scenario.ask()
     assert holder.confirmed == ["old", "old"]
-
-
-# --- a reused connection
-
-
-@pytest.mark.parametrize(
-    ("replies", "error", "requests"),
-    [
-        pytest.param([stale()], None, 2, id="it closed without an answer"),
-        pytest.param([stale(), stale()], UpstreamClosed, 2, id="the new one closed too"),
-        pytest.param([TransportFault(Fault.CLOSED, "reset")], UpstreamClosed, 1, id="it was not reused"),
-    ],
-)
-async def test_a_request_on_a_reused_connection_repeats_once_on_a_new_one(replies, error, requests):
-    upstream = Upstream(*replies)
-    scenario = Scenario(upstream)
-    if error is None:
-        assert isinstance(await scenario.ask(), BufferedReply)
-    else:
-        with pytest.raises(error):
-            await scenario.ask()
-    assert [request.new_connection for request in upstream.came] == [False, True][:requests]
-    assert scenario.requests == requests
 
 
 # --- the next target

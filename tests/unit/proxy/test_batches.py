@@ -79,18 +79,6 @@ class Upstream:
         return BufferedReply(200, HEADERS, json.dumps({"data": data, "usage": {"total_tokens": len(inputs)}}).encode())
 
 
-async def test_several_parts_are_one_answer_and_one_story():
-    upstream = Upstream()
-    wanted, adapted = a_request(10, 3)
-    attempt = an_attempt(wanted)
-    reply = await sent(attempt, adapted, upstream.ask)
-    document = json.loads(reply.body)
-    assert [entry["embedding"] for entry in document["data"]] == [[float(at)] for at in range(10)]
-    assert (document["usage"], reply.status, reply.headers) == ({"total_tokens": 10}, 200, HEADERS)
-    assert upstream.asked == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"], ["9"]]
-    assert (attempt.record.requests, attempt.sent) == (4, True)
-
-
 async def test_repairs_of_the_reply_are_named_next_to_changes_of_the_request():
     async def ask(share: Attempt, part: Call) -> BufferedReply:
         data = [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}]
@@ -127,21 +115,3 @@ async def test_the_first_part_that_fails_ends_the_others_before_its_error_is_rai
     assert upstream.under_way == 0
     assert upstream.cancelled == len(upstream.asked) < 10
     assert attempt.record.requests == len(upstream.asked) + 1
-
-
-async def test_the_part_that_failed_shows_first_what_it_was_answered():
-    wanted, adapted = a_request(4, 2)
-    attempt = an_attempt(wanted)
-
-    async def ask(share: Attempt, part: Call) -> BufferedReply:
-        first = json.loads(part.body)["input"][0]
-        share.record.upstream_request_id = f"req-{first}"
-        if first == "2":
-            share.record.adapted = ("tried=this",)
-            raise UpstreamClosed("part 2", upstream="chat")
-        return BufferedReply(200, HEADERS, b"{}")
-
-    with pytest.raises(UpstreamClosed):
-        await sent(attempt, adapted, ask)
-    assert attempt.record.upstream_request_id == "req-2,req-0"
-    assert attempt.record.adapted == ("tried=this",)

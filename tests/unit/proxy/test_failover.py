@@ -14,7 +14,7 @@ from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, Limited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
-from gatepass.policy.balancing import WAYS, NoTarget, Standing, TargetHealth, Way
+from gatepass.policy.balancing import NoTarget, Standing, TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.protocols.operations import match_operation
 from gatepass.proxy.app_state import MOST_MODELS, AppState, create_app_state, next_app_state
@@ -298,28 +298,6 @@ def test_a_model_of_which_nothing_is_counted_has_no_failover():
     assert not a_state({"m": {"upstream": "east"}}, max_in_flight=2).routes.route("chat", "m").is_plain
 
 
-async def test_a_reload_keeps_what_is_known_of_a_target_and_takes_slots_back():
-    state = a_state({"m": {**targets("east", "west"), **POLICY}})
-    first = a_failover(state)
-    eject(state, "east")
-    await clock_of(state).advance(30.0)
-    assert choose(first, state.clock.now()) is None
-    assert (first.target.upstream, first.is_probe) == ("east", True)
-    successor = next_app_state(
-        a_config({"m": {**targets("west", "east"), **POLICY}}), TLSContexts(state.tls_contexts), state
-    )
-    state.hand_over(successor)
-    later = a_failover(successor)
-    assert (health(successor, "east").in_flight, choose(later, state.clock.now()), later.target.upstream) == (
-        1,
-        None,
-        "west",
-    )
-    first.ended(state.clock.now(), Outcome.CLIENT_GONE, None, was_asked=True)
-    one = health(successor, "east")
-    assert (one.in_flight, one.standing(state.clock.now(), BreakerSettings(), has_cooldown=True)) == (0, Standing.FREE)
-
-
 NAMED_M, NAMED_A = ({"targets": [{"upstream": at, "name": name} for at in ("east", "west")]} for name in ("m", "gpt-a"))
 BIG = {"targets": [{"upstream": "east", "name": "big"}, {"upstream": "west"}], **POLICY}
 WAITS, FREE = ["waits", "available"], ["available", "available"]
@@ -508,11 +486,6 @@ CASES: dict[str, tuple[Callable[[], tuple[list[Upstream], Holder | None, bytes, 
     "a wait for a token": (lambda: ([failing(500)], SlowHolder("t"), BODY, ONE), 200, {"wait_for_token", "sleep"}),
     "a rejected token": (lambda: ([Upstream(takes={"new"})], Holder("old", "new"), BODY, ONE), 200, {"renew_token"}),
     "a stream": (lambda: ([Upstream(Stream()), Upstream()], None, STREAMED, {}), 200, {"_relay_stream"}),
-    "a stream that is cut": (
-        lambda: ([Upstream(Stream(is_cut=True)), Upstream()], None, STREAMED, {}),
-        200,
-        {"_relay_stream"},
-    ),
     "a 500 three times": (lambda: ([failing(500, 500), failing(500)], None, BODY, {}), 500, {"_move", "classify"}),
     "no connection": (
         lambda: ([Upstream(*[unreached()] * 9), Upstream(*[unreached()] * 9)], None, BODY, {}),
@@ -556,12 +529,3 @@ async def test_a_request_that_is_cancelled_at_any_await_gives_every_slot_back(ca
             return
         met |= names
     raise AssertionError("the request did not end")
-
-
-@pytest.mark.parametrize("keeps_callers", [True, False])
-def test_a_way_decides_for_chats_unless_it_keeps_callers(keeps_callers, monkeypatch):
-    drawn = iter((1.0, 0.0, 0.0, 1.0))
-    monkeypatch.setitem(cast("dict[str, Way]", WAYS), "weighted", Way(lambda *_: (next(drawn),), keeps_callers))
-    state = a_state({"m": {**targets("east", "west"), "policy": "weighted"}})
-    orders = {tuple(a_failover(state).order) for _ in range(2)}
-    assert len(orders) == (1 if keeps_callers else 2)

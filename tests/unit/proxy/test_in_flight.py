@@ -61,15 +61,6 @@ async def test_a_request_with_a_sent_response_is_not_cancelled():
     assert request.reason is None
 
 
-async def test_a_request_without_a_sent_response_ends_with_the_reason():
-    in_flight, go_on = InFlightRequests(9), asyncio.Event()
-    waiting = asyncio.create_task(served(in_flight, response(), go_on))
-    await settle()
-    (request,) = in_flight.requests
-    request.cancel(ClientGone())
-    assert (await waiting, in_flight.busy) == ("ClientGone", 0)
-
-
 async def test_a_request_counts_for_its_caller_until_it_ends():
     in_flight = InFlightRequests(1)
     admitted, refused = Client(), Client()
@@ -80,30 +71,6 @@ async def test_a_request_counts_for_its_caller_until_it_ends():
         assert (admitted.caller, refused.caller) == ("app", "")
     with InFlightRequest(in_flight, response()) as request:
         request.begin(APP)
-
-
-async def test_nothing_is_admitted_while_draining():
-    in_flight = InFlightRequests(1)
-    assert await in_flight.drain(DrivenClock(), 5.0) == 0
-    with pytest.raises(Draining), InFlightRequest(in_flight, response()):
-        pass
-
-
-def test_the_last_tenth_of_the_limit_is_for_callers_without_requests_if_there_are_several():
-    requests = Concurrency(limit=10, callers=2)
-    for _ in range(9):
-        requests.claim("hog")
-    with pytest.raises(Overloaded, match="last tenth"):
-        requests.claim("hog")
-    requests.claim("app")
-    requests.claim("third")
-    with pytest.raises(Overloaded, match=r"limit of 10 requests in flight is reached \(limits\.connections\)"):
-        requests.claim("app")
-    alone = Concurrency(limit=10, callers=1)
-    for _ in range(10):
-        alone.claim("only")
-    with pytest.raises(Overloaded, match="limit of 10 requests in flight"):
-        alone.claim("only")
 
 
 def test_a_caller_without_a_request_in_flight_takes_no_memory():

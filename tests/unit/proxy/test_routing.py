@@ -151,10 +151,6 @@ def test_the_error_for_an_operation_without_models_suggests_no_model():
         table(models={"mine": {"upstream": "chat"}}).route("files", "")
 
 
-def test_the_listing_opens_what_an_operation_opens():
-    assert OWN.listing() == (("m",), (("azure", "*"), ("chat", "*"), ("chat", "gpt-*")))
-
-
 def test_the_listing_opens_what_wildcards_and_operations_open():
     assert FULL.listing() == (
         ("gpt-4o", "best"),

@@ -1,7 +1,7 @@
 import pytest
 
 from gatepass.config.upstream import RejectionConfig
-from gatepass.dialects.reply_check import classify_head, leads_to_login
+from gatepass.dialects.reply_check import classify_head
 from gatepass.errors import (
     UpstreamAuth,
     UpstreamConnect,
@@ -80,11 +80,6 @@ def test_redirect_that_states_only_that_the_url_is_wrong_leads_to_none(target):
     assert isinstance(error, UpstreamRedirect)
     assert not is_rejection(error, USUAL)
     assert error.advice.startswith("Set upstreams.chat.base_url to the final URL")
-
-
-def test_redirect_of_a_host_without_name_is_classified_by_its_path():
-    assert not leads_to_login("/login", "")
-    assert leads_to_login("https://sso.corp.example", "")
 
 
 @pytest.mark.parametrize("implied", [502, 404])  # of an unknown code, and of RAGFlow's

@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import pytest
 
 from gatepass.store.base import SYNC_S, StoreCache, StoreReading
@@ -62,41 +60,6 @@ async def test_all_names_cost_one_request(clock, store, cache):
         cache.follow(name, lambda value, reading: None)
     await clock.advance(SYNC_S)
     assert store.requested == [("value/one", "value/two")]
-
-
-async def test_no_timer_is_set_without_followers(clock, store, cache, monkeypatch):
-    timers: list[float] = []
-    set_timer = clock.call_later
-
-    def counted(delay_s: float, callback: Callable[[], object]) -> object:
-        timers.append(delay_s)
-        return set_timer(delay_s, callback)
-
-    monkeypatch.setattr(clock, "call_later", counted)
-    await clock.advance(5.0)
-    before = len(timers)
-    leave = cache.follow("value/one", lambda value, reading: None)
-    await clock.advance(2 * SYNC_S)
-    leave()
-    await clock.advance(5.0)
-    assert store.requested == [("value/one",)] * 2
-    assert (before, len(timers)) == (0, 3)  # the last of them was set before the follower left
-
-
-async def test_a_follower_may_leave_while_others_are_called(clock, store, cache):
-    reported = []
-    leaves: list[Callable[[], None]] = []
-
-    def on_change(value, reading):
-        reported.append(value)
-        for leave in leaves:
-            leave()
-
-    for name in ("value/one", "value/two"):
-        leaves.append(cache.follow(name, on_change))
-        await store.put(name, b"x", 60.0)
-    await clock.advance(SYNC_S)
-    assert reported == [b"x"]
 
 
 async def test_cache_continues_after_the_store_recovers(clock, store, cache):

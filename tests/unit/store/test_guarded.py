@@ -113,15 +113,6 @@ async def test_all_first_requests_wait_for_one_check_also_if_its_request_is_canc
     assert fleet.store.asked == asked + 2
 
 
-async def test_no_operation_waits_longer_than_the_bound(clock, ailing, guarded):
-    ailing.ails = "hang"
-    asking = asyncio.create_task(guarded.get(["value/one"]))
-    await clock.advance(BOUND_S - 0.01)
-    assert not asking.done()
-    await clock.advance(0.01)
-    assert await unavailable(asking) == "no answer within 0.25 s"
-
-
 async def test_store_receives_no_request_for_a_while_after_a_failure(clock, ailing, guarded):
     ailing.ails = StoreUnavailable("gone")
     assert await unavailable(guarded.get([])) == "gone"
@@ -302,18 +293,6 @@ async def test_a_process_with_another_key_uses_nothing_of_the_store_from_its_fir
     assert "another key" in await unavailable(wrong.get(["refresh-token/one"]))
     assert await right.lease("refresh-turn/one", "them", 60.0)
     assert wrong.health.operations["lease", "skipped"] == 1
-
-
-async def test_a_process_with_another_key_does_not_take_over_a_store_that_was_emptied(fleet):
-    right, wrong = fleet.process(b"a" * 32), fleet.process(b"b" * 32)
-    await settle()
-    for _ in range(20):
-        await fleet.clock.advance(CHECK_S / 2)
-        for name in [*fleet.store.values.entries]:
-            await fleet.store.drop(name)
-        wrong.start()  # its next check is the first one after that
-        await fleet.clock.advance(CHECK_S)
-        assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)
 
 
 async def test_a_background_task_that_a_bug_ends_is_shown_and_begins_again(clock, caplog):

@@ -252,7 +252,6 @@ class RunningHolder:
         *,
         name: str = "corp",
         jitter: float = 0.0,
-        grace_s: float = 0.0,
         holding: Callable[..., TokenHolder] = TokenHolder,
     ) -> None:
         self.clock, self.issuer = clock, issuer
@@ -264,7 +263,7 @@ class RunningHolder:
             clock,
             self.redactor,
             WaitBudget(
-                settings.timeout_s + grace_s,
+                settings.timeout_s,
                 random_fraction=lambda: jitter,
                 refusal_advice=partial(refusal_advice, credential=name, settings=settings),
             ),
@@ -287,14 +286,12 @@ class RunningHolder:
 
 
 def kept(
-    *replies: IssuerReply, otherwise: IssuerReply | None = None, jitter: float = 0.0, grace_s: float = 0.0, **given: Any
+    *replies: IssuerReply, otherwise: IssuerReply | None = None, jitter: float = 0.0, **given: Any
 ) -> RunningHolder:
     """A holder over an issuer with these replies. `given` are `settings`, or members of `oauth2`."""
     clock = DrivenClock()
     settings = given.pop("settings", None) or oauth2(**given)
-    return RunningHolder(
-        clock, ScriptedIssuer(clock, *replies, otherwise=otherwise), settings, jitter=jitter, grace_s=grace_s
-    )
+    return RunningHolder(clock, ScriptedIssuer(clock, *replies, otherwise=otherwise), settings, jitter=jitter)
 
 
 class TokenFacts(NamedTuple):

@@ -63,16 +63,13 @@ def test_a_failure_of_another_process_ends_with_that_processs_pause(kind):
     [
         (FetchFailure("oh"), 0, 0.0),
         (FetchFailure("oh", retry_after_s=20.0), 0, 20.0),
-        (FetchFailure("oh", retry_after_s=1.0), 0, 1.0),
         (FetchFailure("oh", retry_after_s=1e9), 0, 3600.0),
         (FetchFailure("no", FailureKind.REFUSED), 1, 30.0),
         (FetchFailure("no", FailureKind.REFUSED), 2, 60.0),
-        (FetchFailure("no", FailureKind.REFUSED), 4, 240.0),
         (FetchFailure("no", FailureKind.REFUSED), 5, 300.0),
         (FetchFailure("no", FailureKind.REFUSED), 10_000, 300.0),
         (FetchFailure("no", FailureKind.REFUSED, retry_after_s=50.0), 1, 50.0),
         (FetchFailure("?", FailureKind.LIMITED), 1, 30.0),
-        (FetchFailure("?", FailureKind.LIMITED), 9, 30.0),
         (FetchFailure("?", FailureKind.LIMITED, retry_after_s=5.0), 1, 5.0),
     ],
 )

@@ -1,12 +1,10 @@
 """Requests, status and log of one holder: named cases beside the state machine of test_holder_machine.py."""
 
 import asyncio
-import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from weakref import WeakSet
 
 import pytest
 from msgspec import structs
@@ -14,7 +12,6 @@ from msgspec import structs
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, TokenUser, WaitBudget
-from gatepass.tokens.failure import FailureKind
 from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.tokens.issuer_error import REFUSED, WRONG_URL
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
@@ -84,11 +81,6 @@ async def test_the_first_fetch_begins_at_the_start_and_there_is_one_refresh_task
         with pytest.raises(StopIteration) as caught:  # a request with a fresh token does not yield
             it.holder.token().send(None)
         assert caught.value.value is token
-
-
-async def test_a_holder_that_was_made_in_another_thread_starts_here():
-    async with await asyncio.to_thread(kept) as it:
-        assert (await it.holder.token()).text == "token-1"
 
 
 @pytest.mark.parametrize(("jitter", "due_s"), [(0.0, 240.0), (1.0, 225.0)])
@@ -179,22 +171,6 @@ async def test_near_the_end_of_a_jwt_that_the_issuer_repeats_requests_wait_for_t
         assert not is_new or it.holder.status().fetches == fetches + 1
         assert it.issuer.calls - calls <= 5
         assert is_new or "expired on arrival" in str(tasks[0].exception())
-
-
-async def test_the_issuer_that_gives_the_rejected_token_again_shows_the_upstreams_answer():
-    async with kept(otherwise=Mint(text="same")) as it:
-        await settle()
-        assert it.holder.reject("same")
-        with pytest.raises(TokenReissued) as caught:
-            await it.holder.token(instead_of="same")
-        assert caught.value.hop == "credential:corp"
-        assert (await it.holder.token()).text == "same"
-        assert not it.holder.reject("same")
-        assert it.issuer.calls == 2
-        await it.clock.advance(60.0)
-        assert it.holder.reject("same")
-        await settle()
-        assert it.issuer.calls == 3
 
 
 # --- keys and secrets ------------------------------------------------------------------------------------------------
@@ -387,25 +363,6 @@ async def test_secrets_and_tokens_are_learned_and_printed_nowhere(caplog):
         assert it.redactor.mask(f"{SECRET} token-1-of-corp") == "*** ***"
 
 
-async def test_a_failure_keeps_no_reply_of_the_issuer():
-    class Reply:
-        """A reply of an issuer, which a frame holds."""
-
-    clock, replies = DrivenClock(), WeakSet[Reply]()
-
-    class Refusing(OddSource):
-        async def fetch(self) -> Token:
-            replies.add(reply := Reply())
-            raise FetchFailure(f"refused by {type(reply).__name__}", FailureKind.REFUSED)
-
-    async with over(Refusing(), clock) as holder:
-        with pytest.raises(TokenUnavailable):
-            await holder.token()
-        await settle()
-        gc.collect()
-        assert (holder.status().failing, len(replies)) == (True, 0)
-
-
 # --- sources with bugs, and the end ----------------------------------------------------------------------------------
 
 
@@ -435,19 +392,6 @@ async def test_a_refresh_task_with_a_bug_logs_it_keeps_to_the_backoff_and_contin
         source.broken = False
         await clock.advance(560.0)
         assert (holder.usable, holder.status().failing) == (True, False)
-
-
-async def test_a_refresh_task_that_meets_a_bug_while_its_holder_closes_does_not_begin_again(caplog):
-    clock = DrivenClock()
-    source = OddSource(Token(Secret("abc"), clock.now(), 100.0))
-    async with over(source, clock) as holder:
-        await clock.advance(1.0)
-        source.broken = True
-        holder.adopt_shared(Token(Secret("xyz"), clock.now(), 100.0))
-        await asyncio.sleep(0)  # the task has met the bug, and its callback has not run yet
-    await settle()
-    assert caplog.records == []
-    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("refresh of")] == []
 
 
 async def test_a_source_without_a_bound_keeps_no_request_beyond_the_budget():
@@ -496,36 +440,6 @@ TICK_S = 2.0**-10
 """Exact as a sum with the clock's 1,000 s."""
 MARGIN_S = 5.0
 LIFE_S = 300.0
-
-
-async def test_a_token_is_not_used_from_the_very_moment_on_at_which_its_margin_begins():
-    async with kept(Mint(life=LIFE_S), otherwise=Hang()) as it:
-        await it.clock.advance(LIFE_S - MARGIN_S - TICK_S)
-        assert it.holder.current() is not None
-        assert it.holder.usable
-        await it.clock.advance(TICK_S)
-        assert it.holder.current() is None
-        assert not it.holder.usable
-
-
-@pytest.mark.parametrize(("early_s", "usable"), [(TICK_S, True), (0.0, False)])
-async def test_a_token_that_comes_at_the_moment_at_which_its_margin_begins_is_dead_on_arrival(early_s, usable):
-    """5 s to live, 5 % of them its margin."""
-    async with kept(Mint(life=5, delay_s=4.75 - early_s), otherwise=Hang()) as it:
-        await it.clock.advance(4.75 - early_s)
-        assert it.holder.usable is usable
-        assert it.holder.status().failing is not usable
-        assert ("expired on arrival" in (it.holder.status().last_error or "")) is not usable
-        assert it.issuer.minted == ["token-1"]
-
-
-@pytest.mark.parametrize(("early_s", "is_over"), [(TICK_S, False), (0.0, True)])
-async def test_fetch_ends_if_its_next_attempt_would_begin_too_late(early_s, is_over):
-    """2 s for the fetch: a second for the first try, and a second that the issuer asks to be left alone for."""
-    busy = answer({"error": "temporarily_unavailable"}, 503, (b"retry-after", b"1"), delay_s=1.0 - early_s)
-    async with kept(busy, otherwise=Hang(), timeout_s=2.0) as it:
-        await it.clock.advance(1.0)
-        assert (it.issuer.calls, it.holder.status().failing) == (1, is_over)
 
 
 async def test_only_a_valid_and_newer_token_of_another_process_is_taken_until_the_holder_closes():

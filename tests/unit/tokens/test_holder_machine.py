@@ -446,22 +446,3 @@ def test_a_sequence_that_once_showed_a_wrong_token(events):
             getattr(machine, name)(*arguments)
     finally:
         machine.teardown()
-
-
-def test_a_token_that_ended_in_the_queue_leaves_its_request_unsent():
-    """Where no other token is to be had, the request may go to another upstream: not one byte was written."""
-    machine = Machine()
-    machine.upstreams["chat"].busy_s, machine.issuers["corp"].otherwise = 400.0, refused()
-
-    async def asked() -> Attempt:
-        REQUEST.set(0)
-        attempt = an_attempt(machine.state, machine.hops["chat"], "m")
-        task = asyncio.create_task(sent(attempt, OutboundRequest("POST", "http://h/v1/x", (), b"{}")))
-        await machine.clock.advance(402.0)
-        with pytest.raises(TokenUnavailable, match="the issuer refused the client"):
-            await task
-        return attempt
-
-    attempt = machine.runner.run(asked())
-    assert (attempt.record.requests, attempt.sent, machine.upstreams["chat"].came) == (0, False, 1)
-    machine.teardown()

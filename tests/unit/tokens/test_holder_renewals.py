@@ -1,6 +1,5 @@
 """Which rejections by upstreams renew a token, and how often."""
 
-import asyncio
 import math
 
 import pytest
@@ -201,36 +200,6 @@ async def taken(it: RunningHolder, by: TokenUser) -> str:
     return text
 
 
-async def refusing(it: RunningHolder, by: TokenUser) -> bool:
-    """One request of a model that is always refused; whether it waited for another token."""
-    text = (await it.holder.token()).text
-    if not it.holder.reject(text, by):
-        return False
-    await it.holder.token(text)
-    it.holder.rejected_again(by)
-    return True
-
-
-async def test_a_forbidden_model_costs_one_fetch_a_minute_and_delays_no_other_model():
-    async with kept(Mint(), otherwise=Mint(delay_s=0.2)) as it:
-        await settle()
-        waited: list[asyncio.Task[bool]] = []
-        for _ in range(118):
-            waited.append(asyncio.create_task(refusing(it, FORBIDDEN)))
-            await settle()
-            (request,) = await it.asked(1)
-            assert request.done(), "a request of another model waited"
-            it.holder.confirm(request.result(), CHAT)
-            await it.clock.advance(0.5)
-        assert it.issuer.calls == 2
-        assert [task.result() for task in waited] == [True] + [False] * 117
-        await it.clock.advance(2.0)
-        again = asyncio.create_task(refusing(it, FORBIDDEN))
-        await it.clock.advance(1.0)
-        assert again.result()
-        assert it.issuer.calls == 3
-
-
 async def test_a_confirmation_applies_to_its_own_token_only():
     async with kept() as it:
         first = await it.holder.token()
@@ -243,21 +212,6 @@ async def test_a_confirmation_applies_to_its_own_token_only():
             it.holder.confirm(first)
             results.append(it.holder.reject(token.text))
         assert results == [True] * 6 + [False] * 2
-
-
-async def test_a_token_that_ends_twice_within_a_second_is_renewed_once_for_all_requests():
-    async with kept(otherwise=Mint(delay_s=0.1)) as it:
-        await it.clock.advance(0.1)
-        assert it.holder.reject(await taken(it, CHAT), CHAT)
-        await it.clock.advance(0.2)
-        second = await taken(it, CHAT)
-        tasks = []
-        for _ in range(10):
-            assert it.holder.reject(second, CHAT)
-            tasks += await it.asked(20, instead_of=second)
-        await it.clock.advance(0.2)
-        assert await outcomes(tasks) == ["token-3"] * 200
-        assert it.issuer.calls == 3
 
 
 async def test_a_token_that_all_its_users_refused_is_not_usable_and_not_shown():
@@ -310,13 +264,3 @@ async def test_a_token_that_was_returned_again_or_refused_twice_is_named_as_the_
         assert await reason(it, CHAT, is_page=True) == LIMITED
         await it.clock.advance(WINDOW_S)
         assert await reason(it, FORBIDDEN) is None
-
-
-@pytest.mark.parametrize(("has_worked", "renewals"), [(False, UNPROVEN_RENEWALS), (True, 1 + UNPROVEN_RENEWALS)])
-async def test_a_rate_of_renewals_that_is_used_up_is_named_as_the_reason(has_worked, renewals):
-    async with kept() as it:
-        for number in range(renewals + 1):
-            await it.clock.advance(1.0)
-            if has_worked:
-                await taken(it, CHAT)
-            assert await reason(it, CHAT) == (LIMITED if number == renewals else None)

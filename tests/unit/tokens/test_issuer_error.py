@@ -79,17 +79,13 @@ def test_only_a_certain_error_beside_a_token_is_an_error():
     [
         ({"code": 1001, "msg": "wrong app secret"}, False, False),
         ({"code": 500, "msg": "wrong password"}, False, False),
-        ({"code": 40101, "msg": "x"}, True, False),
         ({"code": 503, "msg": "x"}, False, True),
         ({"code": 429, "msg": "login failed"}, False, True),
         ({"error": "temporarily_unavailable", "msg": "login failed"}, False, True),
-        ({"error": "unauthorized_client"}, True, False),
-        ({"code": 1401, "msg": "x"}, False, False),
         ({"errcode": 599}, False, True),
         ({"errcode": "42900"}, False, True),
         ({"status": 503, "error": "Service Unavailable"}, False, True),
         ({"status": "429", "message": "x"}, False, True),
-        ({"status": 500, "error": "Internal Server Error"}, False, False),
         ({"status": 401, "error": "Unauthorized"}, True, False),
         ({"status_code": 403, "message": "x"}, True, False),
         ({"status": 400, "error": "temporarily_unavailable"}, False, True),
@@ -154,7 +150,6 @@ LOGIN_ERROR = {"message": "用户名或密码错误"}
         *((response(status, b"RBAC: access denied"), "outage", "outage") for status in (400, 403)),
         (response(403, {}), "outage", "outage"),
         (response(400, {"code": 503, "msg": "system busy"}), "outage", "outage"),
-        (response(400, b"wrong client secret"), "outage", "outage"),
         (
             response(401, {"error": "temporarily_unavailable"}, (b"www-authenticate", b"Bearer")),
             *("outage", "outage"),
@@ -185,7 +180,6 @@ def test_a_status_without_a_certain_refusal_is_limited_or_an_outage(reply, kind,
     [
         (response(503, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
         (response(503, b"", (b"retry-after", b"1")), 1.0),
-        (response(403, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
         (response(302, b"", (b"retry-after", b"3600")), OUTAGE_RETRY_AFTER_S),
         (response(429, b"", (b"retry-after", b"3600")), 3600.0),
         (response(403, {"error": "access_denied"}, (b"retry-after", b"900")), 900.0),
@@ -199,8 +193,6 @@ def test_retry_after_is_obeyed_in_replies_about_the_client(reply, wish_s):
 @pytest.mark.parametrize(
     ("document", "wish_s"),
     [
-        ({"code": 40101}, 900.0),
-        ({"code": 42901}, 900.0),
         ({"code": 10001}, 900.0),
         ({"code": 503}, OUTAGE_RETRY_AFTER_S),
     ],
@@ -269,10 +261,6 @@ def test_a_redirect_reveals_no_secret_in_any_case(secret):
         reply = timed_response(302, (location,), mask=lambda text: text.replace(secret, "***"))
         failure = error_response_failure(reply, "sso")
         assert "abcd" not in failure.reason.lower()
-
-
-def test_a_reply_prints_neither_headers_nor_body():
-    assert repr(TokenResponse(200, ((b"x-subject-token", b"t0ken"),), b"t0ken")) == "TokenResponse(status=200)"
 
 
 def test_text_drops_a_byte_order_mark_and_survives_foreign_bytes():

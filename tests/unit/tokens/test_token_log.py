@@ -36,12 +36,6 @@ def test_only_the_last_tokens_and_keys_are_masked(log, lifetime_s):
     assert (masked(log, "token", 100), log.fetches) == (KEPT, 50)
 
 
-def test_hash_of_the_secrets_changes_only_with_them(log):
-    first = log.mask_secrets((Secret("one-secret"), Secret("x")))
-    assert log.mask_secrets((Secret("one-secret"), Secret("x"))) == first
-    assert log.mask_secrets((Secret("one-secret"), Secret("y"))) != first
-
-
 def test_failures_are_logged_once_a_minute_with_their_count_and_at_once_after_a_token(log, caplog):
     def failed(at_s: int) -> None:
         log.log_failed(FetchFailure(f"reason {at_s}"), 0.0, float(at_s))

@@ -154,40 +154,12 @@ def test_configured_paths_and_units(paths, life):
     assert minted({"token": "abc", "x": x}, terms(**paths)) == ("abc", *life)
 
 
-@pytest.mark.parametrize("skew_s", [-7200.0, 120.0])
-def test_the_issuers_date_frees_absolute_expiries_from_skew(skew_s):
-    document = {"token": "abc", "expires_at": NOW + skew_s + 300}
-    assert minted(document, LOGIN, date(NOW + skew_s)) == ("abc", 300.0, "reply")
-
-
-def test_replys_end_applies_if_the_jwts_own_is_later():
-    """A session that ends before its JWT does; or a JWT out of a cache, returned with the rest of its lifetime."""
-    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 3600)), "expires_in": 3}) == (text, 3.0, "reply")
-    assert minted({"token": (text := signed(iat=NOW - 297, exp=NOW + 3)), "expires_in": 3}) == (text, 3.0, "jwt")
-    assert minted({"token": (text := signed(exp=NOW + 300)), "expires_at": NOW + 60}) == (text, 60.0, "reply")
-
-
 @pytest.mark.parametrize("skew_s", [-86_400, 0, 120])
 def test_a_moment_beside_a_jwt_is_read_by_the_issuers_clock(skew_s):
     text, clock = signed(iat=NOW + skew_s, exp=NOW + skew_s + 300), date(NOW + skew_s)
     assert minted({"token": text, "expires_at": NOW + skew_s + 200}, LOGIN, clock) == (text, 200.0, "reply")
     for announced in (300, -10):
         assert minted({"token": text, "expires_at": NOW + skew_s + announced}, LOGIN, clock) == (text, 300.0, "jwt")
-
-
-def test_no_lifetime_is_taken_for_milliseconds():
-    """A wrong guess would fetch a JWT of some days every few minutes. A rejection corrects a wrong claim."""
-    assert minted({"token": (text := signed(iat=NOW, exp=NOW + 300_000))}) == (text, 300_000.0, "jwt")
-    assert minted({"token": text, "expires_in": 300}) == (text, 300.0, "reply")
-    assert minted({"token": "abc", "expires_in": 36_000_000}) == ("abc", 36_000_000.0, "reply")
-    assert minted({"token": "abc", "expires_in": 36_000}) == ("abc", 36_000.0, "reply")
-
-
-@pytest.mark.parametrize("life", [0, "0", 0.0])
-def test_a_lifetime_of_zero_states_nothing(life):
-    assert minted({"token": "abc", "expires_in": life}) == ("abc", 240.0, "default_ttl_s")
-    assert minted({"token": "abc", "expires_in": life, "expires_at": NOW + 60})[1:] == (60.0, "reply")
-    assert minted({"token": signed(iat=NOW, exp=NOW + 300), "expires_in": life})[1:] == (300.0, "jwt")
 
 
 @pytest.mark.parametrize(
@@ -225,12 +197,9 @@ def test_a_token_without_life_is_a_failure(life):
     ("reply", "expected"),
     [
         (timed_response(200, JSON, b""), "sso answered 200 with an empty body"),
-        (timed_response(204), "sso answered 204 with an empty body"),
         (timed_response(200, JSON, b" \r\n"), "sso answered 200 with an empty body"),
         (timed_response(200, JSON, b"{"), "sso answered 200 with a body that is not JSON"),
-        (timed_response(200, (), b"{'token': 'abc'}"), "sso answered 200 with a body that is not JSON"),
         (response({"access_token": None}), "sso answered without a token; the reply has access_token"),
-        (response({"access_token": 5}), "sso answered without a token; the reply has access_token"),
         (response(None), "sso answered without a token"),
         (response(17), "sso answered with a token that is not text"),
         (response({"code": 10001, "msg": "wrong app"}), "sso answered 200 with an error: 10001: wrong app"),
@@ -243,11 +212,6 @@ def test_a_token_without_life_is_a_failure(life):
             timed_response(200, ((b"content-type", b"text/html"),), b"<html><title>Corp SSO</title>"),
             "sso answered 200 with an HTML page (Corp SSO) instead of a token",
         ),
-        (
-            response({"token": "a\r\nb"}),
-            "sso returned a token with characters that a bearer token must not contain (RFC 6750 2.1)",
-        ),
-        (timed_response(200, (), b"null"), "sso returned 'null' instead of a token"),
         (timed_response(500, JSON, b""), "sso answered 500. Check whether the issuer is up"),
     ],
 )
@@ -337,13 +301,6 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
     max_leaves=12,
 )
-headers = st.lists(
-    st.tuples(
-        st.sampled_from([b"content-type", b"retry-after", b"date", b"location"]),
-        st.binary(max_size=40) | st.sampled_from([b"application/json", b"text/html", date(NOW)[1], date(0)[1]]),
-    ),
-    max_size=4,
-)
 
 
 def judged(reply: TimedTokenResponse, how: TokenReplyFormat) -> None:
@@ -356,11 +313,6 @@ def judged(reply: TimedTokenResponse, how: TokenReplyFormat) -> None:
     assert checked_token(it.text, "sso") == it.text
     assert it.lifetime_s is not None
     assert it.lifetime_s > 0
-
-
-@given(st.integers(100, 999), headers, st.binary(max_size=300), st.sampled_from([OAUTH2, LOGIN]))
-def test_no_bytes_break_the_reading(status, fields, body, how):
-    judged(timed_response(status, tuple(fields), body), how)
 
 
 @given(st.sampled_from(["a.b", "data.token", "0", "", ".", "..", "a..b"]), json_values)
@@ -378,10 +330,6 @@ IN_HEADER = (b"x-subject-token", b"abc")
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (
-            timed_response(201, (*JSON, IN_HEADER), b'{"token": {"expires_at": "2027-01-15T08:05:00Z"}}', wall_s=NOW),
-            TokenFacts("abc", 300.0, TokenKind.OPAQUE, LifetimeSource.REPLY),
-        ),
         (
             timed_response(204, (IN_HEADER,)),
             TokenFacts("abc", 240.0, TokenKind.OPAQUE, LifetimeSource.DEFAULT),
@@ -403,11 +351,6 @@ def test_a_token_in_a_header(reply, expected):
         (
             timed_response(201, ((b"x-subject-token", b" "),), b"{}"),
             "sso answered without a token in its header X-Subject-Token",
-        ),
-        (timed_response(204), "sso answered 204 with an empty body"),
-        (
-            timed_response(200, ((b"content-type", b"text/html"),), b"<html><title>Sign in"),
-            "sso answered 200 with an HTML page (Sign in) instead of a token",
         ),
         (
             timed_response(200, (*JSON, IN_HEADER), b'{"code": 401, "msg": "no"}'),

@@ -17,10 +17,6 @@ def test_a_missing_library_is_reported_with_the_two_install_commands():
     )
 
 
-def test_installed_extra_is_accepted():
-    checked_extra("json", "crypto", "crypto")
-
-
 def test_no_page_installs_gatepass_from_a_package_index():
     texts = {path: path.read_text() for path in (*PAGES, ROOT / "config.example.yaml") if path.name != "CHANGELOG.md"}
     assert len(texts) > 100

@@ -14,7 +14,7 @@ from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.tokens.sources.exec import ExecSource, ProcessResult
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock
-from tests.unit.tokens.scripted import ScriptedIssuer, cancelled_at_each_await, failure_of, signed
+from tests.unit.tokens.scripted import ScriptedIssuer, failure_of, signed
 
 KEY = Reference.to_variable("KEY", "top-secret-value")
 
@@ -184,16 +184,6 @@ async def test_the_whole_run_is_bounded():
         "open https://login.example/device and type A-B"
     )
     assert program.running == 0
-
-
-async def test_a_cancelled_fetch_leaves_nothing_running():
-    clock = DrivenClock()
-    program = Program(printed("abc"))
-
-    def check() -> None:
-        assert program.running == 0
-
-    assert await cancelled_at_each_await(source(program, clock).fetch, check) > 0
 
 
 async def test_a_program_by_reference_has_no_name():
