@@ -23,10 +23,9 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 class Server:
-    """Dials at once, or when `go_on` is set; `down` refuses."""
+    """Dials at once, or when `go_on` is set."""
 
     def __init__(self) -> None:
-        self.down = False
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.dialed: list[Connection] = []
@@ -35,8 +34,6 @@ class Server:
     async def dial(self, connection: Connection, bound_s: float) -> None:
         self.dialed.append(connection)
         await self.go_on.wait()
-        if self.down:
-            raise TransportFault(Fault.CONNECT, "refused", sent=False)
         self.transports[connection] = FakeTransport(connection)
         connection.connection_made(self.transports[connection])
         await asyncio.sleep(0)

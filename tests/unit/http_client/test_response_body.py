@@ -215,13 +215,6 @@ async def test_a_coded_reply_pours_what_it_decodes():
     assert (await reply.stream_to(taker), taker.taken) == (True, [b"a", b"b", b"c"])
 
 
-@pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
-async def test_whole_body_is_its_beginning_and_all_pieces(pieces):
-    whole = b"".join(pieces)
-    assert await read_whole(PlayedResponse(*pieces), len(whole)) == whole
-    assert await read_whole(PlayedResponse(*pieces), len(whole) + 2, b"01") == b"01" + whole
-
-
 @pytest.mark.parametrize(
     ("beginning", "pieces"), [(b"", (b"abcd",)), (b"", (b"ab", b"cd")), (b"ab", (b"cd",)), (b"abcd", ())]
 )

@@ -28,11 +28,9 @@ from gatepass.observability.metrics import (
     Labels,
     Metrics,
     Sample,
-    Series,
     exposition_of,
 )
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Refusal, RequestRecord
-from gatepass.policy.limits import Limit
 from gatepass.sse.usage import Usage
 from tests.unit.http_client.loop import DrivenLoop, advance
 
@@ -43,10 +41,6 @@ def with_models(*names: str) -> Metrics:
     metrics = Metrics()
     metrics.attach(Sample, lambda model: model if model in names else None)
     return metrics
-
-
-def series_of(metrics: Metrics, *key: str) -> Series:
-    return metrics.of(key)
 
 
 def shown(metrics: Metrics) -> list[str]:
@@ -78,7 +72,7 @@ def test_callers_have_histograms_of_their_own_while_there_are_few_series(callers
     assert value(metrics, "gatepass_added_latency_seconds_sum", upstream="azure") == 0  # of durations of 1 s
     assert value(metrics, "gatepass_request_duration_seconds_bucket", caller="caller-1", le="1.28") == 1
     assert value(metrics, "gatepass_requests_total", caller=f"caller-{callers - 1}") == 1
-    first, second = (series_of(metrics, "caller-0", model, "azure", "chat") for model in CONFIGURED)
+    first, second = (metrics.of(("caller-0", model, "azure", "chat")) for model in CONFIGURED)
     assert first.duration is not second.duration
     assert first.added is second.added
 
@@ -101,13 +95,8 @@ def test_the_group_of_a_caller_is_a_label_wherever_the_caller_is_one():
     assert value(metrics, "gatepass_requests_total", caller="caller-1", group="group-1") == 1
 
 
-def test_hits_of_limits_are_counted_from_zero():
+def test_hits_of_limits_make_a_bounded_number_of_series():
     metrics = Metrics()
-    limit = Limit(("caller", "ana"), "requests", "minute", 5)
-    for count in (0, 1):
-        metrics.limit_hit(limit.subject, limit.setting, count)
-        line = f'gatepass_limit_hits_total{{kind="caller",limit="requests.minute",name="ana"}} {count}.0'
-        assert line in shown(metrics)
     for number in range(MAX_SERIES):
         metrics.limit_hit(("model", f"model-{number}"), "max_concurrent", 1)
     assert value(metrics, "gatepass_limit_hits_total", kind="model") == MAX_SERIES
@@ -118,7 +107,7 @@ def test_hits_of_limits_are_counted_from_zero():
 
 def test_plausible_token_counts_are_added():
     metrics = with_models(*CONFIGURED)
-    series = series_of(metrics, "alice", "gpt", "azure", "chat")
+    series = metrics.of(("alice", "gpt", "azure", "chat"))
     series.add_tokens(10, 20, 4, 15)
     series.add_tokens(1, None, None, None)
     series.add_tokens(MAX_TOKENS + 1, 10**400, 10**400, 10**400)
@@ -358,7 +347,7 @@ def test_credentials_connections_rules_and_requests_in_flight_are_read_at_the_sc
     samples = [Sample(values, [("alice", model, "chat", "chat") for model in ("gpt", "gpt", "made-up")])]
     metrics = Metrics()
     metrics.attach(lambda: samples[-1], lambda model: model if model in CONFIGURED else None)
-    series_of(metrics, "bob", "bge", "chat", "embeddings")
+    metrics.of(("bob", "bge", "chat", "embeddings"))
     lines = shown(metrics)
     assert {
         *('gatepass_token_expires_in_seconds{credential="corp"} 12.5', "gatepass_requests_in_flight_limit 4000.0"),
