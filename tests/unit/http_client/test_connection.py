@@ -1,20 +1,18 @@
 """One connection, every state of it, without a socket."""
 
 import asyncio
-import math
 import ssl
-from functools import partial
 from typing import cast
 
 import pytest
 
 from gatepass.errors import Fault, TransportFault
-from gatepass.http_client.connection import AHEAD_BYTES, SLICE_BYTES, Deadline
+from gatepass.http_client.connection import AHEAD_BYTES, SLICE_BYTES
 from gatepass.http_client.message_head import HEAD_BYTES
 from gatepass.http_client.pool import ConnectionPool
 from gatepass.http_client.response_body import UpstreamResponse
 from gatepass.types import ConnectionTimes, Timeouts
-from tests.unit.http_client.loop import advance, driven, rest
+from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import FakeTransport, Wire
 
 HEAD = b"POST / HTTP/1.1\r\nhost: h\r\n\r\n"
@@ -436,20 +434,6 @@ async def test_a_request_that_is_cancelled_when_its_reply_is_whole_harms_no_othe
     assert asking.cancelled()
     assert wire.events == ["freed"]
     assert wire.connection.is_open()
-
-
-async def test_a_deadline_that_moves_on_needs_no_new_timer():
-    """The point of it: a piece each 10 ms costs no timer each."""
-    passed = list[str]()
-    limit, before = Deadline(driven(), partial(passed.append, "passed")), driven().timers
-    for _ in range(1000):
-        limit.set(5)
-        await advance(0.01)
-        limit.at_s = math.inf
-    assert driven().timers - before <= 3
-    limit.set(5)
-    await advance(5)
-    assert passed == ["passed"]
 
 
 async def test_server_has_the_full_time_for_each_slice_of_a_large_body():

@@ -221,20 +221,6 @@ async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected
     assert server.body == b"1"
 
 
-async def test_incomplete_reply_ends_after_the_written_bytes():
-    server = Server()
-
-    async def work(client: AsgiRequestCycle) -> None:
-        await started(client)
-        client.try_write(b"2")
-        client.try_write(b"3")
-
-    with pytest.raises(ResponseIncomplete):
-        await server.serve(work)
-    assert server.body == b"123"
-    assert all(message["more_body"] for message in server.sent[1:])
-
-
 async def test_disconnect_calls_the_callback_and_is_not_an_error():
     server = Server(*body_of(b"x"))
     left: list[str] = []

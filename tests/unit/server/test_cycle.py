@@ -136,20 +136,6 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
         assert wire_client.received.partition(b"\r\n\r\n")[2] == bodies[line]
 
 
-async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
-    wire_client = WireClient(answer_with(b"x", length_bytes=1))
-    wire_client.send(asked(line=GET))
-    await rest()
-    assert len(wire_client.transport.written) == 1
-    large = b"x" * (JOINED_BYTES + 1)
-    for answer, count in ((answer_with(large, length_bytes=len(large)), 2), (answer_with(large), 3)):
-        wire_client = WireClient(answer)
-        wire_client.send(asked(line=GET))
-        await rest()
-        assert len(wire_client.transport.written) == count
-        assert wire_client.transport.written[1] == large
-
-
 @pytest.mark.parametrize("broken", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])
 def test_no_field_of_a_response_can_end_its_own_line(broken: bytes):
     with pytest.raises(ValueError, match="line break"):

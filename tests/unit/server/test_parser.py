@@ -175,16 +175,6 @@ def test_head_after_a_large_body_has_the_full_limit():
     assert len(recorder.cycles) == 2
 
 
-async def test_the_chunks_of_one_read_are_received_and_counted_together():
-    recorder, reader = fed(asked(b"", "Transfer-Encoding: chunked", length=False))
-    (cycle,), counted = recorder.cycles, list[int]()
-    cycle._limit_bytes, cycle._claim = LIMIT_BYTES, counted.append
-    reader.feed(b"1\r\nx\r\n" * 1000)
-    reader.feed(b"1\r\ny\r\n0\r\n\r\n" + asked(b"2"))
-    assert counted == [1000, 1]
-    assert [await one.read_body(LIMIT_BYTES) for one in recorder.cycles] == [b"x" * 1000 + b"y", b"2"]
-
-
 async def test_blanks_around_a_value_are_not_part_of_it():
     recorder, reader = fed(asked(b"", "X-One:\t Two \t", "Content-Length: 5 \t", length=False))
     assert recorder.cycles[0].headers == ((b"host", b"h"), (b"x-one", b"Two"), (b"content-length", b"5"))
