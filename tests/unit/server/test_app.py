@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+import gatepass
 from gatepass import Config, create_app, drain, load_config
 from gatepass.auth.api_keys import new_key
 from gatepass.config.document import ConfigError
@@ -66,6 +67,11 @@ async def answer(
         await app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], json.loads(body)
+
+
+def test_another_name_than_the_public_ones_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = gatepass.nothing
 
 
 def test_a_configuration_file_is_loaded_with_its_references(tmp_path, monkeypatch):

@@ -473,6 +473,14 @@ async def test_nothing_is_written_after_a_close_that_is_not_reported_yet(expects
     assert (wire_client.received, wire_client.state.tasks, wire_client.state.connections) == (b"", set(), set())
 
 
+async def test_input_after_a_close_is_ignored():
+    wire_client = WireClient(echo)
+    wire_client.transport.close()
+    wire_client.connection.data_received(b"\0\0\r\n\r\n")
+    await rest()
+    assert wire_client.received == b""
+
+
 async def test_a_stop_closes_what_is_idle_and_lets_the_rest_end():
     held = Held()
     idle, begun, busy, ahead = WireClient(echo), WireClient(echo), WireClient(held), WireClient(held)

@@ -1,5 +1,6 @@
 """Streams with one defect and what becomes of them; correct events pass as the same object."""
 
+import itertools
 import sys
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.unit.sse.documents import clean_streams, events, fed
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads, repaired
 from tests.unit.sse.replies import without
-from tests.unit.sse.streams import chunk, data, new_stream, pieces, with_line_ends
+from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, with_line_ends
 
 SPLITS = Profile(splits_finish=True)
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
@@ -329,6 +330,16 @@ def test_every_clean_stream_is_unchanged_whatever_pieces_it_comes_in(draw):
     stream = new_stream(repair=new_repair(include_usage=True), choices=1)
     out = b"".join(fed(stream.feed, blocks, draw.draw)) + stream.finish()
     assert (out, stream.adapted, stream.done) == (b"".join(blocks), (), True)
+
+
+def test_each_correct_event_passes_as_the_same_object():
+    for end, gap in itertools.product((b"\n", b"\r\n", b"\r"), (b"", b" ")):
+        repair = new_repair(include_usage=True)
+        errors = [data({"error": {"message": "boom"}}), data({"object": "error", "message": "boom"}), data({"x": 1})]
+        for event in [*REALISTIC, *errors]:
+            block = with_line_ends(event.replace(b"data: {", b"data:" + gap + b"{"), end)
+            assert repair.feed(block) is block
+        assert (repair.finish(), repair.adapted) == (b"", ())
 
 
 STATEFUL = [
