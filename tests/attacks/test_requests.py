@@ -484,6 +484,13 @@ def in_driven_time(sends: Sends) -> tuple[bool, bool]:
 @example(sends=[(1, 19.1)] * 5)
 @example(sends=[(20_000, 19.1)] * 20)
 @example(sends=[(30_000, 0.5), *[(1, 19.1)] * 5])
+# 10 KiB are worth 10 s, every 12 s: 59.9 s of 20 s and 40 KiB
+@example(sends=[*[(10_240, 12.0)] * 4, (1, 11.9)])
+@example(sends=[*[(10_240, 12.0)] * 4, (1, 12.1)])
+# a caller would hold its share of memory for hours: 900 KiB at once are worth 15 minutes of single bytes
+@example(sends=[(921_600, 0.0), *[(1, 15.0)] * 2, (1, 9.9)])
+@example(sends=[(921_600, 0.0), *[(1, 15.0)] * 2, (1, 10.1)])
+@example(sends=[(921_600, 0.0), (1, 20.1)])
 def test_a_body_is_refused_exactly_when_it_is_late(attack: Attack, sends: Sends) -> None:
     given_up, is_due = in_driven_time(sends)
     attack.check(given_up == is_due, sends)

@@ -101,13 +101,6 @@ async def test_a_large_read_without_a_turn_waits_with_reading_paused():
     assert (reply.size, wire.transport.reading) == (before + len(LARGE), True)
 
 
-async def test_a_small_read_needs_no_turn():
-    wire, reply = await busy()
-    before = reply.size
-    wire.feed(b"2\r\nok\r\n")
-    assert reply.size == before + 2
-
-
 async def test_what_waits_is_parsed_before_the_end_of_its_connection():
     wire, reply = await busy()
     wire.feed(CHUNK + b"0\r\n\r\n")

@@ -14,7 +14,7 @@ from gatepass.http_client.connection import Connection
 from gatepass.http_client.message_head import Destination, ProxyServer, destination_of
 from gatepass.http_client.pool import AGE_S, IDLE_S, SHORT_IDLE_S, URLS, ConnectionPool, Http1Transport, Tunnel
 from gatepass.types import ConnectionTimes, OutboundRequest, Timeouts
-from tests.memory import traced_memory, without_collection
+from tests.memory import traced_memory
 from tests.unit.http_client.loop import advance, rest
 from tests.unit.http_client.wire import FakeTransport, feed
 
@@ -23,10 +23,9 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
 class Server:
-    """Dials at once, or when `go_on` is set; `down` refuses."""
+    """Dials at once, or when `go_on` is set."""
 
     def __init__(self) -> None:
-        self.down = False
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.dialed: list[Connection] = []
@@ -35,8 +34,6 @@ class Server:
     async def dial(self, connection: Connection, bound_s: float) -> None:
         self.dialed.append(connection)
         await self.go_on.wait()
-        if self.down:
-            raise TransportFault(Fault.CONNECT, "refused", sent=False)
         self.transports[connection] = FakeTransport(connection)
         connection.connection_made(self.transports[connection])
         await asyncio.sleep(0)
@@ -234,21 +231,6 @@ async def test_closed_pool_is_kept_by_no_timer():
     del pool
     gc.collect()
     assert gone() is None
-
-
-async def test_a_lost_connection_is_forgotten_without_the_garbage_collector():
-    server = Server()
-    pool = ConnectionPool(server.dial, 2)
-    first, second = await pool.take(5), await pool.take(5)
-    await use(first)
-    gone = [weakref.ref(first), weakref.ref(second)]
-    for connection in (first, second):
-        server.transports.pop(connection).end(None)
-    server.dialed.clear()
-    with without_collection():
-        await rest()
-        del first, second, connection
-        assert [each() for each in gone] == [None, None]
 
 
 # cancellation

@@ -215,13 +215,6 @@ async def test_a_coded_reply_pours_what_it_decodes():
     assert (await reply.stream_to(taker), taker.taken) == (True, [b"a", b"b", b"c"])
 
 
-@pytest.mark.parametrize("pieces", [(), (b"abc",), (b"a", b"bc"), (b"a", b"b", b"c")])
-async def test_whole_body_is_its_beginning_and_all_pieces(pieces):
-    whole = b"".join(pieces)
-    assert await read_whole(PlayedResponse(*pieces), len(whole)) == whole
-    assert await read_whole(PlayedResponse(*pieces), len(whole) + 2, b"01") == b"01" + whole
-
-
 @pytest.mark.parametrize(
     ("beginning", "pieces"), [(b"", (b"abcd",)), (b"", (b"ab", b"cd")), (b"ab", (b"cd",)), (b"abcd", ())]
 )
@@ -229,11 +222,6 @@ async def test_a_body_beyond_the_limit_is_read_no_further(beginning, pieces):
     with pytest.raises(TransportFault) as raised:
         await read_whole(PlayedResponse(*pieces, b"never read"), 3, beginning)
     assert raised.value.kind is Fault.TOO_LARGE
-
-
-async def test_a_whole_body_in_one_piece_is_not_copied():
-    piece = b"abc"
-    assert await read_whole(PlayedResponse(piece), 3) is piece
 
 
 class FullMemory:
@@ -268,14 +256,6 @@ async def read_to_done() -> tuple[Wire, UpstreamResponse]:
     reply = await begun(wire, CHUNKED + chunk(b"data: [DONE]\n\n"))
     assert not await reply.stream_to(lambda _: False)
     return wire, reply
-
-
-async def test_a_body_that_has_ended_needs_nothing():
-    wire, reply = await read_to_done()
-    wire.feed(END)
-    reply.finish()
-    await advance(2 * TAIL_S)
-    assert wire.events == ["freed"]
 
 
 async def test_a_body_that_ends_in_time_frees_its_connection_without_a_task():
@@ -320,10 +300,3 @@ async def test_a_body_that_breaks_off_is_closed_without_an_error(exc: Exception 
     wire.end(exc)
     await rest()
     assert wire.events == ["lost"]
-
-
-async def test_a_coded_response_is_finished_as_if_it_were_not():
-    wire, reply = await read_to_done()
-    DecodedResponse(reply, LoopTurns()).finish()
-    wire.feed(END)
-    assert wire.events == ["freed"]

@@ -51,8 +51,8 @@ def access(name: str = "one", caller: str = "app", **fields: object) -> AccessRe
     return record
 
 
-def ended(record: AccessRecord, attempt: AttemptRecord | None = None, arrived_s: float = 0.0) -> RequestRecord:
-    return RequestRecord(record, attempt, arrived_s, 0.1, 2.0, 1.0, 0.5)
+def ended(record: AccessRecord, arrived_s: float = 0.0) -> RequestRecord:
+    return RequestRecord(record, None, arrived_s, 0.1, 2.0, 1.0, 0.5)
 
 
 def kept(inspector: Inspector) -> list[str]:
@@ -69,14 +69,6 @@ def test_the_oldest_requests_make_room():
     assert kept(inspector) == ["4"]
     inspector.limit(0)
     assert (kept(inspector), inspector.held_bytes) == ([], 0)
-
-
-def test_a_long_error_takes_more_room():
-    inspector = Inspector()
-    inspector.limit(10 * RECORD_BYTES)
-    for number in range(5):
-        inspector.request_ended(ended(access(str(number), outcome="error", code="x", reason="r" * 4_000)), None)
-    assert kept(inspector) == ["4", "3", "2"]
 
 
 def test_a_flood_without_a_key_evicts_no_other_request():

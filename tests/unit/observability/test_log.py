@@ -48,15 +48,6 @@ def logged():
     ours.setLevel(before[2])
 
 
-def test_a_line_is_one_json_object_with_the_event_first(logged):
-    buffer = logged()
-    emit(logging.getLogger("gatepass.access"), logging.INFO, "request", {"id": "a", "model": 'm"\n', "code": None})
-    line = json.loads(buffer.getvalue())
-    assert list(line) == ["ts", "level", "event", "id", "model"]
-    assert (line["event"], line["model"]) == ("request", 'm"\n')
-    assert buffer.getvalue().count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("is_terminal", "style", "is_json"), [(True, None, False), (False, None, True), (True, "json", True)]
 )

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.http_client.loop import DrivenLoop
 
-REAL_SOCKETS = ("test_app.py", "test_allocator.py", "test_channel.py", "test_folder.py", "test_listening.py")
+REAL_SOCKETS = ("test_app.py", "test_listening.py")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -9,13 +9,9 @@ class CycleRecorder(ClientConnection):
 
     def __init__(self) -> None:
         self.cycles: list[HttpRequestCycle] = []
-        self.holds = 0
 
     def hold_head(self, size_bytes: int) -> None:
         pass
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         self.cycles.append(cycle)
-
-    def pause_reading(self) -> None:
-        self.holds += 1

@@ -8,11 +8,10 @@ import pytest
 
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, Overloaded, ReceiveTimeout
-from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.asgi import AsgiRequestCycle, ResponseIncomplete, path_in, serve_page
 from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle
-from gatepass.server.timeouts import RECEIVE_S, STALL_S
+from gatepass.server.timeouts import STALL_S
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
 from tests.unit.server.wire_client import WireClient, asked
@@ -23,13 +22,12 @@ GONE = {"type": "http.disconnect"}
 
 
 class Server:
-    """An ASGI server: delivers `messages`, and records those that it is sent. A body of None becomes a new one."""
+    """An ASGI server: delivers `messages`, and records those that it is sent."""
 
-    def __init__(self, *reported: Any, method: str = "POST", fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+    def __init__(self, *reported: Any, fields: tuple[tuple[bytes, bytes], ...] = ()) -> None:
         self.clock = DrivenClock()
         config = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
         self.state = create_app_state(config, self.clock)
-        self.limits = config.limits
         self.messages: asyncio.Queue[Any] = asyncio.Queue()
         for message in reported:
             self.messages.put_nowait(message)
@@ -39,12 +37,11 @@ class Server:
         self.takes.set()
         self.fault: Exception | None = None
         self.raises_when_left = False
-        self.client = AsgiRequestCycle({"method": method, "headers": fields}, self._receive, self._send, self.state)
+        self.client = AsgiRequestCycle({"method": "POST", "headers": fields}, self._receive, self._send, self.state)
 
     async def _receive(self) -> Any:
         self.asked += 1
-        message = await self.messages.get()
-        return {**message, "body": bytes(AHEAD_BYTES // 4)} if message.get("body", b"") is None else message
+        return await self.messages.get()
 
     async def _send(self, message: Any) -> None:
         if self.fault is not None:
@@ -93,19 +90,6 @@ async def test_receive_is_not_called_before_the_body_is_read():
 
 
 # the request body
-
-
-async def test_a_body_that_does_not_come_in_time_is_a_408():
-    server = Server(OPEN)
-
-    async def work(client: AsgiRequestCycle) -> None:
-        with pytest.raises(ReceiveTimeout, match="No more of the request body arrived for 20 s"):
-            await client.read_body(LIMIT_BYTES)
-
-    serving = server.serve(work)
-    await rest()
-    await server.clock.advance(RECEIVE_S + 1)
-    await serving
 
 
 async def test_a_body_that_comes_too_slowly_in_total_is_a_408():
@@ -235,20 +219,6 @@ async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected
     with pytest.raises(ResponseIncomplete):
         await serving
     assert server.body == b"1"
-
-
-async def test_incomplete_reply_ends_after_the_written_bytes():
-    server = Server()
-
-    async def work(client: AsgiRequestCycle) -> None:
-        await started(client)
-        client.try_write(b"2")
-        client.try_write(b"3")
-
-    with pytest.raises(ResponseIncomplete):
-        await server.serve(work)
-    assert server.body == b"123"
-    assert all(message["more_body"] for message in server.sent[1:])
 
 
 async def test_disconnect_calls_the_callback_and_is_not_an_error():

@@ -49,15 +49,11 @@ async def read(*pieces: bytes) -> tuple[list[bytes | str], bytes]:
         ((asked(b"0123456789a")[:-11],), "body_too_large"),
         ((asked(b"", "transfer-encoding: chunked"), b"6\r\n012345\r\n", b"6\r\n012345\r\n"), "body_too_large"),
         ((asked(b"", "transfer-encoding: chunked") + b"6\r\n012345\r\n", b"0\r\n\r\n"), b"012345"),
-        ((asked(b"", "content-length: 99999999999999999999"),), "invalid_request"),
     ],
 )
 async def test_a_body_is_read_within_its_limit(pieces, body):
-    found, received = await read(*pieces)
-    if body == "invalid_request":  # the parser rejects it before any code reads it
-        assert b"invalid_request" in received
-    else:
-        assert found == [body]
+    found, _ = await read(*pieces)
+    assert found == [body]
 
 
 async def test_a_client_that_expects_gets_100_continue_when_its_body_is_wanted():
@@ -95,13 +91,7 @@ CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 FRAMES = {
     "a length": (GET, answer_with(b"a", b"b", length_bytes=2), HEAD + b"content-length: 2\r\n\r\nab"),
     "chunks": (GET, answer_with(b"a", b"", b"bc"), HEAD + CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
-    "an empty end": (GET, answer_with(b"a", b""), HEAD + CHUNKED + b"1\r\na\r\n0\r\n\r\n"),
     "to HTTP/1.0": (OLD, answer_with(b"a", b"b"), HEAD + b"connection: close\r\n\r\nab"),
-    "a length to HTTP/1.0": (
-        OLD,
-        answer_with(b"ab", length_bytes=2),
-        HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nab",
-    ),
     "to HEAD": (HEAD_LINE, answer_with(b"ab", length_bytes=2), HEAD + b"content-length: 2\r\n\r\n"),
     "chunks to HEAD": (HEAD_LINE, answer_with(b"ab", b"c"), HEAD + CHUNKED),
     "no content": (
@@ -144,20 +134,6 @@ async def test_pieces_of_every_size_are_framed_alike_written_or_offered(line: st
         chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece)
         bodies = {GET: chunks + b"0\r\n\r\n", OLD: b"".join(pieces), HEAD_LINE: b""}
         assert wire_client.received.partition(b"\r\n\r\n")[2] == bodies[line]
-
-
-async def test_head_and_body_leave_in_one_piece_and_a_large_body_is_not_copied():
-    wire_client = WireClient(answer_with(b"x", length_bytes=1))
-    wire_client.send(asked(line=GET))
-    await rest()
-    assert len(wire_client.transport.written) == 1
-    large = b"x" * (JOINED_BYTES + 1)
-    for answer, count in ((answer_with(large, length_bytes=len(large)), 2), (answer_with(large), 3)):
-        wire_client = WireClient(answer)
-        wire_client.send(asked(line=GET))
-        await rest()
-        assert len(wire_client.transport.written) == count
-        assert wire_client.transport.written[1] == large
 
 
 @pytest.mark.parametrize("broken", [b"a\r\nset-cookie: b", b"a\nb", b"a\rb", b"a\0b"])

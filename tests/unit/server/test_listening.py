@@ -6,8 +6,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +25,6 @@ from gatepass.server.listening import (
 )
 from tests.waiting import until
 
-UPSTREAM = {"base_url": "http://127.0.0.1:9/v1"}
-
 
 class Counting(asyncio.Protocol):
     def __init__(self, made: list[asyncio.BaseTransport]) -> None:
@@ -35,28 +32,6 @@ class Counting(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._made.append(transport)
-
-
-@contextmanager
-def connections(listening: socket.socket, count: int) -> Iterator[None]:
-    with ExitStack() as opened:
-        for _ in range(count):
-            opened.enter_context(socket.socket()).connect(listening.getsockname())
-        yield
-
-
-async def accepted(listening: socket.socket, count: int, exhausted: Callable[[], object] = int) -> None:
-    made: list[asyncio.BaseTransport] = []
-    connect = partial(asyncio.get_running_loop().connect_accepted_socket, lambda: Counting(made))
-    acceptor = Acceptor(listening, connect, exhausted)
-    try:
-        with connections(listening, count):
-            await until(lambda: len(made) == count)
-    finally:
-        acceptor.stop()
-        await acceptor.close()
-        for transport in made:
-            transport.close()
 
 
 class OneFailure(socket.socket):
@@ -73,8 +48,17 @@ class OneFailure(socket.socket):
 
 async def test_a_connection_waits_while_no_descriptor_is_free() -> None:
     listening = OneFailure(fileno=bind("127.0.0.1", 0).detach())
-    exhausted: list[bool] = []
-    await accepted(listening, 2, lambda: exhausted.append(listening.failed))
+    exhausted, made = list[bool](), list[asyncio.BaseTransport]()
+    connect = partial(asyncio.get_running_loop().connect_accepted_socket, lambda: Counting(made))
+    acceptor = Acceptor(listening, connect, lambda: exhausted.append(listening.failed))
+    with socket.socket() as one, socket.socket() as other:
+        for client in (one, other):
+            client.connect(listening.getsockname())
+        await until(lambda: len(made) == 2)
+        acceptor.stop()
+        await acceptor.close()
+        for transport in made:
+            transport.close()
     assert exhausted == [True]
 
 

@@ -1,7 +1,5 @@
 """The states of targets, as /status and the metrics show them."""
 
-from typing import Any
-
 import msgspec
 
 from gatepass.config.model import Config
@@ -20,15 +18,6 @@ MODELS = {
 CALM = {"for_s": 0.0, "in_flight": 0, "weight": 1.0}
 
 
-def config(east: str = "http://east.example", **blocks: Any) -> Config:
-    upstreams = {"east": {"base_url": east}, "west": {"base_url": "http://west.example"}}
-    return Config.model_validate({"upstreams": upstreams, "models": MODELS, **blocks})
-
-
-def state_of(**blocks: Any) -> AppState:
-    return create_app_state(config(**blocks), DrivenClock(1.0))
-
-
 def health(state: AppState, upstream: str, model: str) -> TargetHealth:
     return next(
         one
@@ -38,7 +27,8 @@ def health(state: AppState, upstream: str, model: str) -> TargetHealth:
 
 
 async def test_each_target_of_a_model_with_a_choice_or_a_breaker_has_its_state():
-    state = state_of()
+    upstreams = {name: {"base_url": f"http://{name}.example"} for name in ("east", "west")}
+    state = create_app_state(Config.model_validate({"upstreams": upstreams, "models": MODELS}), DrivenClock(1.0))
     found = msgspec.to_builtins(status_of(state).targets)
     assert found == {
         "m": [

@@ -127,10 +127,7 @@ def test_the_callers_are_shown_with_their_use_the_most_used_first():
 async def test_the_limits_with_the_smallest_part_left_are_first():
     limits, others = {"requests": {"minute": 5}}, {"max_concurrent": 2}
     keys = [{"name": "app", "hash": f"sha256:{'0' * 64}", "group": "all", "limits": limits}]
-    access = {"keys": keys, "groups": {"all": {"limits": others}}}
-    state = create_app_state(
-        Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1/v1"}}, "access": access})
-    )
+    state = state_of(access={"keys": keys, "groups": {"all": {"limits": others}}})
     assert state.admission is not None
     state.admission.limits_of(("group", "all"))[0].others = 1
     whole, half = Limit("caller/app", "requests.minute", 5, 0, 5), Limit("group/all", "max_concurrent", 2, 1, 1)

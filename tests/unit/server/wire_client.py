@@ -30,19 +30,12 @@ class FakeTransport(wire.FakeTransport):
         super().__init__(protocol)
         self.socket: socket.socket | None = None
         """Its bytes have arrived, and the loop has not read them."""
-        self.is_slow = False
-        """Whether the client stops reading from now on."""
         self.ended = False
         self.pieces_at_end = 0
         self.aborted = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"socket": self.socket, "peername": ("192.0.2.7", 4711)}.get(name, default)
-
-    def write(self, data: Any) -> None:
-        super().write(bytes(data))
-        if self.is_slow:
-            self.protocol.pause_writing()
 
     def writelines(self, list_of_data: Any) -> None:
         for data in list_of_data:
@@ -72,7 +65,6 @@ class WireClient:
         shares: ConnectionShares[Any] | None = None,
         heads: UnfinishedHeads | None = None,
         turns: LoopTurns | None = None,
-        **limits: Any,
     ) -> None:
         self.cycles: list[HttpRequestCycle] = []
         self.state = ServerState()
@@ -80,7 +72,7 @@ class WireClient:
         self._serve = serve
         self.refused: list[tuple[str, str]] = []
         self.live = InFlightRequests(limit=1)
-        bounds = Limits(**limits)
+        bounds = Limits()
         if shares is None:
             shares = ConnectionShares(bounds.connections, bounds.unauthenticated, callers=1)
         heads = heads or UnfinishedHeads(bounds.heads_bytes)

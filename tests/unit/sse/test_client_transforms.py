@@ -125,13 +125,6 @@ def test_the_defect_goes_and_the_rest_keeps_its_bytes():
         assert transform.adapted == (transform.name,)
 
 
-def test_a_large_event_is_renumbered_too():
-    long = "x" * 2**21
-    assert later_numbers().feed(data({"delta": long, "sequence_number": 3})) == data(
-        {"delta": long, "sequence_number": 5}
-    )
-
-
 # --- chunks, which the repair changes -------------------------------------------------------------
 
 

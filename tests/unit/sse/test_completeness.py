@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from gatepass.errors import UpstreamClosed
-from gatepass.sse import choice_repair
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.whole_reply import read_good, repair_reply
-from tests.unit.sse.documents import meaning
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.replies import chat, choice
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, new_stream, text
@@ -206,22 +204,6 @@ def test_long_arguments_of_a_whole_reply_are_checked(arguments):
             repair_reply(body, defaults)
 
 
-ROWS = json.dumps([{"a": 1, "b": "c"}] * 80_000)
-
-
-@pytest.mark.parametrize(("cut_chars", "role"), [(0, None), (1, None), (1, "assistant")])
-def test_long_arguments_are_a_text_however_much_structure_they_have(cut_chars, role):
-    body = whole(("write", ROWS[: len(ROWS) - cut_chars], "tool_calls", BELOW))
-    document = json.loads(body)
-    document["choices"][0]["message"]["role"] = role
-    if cut_chars:
-        with pytest.raises(ArgumentsCut):
-            repair_reply(json.dumps(document).encode(), defaults)
-    else:
-        repaired, names = repair_reply(json.dumps(document).encode(), defaults)
-        assert (meaning(json.loads(repaired)), names) == (meaning(json.loads(body)), (choice_repair.ROLE,))
-
-
 # --- what follows the end, or stands in its place -------------------------------------------------
 
 FIRST, SECOND = ({"index": at, "id": f"id{at}", "function": {"name": "f", "arguments": "{}"}} for at in (0, 1))
@@ -343,10 +325,3 @@ def test_a_shape_that_clients_do_not_read_is_repaired_in_each_form(given, become
         for call in made.get("tool_calls", ()):
             call["index"] = 0
         assert {name: value for name, value in made.items() if value is not None} == {"role": "assistant", **becomes}
-
-
-@pytest.mark.parametrize("role", [{"role": None}, {"role": ""}])
-def test_the_first_delta_has_a_role_instead_of_an_empty_one(role):
-    stream = begun()
-    out = stream.feed(data(chunk({**role, "content": "a"})) + data(chunk({**role, "content": "b"})))
-    assert [one.choices[0].delta.role for one in chunks_of(out)] == ["assistant", None]

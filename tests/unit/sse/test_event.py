@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.sse import event as event_module
-from gatepass.sse.event import Event, Framer, is_json, parse_event, read_json, single_line_data, split_events
+from gatepass.sse.event import Event, Framer, is_json, parse_event, read_json, split_events
 from tests.memory import traced_memory
 from tests.unit.sse.streams import pieces
 
@@ -38,27 +38,6 @@ def event(**fields):
 )
 def test_event_is_parsed_by_the_rules_of_the_format(block, expected):
     assert parse_event(block) == expected
-
-
-@pytest.mark.parametrize(
-    ("run", "expected"),
-    [
-        (b"data: x\n\n", b" x"),
-        (b"data:x\r\n\r\n", b"x"),
-        (b"data:x\r\r", None),
-        (b"data:x\n\n\n", None),
-        (b"data:x\n\r\n", None),
-        (b"data:x\r\n\n", None),
-        (b"data:x\rdata:y\n\n", None),
-        (b"data:x\rdata:y\r\n\r\n", None),
-        (b"data:x\n\ndata:y\n\n", None),
-        (b"data:x\r\n\r\ndata:y\r\n\r\n", None),
-        (b"id: 1\ndata:x\n\n", None),
-        (b"data:x", None),
-    ],
-)
-def test_only_a_single_one_line_event_uses_the_fast_path(run, expected):
-    assert single_line_data(run) == expected
 
 
 def test_json_is_read_as_leniently_as_clients_read_it():

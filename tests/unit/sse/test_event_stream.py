@@ -53,15 +53,6 @@ def test_each_event_is_returned_with_its_last_byte(end):
         assert last == event
 
 
-def test_recognised_piece_is_returned_as_the_same_object():
-    stream = new_stream()
-    stream.feed(text("learned"))
-    many = b"".join(text(f" {number}") for number in range(16))
-    assert stream.feed(many) is many
-    one = text("one")
-    assert stream.feed(one) is one
-
-
 def watched(monkeypatch) -> list[bytes]:
     """Return the list of texts that are parsed from now on."""
     parsed: list[bytes] = []
@@ -85,15 +76,6 @@ def test_correct_stream_is_parsed_only_if_more_than_the_text_differs(monkeypatch
         {"content": " word 0"},
         {},
     ]
-
-
-def test_events_that_differ_in_their_ids_and_their_texts_are_parsed_once(monkeypatch):
-    parsed = watched(monkeypatch)
-    words = [b"id: %d\n" % number + text(f" word {number}") for number in range(50)]
-    pings = [b": ping\n\n"] * 50
-    out, stream = relayed(*(one for pair in zip(words, pings, strict=True) for one in pair), DONE)
-    assert out == b"".join(one for pair in zip(words, [b": ping\n"] * 50, strict=True) for one in pair) + DONE
-    assert (stream.events, len(parsed)) == (50, 1)
 
 
 # --- the two ways through --------------------------------------------------------------------------

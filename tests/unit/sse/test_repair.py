@@ -19,7 +19,7 @@ from tests.unit.sse.documents import clean_streams, events, fed
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import ROLE, STOP, USAGE, new_repair, payloads, repaired
 from tests.unit.sse.replies import without
-from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, text, with_line_ends
+from tests.unit.sse.streams import REALISTIC, chunk, data, new_stream, pieces, with_line_ends
 
 SPLITS = Profile(splits_finish=True)
 Case = tuple[list[Any], list[Any], tuple[str, ...], dict[str, Any]]
@@ -340,15 +340,6 @@ def test_each_correct_event_passes_as_the_same_object():
             block = with_line_ends(event.replace(b"data: {", b"data:" + gap + b"{"), end)
             assert repair.feed(block) is block
         assert (repair.finish(), repair.adapted) == (b"", ())
-
-
-def test_events_similar_to_a_clean_one_may_pass_without_a_look():
-    repair = new_repair()
-    seen = []
-    for event in [data(ROLE), text("a"), text("b"), text("c") + text("d"), data(STOP), text("e")]:
-        repair.feed(event)
-        seen.append(repair.skips_similar)
-    assert seen == [False, True, True, True, False, True]
 
 
 STATEFUL = [

@@ -11,9 +11,9 @@ from gatepass import json_body
 from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.protocols.chat import CHAT
-from gatepass.sse import chunk, usage, whole_reply
+from gatepass.sse import chunk, whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
-from gatepass.sse.usage import Usage, usage_of
+from gatepass.sse.usage import Usage
 from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
 from tests.unit.sse.replies import CALL, CUSTOM, USAGE, chat, choice, text, without
 
@@ -333,19 +333,6 @@ def test_a_good_reply_is_a_success_needs_no_repair_and_has_its_own_usage(monkeyp
         assert classify_document(ReceivedReply("chat", 200, JSON, body), CHAT) is body, body
     assert len(taken) > 300
     assert with_usage > 100
-
-
-CACHED = [{"usage": {**USAGE, name: 1, "prompt_tokens_details": {}}} for name in usage.CACHED]
-
-
-@pytest.mark.parametrize("more", [{}, {"usage": USAGE}, {"service_tier": "x", "usage": USAGE}, *CACHED])
-@pytest.mark.parametrize("choices", [[choice()], [choice(CALL)], [choice(), choice(CALL, CUSTOM, index=1)]])
-def test_good_reply_is_read_with_its_usage(choices, more):
-    body = json.dumps(chat(*choices, **more), separators=(",", ":")).encode()
-    good = read_good(body)
-    assert good is not None
-    assert good.usage == usage_of(body)
-    assert (good.usage is not None) is bool(more)
 
 
 CONTENT_VALUES: list[Any] = [None, "", "a", " ", [], [{"type": "text", "text": "a"}], {}, 0, 7, False]
