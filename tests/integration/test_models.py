@@ -76,22 +76,6 @@ async def test_configured_names_precede_models_that_match_globs():
     assert described.json() == {"id": "only", "object": "model", "created": 0, "owned_by": "gatepass"}
 
 
-async def test_model_list_is_fetched_once_a_minute_for_all_clients():
-    clock = DrivenClock()
-    async with relaying(LIST, EMBEDDERS, clock=clock) as (upstream, gp):
-        found = await asyncio.gather(*(listed(gp) for _ in range(20)))
-        assert {tuple(ids(one)) for one in found} == {("org/large", "small")}
-        assert len(upstream.received) == 1
-        await clock.advance(59)
-        assert ids(await listed(gp)) == ["org/large", "small"]
-        assert len(upstream.received) == 1
-        await clock.advance(2)
-        assert ids(await listed(gp)) == ["org/large", "small"]
-        await refreshed(gp)
-        assert ids(await listed(gp)) == ["bge-m3", "small"]
-        assert len(upstream.received) == 2
-
-
 FAILURES: dict[str, Dialogue] = {
     "an error": [Send(reply({"error": {"message": "boom"}}, 500))],
     "a page": [Send(reply(b"<html>", content_type="text/html"))],

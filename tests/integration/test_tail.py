@@ -1,7 +1,6 @@
 """An upstream that does not end its body after `[DONE]`: the answer is out, and no story of it goes on."""
 
 import logging
-from typing import Any
 
 import pytest
 
@@ -9,20 +8,12 @@ from gatepass.http_client import response_body
 from tests.integration.answers import EVENTS
 from tests.integration.gateway import HELLO, relaying
 from tests.integration.scripted import Dialogue, Hold, Send, begin_stream, chunk
+from tests.integration.test_profiles import lines_of
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
 ENDLESS: Dialogue = [*begin_stream(), *(Send(chunk(one)) for one in EVENTS), Hold()]
 TOTAL_S = 0.5
-
-
-async def line_of(caplog) -> dict[str, Any]:
-    def lines() -> list[Any]:
-        return [record for record in caplog.records if record.name == "gatepass.access"]
-
-    await until(lambda: len(lines()) == 1)
-    fields: dict[str, Any] = lines()[0].fields
-    return fields
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
@@ -44,6 +35,6 @@ async def test_a_total_that_passes_in_the_tail_makes_no_error_of_a_whole_answer(
     async with relaying(ENDLESS, chat={"timeouts": {"total_s": TOTAL_S}}, clock=clock) as (_, gp):
         answer = await gp.ask({**HELLO, "stream": True}).answer()
         await clock.advance(TOTAL_S)
-        line = await line_of(caplog)
+        (line,) = await lines_of(caplog, 1)
     assert answer.events[-1] == "[DONE]"
     assert (line["outcome"], line.get("code"), line["duration_s"]) == ("ok", None, 0.0)
