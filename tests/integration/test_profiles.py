@@ -222,29 +222,6 @@ async def test_a_strict_reader_of_streams_finds_the_text(events, thoughts):
 
 
 @pytest.mark.parametrize("is_stream", [True, False])
-@pytest.mark.parametrize(
-    ("choice", "text"),
-    [
-        ({"message": {"role": "assistant", "content": None, "reasoning": "hm"}}, ""),
-        ({"message": {"role": "assistant", "content": "Hi", "reasoning": "hm"}}, "Hi"),
-        ({"message": {"role": "assistant", "content": None}}, ""),
-        ({"text": "Hi"}, "Hi"),
-        ({"text": "Hi", "message": None}, "Hi"),
-    ],
-)
-async def test_a_strict_reader_of_whole_replies_finds_the_text(choice, text, is_stream):
-    document = {**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}
-    async with serving(reply({**document, "error": ""})) as (_, gp):
-        answer = await gp.ask({**HELLO, "stream": is_stream}, headers=by("ragflow")).answer()
-    if not is_stream:
-        assert reads.chat_go(answer.headers, answer.body) == text
-    elif text:
-        assert reads.chat_stream(answer.headers, answer.body) == text
-    has_thoughts = b'"reasoning_content":"hm"' in answer.body
-    assert has_thoughts == ("reasoning" in (choice.get("message") or {}))
-
-
-@pytest.mark.parametrize("is_stream", [True, False])
 @pytest.mark.parametrize("sends_stream", [True, False])
 @pytest.mark.parametrize("path", ["chat/completions", "completions"])
 async def test_the_operation_decides_whether_a_text_is_a_message(path, sends_stream, is_stream):

@@ -95,17 +95,10 @@ def chunked(body: bytes, **more: str) -> bytes:
     return head(200, content_type="application/json", transfer_encoding="chunked", **more) + chunk(body) + b"0\r\n\r\n"
 
 
-def bomb() -> bytes:
-    """200 MB in 900 KB."""
-    packing, megabyte = zlib.compressobj(level=1, wbits=31), b" " * 1_000_000
-    return b"".join([*(packing.compress(megabyte) for _ in range(200)), packing.flush()])
-
-
 LARGE: dict[str, list[Any]] = {
     "with a length": [Send(reply(completion_of(REPLY_BYTES + 1)))],
     "in chunks": [Send(chunked(completion_of(REPLY_BYTES + 1)))],
     "without an end": [Send(reply(completion_of(8_000_000))[:-9]), Hold()],
-    "unfolding": [Send(reply(bomb(), content_encoding="gzip"))],
 }
 
 

@@ -6,12 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import pytest
 
-from gatepass.cli.story_lines import story_lines
 from gatepass.proxy.client_response import EVERY_S
-from gatepass.server.inspection import stories
 from tests.integration.gateway import Answer, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Send, Wait, begin_stream, chunk, event, reply, stream
 from tests.integration.test_translated_messages import ANSWER, CHATS, STREAMED, VERSION, a_chunk, a_completion
@@ -260,17 +257,6 @@ async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
     assert answer.headers["x-gatepass-hop"] == "gatepass"
     if "messages" in path:
         assert (answer.json()["type"], answer.error["type"]) == ("error", "not_found_error")
-
-
-async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_nothing_was_sent():
-    async with relaying([Send(reply({}))], chat=CHATS) as (_, gp):
-        answer = await gp.ask(BODIES["messages"], "/v1/messages/count_tokens", headers=VERSION).answer()
-        (story,) = await stories(gp.state, answer.headers["x-request-id"], bodies=False)
-    lines = [click.unstyle(line) for line in story_lines(story, 0.0)]
-    hops = {line.split()[1]: line for line in lines if line.lstrip()[:1] in tuple("●✗○")}
-    assert hops["gatepass"].endswith("◀ failed here")
-    assert hops["upstream:chat"].split() == ["○", "upstream:chat", "nothing", "sent"]
-    assert any("What to do: None for `/v1/messages/count_tokens`: Claude Code" in line for line in lines), lines
 
 
 async def test_a_chat_over_an_upstream_without_chats_is_a_named_error():

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import threading
 from typing import Any
 
 import pytest
 
-from gatepass.protocols.translation.message_translation import MessageAnswer
 from tests.integration.gateway import JSON, answer_from, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, event, reply, stream
 
@@ -234,18 +232,3 @@ async def test_a_text_that_quotes_a_client_teaches_nothing_about_the_path(status
         answered = await gp.ask(ASKED, PATH, headers={**VERSION, "anthropic-beta": "x/messages"}).answer()
         assert gp.state.learned_rules() == []
     assert (answered.status >= 400, len(upstream.received)) == (True, 1)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_large_whole_reply_is_translated_outside_of_the_event_loop(stream, monkeypatch):
-    threads = set[str]()
-    begun = MessageAnswer.begun
-
-    def noted(answer: MessageAnswer, chunk: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return begun(answer, chunk)
-
-    monkeypatch.setattr(MessageAnswer, "begun", noted)
-    whole = Send(reply(a_completion({"content": "x" * 300_000})))
-    answered = await answer_from([whole], {**ASKED, "stream": stream}, PATH, headers=VERSION, chat=CHATS)
-    assert (answered.status, threads) == (200, {"gatepass-body_0"})
