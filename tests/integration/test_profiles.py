@@ -219,23 +219,3 @@ async def test_a_strict_reader_of_streams_finds_the_text(events, thoughts):
     assert reads.chat_stream(answer.headers, answer.body) == "Hi"
     deltas = [choice["delta"] for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
     assert "".join(one.get("reasoning_content") or "" for one in deltas) == thoughts
-
-
-@pytest.mark.parametrize("is_stream", [True, False])
-@pytest.mark.parametrize("sends_stream", [True, False])
-@pytest.mark.parametrize("path", ["chat/completions", "completions"])
-async def test_the_operation_decides_whether_a_text_is_a_message(path, sends_stream, is_stream):
-    head, one = {**CHUNK, "object": "text_completion"}, {"index": 0, "text": "Hi", "finish_reason": "stop"}
-    pieces = ({**one, "finish_reason": None}, {**one, "text": ""})
-    events = [event({**head, "choices": [piece]}) for piece in pieces]
-    sent = stream(*events, event("[DONE]")) if sends_stream else reply({**head, "choices": [one]})
-    async with serving(sent) as (_, gp):
-        asked = {**HELLO, "prompt": "Hello", "stream": is_stream}
-        answer = await gp.ask(asked, f"/v1/{path}", headers=by("none")).answer()
-    found = [json.loads(data) for data in answer.events[:-1]] if is_stream else [answer.json()]
-    is_chat, place = path.startswith("chat"), "delta" if is_stream else "message"
-    kind = "chat.completion" + ".chunk" * is_stream if is_chat else "text_completion"
-    assert {reply["object"] for reply in found} == {kind}
-    choices = [choice for reply in found for choice in reply["choices"]]
-    assert "".join((choice[place].get("content") or "") if is_chat else choice["text"] for choice in choices) == "Hi"
-    assert not is_chat or not any("text" in choice for choice in choices)

@@ -88,12 +88,10 @@ def completion_with(**message: Any) -> bytes:
 
 EMPTY: dict[str, tuple[bytes, bool]] = {
     "null": (completion_with(content=None), True),
-    "thoughts alone": (completion_with(content=None, reasoning_content="hm"), True),
     "a text": (completion_with(content="a"), False),
     "a call": (completion_with(content=None, tool_calls=[CALL]), False),
     "a stream of nothing": (stream(chunk(role="assistant", content=""), STOP, DONE), True),
     "a stream of thoughts": (stream(chunk(reasoning_content="hm"), chunk(reasoning_content="so"), STOP, DONE), True),
-    "a stream of text": (stream(chunk(role="assistant"), chunk(content="a"), STOP, DONE), False),
     "a stream with a call": (stream(chunk(role="assistant", tool_calls=[{"index": 0, **CALL}]), STOP, DONE), False),
     "an empty choice beside a text": (stream(BESIDE, STOP, DONE), False),
 }

@@ -101,17 +101,8 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "operations": None,
         "mcp": None,
     }
-    second = {
-        "id": hash_key("gp-another-0123456")[7:15],
-        "name": "bot",
-        "role": "caller",
-        "profile": "plain",
-        "expires": None,
-        "models": ["gpt-*"],
-        "operations": None,
-        "mcp": None,
-        "last_used": None,
-    }
+    own = {"id": hash_key("gp-another-0123456")[7:15], "name": "bot", "role": "caller", "models": ["gpt-*"]}
+    second = {**first, **own, "expires": None, "last_used": None}
     assert [answer.json()["keys"] for answer in answers] == [
         [{**first, "state": state, "last_used": used}, {**second, "state": "valid"}]
         for state, used in zip(("valid", "expires soon"), uses, strict=True)

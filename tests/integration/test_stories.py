@@ -28,10 +28,6 @@ def attempts(shown: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
 
 ANSWERS_UNTIL_THE_TIMEOUT: dict[str, tuple[str, Dialogue]] = {
     "no head": ("chat", [Hold()]),
-    "no body": (
-        "chat",
-        [Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"), Hold()],
-    ),
     "no event": ("stream", [*begin_stream(), Hold()]),
     "no part": ("embeddings", [Hold()]),
 }

@@ -69,14 +69,6 @@ async def test_codex_reads_an_event_in_each_interval_before_the_first_chunk(sile
     assert b"\n:" not in answer.body
 
 
-async def test_codex_reads_events_where_gatepass_asks_for_a_whole_reply():
-    go = asyncio.Event()
-    models = {"m": {"upstream": "chat", "stream": "emulate"}}
-    dialogue: Dialogue = [Wait(go), Send(reply(a_completion({"content": "Hi"})))]
-    answer = await waited(RESPONSES, SYNTHESIZED_HOLD_S + EVERY_S + 1, dialogue, go=go, models=models)
-    assert assert_one_response(answer, "response.completed")[2:3] == ["keepalive"]
-
-
 @pytest.mark.parametrize("silence", SILENCES)
 async def test_claude_code_reads_a_ping_in_each_interval(silence: str):
     go = asyncio.Event()

@@ -75,21 +75,6 @@ def paused(texts: int, go: asyncio.Event) -> Dialogue:
     return [Send(BEGUN + chunk(LARGE) * texts), Wait(go), Send(b"".join(map(chunk, ANSWER[3:])) + LAST_CHUNK)]
 
 
-@pytest.mark.parametrize("ends", [True, False], ids=["ends", "client leaves"])
-async def test_the_texts_of_an_open_stream_are_held_until_its_end(ends):
-    go = asyncio.Event()
-    async with relaying(paused(2, go), chat=CHATS) as (_, gp):
-        held = gp.state.in_flight.held
-        async with gp.ask({**ASKED, "stream": True}, PATH) as ask:
-            await ask.head()
-            await ask.until(b"x" * 1000)
-            await until(lambda: held.total_bytes >= 1_800_000)
-            if ends:
-                go.set()
-                assert json.loads((await ask.answer()).events[-1])["type"] == "response.completed"
-        await until(lambda: held.total_bytes == 0)
-
-
 async def test_streams_whose_texts_do_not_fit_wait_at_the_upstream():
     go = asyncio.Event()
     limits = {"held_bytes": 4 << 20, "body_bytes": 1 << 20, "reply_bytes": 1 << 20}
