@@ -206,7 +206,7 @@ TWO_LINES = choices({"delta": {"content": "Hi"}}).replace(b', "choices"', b',\nd
 @pytest.mark.parametrize(
     ("events", "thoughts"),
     [
-        ((choices({"text": "Hi"}), END), ""),
+        ((choices({"text": "Hi"}, object="text_completion"), END), ""),
         ((choices({"delta": {"reasoning": "hm"}}), choices({"delta": {"content": "Hi"}}), END), "hm"),
         ((choices({"delta": {"content": "Hi"}}, error=""), END), ""),
         ((TWO_LINES, END), ""),
@@ -217,5 +217,7 @@ async def test_a_strict_reader_of_streams_finds_the_text(events, thoughts):
     async with serving(stream(*events)) as (_, gp):
         answer = await gp.ask({**HELLO, "stream": True}, headers=by("ragflow")).answer()
     assert reads.chat_stream(answer.headers, answer.body) == "Hi"
-    deltas = [choice["delta"] for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
+    found = [json.loads(data) for data in answer.events[:-1]]
+    assert {one["object"] for one in found} == {"chat.completion.chunk"}
+    deltas = [choice["delta"] for one in found for choice in one["choices"]]
     assert "".join(one.get("reasoning_content") or "" for one in deltas) == thoughts

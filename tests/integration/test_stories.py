@@ -77,6 +77,7 @@ async def test_a_client_that_reads_slowly_is_seen():
         async with gp.ask(STREAMED, headers=NAMED) as ask:
             await until(lambda: len(gp.state.in_flight.held.stalled) > 0)
             await clock.advance(5.0)
+            assert story(gp)["state"] == "running"
             goes_on.set()
             assert (await ask.answer()).whole
         shown = story(gp)
