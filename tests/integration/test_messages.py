@@ -217,7 +217,7 @@ async def test_a_message_and_a_count_have_the_route_and_the_rules_of_messages():
 async def test_an_error_with_a_secret_is_written_anew():
     secret = "minted-0123456789"
     sent = error("invalid_request_error", f"no {secret}", 400)
-    more = {"chat": {"credential": "corp"}, "credentials": {"corp": {"type": "static", "token": secret}}}
+    more: Any = {"chat": {"credential": "corp"}, "credentials": {"corp": {"type": "static", "token": secret}}}
     answered = await answer_from([Send(sent)], WHOLE, PATH, headers=VERSION, **more)
     assert (answered.status, answered.json()["error"]["hop"]) == (400, "upstream:chat")
     assert secret.encode() not in answered.body

@@ -339,8 +339,9 @@ async def test_token_that_an_upstream_quotes_with_html_references_is_masked():
         assert request.header("authorization") == f"Bearer {token}"
         return ECHOES[request.json()["user"]](f"[ Bearer {quoted}")
 
-    blocks = {"credentials": {"fixed": {"type": "static", "token": token}}, "log": {"level": "debug"}}
-    async with relaying(answer=answer, chat={"credential": "fixed"}, **blocks) as (_, gp):
+    credentials = {"fixed": {"type": "static", "token": token}}
+    settings: Any = {"credentials": credentials, "log": {"level": "debug"}}
+    async with relaying(answer=answer, chat={"credential": "fixed"}, **settings) as (_, gp):
         with logged(gp.state) as out:
             answers = [await gp.ask({**body, "user": case}).answer() for case in ECHOES for body in (HELLO, STREAMED)]
     shown = "\n".join([out.getvalue(), *(f"{answer.body.decode()} {dict(answer.headers)!r}" for answer in answers)])
