@@ -27,7 +27,6 @@ async def test_a_stream_of_a_text_passes_byte_for_byte():
 
 DOCUMENTS = ["Rain.", "Is it sunny today?", "é"]
 COHERE = {"model": "rr", "query": "Sun?", "documents": DOCUMENTS}
-TEI = {"query": "Sun?", "texts": DOCUMENTS}
 
 
 async def test_top_n_and_documents_work_if_the_upstream_supports_neither():

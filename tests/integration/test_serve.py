@@ -15,7 +15,6 @@ from tests.integration.processes import Serving, python_process, started
 from tests.waiting import until, until_async
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
-KEY = "gp-the-new-key-0123456789"
 
 
 async def outcome(program: str) -> tuple[int | None, str]:
