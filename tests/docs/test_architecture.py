@@ -26,12 +26,3 @@ def test_layers_are_those_of_the_contract() -> None:
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
     shown = PAGE.partition("`make layers` holds it:\n\n```\n")[2].partition("\n```")[0]
     assert shown.splitlines() == [layer.replace(" | ", " · ") for layer in contract["layers"]]
-
-
-def test_every_function_of_the_path_exists() -> None:
-    """Each name in code style without a dot is a name of the code: a setting, a function, a class or a field."""
-    path = PAGE.partition("## The path of a request")[2].partition("## Decisions")[0]
-    named = {part for name in re.findall(r"`(\w+(?:\.\w+)?)`", path) for part in name.split(".") if part != "py"}
-    code = set(re.findall(r"\w+", "".join(file.read_text() for file in SRC.rglob("*.py"))))
-    assert len(named) > 40
-    assert named - code == set()

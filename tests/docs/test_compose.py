@@ -171,13 +171,6 @@ def test_every_file_passes_the_ca_the_proxy_the_other_hosts_and_client_auth(file
     assert (passed["GATEPASS_TOKEN_TYPE"] == "oauth2") == ("GATEPASS_CLIENT_AUTH" in passed)
 
 
-@EVERY_FILE_OF_VARIABLES
-def test_a_setting_has_the_name_of_its_variable_in_the_file_of_the_variables(file: Path) -> None:
-    passed = YAML(typ="safe").load(file)["services"]["gatepass"]["environment"]
-    single = {name: re.fullmatch(r"\$\{(\w+)(?::[^}]*)?\}", value) for name, value in passed.items()}
-    assert {name: found[1] for name, found in single.items() if found and found[1] != name} == {}
-
-
 @EVERY_FILE
 def test_an_example_does_not_start_until_each_hash_is_put_in(name: str, tmp_path: Path) -> None:
     placeholders = {variable: value for variable, value in example(name).items() if variable in HASHES}
@@ -194,14 +187,6 @@ def test_the_line_that_keys_new_prints_fits_into_the_file_of_the_variables(name:
     variable, _, value = line.partition("=")
     (key,) = load(None, environment(name, tmp_path, **{variable: value})).config.access.keys
     assert (key.name, key.profile) == ("ragflow", "ragflow")
-
-
-def test_files_that_replace_each_other_say_so() -> None:
-    """Clients find gatepass by the name of its service, so that two in one network would share the requests."""
-    files = sorted(compose.DEPLOY.glob("compose*.yaml"))
-    assert {YAML(typ="safe").load(file)["name"] for file in files} == {"gatepass"}
-    warning = "It replaces a gatepass that another Compose file of this folder started."
-    assert [file.name for file in files if warning not in file.read_text()] == []
 
 
 def memory_bytes(text: str = "512m") -> int:

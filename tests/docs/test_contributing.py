@@ -25,26 +25,6 @@ STEP = re.compile(
 """A new file with its name in the sentence before, a patch, or a command."""
 
 
-def test_a_part_of_make_test_that_fails_keeps_no_other_part_from_running(tmp_path: Path) -> None:
-    pytest_of_test = tmp_path / "pytest"
-    pytest_of_test.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/log\ncase "$*" in *$FAILS*) exit 1;; esac\n')
-    pytest_of_test.chmod(0o755)
-    outer = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test` itself
-    for part, code in (("tests/integration", 2), ("tests/docs", 2), ("no part", 0)):
-        done = subprocess.run(
-            ["make", "--old-file=.venv/.ready", "test", f"BIN={tmp_path}"],
-            cwd=ROOT,
-            env={**outer, "FAILS": part},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        ran = (tmp_path / "log").read_text()
-        (tmp_path / "log").unlink()
-        assert ran.count("\n") == 7
-        assert all(name in ran for name in ("tests/integration", "tests/attacks", "tests/docs", "tests/unit"))
-
-
 def steps(example: str) -> Iterator[dict[str, str]]:
     for found in STEP.finditer(example):
         yield {name: text for name, text in found.groupdict().items() if text is not None}

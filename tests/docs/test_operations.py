@@ -3,7 +3,6 @@
 Also docs/reference/metrics.md: each metric with its labels.
 """
 
-import ast
 import json
 import re
 import shlex
@@ -223,34 +222,6 @@ def compare_status(process: dict[str, Any]) -> None:
     named = names(rows("health_and_status", "### As JSON"))
     assert set(credential) - named == {"type", "upstreams", "kind"}
     assert named <= set(credential)
-
-
-def test_each_line_of_doctor_is_one_that_the_code_prints() -> None:
-    """The blocks of symptoms.md."""
-    modules = [*(SOURCES / "cli").glob("*.py"), SOURCES / "http_client/tls.py", SOURCES / "http_client/fault_text.py"]
-    literals = {text for module in modules for text in patterns_in(module)}
-    lines = [
-        line
-        for output in re.findall(r"^\$ gatepass doctor.*\n((?:.+\n)+?)```", PAGES["symptoms"], re.M)
-        for line in output.splitlines()
-    ]
-    assert len(lines) == 3
-    for line in lines:
-        why = re.sub(r" \(\d\.\d\d s\)$", "", line).split(": ", 1)[1]
-        for part in re.split(r"(?<=\.) (?=[A-Z])", why):
-            assert any(re.fullmatch(rf"(.+ )?{text}", part.rstrip(".")) for text in literals), part
-
-
-def patterns_in(module: Path) -> set[str]:
-    """Each text of a module as a pattern that matches what it can become."""
-    found = set()
-    for node in ast.walk(ast.parse(module.read_text())):
-        if isinstance(node, ast.JoinedStr):
-            parts = (re.escape(str(part.value)) if isinstance(part, ast.Constant) else ".+" for part in node.values)
-            found.add("".join(parts).rstrip("\\."))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found.add(re.sub(r"\\\{.*?\\\}", ".+", re.escape(node.value)).rstrip("\\."))
-    return {text for text in found if len(text.replace(".+", "")) > 5}
 
 
 def test_the_pages_name_the_codes_alerts_pages_and_limits_of_the_code() -> None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import pytest
 from docs.command_reference import COMMON, commands
-from docs.entries import Entry
 from docs.generate import EVENTS, FIELDS, FILES, PARTS, ROOT, pages
 from docs.setting_reference import FieldText, blocks_in
 from pydantic import create_model
@@ -40,13 +39,6 @@ def test_a_page_is_not_stale(path, written):
 
 def test_folder_contains_the_written_pages_alone(written):
     assert set(PAGES) == {Path(path).name for path in written if path.startswith("docs/reference/")}
-
-
-@pytest.mark.parametrize("lacks", ["purpose", "Type", "Example"])
-def test_an_entry_that_lacks_something_is_an_error(lacks):
-    given = {"purpose": "The port.", "Type": "whole number", "Example": "`port: 80`", lacks: ""}
-    with pytest.raises(ValueError, match=f"server.port has no {lacks}"):
-        Entry("server.port", given.pop("purpose"), given)
 
 
 def test_each_example_of_a_command_is_a_valid_command_line():

@@ -119,21 +119,3 @@ def test_each_link_of_a_chinese_page_has_a_target_in_chinese_if_there_is_one(pag
     for path, _ in links(file):
         target = (file.parent / path).resolve() if path else file
         assert target not in CHINESE or target == english.resolve() or page == "index", f"{path} exists in Chinese"
-
-
-FIELDS = {
-    "实例名称": "Instance name",
-    "模型类型": "Model type",
-    "模型名称": "Model name",
-    "基础 URL": "Base url",
-    "最大token数": "Max tokens",
-}
-"""The fields of RAGFlow's dialog in its Chinese interface (web/src/locales/zh.ts), with their English names."""
-
-
-def test_the_dialog_of_ragflow_has_the_names_of_its_chinese_interface() -> None:
-    text = PAIRS["ragflow"][1].read_text()
-    dialog = text.partition("\n## 填写 RAGFlow 的对话框\n")[2].partition("\n## ")[0]
-    assert dict(re.findall(r"^\| ([^|（]+)（([^|）]+)） \|", dialog, re.MULTILINE)) == FIELDS
-    for name in ("“是否支持 Vision”", "Embedding 模型", "LLM"):
-        assert name in dialog

@@ -217,11 +217,8 @@ async def test_a_message_and_a_count_have_the_route_and_the_rules_of_messages():
 async def test_an_error_with_a_secret_is_written_anew():
     secret = "minted-0123456789"
     sent = error("invalid_request_error", f"no {secret}", 400)
-    async with Scripted([Send(sent)]) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
-        credentials = {"corp": {"type": "static", "token": secret}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
-            answered = await gp.ask(WHOLE, PATH, headers=VERSION).answer()
+    more: Any = {"chat": {"credential": "corp"}, "credentials": {"corp": {"type": "static", "token": secret}}}
+    answered = await answer_from([Send(sent)], WHOLE, PATH, headers=VERSION, **more)
     assert (answered.status, answered.json()["error"]["hop"]) == (400, "upstream:chat")
     assert secret.encode() not in answered.body
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,6 +13,7 @@ from tests.integration.gateway import HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import corp, minted, renewing
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Dialogue, Hold, Rst, Scripted, Send, Wait, begin_stream, chunk, reply, stream
+from tests.integration.test_profiles import lines_of
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -161,14 +161,9 @@ async def test_metrics_count_requests_and_errors():
     assert {name: found.get(name) for name in expected} == expected
 
 
-def access_lines(caplog) -> list[dict[str, Any]]:
-    return [record.fields for record in caplog.records if record.name == "gatepass.access"]
-
-
 async def line_of(caplog, count: int = 1) -> dict[str, Any]:
     """The access line of the `count`th request; its times are shown to be there and taken out."""
-    await until(lambda: len(access_lines(caplog)) == count)
-    fields = dict(access_lines(caplog)[-1])
+    fields = dict((await lines_of(caplog, count))[-1])
     for name in ("duration_s", "ttft_s"):
         if name in fields:
             assert fields.pop(name) >= 0
@@ -188,8 +183,7 @@ async def test_a_request_with_a_key_has_its_own_line_on_a_path_or_method_without
             headers = {**JSON, "x-api-key": KEY, **more}
             answer = await gp.ask(path=f"{path}?key=in-the-query", method=method, headers=headers).answer()
             assert answer.status == status
-        await line_of(caplog, 9)
-        assert {line["caller"] for line in access_lines(caplog)} == {"ragflow"}
+        assert {line["caller"] for line in await lines_of(caplog, 9)} == {"ragflow"}
         # without a known key only the first one of the address and code
         for _ in range(3):
             await gp.ask(path="/v1/chat/completion", headers={**JSON, "x-api-key": "unknown-key-unknown"}).answer()
@@ -222,24 +216,6 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     assert found[ended("internal_error", "error", 500)] == 1
     assert "ZeroDivisionError: a bug" in logged_errors[0]
     logged_errors.clear()
-
-
-async def test_server_timing_shows_how_long_the_token_took():
-    release = asyncio.Event()
-    async with renewing(Scripted([Wait(release), *minted()]), Scripted(GOOD)) as gp, gp.ask() as ask:
-        await until(lambda: gp.state.in_flight.busy == 1)
-        asyncio.get_running_loop().call_later(0.2, release.set)
-        waited = await ask.answer()
-        at_once = await gp.ask().answer()
-    total_ms, token_ms = timing(waited.headers["server-timing"])
-    assert 150 < token_ms <= total_ms
-    assert timing(at_once.headers["server-timing"])[1] == 0
-
-
-def timing(value: str) -> tuple[float, float]:
-    found = re.fullmatch(r"total;dur=([0-9.]+), token;dur=([0-9.]+)", value)
-    assert found is not None
-    return float(found[1]), float(found[2])
 
 
 async def test_stop_lets_a_stream_finish_and_refuses_new_requests():

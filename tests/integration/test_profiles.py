@@ -206,7 +206,7 @@ TWO_LINES = choices({"delta": {"content": "Hi"}}).replace(b', "choices"', b',\nd
 @pytest.mark.parametrize(
     ("events", "thoughts"),
     [
-        ((choices({"text": "Hi"}), END), ""),
+        ((choices({"text": "Hi"}, object="text_completion"), END), ""),
         ((choices({"delta": {"reasoning": "hm"}}), choices({"delta": {"content": "Hi"}}), END), "hm"),
         ((choices({"delta": {"content": "Hi"}}, error=""), END), ""),
         ((TWO_LINES, END), ""),
@@ -217,48 +217,7 @@ async def test_a_strict_reader_of_streams_finds_the_text(events, thoughts):
     async with serving(stream(*events)) as (_, gp):
         answer = await gp.ask({**HELLO, "stream": True}, headers=by("ragflow")).answer()
     assert reads.chat_stream(answer.headers, answer.body) == "Hi"
-    deltas = [choice["delta"] for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
+    found = [json.loads(data) for data in answer.events[:-1]]
+    assert {one["object"] for one in found} == {"chat.completion.chunk"}
+    deltas = [choice["delta"] for one in found for choice in one["choices"]]
     assert "".join(one.get("reasoning_content") or "" for one in deltas) == thoughts
-
-
-@pytest.mark.parametrize("is_stream", [True, False])
-@pytest.mark.parametrize(
-    ("choice", "text"),
-    [
-        ({"message": {"role": "assistant", "content": None, "reasoning": "hm"}}, ""),
-        ({"message": {"role": "assistant", "content": "Hi", "reasoning": "hm"}}, "Hi"),
-        ({"message": {"role": "assistant", "content": None}}, ""),
-        ({"text": "Hi"}, "Hi"),
-        ({"text": "Hi", "message": None}, "Hi"),
-    ],
-)
-async def test_a_strict_reader_of_whole_replies_finds_the_text(choice, text, is_stream):
-    document = {**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}
-    async with serving(reply({**document, "error": ""})) as (_, gp):
-        answer = await gp.ask({**HELLO, "stream": is_stream}, headers=by("ragflow")).answer()
-    if not is_stream:
-        assert reads.chat_go(answer.headers, answer.body) == text
-    elif text:
-        assert reads.chat_stream(answer.headers, answer.body) == text
-    has_thoughts = b'"reasoning_content":"hm"' in answer.body
-    assert has_thoughts == ("reasoning" in (choice.get("message") or {}))
-
-
-@pytest.mark.parametrize("is_stream", [True, False])
-@pytest.mark.parametrize("sends_stream", [True, False])
-@pytest.mark.parametrize("path", ["chat/completions", "completions"])
-async def test_the_operation_decides_whether_a_text_is_a_message(path, sends_stream, is_stream):
-    head, one = {**CHUNK, "object": "text_completion"}, {"index": 0, "text": "Hi", "finish_reason": "stop"}
-    pieces = ({**one, "finish_reason": None}, {**one, "text": ""})
-    events = [event({**head, "choices": [piece]}) for piece in pieces]
-    sent = stream(*events, event("[DONE]")) if sends_stream else reply({**head, "choices": [one]})
-    async with serving(sent) as (_, gp):
-        asked = {**HELLO, "prompt": "Hello", "stream": is_stream}
-        answer = await gp.ask(asked, f"/v1/{path}", headers=by("none")).answer()
-    found = [json.loads(data) for data in answer.events[:-1]] if is_stream else [answer.json()]
-    is_chat, place = path.startswith("chat"), "delta" if is_stream else "message"
-    kind = "chat.completion" + ".chunk" * is_stream if is_chat else "text_completion"
-    assert {reply["object"] for reply in found} == {kind}
-    choices = [choice for reply in found for choice in reply["choices"]]
-    assert "".join((choice[place].get("content") or "") if is_chat else choice["text"] for choice in choices) == "Hi"
-    assert not is_chat or not any("text" in choice for choice in choices)

@@ -29,10 +29,6 @@ def limited_to(models: list[str] | None) -> dict[str, Any]:
     return {"keys": [{"name": "a", "hash": hash_key(KEY), "models": models}]}
 
 
-def static(name: str = "corp") -> dict[str, Any]:
-    return {name: {"type": "static", "token": "s3cret-token-0123"}}
-
-
 @pytest.mark.parametrize("path", ["/v1/audio/transcriptions", "/audio/transcriptions", "/v1/v1/audio/transcriptions/"])
 async def test_a_form_arrives_byte_for_byte(path):
     async with relaying(answer=lambda _: [Send(reply(TRANSCRIPT))]) as (upstream, gp):
@@ -109,11 +105,9 @@ async def test_a_form_is_sent_again_after_a_401(path, tmp_path):
         token.write_text("second-token-0123")
         return [Send(reply({"error": {"message": "token expired"}}, 401))]
 
-    async with Scripted(answer=answer) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
-        credentials = {"corp": {"type": "file", "path": str(token)}}
-        async with gateway(upstreams=upstreams, credentials=credentials) as gp:
-            answered = await gp.ask(form(bytes(3 * MIB)), path, headers=FORM).answer()
+    credentials = {"corp": {"type": "file", "path": str(token)}}
+    async with relaying(answer=answer, chat={"credential": "corp"}, credentials=credentials) as (upstream, gp):
+        answered = await gp.ask(form(bytes(3 * MIB)), path, headers=FORM).answer()
     assert answered.status == 200
     assert [request.body for request in upstream.received] == [form(bytes(3 * MIB))] * 2
 
@@ -151,9 +145,6 @@ async def test_speech_is_relayed_unchanged_with_its_length():
     assert upstream.received[0].json() == body
 
 
-LISTED, CREATED = ("GET", "/v1/files"), ("POST", "/v1/batches")
-
-
 async def test_a_deletion_whose_reply_may_be_cut_off_is_an_error():
     """Without a length the end of the connection is the end of the body, and it may have come too early."""
     async with relaying(answer=lambda _: [Send(head(200, connection="close")), Fin()]) as (_, gp):
@@ -173,20 +164,20 @@ async def test_the_connection_of_a_reply_without_a_body_serves_the_next_request(
 
 
 async def test_files_and_batches_pass_with_the_credential_and_what_may_be_asked_of_lists():
-    async with Scripted(answer=lambda _: [Send(reply({"id": "file-1", "object": "file"}))]) as upstream:
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
-        async with gateway(upstreams=upstreams, credentials=static()) as gp:
-            asked = [
-                ("POST", "/v1/files", form(), FORM),
-                ("GET", "/v1/files?limit=2&api_key=mine&after=file-0", None, {}),
-                ("GET", "/files/file-1", None, {}),
-                ("DELETE", "/v1/files/file-1", None, {}),
-                ("POST", "/v1/batches", {"input_file_id": "file-1"}, JSON),
-                ("POST", "/v1/batches/b-1/cancel", b"", JSON),
-            ]
-            for method, path, body, headers in asked:
-                answer = await gp.ask(body, path, method=method, headers=headers).answer()
-                assert answer.status == 200, (path, answer.body)
+    credentials = {"corp": {"type": "static", "token": "s3cret-token-0123"}}
+    answer = [Send(reply({"id": "file-1", "object": "file"}))]
+    async with relaying(answer, chat={"credential": "corp"}, credentials=credentials) as (upstream, gp):
+        asked = [
+            ("POST", "/v1/files", form(), FORM),
+            ("GET", "/v1/files?limit=2&api_key=mine&after=file-0", None, {}),
+            ("GET", "/files/file-1", None, {}),
+            ("DELETE", "/v1/files/file-1", None, {}),
+            ("POST", "/v1/batches", {"input_file_id": "file-1"}, JSON),
+            ("POST", "/v1/batches/b-1/cancel", b"", JSON),
+        ]
+        for method, path, body, headers in asked:
+            got = await gp.ask(body, path, method=method, headers=headers).answer()
+            assert got.status == 200, (path, got.body)
     assert [(request.method, request.target) for request in upstream.received] == [
         ("POST", "/v1/files"),
         ("GET", "/v1/files?limit=2&after=file-0"),

@@ -87,15 +87,6 @@ async def test_a_full_gatepass_answers_health_checks(page: str):
     assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 3
 
 
-async def test_a_body_for_a_request_too_many_is_taken_so_that_the_reason_is_read():
-    body = bytes(4_000_000)
-    fields = b"host: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    head = b"POST /v1/chat/completions HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n" % (fields, len(body))
-    async with full() as gp:
-        answer = await reported(gp.port, head + body)
-    assert (answer[9:12], answer.endswith(b"}}")) == (b"503", True)
-
-
 async def test_wrong_method_at_a_page_is_a_client_error(caplog):
     async with gateway(upstream=UPSTREAM) as gp:
         for path in (b"/healthz", b"/readyz", b"/metrics"):

@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -17,8 +16,7 @@ import pytest
 import trustme
 
 from gatepass.config.access import hash_key
-from gatepass.config.load import changed_blocks, load
-from gatepass.config.model import Config
+from gatepass.config.load import load
 from gatepass.documents import ReloadResult
 from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
@@ -163,22 +161,6 @@ async def test_a_reload_lets_a_failing_credential_fetch_at_once(serve: Serve, lo
         assert len(issuer.received) == 2
     assert [one.get("retried") for one in gatepass.events if one["event"] == "reloaded"] == [["corp"], None]
     logged_errors.clear()
-
-
-async def test_configurations_are_compared_outside_the_event_loop(serve: Serve, monkeypatch: pytest.MonkeyPatch):
-    threads = []
-
-    def compared(before: Config, after: Config) -> tuple[str, ...]:
-        threads.append(threading.current_thread())
-        return changed_blocks(before, after)
-
-    monkeypatch.setattr(reload, "changed_blocks", compared)
-    upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1"}}
-    async with serve(upstreams=upstreams) as gp:
-        result = await gp.reload(upstreams=upstreams, models={"m": {"upstream": "chat"}})
-    assert result.changed == ("models",)
-    assert threads
-    assert threading.main_thread() not in threads
 
 
 async def test_a_changed_credential_fetches_once_and_the_old_one_closes_after_its_last_request(serve: Serve):

@@ -21,7 +21,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
-from tests.integration.gateway import HELLO, JSON, STREAMED, Answer, Gateway, gateway
+from tests.integration.gateway import HELLO, JSON, STREAMED, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
 from tests.unit.observability.test_log import Text
 
@@ -321,12 +321,11 @@ async def test_a_secret_that_the_bound_of_an_error_body_halves_is_not_shown(show
     """gatepass reads 64 KiB of an error. Blanks are folded, so the end of those bytes may be shown."""
     before = (f"{title}wrong:").ljust(ERROR_BYTES - shown_chars, blank)
     page = f"{before}{STATIC_TOKEN}{blank}and more".encode()
-    async with Scripted([Send(reply(page, 500, content_type="text/plain"))]) as server:
-        credentials = {"fixed": {"type": "static", "token": STATIC_TOKEN}}
-        upstreams = {"chat": {"base_url": f"{server.url}/v1", "credential": "fixed"}}
-        async with gateway(credentials=credentials, upstreams=upstreams) as gp:
-            with logged(gp.state) as out:
-                answer = await gp.ask(HELLO).answer()
+    credentials = {"fixed": {"type": "static", "token": STATIC_TOKEN}}
+    error = [Send(reply(page, 500, content_type="text/plain"))]
+    async with relaying(error, chat={"credential": "fixed"}, credentials=credentials) as (_, gp):
+        with logged(gp.state) as out:
+            answer = await gp.ask(HELLO).answer()
     assert answer.status == 500
     for text in (answer.body.decode(), out.getvalue()):
         assert STATIC_TOKEN[:8] not in text
@@ -340,16 +339,11 @@ async def test_token_that_an_upstream_quotes_with_html_references_is_masked():
         assert request.header("authorization") == f"Bearer {token}"
         return ECHOES[request.json()["user"]](f"[ Bearer {quoted}")
 
-    async with Scripted(answer=answer) as server:
-        blocks: dict[str, Any] = {
-            "credentials": {"fixed": {"type": "static", "token": token}},
-            "upstreams": {"chat": {"base_url": f"{server.url}/v1", "credential": "fixed"}},
-        }
-        async with gateway(log={"level": "debug"}, **blocks) as gp:
-            with logged(gp.state) as out:
-                answers = [
-                    await gp.ask({**body, "user": case}).answer() for case in ECHOES for body in (HELLO, STREAMED)
-                ]
+    credentials = {"fixed": {"type": "static", "token": token}}
+    settings: Any = {"credentials": credentials, "log": {"level": "debug"}}
+    async with relaying(answer=answer, chat={"credential": "fixed"}, **settings) as (_, gp):
+        with logged(gp.state) as out:
+            answers = [await gp.ask({**body, "user": case}).answer() for case in ECHOES for body in (HELLO, STREAMED)]
     shown = "\n".join([out.getvalue(), *(f"{answer.body.decode()} {dict(answer.headers)!r}" for answer in answers)])
     assert shown.count("***") > 30
     assert_silent(shown, [token, quoted, html.unescape(quoted)], "an answer or the log")

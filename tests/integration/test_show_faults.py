@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,6 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.control import request
-from tests.integration.gateway import Ask
-from tests.integration.processes import started
-from tests.integration.scripted import Hold, Scripted
 from tests.integration.staged_faults import STAGED, Fault, Staged, id_in, staged
 from tests.waiting import until
 
@@ -63,24 +59,3 @@ async def test_the_text_of_an_error_leads_to_its_hop(running: Staged, fault: Fau
 def stories(socket: str, wanted: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(request("GET", f"/requests/{wanted}", socket))["stories"]
     return found
-
-
-async def test_a_full_gatepass_names_its_limit(tmp_path: Path):
-    path = tmp_path / "own" / "control.sock"
-    async with Scripted([Hold()]) as upstream:
-        configuration = {
-            "server": {"control_socket": str(path), "drain_timeout_s": 0},
-            "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
-            "limits": {"connections": 1},
-        }
-        async with started(tmp_path, configuration) as serving:
-            port = await serving.port
-            fields = {"content-type": "application/json"}
-            data = b'{"model": "m", "messages": []}'
-            async with Ask(port, "POST", "/v1/chat/completions", fields, data):
-                await until(lambda: json.loads(request("GET", "/requests", str(path)))["running"] != [])
-                refused = await Ask(port, "POST", "/v1/chat/completions", fields, data).answer()
-            told = shown(str(path), id_in(refused.body.decode()))
-    assert refused.status == 503
-    assert "limits.connections" in told
-    assert "gatepass" in next(line for line in told.splitlines() if "failed here" in line)

@@ -14,7 +14,8 @@ from gatepass.config.access import hash_key, moment_text
 from gatepass.documents import Status
 from gatepass.observability.story import story_of
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, Gateway, gateway
+from tests.integration.gateway import HELLO, Gateway, gateway, relaying
+from tests.integration.issuer import corp, minted, renewing
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
@@ -22,14 +23,6 @@ from tests.waiting import until
 KEY = "gp-a-key-that-opens-the-door"
 LOCKED = {"keys": [{"name": "ragflow", "hash": hash_key(KEY), "role": "admin"}]}
 GOOD = [Send(reply(COMPLETION))]
-MINTED = [Send(reply({"access_token": "good-token-1", "expires_in": 300}))]
-
-
-def blocks(issuer: Scripted, **more):
-    corp = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-client-secret"}
-    used = {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}
-    upstreams = {"chat": used, "embed": used, "open": {"base_url": "http://127.0.0.1:9/v1"}}
-    return {"credentials": {"corp": corp, **more}, "upstreams": upstreams, "models": {"*": {"upstream": "chat"}}}
 
 
 async def status(gp: Gateway, **headers: str):
@@ -50,10 +43,7 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
         is_chat = request.target == "/v1/chat/completions"
         return GOOD if is_chat else [Send(reply({"detail": "Not Found"}, 404))]
 
-    async with (
-        Scripted(answer=answer) as upstream,
-        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **declared}}) as gp,
-    ):
+    async with relaying(answer=answer, chat=declared) as (_, gp):
         assert (await status(gp)).json()["upstreams"]["chat"]["over_chat"] == before
         for _ in range(3):
             await gp.ask({"model": "m", "input": "hi"}, "/v1/responses").answer()
@@ -68,25 +58,20 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
 async def test_a_stream_that_is_silent_is_shown_with_its_upstream():
     clock, chunk = DrivenClock(), {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
     hung: Dialogue = [Send(head(content_type="text/event-stream") + event(chunk)), Hold()]
-    async with Scripted(hung) as upstream:
-        config: dict[str, Any] = {
-            "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
-            "models": {"*": {"upstream": "chat"}},
-        }
-        asked = {"model": "m", "messages": [], "stream": True}
-        async with gateway(clock=clock, **config) as gp:
-            async with gp.ask(asked) as ask:
-                await ask.head()
-                await ask.until(b"data: ")
-                (running,) = gp.state.in_flight.requests
-                request = running.response.context.access.id
-                for advance_s, silent in ((30.0, {}), (10.0, {request: 40.0})):
-                    await clock.advance(advance_s)
-                    page = msgspec.json.decode((await status(gp)).body, type=Status)
-                    assert page.upstreams["chat"].silent == silent
-            await until(lambda: not gp.state.in_flight.busy)
-            (ended,) = gp.state.inspector.newest()
-            story = story_of(ended, clock.now(), clock.wall(), str)
+    asked = {"model": "m", "messages": [], "stream": True}
+    async with relaying(hung, clock=clock, models={"*": {"upstream": "chat"}}) as (_, gp):
+        async with gp.ask(asked) as ask:
+            await ask.head()
+            await ask.until(b"data: ")
+            (running,) = gp.state.in_flight.requests
+            request = running.response.context.access.id
+            for advance_s, silent in ((30.0, {}), (10.0, {request: 40.0})):
+                await clock.advance(advance_s)
+                page = msgspec.json.decode((await status(gp)).body, type=Status)
+                assert page.upstreams["chat"].silent == silent
+        await until(lambda: not gp.state.in_flight.busy)
+        (ended,) = gp.state.inspector.newest()
+        story = story_of(ended, clock.now(), clock.wall(), str)
     lines = [" ".join(line.split()) for line in status_lines(page)]
     assert f"chat answering, 1 stream silent for 40 s - gatepass show {request}" in lines
     assert (story.outcome, story.closed_by) == ("client_gone", "client")
@@ -100,7 +85,7 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
     ends = datetime.fromtimestamp(clock.wall() + 20 * 86_400, UTC).replace(microsecond=0)
     (key,) = LOCKED["keys"]
     keys = [{**key, "expires": ends}, {"name": "bot", "models": ["gpt-*"], "hash": hash_key("gp-another-0123456")}]
-    async with Scripted(MINTED) as issuer, gateway(clock=clock, access={"keys": keys}, **blocks(issuer)) as gp:
+    async with gateway(upstream="http://127.0.0.1:9", clock=clock, access={"keys": keys}) as gp:
         answers, uses = [], []
         for days in (0, 7):
             clock.jump_wall(days * 86_400)
@@ -116,17 +101,8 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
         "operations": None,
         "mcp": None,
     }
-    second = {
-        "id": hash_key("gp-another-0123456")[7:15],
-        "name": "bot",
-        "role": "caller",
-        "profile": "plain",
-        "expires": None,
-        "models": ["gpt-*"],
-        "operations": None,
-        "mcp": None,
-        "last_used": None,
-    }
+    own = {"id": hash_key("gp-another-0123456")[7:15], "name": "bot", "role": "caller", "models": ["gpt-*"]}
+    second = {**first, **own, "expires": None, "last_used": None}
     assert [answer.json()["keys"] for answer in answers] == [
         [{**first, "state": state, "last_used": used}, {**second, "state": "valid"}]
         for state, used in zip(("valid", "expires soon"), uses, strict=True)
@@ -135,19 +111,17 @@ async def test_the_keys_are_shown_with_their_state_and_without_their_hashes():
 
 
 async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reported_and_not_strictly_ready():
-    clock, token = DrivenClock(), Send(reply({"access_token": "good-token-1", "expires_in": 300}))
+    clock = DrivenClock()
     rejecting = [Send(reply({"error": {"message": "wrong audience"}}, 401))]
     async with (
-        Scripted(answer=lambda _: [token]) as issuer,
+        Scripted(minted()) as issuer,
         Scripted(GOOD) as good,
         Scripted(answer=lambda _: rejecting if len(bad.received) < 4 else GOOD) as bad,
     ):
-        found = blocks(issuer)
-        found["upstreams"] = {
-            name: {"base_url": f"{one.url}/v1", "credential": "corp"} for name, one in (("chat", bad), ("embed", good))
-        }
-        found["models"]["other"] = {"upstream": "embed"}
-        async with gateway(clock=clock, **found) as gp:
+        found = corp(issuer, bad)
+        found["upstreams"]["embed"] = {"base_url": f"{good.url}/v1", "credential": "corp"}
+        models = {"*": {"upstream": "chat"}, "other": {"upstream": "embed"}}
+        async with gateway(clock=clock, models=models, **found) as gp:
             await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
 
             async def asked(model: str) -> int:
@@ -186,17 +160,12 @@ async def test_an_upstream_that_rejects_a_token_which_another_accepts_is_reporte
     ],
 )
 async def test_a_rejected_token_is_shown_with_its_code_and_its_age(rejection: bytes, code: str):
-    clock, token = DrivenClock(), Send(reply({"access_token": "good-token-1", "expires_in": 300}))
-    async with (
-        Scripted(answer=lambda _: [token]) as issuer,
-        Scripted(answer=lambda _: [Send(rejection)]) as upstream,
-    ):
-        upstreams = {"chat": {"base_url": f"{upstream.url}/v1", "credential": "corp"}}
-        async with gateway(clock=clock, **{**blocks(issuer), "upstreams": upstreams}) as gp:
-            await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
-            await gp.ask(HELLO).answer()
-            await clock.advance(12.0)
-            lines = [*status_lines(msgspec.json.decode((await status(gp)).body, type=Status))]
+    clock = DrivenClock()
+    async with renewing(Scripted(minted()), Scripted([Send(rejection)]), clock=clock) as gp:
+        await until(lambda: all(holder.usable for holder in gp.state.holders.values()))
+        await gp.ask(HELLO).answer()
+        await clock.advance(12.0)
+        lines = [*status_lines(msgspec.json.decode((await status(gp)).body, type=Status))]
     assert f"corp: the upstream chat rejected the token 12 s ago with {code}" in lines
     (health,) = (line for line in lines if line.startswith("chat "))
     assert f" failing for 12 s, {code} 12 s ago " in health

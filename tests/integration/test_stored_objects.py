@@ -104,18 +104,3 @@ async def test_a_member_that_names_a_stored_response_is_sent_only_if_it_is_open(
                     assert answer.error["code"] == "operation_not_allowed"
                     assert "access.keys[].operations" in answer.error["message"]
     assert len(upstream.received) == (2 * len(MEMBERS) if kind in OPEN else 0)
-
-
-@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/compact"])
-async def test_nested_ids_and_the_metadata_that_codex_sends_pass(path):
-    metadata = {"session_id": "s", "thread_id": "t", "previous_response_id": "r"}
-    items = [{"type": "item_reference", "id": "msg_1"}, {"role": "user", "content": [{"file_id": "file-1"}]}]
-    sent = {"model": "m", "input": items, "client_metadata": metadata}
-    headers = {**JSON, "authorization": f"Bearer {KEYS['mine']}"}
-    async with relaying(answer=lambda _: (Send(reply(RESPONSE)),), access={"keys": KINDS["two keys"]}) as (
-        upstream,
-        gp,
-    ):
-        answer = await gp.ask(sent, path, headers=headers).answer()
-    assert answer.status == 200
-    assert [request.json()["client_metadata"] for request in upstream.received] == [metadata]

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.server import connection
 from gatepass.server.inspection import told
 from tests.integration.gateway import HELLO, JSON, STREAMED, Gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Hold, Send, Wait, begin_stream, chunk, event
@@ -29,10 +28,6 @@ def attempts(shown: dict[str, Any], *names: str) -> list[tuple[Any, ...]]:
 
 ANSWERS_UNTIL_THE_TIMEOUT: dict[str, tuple[str, Dialogue]] = {
     "no head": ("chat", [Hold()]),
-    "no body": (
-        "chat",
-        [Send(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n"), Hold()],
-    ),
     "no event": ("stream", [*begin_stream(), Hold()]),
     "no part": ("embeddings", [Hold()]),
 }
@@ -55,18 +50,6 @@ async def test_the_wait_that_the_timeout_of_a_request_ends_is_that_of_the_upstre
         assert (await answering).error["code"] == "upstream_timeout_total"
         timings = story(gp)["timings"]
     assert (timings["upstream_s"], timings["added_s"]) == (3.0, 0.0)
-
-
-async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(connection, "STALL_S", 0.2)
-    many = FIRST * 20_000
-    dialogue = [*begin_stream(), *(Send(chunk(many)) for _ in range(20)), Hold()]
-    async with relaying(dialogue) as (_, gp):
-        async with gp.ask(STREAMED, headers=NAMED) as ask:
-            await ask.head()
-            await until(lambda: story(gp)["state"] == "ended")
-        shown = story(gp)
-    assert (shown["outcome"], shown["closed_by"]) == ("client_gone", "gatepass")
 
 
 async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
@@ -94,6 +77,7 @@ async def test_a_client_that_reads_slowly_is_seen():
         async with gp.ask(STREAMED, headers=NAMED) as ask:
             await until(lambda: len(gp.state.in_flight.held.stalled) > 0)
             await clock.advance(5.0)
+            assert story(gp)["state"] == "running"
             goes_on.set()
             assert (await ask.answer()).whole
         shown = story(gp)

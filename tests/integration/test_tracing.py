@@ -337,11 +337,10 @@ WHOLE = {**COMPLETION, "id": "chatcmpl-9", "model": "gpt-4o-2024-11-20"}
 
 
 @pytest.mark.parametrize(
-    ("path", "dialogue", "ending"),
+    ("dialogue", "ending"),
     [
-        (CHAT, [Send(reply(WHOLE))], ["stop"]),
+        ([Send(reply(WHOLE))], ["stop"]),
         (
-            CHAT,
             [
                 Send(
                     stream(
@@ -359,11 +358,9 @@ WHOLE = {**COMPLETION, "id": "chatcmpl-9", "model": "gpt-4o-2024-11-20"}
         ),
     ],
 )
-async def test_the_span_of_a_target_has_the_reply_in_three_words(
-    path: str, dialogue: Dialogue, ending: list[str]
-) -> None:
+async def test_the_span_of_a_target_has_the_reply_in_three_words(dialogue: Dialogue, ending: list[str]) -> None:
     async with traced(dialogue) as (served, collector, _):
-        await served.ask({**HELLO, "stream": ending == ["length"]}, path).answer()
+        await served.ask({**HELLO, "stream": ending == ["length"]}).answer()
     (span,) = collector.named("chat ")
     found = attributes(span)
     assert (found["gen_ai.response.id"], found["gen_ai.response.model"]) == ("chatcmpl-9", "gpt-4o-2024-11-20")

@@ -6,27 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import pytest
 
-from gatepass.cli.story_lines import story_lines
 from gatepass.proxy.client_response import EVERY_S
-from gatepass.server.inspection import stories
-from tests.integration.gateway import Answer, gateway
-from tests.integration.scripted import (
-    LAST_CHUNK,
-    Dialogue,
-    Fin,
-    Scripted,
-    Send,
-    Wait,
-    begin_stream,
-    chunk,
-    event,
-    reply,
-    stream,
-)
-from tests.integration.test_translated_messages import ANSWER, STREAMED, VERSION, a_chunk, a_completion, over_chat
+from tests.integration.gateway import Answer, relaying
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Send, Wait, begin_stream, chunk, event, reply, stream
+from tests.integration.test_translated_messages import ANSWER, CHATS, STREAMED, VERSION, a_chunk, a_completion
 from tests.unit.clock import DrivenClock
 
 PATHS = {"messages": "/v1/messages", "responses": "/v1/responses"}
@@ -150,7 +135,7 @@ FAULTS = {
 
 async def answered(protocol: str, dialogues: Iterable[Dialogue], *, streams: bool) -> list[Answer]:
     body = {**BODIES[protocol], "stream": streams}
-    async with Scripted(*(played := [*dialogues])) as upstream, gateway(**over_chat(upstream.url)) as gp:
+    async with relaying(*(played := [*dialogues]), chat=CHATS) as (_, gp):
         return [await gp.ask(body, PATHS[protocol], headers=VERSION).answer() for _ in played]
 
 
@@ -222,7 +207,7 @@ async def test_usage_that_is_refused_is_asked_no_more_and_noted(protocol, caplog
         return [Send(stream(*ANSWER[:7], ANSWER[-1]))]
 
     caplog.set_level("INFO", "gatepass.access")
-    async with Scripted(answer=answer) as upstream, gateway(**over_chat(upstream.url)) as gp:
+    async with relaying(answer=answer, chat=CHATS) as (upstream, gp):
         repeated = await gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION).answer()
     last = json.loads(repeated.events[-2 if protocol == "messages" else -1])
     usage = last["usage"] if protocol == "messages" else last["response"]["usage"]
@@ -240,8 +225,7 @@ async def test_signs_of_life_run_in_the_stream(protocol):
     clock, go = DrivenClock(), asyncio.Event()
     moves: Dialogue = [*in_stream(end=b""), Wait(go), Send(b"".join(map(chunk, ANSWER[4:])) + LAST_CHUNK)]
     async with (
-        Scripted(moves) as upstream,
-        gateway(clock=clock, **over_chat(upstream.url)) as gp,
+        relaying(moves, clock=clock, chat=CHATS) as (_, gp),
         gp.ask(BODIES[protocol], PATHS[protocol], headers=VERSION) as ask,
     ):
         await ask.head()
@@ -265,7 +249,7 @@ NOT_SERVED: list[tuple[str, str]] = [
 @pytest.mark.parametrize(("method", "path"), NOT_SERVED)
 async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
     body = {"messages": BODIES["messages"], "responses": {"model": "m", "input": "Hi"}}[path.split("/")[2]]
-    async with Scripted([Send(reply({}))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+    async with relaying([Send(reply({}))], chat=CHATS) as (upstream, gp):
         sent = body if method == "POST" else None
         answer = await gp.ask(sent, path, method=method, headers=VERSION).answer()
     assert (answer.status, upstream.received) == (404, [])
@@ -275,22 +259,11 @@ async def test_what_no_chat_serves_is_a_named_404_and_not_sent(method, path):
         assert (answer.json()["type"], answer.error["type"]) == ("error", "not_found_error")
 
 
-async def test_the_story_of_what_no_chat_serves_blames_gatepass_and_shows_that_nothing_was_sent():
-    async with Scripted([Send(reply({}))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
-        answer = await gp.ask(BODIES["messages"], "/v1/messages/count_tokens", headers=VERSION).answer()
-        (story,) = await stories(gp.state, answer.headers["x-request-id"], bodies=False)
-    lines = [click.unstyle(line) for line in story_lines(story, 0.0)]
-    hops = {line.split()[1]: line for line in lines if line.lstrip()[:1] in tuple("●✗○")}
-    assert hops["gatepass"].endswith("◀ failed here")
-    assert hops["upstream:chat"].split() == ["○", "upstream:chat", "nothing", "sent"]
-    assert any("What to do: None for `/v1/messages/count_tokens`: Claude Code" in line for line in lines), lines
-
-
 async def test_a_chat_over_an_upstream_without_chats_is_a_named_error():
     for asked, spoken in ((), ["messages", "responses"]), ((BODIES["messages"], "/v1/messages"), ["responses"]):
-        async with Scripted([Send(reply(WHOLE))]) as up, gateway(**over_chat(up.url, protocols=spoken)) as gp:
+        async with relaying([Send(reply(WHOLE))], chat={"protocols": spoken}) as (upstream, gp):
             answer = await gp.ask(*asked).answer()
-        assert (answer.error["code"], up.received) == ("unsupported_operation", [])
+        assert (answer.error["code"], upstream.received) == ("unsupported_operation", [])
         assert f"it has {', '.join(spoken)} alone (`protocols`)" in answer.error["message"]
 
 
@@ -330,10 +303,7 @@ async def test_thoughts_reach_only_the_server_that_can_read_them(protocol, signa
     make, note = THOUGHTS[protocol]
     received, adapted = [], []
     for spoken in (["chat"], [protocol]):
-        async with (
-            Scripted([Send(reply({"error": "x"}, 400))]) as upstream,
-            gateway(**over_chat(upstream.url, protocols=spoken)) as gp,
-        ):
+        async with relaying([Send(reply({"error": "x"}, 400))], chat={"protocols": spoken}) as (upstream, gp):
             answer = await gp.ask(make(signature), PATHS[protocol], headers=VERSION).answer()
         received.append(upstream.received[0].body.decode())
         adapted.append(answer.headers.get("x-gatepass-adapted", ""))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S
-from tests.integration.gateway import Answer, gateway
+from tests.integration.gateway import Answer, gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Scripted, Send, Wait, chunk, head, reply, stream
-from tests.integration.test_translated_messages import ANSWER, VERSION, a_completion, over_chat
+from tests.integration.test_translated_messages import ANSWER, CHATS, VERSION, a_completion
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -26,8 +26,7 @@ async def waited(path: str, wait_s: float, *dialogues: Dialogue, go: asyncio.Eve
     """The answer of an upstream that goes on after `wait_s`."""
     clock = DrivenClock()
     async with (
-        Scripted(*dialogues) as upstream,
-        gateway(clock=clock, **{**over_chat(upstream.url), **more}) as gp,
+        relaying(*dialogues, clock=clock, chat=CHATS, **more) as (upstream, gp),
         gp.ask(PATHS[path], path, headers=VERSION) as ask,
     ):
         await upstream.requested()
@@ -70,14 +69,6 @@ async def test_codex_reads_an_event_in_each_interval_before_the_first_chunk(sile
     assert b"\n:" not in answer.body
 
 
-async def test_codex_reads_events_where_gatepass_asks_for_a_whole_reply():
-    go = asyncio.Event()
-    models = {"m": {"upstream": "chat", "stream": "emulate"}}
-    dialogue: Dialogue = [Wait(go), Send(reply(a_completion({"content": "Hi"})))]
-    answer = await waited(RESPONSES, SYNTHESIZED_HOLD_S + EVERY_S + 1, dialogue, go=go, models=models)
-    assert assert_one_response(answer, "response.completed")[2:3] == ["keepalive"]
-
-
 @pytest.mark.parametrize("silence", SILENCES)
 async def test_claude_code_reads_a_ping_in_each_interval(silence: str):
     go = asyncio.Event()
@@ -104,7 +95,7 @@ async def test_the_next_target_goes_on_with_the_response_that_has_begun(spoken: 
     clock, answer = DrivenClock(), [Send(reply(a_completion({"content": "Hi"})))]
     async with Scripted([Hold()]) as issuer, Scripted(answer) as first, Scripted(answer) as second:
         credential = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "s"}
-        chat = {**over_chat(first.url)["upstreams"]["chat"], "credential": "c"}
+        chat = {"base_url": f"{first.url}/v1", **CHATS, "credential": "c"}
         async with (
             gateway(
                 clock=clock,

@@ -2,25 +2,21 @@
 
 import asyncio
 import json
-import threading
 from typing import Any
 
 import pytest
 
-from gatepass.protocols.translation.message_translation import MessageAnswer
-from tests.integration.gateway import JSON, gateway, relaying
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, event, reply, stream
+from tests.integration.gateway import JSON, answer_from, relaying
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, event, reply, stream
 
 PATH = "/v1/messages"
 VERSION = {**JSON, "anthropic-version": "2023-06-01", "anthropic-beta": "claude-code-20250219"}
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": "Weather?"}]}
 STREAMED = {**ASKED, "stream": True}
 USAGE = {"prompt_tokens": 12, "completion_tokens": 7, "total_tokens": 19, "prompt_tokens_details": {"cached_tokens": 5}}
+CHATS = {"protocols": ["chat"]}
+"""Of an upstream that has chat completions alone."""
 TOOL = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Paris"}}
-
-
-def over_chat(url: str, **more: Any) -> dict[str, Any]:
-    return {"upstreams": {"chat": {"base_url": f"{url}/v1", "protocols": ["chat"]} | more}}
 
 
 def a_chunk(delta: Any = None, end: str | None = None, **members: Any) -> bytes:
@@ -53,8 +49,7 @@ async def test_a_stream_has_the_events_of_a_message():
     go = asyncio.Event()  # the head says nothing of a usage that is still to come
     rest = b"".join(map(chunk, ANSWER[3:])) + LAST_CHUNK
     async with (
-        Scripted([Send(stream(*ANSWER[:3], end=b"")), Wait(go), Send(rest)]) as upstream,
-        gateway(**over_chat(upstream.url)) as gp,
+        relaying([Send(stream(*ANSWER[:3], end=b"")), Wait(go), Send(rest)], chat=CHATS) as (upstream, gp),
         gp.ask(STREAMED, f"{PATH}?beta=true", headers=VERSION) as ask,
     ):
         await ask.head()
@@ -98,8 +93,8 @@ async def test_a_stream_has_the_events_of_a_message():
 async def test_an_upstream_that_always_streams_or_never(streams):
     sent = stream(*ANSWER) if not streams else reply(a_completion({"content": "Hi"}))
     models = {"m": {"upstream": "chat", "stream": "emulate" if streams else "aggregate"}}
-    async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url), models=models) as gp:
-        answered = await gp.ask({**ASKED, "stream": streams}, PATH, headers=VERSION).answer()
+    asked = {**ASKED, "stream": streams}
+    answered = await answer_from([Send(sent)], asked, PATH, headers=VERSION, chat=CHATS, models=models)
     if streams:
         assert json.loads(answered.events[-1]) == {"type": "message_stop"}
         assert '"text":"Hi"' in answered.body.decode()
@@ -121,7 +116,7 @@ async def test_a_learned_rule_changes_the_chat_beneath():
 
     tools = [{"name": "weather", "input_schema": {"type": "object"}}]
     asked = {**ASKED, "tools": tools, "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}
-    async with Scripted(answer=answer) as upstream, gateway(**over_chat(upstream.url)) as gp:
+    async with relaying(answer=answer, chat=CHATS) as (upstream, gp):
         first = await gp.ask(asked, PATH, headers=VERSION).answer()
         await gp.ask(asked, PATH, headers=VERSION).answer()
     assert first.json()["content"] == [{"type": "text", "text": "Hi"}]
@@ -131,10 +126,7 @@ async def test_a_learned_rule_changes_the_chat_beneath():
 
 async def test_a_model_may_speak_more_than_its_upstream():
     models = {"m": {"upstream": "chat", "protocols": ["messages"]}, "*": {"upstream": "chat"}}
-    async with (
-        Scripted([Send(reply({"error": "x"}, 400))]) as upstream,
-        gateway(**over_chat(upstream.url), models=models) as gp,
-    ):
+    async with relaying([Send(reply({"error": "x"}, 400))], chat=CHATS, models=models) as (upstream, gp):
         await gp.ask(ASKED, PATH, headers=VERSION).answer()
         await gp.ask({**ASKED, "model": "n"}, PATH, headers=VERSION).answer()
     assert [one.target for one in upstream.received] == ["/v1/messages", "/v1/chat/completions"]
@@ -191,10 +183,7 @@ async def test_no_other_operation_sends_a_thought_of_a_chat(path, more, protocol
     turns = [{"role": "user", "content": "q"}, {"role": "assistant", "type": "reasoning", "summary": [], **more}]
     asked = {"model": "m", "messages" if "messages" in path else "input": turns}
     declared = {} if protocols is None else {"protocols": protocols}
-    async with (
-        Scripted([Send(reply({"input_tokens": 5}))]) as upstream,
-        gateway(upstreams={"chat": {"base_url": f"{upstream.url}/v1", **declared}}) as gp,
-    ):
+    async with relaying([Send(reply({"input_tokens": 5}))], chat=declared) as (upstream, gp):
         await gp.ask(asked, path, headers=VERSION).answer()
     assert b"gatepass_thought" not in upstream.received[0].body
 
@@ -210,8 +199,7 @@ async def test_an_upstream_with_neither_path_keeps_its_first_error():
 async def test_names_of_a_client_stand_in_no_header():
     odd = {"a\r\nset-cookie: x": 1, "é": 1, "x" * 100: 1, **{f"member_{number}": 1 for number in range(40)}}
     sent = Send(reply(a_completion({"content": "Hi"})))
-    async with Scripted([sent]) as upstream, gateway(**over_chat(upstream.url)) as gp:
-        answered = await gp.ask({**ASKED, **odd}, PATH, headers=VERSION).answer()
+    answered = await answer_from([sent], {**ASKED, **odd}, PATH, headers=VERSION, chat=CHATS)
     entries = answered.headers["x-gatepass-adapted"].split(", ")
     assert "set-cookie" not in answered.headers
     assert "untranslated=others" in entries
@@ -244,19 +232,3 @@ async def test_a_text_that_quotes_a_client_teaches_nothing_about_the_path(status
         answered = await gp.ask(ASKED, PATH, headers={**VERSION, "anthropic-beta": "x/messages"}).answer()
         assert gp.state.learned_rules() == []
     assert (answered.status >= 400, len(upstream.received)) == (True, 1)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_large_whole_reply_is_translated_outside_of_the_event_loop(stream, monkeypatch):
-    threads = set[str]()
-    begun = MessageAnswer.begun
-
-    def noted(answer: MessageAnswer, chunk: Any) -> Any:
-        threads.add(threading.current_thread().name)
-        return begun(answer, chunk)
-
-    monkeypatch.setattr(MessageAnswer, "begun", noted)
-    whole = Send(reply(a_completion({"content": "x" * 300_000})))
-    async with Scripted([whole]) as upstream, gateway(**over_chat(upstream.url)) as gp:
-        answered = await gp.ask({**ASKED, "stream": stream}, PATH, headers=VERSION).answer()
-    assert (answered.status, threads) == (200, {"gatepass-body_0"})

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import JSON, gateway
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Scripted, Send, Wait, chunk, head, reply, stream
-from tests.integration.test_translated_messages import ANSWER, a_chunk, a_completion, over_chat
+from tests.integration.gateway import JSON, answer_from, relaying
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, head, reply, stream
+from tests.integration.test_translated_messages import ANSWER, CHATS, a_chunk, a_completion
 from tests.waiting import until
 
 PATH = "/v1/responses"
@@ -16,7 +16,7 @@ ASKED: dict[str, Any] = {"model": "m", "input": "Weather?"}
 
 
 async def asked(sent: bytes, body: Any) -> tuple[Any, Any]:
-    async with Scripted([Send(sent)]) as upstream, gateway(**over_chat(upstream.url)) as gp:
+    async with relaying([Send(sent)], chat=CHATS) as (upstream, gp):
         answered = await gp.ask(body, PATH, headers=JSON).answer()
     return answered, upstream.received[0].json() if upstream.received else None
 
@@ -75,26 +75,11 @@ def paused(texts: int, go: asyncio.Event) -> Dialogue:
     return [Send(BEGUN + chunk(LARGE) * texts), Wait(go), Send(b"".join(map(chunk, ANSWER[3:])) + LAST_CHUNK)]
 
 
-@pytest.mark.parametrize("ends", [True, False], ids=["ends", "client leaves"])
-async def test_the_texts_of_an_open_stream_are_held_until_its_end(ends):
-    go = asyncio.Event()
-    async with Scripted(paused(2, go)) as upstream, gateway(**over_chat(upstream.url)) as gp:
-        held = gp.state.in_flight.held
-        async with gp.ask({**ASKED, "stream": True}, PATH) as ask:
-            await ask.head()
-            await ask.until(b"x" * 1000)
-            await until(lambda: held.total_bytes >= 1_800_000)
-            if ends:
-                go.set()
-                assert json.loads((await ask.answer()).events[-1])["type"] == "response.completed"
-        await until(lambda: held.total_bytes == 0)
-
-
 async def test_streams_whose_texts_do_not_fit_wait_at_the_upstream():
     go = asyncio.Event()
     limits = {"held_bytes": 4 << 20, "body_bytes": 1 << 20, "reply_bytes": 1 << 20}
     dialogues = [paused(3, go) for _ in range(3)]
-    async with Scripted(*dialogues) as upstream, gateway(**over_chat(upstream.url), limits=limits) as gp:
+    async with relaying(*dialogues, chat=CHATS, limits=limits) as (_, gp):
         held = gp.state.in_flight.held
         asked = [asyncio.ensure_future(gp.ask({**ASKED, "stream": True}, PATH).answer()) for _ in dialogues]
         await until(lambda: bool(held.waits))
@@ -118,8 +103,8 @@ async def test_a_large_whole_answer_becomes_a_stream_to_its_end(path, calls, siz
     asked_for = (
         {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 64} if "mess" in path else {"input": "Hi"}
     )
-    async with Scripted([Send(reply(answer))]) as upstream, gateway(**over_chat(upstream.url)) as gp:
-        answered = await gp.ask({"model": "m", "stream": True, **asked_for}, path, headers=JSON).answer()
+    body = {"model": "m", "stream": True, **asked_for}
+    answered = await answer_from([Send(reply(answer))], body, path, headers=JSON, chat=CHATS)
     events = [json.loads(data) for data in answered.events]
     assert events[-1]["type"] in ("response.completed", "message_stop")
     texts = [one["delta"] for one in events if one["type"] == "response.function_call_arguments.delta"]

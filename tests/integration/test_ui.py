@@ -94,14 +94,6 @@ async def test_a_poll_has_a_body_only_if_something_is_new():
         assert (new.status, [one["caller"] for one in new.json()["requests"]]) == (200, ["a-admin"])
 
 
-async def test_an_mcp_server_has_no_dialect():
-    async with gateway(upstream="http://127.0.0.1:9", mcp={"tools": {"url": "http://127.0.0.1:9/mcp"}}) as gp:
-        status, traffic = [(await get(gp, f"/ui/api/{name}")).json() for name in ("status", "traffic")]
-    assert {name: one["dialect"] for name, one in status["upstreams"].items()} == {"chat": "openai"}
-    assert [(name, "dialect" in one) for name, one in status["mcp"]["servers"].items()] == [("tools", False)]
-    assert len(traffic["series"]["requests"]) == 60
-
-
 async def test_polls_are_no_traffic_and_carry_nothing_while_nothing_changes(caplog: pytest.LogCaptureFixture):
     caplog.set_level("INFO")
     async with gateway(upstream="http://127.0.0.1:9", access=ACCESS, server=SERVER, clock=DrivenClock()) as gp:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.integration.gateway import JSON, gateway, relaying
-from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.gateway import JSON, relaying
+from tests.integration.scripted import Send, reply
 from tests.integration.test_raw_operations import FORM, KEY, form, limited_to
 
 ADDED = "default=model"
@@ -52,19 +52,6 @@ async def test_form_gets_the_operations_model_as_its_first_part(operation, name)
     assert received.body == form(model=name or "dm")
     assert received.header("content-length") == str(len(received.body))
     assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, ADDED)
-
-
-@pytest.mark.parametrize(("body", "name"), [({"input": "hi"}, None), (form(model=None), "there")], ids=["json", "form"])
-async def test_after_a_failover_the_header_reports_the_target_that_answered(body, name):
-    path, headers = ("/v1/moderations", JSON) if isinstance(body, dict) else (FORMS_WITHOUT["translations"], FORM)
-    targets = [{"upstream": "dead", "name": None if name else "x"}, {"upstream": "live", "name": name}]
-    async with Scripted(answer=answered) as upstream:
-        upstreams = {"dead": {"base_url": "http://127.0.0.1:1/v1"}, "live": {"base_url": upstream.url}}
-        async with gateway(upstreams=upstreams, models={"*": {"targets": targets}}) as gp:
-            answer = await gp.ask(body, path, headers=headers).answer()
-    (received,) = upstream.received
-    assert (answer.status, answer.headers.get("x-gatepass-adapted")) == (200, ADDED if name else None)
-    assert (b"there" in received.body, b"model" in received.body) == (bool(name), bool(name))
 
 
 async def test_a_request_that_is_about_no_model_gets_none():
