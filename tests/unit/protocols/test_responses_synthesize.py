@@ -48,14 +48,6 @@ def test_a_text_has_the_events_of_the_api():
     ]
 
 
-def test_each_event_has_its_name_and_its_number_and_none_is_done():
-    blocks = written(response(message(part("Hi\n\nho")))).split(b"\n\n")
-    payload = [json.loads(block.split(b"\n")[1].removeprefix(b"data: ")) for block in blocks[:-1]]
-    assert blocks[-1] == b""
-    assert [one["sequence_number"] for one in payload] == list(range(9))
-    assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in payload]
-
-
 def test_a_function_call_is_added_sent_and_done():
     place = {"item_id": "fc_1", "output_index": 0}
     assert inside(response(call())) == [
