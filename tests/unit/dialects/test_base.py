@@ -91,7 +91,6 @@ OWN = OutboundRequest("GET", "https://u.example/v1/files", ((b"accept", b"applic
             b"stream=true&starting_after=7&include_obfuscation=false&a=b",
             "?stream=true&starting_after=7&include_obfuscation=false",
         ),
-        (b"limit", ""),
         (b"limit=" + b"9" * 600, ""),
         (b"api-version=1", ""),
     ],
