@@ -322,6 +322,7 @@ def test_a_data_url_in_a_line_of_its_own_becomes_a_part(messages, expected):
         [user(f"Decode {DATA} for me")],
         [user("data:image/png;base64,not base64!")],
         [user("data:text/plain;base64,aGk=")],
+        [user(f"url({DATA})\nmore")],
         [system(f"You are.\n\n{DATA}")],
         [user(None), {"role": "user"}, user([URL])],
     ],
