@@ -116,6 +116,7 @@ def test_pings_comments_and_strange_events_say_nothing():
         (event("error", message="no room", code="busy"), "busy", "no room"),
         (event("error", message="no room", code=None), "upstream_error", "no room"),
         (b'event: error\ndata: {"message":"no room"}\n\n', "upstream_error", "no room"),
+        (b"event: error\ndata: no room\n\n", "upstream_error", "no room"),
         (data({"error": {"message": "no room", "code": "busy"}}), "busy", "no room"),
         (event("response.failed", response={"error": {"code": "busy", "message": "no room"}}), "busy", "no room"),
         (event("response.failed", response={"error": True}), "upstream_error", ""),

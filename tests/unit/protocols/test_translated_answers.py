@@ -165,6 +165,21 @@ def test_the_types_of_openai_accept_each_event_and_assemble_the_response(chunks)
         assert [item.type for item in response_helper_reads(sent).output] == [one["type"] for one in expected["output"]]
 
 
+def test_what_comes_behind_a_call_waits_until_the_answer_ends():
+    answer = MessageAnswer(defaults(), "up", About())
+    assert b"tool_0" in answer.feed(call_piece(0, '{"a"', first=True))
+    assert answer.feed(a_chunk({"content": "later"}) + call_piece(1, "{}", first=True)) == b""
+    assert b"tool_1" not in answer.feed(call_piece(0, ": 1}", first=False))
+    sent = events_of(answer.feed(a_chunk({"content": "!"}, "tool_calls") + DONE))
+    begun = [event["content_block"] for event in sent if event["type"] == "content_block_start"]
+    assert [one.get("name") for one in begun] == [None, "tool_1", None]
+    assert [event["delta"].get("text") for event in sent if event["type"] == "content_block_delta"] == [
+        "later",
+        None,
+        "!",
+    ]
+
+
 @pytest.mark.parametrize("index", [0, 1], ids=["sent", "waits"])
 def test_what_is_kept_takes_few_bytes_for_a_character(index):
     """In a list each token of two characters would take 100 bytes."""
@@ -175,6 +190,16 @@ def test_what_is_kept_takes_few_bytes_for_a_character(index):
         for _ in range(20_000):
             answer.feed(piece)
     assert memory.kept_bytes < 8 * 40_000
+
+
+def test_a_thought_ends_with_its_signature():
+    answer = MessageAnswer(defaults(), "up", About())
+    sent = b"".join(map(answer.feed, (a_chunk({"reasoning": "Hm."}), a_chunk({"content": "Hi"}))))
+    _, begun, thought, signed, ended, *_ = events_of(sent)
+    assert begun["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert thought["delta"] == {"type": "thinking_delta", "thinking": "Hm."}
+    assert signed["delta"] == {"type": "signature_delta", "signature": "gatepass_thought"}
+    assert ended["type"] == "content_block_stop"
 
 
 def test_blocks_and_kept_texts_are_bounded(monkeypatch):

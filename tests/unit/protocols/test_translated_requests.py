@@ -543,7 +543,6 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
         "tools.0",
         f"at most {MOST_NAMESPACE_CHARS} characters",
     ),
-    "a namespace without tools": ({"tools": [{"type": "namespace", "name": "maps"}]}, "tools.0.tools", "a list"),
     "text that is a text": ({"text": "json"}, "text", "an object"),
     "a forced function of an earlier call": (
         {**inputs(HI, CALL, OUTPUT), "tools": [PATCH], "tool_choice": {"type": "function", "name": "find"}},
