@@ -21,8 +21,6 @@ def waits_s(status=429, text="", **headers):
         (DATE, 60.0),
         (b"Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
         (b"soon", None),
-        (b"-3", None),
-        (b"inf", None),
         (b"", None),
         (b"Fri, 15 Jan 99999 07:00:00 GMT", None),
     ],
