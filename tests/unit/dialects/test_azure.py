@@ -2,9 +2,8 @@ import pytest
 
 from gatepass.config.upstream import AzureConfig
 from gatepass.dialects.azure import AzureDialect, azure_url, deployment_of
-from gatepass.errors import ModelNotFound
 from gatepass.types import Call, Target, Timeouts
-from tests.rows import CHAT, EMBEDDINGS, FILES, MODELS
+from tests.rows import CHAT, FILES, MODELS
 
 BASE = "https://r.openai.azure.com"
 CLASSIC = AzureConfig(api_version="2024-10-21")
@@ -26,11 +25,6 @@ def url(settings=CLASSIC, operation=CHAT, target=None, deployment=""):
 )
 def test_the_route_names_the_deployment_then_the_base_then_the_client(target, base_names, deployment):
     assert f"/deployments/{deployment}/" in url(target=target, deployment=base_names)
-
-
-def test_the_v1_api_has_one_path_for_all_deployments():
-    assert url(AzureConfig(), target="prod") == f"{BASE}/openai/v1/chat/completions"
-    assert url(AzureConfig(), EMBEDDINGS) == f"{BASE}/openai/v1/embeddings"
 
 
 def test_an_operation_without_a_model_names_no_deployment_and_the_list_is_not_shown():
@@ -58,12 +52,6 @@ def test_a_gateways_own_prefix_stays_and_a_version_that_is_no_date_belongs_to_th
     for version in ("preview", "latest", "v1"):
         found = azure_url("https://r.example", "d", "/chat/completions", AzureConfig(api_version=version))
         assert found == f"https://r.example/openai/v1/chat/completions?api-version={version}"
-
-
-@pytest.mark.parametrize("name", [".", ".."])
-def test_a_deployment_is_no_step_through_the_path(name):
-    with pytest.raises(ModelNotFound, match="cannot be the name of a model"):
-        azure_url("https://r.example", name, "/chat/completions", CLASSIC)
 
 
 def test_a_base_may_name_a_deployment():

@@ -14,23 +14,6 @@ def call(operation=CHAT, *, stream=False, headers=CLIENT, body=b'{"model": "m"}'
     return Call("gp-1", operation, "ragflow", "m", body, headers, stream)
 
 
-def test_call_is_written_for_its_upstream():
-    dialect: Dialect = Dialect()
-    assert dialect.encode(call(), TARGET, "https://h/v1", TIMEOUTS) == OutboundRequest(
-        "POST",
-        "https://h/v1/chat/completions",
-        (
-            (b"user-agent", b"u"),
-            (b"accept", b"application/json"),
-            (b"accept-encoding", b"identity"),
-            (b"content-type", b"application/json"),
-            (b"x-request-id", b"gp-1"),
-        ),
-        b'{"model": "m"}',
-        TIMEOUTS,
-    )
-
-
 def test_stream_asks_for_events():
     request = Dialect().encode(call(stream=True), TARGET, "https://h/v1", TIMEOUTS)
     assert (b"accept", b"text/event-stream") in request.headers
@@ -67,7 +50,6 @@ def test_get_sends_no_body_even_when_the_client_did():
     ("base_url", "expected"),
     [
         ("https://h", "https://h/chat/completions"),
-        ("https://h/", "https://h/chat/completions"),
         ("https://h/api/v3", "https://h/api/v3/chat/completions"),
         ("http://[::1]:8080/v1/?a=b", "http://[::1]:8080/v1/chat/completions?a=b"),
     ],
@@ -109,8 +91,6 @@ OWN = OutboundRequest("GET", "https://u.example/v1/files", ((b"accept", b"applic
             b"stream=true&starting_after=7&include_obfuscation=false&a=b",
             "?stream=true&starting_after=7&include_obfuscation=false",
         ),
-        (b"limit", ""),
-        (b"limit=2#x", ""),
         (b"limit=" + b"9" * 600, ""),
         (b"api-version=1", ""),
     ],

@@ -6,12 +6,8 @@ from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.dialects.reply_check import ReceivedReply, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply, sentence
 from gatepass.types import UpstreamErrorBody
+from tests.unit.learning.rejections import STREAM, VERIFY
 
-STREAM = "Unsupported value: 'stream' does not support true with this model."
-VERIFY = (
-    "Your organization must be verified to stream this model. Please go to: "
-    "https://platform.openai.com/settings/organization/general and click on Verify Organization."
-)
 APIM = (
     "Access denied due to missing subscription key."
     " Make sure to include subscription key when making requests to an API."
@@ -71,7 +67,7 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
 @pytest.mark.parametrize(
     ("status", "message", "hint"),
     [
-        (400, STREAM + " Only the default (false) value is supported.", "does not support streaming"),
+        (400, STREAM, "does not support streaming"),
         (502, "stream does not support true with this model.", "does not support streaming"),
         (400, VERIFY, "does not support streaming"),
         (400, "The last content of this conversation is not from user.", "a last message with role user"),
@@ -90,7 +86,6 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
         (404, "Cannot POST /v1/chat/completions/chat/completions.", "doubled: `upstreams.chat.base_url`"),
         (403, "token refused", "upstreams.chat.rejection.statuses: [403]"),
         (403, "The access token has expired.", "upstreams.chat.rejection.statuses: [403]"),
-        (403, "invalid bearer token", "upstreams.chat.rejection.statuses: [403]"),
         (403, "token无效", "upstreams.chat.rejection.statuses: [403]"),
         *(
             (403, text, "upstreams.chat.rejection.statuses: [403]")
@@ -99,8 +94,6 @@ def test_a_responses_api_without_a_type_of_tool_is_left_by_a_setting(message, pa
         (400, "Prompt exceeds max length", "Shorten the prompt"),
         (400, "Prompt 超长", "Shorten the prompt"),
         (400, "<400> InternalError: Range of input length should be [1, 30720]", "Shorten the prompt"),
-        (404, "Not Found", "upstreams.chat.base_url does not end with the version"),
-        (404, "404 page not found", "upstreams.chat.base_url does not end with the version"),
         *((404, one, None) for one in ("The model `gpt-9` does not exist",)),
         *((403, one, None) for one in ("You have no access to this model", "The prompt has too many tokens")),
         (400, DEPLOYMENT, None),
@@ -167,17 +160,13 @@ def test_only_an_upstream_with_ragflows_dialect_gets_its_advice(paths, message, 
         (404, "No static resource v1/messages.", True),  # Spring
         (404, "no Route matched with those values", True),  # Kong
         (404, "404 Route Not Found", True),  # APISIX
-        (404, "no route", True),
         (404, "No matching route found.", True),
         (501, "no handler for POST /v1/responses", True),
         (404, "no route for the model m/messages", False),
-        (404, "No handler of POST /v1/responses", True),
         (404, "The path /v1/responses is not supported", True),
         (400, "Unknown path: /v1/messages", True),
-        (400, "Unsupported endpoint", True),
         (404, "The model `gpt-9` does not exist", False),
         (404, "Previous response with id 'resp_1' not found.", False),
-        (404, "Model a/responses not found", False),
         (500, "Not Found", False),
         (400, STREAM, False),
         (400, "Invalid value: '/responses'. Supported values are: 'x'.", False),
@@ -251,7 +240,6 @@ def test_no_age_looks_like_a_status(age_s, age):
         (500, None, "model not found", False),
         (404, None, "The tool 'search' for this model is not found", False),
         (400, None, "Invalid model parameter: temperature too high", False),
-        (400, None, "unknown model setting top_k", False),
     ],
 )
 def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message, is_meant):
@@ -295,7 +283,6 @@ def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_n
         (404, b"<html><body>Cannot POST /v1/responses</body></html>", "text/html", True),  # Express
         (404, b"404 page not found\n", "text/plain", True),
         (400, b"<html><title>Request Header Too Large</title></html>", "text/html", False),
-        (503, b"", "text/plain", False),
     ],
 )
 def test_a_reply_without_an_error_is_about_the_path_by_its_status(status, body, kind, is_meant):

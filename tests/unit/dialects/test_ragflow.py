@@ -18,10 +18,7 @@ def written(operation=CHAT, target: str | None = "2e3b", paths="current", model=
 @pytest.mark.parametrize(
     ("target", "paths", "path"),
     [
-        ("2e3b", "current", "/openai/2e3b/chat/completions"),
-        ("2e3b", "old", "/chats_openai/2e3b/chat/completions"),
         ("agent:77", "current", "/agents/chat/completions"),
-        ("agent:77", "old", "/agents_openai/77/chat/completions"),
         (None, "current", "/openai/my-bot/chat/completions"),
         ("chat:2e3b", "current", "/openai/2e3b/chat/completions"),
         ("team:77", "current", "/openai/team%3A77/chat/completions"),

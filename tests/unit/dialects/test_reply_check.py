@@ -229,15 +229,10 @@ def test_echoed_token_is_masked_in_every_kind_of_body():
         ({**COMPLETION, "error": None}, CHAT),
         (b'{"choices": [{"message": {"content": "\\ud83d"}}]}', CHAT),
         (b'{"choices": [{"message": {"content": ""}, "logprobs": -Infinity}]}', CHAT),
-        (b'{"choices": [{"x": {"a": 1}, "message": {"role": "assistant", "content": ""}}]}', CHAT),
         ({"choices": [{"text": "", "finish_reason": "stop"}]}, CHAT),
         ({"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}, CHAT),
         ({"choices": [{"message": {"content": "hi"}}, {"error": {"message": "boom"}}]}, CHAT),
         ({"choices": [{"message": {"content": PAD}}]}, CHAT),
-        ({"choices": [{"x": {"a": 1}, "message": {"images": [{"image_url": {"url": PAD}}]}}]}, CHAT),
-        ({"choices": [{"x": PAD, "text": ""}]}, CHAT),
-        ({"choices": [{"delta": {"content": PAD}, "finish_reason": "stop"}]}, CHAT),
-        ({"choices": [{**CHOICE, "error": None}], "x": PAD}, CHAT),
         (
             {"choices": [{**CHOICE, "error": {"message": "boom"}}, {"message": {"content": PAD}}]},
             CHAT,
@@ -267,10 +262,6 @@ def test_login_page_is_an_error(headers):
 
 
 LIES = {
-    "ragflow": (
-        {"code": 102, "message": "You have to provide messages."},
-        replied(400, "102", "You have to provide messages.", "invalid_request_error"),
-    ),
     "openrouter": (
         {"error": {"code": 429, "message": "slow down, try again in 2s"}},
         replied(429, "429", "slow down, try again in 2s", "rate_limit_error", retry_after_s=2.0),
@@ -284,10 +275,6 @@ LIES = {
             'The upstream "chat" does not accept the credential that gatepass sends: token expired',
             kind="authentication_error",
         ),
-    ),
-    "gemini": (
-        [{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}],
-        replied(400, "400", "m", "INVALID_ARGUMENT"),
     ),
     "beside choices": (
         {**COMPLETION, "error": "boom"},
@@ -362,7 +349,6 @@ def test_content_of_the_envelope_is_classified_too(body, surface, expected):
     [
         ({"id": 1, "object": "x"}, CHAT, 'with JSON that has no list "choices" (it has id, object)'),
         ({}, CHAT, 'with JSON that has no list "choices" (it is empty)'),
-        (COMPLETION, EMBEDDINGS, 'with JSON that has no list "data" (it has id, object, choices)'),
         (
             {f"n{n}": 1 for n in range(9)},
             EMBEDDINGS,
@@ -371,7 +357,6 @@ def test_content_of_the_envelope_is_classified_too(body, surface, expected):
         *(({"choices": one}, CHAT, 'with a list "choices" that holds no objects') for one in ([None], [1], [PAD])),
         *(({"data": one}, EMBEDDINGS, 'with a list "data" that holds no objects') for one in ([None], [1], [PAD])),
         ([1], CHAT, "with JSON that is not an object"),
-        (b"7", EMBEDDINGS, "with JSON that is not an object"),
         (b"null", MODELS, "with JSON that is neither an object nor a list"),
         (
             b"OK",
@@ -440,9 +425,7 @@ def test_any_pieces_of_errors_are_classified_without_a_crash(body, status, heade
         ({"object": "response", "output": [], "error": None}, True),
         ({"output": []}, True),
         ({"id": "1"}, False),
-        ({"data": [{"embedding": [1]}]}, False),
         ({"object": "response", "error": {"message": "no"}}, False),
-        ({"choices": []}, False),
     ],
 )
 def test_a_response_is_one_by_its_name_or_its_output(fields_of, is_one):

@@ -21,9 +21,6 @@ def waits_s(status=429, text="", **headers):
         (DATE, 60.0),
         (b"Fri, 15 Jan 2027 07:00:00 GMT", 0.0),
         (b"soon", None),
-        (b"-3", None),
-        (b"inf", None),
-        (b"\xb2", None),
         (b"", None),
         (b"Fri, 15 Jan 99999 07:00:00 GMT", None),
     ],
@@ -50,12 +47,9 @@ def test_retry_header_is_read_for_any_status():
         ("Please try again in 5.289s. Visit https://example.com", 5.289),
         ("Please try again in 6m0s.", 360.0),
         ("Please try again in 20ms.", 0.02),
-        ("please retry in 1 minute", 60.0),
         ("Please retry after 1 day 2 hours 3 mins 4 secs", 93784.0),
         ("Please retry after 250 milliseconds", 0.25),
         ("Please retry after 2027-01-15", None),
-        ("try again in 5 seats", None),
-        ("retry later", None),
     ],
 )
 def test_text_names_the_time(text, expected):

@@ -11,6 +11,7 @@ from gatepass.dialects.error_body import read_error_body
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.matchers import next_rules, relevant_rules
 from gatepass.learning.rejection import UpstreamRejection
+from gatepass.normalize.betas import betas_of
 from gatepass.types import Call, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import a_call
@@ -54,14 +55,24 @@ class Case:
 
     def rules(self, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
         """The rules that the rejection suggests, if `policy` allows them."""
-        policy, relevant = policy or LearningPolicy(), relevant_rules(self.rejection, self.call)
-        return next_rules(self.rejection, relevant, policy, lambda rule: False)
+        return rules(self.body, self.call, self.status, policy)
 
     @property
     def expected(self) -> dict[str, Any]:
         """The body after the change, by value."""
         whole = {**json.loads(self.call.body), **self.becomes}
         return {name: value for name, value in whole.items() if value is not None}
+
+
+def rules(
+    document: Any, call: Call, status: int = 400, policy: LearningPolicy | None = None
+) -> tuple[LearnedRule, ...]:
+    """Return what is learned from `document`, the error that answers `call`."""
+    error_body, betas = read_error_body(document, refused=True), betas_of(call.headers)
+    found = UpstreamRejection.of(call.operation.members, status, error_body, call.body, betas)
+    if found is None:
+        return ()
+    return next_rules(found, relevant_rules(found, call), policy or LearningPolicy(), lambda rule: False)
 
 
 def openai(message: str, param: str | None = None, code: Any = None, kind: str = "invalid_request_error") -> Any:
@@ -99,8 +110,7 @@ VERIFY = (
 )
 USE = " Use 'max_completion_tokens' instead."
 STREAMS = {"stream": True, "stream_options": {"include_usage": True}}
-UNSTREAMED = {"stream": False, "stream_options": None}
-STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
+UNSTREAMS = {"stream": False, "stream_options": None}
 DASHSCOPE_BATCH = (
     "<400> InternalError.Algo.InvalidParameter: Value error, batch size is invalid, it should not be larger than 2.:"
     " input.contents"
@@ -109,7 +119,7 @@ OPENAI_ROLES = "['system','assistant','user','tool','function']"
 
 
 def synth(name: str, body: Any) -> Case:
-    return Case(name, body, STREAMS, UNSTREAMED, ("stream=synth",))
+    return Case(name, body, STREAMS, UNSTREAMS, ("stream=synth",))
 
 
 def relayed(raw: str) -> Any:
@@ -139,7 +149,7 @@ STREAM_ROWS = (
             code="invalid_parameter_error",
         ),
         {},
-        STREAMED,
+        STREAMS,
         ("stream=aggregate",),
     ),
     Case(
@@ -148,7 +158,7 @@ STREAM_ROWS = (
             "parameter.enable_thinking must be set to false for non-streaming calls", code="invalid_parameter_error"
         ),
         {"stream": False, "enable_thinking": True},
-        STREAMED,
+        STREAMS,
         ("stream=aggregate",),
     ),
     Case(

@@ -4,8 +4,8 @@ from msgspec import structs
 
 from gatepass.learning.learned_rule import HOUR_S, Key, LearnedRule, RuleScope
 from gatepass.learning.memory import Memory
+from tests.unit.learning.upstreams import O3
 
-O3 = RuleScope("chat", "o3-mini", "chat")
 SYNTH = LearnedRule("stream", "synth")
 BRIEF = LearnedRule("drop", "seed", ttl_s=900)
 DROP = LearnedRule("drop", "temperature")

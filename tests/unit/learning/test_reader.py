@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from gatepass.dialects.error_body import read_error_body
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import next_rules, relevant_rules
+from gatepass.learning.learned_rule import LearningPolicy
+from gatepass.learning.matchers import relevant_rules
 from gatepass.learning.reader import no_room
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.rules import apply_changes
 from gatepass.types import Call
 from tests.rows import CHAT, EMBEDDINGS, MESSAGES, RESPONSES
-from tests.unit.learning.rejections import chat, openai
+from tests.unit.learning.rejections import chat, openai, rules
 from tests.unit.normalize.calls import a_call
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
@@ -23,14 +23,6 @@ HI = {"role": "user", "content": "hi"}
 def request(**members: Any) -> Call:
     body = json.dumps({"model": "m", "messages": [HI], **members}).encode()
     return a_call(body, CHAT, stream=bool(members.get("stream")))
-
-
-def rules(error: Any, call: Call, policy: LearningPolicy | None = None) -> tuple[LearnedRule, ...]:
-    body = read_error_body(error, refused=True)
-    rejection = UpstreamRejection.of(call.operation.members, 400, body, call.body)
-    if rejection is None:
-        return ()
-    return next_rules(rejection, relevant_rules(rejection, call), policy or LearningPolicy(), lambda rule: False)
 
 
 EFFORT = (
@@ -300,7 +292,7 @@ def test_a_member_is_found_where_validators_name_it(error: Any) -> None:
 
 def test_a_client_that_shortens_its_answers_does_it_itself() -> None:
     call, error = request(max_tokens=32000), openai("max_tokens: 262144 < 230462 + 32000")
-    assert rules(error, call, LearningPolicy(fits_answers=False)) == ()
+    assert rules(error, call, policy=LearningPolicy(fits_answers=False)) == ()
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.errors import (
-    UpstreamClosed,
-    UpstreamConnect,
-    UpstreamDns,
-    UpstreamError,
-    UpstreamErrorReply,
-    UpstreamTimeout,
-    UpstreamTls,
-)
-from gatepass.learning.learned_rule import HOUR_S, LearningPolicy, RuleScope
+from gatepass.errors import UpstreamClosed, UpstreamError, UpstreamErrorReply, UpstreamTimeout
+from gatepass.learning.learned_rule import HOUR_S, LearningPolicy
 from gatepass.learning.memory import REFUTED_S, Memory
 from gatepass.learning.session import LearningSession
 from gatepass.proxy.retry import MOST_TRIES
 from gatepass.types import Call, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
-from tests.unit.learning.rejections import NOTHING_ROWS, ROWS, STREAM, USE, openai, pydantic, unsupported
+from tests.unit.learning.rejections import (
+    DEVELOPER,
+    NOTHING_ROWS,
+    ROWS,
+    STREAM,
+    USE,
+    USER,
+    no_role,
+    openai,
+    pydantic,
+    unsupported,
+)
 from tests.unit.learning.upstreams import (
     NO_STREAM,
     O3,
@@ -48,20 +51,30 @@ def embed(*inputs: str, **members: Any) -> Call:
     return a_call(json.dumps({"model": "e", "input": inputs, **members}).encode(), EMBEDDINGS)
 
 
-def rules(memory: Memory, subject: RuleScope = O3) -> list[str]:
-    return [rule.entry for _, rule in memory.of(subject)]
+def rules(memory: Memory) -> list[str]:
+    return [rule.entry for _, rule in memory.of(O3)]
 
 
 # learning
 
 
-def test_call_without_an_applicable_rule_is_the_same_object():
-    memory, upstream = Memory(), Upstream([NO_STREAM])
-    ask(memory, upstream, chat(stream=True))
-    call = chat()
-    assert ask(memory, upstream, call).call is call
-    (learned,) = memory.records(0.0, 0.0)
-    assert learned.uses == 1
+def roles(body: dict[str, Any]) -> list[str]:
+    return [message["role"] for message in body["messages"]]
+
+
+def test_each_rule_sees_what_the_one_before_made():
+    late = openai("System message must be at the beginning.")
+    upstream = Upstream(
+        [
+            Refusal(lambda body: "developer" in roles(body), no_role("developer")),
+            Refusal(lambda body: "system" in roles(body)[1:], late),
+        ]
+    )
+    memory, call = Memory(), chat(messages=[USER, DEVELOPER])
+    for sent in (3, 4):
+        outcome = ask(memory, upstream, call)
+        assert (outcome.error, len(upstream.seen)) == (None, sent)
+        assert outcome.call.adapted == ("role=developer>system", "roles=system")
 
 
 FIVE: dict[str, Any] = {
@@ -150,17 +163,8 @@ def test_another_fault_of_one_request_keeps_no_other_request_from_the_change(sai
     assert rules(memory) == ["drop=seed"]
 
 
-SILENT = [
-    UpstreamTimeout("No answer.", upstream="chat", phase="first_byte"),
-    UpstreamConnect("No connection.", upstream="chat"),
-    UpstreamDns("No address.", upstream="chat"),
-    UpstreamTls("No handshake.", upstream="chat"),
-]
-
-
-@pytest.mark.parametrize("silent", SILENT, ids=lambda error: error.public_code)
-def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refutes_nothing(silent):
-    memory = Memory()
+def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refutes_nothing():
+    memory, silent = Memory(), UpstreamTimeout("No answer.", upstream="chat", phase="first_byte")
     learning = LearningSession(memory, O3, CHAT.members)
     plan(learning, chat(stream=True), 0.0)
     assert learn_from(learning, refused(NO_STREAM), 0.0)
@@ -172,14 +176,6 @@ def test_an_upstream_without_an_answer_after_a_change_is_shown_as_such_and_refut
 
 
 # loops
-
-
-def test_request_does_not_reverse_its_own_rule():
-    memory = Memory()
-    upstream = Upstream([without("max_tokens", USE), without("max_completion_tokens")])
-    outcome = ask(memory, upstream, chat(max_tokens=5))
-    assert len(upstream.seen) == 2
-    assert outcome.message == unsupported("max_completion_tokens")
 
 
 def test_a_rule_that_the_upstream_no_longer_takes_is_forgotten_at_once():

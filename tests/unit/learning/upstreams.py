@@ -87,9 +87,8 @@ def ask(
     *,
     mode: Mode = "on",
     policy: LearningPolicy | None = None,
-    subject: RuleScope = O3,
 ) -> Outcome:
-    learning = LearningSession(memory, subject, call.operation.members, mode, policy or LearningPolicy())
+    learning = LearningSession(memory, O3, call.operation.members, mode, policy or LearningPolicy())
     return converse(learning, upstream, call, now_s)
 
 

@@ -5,19 +5,10 @@ import json
 import pytest
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_empty_text, has_token_ids, request_numbers
+from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, has_empty_text, has_token_ids
 from gatepass.normalize.rules import apply_changes, normalize
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
-
-
-def test_base64_request_is_sent_as_a_request_for_numbers():
-    call = a_call(b'{"input":"a","encoding_format": "base64"}', EMBEDDINGS)
-    changed, _ = apply_changes(call, [request_numbers])
-    assert changed.body == b'{"input":"a","encoding_format":"float"}'
-    assert changed.adapted == ("set=encoding_format>float",)
-    for body, operation in ((b'{"encoding_format":"float"}', EMBEDDINGS), (b'{"encoding_format":"base64"}', CHAT)):
-        assert apply_changes(a_call(body, operation), [request_numbers])[1] == []
 
 
 def limit(inputs: object, *changes: SplitInputs) -> int | None:
@@ -51,7 +42,6 @@ def test_a_conversation_has_no_inputs():
         (b'{"input":[]}', False),
         (b'{"input":"[1]"}', False),
         (b'{"x":{"input":[1]},"input":["a"]}', False),
-        (b'{"x":{"input":[1]}}', False),
         (b'{"input":["a"],"input":[1]}', True),
         (b'{"input":["\\"input\\":[1]"]}', False),
     ],

@@ -5,17 +5,13 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
-from gatepass.json_body import CHECKED_BYTES
 from gatepass.normalize import images
 from gatepass.normalize.images import Images, images_of_texts
 from gatepass.normalize.rules import apply_changes, normalize
 from gatepass.types import Call
 from tests.unit.normalize.calls import TARGET, a_call
-from tests.unit.protocols.json_texts import VALUES, written
 
 BYTES = {
     "image/png": b"\x89PNG\r\n\x1a\n" + bytes(range(24)),
@@ -75,19 +71,22 @@ def test_ragflows_images_go_to_the_last_user_message():
 
 def test_every_other_value_keeps_its_bytes():
     body = (
-        b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"user" , "x" : 1e999,'
+        b'\n{ "images" : [ "https:\\/\\/h\\/a" ] ,\t"m\\u0065ssages":[ {"role":"us\\u0065r" , "x" : 1e999,'
         b' "content":"\\u00e9\\n" , "name":"n"} , 5 ], "seed":0.5e1 }'
     )
     assert apply(body).body == (
-        b'{"messages":[{"role":"user","x":1e999,'
+        b'{"messages":[{"role":"us\\u0065r","x":1e999,'
         b'"content":[{"type":"text","text":"\\u00e9\\n"},{"type":"image_url","image_url":'
         b'{"url":"https:\\/\\/h\\/a"}}],"name":"n"},5],"seed":0.5e1}'
     )
 
 
 def test_a_messages_own_images_come_before_the_top_levels():
-    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"])]}
-    assert adapt(document)["messages"][0]["content"][1:] == [part(URL + "1"), part(URL + "2")]
+    answer = {"role": "assistant", "content": "user"}
+    document = {"images": [URL + "2"], "messages": [user("t", images=[URL + "1"]), {**answer, "images": []}]}
+    asked, answered = adapt(document)["messages"]
+    assert asked["content"][1:] == [part(URL + "1"), part(URL + "2")]
+    assert answered == answer
 
 
 @pytest.mark.parametrize(
@@ -155,16 +154,11 @@ def test_urls_stay_as_they_are(url):
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        ({"image_url": {"url": URL}}, part(URL)),
         ({"image_url": {"url": URL, "detail": "high", "x": 1}}, part(URL, detail="high", x=1)),
         ({"image_url": {"url": PNG, "detail": "low"}}, part(DATA, detail="low")),
-        ({"type": "image_url", "image_url": {"url": DATA}}, part(DATA)),
         ({"type": "input_image", "image_url": URL, "detail": "auto"}, part(URL, detail="auto")),
         ({"image_url": URL}, part(URL)),
-        ({"image_url": PNG, "detail": "low"}, part(DATA, detail="low")),
         ({"url": URL}, part(URL)),
-        ({"detail": "low", "url": PNG}, part(DATA, detail="low")),
-        ({"url": DATA, "detail": None}, part(DATA, detail=None)),
         ({"inline_data": {"mime_type": "image/webp", "data": PNG}}, part(f"data:image/webp;base64,{PNG}")),
         ({"inline_data": {"data": PNG}, "detail": "low"}, part(DATA, detail="low")),
         (
@@ -202,38 +196,24 @@ WANTED = "Send an http(s) URL, a data:image/…;base64 URL, or the base64 of a J
     ("image", "reason"),
     [
         ("file:///etc/passwd", "is a file: URL, which gatepass does not support"),
-        ("ftp://h/a.png", "is a ftp: URL, which gatepass does not support"),
         ("http:///a", "is a http: URL, which gatepass does not support"),
         (f"data:image/png;a=\r\nb;base64,{PNG}", "is a data: URL, which gatepass does not support"),
-        (f"data:text/plain;base64,{PNG}", "is a data: URL, which gatepass does not support"),
         ("data:image/png,%89PNG", "is a data: URL, which gatepass does not support"),
         (f"data:image/png;base64,%{PNG}", "is neither a URL nor base64"),
         ("data:image/png;base64,", "is empty"),
-        (f"data:image/png;base64,{PNG * 100}!", "is neither a URL nor base64"),
         ("", "is empty"),
         ("C:\\a.png", "is neither a URL nor base64"),
         ("/9j-_", "is neither a URL nor base64"),
         ("iVBORw0KGgo", "does not begin like an image that gatepass supports"),
         (b64encode(b"%PDF-1.7" + bytes(40)).decode(), "does not begin like an image that gatepass supports"),
         ("A=======", "does not begin like an image that gatepass supports"),
-        ("=" * 40, "does not begin like an image that gatepass supports"),
         (PNG[:29], "is incomplete base64"),
-        (PNG.replace("C", "=", 1), "is neither a URL nor base64"),
-        (f"{PNG}\u00e9", "is neither a URL nor base64"),
         (5, "is a number"),
-        (True, "is true"),
         (None, "is null"),
         ([URL], "is an array"),
         ({}, "is an object without image_url, url, inline_data, source, blob or data"),
-        (
-            {"inline_data": {"mime_type": "image/png"}},
-            "is an object without image_url, url, inline_data, source, blob or data",
-        ),
         ({"image_url": {"detail": "low"}}, "has an image_url without url"),
         ({"image_url": {"url": None}}, "has null in url"),
-        ({"image_url": None}, "has null in image_url"),
-        ({"url": {"url": URL}}, "has an object in url"),
-        ({"url": "file:x"}, "is a file: URL, which gatepass does not support"),
         ({"data": False}, "has false in data"),
         ({"data": PNG, "mime_type": "application/pdf"}, "has a type that is not image/…"),
         ({"data": PNG, "mime_type": 'image/png";"x'}, "has a type that is not image/…"),
@@ -279,58 +259,12 @@ def test_a_content_that_cannot_hold_images_is_refused(content, kind):
     assert message.startswith(f"messages[1].content is {kind}. In a message with images")
 
 
-def naive(document: dict[str, Any]) -> dict[str, Any]:
-    """The rule in ten lines of dicts and lists."""
-    loose = document.pop("images", None) or []
-    users = [message for message in document["messages"] if message.get("role") == "user"]
-    for message in document["messages"]:
-        own = message.pop("images", None) or []
-        mine = [*own, *(loose if users and message is users[-1] else [])]
-        if mine:
-            content = message.get("content") or []
-            parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-            message["content"] = [*parts, *({"type": "image_url", "image_url": {"url": url}} for url in mine)]
-    return document
-
-
-IMAGES = st.one_of(st.none(), st.lists(st.sampled_from([URL, DATA, "http://h"]), max_size=2))
-EXTRAS = st.dictionaries(st.sampled_from(["name", "x", "é"]), VALUES, max_size=2)
-
-
-@st.composite
-def chats(draw: st.DrawFn) -> dict[str, Any]:
-    texts = st.sampled_from(["", "t", '"images"', "{]\\"])
-    contents = st.one_of(st.none(), texts, st.lists(st.just({"type": "text", "text": "t"}), max_size=2))
-    messages = []
-    for _ in range(draw(st.integers(0, 3))):
-        role = draw(st.sampled_from(["user", "assistant"]))
-        message = {"role": role, "content": draw(contents), **draw(EXTRAS)}
-        if draw(st.booleans()):
-            message["images"] = draw(IMAGES) if role == "user" else []
-        messages.append(dict(draw(st.permutations(list(message.items())))))
-    chat = {"messages": messages, "model": "m", **draw(EXTRAS)}
-    if draw(st.booleans()):
-        chat["images"] = draw(IMAGES) if any(message["role"] == "user" for message in messages) else None
-    return dict(draw(st.permutations(list(chat.items()))))
-
-
-@given(st.data())
-def test_the_rule_is_the_plain_model(data):
-    chat = data.draw(chats())
-    body = data.draw(written(chat, escaped_names=False)).encode()
-    call = a_call(body)
-    adapted = normalize(call, TARGET, (Images(),))
-    assert json.loads(adapted.body) == naive(json.loads(body))
-    concerned = "images" in chat or any("images" in message for message in chat["messages"])
-    assert (adapted is not call) == concerned
-
-
 @pytest.mark.parametrize("head", ["", "data:image/png;base64,"])
 def test_invalid_base64_is_found_at_any_position(head):
     long = b64encode(BYTES["image/png"] + bytes(150_000)).decode()
     expected = f"images[1] is neither a URL nor base64. {WANTED}"
     for at in (1100, 65_535, 65_536, 199_900):
-        for odd in ("!!<>", "\u00e9", "=A"):
+        for odd in ("!!<>", "\u00e9", "=A", "\x01", "\x7f", "_"):
             bad = f"{head}{long[:at]}{odd}{long[at:]}"
             assert refusal({"messages": [user("")], "images": [URL, bad]}) == (expected, "images[1]"), (odd, at)
     assert moved(f"{head}{long}") == [part(f"data:image/png;base64,{long}")]
@@ -385,11 +319,10 @@ def test_a_data_url_in_a_line_of_its_own_becomes_a_part(messages, expected):
     "messages",
     [
         [user(f"<img src='{DATA}'>")],
-        [user(f"url({DATA})\nmore")],
         [user(f"Decode {DATA} for me")],
         [user("data:image/png;base64,not base64!")],
-        [user("data:image/png;base64,")],
         [user("data:text/plain;base64,aGk=")],
+        [user(f"url({DATA})\nmore")],
         [system(f"You are.\n\n{DATA}")],
         [user(None), {"role": "user"}, user([URL])],
     ],
@@ -403,12 +336,3 @@ def test_a_request_with_very_many_data_urls_keeps_them(monkeypatch):
     assert parted(user(f"{DATA}\n{DATA}"))[0]["content"][1:] == [part(DATA)] * 2
     many = [user(DATA), user(f"{DATA}\n{DATA}")]
     assert parted(*many) == many
-
-
-@pytest.mark.parametrize("wrong", ["=A", "\x01", "\x7f", "_", "é", "-", "{"])
-@pytest.mark.parametrize("at", [100, CHECKED_BYTES + 100])
-def test_base64_is_checked_throughout(wrong, at):
-    url = f"data:image/png;base64,{'A' * at}{wrong}AAAA"
-    body = json.dumps({"messages": [{"role": "user", "content": "u"}], "images": [url]}).encode()
-    with pytest.raises(InvalidImage):
-        apply(body)

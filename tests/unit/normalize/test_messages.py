@@ -76,7 +76,6 @@ def test_the_system_text_precedes_the_first_user_text():
         (message("user", "u"),),
         (message("system", "s"),),
         (message("system", "s"), message("user", None)),
-        (message("system", [PICTURE]), message("user", "u")),
         (message("system", None), message("user", "u")),
     ],
 )
@@ -107,7 +106,6 @@ def test_system_messages_become_one_in_front():
         (message("user", "a"), message("user", "b", name="n")),
         (message("user", "a"), message("user", [PICTURE])),
         (message("tool", "a"), message("tool", "b")),
-        (message("user", "a"), message("system", [PICTURE])),
     ],
 )
 def test_messages_that_are_more_than_text_are_not_joined(messages):

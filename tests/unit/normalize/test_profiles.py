@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatepass.config.access import BUILT_IN_PROFILES, Profile
 from gatepass.config.routes import ModelKind, guessed
-from gatepass.normalize.profiles import NAME, changes_of, keep_plain_tools, typed, untyped
+from gatepass.normalize.profiles import NAME, changes_of, typed, untyped
 from gatepass.normalize.rules import ChangeRule, normalize
 from tests.rows import EMBEDDINGS
 from tests.unit.normalize.calls import TARGET, a_call
@@ -79,12 +79,6 @@ def test_typed_model_name_is_sent_without_its_type():
     body, adapted = sent({"model": "text-3___embedding"}, BUILT_IN_PROFILES["ragflow"])
     assert body == {"model": "text-3"}
     assert adapted == ("model=untyped",)
-
-
-def test_the_changes_come_in_a_fixed_order():
-    profile = Profile(typed_ids=True, drop=["a"], drop_for={"azure": ["b"]}, drop_null=["c"], plain_tools=True)
-    entries = [change.entry for change in changes_of(profile, "azure")]
-    assert entries == ["model=untyped", "drop=a", "drop=b", "drop=c", keep_plain_tools.entry]
 
 
 @pytest.mark.parametrize(

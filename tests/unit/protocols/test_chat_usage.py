@@ -11,7 +11,6 @@ from gatepass.protocols.chat import requested_usage
     [
         (b'{"model":"m"}', False),
         (b'{"stream_options":null}', False),
-        (b'{"stream_options":{}}', False),
         (b'{"stream_options":{"include_usage":false}}', False),
         (b'{"stream_options":{"include_usage":true}}', True),
         (b'{"messages":[{"content":"\\"stream_options\\""}]}', False),

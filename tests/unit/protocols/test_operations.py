@@ -1,6 +1,5 @@
 """Which path is which operation, and which profile it names."""
 
-import json
 from dataclasses import replace
 from itertools import product
 
@@ -15,7 +14,6 @@ from gatepass.protocols.operations import (
     match_operation,
     operation_at,
     route_of,
-    sample,
     select_profile,
     split_profile,
     unknown_path_error,
@@ -24,8 +22,8 @@ from gatepass.protocols.operations import (
 from gatepass.types import ClientRequest
 
 BY_NAME = {operation.name: operation for operation in reversed(OPERATIONS)}
-CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
-    BY_NAME[name] for name in ("chat", "completions", "embeddings", "rerank", "responses", "models", "model")
+CHAT, EMBEDDINGS, RERANK, RESPONSES, MODELS, MODEL = (
+    BY_NAME[name] for name in ("chat", "embeddings", "rerank", "responses", "models", "model")
 )
 
 
@@ -42,21 +40,13 @@ def one_of(method, path, filled):
     ("method", "path", "found"),
     [
         ("POST", "/chat/completions", Match(CHAT)),
-        ("POST", "/completions", Match(COMPLETIONS)),
         ("POST", "/embeddings", Match(EMBEDDINGS)),
         ("POST", "/rerank", Match(RERANK)),
         ("POST", "/responses", Match(RESPONSES)),
-        ("POST", "/audio/transcriptions", Match(row("POST", "/audio/transcriptions"))),
-        ("POST", "/audio/speech", Match(row("POST", "/audio/speech"))),
-        ("POST", "/files", Match(row("POST", "/files"))),
-        ("GET", "/files", Match(row("GET", "/files"))),
         ("GET", "/files/file-a_1.b", one_of("GET", "/files/{id}", "/files/file-a_1.b")),
         ("POST", "/batches/b1/cancel", one_of("POST", "/batches/{id}/cancel", "/batches/b1/cancel")),
-        ("GET", "/responses/resp_1", one_of("GET", "/responses/{id}", "/responses/resp_1")),
-        ("POST", "/responses/r/cancel", one_of("POST", "/responses/{id}/cancel", "/responses/r/cancel")),
         ("GET", "/responses/r/input_items", one_of("GET", "/responses/{id}/input_items", "/responses/r/input_items")),
         ("POST", "/messages", Match(row("POST", "/messages"))),
-        ("POST", "/messages/count_tokens", Match(row("POST", "/messages/count_tokens"))),
         ("GET", "/models", Match(MODELS)),
         ("HEAD", "/models", Match(MODELS)),
         ("GET", "/models/gpt-4o", Match(MODEL, "gpt-4o")),
@@ -96,12 +86,9 @@ def test_any_other_path_is_unknown(path):
     ("method", "path", "found"),
     [
         ("POST", "//v1/chat/completions", Match(CHAT)),
-        ("POST", "///v1///chat//completions//", Match(CHAT)),
         ("POST", "//v1", Match(RERANK, at_root=True)),
-        ("POST", "//v2//rerank", Match(RERANK)),
         ("GET", "//v1//models//", Match(MODELS)),
         ("GET", "//v1/models//data/llama//7b", Match(MODEL, "/data/llama//7b")),
-        ("GET", "/v1//files//file-1", one_of("GET", "/files/{id}", "/files/file-1")),
         ("GET", "/v1/files//file-1//content", one_of("GET", "/files/{id}/content", "/files/file-1/content")),
     ],
 )
@@ -130,10 +117,7 @@ def test_a_wrong_base_url_is_reported_beside_the_right_one(path, wrong):
     ("method", "path", "wrong"),
     [
         ("POST", "/v1/responses/responses", "/v1/responses"),
-        ("POST", "/v1/responses/embeddings", "/v1/responses"),
-        ("GET", "/v1/responses/models", "/v1/responses"),
         ("GET", "/files/models", "/files"),
-        ("POST", "/v1/batches/rerank", "/v1/batches"),
         ("POST", "/v1/models/chat/completions", "/v1/models"),
     ],
 )
@@ -232,14 +216,10 @@ def test_a_long_unknown_path_is_cut_in_the_message():
     ("method", "path", "allow"),
     [
         ("GET", "/v1/chat/completions", "POST"),
-        ("HEAD", "/v1/embeddings", "POST"),
-        ("OPTIONS", "/chat/completions/", "POST"),
         ("POST", "/v1/models", "GET, HEAD"),
         ("PATCH", "/v1/files", "POST, GET, HEAD"),
         ("POST", "/v1/files/f", "GET, HEAD, DELETE"),
-        ("POST", "/v1/responses/r", "GET, HEAD, DELETE"),
         ("GET", "/v1/responses/r/cancel", "POST"),
-        ("DELETE", "/v1/v1/models/a/b", "GET, HEAD"),
         ("get", "/v1/models", "GET, HEAD"),
     ],
 )
@@ -254,15 +234,11 @@ def test_a_wrong_method_gets_the_right_one(method, path, allow):
     ("path", "base_path", "found"),
     [
         ("/for/dify/v1/chat/completions", "", ("dify", "/v1/chat/completions")),
-        ("/for/ragflow/v1/v1/embeddings", "", ("ragflow", "/v1/v1/embeddings")),
         ("/llm/for/dify/v1/models", "/llm", ("dify", "/llm/v1/models")),
         ("/for/dify", "", ("dify", "/")),
-        ("//for/dify/v1/models", "", ("dify", "/v1/models")),
         ("/for//dify//v1/models", "", ("dify", "/v1/models")),
-        ("/llm//for/dify/v1/models", "/llm", ("dify", "/llm/v1/models")),
         ("/for/dify/v1/models//data/llama", "", ("dify", "/v1/models//data/llama")),
         ("/v1/models/a/for/b", "", (None, "/v1/models/a/for/b")),
-        ("/v1/chat/completions", "", (None, "/v1/chat/completions")),
         ("/v1/for/dify", "", (None, "/v1/for/dify")),
         ("/for/dify/v1/models", "/llm", (None, "/for/dify/v1/models")),
     ],
@@ -308,32 +284,14 @@ def test_base_url_has_the_clients_valid_host_the_base_path_and_the_profile(heade
 
 
 @pytest.mark.parametrize(
-    ("operation", "body"),
-    [
-        ("chat", {"model": "m", "messages": [{"role": "user", "content": "ping"}], "max_tokens": 16}),
-        ("completions", {"model": "m", "prompt": "ping", "max_tokens": 16}),
-        ("embeddings", {"model": "m", "input": "ping"}),
-        ("rerank", {"model": "m", "query": "ping", "documents": ["ping"]}),
-    ],
-)
-def test_each_operation_has_a_sample_of_one_word(operation, body):
-    call = sample(operation, "m")
-    assert json.loads(call.body) == body
-    assert (call.operation.name, call.model, call.stream) == (operation, "m", False)
-
-
-@pytest.mark.parametrize(
     ("method", "path", "route"),
     [
         ("POST", "/v1/responses", "/v1/responses"),
-        ("POST", "/llm/v1/v1/responses/", "/v1/responses"),
         ("POST", "/for/dify/v1/responses/compact", "/v1/responses/compact"),
-        ("POST", "/responses/input_tokens", "/v1/responses/input_tokens"),
         ("GET", "/v1/responses/resp_1", "/v1/responses/{id}"),
         ("GET", "/v1/files/f/content", "/v1/files/{id}/content"),
         ("POST", "/v1/images/edits", "/v1/images/edits"),
         ("GET", "/v1/models/org/m", "/v1/models/{model}"),
-        ("HEAD", "/v1/models", "/v1/models"),
         ("GET", "/v1/responses", ""),
         ("POST", "/x", ""),
     ],

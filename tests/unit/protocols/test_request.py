@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import CHECKED_BYTES, END_BYTES, folded
+from gatepass.json_body import CHECKED_BYTES, END_BYTES
 from gatepass.protocols.operations import OPERATIONS
-from gatepass.protocols.request import ROUTING, decode, read_body, safe_headers
+from gatepass.protocols.request import decode, read_body, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
 from tests.unit.protocols.json_texts import VALUES, written
 
@@ -61,12 +61,9 @@ def test_the_model_is_what_the_string_states(body, model):
     ("body", "message"),
     [
         (b'{"model":null}', "`model` must be a string."),
-        (b'{"model":5}', "`model` must be a string."),
-        (b'{"model":["m"]}', "`model` must be a string."),
         (b'{"model":""}', "`model` is empty."),
         (b'{"model":"' + b"x" * 513 + b'"}', "`model` is longer than 512 characters."),
         (b'{"model":"a\\u0000"}', "`model` contains a control character."),
-        (b'{"model":"a\\nb"}', "`model` contains a control character."),
         (b'{"model":"a\x7f"}', "`model` contains a control character."),
         ('{"model":"a\x85"}'.encode(), "`model` contains a control character."),
         *(
@@ -139,7 +136,6 @@ def refusal(body: bytes) -> str:
     [
         ('"input":["a","b"],"dimensions":256,"encoding_format":"base64"', EmbeddingsOptions(2, True, 256)),
         ('"input" : [ "a", [1] ],"dimensions":null', EmbeddingsOptions(2)),
-        ('"input":["b"],"input":["b","c"]', EmbeddingsOptions(2)),
         ('"user":{"input":["b","c"]},"input":[1,2,3]', EmbeddingsOptions(1)),
         ('"input":["b","c"],"input":"a"', EmbeddingsOptions(1)),
         ('"input":[[1],[2],[-3]]', EmbeddingsOptions(3)),
@@ -157,21 +153,15 @@ def test_embeddings_options_are_read(members: str, options: EmbeddingsOptions):
         (b"[]", "The body is an array. Send a JSON object."),
         (b' "x"', "The body is a string. Send a JSON object."),
         (b"\n5", "The body is a number. Send a JSON object."),
-        (b"-1", "The body is a number. Send a JSON object."),
         (b"null", "The body is null. Send a JSON object."),
-        (b"true", "The body is true. Send a JSON object."),
-        (b"false", "The body is false. Send a JSON object."),
         (b"", "The body is empty. Send a JSON object."),
-        (b" \n", "The body is empty. Send a JSON object."),
         (b'{"a":NaN}', "The body is not JSON: invalid character at byte 5."),
-        (b'{"a":-Infinity}', "The body is not JSON: invalid character at byte 6."),
         (b'{"a":1,}', "The body is not JSON: trailing comma in object at byte 7."),
         (b'{"a":1} {', "The body is not JSON: trailing characters at byte 9."),
         (b'{"a":"\n"}', "The body is not JSON: invalid character at byte 6."),
         (b"{a:1}", "The body is not JSON: member names must be strings at byte 1."),
         (b'{"a":01}', "The body is not JSON: invalid number at byte 6."),
         (b"model=m&stream=true", "The body is not JSON: invalid character at byte 0."),
-        (b"<html>", "The body is not JSON: invalid character at byte 0."),
         (b'{"a":"x', "The body is not complete JSON: it ends at byte 7 in the middle of a value."),
         (b'{"a":"\\ud8"}', "The body is not JSON: invalid character in unicode escape at byte 11."),
     ],
@@ -283,15 +273,6 @@ def strict(text: str) -> object:
         raise ValueError(constant)
 
     return json.loads(text, parse_constant=refuse)
-
-
-@given(st.data())
-def test_every_json_object_is_read(data):
-    names = st.text(max_size=5).filter(lambda name: folded(name) not in ROUTING)  # `N` alone is refused
-    value = data.draw(st.dictionaries(names, VALUES, max_size=4))
-    body = data.draw(written({**value, "model": "m", "stream": False}, escaped_names=False)).encode()
-    top = read_body(body)
-    assert (top.get("model"), top.get("stream")) == ("m", False)
 
 
 @given(st.data())

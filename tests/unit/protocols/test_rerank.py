@@ -23,7 +23,6 @@ def body(**members) -> bytes:
         ({"documents": ["a", "b"], "top_n": 1}, RerankOptions(2, top_n=1)),
         ({"documents": ["a"], "top_n": None, "return_documents": False}, RerankOptions(1)),
         ({"documents": ["a"], "top_n": 0}, RerankOptions(1)),
-        ({"documents": ["a"], "return_documents": "false"}, RerankOptions(1)),
         ({"documents": ["a"], "return_documents": "true", "return_len": "true"}, RerankOptions(1, echoed=(b'"a"',))),
         (
             {"documents": [{"text": "a"}, "b"], "return_documents": True},
@@ -42,20 +41,14 @@ def test_a_request_states_the_form_of_its_reply(members, asked):
     ("members", "param", "expected"),
     [
         ({"query": ["q"], "documents": ["a"]}, "query", "must be a string"),
-        ({"query": None, "documents": ["a"]}, "query", "must be a string"),
         ({}, "documents", "no `documents`"),
         ({"documents": ["a"], "texts": ["a"]}, "texts", "both"),
         ({"documents": "a"}, "documents", "must be a list"),
-        ({"documents": {"a": 1}}, "documents", "must be a list"),
-        ({"documents": {"content": 1}}, "documents", "must be a list"),
         ({"texts": []}, "texts", "is empty"),
         ({"documents": ["a", 1]}, "documents[1]", "must be a string"),
         ({"documents": ["a"], "top_n": -1}, "top_n", "an integer of at least 1"),
-        ({"documents": ["a"], "top_n": "1"}, "top_n", "an integer of at least 1"),
         ({"documents": ["a"], "top_n": True}, "top_n", "an integer of at least 1"),
         ({"documents": ["a"], "return_documents": "yes"}, "return_documents", "true or false"),
-        ({"documents": ["a"], "return_documents": 1}, "return_documents", "true or false"),
-        ({"documents": ["a"], "return_documents": ""}, "return_documents", "true or false"),
     ],
 )
 def test_a_bad_request_is_reported_by_the_name_of_the_member(members, param, expected):
@@ -109,7 +102,6 @@ def test_raw_scores_are_supported_by_tei_only():
 
 OBJECTS = b'{"query":{"text":"q"},"documents":["a",{"text":"b","title":"t"}],"rank_fields":["title"]}'
 TRUNCATED = b'{"query":"q","documents":["a"],"truncate":false,"new":1}'
-TRUE = b'{"model":"r","query":"q","return_documents":true,"documents":["a"]}'
 
 
 @pytest.mark.parametrize(
@@ -120,7 +112,6 @@ TRUE = b'{"model":"r","query":"q","return_documents":true,"documents":["a"]}'
         (TRUNCATED, "tei", None, b'{"query":"q","texts":["a"],"truncate":false,"new":1}'),
         (RAGFLOW, "jina", "other", RAGFLOW),
         (RAGFLOW_XINFERENCE, "jina", None, b'{"model":"r","query":"q","documents":["a", "b"]}'),
-        (TRUE, "jina", None, b'{"model":"r","query":"q","documents":["a"]}'),
     ],
 )
 def test_a_request_has_the_form_of_its_upstream_and_requests_no_documents(body, shape, model, expected):
@@ -223,29 +214,19 @@ def test_best_results_are_kept_if_the_upstream_has_no_top_n():
     ("reply", "reason"),
     [
         (b"nonsense", "the reply is not a list of objects"),
-        (b"[1]", "the reply is not a list of objects"),
         (b'{"object":"list"}', 'the reply has no "results"'),
-        (b'{"results":null}', '"results" is not a list of objects'),
         (b'{"data":{"x":1}}', '"data" is not a list of objects'),
         (b'{"results":[]}', "it ranks none of 3 documents"),
-        (b"[]", "it ranks none of 3 documents"),
         (b'[{"score":1}]', 'a result has no "index" from 0 to 2'),
         (b'[{"index":3,"score":1}]', 'a result has no "index" from 0 to 2'),
         (b'[{"index":-1,"score":1}]', 'a result has no "index" from 0 to 2'),
         (b'[{"index":true,"score":1}]', 'a result has no "index" from 0 to 2'),
-        (b'[{"index":"0","score":1}]', 'a result has no "index" from 0 to 2'),
         (b'[{"index":1}]', "the result of document 1 has no score"),
         (b'[{"index":1,"score":null}]', "the result of document 1 has no score"),
-        (b'[{"index":1,"score":"0.5"}]', "the result of document 1 has no score"),
-        (b'[{"index":1,"score":1e999}]', "the result of document 1 has no score"),
         (b'[{"index":1,"score":%b}]' % DIGITS, "the result of document 1 has no score"),
-        (b'[{"index":1,"score":-%b}]' % DIGITS, "the result of document 1 has no score"),
         (b'[{"index":%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
-        (b'[{"index":-%b,"score":1}]' % DIGITS, 'a result has no "index" from 0 to 2'),
         (b'[{"index":1,"score":"\xff"}]', "the result of document 1 has no score"),
         (b'{"data":[{"index":1,"score":1,"x":"\xff"}]}', "the reply is not UTF-8"),
-        (b'{"data":[{"index":1,"score":1}],"meta":"\xff"}', "the reply is not UTF-8"),
-        (b'{"results":%b}' % NESTED, "the reply is not a list of objects"),
         (NESTED, "the reply is not a list of objects"),
         (b'[{"index":1,"score":1},{"index":1,"score":0}]', "it ranks a document twice"),
     ],

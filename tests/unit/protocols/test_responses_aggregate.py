@@ -7,18 +7,14 @@ import pytest
 from hypothesis import given
 
 from gatepass.errors import GatepassError
-from gatepass.protocols.responses import ResponseAggregator, is_cut_call, synthesize_response
+from gatepass.protocols.responses import ResponseAggregator, is_cut_call
 from gatepass.sse.chunk import StreamSource
-from tests.unit.sse.documents import origin
+from tests.unit.protocols.test_responses_synthesize import written
 from tests.unit.sse.peer import strictly_response
 from tests.unit.sse.responses import RESPONSES, call, message, part, response
 from tests.unit.sse.streams import DONE, LIMIT_BYTES, data, read_error
 
 WHOLE = response(message(part("Hi")), call())
-
-
-def written(document: Any) -> bytes:
-    return b"".join(synthesize_response(document, origin(), "u"))
 
 
 def assembled(stream: bytes, limit_bytes: int = LIMIT_BYTES) -> Any:
@@ -63,19 +59,6 @@ def test_response_without_output_is_built_from_its_finished_items(output):
     items = [event("response.output_item.done", output_index=at, item=WHOLE["output"][at]) for at in (1, 0)]
     last = event("response.completed", response={**WHOLE, "output": output})
     assert assembled(b"".join(items) + last) == WHOLE
-
-
-def test_items_without_an_index_overwrite_no_other_and_invalid_ones_are_left_out():
-    first, second, third = message(part("A")), message(part("B")), message(part("C"))
-    items: list[dict[str, Any]] = [
-        {"output_index": 1, "item": first},
-        {"item": second},
-        {"item": 5},
-        {"output_index": 0, "item": third},
-    ]
-    done = b"".join(event("response.output_item.done", **item) for item in items)
-    read = assembled(done + event("response.completed", response=response()))
-    assert read == response(third, first, second)
 
 
 AT = {"item_id": "x", "output_index": 0, "content_index": 0}
@@ -128,7 +111,6 @@ def test_pings_comments_and_strange_events_say_nothing():
         (b"", "upstream_empty", ""),
         (b": hello\n\n" + DONE, "upstream_empty", ""),
         (event("response.created", response={}), "upstream_closed", ""),
-        (event("response.created", response={}) + DONE, "upstream_closed", ""),
         (event("response.completed", response=None), "upstream_closed", ""),
         (b"data: {\n\n", "upstream_invalid", "not JSON"),
         (event("error", message="no room", code="busy"), "busy", "no room"),

@@ -10,7 +10,7 @@ from gatepass.errors import UpstreamInvalid
 from gatepass.protocols.responses import events, synthesize_response
 from tests.unit.sse.documents import CREATED_S, origin
 from tests.unit.sse.peer import strict_events
-from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, call, message, part, reasoning, response
+from tests.unit.sse.responses import ODD_RESPONSES, RESPONSES, USAGE, message, part, reasoning, response
 
 AT = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
 
@@ -45,24 +45,6 @@ def test_a_text_has_the_events_of_the_api():
         {"type": "response.content_part.done", **AT, "part": part("Hi")},
         {"type": "response.output_item.done", "output_index": 0, "item": message(part("Hi"))},
         {"type": "response.completed", "response": whole},
-    ]
-
-
-def test_each_event_has_its_name_and_its_number_and_none_is_done():
-    blocks = written(response(message(part("Hi\n\nho")))).split(b"\n\n")
-    payload = [json.loads(block.split(b"\n")[1].removeprefix(b"data: ")) for block in blocks[:-1]]
-    assert blocks[-1] == b""
-    assert [one["sequence_number"] for one in payload] == list(range(9))
-    assert [block.split(b"\n")[0] for block in blocks[:-1]] == [f"event: {one['type']}".encode() for one in payload]
-
-
-def test_a_function_call_is_added_sent_and_done():
-    place = {"item_id": "fc_1", "output_index": 0}
-    assert inside(response(call())) == [
-        {"type": "response.output_item.added", "output_index": 0, "item": call(status="in_progress", arguments="")},
-        {"type": "response.function_call_arguments.delta", **place, "delta": '{"a":1}'},
-        {"type": "response.function_call_arguments.done", **place, "arguments": '{"a":1}'},
-        {"type": "response.output_item.done", "output_index": 0, "item": call()},
     ]
 
 

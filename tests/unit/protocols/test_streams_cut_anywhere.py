@@ -5,24 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.protocols.message_events import MessageProgress, MessageRepair
-from gatepass.protocols.responses import ResponseProgress
 from gatepass.sse.event_stream import EventStream
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import Messages, Responses
-from tests.unit.sse.streams import new_stream, with_line_ends
+from tests.unit.protocols.test_messages import new_stream as of_messages
+from tests.unit.protocols.test_responses_stream import begun as of_responses
+from tests.unit.sse.streams import with_line_ends
 
 RECORDED = Path(__file__).parent / "streams"
 """What llama.cpp's server sent, byte for byte."""
 TURN = Turn('Größe: "1\\2" 🚀', (("call_1", "look", '{"city": "Zürich"}'),))
-
-
-def of_messages() -> EventStream:
-    return new_stream(done_is_required=False, progress=(progress := MessageProgress()), repair=MessageRepair(progress))
-
-
-def of_responses() -> EventStream:
-    return new_stream(done_is_required=False, progress=ResponseProgress())
 
 
 STREAMS: dict[str, tuple[Callable[[], EventStream], bytes]] = {

@@ -13,7 +13,7 @@ from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_translation import MessageAnswer
 from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.protocols.translation.translation import ChatCall, TranslatedReply
-from gatepass.sse.chunk import StreamSource, json_text
+from gatepass.sse.chunk import StreamSource
 from gatepass.types import Call
 from tests.rows import CHAT as CHAT_ROW
 from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults
@@ -66,12 +66,3 @@ def test_a_stream_that_ends_at_any_byte_is_no_whole_answer(answer):
         assert (done, failure in ("upstream_closed", "upstream_empty")) == (False, True), f"ended at byte {at}"
         assert b"message_stop" not in sent
         assert b"response.completed" not in sent
-
-
-@each_answer
-@pytest.mark.parametrize(("usage", "noted"), [({}, ("translate=no-usage",)), ({"usage": {"prompt_tokens": 1}}, ())])
-def test_a_whole_reply_notes_missing_counts_as_a_stream_does(answer, usage, noted):
-    call = Call("id", CHAT_ROW, "caller", "m", b"{}", ())
-    last = TranslatedReply(ChatCall(call, answer, ABOUT), defaults(), "up")
-    choice = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}
-    assert last.last_change(json_text({"choices": [choice], **usage}), PLAIN, "m")[1] == noted

@@ -15,7 +15,8 @@ CLIENT = OpenAI(api_key="none", base_url="http://127.0.0.1:1/v1")
 
 def chunks_of(stream: bytes, cast_to: Any = ChatCompletionChunk) -> list[Any]:
     """Return the items of the iteration over the stream; raises the SDK's errors."""
-    response = httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
+    headers = {"content-type": "text/event-stream"}
+    response = httpx2.Response(200, headers=headers, content=stream, request=httpx2.Request("POST", CLIENT.base_url))
     return list(Stream(cast_to=cast_to, response=response, client=CLIENT))
 
 
