@@ -132,19 +132,12 @@ async def test_a_body_that_arrives_after_its_head_is_read():
             ),
         ),
         (
-            lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
-            (
-                "fails initialize: {server} answered 302 Found, a redirect to login.example, which is not the API."
-                " Tried once, with the token of the credential 'corp'"
-            ),
-        ),
-        (
             lambda _: refused(),
             ("fails initialize: {server} does not accept the credential that gatepass sends: invalid_token. Tried"),
         ),
         (lambda _: [Rst()], "fails initialize: 127.0.0.1"),
     ],
-    ids=["no MCP", "login page", "redirect", "wrong token", "reset"],
+    ids=["no MCP", "login page", "wrong token", "reset"],
 )
 async def test_each_fault_is_told(answer: Answer, last: str):
     found, _ = await steps_of(answer)

@@ -20,7 +20,6 @@ from click.testing import CliRunner, Result
 from gatepass.cli import main
 from gatepass.cli.init import PLACE, UPSTREAM, questions_about, render
 from gatepass.cli.steps import diagnose
-from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.documents import Step, StepOutcome
 from gatepass.protocols.operations import sample
@@ -175,15 +174,6 @@ async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
     assert "FAIL" not in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
-
-
-async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
-    async with servers() as url:
-        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "other", "")
-        result = await run(tmp_path, answers=(*login, "y", f"{url}/v1", "", "", "", ""))
-    assert result.exit_code == 0, result.output
-    assert f"Set upstreams.llm.base_url to {url}/v1, if its paths begin with /v1." in result.output
-    assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
@@ -359,22 +349,6 @@ async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_pat
         before.rename(after)
         monkeypatch.chdir(after)
         assert await failures(after) == []
-
-
-async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):
-    async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "other", "", "", "mine", ""))
-        assert result.exit_code == 0, result.output
-        assert "First write the credential 'llm' into" in result.output
-        assert "hidden" not in result.output
-        assert not (tmp_path / "secrets").exists()
-        file = tmp_path / "gatepass.yaml"
-        with pytest.raises(ConfigError, match=r"upstreams\.llm\.credential"):
-            load(str(file), os.environ)
-        commented = "# credentials:\n#   llm:\n#     type: …\n"
-        assert commented in file.read_text()
-        file.write_text(file.read_text().replace(commented, 'credentials: {llm: {type: static, token: "${TOKEN}"}}\n'))
-        assert load(str(file), {"TOKEN": TOKEN}).config.upstreams["llm"].credential == "llm"
 
 
 ENDED = jwt.encode({"exp": 1_760_000_000}, "0" * 32, "HS256")

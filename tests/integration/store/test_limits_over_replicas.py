@@ -134,20 +134,6 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
         assert await statuses(gates) == [429, 429]
 
 
-async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
-    async with replicas(server) as gates:
-        assert await statuses(gates, model="m") == [200, 200]
-        server.stop()
-        assert await statuses(gates[:1], model="m") == [200]
-        server.start()
-        await until(lambda: gates[0].state.counts.fault is None)
-        assert await statuses(gates[1:], model="m") == [200]
-        await until(lambda: gates[1].state.counts.fault is None)  # its connection was that to the killed server
-        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
-        assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
-        assert rows["group/all", "requests.minute"] == 2
-
-
 @pytest.mark.parametrize("command", ["zadd", "expire", "mget"])
 async def test_a_user_that_may_not_count_limits_has_limits_of_its_process_until_it_may(server, caplog, command):
     with server.client() as client:

@@ -390,16 +390,6 @@ async def test_requests_in_progress_count_again_after_the_store_was_emptied(shar
     assert shared.keys() == []
 
 
-async def test_the_end_of_a_process_tells_what_was_used(shared):
-    one, other = shared.process(), shared.process()
-    limits, theirs = limit_of(one, TOKENS, 1_000), limit_of(other, TOKENS, 1_000)
-    taken = await take(one, limits, 900)
-    assert taken
-    one.settle(taken, amounts(200), shared.clock.now())
-    await one.aclose()
-    assert await take(other, theirs, 800)
-
-
 async def test_a_day_goes_on_from_what_a_process_knows_after_the_store_was_emptied(shared):
     both = [shared.process() for _ in range(2)]
     limits = [limits_for(one)[-1:] for one in both]
