@@ -6,7 +6,7 @@ import json
 from gatepass.proxy.client_response import EVERY_S, SYNTHESIZED_HOLD_S
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import STREAMED, relaying
-from tests.integration.scripted import Fin, Send, Wait, reply
+from tests.integration.scripted import Dialogue, Fin, Send, Wait, reply
 from tests.unit.clock import DrivenClock
 
 MODELS = {"m": {"upstream": "chat", "stream": "emulate"}}
@@ -15,7 +15,7 @@ COMMENT = b": keep-alive\n\n"
 
 async def test_an_error_after_the_head_is_the_streams_last_event():
     go, clock = asyncio.Event(), DrivenClock()
-    dialogue = [Wait(go), Send(reply(COMPLETION)[:-9]), Fin()]
+    dialogue: Dialogue = [Wait(go), Send(reply(COMPLETION)[:-9]), Fin()]
     async with relaying(dialogue, models=MODELS, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
         await upstream.requested()
         await clock.advance(SYNTHESIZED_HOLD_S)
