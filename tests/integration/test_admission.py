@@ -1,4 +1,4 @@
-"""Keys, hosts, origins and sizes are checked from the head, before a body is read."""
+"""Keys, hosts, origins and codings are checked from the head, before a body is read."""
 
 import gzip
 import json
@@ -101,7 +101,7 @@ async def test_without_keys_a_request_without_host_is_refused(unlocked):
     assert reported(await send_raw(unlocked.port, old)) == (403, "forbidden_host", "client")
 
 
-# --- how much -----------------------------------------------------------------------------------------------------
+# --- bodies -------------------------------------------------------------------------------------------------------
 
 
 async def test_a_compressed_body_is_415(unlocked):

@@ -1,26 +1,20 @@
 """An event of 5 MiB, such as an image: where it passes, and what names the limit where gatepass must convert it."""
 
+import json
 import re
 from typing import Any
 
 import pytest
 
 from gatepass.errors import explanations
+from tests.integration.answers import DONE, delta
 from tests.integration.gateway import CHAT, HELLO, Answer, answer_from
 from tests.integration.ragflow import REPLAYED, classify
-from tests.integration.scripted import Send, event, stream
+from tests.integration.scripted import Send, stream
 
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * (5 * 1024 * 1024 // 11)
-HEAD = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-DONE = b"data: [DONE]\n\n"
-
-
-def chunk_of(delta: dict[str, Any], reason: str | None = None) -> bytes:
-    return event({**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
-
-
-LARGE = chunk_of({"images": [{"type": "image_url", "image_url": {"url": IMAGE}}]})
-EVENTS = (chunk_of({"role": "assistant", "content": "a"}), LARGE, chunk_of({}, "stop"), DONE)
+LARGE = delta(images=[{"type": "image_url", "image_url": {"url": IMAGE}}])
+EVENTS = (delta(role="assistant", content="a"), LARGE, delta("stop"), DONE)
 
 
 async def answered(
@@ -62,3 +56,13 @@ async def test_an_event_that_must_be_converted_names_its_limit(dialect: str, pat
     assert answer.error["code"] == "upstream_invalid"
     assert reason in answer.error["message"]
     assert classify(answer.error["message"]) not in REPLAYED
+
+
+async def test_a_long_text_comes_in_lines_that_ragflow_reads() -> None:
+    text = "é\\n and more words" * (1 << 17)
+    answer = await answered(delta("stop", role="assistant", content=text), DONE, path=f"/for/ragflow{CHAT}")
+    assert (answer.status, answer.whole, answer.events[-1]) == (200, True, "[DONE]"), answer.body[-400:]
+    assert max(map(len, answer.body.split(b"\n"))) < 1 << 20
+    choices = [choice for data in answer.events[:-1] for choice in json.loads(data)["choices"]]
+    assert "".join(choice["delta"].get("content") or "" for choice in choices) == text
+    assert "repair=line" in answer.headers["x-gatepass-adapted"]
