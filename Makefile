@@ -210,7 +210,7 @@ attacks: setup ## Hostile input by class: cases, what got through, longest time 
 	+@$(MAKE) --no-print-directory test-attacks ATTACKS="--hypothesis-profile=attacks --loop-s=0.05"
 	+@$(MAKE) --no-print-directory test-measured
 
-doctor-faults: setup ## Print what gatepass doctor reports about 23 staged faults: ten seconds
+doctor-faults: setup ## Print what gatepass doctor reports about 19 staged faults: ten seconds
 	$(BIN)/pytest -q -s tests/integration/test_doctor_faults.py
 
 chaos: setup ## Ten minutes of faults on all sides of two replicas over a store, with a ledger; CHAOS="--seconds 60 --seed 7"

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Self
@@ -70,20 +70,19 @@ async def gateway(
     chat: Mapping[str, Any] | None = None,
     clock: Clock | None = None,
     tls: ssl.SSLContext | None = None,
-    reads_lists: bool = False,
     **blocks: Any,
 ) -> AsyncIterator[Gateway]:
     """Serve a configuration; `upstream` is short for one upstream `chat` at that root, with the settings `chat`.
 
-    `clock` drives token lives and the model list's age. `reads_lists`: read the model lists after the start, as
-    `gatepass serve` does. Else the upstream receives what the test sends, and nothing more.
+    `clock` drives token lives and the model list's age. No model list is read after the start, so that the upstream
+    receives what the test sends, and nothing more.
     """
     if upstream:
         settings = chat or {}
         base_url = upstream if settings.get("dialect") == "ragflow" else f"{upstream}/v1"
         blocks.setdefault("upstreams", {"chat": {"base_url": base_url, **settings}})
     config = Config.model_validate({"server": {"drain_timeout_s": 0}, **blocks})
-    async with serving(create_app_state(config, clock), tls=tls, reads_lists=reads_lists) as served:
+    async with serving(create_app_state(config, clock), tls=tls) as served:
         yield served
 
 
@@ -117,14 +116,13 @@ async def answer_from(
 
 @asynccontextmanager
 async def serving(
-    state: AppState, source: ConfigSource | None = None, tls: ssl.SSLContext | None = None, *, reads_lists: bool = False
+    state: AppState, source: ConfigSource | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Gateway]:
     """Serve `state`. With `source` it can be reloaded. `tls` is the context of the clients."""
     listening = bind("127.0.0.1", 0)
     ready = asyncio.Event()
     server = _Guest(state, lambda _: ready.set(), source=source)
-    # without the requests for the lists the upstream receives the test's own alone
-    with nullcontext() if reads_lists else mock.patch.object(server.endpoint, "read_lists"):
+    with mock.patch.object(server.endpoint, "read_lists"):
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             await ready.wait()

@@ -288,12 +288,6 @@ OF_1_0 = (
     _go("verify embedding", "/v1/embeddings", reads.vectors, _TESTED),
     _go("verify embedding, GPUStack", "/v1-openai/embeddings", reads.vectors, _TESTED),
     _go("embeddings, GPUStack, base with /v1", "/v1/v1-openai/embeddings", reads.vectors, {**_TESTED, "input": BATCH}),
-    _go(
-        "verify rerank",
-        "/v1/",
-        reads.ranks,
-        {"model": RANK_MODEL, "query": "test", "documents": ["test"], "top_n": 1},
-    ),
     Replay(
         "verify speech to text",
         "1.0",
@@ -302,12 +296,6 @@ OF_1_0 = (
         _HEARD,
         form(EAR_MODEL, b"RIFF", file_first=True),
         reads.transcript,
-    ),
-    _go(
-        "verify text to speech",
-        "/v1/audio/speech",
-        reads.speech,
-        {"model": VOICE_MODEL, "voice": "alloy", "input": "hello"},
     ),
     Replay("model list, base with /v1", "1.0", "GET", "/v1/models", GO, b"{}", reads.models),
 )

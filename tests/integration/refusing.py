@@ -14,18 +14,17 @@ NO_STREAM = "Unsupported value: 'stream' does not support true with this model. 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """`status` and an error for each request that it `concerns`."""
+    """A 400 for each request that it `concerns`."""
 
     concerns: Callable[[Body], bool]
     message: str
     param: str | None = None
     code: str | None = None
-    status: int = 400
 
     @property
     def dialogue(self) -> Dialogue:
         error = {"message": self.message, "type": "invalid_request_error", "param": self.param, "code": self.code}
-        return [Send(reply({"error": error}, self.status))]
+        return [Send(reply({"error": error}, 400))]
 
 
 @dataclass(slots=True)
@@ -46,9 +45,6 @@ def no_stream() -> Refusal:
     return Refusal(lambda body: bool(body.get("stream")), NO_STREAM, "stream", "unsupported_value")
 
 
-def without(name: str, text: str = "Unsupported parameter: '{}' is not supported with this model.") -> Refusal:
-    return Refusal(lambda body: name in body, text.format(name), name, "unsupported_parameter")
-
-
-def always(message: str, status: int = 400, code: str | None = None) -> Refusal:
-    return Refusal(lambda _: True, message, None, code, status)
+def without(name: str) -> Refusal:
+    text = f"Unsupported parameter: '{name}' is not supported with this model."
+    return Refusal(lambda body: name in body, text, name, "unsupported_parameter")

@@ -14,12 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import Ask
 from tests.integration.processes import started
 from tests.integration.scripted import Dialogue, Fin, Hold, Pause, Received, Send, begin_stream, chunk, reply
 from tests.integration.test_connections import refusing_server
-from tests.integration.test_doctor_faults import Stage, signed
+from tests.integration.test_doctor_faults import Stage
 
 ADMIN, CALLER, NARROW = (f"gp-{name}-key-0123456789abcdef" for name in ("admin", "caller", "narrow"))
 ID = re.compile(r'"request_id": ?"([^"]+)"')
@@ -140,7 +142,7 @@ async def staged(tmp_path: Path, **server: Any) -> AsyncIterator[Staged]:
     async with AsyncExitStack() as stack:
         stage = Stage(tmp_path, stack)
         plain = await stage.server(answer=answer)
-        secure = await stage.server([Hold()], tls=stage.tls(signed("llm")))
+        secure = await stage.server([Hold()], tls=stage.tls(trustme.CA().issue_cert("127.0.0.1")))
         refused = stack.enter_context(refusing_server())
         rejecting = await stage.server([Send(reply({"error": {"message": "token expired"}}, 401))])
         issuers = {

@@ -89,7 +89,7 @@ class Refused(Exception):
 class StrictAzure:
     """`token`: the bearer token that each request must have; None accepts any. `ranks`: the form of rerank requests.
 
-    `replies` makes the message of a chat reply from the request's members; it may raise Refused.
+    `make_message` makes the message of a chat reply from the request's members; it may raise Refused.
     `refusals` holds the text of each rejection, in order.
     """
 

@@ -9,6 +9,7 @@ import pytest
 
 from gatepass.protocols.responses import synthesize_response
 from gatepass.sse.chunk import EnvelopeDefaults
+from tests.integration.answers import COMPLETION, DONE, EVENTS
 from tests.integration.gateway import JSON, Answer, relaying
 from tests.integration.messages_upstream import ASKED, MESSAGE, events
 from tests.integration.scripted import Dialogue, Fin, Pause, Rst, Send, head, reply, stream
@@ -82,9 +83,6 @@ RESPONSES = Api(
 
 
 PAGE = b"<html><title>Sign in</title></html>"
-CHUNKS = b'data: {"object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
-COMPLETION = {"object": "chat.completion", "choices": [{"message": {"role": "assistant", "content": "a"}}]}
-DONE = b"data: [DONE]\n\n"
 
 
 def begun(api: Api) -> bytes:
@@ -134,7 +132,7 @@ WRONG: dict[str, Callable[[Api], Dialogue]] = {
         Send(stream(begun(api), b'data: {"code":102,"message":"no"}\n\n', *api.events[4:]))
     ],
     "an event that is not JSON": lambda api: [Send(stream(begun(api), b"event: x\ndata: {oops\n\n", *api.events[4:]))],
-    "a stream of chunks": lambda _: [Send(stream(CHUNKS, DONE))],
+    "a stream of chunks": lambda _: [Send(stream(*EVENTS))],
 }
 RIGHT: dict[str, Callable[[Api], Dialogue]] = {
     "no space after the colon": lambda api: changed(api, lambda one: one.replace(b"\ndata: ", b"\ndata:", 1)),

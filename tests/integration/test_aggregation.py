@@ -1,14 +1,10 @@
 """A whole reply from a stream: gatepass requested the stream, or the upstream sent it without a request."""
 
 import asyncio
-import threading
 
-import pytest
-
-from gatepass.sse.aggregate import CompletionAggregator
 from tests.integration.answers import DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, relaying
-from tests.integration.scripted import Dialogue, Hold, Send, Wait, begin_stream, chunk, event, stream
+from tests.integration.scripted import Dialogue, Hold, Send, Wait, begin_stream, chunk, event
 from tests.waiting import at_rest
 
 MODELS = {"m": {"upstream": "chat", "stream": "aggregate"}}
@@ -35,18 +31,3 @@ async def test_after_done_and_after_an_error_nothing_is_waited_for():
             answer = await gp.ask(HELLO).answer()
             await upstream.left()
         assert answer.status == status
-
-
-@pytest.mark.parametrize(("events", "is_large"), [(1, False), (30, True)])
-async def test_a_large_reply_is_written_outside_of_the_event_loop(monkeypatch, events, is_large):
-    finish, outside = CompletionAggregator.finish, []
-
-    def noted(self: CompletionAggregator) -> bytes:
-        outside.append(threading.current_thread() is not threading.main_thread())
-        return finish(self)
-
-    monkeypatch.setattr(CompletionAggregator, "finish", noted)
-    dialogue = [Send(stream(*[delta(content="x" * 50_000)] * events, delta("stop"), DONE))]
-    async with relaying(dialogue, models=MODELS) as (_, gp):
-        answer = await gp.ask(HELLO).answer()
-    assert (len(answer.json()["choices"][0]["message"]["content"]), outside) == (50_000 * events, [is_large])

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.gateway import JSON, relaying
 from tests.integration.messages_upstream import ASKED, answer, error, events
-from tests.integration.scripted import Dialogue, Received, Send, reply
+from tests.integration.scripted import Dialogue, Received, Send
 from tests.integration.test_learned_rules import learned_rules
 
 PATH = "/v1/messages?beta=true"
@@ -30,29 +30,19 @@ def betas(request: Received) -> tuple[str, ...]:
 
 
 class Strict:
-    """Accepts these values of `anthropic-beta`. `names`: it names the ones that it rejects, as Vertex AI, and all at
-    once or one by one; Bedrock names none."""
+    """Accepts these values of `anthropic-beta`. It names the ones that it rejects, all at once or one by one."""
 
-    def __init__(self, *accepted: str, names: str = "all", members: tuple[str, ...] = ()) -> None:
+    def __init__(self, *accepted: str, names: str) -> None:
         self.accepted = accepted
         self.names = names
-        self.members = members
 
     def __call__(self, request: Received) -> Dialogue:
         rejected = [beta for beta in betas(request) if beta not in self.accepted]
-        if rejected and self.names == "none":
-            return [Send(reply({"message": "invalid beta flag"}, status=400))]
         if rejected:
             shown = ", ".join(f"`{beta}`" for beta in (rejected if self.names == "all" else rejected[:1]))
             text = f"Unexpected value(s) {shown} for the `anthropic-beta` header. {HINT}"
             return [Send(error("invalid_request_error", text, 400))]
-        if unknown := [name for name in self.members if name in request.json()]:
-            return [Send(error("invalid_request_error", f"{unknown[0]}: Extra inputs are not permitted", 400))]
         return answer()(request)
-
-
-def ask(gp: Any, headers: dict[str, str] | None = None, body: Any = None) -> Any:
-    return gp.ask(BODY if body is None else body, PATH, headers=HEADERS if headers is None else headers).answer()
 
 
 @pytest.mark.parametrize(("names", "calls"), [("all", 2), ("one", 3)])
@@ -60,7 +50,7 @@ async def test_named_values_are_left_out_and_remembered(names, calls, caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
     strict = Strict(CODE, THINKING, names=names)
     async with relaying(answer=strict) as (upstream, gp):
-        answers = [await ask(gp) for _ in range(2)]
+        answers = [await gp.ask(BODY, PATH, headers=HEADERS).answer() for _ in range(2)]
         assert sorted(learned_rules(gp)) == [f"drop_beta={CONTEXT}", f"drop_beta={SCOPE}"]
     for answered, attempts in zip(answers, (str(calls), None), strict=True):
         assert (answered.status, answered.body) == (200, b"".join(events()))
@@ -75,18 +65,3 @@ async def test_named_values_are_left_out_and_remembered(names, calls, caplog):
     block = {**BODY["system"][0], "cache_control": {"type": "ephemeral"}}
     assert last.json() == {**ASKED, "system": [block]}
     assert [record.getMessage() for record in caplog.records].count("rule_learned") == 2
-
-
-@pytest.mark.parametrize(("accepted", "calls"), [((CODE, THINKING), 2), ((THINKING,), 3), ((), 3)])
-async def test_bedrock_names_no_value_and_costs_two_more_calls_at_most(accepted, calls):
-    strict = Strict(*accepted, names="none", members=("context_management",))
-    async with relaying(answer=strict) as (upstream, gp):
-        answers = [await ask(gp) for _ in range(2)]
-        # values that were not rejected before are sent
-        other = await ask(gp, {**HEADERS, "anthropic-beta": THINKING}, ASKED)
-    assert [answered.status for answered in (*answers, other)] == [200, 200, 200]
-    left = accepted if CODE in accepted else ()
-    counts = len(upstream.received)
-    assert betas(upstream.received[calls - 1]) == betas(upstream.received[calls]) == left
-    assert counts == calls + 2 + (THINKING not in accepted)
-    assert betas(upstream.received[calls + 1]) == (THINKING,)

@@ -7,23 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.integration.answers import COMPLETION, DONE
+from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, Answer, answer_from, relaying
 from tests.integration.scripted import Fin, Hold, Rst, Send, begin_stream, chunk, cut, event, reply, stream
 
 STREAMED = {**HELLO, "stream": True, "stream_options": {"include_usage": True}}
-
-
-def delta(index: int = 0, finish: str | None = None, **fields: object) -> bytes:
-    return event(
-        {
-            "id": "chatcmpl-1",
-            "object": "chat.completion.chunk",
-            "created": 1_800_000_000,
-            "model": "m",
-            "choices": [{"index": index, "delta": fields, "logprobs": None, "finish_reason": finish}],
-        }
-    )
 
 
 CONTENT = ["Grüße, 世界 😀", 'quotes " and \\ and\n\ndata: [DONE]\n\n', " last"]
@@ -31,17 +19,8 @@ TALK = [
     delta(role="assistant", content=""),
     *(delta(content=text) for text in CONTENT),
     delta(tool_calls=[{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]),
-    delta(finish="tool_calls"),
-    event(
-        {
-            "id": "chatcmpl-1",
-            "object": "chat.completion.chunk",
-            "created": 1,
-            "model": "m",
-            "choices": [],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
-        }
-    ),
+    delta("tool_calls"),
+    event({"id": "x", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}}),
     DONE,
 ]
 

@@ -15,14 +15,12 @@ from gatepass.observability.capture import HELD_BYTES, CaptureSettings
 from gatepass.proxy.app_state import AppState, next_app_state
 from gatepass.server.inspection import stories
 from tests.captured import texts
-from tests.integration.answers import DONE, delta
+from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import HELLO, STREAMED, Gateway, relaying
 from tests.integration.processes import started
 from tests.integration.scripted import Received, Scripted, Send, reply, stream
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
-
-COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}]}
 
 
 async def story(state: AppState, request_id: str) -> dict[str, Any]:

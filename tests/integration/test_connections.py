@@ -174,30 +174,3 @@ async def test_the_repeat_goes_over_a_new_connection_whatever_else_was_kept():
         assert (answer.status, answer.headers["x-gatepass-attempts"], len(upstream.received)) == (200, "2", 4)
         *before, last = (one.connection for one in upstream.received)
         assert last > max(before)
-
-
-# --- targets in order ---------------------------------------------------------------------------------------------
-
-
-def two(first: dict[str, Any], second: Scripted, **blocks: Any) -> dict[str, Any]:
-    return {
-        "upstreams": {"first": first, "second": {"base_url": second.url}},
-        "models": {"m": {"targets": [{"upstream": "first", "name": "a"}, {"upstream": "second", "name": "b"}]}},
-        **blocks,
-    }
-
-
-@pytest.mark.parametrize("body", [HELLO, {**HELLO, "stream": True}], ids=["plain", "stream"])
-async def test_the_total_timeout_names_the_target_that_is_tried(body):
-    """The timeout is the first target's, and the second one hangs."""
-    with refusing_server() as refuses:
-        first = {"base_url": refuses, "timeouts": {"total_s": 0.4}}
-        async with Scripted([Hold()]) as second, gateway(**two(first, second)) as gp:
-            answer = await gp.ask(body).answer()
-            await second.left()
-    error = answer.error
-    assert (answer.status, error["code"], error["hop"]) == (504, "upstream_timeout_total", "upstream:second")
-    assert answer.headers["x-gatepass-hop"] == "upstream:second"
-    assert error["message"].endswith(
-        "(upstreams.first.timeouts.total_s). A long answer needs more: raise this setting."
-    )

@@ -18,7 +18,6 @@ from gatepass.cli.control import NotRunning, UnixConnection, found_socket, reque
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.server import listening as listening_module
 from gatepass.server.admin import ROUTES
-from gatepass.server.process import CONTROL_CONNECTIONS
 from tests.integration.processes import changed, started
 from tests.integration.scripted import Scripted, Send, reply
 from tests.waiting import until
@@ -88,28 +87,6 @@ async def test_commands_reach_the_process_without_a_key(tmp_path: Path):
     )
 
 
-async def test_reload_fetches_the_failing_tokens_now(tmp_path: Path):
-    path, is_repaired = tmp_path / "own" / "control.sock", False
-    refused, token = reply({"error": "invalid_client"}, 401), reply({"access_token": "good-token-1", "expires_in": 300})
-
-    def state() -> str:
-        return str(json.loads(request("GET", "/status", str(path)))["credentials"]["corp"]["state"])
-
-    async with Scripted(answer=lambda _: [Send(token if is_repaired else refused)]) as issuer:
-        corp = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "a-long-client-secret"}
-        upstreams = {"chat": {"base_url": "http://127.0.0.1:9/v1", "credential": "corp"}}
-        server = {"control_socket": str(path), "drain_timeout_s": 1}
-        blocks = {"server": server, "credentials": {"corp": corp}, "upstreams": upstreams}
-        async with started(tmp_path, blocks) as running:
-            await running.port
-            await until(lambda: len(list_of(running.lines, "token_fetch_failed")) >= 1)
-            await until(lambda: state() == "none")
-            calls, is_repaired = len(issuer.received), True
-            assert (await asyncio.to_thread(command, "reload", "--socket", str(path)))[0] == 0
-            await until(lambda: state() == "fresh")
-            assert len(issuer.received) == calls + 1
-
-
 async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "own" / "control.sock"
 
@@ -132,21 +109,6 @@ async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, mon
             code, text = await asyncio.to_thread(command, "status", "--socket", str(path))
             (line,) = [line for line in text.splitlines() if "invalid_client" in line]
             assert line.endswith("; a new secret requires a restart, because it is in an environment variable")
-
-
-async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):
-    path, above = tmp_path / "own" / "control.sock", 5
-    async with started(tmp_path, {"server": {"control_socket": str(path)}, **UPSTREAMS, **CREDENTIALS}) as running:
-        await running.port
-        with ExitStack() as stack:
-            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONTROL_CONNECTIONS + above)]
-            for client in clients:
-                client.connect(str(path))
-            for client in clients[:above]:
-                assert client.recv(1) == b""
-            for client in clients[above:]:
-                client.sendall(b"GET /learned HTTP/1.1\r\nhost: x\r\n\r\n")
-                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 def list_of(lines: list[str], event: str) -> list[dict[str, Any]]:
@@ -267,32 +229,6 @@ def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Pat
     with living(folder_of_sockets, 8080):
         assert Path(found_socket()).name == "8080.sock"
     assert len(list(folder_of_sockets.iterdir())) == 3
-
-
-async def test_watched_configuration_is_reloaded_through_a_symbolic_link(tmp_path: Path):
-    """As Kubernetes swaps the folder of a ConfigMap: `..data` is a link, and the file a link through it."""
-    watched = {"server": {"watch": True}, **UPSTREAMS, **CREDENTIALS}
-    texts = {
-        "first": json.dumps({**watched, "models": {"a": {"upstream": "chat"}}}),
-        "second": json.dumps({**watched, "models": {"b": {"upstream": "chat"}}}),
-    }
-    for name, text in texts.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "gatepass.json").write_text(text)
-    (tmp_path / "data").symlink_to("first")
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    (mounted / "gatepass.json").symlink_to(tmp_path / "data" / "gatepass.json")
-
-    def swap(name: str) -> None:
-        (tmp_path / "new").symlink_to(name)
-        (tmp_path / "new").rename(tmp_path / "data")
-
-    async with started(mounted, None) as running:
-        await running.port
-        swap("second")
-        await running.logged('"reloaded".*"trigger":"watch".*"changed":\\["models"\\]')
-    assert len(list_of(running.lines, "reloaded")) == 1
 
 
 async def test_each_admin_route_is_served_where_its_row_says(tmp_path: Path):

@@ -8,21 +8,19 @@ from typing import Any
 import pytest
 
 from gatepass.normalize.embeddings_reply import PARALLEL
-from tests.integration.answers import COMPLETION
+from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, descriptors, gateway, relaying
 from tests.integration.issuer import corp, minted
-from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply
+from tests.integration.scripted import Dialogue, Hold, Scripted, Send, Wait, begin_stream, chunk, head, reply
 from tests.integration.test_mcp import ACCEPT, CALL, PATH
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
-
-FIRST = event({"id": "x", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}]})
 
 LARGE = {"messages": [{"role": "user", "content": "x" * 300_000}]}
 """Above uvicorn's high-water mark, where it stops reading."""
 
 BEGUN: Dialogue = [Send(head(200, content_type="application/json", content_length="999") + b'{"a'), Hold()]
-STREAM = [*begin_stream(), Send(chunk(FIRST)), Hold()]
+STREAM = [*begin_stream(), Send(chunk(delta(content="a"))), Hold()]
 OF_MCP = [*begin_stream(), Send(chunk(b": hi\n\n")), Hold()]
 
 

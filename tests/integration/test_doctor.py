@@ -2,20 +2,18 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from gatepass.cli import main, probe
+from gatepass.cli import main
 from gatepass.cli.doctor import NOTHING, NOTHING_PROVEN
-from gatepass.cli.probe import Begin, ProbeCall, Steps, timed
+from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose, diagnose_for_page
 from gatepass.clock import SystemClock, Timer
 from gatepass.config.load import load
@@ -28,7 +26,7 @@ from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import serving
-from tests.integration.scripted import Dialogue, Hold, Pause, Received, Rst, Scripted, Send, head, reply
+from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
 
 KEY = "static-key-4711"
@@ -244,29 +242,6 @@ async def test_each_rejection_of_a_token_is_explained_as_the_first_with_the_sett
         assert places.replace(", ", "、") in story.error.action_zh
     tried = ["Tried with the token", "Tried once, with the token"] if is_new else ["Tried once, with the token"] * 2
     assert [text in answers[at].error["message"] for at, text in enumerate(tried)] == [True] * 2
-
-
-CHATS = [ProbeCall("chat", "m"), ProbeCall("chat", "m", stream=True)]
-
-
-@pytest.mark.parametrize(
-    ("model", "calls"),
-    [("m-embed", []), ("m-embed", [ProbeCall("embeddings", "m-embed")]), ("m", []), ("m", CHATS), (None, [])],
-)
-async def test_no_step_of_doctor_blames_the_renewals_of_an_earlier_step(model, calls):
-    """Both hosts reject the token, and doctor asks both for their lists to find the host of a model."""
-
-    def mint(_: Received) -> Dialogue:
-        return [Send(reply({"access_token": f"minted-{len(issuer.received)}", "expires_in": 300}))]
-
-    async with Scripted(answer=mint) as issuer, Scripted(answer=lambda _: REFUSED) as upstream:
-        hop = {"base_url": upstream.url, "credential": "c"}
-        blocks = {"upstreams": {"chat": hop, "embeddings": hop}, "credentials": oauth2(issuer.url)}
-        blocks |= {"models": {"*": {"upstream": "chat"}}, "operations": {"embeddings": {"upstream": "embeddings"}}}
-        found = [step async for step in diagnose(Config.model_validate(blocks), calls, model=model)]
-    failed = [step for step in found if step.outcome is FAILS]
-    assert len(failed) == (2 if model is None else 1 + len(calls))
-    assert all("again with a new one" in step.why and OTHER_LOGIN in step.advice for step in failed)
 
 
 async def test_an_upstream_without_a_model_list_is_not_proven():
@@ -520,25 +495,3 @@ async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_w
         assert all("`upstreams.chat.base_url`" in text for text in (fails.advice, fails.advice_zh))
         with pytest.raises(InvalidRequest, match="doctor has no call for speech"):
             await anext(diagnose_for_page(config, DoctorTask("bge", call=True, operation="speech"), lambda *_: None))
-
-
-async def test_a_step_has_no_time_of_what_precedes_it(monkeypatch):
-    now_s = 100.0
-    monkeypatch.setattr("gatepass.cli.probe.time", SimpleNamespace(monotonic=lambda: now_s))
-
-    async def steps(begin: Begin) -> Steps:
-        nonlocal now_s
-        for hop, before_s, its_s in (("a", 5.0, 1.0), ("b", 0.0, 2.0), ("c", 30.0, 0.0)):
-            now_s += before_s
-            begin(hop, "token")
-            now_s += its_s
-            yield probe.found(hop, "token", StepOutcome.WORKS, "answers")
-
-    assert [step.seconds async for step in timed(steps, lambda *_: None)] == [1.0, 2.0, 0.0]
-
-
-async def test_the_time_of_a_call_stands_once_in_its_line(tmp_path):
-    async with Scripted(answer=with_list(lambda _: [Pause(0.05), Send(reply(COMPLETION))])) as upstream:
-        _, lines, _ = await doctor(tmp_path, one(upstream), "m", "--call")
-    line = next(line for line in lines if " call: " in line)
-    assert len(re.findall(r"\d\.\d\d s", line)) == 1, line

@@ -10,7 +10,7 @@ from gatepass.cli.probe import ProbeCall
 from gatepass.cli.steps import diagnose
 from gatepass.config.model import Config
 from tests.integration.issuer import SECRET, minted
-from tests.integration.scripted import Dialogue, Pause, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
+from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, begin_stream, chunk, event, reply
 
 CHALLENGE = 'Bearer error="invalid_token", resource_metadata="https://login.example/.well-known/x"'
 TOOLS = {"tools": [{"name": "find"}, {"name": "read"}]}
@@ -85,33 +85,10 @@ async def test_a_server_without_a_handshake_lists_its_tools_in_a_stream():
     ]
 
 
-@pytest.mark.parametrize(
-    ("names", "shown"), [([], "0 tools"), (["find"], "1 tool: find"), (["a", "b"], "2 tools: a, b")]
-)
-async def test_the_number_of_tools_has_its_word(names, shown):
-    def listed(request: Received) -> Dialogue:
-        message = request.json()
-        found = {"tools": [{"name": name} for name in names]} if message["method"] == "tools/list" else {}
-        return result(message, found)
-
-    assert (await steps_of(listed))[0][-1] == f"works tools: lists {shown}"
-
-
 async def test_a_server_with_a_handshake_gets_one_and_its_session_is_named():
     found, received = await steps_of(handshake)
     assert found == ["works initialize: speaks MCP 2025-06-18", "works tools: lists 2 tools: find, read"]
     assert [request.header("mcp-session-id") for request in received] == [None, "s-1", "s-1"]
-
-
-async def test_a_body_that_arrives_after_its_head_is_read():
-    def late(request: Received) -> Dialogue:
-        (whole,) = handshake(request)
-        assert isinstance(whole, Send)
-        first, blank, rest = whole.data.partition(b"\r\n\r\n")
-        return [Send(first + blank), Pause(0.1), Send(rest[:9]), Pause(0.1), Send(rest[9:])]
-
-    found, _ = await steps_of(late)
-    assert found == ["works initialize: speaks MCP 2025-06-18", "works tools: lists 2 tools: find, read"]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +110,7 @@ async def test_a_body_that_arrives_after_its_head_is_read():
         ),
         (
             lambda _: [Send(reply(b"", 302, location="https://login.example/x"))],
-            (
-                "fails initialize: {server} answered 302 Found, a redirect to login.example, which is not the API."
-                " Tried once, with the token of the credential 'corp'"
-            ),
+            "fails initialize: {server} answered 302 Found, a redirect to login.example, which is not the API.",
         ),
         (
             lambda _: refused(),

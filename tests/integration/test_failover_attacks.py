@@ -58,23 +58,6 @@ async def test_the_error_without_a_target_names_the_model_of_the_client():
     assert "'gpt-4-secret-x'" in answer.error["message"]
 
 
-async def test_the_wait_of_an_error_after_a_pause_is_that_of_the_targets_now():
-    clock = DrivenClock()
-    second = Scripted(error(429, retry_after="40"))
-    async with two(
-        Scripted(error(429, retry_after="2"), error(429, retry_after="50")), second, REFUSED, clock=clock
-    ) as gp:
-        waiting = asyncio.create_task(gp.ask().answer())
-        await second.requested()
-        await until(lambda: in_flight(gp) == 0)
-        for one in gp.state.upstreams.values():
-            for health in one.state.healths.values():
-                health.limit(clock.now(), 50.0)  # as a 429 to another request does
-        await clock.advance(2.6)
-        answer = await waiting
-    assert (answer.status, answer.headers["retry-after"]) == (429, "48")
-
-
 PAGE = b"<html><head><title>413 Request Entity Too Large</title></head><body>nginx</body></html>"
 PAGES = {403: (403, 1, 0), 413: (413, 1, 0), 429: (200, 1, 1), 502: (200, 1, 1)}
 

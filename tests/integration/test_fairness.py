@@ -9,12 +9,12 @@ from typing import Any, Self
 import pytest
 
 from gatepass.config.access import hash_key
+from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, Gateway, relaying
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
 
 KEYS = {"hog": "gp-" + "h" * 43, "app": "gp-" + "a" * 43}
-COMPLETION = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}]}
 CONNECTIONS = 20
 SHARE = 5
 """A quarter of CONNECTIONS, for clients without a known key."""

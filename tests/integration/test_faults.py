@@ -76,16 +76,7 @@ EITHER = {
         [Send(reply({"error": {"message": "model overloaded", "code": 529, "type": "x"}}))], 529, "529"
     ),
     "code-in-200": Fault([Send(reply({"code": 20042, "message": "no such tier", "data": None}))], 502, "20042"),
-    "text-error": Fault(
-        [Send(reply(b"the backend is on fire", 500, content_type="text/plain"))], 500, "upstream_error"
-    ),
     "early-end-of-error": Fault([Send(head(400, content_length="50") + b'{"error"'), Fin()], 502, "upstream_closed"),
-    "silence-in-error": Fault(
-        [Send(head(400, content_length="50") + b'{"error"'), Hold()],
-        504,
-        "upstream_timeout_idle",
-        timeouts=IDLE,
-    ),
 }
 """The error is the same for a plain request and a stream, because no byte has been sent yet."""
 
@@ -98,12 +89,6 @@ PLAIN = {
         heals=False,
     ),
     "silence-in-the-body": Fault([Send(reply(COMPLETION)[:-9]), Hold()], 504, "upstream_timeout_idle", timeouts=IDLE),
-    "endless-body": Fault(
-        [Send(head(200, content_type="application/json", transfer_encoding="chunked") + chunk(b" ") * 9000, 6, 0.02)],
-        504,
-        "upstream_timeout_total",
-        timeouts=(("total_s", 0.4),),
-    ),
     "events-unasked-and-cut": Fault([Send(stream(FIRST))], 502, "upstream_closed"),
     "events-unasked-without-an-answer": Fault([Send(stream(DONE))], 502, "upstream_empty"),
     "events-unasked-and-an-error": Fault([Send(stream(FIRST, SLOW))], 429, "slow", words="busy"),
@@ -115,9 +100,6 @@ STREAM = {
     "whole-reply-of-nothing": Fault([Send(reply({**COMPLETION, "choices": []}))], 502, "upstream_empty"),
     "whole-reply-cut": Fault([Send(reply(COMPLETION)[:-9]), Fin()], 502, "upstream_closed"),
     "error-first": Fault([Send(stream(SLOW))], 429, "slow"),
-    "named-error-first": Fault(
-        [Send(stream(b'event: error\ndata: {"message":"bad model","code":404}\n\n'))], 404, "404"
-    ),
     "code-first": Fault([Send(stream(event({"code": 500001, "msg": "INVOKE_MODEL_ERROR"})))], 502, "500001"),
     "no-json-first": Fault([Send(stream(event("hello")))], 502, "upstream_invalid", heals=False),
     "fin-before-an-event": Fault([*begin_stream(), Fin()], 502, "upstream_closed"),
@@ -136,23 +118,9 @@ MIDSTREAM = {
     ),
     "no-json": Fault([Send(stream(FIRST, event("oops")))], 200, "upstream_invalid"),
     "broken-chunk": Fault([*begin_stream(), Send(chunk(FIRST) + b"zz\r\n")], 200, "upstream_invalid"),
-    "own-error": Fault(
-        [
-            Send(
-                stream(
-                    FIRST, event({"error": {"message": "tool gave up", "type": "oops", "code": "t1", "param": None}})
-                )
-            )
-        ],
-        200,
-        "t1",
-        words="tool gave up",
-    ),
+    "own-error": Fault([Send(stream(FIRST, SLOW))], 200, "slow", words="busy"),
     "foreign-error": Fault(
         [Send(stream(FIRST, event({"code": 500001, "msg": "the server is unavailable (503)"})))], 200, "500001"
-    ),
-    "nested-error": Fault(
-        [Send(stream(FIRST, event({"object": "error", "message": "rate limit reached", "code": 429})))], 200, "429"
     ),
 }
 

@@ -20,14 +20,9 @@ from click.testing import CliRunner, Result
 from gatepass.cli import main
 from gatepass.cli.init import PLACE, UPSTREAM, questions_about, render
 from gatepass.cli.steps import diagnose
-from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from gatepass.documents import Step, StepOutcome
-from gatepass.protocols.operations import sample
-from gatepass.proxy.app_state import create_app_state
-from tests.integration.gateway import JSON, serving
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, reply
-from tests.integration.strict_azure import StrictAzure
 from tests.integration.test_connections import refusing_server
 
 SECRET = "planted-secret-4711"
@@ -175,15 +170,6 @@ async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
     assert "FAIL" not in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
     assert (config.server.host, [key.name for key in config.access.keys]) == ("localhost", ["mine"])
-
-
-async def test_a_base_url_without_its_version_is_asked_again(tmp_path):
-    async with servers() as url:
-        login = (url, "oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "other", "")
-        result = await run(tmp_path, answers=(*login, "y", f"{url}/v1", "", "", "", ""))
-    assert result.exit_code == 0, result.output
-    assert f"Set upstreams.llm.base_url to {url}/v1, if its paths begin with /v1." in result.output
-    assert f"base_url: {url}/v1" in (tmp_path / "gatepass.yaml").read_text()
 
 
 async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch):
@@ -341,42 +327,6 @@ def test_the_file_names_a_ca_in_the_folder_of_the_start_by_a_relative_path(tmp_p
     assert "relative" not in elsewhere
 
 
-async def test_the_folder_of_the_files_works_elsewhere_as_in_a_container(tmp_path, monkeypatch):
-    """GATEPASS_HOST is what the image sets. The folder is moved, as a mount does."""
-    before, after = tmp_path / "before", tmp_path / "after"
-    before.mkdir()
-    monkeypatch.chdir(before)
-    monkeypatch.setenv("GATEPASS_HOST", "0.0.0.0")
-    async with servers() as url:
-        typed = (f"{url}/v1", "oauth2", f"{url}/oauth/token", "me", "", SECRET, "", "", "dify")
-        result = await run(before, "--port", "9090", answers=typed)
-        assert result.exit_code == 0, result.output
-        assert f"Wrote {before}/gatepass.yaml and secrets/llm." in result.output
-        assert "    base URL: http://HOST:9090/v1\n    API key:  gp-" in result.output
-        text = (before / "gatepass.yaml").read_text()
-        assert "client_secret: ${file:secrets/llm}" in text.replace("'", "")
-        assert str(tmp_path) not in text
-        before.rename(after)
-        monkeypatch.chdir(after)
-        assert await failures(after) == []
-
-
-async def test_another_source_asks_for_no_secret_and_leaves_its_recipe_to_the_operator(tmp_path):
-    async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "other", "", "", "mine", ""))
-        assert result.exit_code == 0, result.output
-        assert "First write the credential 'llm' into" in result.output
-        assert "hidden" not in result.output
-        assert not (tmp_path / "secrets").exists()
-        file = tmp_path / "gatepass.yaml"
-        with pytest.raises(ConfigError, match=r"upstreams\.llm\.credential"):
-            load(str(file), os.environ)
-        commented = "# credentials:\n#   llm:\n#     type: …\n"
-        assert commented in file.read_text()
-        file.write_text(file.read_text().replace(commented, 'credentials: {llm: {type: static, token: "${TOKEN}"}}\n'))
-        assert load(str(file), {"TOKEN": TOKEN}).config.upstreams["llm"].credential == "llm"
-
-
 ENDED = jwt.encode({"exp": 1_760_000_000}, "0" * 32, "HS256")
 
 
@@ -461,46 +411,6 @@ async def test_a_server_writes_nothing_but_text_to_the_terminal_and_the_file(tmp
     for text in (result.output, (tmp_path / "gatepass.yaml").read_text()):
         assert all(char.isprintable() or char == "\n" for char in text)
         assert not any(line.startswith("server: {port") for line in text.splitlines())
-
-
-HOSTS = {
-    "claude-code": ("messages", "message_start", "message_stop"),
-    "codex": ("responses", "response.created", "response.completed"),
-}
-"""The operation of each agent host, and the types of its first and last event."""
-
-
-def serve_chats_alone(request: Received) -> Dialogue:
-    """Answer as an issuer, and as a gateway that refuses each unknown path and member."""
-    if request.target == "/oauth/token":
-        return [Send(reply({"access_token": TOKEN, "expires_in": 300}))]
-    return StrictAzure(TOKEN).answer(request)
-
-
-async def test_both_hosts_work_at_once_over_a_gateway_with_chats_alone(tmp_path):
-    path = tmp_path / "gatepass.yaml"
-    (tmp_path / "secret").write_text(SECRET)
-    async with Scripted(answer=serve_chats_alone) as upstream:
-        login = ("--token-url", f"{upstream.url}/oauth/token", "--client-id", "me")
-        options = ("--secret-file", str(tmp_path / "secret"), "--clients", "claude_code,codex")
-        result = await run(tmp_path, "--yes", "--base-url", f"{upstream.url}/v1", *login, *options)
-        assert result.exit_code == 0, result.output
-        config = load(str(path), os.environ).config
-        upstream.received.clear()
-
-        keys = dict(zip(HOSTS, re.findall(r"gp-\S+", result.output), strict=True))
-        async with serving(create_app_state(config)) as gp:
-            for name, key in keys.items():
-                operation, first, last = HOSTS[name]
-                call = sample(operation, "gpt-4o")
-                body, headers = {**json.loads(call.body), "stream": True}, {**JSON, "authorization": f"Bearer {key}"}
-                answered = await gp.ask(body, f"/v1{call.operation.path}", headers=headers).answer()
-                assert answered.status == 200, answered.body
-                events = [json.loads(data) for data in answered.events]
-                assert (events[0]["type"], events[-1]["type"]) == (first, last)
-                assert answered.headers["x-gatepass-adapted"].startswith(f"translate={call.operation.name}")
-    asked = {request.target for request in upstream.received}
-    assert asked == {"/oauth/token", "/v1/messages", "/v1/responses", "/v1/chat/completions"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, text
 from tests.unit.sse.streams import chunk as piece
 from tests.unit.sse.streams import data as data_event
-from tests.waiting import at_rest, until
+from tests.waiting import at_rest
 
 RESPOND = {"model": "m", "input": "Hi", "stream": True}
 KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
@@ -139,14 +139,6 @@ async def test_the_numbers_after_an_inserted_event_rise_and_nothing_else_changes
     )
 
 
-async def test_the_error_after_an_inserted_event_has_the_next_number():
-    answer = await paused(
-        numbered(0, "response.created", b'"response":{"id":"r"}'), asked=RESPOND, path="/v1/responses"
-    )
-    assert [json.loads(event)["sequence_number"] for event in answer.events] == [0, 1, 2, 3, 4, 5]
-    assert [json.loads(event)["type"] for event in answer.events[-2:]] == ["error", "response.failed"]
-
-
 async def test_nothing_with_data_is_sent_before_the_response_is_created():
     go = asyncio.Event()
     dialogue: Dialogue = [Send(BEGUN), Wait(go), Send(framed(*EVENTS) + LAST_CHUNK)]
@@ -235,17 +227,3 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
         go.set()
         answer = await ask.answer()
     assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
-
-
-async def test_hold_time_includes_the_wait_for_another_request():
-    """For an unknown model one request goes first: the others wait for it."""
-    go, clock = asyncio.Event(), DrivenClock()
-    async with relaying([Wait(go), Send(stream(WHOLE))], clock=clock) as (upstream, gp), gp.ask(STREAMED) as first:
-        await upstream.requested()
-        async with gp.ask(STREAMED) as second:
-            await until(lambda: gp.state.in_flight.busy == 2)
-            for _ in range(int(STREAM_HOLD_S) + 1):
-                await clock.advance(1)
-            assert await second.head() == 200
-            go.set()
-            assert [content((await ask.answer()).body) for ask in (first, second)] == ["hello"] * 2

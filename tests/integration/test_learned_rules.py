@@ -6,11 +6,10 @@ import logging
 
 import pytest
 
-from tests.integration.answers import COMPLETION, DONE, EVENTS, VECTORS
+from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import STREAMED, relaying
-from tests.integration.issuer import minted, renewing
-from tests.integration.refusing import NO_STREAM, Refusal, Refusing, always, no_stream, without
-from tests.integration.scripted import Scripted, Send, Wait, begin_stream, chunk, reply
+from tests.integration.refusing import NO_STREAM, Refusal, Refusing, no_stream, without
+from tests.integration.scripted import Send, Wait, begin_stream, chunk, reply
 
 EMBED = {"model": "e", "input": "hi"}
 
@@ -81,24 +80,3 @@ async def test_dimensions_are_dropped_only_if_the_vectors_have_that_length(wante
         return
     assert found.error["message"].startswith(f"{NO_DIMENSIONS} Tried before: `drop=dimensions`.")
     assert (found.headers["x-gatepass-tried"], learned) == ("drop=dimensions", [])
-
-
-async def test_token_expired_between_two_attempts_is_renewed_and_rules_are_kept():
-    tokens = iter(["tok-first-1", "tok-second-2", "tok-third-3"])
-    asked = []
-
-    def serve(request):
-        body = request.json()
-        asked.append((request.header("authorization"), body["stream"]))
-        if body["stream"]:
-            return no_stream().dialogue
-        if request.header("authorization") == "Bearer tok-first-1":
-            return always("token expired", 401).dialogue
-        return [Send(reply(COMPLETION))]
-
-    async with renewing(Scripted(answer=lambda _: minted(next(tokens))), Scripted(answer=serve)) as gp:
-        answer = await gp.ask(STREAMED).answer()
-        assert learned_rules(gp) == ["stream=synth"]
-    assert (answer.status, answer.body.endswith(DONE)) == (200, True)
-    first, second = "Bearer tok-first-1", "Bearer tok-second-2"
-    assert asked == [(first, True), (first, False), (second, False)]

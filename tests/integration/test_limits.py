@@ -414,14 +414,6 @@ async def test_a_request_counts_from_its_first_byte_on_although_its_client_leave
             assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count, count * sent], [0, 0])
 
 
-async def test_a_request_whose_time_ends_counts_its_reservation():
-    async with silent(timeouts={"total_s": 0.3}) as (gp, upstream):
-        assert (await ask(gp)).error["code"] == "upstream_timeout_total"
-        assert len(upstream.received) == 1
-        await settled(gp, [size(HELLO) + 1_000] * 2)
-        assert used(gp.state, REQUESTS) == [1, 1]
-
-
 async def test_a_request_that_waits_for_a_place_when_its_client_leaves_counts_nothing():
     async with silent(max_in_flight=1, queue=1) as (gp, upstream), gp.ask(headers=by("ana")):
         await until(lambda: upstream.received)
@@ -532,17 +524,6 @@ async def test_an_upstream_with_a_used_up_quota_is_passed_over_and_then_refused(
         assert "The upstream 'a' has used its limit of 1 request per minute" in single.error["message"]
 
 
-async def test_a_target_that_failed_is_not_asked_again_in_place_of_one_with_a_used_up_quota():
-    retry = {"on": ["may_have_run"], "operations": ["chat"]}
-    models = {"m": {"targets": [{"upstream": "a"}, {"upstream": "b"}], "retry": retry}}
-    async with Scripted([Send(reply({}, 500))]) as first, Scripted(GOOD) as second:
-        upstreams = {"a": {"base_url": first.url}, "b": {"base_url": second.url, "limits": {"requests": {"minute": 1}}}}
-        async with gateway(upstreams=upstreams, models=models) as gp:
-            answers = [await gp.ask().answer() for _ in range(2)]
-    assert [one.status for one in answers] == [200, 500]
-    assert (len(first.received), len(second.received)) == (2, 1)
-
-
 BROKE: Mapping[str, Dialogue] = {
     "no reply": [Rst()],
     "a reply that was cut": [Send(reply(COMPLETION)[:-9]), Rst()],
@@ -595,13 +576,10 @@ async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
         ("x" * 4_000, 1_000),
         ([{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}], 1_000),
         ([{"type": "image_url", "image_url": {"url": "https://h/1.png"}}] * 2, 2_000),
-        ([{"type": "image", "source": {"type": "base64", "data": "A" * 400_000}}], 1_000),
         ([{"type": "input_audio", "input_audio": {"data": "A" * 400_000, "format": "wav"}}], 1_000),
         ([{"type": "tool_result", "content": [{"type": "image", "source": {"data": "A" * 400_000}}]}], 1_000),
         ({"type": "computer_call_output", "output": {"image_url": "data:image/png;base64," + "A" * 9_000}}, 1_000),
         ({"role": "user", "content": "", "images": ["A" * 8_000] * 2}, 2_000),
-        ([{"type": "document", "source": {"type": "text", "data": "word " * 800}}], 1_000),
-        ([{"type": "document", "source": {"type": "base64", "data": "A" * 8_000}}], 2_000),
         ([{"type": "file", "file": {"file_data": "data:application/pdf;base64," + "A" * 8_000}}], 2_000),
         ([{"type": "text", "text": '{"image_url": "data:image/png;base64,' + "A" * 8_000}], 2_000),
     ],
@@ -689,12 +667,10 @@ async def test_a_form_counts_as_one_picture_or_sound_and_a_compaction_its_answer
     ("members", "answers"),
     [
         ({"n": "3"}, 3),
-        ({"n": " 3 "}, 3),
         ({"prompt": ["a", "b", "c"]}, 3),
         ({"prompt": [[1, 2], [3]], "n": 2}, 4),
         ({"prompt": [1, 2, 3]}, 1),
         ({"prompt": "a"}, 1),
-        ({"prompt": []}, 1),
         ({"PROMPT": ["a", "b"], "N": "2", "best_of": 3}, 6),
     ],
 )

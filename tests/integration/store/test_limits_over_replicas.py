@@ -75,25 +75,6 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         assert (rows["upstream/a", "requests.minute"], rows["upstream/b", "requests.minute"]) == (4, 3)
 
 
-async def test_a_request_waits_for_one_round_trip_and_one_that_is_refused_leaves_no_key(server):
-    async with replicas(server, 1) as gates:
-        state, client = gates[0].state, server.client()
-        assert state.store is not None
-        assert state.admission is not None
-        done = state.store.health.operations
-        assert await statuses(gates) == [200]
-        await until(lambda: done["limits", "ok"] == 2)  # what it used is told behind the reply
-        assert await statuses(gates, 3) == [200, 200, 429]
-        await until(lambda: done["limits", "ok"] == 7)
-        assert not [key for key in client.scan_iter("gatepass:{limits}:*") if client.type(key) == b"zset"]
-        client.flushall()
-        for limit in state.admission.all_limits():  # the model, the group and the upstream have room
-            limit.most = 0 if limit.owner == ("upstream", "b") else 100
-        assert await statuses(gates, 2) == [429, 429]
-        assert [*client.scan_iter("gatepass:{limits}:*")] == []
-        client.close()
-
-
 async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(server):
     async with replicas(server, end_users={"limits": {"requests": {"minute": 1}}}) as gates:
         assert await statuses(gates, 2, model="two", user="zoe") == [200, 200, 429, 429]
@@ -101,18 +82,6 @@ async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(
         assert rows["group/all", "requests.minute"] == 2, "what an end user may not send counts nowhere else"
         with server.client() as client:  # the minutes of the group and of the upstream
             assert len({key.rpartition(b":")[0] for key in client.scan_iter("gatepass:{limits}:*")}) == 2
-
-
-async def test_the_script_is_sent_once_and_again_if_the_server_has_lost_it(server):
-    async with replicas(server, 1) as gates:
-        assert await statuses(gates, 2) == [200, 200]
-        with server.client() as client:
-            client.script_flush()
-            assert await statuses(gates, 2) == [200, 429]
-            calls = {name: row["calls"] for name, row in client.info("commandstats").items()}
-        # for leases and counts, gatepass sends their short scripts each time
-        assert calls["cmdstat_evalsha"] > 4
-        assert client.info("memory")["number_of_cached_scripts"] >= 1
 
 
 async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_counts_later(server, monkeypatch):
@@ -132,20 +101,6 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
         rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
         assert rows["group/all", "requests.minute"] >= 6
         assert await statuses(gates) == [429, 429]
-
-
-async def test_a_killed_store_comes_back_empty_and_a_day_goes_on(server):
-    async with replicas(server) as gates:
-        assert await statuses(gates, model="m") == [200, 200]
-        server.stop()
-        assert await statuses(gates[:1], model="m") == [200]
-        server.start()
-        await until(lambda: gates[0].state.counts.fault is None)
-        assert await statuses(gates[1:], model="m") == [200]
-        await until(lambda: gates[1].state.counts.fault is None)  # its connection was that to the killed server
-        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
-        assert rows["model/m", "requests.day"] == 3  # it knew of two, and has sent one
-        assert rows["group/all", "requests.minute"] == 2
 
 
 @pytest.mark.parametrize("command", ["zadd", "expire", "mget"])

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gatepass.policy.limits import CONCURRENT, NOTHING, PART_S, REQUESTS, TOKENS, Amounts, Counts, Limit, Refused, Taken
-from gatepass.proxy.shared_counts import AT_ONCE, RENEW_S, RETRY_S, SharedCounts
+from gatepass.proxy.shared_counts import RENEW_S, RETRY_S, SharedCounts
 from gatepass.store.base import Command, StoreUnavailable
 from gatepass.store.guarded import GuardedStore
 from gatepass.store.limits import LEASE_S, SCRIPT
@@ -33,15 +33,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @dataclass
 class Machine:
-    """A server with a driven clock, for one test. `fault`: it refuses, or it "hangs" until the bound of the client.
-
-    `ahead_s`: how far its clock is ahead.
-    """
+    """A server with a driven clock, for one test. `fault`: it refuses, or it "hangs" until the bound of the client."""
 
     client: Any
     clock: DrivenClock
     fault: str = ""
-    ahead_s: float = 0.0
     prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     round_trips: int = 0
     gave_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -58,7 +54,7 @@ class Machine:
             await self.gave_up.wait()
         if self.fault:
             raise StoreUnavailable(self.fault)
-        seconds, rest = divmod(round((self.clock.now() + self.ahead_s) * 1e6), 1_000_000)
+        seconds, rest = divmod(round(self.clock.now() * 1e6), 1_000_000)
         found = [
             self.client.eval(DRIVEN, len(names), *names, *arguments, seconds, rest) for names, arguments in commands
         ]
@@ -347,35 +343,6 @@ async def test_what_is_given_back_while_the_store_fails_is_not_sent_twice(shared
     assert used(limits, shared.clock.now()) == [900]
 
 
-async def test_a_long_outage_of_the_store_keeps_nothing_of_each_request(shared):
-    one = shared.process()
-    limits = limits_for(one)
-    shared.fault = "refused"
-    for _ in range(9):
-        taken = await take(one, limits, 100)
-        if taken:
-            one.settle(taken, amounts(50, concurrent=0), shared.clock.now())
-    assert 0 < len(one._owed) <= len(limits)
-    assert (one._leases, len(one._asked)) == ({}, 0)
-    shared.fault = ""
-
-
-async def test_streams_that_end_while_their_leases_are_renewed_free_their_places_at_once(shared):
-    one = shared.process()
-    limits = limit_of(one, CONCURRENT, 3 * AT_ONCE)
-    taken = [await take(one, limits) for _ in range(3 * AT_ONCE)]
-    asked = shared.round_trips
-    advancing = asyncio.create_task(shared.clock.advance(RENEW_S))
-    while shared.round_trips == asked:  # the first of three renews; `until` would wait for all three
-        await asyncio.sleep(0)
-    for stream in taken:
-        assert stream
-        one.settle(stream, NOTHING, shared.clock.now())
-    await advancing
-    await settle()
-    assert shared.keys() == []
-
-
 async def test_requests_in_progress_count_again_after_the_store_was_emptied(shared):
     both = [shared.process() for _ in range(2)]
     limits = [limit_of(one, CONCURRENT, 2) for one in both]
@@ -388,16 +355,6 @@ async def test_requests_in_progress_count_again_after_the_store_was_emptied(shar
         one.settle(own, NOTHING, 0.0)
         await one.aclose()
     assert shared.keys() == []
-
-
-async def test_the_end_of_a_process_tells_what_was_used(shared):
-    one, other = shared.process(), shared.process()
-    limits, theirs = limit_of(one, TOKENS, 1_000), limit_of(other, TOKENS, 1_000)
-    taken = await take(one, limits, 900)
-    assert taken
-    one.settle(taken, amounts(200), shared.clock.now())
-    await one.aclose()
-    assert await take(other, theirs, 800)
 
 
 async def test_a_day_goes_on_from_what_a_process_knows_after_the_store_was_emptied(shared):
@@ -457,18 +414,6 @@ async def test_requests_that_come_while_the_store_returns_do_not_keep_it_away(sh
     await one._tasks.aclose()
 
 
-async def test_a_reload_keeps_what_requests_in_progress_give_back(shared):
-    one = shared.process()
-    limits = limit_of(one, TOKENS, 1_000)
-    taken = await take(one, limits, 900)
-    assert taken
-    one.prune(shared.clock.now())
-    one.settle(taken, amounts(200), shared.clock.now())
-    await settle()
-    await one.refresh(limits)
-    assert used(limits, shared.clock.now()) == [200]
-
-
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 100])
 async def test_a_minute_and_a_day_get_back_what_a_repeat_did_not_use(shared, turns):
     """Whether the server does not know of it yet, is asked, or has replied."""
@@ -489,38 +434,3 @@ async def test_a_minute_and_a_day_get_back_what_a_repeat_did_not_use(shared, tur
     await shared.clock.advance(66.0)
     await one.refresh(limits)
     assert used(limits, shared.clock.now()) == [0, 50]
-
-
-async def test_what_was_reserved_without_the_store_is_given_back_in_it(shared):
-    one = shared.process()
-    limits = [limits_for(one)[1], limits_for(one)[4]]
-    shared.fault = "refused"
-    alone = [await take(one, limits, 300) for _ in range(3)]
-    assert alone[0]
-    one.settle(alone[0], amounts(50), shared.clock.now())
-    shared.fault = ""
-    await shared.clock.advance(RETRY_S)
-    assert one.fault is None
-    await one.refresh(limits)
-    assert used(limits, shared.clock.now()) == [650, 650]
-    for taken, then in zip(alone[1:], (NOTHING, amounts(10)), strict=True):
-        assert taken
-        one.settle(taken, then, shared.clock.now())
-    await settle()
-    await one.refresh(limits)
-    assert used(limits, shared.clock.now()) == [60, 60]
-
-
-async def test_a_clock_of_the_server_that_is_set_back_keeps_no_request_away(shared):
-    one = shared.process()
-    limits = [*limit_of(one, REQUESTS, 2), *limit_of(one, TOKENS, 100)]
-    shared.ahead_s = 3_600.0
-    before = [await take(one, limits, 10) for _ in range(3)]
-    assert [bool(taken) for taken in before] == [True, True, False]
-    shared.ahead_s = 0.0
-    assert [bool(await take(one, limits, 10)) for _ in range(3)] == [True, True, False]
-    assert before[0]
-    one.settle(before[0], NOTHING, shared.clock.now())
-    await settle()
-    await one.refresh(limits)
-    assert used(limits, shared.clock.now()) == [2, 20]

@@ -49,19 +49,6 @@ async def test_two_processes_make_one_token_call_and_close_their_connections():
         assert len(asyncio.all_tasks()) < 20
 
 
-async def test_gatepass_starts_serves_and_stops_without_its_store(caplog):
-    caplog.set_level(logging.INFO)
-    responder = Responder(password=PASSWORD.encode())
-    async with responding(responder):
-        pass
-    async with minting() as issuer:
-        state = built(issuer, responder)
-        state.start()
-        await until(lambda: state.ready)
-        await state.aclose()
-    assert [record.message for record in caplog.records].count("store_unavailable") == 1
-
-
 async def test_a_process_that_does_not_share_reports_it_in_log_status_and_metrics(caplog):
     caplog.set_level(logging.INFO)
     async with minting() as issuer, responding(Responder(password=PASSWORD.encode())) as responder:

@@ -82,33 +82,12 @@ def test_endless_error_output_is_read_to_its_end(loop):
     assert stderr.endswith(b"xlast\n")
 
 
-def test_a_death_by_signal_is_a_negative_code(loop):
-    assert on(loop, shell("kill -TERM $$")).code == -15
-
-
 def test_a_background_process_of_a_program_delays_no_fetch(loop, tmp_path):
     began_s = time.monotonic()
     found = on(loop, shell(f"sleep 3600 & echo $! > {tmp_path}/pid; echo out"))  # the test would wait for it too
     assert (found.code, found.stdout) == (0, b"out\n")
     assert time.monotonic() - began_s >= PIPE_CLOSE_S
     gone(tmp_path / "pid")
-
-
-def test_background_processes_of_a_program_are_killed_when_it_ends(loop, tmp_path):
-    found = on(loop, shell(f"sleep 30 >/dev/null 2>&1 & echo $! > {tmp_path}/pid; echo out"))
-    assert (found.code, found.stdout) == (0, b"out\n")
-    gone(tmp_path / "pid")
-
-
-def test_process_in_another_session_survives_the_program(loop, tmp_path):
-    it, pipe = tmp_path / "it", tmp_path / "pipe"
-    os.mkfifo(pipe)
-    leave = f"setsid sh -c 'echo begun > {it}; read word < {pipe}; echo $word > {it}' >/dev/null 2>&1 &"
-    with open(os.open(pipe, os.O_RDWR), "wb") as writer:
-        on(loop, shell(f"{leave} while [ ! -s {it} ]; do sleep 0.02; done"))
-        writer.write(b"on\n")
-        writer.flush()
-        block_until(lambda: it.read_text() == "on\n")
 
 
 def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
@@ -135,18 +114,6 @@ def test_cancelled_at_any_time_it_leaves_no_process_and_no_descriptor(loop, iter
         if (tmp_path / "pid").exists() and (pid := (tmp_path / "pid").read_text()):
             await until(lambda: not in_group(int(pid)))
         await until(lambda: not [name for name in descriptors() - before if "pipe" in name or "socket" in name])
-
-    on(loop, work())
-
-
-def test_a_hundred_runs_leave_nothing_open(loop):
-    async def work() -> None:
-        await shell("true")
-        before = descriptors()
-        for _ in range(25):
-            await asyncio.gather(*(shell("echo x; echo y >&2") for _ in range(4)))
-        await until(lambda: len(descriptors() - before) <= 1)
-        await until(lambda: not children())
 
     on(loop, work())
 

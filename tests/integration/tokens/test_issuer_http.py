@@ -141,11 +141,6 @@ async def test_a_missing_client_certificate_is_a_fault_of_tls(version):
         assert (await fault_of(url, client_context())).kind is Fault.TLS
 
 
-async def test_a_server_without_tls_is_a_fault_of_tls():
-    async with Scripted([Send(b"220 mail.example\r\n")], sends_first=True) as server:
-        assert (await fault_of(server.url.replace("http:", "https:"))).kind is Fault.TLS
-
-
 @pytest.mark.parametrize(
     ("dialogue", "fault"),
     [

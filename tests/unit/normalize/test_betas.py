@@ -27,6 +27,7 @@ def test_a_value_goes_with_the_members_that_only_it_enables():
     assert changed.headers == call("a").headers
     assert json.loads(changed.body) == {"model": "m", "messages": [], "x": 1.0}
     assert betas_of(changed.headers) == ("a",)
+    assert dropped(call(CONTEXT), CONTEXT).headers == ((b"anthropic-version", b"1"), (b"x", b"a,b"))
 
 
 def test_a_member_that_another_sent_value_enables_stays():
