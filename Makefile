@@ -17,14 +17,14 @@ PYTEST := $(FREEING) $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 # pytest keeps the test modules compiled: to rewrite their assertions takes each process 7 seconds otherwise.
 unexport PYTHONDONTWRITEBYTECODE
 # Clients and servers that wait more than they compute, and measure no time: three of these files at once.
-E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_ragflow tracing upgrade prometheus chart_rolls))
+E2E_BESIDE := $(addprefix tests/e2e/test_,$(addsuffix .py,quirks sdk_types clients hosts valkey traffic limits sdk_tasks presented_tokens other_issuers mcp mcp_ragflow store_health tracing upgrade prometheus chart_rolls))
 # `make test` runs them with each of valkey-server and redis-server that is installed. `make e2e` installs one.
 STORE_TESTS := $(addprefix tests/integration/store/test_,shared_counts.py limits_over_replicas.py)
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts e2e-prometheus e2e-system \
-  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos chart-rolls tls-scan properties mutants fuzz pythons \
+  test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
 help: ## Show this list
@@ -217,9 +217,17 @@ chaos: setup ## Ten minutes of faults on all sides of two replicas over a store,
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
 	$(BIN)/python -W ignore -m tests.stress.chaos $(CHAOS)
 
+store-faults: setup ## Four processes, a real Valkey or Redis: each fault of the store; two minutes
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+	$(BIN)/pytest -q -s tests/e2e/test_store_health.py tests/e2e/test_valkey.py -k "health or Documented"
+
+rolls: setup ## Rolling restarts of four replicas under clients that keep connections: two minutes
+	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
+	$(BIN)/python -m tests.stress.rolls $(if $(wildcard .e2e/node-client),--node .e2e/node-client) $(ROLLS)
+
 chart-rolls: setup ## A rolling upgrade of four replicas under 50 streams by the times of the Helm chart, without the store for a while
 	[ -x .e2e/store/server ] || tests/e2e/store/fetch.sh "$(CURDIR)/.e2e/store"
-	$(BIN)/python -W ignore -m tests.stress.chart_rolls $(wildcard .e2e/node-client)
+	$(BIN)/python -W ignore -m tests.stress.chart_rolls
 
 tls-scan: setup .tls-scan/.ready ## What sslyze sees of the listener with `server.tls`, beside what is expected; half a minute
 	$(BIN)/python -m tests.stress.tls_scan .tls-scan/bin/python

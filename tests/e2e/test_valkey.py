@@ -20,7 +20,7 @@ from tests.e2e.store.fleet import Clients, Fleet
 from tests.e2e.store.server import StoreServer
 from tests.e2e.store.token_setup import LIFE_S, running_setup
 from tests.unit.http_client.loop import one_iteration
-from tests.unit.store.contract import Shared, StoreContract, opened_store, unavailable
+from tests.unit.store.contract import Shared, StoreContract, opened_store
 from tests.waiting import block_until
 
 SOAK_S = float(os.environ.get("STORE_SOAK_S", "12"))
@@ -124,14 +124,6 @@ class TestDocumentedUser(StoreContract):
         of_processes = sizes.pop(b"encryption-key")
         assert sum(sizes.values()) <= len(text) + 1500
         assert of_processes <= 140
-
-    async def test_a_full_server_is_named(self, store, shared):
-        with store.client() as client:
-            client.config_set("maxmemory", "1")
-            try:
-                assert "raise its maxmemory" in await unavailable(shared.here.put("kind/name", b"value", 60.0))
-            finally:
-                client.config_set("maxmemory", "0")
 
     async def test_a_cancelled_request_does_not_continue(self, shared):
         """The timeout of the client library lost one cancellation in fourteen, which caused a second token call."""

@@ -18,6 +18,7 @@ from gatepass.cli.control import NotRunning, UnixConnection, found_socket, reque
 from gatepass.cli.serve import CANNOT_BIND
 from gatepass.server import listening as listening_module
 from gatepass.server.admin import ROUTES
+from gatepass.server.process import CONTROL_CONNECTIONS
 from tests.integration.processes import changed, started
 from tests.integration.scripted import Scripted, Send, reply
 from tests.waiting import until
@@ -109,6 +110,21 @@ async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, mon
             code, text = await asyncio.to_thread(command, "status", "--socket", str(path))
             (line,) = [line for line in text.splitlines() if "invalid_client" in line]
             assert line.endswith("; a new secret requires a restart, because it is in an environment variable")
+
+
+async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):
+    path, above = tmp_path / "own" / "control.sock", 5
+    async with started(tmp_path, {"server": {"control_socket": str(path)}, **UPSTREAMS, **CREDENTIALS}) as running:
+        await running.port
+        with ExitStack() as stack:
+            clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(CONTROL_CONNECTIONS + above)]
+            for client in clients:
+                client.connect(str(path))
+            for client in clients[:above]:
+                assert client.recv(1) == b""
+            for client in clients[above:]:
+                client.sendall(b"GET /learned HTTP/1.1\r\nhost: x\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 def list_of(lines: list[str], event: str) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 from contextlib import nullcontext
 from typing import Any
 
@@ -363,3 +365,22 @@ async def test_a_client_that_has_its_response_may_close_the_stream(message, piec
             (line,) = [one for one in map(json.loads, out.getvalue().splitlines()) if one["event"] == "request"]
         metrics = gp.state.metrics.exposition().decode()
     assert (line["outcome"], line["status"], f'outcome="{outcome}"' in metrics) == (outcome, 200, True)
+
+
+def test_nothing_of_mcp_is_imported_without_mcp_servers():
+    script = """
+import sys
+from gatepass import create_app
+from gatepass.config.model import Config
+from gatepass.proxy.app_state import create_app_state
+from gatepass.server.endpoint import ApiEndpoint
+blocks = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
+ApiEndpoint(create_app_state(Config.model_validate(blocks)))
+create_app(Config.model_validate(blocks))
+found = [name for name in sys.modules if name.startswith("gatepass.mcp")]
+assert found == [], found
+blocks["mcp"] = {"tools": {"url": "http://127.0.0.1:9/mcp"}}
+ApiEndpoint(create_app_state(Config.model_validate(blocks)))
+assert "gatepass.mcp.exchange" in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)

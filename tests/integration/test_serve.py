@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from gatepass.cli import serve
+from gatepass.config.access import hash_key
 from tests.integration.gateway import Ask
 from tests.integration.processes import Serving, python_process, started
 from tests.waiting import until, until_async
 
 CONFIGURATION = {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}}
+KEY = "gp-the-new-key-0123456789"
 
 
 async def outcome(program: str) -> tuple[int | None, str]:
@@ -144,6 +146,35 @@ async def is_alive(port: int) -> bool:
         return (await Ask(port, "GET", "/healthz", {}, b"").answer()).status == 200
     except (OSError, EOFError):
         return False
+
+
+async def test_the_first_connection_after_a_reload_during_the_start_meets_the_new_keys(tmp_path: Path):
+    keys = [{"name": "rag", "hash": hash_key(KEY)}]
+    config, changed = written(tmp_path), tmp_path / "changed.json"
+    changed.write_text(json.dumps({**CONFIGURATION, "access": {"keys": keys}}))
+    program = (
+        "import os, signal\n"
+        "from gatepass.cli import main, serve\n"
+        "opened = serve.open_app_state\n"
+        "def replaced(loaded):\n"
+        f"    os.replace({str(changed)!r}, {config!r})\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return opened(loaded)\n"
+        "serve.open_app_state = replaced\n"
+        f"main(['serve', '--config', {config!r}, '--port', '0', '--log-format', 'json'])\n"
+    )
+    running = Serving(await python_process("-c", program))
+    reading = asyncio.create_task(running.read())
+    try:
+        port = await running.port
+        answers = [
+            await Ask(port, "GET", "/status", {"authorization": f"Bearer {key}"}, b"").answer() for key in ("", KEY)
+        ]
+        assert [answer.status for answer in answers] == [401, 403]
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        await reading
 
 
 async def test_no_program_inherits_the_listening_socket(tmp_path):

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 from release.audit import Verdict
@@ -17,8 +19,10 @@ from release.build import (
     PYTHONS,
     ROOT,
     ReleaseFailed,
+    build,
     build_packages,
     check_tag,
+    extract,
     main,
     notes,
     pins,
@@ -161,7 +165,50 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # of this checkout, whose last changes need not be committed
     monkeypatch.setattr("release.build.TOOLS", ("release/nothing",))
     monkeypatch.setattr("release.build.ROOT", folder)
+    monkeypatch.setattr("release.locks.REQUIREMENTS", folder / "requirements")
     return folder
+
+
+def without_other_packages(*command: str | Path, **options: Any) -> str:
+    """Stand for `run`: what pip would download is its list, and an SBOM is the pyproject.toml that it is made of."""
+    words = [str(part) for part in command]
+    given = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    if words[0] in ("git", "tar") or "hatchling" in words:
+        return run(*command, **options)
+    if "download" in words:
+        listed = Path(given["--requirement"]).read_bytes()
+        Path(given["--dest"], f"{given['--python-version']}.txt").write_bytes(listed)
+    if "--pyproject" in given:
+        Path(given["--output-file"]).write_bytes(Path(given["--pyproject"]).read_bytes())
+    return gatepass.__version__ if "--version" in words else ""
+
+
+def test_what_is_not_committed_changes_no_byte_of_a_release(clone, tmp_path, monkeypatch):
+    monkeypatch.setattr("release.build.run", without_other_packages)
+    monkeypatch.setattr("release.build.missing", lambda: "the image is built of the same folder")
+
+    def released(name: str) -> dict[str, bytes]:
+        dist = tmp_path / name
+        dist.mkdir()
+        return {
+            file.name: file.read_bytes() for file in build("HEAD", extract("HEAD", tmp_path / "in" / name), "", dist)
+        }
+
+    (tmp_path / "in").mkdir()
+    clean = released("clean")
+    assert len(clean) == 6
+    assert b"uvicorn==" in clean[f"gatepass-{gatepass.__version__}-wheelhouse-linux-x86_64.tar"]
+    edit(clone / "CHANGELOG.md", lambda text: text.replace("\n- ", "\n- Not committed: "))
+    edit(clone / "requirements/runtime.txt", lambda text: re.sub("uvicorn==.*?( |$)", "uvicorn==0.0.1 ", text))
+    edit(clone / "pyproject.toml", lambda text: text.replace("description = ", 'description = "Not committed." # '))
+    edit(clone / "src/gatepass/__init__.py", lambda text: text.replace(gatepass.__version__, "9.9.9"))
+    assert released("dirty") == clean
+
+
+def edit(file: Path, change: Callable[[str], str]) -> None:
+    before = file.read_text()
+    file.write_text(change(before))
+    assert file.read_text() != before
 
 
 def release(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -193,7 +240,6 @@ def test_a_release_replaces_the_former_one_when_all_of_it_passed(clone, monkeypa
 
 def test_changed_tools_of_the_release_are_committed_first(clone, monkeypatch, capsys):
     monkeypatch.setattr("release.build.TOOLS", ("release",))
-    with (clone / "release/build.py").open("a") as file:
-        file.write("# not committed\n")
+    edit(clone / "release/build.py", lambda text: text + "# not committed\n")
     assert release(monkeypatch) == 1
     assert "release: commit the tools of the release" in capsys.readouterr().err

@@ -7,7 +7,7 @@ connection to a pod that does not listen is refused. Meanwhile the store of the 
 
 It runs twice: for a file in a ConfigMap of its own with the preStop sleep and `server.drain_delay_s`, and with the
 latter alone, as the chart does with `config`. It exits 1 if a request fails, a stream is incomplete, or a pod is killed
-or restarted. The argument is a folder with the npm package `openai`; without it only openai-python runs.
+or restarted.
 """
 
 from __future__ import annotations
@@ -81,10 +81,6 @@ class Times:
         ]
         sleep_s = running["lifecycle"]["preStop"]["sleep"]["seconds"]
         return cls(found[0], found[1], found[2], sleep_s, sleep_s, pod["terminationGracePeriodSeconds"])
-
-    def without_sleep(self) -> Times:
-        """Return those that the chart sets with `config`."""
-        return replace(self, sleep_s=0, grace_s=self.grace_s - self.sleep_s)
 
 
 @dataclass
@@ -247,15 +243,16 @@ def main() -> int:
         f" {liveness.period_s} s, delay {times.delay_s} s",
         flush=True,
     )
-    failed, load = 0, replace(LOAD, node=Path(sys.argv[1]) if sys.argv[1:] else None)
-    for way, own in {"own ConfigMap": times, "config": times.without_sleep()}.items():
+    failed = 0
+    with_config = replace(times, sleep_s=0, grace_s=times.grace_s - times.sleep_s)
+    for way, own in {"own ConfigMap": times, "config": with_config}.items():
         began_s = time.monotonic()
-        done = asyncio.run(upgrade(load, REPLICAS, own))
-        requests, cluster = sum(result.requests for result in done.results), done.cluster
+        done = asyncio.run(upgrade(LOAD, REPLICAS, own))
+        (result,), cluster = done.results, done.cluster
         print(
             f"{way} (sleep {own.sleep_s} s, grace period {own.grace_s} s): {REPLICAS} replicas replaced in"
             f" {time.monotonic() - began_s:.0f} s under {LOAD.concurrency} streams of"
-            f" {LOAD.events * LOAD.event_s:.0f} s: {len(done.faults)} of {requests} requests failed;"
+            f" {LOAD.events * LOAD.event_s:.0f} s: {len(done.faults)} of {result.requests} requests failed;"
             f" {done.without_store} pods without a store for {STORE_LOST_S:.0f} s; the longest end of a pod took"
             f" {max(cluster.ends_s):.1f} s; {cluster.kills} killed, {cluster.restarts} restarted,"
             f" {cluster.refused} connections refused",

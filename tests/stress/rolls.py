@@ -1,9 +1,15 @@
-"""Clients that keep connections, their upstream, and a balancer, for the programs of this folder.
+"""Rolling restarts under clients that keep connections: `make rolls`, about two minutes.
+
+Four replicas over a store, behind a TCP balancer that polls `/readyz` every 0.1 s, are restarted one after the other,
+as often as `--rounds` says. The program prints a line for each client. It exits 1 if a request fails or a stream is
+incomplete.
 
 The clients are openai-python and openai-node, each with pooled connections and without retries. Half of the requests
-are streams.
+are streams. `--node FOLDER` names a folder with the npm package `openai` in `node_modules`; without it only
+openai-python runs.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -18,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.store.server import StoreServer
+from tests.integration.processes import serving
 from tests.integration.scripted import (
     LAST_CHUNK,
     Dialogue,
@@ -228,3 +236,57 @@ def note(result: Result, line: bytes) -> bool:
     if "failed" in entry:
         result.failures.append(f"{'stream' if entry['streams'] else 'plain'}: {entry['failed']}")
     return "began" in entry
+
+
+# the restarts
+
+
+async def rolling_restart(load: Load, replicas: int, rounds: int = 1, **server: float) -> list[Result]:
+    """Restart each of `replicas` behind the balancer, one after the other, on its port, in each of `rounds`."""
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "store").mkdir()
+        store = stack.enter_context(StoreServer(folder / "store")).settings()
+        chat = {"base_url": f"{(await stack.enter_async_context(upstream(load))).url}/v1"}
+        config = folder / "gatepass.json"
+        config.write_text(json.dumps({"server": server, "upstreams": {"chat": chat}, "store": store}))
+        config.chmod(0o600)
+
+        async def start(replica: AsyncExitStack, port: int = 0) -> int:
+            options = ("--config", str(config), "--port", str(port))
+            return await (await replica.enter_async_context(serving(*options))).port
+
+        running = [await stack.enter_async_context(AsyncExitStack()) for _ in range(replicas)]
+        ports = [await start(replica) for replica in running]
+        balancer_port = await stack.enter_async_context(balanced(ports))
+        async with clients(balancer_port, load) as results:
+            for replica, port in list(zip(running, ports, strict=True)) * rounds:
+                await replica.aclose()
+                await start(replica, port)
+                await asyncio.sleep(3 * POLL_S)
+    return results
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--node", type=Path)
+    for name, default in {"replicas": 4, "rounds": 3, "concurrency": CONCURRENCY}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--drain-delay-s", type=float, default=0.5)
+    options = parser.parse_args()
+    load, failed = Load(options.node, options.concurrency), 0
+    running = rolling_restart(load, options.replicas, options.rounds, drain_delay_s=options.drain_delay_s)
+    for result in asyncio.run(running):
+        print(
+            f"rolling restart of {options.replicas} replicas, {options.rounds} times: {result.client}:"
+            f" {len(result.failures)} of {result.requests} requests failed",
+            *result.failures[:5],
+            sep="\n  ",
+            flush=True,
+        )
+        failed += len(result.failures)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

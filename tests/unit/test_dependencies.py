@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import distributions
 from itertools import product
 from pathlib import Path
@@ -84,10 +85,18 @@ def test_the_image_takes_every_extra_by_its_lock() -> None:
 
 
 ROOT = REQUIREMENTS.parent
+FOREIGN = (
+    *(f"tests/e2e/{name}" for name in ("clients", "mcp", "quirks", "realllm", "django")),
+    *("tests/chart", "tests/site", "tests/ui", "bench/peers"),
+)
+"""Scripts with separate environments."""
+COMMANDS = {"coverage", "import-linter", "mypy", "pytest-cov", "pytest-xdist", "ruff"}
+"""Development tools that no module imports."""
 BY_NAME = {"uvloop"}
 """uvicorn loads it."""
 
 
+@cache
 def modules() -> dict[str, str]:
     return {
         ".".join(file.with_suffix("").parts).removesuffix(".__init__").partition(".cpython")[0]: name
@@ -98,12 +107,19 @@ def modules() -> dict[str, str]:
     }
 
 
-def imported() -> set[str]:
-    """The distributions that gatepass imports, by their canonical names."""
+@cache
+def imported(*folders: str) -> set[str]:
+    """The distributions that the code in `folders` imports, by their canonical names."""
     # `compression` is in the standard library of Python 3.14
-    own, known = {*sys.stdlib_module_names, "compression", "gatepass"}, modules()
+    own, known = (
+        {*sys.stdlib_module_names, "compression", "gatepass", "tests", "bench", "docs", "examples", "release"},
+        modules(),
+    )
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
     found: set[str] = set()
-    for file in (ROOT / "src").rglob("*.py"):
+    for file in files:
+        if str(file.relative_to(ROOT)).startswith(FOREIGN):
+            continue
         for name in imports(file):
             if name.partition(".")[0] in own:
                 continue
@@ -131,7 +147,14 @@ def declared(requirements: list[str]) -> set[str]:
 def test_imported_packages_are_the_declared_ones() -> None:
     runtime, optional = PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]
     extras = {name for extra in EXTRAS for name in declared(optional[extra])}
-    assert imported() == (declared(runtime) - BY_NAME) | extras
+    assert imported("src") == (declared(runtime) - BY_NAME) | extras
+
+
+def test_the_development_group_holds_what_tests_import_and_the_extras() -> None:
+    runtime, development = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]["dev"]
+    used = imported("tests", "bench", "examples")
+    assert declared(development) - COMMANDS == (used | imported("src")) - declared(runtime)
+    assert used >= BY_NAME
 
 
 def test_uvicorn_is_bounded_and_locked_in_the_newest_series_of_its_range() -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
 
@@ -41,6 +42,42 @@ def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
     assert (error.public_code, error.http_status) == ("too_many", 429)
     assert errors.UpstreamErrorReply("no", upstream="chat", status=418).public_code == "upstream_error"
     assert errors.UpstreamAuth("no", upstream="chat", status=401, upstream_code="x").public_code == "upstream_auth"
+
+
+OWN_TEXTS = ("message", "cause", "advice", "why")
+SEARCHED = {("error_objects.py", "REPLAYED")}
+"""What RAGFlow itself searches in a message, so that gatepass sends none with it."""
+
+
+def searched_texts() -> Iterator[tuple[str, str]]:
+    """Yield where a text of a GatepassError is searched: by an expression, or for a part of it."""
+    for file in (ROOT / "src/gatepass").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            texts: list[ast.AST] = []
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                is_search = node.func.attr in ("search", "match", "fullmatch", "sub", "split", "findall", "finditer")
+                is_text = node.func.attr in ("startswith", "endswith", "partition", "replace", "find", "index")
+                texts = [*node.args] if is_search else [node.func.value] if is_text else []
+            elif isinstance(node, ast.Compare) and any(isinstance(one, ast.In | ast.NotIn) for one in node.ops):
+                texts = [*node.comparators]
+            for part in (one for text in texts for one in ast.walk(text)):
+                if isinstance(part, ast.Attribute) and part.attr in OWN_TEXTS and "body" not in ast.unparse(part.value):
+                    yield file.name, ast.unparse(node).partition(".")[0]
+
+
+def test_no_text_of_gatepass_decides_what_it_says_of_an_error():
+    assert set(searched_texts()) == SEARCHED
+
+
+PATTERN = re.compile(r"(?:[(\[=,:]\s*|return )/(?![/*])((?:\\.|\[[^\]\n]*\]|[^/\\\n])+)/")
+SEARCH = re.compile(r"\.(?:includes|startsWith|endsWith|indexOf|split|replace|replaceAll)\(\"([^\"]*)")
+
+
+def test_no_pattern_of_the_page_reads_a_sentence():
+    """Texts come in both languages, so nothing has to recognise one."""
+    for file in (ROOT / "src/gatepass/server/ui/static").glob("*.js"):
+        searched = [*PATTERN.findall(file.read_text()), *SEARCH.findall(file.read_text())]
+        assert [one for one in searched if re.search(r"[A-Za-z]{2} [A-Za-z(]{2}", one)] == [], file.name
 
 
 def test_the_texts_of_errors_are_read_at_the_first_error_and_exist_without_docstrings():

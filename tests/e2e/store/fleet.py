@@ -45,10 +45,11 @@ class Fleet:
             "extra": {"resource": RESOURCE},
         }
         chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
-        self.source, self._config = source, folder / "gatepass.json"
-        configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
-        self._config.write_text(json.dumps(configuration))
+        self._folder, self.source = folder, source
+        self._configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
         self.ports = [free_port() for _ in range(count)]
+        for port in self.ports:
+            self._configure(port, store)
         self._processes = [self._start(port) for port in self.ports]
         self.kills = 0
         self._stop = threading.Event()
@@ -77,8 +78,9 @@ class Fleet:
     def output_of(self, index: int) -> str:
         return self._processes[index].output
 
-    def restart(self, index: int) -> None:
-        """Stop a process as a rolling restart does. The next one on its port gets `source`."""
+    def restart(self, index: int, **store: Any) -> None:
+        """Stop a process as a rolling restart does. The next one on its port gets `source` and the changed `store`."""
+        self._configure(self.ports[index], {**self._configuration["store"], **store})
         before = self._processes[index]
         os.kill(before.pid, signal.SIGTERM)
         block_until(lambda: self._processes[index] is not before)
@@ -105,10 +107,16 @@ class Fleet:
                     process.stop()
                     self._processes[index] = self._start(self.ports[index])
 
+    def _configure(self, port: int, store: dict[str, Any]) -> None:
+        self._config(port).write_text(json.dumps({**self._configuration, "store": store}))
+
+    def _config(self, port: int) -> Path:
+        return self._folder / f"gatepass-{port}.json"
+
     def _start(self, port: int) -> Process:
         plain = {name: value for name, value in os.environ.items() if not name.startswith("GATEPASS_")}
         return Process(
-            [sys.executable, "-P", "-m", "gatepass", "serve", "--config", self._config, "--port", str(port)],
+            [sys.executable, "-P", "-m", "gatepass", "serve", "--config", self._config(port), "--port", str(port)],
             environment=plain | {"PYTHONPATH": str(self.source)},
         )
 

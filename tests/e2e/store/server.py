@@ -29,6 +29,11 @@ class StoreServer(RealServer):
         with self.client() as client:
             client.flushall()
 
+    def limit(self, maxmemory: int) -> None:
+        """Let it reject every write, as a server at its memory limit does; 0 ends this."""
+        with self.client() as client:
+            client.config_set("maxmemory", str(maxmemory))
+
     def add_user(self, rules: list[str]) -> None:
         """Create a user. `rules`: the words after `user` in a line of an ACL file."""
         with self.client() as client:

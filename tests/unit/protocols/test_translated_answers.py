@@ -12,7 +12,7 @@ from gatepass.errors import UpstreamEmpty, UpstreamInvalid
 from gatepass.protocols.message_events import MessageAggregator
 from gatepass.protocols.responses import ResponseAggregator
 from gatepass.protocols.translation import answer_blocks
-from gatepass.protocols.translation.answer_blocks import AnswerBlocks
+from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped, Tool
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
 from gatepass.protocols.translation.response_translation import ResponseAnswer
@@ -526,6 +526,21 @@ def test_what_is_kept_is_counted_as_long_as_it_is_kept(answer):
     assert made.kept_bytes == (101 if repeats else 0) + names + 10
     made.feed(call_piece(0, "}", first=False) + call_piece(1, "[", first=False))
     assert made.kept_bytes == (102 if repeats else 0) + names + 11
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_the_beginning_is_sent_again_if_the_connection_did_not_accept_it(is_accepted):
+    early = Early()
+    answer = ResponseAnswer(defaults(), "up", About(), early)
+    answer.early_events()
+    sent = answer.take()
+    early.note_own_event(b": keep-alive\n\n")
+    assert early.streamed.id == ""
+    if is_accepted:
+        early.note_own_event(sent)
+    events = events_of(ResponseAnswer(defaults(), "up", About(), early).feed(a_chunk({"content": "a"})))
+    assert (events[0]["type"] == "response.created") is not is_accepted
+    assert events[0]["sequence_number"] == (2 if is_accepted else 0)
 
 
 @pytest.mark.parametrize("answer", [MessageAnswer, ResponseAnswer])

@@ -295,6 +295,18 @@ async def test_a_process_with_another_key_uses_nothing_of_the_store_from_its_fir
     assert wrong.health.operations["lease", "skipped"] == 1
 
 
+async def test_a_process_with_another_key_does_not_take_over_a_store_that_was_emptied(fleet):
+    right, wrong = fleet.process(b"a" * 32), fleet.process(b"b" * 32)
+    await settle()
+    for _ in range(20):
+        await fleet.clock.advance(CHECK_S / 2)
+        for name in [*fleet.store.values.entries]:
+            await fleet.store.drop(name)
+        wrong.start()  # its next check is the first one after that
+        await fleet.clock.advance(CHECK_S)
+        assert (right.health.state, wrong.health.state) == (StoreState.UP, StoreState.UNREADABLE)
+
+
 async def test_a_background_task_that_a_bug_ends_is_shown_and_begins_again(clock, caplog):
     store = Ailing(clock)
     guarded = GuardedStore(store, clock, {}, StoreKey(SHORT))
