@@ -45,8 +45,8 @@ class Fleet:
             "extra": {"resource": RESOURCE},
         }
         chat = {"base_url": f"{upstream}/v1", "credential": "corp"}
-        self._folder, self.source = folder, source
-        self._configuration = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
+        blocks: dict[str, Any] = {"credentials": {"corp": corp}, "upstreams": {"chat": chat}, "store": store}
+        self._folder, self.source, self._configuration = folder, source, blocks
         self.ports = [free_port() for _ in range(count)]
         for port in self.ports:
             self._configure(port, store)
