@@ -17,10 +17,9 @@ from gatepass.http_client.message_head import HEAD_BYTES, MOST_FIELDS
 from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.protocols.request import read_body
 from gatepass.proxy.uploads import Form
-from gatepass.server.connection import MOST_AHEAD
+from gatepass.server.connection import LEAST_BYTES_PER_S, MOST_AHEAD, RECEIVE_S
 from gatepass.server.cycle import HttpRequestCycle
 from gatepass.server.parser import RequestParser
-from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.integration.answers import COMPLETION

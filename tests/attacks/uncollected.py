@@ -31,7 +31,7 @@ from gatepass.proxy.app_state import AppState
 from gatepass.proxy.client_response import ClientResponse
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.relay import relay
-from gatepass.server import asgi, connection, timeouts
+from gatepass.server import asgi, connection
 
 STALL_S = 1.0
 """In the place of the times for which gatepass waits for a client."""
@@ -110,7 +110,7 @@ def main() -> None:
     # replaced in this process alone, so that the test reaches into it
     AppState.start = start_with_commands  # type: ignore[assignment, method-assign]
     handler.relay = relay_or_fail  # type: ignore[assignment, attr-defined]
-    for module in (timeouts, asgi, connection):
+    for module in (asgi, connection):
         for name in ("RECEIVE_S", "STALL_S"):
             setattr(module, name, STALL_S)
     if server == "uvicorn":

@@ -74,7 +74,7 @@ async def test_no_mutated_request_makes_gatepass_fail(part, monkeypatch):
     monkeypatch.setattr(
         "gatepass.server.process.IDLE_TIMEOUT_S", RECEIVE_S
     )  # a mutation may have lost its `connection: close`
-    monkeypatch.setattr("gatepass.server.timeouts.RECEIVE_S", RECEIVE_S)
+    monkeypatch.setattr("gatepass.server.connection.RECEIVE_S", RECEIVE_S)
     rng = random.Random(SEED + part)
     statuses: Counter[int] = Counter()
     failed: list[tuple[bytes, bytes]] = []

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from gatepass.config.access import hash_key
-from gatepass.server import timeouts
+from gatepass.server import connection
 from tests.integration.gateway import Gateway, gateway, relaying
 from tests.integration.raw import request, send_raw
 from tests.integration.scripted import Hold
@@ -54,7 +54,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
 async def test_refused_input_without_a_request_is_counted_and_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(timeouts, "RECEIVE_S", 1.0)
+    monkeypatch.setattr(connection, "RECEIVE_S", 1.0)
     caplog.set_level(logging.INFO, "gatepass")
     many = b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n"
     async with gateway(upstream=UPSTREAM) as gp:

@@ -63,7 +63,7 @@ NO_OPERATION, PREFLIGHT = "none", "preflight"
 Serve = Callable[[InFlightRequest], Awaitable[None]]
 
 
-async def handle(client_request: ClientRequest, state: AppState, serve: Serve, cycle: RequestCycle) -> None:
+async def handle(state: AppState, serve: Serve, client_request: ClientRequest, cycle: RequestCycle) -> None:
     """Serve one request, send its response or its error, and end its attempt and itself.
 
     `serve` sends the response of the admitted request, or raises the error: `serve_call`, or what serves an MCP server.
@@ -140,7 +140,9 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     named = call.model if context.form is None else context.form.model or call.model
     if may_see is not None and (operation.names_model or named):
         check_model_access(caller, named)
-    route = state.routes.route(call.operation.configured_as, call.model, may_see)
+    route = state.routes.find(call.operation.configured_as, call.model)
+    if route is None:
+        raise state.routes.not_found(call.operation.configured_as, call.model, may_see)
 
     # Admit, by the limits of use.
     if state.admission is not None:

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import msgspec
 
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, ModelTarget, Policy, block_of_operation, is_glob, ordered_globs
 from gatepass.errors import ModelNotFound
+from gatepass.normalize.rules import CACHED_MODELS
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.types import Target, Timeouts, settings_of
 
@@ -96,6 +98,8 @@ class RouteTable:
         routes = [route for one in tables for route in (*one.exact.values(), *dict(one.globs).values(), one.rest)]
         self.all = [*{(one.entry, one.targets[0].upstream): one for one in routes if one is not None}.values()]
         """Each route once, whatever the number of operations that it serves."""
+        self.find = lru_cache(maxsize=CACHED_MODELS)(self._find)
+        """Returns the route of an operation and a model, which is "" if the request names none; None without one."""
         self._default_models = {str(name): route.model for name, route in operations if route.model is not None}
 
     def default_model(self, operation: str) -> str:
@@ -108,21 +112,23 @@ class RouteTable:
             return model
         return next((pattern for pattern, _ in self._others.globs if fnmatchcase(model, pattern)), None)
 
-    def route(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> Route:
-        """Return the route of `model`, which is "" if the request names none.
+    def route(self, operation: str, model: str) -> Route:
+        """Return what `find` does. Raises ModelNotFound, whose text lists all models."""
+        if (found := self.find(operation, model)) is None:
+            raise self.not_found(operation, model)
+        return found
 
-        Raises ModelNotFound, whose text lists the models that the caller `may_see`; all if that is None.
-        """
+    def _find(self, operation: str, model: str) -> Route | None:
         routes = self._by_operation.get(operation, self._others)
-        if (found := routes.exact.get(model)) is not None:  # before the globs: nearly always, and without a loop
+        if (found := routes.exact.get(model)) is not None:
             return found
-        for pattern, route in routes.globs:
-            if fnmatchcase(model, pattern):
-                return route
-        if routes.rest is not None:
-            return routes.rest
+        return next((route for pattern, route in routes.globs if fnmatchcase(model, pattern)), routes.rest)
+
+    def not_found(self, operation: str, model: str, may_see: Callable[[str], bool] | None = None) -> ModelNotFound:
+        """Return the error of a model without a route. It lists the models that the caller `may_see`; None: all."""
+        routes = self._by_operation.get(operation, self._others)
         if not self._has_upstreams:
-            raise ModelNotFound(
+            return ModelNotFound(
                 "This gatepass serves MCP servers and no models. Add `upstreams` to its configuration.", param="model"
             )
         known = [name for name in routes.exact if may_see is None or may_see(name)]
@@ -131,14 +137,14 @@ class RouteTable:
         shown = ", ".join(known[:NAMED_IN_ERROR]) + (", …" if len(known) > NAMED_IN_ERROR else "")
         if not model:
             suggestion = f", or name one of these models: {shown}" if known and operation not in WITHOUT_MODEL else ""
-            raise ModelNotFound(
+            return ModelNotFound(
                 f"The request names no model, and gatepass has no route for such requests of {operation}. Set"
                 f" `operations: {{{operation}: {{upstream: NAME}}}}` in the gatepass configuration, with a NAME of"
                 f" `upstreams`{suggestion}.",
                 param="model",
             )
         configured = f"Configured: {shown}. Correct the name, or add" if known else "No model is configured. Add"
-        raise ModelNotFound(
+        return ModelNotFound(
             f"The model {model[:100]!r} is not configured. {configured} it under `models` in the gatepass"
             ' configuration, or add `"*": {upstream: NAME}` there for all other models.',
             param="model",

@@ -17,6 +17,7 @@ from gatepass.cancel import timeout
 from gatepass.errors import ClientGone, Overloaded
 from gatepass.http_client.response_body import add_piece, taken
 from gatepass.proxy.app_state import AppState
+from gatepass.server.connection import LEAST_BYTES_PER_S, RECEIVE_S, STALL_S, slow_body
 from gatepass.server.cycle import (
     BODILESS,
     UNSENT_BYTES,
@@ -27,7 +28,6 @@ from gatepass.server.cycle import (
     too_large,
 )
 from gatepass.server.endpoint import ApiEndpoint
-from gatepass.server.timeouts import LEAST_BYTES_PER_S, RECEIVE_S, STALL_S, slow_body
 from gatepass.types import ClientRequest, Headers
 
 _FORWARDED = frozenset((b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,6 @@ class ApiEndpoint:
         self._take(state)
         state.metrics.fetch_lists = lambda: self.catalog.start_fetches(FRESH_S)
 
-    def serve(self, client_request: ClientRequest, cycle: RequestCycle) -> Coroutine[Any, Any, None]:
-        """Return the coroutine of one request. It keeps the state that is current now: a reload does not change it."""
-        if self.mcp is not None and (name := self.mcp.name_at(client_request.path)) is not None:
-            return handle(client_request, self.state, partial(self._serve_mcp, name, self.mcp), cycle)
-        return handle(client_request, self.state, self._serve_call, cycle)
-
     async def read_lists(self) -> None:
         """Read the upstreams' lists of models LISTS_AFTER_S after the start, so that the metrics know the names."""
         await sleep(self.state.clock, LISTS_AFTER_S)
@@ -50,12 +44,20 @@ class ApiEndpoint:
 
     def _take(self, state: AppState) -> None:
         self.state, self.catalog = state, ModelCatalog(state)
-        self._serve_call = partial(serve_call, self.catalog)
+        serve_api = partial(handle, state, partial(serve_call, self.catalog))
+        self.serve: Callable[[ClientRequest, RequestCycle], Coroutine[Any, Any, None]] = serve_api
+        """Returns the coroutine of one request. It keeps the state that is current now: a reload does not change it."""
         sessions = None if self.mcp is None else self.mcp.sessions
         self.mcp = None
         if state.config.mcp:
             from gatepass.mcp.exchange import serve_mcp  # nothing configured, nothing imported
             from gatepass.mcp.servers import McpServers, McpSessions
 
-            self._serve_mcp = serve_mcp
-            self.mcp = McpServers(state.config, sessions or McpSessions(state.store, state.clock))
+            self.mcp = servers = McpServers(state.config, sessions or McpSessions(state.store, state.clock))
+
+            def serve(client_request: ClientRequest, cycle: RequestCycle) -> Coroutine[Any, Any, None]:
+                if (name := servers.name_at(client_request.path)) is None:
+                    return serve_api(client_request, cycle)
+                return handle(state, partial(serve_mcp, name, servers), client_request, cycle)
+
+            self.serve = serve

@@ -10,8 +10,8 @@ from gatepass.config.model import Config
 from gatepass.errors import BodyTooLarge, Overloaded, ReceiveTimeout
 from gatepass.proxy.app_state import create_app_state
 from gatepass.server.asgi import AsgiRequestCycle, ResponseIncomplete, path_in, serve_page
+from gatepass.server.connection import STALL_S
 from gatepass.server.cycle import UNSENT_BYTES, HttpRequestCycle
-from gatepass.server.timeouts import STALL_S
 from tests.unit.clock import DrivenClock
 from tests.unit.http_client.loop import rest
 from tests.unit.server.wire_client import WireClient, asked

@@ -14,10 +14,17 @@ import pytest
 from gatepass.errors import ClientGone, GatepassError
 from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import SMALL_READ_BYTES, TURN_S, LoopTurns
-from gatepass.server.connection import HEAD_COPIES
+from gatepass.server.connection import (
+    BODY_GRACE_S,
+    DRAIN_IDLE_S,
+    DRAIN_RECHECK_S,
+    HEAD_COPIES,
+    LINGER_S,
+    RECEIVE_S,
+    STALL_S,
+)
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import REST_BYTES, HttpRequestCycle
-from gatepass.server.timeouts import BODY_GRACE_S, DRAIN_IDLE_S, DRAIN_RECHECK_S, LINGER_S, RECEIVE_S, STALL_S
 from tests.unit.http_client.loop import advance, driven, one_iteration, rest
 from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, Serve, WireClient, asked
 

@@ -13,16 +13,8 @@ from pathlib import Path
 import pytest
 
 from gatepass.server import listening as listening_module
-from gatepass.server.listening import (
-    AUTO,
-    Acceptor,
-    bind,
-    control_sockets,
-    ignore_new_connections,
-    is_listening,
-    listen_control,
-    remove_control,
-)
+from gatepass.server.listening import AUTO, bind, control_sockets, is_listening, listen_control, remove_control
+from gatepass.server.process import Acceptor, ignore_new_connections
 from tests.waiting import until
 
 
