@@ -16,14 +16,13 @@ from gatepass.sse.chunk import (
     ARGUMENTS,
     REASONING,
     REASONING_MEMBERS,
+    ROLE_ALONE,
     EnvelopeDefaults,
     Object,
     argument_text,
     calls_of,
     completed_reason,
-    finish_reason,
     has_content,
-    has_output,
     text_and_thought,
 )
 from gatepass.sse.tool_calls import KEY_CHARS, ArgumentBuffer, ToolCallDelta, ToolCallTracker, is_complete_json, is_cut
@@ -144,13 +143,16 @@ class ChoiceRepair:
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
         """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
-        delta, had_content, end = payload.get("delta"), self.has_answer, finish_reason(payload)
+        delta, had_content, end = payload.get("delta"), self.has_answer, payload.get("finish_reason")
+        end = end if isinstance(end, str) else ""
         if not delta and self._defaults.is_chat and isinstance(payload.get("text"), str):
             delta = payload["delta"] = {"content": payload.pop("text")}
             on_repair(MESSAGE)
         if type(delta) is dict:
             self.has_answer = had_content or has_content(payload)
-            self._has_deltas = self._has_deltas or (self.has_answer and not had_content) or has_output(payload, end)
+            if not self._has_deltas:
+                has_begun = self.has_answer and not had_content
+                self._has_deltas = has_begun or end != "" or has_content(payload, ROLE_ALONE)
         else:
             delta = self._add_delta(payload, on_repair)
             self.has_answer = had_content or has_content(payload)
@@ -166,20 +168,27 @@ class ChoiceRepair:
             on_repair(FINISH)
         elif end:
             is_plain = False
-            is_text = "text" in payload and "delta" not in payload
-            standard, native = standard_reason(end, is_text=is_text, has_tools=bool(self._tools))
-            if standard != end:
-                if native:
-                    payload.setdefault(NATIVE, native)
-                payload["finish_reason"] = standard
-                on_repair(FINISH)
-            has_calls = self._tools or self._function is not None
-            if has_calls and payload["finish_reason"] in COMPLETE and delta is not None:
-                self._complete_calls(payload, delta, on_repair)
-            if reason := finish_reason(payload):
-                self._arguments.drop(self._index)
-                self.has_finished, self._stopped = True, reason == "stop"
+            self._end(payload, delta, end, on_repair)
         return is_plain
+
+    def _end(self, payload: Object, delta: Object | None, end: str, on_repair: OnRepair) -> None:
+        """Repair a choice with the finish reason `end`."""
+        is_text = "text" in payload and "delta" not in payload
+        standard, native = end, ""
+        if self._tools or end not in TEXT_REASONS:
+            standard, native = standard_reason(end, is_text=is_text, has_tools=bool(self._tools))
+        if standard != end:
+            if native:
+                payload.setdefault(NATIVE, native)
+            payload["finish_reason"] = standard
+            on_repair(FINISH)
+        has_calls = self._tools or self._function is not None
+        if has_calls and payload["finish_reason"] in COMPLETE and delta is not None:
+            self._complete_calls(payload, delta, on_repair)
+        if reason := payload["finish_reason"]:
+            if self._arguments.held:
+                self._arguments.drop(self._index)
+            self.has_finished, self._stopped = True, reason == "stop"
 
     def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:
         """Add the arguments of calls that have none, or remove the finish reason if a call was cut."""

@@ -329,7 +329,8 @@ def completed_reason(reason: str, *, has_tools: bool, has_function: bool) -> str
     return "tool_calls" if has_tools and reason == "stop" else reason
 
 
-_ROLE = frozenset({"role"})
+ROLE_ALONE = frozenset({"role"})
+"""The member of a delta that is no output by itself."""
 REASONING = ("reasoning_content", "reasoning")
 """The members with the text of the reasoning. An upstream uses one of them."""
 REASONING_MEMBERS = frozenset({"role", *REASONING, "reasoning_details"})
@@ -338,11 +339,6 @@ REASONING_MEMBERS = frozenset({"role", *REASONING, "reasoning_details"})
 # A tuple, because `str | list | dict` makes a new object each time. Numbers are not output: one that is too large for
 # a float (`1e400`) would be null after the chunk is written again.
 _OUTPUT_TYPES = (str, list, dict)
-
-
-def has_output(choice: Object, end: str) -> bool:
-    """Return whether a choice with the finish reason `end` has one, or any output. A role alone does not count."""
-    return end != "" or has_content(choice, _ROLE)
 
 
 def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) -> bool:

@@ -15,14 +15,14 @@ from gatepass.sse.chunk import (
     ERROR_BYTES,
     MAX_ENTRIES,
     MAX_ENTRIES_MIN_BYTES,
+    ROLE_ALONE,
     ArgumentsTooLarge,
     Object,
     StreamSource,
     beginning_of_error,
     error_in_event,
     event_value,
-    finish_reason,
-    has_output,
+    has_content,
     has_too_many_entries,
     unwrap,
 )
@@ -118,11 +118,13 @@ class Progress:
             elif not 0 <= index < MAX_ENTRIES:
                 index = -1  # they share one entry, so that ever new indices cost no memory
             self._seen.add(index)
-            end = finish_reason(choice)  # Ollama and SGLang send an empty one in chunks that do not end it
+            end = choice.get("finish_reason")
+            if not isinstance(end, str):  # Ollama and SGLang send an empty one in chunks that do not end it
+                end = ""
             ends.append(end)
-            self.has_answer = self.has_answer or has_output(choice, end)
             if end:
                 self.finished.add(index)
+            self.has_answer = self.has_answer or end != "" or has_content(choice, ROLE_ALONE)
         return bool(ends) and not usage and not any(ends)
 
 
@@ -294,7 +296,8 @@ class EventStream:
 
     def feed(self, piece: bytes = b"") -> bytes:
         """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
-        if self._passes_match and len(piece) <= self._event_limit_bytes and (count := self._match(piece)):
+        was_tried = self._passes_match and len(piece) <= self._event_limit_bytes
+        if was_tried and (count := self._match(piece)):
             self.events += count
             return piece
         run = self._framer.feed(piece)
@@ -312,7 +315,7 @@ class EventStream:
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
-        if count := self._match(run):
+        if not (was_tried and run is piece) and (count := self._match(run)):
             self.events += count
         elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
             self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
@@ -377,7 +380,7 @@ class EventStream:
             return b""
         # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
-            if self._repair is not None and not self._repair.end_choices(self.usage):
+            if self._repair is not None and not self._repair.end_choices(self._progress.usage):
                 return self._fail(chunk.stream_closed) or self._finish_repair()
             self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
@@ -575,7 +578,7 @@ class EventStream:
         is_last = self._text and self.events == self._text_events  # no event followed the text
         if is_last and self._done_is_required and not self._progress.is_complete(self._choices):
             return self._fail(chunk.stream_closed)
-        if self._repair is not None and self._done_is_required and not self._repair.end_choices(self.usage):
+        if self._repair is not None and self._done_is_required and not self._repair.end_choices(self._progress.usage):
             return self._fail(chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
         if self._wants_usage and (self.usage is None or not self.usage.used(generates=True)):
@@ -591,8 +594,10 @@ class EventStream:
 
     def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
         """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
-        fields = unwrap(payload) if isinstance(payload, dict) else {}
-        choices = fields.get("choices")
+        fields = payload if isinstance(payload, dict) else {}
+        if not (choices := fields.get("choices")):
+            fields = unwrap(fields)
+            choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):

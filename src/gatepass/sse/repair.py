@@ -140,10 +140,13 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def end(self) -> list[Sent]:
         """Return what is sent at the end of the stream."""
-        sent = [*self._released, *self.release(), *map(self._write, self._ends)]
+        if self._held is not None:
+            self._released += self.release()
+        sent = [*self._released, *map(self._write, self._ends)]
         self._released, self._ends = [], []
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
-        has_members, usage, self._held_usage = self._take_deferred(last), self._held_usage, None
+        has_members = bool(self._deferred) and self._take_deferred(last)
+        usage, self._held_usage = self._held_usage, None
         if usage is not None:
             last["usage"] = usage
         if has_members or usage is not None:
@@ -153,8 +156,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         return sent
 
     def end_choices(self, usage: Usage | None) -> bool:
-        self._released += self.release()
-        if any(choice.is_cut for choice in self._choices.values()):
+        if self._held is not None:
+            self._released += self.release()
+        if self._arguments.held and any(choice.is_cut for choice in self._choices.values()):
             return False
         if self._is_complete:
             return True
@@ -175,8 +179,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
         before = [] if self._held is None else self.release(_choices_of(payload))
-        chunk = unwrap(payload)
-        choices = chunk.get("choices")
+        choices = payload.get("choices")
+        chunk = payload if choices else unwrap(payload)  # nearly always: saves the call
+        choices = choices or chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             # nearly no chunk has a finish reason
             if isinstance(choice, dict) and choice.get("finish_reason") and self._may_go_on(choice):
@@ -191,7 +196,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
         A text that began without one ends with the first.
         """
-        if not finish_reason(choice) or "message" in choice:
+        if not isinstance(choice["finish_reason"], str) or "message" in choice:
             return False
         index, delta = choice.get("index"), choice.get("delta")
         if isinstance(delta, dict) and delta.get("tool_calls"):

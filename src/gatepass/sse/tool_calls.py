@@ -20,6 +20,7 @@ import msgspec
 from gatepass.json_body import LENIENT_WORK, RAW, takes_long
 from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge, Object, text_of_id
 from gatepass.sse.usage import Usage
+from gatepass.types import Hidden
 
 KEY_CHARS = 256
 """Calls are compared by this many characters of an id, because relays append whole signatures to it."""
@@ -158,14 +159,11 @@ def is_complete_json(arguments: str) -> bool:
     return False
 
 
-class ArgumentBuffer:
+class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
-    __slots__ = ("_bytes_left", "held")
-
-    def __init__(self) -> None:
-        self.held: dict[int, dict[int, bytearray]] = {}
-        self._bytes_left = MOST_HELD_BYTES
+    held: dict[int, dict[int, bytearray]] = {}
+    _bytes_left: int = MOST_HELD_BYTES
 
     def add(self, choice: int, call: int, piece: str) -> None:
         """Hold the next piece of a call's arguments. The first piece may be empty. Raises ArgumentsTooLarge."""
