@@ -21,7 +21,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.now = SystemClock().now
-        self.arrivals: Arrivals | None = Arrivals(self.now())
+        self.arrivals: Arrivals | None = Arrivals(self.now(), self.now())
 
     def with_timeline(self, piece: bytes) -> None:
         arrivals = self.arrivals

@@ -6,7 +6,6 @@ change is written without blanks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,11 +21,8 @@ from gatepass.json_body import (
     Members,
     Piece,
     Text,
-    TopLevel,
     elements,
     members,
-    places,
-    plain_ends,
     string,
     too_deep,
 )
@@ -34,9 +30,6 @@ from gatepass.types import Call, Target
 
 MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
 """How often rules may read a body, or how much of it. A tool's result lies six levels down."""
-
-_MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"]*")')
-_FIRST_MODEL = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")')
 
 
 class _Opened:
@@ -396,7 +389,8 @@ class Draft:
         if self._top is not None and self._top.is_changed:
             body = b"".join(self._top.pieces())
         elif self._model is not None:
-            body, top = renamed(body, call.opened(), self._model)
+            top = call.opened().with_model(self._model)
+            body = top.text
         made = (body, self.headers, self.stream, self.max_inputs, self.adapted)
         if made == (call.body, call.headers, call.stream, call.max_inputs, call.adapted):
             return call
@@ -408,21 +402,3 @@ class Draft:
             max_inputs=self.max_inputs,
             adapted=self.adapted,
         )
-
-
-def renamed(body: bytes, top: TopLevel, model: str) -> tuple[bytes, TopLevel]:
-    """Return `body` and its members `top` with another `model`, or with one before all members. Other bytes remain."""
-    written, view = msgspec.json.encode(model), memoryview(body)  # megabytes are copied once
-    if (first := _FIRST_MODEL.match(body)) is not None:  # of most clients
-        start, end = first.span(1)
-    elif "model" not in top.values:
-        start = end = body.index(b"{") + 1
-        written = b'"model":%b%b' % (written, b"," if top.names else b"")
-    elif near := [(at, found) for at, text in plain_ends(body) if (found := _MODEL.search(text)) is not None]:
-        ((at, found), *_) = near
-        start, end = at + found.start(1), at + found.end(1)
-    else:
-        place = next(place for place in places(body, top.listed) if place.name == "model")
-        start, end = place.value, place.end
-    body = b"".join((view[:start], written, view[end:]))
-    return body, top.with_string(body, "model", model)

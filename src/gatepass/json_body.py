@@ -150,6 +150,10 @@ _SHALLOW: msgspec.json.Decoder[dict[_Key, Any]] = msgspec.json.Decoder(
 )
 
 
+_MODEL = re.compile(rb'"model"[ \t\n\r]*:[ \t\n\r]*("[^"]*")')
+_FIRST_MODEL = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*("[^"\\]*")')
+
+
 class TopLevel:
     """The members of a body: `names` in order, repeated ones too, and the `values` by name, of several the last.
 
@@ -191,14 +195,28 @@ class TopLevel:
             self._listed = members(self.text)
         return self._listed
 
-    def with_string(self, text: bytes, name: str, value: str) -> TopLevel:
-        """Return the members of `text`, in which `name` alone has another value, a string. A new name is the first."""
-        names, listed = self.names if name in self.values else [name, *self.names], self._listed
+    def with_model(self, model: str) -> TopLevel:
+        """Return the members with another `model`, or with one before all others. The other bytes of `text` remain."""
+        text, names = self.text, self.names
+        written, view = msgspec.json.encode(model), memoryview(text)  # megabytes are copied once
+        if (first := _FIRST_MODEL.match(text)) is not None:  # of most clients
+            start, end = first.span(1)
+        elif "model" not in self.values:
+            start = end = text.index(b"{") + 1
+            written = b'"model":%b%b' % (written, b"," if names else b"")
+            names = ["model", *names]
+        elif near := [(at, found) for at, part in plain_ends(text) if (found := _MODEL.search(part)) is not None]:
+            ((at, found), *_) = near
+            start, end = at + found.start(1), at + found.end(1)
+        else:
+            place = next(place for place in places(text, self.listed) if place.name == "model")
+            start, end = place.value, place.end
+        listed = self._listed
         if listed is not None:
-            raw = msgspec.Raw(msgspec.json.encode(value))
-            listed = [(one, raw if one == name else old) for one, old in listed]
-            listed = listed if names is self.names else [(name, raw), *listed]
-        return TopLevel(text, listed, (names, {**self.values, name: value}))
+            raw = msgspec.Raw(msgspec.json.encode(model))
+            listed = [(name, raw if name == "model" else old) for name, old in listed]
+            listed = listed if names is self.names else [("model", raw), *listed]
+        return TopLevel(b"".join((view[:start], written, view[end:])), listed, (names, {**self.values, "model": model}))
 
     def get(self, name: str) -> Any:
         """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""

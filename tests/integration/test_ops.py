@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -203,7 +204,7 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
             raise ZeroDivisionError("a bug")
 
     caplog.set_level(logging.INFO, "gatepass")
-    monkeypatch.setattr(DeclaredModels, "configured_rules", lambda *_: (Broken(),))
+    monkeypatch.setattr(DeclaredModels, "_configured_rules", lambda *_: (Broken(),))
     async with relaying(GOOD) as (_, gp):
         answer = await gp.ask().answer()
         line = await line_of(caplog)
@@ -216,6 +217,24 @@ async def test_a_fault_of_gatepass_itself_is_a_500_and_an_error_in_every_count(c
     assert found[ended("internal_error", "error", 500)] == 1
     assert "ZeroDivisionError: a bug" in logged_errors[0]
     logged_errors.clear()
+
+
+async def test_server_timing_shows_how_long_the_token_took():
+    release = asyncio.Event()
+    async with renewing(Scripted([Wait(release), *minted()]), Scripted(GOOD)) as gp, gp.ask() as ask:
+        await until(lambda: gp.state.in_flight.busy == 1)
+        asyncio.get_running_loop().call_later(0.2, release.set)
+        waited = await ask.answer()
+        at_once = await gp.ask().answer()
+    total_ms, token_ms = timing(waited.headers["server-timing"])
+    assert 150 < token_ms <= total_ms
+    assert timing(at_once.headers["server-timing"])[1] == 0
+
+
+def timing(value: str) -> tuple[float, float]:
+    found = re.fullmatch(r"total;dur=([0-9.]+), token;dur=([0-9.]+)", value)
+    assert found is not None
+    return float(found[1]), float(found[2])
 
 
 async def test_stop_lets_a_stream_finish_and_refuses_new_requests():

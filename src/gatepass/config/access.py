@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
@@ -387,7 +388,7 @@ class AccessKey(Block):
         """The hashes of its keys: the configured one, or those of `texts`. Raises UnresolvedReference."""
         return tuple(map(hash_key, self.texts)) if self.hash is None else (self.hash,)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The short id of the key: the first 8 hexadecimal digits of its SHA-256. "" without a hash."""
         return "" if self.hash is None else self.hash[len("sha256:") :][:8]

@@ -180,14 +180,8 @@ def _is_base64(text: memoryview, others: tuple[int, ...] = _OTHERS) -> bool:
     return len(text) > 0
 
 
-_WORD = b'"images"'
-
-
-def has_images(call: Call) -> bool:
-    """Whether a body may have `images` at its top level or in a message."""
-    if "images" not in call.operation.members or not call.body:
-        return False
-    return call.body.find(_WORD) >= 0 or "images" in call.opened().values
+WORD = b'"images"'
+"""A body without it has no `images` in a message: their names are compared as they are spelled."""
 
 
 class Images:
@@ -202,7 +196,9 @@ class Images:
 
     def concerns(self, call: Call, target: Target) -> bool:
         del target
-        return has_images(call)
+        if "images" not in call.operation.members or not call.body:
+            return False
+        return WORD in call.body or "images" in call.opened().values
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target
@@ -232,8 +228,8 @@ class Images:
 def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:
     """Return the last message of the user and those with `images`, which are few of a long chat."""
     indexes = [] if last_user is None else [last_user]
-    if _WORD in (draft.top.text("messages") or b""):
-        indexes = [at for at in range(len(messages)) if at == last_user or _WORD in messages.text(at)]
+    if WORD in (draft.top.text("messages") or b""):
+        indexes = [at for at in range(len(messages)) if at == last_user or WORD in messages.text(at)]
     return [(at, message) for at in indexes if (message := messages[at].object) is not None]
 
 

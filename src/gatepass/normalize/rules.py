@@ -12,14 +12,16 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Self
 
+from msgspec.structs import replace
+
 from gatepass.config.model import Config
 from gatepass.config.routes import ANY, Model, Rules, block_of_operation, ordered_globs, renamed_clamps
-from gatepass.draft import Change, Draft, Rule, renamed
+from gatepass.draft import Change, Draft, Rule
 from gatepass.errors import CallerError
 from gatepass.normalize import members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
-from gatepass.normalize.images import Images, has_images
+from gatepass.normalize.images import WORD, Images
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
 from gatepass.types import Call, Target
 
@@ -90,12 +92,14 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
-    top = call.top
-    if rules is BUILT_IN_RULES and top is not None and _WORDS.isdisjoint(top.values) and not has_images(call):
+    top, takes_images = call.top, "images" in call.operation.members
+    has_images = takes_images and WORD in call.body
+    if rules is BUILT_IN_RULES and top is not None and not has_images and _WORDS.isdisjoint(top.values):
         if target.model is None or target.model == call.model:  # nearly always: only the name of the model may change
             return call
         if call.model and call.operation.names_model:
-            return call.with_body(*renamed(call.body, top, target.model))
+            top = top.with_model(target.model)
+            return replace(call, body=top.text, top=top)
     found = [rule for rule in rules if rule.concerns(call, target)]
     return apply_rules(call, target, found) if found else call
 
@@ -235,6 +239,8 @@ class DeclaredModels:
         self._choice = lru_cache(maxsize=CACHED_MODELS)(
             lambda operation, model: choice_of_entry(operation, self.entry(operation, model))
         )
+        self.configured_rules = lru_cache(maxsize=CACHED_MODELS)(self._configured_rules)
+        """Returns all rules of an operation and a model that do not depend on the client or the upstream."""
 
     def entry(self, operation: str, model: str) -> str | None:
         """Return the name of the entry of `models` that applies to `model`, or None."""
@@ -260,8 +266,7 @@ class DeclaredModels:
         """Return the rules of the entry and of the operation, and TextsOnly if the model does not accept token ids."""
         return self._choice(operation, model)[1]
 
-    def configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
-        """Return all rules that do not depend on the client or the upstream: the built-in ones, then `rules`."""
+    def _configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
         declared = self._choice(operation, model)[1]
         return (*BUILT_IN_RULES, *declared, *AFTER_DECLARED) if declared else BUILT_IN_RULES
 

@@ -62,8 +62,8 @@ class Chat(ClientProtocol):
         Cursor sends such a body for models that it knows by name (Soju06/codex-lb#833).
         """
         call = decode(client_request, operation, body, caller)
-        names = call.opened().names
-        if "input" in names and "messages" not in names:
+        top = call.top  # that of `decode`
+        if top is not None and "input" in top.values and "messages" not in top.values:
             raise InvalidRequest(
                 "The body has `input` instead of `messages`: it is a request of the Responses API. Send it to"
                 " /v1/responses. Cursor sends it here for models that it knows by name, such as gpt-5. Add the model"
@@ -116,7 +116,7 @@ class Chat(ClientProtocol):
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         call, profile, transforms = reply.call, reply.profile, reply.transforms
-        requested = include_usage = requested_usage(call.opened())
+        requested = include_usage = requested_usage(call.opened() if call.top is None else call.top)
         drops_usage = False
         if requested is False and profile.places_usage:
             place = place_for_ragflow(call)
@@ -174,7 +174,7 @@ def requested_usage(top: TopLevel) -> bool | None:
     Returns None for usage in every chunk (vLLM's `continuous_usage_stats`), and for malformed `stream_options`, which
     the upstream rejects.
     """
-    options = top.get("stream_options")
+    options = top.get("stream_options") if "stream_options" in top.values else None
     if options is None:
         return False
     texts = [bytes(options.get(name, b"false")) for name in _OPTIONS] if isinstance(options, dict) else [b""]

@@ -38,9 +38,12 @@ def decode(client_request: ClientRequest, operation: Operation, body: bytes, cal
     """
     headers = safe_headers(client_request.headers)
     top = read_body(body)
-    model, choices, stream, n = "", 1, top.get("stream"), top.get("n")
-    if "model" in top.names:
-        named = top.get("model")
+    options = [*map(top.values.get, ROUTING)]
+    if msgspec.Raw in map(type, options):  # as in a large body: see TopLevel
+        options = [*map(top.get, ROUTING)]
+    named, stream, n = options
+    model, choices = "", 1
+    if "model" in top.values:
         if isinstance(named, msgspec.Raw) and kind(named) == '"':
             raise _long_model()
         if not isinstance(named, str):
@@ -114,7 +117,7 @@ def read_body(body: bytes) -> TopLevel:
         check_signs(body)
     try:
         top = TopLevel(body)
-        if utf8_fault(body) is not None:
+        if not body.isascii() and utf8_fault(body) is not None:
             raise _not_utf8(body)
     except msgspec.ValidationError:
         is_kind = _KINDS.get(body.lstrip()[:1], "a number")
@@ -167,13 +170,15 @@ def _ambiguous(found: list[str]) -> InvalidRequest:
 def _check_routing_names(body: bytes, top: TopLevel) -> None:
     names = top.names
     together = "".join(names) if len(names) == len(top.values) <= _FEW_NAMES else "\u017f"
-    if together.isascii() and together == together.lower():  # nearly always: none is repeated, and none to be folded
-        found = [name for name in ROUTING if name in top.values]
-    else:
+    # nearly always none is repeated, and none to be folded
+    if not (together.isascii() and together == together.lower()):
         found = [name for name in names if len(name) in _ROUTING_CHARS and folded(name) in ROUTING]
         if len(_ROUTING.intersection(found)) < len(found):
             raise _ambiguous(found)
-    if _BACKSLASH in body and not _has_plain_names(body, found) and _ESCAPE in body:
+    if _BACKSLASH not in body:
+        return
+    found = [name for name in ROUTING if name in top.values]
+    if not _has_plain_names(body, found) and _ESCAPE in body:
         for place in places(body, top.listed):
             if place.name in found and not body.startswith(f'"{place.name}"'.encode(), place.start):
                 raise InvalidRequest(

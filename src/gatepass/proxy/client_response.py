@@ -146,7 +146,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         token_wait_s = 0.0 if attempt is None else attempt.token_wait_s
         if attempt is not None and attempt.after is not None:
             token_wait_s = sum(one.token_wait_s for one in context.attempts())
-        timing = server_timing(head_s, token_wait_s)
+        timing = b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
         if failover is not None and (waits := [one for one in context.attempts() if one.queue_position]):
             wait_s = sum(one.queue_wait_s for one in waits)
             timing += b', queue;dur=%.1f;desc="position %d"' % (wait_s * 1000, waits[0].queue_position)
@@ -188,13 +188,6 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             context.first_byte_s = context.state.clock.now() - context.client_request.arrived_s
 
 
-def server_timing(head_s: float, token_wait_s: float) -> bytes:
-    """The `server-timing` value: milliseconds until the head, and the part of them spent waiting for a token."""
-    if not token_wait_s:  # nearly always: formats one number instead of two
-        return b"total;dur=%.1f, token;dur=0.0" % (head_s * 1000)
-    return b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
-
-
 class KeepAlive(msgspec.Struct, eq=False):
     """Hold back the head of a stream, then send the 200 and a keep-alive whenever nothing was sent for EVERY_S.
 
@@ -219,7 +212,8 @@ class KeepAlive(msgspec.Struct, eq=False):
         if self._encoder is None:
             self._encoder, self._since_s = encoder, clock.now()
         if hold_s < self._hold_s:
-            self.stop()
+            if self._timer is not None:
+                self.stop()
             self._hold_s = hold_s
             self._timer = clock.call_later(max(0.0, self._since_s + hold_s - clock.now()), self._check)
 

@@ -74,7 +74,8 @@ def reauthorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest 
     if token is attempt.token:
         return None  # the transport sends the request unchanged
     now_s = attempt.state.clock.now()
-    attempt.use_token(token, now_s)
+    attempt.token = token
+    attempt.record.token = SentToken(upstream.credential, now_s, token.requested_s, token.lifetime_s)
     return traced(upstream.injector.authorize(request, token.value), attempt.record)
 
 

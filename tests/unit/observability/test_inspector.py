@@ -139,8 +139,7 @@ def test_filters_compare_fields_and_search_texts():
 
 
 def test_the_silence_before_a_cut_and_until_now_is_a_gap():
-    arrivals = Arrivals(100.2)
-    arrivals.note(100.3)
+    arrivals = Arrivals(100.2, 100.3, reads=2, gap_s=0.1, gap_at_s=100.2)
     cut = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="cut", duration_s=1.3, arrivals=arrivals)
     running = AttemptRecord("one", "chat", "m", "a", began_s=100.0, arrivals=arrivals)
     whole = AttemptRecord("one", "chat", "m", "a", began_s=100.0, outcome="complete", duration_s=9.0, arrivals=arrivals)

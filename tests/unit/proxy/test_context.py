@@ -47,6 +47,23 @@ def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
     return fields
 
 
+@pytest.mark.parametrize(
+    ("moments", "gap_s", "gap_at_s"),
+    [([7.0], 0.0, 0.0), ([2.0, 3.0, 6.0, 6.5, 8.5], 3.0, 3.0), ([1.0, 1.0, 2.0, 3.0], 1.0, 1.0)],
+)
+def test_reads_of_a_stream_leave_their_number_and_the_longest_gap(moments: list[float], gap_s: float, gap_at_s: float):
+    attempt = an_attempt(a_context())
+    clock = attempt.state.clock
+    assert isinstance(clock, DrivenClock)
+    for moment in moments:
+        clock.suspend(moment - clock.now())
+        attempt.note_read()
+    arrivals = attempt.record.arrivals
+    assert arrivals is not None
+    assert (arrivals.reads, arrivals.first_s, arrivals.last_s) == (len(moments), moments[0], moments[-1])
+    assert (arrivals.gap_s, arrivals.gap_at_s) == (gap_s, gap_at_s)
+
+
 def test_a_secret_at_the_cut_of_the_user_agent_or_the_path_is_masked():
     path, agent = ("x" * (limit - 8) + "s3cret-of-a-key" for limit in (PATH_LOG_CHARS, AGENT_LOG_CHARS))
     context = a_context(path, agent=agent)
