@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
-from tests.integration.gateway import STREAMED, relaying
+from tests.integration.gateway import HELLO, STREAMED, relaying
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, no_stream, without
 from tests.integration.scripted import Send, Wait, begin_stream, chunk, reply
 
@@ -41,6 +41,22 @@ async def test_rejected_stream_is_synthesized_and_learned(caplog):
     assert ["stream_options" in body for body in sent] == [True, False, False]
     (line,) = [record for record in caplog.records if record.getMessage() == "rule_learned"]
     assert NO_STREAM in str(line.__dict__)
+
+
+@pytest.mark.parametrize(
+    ("members", "message", "status", "adapted"),
+    [
+        ({"stop": []}, "stop参数非法", 200, "drop=stop"),
+        ({"temperature": 0.5}, "temperature must be １", 200, "drop=temperature"),
+        ({"_": 1}, "Property '_' is not supported", 400, None),
+    ],
+)
+async def test_an_odd_name_or_value_in_an_error_is_no_error_of_gatepass(members, message, status, adapted):
+    refusal = Refusal(lambda body: not body.keys().isdisjoint(members), message)
+    async with relaying(answer=Refusing([refusal])) as (_, gp):
+        answer = await gp.ask({**HELLO, **members}).answer()
+    assert (answer.status, answer.headers.get("x-gatepass-adapted")) == (status, adapted)
+    assert status == 200 or message in answer.error["message"]
 
 
 async def test_a_rule_is_stored_with_the_first_event_of_a_stream():

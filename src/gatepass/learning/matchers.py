@@ -25,7 +25,7 @@ from gatepass.learning.learned_rule import (
     flow_style,
     merged,
 )
-from gatepass.learning.reader import DROPPED_WHOLE, NEVER, Finding, Says, carries_meaning, plain
+from gatepass.learning.reader import DROPPED_WHOLE, EMPTY, NEVER, Finding, Says, carries_meaning, plain
 from gatepass.learning.rejection import UpstreamRejection
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS
 from gatepass.normalize.rules import effective
@@ -204,7 +204,7 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
         sent = (rejection.sent or {}).get(path, "")
         # of an unknown member another request may have a value that carries meaning
         is_flag = carries_meaning(path) and not carries_meaning(path, sent)
-        value = sent if says is Says.VALUE or is_flag else None
+        value = None if says is not Says.VALUE and not is_flag else "empty" if sent in EMPTY else sent
         beside, enabling = finding.beside, set[str]()
         if BETA_FIELD in rejection.members:
             enabling = {

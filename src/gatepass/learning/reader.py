@@ -241,7 +241,7 @@ _LISTED = _words(
     r"one of:? *(.*)",
 )
 _VALUE = (
-    r"['\"`“(]?(?:(?<=['\"`“])([A-Za-z0-9_-]{1,30})|(true|false|none|auto|default|-?\d+(?:\.\d+)?))(?![\w.]*\w)"
+    r"['\"`“(]?(?a:(?<=['\"`“])([A-Za-z0-9_-]{1,30})|(true|false|none|auto|default|-?\d+(?:\.\d+)?))(?![\w.]*\w)"
     r"(?!\W*(?:\([^)]*\)\W*)?(?:or|to|and|[-~])\W|['\"`”]?\s*[,，、]\s*['\"`]?[\w-])"
 )
 _NEEDS = re.compile(
@@ -753,7 +753,7 @@ def _of_values(
             yield from (
                 Finding(Says.NEEDS, path, json.dumps(word), span=span)
                 for path in one.paths
-                if path in sent and _steps(path)[-1] != _squashed(word)
+                if path in sent and _steps(path)[-1] != _squashed(word) and _LOC.fullmatch(word)
             )
         if value is not None and "stream" not in one.paths:
             others = (

@@ -282,6 +282,8 @@ class UpstreamRejection:
 
             def is_own(one: Finding) -> bool:
                 name = letters_of(one.path.rpartition(".")[2] or one.says)  # of a role
+                if not name:  # of `_` nothing shows whether it is quoted
+                    return True
                 places = [
                     (left[-NEAR_BYTES:], right[:NEAR_BYTES]) for left, right in pairwise(shown.split(name, MOST_PLACES))
                 ]

@@ -141,10 +141,16 @@ SENTENCES = st.sampled_from(
 
 @st.composite
 def rejections(draw: st.DrawFn) -> UpstreamRejection:
-    sentence = draw(SENTENCES)
-    text = sentence.format(*(draw(NAMES) for _ in range(sentence.count("{}"))))
+    sentence, own = draw(SENTENCES), draw(NAMES | st.text("_-", min_size=1, max_size=3))
+    named = st.sampled_from((own, "temperature", "seed")) | NAMES
+    text = sentence.format(*(draw(named) for _ in range(sentence.count("{}"))))
     codes = ["", "unknown_parameter", "unsupported_parameter", "unsupported_value", "extra_forbidden", "1214"]
-    sent = {"seed": 1, "temperature": None, draw(NAMES): [], "tools": [{"strict": draw(NAMES)}]}
+    sent = {
+        "seed": 1,
+        "temperature": None,
+        own: draw(st.sampled_from(([], None, 1))),
+        "tools": [{"strict": draw(NAMES)}],
+    }
     found = UpstreamRejection.of(
         draw(st.sampled_from([CHAT.members, EMBEDDINGS.members, RESPONSES.members])),
         400,

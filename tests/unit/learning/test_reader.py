@@ -156,6 +156,22 @@ def most(tokens: int) -> dict[str, int]:
             {"tools": [{"function": {"name": "f", "parameters": PLAIN_SCHEMA}}]},
             "schema=$schema",
         ),
+        # a value that means absent, refused like any other
+        ("stop参数非法", {"stop": []}, {"stop": None}, "drop=stop"),
+        ("tags参数非法", {"tags": []}, {"tags": None}, "drop=tags"),
+        ("Illegal parameter: stop", {"stop": None}, {"stop": None}, "drop=stop"),
+        ("seed exceeds the limit", {"seed": None}, {"seed": None}, "drop=seed"),
+        ("seed and foo are mutually exclusive", {"seed": 1, "foo": None}, {"foo": None}, "drop=foo"),
+        # a value that is none: digits and letters that only look like ASCII ones, an element of a list
+        ("temperature must be １", {"temperature": 0.2}, {"temperature": None}, "drop=temperature"),
+        ("think must be fal\u017fe", {"think": True}, {"think": None}, "drop=think"),
+        ("Use 'thinking.type.adaptive[0]'", THINKS, {}, ""),
+        ("Use 'thinking.type[0]'", THINKS, {}, ""),
+        # a name without letters
+        ("Property '_' is not supported", {"_": 1}, {}, ""),
+        ("Unknown parameters: '__', 'seed'", {"__": None, "seed": 1}, {"seed": None}, "drop=seed"),
+        ("x._-: Extra inputs are not permitted", {"x": {"_-": 1}}, {}, ""),
+        ("messages[0]._: Extra inputs are not permitted", chat({**HI, "_": 1}), {}, ""),
         # nothing
         ("Missing required parameter: 'seed'.", {"seed": 1}, {}, ""),
         ("The user is not allowed to use this model", {"user": "u"}, {}, ""),
