@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gatepass.server import connection
 from gatepass.server.inspection import told
 from tests.integration.gateway import HELLO, JSON, STREAMED, Gateway, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Hold, Send, Wait, begin_stream, chunk, event
@@ -50,6 +51,18 @@ async def test_the_wait_that_the_timeout_of_a_request_ends_is_that_of_the_upstre
         assert (await answering).error["code"] == "upstream_timeout_total"
         timings = story(gp)["timings"]
     assert (timings["upstream_s"], timings["added_s"]) == (3.0, 0.0)
+
+
+async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection, "STALL_S", 0.2)
+    many = FIRST * 20_000
+    dialogue = [*begin_stream(), *(Send(chunk(many)) for _ in range(20)), Hold()]
+    async with relaying(dialogue) as (_, gp):
+        async with gp.ask(STREAMED, headers=NAMED) as ask:
+            await ask.head()
+            await until(lambda: story(gp)["state"] == "ended")
+        shown = story(gp)
+    assert (shown["outcome"], shown["closed_by"]) == ("client_gone", "gatepass")
 
 
 async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():

@@ -141,7 +141,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def end(self) -> list[Sent]:
         """Return what is sent at the end of the stream."""
         if self._held is not None:
-            self._released += self.release()
+            self._released += self._release(self._held)
         sent = [*self._released, *map(self._write, self._ends)]
         self._released, self._ends = [], []
         last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
@@ -157,7 +157,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def end_choices(self, usage: Usage | None) -> bool:
         if self._held is not None:
-            self._released += self.release()
+            self._released += self._release(self._held)
         if self._arguments.held and any(choice.is_cut for choice in self._choices.values()):
             return False
         if self._is_complete:
@@ -178,7 +178,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
-        before = [] if self._held is None else self.release(_choices_of(payload))
+        before = [] if self._held is None else self._release(self._held, _choices_of(payload))
         choices = payload.get("choices")
         chunk = payload if choices else unwrap(payload)  # nearly always: saves the call
         choices = choices or chunk.get("choices")
@@ -204,11 +204,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         state = self._choices.get(index if type(index) is int else 0)
         return (state is None or not state.has_answer or self._is_early) and has_content(choice)
 
-    def release(self, following: Sequence[Object] = ()) -> list[Sent]:
-        """Return the event that waited, without the finish reasons of choices that `following` continues or ends."""
-        if self._held is None:
-            return []
-        (block, payload), self._held = self._held, None
+    def _release(self, held: tuple[Sent, Object], following: Sequence[Object] = ()) -> list[Sent]:
+        """Return `held`, which waited, without the finish reasons of choices that `following` continues or ends."""
+        (block, payload), self._held = held, None
         later = [choice.get("index", 0) for choice in following if finish_reason(choice) or has_content(choice)]
         early = [choice for choice in _choices_of(payload) if choice.get("index", 0) in later]
         for choice in early:
