@@ -15,7 +15,6 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.ui.conftest import browser  # noqa: F401 - a fixture
 
 SITE = Path(os.environ["SITE"])
 SCREEN = {"width": 1280, "height": 900}
@@ -192,7 +191,7 @@ def faults() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, origin: str, faults: list[str]) -> Page:  # noqa: F811 - a fixture
+def page(browser: Browser, origin: str, faults: list[str]) -> Page:
     expect.set_options(timeout=WAIT_MS)
     page = browser.new_page(viewport=SCREEN)
     page.set_default_timeout(WAIT_MS)

@@ -93,7 +93,7 @@ _FIXED: Mapping[Says, tuple[LearnedRule, ...]] = MappingProxyType(
         Says.TOOL_ID: (LearnedRule("tool_ids", "short"),),
     }
 )
-"""The rules that may solve what an error says, each a step of its own."""
+"""The rules that may solve what an error says. Each of them is one step."""
 _TOPS = {
     "stream": ("stream", "enable_thinking", "parameters"),
     "messages": ("messages", "input", "role", "content", "tools"),
@@ -194,7 +194,7 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
         yield LearnedRule("schema", path)
     elif says is Says.EMPTY:
         yield LearnedRule("drop", path, "empty")
-    elif says is Says.TOO_LARGE:  # what is left beside this request's prompt is not stored
+    elif says is Says.TOO_LARGE:  # a bound that depends on the prompt of this request is not stored
         yield LearnedRule("clamp", path, finding.to.rstrip("!"), ttl_s=0.0 if finding.to.endswith("!") else HOUR_S)
     elif says is Says.NEEDS and (finding.to[0] in '"f' or path not in (rejection.sent or ())):
         yield _set(finding)
@@ -204,7 +204,9 @@ def _rules(rejection: UpstreamRejection, finding: Finding) -> Iterator[LearnedRu
         sent = (rejection.sent or {}).get(path, "")
         # of an unknown member another request may have a value that carries meaning
         is_flag = carries_meaning(path) and not carries_meaning(path, sent)
-        value = None if says is not Says.VALUE and not is_flag else "empty" if sent in EMPTY else sent
+        value = None
+        if says is Says.VALUE or is_flag:
+            value = "empty" if sent in EMPTY else sent
         beside, enabling = finding.beside, set[str]()
         if BETA_FIELD in rejection.members:
             enabling = {

@@ -181,7 +181,7 @@ def _is_base64(text: memoryview, others: tuple[int, ...] = _OTHERS) -> bool:
 
 
 WORD = b'"images"'
-"""A body without it has no `images` in a message: their names are compared as they are spelled."""
+"""A message has `images` only if its text has this. A name that is spelled with escapes is not moved."""
 
 
 class Images:

@@ -92,9 +92,13 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
-    top, takes_images = call.top, "images" in call.operation.members
-    has_images = takes_images and WORD in call.body
-    if rules is BUILT_IN_RULES and top is not None and not has_images and _WORDS.isdisjoint(top.values):
+    top = call.top
+    if (
+        rules is BUILT_IN_RULES
+        and top is not None
+        and _WORDS.isdisjoint(top.values)
+        and not ("images" in call.operation.members and WORD in call.body)
+    ):
         if target.model is None or target.model == call.model:  # nearly always: only the name of the model may change
             return call
         if call.model and call.operation.names_model:

@@ -26,7 +26,7 @@ from gatepass.normalize.embeddings_request import has_empty_text, has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
 from gatepass.normalize.rules import INCLUDE_USAGE, ChangeRule, normalize
-from gatepass.observability.observer import RuleChange, SentToken
+from gatepass.observability.observer import RuleChange
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
@@ -173,8 +173,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             token = await upstream_call.wait_for_token(attempt, holder)
             now_s = state.clock.now()
         authorized = upstream.injector.authorize(request, token.value, partial(reauthorized, attempt, request))
-        attempt.token = token
-        record.token = SentToken(upstream.credential, now_s, token.requested_s, token.lifetime_s)
+        attempt.use_token(token, now_s)
     attempt.waits_since_s = now_s
     if attempt.new_connection:
         authorized = replace(authorized, new_connection=True)

@@ -74,8 +74,7 @@ def reauthorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest 
     if token is attempt.token:
         return None  # the transport sends the request unchanged
     now_s = attempt.state.clock.now()
-    attempt.token = token
-    attempt.record.token = SentToken(upstream.credential, now_s, token.requested_s, token.lifetime_s)
+    attempt.use_token(token, now_s)
     return traced(upstream.injector.authorize(request, token.value), attempt.record)
 
 

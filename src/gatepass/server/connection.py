@@ -1,8 +1,8 @@
 """One connection of a client: HTTP/1.1 on asyncio and httptools, under uvicorn's server.
 
-uvicorn's own protocol takes 35 µs more for each request. It limits neither the size of the head of a request (see
-`parser`) nor the time to receive it: it keeps an incomplete head or body forever (measured: more than 31 s; nginx has
-client_header_timeout and client_body_timeout). asyncio calls the protocol methods, which return at once. Each request
+uvicorn's own protocol takes 35 µs more for each request. It limits neither the size of a head (see `parser`) nor the
+time to receive a request. It keeps an incomplete head or body for more than 31 s, which was measured. nginx has
+client_header_timeout and client_body_timeout. asyncio calls the protocol methods, which return at once. Each request
 has one task, which waits.
 """
 

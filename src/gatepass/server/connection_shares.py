@@ -46,8 +46,7 @@ class ConnectionShares(Generic[C]):
     def connect(self, connection: C) -> list[C]:
         """Count a new connection, and return those to close."""
         self._unauthenticated[connection] = None
-        most = self._callers_limit + self._unauthenticated_limit
-        more = len(self._unauthenticated) + len(self._callers) - most
+        more = len(self) - self._callers_limit - self._unauthenticated_limit
         return self.make_room(more) if more > 0 else []
 
     def begin(self, connection: C) -> None:

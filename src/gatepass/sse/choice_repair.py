@@ -59,7 +59,7 @@ TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=
 TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
 """Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments: `{}` for none.
 
-A list without calls is removed, and what is no call in a whole reply.
+A list without calls is removed. In a whole reply an entry that is no call is removed too.
 """
 SPLIT, LINE = "repair=split", "repair=line"
 """A finish reason is sent in a separate chunk, and so are the pieces of a long text."""

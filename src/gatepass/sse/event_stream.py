@@ -640,7 +640,7 @@ class EventStream:
 
 
 def _is_joined(block: bytes) -> bool:
-    """Whether the data of `block`, which is no JSON, has several lines of which the first is JSON."""
+    """Whether the data of `block` has several lines, and the first one is JSON. The whole data is no JSON."""
     beginning = block[:ERROR_BYTES]
     end = max(beginning.rfind(b"\n"), beginning.rfind(b"\r")) + 1  # to read a line without its end takes 10 s
     first, line_feed, _ = (parse_event(beginning[:end]).data or b"").partition(b"\n")
