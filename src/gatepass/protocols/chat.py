@@ -12,13 +12,7 @@ from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import CallerError, InvalidRequest
 from gatepass.json_body import TopLevel, opened
-from gatepass.protocols.client_protocol import (
-    SAMPLE_TOKENS,
-    ClientProtocol,
-    KeepAliveEncoder,
-    ReplyContext,
-    comment_keep_alive,
-)
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, ReplyContext, comment_keep_alive
 from gatepass.protocols.request import decode
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
@@ -72,11 +66,20 @@ class Chat(ClientProtocol):
             )
         return call
 
-    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        if profile.keep_alive == "comment":  # nearly always
-            return comment_keep_alive
-        defaults = EnvelopeDefaults(lambda prefix: f"{prefix}{call.id}", int(wall()), call.model)
-        return EmptyDeltaKeepAlive(defaults, is_text=self.is_text)
+    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
+        """Return a comment, or a chunk without text for a client whose parser fails on comments.
+
+        The chunk has the stream's own id and model as soon as they are known.
+        """
+        if profile.keep_alive == "comment":
+            return comment_keep_alive(events)
+        index = 0 if events is None else events.open_choice
+        if index is None:  # after the last finish reason only the usage may follow
+            return b""
+        kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
+        head = {"id": f"{prefix}{call.id}", "object": kind, "created": created_s, "model": call.model}
+        envelope = {} if events is None else events.envelope
+        return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
 
     def error_places(self, document: Any) -> Iterator[Any]:
         """Yield the document, and the error of its choices if each one has an error. OpenRouter reports them there."""
@@ -201,26 +204,6 @@ def place_for_ragflow(call: Call) -> Literal["alone", "finish", "drop"]:
     if b'"image_url"' in call.body:
         return "finish"
     return "alone" if set(call.opened().names) - _SENT_BY_VISION else "drop"
-
-
-class EmptyDeltaKeepAlive(msgspec.Struct, frozen=True):
-    """A chunk without text, for clients whose parser fails on comments.
-
-    It has the stream's own id and model as soon as they are known, those of `defaults` before.
-    """
-
-    defaults: EnvelopeDefaults
-    is_text: bool = False
-
-    def __call__(self, events: EventStream | None) -> bytes:
-        index = 0 if events is None else events.open_choice
-        if index is None:  # after the last finish reason only the usage may follow
-            return b""
-        kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
-        defaults = self.defaults
-        head = {"id": defaults.new_id(prefix), "object": kind, "created": defaults.created_s, "model": defaults.model}
-        envelope = {} if events is None else events.envelope
-        return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
 
 
 class Completions(Chat):

@@ -163,12 +163,13 @@ class ClientProtocol:
         """
         return stream_error(error, streamed.request_id, rewords=rewords)
 
-    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        """Return the form of keep-alives: a comment, or none for a profile that accepts no comments.
+    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
+        """Return what to send in a silence of `events`, None before they begin: a comment, or b"" for nothing.
 
-        `wall` returns epoch seconds.
+        A profile may accept no comments. `created_s`: epoch seconds, for an event that gatepass generates.
         """
-        return comment_keep_alive if profile.keep_alive == "comment" else None
+        del call, created_s
+        return comment_keep_alive(events) if profile.keep_alive == "comment" else b""
 
     # --- a whole reply ---
 

@@ -17,12 +17,13 @@ from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import message_events
-from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, KeepAliveEncoder, ReplyContext
+from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, ReplyContext
 from gatepass.protocols.error_objects import error_text, stream_message
 from gatepass.protocols.translation import translation
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object, event_of
 from gatepass.sse.event import read_json
+from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, StreamedResponse
 
 REQUEST_HEADERS = (
@@ -133,8 +134,8 @@ class Messages(_OfAnthropic):
             return ""
         return TOO_LONG if room is None else f"{NO_ROOM}: {room[0]} + {room[1]} > {room[2]}"
 
-    def keep_alive(self, profile: Profile, call: Call, wall: Callable[[], float]) -> KeepAliveEncoder | None:
-        return lambda _: PING
+    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
+        return PING
 
     def error_places(self, document: Any) -> Iterator[Any]:
         yield document

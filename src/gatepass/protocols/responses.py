@@ -492,15 +492,13 @@ class Responses(client_protocol.ClientProtocol):
 
     stream_error = staticmethod(response_error)
 
-    def keep_alive(
-        self, profile: Profile, call: Call, wall: Callable[[], float]
-    ) -> client_protocol.KeepAliveEncoder | None:
+    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
         """Return an event, or a comment for a response in the background.
 
         The client may fetch the stream of that one again from a number on: the numbers must be the upstream's.
         """
-        encoder = super().keep_alive(profile, call, wall)
-        return encoder if encoder is None or b'"background"' in call.body else event_keep_alive
+        usual = super().keep_alive(profile, call, created_s, events)
+        return usual if not usual or b'"background"' in call.body else event_keep_alive(events)
 
     def error_headers(self, error: GatepassError) -> list[tuple[bytes, bytes]]:
         """Return the usual fields, and the text that Codex prints with LONG_LIMITED."""

@@ -450,16 +450,15 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
 
 
 def _start_keep_alive(attempt: Attempt, context: RequestContext, keep_alive: KeepAlive | None, hold_s: float) -> None:
-    """Send keep-alives to a client that waits for a stream, if its profile has a form for them."""
+    """Send keep-alives to a client that waits for a stream."""
     if keep_alive is None:
         return
     protocol = PROTOCOLS[attempt.call.operation.protocol]
-    encoder = protocol.keep_alive(attempt.profile, attempt.call, attempt.state.clock.wall)
-    if encoder is not None:
-        if protocol.translation is not None:
-            attempt.early = attempt.early or Early()
-            encoder, keep_alive.early = partial(_early_keep_alive, context, attempt.early, encoder), attempt.early
-        keep_alive.start(encoder, hold_s)
+    encoder = partial(protocol.keep_alive, attempt.profile, attempt.call, int(attempt.state.clock.wall()))
+    if protocol.translation is not None:
+        attempt.early = attempt.early or Early()
+        encoder, keep_alive.early = partial(_early_keep_alive, context, attempt.early, encoder), attempt.early
+    keep_alive.start(encoder, hold_s)
 
 
 def _early_keep_alive(

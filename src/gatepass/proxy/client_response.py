@@ -7,7 +7,6 @@ below, which `server` implements for HTTP/1.1 and for ASGI.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Protocol
@@ -196,12 +195,12 @@ class KeepAlive(msgspec.Struct, eq=False):
     """
 
     _client_response: ClientResponse
-    _encoder: KeepAliveEncoder | None = None
+    _encoder: KeepAliveEncoder = comment_keep_alive
     events: EventStream | None = None
     """The stream that the keep-alives are written into, once it has begun."""
     early: Early | None = None
     """What they begin before that."""
-    _hold_s: float = math.inf
+    _hold_s: float = 0.0
     _since_s: float = 0.0
     _seen_bytes: int = 0
     _timer: Timer | None = None
@@ -209,13 +208,14 @@ class KeepAlive(msgspec.Struct, eq=False):
     def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""
         clock = self._client_response.context.state.clock
-        if self._encoder is None:
+        if self._timer is None:
             self._encoder, self._since_s = encoder, clock.now()
-        if hold_s < self._hold_s:
-            if self._timer is not None:
-                self.stop()
-            self._hold_s = hold_s
-            self._timer = clock.call_later(max(0.0, self._since_s + hold_s - clock.now()), self._check)
+        elif hold_s < self._hold_s:
+            self._timer.cancel()
+        else:
+            return
+        self._hold_s = hold_s
+        self._timer = clock.call_later(max(0.0, self._since_s + hold_s - clock.now()), self._check)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -230,9 +230,9 @@ class KeepAlive(msgspec.Struct, eq=False):
             if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
                 wait_s = max(0.0, arrivals.last_s + EVERY_S - context.state.clock.now())
         else:
-            if not client_response.begun:
+            keep_alive = self._encoder(self.events)
+            if keep_alive and not client_response.begun:
                 client_response.begin_stream(OK, ())
-            keep_alive = (self._encoder or comment_keep_alive)(self.events)
             # a client that does not read gets none: more bytes would only queue
             if keep_alive and client_response.cycle.try_write(keep_alive):
                 context.access.bytes_out += len(keep_alive)

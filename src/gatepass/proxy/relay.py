@@ -171,17 +171,18 @@ class _EventWriter:
         self._is_translated = attempt.chat is not None
         self._counts_event = self._is_translated or (attempt.memory is not None and attempt.memory.stream_bytes > 0)
         self._try_write = client_response.cycle.try_write
-        self._record, self._arrivals = attempt.record, attempt.record.arrivals
+        self._record, self._note_read = attempt.record, attempt.note_read
+        self._notes_reads = attempt.record.arrivals is not None
         self._now = attempt.state.clock.now
         self.held = stream.ready
 
     def relay_piece(self, piece: bytes) -> bool:
         """Parse `piece` and send its events. Return whether the next piece may be read now."""
-        # Without calls to helpers, because it runs for every piece of every stream. `try_send_events` would also note
-        # the first byte, but `flush` has already sent the first events.
-        arrivals, events = self._arrivals, self._events
-        if arrivals is not None and piece:
-            arrivals.note(self._now())
+        # With few calls, because it runs for every piece of every stream. `try_send_events` would also note the first
+        # byte, but `flush` has already sent the first events.
+        events = self._events
+        if piece and self._notes_reads:
+            self._note_read(self._now())
         ready = events.feed(piece)
         if (not ready or self._counts_event) and (memory := self._memory) is not None:
             unfinished_bytes = events.unfinished_bytes

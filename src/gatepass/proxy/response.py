@@ -288,25 +288,27 @@ EVENT_COPIES = 3
 
 async def classify_stream(context: AttemptReply) -> ClassifiedReply:
     """Read until the kind of body is known and, if it is a stream, until its first events can be written."""
-    limit_bytes, defaults = context.state.limits.event_bytes, envelope_defaults(context.attempt)
-    compares_texts = context.is_cumulative and context.protocol.takes_transforms
-    if context.transforms is not None or context.attempt.chat is not None or compares_texts:
-        limit_bytes = min(limit_bytes, LARGE_EVENT_BYTES)  # a larger event would take too long to convert
-    events = context.protocol.event_stream(context.source(limit_bytes), defaults, context)
-    kind, beginning = ContentKind.UNDECIDED, b""
-    held, held_until_s = b"", context.state.clock.now() + COMMENT_HOLD_S
+    events: EventStream | None = None
+    beginning = held = b""
+    held_until_s = context.state.clock.now() + COMMENT_HOLD_S
     async for piece in context.response:
         context.attempt.add_upstream_wait()
-        if kind is ContentKind.UNDECIDED:
+        if events is None:
             beginning += piece
             is_stream = beginning.startswith(b"data:")  # nearly always: saves a call
             kind = ContentKind.STREAM if is_stream else content_kind(beginning, context.content_type)
             if kind is ContentKind.UNDECIDED:
                 continue
             piece = beginning
-        if kind is not ContentKind.STREAM:
-            return await _synthesized(context, await buffer_reply(context, piece))
-        context.attempt.note_read()
+            if kind is not ContentKind.STREAM:
+                return await _synthesized(context, await buffer_reply(context, piece))
+        context.attempt.note_read(context.state.clock.now())
+        if events is None:
+            limit_bytes, defaults = context.state.limits.event_bytes, envelope_defaults(context.attempt)
+            compares_texts = context.is_cumulative and context.protocol.takes_transforms
+            if context.transforms is not None or context.attempt.chat is not None or compares_texts:
+                limit_bytes = min(limit_bytes, LARGE_EVENT_BYTES)  # a larger event would take too long to convert
+            events = context.protocol.event_stream(context.source(limit_bytes), defaults, context)
         held += _checked(context, events.feed(piece), events)
         # a large piece is parsed in turns, so that other requests run in between
         while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
@@ -318,7 +320,7 @@ async def classify_stream(context: AttemptReply) -> ClassifiedReply:
         if not held and (memory := context.attempt.memory) is not None:
             memory.hold_of_stream(EVENT_COPIES * events.unfinished_bytes + events.kept_bytes)
             await memory.wait_for_room()
-    if kind is not ContentKind.STREAM:
+    if events is None:
         return await _synthesized(context, await buffer_reply(context, beginning))
     held += _checked(context, await last_events(events, context.state.turns), events)
     return StreamingReply(context.response, events, held, body_ended=True)

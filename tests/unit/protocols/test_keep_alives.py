@@ -1,21 +1,21 @@
 """The forms of a keep-alive: which form a client receives, and how each form fits into its stream."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from gatepass.config.access import BUILT_IN_PROFILES
 from gatepass.protocols import PROTOCOLS
-from gatepass.protocols.chat import EmptyDeltaKeepAlive
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import EnvelopeDefaults
+from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair
 from gatepass.types import Call, Operation
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import chunk, data, new_stream, text
 
-DEFAULTS = EnvelopeDefaults(lambda prefix: prefix + "1", 7, "m")
 EMPTY = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
 OWN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 STOP = data(chunk({}, finish="stop"))
@@ -33,21 +33,19 @@ def begun(*events: bytes, **more: Any):
     return stream
 
 
-def call(name: str) -> Call:
-    return Call("7", Operation(name, "POST", f"/{name}", name, ""), "", "m", b"{}", ())
+def empty_delta(name: str) -> Callable[[EventStream | None], bytes]:
+    call = Call("7", Operation(name, "POST", f"/{name}", name, ""), "", "m", b"{}", ())
+    return partial(PROTOCOLS[name].keep_alive, BUILT_IN_PROFILES["dify"], call, 7)
 
 
 def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():
-    keep_alive = PROTOCOLS["chat"].keep_alive(BUILT_IN_PROFILES["dify"], call("chat"), lambda: 7.9)
-    assert keep_alive is not None
+    keep_alive = empty_delta("chat")
     assert read(keep_alive(None)) == {**OWN, "id": "chatcmpl-7", "choices": [EMPTY]}
     assert keep_alive(None) == keep_alive(None) == keep_alive(begun())
 
 
 def test_in_a_stream_of_completions_it_is_an_empty_text():
-    keep_alive = PROTOCOLS["completions"].keep_alive(BUILT_IN_PROFILES["dify"], call("completions"), lambda: 7.9)
-    assert keep_alive is not None
-    written = read(keep_alive(None))
+    written = read(empty_delta("completions")(None))
     assert (written["object"], written["choices"]) == (
         "text_completion",
         [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}],
@@ -58,12 +56,12 @@ def test_in_a_stream_of_completions_it_is_an_empty_text():
 def test_then_it_has_the_id_and_model_of_the_stream(more):
     head = {name: value for name, value in {**chunk({}), **more}.items() if name != "choices"}
     stream = begun(text("a", **more), text("b", **more))
-    assert read(EmptyDeltaKeepAlive(DEFAULTS)(stream)) == {**head, "choices": [EMPTY]}
+    assert read(empty_delta("chat")(stream)) == {**head, "choices": [EMPTY]}
 
 
 def test_empty_delta_belongs_to_the_first_unfinished_choice():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
-    keep_alives = [EmptyDeltaKeepAlive(DEFAULTS)(begun(*events[:count], choices=2)) for count in range(1, 5)]
+    keep_alives = [empty_delta("chat")(begun(*events[:count], choices=2)) for count in range(1, 5)]
     assert [read(keep_alive)["choices"][0]["index"] if keep_alive else None for keep_alive in keep_alives] == [
         0,
         1,

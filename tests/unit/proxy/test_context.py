@@ -53,11 +53,8 @@ def line(context: RequestContext, duration_s: float = 0.0) -> dict[str, Any]:
 )
 def test_reads_of_a_stream_leave_their_number_and_the_longest_gap(moments: list[float], gap_s: float, gap_at_s: float):
     attempt = an_attempt(a_context())
-    clock = attempt.state.clock
-    assert isinstance(clock, DrivenClock)
     for moment in moments:
-        clock.suspend(moment - clock.now())
-        attempt.note_read()
+        attempt.note_read(moment)
     arrivals = attempt.record.arrivals
     assert arrivals is not None
     assert (arrivals.reads, arrivals.first_s, arrivals.last_s) == (len(moments), moments[0], moments[-1])
