@@ -7,13 +7,13 @@ below, which `server` implements for HTTP/1.1 and for ASGI.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from itertools import groupby
 from typing import Protocol
 
 import msgspec
 
-from gatepass.clock import Timer
 from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE
@@ -200,46 +200,44 @@ class KeepAlive(msgspec.Struct, eq=False):
     """The stream that the keep-alives are written into, once it has begun."""
     early: Early | None = None
     """What they begin before that."""
-    _hold_s: float = 0.0
+    due_s: float = math.inf
+    """When the next one is due, by `Clock.now`, if nothing is sent before."""
     _since_s: float = 0.0
     _seen_bytes: int = 0
-    _timer: Timer | None = None
 
     def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""
-        clock = self._client_response.context.state.clock
-        if self._timer is None:
-            self._encoder, self._since_s = encoder, clock.now()
-        elif hold_s < self._hold_s:
-            self._timer.cancel()
-        else:
-            return
-        self._hold_s = hold_s
-        self._timer = clock.call_later(max(0.0, self._since_s + hold_s - clock.now()), self._check)
+        state = self._client_response.context.state
+        if self.due_s == math.inf:
+            self._encoder, self._since_s = encoder, state.clock.now()
+            state.in_flight.add_keep_alive(self, state.clock)
+        self.due_s = min(self.due_s, self._since_s + hold_s)
 
     def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._client_response.context.state.in_flight.keep_alives.discard(self)
 
-    def _check(self) -> None:
-        client_response, context, wait_s = self._client_response, self._client_response.context, EVERY_S
-        if client_response.ended:
+    def send(self) -> None:
+        """Send a keep-alive if nothing was sent since the last call, and set when the next one is due."""
+        client_response, context = self._client_response, self._client_response.context
+        if client_response.ended or self not in context.state.in_flight.keep_alives:
             return
+        now_s = context.state.clock.now()
         if context.access.bytes_out != self._seen_bytes:
+            self._seen_bytes = context.access.bytes_out
             # what arrived last was sent by then; of an MCP stream that is not noted, so a pause may last two intervals
-            if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
-                wait_s = max(0.0, arrivals.last_s + EVERY_S - context.state.clock.now())
-        else:
-            keep_alive = self._encoder(self.events)
-            if keep_alive and not client_response.begun:
-                client_response.begin_stream(OK, ())
-            # a client that does not read gets none: more bytes would only queue
-            if keep_alive and client_response.cycle.try_write(keep_alive):
-                context.access.bytes_out += len(keep_alive)
-                if (begun := self.events or self.early) is not None:
-                    begun.note_own_event(keep_alive)
-        self._seen_bytes = context.access.bytes_out
-        self._timer = context.state.clock.call_later(wait_s, self._check)
+            arrivals = None if context.attempt is None else context.attempt.record.arrivals
+            self.due_s = EVERY_S + (now_s if arrivals is None else arrivals.last_s)
+            if self.due_s > now_s:
+                return
+        keep_alive = self._encoder(self.events)
+        if keep_alive and not client_response.begun:
+            client_response.begin_stream(OK, ())
+        # a client that does not read gets none: more bytes would only queue
+        if keep_alive and client_response.cycle.try_write(keep_alive):
+            context.access.bytes_out += len(keep_alive)
+            if (begun := self.events or self.early) is not None:
+                begun.note_own_event(keep_alive)
+        self._seen_bytes, self.due_s = context.access.bytes_out, now_s + EVERY_S
 
 
 class RequestCycle(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -21,11 +22,13 @@ from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, Draining, Overloaded
 
 if TYPE_CHECKING:
-    from gatepass.proxy.client_response import ClientResponse
+    from gatepass.proxy.client_response import ClientResponse, KeepAlive
 
 STOPPING = "gatepass is stopping. Retry the request: another instance can serve it."
 CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
+KEEP_ALIVE_CHECK_S = 1.0
+"""How often gatepass looks whether a keep-alive is due."""
 ERROR_EVENT_S = 2.0
 """Time that the streams ended by a drain have to write their error event."""
 
@@ -50,6 +53,9 @@ class InFlightRequests:
         self.idle_streams: set[InFlightRequest] = set()
         """Streams that may wait for events for hours. They end with `end_idle_streams`."""
         self.requests: set[InFlightRequest] = set()
+        self.keep_alives: set[KeepAlive] = set()
+        """Those of the clients that wait for a stream. A timer for each would nearly always be cancelled."""
+        self._checks_keep_alives = False
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
         self.idle = asyncio.Event()
@@ -60,6 +66,21 @@ class InFlightRequests:
     @property
     def busy(self) -> int:
         return len(self.requests)
+
+    def add_keep_alive(self, keep_alive: KeepAlive, clock: Clock) -> None:
+        """Send it when it is due, until it is removed from `keep_alives`. That may be KEEP_ALIVE_CHECK_S late."""
+        self.keep_alives.add(keep_alive)
+        if not self._checks_keep_alives:
+            self._checks_keep_alives = True
+            clock.call_later(KEEP_ALIVE_CHECK_S, partial(self._check_keep_alives, clock))
+
+    def _check_keep_alives(self, clock: Clock) -> None:
+        for keep_alive in self.keep_alives:
+            if keep_alive.due_s <= clock.now():
+                clock.call_later(0.0, keep_alive.send)
+        self._checks_keep_alives = bool(self.keep_alives)
+        if self._checks_keep_alives:
+            clock.call_later(KEEP_ALIVE_CHECK_S, partial(self._check_keep_alives, clock))
 
     async def begin_drain(self, clock: Clock, delay_s: float) -> None:
         """Start to drain: serve for `delay_s` or until `end_now` is set, then refuse requests on new connections.
