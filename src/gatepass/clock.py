@@ -1,6 +1,6 @@
 """Time that tests can control: `Clock` and `sleep`.
 
-`Deadline` (`http_client/connection.py`) is the time limit of a connection, which needs the event loop's own time.
+`Deadline` (`http_client/connection.py`) is the time limit of an upstream's connection, by the event loop's own time.
 """
 
 from __future__ import annotations

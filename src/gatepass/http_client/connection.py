@@ -544,10 +544,6 @@ class Deadline:
         if self.at_s < self._due_s:
             self._arm()
 
-    def left_s(self) -> float:
-        """Return the seconds until the limit passes, infinity without a limit."""
-        return self.at_s - self._loop.time()
-
     def close(self) -> None:
         self._passed, self.at_s = None, math.inf
         if self._timer is not None:

@@ -143,13 +143,13 @@ async def test_a_read_that_waits_is_dropped_if_its_client_leaves():
     assert not wire_client.cycles
 
 
-async def test_a_connection_serves_one_request_after_the_other_without_a_timer_for_each():
+async def test_a_connection_serves_one_request_after_the_other_with_one_timer_for_each():
     wire_client = await exchanged(echo, asked(b"1"))
     before = driven().timers
     for number in range(3):
         await exchange(wire_client, asked(b"%d" % number))
     assert wire_client.statuses == [200] * 4
-    assert driven().timers == before
+    assert driven().timers == before + 3
     assert not wire_client.state.tasks
 
 
