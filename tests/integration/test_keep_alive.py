@@ -17,7 +17,7 @@ from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, text
 from tests.unit.sse.streams import chunk as piece
 from tests.unit.sse.streams import data as data_event
-from tests.waiting import at_rest, until
+from tests.waiting import at_rest
 
 RESPOND = {"model": "m", "input": "Hi", "stream": True}
 KEEPALIVE = b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
@@ -227,17 +227,3 @@ async def test_an_upstreams_comments_are_held_for_five_seconds_and_no_longer(aft
         go.set()
         answer = await ask.answer()
     assert (answer.status, answer.error["code"]) == (429 if is_held else 200, "busy")
-
-
-async def test_hold_time_includes_the_wait_for_another_request():
-    """For an unknown model one request goes first: the others wait for it."""
-    go, clock = asyncio.Event(), DrivenClock()
-    async with relaying([Wait(go), Send(stream(WHOLE))], clock=clock) as (upstream, gp), gp.ask(STREAMED) as first:
-        await upstream.requested()
-        async with gp.ask(STREAMED) as second:
-            await until(lambda: gp.state.in_flight.busy == 2)
-            for _ in range(int(STREAM_HOLD_S) + 1):
-                await clock.advance(1)
-            assert await second.head() == 200
-            go.set()
-            assert [content((await ask.answer()).body) for ask in (first, second)] == ["hello"] * 2

@@ -26,8 +26,6 @@ SHOWN = {
     "config.document.ConfigProblem": {"text"},  # what the user reads
     "config.environment.VariableValue": {"value"},  # a secret is a Reference
     "http_client.message_head.Destination": {"authority"},  # host and port
-    "observability.metrics.Declared": {"text"},  # constants
-    "observability.observer.Arrivals": {"_counts"},  # numbers
     "observability.observer.AttemptRecord": {"trace", "url"},  # ids, and a URL without its query
     "json_body._Name": {"text"},  # the name of a member
     "normalize.members.Drop": {"only"},  # rules of the configuration, or learned ones

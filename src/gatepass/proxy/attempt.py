@@ -173,7 +173,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
             token = await upstream_call.wait_for_token(attempt, holder)
             now_s = state.clock.now()
         authorized = upstream.injector.authorize(request, token.value, partial(reauthorized, attempt, request))
-        attempt.use_token(token, now_s)
+        attempt.token, record.token = token, holder.sent(token, now_s)
     attempt.waits_since_s = now_s
     if attempt.new_connection:
         authorized = replace(authorized, new_connection=True)

@@ -18,7 +18,7 @@ from gatepass.config.access import PLAIN, AccessKey, Profile
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import PROFILES, ProfileRules
-from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord, SentToken
+from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord
 from gatepass.observability.story import attempts_of
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
@@ -178,10 +178,6 @@ class Attempt(Hidden, Tried, eq=False):
 
     def end_by(self, error: BaseException) -> None:
         self.end(outcome_of(error, sent=self.sent, has_head=self.record.status is not None), error)
-
-    def use_token(self, token: Token, now_s: float) -> None:
-        self.token = token
-        self.record.token = SentToken(self.upstream.credential, now_s, token.requested_s, token.lifetime_s)
 
     def user(self) -> TokenUser:
         return TokenUser(self.upstream.name, self.target.model or self.call.model, self.upstream.base_url)

@@ -69,8 +69,6 @@ async def _relay_stream(stream: StreamingReply, attempt: Attempt, client_respons
     events, response, turns = stream.events, stream.response, attempt.state.turns
     try:
         headers = attempt.upstream.response_headers.select(response.headers)
-        if adapted := events.adapted:
-            attempt.add_changes(adapted)
         client_response.begin_stream(OK, headers)
         writer, at_end = _EventWriter(stream, attempt, client_response), stream.body_ended
         while not (at_end or events.done or events.failure is not None):

@@ -309,11 +309,11 @@ async def classify_stream(context: AttemptReply) -> ClassifiedReply:
             if context.transforms is not None or context.attempt.chat is not None or compares_texts:
                 limit_bytes = min(limit_bytes, LARGE_EVENT_BYTES)  # a larger event would take too long to convert
             events = context.protocol.event_stream(context.source(limit_bytes), defaults, context)
-        held += _checked(context, events.feed(piece), events)
+        held += _checked(context, events.feed(piece), events.adapted, events)
         # a large piece is parsed in turns, so that other requests run in between
         while events.waiting and (not held or _may_wait(held, held_until_s - context.state.clock.now())):
             await context.state.turns.wait()
-            held += _checked(context, events.feed(), events)
+            held += _checked(context, events.feed(), events.adapted, events)
         is_over = events.done or events.failure is not None
         if is_over or (held and not _may_wait(held, held_until_s - context.state.clock.now())):
             return StreamingReply(context.response, events, held)
@@ -322,7 +322,7 @@ async def classify_stream(context: AttemptReply) -> ClassifiedReply:
             await memory.wait_for_room()
     if events is None:
         return await _synthesized(context, await buffer_reply(context, beginning))
-    held += _checked(context, await last_events(events, context.state.turns), events)
+    held += _checked(context, await last_events(events, context.state.turns), events.adapted, events)
     return StreamingReply(context.response, events, held, body_ended=True)
 
 
@@ -336,12 +336,13 @@ async def last_events(events: EventStream, turns: LoopTurns) -> bytes:
     return b"".join(filter(None, runs))  # a single run is not copied
 
 
-def _checked(context: AttemptReply, ready: bytes, events: EventStream) -> bytes:
-    """Return `ready`. Raises the stream's error if it came before any answer: the client then gets its HTTP status."""
-    if events.failure is None:
-        return ready
-    if not events.has_answered:
-        context.attempt.add_changes(events.adapted)
+def _checked(context: AttemptReply, ready: bytes, adapted: tuple[str, ...], events: EventStream) -> bytes:
+    """Return `ready`, and note the changes of the stream so far, `adapted`.
+
+    Raises the stream's error if it came before any answer: the client then gets its HTTP status.
+    """
+    context.attempt.add_changes(adapted)
+    if events.failure is not None and not events.has_answered:
         context.attempt.note_usage(events.usage)
         raise events.failure
     return ready

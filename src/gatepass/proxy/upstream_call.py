@@ -66,15 +66,13 @@ def reauthorized(attempt: Attempt, request: OutboundRequest) -> OutboundRequest 
 
     A request may wait for a connection longer than its token is valid. Raises TokenExpired.
     """
-    upstream = attempt.upstream
-    token = None if upstream.holder is None else upstream.holder.current()
-    if token is None:
+    upstream, holder = attempt.upstream, attempt.upstream.holder
+    if holder is None or (token := holder.current()) is None:
         waited = "The token expired while the request waited for a connection."
         raise TokenExpired(waited, credential=upstream.credential)
     if token is attempt.token:
         return None  # the transport sends the request unchanged
-    now_s = attempt.state.clock.now()
-    attempt.use_token(token, now_s)
+    attempt.token, attempt.record.token = token, holder.sent(token, attempt.state.clock.now())
     return traced(upstream.injector.authorize(request, token.value), attempt.record)
 
 

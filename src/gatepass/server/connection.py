@@ -164,6 +164,7 @@ class ReceiveTimeouts:
 
     def close(self) -> None:
         self._timer.cancel()
+        self._passed = lambda: None  # break the reference cycle
 
 
 Serve = Callable[[HttpRequestCycle], Coroutine[Any, Any, None]]

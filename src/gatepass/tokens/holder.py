@@ -21,6 +21,7 @@ from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
 from gatepass.documents import Renewal, TokenStatus
 from gatepass.errors import TokenUnavailable
+from gatepass.observability.observer import SentToken
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
@@ -157,6 +158,10 @@ class TokenHolder:
         """Return the valid token, or None. Never waits."""
         # An expired token is never sent (envoyproxy/envoy#44674 sent them while the issuer was down).
         return None if self._clock.now() >= self._expires_at_s else self._token
+
+    def sent(self, token: Token, now_s: float) -> SentToken:
+        """Return what observers learn of `token`, which a request got at `now_s`."""
+        return SentToken(self.name, now_s, token.requested_s, token.lifetime_s)
 
     @property
     def usable(self) -> bool:

@@ -17,7 +17,7 @@ from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import chunk, data, new_stream, text
 
 EMPTY = {"index": 0, "delta": {"content": ""}, "finish_reason": None}
-OWN = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": "m"}
+OWN = {"id": "chatcmpl-7", "object": "chat.completion.chunk", "created": 7, "model": "m"}
 STOP = data(chunk({}, finish="stop"))
 
 
@@ -40,16 +40,14 @@ def empty_delta(name: str) -> Callable[[EventStream | None], bytes]:
 
 def test_an_empty_chunk_has_the_default_id_before_the_stream_has_one():
     keep_alive = empty_delta("chat")
-    assert read(keep_alive(None)) == {**OWN, "id": "chatcmpl-7", "choices": [EMPTY]}
+    assert read(keep_alive(None)) == {**OWN, "choices": [EMPTY]}
     assert keep_alive(None) == keep_alive(None) == keep_alive(begun())
 
 
 def test_in_a_stream_of_completions_it_is_an_empty_text():
     written = read(empty_delta("completions")(None))
-    assert (written["object"], written["choices"]) == (
-        "text_completion",
-        [{"index": 0, "text": "", "logprobs": None, "finish_reason": None}],
-    )
+    empty = {"index": 0, "text": "", "logprobs": None, "finish_reason": None}
+    assert (written["object"], written["choices"]) == ("text_completion", [empty])
 
 
 @pytest.mark.parametrize("more", [{}, {"system_fingerprint": "fp", "service_tier": "default"}])
@@ -62,9 +60,4 @@ def test_then_it_has_the_id_and_model_of_the_stream(more):
 def test_empty_delta_belongs_to_the_first_unfinished_choice():
     events = [text("a"), STOP, data(chunk({"content": "b"}, index=1)), data(chunk({}, finish="stop", index=1))]
     keep_alives = [empty_delta("chat")(begun(*events[:count], choices=2)) for count in range(1, 5)]
-    assert [read(keep_alive)["choices"][0]["index"] if keep_alive else None for keep_alive in keep_alives] == [
-        0,
-        1,
-        1,
-        None,
-    ]
+    assert [read(one)["choices"][0]["index"] if one else None for one in keep_alives] == [0, 1, 1, None]

@@ -15,6 +15,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.errors import Fault, Overloaded, TokenUnavailable, TransportFault, UpstreamAuth, UpstreamError
 from gatepass.normalize.profiles import PROFILES
+from gatepass.observability.observer import SentToken
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
@@ -113,6 +114,9 @@ class Holder:
 
     def current(self) -> Token | None:
         return self.held
+
+    def sent(self, token: Token, now_s: float) -> SentToken:
+        return SentToken("corp", now_s, token.requested_s, token.lifetime_s)
 
     async def token(self, instead_of: str | None) -> Token:
         if self._landing is not None:

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, Draining, Overloaded
-from gatepass.proxy.client_response import ClientResponse, RequestCycle
+from gatepass.proxy.client_response import ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.in_flight import Concurrency, InFlightRequest, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
+from tests.unit.proxy.test_context import a_context
 
 APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
 
@@ -59,6 +61,40 @@ async def test_a_request_with_a_sent_response_is_not_cancelled():
         request.cancel(ClientGone())
         await asyncio.sleep(0)
     assert request.reason is None
+
+
+@dataclass(eq=False)
+class Due:
+    due_s: float
+    sent: int = 0
+
+    def send(self) -> None:
+        self.sent += 1
+        self.due_s += 12.0
+
+
+async def test_one_timer_checks_all_keep_alives_and_ends_with_them():
+    in_flight, clock = InFlightRequests(9), DrivenClock()
+    ones = [Due(clock.now() + 3.0), Due(clock.now() + 12.5)]
+    for one in ones:
+        in_flight.add_keep_alive(cast(KeepAlive, one), clock)
+    await clock.advance(15.0)
+    assert [one.sent for one in ones] == [2, 1]
+    in_flight.keep_alives.clear()
+    await clock.advance(1.0)
+    assert not clock.has_timers
+    in_flight.add_keep_alive(cast(KeepAlive, ones[0]), clock)
+    await clock.advance(12.0)
+    assert ones[0].sent == 3
+
+
+def test_a_keep_alive_that_ends_when_it_is_due_is_not_sent():
+    client_response = ClientResponse(cast(RequestCycle, None), a_context())
+    keep_alive = KeepAlive(client_response)
+    keep_alive.start(lambda _: b":\n\n", 0.0)
+    keep_alive.stop()
+    keep_alive.send()
+    assert not client_response.begun
 
 
 async def test_a_request_counts_for_its_caller_until_it_ends():
