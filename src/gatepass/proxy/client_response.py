@@ -202,16 +202,18 @@ class KeepAlive(msgspec.Struct, eq=False):
     """What they begin before that."""
     due_s: float = math.inf
     """When the next one is due, by `Clock.now`, if nothing is sent before."""
+    _hold_s: float = math.inf
     _since_s: float = 0.0
     _seen_bytes: int = 0
 
     def start(self, encoder: KeepAliveEncoder, hold_s: float) -> None:
         """Start the hold time. It spans all attempts, so a second call can only shorten it."""
         state = self._client_response.context.state
-        if self.due_s == math.inf:
+        if self._hold_s == math.inf:
             self._encoder, self._since_s = encoder, state.clock.now()
             state.in_flight.add_keep_alive(self, state.clock)
-        self.due_s = min(self.due_s, self._since_s + hold_s)
+        if hold_s < self._hold_s:
+            self._hold_s, self.due_s = hold_s, min(self.due_s, self._since_s + hold_s)
 
     def stop(self) -> None:
         self._client_response.context.state.in_flight.keep_alives.discard(self)

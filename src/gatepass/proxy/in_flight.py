@@ -75,8 +75,9 @@ class InFlightRequests:
             clock.call_later(KEEP_ALIVE_CHECK_S, partial(self._check_keep_alives, clock))
 
     def _check_keep_alives(self, clock: Clock) -> None:
+        now_s = clock.now()
         for keep_alive in self.keep_alives:
-            if keep_alive.due_s <= clock.now():
+            if keep_alive.due_s <= now_s:
                 clock.call_later(0.0, keep_alive.send)
         self._checks_keep_alives = bool(self.keep_alives)
         if self._checks_keep_alives:

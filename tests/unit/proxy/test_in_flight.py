@@ -88,13 +88,15 @@ async def test_one_timer_checks_all_keep_alives_and_ends_with_them():
     assert ones[0].sent == 3
 
 
-def test_a_keep_alive_that_ends_when_it_is_due_is_not_sent():
+def test_the_next_attempt_hastens_no_keep_alive_and_none_is_sent_after_the_last():
     client_response = ClientResponse(cast(RequestCycle, None), a_context())
     keep_alive = KeepAlive(client_response)
-    keep_alive.start(lambda _: b":\n\n", 0.0)
+    keep_alive.start(lambda _: b":\n\n", 3.0)
+    keep_alive.due_s = 27.0  # one was sent
+    keep_alive.start(lambda _: b":\n\n", 3.0)
     keep_alive.stop()
     keep_alive.send()
-    assert not client_response.begun
+    assert (keep_alive.due_s, client_response.begun) == (27.0, False)
 
 
 async def test_a_request_counts_for_its_caller_until_it_ends():
