@@ -152,7 +152,7 @@ site-check: ## Build the site and test it in Chromium: search, links, errors, th
 	@$(MAKE) --no-print-directory docs-site .site/.ready
 	SITE=$(abspath $(SITE)) CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/site
 
-ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibility, keyboard, phone; three minutes
+ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibility, keyboard, phone; five minutes
 	@[ -x "$(CHROMIUM)" ] || { echo "make ui-check requires Chromium: install Debian's package chromium, or set CHROMIUM to the path of a browser." >&2; exit 1; }
 	@$(MAKE) --no-print-directory setup .site/.ready .axe/.ready
 	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) GATEPASS=$(abspath $(BIN)/gatepass) .site/bin/pytest -q -n $(CORES) tests/ui --ignore tests/ui/test_pictures.py

@@ -59,7 +59,7 @@ STAGED = (
     Fault("code-102", "upstream:plain", "102", "from user"),
     Fault("login-page", "upstream:plain", "upstream_html", "Sign in"),
     Fault("cut-stream", "upstream:plain", "upstream_closed", "closed first by: upstream", streams=True),
-    Fault("slow-first", None, None, "first byte to the client after 4", streams=True),
+    Fault("slow-first", None, None, "first byte of the answer after 4", streams=True),
     Fault("refused-parameter", "upstream:plain", "no_tools", "tools are not supported"),
     Fault("learned-rule", None, None, "drop=seed"),
     Fault("failover", None, None, "next target"),

@@ -65,7 +65,7 @@ async def paused(
     async with relaying(dialogue, clock=clock, **more) as (_, gp), gp.ask(asked, path, method=method) as ask:
         await ask.head()
         await ask.piece()
-        await clock.advance(3 * (EVERY_S + 1))
+        await clock.advance(3 * EVERY_S)
         go.set()
         return await ask.answer()
 

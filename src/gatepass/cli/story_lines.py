@@ -275,7 +275,7 @@ def time_lines(story: Story) -> Iterator[str]:
     timings, arrivals = story.timings, [one.arrivals for one in story.attempts if one.arrivals]
     texts = {
         "client sent its body in {s}": timings.body_s,
-        "first byte to the client after {s}": timings.first_byte_s,
+        "first byte of the answer after {s}": timings.first_byte_s,
         "gatepass added {s}": timings.added_s,
     }
     known = [t(text, s=duration(length_s)) for text, length_s in texts.items() if length_s]

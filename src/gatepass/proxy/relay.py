@@ -12,7 +12,7 @@ from gatepass.cancel import timeout
 from gatepass.clock import Clock
 from gatepass.errors import TransportFault
 from gatepass.http_client.response_body import TAIL_S
-from gatepass.proxy.client_response import WHOLE_BYTES, ClientResponse, KeepAlive
+from gatepass.proxy.client_response import EVERY_S, WHOLE_BYTES, ClientResponse, KeepAlive
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.in_flight import FREE_BYTES
 from gatepass.proxy.response import (
@@ -43,6 +43,7 @@ def relay(
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.events = classified.events
+        keep_alive.due_s = min(keep_alive.due_s, attempt.state.clock.now() + EVERY_S)
         return _relay_stream(classified, attempt, client_response)
     if isinstance(classified, RawReply):
         return _relay_raw(classified, attempt, client_response)

@@ -235,7 +235,7 @@ function timeline(data) {
       first !== null && svg("line.first-byte", { x1: part(first / whole), x2: part(first / whole), y1: 0, y2: 14 })),
     el("b", {}, duration(length))));
   const sums = [
-    [t("gatepass added"), timings.added_s], [t("upstream"), timings.upstream_s], [t("first byte to the client after"), first], [data.state === "running" ? t("until now") : t("in all"), elapsedOf(data)],
+    [t("gatepass added"), timings.added_s], [t("upstream"), timings.upstream_s], [t("first byte of the answer after"), first], [data.state === "running" ? t("until now") : t("in all"), elapsedOf(data)],
   ].filter(([, value]) => value !== null && value !== undefined);
   return [
     rows.length ? el("ol.timeline", {}, rows) : null,
