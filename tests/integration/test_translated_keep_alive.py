@@ -22,12 +22,14 @@ PATHS: dict[str, dict[str, Any]] = {
 RESPONSES, MESSAGES = PATHS
 
 
-async def waited(path: str, wait_s: float, *dialogues: Dialogue, go: asyncio.Event, **more: Any) -> Answer:
+async def waited(
+    path: str, wait_s: float, *dialogues: Dialogue, go: asyncio.Event, at: str = "", **more: Any
+) -> Answer:
     """The answer of an upstream that goes on after `wait_s`."""
     clock = DrivenClock()
     async with (
         relaying(*dialogues, clock=clock, chat=CHATS, **more) as (upstream, gp),
-        gp.ask(PATHS[path], path, headers=VERSION) as ask,
+        gp.ask(PATHS[path], at + path, headers=VERSION) as ask,
     ):
         await upstream.requested()
         await clock.advance(wait_s)
@@ -87,6 +89,13 @@ async def test_an_error_after_the_beginning_ends_the_same_response(moves: list[A
     answer = await waited(RESPONSES, STREAM_HOLD_S + EVERY_S + 1, [Wait(go), *moves], go=go)
     kinds = assert_one_response(answer, "response.failed")
     assert kinds[-2] == "error"
+
+
+@pytest.mark.parametrize("profile", ["dify", "continue"])
+async def test_a_profile_without_keep_alives_gets_the_status_of_a_late_error(profile: str):
+    go = asyncio.Event()
+    answer = await waited(RESPONSES, 3 * STREAM_HOLD_S, [Wait(go), Send(reply(BUSY, 429))], go=go, at=f"/for/{profile}")
+    assert answer.status == 429
 
 
 @pytest.mark.parametrize("spoken", [None, ["chat", "responses"], ["responses"]], ids=str)

@@ -465,14 +465,14 @@ def _early_keep_alive(
     context: RequestContext, early: Early, encoder: KeepAliveEncoder, events: EventStream | None
 ) -> bytes:
     """Return the first events of an answer that a chat makes, while the upstream has not begun it."""
-    attempt = context.attempt
-    if events is None and not early.is_over and attempt is not None and attempt.chat is not None:
+    attempt, usual = context.attempt, encoder(events)
+    if usual and events is None and not early.is_over and attempt is not None and attempt.chat is not None:
         chat, defaults = attempt.chat, envelope_defaults(attempt)
         answer = chat.answer(defaults, attempt.upstream.name, chat.about, early)
         answer.early_events()
         if sent := answer.take():
             return sent
-    return encoder(events)
+    return usual
 
 
 def rules_for(

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from gatepass.clock import Timer
 from gatepass.errors import GatepassError
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE
@@ -62,6 +63,8 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
     """No more bytes are added to it."""
     is_sent: bool = False
     """The client's connection has accepted all of its bytes."""
+    is_within_event: bool = False
+    """A part of a large event is sent, and the rest waits for the client to read."""
     _is_raw: bool = False
 
     async def send(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -94,10 +97,11 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             self.mark_first_byte()
         self.ended = last
         self.context.access.bytes_out += len(data)
-        if len(data) > WHOLE_BYTES:
+        self.is_within_event = len(data) > WHOLE_BYTES
+        if self.is_within_event:
             data = await self._send_slices(data)
         await self.cycle.write(data, last=last)
-        self.is_sent = last
+        self.is_sent, self.is_within_event = last, False
 
     def try_send_events(self, data: bytes) -> bool:
         """Send the next piece of a begun body, and return True, if the client accepts it at once."""
@@ -202,6 +206,8 @@ class KeepAlive(msgspec.Struct, eq=False):
     """What they begin before that."""
     due_s: float = math.inf
     """When the next one is due, by `Clock.now`, if nothing is sent before."""
+    timer: Timer | None = None
+    """Set in the last second before that."""
     _hold_s: float = math.inf
     _since_s: float = 0.0
     _seen_bytes: int = 0
@@ -217,20 +223,25 @@ class KeepAlive(msgspec.Struct, eq=False):
 
     def stop(self) -> None:
         self._client_response.context.state.in_flight.keep_alives.discard(self)
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def send(self) -> None:
         """Send a keep-alive if nothing was sent since the last call, and set when the next one is due."""
         client_response, context = self._client_response, self._client_response.context
-        if client_response.ended or self not in context.state.in_flight.keep_alives:
+        self.timer, now_s = None, context.state.clock.now()
+        self.due_s = now_s + EVERY_S
+        if client_response.ended or client_response.is_within_event:
             return
-        now_s = context.state.clock.now()
         if context.access.bytes_out != self._seen_bytes:
             self._seen_bytes = context.access.bytes_out
             # what arrived last was sent by then; of an MCP stream that is not noted, so a pause may last two intervals
-            arrivals = None if context.attempt is None else context.attempt.record.arrivals
-            self.due_s = EVERY_S + (now_s if arrivals is None else arrivals.last_s)
+            if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
+                self.due_s = arrivals.last_s + EVERY_S
             if self.due_s > now_s:
                 return
+            self.due_s = now_s + EVERY_S
         keep_alive = self._encoder(self.events)
         if keep_alive and not client_response.begun:
             client_response.begin_stream(OK, ())
@@ -239,7 +250,7 @@ class KeepAlive(msgspec.Struct, eq=False):
             context.access.bytes_out += len(keep_alive)
             if (begun := self.events or self.early) is not None:
                 begun.note_own_event(keep_alive)
-        self._seen_bytes, self.due_s = context.access.bytes_out, now_s + EVERY_S
+        self._seen_bytes = context.access.bytes_out
 
 
 class RequestCycle(Protocol):

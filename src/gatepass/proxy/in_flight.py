@@ -28,7 +28,7 @@ STOPPING = "gatepass is stopping. Retry the request: another instance can serve 
 CHECK_CURRENT_S = 1.0
 """How often `wait_for_current` looks. Requests that were received but not yet admitted are admitted by then."""
 KEEP_ALIVE_CHECK_S = 1.0
-"""How often gatepass looks whether a keep-alive is due."""
+"""How often gatepass looks which keep-alives are due next."""
 ERROR_EVENT_S = 2.0
 """Time that the streams ended by a drain have to write their error event."""
 
@@ -54,7 +54,7 @@ class InFlightRequests:
         """Streams that may wait for events for hours. They end with `end_idle_streams`."""
         self.requests: set[InFlightRequest] = set()
         self.keep_alives: set[KeepAlive] = set()
-        """Those of the clients that wait for a stream. A timer for each would nearly always be cancelled."""
+        """Those of the clients that wait for a stream."""
         self._checks_keep_alives = False
         self.loop: asyncio.AbstractEventLoop | None = None
         """The event loop, kept from the first request on: to look it up costs a system call per request."""
@@ -68,7 +68,10 @@ class InFlightRequests:
         return len(self.requests)
 
     def add_keep_alive(self, keep_alive: KeepAlive, clock: Clock) -> None:
-        """Send it when it is due, until it is removed from `keep_alives`. That may be KEEP_ALIVE_CHECK_S late."""
+        """Send it whenever it is due, until it is removed from `keep_alives`.
+
+        It gets a timer for its last second alone: one for each request would nearly always be cancelled.
+        """
         self.keep_alives.add(keep_alive)
         if not self._checks_keep_alives:
             self._checks_keep_alives = True
@@ -77,8 +80,8 @@ class InFlightRequests:
     def _check_keep_alives(self, clock: Clock) -> None:
         now_s = clock.now()
         for keep_alive in self.keep_alives:
-            if keep_alive.due_s <= now_s:
-                clock.call_later(0.0, keep_alive.send)
+            if keep_alive.timer is None and keep_alive.due_s < now_s + KEEP_ALIVE_CHECK_S:
+                keep_alive.timer = clock.call_later(max(0.0, keep_alive.due_s - now_s), keep_alive.send)
         self._checks_keep_alives = bool(self.keep_alives)
         if self._checks_keep_alives:
             clock.call_later(KEEP_ALIVE_CHECK_S, partial(self._check_keep_alives, clock))

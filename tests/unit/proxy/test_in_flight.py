@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import cast
 
 import pytest
 
 from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, Draining, Overloaded
-from gatepass.proxy.client_response import ClientResponse, KeepAlive, RequestCycle
+from gatepass.proxy.client_response import EVERY_S, WHOLE_BYTES, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import RequestContext
 from gatepass.proxy.in_flight import Concurrency, InFlightRequest, InFlightRequests
 from tests.unit.clock import DrivenClock, settle
@@ -63,40 +62,45 @@ async def test_a_request_with_a_sent_response_is_not_cancelled():
     assert request.reason is None
 
 
-@dataclass(eq=False)
-class Due:
-    due_s: float
-    sent: int = 0
+class Writes:
+    """A client in whose writes a keep-alive becomes due, as while it reads slowly."""
 
-    def send(self) -> None:
-        self.sent += 1
-        self.due_s += 12.0
+    def __init__(self, context: RequestContext) -> None:
+        self.client_response = ClientResponse(cast(RequestCycle, self), context, begun=True)
+        self.keep_alive = KeepAlive(self.client_response)
+        self.keep_alive.start(lambda _: b":", 3.0)
+        self.written = b""
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        self.written += data
+        if not last:
+            self.keep_alive.send()
+
+    def try_write(self, data: bytes) -> bool:
+        self.written += data
+        return True
 
 
-async def test_one_timer_checks_all_keep_alives_and_ends_with_them():
-    in_flight, clock = InFlightRequests(9), DrivenClock()
-    ones = [Due(clock.now() + 3.0), Due(clock.now() + 12.5)]
-    for one in ones:
-        in_flight.add_keep_alive(cast(KeepAlive, one), clock)
-    await clock.advance(15.0)
-    assert [one.sent for one in ones] == [2, 1]
-    in_flight.keep_alives.clear()
+async def test_keep_alives_come_when_they_are_due_and_no_timer_stays():
+    context = a_context()
+    clock = cast(DrivenClock, context.state.clock)
+    one, other = (Writes(RequestContext.begin(context.client_request, context.state)) for _ in range(2))
+    other.keep_alive.due_s = 13.5
+    await clock.advance(12.5)
+    assert (one.written, other.written) == (b":", b":")
+    one.keep_alive.stop()
+    other.keep_alive.stop()
     await clock.advance(1.0)
     assert not clock.has_timers
-    in_flight.add_keep_alive(cast(KeepAlive, ones[0]), clock)
-    await clock.advance(12.0)
-    assert ones[0].sent == 3
 
 
-def test_the_next_attempt_hastens_no_keep_alive_and_none_is_sent_after_the_last():
-    client_response = ClientResponse(cast(RequestCycle, None), a_context())
-    keep_alive = KeepAlive(client_response)
-    keep_alive.start(lambda _: b":\n\n", 3.0)
-    keep_alive.due_s = 27.0  # one was sent
-    keep_alive.start(lambda _: b":\n\n", 3.0)
-    keep_alive.stop()
-    keep_alive.send()
-    assert (keep_alive.due_s, client_response.begun) == (27.0, False)
+async def test_a_keep_alive_splits_no_event_and_the_next_attempt_hastens_none():
+    client = Writes(a_context())
+    await client.client_response.send_events(b"x" * (WHOLE_BYTES + 1))
+    assert client.written == b"x" * (WHOLE_BYTES + 1)
+    client.keep_alive.send()
+    client.keep_alive.start(lambda _: b":", 3.0)
+    assert client.keep_alive.due_s == 1.0 + EVERY_S
 
 
 async def test_a_request_counts_for_its_caller_until_it_ends():

@@ -143,11 +143,6 @@ async def test_a_read_that_waits_is_dropped_if_its_client_leaves():
     assert not wire_client.cycles
 
 
-async def test_a_connection_serves_one_request_after_the_other():
-    wire_client = await exchanged(echo, asked(b"1"), asked(b"2"), asked(b"3"))
-    assert (wire_client.statuses, wire_client.state.tasks) == ([200] * 3, set())
-
-
 async def test_the_date_is_the_servers_newest():
     wire_client = await exchanged(echo, asked(b"1"))
     wire_client.state.default_headers = [(b"date", b"later")]
