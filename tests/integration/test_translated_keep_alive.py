@@ -8,13 +8,12 @@ import pytest
 
 from gatepass.proxy.client_response import EVERY_S, STREAM_HOLD_S, SYNTHESIZED_HOLD_S
 from tests.integration.gateway import Answer, gateway, relaying
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Scripted, Send, Wait, chunk, head, reply, stream
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Scripted, Send, Wait, chunk, reply, stream
+from tests.integration.test_keep_alive import BEGUN, BUSY
 from tests.integration.test_translated_messages import ANSWER, CHATS, VERSION, a_completion
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
-BEGUN = head(200, content_type="text/event-stream", transfer_encoding="chunked")
-BUSY = {"error": {"message": "slow down", "type": "rate_limit_error", "param": None, "code": "busy"}}
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "m", "input": "Hi", "stream": True},
     "/v1/messages": {"model": "m", "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}], "stream": True},
@@ -22,17 +21,15 @@ PATHS: dict[str, dict[str, Any]] = {
 RESPONSES, MESSAGES = PATHS
 
 
-async def waited(
-    path: str, wait_s: float, *dialogues: Dialogue, go: asyncio.Event, at: str = "", **more: Any
-) -> Answer:
-    """The answer of an upstream that goes on after `wait_s`."""
+async def waited(path: str, for_s: float, *dialogues: Dialogue, go: asyncio.Event, at: str = "", **more: Any) -> Answer:
+    """The answer of an upstream that goes on after `for_s`."""
     clock = DrivenClock()
     async with (
         relaying(*dialogues, clock=clock, chat=CHATS, **more) as (upstream, gp),
         gp.ask(PATHS[path], at + path, headers=VERSION) as ask,
     ):
         await upstream.requested()
-        await clock.advance(wait_s)
+        await clock.advance(for_s)
         go.set()
         return await ask.answer()
 
@@ -91,10 +88,9 @@ async def test_an_error_after_the_beginning_ends_the_same_response(moves: list[A
     assert kinds[-2] == "error"
 
 
-@pytest.mark.parametrize("profile", ["dify", "continue"])
-async def test_a_profile_without_keep_alives_gets_the_status_of_a_late_error(profile: str):
+async def test_a_profile_without_keep_alives_gets_the_status_of_a_late_error():
     go = asyncio.Event()
-    answer = await waited(RESPONSES, 3 * STREAM_HOLD_S, [Wait(go), Send(reply(BUSY, 429))], go=go, at=f"/for/{profile}")
+    answer = await waited(RESPONSES, 3 * STREAM_HOLD_S, [Wait(go), Send(reply(BUSY, 429))], go=go, at="/for/dify")
     assert answer.status == 429
 
 

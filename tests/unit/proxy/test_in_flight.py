@@ -73,8 +73,7 @@ class Writes:
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         self.written += data
-        if not last:
-            self.keep_alive.send()
+        self.keep_alive.send()
 
     def try_write(self, data: bytes) -> bool:
         self.written += data
@@ -98,7 +97,6 @@ async def test_a_keep_alive_splits_no_event_and_the_next_attempt_hastens_none():
     client = Writes(a_context())
     await client.client_response.send_events(b"x" * (WHOLE_BYTES + 1))
     assert client.written == b"x" * (WHOLE_BYTES + 1)
-    client.keep_alive.send()
     client.keep_alive.start(lambda _: b":", 3.0)
     assert client.keep_alive.due_s == 1.0 + EVERY_S
 
