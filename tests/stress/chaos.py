@@ -118,9 +118,7 @@ class Gatepass:
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         # clients send half a request, and must not wait for 20 s
-        program = (
-            "from gatepass.server import connection as c; c.RECEIVE_S = 4.0; from gatepass.cli import main; main()"
-        )
+        program = "import gatepass.server.connection as c; c.RECEIVE_S = 4.0; from gatepass.cli import main; main()"
         command = [sys.executable, "-c", program, "serve", "--config", str(self._folder / "gatepass.json")]
         environment = {**os.environ, "CHAOS_KEY": self.key}
         with self.log.open("ab") as log:
