@@ -43,7 +43,7 @@ def relay(
         return client_response.send(classified.status, classified.headers, classified.body)
     if isinstance(classified, StreamingReply):
         keep_alive.events = classified.events
-        keep_alive.due_s = min(keep_alive.due_s, attempt.state.clock.now() + EVERY_S)
+        keep_alive.due_s = min(keep_alive.due_s, attempt.state.clock.now() + EVERY_S)  # the hold time is over
         return _relay_stream(classified, attempt, client_response)
     if isinstance(classified, RawReply):
         return _relay_raw(classified, attempt, client_response)
