@@ -237,11 +237,11 @@ class KeepAlive(msgspec.Struct, eq=False):
         if context.access.bytes_out != self._seen_bytes:
             self._seen_bytes = context.access.bytes_out
             # what arrived last was sent by then; of an MCP stream that is not noted, so a pause may last two intervals
-            if context.attempt is not None and (arrivals := context.attempt.record.arrivals) is not None:
-                self.due_s = arrivals.last_s + EVERY_S
-            if self.due_s > now_s:
+            arrivals = None if context.attempt is None else context.attempt.record.arrivals
+            silent_s = 0.0 if arrivals is None else now_s - arrivals.last_s
+            if silent_s < EVERY_S:
+                self.due_s -= silent_s
                 return
-            self.due_s = now_s + EVERY_S
         keep_alive = self._encoder(self.events)
         if keep_alive and not client_response.begun:
             client_response.begin_stream(OK, ())

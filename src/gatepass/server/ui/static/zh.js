@@ -408,7 +408,7 @@ export const TEXTS = {
   "Compare the client's timeout with the times below.": "把客户端的超时与下面的时间对比。",
   " (learned from the error of this request)": "（从这个请求的错误中学到）",
   "client sent its body in {s}": "客户端用 {s} 发送正文",
-  "first byte of the answer after {s}": "{s} 后回答的首字节",
+  "first byte of the answer after {s}": "回答的首字节在 {s} 之后",
   "gatepass added {s}": "gatepass 增加的延迟 {s}",
   "{reads} from {first} to {last} of the attempt": "{reads}，从这次尝试开始后 {first} 到 {last}",
   "longest gap: {length} at {at}": "最长的间隔：{at} 处的 {length}",
