@@ -149,6 +149,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     id: str
     operation: Operation
     caller: str
+    """The identity of the caller."""
     model: str
     body: bytes
     headers: Headers

@@ -7,10 +7,12 @@ from functools import partial
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 from starlette.testclient import TestClient
 
 from gatepass import Config, create_app
 from gatepass.auth.authenticator import Authenticator
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import (
     DESTINATIONS,
     FAMILIES,
@@ -20,7 +22,6 @@ from gatepass.auth.model_access import (
     check_part_access,
     may_use,
 )
-from gatepass.config.access import AccessKey
 from gatepass.errors import ForbiddenHost, ForbiddenOrigin, GatepassError
 from gatepass.json_body import TopLevel
 from gatepass.protocols.request import read_body
@@ -30,7 +31,7 @@ from gatepass.types import ClientRequest
 from tests.attacks.conftest import Attack
 
 CONFIG = Config.model_validate({"upstreams": {"u": {"base_url": "http://127.0.0.1:9/v1"}}})
-LIMITED = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=["gpt-a"])
+LIMITED = Caller("bot", "bot", models=["gpt-a"])
 SECRET = "gpt-secret"
 
 SPELLINGS: tuple[Callable[[str], str], ...] = (
@@ -86,7 +87,7 @@ def naming() -> Iterator[str]:
             yield from (f'"{name}":{value}' for value in ('"x"', "{}", "null"))
 
 
-def permitted(body: bytes, caller: AccessKey = LIMITED) -> bool:
+def permitted(body: bytes, caller: Caller = LIMITED) -> bool:
     try:
         check_body_access(caller, read_body(body))
     except GatepassError:
@@ -170,7 +171,7 @@ def test_a_limited_key_reaches_no_other_model_or_server(attack: Attack, inside: 
         with attack.on_loop():
             passes = permitted(body)
         attack.check(not passes, body)
-        assert permitted(body, LIMITED.model_copy(update={"models": None}))
+        assert permitted(body, replace(LIMITED, models=None))
 
 
 @pytest.mark.attack("access: models named elsewhere")
@@ -206,7 +207,7 @@ def test_many_tools_of_items_do_not_hold_the_loop(attack: Attack, inputs: bytes)
     ],
 )
 def test_many_models_of_a_body_do_not_hold_the_loop(attack: Attack, models: bytes) -> None:
-    caller = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=[*(f"x{at}-*" for at in range(10)), "gpt-*"])
+    caller = Caller("bot", "bot", models=[*(f"x{at}-*" for at in range(10)), "gpt-*"])
     with attack.on_loop(), pytest.raises(GatepassError):
         check_body_access(caller, TopLevel(b'{"model":"gpt-a","models":%b}' % models))
 
@@ -223,7 +224,7 @@ KEPT_PARTS = (
 )
 
 
-def reads_form(name: str, caller: AccessKey = LIMITED) -> bool:
+def reads_form(name: str, caller: Caller = LIMITED) -> bool:
     head = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
     form = f"{head.format('model', 'gpt-a')}{head.format(name, 'x')}--b--\r\n".encode()
     try:
@@ -251,13 +252,13 @@ def test_kept_parts_of_forms_name_no_other_server(attack: Attack) -> None:
 
 
 def test_a_form_of_a_key_without_models_and_usual_parts_pass() -> None:
-    assert reads_form("api_base", LIMITED.model_copy(update={"models": None}))
+    assert reads_form("api_base", replace(LIMITED, models=None))
     assert all(map(reads_form, ("file", "language", "timestamp_granularities[]", "response_format", "prompt")))
 
 
 @pytest.mark.parametrize("model", ["gpt-a,other", "gpt-a, other", "other,gpt-a", "gpt-a,", "gpt-a,,gpt-b"])
 def test_a_glob_covers_each_name_of_a_list(model: str) -> None:
-    caller = LIMITED.model_copy(update={"models": ["gpt-*", "x,y"]})
+    caller = replace(LIMITED, models=["gpt-*", "x,y"])
     assert not may_use(caller, model)
     assert may_use(caller, "gpt-a,gpt-b")
     assert may_use(caller, "x,y")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import check_body_access, stored_member
-from gatepass.config.access import AccessKey
 from gatepass.draft import Change, Rule
 from gatepass.errors import GatepassError
 from gatepass.json_body import MOST_ESCAPES, TopLevel
@@ -100,7 +100,7 @@ def rerank(top_n: bytes) -> bytes:
     return b'{"model":"m","query":"q","documents":["a"],"top_n":%b}' % top_n
 
 
-LIMITED = AccessKey(name="bot", hash="sha256:" + "0" * 64, models=["gpt-*"])
+LIMITED = Caller("bot", "bot", models=["gpt-*"])
 CHAT = OPERATIONS["messages"]
 CLIENT = ClientRequest("id", "POST", "/", (), "", 0.0)
 READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {

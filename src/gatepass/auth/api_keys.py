@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
+from gatepass.auth.caller import Caller
 from gatepass.config.access import AccessKey, hash_key, moment_text
 from gatepass.documents import Key
 from gatepass.errors import InvalidApiKey
@@ -35,6 +36,8 @@ class KeyRing:
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
         self.by_hash = {text: key.model_copy(update={"hash": text}) for key in keys for text in key.hashes}
+        self.callers = {text: Caller.of_key(key) for text, key in self.by_hash.items()}
+        """The caller of each key by its hash, made once for all requests."""
         self.last_used_s: dict[str, float] = {}
         """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""
 
@@ -53,11 +56,11 @@ class KeyRing:
         ids = {key.id for key in self.known}
         self.last_used_s = {one: used_s for one, used_s in last_used_s.items() if one in ids}
 
-    def find(self, presented: str) -> AccessKey | None:
-        """Return the entry of the key `presented`, None if it is unknown."""
+    def find(self, presented: str) -> Caller | None:
+        """Return the caller of the key `presented`, None if it is unknown."""
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known hash
         # is the key itself, and the hashes of two guesses have nothing in common.
-        return self.by_hash.get(hash_key(presented))
+        return self.callers.get(hash_key(presented))
 
 
 def presented_key(headers: Headers) -> str | None:

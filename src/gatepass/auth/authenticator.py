@@ -9,10 +9,11 @@ from ipaddress import ip_address
 
 from gatepass import errors
 from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
+from gatepass.auth.caller import Caller
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
-from gatepass.config.access import BUILT_IN_PROFILES, AccessKey, moment_text
+from gatepass.config.access import BUILT_IN_PROFILES, moment_text
 from gatepass.config.model import Config
 from gatepass.types import ClientRequest
 
@@ -24,7 +25,7 @@ is_loopback = lru_cache(maxsize=64)(block.is_loopback)
 _OWN_PAGES = frozenset((None, b"none", b"same-origin"))
 """Values of Sec-Fetch-Site (Fetch Metadata standard) of a request that no other site sent."""
 
-LOCAL = AccessKey.model_construct(name="local", role="admin")
+LOCAL = Caller("local", "local", role="admin")
 """The caller of every request to a gatepass without keys, which serves only this machine."""
 
 
@@ -35,11 +36,10 @@ class Authenticator:
         self.keys = KeyRing(config.access.keys)
         self.requires_key = bool(config.access.keys)
         self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
-        self._viewers = frozenset(key.name for key in config.access.keys if not key.calls_models)
 
     def authenticate(
         self, client_request: ClientRequest, wall_s: float, path_profile: str | None = None, *, takes_form: bool = False
-    ) -> AccessKey:
+    ) -> Caller:
         """Return the caller of an API request that arrived at `wall_s`, in seconds since the epoch.
 
         `path_profile` is the profile that the path names. `takes_form`: the operation accepts a multipart form.
@@ -58,11 +58,11 @@ class Authenticator:
                 )
             return LOCAL
         caller = self._caller(client_request, wall_s, path_profile)
-        if self._viewers and caller.name in self._viewers:
+        if caller.role == "viewer":  # nearly never: saves the call
             check_calls_models(caller)
         return caller
 
-    def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> AccessKey:
+    def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> Caller:
         """Return the caller of a request to a page that only some roles may read. `wall_s` as in `authenticate`.
 
         Raises InvalidApiKey, NotAllowed, ForbiddenHost, ForbiddenOrigin.
@@ -71,7 +71,7 @@ class Authenticator:
             check_host_and_origin(client_request)
             return LOCAL
         caller = self._caller(client_request, wall_s, None)
-        if not caller.reads_pages:
+        if caller.role == "caller":
             raise errors.NotAllowed(
                 "role_not_allowed",
                 f"The caller {caller.name!r} may not read {client_request.path}, because its key has the role"
@@ -132,19 +132,19 @@ class Authenticator:
                 f"CORS: gatepass serves no pages of other origins here{shown}. Add it to {setting}."
             )
 
-    def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> AccessKey:
+    def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> Caller:
         presented = presented_key(client_request.headers)
         if presented is None:
             raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
         caller = self.keys.find(presented) or self._wrapped(presented, path_profile)
         if caller is None:
             raise errors.InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
-        if caller.expires is not None and caller.state(wall_s) == "expired":
+        if caller.expires is not None and caller.expires.timestamp() <= wall_s:
             raise errors.InvalidApiKey(
                 f"This API key of the caller {caller.name!r} expired at {moment_text(caller.expires)}."
                 f" Create another one with `gatepass keys new --name {caller.name}`."
             )
-        self.keys.last_used_s[caller.id] = wall_s
+        self.keys.last_used_s[caller.key_id] = wall_s
         return caller
 
     def check_without_key(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
@@ -156,7 +156,7 @@ class Authenticator:
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
-    def _wrapped(self, presented: str, path_profile: str | None) -> AccessKey | None:
+    def _wrapped(self, presented: str, path_profile: str | None) -> Caller | None:
         """Return the caller of a key inside a JSON object, if the caller's profile allows that."""
         key = unwrapped_key(presented)
         caller = None if key is None else self.keys.find(key)

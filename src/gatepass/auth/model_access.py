@@ -17,7 +17,8 @@ from itertools import chain
 
 import msgspec
 
-from gatepass.config.access import OF_ANY_MODEL, AccessKey
+from gatepass.auth.caller import Caller
+from gatepass.config.access import OF_ANY_MODEL
 from gatepass.config.model import Config
 from gatepass.errors import BodyTooComplex, NotAllowed
 from gatepass.json_body import (
@@ -140,7 +141,7 @@ def _is_checked(name: str) -> bool:
     return _normalized(name) in _OPENED or _is_destination(name)
 
 
-def check_body_access(caller: AccessKey, top: TopLevel) -> None:
+def check_body_access(caller: Caller, top: TopLevel) -> None:
     """Check the members of a body, of which `check_model_access` checks `model`.
 
     Names match without case, `_` and `-`, and may be repeated. Raises NotAllowed if one names what the caller's
@@ -182,7 +183,7 @@ def _check_level(left: int) -> None:
         raise BodyTooComplex(f"The body may name models more than {MOST_LEVELS} levels down. Send less structure.")
 
 
-def check_part_access(caller: AccessKey, name: str) -> None:
+def check_part_access(caller: Caller, name: str) -> None:
     """Check the part `name` of a form, which may name other models, a server or a credential.
 
     Raises NotAllowed.
@@ -220,7 +221,7 @@ def stored_member(top: TopLevel) -> str | None:
     return None
 
 
-def check_stored_access(caller: AccessKey, member: str) -> None:
+def check_stored_access(caller: Caller, member: str) -> None:
     """Raise NotAllowed if the key does not open stored responses, of which `member` names one."""
     if STORED_RESPONSES not in (caller.operations or ()):
         raise NotAllowed(
@@ -231,7 +232,7 @@ def check_stored_access(caller: AccessKey, member: str) -> None:
         )
 
 
-def _remedy(caller: AccessKey, entry: str) -> str:
+def _remedy(caller: Caller, entry: str) -> str:
     """Return the action that opens `entry` to the caller, and closes nothing that it uses."""
     if entry == OF_ANY_MODEL and caller.models is not None:
         return "use a key without models: a batch may run any model."
@@ -243,7 +244,7 @@ def _remedy(caller: AccessKey, entry: str) -> str:
     )
 
 
-def _check_object(caller: AccessKey, listed: Members, judged: _Judged, levels: int, *, is_top: bool = False) -> None:
+def _check_object(caller: Caller, listed: Members, judged: _Judged, levels: int, *, is_top: bool = False) -> None:
     _check_level(levels)
     _check_count(listed)
     for given, value in listed:
@@ -311,7 +312,7 @@ def _objects(values: list[msgspec.Raw], judged: _Judged) -> Iterator[Members]:
         yield listed
 
 
-def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAllowed:
+def _destination_not_allowed(caller: Caller, name: str, param: str) -> NotAllowed:
     return NotAllowed(
         "model_not_allowed",
         f"The caller {caller.name!r} may use only some models, and {name!r} may name another server or credential."
@@ -320,7 +321,7 @@ def _destination_not_allowed(caller: AccessKey, name: str, param: str) -> NotAll
     )
 
 
-def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged: _Judged) -> None:
+def _check_models(caller: Caller, member: str, models: Iterator[str], judged: _Judged) -> None:
     """Check `models`, apart from those `judged` for this body, which are added."""
     for model in models:
         if caller.models is None or model in caller.models:
@@ -339,7 +340,7 @@ def _check_models(caller: AccessKey, member: str, models: Iterator[str], judged:
             )
 
 
-def _models_in(caller: AccessKey, value: msgspec.Raw, judged: _Judged, levels: int) -> Iterator[str]:
+def _models_in(caller: Caller, value: msgspec.Raw, judged: _Judged, levels: int) -> Iterator[str]:
     """Yield the models in a value: a name, a list, or an object with a `model` or with lists."""
     _check_level(levels)
     if (first := kind(value)) == '"':
@@ -363,7 +364,7 @@ def _models_in(caller: AccessKey, value: msgspec.Raw, judged: _Judged, levels: i
             yield from _models_in(caller, inner, judged, levels - 1)
 
 
-def _model(caller: AccessKey, value: msgspec.Raw) -> str:
+def _model(caller: Caller, value: msgspec.Raw) -> str:
     """Return the model that the string `value` names. A list of 15 million names would take 0.7 s."""
     if memoryview(value).nbytes > MAX_MODEL_BYTES:
         raise NotAllowed(
@@ -374,7 +375,7 @@ def _model(caller: AccessKey, value: msgspec.Raw) -> str:
     return string(value)
 
 
-def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: _Judged, levels: int) -> Iterator[str]:
+def _models_of_tools(caller: Caller, tools: list[msgspec.Raw], judged: _Judged, levels: int) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
     Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
@@ -393,9 +394,9 @@ def _models_of_tools(caller: AccessKey, tools: list[msgspec.Raw], judged: _Judge
                         yield from _models_in(caller, one, judged, levels - 1)
 
 
-def check_calls_models(caller: AccessKey) -> None:
+def check_calls_models(caller: Caller) -> None:
     """Raise NotAllowed if the role of the caller's key only reads pages."""
-    if not caller.calls_models:
+    if caller.role == "viewer":
         raise NotAllowed(
             "role_not_allowed",
             f"The caller {caller.name!r} may not call models, because its key has the role {caller.role}."
@@ -403,7 +404,7 @@ def check_calls_models(caller: AccessKey) -> None:
         )
 
 
-def check_model_access(caller: AccessKey, model: str) -> None:
+def check_model_access(caller: Caller, model: str) -> None:
     """Raise NotAllowed if the caller's key does not cover `model`, and NotAllowed if it calls no model."""
     check_calls_models(caller)
     if not model and not may_use(caller, model):
@@ -416,7 +417,7 @@ def check_model_access(caller: AccessKey, model: str) -> None:
         )
 
 
-def check_operation_access(caller: AccessKey, operation: Operation) -> None:
+def check_operation_access(caller: Caller, operation: Operation) -> None:
     """Raise NotAllowed if the caller's key does not open `operation`.
 
     A key without `operations` opens all but those on stored objects.
@@ -434,7 +435,7 @@ def check_operation_access(caller: AccessKey, operation: Operation) -> None:
     )
 
 
-def may_use(caller: AccessKey, model: str) -> bool:
+def may_use(caller: Caller, model: str) -> bool:
     """Whether the caller's key covers `model`. LiteLLM reads `a,b` as two models, so a glob has to match each."""
     if caller.models is None or model in caller.models:
         return True
@@ -445,14 +446,14 @@ def _names(model: str) -> tuple[str, ...]:
     return (model, *map(str.strip, model.split(","))) if "," in model else (model,)
 
 
-def may_use_server(key: AccessKey, server: str) -> bool:
-    """Whether `key` may use the MCP server. A key without `mcp` may, unless it has `models` or `operations`."""
-    if key.role == "viewer":
+def may_use_server(caller: Caller, server: str) -> bool:
+    """Whether `caller` may use the MCP server. Without `mcp` it may, unless it has `models` or `operations`."""
+    if caller.role == "viewer":
         return False
-    return server in key.mcp if key.mcp is not None else key.models is None and key.operations is None
+    return server in caller.mcp if caller.mcp is not None else caller.models is None and caller.operations is None
 
 
-def usable_servers(key: AccessKey, config: Config) -> str:
-    """Return a sentence with the paths of the MCP servers that `key` may use, after a space; "" for none."""
-    paths = [f"{config.server.base_path}/mcp/{name}" for name in config.mcp if may_use_server(key, name)]
+def usable_servers(caller: Caller, config: Config) -> str:
+    """Return a sentence with the paths of the MCP servers that `caller` may use, after a space; "" for none."""
+    paths = [f"{config.server.base_path}/mcp/{name}" for name in config.mcp if may_use_server(caller, name)]
     return f" This key may use: {', '.join(paths)}." if paths else ""

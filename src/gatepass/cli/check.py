@@ -66,10 +66,11 @@ def check(
         return
     loaded = _load_for_json(path) if as_json else load_or_exit(path)
     if model is not None:
+        from gatepass.auth.caller import Caller
         from gatepass.cli.route import route_lines
 
         # the keys of one caller agree in everything that matters here (checks.conflicts)
-        keys = {entry.name: entry for entry in loaded.config.access.keys}
+        keys = {entry.name: Caller.of_key(entry) for entry in loaded.config.access.keys}
         if caller is not None and caller not in keys:
             exit_unusable(f"--key: {caller!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
         lines, is_accepted = route_lines(loaded.config, model, None if caller is None else keys[caller], operation)

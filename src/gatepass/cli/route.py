@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from msgspec.structs import replace
 
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import check_model_access, check_operation_access
 from gatepass.cli.options import operation_of
-from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.draft import Change, Rule
@@ -23,24 +23,24 @@ from gatepass.types import Operation, Target, Timeouts
 
 
 def route_lines(
-    config: Config, model: str, key: AccessKey | None, operation: str | None = None
+    config: Config, model: str, caller: Caller | None, operation: str | None = None
 ) -> tuple[list[str], bool]:
-    """Return the lines about a request for `model` with `key`, and whether each target supports it.
+    """Return the lines about a request for `model` of `caller`, and whether each target supports it.
 
     Without `operation` it is the one that the model is declared for, else that of its name. Learned rules are left out.
     """
-    profile = PROFILES[(key.profile if key is not None else None) or "plain"]
+    profile = PROFILES[(caller.profile if caller is not None else None) or "plain"]
     model = untyped(model) if profile.settings.typed_ids else model  # as in a request
     operation = operation or operation_of(config, model)
     rows = [row for row in OPERATIONS if row.name == operation and row.names_model]
     try:
-        if key is not None:
-            check_operation_access(key, rows[0])
-            check_model_access(key, model)
+        if caller is not None:
+            check_operation_access(caller, rows[0])
+            check_model_access(caller, model)
         targets = RouteTable(config).route(operation, model).targets
     except CallerError as error:
         return [_refused(error)], False
-    lines = [f"{operation} with the model {model}, as {'any caller' if key is None else key.name}"]
+    lines = [f"{operation} with the model {model}, as {'any caller' if caller is None else caller.name}"]
     is_accepted, declared = True, DeclaredModels(config).rules(operation, model)
     for number, target in enumerate(targets, 1):
         upstream = config.upstreams[target.upstream]

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
@@ -366,14 +365,6 @@ class AccessKey(Block):
             yield "", f"is the hash of a publicly known key ({fixed}): set models to the one model it may use"
 
     @property
-    def calls_models(self) -> bool:
-        return self.role != "viewer"
-
-    @property
-    def reads_pages(self) -> bool:
-        return self.role != "caller"
-
-    @property
     def uses_any_model(self) -> bool:
         """Whether it may use batches of either API: their requests name models that gatepass does not read."""
         return OF_ANY_MODEL in (self.operations or ())
@@ -388,7 +379,7 @@ class AccessKey(Block):
         """The hashes of its keys: the configured one, or those of `texts`. Raises UnresolvedReference."""
         return tuple(map(hash_key, self.texts)) if self.hash is None else (self.hash,)
 
-    @cached_property
+    @property
     def id(self) -> str:
         """The short id of the key: the first 8 hexadecimal digits of its SHA-256. "" without a hash."""
         return "" if self.hash is None else self.hash[len("sha256:") :][:8]

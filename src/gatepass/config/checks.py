@@ -144,6 +144,7 @@ def api_key_weakness(key: str) -> str | None:
 
 
 OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "weight")
+"""The settings of a key that belong to its caller (`auth.caller.Caller`)."""
 BATCH_OF_ANY_MODEL = "opens batches, which may run any model: remove it, or remove models"
 UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""
@@ -209,7 +210,7 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     profiles = {name for name, profile in BUILT_IN_PROFILES.items() if profile != PLAIN}
     for number, key in enumerate(config.access.keys):
         profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
-        if profile is not None and key.profile is None and key.calls_models:
+        if profile is not None and key.profile is None and key.role != "viewer":
             what = f"is named like the profile {profile} and does not use it"
             yield f"access.keys[{number}] {what}: set profile: {profile}, or profile: plain"
     vectors = config.operations.get("embeddings")

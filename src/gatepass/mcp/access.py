@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.errors import InvalidJson, InvalidRequest, McpNotAllowed
 from gatepass.json_body import folded, members
 from gatepass.types import Headers
@@ -25,17 +25,17 @@ _LIKE_CALL_TOOL = re.compile("".join(f"[^a-z]*+{letter}" for letter in "toolscal
 """Matches each spelling of CALL_TOOL for a server that ignores case, blanks or marks."""
 
 
-def callable_tools(key: AccessKey, server: str) -> list[str] | None:
-    """Return the globs of the tools that `key` may call at `server`, which it may use. None: all."""
-    return None if key.mcp is None else key.mcp[server]
+def callable_tools(caller: Caller, server: str) -> Sequence[str] | None:
+    """Return the globs of the tools that `caller` may call at `server`, which it may use. None: all."""
+    return None if caller.mcp is None else caller.mcp[server]
 
 
-def refusal_of(key: AccessKey) -> str:
-    """Return why `key` may not use a server, as a clause."""
-    if key.role == "viewer":
+def refusal_of(caller: Caller) -> str:
+    """Return why `caller` may not use a server, as a clause about its key."""
+    if caller.role == "viewer":
         return "because its role is viewer"
-    if key.mcp is None:
-        limits = " and ".join(f"`{name}`" for name in ("models", "operations") if getattr(key, name) is not None)
+    if caller.mcp is None:
+        limits = " and ".join(f"`{name}`" for name in ("models", "operations") if getattr(caller, name) is not None)
         return f"because it has {limits} and no `mcp`"
     return "because its `mcp` does not list it"
 

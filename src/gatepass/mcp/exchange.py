@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
@@ -76,7 +76,7 @@ class _McpRequest(Hidden, msgspec.Struct, eq=False):
     in_flight: InFlightRequest
     response: ClientResponse
     context: RequestContext
-    tools: list[str] | None
+    tools: Sequence[str] | None
     """The tools that the key may call, as globs. None: all."""
     message: McpMessage = messages.UNREADABLE
     request: OutboundRequest = OutboundRequest("", "")
@@ -133,7 +133,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         in_flight_request.begin_idle_stream()
     session_id = header(client_request.headers, SESSION)
     if session_id is not None and servers.checks_sessions:
-        await servers.sessions.check(name, session_id, caller.name, is_only_caller=servers.has_one_caller)
+        await servers.sessions.check(name, session_id, caller.identity, is_only_caller=servers.has_one_caller)
     await _relay_message(exchange, servers)
 
 
@@ -191,7 +191,7 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
     """Send the request, with one more attempt where that is allowed, and relay the reply."""
     context, server, request = exchange.context, exchange.server, exchange.request
     state, client_request = context.state, context.client_request
-    operation, caller = _OPERATIONS[client_request.method], context.caller.name
+    operation, caller = _OPERATIONS[client_request.method], context.caller.identity
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
     attempt = Attempt.begin(state, server.target, call, PLAIN, context.memory, context.access)
     attempt.repeats_stale = exchange.message.method in READS or request.method == "GET"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gatepass.auth.caller import Caller
 from gatepass.clock import Clock
-from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
@@ -471,10 +471,11 @@ class Admission:
     def __bool__(self) -> bool:
         return bool(self._quotas)
 
-    def limits_of(self, owner: Owner) -> tuple[Limit, ...]:
-        if (quota := self._quotas.get(owner)) is None:
-            return ()
+    def limits_of(self, owner: Owner, declared: UseLimits | None = None) -> tuple[Limit, ...]:
+        """Return the limits of `owner` in the configuration, those `declared` for one that it does not name."""
         if owner not in self._limits:
+            if (quota := self._quotas.get(owner, declared)) is None:
+                return ()
             counts = self._end_users if owner[0] == END_USER else self.counts
             self._limits[owner] = tuple(map(counts.attach, made(owner, quota)))
             for limit in self._limits[owner]:
@@ -505,8 +506,8 @@ class Admission:
         Raises InvalidRequest, NotAllowed and Limited.
         """
         caller, protocol = context.caller, PROTOCOLS[call.operation.protocol]
-        limits = self._of_owners(owners_of(caller, route.entry))
-        shared = self.limits_of((END_USER, caller.name))
+        limits = self._of_caller(caller, route.entry)
+        shared = self._of_each_user(caller)
         upstreams = {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
         if not limits and not shared and not any(upstreams.values()):
             return
@@ -534,8 +535,8 @@ class Admission:
 
     async def admit_message(self, context: RequestContext, units: Collection[str], *, is_readable: bool) -> None:
         """Count a message to an MCP server in `units` of its caller. Raises InvalidRequest and Limited."""
-        owned = self._of_owners(owners_of(context.caller, ""))
-        shared = self._of_end_user(context, self.limits_of((END_USER, context.caller.name)), "")
+        owned = self._of_caller(context.caller, "")
+        shared = self._of_end_user(context, self._of_each_user(context.caller), "")
         limits, own = ([one for one in ones if one.unit in units] for ones in (owned, shared))
         if limits or own:
             if not is_readable:
@@ -548,8 +549,15 @@ class Admission:
         tokens = size.input_tokens + output
         return Admitted(self.counts, self._end_users, self._hit, size, tokens, generates=generates)
 
-    def _of_owners(self, owners: Iterable[Owner]) -> tuple[Limit, ...]:
-        return tuple(limit for owner in owners for limit in self.limits_of(owner))
+    def _of_caller(self, caller: Caller, entry: str) -> tuple[Limit, ...]:
+        """Return the limits of a request of `caller` for an entry of `models`, apart from its end user's."""
+        own = self.limits_of(("caller", caller.identity), caller.limits)
+        return (*own, *self.limits_of(("group", caller.group or "")), *self.limits_of(("model", entry)))
+
+    def _of_each_user(self, caller: Caller) -> tuple[Limit, ...]:
+        """Return the limits that each end user of `caller` has."""
+        users = caller.end_users
+        return () if users is None else self.limits_of((END_USER, caller.identity), users.limits)
 
     def _of_end_user(self, context: RequestContext, shared: Sequence[Limit], name: str) -> Sequence[Limit]:
         """Return the limits of the end user, or those `shared` by all further users."""
@@ -560,12 +568,6 @@ class Admission:
             found = header(context.client_request.headers, declared.header.lower().encode())
             name = (found or b"").decode("latin-1")
         return self._end_users.of(name, shared, self._clock.now()) if name else shared
-
-
-def owners_of(caller: AccessKey | None, entry: str) -> tuple[Owner, ...]:
-    """Return whose limits apply to a request of `caller` for an entry of `models`, apart from its end user's."""
-    own = () if caller is None else (("caller", caller.name), ("group", caller.group or ""))
-    return (*own, ("model", entry))
 
 
 def made(owner: Owner, quota: UseLimits) -> Iterator[Limit]:

@@ -14,7 +14,8 @@ from typing import Self
 import msgspec
 from msgspec.structs import replace
 
-from gatepass.config.access import PLAIN, AccessKey, Profile
+from gatepass.auth.caller import Caller
+from gatepass.config.access import PLAIN, Profile
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import PROFILES, ProfileRules
@@ -40,7 +41,7 @@ DECIMALS = 10_000
 """Times are logged with four decimals. `round(seconds, 4)` takes five times as long: it writes and reads a text."""
 IDS_LOG_CHARS = 1_000
 """The most characters of upstream request ids, if a call was sent as several requests."""
-ANONYMOUS = AccessKey.model_construct(name="", hash=None, key=None, models=[], profile=None)
+ANONYMOUS = Caller("", "", models=[])
 """The caller until the request is authenticated. It may use no model."""
 
 
@@ -264,7 +265,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """What the access log shows. It is filled while the request runs."""
     protocol: ClientProtocol = RAW
     """The protocol of the client. It decides the form of errors and keep-alives."""
-    caller: AccessKey = ANONYMOUS
+    caller: Caller = ANONYMOUS
     call: Call | None = None
     memory: RequestMemory | None = None
     admitted: Admitted | None = None
@@ -305,11 +306,11 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             state.observers.tell(told, access, client_request.headers)
         return cls(client_request, state, PROFILES["plain"], access)
 
-    def authenticate(self, path_profile: str | None = None, *, takes_form: bool = False) -> AccessKey:
+    def authenticate(self, path_profile: str | None = None, *, takes_form: bool = False) -> Caller:
         """Return the caller, who is named in the log from now on. Arguments and errors: `Authenticator`."""
         request, state, access = self.client_request, self.state, self.access
         caller = state.authenticator.authenticate(request, state.clock.wall(), path_profile, takes_form=takes_form)
-        self.caller, access.caller, access.key_id, access.peer = caller, caller.name, caller.id, ""
+        self.caller, access.caller, access.key_id, access.peer = caller, caller.name, caller.key_id, ""
         return caller
 
     @classmethod

@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
 from gatepass.policy.balancing import WAYS, NoTarget, TargetHealth, next_target, ranked
 from gatepass.policy.fair_queue import FairQueue
@@ -45,7 +45,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     state: AppState
     call: Call
     request: ClientRequest
-    caller: AccessKey
+    caller: Caller
     route: Route
     targets: Sequence[TargetHealth]
     """Where the requests in progress are counted."""
@@ -74,7 +74,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         route: Route,
         call: Call,
         request: ClientRequest,
-        caller: AccessKey,
+        caller: Caller,
         admitted: Admitted | None = None,
     ) -> Self:
         targets = healths = state.healths_of(route)
@@ -177,7 +177,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self.is_probe = settings is not None and self.healths[self.at].breaker.begin(now_s, settings)
         if self.route.has_limits and self.place is None:
             self.place = asyncio.Event()
-            if (refused := self.queue.enter(self.place, self.caller.name, self.caller.weight)) is not None:
+            if (refused := self.queue.enter(self.place, self.caller.identity, self.caller.weight)) is not None:
                 refused.set()
 
     def leave(self) -> None:

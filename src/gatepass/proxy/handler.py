@@ -128,7 +128,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     if boundary is not None:
         form = context.form = await Form.read(body, boundary, partial(check_part_access, caller))
         model = (form.model if operation.names_model else None) or state.routes.default_model(operation.name)
-        call = _keep_call(context, call_without_body(client_request, operation, caller.name, model))
+        call = _keep_call(context, call_without_body(client_request, operation, caller.identity, model))
     elif len(body) <= UNCOUNTED_BYTES:
         call = _parse(context, found, body)
     else:
@@ -274,7 +274,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     if told := context.state.observers.request_body:
         context.state.observers.tell(told, context.access, body)
     default_model = context.state.routes.default_model
-    call = protocol.parse(client_request, operation, body, caller.name)
+    call = protocol.parse(client_request, operation, body, caller.identity)
     if caller.models is not None and call.body:
         check_body_access(caller, call.opened())
     if protocol.names_stored and (member := stored_member(call.opened())) is not None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from gatepass.auth.caller import Caller
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
-from gatepass.config.access import AccessKey
 from gatepass.errors import ClientGone, Draining, Overloaded
 
 if TYPE_CHECKING:
@@ -151,15 +151,15 @@ class InFlightRequest(CancelScope):
         self._caller: str | None = None
         self.memory = RequestMemory(in_flight.held)
 
-    def begin(self, caller: AccessKey) -> None:
+    def begin(self, caller: Caller) -> None:
         """Count the request for `caller`, who was authenticated, until it ends or its client disconnects.
 
         Raises: Overloaded.
         """
-        name, cycle = caller.name, self.response.cycle
-        self._in_flight.concurrency.claim(name)
-        self._caller = self.memory.caller = name
-        cycle.set_caller(name)  # at last: a refused request must not use a connection of the caller's share
+        identity, cycle = caller.identity, self.response.cycle
+        self._in_flight.concurrency.claim(identity)
+        self._caller = self.memory.caller = identity
+        cycle.set_caller(identity)  # at last: a refused request must not use a connection of the caller's share
         cycle.on_disconnect(lambda: self.cancel(ClientGone()))
 
     def begin_idle_stream(self) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import may_use
 from gatepass.cancel import timeout
-from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
 from gatepass.config.routes import OF_LIST, Model, ModelKind
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamInvalid, UpstreamTimeout
@@ -157,7 +157,7 @@ class ModelCatalog:
         kept[()] = found = [*models.values()]
         return found
 
-    async def _visible(self, wanted: Iterable[str], caller: AccessKey, *, is_typed: bool = False) -> list[Entry]:
+    async def _visible(self, wanted: Iterable[str], caller: Caller, *, is_typed: bool = False) -> list[Entry]:
         """The models that `caller` may use. Raises the error of a failed fetch if no model is known at all."""
         failed = next((error for name in wanted if (error := self._lists[name].error) is not None), None)
         if failed is not None and not await self._known():

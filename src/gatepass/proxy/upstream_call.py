@@ -106,7 +106,7 @@ async def wait_for_place(attempt: Attempt, failover: Failover, place: asyncio.Ev
         finally:
             record.queue_wait_s = clock.now() - began_s
             record.upstream_s += record.queue_wait_s
-            key = (attempt.call.caller, record.model, name, record.operation)
+            key = (failover.caller.name, record.model, name, record.operation)
             attempt.state.metrics.waited_in_queue(key, record.queue_wait_s)
     if place in queue.holding:
         return

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import errors
 from gatepass.auth.authenticator import LOCAL
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.config.model import Config
 from gatepass.documents import (
     Callers,
@@ -176,11 +176,11 @@ class AdminRequest:
         self.state, self.mcp = endpoint.state, endpoint.mcp
         self.found = ""
         """The id in the path."""
-        self.caller: AccessKey = LOCAL
+        self.caller: Caller = LOCAL
         self.body: Any = None
         """Of the type that the route takes."""
 
-    def require(self, role: Role) -> AccessKey:  # noqa: ARG002  # its owner may use every route
+    def require(self, role: Role) -> Caller:  # noqa: ARG002  # its owner may use every route
         """Return the caller; raise InvalidApiKey, or NotAllowed for a role that is less than `role`."""
         return LOCAL
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.documents import (
     Credential,
     LearnedRule,
@@ -78,7 +78,7 @@ class PageRequest:
         peer = peer_in(request.scope, only_direct=not state.authenticator.requires_key)
         return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
 
-    def reader(self) -> AccessKey:
+    def reader(self) -> Caller:
         """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
         return self.state.authenticator.authenticate_reader(self.client_request, self.state.clock.wall())
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from gatepass import documents
 from gatepass.auth.authenticator import LOCAL
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import may_use
-from gatepass.config.access import AccessKey
 from gatepass.config.model import Config
-from gatepass.documents import Caller, Callers, Traffic
+from gatepass.documents import Callers, Traffic
 from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explained, explanations, kind_of, status_of
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
@@ -38,15 +39,14 @@ def callers(state: AppState) -> Callers:
     """Return the use of the callers with the most requests. `local` is the only one without keys."""
     by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
     in_flight, started_s = state.in_flight.concurrency.by_caller, state.clock.wall() - state.clock.now()
-    known: dict[str, int | None] = {}
-    for key in state.config.access.keys or [LOCAL]:
-        known.setdefault(key.name, None if key.limits is None else key.limits.max_concurrent)
-    rows = list[Caller]()
-    for name, max_concurrent in known.items():
+    known = {caller.identity: caller for caller in state.authenticator.keys.callers.values() or [LOCAL]}
+    rows = list[documents.Caller]()
+    for identity, caller in known.items():
+        name, max_concurrent = caller.name, None if caller.limits is None else caller.limits.max_concurrent
         requests, errors, tokens = by_caller.get(name, (0, 0, 0))
-        used_s = last_used_s.get(name)
+        used_s, now = last_used_s.get(name), in_flight.get(identity, 0)
         last_used = moment(started_s + used_s) if used_s else None
-        rows.append(Caller(name, in_flight.get(name, 0), max_concurrent, requests, errors, tokens, last_used))
+        rows.append(documents.Caller(name, now, max_concurrent, requests, errors, tokens, last_used))
     return Callers(sorted(rows, key=lambda row: -row.requests)[:MOST_SHOWN], len(rows))
 
 
@@ -91,7 +91,7 @@ def use(state: AppState) -> list[dict[str, Any]]:
     ]
 
 
-def routes(config: Config, caller: AccessKey) -> list[dict[str, Any]]:
+def routes(config: Config, caller: Caller) -> list[dict[str, Any]]:
     """Return the routes of the models that `caller` may use. An empty list of operations means all of them."""
     found = [
         {

@@ -7,15 +7,16 @@ from typing import Any, get_args
 
 import pytest
 
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import STORED_RESPONSES, check_operation_access, check_stored_access, stored_member
-from gatepass.config.access import AccessKey, KeyOperation
+from gatepass.config.access import KeyOperation
 from gatepass.errors import NotAllowed
 from gatepass.json_body import TopLevel
 from gatepass.protocols.operations import OPERATIONS
 
 
-def key(**settings: Any) -> AccessKey:
-    return AccessKey(name="bot", hash="sha256:" + "0" * 64, **settings)
+def key(**settings: Any) -> Caller:
+    return Caller("bot", "bot", **settings)
 
 
 NAMING: tuple[tuple[str, str], ...] = (
@@ -91,7 +92,7 @@ ENTRIES = {
 STORED = ENTRIES["files"] | ENTRIES["batches"] | ENTRIES["stored_responses"]
 
 
-def used(caller: AccessKey) -> set[str]:
+def used(caller: Caller) -> set[str]:
     found = set()
     for name, row in ROWS.items():
         try:

@@ -2,6 +2,7 @@ from typing import get_args
 
 import pytest
 
+from gatepass.auth.caller import Caller
 from gatepass.cli.options import OPERATION_OF_KIND, operation_by_name
 from gatepass.cli.route import route_lines
 from gatepass.config.model import Config
@@ -20,7 +21,7 @@ def test_the_changes_are_in_the_order_in_which_a_request_takes_them():
             "access": {"keys": keys},
         }
     )
-    assert route_lines(config, "m", config.access.keys[0]) == (
+    assert route_lines(config, "m", Caller.of_key(config.access.keys[0])) == (
         [
             "chat with the model m, as own",
             "1. to the upstream up, as deployed:",

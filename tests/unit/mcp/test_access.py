@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import may_use_server
-from gatepass.config.access import AccessKey
 from gatepass.errors import CallerError, InvalidRequest, McpNotAllowed
 from gatepass.mcp.access import LONGEST_TOOL_CHARS, callable_tools, check_call, refusal_of
 
 TOOLS = ["find", "read_*"]
 
 
-def key(**settings: Any) -> AccessKey:
-    return AccessKey.model_construct(name="a", **settings)
+def key(**settings: Any) -> Caller:
+    return Caller("a", "a", **settings)
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,14 @@ def key(**settings: Any) -> AccessKey:
         (key(mcp={"other": None}), False),
     ],
 )
-def test_servers_of_a_key(caller: AccessKey, is_open: bool) -> None:
+def test_servers_of_a_key(caller: Caller, is_open: bool) -> None:
     assert may_use_server(caller, "wiki") is is_open
 
 
 @pytest.mark.parametrize(
     ("caller", "tools"), [(key(), None), (key(mcp={"wiki": None}), None), (key(mcp={"wiki": ["find"]}), ["find"])]
 )
-def test_tools_of_a_key(caller: AccessKey, tools: list[str] | None) -> None:
+def test_tools_of_a_key(caller: Caller, tools: list[str] | None) -> None:
     assert callable_tools(caller, "wiki") == tools
 
 
@@ -59,7 +59,7 @@ def test_tools_of_a_key(caller: AccessKey, tools: list[str] | None) -> None:
         (key(mcp={"other": None}), "its `mcp` does not list it"),
     ],
 )
-def test_a_refusal_states_its_reason(caller: AccessKey, reason: str) -> None:
+def test_a_refusal_states_its_reason(caller: Caller, reason: str) -> None:
     assert refusal_of(caller) == f"because {reason}"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.config.model import Config
 from gatepass.errors import TokenUnavailable, UpstreamClosed, UpstreamErrorReply
 from gatepass.observability.observer import AccessRecord, TraceId
@@ -21,7 +21,7 @@ from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
 from tests.unit.proxy.test_failover import choose
 
-LOAD = AccessKey(name="load", hash="sha256:" + "0" * 64)
+LOAD = Caller("load", "load")
 
 
 def a_context(path: str = "/v1/chat/completions", *, agent: str = "") -> RequestContext:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace as changed
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.config.model import Config
 from gatepass.errors import ClientGone, Limited, UpstreamConnect, UpstreamErrorReply
 from gatepass.http_client.tls import TLSContexts
@@ -235,7 +235,7 @@ def test_callers_are_spread_over_regions_that_have_the_model_under_one_name():
 
 # --- stored objects
 
-EVERYONE = AccessKey(name="all", hash="sha256:" + "0" * 64)
+EVERYONE = Caller("all", "all")
 
 
 def way_of(state: AppState, method: str, path: str, caller: str = "caller", *, names_stored: bool = False) -> Failover:

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.errors import ClientGone, Draining, Overloaded
 from gatepass.proxy.client_response import EVERY_S, WHOLE_BYTES, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import RequestContext
@@ -14,7 +14,7 @@ from gatepass.proxy.in_flight import Concurrency, InFlightRequest, InFlightReque
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.proxy.test_context import a_context
 
-APP = AccessKey(name="app", hash="sha256:" + "0" * 64)
+APP = Caller("app", "app")
 
 
 class Client:

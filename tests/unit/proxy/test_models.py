@@ -5,8 +5,9 @@ import json
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.config.model import Config
 from gatepass.normalize.profiles import PROFILES
 from gatepass.protocols import PROTOCOLS
@@ -17,7 +18,7 @@ from gatepass.types import OutboundRequest, Response
 from tests.unit.clock import DrivenClock, settle
 from tests.unit.proxy.test_attempt_retries import Reply
 
-CALLER = AccessKey(name="anybody", hash="sha256:" + "0" * 64)
+CALLER = Caller("anybody", "anybody")
 
 
 class Bug(Exception):
@@ -101,7 +102,7 @@ async def test_each_key_sees_the_models_of_its_own_patterns():
     seen = []
     for pattern in ("a*", "b-?", "a*"):
         context = request_to(catalog)
-        context.caller = CALLER.model_copy(update={"models": [pattern]})
+        context.caller = structs.replace(CALLER, models=[pattern])
         seen.append([entry["id"] for entry in await catalog.entries(context)])
     assert seen == [["a-1"], ["b-1"], ["a-1"]]
 
@@ -110,7 +111,7 @@ async def test_a_bounded_number_of_lists_is_kept():
     catalog = over(Upstream(listed("m")), DrivenClock())
     for number in range(MOST_KEPT + 3):
         context = request_to(catalog)
-        context.caller = CALLER.model_copy(update={"models": ["m", f"{number}"]})
+        context.caller = structs.replace(CALLER, models=["m", f"{number}"])
         assert len(await catalog.entries(context)) == 1
     assert len(catalog._kept) == MOST_KEPT
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gatepass import __version__, errors
 from gatepass.auth.api_keys import presented_key
 from gatepass.auth.authenticator import LOCAL
-from gatepass.config.access import AccessKey
+from gatepass.auth.caller import Caller
 from gatepass.observability.observer import Refusal
 from gatepass.protocols.operations import PAGE_IS_OFF, base_url
 from gatepass.proxy.app_state import AppState
@@ -123,7 +123,7 @@ class UiRequest(AdminRequest):
             raise errors.UnsupportedHead("unsupported_media_type", "Send the body as `content-type: application/json`.")
         return await super().read()
 
-    def require(self, role: Role) -> AccessKey:
+    def require(self, role: Role) -> Caller:
         if role == "anyone":
             return LOCAL
         state = self.state

@@ -1,0 +1,43 @@
+"""The caller of a request: who it is, and what it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Self
+
+import msgspec
+
+from gatepass.config.access import AccessKey, BuiltIn, EndUsers, KeyOperation, Role
+from gatepass.config.checks import OF_CALLER
+from gatepass.config.use_limits import UseLimits
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """All that the path of a request knows of its sender. It contains no secret.
+
+    The fields after `expires` are the settings of a key with the same names (`AccessKey`).
+    """
+
+    identity: str
+    """Limits, queues, sessions, renewals of tokens and the preferred target go by it. No other caller has it."""
+    name: str
+    """Errors, the log, metrics and the page show it. A caller of the configuration has the same identity."""
+    key_id: str = ""
+    """The short id of the key that was used, "" without a key."""
+    expires: datetime | None = None
+    """The end of that key. None: it does not expire."""
+    role: Role = "caller"
+    models: Sequence[str] | None = None
+    operations: Sequence[KeyOperation] | None = None
+    mcp: Mapping[str, Sequence[str] | None] | None = None
+    profile: BuiltIn | None = None
+    weight: int = 1
+    group: str | None = None
+    limits: UseLimits | None = None
+    end_users: EndUsers | None = None
+
+    @classmethod
+    def of_key(cls, key: AccessKey) -> Self:
+        """Return the caller whose key `key` is. Those of its other keys differ in `key_id` and `expires` alone."""
+        return cls(key.name, key.name, key.id, key.expires, **{name: getattr(key, name) for name in OF_CALLER})
