@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from docs.entries import listed, read, table
 
-from gatepass.learning.reader import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
+from gatepass.learning.meaning import SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 from gatepass.normalize.betas import ENABLED
 
 Changes = Mapping[str, Mapping[str, str]]
@@ -32,8 +32,9 @@ def reply_table() -> str:
 def safe_members() -> str:
     """Return the members that gatepass learns to leave out."""
     meaning = "[meaning](concepts/learned_rules.md#what-gatepass-never-leaves-out)"
+    others = (name for name in ENABLED if name not in SAFE | SAFE_IN_TOOLS and "cache_control" not in name)
     return f"""- Members of a request that carry no {meaning}, such as {listed(SAFE)}, and `dimensions` of embeddings
-- `cache_control` at any place
+- `cache_control` at any place, with its `scope` and `ttl`
 - Members of messages: {listed(name.removeprefix("messages[].") for name in SAFE_IN_MESSAGES)}
 - Members of tools: {listed(name.removeprefix("tools[].") for name in SAFE_IN_TOOLS)}
-- Members of `/v1/messages`: {listed(ENABLED)}, and an `output_config` with no other members"""
+- Members of `/v1/messages`: {listed(others)}, and an `output_config` with no other members"""

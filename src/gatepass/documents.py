@@ -463,14 +463,18 @@ class Step(Struct, frozen=True):
 
 
 class LearnedRule(Struct, kw_only=True):
+    """A rule of one or more callers, with the last evidence, the age of the oldest and the longest time left."""
+
     upstream: str
     model: str
     operation: str
     adapted: str
+    callers: list[str]
     beside: str
     """The member without which the rule does not apply, or `!` and the betas with which it does not."""
-    state: str
-    """`learned` or `failed`."""
+    values: list[str]
+    hidden_values: int
+    """The values to which it applies, as JSON, and how many more are private. Without any, it applies to all."""
     evidence: str
     age_s: int
     expires_in_s: int

@@ -60,7 +60,7 @@ def changed_by(change: Change) -> tuple[Rule, ...]:
     return (ChangeRule("rules", (change,)),)
 
 
-NOT_NULL = changed_by(Drop(JsonMemberPath.parse("x"), frozenset((b"null",))))
+NOT_NULL = changed_by(Drop(JsonMemberPath.parse("x"), frozenset(("null",))))
 CASES: dict[str, tuple[tuple[Rule, ...], Callable[[], bytes]]] = {
     "an image's padding": (
         BUILT_IN_RULES,

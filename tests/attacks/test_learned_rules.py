@@ -5,30 +5,33 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.reply_check import ReceivedReply, with_hint
-from gatepass.learning import reader, rejection
-from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
-from gatepass.learning.matchers import next_rules, relevant_rules, suggested_rules
-from gatepass.learning.memory import Memory
-from gatepass.learning.reader import TAUGHT_CODES
-from gatepass.learning.rejection import BEGINNING_BYTES, ZOD_CODE, UpstreamRejection, is_repeated, letters_of, texts_of
+from gatepass.learning import quotes
+from gatepass.learning.learned_rule import LearnedRule, RuleScope
+from gatepass.learning.memory import MOST_OF_CALLER, Memory
+from gatepass.learning.pointing import OF_NAMES, Refusal
+from gatepass.learning.quotes import BEGINNING_BYTES, is_repeated, letters_of, sent_in
+from gatepass.learning.rows import steps
+from gatepass.learning.session import LearningSession
 from gatepass.proxy.body_threads import INLINE_BYTES
-from gatepass.types import Call, UpstreamErrorBody
+from gatepass.types import UpstreamErrorBody
 from tests.attacks import generated
 from tests.attacks.conftest import Attack
 from tests.rows import CHAT, EMBEDDINGS
+from tests.unit.learning import upstreams
 from tests.unit.learning.rejections import ROWS
-from tests.unit.learning.upstreams import Refusal, Upstream, ask
+from tests.unit.learning.upstreams import Upstream, ask
 from tests.unit.normalize.calls import a_call
 
 MEMBERS: dict[str, Any] = {
@@ -150,37 +153,32 @@ TEMPLATES: dict[str, Callable[[str], Any]] = {
 
 
 def harmless(text: str) -> str:
-    """A value of the same shape that no matcher reads."""
+    """A value of the same shape that names nothing."""
     return re.sub(r"[A-Za-z]", "x", re.sub(r"[0-9]", "7", re.sub(r"[^\x00-\x7f]", "\u6c49", text)))
 
 
 Quotation = Callable[[str], str]
 
 
-def reading(body: dict[str, Any], document: Any) -> tuple[UpstreamRejection | None, Call]:
-    """The refusal `document` as the matchers read it, and the request that it refuses."""
+def rules(body: dict[str, Any], document: Any) -> set[LearnedRule]:
+    """Return the rules that the refusal `document` of the request `body` leads to, in any step."""
     operation = EMBEDDINGS if "input" in body else CHAT
     sent = a_call(json.dumps(body).encode(), operation, stream=bool(body.get("stream")))
-    return UpstreamRejection.of(operation.members, 400, read_error_body(document, refused=True), sent.body), sent
+    refusal = Refusal.of(operation.members, 400, read_error_body(document, refused=True), sent.body)
+    return set() if refusal is None else {rule for step in steps(refusal, sent) for rule in step}
 
 
-def rules(body: dict[str, Any], document: Any) -> tuple[LearnedRule, ...]:
-    """Return the rules learned from the rejection `document` of the request `body`."""
-    received, sent = reading(body, document)
-    return (
-        ()
-        if received is None
-        else next_rules(received, relevant_rules(received, sent), LearningPolicy(), lambda _: False)
-    )
+def forms(found: set[LearnedRule]) -> set[LearnedRule]:
+    """Return the rules without the values of the request, which differ."""
+    return {replace(rule, values=frozenset()) for rule in found}
 
 
 def holds(text: str, place: Placed, spell: Quotation, template: Callable[[str], Any]) -> bool:
     """Return whether both kinds of request learn no more from `text` than from a harmless value at its position."""
     other = harmless(text)
     for members in (MEMBERS, TEXTS):
-        received, _ = reading({**members, **place(other)}, template(spell(other)))
-        honest = () if received is None else {rule for step in suggested_rules(received) for rule in step}
-        if not set(honest).issuperset(rules({**members, **place(text)}, template(spell(text)))):
+        honest = forms(rules({**members, **place(other)}, template(spell(other))))
+        if not honest.issuperset(forms(rules({**members, **place(text)}, template(spell(text))))):
             return False
     return True
 
@@ -243,6 +241,18 @@ def test_recorded_attacks_lead_to_no_rule(attack: Attack, template: str) -> None
             attack.check(holds(text, place, str, TEMPLATES[template]), (text, PLACES.index(place), template))
 
 
+SHORT = ("top_k", "no top_k", "top_k!", "bad seed", "seed: x", "no stream", "stream", "use system", "max_tokens 5")
+"""Shorter than the beginning of a sentence that counts, because a name alone points at a member."""
+
+
+@pytest.mark.attack("learning: a value that is quoted")
+@pytest.mark.parametrize("text", SHORT)
+def test_a_short_text_that_is_quoted_leads_to_no_rule(attack: Attack, text: str) -> None:
+    for place in (PLACES[0], PLACES[6]):
+        for template in sorted(TEMPLATES):
+            attack.check(holds(text, place, str, TEMPLATES[template]), (text, PLACES.index(place), template))
+
+
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize("spell", SPELLINGS, ids=range(len(SPELLINGS)))
 def test_recorded_attacks_lead_to_no_rule_in_any_spelling(attack: Attack, spell: Quotation) -> None:
@@ -276,20 +286,20 @@ def test_blanks_that_an_error_text_loses_cause_no_rule(attack: Attack, separator
         attack.check(not rules({**MEMBERS, "user": value}, openai(text)), (value, text))
 
 
-def test_rejected_value_causes_no_rule_about_other_members() -> None:
+def test_rejected_value_causes_no_rule_about_other_values() -> None:
     """GLM's sentence names the member and does not say that the model rejects each of its values."""
     body = {"error": {"code": "1214", "message": "temperature\u53c2\u6570\u975e\u6cd5\u3002"}}
-    upstream = Upstream([Refusal(lambda sent: sent.get("temperature", 0) > 1, body)])
+    upstream = Upstream([upstreams.Refusal(lambda sent: sent.get("temperature", 0) > 1, body)])
     memory = Memory()
     for temperature in (7, 0.3):
         outcome = ask(memory, upstream, a_call(json.dumps({**MEMBERS, "temperature": temperature}).encode(), CHAT))
         assert outcome.error is None
     assert [sent.get("temperature") for sent in upstream.seen] == [7, None, 0.3]
-    assert [one.rule.to for one in memory.records(0.0, 0.0)] == ["7"]
+    assert [one.rule.values for one in memory.records(0.0, 0.0)] == [{"7"}]
 
 
 def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
-    upstream = Upstream([Refusal(lambda body: isinstance(body.get("seed"), str), openai(ATTEMPTS[1]))])
+    upstream = Upstream([upstreams.Refusal(lambda body: isinstance(body.get("seed"), str), openai(ATTEMPTS[1]))])
     memory = Memory()
     outcome = ask(memory, upstream, a_call(json.dumps({**MEMBERS, "seed": ATTEMPTS[1]}).encode(), CHAT))
     assert outcome.error is not None
@@ -298,10 +308,10 @@ def test_a_client_that_is_quoted_is_refused_and_nothing_is_remembered() -> None:
 
 
 def test_a_client_that_is_quoted_from_a_header_is_refused() -> None:
-    upstream = Upstream([Refusal(lambda body: "seed" in body, openai(ATTEMPTS[1]))])
+    upstream = Upstream([upstreams.Refusal(lambda body: "seed" in body, openai(ATTEMPTS[1]))])
     sent = a_call(json.dumps(MEMBERS).encode(), CHAT)
     assert ask(Memory(), upstream, sent).error is None
-    quoting = replace(sent, headers=((b"user-agent", ATTEMPTS[1].encode()),))
+    quoting = msgspec.structs.replace(sent, headers=((b"user-agent", ATTEMPTS[1].encode()),))
     assert ask(Memory(), upstream, quoting).error is not None
 
 
@@ -337,7 +347,7 @@ def test_a_sentence_that_is_far_from_its_beginning_or_in_parts_causes_no_rule(at
 
 
 @pytest.mark.attack("learning: a value that is quoted")
-@pytest.mark.parametrize("code", [*sorted(TAUGHT_CODES), "Unsupported_Parameter", ZOD_CODE])
+@pytest.mark.parametrize("code", [*sorted(OF_NAMES), "unsupported_value", "Unsupported_Parameter"])
 @pytest.mark.parametrize("indent", [None, 2])
 @pytest.mark.parametrize("place", ["seed", "metadata"])
 def test_an_object_that_is_quoted_as_json_causes_no_rule(
@@ -357,43 +367,43 @@ def test_each_value_of_a_repeated_member_is_a_value(attack: Attack, members: str
     """Some upstreams read, and quote, the first one."""
     for text in ATTEMPTS:
         body = "{" + members.format(json.dumps(text)) + ',"messages":[]}'
-        texts = texts_of(body.encode())
-        attack.check(texts is not None and is_repeated(texts[1], text), (text, body))
+        sent = sent_in(body.encode())
+        attack.check(sent is not None and is_repeated(sent.texts, text), (text, body))
 
 
 def test_a_structured_error_causes_a_rule_where_the_body_is_too_long_to_compare() -> None:
-    long = {**MEMBERS, "user": "a b " * (rejection.BODY_BYTES // 4)}
+    long = {**MEMBERS, "user": "a b " * (quotes.BODY_BYTES // 4)}
     refusal = openai("Unsupported parameter: 'seed'", code="unsupported_parameter", param="seed")
-    assert rules(long, refusal) == (LearnedRule("drop", "seed"),)
-    assert rules(long, openai("Unsupported parameter: 'seed'")) == ()
+    assert rules(long, refusal) == {LearnedRule("drop", "seed")}
+    assert not rules(long, openai("Unsupported parameter: 'seed'"))
 
 
 def test_beside_a_quoted_text_only_the_code_and_the_param_are_read() -> None:
     text = "Streaming is not supported"
-    assert rules({**MEMBERS, "user": text}, TEMPLATES["pydantic, honest"](text)) == (LearnedRule("drop", "top_k"),)
-    assert rules({**MEMBERS, "user": text}, TEMPLATES["openai, honest"](text)) == ()
+    assert rules({**MEMBERS, "user": text}, TEMPLATES["pydantic, honest"](text)) == {LearnedRule("drop", "top_k")}
+    assert rules({**MEMBERS, "user": text}, TEMPLATES["openai, honest"](text)) == set()
 
 
 def test_plain_values_and_short_texts_do_not_count() -> None:
     names = {"user": "temperature", "model": "messages[].reasoning_content", "tools": [{"name": "parallel_tool_calls"}]}
     error = "Unsupported parameter: 'parallel_tool_calls', 'temperature', messages[].reasoning_content, 'is not'"
-    texts = texts_of(json.dumps({**names, "stop": ["is not", "with this"]}).encode())
-    assert texts is not None
-    assert not is_repeated(texts[1], error)
+    sent = sent_in(json.dumps({**names, "stop": ["is not", "with this"]}).encode())
+    assert sent is not None
+    assert not is_repeated(sent.texts, error)
 
 
 @pytest.mark.attack("learning: a value that is quoted")
 @pytest.mark.parametrize(
     "make_values",
     [
-        lambda: ["Unsupported parameter: 'seed' " * (rejection.BODY_BYTES // 31)],
+        lambda: ["Unsupported parameter: 'seed' " * (quotes.BODY_BYTES // 31)],
         lambda: [f"Unsupported {at}" for at in range(100_000)],
-        lambda: ["&lt;" * (rejection.BODY_BYTES // 5)],
+        lambda: ["&lt;" * (quotes.BODY_BYTES // 5)],
         lambda: [[]] * 600_000,
-        lambda: ["Ä ß " * (rejection.BODY_BYTES // 8)],
-        lambda: [0] * (rejection.MOST_SEPARATORS - 100),
-        lambda: [{f"{at:x}": 0} for at in range(rejection.MOST_SEPARATORS // 2 - 100)],
-        lambda: [int("1" * 4300)] * (rejection.BODY_BYTES // 4301 - 1),
+        lambda: ["Ä ß " * (quotes.BODY_BYTES // 8)],
+        lambda: [0] * (quotes.MOST_SEPARATORS - 100),
+        lambda: [{f"{at:x}": 0} for at in range(quotes.MOST_SEPARATORS // 2 - 100)],
+        lambda: [int("1" * 4300)] * (quotes.BODY_BYTES // 4301 - 1),
     ],
     ids=range(8),
 )
@@ -402,7 +412,7 @@ def test_a_comparison_is_short(attack: Attack, make_values: Callable[[], list[An
     body = json.dumps({**MEMBERS, "metadata": make_values()}, ensure_ascii=False, separators=(",", ":")).encode()
     error_body = read_error_body(openai(text), refused=True)
     began_s = time.thread_time()
-    UpstreamRejection.of(CHAT.members, 400, error_body, body)
+    Refusal.of(CHAT.members, 400, error_body, body)
     took_s = time.thread_time() - began_s
     if len(body) <= INLINE_BYTES:  # a larger one is compared in a thread
         attack.loop_s = max(attack.loop_s, took_s)
@@ -424,47 +434,121 @@ RUNS = ("\\", "\\\\u", "&amp;", "&", "%25", "%", "\\x4", "\\u00", "\u200b", "\u0
 @pytest.mark.attack("learning: runs of escapes")
 @pytest.mark.parametrize("unit", RUNS)
 def test_a_run_of_escapes_does_not_hold_the_interpreter(attack: Attack, unit: str) -> None:
-    run = unit * (rejection.MOST_ESCAPES // len(unit))
+    run = unit * (quotes.MOST_ESCAPES // len(unit))
     with attack.on_loop():
-        is_repeated([f" {run}"], run[: rejection.MOST_ERROR_CHARS])
+        is_repeated([f" {run}"], run[: quotes.MOST_ERROR_CHARS])
 
 
+MANY_CHARS = 3_000
+"""About as long a text as is read of an error's message, with a little from its details."""
 PIECES = (
-    "max_tokens 1 ",
-    "not ",
-    "system ",
-    "set to ",
-    "content must be a ",
-    "one of: ",
-    "\n",
-    "1 + 2 > ",
-    "参数不支持",
-    "不要 property ",
+    *("max_tokens ", "system ", "temperature 'x' ", "user: ", "content must be a ", "one of: ", "messages.1 ", "\n"),
+    *("9", "1 + 2 > ", "1,000", "99 tokens in ", "context length ", "参数不支持", "tool 'f' ", "property '", "_", "a"),
+    *("'", "' ", "“", "\\", "'loc': ('a'), 'msg': 'a", '"a" at \'', "a.b[", "-", "x1 "),
 )
-"""Words for which the reader of rejections looks beside each of them."""
+"""Words that are looked up, and signs at which a search may begin again and again."""
+WIDE: dict[str, Any] = {**MEMBERS, **{f"member_{at}": {"depth": 1} for at in range(100)}}
+"""A request in which one name has many paths."""
 
 
-@pytest.mark.attack("learning: texts of words that refuse")
+def _read(members: dict[str, Any], text: str) -> None:
+    """Read an error as an attempt does: what it points at, whether it is known, and the changes that it may need."""
+    sent = a_call(json.dumps(members).encode(), CHAT, stream=True)
+    error_body = UpstreamErrorBody(text[:MANY_CHARS], raw={"error": {"message": text[MANY_CHARS:]}})
+    if (refusal := Refusal.of(CHAT.members, 400, error_body, sent.body)) is not None:
+        steps(refusal, sent)
+        assert refusal.is_same(refusal)
+        assert refusal.signature == refusal.signature
+
+
+@pytest.mark.attack("learning: texts of names and signs")
 @pytest.mark.parametrize(("first", "second"), [*product(PIECES, PIECES)])
-def test_a_text_of_words_that_refuse_is_read_in_bounded_time(attack: Attack, first: str, second: str) -> None:
-    sent = dict.fromkeys(("temperature", "max_tokens", "stream", "messages[].content"), "1")
+def test_a_text_of_names_and_signs_is_read_in_bounded_time(attack: Attack, first: str, second: str) -> None:
     with attack.on_loop():
-        reader.read(
-            sent, [((first * 3 + second * 2) * 2_000)[: rejection.MOST_ERROR_CHARS]], settable=("reasoning_effort",)
-        )
+        _read(MEMBERS, ((first * 3 + second * 2) * 2_000)[: 2 * MANY_CHARS])
+
+
+@pytest.mark.attack("learning: texts of names and signs")
+@pytest.mark.parametrize("text", ["depth is wrong. ", "`depth` ", "field depth\n", "a.depth: b\n"])
+def test_a_name_that_has_many_paths_is_read_in_bounded_time(attack: Attack, text: str) -> None:
+    for times in (3, 40):
+        with attack.on_loop():
+            _read(WIDE, (text * times)[:MANY_CHARS])
 
 
 @pytest.mark.attack("learning: an error that names many members")
 @pytest.mark.parametrize("count", [60, 900])
 def test_an_error_with_many_names_is_read_and_compared_in_bounded_time(attack: Attack, count: int) -> None:
     names = [f"member_{number}" for number in range(count)]
-    body = json.dumps({"messages": [], **dict.fromkeys(names, 1)}).encode()
+    sent = a_call(json.dumps({"messages": [], **dict.fromkeys(names, 1)}).encode(), CHAT)
     text = f"Unrecognized request arguments supplied: {', '.join(names)}"
-    found: list[UpstreamRejection | None] = []
+    found: list[Refusal | None] = []
     with attack.on_loop():
-        found.append(UpstreamRejection.of(frozenset(names), 400, UpstreamErrorBody(text), body))
+        found.append(Refusal.of(frozenset(names), 400, UpstreamErrorBody(text), sent.body))
     (read,) = found
     assert read is not None
+    with attack.on_loop():
+        steps(read, sent)
     reply = ReceivedReply("chat", 400, (), operation="responses")
     with attack.on_loop():
         with_hint(UpstreamErrorBody(text), 400, reply)
+
+
+HEAVY: dict[str, dict[str, Any]] = {
+    "types of tools": {"tools": [{"type": f"hosted_{at}", "name": f"n{at}"} for at in range(600)]},
+    "tools of one type": {"tools": [{"type": "web_search"}] * 600},
+    "schemas": {"tools": [{"type": "function", "function": {"parameters": {"title": "x"}}}] * 200},
+    "roles": {"messages": [{"role": "developer", "content": None}] * 400},
+    "parts": {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 2}] * 200},
+    "empty members": {f"empty_{at}": None for at in range(600)},
+    "flags": {f"flag_{at}": True for at in range(600)},
+    "long digits": {"max_tokens": 10**4_000, "temperature": 10**4_000},
+}
+"""Requests below INLINE_BYTES whose refusals may lead to many steps. Each step opens the request again."""
+EVERYTHING = (
+    "tools: tool type web_search, role developer, system, user, content null, stream, batch, token, thinking, "
+    "schema `title` `default` `format` `pattern` `examples`, max_tokens 99, temperature, top_k, seed, stream_options"
+)
+
+
+@pytest.mark.attack("learning: requests with many steps")
+@pytest.mark.parametrize("members", HEAVY.values(), ids=HEAVY)
+@pytest.mark.parametrize("text", [EVERYTHING, "tools.0.type", "messages.3.content.0", "null", "`tools` web_search"])
+def test_the_steps_of_a_small_request_are_found_in_bounded_time(
+    attack: Attack, members: dict[str, Any], text: str
+) -> None:
+    body = json.dumps({**MEMBERS, **members}, separators=(",", ":"))
+    assert len(body) <= INLINE_BYTES
+    names = " ".join(re.findall(r"(?:hosted|empty|flag)_\d+", body)[:200])
+    for shown in (text, f"{text} {names}"):
+        with attack.on_loop():
+            _read({**MEMBERS, **members}, shown)
+
+
+@pytest.mark.attack("learning: requests of a caller with many rules")
+@pytest.mark.parametrize("count", [1, 1_800])
+def test_a_request_of_a_caller_with_as_many_rules_as_are_kept_is_noted_in_bounded_time(
+    attack: Attack, count: int
+) -> None:
+    memory, scope = Memory(), RuleScope("a", "chat", "m", CHAT.name)
+    for at in range(MOST_OF_CALLER):
+        rule = LearnedRule("drop", f"flag_{at}", values=frozenset(("true",)))
+        memory.commit(scope, rule, "x", 0.0)
+    body = json.dumps({**MEMBERS, **{f"other_{at}": True for at in range(count)}}, separators=(",", ":")).encode()
+    session = LearningSession(memory, scope, CHAT.members)
+    with attack.on_loop():
+        session.recall(1.0)
+    with attack.on_loop():
+        session.revise(a_call(body, CHAT))
+    with attack.on_loop():
+        session.succeeded(1.0)
+
+
+@pytest.mark.attack("learning: an error that names many members")
+@pytest.mark.parametrize("name", ["p", "9", "_", "é"])
+def test_unknown_keys_at_a_long_path_are_read_in_bounded_time(attack: Attack, name: str) -> None:
+    """zod repeats names that a client chose. The path stands once in its error, and before each key in the text."""
+    issue = {"code": "unrecognized_keys", "path": [name * 1_800], "keys": ["a"] * 500, "message": "x"}
+    sent = a_call(json.dumps(MEMBERS).encode(), CHAT, stream=True)
+    with attack.on_loop():
+        Refusal.of(CHAT.members, 400, UpstreamErrorBody("x", raw=[issue]), sent.body)

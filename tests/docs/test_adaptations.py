@@ -27,6 +27,7 @@ PLACEHOLDER = {
     "NEW": r"[a-z_]+",
     "VALUE": r"\S+",
     "SHAPE": "[a-z]+",
+    "TYPE": "[a-z0-9_]+",
     "NAMES": "[a-z_,]+",
     "NAME": "[a-z-]+",
     "N": r"\d+",
@@ -54,6 +55,10 @@ def test_every_entry_is_in_the_table():
         LearnedRule("schema", "title"),
         LearnedRule("set", "enable_thinking", "false"),
         LearnedRule("roles", "merged"),
+        LearnedRule("roles", "user"),
+        LearnedRule("thoughts", "", is_once=True),
+        LearnedRule("tools", "web_search_20250305"),
+        LearnedRule("rerank", "tei"),
         LearnedRule("beta", "effort-2025-11-24"),
     )
     entries = {rule.entry for rule in learned} | {entry for row in ROWS for entry in row.adapted}

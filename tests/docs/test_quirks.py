@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatepass.learning.reader import SAFE
+from gatepass.learning.meaning import SAFE
 from tests.e2e.quirks.measurement import configuration
 from tests.e2e.quirks.row import Row
 from tests.e2e.quirks.rows import ROWS

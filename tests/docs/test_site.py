@@ -38,7 +38,8 @@ async def test_the_rejection_of_the_page_causes_its_rule():
     assert answer.headers["x-gatepass-adapted"].split(", ")[0] == rule
     assert f"x-gatepass-adapted: {rule}\n" in text
     assert f"x-gatepass-attempts: {answer.headers['x-gatepass-attempts']}\n" in text
-    shown = "\n".join(rule_lines([LearnedRule(**{**row, "age_s": 720, "expires_in_s": 2820, "uses": 31})]))
+    of_the_page = {"callers": ["ragflow"], "age_s": 720, "expires_in_s": 2820, "uses": 31}
+    shown = "\n".join(rule_lines([LearnedRule(**{**row, **of_the_page})]))
     assert f"$ gatepass learned\n{shown}\n```" in text
 
 

@@ -92,8 +92,12 @@ RETRIED = story(
     outcome="error",
     error=CUT,
 )
+REFUSED = {"outcome": "error_reply", "code": "upstream_error", "status": 400}
 STORIES = {
     "a stream that was cut, after a rule was learned": RETRIED,
+    "a change that did not help": story(
+        attempt(**REFUSED), attempt(**REFUSED, cause="learned_rule", adapted=["drop=seed"]), error=CUT
+    ),
     "no token": story(attempt(**NO_TOKEN, token=None), error=error(**ERROR)),
     "no token to present": story(attempt(**NO_SUBJECT), error=error(**ERROR)),
     "a key that is not known": story(error={**CUT, "hop": "client", "code": "invalid_api_key"}, outcome="error"),

@@ -87,13 +87,13 @@ async def test_error_after_the_hold_time_is_the_streams_last_event():
     assert b"[DONE]" not in answer.body
 
 
-async def test_rejection_after_the_hold_time_causes_a_rule_and_a_synthesized_stream():
+async def test_a_synthesized_stream_after_a_rejection_is_kept_alive():
     go, clock = asyncio.Event(), DrivenClock()
     words = "This model does not support streaming."
     refusal = reply({"error": {"message": words, "param": "stream", "code": "unsupported_value"}}, 400)
-    dialogues: tuple[Dialogue, Dialogue] = ([Wait(go), Send(refusal)], [Send(reply(COMPLETION))])
+    dialogues: tuple[Dialogue, Dialogue] = ([Send(refusal)], [Wait(go), Send(reply(COMPLETION))])
     async with relaying(*dialogues, clock=clock) as (upstream, gp), gp.ask(STREAMED) as ask:
-        await upstream.requested()
+        await upstream.requested(2)
         await clock.advance(STREAM_HOLD_S)
         go.set()
         answer = await ask.answer()

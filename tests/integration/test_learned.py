@@ -83,8 +83,8 @@ async def test_learned_rules_are_listed_by_the_command(tmp_path, monkeypatch):
     assert (row["adapted"], row["uses"]) == ("stream=synth", 21)
     assert (nothing.exit_code, nothing.output) == (0, "Nothing has been learned.\n")
     head, line, evidence, setting = people.output.splitlines()
-    assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES"])
-    assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  learned  \d+ s +(59 min|1 h) +21", line)
+    assert (people.exit_code, head.split()) == (0, ["MODEL", "OPERATION", "ADAPTED", "CALLERS", "AGE", "LEFT", "USES"])
+    assert re.fullmatch(r"chat/o3-mini  chat       stream=synth  local +\d+ s +(\d+ s|1 min) +21", line)
     assert evidence == f"    {MESSAGE}"
     assert [(row["uses"], row["evidence"]) for row in json.loads(programs.output)] == [(21, MESSAGE)]
     assert setting == '    in the model\'s entry: stream: "emulate"'

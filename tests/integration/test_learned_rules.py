@@ -15,9 +15,7 @@ EMBED = {"model": "e", "input": "hi"}
 
 
 def learned_rules(gp):
-    return [
-        one.rule.entry for one in gp.state.upstreams["chat"].state.learned.records(0.0, 0.0) if one.state == "learned"
-    ]
+    return [one.rule.entry for one in gp.state.learned_rules()]
 
 
 async def test_rejected_stream_is_synthesized_and_learned(caplog):

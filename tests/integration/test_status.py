@@ -13,6 +13,7 @@ from gatepass.cli.story_lines import error_lines
 from gatepass.config.access import hash_key, moment_text
 from gatepass.documents import Status
 from gatepass.observability.story import story_of
+from gatepass.server.pages import forget_rules
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, Gateway, gateway, relaying
 from tests.integration.issuer import corp, minted, renewing
@@ -53,6 +54,26 @@ async def test_what_chats_serve_is_shown_with_its_upstream(declared: Any, before
     assert page.upstreams["chat"].over_chat == after
     (line,) = [line for line in status_lines(page) if line.startswith("chat ")]
     assert (f"; {' and '.join(after)} are served by chats " in line) == bool(after)
+
+
+async def test_a_rule_of_two_callers_is_one_row_and_forgotten_of_both():
+    keys = {name: f"gp-{name}-{name * 8}" for name in ("claude", "ragflow")}
+    access = {"keys": [{"name": name, "hash": hash_key(key), "role": "admin"} for name, key in keys.items()]}
+    refusal = {"error": {"message": "Unsupported parameter: 'seed'", "param": "seed", "code": "unsupported_parameter"}}
+
+    def answer(request: Received) -> Dialogue:
+        return [Send(reply(refusal, 400))] if "seed" in json.loads(request.body) else GOOD
+
+    async with relaying(answer=answer, access=access) as (_, gp):
+        for key in keys.values():
+            fields = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+            assert (await gp.ask({**HELLO, "seed": 7}, headers=fields).answer()).status == 200
+        (row,) = (await gp.ask(None, "/learned", method="GET", headers=fields).answer()).json()["rules"]
+        forgotten = forget_rules(gp.state, {name: row[name] for name in ("upstream", "model", "operation", "adapted")})
+        rest = (await gp.ask(None, "/learned", method="GET", headers=fields).answer()).json()["rules"]
+    assert (row["adapted"], row["callers"], row["uses"]) == ("drop=seed", ["claude", "ragflow"], 2)
+    assert (row["evidence"], row["values"], row["hidden_values"]) == ("Unsupported parameter: 'seed'", [], 0)
+    assert (forgotten, rest) == (2, [])
 
 
 async def test_a_stream_that_is_silent_is_shown_with_its_upstream():

@@ -375,17 +375,18 @@ def models() -> Document:
 
 
 def learned() -> Document:
-    def rule(adapted: str, evidence: str, age_s: int, uses: int) -> Document:
+    def rule(adapted: str, evidence: str, age_s: int, uses: int, **members: Any) -> Document:
         scope = {"upstream": "corp", "model": "o3-mini", "operation": "chat"}
         times = {"age_s": age_s, "expires_in_s": 3600 - age_s}
         setting = 'stream: "emulate"' if adapted == "stream=synth" else ""
-        row = {"adapted": adapted, "state": "learned", "evidence": evidence, "uses": uses, "setting": setting}
-        return {**scope, **row, **times}
+        reach = {"callers": ["ragflow"], "beside": "", "values": [], "hidden_values": 0, **members}
+        return {**scope, **reach, **times, "adapted": adapted, "evidence": evidence, "uses": uses, "setting": setting}
 
+    many = ["aider", "claude-code", "codex", "n8n", "open-webui", "ragflow", "zed"]
     return {
         "rules": [
-            rule("stream=synth", "stream does not support true with this model", 720, 31),
-            rule("drop=temperature", "Unsupported parameter: 'temperature' is not supported with this model.", 310, 12),
+            rule("stream=synth", "stream does not support true with this model", 720, 31, callers=many),
+            rule("drop=temperature", "'temperature' does not support 0.3 with this model.", 310, 12, values=["0.3"]),
         ],
     }
 

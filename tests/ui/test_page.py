@@ -43,7 +43,7 @@ SHOWS = {
 """A text that each view has when its data are there."""
 FROM_THE_API = {
     *("input tokens", "output tokens", "nothing failed, and nothing was proven: exit code 4"),
-    *("fresh", "stale", "expired", "none", "caller", "learned", "failed", "running"),
+    *("fresh", "stale", "expired", "none", "caller", "failed", "running"),
     *("operation", "code", "hop", "upstream", "model"),
     *("admin", "viewer", "mcp_tool", "no key may use the server"),
     *(
@@ -616,6 +616,14 @@ def updated(*path: str | int, **members: object) -> Callable[[Fake], None]:
 
 UNCHANGED = updated("session")
 NUMBERS = updated("traffic", errors={"400": 4, "1261": 3, "502": 2, "upstream_closed": 1})
+
+
+def ruled(**members: object) -> Callable[[Fake], None]:
+    """Return a change of the second learned rule."""
+    return updated("learned", "rules", 1, **members)
+
+
+REACH = "tr:last-child td[data-label=Rule] p"
 IDLE = {"model": "", "operation": "mcp_stream", "mcp_method": "", "stream": True, "path": "/mcp/search"}
 LOST = {"model": "", "operation": "none", "path": "/v1/chat", "stream": False, "status": 404, "outcome": "error"}
 UNNAMED = [documents.summary("idle", 2, **IDLE), documents.summary("lost", 3, **LOST)]
@@ -646,6 +654,24 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
         *("en-GB", UNCHANGED, "#/errors/mcp_not_allowed", "main > .muted"),
         ["Status 200 with an error in JSON-RPC, 403 for a notification"],
     ),
+    "callers of the learned rules": (
+        *("en-GB", UNCHANGED, "#/models", "td[data-label=Callers]"),
+        ["aider, claude-code, codex, n8n, open-webui and 2 more", "ragflow"],
+    ),
+    "value of a learned rule": ("en-GB", UNCHANGED, "#/models", REACH, ["only for the value 0.3"]),
+    "values of a learned rule": (
+        *("en-GB", ruled(beside="top_p", values=["0.3", "0.5"], hidden_values=2), "#/models", REACH),
+        ["only in requests with top_p", "only for the values 0.3, 0.5 and 2 more"],
+    ),
+    "a value that is hidden": (
+        *("en-GB", ruled(beside="!a+b", values=[], hidden_values=1), "#/models", REACH),
+        ["only in requests without the betas a+b", "only for the value that was sent"],
+    ),
+    "values that are hidden": (
+        *("en-GB", ruled(values=[], hidden_values=3), "#/models", REACH),
+        ["only for the 3 values that were sent"],
+    ),
+    "a learned rule for all requests": ("en-GB", ruled(values=[]), "#/models", REACH, []),
     "stream or path of requests without a model": (
         *("en-GB", updated("summaries", requests=UNNAMED, running=[])),
         *("#/requests", "tbody tr td:nth-child(4)", ["stream", "/v1/chat"]),

@@ -15,7 +15,7 @@ from gatepass.dialects.base import ResponseHeaders, forwarded
 from gatepass.dialects.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamErrorReply
 from gatepass.json_body import TopLevel
-from gatepass.learning.rejection import NEVER_CODES
+from gatepass.learning.pointing import NEVER_CODES
 from gatepass.protocols import error_objects
 from gatepass.protocols.error_objects import error_headers, stream_message
 from gatepass.protocols.request import safe_headers

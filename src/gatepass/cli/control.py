@@ -37,7 +37,7 @@ from gatepass.documents import (
     Stories,
     UpstreamStatus,
 )
-from gatepass.types import MCP_UPSTREAM, span
+from gatepass.types import MCP_UPSTREAM, counted, span
 
 BOUND_S = 60.0
 # far above any page: it only bounds the memory if the socket belongs to another program
@@ -368,7 +368,9 @@ def limits(socket_path: str | None, *, as_json: bool) -> None:
         click.echo("\n".join(aligned([_LIMIT_HEAD, *table])))
 
 
-_RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
+_RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "CALLERS", "AGE", "LEFT", "USES")
+_NAMES = 5
+"""Limit on the callers of one rule that the text lists."""
 
 
 @click.command()
@@ -378,7 +380,8 @@ _RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "STATE", "AGE", "LEFT", "USES")
 def learned(socket_path: str | None, *, forget: str | None, as_json: bool) -> None:
     """List what the running gatepass has learned from the errors of its upstreams.
 
-    Each rule has the setting in the model's entry under `models` that makes it permanent, if one does the same.
+    Each rule has the setting in the model's entry under `models` that makes it permanent, if there is one. A
+    setting applies to all callers and to all values.
 
     Exit codes: 0 listed or forgotten, 1 gatepass did not answer, or the model has no rule.
     """
@@ -403,17 +406,30 @@ def rule_lines(rules: Sequence[LearnedRule]) -> Iterator[str]:
         return
     table: list[tuple[str, ...]] = [_RULE_HEAD]
     for row in rules:
-        left = ("retried in " if row.state == "failed" else "") + span(row.expires_in_s)
-        cells = f"{row.upstream}/{row.model}", row.operation, row.adapted, row.state, span(row.age_s), left, row.uses
+        callers = row.callers[0] if len(row.callers) == 1 else counted(len(row.callers), "caller")
+        times = span(row.age_s), span(row.expires_in_s)
+        cells = f"{row.upstream}/{row.model}", row.operation, row.adapted, callers, *times, row.uses
         table.append(tuple(map(printable, cells)))
     head, *lines = aligned(table)
     yield head
     for line, row in zip(lines, rules, strict=True):
         yield line
-        if beside := row.beside:
-            where = f"without the betas {beside[1:]}" if beside.startswith("!") else f"with {beside}"
-            yield printable(f"    only in requests {where}")
-        if evidence := printable(" ".join(row.evidence.split())):
-            yield f"    {evidence}"
-        if row.setting:
-            yield f"    in the model's entry: {printable(row.setting)}"
+        yield from (f"    {printable(' '.join(fact.split()))}" for fact in _facts_of(row) if fact)
+
+
+def _facts_of(row: LearnedRule) -> Iterator[str]:
+    if len(row.callers) > 1:
+        yield f"callers: {_listed(row.callers[:_NAMES], len(row.callers) - _NAMES)}"
+    if beside := row.beside:
+        yield "only in requests " + (f"without the betas {beside[1:]}" if beside[0] == "!" else f"with {beside}")
+    if count := len(row.values) + row.hidden_values:
+        named = f"value{'s' * (count > 1)} {_listed(row.values, row.hidden_values)}"
+        sent = "value that was sent" if count == 1 else f"{count} values that were sent"
+        yield f"only for the {named if row.values else sent}"
+    yield row.evidence
+    if row.setting:
+        yield f"in the model's entry: {row.setting}"
+
+
+def _listed(names: Sequence[str], more: int) -> str:
+    return ", ".join(names) + f" and {more} more" * (more > 0)

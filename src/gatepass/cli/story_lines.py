@@ -261,7 +261,7 @@ def change_lines(story: Story) -> Iterator[str]:
         return
     learned = set[str]()
     for before, one in pairwise(attempts):
-        if one.cause == "learned_rule":
+        if one.cause == "learned_rule" and attempts[-1].outcome != "error_reply":  # else it was only tried
             learned |= set(one.adapted) - set(before.adapted)
     for rule in attempts[-1].adapted:
         yield from wrapped(t(rule) + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")

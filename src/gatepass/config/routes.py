@@ -16,6 +16,8 @@ from gatepass.config.references import Reference
 from gatepass.config.use_limits import UseLimits
 
 MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
+TOOLS_OF_TYPE = re.compile(r"tools\[([A-Za-z0-9_.-]{1,64})\]\Z")
+"""The entries of `tools` of one type, where `drop` leaves them out."""
 NOT_A_MEMBER_PATH = "expects the name of a member, such as temperature, metadata.user or messages[].name"
 NOT_A_MEMBER_NAME = "expects the new name alone, in the same object: letters, digits and underscores"
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
@@ -40,6 +42,16 @@ def _checked_member(text: str, form: re.Pattern[str], error: str) -> str:
 
 
 MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH, error=NOT_A_MEMBER_PATH))]
+DropPath = Annotated[
+    str,
+    AfterValidator(
+        partial(
+            _checked_member,
+            form=re.compile(f"{MEMBER_PATH.pattern}|{TOOLS_OF_TYPE.pattern}"),
+            error=f"{NOT_A_MEMBER_PATH}, or tools[TYPE]",
+        )
+    ),
+]
 MemberName = Annotated[str, AfterValidator(partial(_checked_member, form=_MEMBER, error=NOT_A_MEMBER_NAME))]
 BETA = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
 """A value of the header `anthropic-beta`."""
@@ -118,10 +130,10 @@ class Rules(Block):
 
     Example: {max_tokens: max_completion_tokens}
     """
-    drop: list[MemberPath] = []
-    """Members to leave out.
+    drop: list[DropPath] = []
+    """Members to leave out. `tools[TYPE]` leaves out the entries of `tools` with this type, if others remain.
 
-    Example: [seed, "messages[].name"]
+    Example: [seed, "messages[].name", "tools[image_generation]"]
     """
     default: dict[MemberPath, Value] = {}
     """Members to add if the client does not send them, with their values.

@@ -219,8 +219,8 @@ _REASONS = frozenset(
 )
 
 
-PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalProperty")
-"""Members of the object with a reason, or of its `params`, that name what the reason is about."""
+PLACES = ("field", "parameter", "property", "propertyPath", "key", "additionalProperty", "pointer", "instancePath")
+"""Members of the object with a reason, of its `params` or its `source`, that name what the reason is about."""
 
 
 def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()) -> Iterator[str]:
@@ -231,7 +231,8 @@ def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()
     elif isinstance(document, dict) and depth:
         for name, value in document.items():
             if isinstance(value, str) and name in _REASONS:
-                owners = [one for one in (document, document.get("params")) if isinstance(one, dict)]
+                inner = (document.get("params"), document.get("source"))
+                owners = [one for one in (document, *inner) if isinstance(one, dict)]
                 named = (one.get(key) for one in owners for key in places)
                 place = next((one for one in named if isinstance(one, str)), "")
                 yield value if place in value else f"{place}: {value}"

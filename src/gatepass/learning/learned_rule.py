@@ -17,7 +17,7 @@ import msgspec
 
 from gatepass.config.routes import BETA
 from gatepass.draft import Change
-from gatepass.learning.reader import LIMITS, NEVER, SAFE, carries_meaning
+from gatepass.learning.meaning import LIMITS, NEVER, ONLY, PERSONAL, SAFE, SETTABLE, carries_meaning, means_absent
 from gatepass.normalize import messages
 from gatepass.normalize.betas import BETA_FIELD, ENABLED, DropBetas
 from gatepass.normalize.embeddings_request import SplitInputs
@@ -25,6 +25,7 @@ from gatepass.normalize.members import (
     Clamp,
     Drop,
     DropKeyword,
+    DropTools,
     JsonMemberPath,
     Rename,
     Set,
@@ -33,6 +34,7 @@ from gatepass.normalize.members import (
     serve_by_chat,
 )
 from gatepass.normalize.rules import Where
+from gatepass.protocols.rerank import ConvertRerank
 
 RENAMES: Mapping[str, str] = MappingProxyType(
     {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -55,27 +57,29 @@ class LearningPolicy:
         field = rule.field
         match rule.action:
             case "drop":
-                if rule.to == "any" or field in NEVER or field.endswith((".role", ".content")):
+                if field in NEVER or field.endswith((".role", ".content")):
                     return False
-                if rule.to == "empty" or field in ONLY or {field, rule.beside}.issubset(LIMITS):
+                if rule.values and all(means_absent(field, value) for value in rule.values):
+                    return True
+                if field in ONLY:
+                    return rule.values <= ONLY[field]
+                if {field, rule.beside}.issubset(LIMITS):
                     return True
                 if BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH):
                     return True
                 # `dimensions` is safe where the length of the vectors in the reply is checked
                 is_dimensions = field == "dimensions" and field in members
-                return is_dimensions or not carries_meaning(field, rule.to or "")
+                return is_dimensions or not any(carries_meaning(field, value) for value in rule.values or ("",))
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":
-                return field.partition(".")[0] in SAFE
+                return field.partition(".")[0] in SETTABLE and (field, rule.to) != ("store", "true")
             case "clamp":
-                return field in LIMITS and (self.fits_answers or rule.ttl_s > 0)
-            case "role":
-                return rule.to != "user"
+                return field in LIMITS and (self.fits_answers or not rule.is_once)
             case "stream":
                 return self.may_stream
             case action:
-                return (action, field) != ("roles", "merged")
+                return (action, field) != ("roles", "merged") and (action, rule.to) != ("role", "user")
 
 
 EVIDENCE_CHARS = 200
@@ -88,31 +92,14 @@ _QUOTE = re.compile(
 """A quote. An apostrophe inside a word begins and ends none; an unclosed quote extends to the end."""
 
 
-def evidence_of(message: str) -> str:
-    """Return an upstream's `message` without long quotes, cut to EVIDENCE_CHARS.
+def evidence_of(message: str, field: str = "") -> str:
+    """Return an upstream's `message` about the member `field` without long quotes, cut to EVIDENCE_CHARS.
 
-    Upstreams quote text that a user wrote, and other callers see the evidence of a learned rule.
+    Upstreams quote text that a user wrote, and operators see the evidence of a learned rule.
     """
-    return _QUOTE.sub(lambda found: found[0] if len(found[0]) <= QUOTE_CHARS else "…", message)[:EVIDENCE_CHARS]
+    most = 0 if field in PERSONAL else QUOTE_CHARS
+    return _QUOTE.sub(lambda found: found[0] if len(found[0]) <= most else "…", message)[:EVIDENCE_CHARS]
 
-
-HOUR_S = 3600.0
-"""Validity of most rules. Providers change what a model accepts without notice, and an expired rule costs one call."""
-DAY_S = 86_400.0
-"""Validity of batch limits: they are settings of a server and change seldom."""
-
-ONLY: Mapping[str, frozenset[bytes]] = MappingProxyType(
-    {
-        "modalities": frozenset((b'["text"]',)),
-        "tool_choice": frozenset((b'"auto"',)),
-        "response_format": frozenset((b'{"type":"text"}',)),
-        "n": frozenset((b"1",)),
-        "messages[].audio": frozenset((b"null",)),
-        "messages[].function_call": frozenset((b"null",)),
-        "messages[].tool_calls": frozenset((b"null", b"[]")),
-    }
-)
-"""Members to drop only if they have one of these values, which mean nothing. The client needs any other value."""
 
 ONLY_WITH: Mapping[str, frozenset[str]] = MappingProxyType({"output_config": frozenset(("effort", "task_budget"))})
 """Objects to drop only without other members: `output_config.format` decides the form of the answer."""
@@ -127,6 +114,10 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
         ("protocols", "chat"): (serve_by_chat, ""),
         ("roles", "merged"): (messages.merge_roles, "merge_roles"),
         ("roles", "system"): (messages.merge_system, "merge_roles"),
+        ("roles", "user"): (messages.last_system_as_user, ""),
+        ("thoughts", ""): (messages.drop_thoughts, ""),
+        ("rerank", "tei"): (ConvertRerank("tei"), ""),
+        ("rerank", "jina"): (ConvertRerank(), ""),
         ("content", "text"): (messages.join_text_parts, "text_content"),
         ("content", "empty"): (messages.fill_empty_content, ""),
         ("content", "filled"): (messages.drop_empty_text, ""),
@@ -137,48 +128,65 @@ _FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
 _ORDER = (
-    *("protocols", "stream", "rename", "drop", "schema", "set", "clamp"),
-    *("role", "roles", "content", "tool_ids", "split", "betas", "beta"),
+    *("protocols", "stream", "rename", "drop", "schema", "set", "clamp", "tools"),
+    *("role", "roles", "thoughts", "content", "tool_ids", "split", "rerank", "betas", "beta"),
 )
 """The order in which actions are applied: each one sees the result of those before it."""
-_OPPOSITE: Mapping[str, str] = MappingProxyType(
-    {"synth": "aggregate", "aggregate": "synth", "true": "false", "false": "true", "empty": "filled", "filled": "empty"}
-)
+_LOSSES = {"set": 2, "clamp": 2, "drop": 3, "schema": 3, "tools": 3, "betas": 3, "beta": 3, "thoughts": 1}
+"""By the action: 1 for one that is for its request only, 2 if a value changes, 3 if a safe part is left out."""
 _SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
 # No objects, lists or free text: an upstream's error chooses the value that goes into a client's request.
 SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+(?:\.[0-9]+)?\Z|"[A-Za-z0-9_-]*"\Z')
-_DROPPED: Mapping[str, frozenset[bytes]] = MappingProxyType({"any": frozenset(), "empty": frozenset((b"null", b"[]"))})
-"""By the value of a `drop` rule: the values that it drops, all if there are none. `any` is advised only."""
+TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
+"""Types of tools that are shown. Clients write them."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedRule:
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
-    `to` of a `drop` limits it to this value (JSON), or to empty ones. `ttl_s`: validity in seconds; 0 limits the rule
-    to the request from which it was learned. `beside`: the rule is for requests with this member, or without the betas
-    behind "!".
+    - `beside`: the rule is for requests with this member, or without the betas behind "!".
+    - `values`: for requests with one of these at `field` (`value_of`); none for all.
+    - `is_once`: only for the request from which it was learned.
     """
 
     action: str
     field: str
     to: str | None = None
-    ttl_s: float = HOUR_S
     beside: str = ""
+    values: frozenset[str] = frozenset()
+    is_once: bool = False
 
     def __post_init__(self) -> None:
         self.change()  # now, so that an impossible rule never reaches a request
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str, frozenset[str]]:
         """Identifies what the rule changes: only one rule with a key can apply."""
         # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
-        about = {"stream": "", "role": f"{self.field}>{self.to}", "drop": f"{self.field}>{self.to or ''}".rstrip(">")}
-        return (self.action, f"{about.get(self.action, self.field)}{self.beside and ' '}{self.beside}")
+        about = {"stream": "", "role": f"{self.field}>{self.to}", "rerank": ""}.get(self.action, self.field)
+        return (self.action, f"{about}{self.beside and ' '}{self.beside}", self.values)
 
     @property
     def rank(self) -> int:
         return _ORDER.index(self.action)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The members that it changes, none for other actions."""
+        of_member = {"drop": (self.field,), "set": (self.field,), "clamp": (self.field,)}
+        return (self.field, self.to or "") if self.action == "rename" else of_member.get(self.action, ())
+
+    @property
+    def loss(self) -> int:
+        """How much a request loses: 0 for nothing, others as in _LOSSES."""
+        if self.action == "drop" and self.values and all(means_absent(self.field, value) for value in self.values):
+            return 0
+        if self.action == "set" and (self.to or "")[:1] in "-0123456789":
+            return 4  # a number that an error names may be a bound: it is tried after the member was left out
+        if self.action == "stream":  # what else the error names may be left out instead of the stream
+            return 4 if self.field == "synth" and self.beside in SAFE else 0
+        return 1 if self.is_once and self.action not in ("drop", "split") else _LOSSES.get(self.action, 0)
 
     @property
     def entry(self) -> str:
@@ -202,22 +210,22 @@ class LearnedRule:
             return DropBetas(tuple(name for name in sent if name not in kept), frozenset(sent))
         if self.action == "schema":
             return DropKeyword(self.field)
+        if self.action == "tools" and TYPE.match(self.field):
+            return DropTools(self.field)
         path = JsonMemberPath.parse(self.field)
         match self.action, self.to:
             case "drop", None:
-                return Drop(path, ONLY.get(self.field, frozenset()), ONLY_WITH.get(self.field, frozenset()))
-            case "drop", str(value) if value in _DROPPED or SCALAR.match(value):
-                return Drop(path, _DROPPED.get(value, frozenset((value.encode(),))))
+                only = self.values or ONLY.get(self.field, frozenset())
+                return Drop(path, only, ONLY_WITH.get(self.field, frozenset()))
             case "clamp", str(most) if most.isdecimal():
                 return Clamp(path, most=float(most))
             case "rename", str(name):
                 return Rename(path, JsonMemberPath.parse(name).name)
             case "set", str(text) if SCALAR.match(text):
-                # a rule that is not stored applies to the rejected request alone, streamed or not
-                unstreamed = self.ttl_s > 0 and (self.field, text) in UNSTREAMED
+                unstreamed = not self.is_once and (self.field, text) in UNSTREAMED
                 # a request without the member, or without the object that has it, has this value already
                 only_there = text[0] in "-0123456789t" or bool(path.steps)
-                return Set(path, text.encode(), only_there=only_there, is_shown=True, unstreamed=unstreamed)
+                return Set(path, text.encode(), only_there, is_shown=True, unstreamed=unstreamed, only=self.values)
         raise ValueError(f"there is no rule {self.action}")
 
     def setting(self) -> dict[str, Any]:
@@ -226,19 +234,22 @@ class LearnedRule:
         `set` also adds a missing member, and `drop` leaves out objects of ONLY_WITH with all their members.
         """
         rules: dict[str, Any] = {}
-        if self.beside or self.to == "empty":
-            return {}
+        is_of_values = self.field in LIMITS or (self.field in ONLY and "[]" in self.field)
+        if self.beside or (is_of_values and self.action == "drop"):
+            return {}  # a configured `drop` drops any value
         match self.action:
             case "stream":
                 return {"stream": STREAM_SETTING[self.field]}
             case "protocols":
                 return {"protocols": [self.field]}
-            case "drop" if self.field in ONLY and "[]" in self.field and not self.to:
-                pass  # a configured `drop` drops any value, not only an empty one
-            case "drop" if self.field not in ONLY_WITH:
+            case "drop" if self.loss and self.field not in ONLY_WITH:
                 rules = {"drop": [self.field]}
+            case "tools":
+                rules = {"drop": [f"tools[{self.field}]"]}
             case "rename":
                 rules = {"rename": {self.field: self.to}}
+            case "set":
+                rules = {"set": {self.field: json.loads(self.to or "null")}}
             case "clamp":
                 rules = {"clamp": {self.field: {"max": int(self.to or "0")}}}
             case "role":
@@ -249,49 +260,34 @@ class LearnedRule:
                 rules = {switch: True}
         return {"rules": rules} if rules else {}
 
-    def reverses(self, other: LearnedRule) -> bool:
-        """Whether this rule undoes `other`. Learning both would never end."""
-        if self.action != other.action:
-            return False
-        if self.action in ("rename", "role"):
-            return (self.field, self.to) == (other.to, other.field)
-        if self.action in ("stream", "content"):
-            return _OPPOSITE.get(self.field) == other.field
-        return self.action == "set" and self.field == other.field and _OPPOSITE.get(self.to or "") == other.to
-
 
 # A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
 class RuleScope(msgspec.Struct, frozen=True, gc=False):
+    """Whose requests a rule concerns: `owner` is the identity of a caller."""
+
+    owner: str
     upstream: str
     model: str
     operation: str
 
 
-Key = tuple[RuleScope, tuple[str, str]]
+Key = tuple[str, str, frozenset[str]]
+"""`LearnedRule.key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedRuleRecord:
     """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
-    `state` is `learned` or `failed`. A failed rule is not tried again before `expires_at`. `evidence` is the upstream's
-    sentence, cut, with secrets masked: the one from which the rule was learned, or the error that a failed rule led to.
+    `evidence` is the upstream's sentence, cut, with secrets masked.
     """
 
     scope: RuleScope
     rule: LearnedRule
-    state: str
     evidence: str
     learned_at: float
     expires_at: float
     uses: int = 0
-
-
-def merged(block: Any, more: Any) -> Any:
-    """Return `block` with the members of `more`, at any depth."""
-    if isinstance(block, dict):
-        return {**block, **{name: merged(block[name], one) if name in block else one for name, one in more.items()}}
-    return list(dict.fromkeys((*block, *more))) if isinstance(block, list) else more
 
 
 def flow_style(block: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Store the learned rules of one upstream until they expire.
+"""Store what one upstream taught, each of it for the caller whose requests taught it, until it expires.
 
 It does no I/O and reads no clock: `now_s` is `Clock.now()`, `wall_s` the same moment in seconds since the epoch.
 """
@@ -6,19 +6,77 @@ It does no I/O and reads no clock: `now_s` is `Clock.now()`, `wall_s` the same m
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
 from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
 
-LIMIT = 500
-"""Learned rules of one upstream, and failed ones: a client that invents names cannot evict rules of other upstreams."""
-REFUTED_S = 60.0
-"""How long a rule that failed is not tried again, so that not every request costs two calls."""
+MINUTE_S, HOUR_S = 60.0, 3600.0
+"""How long a rule lives that was taught once, and one that was taught again after it had expired. So a failure that was
+only unstable leaves nothing for long, and a model that learned something new is seen within the hour."""
+MOST_OF_CALLER, MOST_OF_ALL = 500, 5_000
+"""Limits on the rules at one upstream: a client that invents names evicts rules of its own caller."""
+MOST_VALUES = 8
+"""Limit on the values of one member with a rule each."""
+VALUES_OF_ALL = 3
+"""So many different values of a member that were refused, and none accepted between, mean that all are."""
+MOST_FACTS = 1_000
+"""Limit on the models and operations of all callers of which it is known what the upstream served."""
+
+Name = TypeVar("Name")
+Item = TypeVar("Item")
+
+
+class _Shelf(Generic[Name, Item]):
+    """Items of callers by scope and name. Above a limit, the least recently used one of a caller is forgotten: of the
+    caller that adds one, or, for the limit of all, of the one that has the most.
+    """
+
+    def __init__(self, most_of_caller: int, most_of_all: int) -> None:
+        self._limits = most_of_caller, most_of_all
+        self._of_owner: dict[str, OrderedDict[tuple[RuleScope, Name], None]] = {}
+        self.by_scope: dict[RuleScope, dict[Name, Item]] = {}
+        self.count = 0
+
+    def get(self, scope: RuleScope, name: Name) -> Item | None:
+        found = self.by_scope.get(scope)
+        return None if found is None else found.get(name)
+
+    def put(self, scope: RuleScope, name: Name, item: Item) -> None:
+        own = self._of_owner.setdefault(scope.owner, OrderedDict())
+        self.count += (scope, name) not in own
+        self.by_scope.setdefault(scope, {})[name] = item
+        own[scope, name] = None
+        own.move_to_end((scope, name))
+        if len(own) > self._limits[0]:
+            self.pop(*next(iter(own)))
+        elif self.count > self._limits[1]:
+            most = max(self._of_owner, key=lambda owner: len(self._of_owner[owner]))
+            self.pop(*next(iter(self._of_owner[most])))
+
+    def pop(self, scope: RuleScope, name: Name) -> Item | None:
+        found = self.by_scope.get(scope)
+        if found is None or name not in found:
+            return None
+        self.count -= 1
+        own = self._of_owner[scope.owner]
+        del own[scope, name]
+        if not own:
+            del self._of_owner[scope.owner]
+        if len(found) == 1:
+            del self.by_scope[scope]
+        return found.pop(name)
+
+    def items(self) -> Iterator[tuple[RuleScope, Name, Item]]:
+        for own in list(self._of_owner.values()):
+            yield from [(scope, name, self.by_scope[scope][name]) for scope, name in own]
 
 
 @dataclass(slots=True)
 class _StoredRule:
+    """A rule until `expires_s`. It is kept for another hour, so that one that is taught again is known."""
+
     rule: LearnedRule
     evidence: str
     learned_s: float
@@ -26,104 +84,178 @@ class _StoredRule:
     uses: int = 0
 
 
+@dataclass(slots=True)
+class _Served:
+    """When an upstream last served a stream and a whole reply, by `is_stream`, and since when it refuses one."""
+
+    last_s: dict[bool, float] = field(default_factory=dict)
+    refused_s: dict[bool, float] = field(default_factory=dict)
+
+
 class Memory:
-    """The learned rules of one upstream in one process. Above `limit`, the least recently used one is forgotten."""
+    """What one upstream taught in one process."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self._stored: OrderedDict[Key, _StoredRule] = OrderedDict()
-        self.by_scope: dict[RuleScope, dict[Key, _StoredRule]] = {}
+    def __init__(self, most_of_caller: int = MOST_OF_CALLER, most_of_all: int = MOST_OF_ALL) -> None:
+        self._rules: _Shelf[Key, _StoredRule] = _Shelf(most_of_caller, most_of_all)
+        self.by_scope = self._rules.by_scope
         """The scopes that have rules, expired or not. Empty for most upstreams."""
-        self._refuted: OrderedDict[Key, _StoredRule] = OrderedDict()
+        self._helped: _Shelf[str, tuple[tuple[LearnedRule, ...], float]] = _Shelf(most_of_caller, most_of_all)
+        self._useless: _Shelf[str, float] = _Shelf(most_of_caller, most_of_all)
+        self._accepted: _Shelf[tuple[str, str], float] = _Shelf(most_of_caller, most_of_all)
+        self._served: _Shelf[str, _Served] = _Shelf(MOST_FACTS, MOST_FACTS)
 
-    def of(self, scope: RuleScope) -> list[tuple[Key, LearnedRule]]:
-        """Return the rules for `scope`, with their keys. Call `expire` first."""
-        return [(key, stored.rule) for key, stored in self.by_scope.get(scope, {}).items()]
+    # rules
+
+    def of(self, scope: RuleScope, now_s: float) -> list[LearnedRule]:
+        """Return the rules for `scope` that have not expired, the last taught last."""
+        self._forget_old(scope, now_s)
+        return [one.rule for one in self.by_scope.get(scope, {}).values() if one.expires_s > now_s]
 
     def knows(self, scope: RuleScope) -> bool:
         """Whether there is a rule for `scope`, expired or not."""
         return scope in self.by_scope
 
-    def rule(self, key: Key) -> LearnedRule | None:
-        stored = self._stored.get(key)
-        return None if stored is None else stored.rule
+    def has(self, scope: RuleScope, rule: LearnedRule, now_s: float) -> bool:
+        stored = self._rules.get(scope, rule.key)
+        return stored is not None and stored.rule == rule and stored.expires_s > now_s
 
-    def expire(self, scope: RuleScope, now_s: float) -> None:
-        for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s <= now_s]:
-            self.forget(key)
+    def _forget_old(self, scope: RuleScope, now_s: float) -> None:
+        for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s + HOUR_S <= now_s]:
+            self._rules.pop(scope, key)
 
-    def commit(self, key: Key, rule: LearnedRule, evidence: str, now_s: float) -> bool:
-        """Store a rule that helped; return whether it is new."""
-        known = self._stored.get(key)
-        self._refuted.pop(key, None)  # another request may have failed with it for another reason
-        for other, one in list(self.by_scope.get(key[0], {}).items()):  # a copy: `forget` changes it
-            if rule.reverses(one.rule):  # the newer rejection is right
-                self.forget(other)
-        stored = _StoredRule(rule, evidence_of(evidence), now_s, now_s + rule.ttl_s)
-        stored.uses = 0 if known is None else known.uses
-        self._stored[key] = stored
-        self._stored.move_to_end(key)
-        self.by_scope.setdefault(key[0], {})[key] = stored
-        if len(self._stored) > self._limit:
-            self.forget(next(iter(self._stored)))
-        return known is None or known.rule != rule
+    def commit(self, scope: RuleScope, rule: LearnedRule, evidence: str, now_s: float) -> LearnedRule | None:
+        """Store a rule that helped; return what is new to the memory: the rule, perhaps for all values.
 
-    def forget(self, key: Key) -> None:
-        if self._stored.pop(key, None) is not None:
-            of_scope = self.by_scope[key[0]]
-            del of_scope[key]
-            if not of_scope:
-                del self.by_scope[key[0]]
+        It lives a minute, and an hour if it had been taught before and had expired.
+        """
+        self._forget_old(scope, now_s)
+        stored_rules = self.by_scope.get(scope, {})
+        about = rule.key[:2]
+        alike = [one for key, one in stored_rules.items() if key[:2] == about and key[2]]
+        refused = rule.values.union(*(one.rule.values for one in alike))
+        is_accepted = self.was_accepted(scope, rule, now_s)
+        if rule.values and len(refused) >= VALUES_OF_ALL and not is_accepted:
+            rule = replace(rule, values=frozenset())
+        for other in [one.rule for one in stored_rules.values() if _excludes(rule, one.rule)]:
+            self._rules.pop(scope, other.key)
+        for oldest in alike[: max(0, len(alike) + 1 - MOST_VALUES)] if rule.values else ():
+            self._rules.pop(scope, oldest.rule.key)
+        known = self._rules.get(scope, rule.key)
+        before = alike if known is None else (known, *alike)
+        was_taught = any(one.expires_s <= now_s for one in before)
+        is_new = known is None or known.rule != rule or known.expires_s <= now_s
+        lives_s = HOUR_S if was_taught else MINUTE_S
+        if not is_new and known is not None:
+            lives_s = known.expires_s - now_s
+        stored = _StoredRule(
+            rule, evidence_of(evidence, rule.field), now_s, now_s + lives_s, 0 if known is None else known.uses
+        )
+        self._rules.put(scope, rule.key, stored)
+        return rule if is_new else None
+
+    def accepted(self, scope: RuleScope, rule: LearnedRule, now_s: float) -> None:
+        """Note that the upstream accepted another value than those of `rule`."""
+        self._accepted.put(scope, (rule.action, rule.field), now_s)
+
+    def was_accepted(self, scope: RuleScope, rule: LearnedRule, now_s: float) -> bool:
+        since_s = self._accepted.get(scope, (rule.action, rule.field))
+        return since_s is not None and since_s + HOUR_S > now_s
+
+    def forget(self, scope: RuleScope, rule: LearnedRule) -> None:
+        self._rules.pop(scope, rule.key)
 
     def forget_entry(self, model: str, operation: str, entry: str) -> int:
-        """Forget the rules and the failures with this `LearnedRule.entry` of a model; return how many there were."""
+        """Forget the rules with this `LearnedRule.entry` of a model, of all callers; return how many there were."""
+        found = [
+            (scope, key)
+            for scope, key, one in self._rules.items()
+            if (scope.model, scope.operation, one.rule.entry) == (model, operation, entry)
+        ]
+        for scope, key in found:
+            self._rules.pop(scope, key)
+        return len(found)
 
-        def meant(rules: Mapping[Key, _StoredRule]) -> list[Key]:
-            return [
-                key
-                for key, one in rules.items()
-                if (key[0].model, key[0].operation, one.rule.entry) == (model, operation, entry)
-            ]
-
-        # a list of each: a rule and a failure with one key may have different values
-        stored, refuted = meant(self._stored), meant(self._refuted)
-        for key in stored:
-            self.forget(key)
-        for key in refuted:
-            del self._refuted[key]
-        return len(stored) + len(refuted)
-
-    def used(self, key: Key) -> None:
-        if (stored := self._stored.get(key)) is not None:
+    def used(self, scope: RuleScope, rule: LearnedRule) -> None:
+        if (stored := self._rules.get(scope, rule.key)) is not None:
             stored.uses += 1
-            self._stored.move_to_end(key)
-
-    def refute(self, key: Key, rule: LearnedRule, evidence: str, now_s: float) -> None:
-        """Do not try the rule again for REFUTED_S, because it failed with the error `evidence`."""
-        self._refuted[key] = _StoredRule(rule, evidence_of(evidence), now_s, now_s + REFUTED_S)
-        self._refuted.move_to_end(key)
-        while len(self._refuted) > self._limit:
-            self._refuted.popitem(last=False)
-
-    def is_blocked(self, key: Key, now_s: float) -> bool:
-        """Whether the rule failed within REFUTED_S, so that it is not tried again yet."""
-        found = self._refuted.get(key)
-        return found is not None and now_s < found.expires_s
+            self._rules.put(scope, rule.key, stored)
 
     def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
-        """Return the valid rules, the last used at the end, then the rules that failed within REFUTED_S."""
+        """Return the valid rules, those of one caller together, the last used at the end."""
         to_wall_s = wall_s - now_s
         return [
             LearnedRuleRecord(
-                scope=key[0],
+                scope=scope,
                 rule=one.rule,
-                state=state,
                 evidence=one.evidence,
                 learned_at=round(one.learned_s + to_wall_s, 3),
                 expires_at=round(one.expires_s + to_wall_s, 3),
                 uses=one.uses,
             )
-            for state, rules in (("learned", self._stored), ("failed", self._refuted))
-            for key, one in rules.items()
+            for scope, _, one in self._rules.items()
             if one.expires_s > now_s
         ]
+
+    # errors, and what helped against them
+
+    def helped(self, scope: RuleScope, now_s: float) -> tuple[LearnedRule, ...]:
+        """Return the rules that helped a request which failed in the end, within the last minute."""
+        rules, until_s = self._helped.get(scope, "") or ((), 0.0)
+        return rules if until_s > now_s else ()
+
+    def keep_helped(self, scope: RuleScope, rules: tuple[LearnedRule, ...], now_s: float) -> None:
+        if rules:
+            self._helped.put(scope, "", (rules, now_s + MINUTE_S))
+        else:
+            self._helped.pop(scope, "")
+
+    def is_useless(self, scope: RuleScope, signature: str, now_s: float) -> bool:
+        """Whether no change helped against an error with this `Refusal.signature` within the last minute."""
+        return (self._useless.get(scope, signature) or 0.0) > now_s
+
+    def note_useless(self, scope: RuleScope, signature: str, now_s: float) -> None:
+        self._useless.put(scope, signature, now_s + MINUTE_S)
+
+    # what the upstream served
+
+    def note_served(self, scope: RuleScope, now_s: float, *, is_stream: bool) -> None:
+        """Note that the upstream served the path of `scope`, and this kind of reply."""
+        found = self._served.by_scope.get(scope)
+        served = None if found is None else found[""]
+        if served is not None and served.last_s.get(is_stream, -HOUR_S) + MINUTE_S > now_s and not served.refused_s:
+            return  # nearly always: saves the rest
+        self._served.put(scope, "", served := served or _Served())
+        served.last_s[is_stream] = now_s
+        served.refused_s.pop(is_stream, None)
+
+    def may_store_missing(self, scope: RuleScope, now_s: float, *, is_stream: bool | None = None) -> bool:
+        """Note that the upstream refused a kind of reply (None: the path), and return whether it may be taken for
+        missing: if it was not served within the hour, or if it has been refused for a minute.
+        """
+        served = self._served.get(scope, "")
+        if served is None:
+            return True
+        kinds = (True, False) if is_stream is None else (is_stream,)
+        if not any(served.last_s.get(kind, -HOUR_S) + HOUR_S > now_s for kind in kinds):
+            return True
+        since_s = [served.refused_s.setdefault(kind, now_s) for kind in kinds]
+        if max(since_s) + MINUTE_S > now_s:
+            return False
+        for kind in kinds:
+            served.last_s.pop(kind, None)
+        return True
+
+
+_OPPOSITE = frozenset(("empty", "filled"))
+
+
+def _excludes(rule: LearnedRule, other: LearnedRule) -> bool:
+    """Whether the newer `rule` replaces `other`: it undoes it, or covers its value."""
+    if rule.action != other.action:
+        return False
+    if rule.action in ("rename", "role"):
+        return (rule.field, rule.to) == (other.to, other.field)
+    if rule.action == "content":
+        return {rule.field, other.field} == _OPPOSITE
+    is_wider = rule.key[1] == other.key[1] and not rule.values and bool(other.values)
+    return is_wider or (rule.action == "set" and rule.field == other.field and rule.to != other.to)

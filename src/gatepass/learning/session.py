@@ -1,69 +1,50 @@
-"""Apply learned rules to one request at one target, and learn new rules from its rejections.
+"""Apply the rules of one caller to one request at one target, and try what its refusals point at.
 
 The caller drives one session through the attempts at a target::
 
     session = LearningSession(memory, scope, members, mode, policy)
-    session.recall(now_s)                               # loads the rules that other requests learned
+    session.recall(now_s)                               # loads the caller's rules
     while True:
         planned = session.revise(call)                  # `call` with all rules that apply
         ... send, classify the reply ...
-        session.succeeded(now_s)                        # stores the rules of this request; or, after an error:
-        if not session.prepare_retry(error, now_s, relevant_rules(...)):
-            session.failed(error, now_s)                # does not try them again for a minute
-            raise error
+        session.succeeded(now_s)                        # stores what was needed; or, after an error:
+        if not session.prepare_retry(error, now_s, steps(session.read(error), …)):
+            raise session.failed(error, now_s)
 
-No request waits for another: each request of a cold burst learns for itself, until one has succeeded.
+A refusal is not executed, so a change that loses nothing may be tried. One step is tried at a time. The same error, or
+one about what the step changed, takes it back. Another error keeps it and brings its own steps.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
-from gatepass.learning.matchers import Relevant, contradicts, next_rules
 from gatepass.learning.memory import Memory
-from gatepass.learning.rejection import TEACHING, UpstreamRejection
-from gatepass.normalize.betas import BETA_FIELD, betas_of
-from gatepass.normalize.rules import apply_changes
+from gatepass.learning.pointing import Refusal
+from gatepass.learning.rows import Step, concerns, that_change
+from gatepass.normalize.betas import BETA_FIELD
+from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
 from gatepass.observability.observer import RuleChange
 from gatepass.types import Call
 
-NO_ANSWER = (
-    errors.UpstreamTimeout,
-    errors.UpstreamConnect,
-    errors.UpstreamDns,
-    errors.UpstreamTls,
-    errors.UpstreamClosed,
-)
-"""Errors after which it is unknown whether the upstream accepts the request."""
+MOST_USELESS = 3
+"""Limit on the tries of one request that did not help."""
+GUESSED_BYTES = 1 << 20
+"""A larger body is sent again only where a code, `param` or path points at something."""
 
 Mode = Literal["off", "on"]
-
-_ID = re.compile(r"\w*\d\w*")
-"""What differs between two errors that are the same: ids, times and counts."""
-
-
-@dataclass(slots=True)
-class AppliedRule:
-    """A learned rule that one request uses.
-
-    `evidence` is the message from which this request learned the rule, None if another one did.
-    """
-
-    rule: LearnedRule
-    evidence: str | None = None
 
 
 @dataclass(slots=True, eq=False)
 class LearningSession:
     """Learning for one request at one target. It does no I/O and reads no clock.
 
-    `members`: as in UpstreamRejection. `sent`: the last call that was sent. `events` are for the observers.
-    `_applied` has the rules in the order of their receipt, `_used` those that changed the last call, and `_done` those
-    that the request added or removed: it tries none of them again.
+    `members`: as in Refusal. `sent`: the last call that was sent. `events` are for the observers. `is_free`: the last
+    try was about what gatepass itself adds, and counts as none.
     """
 
     memory: Memory
@@ -73,137 +54,171 @@ class LearningSession:
     policy: LearningPolicy = field(default_factory=LearningPolicy)
     sent: Call | None = None
     events: list[RuleChange] = field(default_factory=list)
-    _applied: dict[Key, AppliedRule] = field(default_factory=dict)
-    _used: list[Key] = field(default_factory=list)
-    _done: set[Key] = field(default_factory=set)
-    _rejections: list[tuple[errors.UpstreamError, UpstreamRejection | None]] = field(default_factory=list)
+    is_free: bool = False
+    _stored: dict[Key, LearnedRule] = field(default_factory=dict)
+    """The rules that other requests of the caller taught."""
+    _kept: dict[Key, tuple[LearnedRule, str]] = field(default_factory=dict)
+    """Those that this request needed so far, with the texts of the errors that pointed at them."""
+    _trying: Step = ()
+    _used: list[LearnedRule] = field(default_factory=list)
+    _tried: list[LearnedRule] = field(default_factory=list)
+    _error: errors.UpstreamError | None = None
+    """The error that the steps of `_queue` may solve, and what it points at."""
+    _refusal: Refusal | None = None
+    _queue: list[Step] = field(default_factory=list)
+    _is_useless: bool = False
+    """Whether one of these steps did not help."""
+    _useless: int = 0
+    _read: list[tuple[errors.UpstreamError, Refusal | None]] = field(default_factory=list)
 
     @property
     def has_rules(self) -> bool:
-        return bool(self._applied)
+        return bool(self._stored or self._kept or self._trying)
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """The request's own changes: the value of `x-gatepass-tried`."""
-        return tuple(dict.fromkeys(rule.entry for rule, _ in self._own.values()))
+        """The changes that this request tried: the value of `x-gatepass-tried`."""
+        return tuple(dict.fromkeys(rule.entry for rule in self._tried))
 
     def recall(self, now_s: float) -> None:
-        """Load the rules that other requests learned, without those that have expired."""
-        self.memory.expire(self.scope, now_s)
-        known = self.memory.of(self.scope)
-        self._applied = {key: AppliedRule(rule) for key, rule in known if self.policy.allows(rule, self.members)}
+        """Load the rules that other requests of the caller taught, without those that have expired."""
+        known = self.memory.of(self.scope, now_s)
+        self._stored = {rule.key: rule for rule in known if self.policy.allows(rule, self.members)}
 
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
-        in_order = sorted(self._applied.items(), key=lambda item: item[1].rule.rank)
-        changes = {key: one.rule.change() for key, one in in_order}
-        self.sent, made = apply_changes(call, changes.values()) if changes else (call, [])
-        self._used = [key for key, change in changes.items() if change in made]
+        own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
+        in_order = sorted({**self._stored, **own}.values(), key=lambda rule: rule.rank)
+        changes = [(rule, rule.change()) for rule in in_order]
+        self.sent, made = apply_changes(call, [change for _, change in changes]) if changes else (call, [])
+        self._used = [rule for rule, change in changes if change in made]
         return self.sent
 
-    def parse_error(self, error: errors.UpstreamError) -> UpstreamRejection | None:
-        """Return `error` as the matchers read it: without the values of the last body that was sent."""
-        # kept: the comparison with a large request takes tens of milliseconds, and three callers need the result
-        for known, rejection in self._rejections:
+    def read(self, error: errors.UpstreamError) -> Refusal | None:
+        """Return what `error` points at in the last body that was sent. It may run in a thread."""
+        # kept: the comparison with a large request takes tens of milliseconds, and several callers need the result
+        for known, refusal in self._read:
             if known is error:
-                return rejection
-        rejection = None
+                return refusal
+        refusal = None
         if isinstance(error, errors.UpstreamErrorReply):
             sent, headers = (b"{}", ()) if self.sent is None else (self.sent.body, self.sent.headers)
-            names = betas_of(headers)
-            betas = names if BETA_FIELD in self.members else ()
             values = [value.decode("latin-1") for name, value in headers if name != BETA_FIELD.encode()]
-            texts = (*names, *values)
-            rejection = UpstreamRejection.of(self.members, error.http_status, error.error_body, sent, betas, texts)
-        self._rejections.append((error, rejection))
-        return rejection
+            changed = [path for rule in self._trying or self._used for path in rule.paths]
+            refusal = Refusal.of(self.members, error.http_status, error.error_body, sent, values, changed)
+        self._read.append((error, refusal))
+        return refusal
 
-    def prepare_retry(self, error: errors.UpstreamError, now_s: float, relevant: Relevant) -> bool:
-        """Learn from `error`, and return whether to plan and send the request again. `relevant` as in `next_rules`."""
-        rejection = self.parse_error(error)
-        if rejection is None:
+    def prepare_retry(self, error: errors.UpstreamError, now_s: float, steps: Sequence[Step]) -> bool:
+        """Return whether to plan and send the request again after `error`. `steps`: those of `rows.steps` for it."""
+        refusal = self.read(error)
+        if refusal is None or self.mode == "off" or self.sent is None:
             return False
-        rules = self._next_rules(rejection, now_s, relevant)
-        for rule in rules:
-            key = self._key(rule)
-            is_known = self.memory.rule(key) == rule  # another request may have stored it meanwhile
-            self._done.add(key)
-            self._applied.pop(key, None)  # so that the new rule is last in the order of receipt
-            self._applied[key] = AppliedRule(rule, None if is_known else rejection.text)
-        if rules:
+        is_first = not self._trying
+        wrong = [rule for rule in self._used if rule.key in self._stored and concerns(refusal, rule)]
+        if is_first and wrong:
+            for rule in wrong:  # the upstream changed
+                self.memory.forget(self.scope, rule)
+                self._record("revoked", rule, refusal.text)
+                del self._stored[rule.key]
             return True
-        # forget the stored rules whose change the upstream rejects
-        known = {key: one.rule for key, one in self._applied.items() if one.evidence is None}
-        wrong = [key for key, rule in known.items() if contradicts(rejection, rule)]
-        for key in wrong:
-            self.memory.forget(key)
-            self._record("revoked", known[key], rejection.text)
-            self._done.add(key)
-            del self._applied[key]
-        return bool(wrong)
+        if is_first or self._settle(refusal):
+            is_known = self.memory.is_useless(self.scope, refusal.signature, now_s)
+            known = self.memory.helped(self.scope, now_s) if is_first else ()
+            helped = self._changing(known) if known else ()
+            self._begin(error, refusal, [*([helped] if helped else ()), *(() if is_known else steps)])
+        if self._queue and self._useless < MOST_USELESS:
+            self._trying = self._queue.pop(0)
+            self._tried += self._trying
+            self.is_free = self._is_own(self._trying)
+            return True
+        if self._is_useless and self._refusal is not None:
+            self.memory.note_useless(self.scope, self._refusal.signature, now_s)
+        return False
 
-    def _next_rules(self, rejection: UpstreamRejection, now_s: float, relevant: Relevant) -> tuple[LearnedRule, ...]:
-        if self.mode == "off" or self.sent is None:
-            return ()
+    def _settle(self, refusal: Refusal) -> bool:
+        """Keep the step that was tried before `refusal`, or take it back. Return whether it was kept."""
+        is_same = self._refusal is not None and refusal.is_same(self._refusal)
+        is_kept = not is_same and not any(concerns(refusal, rule) for rule in self._trying)
+        if is_kept:
+            self._keep()
+        else:
+            self._trying, self._is_useless = (), True
+            self._useless += not self.is_free
+        return is_kept
 
-        def is_excluded(rule: LearnedRule) -> bool:
-            """Whether `rule` may not be tried: it was, it is applied, it reverses an applied rule, or it failed."""
-            key = self._key(rule)
-            known = self._applied.get(key)
-            return (
-                key in self._done
-                or (known is not None and known.rule == rule)
-                or any(rule.reverses(one.rule) for one in self._applied.values())
-                or self.memory.is_blocked(key, now_s)
-            )
+    def _changing(self, rules: Iterable[LearnedRule]) -> Step:
+        """Return those of `rules` that would change the body that was sent."""
+        return () if self.sent is None else that_change(rules, self.sent)
 
-        return next_rules(rejection, relevant, self.policy, is_excluded)
+    def _is_own(self, step: Step) -> bool:
+        """Whether the step only takes back what gatepass added: a count that the client did not request."""
+        added = self.sent is not None and INCLUDE_USAGE.changes[0].entry in self.sent.adapted
+        return added and all(rule.field.startswith("stream_options") for rule in step)
+
+    def _begin(self, error: errors.UpstreamError, refusal: Refusal, steps: Sequence[Step]) -> None:
+        self._error, self._refusal, self._is_useless, self._queue = error, refusal, False, []
+        if self.sent is not None and (len(self.sent.body) <= GUESSED_BYTES or refusal.is_exact):
+            allowed = [step for step in steps if all(self.policy.allows(rule, self.members) for rule in step)]
+            self._queue = [step for step in allowed if self._kept.keys().isdisjoint(rule.key for rule in step)]
+
+    def _keep(self) -> None:
+        text = "" if self._refusal is None else self._refusal.text
+        for rule in self._trying:
+            self._kept[rule.key] = (rule, text)
+        self._trying = ()
 
     def succeeded(self, now_s: float) -> None:
-        """Store the rules of this request and count a success of each rule: the upstream accepted the last body."""
-        for key in self._used:
-            rule, evidence = self._applied[key].rule, self._applied[key].evidence
-            is_own = evidence is not None and rule.ttl_s > 0
-            if is_own and self.memory.commit(key, rule, evidence or "", now_s):
-                self._record("learned", rule, evidence or "")
-            self.memory.used(key)
+        """Store what this request needed, and count the use of each rule: the upstream accepted the last body."""
+        memory, scope = self.memory, self.scope
+        self._keep()
+        if self._kept:
+            memory.keep_helped(scope, (), now_s)
+        for rule in self._used:
+            text, new = self._kept.get(rule.key, (rule, None))[1], None
+            if text is not None and self._may_store(rule, now_s):
+                new = memory.commit(scope, rule, text, now_s)
+            if new is not None:
+                self._record("learned", new, text or "")
+            memory.used(scope, new or rule)
+        limited = [rule for rule in self._stored.values() if rule.values and rule.loss]
+        unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
+        for other in self._changing(LearnedRule("drop", path) for path in unknown):  # another value is there
+            memory.accepted(scope, unknown[other.field], now_s)
 
-    def failed(self, error: errors.UpstreamError, now_s: float) -> bool:
-        """Do not try the own rules that did not help again for a minute after `error`, which ended the tries.
+    def _may_store(self, rule: LearnedRule, now_s: float) -> bool:
+        if rule.action == "stream" and not rule.beside:
+            is_stream = rule.field == "synth"
+            return not rule.is_once and self.memory.may_store_missing(self.scope, now_s, is_stream=is_stream)
+        return not rule.is_once
 
-        Return whether it is about the request's form. A rule did not help if the rejection that taught it came back, or
-        if the reply is invalid. An error of another kind (a token, a quota, a filter, a timeout, a 5xx) refutes none.
+    def failed(self, error: errors.UpstreamError, now_s: float) -> errors.UpstreamError:
+        """Return the error for the client after `error` ended the tries: the one that no step has solved.
+
+        An error of another kind, such as a filter or a timeout, is about the request itself, and stays.
         """
-        if isinstance(error, NO_ANSWER):
-            return False
-        rejection = self.parse_error(error)
-        if rejection is None and isinstance(error, errors.UpstreamErrorReply):
-            is_unread = error.http_status in TEACHING and error.error_body is None
-            if not is_unread:  # about a token, a quota or a filter, or the upstream itself failed
-                return False
-        for key, (rule, evidence) in self._own.items():
-            if rejection is not None and not (
-                _ID.sub("", rejection.text) == _ID.sub("", evidence) or contradicts(rejection, rule)
-            ):
-                continue  # a next request may need nothing else
-            if rule.ttl_s and self.memory.rule(key) != rule:  # else another request has succeeded with it
-                self.memory.refute(key, rule, error.message, now_s)
-            self._record("failed", rule, evidence)
-        return True
-
-    @property
-    def last_rejection(self) -> errors.UpstreamError | None:
-        """The last error from which a rule could be learned."""
-        return next((error for error, rejection in reversed(self._rejections) if rejection is not None), None)
-
-    @property
-    def _own(self) -> dict[Key, tuple[LearnedRule, str]]:
-        return {key: (one.rule, one.evidence) for key, one in self._applied.items() if one.evidence is not None}
-
-    def _key(self, rule: LearnedRule) -> Key:
-        return (self.scope, rule.key)
+        refusal = self.read(error)
+        if refusal is not None and self._trying and self._settle(refusal):
+            self._error = error
+        helped = tuple(rule for rule, _ in self._kept.values() if not rule.is_once)
+        self.memory.keep_helped(self.scope, helped, now_s)
+        for rule in dict.fromkeys(self._tried):
+            if rule.key not in self._kept:
+                self._record("failed", rule, error.message)
+        is_of_form = refusal is not None or not isinstance(error, (errors.UpstreamErrorReply, *NO_ANSWER))
+        return self._error if is_of_form and self._error is not None else error
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
         request_id, where = "" if self.sent is None else self.sent.id, self.scope
-        what = (rule.entry, evidence_of(evidence))
+        what = (rule.entry, evidence_of(evidence, rule.field), where.owner)
         self.events.append(RuleChange(request_id, event, where.upstream, where.model, where.operation, *what))
+
+
+NO_ANSWER = (
+    errors.UpstreamTimeout,
+    errors.UpstreamConnect,
+    errors.UpstreamDns,
+    errors.UpstreamTls,
+    errors.UpstreamClosed,
+)
+"""Errors after which it is unknown whether the upstream accepts the request."""

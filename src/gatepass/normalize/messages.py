@@ -6,6 +6,7 @@ Texts are joined as JSON text, without decoding them: to decode one of 27 MiB ta
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -96,20 +97,47 @@ def drop_own_thoughts(draft: Draft) -> bool:
     An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
     a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
     """
-    dropped, messages = _drop_signed(draft.top.array("input"), "encrypted_content"), draft.top.array("messages")
+    return _drop_thoughts(
+        draft,
+        lambda item: item.string("encrypted_content") == OWN_THOUGHT,
+        lambda block: block.string("signature") == OWN_THOUGHT,
+    )
+
+
+_THOUGHTS = ("thinking", "redacted_thinking")
+
+
+@fixed_change("drop=thoughts")
+def drop_thoughts(draft: Draft) -> bool:
+    """Drop all thoughts that a server signed or encrypted, as `drop_own_thoughts` does. Entry `drop=thoughts`.
+
+    Only the server that wrote a thought can read it again.
+    """
+    return _drop_thoughts(
+        draft,
+        lambda item: item.kind("encrypted_content") == '"',
+        lambda block: block.string("type") in _THOUGHTS,
+    )
+
+
+_IsMeant = Callable[[ObjectDraft], bool]
+
+
+def _drop_thoughts(draft: Draft, is_item: _IsMeant, is_block: _IsMeant) -> bool:
+    dropped, messages = _drop_blocks(draft.top.array("input"), is_item), draft.top.array("messages")
     if messages is not None:
         contents = [(at, message.array("content")) for at, message in messages.numbered()]
-        found = [(at, content, _drop_signed(content, "signature")) for at, content in contents]
+        found = [(at, content, _drop_blocks(content, is_block)) for at, content in contents]
         messages.drop([at for at, content, count in found if count and not content])
         dropped += sum(count for _, _, count in found)
     return dropped > 0
 
 
-def _drop_signed(blocks: ListDraft | None, name: str) -> int:
-    own = [] if blocks is None else [at for at, block in blocks.numbered() if block.string(name) == OWN_THOUGHT]
-    if blocks is not None and own:
-        blocks.drop(own)
-    return len(own)
+def _drop_blocks(blocks: ListDraft | None, is_meant: _IsMeant) -> int:
+    found = [] if blocks is None else [at for at, block in blocks.numbered() if is_meant(block)]
+    if blocks is not None and found:
+        blocks.drop(found)
+    return len(found)
 
 
 SYSTEM_ROLES = ("system", "developer")
@@ -158,6 +186,17 @@ def system_into_user(draft: Draft) -> bool:
         return False
     messages.drop(systems)
     return True
+
+
+@fixed_change("roles=user")
+def last_system_as_user(draft: Draft) -> bool:
+    """Make the last system message the user's if the chat has no message of a user. Entry `roles=user`.
+
+    Dify sends such chats, and templates such as that of Qwen 3.5 refuse them.
+    """
+    systems = [message for message in draft.messages if message.string("role") in SYSTEM_ROLES]
+    has_user = any(message.string("role") == "user" for message in draft.messages)
+    return bool(systems) and not has_user and systems[-1].set("role", b'"user"')
 
 
 @fixed_change("roles=merged")

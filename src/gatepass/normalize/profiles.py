@@ -49,7 +49,7 @@ def untype_model(draft: Draft) -> bool:
 
 NAME = "profile"
 KNOWN = frozenset(("type", "function"))
-NULL = frozenset((b"null",))
+NULL = frozenset(("null",))
 
 
 @fixed_change("tools=plain")

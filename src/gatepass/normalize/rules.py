@@ -297,7 +297,7 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
         return
     # The order is documented, because a rule sees the result of those before it (docs/reference/configuration.md).
     yield from (members.Rename(JsonMemberPath.parse(old), new) for old, new in rules.rename.items())
-    yield from (Drop(JsonMemberPath.parse(name)) for name in rules.drop)
+    yield from map(members.dropped, rules.drop)
     yield from (members.Default(JsonMemberPath.parse(name), _json(value)) for name, value in rules.default.items())
     yield from (members.Set(JsonMemberPath.parse(name), _json(value)) for name, value in rules.set.items())
     clamps = renamed_clamps(rules.clamp, rules.rename)

@@ -56,6 +56,7 @@ class AccessLog(Observer):
     def rule_changed(self, change: RuleChange) -> None:
         fields = {
             "id": change.request_id,
+            "caller": change.caller or None,
             "upstream": change.upstream,
             "model": change.model,
             "operation": change.operation,

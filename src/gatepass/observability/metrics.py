@@ -133,7 +133,7 @@ COUNTED: tuple[Declared, ...] = (
     Declared(
         "gatepass_learned_rule_events_total",
         ("upstream", "event"),
-        "Events of learned rules: learned, revoked (the changed request failed too), failed",
+        "Events of learned rules: learned, revoked (the upstream refused the rule), failed (a change did not help)",
     ),
     Declared(
         "gatepass_observer_failures_total",

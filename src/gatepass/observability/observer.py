@@ -182,7 +182,7 @@ class Refusal(msgspec.Struct, frozen=True, eq=False):
 
 
 class RuleChange(msgspec.Struct, frozen=True):
-    """A learned rule was learned, revoked, or failed (`event`)."""
+    """A rule was learned or revoked, or a change that was tried did not help (`event` is `failed`)."""
 
     request_id: str
     event: str
@@ -191,6 +191,7 @@ class RuleChange(msgspec.Struct, frozen=True):
     operation: str
     adapted: str
     evidence: str
+    caller: str = ""
 
 
 class Observer:

@@ -556,5 +556,4 @@ def _sample_upstreams(state: AppState, values: defaultdict[str, dict[Labels, flo
         if upstream.holder is not None:
             values["gatepass_upstream_rejects_token"][(name,)] = name in rejections
     for record in state.learned_rules():
-        if record.state == "learned":
-            values["gatepass_learned_rules"][(record.scope.upstream,)] += 1
+        values["gatepass_learned_rules"][(record.scope.upstream,)] += 1

@@ -6,7 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
 
@@ -19,9 +19,9 @@ from gatepass.dialects.error_body import is_http_error
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
 from gatepass.draft import Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
-from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
-from gatepass.learning.matchers import LearningSettings, Relevant, advice, relevant_rules
-from gatepass.learning.session import LearningSession
+from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope, evidence_of
+from gatepass.learning.rows import LearningSettings, Step, advice, steps
+from gatepass.learning.session import GUESSED_BYTES, LearningSession
 from gatepass.normalize.embeddings_request import has_empty_text, has_token_ids
 from gatepass.normalize.messages import OWN_THOUGHT, drop_own_thoughts
 from gatepass.normalize.profiles import ProfileRules
@@ -146,14 +146,11 @@ def succeeded(attempt: Attempt) -> None:
             upstream.state.confirmed = confirmed if is_noted else None
     if attempt.session is not None:
         attempt.session.succeeded(attempt.state.clock.now())
-    if attempt.absent is not None:  # a chat has just served the operation, which the upstream lacks
-        key, state, text = _path_key(attempt), attempt.state, attempt.absent.message
-        if upstream.state.learned.commit(key, SERVED_BY_CHAT, text, state.clock.now()):
-            operation, what = key[0].operation, (SERVED_BY_CHAT.entry, evidence_of(text))
-            change = RuleChange(attempt.call.id, "learned", upstream.name, key[0].model, operation, *what)
-            state.observers.tell(state.observers.rule_changed, change)
-    if attempt.chat is not None:
-        upstream.state.learned.used(_path_key(attempt))
+    if (call := attempt.call).body and "stream" in call.operation.members:
+        if attempt.chat is not None:
+            _note_served_by_chat(attempt)
+        elif (last := attempt.normalized) is not None:
+            upstream.state.learned.note_served(_path_scope(attempt), attempt.waits_since_s, is_stream=last.stream)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
 
@@ -203,22 +200,36 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
     return response
 
 
+def _note_served_by_chat(attempt: Attempt) -> None:
+    """Store that chats serve the operation, if the upstream has just been seen to lack its path."""
+    state, upstream, learned = attempt.state, attempt.upstream, attempt.upstream.state.learned
+    scope, now_s = _path_scope(attempt), state.clock.now()
+    if attempt.absent is not None and learned.may_store_missing(scope, now_s):
+        text = attempt.absent.message
+        if learned.commit(scope, SERVED_BY_CHAT, text, now_s) is not None:
+            what = (scope.operation, SERVED_BY_CHAT.entry, evidence_of(text), scope.owner)
+            change = RuleChange(attempt.call.id, "learned", upstream.name, scope.model, *what)
+            state.observers.tell(state.observers.rule_changed, change)
+    learned.used(scope, SERVED_BY_CHAT)
+
+
 WITHOUT_OWN_THOUGHTS = (ChangeRule("thoughts", (drop_own_thoughts,)),)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
-def _path_key(attempt: Attempt) -> Key:
-    """The key of the rule that the upstream lacks the path of the call's operation for its model.
-
-    A router by model answers like an upstream without the path, so each model is asked once.
+def _path_scope(attempt: Attempt) -> RuleScope:
+    """Whose path the upstream serves or lacks. A router by model answers like an upstream without the path, so each
+    model is asked once.
     """
-    return RuleScope(attempt.upstream.name, attempt.user().model, attempt.call.operation.name), SERVED_BY_CHAT.key
+    call, model = attempt.call, attempt.target.model or attempt.call.model
+    return RuleScope(call.caller, attempt.upstream.name, model, call.operation.name)
 
 
-def served_by_chat(upstream: Upstream, operation: str) -> bool:
-    """Whether gatepass has learned for a model that chats serve `operation` at `upstream`."""
-    rules = upstream.state.learned.by_scope.items()
-    return any(scope.operation == operation and any(SERVED_BY_CHAT.key == key for _, key in of) for scope, of in rules)
+def served_by_chat(upstream: Upstream, operation: str, now_s: float) -> bool:
+    """Whether gatepass has learned for a caller and a model that chats serve `operation` at `upstream`."""
+    learned = upstream.state.learned
+    scopes = [scope for scope in learned.by_scope if scope.operation == operation]
+    return any(learned.has(scope, SERVED_BY_CHAT, now_s) for scope in scopes)
 
 
 def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
@@ -228,9 +239,8 @@ def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
         return False
     if not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
         return False
-    key = _path_key(attempt)
-    is_blocked = attempt.upstream.state.learned.is_blocked(key, attempt.state.clock.now())
-    return not is_blocked and is_about_path(error)
+    learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
+    return is_about_path(error) and not learned.is_useless(_path_scope(attempt), SERVED_BY_CHAT.entry, now_s)
 
 
 async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profile_rules: ProfileRules) -> Call:
@@ -242,9 +252,8 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     target, upstream, translation = attempt.target, attempt.upstream, protocol.translation
     has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
     if target.protocols is None:
-        learned, key = upstream.state.learned, _path_key(attempt)
-        learned.expire(key[0], attempt.state.clock.now())
-        is_spoken = not (attempt.absent or learned.rule(key))
+        learned, now_s = upstream.state.learned, attempt.state.clock.now()
+        is_spoken = not (attempt.absent or learned.has(_path_scope(attempt), SERVED_BY_CHAT, now_s))
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken and not has_begun:
@@ -536,7 +545,7 @@ def begin_target(attempt: Attempt, base: Call) -> None:
 
 def _scope(attempt: Attempt, base: Call) -> RuleScope:
     upstream, model = attempt.upstream, attempt.target.model or base.model
-    return RuleScope(upstream.name, model, base.operation.name)
+    return RuleScope(attempt.call.caller, upstream.name, model, base.operation.name)
 
 
 def _new_session(attempt: Attempt, base: Call) -> LearningSession:
@@ -574,8 +583,10 @@ async def _learn(attempt: Attempt, error: GatepassError, allowed: Allowed) -> bo
     if base is None or not isinstance(error, UpstreamError) or not attempt.upstream.learns:
         return False
     session = _open_session(attempt, base)
-    rules = await _relevant_rules(attempt, session, session.sent, error)
-    return session.prepare_retry(error, attempt.state.clock.now(), rules) and await _stay(attempt, error, allowed)
+    found = await _steps(attempt, session, session.sent, error)
+    is_prepared = session.prepare_retry(error, attempt.state.clock.now(), found)
+    attempt.is_free = session.is_free
+    return is_prepared and await _stay(attempt, error, allowed)
 
 
 _PREPARED: Mapping[Repeat, Callable[[Attempt, GatepassError, Allowed], Awaitable[bool]]] = {
@@ -595,8 +606,8 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
     if (absent := attempt.absent) is not None and isinstance(error, UpstreamErrorReply):
         body, has_no_path = error.error_body, is_about_path(error)
         if has_no_path or (body is not None and is_about_model(body.code, body.message)):
-            key = _path_key(attempt)
-            attempt.upstream.state.learned.refute(key, SERVED_BY_CHAT, error.message, attempt.state.clock.now())
+            learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
+            learned.note_useless(_path_scope(attempt), SERVED_BY_CHAT.entry, now_s)
         error = absent if has_no_path else error
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):
@@ -617,13 +628,14 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
 
 
 async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: UpstreamError) -> UpstreamError:
-    """Return `error` to `sent` with the rules that were tried, and advice about the request's form."""
+    """Return the error for the client after `error` to `sent`, with what was tried and advice about the request."""
     session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
-    rules = await _relevant_rules(attempt, session, sent, error)
+    found = await _steps(attempt, session, sent, error)
+    last, error = error, session.failed(error, state.clock.now())
+    if error is not last:
+        found = ()  # they belong to another body
     attempt.record.tried = session.tried
-    if session.failed(error, state.clock.now()) and session.tried:
-        if not isinstance(error, UpstreamErrorReply):  # an invalid reply to what gatepass has changed
-            error = session.last_rejection or error
+    if session.tried:
         error.cause = f"{sentence(error.cause)} Tried before: {', '.join(f'`{entry}`' for entry in session.tried)}."
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
@@ -638,27 +650,33 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         )
     if isinstance(error, UpstreamErrorReply) and error.error_body is not None:
         upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
-    if advised := _advice(attempt, session, base, sent, error, rules):
+    if advised := _advice(attempt, session, base, sent, error, found):
         error.advice = advised
         if isinstance(error, UpstreamErrorReply):
             error.original = b""  # else the client would not read the advice
     return error
 
 
-async def _relevant_rules(
-    attempt: Attempt, session: LearningSession, sent: Call | None, error: UpstreamError
-) -> Relevant:
-    """Return the rules that `error` suggests and that would change `sent`. A heavy body is read in a thread."""
+async def _steps(attempt: Attempt, session: LearningSession, sent: Call | None, error: UpstreamError) -> Sequence[Step]:
+    """Return the changes of `sent` that `error` points at. A heavy body is read in a thread."""
     if sent is None:
         return ()
-    parse = partial(session.parse_error, error)  # the session keeps the result
-    is_small = len(sent.body) <= INLINE_BYTES
-    rejection = parse() if is_small else await attempt.state.body_threads.run_heavy(parse)
-    return () if rejection is None else await _run(attempt, sent, partial(relevant_rules, rejection, sent))
+    read = partial(session.read, error)  # the session keeps the result
+    run = attempt.state.body_threads.run_heavy
+    is_small = len(sent.body) <= REFUSED_BYTES
+    refusal = read() if is_small else await run(read)
+    if refusal is None or (len(sent.body) > GUESSED_BYTES and not refusal.is_exact):
+        return ()
+    find = partial(steps, refusal, sent)
+    return find() if is_small else await run(find)
+
+
+REFUSED_BYTES = 8 * 1024
+"""Each step opens the body of a refused request, so only a small one is read on the event loop."""
 
 
 def _advice(
-    attempt: Attempt, session: LearningSession, base: Call, sent: Call, error: UpstreamError, rules: Relevant
+    attempt: Attempt, session: LearningSession, base: Call, sent: Call, error: UpstreamError, found: Sequence[Step]
 ) -> str:
     if isinstance(error, UpstreamErrorReply) and has_token_ids(sent):
         return IDS_ADVICE
@@ -666,7 +684,7 @@ def _advice(
     entry = state.declared.model(base.operation.configured_as, base.model)
     stream = "auto" if entry is None else entry.stream
     settings = LearningSettings(session.scope.upstream, session.policy, session.mode, stream)
-    rejection = session.parse_error(error)
-    advised = "" if rejection is None else advice(rejection, sent, settings, rules)
+    refusal = session.read(error)
+    advised = "" if refusal is None else advice(refusal, sent, settings, found)
     may_be_empty = error.http_status in (400, 422) and len(sent.body) <= INLINE_BYTES
     return EMPTY_ADVICE if not advised and may_be_empty and has_empty_text(sent) else advised

@@ -82,6 +82,8 @@ class Attempt(Hidden, Tried, eq=False):
     """The error from which gatepass concludes that the upstream lacks the path: a chat is tried."""
     session: LearningSession | None = None
     """The learned rules of the attempts at this target. None while there is none for the model and no error."""
+    is_free: bool = False
+    """The next attempt takes back only what gatepass itself added."""
     target_began_s: float = 0.0
     """When the first attempt at this target began, 0 in that attempt itself."""
     copied_bytes: int = 0
@@ -139,7 +141,8 @@ class Attempt(Hidden, Tried, eq=False):
         if repeat not in MOVES:
             attempt.renewed = self.renewed or ended.outcome == Outcome.TOKEN_REJECTED
             attempt.reconnected = self.reconnected or attempt.new_connection
-            attempt.upstream, attempt.rules = self.upstream, self.rules + (repeat is Repeat.LEARNED_RULE)
+            is_try = repeat is Repeat.LEARNED_RULE and not (self.is_free or self.lacks_path)
+            attempt.upstream, attempt.rules = self.upstream, self.rules + is_try
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
             attempt.chat, attempt.absent, attempt.repeats_stale = self.chat, self.absent, self.repeats_stale
             attempt.target_began_s = self.target_began_s or ended.began_s

@@ -13,15 +13,14 @@ import msgspec
 
 from gatepass import errors
 from gatepass.errors import UpstreamErrorReply
-from gatepass.learning.rejection import OF_BATCHES, TEACHING, is_too_long
+from gatepass.learning.pointing import OF_BATCHES, TEACHING, is_too_long
 from gatepass.types import SERVER_ERROR
 
 TOO_MANY, UNAVAILABLE = 429, 503
-MOST_TRIES = 6
-"""Limit on the tries of one request at one target. Strict upstreams name one unsupported member in each error."""
+MOST_CALLS = 9
+"""Limit on the calls of one request at one target. Strict upstreams name one unsupported member in each error."""
 MOST_TRIES_S = 10.0
-"""Time after which no further try with a learned rule begins, from the first one on. The first repeat is sent in any
-case: otherwise an upstream that rejects slowly would never accept a request, and gatepass would learn nothing."""
+"""Time from the first call on after which no change is tried. RAGFlow's dialog waits as long for an answer."""
 
 
 class Outcome(StrEnum):
@@ -87,7 +86,7 @@ class Tried(msgspec.Struct, kw_only=True):
     reconnected: bool = False
     """An attempt at this target followed a stale connection."""
     rules: int = 0
-    """How many attempts at this target followed a learned rule."""
+    """How many attempts at this target tried a change. A missing path and what gatepass itself added do not count."""
     tried_s: float = 0.0
     """The time since the first attempt at this target."""
 
@@ -136,7 +135,7 @@ def decide(
     if by_policy and allowed.has_time:
         return Repeat.NEXT_TARGET if allowed.has_next else Repeat.RETRY
     if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
-        has_tries = not tried.rules or (tried.rules < MOST_TRIES - 1 and tried.tried_s < MOST_TRIES_S)
+        has_tries = tried.lacks_path or (tried.rules < MOST_CALLS - 1 and tried.tried_s < MOST_TRIES_S)
         teaches = tried.learns and (status in TEACHING or status == OF_BATCHES or tried.lacks_path)
         return Repeat.LEARNED_RULE if teaches and has_tries else None
     return None

@@ -26,8 +26,7 @@ from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError,
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import TlsProblem, tls_problem
-from gatepass.learning.reader import no_room
-from gatepass.learning.rejection import is_too_long
+from gatepass.learning.pointing import is_too_long, no_room
 from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import attempts_of

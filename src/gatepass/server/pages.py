@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from gatepass.documents import (
 )
 from gatepass.errors import GatepassError, UpstreamConnect
 from gatepass.learning.learned_rule import LearnedRuleRecord, flow_style
+from gatepass.learning.meaning import PERSONAL
 from gatepass.observability.metrics import CONTENT_TYPE, exposition_of, has_many_errors
 from gatepass.observability.story import SILENT_S
 from gatepass.protocols.error_objects import error_body, error_headers
@@ -127,8 +129,7 @@ async def _learned(call: PageRequest) -> Response:
 
 
 def learned_document(state: AppState) -> LearnedRules:
-    records = sorted(state.learned_rules(), key=lambda one: (*structs.astuple(one.scope), one.rule.entry, one.state))
-    return LearnedRules([shown(one, state.clock.wall()) for one in records])
+    return LearnedRules(rule_rows(state.learned_rules(), state.clock.wall()))
 
 
 PATHS = tuple(page.path for page in PAGES)
@@ -258,11 +259,11 @@ class _Described:
 
     def of_models(self, name: str) -> ModelUpstream:
         upstream, (requests, errors) = self.state.upstreams[name], self.totals.get(name, (0, 0))
-        spoken = upstream.settings.protocols
+        spoken, now_s = upstream.settings.protocols, self.state.clock.now()
         over_chat = [  # learned, or declared
             one
             for one in ("responses", "messages")
-            if (served_by_chat(upstream, one) if spoken is None else one not in spoken and "chat" in spoken)
+            if (served_by_chat(upstream, one, now_s) if spoken is None else one not in spoken and "chat" in spoken)
         ]
         dialect, common = upstream.dialect_name, self.common(name)
         return ModelUpstream(dialect=dialect, requests=requests, errors=errors, over_chat=over_chat, **common)
@@ -276,18 +277,43 @@ class _Described:
         return McpStatus(len(self.state.in_flight.idle_streams), found)
 
 
-def shown(record: LearnedRuleRecord, wall_s: float) -> LearnedRule:
-    return LearnedRule(
-        **structs.asdict(record.scope),
-        adapted=record.rule.entry,
-        beside=record.rule.beside,
-        state=record.state,
-        evidence=record.evidence,
-        age_s=max(0, round(wall_s - record.learned_at)),
-        expires_in_s=max(0, round(record.expires_at - wall_s)),
-        uses=record.uses,
-        setting=flow_style(record.rule.setting())[1:-1] if record.state == "learned" else "",
-    )
+def rule_rows(records: Iterable[LearnedRuleRecord], wall_s: float) -> list[LearnedRule]:
+    """Return one row for the rules that differ only in their caller, their evidence and values that are not shown."""
+    alike = defaultdict(list)
+    for one in records:
+        rule, (_, *scope) = one.rule, structs.astuple(one.scope)
+        values = sorted(value for value in rule.values if _may_show(value, one))
+        setting = flow_style(rule.setting())[1:-1]
+        alike[*scope, rule.entry, rule.beside, setting, not rule.values, *values].append(one)
+    return [
+        LearnedRule(
+            upstream=upstream,
+            model=model,
+            operation=operation,
+            adapted=adapted,
+            callers=sorted({one.scope.owner for one in same}),
+            beside=beside,
+            values=values,
+            hidden_values=len(frozenset().union(*(one.rule.values for one in same))) - len(values),
+            evidence=max(same, key=lambda one: one.learned_at).evidence,
+            age_s=max(0, round(wall_s - min(one.learned_at for one in same))),
+            expires_in_s=max(0, round(max(one.expires_at for one in same) - wall_s)),
+            uses=sum(one.uses for one in same),
+            setting=setting,
+        )
+        for (upstream, model, operation, adapted, beside, setting, _, *values), same in sorted(alike.items())
+    ]
+
+
+_SHOWN = re.compile(r'-?[0-9][0-9.eE+-]*|true|false|null|""|\[\]|"([\w.:/-]+)"')
+
+
+def _may_show(value: str, record: LearnedRuleRecord) -> bool:
+    """Whether other callers may see this value: a `user` is a person, and only a word of the error is public."""
+    found = _SHOWN.fullmatch(value)
+    if found is None or record.rule.field in PERSONAL:
+        return False
+    return found[1] is None or re.search(rf"(?<!\w){re.escape(found[1])}(?!\w)", record.evidence) is not None
 
 
 def forget_rules(state: AppState, wanted: Mapping[str, str]) -> int:

@@ -16,8 +16,10 @@ ROW: dict[str, Any] = {
     "model": "o3-mini",
     "operation": "chat",
     "adapted": "stream=synth",
+    "callers": ["ragflow"],
     "beside": "",
-    "state": "learned",
+    "values": [],
+    "hidden_values": 0,
     "evidence": "no stream\nhere",
     "age_s": 90,
     "expires_in_s": 3510,
@@ -205,30 +207,59 @@ def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
     ]
 
 
-def test_a_failure_states_when_it_is_tried_again_and_its_text_moves_no_cursor():
-    texts = {"evidence": "a\x1b[2Jb\x00", "model": "m\x1b[0m"}
-    _, line, evidence = rule_lines([LearnedRule(**{**ROW, "state": "failed", "expires_in_s": 41, "uses": 0, **texts})])
-    assert " ".join(line.split()) == "chat/m�[0m chat stream=synth failed 1 min retried in 41 s 0"
+def facts(**members: Any) -> list[str]:
+    """Return the lines below the row of a rule with these members, without its evidence."""
+    _, _, *lines = rule_lines([LearnedRule(**{**ROW, **members})])
+    return [line.removeprefix("    ") for line in lines if line != "    no stream here"]
+
+
+def test_the_text_of_a_rule_moves_no_cursor():
+    texts = {"evidence": "a\x1b[2Jb\x00", "model": "m\x1b[0m", "callers": ["c\x1b[3m"]}
+    _, line, evidence = rule_lines([LearnedRule(**{**ROW, **texts})])
+    assert " ".join(line.split()) == "chat/m�[0m chat stream=synth c�[3m 1 min 58 min 12"
     assert evidence == "    a�[2Jb�"
 
 
 def test_the_table_is_for_people():
     other = {**ROW, "upstream": "azure", "model": "gpt-5-chat", "adapted": "drop=seed", "evidence": "", "age_s": 7_300}
+    other["callers"] = ["claude", "ragflow"]
     assert list(rule_lines([LearnedRule(**ROW), LearnedRule(**other)])) == [
-        "MODEL             OPERATION  ADAPTED       STATE    AGE    LEFT    USES",
-        "chat/o3-mini      chat       stream=synth  learned  1 min  58 min  12",
+        "MODEL             OPERATION  ADAPTED       CALLERS    AGE    LEFT    USES",
+        "chat/o3-mini      chat       stream=synth  ragflow    1 min  58 min  12",
         "    no stream here",
-        "azure/gpt-5-chat  chat       drop=seed     learned  2 h    58 min  12",
+        "azure/gpt-5-chat  chat       drop=seed     2 callers  2 h    58 min  12",
+        "    callers: claude, ragflow",
     ]
     assert list(rule_lines([])) == ["Nothing has been learned."]
+
+
+def test_of_many_callers_the_first_five_are_listed():
+    assert facts(callers=[f"c{n}" for n in range(1_000)]) == ["callers: c0, c1, c2, c3, c4 and 995 more"]
+    assert facts(callers=["a", "b", "c", "d", "e"]) == ["callers: a, b, c, d, e"]
 
 
 @pytest.mark.parametrize(
     ("beside", "where"), [("top_p", "with top_p"), ("!a+b", "without the betas a+b"), ("t\x1b[2J", "with t�[2J")]
 )
 def test_a_rule_of_some_requests_alone_says_which(beside, where):
-    *_, condition, evidence = rule_lines([LearnedRule(**{**ROW, "beside": beside})])
-    assert (condition, evidence) == (f"    only in requests {where}", "    no stream here")
+    assert facts(beside=beside) == [f"only in requests {where}"]
+
+
+@pytest.mark.parametrize(
+    ("values", "hidden", "reach"),
+    [
+        (["0.3"], 0, "the value 0.3"),
+        (["0.3", "0.5"], 0, "the values 0.3, 0.5"),
+        (["0.3"], 1, "the values 0.3 and 1 more"),
+        ([], 1, "the value that was sent"),
+        ([], 3, "the 3 values that were sent"),
+    ],
+)
+def test_a_rule_of_some_values_says_which(values, hidden, reach):
+    assert facts(values=values, hidden_values=hidden, setting="x: 1") == [
+        f"only for {reach}",
+        "in the model's entry: x: 1",
+    ]
 
 
 @pytest.mark.parametrize(

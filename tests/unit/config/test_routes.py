@@ -7,7 +7,7 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.config.references import Reference
 from gatepass.config.routes import Model, OperationRoute, Rules
-from gatepass.learning.reader import NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
+from gatepass.learning.meaning import NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS
 from gatepass.normalize.members import JsonMemberPath
 
 

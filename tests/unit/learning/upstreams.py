@@ -4,20 +4,20 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
-from gatepass.learning.matchers import Relevant, relevant_rules
 from gatepass.learning.memory import Memory
+from gatepass.learning.rows import Step, steps
 from gatepass.learning.session import LearningSession, Mode
 from gatepass.proxy import retry
 from gatepass.proxy.retry import Repeat, Tried, decide
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
 
-O3 = RuleScope("chat", "o3-mini", "chat")
+O3 = RuleScope("a", "chat", "o3-mini", "chat")
 Body = dict[str, Any]
 
 
@@ -41,6 +41,10 @@ class Upstream:
         body = json.loads(call.body)
         self.seen.append(body)
         return next((refusal for refusal in self.refusals if refusal.concerns(body)), None)
+
+
+class Answering(Protocol):
+    def answer(self, call: Call) -> Refusal | None: ...
 
 
 NO_STREAM = Refusal(lambda body: bool(body.get("stream")), openai(STREAM, "stream", "unsupported_value"))
@@ -69,6 +73,7 @@ class Outcome:
     call: Call
     error: GatepassError | None
     learning: LearningSession
+    calls: int = 1
 
     @property
     def message(self) -> str | None:
@@ -81,30 +86,33 @@ class Outcome:
 
 def ask(
     memory: Memory,
-    upstream: Upstream,
+    upstream: Answering,
     call: Call,
     now_s: float = 0.0,
     *,
+    owner: str = "a",
     mode: Mode = "on",
     policy: LearningPolicy | None = None,
 ) -> Outcome:
-    learning = LearningSession(memory, O3, call.operation.members, mode, policy or LearningPolicy())
+    """Send `call` of the caller `owner` as the request path does, until the upstream accepts it or no try is left."""
+    scope = RuleScope(owner, "chat", "m", call.operation.name)
+    learning = LearningSession(memory, scope, call.operation.members, mode, policy or LearningPolicy())
     return converse(learning, upstream, call, now_s)
 
 
-def converse(learning: LearningSession, upstream: Upstream, call: Call, now_s: float) -> Outcome:
-    rules = 0
+def converse(learning: LearningSession, upstream: Answering, call: Call, now_s: float) -> Outcome:
+    tries, calls = 0, 0
     while True:
         planned = plan(learning, call, now_s)
-        refusal = upstream.answer(planned)
+        refusal, calls = upstream.answer(planned), calls + 1
         if refusal is None:
             learning.succeeded(now_s)
-            return Outcome(planned, None, learning)
+            learning.memory.note_served(learning.scope, now_s, is_stream=planned.stream)
+            return Outcome(planned, None, learning, calls)
         error = refused(refusal)
-        if not learn_from(learning, error, now_s, rules):
-            learning.failed(error, now_s)
-            return Outcome(planned, error, learning)
-        rules += 1
+        if not learn_from(learning, error, now_s, tries):
+            return Outcome(planned, learning.failed(error, now_s), learning, calls)
+        tries += not learning.is_free
 
 
 def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
@@ -114,14 +122,14 @@ def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
 
 
 def learn_from(
-    learning: LearningSession, error: UpstreamError, now_s: float, rules: int = 0, tried_s: float = 0.0
+    learning: LearningSession, error: UpstreamError, now_s: float, tries: int = 0, tried_s: float = 0.0
 ) -> bool:
-    """Learn from the rejection of the last request that was planned, within the limits of `decide`."""
-    tried = Tried(sent=True, learns=True, rules=rules, tried_s=tried_s)
+    """Learn from the refusal of the last request that was planned, within the limits of `decide`."""
+    tried = Tried(sent=True, learns=True, rules=tries, tried_s=tried_s)
     verdict = decide(retry.Outcome.ERROR_REPLY, error.http_status, None, tried, retry.Allowed(), math.inf)
-    return verdict is Repeat.LEARNED_RULE and learning.prepare_retry(error, now_s, relevant(learning, error))
+    return verdict is Repeat.LEARNED_RULE and learning.prepare_retry(error, now_s, found(learning, error))
 
 
-def relevant(learning: LearningSession, error: UpstreamError) -> Relevant:
-    rejection = learning.parse_error(error)
-    return () if rejection is None or learning.sent is None else relevant_rules(rejection, learning.sent)
+def found(learning: LearningSession, error: UpstreamError) -> list[Step]:
+    refusal = learning.read(error)
+    return [] if refusal is None or learning.sent is None else steps(refusal, learning.sent)

@@ -96,7 +96,7 @@ WORDINGS: tuple[Any, ...] = (
     detail("extra fields not permitted", "value_error.extra"),
     {"detail": "Additional properties are not allowed ('{m}' was unexpected)"},
     {"detail": "Unexpected field {m}"},
-    {"detail": {"error": {"reason": "{m} is prohibited by policy"}}},
+    {"detail": {"error": {"reason": "{m} is prohibited for you"}}},
     {"title": "Unprocessable", "detail": "body -> {m}\n  Extra inputs are not permitted (type=value_error.extra)"},
     # others
     openai("property '{m}' is unsupported"),
@@ -106,6 +106,16 @@ WORDINGS: tuple[Any, ...] = (
     {"success": False, "errors": [{"code": 5006, "message": "'/{m}' must not be sent to this model"}]},
     {"error": "invalid request: {m} cannot be set for this model"},
     openai("This model does not support {m}."),
+)
+OTHER_WORDINGS: tuple[Any, ...] = tuple(
+    openai(text)
+    for text in (
+        "This deployment ignores sampling controls; please omit {m}.",
+        "{m} is meaningless for this model, remove it from your request",
+        "Object literal may only specify known properties, and {m} is none of them",
+        "该接口尚未支持 {m} 字段",
+        "参数校验失败: {m} 不在允许的参数列表内",
+    )
 )
 
 

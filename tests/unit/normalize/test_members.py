@@ -1,11 +1,12 @@
 """Changes of single members."""
 
 import json
+from hashlib import sha256
 
 import pytest
 
 from gatepass.draft import Change, Draft
-from gatepass.normalize.members import Clamp, Default, Drop, JsonMemberPath, Rename, Set
+from gatepass.normalize.members import Clamp, Default, Drop, DropTools, JsonMemberPath, Rename, Set, dropped
 from gatepass.normalize.rules import ChangeRule, apply_changes, effective, normalize
 from tests.rows import MODELS
 from tests.unit.normalize.calls import TARGET, a_call
@@ -15,12 +16,21 @@ def at(written: str) -> JsonMemberPath:
     return JsonMemberPath.parse(written)
 
 
+LONG = b'{"a":"%b"}' % (b"x" * 99)
+LONG_VALUE = "sha256:" + sha256(b'"%b"' % (b"x" * 99)).hexdigest()
+TOOLS = b'{"tools":[{"type":"function","name":"f"},{"type":"web","name":"w"},{"type":"web"}]}'
+
+
 @pytest.mark.parametrize(
     ("change", "body", "becomes", "entry"),
     [
         (Drop(at("a")), b'{"a":1, "b":2}', b'{"b":2}', "drop=a"),
         (Drop(at("m[].n")), b'{"m":[{"n":1},{"o":2},{"n":3}]}', b'{"m":[{},{"o":2},{}]}', "drop=m[].n"),
-        (Drop(at("a"), frozenset((b"null", b"[]"))), b'{"a":[ ]}', b"{}", "drop=a"),
+        (Drop(at("a"), frozenset(("null", "[]"))), b'{"a":[ ]}', b"{}", "drop=a"),
+        (Drop(at("m[].n"), frozenset(("1",))), b'{"m":[{"n":1},{"n":3}]}', b'{"m":[{},{"n":3}]}', "drop=m[].n"),
+        (Drop(at("a"), frozenset((LONG_VALUE,))), LONG, b"{}", "drop=a"),
+        (Set(at("a"), b"2", only=frozenset(("1",))), b'{"a":1}', b'{"a":2}', "set=a"),
+        (DropTools("web"), TOOLS, b'{"tools":[{"type":"function","name":"f"}]}', "drop=tools[web]"),
         (Rename(at("a"), "b"), b'{"a": 1}', b'{"b":1}', "rename=a>b"),
         (Rename(at("m[].x"), "y"), b'{"m":[{"x":1},{}]}', b'{"m":[{"y":1},{}]}', "rename=m[].x>y"),
         (Set(at("a"), b"2"), b'{"b":1}', b'{"b":1,"a":2}', "set=a"),
@@ -48,10 +58,17 @@ def test_a_change_does_what_its_entry_names(change: Change, body, becomes, entry
     ("change", "body"),
     [
         (Drop(at("a")), b'{"b":1}'),
-        (Drop(at("a"), frozenset((b"null",))), b'{"a":0}'),
+        (Drop(at("a"), frozenset(("null",))), b'{"a":0}'),
+        (Drop(at("a"), frozenset(("1",))), b'{"a":"1"}'),
+        (DropTools("web"), b'{"tools":[{"type":"web"},{"type":"web"}]}'),
+        (DropTools("web"), b'{"tools":[{"type":"web"},{"type":"x"}],"tool_choice":{"type":"web"}}'),
+        (DropTools("web"), b'{"tools":[{"type":"web","name":"w"},{"type":"x"}],"tool_choice":{"name":"w"}}'),
+        (DropTools("web"), b'{"tools":[{"type":"x"}]}'),
         (Rename(at("a"), "b"), b'{"b":1}'),
         (Set(at("a"), b"2"), b'{"a":2}'),
         (Set(at("a.b"), b"2", only_there=True), b"{}"),
+        (Set(at("a"), b"2", only=frozenset(("1",))), b'{"a":3}'),
+        (Set(at("a"), b"2", only=frozenset(("1",))), b"{}"),
         (Default(at("a"), b"2"), b'{"a":null}'),
         (Clamp(at("a"), 0, 1), b'{"a":1}'),
         (Clamp(at("a"), 0, 1), b'{"a":"9"}'),
@@ -61,6 +78,13 @@ def test_a_change_does_what_its_entry_names(change: Change, body, becomes, entry
 def test_a_change_that_has_nothing_to_do_leaves_the_call_as_it_is(change: Change, body):
     call = a_call(body)
     assert normalize(call, TARGET, (ChangeRule("rules", (change,)),)) is call
+
+
+def test_a_path_of_a_setting_may_name_tools_by_their_type():
+    assert dropped("tools[web_search_20250305]") == DropTools("web_search_20250305")
+    assert dropped("tools[].strict") == Drop(at("tools[].strict"))
+    with pytest.raises(ValueError, match="member"):
+        dropped("tools[a b]")
 
 
 def test_unstreamed_set_does_not_change_streams():

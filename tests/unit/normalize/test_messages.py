@@ -10,8 +10,10 @@ from gatepass.normalize.messages import (
     Role,
     drop_empty_text,
     drop_own_thoughts,
+    drop_thoughts,
     fill_empty_content,
     join_text_parts,
+    last_system_as_user,
     merge_roles,
     merge_system,
     short_id,
@@ -229,3 +231,24 @@ def test_a_message_of_own_thoughts_alone_is_dropped_with_them():
     other = message("assistant", [THOUGHT, OTHER_THOUGHT])
     assert after(drop_own_thoughts, hi, other) == [hi, message("assistant", [OTHER_THOUGHT])]
     assert unchanged(drop_own_thoughts, hi, message("assistant", [OTHER_THOUGHT]), empty)
+
+
+def test_all_thoughts_that_a_server_signed_or_encrypted_are_dropped():
+    redacted = {"type": "redacted_thinking", "data": "x"}
+    mixed = message("assistant", [OTHER_THOUGHT, redacted, text("Yes.")])
+    hi = message("user", "Hi")
+    assert after(drop_thoughts, hi, message("assistant", [THOUGHT]), mixed) == [
+        hi,
+        message("assistant", [text("Yes.")]),
+    ]
+    assert unchanged(drop_thoughts, hi, message("assistant", [text("Yes.")]))
+    body = b'{"input":[{"type":"reasoning","encrypted_content":"x"},{"type":"reasoning","encrypted_content":null}]}'
+    kept = b'{"input":[{"type":"reasoning","encrypted_content":null}]}'
+    assert apply_changes(a_call(body), [drop_thoughts])[0].body == kept
+
+
+def test_the_last_instructions_become_the_users_if_no_user_said_anything():
+    one, two, answer = message("system", "A"), message("developer", "B"), message("assistant", "C")
+    assert after(last_system_as_user, one, two, answer) == [one, message("user", "B"), answer]
+    assert unchanged(last_system_as_user, one, message("user", "Hi"))
+    assert unchanged(last_system_as_user, answer)

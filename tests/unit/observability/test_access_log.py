@@ -6,7 +6,7 @@ import pytest
 
 from gatepass.errors import GatepassError, InvalidApiKey, Overloaded, ReceiveTimeout
 from gatepass.observability.access_log import ADDRESSES, LOG_INTERVAL_S, AccessLog
-from gatepass.observability.observer import Refusal
+from gatepass.observability.observer import Refusal, RuleChange
 from gatepass.server.parser import large_head
 from tests.unit.http_client.loop import advance
 
@@ -77,3 +77,20 @@ async def test_a_flood_of_many_addresses_has_a_bounded_number_of_lines_and_names
     fields = record.__dict__["fields"]
     assert own == [True] * ADDRESSES + [False] * 190
     assert (len(fields["peers"]), fields["peers"]["others"], fields["count"]) == (ADDRESSES + 1, 180, 190)
+
+
+@pytest.mark.parametrize("event", ["learned", "revoked", "failed"])
+def test_a_change_of_a_rule_is_logged_with_its_caller(caplog: pytest.LogCaptureFixture, event: str):
+    change = RuleChange("r1", event, "chat", "o3", "chat", "drop=seed", "no seed", "ragflow")
+    Book(caplog).log.rule_changed(change)
+    (record,) = caplog.records
+    assert record.getMessage() == f"rule_{event}"
+    assert record.__dict__["fields"] == {
+        "id": "r1",
+        "caller": "ragflow",
+        "upstream": "chat",
+        "model": "o3",
+        "operation": "chat",
+        "adapted": "drop=seed",
+        "evidence": "no seed",
+    }

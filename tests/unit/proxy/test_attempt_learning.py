@@ -9,11 +9,12 @@ import pytest
 from gatepass.config.model import Config
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
+from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
 from gatepass.observability.observer import AttemptRecord
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import begin_target, plan, send_own_call, succeeded
 from gatepass.proxy.context import Attempt
-from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Outcome
+from gatepass.proxy.retry import MOST_CALLS, MOST_TRIES_S, Outcome
 from gatepass.types import Call, Target, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.clock import DrivenClock
@@ -22,7 +23,7 @@ from tests.unit.normalize.calls import a_call
 NO_STREAM = "Unsupported value: 'stream' does not support true with this model. Supported values are: false."
 TARGET = Target("chat", "o1")
 
-O1 = RuleScope("chat", "o1", "chat")
+O1 = RuleScope("caller", "chat", "o1", "chat")
 
 
 def a_state(more: Any = None, **settings: Any) -> AppState:
@@ -92,17 +93,25 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 async def test_a_rule_is_learned_from_a_known_model_that_begins_to_refuse(scenario, caplog):
     caplog.set_level(logging.INFO, "gatepass.learning")
-    await scenario.ask(a_chat(), None)
-    assert await scenario.ask(a_chat(), refusal(), None) is None
-    assert [call.adapted for call in scenario.sent] == [(), ("stream=synth",)]
+    await scenario.ask(a_chat(seed=1), None)
+    assert await scenario.ask(a_chat(seed=1), refusal("No seed."), None) is None
+    assert [call.adapted for call in scenario.sent] == [(), ("drop=seed",)]
     assert events(caplog) == ["rule_learned"]
     assert scenario.attempt.tried == ()
     assert (
         b'gatepass_learned_rule_events_total{event="learned",upstream="chat"} 1.0'
         in scenario.state.metrics.exposition()
     )
+    await scenario.ask(a_chat(seed=1), None)
+    assert scenario.sent[0].adapted == ("drop=seed",)
+
+
+async def test_a_stream_that_was_served_a_moment_before_is_missing_for_one_request_alone(scenario):
     await scenario.ask(a_chat(), None)
-    assert scenario.sent[0].adapted == ("stream=synth",)
+    assert await scenario.ask(a_chat(), refusal(), None) is None
+    assert scenario.sent[1].adapted == ("stream=synth",)
+    await scenario.ask(a_chat(), None)
+    assert scenario.sent[0].adapted == ()
 
 
 NO_STOP = "Unsupported parameter: 'stop' is not supported with this model."
@@ -119,19 +128,39 @@ async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scen
     assert scenario.attempt.tried == scenario.attempt.adapted == ("stream=synth",)
 
 
-MEMBERS = ("store", "metadata", "prompt_cache_key", "verbosity", "service_tier", "seed", "top_k", "min_p", "user")
+MEMBERS = {
+    "store": True,
+    "metadata": {},
+    "prompt_cache_key": "k",
+    "verbosity": "low",
+    "service_tier": "auto",
+    "seed": 1,
+    "top_k": 1,
+    "min_p": 1,
+    "user": "u",
+}
 
 
-@pytest.mark.parametrize(("answer_s", "requests"), [(0.0, MOST_TRIES), (MOST_TRIES_S / 4, 4), (MOST_TRIES_S, 2)])
+@pytest.mark.parametrize(("answer_s", "requests"), [(0.0, MOST_CALLS), (MOST_TRIES_S / 4, 4), (MOST_TRIES_S, 1)])
 async def test_tries_are_bounded_and_the_last_error_names_them(scenario, answer_s, requests):
-    scenario.answer_s = answer_s
-    refusals = [refusal(f"Unsupported parameter: '{name}'", param=name) for name in MEMBERS]
-    shown = await scenario.ask(a_chat(**dict.fromkeys(MEMBERS, 1)), *refusals)
-    tried = tuple(f"drop={name}" for name in MEMBERS[: requests - 1])
+    scenario.answer_s, names = answer_s, list(MEMBERS)
+    refusals = [refusal(f"Unsupported parameter: '{name}'", param=name) for name in names]
+    shown = await scenario.ask(a_chat(**MEMBERS), *refusals)
+    tried = tuple(f"drop={name}" for name in names[: requests - 1])
     assert (shown, len(scenario.sent), scenario.memory.by_scope) == (refusals[requests - 1], requests, {})
-    listed = ", ".join(f"`{entry}`" for entry in tried)
-    assert shown.message == f"Unsupported parameter: '{MEMBERS[requests - 1]}'. Tried before: {listed}."
+    listed, last = ", ".join(f"`{entry}`" for entry in tried), names[requests - 1]
+    before = f"Tried before: {listed}. " if tried else ""
+    advice = f"""To drop {last}, set rules: {{drop: ["{last}"]}} in the model's entry under models."""
+    assert shown.message == f"Unsupported parameter: '{last}'. {before}{advice}"
     assert (scenario.attempt.tried, scenario.attempt.adapted) == (tried, tried)
+
+
+async def test_a_count_that_gatepass_itself_requested_costs_no_try(scenario):
+    no_count = refusal("Unknown parameter: 'stream_options'", param="stream_options", code="unknown_parameter")
+    refusals = [refusal(f"Unsupported parameter: '{name}'", param=name) for name in [*MEMBERS][: MOST_CALLS - 1]]
+    call, _ = apply_changes(a_chat(**MEMBERS), list(INCLUDE_USAGE.changes))
+    assert await scenario.ask(call, no_count, *refusals, None) is None
+    assert len(scenario.sent) == MOST_CALLS + 1
 
 
 @pytest.mark.parametrize(
@@ -172,7 +201,7 @@ async def test_rejected_or_unanswered_token_ids_get_advice(scenario):
 
 async def test_a_learned_rule_that_does_not_concern_a_request_leaves_it_unchanged(scenario):
     rule = LearnedRule("drop", "temperature")
-    scenario.memory.commit((O1, rule.key), rule, "", 1_000.0)
+    scenario.memory.commit(O1, rule, "", scenario.clock.now())
     call = a_chat()
     await scenario.ask(call, None)
     assert scenario.sent[0] is call

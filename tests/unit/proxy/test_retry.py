@@ -20,7 +20,7 @@ from gatepass.errors import (
     UpstreamInvalid,
     UpstreamTimeout,
 )
-from gatepass.proxy.retry import MOST_TRIES, MOST_TRIES_S, Allowed, Outcome, Repeat, Tried, decide, outcome_of
+from gatepass.proxy.retry import MOST_CALLS, MOST_TRIES_S, Allowed, Outcome, Repeat, Tried, decide, outcome_of
 
 # Each combination of the columns has the verdict of the first row that matches. `*` is any value, `a|b` one of two,
 # `-a` any other. The last column is what may be done.
@@ -33,16 +33,19 @@ TABLE = """
     # a rejected token: with a new one, twice at most
     token_rejected     *      *       *           -renewed     left -no_credential  *    | new_token
     token_rejected     400    *       json        renewed      left *               *    | learned_rule
-    token_rejected     400    *       json        seven_rules  left no_credential   *    | -
-    token_rejected     400    *       json        late         left no_credential   *    | -
+    token_rejected     400    *       json        eight_rules  left no_credential   *    | -
+    token_rejected     400    *       json        slow|late    left no_credential   *    | -
     token_rejected     400    *       json        *            left no_credential   *    | learned_rule
+    token_rejected     *      *       no_path     renewed      left *               *    | learned_rule
+    token_rejected     *      *       no_path     *            left no_credential   *    | learned_rule
     token_rejected     *      *       *           *            left *               *    | -
     nothing_written    *      *       *           *            left expired         *    | new_token
 
-    # an error that a learned rule may prevent: eight tries in ten seconds, and always a second one
-    error_reply        400    *       json        seven_rules  left *               *    | -
-    error_reply        400    *       json        late         left *               *    | -
+    # an error that a change may prevent: nine calls, and none begins after ten seconds; a chat for a missing path
+    error_reply        400    *       json        eight_rules  left *               *    | -
+    error_reply        400    *       json        slow|late    left *               *    | -
     error_reply        400    *       json        *            left *               *    | learned_rule
+    error_reply        *      *       no_path     *            left *               *    | learned_rule
     error_reply        *      *       *           *            left *               *    | -
 
     # a reused connection that closed without an answer: once more, on a new one
@@ -59,17 +62,18 @@ TABLE = """
 """
 BODIES = {
     "json": {"learns": True},
+    "no_path": {"learns": True, "lacks_path": True},
     "none": {},
 }
 TRIES: dict[str, dict[str, Any]] = {
     "first": {},
-    "slow": {"tried_s": 6 * MOST_TRIES_S},
+    "slow": {"tried_s": MOST_TRIES_S},
     "reconnected": {"reconnected": True},
     "earlier": {"sent_before": True},
     "renewed": {"renewed": True, "sent_before": True},
     "a_rule": {"rules": 1, "tried_s": MOST_TRIES_S - 0.1, "sent_before": True},
-    "six_rules": {"rules": MOST_TRIES - 2, "tried_s": 1.0, "sent_before": True},
-    "seven_rules": {"rules": MOST_TRIES - 1, "tried_s": 1.0, "sent_before": True},
+    "seven_rules": {"rules": MOST_CALLS - 2, "tried_s": 1.0, "sent_before": True},
+    "eight_rules": {"rules": MOST_CALLS - 1, "tried_s": 1.0, "sent_before": True},
     "late": {"rules": 1, "tried_s": MOST_TRIES_S, "sent_before": True},
 }
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {

@@ -6,6 +6,7 @@ import { count, duration, moment, plural, span, time } from "./format.js";
 import { t } from "./texts.js";
 
 const SHOWN = 100;
+const NAMES = 5;
 
 /** The models that a form may suggest, as `[declared, others, routes]`: those of the routes, recent and listed ones, and the routes. */
 export async function knownModels(page) {
@@ -27,7 +28,7 @@ export async function models(page) {
       said.length > 0 && el("section", {}, el("h2", {}, t("Routes")), routes(said)),
       el("section", {},
         el("h2", {}, t("Learned rules")),
-        known.length ? rules(page, known, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a parameter, and the request succeeds without it.")))].filter(Boolean));
+        known.length ? rules(page, known, load) : el("p.muted", {}, t("None. gatepass learns a rule when an upstream rejects a request and accepts it after a change.")))].filter(Boolean));
   };
   await load();
 }
@@ -76,8 +77,25 @@ function capabilitiesOf(capabilities) {
   return known.map(([name, value]) => value === true ? name : value === false ? t("no {name}", { name }) : `${name}${t(": ")}${typeof value === "object" ? JSON.stringify(value) : value}`).join(t(", ")) || "–";
 }
 
+function named(names, more) {
+  const all = names.join(t(", "));
+  return more > 0 ? t("{names} and {n} more", { names: all, n: count(more) }) : all;
+}
+
+/** To which requests a rule applies, if not to all. */
+function reach({ beside, values, hidden_values: hidden }) {
+  const isOne = values.length + hidden === 1;
+  const sent = isOne ? t("only for the value that was sent") : t("only for the {n} values that were sent", { n: count(hidden) });
+  const shown = { values: named(values, hidden) };
+  const listed = isOne ? t("only for the value {values}", shown) : t("only for the values {values}", shown);
+  return [
+    beside && (beside.startsWith("!") ? t("only in requests without the betas {names}", { names: beside.slice(1) }) : t("only in requests with {name}", { name: beside })),
+    values.length ? listed : hidden > 0 && sent,
+  ].filter(Boolean);
+}
+
 function rules(page, list, load) {
-  const heads = [t("Rule"), t("Model"), t("State"), t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
+  const heads = [t("Rule"), t("Model"), t("Callers"), t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
   const forget = async (rule) => {
     try {
       const { upstream, model, operation, adapted } = rule;
@@ -90,9 +108,9 @@ function rules(page, list, load) {
     }
   };
   return table(t("Learned rules"), heads, list.map((rule) => [
-    [el("code.rule", {}, rule.adapted), rule.setting && el("p.small", {}, t("in the model's entry: "), el("code", {}, rule.setting))],
+    [el("code.rule", {}, rule.adapted), reach(rule).map((text) => el("p.small", {}, text)), rule.setting && el("p.small", {}, t("in the model's entry: "), el("code", {}, rule.setting))],
     `${rule.upstream} ${rule.model}${t(", ")}${rule.operation}`,
-    rule.state === "failed" ? el("span.failed", {}, t(rule.state)) : t(rule.state),
+    named(rule.callers.slice(0, NAMES), rule.callers.length - NAMES),
     count(rule.uses),
     t("{s} ago", { s: span(rule.age_s) }),
     span(rule.expires_in_s),

@@ -1,0 +1,467 @@
+"""Find what an upstream's refusal points at: members, entries and values of the request that it refuses, and ten nouns.
+
+What a refusal says is not read, so its language does not matter: a change that it points at is tried (`rows`).
+Whether a change may be made is not the question here either.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Self
+
+from gatepass.dialects.error_body import ISSUES, PLACES, reasons
+from gatepass.errors import UpstreamError, UpstreamErrorReply
+from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, squashed
+from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
+from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
+
+TEACHING = frozenset((400, 422, 500))
+OF_BATCHES = 413
+"""TEI's status for too many inputs."""
+_TEMPLATE = re.compile(r"jinja|chat.?template", re.IGNORECASE)
+"""In a text with status 500, which llama.cpp sends for messages that the model's template rejects."""
+NEVER_CODES = FINAL_CODES | {
+    *("rate_limit_exceeded", "invalid_api_key", "model_not_found", "deploymentnotfound", "token_expired"),
+    *("responsibleaipolicyviolation", "invalid_token", "authentication_error", "permission_error"),
+}
+"""Values of `code` or `type` for which nothing is tried: the account, the model name or the content is the cause."""
+_NEVER_TEXT = re.compile(
+    r"\bpolic(?:y|ies)\b|\bsafety\b|\bmoderat|content.?filter|inappropriate|flagged|harmful|terms of (?:use|service)"
+    r"|must be verified to use|违规|敏感|审核|不当|涉嫌|不良信息",
+    re.IGNORECASE,
+)
+"""A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
+_WANTS_BACK = re.compile(
+    r"must be passed back|missing `?reasoning_content|reasoning_content\W{1,3}is missing", re.IGNORECASE
+)
+"""DeepSeek's thinking models require the reasoning that other upstreams reject."""
+_NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
+"""Values of `param` that name no member (LiteLLM, Cerebras)."""
+_ZOD_CODE = "unrecognized_keys"
+OF_NAMES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", _ZOD_CODE))
+"""Codes that mean that the upstream does not know the name of a member, so that its value does not matter."""
+_CODES = OF_NAMES | {"unsupported_value"}
+_UNKNOWN_NAME = re.compile(
+    r"unknown (?:field|name|key|parameter|argument)|unrecogni[sz]ed (?:request argument|field|key|parameter|property)"
+    r"|extra (?:inputs?|fields?) (?:are )?not (?:permitted|allowed)|additional propert(?:y|ies)|extraneous key"
+    r"|unexpected keyword argument|propert(?:y|ies) '[^']*' is unsupported|object literal may only specify",
+    re.IGNORECASE,
+)
+"""What parsers write of a name that they do not know: Go's encoding/json, serde and protobuf (unknown field, name),
+OpenAI and Azure (parameter, argument), Jackson and zod (unrecognized), pydantic (extra), ajv and Bedrock (additional,
+extraneous), Python (keyword argument), Groq and Cerebras (property), TypeScript."""
+_LISTS = re.compile(
+    r"\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|valid|supported|permitted) "
+    r"(?:value|parameter|argument|option|field|key|propert|tag|name|type|role)\w*|支持的(?:值|参数)|可选值",
+    re.IGNORECASE,
+)
+"""What follows is accepted, and was perhaps sent too."""
+
+NOUNS: Mapping[str, re.Pattern[str]] = {
+    name: re.compile(
+        rf"(?:(?<![A-Za-z0-9_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{words})(?![A-Za-z0-9_])", re.IGNORECASE | re.ASCII
+    )
+    for name, words in {
+        "role": r"roles?|角色",
+        "content": r"contents?|内容",
+        "stream": r"(?:non-?)?stream(?:ing|ed|s)?|流式",
+        "batch": r"batch(?:es)?|inputs|批",
+        "tool": r"tools?|工具",
+        "system": r"system|系统",
+        "user": r"user|用户",
+        "token": r"tokens?",
+        "thinking": r"thinking|reasoning|思考",
+        "empty": r"null|none|nil|nonetype|empty|空",
+    }.items()
+}
+"""Ten nouns for what has no name in the request, or an everyday one."""
+_EVERYDAY = NEVER | frozenset(
+    (
+        *("user", "stop", "store", "name", "text", "type", "id", "status", "index", "cache", "include", "image"),
+        *("images", "file", "files", "suffix", "echo", "audio", "metadata", "format", "function", "functions"),
+        *("title", "system", "parameters", "properties", "arguments", "value", "schema", "description", "url"),
+        *("detail", "data", "n", "strict", "instructions", "language", "size", "voice", "options", "timeout", "usage"),
+        *("think", "tags", "priority", "reasoning", "thinking", "tools", "prediction"),
+    )
+)
+"""Words of everyday sentences. They name a member in quotes, or beside a word such as `parameter`."""
+_MARKED = re.compile(
+    r"(?:['\"`“‘,./=\[(]|\b(?:parameter|argument|field|key|property|member|option)s?:?|参数[:：]?|字段[:：]?)\Z",
+    re.IGNORECASE,
+)
+_MARKS = re.compile(r"['\"`”’\]]|=|\s*(?:[:：]|参数|字段|(?:parameter|argument|field|property)s?\b)", re.IGNORECASE)
+_IS_NAME = re.compile(r"(?i)\b(?:tool|function|role) ['\"`“]?\Z")
+"""Before the name that a client gave to something."""
+
+_PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])")
+"""A detail of pydantic as Python prints it (vLLM)."""
+_LOC = re.compile(r"[\w-]+")
+_KEY = re.compile(r"['\"](?:message|msg|detail|error)['\"]: ?['\"]")
+_AT = re.compile(r"\"([\w$]{1,100})\" at '([^']{0,200})'")
+_PLACE_ALONE = re.compile(r"^([a-z_][\w.\[\]]{0,200})\n", re.MULTILINE)
+_COPY = re.compile(r", 'input': .*|\[type=.*")
+"""The copy of the input that pydantic writes behind its message."""
+_QUOTED = re.compile(
+    r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
+    r"|‘[^’]{1,400}’|「[^」]{1,400}」"
+)
+_NAMED = re.compile(r"[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,40}", re.ASCII)
+_SENTENCE = re.compile(r"[\n;；。]|(?<=[.!?])\s+")
+_TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*", re.ASCII)
+_STEP = re.compile(r"[^.\[\]/*]+")
+_PLACE = re.compile(r"(messages|tools|input|system)\W{1,3}(\d{1,6})(?!\w)")
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d)")
+_VALUE = re.compile(
+    r"['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|auto|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)",
+    re.IGNORECASE | re.ASCII,
+)
+"""A value in quotes, or one that no word looks like."""
+_WORD = re.compile(r'"[A-Za-z][A-Za-z-]*"')
+_ID = re.compile(r"(?<!\w)\w*\d\w*")
+"""What differs between two errors that are the same: ids, times and counts. Starts only at the beginning of a word: a
+search from each character of a long one would take 0.5 s."""
+MOST_CHARS, MOST_SENTENCES, MOST_MENTIONS = 3_072, 200, 48
+"""Limits on the text that is read, on its sentences, and on the members of one sentence."""
+MOST_PATHS, MOST_POINTS = 20, 200
+"""Limits on the members that one name may mean, and on the mentions in one error."""
+BESIDE_CHARS = 100
+"""How far before and behind a name the text is read that marks it or gives its value."""
+
+
+def plain(text: str) -> str:
+    """Return `text` with each detail of a list as a sentence, and without quoted sentences, which may be a client's."""
+    text = text.replace('\\"', '"').replace(" -> ", ".")
+    text = _PYTHON_DETAIL.sub(lambda found: f"\n{'.'.join(_LOC.findall(found[1]))}: {found[3]}\n", text)
+    text = _PLACE_ALONE.sub(r"\1: ", _AT.sub(r'"\2.\1"', _KEY.sub("\n", _COPY.sub("", text))))
+    return _QUOTED.sub(lambda found: found[0] if _NAMED.fullmatch(found[0][1:-1]) else "…", text)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A member at which an error points: its `path`, and the sentence, start and end of its mention.
+
+    The sentence is -1 for `param`. `is_weak`: the word may be an everyday one, or stand in a list of what is accepted.
+    """
+
+    path: str
+    sentence: int = -1
+    start: int = 0
+    end: int = 0
+    is_weak: bool = False
+
+
+def _steps(path: str) -> list[str]:
+    return [squashed(step) for step in _STEP.findall(path) if not step.isdecimal()]
+
+
+class _Names:
+    """The members that may be named: those that were sent, and others that gatepass may set."""
+
+    def __init__(self, sent: Collection[str], settable: Iterable[str]) -> None:
+        self._by_name: dict[str, list[tuple[str, list[str]]]] = {}
+        for path in dict.fromkeys((*sent, *settable)):
+            if steps := _steps(path):
+                self._by_name.setdefault(steps[-1], []).append((path, steps))
+        self._tops = {steps[0] for found in self._by_name.values() for _, steps in found}
+        parts = [re.split(r"[\s_-]+", step) for found in self._by_name.values() for path, _ in found
+                 for step in _STEP.findall(path)]  # fmt: skip
+        self._begins = {squashed("".join(one[: size + 1])) for one in parts for size in range(len(one))}
+        """What the first word of a mention is: a name, or its beginning up to a sign."""
+
+    def find(self, spelled: str) -> tuple[str, ...]:
+        """Return the paths that `spelled` may mean: a name, or a path with indices and names of unions."""
+        steps = _steps(spelled)
+        steps = steps[1:] if steps[:1] in (["body"], ["$"]) and len(steps) > 1 else steps
+        if not steps:
+            return ()
+        if steps[0] in map(squashed, DROPPED_WHOLE):
+            steps = steps[:1]
+        while len(steps) > 1 and steps[-1] not in self._by_name:  # a value or an unknown part: thinking.type.enabled
+            steps.pop()
+        found = self._by_name.get(steps[-1], [])
+        if len(steps) == 1:
+            whole = [path for path, named in found if len(named) == 1]
+            return tuple((whole or [path for path, _ in found])[:MOST_PATHS])
+        exact = [path for path, named in found if named == steps]
+        return tuple((exact or [path for path, named in found if self._is_meant(steps, named)])[:MOST_PATHS])
+
+    def _is_meant(self, spelled: list[str], path: list[str]) -> bool:
+        left = iter(spelled)
+        is_within = all(step in left for step in path) and (path[0] == spelled[0] or spelled[0] not in self._tops)
+        return is_within or path[-len(spelled) :] == spelled or [step for step in path if step != "function"] == spelled
+
+    def points(self, sentence: str, number: int) -> Iterator[Point]:
+        """Yield what `sentence` names, in its order."""
+        words, at, count = list(_TOKEN.finditer(sentence)), 0, 0
+        listed = _LISTS.search(sentence)
+        while at < len(words) and count < MOST_MENTIONS:
+            if self._begins.isdisjoint(map(squashed, _STEP.findall(words[at][0]))):
+                at += 1
+                continue
+            for size in range(min(3, len(words) - at), 0, -1):  # prose parts names: `parallel tool calls`
+                start = words[at].start()
+                end = start + len(sentence[start : words[at + size - 1].end()].rstrip("./-[*"))
+                spelled = sentence[start:end]
+                if re.fullmatch(r"[\w -]+|\S+", spelled) and (paths := self._meant(sentence, start, end)):
+                    is_listed = listed is not None and start > listed.start()
+                    is_weak = is_listed or not self._is_marked(sentence, start, end)
+                    yield from (Point(path, number, start, end, is_weak) for path in paths)
+                    count += 1
+                    break
+            at += size
+
+    def _meant(self, sentence: str, start: int, end: int) -> tuple[str, ...]:
+        before, after = sentence[max(0, start - BESIDE_CHARS) : start], sentence[end : end + 1]
+        if _IS_NAME.search(before[-10:]) or before.endswith("…") or after == "…":  # a part of a quote
+            return ()
+        return self.find(sentence[start:end])
+
+    @staticmethod
+    def _is_marked(sentence: str, start: int, end: int) -> bool:
+        if sentence[start:end].lower() not in _EVERYDAY:
+            return True
+        before, after = sentence[max(0, start - BESIDE_CHARS) : start], sentence[end : end + BESIDE_CHARS]
+        is_alone = not before.strip() or not before.rstrip()[-1:].isalpha()
+        return _MARKED.search(before.rstrip()) is not None or (is_alone and _MARKS.match(after) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One refusal of a request, as the rows read it.
+
+    - `members`: those that rules may change in requests of the operation (`Operation.members`).
+    - `text`: the upstream's message, whole for the log; `sentences` are its parts that quote nothing.
+    - `points`, `nouns`: what it points at. `places`: indices in lists of the request.
+    - `not_values`: words that are no values for a member: names of others, and what the client wrote.
+    - `is_exact`: a code, `param` or a path points.
+    - `is_of_name`: the upstream does not know the name, so that the value does not matter.
+    """
+
+    members: frozenset[str]
+    text: str = field(repr=False)
+    code: str = ""
+    param: str | None = None
+    sent: Sent = field(default_factory=Sent, repr=False)
+    sentences: tuple[str, ...] = field(default=(), repr=False)
+    points: tuple[Point, ...] = ()
+    not_values: frozenset[str] = frozenset()
+    nouns: frozenset[str] = frozenset()
+    places: frozenset[tuple[str, int]] = frozenset()
+    is_exact: bool = False
+    is_of_name: bool = False
+    quotes: Quotes | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        members: frozenset[str],
+        status: int | None,
+        error_body: UpstreamErrorBody | None,
+        body: bytes,
+        values: Collection[str] = (),
+        changed: Iterable[str] = (),
+    ) -> Self | None:
+        """Return what the refusal of `body` with the header `values` points at; None if nothing may be tried.
+
+        Nothing is tried after other statuses, an error without a message, NEVER_CODES, and an error whose codes or JSON
+        the body may have caused. Only `code` and `param` count if the text quotes the body. `changed` are paths that
+        gatepass changed in it.
+        """
+        is_form = status in TEACHING or (status == OF_BATCHES and "input" in members)
+        if error_body is None or not is_form:
+            return None
+        if status == SERVER_ERROR and _TEMPLATE.search(error_body.message) is None:
+            return None
+        code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
+        more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *_unknown_keys(error_body.raw))
+        text, inside = "\n".join(dict.fromkeys((error_body.message, *more))), error_body.inside
+        text = text[: MOST_ERROR_CHARS + 1]  # of a longer one only `code` and `param` count
+        if no_room(text) is None and not NEVER_CODES.isdisjoint((code, kind)):
+            return None
+        if _NEVER_TEXT.search(text) is not None:
+            return None
+        found = sent_in(body)
+        sent = found or top_of(body)
+        if not _CODES.isdisjoint(map(str.lower, (*sent.names, *sent.texts))):
+            return None  # the upstream may have returned an object of the request
+        # A tool's description may begin as a member is named. `Quotes` leaves out what stands whole in a text.
+        unnamed = re.sub(r"[A-Za-z]\w{11,63}", lambda word: "…" if word[0] in sent.values else word[0], text + inside)
+        texts = (*sent.names, *sent.texts, *values)
+        is_quoting = found is None or is_echo(sent, text) or is_repeated(texts, unnamed)
+        if is_quoting and inside:
+            return None
+        param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
+        said = f"{code}: {param}" if is_quoting else text
+        quotes = None if is_quoting else Quotes(text, sent, values)
+        return cls(members, said, code, param, sent, quotes=quotes).with_points(changed)
+
+    def with_points(self, changed: Iterable[str]) -> Self:
+        """Return the refusal with what its `param` and its text point at, `changed` as in `of`."""
+        names = _Names(self.sent.values, (*SAFE, *LIMITS, *changed))
+        told = [Point(path) for path in names.find(self.param or "")]
+        quotes, text = self.quotes, "" if self.quotes is None else plain(self.text)[:MOST_CHARS]
+        sentences = tuple(one for one in _SENTENCE.split(text) if one.strip())[:MOST_SENTENCES]
+        mentions = (point for at, one in enumerate(sentences) for point in names.points(one, at))
+        found = list(islice(mentions, MOST_POINTS))
+        if quotes is not None:
+            found = [one for one in found if not quotes.cover(sentences[one.sentence][one.start : one.end])]
+        found = _without_places(found, sentences)
+        if not told and (self.sent.values.keys() - NEVER).isdisjoint(one.path for one in found):
+            found += [Point(path, is_weak=True) for path in self._hinted(sentences)]
+        if told:  # the text may name others too, if it also names this one
+            last = {_steps(self.param or "")[-1]}
+            is_named = not last.isdisjoint(_steps(path)[-1] for path in (one.path for one in found))
+            found = [one for one in found if is_named or _steps(one.path)[-1] in last]
+        spans = {(one.sentence, at) for one in found if not one.is_weak for at in range(one.start, one.end)}
+        nouns = {
+            noun
+            for noun, pattern in NOUNS.items()
+            for at, one in enumerate(sentences)
+            for word in pattern.finditer(one)
+            if (at, word.start()) not in spans and quotes is not None and not quotes.cover(word[0])
+        }
+        place_text = "\n".join((*sentences, self.param or ""))
+        places = {(name, int(index)) for name, index in _PLACE.findall(place_text)}
+        is_path = any("." in sentences[one.sentence][one.start : one.end] for one in found)
+        return replace(
+            self,
+            sentences=sentences,
+            points=(*told, *found),
+            not_values=frozenset(squashed(one.path.rpartition(".")[2]) for one in (*told, *found)) | self.sent.short,
+            nouns=frozenset(nouns),
+            places=frozenset(places),
+            is_exact=bool(told or is_path or places or self.code in _CODES),
+            is_of_name=self.code in OF_NAMES or any(map(_UNKNOWN_NAME.search, sentences)),
+        )
+
+    def _hinted(self, sentences: Iterable[str]) -> Iterator[str]:
+        """Yield safe members of which the error has the last part of the name, or the value: penalty, "xhigh"."""
+        for path in SAFE.intersection(self.sent.values):
+            last = path.rpartition("_")[2]
+            words = [last] if last != path and len(last) > len("type") else []
+            words += [value[1:-1] for value in self.sent.values[path] if _WORD.fullmatch(value)]
+            if any(self._has_word(word, sentences) for word in words):
+                yield path
+
+    def has_word(self, word: str) -> bool:
+        """Whether the error has `word`, a value that was sent, and does not quote it with what stands beside it."""
+        return self._has_word(word, self.sentences)
+
+    def _has_word(self, word: str, sentences: Iterable[str]) -> bool:
+        spelled = "[ _-]?".join(map(re.escape, re.split(r"[ _-]", word)))
+        pattern = rf"(?<![A-Za-z0-9_-]){spelled}(?![A-Za-z0-9_-])"
+        found = any(re.search(pattern, one, re.IGNORECASE) for one in sentences)
+        return found and self.quotes is not None and not self.quotes.cover(word, is_value=True)
+
+    def named(self, *, weak: bool = False) -> dict[str, Point]:
+        """Return the members at which it points by their paths, in their order."""
+        found = dict[str, Point]()
+        for one in self.points:
+            if weak or not one.is_weak:
+                found.setdefault(one.path, one)
+        return found
+
+    def is_at(self, *ends: str) -> bool:
+        """Whether it points at a member whose path ends with one of `ends`."""
+        return any(f".{one.path}".replace("[]", "").endswith(tuple(f".{end}" for end in ends)) for one in self.points)
+
+    def numbers(self) -> list[int]:
+        """Return the whole numbers in its text."""
+        text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", "\n".join(self.sentences))
+        return [int(number) for number in _NUMBER.findall(text)]
+
+    def values_behind(self, point: Point) -> list[str]:
+        """Return the JSON of the values that its text names behind a member, without names of members."""
+        behind = "" if point.sentence < 0 else self.sentences[point.sentence][point.end :][:BESIDE_CHARS]
+        words = [quoted or bare for quoted, bare in _VALUE.findall(behind)]
+        found = [word for word in words if squashed(word) not in self.not_values and word not in self.not_values]
+        return list(dict.fromkeys(_json(word) for word in found))
+
+    def is_same(self, other: Refusal) -> bool:
+        """Whether both errors say the same, apart from ids, times and counts, and point at the same."""
+        if self.param != other.param or self.places != other.places or self.code != other.code:
+            return False
+        is_alike = _ID.sub("", self.text) == _ID.sub("", other.text)
+        return is_alike and set(self.named(weak=True)) == set(other.named(weak=True))
+
+    @property
+    def signature(self) -> str:
+        """Its text without digits, ids, times and quoted values, but with the members at which it points."""
+        names = ",".join(sorted(self.named(weak=True)))
+        return f"{self.code} {names} {_ID.sub('', _QUOTED.sub('…', self.text))}"[:MOST_CHARS]
+
+    @property
+    def wants_reasoning(self) -> bool:
+        """Whether the upstream requires reasoning that was left out, although it points at it as if it were refused."""
+        return _WANTS_BACK.search(self.text) is not None
+
+
+def _json(word: str) -> str:
+    is_plain = re.fullmatch(r"true|false|-?[\d.]+", word, re.IGNORECASE) is not None
+    return word.lower() if is_plain else json.dumps(word)
+
+
+def _without_places(points: list[Point], sentences: tuple[str, ...]) -> list[Point]:
+    """Leave out a list or an object that is named only as the place of one of its members."""
+    named = {one.path for one in points}
+    spelled = {one.path for one in points if "." in sentences[one.sentence][one.start : one.end]}
+    places = {path for path in named for other in named if other.startswith(f"{path}[].")}
+    places |= {path for path in named - spelled if path.rpartition(".")[0] in named}
+    return [one for one in points if one.path not in places]
+
+
+def is_too_long(error: UpstreamError) -> bool:
+    """Whether the upstream reports that the conversation exceeds the model's context."""
+    error_body = error.error_body if isinstance(error, UpstreamErrorReply) else None
+    if error_body is None:
+        return False
+    codes = {(error_body.code or "").lower(), (error_body.kind or "").lower()}
+    return not TOO_LONG.isdisjoint(codes) or TOO_LONG_TEXT.search(error_body.message) is not None
+
+
+def _unknown_keys(raw: Any) -> Iterator[str]:
+    """Yield a sentence for each of zod's issues about unknown keys."""
+    issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
+    for issue in issues if isinstance(issues, list) else ():
+        if isinstance(issue, dict) and issue.get("code") == _ZOD_CODE and isinstance(keys := issue.get("keys"), list):
+            path = issue.get("path")
+            place = "".join(f"{step}." for step in path)[:MOST_ERROR_CHARS] if isinstance(path, list) else ""
+            keys = keys[: MOST_ERROR_CHARS // (len(place) + 1) + 1]
+            yield f"Unknown keys: {', '.join(f'`{place}{key}`' for key in keys)}"
+
+
+_SUM = r"(?<!\d)(?:(?P<p>\d+) \+ (?P<a>\d+) > (?P<c>\d+)|(?P<A>\d+) > (?P<C>\d+) - (?P<P>\d+)|(\d+) < (\d+) \+ (\d+))"
+_SIZE = (
+    r"(?i)max_new_tokens`? must be <= (\d{2,9})|context (?:length|window|size|limit)[^\d\n]{0,30}(\d{2,9})"
+    r"|上下文(?:长度|窗口)?[^\d\n]{0,15}(\d{2,9})"
+)
+_PROMPT = (
+    r"(?i)(\d{2,9}) (?:tokens )?(?:(?:in|of|from) (?:the |your )?(?:messages|prompt|(?:text )?input))"
+    r"|(\d{2,9}) `?(?:inputs?|prompt)`? tokens|(?:输入|提示)\D{0,12}(\d{2,9})"
+)
+_ANSWER = (
+    r"(?i)(\d{1,9}) (?:tokens )?(?:(?:in|for|of) (?:the )?(?:completion|output|response)"
+    r"|(?:output|completion|new) tokens)"
+    r"|(\d{1,9}) `?max_new_tokens|max_(?:completion_|new_)?tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})"
+)
+
+
+def _first(found: re.Match[str] | None) -> int:
+    return 0 if found is None else next(int(number) for number in found.groups() if number)
+
+
+def no_room(text: str) -> tuple[int, int, int] | None:
+    """Return the tokens of the prompt, the answer and the context if `text` says that only the prompt fits."""
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text[:MOST_CHARS])
+    if (found := re.search(_SUM, text)) is not None:
+        sums = [int(number[:9]) for number in found.groups() if number]
+        prompt, answer, size = (
+            sums[at] for at in ((0, 1, 2) if found["p"] else (2, 0, 1) if found["A"] else (1, 2, 0))
+        )
+    else:
+        prompt, answer, size = (_first(re.search(pattern, text)) for pattern in (_PROMPT, _ANSWER, _SIZE))
+    return (prompt, answer, size) if 0 < prompt < size < prompt + answer else None
