@@ -240,7 +240,7 @@ tls-scan: setup .tls-scan/.ready ## What sslyze sees of the listener with `serve
 	.tls-scan/bin/pip install --quiet --no-deps --require-hashes --no-build-isolation -r requirements/tls-scan.txt
 	@touch $@
 
-mutants: setup ## Plant 46 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
+mutants: setup ## Plant 66 faults in the core and name those that no test catches: half an hour; MUTANTS="--list"
 	$(BIN)/python -m tests.stress.mutants $(MUTANTS)
 
 fuzz: setup ## Ten minutes of mutated streams through validation, repair and aggregation; FUZZ="--target head" for another

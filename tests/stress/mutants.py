@@ -110,6 +110,18 @@ AREAS = (
         ("tests/unit/auth", "tests/integration/test_admission.py"),
         4,
     ),
+    Area(
+        "learning",
+        ("learning/*.py",),
+        (
+            "tests/unit/learning",
+            "tests/integration/test_learned_callers.py",
+            "tests/integration/test_learned_rules.py",
+            "tests/integration/test_learned.py",
+            "tests/attacks/test_learned_rules.py",
+        ),
+        20,
+    ),
 )
 
 

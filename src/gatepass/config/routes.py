@@ -131,7 +131,8 @@ class Rules(Block):
     Example: {max_tokens: max_completion_tokens}
     """
     drop: list[DropPath] = []
-    """Members to leave out. `tools[TYPE]` leaves out the entries of `tools` with this type, if others remain.
+    """Members to leave out. `tools[TYPE]` leaves out the entries of `tools` with this type, if others remain and
+    `tool_choice` names none of them.
 
     Example: [seed, "messages[].name", "tools[image_generation]"]
     """

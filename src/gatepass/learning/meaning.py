@@ -74,7 +74,7 @@ FLAG = re.compile(r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z")
 """Values of unknown members that may be dropped. A text or an object may say anything."""
 EMPTY = frozenset(("null", '""', "[]"))
 """Values that mean absent."""
-_FORM = frozenset(("text", "type", "id", "arguments", "url", "data", "thinking", "input_schema", "required"))
+_FORM = frozenset(("text", "type", "id", "arguments", "url", "data", "thinking", "input_schema", "required", "output"))
 """A part of a message without one of these is none."""
 NO_LIMIT = frozenset(("-1", "0"))
 """Values of a limit that mean absent: -1 for Ollama and vLLM, and 0 of a chat, whose answer would be empty."""

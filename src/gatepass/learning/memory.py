@@ -99,10 +99,10 @@ class Memory:
         self._rules: _Shelf[Key, _StoredRule] = _Shelf(most_of_caller, most_of_all)
         self.by_scope = self._rules.by_scope
         """The scopes that have rules, expired or not. Empty for most upstreams."""
-        self._helped: _Shelf[str, tuple[tuple[LearnedRule, ...], float]] = _Shelf(most_of_caller, most_of_all)
+        self._helped: _Shelf[str, tuple[dict[LearnedRule, str], float]] = _Shelf(most_of_caller, most_of_all)
         self._useless: _Shelf[str, float] = _Shelf(most_of_caller, most_of_all)
         self._accepted: _Shelf[tuple[str, str], float] = _Shelf(most_of_caller, most_of_all)
-        self._served: _Shelf[str, _Served] = _Shelf(MOST_FACTS, MOST_FACTS)
+        self._served: _Shelf[str, _Served] = _Shelf(most_of_caller, MOST_FACTS)
 
     # rules
 
@@ -132,9 +132,8 @@ class Memory:
         stored_rules = self.by_scope.get(scope, {})
         about = rule.key[:2]
         alike = [one for key, one in stored_rules.items() if key[:2] == about and key[2]]
-        refused = rule.values.union(*(one.rule.values for one in alike))
-        is_accepted = self.was_accepted(scope, rule, now_s)
-        if rule.values and len(refused) >= VALUES_OF_ALL and not is_accepted:
+        refused = {rule.values, *(one.rule.values for one in alike)}  # of one request together they are one
+        if rule.values and len(refused) >= VALUES_OF_ALL and not self.was_accepted(scope, rule, now_s):
             rule = replace(rule, values=frozenset())
         for other in [one.rule for one in stored_rules.values() if _excludes(rule, one.rule)]:
             self._rules.pop(scope, other.key)
@@ -198,12 +197,12 @@ class Memory:
 
     # errors, and what helped against them
 
-    def helped(self, scope: RuleScope, now_s: float) -> tuple[LearnedRule, ...]:
-        """Return the rules that helped a request which failed in the end, within the last minute."""
-        rules, until_s = self._helped.get(scope, "") or ((), 0.0)
-        return rules if until_s > now_s else ()
+    def helped(self, scope: RuleScope, now_s: float) -> dict[LearnedRule, str]:
+        """Return the rules that helped a request which failed in the end, within the last minute, with their errors."""
+        rules, until_s = self._helped.get(scope, "") or ({}, 0.0)
+        return rules if until_s > now_s else {}
 
-    def keep_helped(self, scope: RuleScope, rules: tuple[LearnedRule, ...], now_s: float) -> None:
+    def keep_helped(self, scope: RuleScope, rules: dict[LearnedRule, str], now_s: float) -> None:
         if rules:
             self._helped.put(scope, "", (rules, now_s + MINUTE_S))
         else:

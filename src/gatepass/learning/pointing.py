@@ -29,9 +29,15 @@ NEVER_CODES = FINAL_CODES | {
     *("responsibleaipolicyviolation", "invalid_token", "authentication_error", "permission_error"),
 }
 """Values of `code` or `type` for which nothing is tried: the account, the model name or the content is the cause."""
+_NEVER_CODE = re.compile(
+    r"polic|safety|moderat|sensitive|censor|guardrail|inspect|risk|prohibited|filter|violation|block"
+)
 _NEVER_TEXT = re.compile(
-    r"\bpolic(?:y|ies)\b|\bsafety\b|\bmoderat|content.?filter|inappropriate|flagged|harmful|terms of (?:use|service)"
-    r"|must be verified to use|违规|敏感|审核|不当|涉嫌|不良信息",
+    r"polic(?:y|ies)|safety(?!_identifier)|unsafe|moderation|content.?(?:filter|audit|exists risk|violat)|inappropriate"
+    r"|flagged|harmful|censor|guardrail|jailbreak|(?:was|is) blocked|blocked by|black.?list|hate speech|self.?harm"
+    r"|violence|malicious|prompt injection|\bpii\b|security check|terms of (?:use|service)|usage guideline"
+    r"|may contain sensitive|(?:illegal|prohibited|sensitive) (?:content|information|words)|by law"
+    r"|must be verified to use|违规|敏感|审核|不当|涉嫌|不良信息|风险|风控|合规|违法|违禁|色情|暴力|恶意|安全检查",
     re.IGNORECASE,
 )
 """A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
@@ -113,7 +119,7 @@ _NAMED = re.compile(r"[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,4
 _SENTENCE = re.compile(r"[\n;；。]|(?<=[.!?])\s+")
 _TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*", re.ASCII)
 _STEP = re.compile(r"[^.\[\]/*]+")
-_PLACE = re.compile(r"(messages|tools|input|system)\W{1,3}(\d{1,6})(?!\w)")
+_PLACE = re.compile(r"(messages|tools|input|system)[\[./]{1,3}(\d{1,6})(?!\w)")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d)")
 _VALUE = re.compile(
     r"['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|auto|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)",
@@ -121,7 +127,11 @@ _VALUE = re.compile(
 )
 """A value in quotes, or one that no word looks like."""
 _WORD = re.compile(r'"[A-Za-z][A-Za-z-]*"')
-_ID = re.compile(r"(?<!\w)\w*\d\w*")
+_ID = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<!\w)(?:\w*\d\w*|req_\w+)"
+    r"|(?i:(?:request|trace|correlation|activity|log|请求)[ _-]?id)\W{1,4}\S{1,80}"
+    r"|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2}(?= \d)"
+)
 """What differs between two errors that are the same: ids, times and counts. Starts only at the beginning of a word: a
 search from each character of a long one would take 0.5 s."""
 MOST_CHARS, MOST_SENTENCES, MOST_MENTIONS = 3_072, 200, 48
@@ -238,7 +248,7 @@ class Refusal:
     - `points`, `nouns`: what it points at. `places`: indices in lists of the request.
     - `not_values`: words that are no values for a member: names of others, and what the client wrote.
     - `is_exact`: a code, `param` or a path points.
-    - `is_of_name`: the upstream does not know the name, so that the value does not matter.
+    - `unknown`: the members whose names the upstream does not know, so that the value does not matter.
     """
 
     members: frozenset[str]
@@ -252,7 +262,7 @@ class Refusal:
     nouns: frozenset[str] = frozenset()
     places: frozenset[tuple[str, int]] = frozenset()
     is_exact: bool = False
-    is_of_name: bool = False
+    unknown: frozenset[str] = frozenset()
     quotes: Quotes | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -278,11 +288,14 @@ class Refusal:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
         more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *_unknown_keys(error_body.raw))
+        said = plain(error_body.message)
+        more = tuple(one for one in more if one not in said)
         text, inside = "\n".join(dict.fromkeys((error_body.message, *more))), error_body.inside
         text = text[: MOST_ERROR_CHARS + 1]  # of a longer one only `code` and `param` count
         if no_room(text) is None and not NEVER_CODES.isdisjoint((code, kind)):
             return None
-        if _NEVER_TEXT.search(text) is not None:
+        is_of_filter = any(_NEVER_CODE.search(one) for one in (code, kind) if " " not in one)
+        if is_of_filter or _NEVER_TEXT.search(text) is not None:
             return None
         found = sent_in(body)
         sent = found or top_of(body)
@@ -295,9 +308,9 @@ class Refusal:
         if is_quoting and inside:
             return None
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
-        said = f"{code}: {param}" if is_quoting else text
+        shown = f"{code}: {param}" if is_quoting else text
         quotes = None if is_quoting else Quotes(text, sent, values)
-        return cls(members, said, code, param, sent, quotes=quotes).with_points(changed)
+        return cls(members, shown, code, param, sent, quotes=quotes).with_points(changed)
 
     def with_points(self, changed: Iterable[str]) -> Self:
         """Return the refusal with what its `param` and its text point at, `changed` as in `of`."""
@@ -335,7 +348,12 @@ class Refusal:
             nouns=frozenset(nouns),
             places=frozenset(places),
             is_exact=bool(told or is_path or places or self.code in _CODES),
-            is_of_name=self.code in OF_NAMES or any(map(_UNKNOWN_NAME.search, sentences)),
+            unknown=frozenset(
+                one.path
+                for one in (*told, *found)
+                if (self.code in OF_NAMES and (one.sentence < 0 or not told))
+                or (one.sentence >= 0 and _UNKNOWN_NAME.search(sentences[one.sentence]) is not None)
+            ),
         )
 
     def _hinted(self, sentences: Iterable[str]) -> Iterator[str]:
@@ -387,6 +405,14 @@ class Refusal:
             return False
         is_alike = _ID.sub("", self.text) == _ID.sub("", other.text)
         return is_alike and set(self.named(weak=True)) == set(other.named(weak=True))
+
+    @property
+    def evidence(self) -> str:
+        """Its text without the values of the request that may name a person."""
+        shown = self.text.lower()
+        texts = sorted((one for one in self.sent.personal if one and one.lower() in shown), key=len, reverse=True)
+        pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, texts))})(?!\w)"
+        return re.sub(pattern, "…", self.text, flags=re.IGNORECASE) if texts else self.text
 
     @property
     def signature(self) -> str:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from gatepass.config.routes import MEMBER_PATH
 from gatepass.errors import CallerError
 from gatepass.json_body import opened
+from gatepass.learning.meaning import PERSONAL
 
 BODY_BYTES = 3 << 19
 """Limit on the body to compare, in a thread for up to 50 ms. Above a limit, only `code` and `param` are used."""
@@ -39,7 +40,7 @@ NEAR_BYTES, MOST_PLACES = 8, 20
 """Folded bytes before or behind a member's name that show that it is quoted, and the places that are compared."""
 MOST_PATHS, MOST_VALUES = 500, 8
 """Limit on the members of one request that an error may name, and on the values of one that are compared."""
-SHORT_CHARS = 32
+SHORT_CHARS, PERSONAL_CHARS = 32, 256
 """Of the values that a rule may be limited to."""
 _OPAQUE = frozenset(("parameters", "input_schema", "schema", "arguments", "properties", "metadata", "logit_bias"))
 """Clients choose the names in these."""
@@ -76,7 +77,8 @@ class _Number(str):
 class Sent:
     """What a request sent: `names` and `texts` in order, and by the paths of members the short values that they have.
 
-    `short` are the texts of at most SHORT_CHARS that a client may have chosen freely.
+    `short` are the texts of at most SHORT_CHARS that a client may have chosen freely, and `personal` those that may
+    name a person.
 
     A value is JSON without blanks. Of a long text, an object or a filled list it is the first character alone, so that
     it always begins with its kind.
@@ -86,6 +88,7 @@ class Sent:
     texts: list[str] = field(default_factory=list)
     values: dict[str, set[str]] = field(default_factory=dict)
     short: set[str] = field(default_factory=set)
+    personal: set[str] = field(default_factory=set)
 
 
 def sent_in(body: bytes) -> Sent | None:
@@ -99,9 +102,9 @@ def sent_in(body: bytes) -> Sent | None:
     except (ValueError, RecursionError):
         return None
     sent = Sent()
-    pending: list[tuple[str | None, str | None, Any]] = [("", None, document)]
+    pending: list[tuple[str | None, str | None, Any, bool]] = [("", None, document, False)]
     while pending:
-        path, name, one = pending.pop()
+        path, name, one, is_personal = pending.pop()
         if name is not None:
             sent.names.append(name)
             inner = f"{path}.{name}" if path else name
@@ -111,15 +114,18 @@ def sent_in(body: bytes) -> Sent | None:
                 values.add(_short(one))
             is_opaque = name in _OPAQUE or (name == "input" and path)
             path = inner if is_shown and not is_opaque else None
+            is_personal = is_personal or inner in PERSONAL or inner == "messages[].name"
         if isinstance(one, tuple):
-            pending += ((path, name, value) for name, value in reversed(one))
+            pending += ((path, name, value, is_personal) for name, value in reversed(one))
         elif isinstance(one, list):
             each = None if path is None else f"{path}[]"
-            pending += ((each, None, value) for value in reversed(one))
+            pending += ((each, None, value, is_personal) for value in reversed(one))
         elif type(one) is str:
             sent.texts.append(one)
             if len(one) <= SHORT_CHARS and name not in _OF_WORDS and (name is not None or path is not None):
                 sent.short.add(one)
+        if is_personal and isinstance(one, str):
+            sent.personal.add(str(one)[:PERSONAL_CHARS])
     return sent
 
 

@@ -98,7 +98,9 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     inner = [path.rpartition(".")[2] for path in refusal.named() if "." in path]
     is_vague = all(name in ("content", "role", "text") for name in inner)  # else it points deeper
     is_message = is_vague and any(name in ("messages", "input", "system") for name, _ in refusal.places)
-    points_at_content = is_vague and ("content" in refusal.nouns or refusal.is_at("content", "text"))
+    text = "\n".join(refusal.sentences)
+    is_of_form = "content" in refusal.nouns and _FORMS.search(text) is not None  # else perhaps a filter's
+    points_at_content = is_vague and (is_of_form or refusal.is_at("content", "text"))
     points_at_content = points_at_content or refusal.nouns.issuperset(("role", "empty"))
     if points_at_content or (is_message and not refusal.is_at("role")):
         forms = ("filled", "empty", "text") if "empty" in refusal.nouns else ("text", "empty", "filled")
@@ -107,17 +109,24 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     if is_role or is_message or refusal.has_word("developer") or "system" in refusal.nouns:
         role, order = LearnedRule("role", "developer", "system"), LearnedRule("roles", "system")
         yield from ((role,), (role, order), (order,))
-    if "user" in refusal.nouns and '"user"' not in refusal.sent.values.get("messages[].role", ()):
+    is_of_messages = "role" in refusal.nouns or "messages" in refusal.named(weak=True)
+    if is_of_messages and "user" in refusal.nouns and '"user"' not in refusal.sent.values.get("messages[].role", ()):
         yield (LearnedRule("roles", "user"),)
     if is_role and refusal.has_word("system") and BETA_FIELD not in refusal.members:
         yield (LearnedRule("role", "system", "developer"),)
     ids = ("tool_call_id", "tool_calls.id", "call_id", "tool_use_id", "content.id")
-    if refusal.is_at(*ids) or ("tool" in refusal.nouns and _IDS.search("\n".join(refusal.sentences))):
+    if refusal.is_at(*ids) or ("tool" in refusal.nouns and _IDS.search(text)):
         yield (LearnedRule("tool_ids", "short"),)
 
 
 _STEP = re.compile(r"[.\[/]")
 _SHAPED = ("messages", "input", "system", "role", "content", "tools")
+_FORMS = re.compile(
+    r"string|array|list|object|null|none|nil|type|sequence|variant|empty|blank|字符串|数组|列表|空|文字列|配列|문자열|строк"
+    r"|Zeichenkette|chaîne|cadena",
+    re.IGNORECASE,
+)
+"""Forms of a content. A text about content without one may be that of a filter."""
 _IDS = re.compile(r"(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])", re.IGNORECASE)
 
 
@@ -190,7 +199,7 @@ def limits(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
             continue
         bound = max((one for one in numbers if LEAST_TOKENS <= one < most), default=0)
         other = RENAMES.get(path, "")
-        if other and path in named and (not bound or refusal.has_word(other)):
+        if other and path in named and (path in refusal.unknown or refusal.has_word(other)):
             yield (LearnedRule("rename", path, other),)
         if bound:  # an error may mean "less than"
             is_once = any(_ROOM.search(one) for one in refusal.sentences if str(bound) in one.replace(",", ""))
@@ -249,7 +258,7 @@ def _of_points(refusal: Refusal, points: Mapping[str, Point], sent: _Sent) -> It
             drops.setdefault(next((one for one in drops if _last(one) == _last(path)), path), []).extend(rules)
     if len(drops) > MOST_NAMES:
         return
-    is_apart = refusal.is_of_name or refusal.param or len({points[path].sentence for path in drops}) > 1
+    is_apart = refusal.unknown or refusal.param or len({points[path].sentence for path in drops}) > 1
     if len(drops) == 2 and not is_apart:  # the rarer one, the other, both
         rarer, other = sorted(drops, key=lambda path: -COMMON.index(path) if path in COMMON else -len(COMMON))
         yield _beside(drops[rarer], other)
@@ -257,7 +266,7 @@ def _of_points(refusal: Refusal, points: Mapping[str, Point], sent: _Sent) -> It
         yield (*drops[rarer], *drops[other])
         return
     beside = next((path for path in others if path not in drops), "")
-    if len(drops) == 1 and not refusal.is_of_name:
+    if len(drops) == 1 and not refusal.unknown:
         drops = {path: list(_beside(rules, beside)) for path, rules in drops.items()}
     yield from _all_then_each(list(drops.values()))
     if any(path.startswith("thinking.") for path in drops):  # it may be incomplete without one of its members
@@ -284,7 +293,12 @@ def _sets(refusal: Refusal, point: Point, sent: _Sent) -> Iterator[LearnedRule]:
     values = [value for value in refusal.values_behind(point) if value not in listed]
     if listed and "." in spelled and squashed(last) != squashed(path.rpartition(".")[2]):  # thinking.type.adaptive
         values = [json.dumps(last)]
-    if refusal.is_of_name or path.partition(".")[0] not in SETTABLE or len(values) != 1 or not SCALAR.match(values[0]):
+    if (
+        path in refusal.unknown
+        or path.partition(".")[0] not in SETTABLE
+        or len(values) != 1
+        or not SCALAR.match(values[0])
+    ):
         return
     is_alike = {value_kind(values[0])} == set(map(value_kind, listed)) if listed else value_kind(values[0]) in 't"'
     if is_alike and not has_other_kind(path, set(values)):
@@ -311,7 +325,7 @@ def _drops(refusal: Refusal, path: str, sent: _Sent) -> Iterator[LearnedRule]:
             beside = "!" + "+".join(sorted(enabling))
     if not values or all(means_absent(field, value) for value in values):
         return
-    is_for_all = refusal.is_of_name and (enabling or not is_allowed_by_value or field in ONLY or field in LIMITS)
+    is_for_all = path in refusal.unknown and (enabling or not is_allowed_by_value or field in ONLY or field in LIMITS)
     rule = LearnedRule("drop", field, beside=beside, values=frozenset() if is_for_all else values)
     if not LearningPolicy().allows(replace(rule, beside=LIMITS[0] if field in LIMITS else beside), refusal.members):
         return
@@ -323,13 +337,16 @@ def _drops(refusal: Refusal, path: str, sent: _Sent) -> Iterator[LearnedRule]:
 
 def schemas(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """A keyword of the schemas of tools."""
-    if "tools" in sent.top and (refusal.nouns & {"tool"} or refusal.is_at("tools") or _SCHEMA.search(refusal.text)):
-        words = {word for one in refusal.sentences for word in _KEYWORD.findall(one)}
+    is_in_tools = any(name == "tools" for name, _ in refusal.places) or any(
+        one.path.startswith("tools") for one in refusal.points
+    )
+    if "tools" in sent.top and (is_in_tools or "tool" in refusal.nouns or _SCHEMA.search(refusal.text)):
+        words = {word for one in (*refusal.sentences, f".{refusal.param}") for word in _KEYWORD.findall(one)}
         yield from _all_then_each([[LearnedRule("schema", word)] for word in sorted(words & KEYWORDS)])
 
 
 _SCHEMA = re.compile(r"schema|function_?declarations?", re.IGNORECASE)
-_KEYWORD = re.compile(r"(?<=['\"`./])(\$?[A-Za-z]+)(?=['\"`])")
+_KEYWORD = re.compile(r"(?<=['\"`./])\$?[A-Za-z]+(?![A-Za-z])|(?<![A-Za-z])[a-z]+[A-Z][A-Za-z]+")
 
 
 def tools(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
@@ -348,7 +365,8 @@ def tools(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     points = "tool" in refusal.nouns or refusal.is_at("tools", "tools.type")
     yield from _all_then_each([[LearnedRule("tools", kind)] for kind in named])
     if (points or named) and len(found) > len(named):  # an index may mean another entry once one has left
-        yield from _all_then_each([[LearnedRule("tools", kind)] for kind in found])
+        parts = list(_all_then_each([[LearnedRule("tools", kind)] for kind in found]))
+        yield from (*parts[1:], parts[0])
 
 
 _OWN_TOOLS = ("", "function", "custom", "namespace")
@@ -392,7 +410,19 @@ KEPT_FIRST = ("claude-code-", "interleaved-thinking-")
 """Beginnings of the values that remain in the first repeat after a rejection that names none."""
 
 
-ROWS: tuple[Row, ...] = (*(absent, shape, streams, inputs, rerank, limits, thoughts, betas, tools, members, schemas),)
+ROWS: tuple[Row, ...] = (
+    absent,
+    shape,
+    streams,
+    inputs,
+    rerank,
+    limits,
+    thoughts,
+    betas,
+    tools,
+    members,
+    schemas,
+)
 
 
 def _all_then_each(parts: Sequence[Sequence[LearnedRule]]) -> Iterator[Step]:
@@ -424,7 +454,7 @@ def steps(refusal: Refusal, call: Call) -> list[Step]:
     return sorted(dict.fromkeys(found), key=lambda step: max(rule.loss for rule in step))
 
 
-_AREAS = {"content": "content", "role": "role", "roles": "role", "stream": "stream", "split": "batch", "tools": "tool"}
+_AREAS = {"content": "content", "role": "role", "roles": "role", "stream": "stream", "split": "batch"}
 """By the action of a rule: the noun for what it changed."""
 
 
@@ -434,6 +464,8 @@ def concerns(refusal: Refusal, rule: LearnedRule) -> bool:
         return rule.action == "drop" and "reasoning" in rule.field
     if rule.paths:  # another member that it names may only be a condition
         return rule.paths[-1] == next(iter(refusal.named()), None)
+    if rule.action == "tools":
+        return refusal.has_word(rule.field) or "tool_choice" in refusal.named()
     area = _AREAS.get(rule.action)
     return area is not None and (area in refusal.nouns or refusal.is_at(area))
 
@@ -448,7 +480,10 @@ REASONING_ADVICE = (
 )
 THOUGHTS_ADVICE = 'rules: {set: {thinking: {type: "disabled"}}}'
 _NOT_ADVISED = frozenset(
-    ("tools", "functions", "type", "function", "parameters", "input_schema", "schema", "tool_choice", *_THOUGHT)
+    (
+        *("tools", "functions", "type", "function", "parameters", "input_schema", "schema", "tool_choice", *_THOUGHT),
+        *("system", "instructions", "previous_response_id", "conversation"),
+    )
 )
 """Without one of these a request, a tool or a part is none, or an agent has no tools or no thoughts at all."""
 
@@ -479,16 +514,18 @@ def advice(refusal: Refusal, call: Call, setting: LearningSettings, found: Seque
         are_drops = all(rule.action == "drop" for rule in found[0])
         purpose = f"drop {entries}" if are_drops else f"adapt such requests ({entries})"
         sentence = f"To {purpose}, set upstreams.{setting.upstream}.learn: on"
-        if stream is not None:
-            return f"{sentence}, or stream: {STREAM_SETTING[stream.field]} in the model's entry under models."
-        return f"{sentence}."
+        own = found[0][0].setting() if len(found[0]) == 1 else {}
+        return f"{sentence}, or {flow_style(own)[1:-1]} in the model's entry under models." if own else f"{sentence}."
     return _advised(refusal)
 
 
 def _advised(refusal: Refusal) -> str:
     """Return what would leave out the first member that the error names and that carries meaning."""
-    named = [path for path in refusal.named() if path in refusal.sent.values and path not in LIMITS]
-    if "tool_choice" in named and ("thinking" in refusal.nouns or not set(named).isdisjoint(_THOUGHT)):
+    sent = refusal.sent.values
+    named = [path for path in refusal.named() if path in sent and path not in LIMITS]
+    if len(named) <= MOST_NAMES:  # else none of them is tried
+        named = [path for path in named if any(carries_meaning(path, one) for one in sent[path])]
+    if "tool_choice" in named and ("thinking" in refusal.nouns or not refusal.named().keys().isdisjoint(_THOUGHT)):
         return f"To force a tool, turn thoughts off: set {THOUGHTS_ADVICE} in the model's entry under models."
     if ("role" in refusal.nouns or refusal.is_at("role")) and refusal.has_word("system"):
         rules = flow_style({"roles": {"system": "user"}})

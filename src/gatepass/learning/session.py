@@ -9,7 +9,7 @@ The caller drives one session through the attempts at a target::
         ... send, classify the reply ...
         session.succeeded(now_s)                        # stores what was needed; or, after an error:
         if not session.prepare_retry(error, now_s, steps(session.read(error), …)):
-            raise session.failed(error, now_s)
+            raise session.failed(error, now_s)          # in the end: session.left(now_s)
 
 A refusal is not executed, so a change that loses nothing may be tried. One step is tried at a time. The same error, or
 one about what the step changed, takes it back. Another error keeps it and brings its own steps.
@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.memory import Memory
-from gatepass.learning.pointing import Refusal
+from gatepass.learning.pointing import Refusal, is_too_long
 from gatepass.learning.rows import Step, concerns, that_change
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
@@ -55,19 +56,26 @@ class LearningSession:
     sent: Call | None = None
     events: list[RuleChange] = field(default_factory=list)
     is_free: bool = False
+    last_words: str = ""
+    """The upstream's message that no change has solved, if it is not that of the client's error."""
     _stored: dict[Key, LearnedRule] = field(default_factory=dict)
     """The rules that other requests of the caller taught."""
     _kept: dict[Key, tuple[LearnedRule, str]] = field(default_factory=dict)
     """Those that this request needed so far, with the texts of the errors that pointed at them."""
     _trying: Step = ()
+    _without: Step = ()
+    """The stored rules that the last try left out, because the error was about what they changed."""
     _used: list[LearnedRule] = field(default_factory=list)
     _tried: list[LearnedRule] = field(default_factory=list)
-    _error: errors.UpstreamError | None = None
-    """The error that the steps of `_queue` may solve, and what it points at."""
+    _own_error: errors.UpstreamError | None = None
+    """That of the client's own request, or with the rules that other requests taught."""
     _refusal: Refusal | None = None
-    _queue: list[Step] = field(default_factory=list)
-    _is_useless: bool = False
-    """Whether one of these steps did not help."""
+    """The error that the tries of `_queue` may solve: each adds a step, or leaves out stored rules."""
+    _queue: list[tuple[Step, Step]] = field(default_factory=list)
+    _texts: dict[LearnedRule, str] = field(default_factory=dict)
+    _refuted: int = 0
+    """How many of these tries did not help, and whether each led to the same error."""
+    _are_same: bool = True
     _useless: int = 0
     _read: list[tuple[errors.UpstreamError, Refusal | None]] = field(default_factory=list)
 
@@ -88,7 +96,8 @@ class LearningSession:
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
         own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
-        in_order = sorted({**self._stored, **own}.values(), key=lambda rule: rule.rank)
+        stored = {key: rule for key, rule in self._stored.items() if rule not in self._without}
+        in_order = sorted({**stored, **own}.values(), key=lambda rule: rule.rank)
         changes = [(rule, rule.change()) for rule in in_order]
         self.sent, made = apply_changes(call, [change for _, change in changes]) if changes else (call, [])
         self._used = [rule for rule, change in changes if change in made]
@@ -114,38 +123,54 @@ class LearningSession:
         refusal = self.read(error)
         if refusal is None or self.mode == "off" or self.sent is None:
             return False
-        is_first = not self._trying
-        wrong = [rule for rule in self._used if rule.key in self._stored and concerns(refusal, rule)]
-        if is_first and wrong:
-            for rule in wrong:  # the upstream changed
-                self.memory.forget(self.scope, rule)
-                self._record("revoked", rule, refusal.text)
-                del self._stored[rule.key]
-            return True
-        if is_first or self._settle(refusal):
-            is_known = self.memory.is_useless(self.scope, refusal.signature, now_s)
-            known = self.memory.helped(self.scope, now_s) if is_first else ()
-            helped = self._changing(known) if known else ()
-            self._begin(error, refusal, [*([helped] if helped else ()), *(() if is_known else steps)])
+        first, is_known = list[tuple[Step, Step]](), self.memory.is_useless(self.scope, refusal.signature, now_s)
+        if is_first := self._refusal is None:
+            self._own_error = error
+            wrong = tuple(rule for rule in self._used if concerns(refusal, rule))
+            if wrong and not is_known:  # perhaps the upstream changed
+                first.append(((), wrong))
+            self._texts = self.memory.helped(self.scope, now_s)
+            if self._texts and (helped := self._changing(self._texts)):
+                first.append((helped, ()))
+        if is_first or self._settle(error, refusal, steps):
+            self._begin(error, refusal, [*first, *((step, ()) for step in steps if not is_known)])
         if self._queue and self._useless < MOST_USELESS:
-            self._trying = self._queue.pop(0)
+            self._trying, self._without = self._queue.pop(0)
             self._tried += self._trying
             self.is_free = self._is_own(self._trying)
             return True
-        if self._is_useless and self._refusal is not None:
-            self.memory.note_useless(self.scope, self._refusal.signature, now_s)
+        self._end(now_s)
         return False
 
-    def _settle(self, refusal: Refusal) -> bool:
-        """Keep the step that was tried before `refusal`, or take it back. Return whether it was kept."""
-        is_same = self._refusal is not None and refusal.is_same(self._refusal)
-        is_kept = not is_same and not any(concerns(refusal, rule) for rule in self._trying)
+    def _begin(self, error: errors.UpstreamError, refusal: Refusal, tries: Sequence[tuple[Step, Step]]) -> None:
+        self._refusal, self.last_words, self._queue = refusal, error.message, []
+        self._refuted, self._are_same = 0, True
+        if self.sent is not None and (len(self.sent.body) <= GUESSED_BYTES or refusal.is_exact):
+            allowed = [one for one in tries if all(self.policy.allows(rule, self.members) for rule in one[0])]
+            self._queue = [one for one in allowed if self._kept.keys().isdisjoint(rule.key for rule in one[0])]
+
+    def _settle(self, error: errors.UpstreamError, refusal: Refusal, steps: Sequence[Step]) -> bool:
+        """Keep what was tried before `error`, or take it back. Return whether it was kept."""
+        is_same, brought = self._refusal is not None and refusal.is_same(self._refusal), {*chain(*steps)}
+        if self._without:
+            is_kept = not is_same and brought.isdisjoint(self._without)
+            self._own_error = error if is_kept else self._own_error
+        else:
+            # a noun may be about another part of the body, which then brings a step of its own
+            about = [rule for rule in self._trying if concerns(refusal, rule)]
+            is_kept = not is_same and not any(rule.paths or brought.issubset(self._trying) for rule in about)
         if is_kept:
             self._keep()
         else:
-            self._trying, self._is_useless = (), True
+            self._trying, self._without = (), ()
             self._useless += not self.is_free
+            self._refuted, self._are_same = self._refuted + 1, self._are_same and is_same
         return is_kept
+
+    def _end(self, now_s: float) -> None:
+        """Do not try to solve an error again for a minute if each try led to the same one."""
+        if self._refuted and self._are_same and self._refusal is not None:
+            self.memory.note_useless(self.scope, self._refusal.signature, now_s)
 
     def _changing(self, rules: Iterable[LearnedRule]) -> Step:
         """Return those of `rules` that would change the body that was sent."""
@@ -156,24 +181,22 @@ class LearningSession:
         added = self.sent is not None and INCLUDE_USAGE.changes[0].entry in self.sent.adapted
         return added and all(rule.field.startswith("stream_options") for rule in step)
 
-    def _begin(self, error: errors.UpstreamError, refusal: Refusal, steps: Sequence[Step]) -> None:
-        self._error, self._refusal, self._is_useless, self._queue = error, refusal, False, []
-        if self.sent is not None and (len(self.sent.body) <= GUESSED_BYTES or refusal.is_exact):
-            allowed = [step for step in steps if all(self.policy.allows(rule, self.members) for rule in step)]
-            self._queue = [step for step in allowed if self._kept.keys().isdisjoint(rule.key for rule in step)]
-
     def _keep(self) -> None:
-        text = "" if self._refusal is None else self._refusal.text
+        text = "" if self._refusal is None else self._refusal.evidence
         for rule in self._trying:
-            self._kept[rule.key] = (rule, text)
-        self._trying = ()
+            self._kept[rule.key] = (rule, self._texts.get(rule, text))
+        for rule in self._without:
+            self.memory.forget(self.scope, rule)
+            self._record("revoked", rule, text)
+            del self._stored[rule.key]
+        self._trying, self._without = (), ()
 
     def succeeded(self, now_s: float) -> None:
         """Store what this request needed, and count the use of each rule: the upstream accepted the last body."""
         memory, scope = self.memory, self.scope
         self._keep()
         if self._kept:
-            memory.keep_helped(scope, (), now_s)
+            memory.keep_helped(scope, {}, now_s)
         for rule in self._used:
             text, new = self._kept.get(rule.key, (rule, None))[1], None
             if text is not None and self._may_store(rule, now_s):
@@ -185,6 +208,7 @@ class LearningSession:
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         for other in self._changing(LearnedRule("drop", path) for path in unknown):  # another value is there
             memory.accepted(scope, unknown[other.field], now_s)
+        self._kept, self.last_words = {}, ""
 
     def _may_store(self, rule: LearnedRule, now_s: float) -> bool:
         if rule.action == "stream" and not rule.beside:
@@ -193,20 +217,28 @@ class LearningSession:
         return not rule.is_once
 
     def failed(self, error: errors.UpstreamError, now_s: float) -> errors.UpstreamError:
-        """Return the error for the client after `error` ended the tries: the one that no step has solved.
+        """Return the error for the client after `error` ended the tries: that of its own request.
 
         An error of another kind, such as a filter or a timeout, is about the request itself, and stays.
         """
         refusal = self.read(error)
-        if refusal is not None and self._trying and self._settle(refusal):
-            self._error = error
-        helped = tuple(rule for rule, _ in self._kept.values() if not rule.is_once)
-        self.memory.keep_helped(self.scope, helped, now_s)
+        if refusal is not None and (self._trying or self._without) and self._settle(error, refusal, ()):
+            self.last_words = error.message
+        self._end(now_s)
         for rule in dict.fromkeys(self._tried):
             if rule.key not in self._kept:
-                self._record("failed", rule, error.message)
+                self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)
         is_of_form = refusal is not None or not isinstance(error, (errors.UpstreamErrorReply, *NO_ANSWER))
-        return self._error if is_of_form and self._error is not None else error
+        own = self._own_error if is_of_form and self._tried and not is_too_long(error) else None
+        if own is None or own.message == self.last_words:
+            self.last_words = ""
+        return own or error
+
+    def left(self, now_s: float) -> None:
+        """Keep what has helped this request, which has ended, for the caller's next one."""
+        helped = {rule: text for rule, text in self._kept.values() if not rule.is_once}
+        if helped:
+            self.memory.keep_helped(self.scope, helped, now_s)
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
         request_id, where = "" if self.sent is None else self.sent.id, self.scope

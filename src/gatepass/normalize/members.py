@@ -145,11 +145,11 @@ class DropTools:
         return f"drop=tools[{self.type}]"
 
     def apply_to(self, draft: Draft) -> bool:
-        tools, choice = draft.top.array("tools"), draft.top.object("tool_choice")
+        tools, choice = draft.top.array("tools"), draft.top.small_text("tool_choice") or b""
         numbered = [] if tools is None else tools.numbered()
         found = {at: tool for at, tool in numbered if tool.string("type") == self.type}
-        chosen = set() if choice is None else {choice.string("type"), choice.string("name")} - {None}
-        is_chosen = self.type in chosen or any(tool.string("name") in chosen for tool in found.values())
+        names = (self.type, *(name for tool in found.values() if (name := tool.string("name"))))
+        is_chosen = any(msgspec.json.encode(name) in choice for name in names)
         if tools is None or not found or is_chosen or len(found) == len(tools):
             return False
         tools.drop(found)

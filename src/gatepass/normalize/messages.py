@@ -48,20 +48,24 @@ def drop_empty_text(draft: Draft) -> bool:
         parts, is_answer = message.array("content"), message.string("role") == "assistant"
         if parts is not None:
             numbered = parts.numbered()
-            empty = [index for index, part in numbered if is_blank(part.raw_string("text"))]
+            texts = [(index, part) for index, part in numbered if part.string("type") in _TEXTS]
+            empty = [index for index, part in texts if is_blank(part.raw_string("text"))]
             if len(empty) < len(numbered):
                 changed += len(empty)
                 parts.drop(empty)
                 continue
         if not (is_blank(message.raw_string("content")) or (parts is not None and is_answer)):
             continue
-        if message.kind("tool_calls") == "[":
+        if message.kind("tool_calls") == "[" or message.kind("function_call") == "{":
             changed += message.set("content", b"null")
-        elif is_answer:
+        elif is_answer and PLAIN.issuperset(message.names):
             gone.append(at)
     if messages is not None:
         messages.drop(gone)
     return changed + len(gone) > 0
+
+
+_TEXTS = ("text", "input_text", "output_text")
 
 
 def is_blank(text: bytes | None) -> bool:
@@ -115,7 +119,7 @@ def drop_thoughts(draft: Draft) -> bool:
     """
     return _drop_thoughts(
         draft,
-        lambda item: item.kind("encrypted_content") == '"',
+        lambda item: item.string("type") == "reasoning" and item.kind("encrypted_content") == '"',
         lambda block: block.string("type") in _THOUGHTS,
     )
 

@@ -407,6 +407,7 @@ def leave_target(attempt: Attempt) -> None:
     session, state = attempt.session, attempt.state
     if session is not None:
         attempt.session = None
+        session.left(state.clock.now())
         for change in session.events:
             state.observers.tell(state.observers.rule_changed, change)
     if attempt.copied_bytes and attempt.memory is not None:
@@ -632,11 +633,13 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
     found = await _steps(attempt, session, sent, error)
     last, error = error, session.failed(error, state.clock.now())
-    if error is not last:
-        found = ()  # they belong to another body
     attempt.record.tried = session.tried
     if session.tried:
         error.cause = f"{sentence(error.cause)} Tried before: {', '.join(f'`{entry}`' for entry in session.tried)}."
+        if session.last_words:
+            error.cause = f"{error.cause} The upstream then answered: {session.last_words}"
+        if isinstance(error, UpstreamErrorReply):
+            error.original = b""  # else the client would not read it
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         return UpstreamErrorReply(
@@ -650,7 +653,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         )
     if isinstance(error, UpstreamErrorReply) and error.error_body is not None:
         upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
-    if advised := _advice(attempt, session, base, sent, error, found):
+    if advised := _advice(attempt, session, base, sent, last, found):
         error.advice = advised
         if isinstance(error, UpstreamErrorReply):
             error.original = b""  # else the client would not read the advice

@@ -192,7 +192,7 @@ class Flood:
             for model in ("m", f"m{at}"):
                 scope = RuleScope("a", "chat", model, self.operation.name)
                 memory.commit(scope, rule, "x", now_s)
-                memory.keep_helped(scope, (rule,), now_s)
+                memory.keep_helped(scope, {rule: "error"}, now_s)
                 memory.note_useless(scope, f"  something is wrong {at}", now_s)
                 memory.accepted(scope, rule, now_s)
                 memory.note_served(scope, now_s, is_stream=bool(at % 2))

@@ -178,7 +178,7 @@ def test_helped_useless_and_accepted_are_bounded_too():
     memory = Memory(most_of_caller=3, most_of_all=9)
     for at in range(9):
         memory.note_useless(O3, f"error {at}", NOW_S)
-        memory.keep_helped(caller("a", f"m{at}"), (DROP,), NOW_S)
+        memory.keep_helped(caller("a", f"m{at}"), {DROP: "no"}, NOW_S)
         memory.accepted(O3, named(at), NOW_S)
     assert sum(memory.is_useless(O3, f"error {at}", NOW_S) for at in range(9)) == 3
     assert sum(bool(memory.helped(caller("a", f"m{at}"), NOW_S)) for at in range(9)) == 3
@@ -190,15 +190,15 @@ def test_helped_useless_and_accepted_are_bounded_too():
 
 def test_what_helped_and_what_was_useless_is_known_for_a_minute_and_for_its_caller():
     memory, other = Memory(), caller("b", O3.model)
-    memory.keep_helped(O3, (DROP, SYNTH), NOW_S)
+    memory.keep_helped(O3, {DROP: "a", SYNTH: "b"}, NOW_S)
     memory.note_useless(O3, "error", NOW_S)
     for now_s, is_known in ((NOW_S + MINUTE_S - 1, True), (NOW_S + MINUTE_S, False)):
-        assert memory.helped(O3, now_s) == ((DROP, SYNTH) if is_known else ())
+        assert memory.helped(O3, now_s) == ({DROP: "a", SYNTH: "b"} if is_known else {})
         assert memory.is_useless(O3, "error", now_s) is is_known
-    assert (memory.helped(other, NOW_S), memory.is_useless(other, "error", NOW_S)) == ((), False)
+    assert (memory.helped(other, NOW_S), memory.is_useless(other, "error", NOW_S)) == ({}, False)
     assert not memory.is_useless(O3, "another error", NOW_S)
-    memory.keep_helped(O3, (), NOW_S)
-    assert memory.helped(O3, NOW_S) == ()
+    memory.keep_helped(O3, {}, NOW_S)
+    assert memory.helped(O3, NOW_S) == {}
 
 
 # --- what was served

@@ -7,7 +7,16 @@ import pytest
 
 from gatepass.learning.memory import Memory
 from gatepass.learning.pointing import Refusal
-from gatepass.learning.quotes import BODY_BYTES, MOST_ERROR_CHARS, MOST_SEPARATORS, Quotes, Sent, is_repeated, sent_in
+from gatepass.learning.quotes import (
+    BODY_BYTES,
+    MOST_ERROR_CHARS,
+    MOST_SEPARATORS,
+    Quotes,
+    Sent,
+    is_repeated,
+    letters_of,
+    sent_in,
+)
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT
 from tests.unit.learning.rejections import chat, openai
@@ -36,6 +45,13 @@ def test_a_body_is_read_up_to_its_bounds():
     assert sent_in(b'"%b"' % (b"x" * BODY_BYTES)) is None
     assert sent_in(b"{") is None
     assert is_repeated((), "x" * (MOST_ERROR_CHARS + 1))
+
+
+@pytest.mark.parametrize(("size", "named"), [(MOST_ERROR_CHARS, ["seed"]), (MOST_ERROR_CHARS + 1, [])])
+def test_of_a_longer_error_the_text_points_at_nothing(size, named):
+    refusal = Refusal.of(CHAT.members, 400, UpstreamErrorBody("No seed".ljust(size, ".")), b'{"seed":1}')
+    assert refusal is not None
+    assert list(refusal.named()) == named
 
 
 PLANTED = (
@@ -82,6 +98,7 @@ def test_a_quote_is_known_in_every_spelling(shown):
     assert Quotes(shown, sent).cover("seed")
     assert not Quotes("seed is refused", sent).cover("seed")
     assert Quotes("_ is refused", sent).cover("_"), "of a name without letters nothing shows whether it is quoted"
+    assert letters_of("\\U0010ffff \\Uffffffff") == letters_of("\U0010ffff")
 
 
 REFUSED = UpstreamErrorBody("Unsupported parameter: 'temperature' is not supported with this model.")

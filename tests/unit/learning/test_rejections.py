@@ -162,7 +162,7 @@ def test_a_sentence_leads_to_the_body_that_is_accepted(text, sent, becomes):
             "`max_tokens` must be greater than `thinking.budget_tokens`.",
             {"max_tokens": 9, **THINKS},
             gone("thinking"),
-            4,
+            3,
         ),
         ("Use 'thinking.type[0]'", THINKS, gone("thinking"), 3),
         ("verbosity and seed exclude each other", {"seed": 1, "verbosity": "low"}, gone("seed"), 3),

@@ -64,7 +64,9 @@ def test_an_error_that_names_too_many_members_only_advises(count):
     names = [f"n{at}" for at in range(count)]
     case = of(f"Unsupported parameter(s): {', '.join(names)}", **dict.fromkeys(names, 1))
     assert len(entries(case)) == (1 if count == 20 else 0)  # one by one they would take too many calls
-    assert 'rules: {drop: ["n0"]}' in advised(case)
+    assert ('rules: {drop: ["n0"]}' in advised(case)) is (count > 20)
+    tools = [{"type": "function"}, *({"type": f"t{at}"} for at in range(count))]
+    assert len(entries(of("No tools here", tools=tools))) == (1 if count == 20 else 0)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,12 @@ def test_there_is_no_step(text, sent):
 
 def test_a_member_that_a_client_names_is_left_out_with_its_object():
     assert entries(of("Unknown parameter: 'logit_bias.a7'.", logit_bias={"a7": 1})) == [("drop=logit_bias",)]
+
+
+def test_an_entry_of_tools_is_known_by_its_name():
+    editor = {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}
+    case = of("No str_replace_based_edit_tool here", tools=[editor, {"type": "bash_20250124", "name": "bash"}])
+    assert entries(case)[0] == ("drop=tools[text_editor_20250728]",)
 
 
 def test_a_client_that_shortens_its_answers_does_it_itself():
@@ -165,10 +173,12 @@ NO_STREAM = never("", openai(STREAM, "stream", "unsupported_value"))
 
 def test_advice_names_learn_if_learning_is_off():
     assert advised(NO_STREAM, learn="off") == (
-        "To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: emulate in the model's"
+        'To adapt such requests (stream=synth), set upstreams.chat.learn: on, or stream: "emulate" in the model\'s'
         " entry under models."
     )
-    assert advised(of("No seed", seed=1), learn="off") == "To drop seed, set upstreams.chat.learn: on."
+    assert advised(of("No seed", seed=1), learn="off") == (
+        'To drop seed, set upstreams.chat.learn: on, or rules: {drop: ["seed"]} in the model\'s entry under models.'
+    )
     assert advised(NO_STREAM) == ""
 
 

@@ -107,11 +107,14 @@ def converse(learning: LearningSession, upstream: Answering, call: Call, now_s: 
         refusal, calls = upstream.answer(planned), calls + 1
         if refusal is None:
             learning.succeeded(now_s)
+            learning.left(now_s)
             learning.memory.note_served(learning.scope, now_s, is_stream=planned.stream)
             return Outcome(planned, None, learning, calls)
         error = refused(refusal)
         if not learn_from(learning, error, now_s, tries):
-            return Outcome(planned, learning.failed(error, now_s), learning, calls)
+            shown = learning.failed(error, now_s)
+            learning.left(now_s)
+            return Outcome(planned, shown, learning, calls)
         tries += not learning.is_free
 
 
