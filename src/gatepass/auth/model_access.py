@@ -137,10 +137,6 @@ def _in_destinations(name: str) -> bool:
 _cached = lru_cache(maxsize=CACHED_NAMES)(_in_destinations)
 
 
-def _is_checked(name: str) -> bool:
-    return _normalized(name) in _OPENED or _is_destination(name)
-
-
 def check_body_access(caller: Caller, top: TopLevel) -> None:
     """Check the members of a body, of which `check_model_access` checks `model`.
 
@@ -150,8 +146,9 @@ def check_body_access(caller: Caller, top: TopLevel) -> None:
     if caller.models is None:
         return
     _check_count(top.names)
-    is_checked = any(name != _TOOLS and _is_checked(name) for name in top.names) or top.names.count(_TOOLS) > 1
-    # most agents send tools alone
+    others = [name for name in top.names if name != _TOOLS]  # most agents send tools alone
+    is_checked = any(_normalized(name) in _OPENED or _is_destination(name) for name in others)
+    is_checked = is_checked or top.names.count(_TOOLS) > 1
     if is_checked or (isinstance(tools := top.get(_TOOLS), list) and _may_name_models(tools)):
         _check_object(caller, top.listed, _Judged(top), MOST_LEVELS, is_top=True)
 

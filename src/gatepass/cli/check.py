@@ -86,10 +86,8 @@ def check(
     tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     left_out = len(origins) - len(shown)
-    written = ((setting, value) for setting, value in leaves(loaded.document.tree) if setting not in origins)
-    shown |= {
-        setting: str(loaded.document.origin(setting)) for setting, value in written if value == {}
-    }  # {} may mean on
+    empty = [setting for setting, value in leaves(loaded.document.tree) if value == {}]  # {} may mean on
+    shown |= {setting: str(loaded.document.origin(setting)) for setting in empty if setting not in origins}
     if as_json:
         settings = [
             {"setting": dotted(setting), "value": without_query(lookup(tree, setting)), "origin": origin}
@@ -127,21 +125,17 @@ def _load_for_json(path: str | None) -> LoadedConfig:
         sys.exit(UNUSABLE)
 
 
-_REFERENCES = (
-    "Any text may hold ${NAME} or ${file:/path}; $$ is a dollar. Numbers, true and false are never references."
-)
-
-
 def editor_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a configuration file, which allows references in all texts."""
     found = _with_references(Config.model_json_schema(by_alias=True))
+    note = "Any text may hold ${NAME} or ${file:/path}; $$ is a dollar. Numbers, true and false are never references."
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **found,
         # behind `found`, whose title is the name of the class
         "title": "gatepass configuration",
         "anyOf": [{"required": ["upstreams"]}, {"required": ["mcp"]}],
-        "description": f"{found['description']} {_REFERENCES}",
+        "description": f"{found['description']} {note}",
     }
 
 

@@ -29,7 +29,6 @@ from gatepass.documents import (
     LearnedRule,
     LearnedRules,
     Limits,
-    McpServer,
     McpStatus,
     ModelUpstream,
     ReloadResult,
@@ -211,9 +210,6 @@ def reload_lines(result: ReloadResult) -> Iterator[str]:
     yield from (f"warning: {printable(warning)}" for warning in result.warnings)
 
 
-_CREDENTIAL_HEAD = ("CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")
-_UPSTREAM_HEAD = ("UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE")
-_MCP_HEAD = ("MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")
 _RESTART = "; a new secret requires a restart, because it is in an environment variable"
 _HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no answer yet", "answering": "answering"}
 """As the page has it."""
@@ -255,8 +251,8 @@ def status_lines(page: Status) -> Iterator[str]:
         yield f"configuration not reloaded: {printable(problem)}"
     yield from _credential_lines(page)
     if page.upstreams:
-        yield ""
-        yield from aligned([_UPSTREAM_HEAD, *(_upstream(page, *row) for row in page.upstreams.items())])
+        rows = [_upstream(page, *row) for row in page.upstreams.items()]
+        yield from ("", *aligned([("UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE"), *rows]))
     for model, one in ((model, one) for model, ones in (page.targets or {}).items() for one in ones):
         if one.state != "available":
             state = one.state.replace("_", " ") + (f", {span(one.for_s)} left" if one.for_s else "")
@@ -266,7 +262,7 @@ def status_lines(page: Status) -> Iterator[str]:
 
 
 def _credential_lines(page: Status) -> Iterator[str]:
-    table, faults = [_CREDENTIAL_HEAD], dict[str, list[str]]()
+    table, faults = [("CREDENTIAL", "TYPE", "TOKEN", "EXPIRES IN", "FETCHES", "FAILURES")], dict[str, list[str]]()
     for credential, held in page.credentials.items():
         # the token may still be valid, but without a successful fetch it will not be for long
         token = held.state + ", failing" * held.failing + ", rejected" * bool(held.rejected_by)
@@ -281,14 +277,18 @@ def _credential_lines(page: Status) -> Iterator[str]:
             reason = f"the upstream {upstream} rejected the token {age_s:.0f} s ago{code}"
             faults.setdefault(reason, []).append(credential)
     if page.credentials:
-        yield ""
-        yield from aligned(table)
+        yield from ("", *aligned(table))
     yield from (f"{', '.join(ones)}: {reason}" for reason, ones in faults.items())
 
 
 def _mcp_lines(page: Status, mcp: McpStatus) -> Iterator[str]:
-    yield ""
-    yield from aligned([_MCP_HEAD, *(_mcp(page, *row) for row in mcp.servers.items())])
+    table = [("MCP SERVER", "HOST", "CREDENTIAL", "TOKEN", "SESSIONS", "HEALTH")]
+    for name, held in mcp.servers.items():
+        usable = "-" if held.credential is None else "yes" if held.usable else "no"
+        if held.credential is not None and f"{MCP_UPSTREAM}{name}" in page.credentials[held.credential].rejected_by:
+            usable = "rejected"
+        table.append((name, held.host, held.credential or "-", usable, str(held.sessions), _health(held)))
+    yield from ("", *aligned(table))
     for name, server in mcp.servers.items():
         if command := "gatepass doctor" if server.health == "failing" else _show(server):
             yield f"MCP server {name}: `{command}` names the cause."
@@ -338,16 +338,6 @@ def _show(held: UpstreamStatus) -> str:
     return "" if failed is None else f"gatepass show {printable(shlex.quote(failed.id))}"
 
 
-def _mcp(page: Status, name: str, held: McpServer) -> tuple[str, ...]:
-    usable = "-" if held.credential is None else "yes" if held.usable else "no"
-    if held.credential is not None and f"{MCP_UPSTREAM}{name}" in page.credentials[held.credential].rejected_by:
-        usable = "rejected"
-    return name, held.host, held.credential or "-", usable, str(held.sessions), _health(held)
-
-
-_LIMIT_HEAD = ("OF", "LIMIT", "MOST", "USED", "LEFT")
-
-
 @click.command()
 @control_option
 @json_option
@@ -365,10 +355,9 @@ def limits(socket_path: str | None, *, as_json: bool) -> None:
         click.echo("No limits are configured.")
     else:
         table = [[printable(value) for value in structs.astuple(row)] for row in rows]
-        click.echo("\n".join(aligned([_LIMIT_HEAD, *table])))
+        click.echo("\n".join(aligned([("OF", "LIMIT", "MOST", "USED", "LEFT"), *table])))
 
 
-_RULE_HEAD = ("MODEL", "OPERATION", "ADAPTED", "CALLERS", "AGE", "LEFT", "USES")
 _NAMES = 5
 """Limit on the callers of one rule that the text lists."""
 
@@ -404,7 +393,7 @@ def rule_lines(rules: Sequence[LearnedRule]) -> Iterator[str]:
     if not rules:
         yield "Nothing has been learned."
         return
-    table: list[tuple[str, ...]] = [_RULE_HEAD]
+    table: list[tuple[str, ...]] = [("MODEL", "OPERATION", "ADAPTED", "CALLERS", "AGE", "LEFT", "USES")]
     for row in rules:
         callers = row.callers[0] if len(row.callers) == 1 else counted(len(row.callers), "caller")
         times = span(row.age_s), span(row.expires_in_s)

@@ -139,8 +139,7 @@ class Report:
 
     def print_json(self, code: int, **more: object) -> None:
         failed = [f"{step.hop} {step.what}" for step in self.steps if step.failed]
-        document = {"exit_code": code, "failed": failed, **more, "steps": self.steps}
-        options.print_json(document)
+        options.print_json({"exit_code": code, "failed": failed, **more, "steps": self.steps})
 
 
 def line_of(step: Step) -> str:

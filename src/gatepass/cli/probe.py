@@ -60,7 +60,6 @@ from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest,
 
 T = TypeVar("T")
 
-
 Steps = AsyncGenerator[Step, None]
 Begin = Callable[[str, str], object]
 """Called with the hop and the name of a step before it runs, to show progress."""
@@ -105,7 +104,6 @@ TOKEN_S = (10.0, 30.0)
 
 async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     """Fetch a token of the credential `name`. Its holder must be started."""
-
     step, wall_s = partial(found, f"credential:{name}", "token"), state.clock.wall()
     settings = state.config.credentials[name]
     limit_s = min(max(TOKEN_S[0], settings.timeout_s), TOKEN_S[1])
@@ -294,13 +292,10 @@ async def check_call(state: AppState, upstream: Upstream, target_probe: TargetPr
         return await within(state, upstream, result, ANSWER_S)
     except GatepassError as error:
         hop, name, (model, model_zh) = hop_of(upstream), call.operation.name, target_probe.named
-        begin = partial(found, hop, what, StepOutcome.FAILS, "called", model=model, model_zh=model_zh)
-        begin = partial(
-            begin, call=f"{name}{' as a stream' * call.stream}", call_zh=f"{name}{'（流式）' * call.stream}"
-        )
-        said = begin(
-            status=error.http_status, more=f" {error.public_code}: ", more_zh=f"，错误码 {error.public_code}。"
-        )
+        texts = {"call": f"{name}{' as a stream' * call.stream}", "call_zh": f"{name}{'（流式）' * call.stream}"}
+        texts |= {"more": f" {error.public_code}: ", "more_zh": f"，错误码 {error.public_code}。"}
+        texts |= {"status": str(error.http_status), "model": model, "model_zh": model_zh}
+        said = found(hop, what, StepOutcome.FAILS, "called", **texts)
         step = failed_step(error, what, said.why, name, call.model, upstream.settings.credential or "")
         # a CallerError blames the client, but here gatepass itself made the request
         hop = hop if isinstance(error, CallerError) else step.hop
@@ -368,9 +363,8 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     with suppress(StoreUnavailable):  # its health has the reason
         await store.check()
     if store.health.state is StoreState.UP:
-        return structs.replace(
-            found("store", "store", StepOutcome.WORKS, "store_answers", address=address), proves=False
-        )
+        works = found("store", "store", StepOutcome.WORKS, "store_answers", address=address)
+        return structs.replace(works, proves=False)
     fault = store.health.fault
     assert fault is not None  # noqa: S101 - for mypy: note() stores one with each state but UP
     is_unreadable = store.health.state is StoreState.UNREADABLE
@@ -423,18 +417,22 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
     """Yield the steps `initialize` and `tools` of an MCP server."""
     hop, name = hop_of(upstream), upstream.name.removeprefix(MCP_UPSTREAM)
 
+    own = ((b"accept", b"application/json, text/event-stream"), (b"content-type", b"application/json"))
+
     async def ask(method: str, params: Message, fields: Headers = (), number: int | None = 1) -> McpReply:
+        """Send a message and return the answer. Raises the error that a client would get."""
         message = {"jsonrpc": "2.0", "method": method, "params": params}
         body = json.dumps(message if number is None else {**message, "id": number}).encode()
-        return await within(state, upstream, _mcp_reply(state, upstream, body, fields))
+        request = OutboundRequest("POST", state.config.mcp[name].url, (*own, *fields), body, upstream.timeouts)
+        attempt = Attempt.begin(state, Target(upstream.name), Call("doctor", _MCP_POST, "doctor", "", body, ()))
+        return await within(state, upstream, send_own_call(attempt, _send_mcp, request))
 
     begin(hop, what := "initialize")
     fields: Headers = ((b"mcp-protocol-version", NEWEST_MCP.encode()), (b"mcp-method", b"tools/list"))
     params: Message = {"_meta": MCP_META}
     try:
-        reply = await ask(
-            "initialize", {"protocolVersion": HANDSHAKE_MCP, "capabilities": {}, "clientInfo": MCP_CLIENT}
-        )
+        opening = {"protocolVersion": HANDSHAKE_MCP, "capabilities": {}, "clientInfo": MCP_CLIENT}
+        reply = await ask("initialize", opening)
         version = reply.result.get("protocolVersion")
         if isinstance(version, str):
             session = header(reply.headers, SESSION)
@@ -465,15 +463,6 @@ async def check_mcp(state: AppState, upstream: Upstream, begin: Begin) -> AsyncI
 
 
 _MCP_POST = next(row for row in OPERATIONS if row.name == "chat")
-
-
-async def _mcp_reply(state: AppState, upstream: Upstream, body: bytes, fields: Headers) -> McpReply:
-    """Send a message and return the answer. Raises the error that a client would get."""
-    own = ((b"accept", b"application/json, text/event-stream"), (b"content-type", b"application/json"))
-    url = state.config.mcp[upstream.name.removeprefix(MCP_UPSTREAM)].url
-    request = OutboundRequest("POST", url, (*own, *fields), body, upstream.timeouts)
-    attempt = Attempt.begin(state, Target(upstream.name), Call("doctor", _MCP_POST, "doctor", "", body, ()))
-    return await send_own_call(attempt, _send_mcp, request)
 
 
 async def _send_mcp(attempt: Attempt, request: OutboundRequest) -> McpReply:

@@ -16,7 +16,7 @@ from gatepass.cli.control import ask, control_option, found_socket
 from gatepass.cli.healthcheck import reachable
 from gatepass.cli.options import json_option, print_json, printable
 from gatepass.cli.story_lines import HEAD, cleaned, list_line, story_lines, summary_line
-from gatepass.documents import Requests, Stories, Summary
+from gatepass.documents import Requests, Stories
 from gatepass.observability.story import MOST_LISTED, NO_CURL, curl_command
 
 LAST = 10
@@ -42,9 +42,6 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
     # id and end, because clients choose ids: one may repeat
     seen, after_s = set[tuple[str, float | None]](), 0.0
 
-    def line_of(one: Summary) -> str:
-        return json.dumps(msgspec.to_builtins(one)) if as_json else summary_line(cleaned(one))
-
     try:
         while True:
             limit = MOST_LISTED if after_s or failed else LAST
@@ -57,7 +54,7 @@ def tail(*, socket_path: str | None, failed: bool, once: bool, as_json: bool) ->
                     click.echo(list_line(HEAD))
             seen, after_s = {(one.id, one.ended) for one in page.requests}, page.now - OVERLAP_S
             for one in new:
-                click.echo(line_of(one))
+                click.echo(json.dumps(msgspec.to_builtins(one)) if as_json else summary_line(cleaned(one)))
             if once:
                 return
             time.sleep(POLL_S)
@@ -74,8 +71,7 @@ def show(request_id: str, socket_path: str | None, *, as_curl: bool, as_json: bo
     """Show what happened to the request ID: the hop that failed, what gatepass changed, and where the time went.
 
     ID is the `x-request-id` of the response, or the request id of the upstream: of several requests with it the newest
-    is shown. The curl command of --curl reads the
-    key from `$GATEPASS_KEY`.
+    is shown. The curl command of --curl reads the key from `$GATEPASS_KEY`.
 
     Exit codes: 0 shown, 1 the request is not known, or gatepass did not answer.
     """

@@ -41,9 +41,8 @@ def token(name: str | None, path: str | None, *, as_json: bool, reveal: bool) ->
     config = options.load_or_exit(path).config
     names = list(config.credentials)
     if name is None and len(names) != 1:
-        options.exit_unusable(
-            f"name a credential: {', '.join(names)}" if names else "name a credential; there are none"
-        )
+        known = f": {', '.join(names)}" if names else "; there are none"
+        options.exit_unusable(f"name a credential{known}")
     name = names[0] if name is None else name
     if name not in names:
         options.exit_unusable(f"{name!r} is not a name under credentials{did_you_mean(name, names)}")
@@ -80,20 +79,14 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
             options.print_json(shown | ({"token": fetched.text} if reveal else {}))
             return True
         for label, value in shown.items():
-            for text in _texts(value):
-                click.echo(f"{label:<{LABEL_CHARS}} {options.printable(text)}")
+            lines = value if isinstance(value, list) else [] if value is None else [value]
+            if isinstance(value, dict):
+                lines = [f"{claim}: {text}" for claim, text in value.items()]
+            for line in lines:
+                click.echo(f"{label:<{LABEL_CHARS}} {options.printable(line)}")
         if reveal:
             click.echo(fetched.text)
         return True
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from (f"{name}: {text}" for name, text in value.items())
-    elif isinstance(value, list):
-        yield from value
-    elif value is not None:
-        yield str(value)
 
 
 def described(config: Config, name: str, status: TokenStatus, token: Token, wall_s: float) -> dict[str, object]:

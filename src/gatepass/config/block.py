@@ -145,15 +145,6 @@ SettingFault = tuple[str, str]
 """The dotted name of a setting, or an empty text for the whole block, and the problem."""
 
 
-def settings_error(title: str, faults: Iterable[SettingFault]) -> ValidationError:
-    """Return a ValidationError that reports each fault at its setting."""
-    details = []
-    for name, text in faults:
-        place = tuple(filter(None, name.split(".")))
-        details.append(InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)}))
-    return ValidationError.from_exception_data(title, details)
-
-
 class Block(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
@@ -171,8 +162,12 @@ class Block(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if found := list(self.faults()):
-            raise settings_error(type(self).__name__, found)
+        details = []
+        for name, text in self.faults():
+            place = tuple(filter(None, name.split(".")))
+            details.append(InitErrorDetails(type="value_error", loc=place, input=None, ctx={"error": ValueError(text)}))
+        if details:
+            raise ValidationError.from_exception_data(type(self).__name__, details)
         return self
 
     @classmethod

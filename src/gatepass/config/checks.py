@@ -40,17 +40,17 @@ def unreachable_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if found := _OPERATION.search(upstream.base_url.lower()):
             fault = f"ends in {found[0]}, which gatepass appends itself: end it before that, most often with /v1"
             yield ("upstreams", name, "base_url"), fault
-    has_route = config.models or any(
-        config.operations[name].upstream for name in WITH_MODELS if name in config.operations
-    )
-    if len(config.upstreams) > 1 and not has_route:
+    if len(config.upstreams) > 1 and not (config.models or _has_operation_route(config)):
         yield ("upstreams",), NO_ROUTE.format(first=next(iter(config.upstreams)))
 
 
 def serves_only_named(config: Config) -> bool:
     """Whether a model that no entry of `models` names is 404 `model_not_found` for each operation."""
-    has_route = any(route.upstream for name, route in config.operations.items() if name in WITH_MODELS)
-    return bool(config.models) and "*" not in config.models and not has_route
+    return bool(config.models) and "*" not in config.models and not _has_operation_route(config)
+
+
+def _has_operation_route(config: Config) -> bool:
+    return any(route.upstream for name, route in config.operations.items() if name in WITH_MODELS)
 
 
 def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:

@@ -151,10 +151,9 @@ class _Reading:
 
     def keys(self) -> None:
         """Add an entry for each key and hash. The keys of a file share one entry, because their number may change."""
-        keys = variable_value(self._values, "KEYS")
-        entries = self._keys(keys) if keys else []
-        for entry in entries:
-            self._entry(entry, keys.name if keys else "")
+        if (keys := variable_value(self._values, "KEYS")) is not None:
+            for entry in self._keys(keys):
+                self._entry(entry, keys.name)
         for number, text in enumerate(_listed(self._values.get("KEY_HASHES", "")), 1):
             key_hash, *settings = text.split("/")
             pairs = [setting.partition("=") for setting in settings]
@@ -190,9 +189,8 @@ class _Reading:
         if stated := self._values.get("TOKEN_TYPE"):
             if stated in VARIABLES_BY_TYPE:
                 return stated, "TOKEN_TYPE"
-            self._problem(
-                (), f"{stated!r} is not known here{did_you_mean(stated, list(VARIABLES_BY_TYPE))}", "TOKEN_TYPE"
-            )
+            hint = did_you_mean(stated, list(VARIABLES_BY_TYPE))
+            self._problem((), f"{stated!r} is not known here{hint}", "TOKEN_TYPE")
             return "", ""
         variables = {
             kind: found.name for name, kind in TYPE_BY_VARIABLE.items() if (found := variable_value(self._values, name))

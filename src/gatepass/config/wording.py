@@ -31,14 +31,6 @@ def _names(block: type[Block]) -> Iterator[str]:
         yield from _names(inner)
 
 
-def unknown_setting(name: str) -> str:
-    """Return the problem of an unknown name, with the nearest name of any block unless another block has `name`."""
-    known = dict.fromkeys(_names(Block))
-    near = None if name in known else nearest(name, known)
-    hint = f"; did you mean {near}?" if near else documentation("docs/reference/configuration.md", ": {} lists all")
-    return f"is not a setting{hint}"
-
-
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the name of `known` that differs from `word` by its case or by a typing error."""
     same = [name for name in known if name.lower() == word.lower()]
@@ -73,18 +65,13 @@ BLOCK = "expects a block of settings"
 def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[SettingPath, str]]:
     """Yield each error of pydantic as the path in the file and a sentence."""
     for detail in error.errors(include_url=False, include_input=False):
-        path = _path(detail)
+        # as the file has it, without pydantic's mark of a key and its union tag
+        path = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
+        if detail["type"].startswith("union_tag"):
+            path = (*path, "type")
+        elif path[:1] == ("credentials",):
+            path = path[:2] + path[3:]
         yield path, _sentence(detail, path, tree)
-
-
-def _path(detail: ErrorDetails) -> SettingPath:
-    """Return the path as the file has it, without pydantic's union tag and its mark of a key."""
-    loc = detail["loc"]
-    if loc[-1:] == ("[key]",):
-        loc = loc[:-1]
-    if detail["type"].startswith("union_tag"):
-        return (*loc, "type")
-    return loc[:2] + loc[3:] if loc[:1] == ("credentials",) else loc
 
 
 def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
@@ -92,7 +79,10 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
     is_key = detail["loc"][-1:] == ("[key]",)
     match kind:
         case "extra_forbidden":
-            return unknown_setting(str(path[-1]))
+            name, known = str(path[-1]), dict.fromkeys(_names(Block))
+            near = None if name in known else nearest(name, known)  # another block has it
+            lists_all = documentation("docs/reference/configuration.md", ": {} lists all")
+            return f"is not a setting{f'; did you mean {near}?' if near else lists_all}"
         case "missing" if path[-1] == "token_url" and lookup(tree, (*path[:-1], "issuer")) is not None:
             return "is missing: copy token_endpoint from ISSUER/.well-known/openid-configuration"
         case "value_error":

@@ -60,7 +60,11 @@ def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
     `item` is YAML or JSON on one line. All else in the text stays as it is, comments included. A text of an unusual
     form may become another document, so that the caller must parse it. `text` is one that `parse_yaml` accepts.
     """
-    key, node = _member(text, path)
+    key: Any = None
+    node: Any = YAML(typ="safe", pure=True).compose(text)
+    for name in path:
+        members = node.value if isinstance(node, MappingNode) else []
+        key, node = next((member for member in members if member[0].value == name), (None, None))
     is_list = isinstance(node, SequenceNode)
     if node is None or not (is_list or _is_empty(node)):
         return None
@@ -73,16 +77,6 @@ def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
     newline = "\r\n" if line.endswith("\r") else "\n"
     head = text[:end] + line.removesuffix("\r")
     return f"{head}{newline}{' ' * column}- {item}{newline}{rest}"
-
-
-def _member(text: str, path: SettingPath) -> tuple[Any, Any]:
-    """Return the nodes of the name and the value at `path`, None without them."""
-    key: Any = None
-    node: Any = YAML(typ="safe", pure=True).compose(text)
-    for name in path:
-        members = node.value if isinstance(node, MappingNode) else []
-        key, node = next((member for member in members if member[0].value == name), (None, None))
-    return key, node
 
 
 def _end(text: str, key: Any, node: Any, column: int) -> int:

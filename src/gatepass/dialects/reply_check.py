@@ -436,14 +436,9 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
         return None  # the upstream forbids a retry, so its text does not matter
     # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
     if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := re.search(_IN_TEXT, text)):
-        wait_s = _total_s(found[1])
+        amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, found[1].lower()))
+        wait_s = sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
     return wait_s
-
-
-def _total_s(text: str) -> float:
-    """Return the seconds of a duration that `_PART` matches piece by piece."""
-    amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, text.lower()))
-    return sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
 
 
 def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:

@@ -486,11 +486,14 @@ class BodyWriter:
         self._transport.write(head)
         view = memoryview(body)
         for start in range(0, len(body), SLICE_BYTES):
-            await self._wait_writable()
-            if self._is_over():
+            while self._connection.is_full and not (self._reply.status or self._reply.ended):
+                await self._reply.changed(self._bound_s)
+            # uvloop raises on a write to a closing transport; asyncio ignores it
+            if self._reply.status or not self._connection.is_open():
                 return
             self._transport.write(view[start : start + SLICE_BYTES])
-        self._finish_body()
+        self.is_out = True
+        self._connection.deadline.set(self._bound_s)
 
     def read_after_reset(self, into: memoryview) -> int:
         """Read into `into` what the server sent before it closed; return the number of bytes, 0 at the end.
@@ -507,19 +510,6 @@ class BodyWriter:
         handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
-
-    async def _wait_writable(self) -> None:
-        while self._connection.is_full and not (self._reply.status or self._reply.ended):
-            await self._reply.changed(self._bound_s)
-
-    def _is_over(self) -> bool:
-        """Return whether the rest of the body is not needed."""
-        # uvloop raises on a write to a closing transport; asyncio ignores it
-        return bool(self._reply.status) or not self._connection.is_open()
-
-    def _finish_body(self) -> None:
-        self.is_out = True
-        self._connection.deadline.set(self._bound_s)
 
 
 class Deadline:

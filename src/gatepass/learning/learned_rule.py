@@ -63,13 +63,12 @@ class LearningPolicy:
                     return True
                 if field in ONLY:
                     return rule.values <= ONLY[field]
-                if {field, rule.beside}.issubset(LIMITS):
-                    return True
-                if BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH):
-                    return True
+                is_repeated = {field, rule.beside}.issubset(LIMITS)
+                is_of_beta = BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH)
                 # `dimensions` is safe where the length of the vectors in the reply is checked
-                is_dimensions = field == "dimensions" and field in members
-                return is_dimensions or not any(carries_meaning(field, value) for value in rule.values or ("",))
+                if is_repeated or is_of_beta or (field == "dimensions" and field in members):
+                    return True
+                return not any(carries_meaning(field, value) for value in rule.values or ("",))
             case "rename":
                 return "max_tokens" in members and RENAMES.get(field) == rule.to
             case "set":
@@ -107,24 +106,22 @@ ONLY_WITH: Mapping[str, frozenset[str]] = MappingProxyType({"output_config": fro
 UNSTREAMED = frozenset((("enable_thinking", "false"),))
 """Values that a stored rule sets only in requests without a stream: DashScope supports thinking in streams."""
 
-_FIXED: Mapping[tuple[str, str], tuple[Change, str]] = MappingProxyType(
+_FIXED: Mapping[str, Change] = MappingProxyType(
     {
-        ("stream", "synth"): (request_whole_reply, ""),
-        ("stream", "aggregate"): (request_stream, ""),
-        ("protocols", "chat"): (serve_by_chat, ""),
-        ("roles", "merged"): (messages.merge_roles, "merge_roles"),
-        ("roles", "system"): (messages.merge_system, "merge_roles"),
-        ("roles", "user"): (messages.last_system_as_user, ""),
-        ("thoughts", ""): (messages.drop_thoughts, ""),
-        ("rerank", "tei"): (ConvertRerank("tei"), ""),
-        ("rerank", "jina"): (ConvertRerank(), ""),
-        ("content", "text"): (messages.join_text_parts, "text_content"),
-        ("content", "empty"): (messages.fill_empty_content, ""),
-        ("content", "filled"): (messages.drop_empty_text, ""),
-        ("tool_ids", "short"): (messages.shorten_tool_ids, ""),
+        change.entry: change
+        for change in (
+            *(request_whole_reply, request_stream, serve_by_chat, ConvertRerank("tei"), ConvertRerank()),
+            *(messages.merge_roles, messages.merge_system, messages.last_system_as_user, messages.shorten_tool_ids),
+            *(messages.join_text_parts, messages.fill_empty_content, messages.drop_empty_text),
+        )
     }
+    | {"thoughts=": messages.drop_thoughts}
 )
-"""By the action and the field of a rule: its change, and the switch in `rules` that does the same."""
+"""The changes without a value, by the action and the field of their rules, as in `stream=synth`."""
+_SWITCHES = {"roles=merged": "merge_roles", "roles=system": "merge_roles", "content=text": "text_content"}
+"""The switch in `rules` that does the same as one of these rules."""
+_LEFT_TO_VALUES = frozenset((*ONLY_WITH, *LIMITS, *(path for path in ONLY if "[]" in path)))
+"""Members that a configured `drop` would drop with any value, or with all their members."""
 STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
 _ORDER = (
@@ -161,10 +158,11 @@ class LearnedRule:
         self.change()  # now, so that an impossible rule never reaches a request
 
     @property
-    def key(self) -> tuple[str, str, frozenset[str]]:
-        """Identifies what the rule changes: only one rule with a key can apply."""
+    def key(self) -> Key:
+        """Identifies what the rule changes: only one rule with a key can apply, and not one that undoes it."""
         # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
-        about = {"stream": "", "role": f"{self.field}>{self.to}", "rerank": ""}.get(self.action, self.field)
+        pair = ">".join(sorted((self.field, self.to or "")))
+        about = {"stream": "", "role": pair, "rename": pair, "rerank": ""}.get(self.action, self.field)
         return (self.action, f"{about}{self.beside and ' '}{self.beside}", self.values)
 
     @property
@@ -174,8 +172,9 @@ class LearnedRule:
     @property
     def paths(self) -> tuple[str, ...]:
         """The members that it changes, none for other actions."""
-        of_member = {"drop": (self.field,), "set": (self.field,), "clamp": (self.field,)}
-        return (self.field, self.to or "") if self.action == "rename" else of_member.get(self.action, ())
+        if self.action == "rename":
+            return (self.field, self.to or "")
+        return (self.field,) if self.action in ("drop", "set", "clamp") else ()
 
     @property
     def loss(self) -> int:
@@ -196,17 +195,15 @@ class LearnedRule:
         return Where(self._change(), self.beside) if self.beside else self._change()
 
     def _change(self) -> Change:
-        if (fixed := _FIXED.get((self.action, self.field))) is not None:
-            return fixed[0]
+        if (fixed := _FIXED.get(f"{self.action}={self.field}")) is not None:
+            return fixed
         if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
             return SplitInputs(int(found[1]), is_share=bool(found[2]))
         if self.action == "role" and self.to is not None:
             return messages.system_into_user if self.to == "user" else messages.Role(self.field, self.to)
-        if self.action in ("beta", "betas"):
-            # a `betas` rule names all that were sent (`field`), and those that remain (`to`)
-            sent, kept = self.field.split("+"), (self.to or "").split("+")
-            if any(BETA.match(name) is None for name in sent):
-                raise ValueError(f"{self.field} has a value that is not a beta")
+        # a `betas` rule names all that were sent (`field`), and those that remain (`to`)
+        sent, kept = self.field.split("+"), (self.to or "").split("+")
+        if self.action in ("beta", "betas") and all(map(BETA.match, sent)):
             return DropBetas(tuple(name for name in sent if name not in kept), frozenset(sent))
         if self.action == "schema":
             return DropKeyword(self.field)
@@ -231,21 +228,18 @@ class LearnedRule:
     def setting(self) -> dict[str, Any]:
         """Return the members of a model's entry that make the same change, none if no setting does.
 
-        `set` also adds a missing member, and `drop` leaves out objects of ONLY_WITH with all their members.
+        `set` also adds a missing member.
         """
+        if self.beside:
+            return {}
         rules: dict[str, Any] = {}
-        is_of_values = self.field in LIMITS or (self.field in ONLY and "[]" in self.field)
-        if self.beside or (is_of_values and self.action == "drop"):
-            return {}  # a configured `drop` drops any value
         match self.action:
             case "stream":
                 return {"stream": STREAM_SETTING[self.field]}
             case "protocols":
                 return {"protocols": [self.field]}
-            case "drop" if self.loss and self.field not in ONLY_WITH:
-                rules = {"drop": [self.field]}
-            case "tools":
-                rules = {"drop": [f"tools[{self.field}]"]}
+            case "drop" | "tools" if self.loss and self.field not in _LEFT_TO_VALUES:
+                rules = {"drop": [self.entry.removeprefix("drop=")]}
             case "rename":
                 rules = {"rename": {self.field: self.to}}
             case "set":
@@ -254,9 +248,9 @@ class LearnedRule:
                 rules = {"clamp": {self.field: {"max": int(self.to or "0")}}}
             case "role":
                 rules = {"roles": {self.field: self.to}}
-            case "split":
+            case "split" if not self.is_once:
                 rules = {"split": int(self.to or "1")}
-            case action if switch := _FIXED.get((action, self.field), (None, ""))[1]:
+            case action if switch := _SWITCHES.get(f"{action}={self.field}"):
                 rules = {switch: True}
         return {"rules": rules} if rules else {}
 

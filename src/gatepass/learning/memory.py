@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
@@ -22,7 +22,7 @@ MOST_VALUES = 8
 VALUES_OF_ALL = 3
 """So many different values of a member that were refused, and none accepted between, mean that all are."""
 MOST_FACTS = 1_000
-"""Limit on the models and operations of all callers of which it is known what the upstream served."""
+"""Limit on the kinds of replies, of all callers, models and operations, of which it is known when one was served."""
 
 Name = TypeVar("Name")
 Item = TypeVar("Item")
@@ -40,8 +40,7 @@ class _Shelf(Generic[Name, Item]):
         self.count = 0
 
     def get(self, scope: RuleScope, name: Name) -> Item | None:
-        found = self.by_scope.get(scope)
-        return None if found is None else found.get(name)
+        return self.by_scope.get(scope, {}).get(name)
 
     def put(self, scope: RuleScope, name: Name, item: Item) -> None:
         own = self._of_owner.setdefault(scope.owner, OrderedDict())
@@ -55,18 +54,18 @@ class _Shelf(Generic[Name, Item]):
             most = max(self._of_owner, key=lambda owner: len(self._of_owner[owner]))
             self.pop(*next(iter(self._of_owner[most])))
 
-    def pop(self, scope: RuleScope, name: Name) -> Item | None:
-        found = self.by_scope.get(scope)
-        if found is None or name not in found:
-            return None
+    def pop(self, scope: RuleScope, name: Name) -> None:
+        found = self.by_scope.get(scope, {})
+        if name not in found:
+            return
         self.count -= 1
         own = self._of_owner[scope.owner]
         del own[scope, name]
         if not own:
             del self._of_owner[scope.owner]
-        if len(found) == 1:
+        del found[name]
+        if not found:
             del self.by_scope[scope]
-        return found.pop(name)
 
     def items(self) -> Iterator[tuple[RuleScope, Name, Item]]:
         for own in list(self._of_owner.values()):
@@ -84,14 +83,6 @@ class _StoredRule:
     uses: int = 0
 
 
-@dataclass(slots=True)
-class _Served:
-    """When an upstream last served a stream and a whole reply, by `is_stream`, and since when it refuses one."""
-
-    last_s: dict[bool, float] = field(default_factory=dict)
-    refused_s: dict[bool, float] = field(default_factory=dict)
-
-
 class Memory:
     """What one upstream taught in one process."""
 
@@ -102,55 +93,43 @@ class Memory:
         self._helped: _Shelf[str, tuple[dict[LearnedRule, str], float]] = _Shelf(most_of_caller, most_of_all)
         self._useless: _Shelf[str, float] = _Shelf(most_of_caller, most_of_all)
         self._accepted: _Shelf[tuple[str, str], float] = _Shelf(most_of_caller, most_of_all)
-        self._served: _Shelf[str, _Served] = _Shelf(most_of_caller, MOST_FACTS)
+        self._served_s: _Shelf[bool, float] = _Shelf(most_of_caller, MOST_FACTS)
+        """When the upstream last served a stream and a whole reply, by `is_stream`."""
+        self._refused_s: _Shelf[bool, float] = _Shelf(most_of_caller, MOST_FACTS)
+        """Since when it refuses one."""
 
     # rules
 
     def of(self, scope: RuleScope, now_s: float) -> list[LearnedRule]:
         """Return the rules for `scope` that have not expired, the last taught last."""
-        self._forget_old(scope, now_s)
-        return [one.rule for one in self.by_scope.get(scope, {}).values() if one.expires_s > now_s]
+        return [one.rule for one in self._stored(scope, now_s) if one.expires_s > now_s]
 
-    def knows(self, scope: RuleScope) -> bool:
-        """Whether there is a rule for `scope`, expired or not."""
-        return scope in self.by_scope
-
-    def has(self, scope: RuleScope, rule: LearnedRule, now_s: float) -> bool:
-        stored = self._rules.get(scope, rule.key)
-        return stored is not None and stored.rule == rule and stored.expires_s > now_s
-
-    def _forget_old(self, scope: RuleScope, now_s: float) -> None:
+    def _stored(self, scope: RuleScope, now_s: float) -> list[_StoredRule]:
         for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s + HOUR_S <= now_s]:
             self._rules.pop(scope, key)
+        return list(self.by_scope.get(scope, {}).values())
 
     def commit(self, scope: RuleScope, rule: LearnedRule, evidence: str, now_s: float) -> LearnedRule | None:
         """Store a rule that helped; return what is new to the memory: the rule, perhaps for all values.
 
         It lives a minute, and an hour if it had been taught before and had expired.
         """
-        self._forget_old(scope, now_s)
-        stored_rules = self.by_scope.get(scope, {})
-        about = rule.key[:2]
-        alike = [one for key, one in stored_rules.items() if key[:2] == about and key[2]]
+        stored = self._stored(scope, now_s)
+        alike = [one for one in stored if one.rule.values and one.rule.key[:2] == rule.key[:2]]
         refused = {rule.values, *(one.rule.values for one in alike)}  # of one request together they are one
         if rule.values and len(refused) >= VALUES_OF_ALL and not self.was_accepted(scope, rule, now_s):
             rule = replace(rule, values=frozenset())
-        for other in [one.rule for one in stored_rules.values() if _excludes(rule, one.rule)]:
-            self._rules.pop(scope, other.key)
-        for oldest in alike[: max(0, len(alike) + 1 - MOST_VALUES)] if rule.values else ():
-            self._rules.pop(scope, oldest.rule.key)
+        replaced = [one for one in stored if _excludes(rule, one.rule)]
+        for other in (*replaced, *(alike[: 1 - MOST_VALUES] if rule.values else ())):
+            self._rules.pop(scope, other.rule.key)
         known = self._rules.get(scope, rule.key)
+        if known is not None and known.rule == rule and known.expires_s > now_s:
+            return None
         before = alike if known is None else (known, *alike)
-        was_taught = any(one.expires_s <= now_s for one in before)
-        is_new = known is None or known.rule != rule or known.expires_s <= now_s
-        lives_s = HOUR_S if was_taught else MINUTE_S
-        if not is_new and known is not None:
-            lives_s = known.expires_s - now_s
-        stored = _StoredRule(
-            rule, evidence_of(evidence, rule.field), now_s, now_s + lives_s, 0 if known is None else known.uses
-        )
-        self._rules.put(scope, rule.key, stored)
-        return rule if is_new else None
+        lives_s = HOUR_S if any(one.expires_s <= now_s for one in before) else MINUTE_S
+        text, uses = evidence_of(evidence, rule.field), 0 if known is None else known.uses
+        self._rules.put(scope, rule.key, _StoredRule(rule, text, now_s, now_s + lives_s, uses))
+        return rule
 
     def accepted(self, scope: RuleScope, rule: LearnedRule, now_s: float) -> None:
         """Note that the upstream accepted another value than those of `rule`."""
@@ -165,14 +144,12 @@ class Memory:
 
     def forget_entry(self, model: str, operation: str, entry: str) -> int:
         """Forget the rules with this `LearnedRule.entry` of a model, of all callers; return how many there were."""
-        found = [
-            (scope, key)
-            for scope, key, one in self._rules.items()
-            if (scope.model, scope.operation, one.rule.entry) == (model, operation, entry)
-        ]
-        for scope, key in found:
-            self._rules.pop(scope, key)
-        return len(found)
+        found = 0
+        for scope, key, one in self._rules.items():
+            if (scope.model, scope.operation, one.rule.entry) == (model, operation, entry):
+                self._rules.pop(scope, key)
+                found += 1
+        return found
 
     def used(self, scope: RuleScope, rule: LearnedRule) -> None:
         if (stored := self._rules.get(scope, rule.key)) is not None:
@@ -181,19 +158,12 @@ class Memory:
 
     def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, those of one caller together, the last used at the end."""
-        to_wall_s = wall_s - now_s
-        return [
-            LearnedRuleRecord(
-                scope=scope,
-                rule=one.rule,
-                evidence=one.evidence,
-                learned_at=round(one.learned_s + to_wall_s, 3),
-                expires_at=round(one.expires_s + to_wall_s, 3),
-                uses=one.uses,
-            )
-            for scope, _, one in self._rules.items()
-            if one.expires_s > now_s
-        ]
+        found = list[LearnedRuleRecord]()
+        for scope, _, one in self._rules.items():
+            if one.expires_s > now_s:
+                learned_at, expires_at = (round(at_s - now_s + wall_s, 3) for at_s in (one.learned_s, one.expires_s))
+                found.append(LearnedRuleRecord(scope, one.rule, one.evidence, learned_at, expires_at, one.uses))
+        return found
 
     # errors, and what helped against them
 
@@ -219,42 +189,34 @@ class Memory:
 
     def note_served(self, scope: RuleScope, now_s: float, *, is_stream: bool) -> None:
         """Note that the upstream served the path of `scope`, and this kind of reply."""
-        found = self._served.by_scope.get(scope)
-        served = None if found is None else found[""]
-        if served is not None and served.last_s.get(is_stream, -HOUR_S) + MINUTE_S > now_s and not served.refused_s:
-            return  # nearly always: saves the rest
-        self._served.put(scope, "", served := served or _Served())
-        served.last_s[is_stream] = now_s
-        served.refused_s.pop(is_stream, None)
+        last_s = self._served_s.get(scope, is_stream)
+        if last_s is None or last_s + MINUTE_S <= now_s or scope in self._refused_s.by_scope:  # nearly never
+            self._served_s.put(scope, is_stream, now_s)
+            self._refused_s.pop(scope, is_stream)
 
     def may_store_missing(self, scope: RuleScope, now_s: float, *, is_stream: bool | None = None) -> bool:
         """Note that the upstream refused a kind of reply (None: the path), and return whether it may be taken for
         missing: if it was not served within the hour, or if it has been refused for a minute.
         """
-        served = self._served.get(scope, "")
-        if served is None:
-            return True
         kinds = (True, False) if is_stream is None else (is_stream,)
-        if not any(served.last_s.get(kind, -HOUR_S) + HOUR_S > now_s for kind in kinds):
+        served_s = [last_s for kind in kinds if (last_s := self._served_s.get(scope, kind)) is not None]
+        if not served_s or max(served_s) + HOUR_S <= now_s:
             return True
-        since_s = [served.refused_s.setdefault(kind, now_s) for kind in kinds]
-        if max(since_s) + MINUTE_S > now_s:
-            return False
+        is_long = True
         for kind in kinds:
-            served.last_s.pop(kind, None)
-        return True
-
-
-_OPPOSITE = frozenset(("empty", "filled"))
+            since_s = self._refused_s.get(scope, kind)
+            self._refused_s.put(scope, kind, since_s := now_s if since_s is None else since_s)
+            is_long = is_long and since_s + MINUTE_S <= now_s
+        for kind in kinds if is_long else ():
+            self._served_s.pop(scope, kind)
+        return is_long
 
 
 def _excludes(rule: LearnedRule, other: LearnedRule) -> bool:
     """Whether the newer `rule` replaces `other`: it undoes it, or covers its value."""
     if rule.action != other.action:
         return False
-    if rule.action in ("rename", "role"):
-        return (rule.field, rule.to) == (other.to, other.field)
     if rule.action == "content":
-        return {rule.field, other.field} == _OPPOSITE
+        return {rule.field, other.field} == {"empty", "filled"}
     is_wider = rule.key[1] == other.key[1] and not rule.values and bool(other.values)
     return is_wider or (rule.action == "set" and rule.field == other.field and rule.to != other.to)

@@ -37,7 +37,7 @@ _NEVER_TEXT = re.compile(
     r"|flagged|harmful|censor|guardrail|jailbreak|(?:was|is) blocked|blocked by|black.?list|hate speech|self.?harm"
     r"|violence|malicious|prompt injection|\bpii\b|security check|terms of (?:use|service)|usage guideline"
     r"|may contain sensitive|(?:illegal|prohibited|sensitive) (?:content|information|words)|by law"
-    r"|must be verified to use|违规|敏感|审核|不当|涉嫌|不良信息|风险|风控|合规|违法|违禁|色情|暴力|恶意|安全检查",
+    r"|must be verified to use|违[规法禁]|敏感|审核|不当|涉嫌|不良信息|风[险控]|合规|色情|暴力|恶意|安全检查",
     re.IGNORECASE,
 )
 """A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
@@ -51,18 +51,18 @@ _ZOD_CODE = "unrecognized_keys"
 OF_NAMES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", _ZOD_CODE))
 """Codes that mean that the upstream does not know the name of a member, so that its value does not matter."""
 _CODES = OF_NAMES | {"unsupported_value"}
+_NOUN = "(?:parameter|argument|field|property|option|参数|字段)"
 _UNKNOWN_NAME = re.compile(
-    r"unknown (?:field|name|key|parameter|argument)|unrecogni[sz]ed (?:request argument|field|key|parameter|property)"
-    r"|extra (?:inputs?|fields?) (?:are )?not (?:permitted|allowed)|additional propert(?:y|ies)|extraneous key"
-    r"|unexpected keyword argument|propert(?:y|ies) '[^']*' is unsupported|object literal may only specify",
+    rf"un(?:known|recogni[sz]ed) (?:request )?(?:name|key|{_NOUN})|extra(?:neous)? (?:inputs|fields|key)"
+    r"|additional propert|unexpected keyword argument|property '[^']*' is unsupported|object literal may only specify",
     re.IGNORECASE,
 )
 """What parsers write of a name that they do not know: Go's encoding/json, serde and protobuf (unknown field, name),
 OpenAI and Azure (parameter, argument), Jackson and zod (unrecognized), pydantic (extra), ajv and Bedrock (additional,
 extraneous), Python (keyword argument), Groq and Cerebras (property), TypeScript."""
 _LISTS = re.compile(
-    r"\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|valid|supported|permitted) "
-    r"(?:value|parameter|argument|option|field|key|propert|tag|name|type|role)\w*|支持的(?:值|参数)|可选值",
+    r"\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|valid|supported) (?!this)\w{3,}s\b"
+    r"|支持的[值参]|可选值",
     re.IGNORECASE,
 )
 """What follows is accepted, and was perhaps sent too."""
@@ -74,14 +74,14 @@ NOUNS: Mapping[str, re.Pattern[str]] = {
     for name, words in {
         "role": r"roles?|角色",
         "content": r"contents?|内容",
-        "stream": r"(?:non-?)?stream(?:ing|ed|s)?|流式",
+        "stream": r"(?:non-?)?stream[a-z]*|流式",
         "batch": r"batch(?:es)?|inputs|批",
         "tool": r"tools?|工具",
         "system": r"system|系统",
         "user": r"user|用户",
         "token": r"tokens?",
         "thinking": r"thinking|reasoning|思考",
-        "empty": r"null|none|nil|nonetype|empty|空",
+        "empty": r"null|nil|none(?:type)?|empty|空",
     }.items()
 }
 """Ten nouns for what has no name in the request, or an everyday one."""
@@ -96,10 +96,10 @@ _EVERYDAY = NEVER | frozenset(
 )
 """Words of everyday sentences. They name a member in quotes, or beside a word such as `parameter`."""
 _MARKED = re.compile(
-    r"(?:['\"`“‘,./=\[(]|\b(?:parameter|argument|field|key|property|member|option)s?:?|参数[:：]?|字段[:：]?)\Z",
+    rf"(?:['\"`“‘,./=\[(]|{_NOUN}s?[:：]?)\Z",
     re.IGNORECASE,
 )
-_MARKS = re.compile(r"['\"`”’\]]|=|\s*(?:[:：]|参数|字段|(?:parameter|argument|field|property)s?\b)", re.IGNORECASE)
+_MARKS = re.compile(rf"['\"`”’\]=]|\s*(?:[:：]|{_NOUN}s?(?![a-z]))", re.IGNORECASE)
 _IS_NAME = re.compile(r"(?i)\b(?:tool|function|role) ['\"`“]?\Z")
 """Before the name that a client gave to something."""
 
@@ -121,15 +121,17 @@ _TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*", re.ASCII)
 _STEP = re.compile(r"[^.\[\]/*]+")
 _PLACE = re.compile(r"(messages|tools|input|system)[\[./]{1,3}(\d{1,6})(?!\w)")
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d)")
+_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _VALUE = re.compile(
-    r"['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|auto|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)",
+    r"['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)",
     re.IGNORECASE | re.ASCII,
 )
 """A value in quotes, or one that no word looks like."""
+_BARE = re.compile(r"(?i)true\Z|[-\d]|false\Z")
 _WORD = re.compile(r'"[A-Za-z][A-Za-z-]*"')
 _ID = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<!\w)(?:\w*\d\w*|req_\w+)"
-    r"|(?i:(?:request|trace|correlation|activity|log|请求)[ _-]?id)\W{1,4}\S{1,80}"
+    r"|(?:(?<![A-Za-z])[iI][dD]|(?<=[a-z])I[dD])\W{1,4}\S{1,80}"
     r"|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2}(?= \d)"
 )
 """What differs between two errors that are the same: ids, times and counts. Starts only at the beginning of a word: a
@@ -152,7 +154,7 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A member at which an error points: its `path`, and the sentence, start and end of its mention.
+    """A member at which an error points: its `path`, and how a sentence spells it, from its start to its end.
 
     The sentence is -1 for `param`. `is_weak`: the word may be an everyday one, or stand in a list of what is accepted.
     """
@@ -162,6 +164,7 @@ class Point:
     start: int = 0
     end: int = 0
     is_weak: bool = False
+    spelled: str = ""
 
 
 def _steps(path: str) -> list[str]:
@@ -173,12 +176,12 @@ class _Names:
 
     def __init__(self, sent: Collection[str], settable: Iterable[str]) -> None:
         self._by_name: dict[str, list[tuple[str, list[str]]]] = {}
-        for path in dict.fromkeys((*sent, *settable)):
+        paths = dict.fromkeys((*sent, *settable))
+        for path in paths:
             if steps := _steps(path):
                 self._by_name.setdefault(steps[-1], []).append((path, steps))
         self._tops = {steps[0] for found in self._by_name.values() for _, steps in found}
-        parts = [re.split(r"[\s_-]+", step) for found in self._by_name.values() for path, _ in found
-                 for step in _STEP.findall(path)]  # fmt: skip
+        parts = [re.split(r"[\s_-]+", step) for path in paths for step in _STEP.findall(path)]
         self._begins = {squashed("".join(one[: size + 1])) for one in parts for size in range(len(one))}
         """What the first word of a mention is: a name, or its beginning up to a sign."""
 
@@ -193,11 +196,9 @@ class _Names:
         while len(steps) > 1 and steps[-1] not in self._by_name:  # a value or an unknown part: thinking.type.enabled
             steps.pop()
         found = self._by_name.get(steps[-1], [])
-        if len(steps) == 1:
-            whole = [path for path, named in found if len(named) == 1]
-            return tuple((whole or [path for path, _ in found])[:MOST_PATHS])
         exact = [path for path, named in found if named == steps]
-        return tuple((exact or [path for path, named in found if self._is_meant(steps, named)])[:MOST_PATHS])
+        meant = exact or [path for path, named in found if len(steps) == 1 or self._is_meant(steps, named)]
+        return tuple(meant[:MOST_PATHS])
 
     def _is_meant(self, spelled: list[str], path: list[str]) -> bool:
         left = iter(spelled)
@@ -216,27 +217,18 @@ class _Names:
                 start = words[at].start()
                 end = start + len(sentence[start : words[at + size - 1].end()].rstrip("./-[*"))
                 spelled = sentence[start:end]
-                if re.fullmatch(r"[\w -]+|\S+", spelled) and (paths := self._meant(sentence, start, end)):
-                    is_listed = listed is not None and start > listed.start()
-                    is_weak = is_listed or not self._is_marked(sentence, start, end)
-                    yield from (Point(path, number, start, end, is_weak) for path in paths)
-                    count += 1
-                    break
+                before, after = sentence[max(0, start - BESIDE_CHARS) : start], sentence[end : end + BESIDE_CHARS]
+                is_name = _IS_NAME.search(before[-10:]) or before.endswith("…") or after[:1] == "…"  # a part of a quote
+                if is_name or not re.fullmatch(r"[\w -]+|\S+", spelled) or not (paths := self.find(spelled)):
+                    continue
+                before = before.rstrip()
+                is_marked = _MARKED.search(before) or (not before[-1:].isalpha() and _MARKS.match(after))
+                is_listed = listed is not None and start > listed.start()
+                is_weak = is_listed or (spelled.lower() in _EVERYDAY and not is_marked)
+                yield from (Point(path, number, start, end, is_weak, spelled) for path in paths)
+                count += 1
+                break
             at += size
-
-    def _meant(self, sentence: str, start: int, end: int) -> tuple[str, ...]:
-        before, after = sentence[max(0, start - BESIDE_CHARS) : start], sentence[end : end + 1]
-        if _IS_NAME.search(before[-10:]) or before.endswith("…") or after == "…":  # a part of a quote
-            return ()
-        return self.find(sentence[start:end])
-
-    @staticmethod
-    def _is_marked(sentence: str, start: int, end: int) -> bool:
-        if sentence[start:end].lower() not in _EVERYDAY:
-            return True
-        before, after = sentence[max(0, start - BESIDE_CHARS) : start], sentence[end : end + BESIDE_CHARS]
-        is_alone = not before.strip() or not before.rstrip()[-1:].isalpha()
-        return _MARKED.search(before.rstrip()) is not None or (is_alone and _MARKS.match(after) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,26 +301,25 @@ class Refusal:
             return None
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         shown = f"{code}: {param}" if is_quoting else text
-        quotes = None if is_quoting else Quotes(text, sent, values)
-        return cls(members, shown, code, param, sent, quotes=quotes).with_points(changed)
+        quotes, read = (None, "") if is_quoting else (Quotes(text, sent, values), plain(text)[:MOST_CHARS])
+        sentences = tuple(one for one in _SENTENCE.split(read) if one.strip())[:MOST_SENTENCES]
+        return cls(members, shown, code, param, sent, sentences, quotes=quotes).with_points(changed)
 
     def with_points(self, changed: Iterable[str]) -> Self:
-        """Return the refusal with what its `param` and its text point at, `changed` as in `of`."""
-        names = _Names(self.sent.values, (*SAFE, *LIMITS, *changed))
+        """Return the refusal with what its `param` and its sentences point at, `changed` as in `of`."""
+        names, quotes, sentences = _Names(self.sent.values, (*SAFE, *LIMITS, *changed)), self.quotes, self.sentences
         told = [Point(path) for path in names.find(self.param or "")]
-        quotes, text = self.quotes, "" if self.quotes is None else plain(self.text)[:MOST_CHARS]
-        sentences = tuple(one for one in _SENTENCE.split(text) if one.strip())[:MOST_SENTENCES]
         mentions = (point for at, one in enumerate(sentences) for point in names.points(one, at))
         found = list(islice(mentions, MOST_POINTS))
         if quotes is not None:
-            found = [one for one in found if not quotes.cover(sentences[one.sentence][one.start : one.end])]
-        found = _without_places(found, sentences)
+            found = [one for one in found if not quotes.cover(one.spelled)]
+        found = _without_places(found)
         if not told and (self.sent.values.keys() - NEVER).isdisjoint(one.path for one in found):
-            found += [Point(path, is_weak=True) for path in self._hinted(sentences)]
+            found += [Point(path, is_weak=True) for path in self._hinted()]
         if told:  # the text may name others too, if it also names this one
-            last = {_steps(self.param or "")[-1]}
-            is_named = not last.isdisjoint(_steps(path)[-1] for path in (one.path for one in found))
-            found = [one for one in found if is_named or _steps(one.path)[-1] in last]
+            last = _steps(self.param or "")[-1]
+            if all(_steps(one.path)[-1] != last for one in found):
+                found = []
         spans = {(one.sentence, at) for one in found if not one.is_weak for at in range(one.start, one.end)}
         nouns = {
             noun
@@ -338,15 +329,14 @@ class Refusal:
             if (at, word.start()) not in spans and quotes is not None and not quotes.cover(word[0])
         }
         place_text = "\n".join((*sentences, self.param or ""))
-        places = {(name, int(index)) for name, index in _PLACE.findall(place_text)}
-        is_path = any("." in sentences[one.sentence][one.start : one.end] for one in found)
+        places = frozenset((name, int(index)) for name, index in _PLACE.findall(place_text))
+        is_path = any("." in one.spelled for one in found)
         return replace(
             self,
-            sentences=sentences,
             points=(*told, *found),
             not_values=frozenset(squashed(one.path.rpartition(".")[2]) for one in (*told, *found)) | self.sent.short,
             nouns=frozenset(nouns),
-            places=frozenset(places),
+            places=places,
             is_exact=bool(told or is_path or places or self.code in _CODES),
             unknown=frozenset(
                 one.path
@@ -356,23 +346,20 @@ class Refusal:
             ),
         )
 
-    def _hinted(self, sentences: Iterable[str]) -> Iterator[str]:
+    def _hinted(self) -> Iterator[str]:
         """Yield safe members of which the error has the last part of the name, or the value: penalty, "xhigh"."""
         for path in SAFE.intersection(self.sent.values):
             last = path.rpartition("_")[2]
             words = [last] if last != path and len(last) > len("type") else []
             words += [value[1:-1] for value in self.sent.values[path] if _WORD.fullmatch(value)]
-            if any(self._has_word(word, sentences) for word in words):
+            if any(map(self.has_word, words)):
                 yield path
 
     def has_word(self, word: str) -> bool:
         """Whether the error has `word`, a value that was sent, and does not quote it with what stands beside it."""
-        return self._has_word(word, self.sentences)
-
-    def _has_word(self, word: str, sentences: Iterable[str]) -> bool:
         spelled = "[ _-]?".join(map(re.escape, re.split(r"[ _-]", word)))
         pattern = rf"(?<![A-Za-z0-9_-]){spelled}(?![A-Za-z0-9_-])"
-        found = any(re.search(pattern, one, re.IGNORECASE) for one in sentences)
+        found = any(re.search(pattern, one, re.IGNORECASE) for one in self.sentences)
         return found and self.quotes is not None and not self.quotes.cover(word, is_value=True)
 
     def named(self, *, weak: bool = False) -> dict[str, Point]:
@@ -389,22 +376,20 @@ class Refusal:
 
     def numbers(self) -> list[int]:
         """Return the whole numbers in its text."""
-        text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", "\n".join(self.sentences))
-        return [int(number) for number in _NUMBER.findall(text)]
+        return [int(number) for number in _NUMBER.findall(_COMMA.sub("", "\n".join(self.sentences)))]
 
     def values_behind(self, point: Point) -> list[str]:
         """Return the JSON of the values that its text names behind a member, without names of members."""
         behind = "" if point.sentence < 0 else self.sentences[point.sentence][point.end :][:BESIDE_CHARS]
         words = [quoted or bare for quoted, bare in _VALUE.findall(behind)]
         found = [word for word in words if squashed(word) not in self.not_values and word not in self.not_values]
-        return list(dict.fromkeys(_json(word) for word in found))
+        return list(dict.fromkeys(word.lower() if _BARE.match(word) else json.dumps(word) for word in found))
 
     def is_same(self, other: Refusal) -> bool:
         """Whether both errors say the same, apart from ids, times and counts, and point at the same."""
-        if self.param != other.param or self.places != other.places or self.code != other.code:
-            return False
-        is_alike = _ID.sub("", self.text) == _ID.sub("", other.text)
-        return is_alike and set(self.named(weak=True)) == set(other.named(weak=True))
+        is_alike = (self.param, self.places, self.code) == (other.param, other.places, other.code)
+        is_alike = is_alike and self.named(weak=True).keys() == other.named(weak=True).keys()
+        return is_alike and _ID.sub("", self.text) == _ID.sub("", other.text)
 
     @property
     def evidence(self) -> str:
@@ -426,15 +411,10 @@ class Refusal:
         return _WANTS_BACK.search(self.text) is not None
 
 
-def _json(word: str) -> str:
-    is_plain = re.fullmatch(r"true|false|-?[\d.]+", word, re.IGNORECASE) is not None
-    return word.lower() if is_plain else json.dumps(word)
-
-
-def _without_places(points: list[Point], sentences: tuple[str, ...]) -> list[Point]:
+def _without_places(points: list[Point]) -> list[Point]:
     """Leave out a list or an object that is named only as the place of one of its members."""
     named = {one.path for one in points}
-    spelled = {one.path for one in points if "." in sentences[one.sentence][one.start : one.end]}
+    spelled = {one.path for one in points if "." in one.spelled}
     places = {path for path in named for other in named if other.startswith(f"{path}[].")}
     places |= {path for path in named - spelled if path.rpartition(".")[0] in named}
     return [one for one in points if one.path not in places]
@@ -462,32 +442,27 @@ def _unknown_keys(raw: Any) -> Iterator[str]:
 
 _SUM = r"(?<!\d)(?:(?P<p>\d+) \+ (?P<a>\d+) > (?P<c>\d+)|(?P<A>\d+) > (?P<C>\d+) - (?P<P>\d+)|(\d+) < (\d+) \+ (\d+))"
 _SIZE = (
-    r"(?i)max_new_tokens`? must be <= (\d{2,9})|context (?:length|window|size|limit)[^\d\n]{0,30}(\d{2,9})"
-    r"|上下文(?:长度|窗口)?[^\d\n]{0,15}(\d{2,9})"
+    r"(?i)max_new_tokens`? must be <= (\d{2,9})"
+    r"|(?:context (?:length|window|size|limit)|上下文)[^\d\n]{0,30}(\d{2,9})"
 )
 _PROMPT = (
-    r"(?i)(\d{2,9}) (?:tokens )?(?:(?:in|of|from) (?:the |your )?(?:messages|prompt|(?:text )?input))"
+    r"(?i)(\d{2,9}) (?:tokens )?(?:in|of) (?:\w{1,9} )?(?:messages|prompt|input)"
     r"|(\d{2,9}) `?(?:inputs?|prompt)`? tokens|(?:输入|提示)\D{0,12}(\d{2,9})"
 )
 _ANSWER = (
-    r"(?i)(\d{1,9}) (?:tokens )?(?:(?:in|for|of) (?:the )?(?:completion|output|response)"
-    r"|(?:output|completion|new) tokens)"
-    r"|(\d{1,9}) `?max_new_tokens|max_(?:completion_|new_)?tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})"
+    r"(?i)(\d{1,9}) (?:tokens )?(?:(?:in|of) (?:the )?(?:completion|output|response)"
+    r"|(?:output |completion |`?max_new_)tokens)|max_\w{0,20}tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})"
 )
-
-
-def _first(found: re.Match[str] | None) -> int:
-    return 0 if found is None else next(int(number) for number in found.groups() if number)
 
 
 def no_room(text: str) -> tuple[int, int, int] | None:
     """Return the tokens of the prompt, the answer and the context if `text` says that only the prompt fits."""
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text[:MOST_CHARS])
+    text = _COMMA.sub("", text[:MOST_CHARS])
     if (found := re.search(_SUM, text)) is not None:
         sums = [int(number[:9]) for number in found.groups() if number]
-        prompt, answer, size = (
-            sums[at] for at in ((0, 1, 2) if found["p"] else (2, 0, 1) if found["A"] else (1, 2, 0))
-        )
+        order = (0, 1, 2) if found["p"] else (2, 0, 1) if found["A"] else (1, 2, 0)
+        prompt, answer, size = (sums[at] for at in order)
     else:
-        prompt, answer, size = (_first(re.search(pattern, text)) for pattern in (_PROMPT, _ANSWER, _SIZE))
+        counts = (re.search(pattern, text) for pattern in (_PROMPT, _ANSWER, _SIZE))
+        prompt, answer, size = (0 if one is None else int(one[one.lastindex or 0]) for one in counts)
     return (prompt, answer, size) if 0 < prompt < size < prompt + answer else None

@@ -166,27 +166,25 @@ class Quotes:
         name = letters_of(word)
         if self._is_long or not name:  # of `_` nothing shows whether it is quoted
             return True
-        around = list(pairwise(self._shown.split(name, MOST_PLACES)))
         splits = [tuple(one.split(name, 1)) for one in self._short if name in one and not (is_value and name == one)]
         around = [
             (left, right)
-            for left, right in around
+            for left, right in pairwise(self._shown.split(name, MOST_PLACES))
             if not any(left.endswith(before) and right.startswith(behind) for before, behind in splits)
         ]
         if splits and not around:
             return True
-        places = [(left[-NEAR_BYTES:], right[:NEAR_BYTES]) for left, right in around]
-        return bool(places) and all(
-            (len(left) == NEAR_BYTES and left + name in self._said)
-            or (len(right) == NEAR_BYTES and name + right in self._said)
-            for left, right in places
+        return bool(around) and all(
+            (len(left) >= NEAR_BYTES and left[-NEAR_BYTES:] + name in self._said)
+            or (len(right) >= NEAR_BYTES and name + right[:NEAR_BYTES] in self._said)
+            for left, right in around
         )
 
 
 def is_echo(sent: Sent, error_text: str) -> bool:
     """Whether `error_text` has two of the top-level members that were sent as they stand in JSON."""
     plain = re.sub(r"[\s\\]", "", error_text[:MOST_ERROR_CHARS]).replace("'", '"')
-    found = re.findall(r'"(\w{1,64})":(?=["\[{0-9-]|true|false|null)', plain)
+    found = re.findall(r'"(\w{1,64})":(?=["\[{0-9tfn-])', plain)
     return len(sent.values.keys() & set(found)) > 1
 
 
@@ -204,16 +202,13 @@ def is_repeated(texts: Iterable[str], error_text: str) -> bool:
     }
     if sum(len(_BEGINS_ESCAPE.findall(text)) for text in beginnings) > MOST_ESCAPES:
         return True
-    parts = _beginnings(letters_of(error_text))
+    shown = letters_of(error_text)
+    parts = {shown[at : at + BEGINNING_BYTES] for at in range(len(shown) - BEGINNING_BYTES + 1)}
     for text in beginnings:
         begins = letters_of(text)[:BEGINNING_BYTES]
         if begins in parts or (len(text) == BEGINNING_CHARS and len(begins) < BEGINNING_BYTES):
             return True
     return False
-
-
-def _beginnings(text: bytes) -> set[bytes]:
-    return {text[at : at + BEGINNING_BYTES] for at in range(len(text) - BEGINNING_BYTES + 1)}
 
 
 def letters_of(text: str) -> bytes:

@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from typing import Literal
 
 from gatepass.config.routes import BETA
-from gatepass.draft import Draft, ObjectDraft
+from gatepass.draft import Draft
 from gatepass.errors import CallerError
 from gatepass.learning.learned_rule import (
     ONLY_WITH,
@@ -57,10 +57,6 @@ class _Sent:
     call: Call
     draft: Draft
 
-    @property
-    def top(self) -> ObjectDraft:
-        return self.draft.top
-
     def values(self, path: str) -> frozenset[str]:
         """Return the values that the request has at `path`, at most nine."""
         parsed, found = JsonMemberPath.parse(path), dict[str, None]()
@@ -93,15 +89,15 @@ def absent(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
 def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """Another form of the same messages: content, roles, order, ids."""
     del sent
-    if refusal.param and _STEP.split(refusal.param.removeprefix("body."))[0] not in _SHAPED:
+    if refusal.param and re.split(r"[.\[/]", refusal.param.removeprefix("body."))[0] not in _SHAPED:
         return
-    inner = [path.rpartition(".")[2] for path in refusal.named() if "." in path]
-    is_vague = all(name in ("content", "role", "text") for name in inner)  # else it points deeper
+    inner = {_last(path) for path in refusal.named() if "." in path}
+    is_vague = inner.issubset(("content", "role", "text"))  # else it points deeper
     is_message = is_vague and any(name in ("messages", "input", "system") for name, _ in refusal.places)
     text = "\n".join(refusal.sentences)
-    is_of_form = "content" in refusal.nouns and _FORMS.search(text) is not None  # else perhaps a filter's
-    points_at_content = is_vague and (is_of_form or refusal.is_at("content", "text"))
-    points_at_content = points_at_content or refusal.nouns.issuperset(("role", "empty"))
+    is_of_form = "empty" in refusal.nouns or _FORMS.search(text) is not None  # else perhaps a filter's
+    is_of_content = ("content" in refusal.nouns and is_of_form) or refusal.is_at("content", "text")
+    points_at_content = (is_vague and is_of_content) or refusal.nouns.issuperset(("role", "empty"))
     if points_at_content or (is_message and not refusal.is_at("role")):
         forms = ("filled", "empty", "text") if "empty" in refusal.nouns else ("text", "empty", "filled")
         yield from ((LearnedRule("content", form),) for form in forms)
@@ -119,11 +115,9 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
         yield (LearnedRule("tool_ids", "short"),)
 
 
-_STEP = re.compile(r"[.\[/]")
 _SHAPED = ("messages", "input", "system", "role", "content", "tools")
 _FORMS = re.compile(
-    r"string|array|list|object|null|none|nil|type|sequence|variant|empty|blank|字符串|数组|列表|空|文字列|配列|문자열|строк"
-    r"|Zeichenkette|chaîne|cadena",
+    r"string|array|object|variant|字符串|数组",
     re.IGNORECASE,
 )
 """Forms of a content. A text about content without one may be that of a filter."""
@@ -147,7 +141,7 @@ def _others(refusal: Refusal, *, weak: bool = False) -> list[str]:
 
 def inputs(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """Fewer inputs in one request: the largest number that the error names below those that were sent."""
-    listed = sent.top.array("input") if "input" in sent.call.operation.members else None
+    listed = sent.draft.top.array("input") if "input" in sent.call.operation.members else None
     points = not refusal.nouns.isdisjoint(("batch", "token")) or refusal.is_at("input") or refusal.code == _ONE_TEXT
     count = sent.call.max_inputs or (0 if listed is None else len(listed))
     if not points or count < 2 or "embeddings" not in sent.call.operation.name:
@@ -175,7 +169,7 @@ _ONE_TEXT = "1214"
 def rerank(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """The documents in the other shape of rerank requests."""
     if sent.call.operation.name == "rerank" and any(map(refusal.has_word, ("texts", "documents"))):
-        yield (LearnedRule("rerank", "jina" if "texts" in sent.top else "tei"),)
+        yield (LearnedRule("rerank", "jina" if "texts" in sent.draft.top else "tei"),)
 
 
 # --- limits of tokens
@@ -288,10 +282,9 @@ _FLAT_STRICT, _NESTED_STRICT = "tools[].strict", "tools[].function.strict"
 def _sets(refusal: Refusal, point: Point, sent: _Sent) -> Iterator[LearnedRule]:
     """Yield the rule for the only other value that the error names behind a member, which need not have been sent."""
     path, listed = point.path, refusal.sent.values.get(point.path, set())
-    spelled = "" if point.sentence < 0 else refusal.sentences[point.sentence][point.start : point.end]
-    last = spelled.rpartition(".")[2]
+    last = _last(point.spelled)
     values = [value for value in refusal.values_behind(point) if value not in listed]
-    if listed and "." in spelled and squashed(last) != squashed(path.rpartition(".")[2]):  # thinking.type.adaptive
+    if listed and "." in point.spelled and squashed(last) != squashed(_last(path)):  # thinking.type.adaptive
         values = [json.dumps(last)]
     if (
         path in refusal.unknown
@@ -312,7 +305,6 @@ def _drops(refusal: Refusal, path: str, sent: _Sent) -> Iterator[LearnedRule]:
     top = path.partition(".")[0]
     field = top if top in DROPPED_WHOLE else path
     values, beside, enabling = sent.values(field), "", set[str]()
-    is_allowed_by_value = carries_meaning(field)
     if BETA_FIELD in refusal.members:
         enabling = {
             beta
@@ -325,7 +317,9 @@ def _drops(refusal: Refusal, path: str, sent: _Sent) -> Iterator[LearnedRule]:
             beside = "!" + "+".join(sorted(enabling))
     if not values or all(means_absent(field, value) for value in values):
         return
-    is_for_all = path in refusal.unknown and (enabling or not is_allowed_by_value or field in ONLY or field in LIMITS)
+    is_for_all = path in refusal.unknown and (
+        enabling or not carries_meaning(field) or field in ONLY or field in LIMITS
+    )
     rule = LearnedRule("drop", field, beside=beside, values=frozenset() if is_for_all else values)
     if not LearningPolicy().allows(replace(rule, beside=LIMITS[0] if field in LIMITS else beside), refusal.members):
         return
@@ -340,18 +334,17 @@ def schemas(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     is_in_tools = any(name == "tools" for name, _ in refusal.places) or any(
         one.path.startswith("tools") for one in refusal.points
     )
-    if "tools" in sent.top and (is_in_tools or "tool" in refusal.nouns or _SCHEMA.search(refusal.text)):
+    if "tools" in sent.draft.top and (is_in_tools or "tool" in refusal.nouns or "schema" in refusal.text.lower()):
         words = {word for one in (*refusal.sentences, f".{refusal.param}") for word in _KEYWORD.findall(one)}
         yield from _all_then_each([[LearnedRule("schema", word)] for word in sorted(words & KEYWORDS)])
 
 
-_SCHEMA = re.compile(r"schema|function_?declarations?", re.IGNORECASE)
 _KEYWORD = re.compile(r"(?<=['\"`./])\$?[A-Za-z]+(?![A-Za-z])|(?<![A-Za-z])[a-z]+[A-Z][A-Za-z]+")
 
 
 def tools(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """Entries of `tools` of a type that a server runs itself, and with a beta its tool."""
-    listed = sent.top.array("tools")
+    listed = sent.draft.top.array("tools")
     numbered = [] if listed is None else listed.numbered()
     kinds = {at: tool.string("type") or "" for at, tool in numbered}
     found = [kind for kind in dict.fromkeys(kinds.values()) if kind not in _OWN_TOOLS and TYPE.match(kind)]
@@ -389,7 +382,7 @@ def betas(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
         return
     if len(names) == 1 or 0 < len(named) < len(names):
         left_out = [LearnedRule("beta", name) for name in named or names]
-        listed = sent.top.array("tools")
+        listed = sent.draft.top.array("tools")
         kinds = {tool.string("type") or "" for tool in ([] if listed is None else listed.objects())}
         with_tools = [
             LearnedRule("tools", kind)
@@ -531,7 +524,7 @@ def _advised(refusal: Refusal) -> str:
         rules = flow_style({"roles": {"system": "user"}})
         return f"To move instructions into the user's message, set rules: {rules} in the model's entry under models."
     named = [path for path in named if not path.startswith("tools[].")]
-    path = next((path for path in named if path.rpartition(".")[2] not in NEVER | _NOT_ADVISED), None)
+    path = next((path for path in named if _last(path) not in NEVER | _NOT_ADVISED), None)
     if path is None:
         return ""
     return f"To drop {path}, set rules: {flow_style({'drop': [path]})} in the model's entry under models."

@@ -17,7 +17,7 @@ one about what the step changed, takes it back. Another error keeps it and bring
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
@@ -73,15 +73,10 @@ class LearningSession:
     """The error that the tries of `_queue` may solve: each adds a step, or leaves out stored rules."""
     _queue: list[tuple[Step, Step]] = field(default_factory=list)
     _texts: dict[LearnedRule, str] = field(default_factory=dict)
-    _refuted: int = 0
-    """How many of these tries did not help, and whether each led to the same error."""
-    _are_same: bool = True
+    _refuted: list[bool] = field(default_factory=list)
+    """Of each of these tries that did not help, whether it led to the same error."""
     _useless: int = 0
-    _read: list[tuple[errors.UpstreamError, Refusal | None]] = field(default_factory=list)
-
-    @property
-    def has_rules(self) -> bool:
-        return bool(self._stored or self._kept or self._trying)
+    _read: dict[errors.UpstreamError, Refusal | None] = field(default_factory=dict)
 
     @property
     def tried(self) -> tuple[str, ...]:
@@ -106,22 +101,21 @@ class LearningSession:
     def read(self, error: errors.UpstreamError) -> Refusal | None:
         """Return what `error` points at in the last body that was sent. It may run in a thread."""
         # kept: the comparison with a large request takes tens of milliseconds, and several callers need the result
-        for known, refusal in self._read:
-            if known is error:
-                return refusal
+        if error in self._read:
+            return self._read[error]
         refusal = None
         if isinstance(error, errors.UpstreamErrorReply):
             sent, headers = (b"{}", ()) if self.sent is None else (self.sent.body, self.sent.headers)
             values = [value.decode("latin-1") for name, value in headers if name != BETA_FIELD.encode()]
             changed = [path for rule in self._trying or self._used for path in rule.paths]
             refusal = Refusal.of(self.members, error.http_status, error.error_body, sent, values, changed)
-        self._read.append((error, refusal))
+        self._read[error] = refusal
         return refusal
 
     def prepare_retry(self, error: errors.UpstreamError, now_s: float, steps: Sequence[Step]) -> bool:
         """Return whether to plan and send the request again after `error`. `steps`: those of `rows.steps` for it."""
-        refusal = self.read(error)
-        if refusal is None or self.mode == "off" or self.sent is None:
+        refusal, sent = self.read(error), self.sent
+        if refusal is None or self.mode == "off" or sent is None:
             return False
         first, is_known = list[tuple[Step, Step]](), self.memory.is_useless(self.scope, refusal.signature, now_s)
         if is_first := self._refusal is None:
@@ -130,24 +124,24 @@ class LearningSession:
             if wrong and not is_known:  # perhaps the upstream changed
                 first.append(((), wrong))
             self._texts = self.memory.helped(self.scope, now_s)
-            if self._texts and (helped := self._changing(self._texts)):
+            if helped := that_change(self._texts, sent):
                 first.append((helped, ()))
         if is_first or self._settle(error, refusal, steps):
-            self._begin(error, refusal, [*first, *((step, ()) for step in steps if not is_known)])
-        if self._queue and self._useless < MOST_USELESS:
-            self._trying, self._without = self._queue.pop(0)
-            self._tried += self._trying
-            self.is_free = self._is_own(self._trying)
-            return True
-        self._end(now_s)
-        return False
+            self._refusal, self.last_words, self._queue, self._refuted = refusal, error.message, [], []
+            if len(sent.body) <= GUESSED_BYTES or refusal.is_exact:
+                tries = (*first, *((step, ()) for step in steps if not is_known))
+                self._queue = [one for one in tries if all(map(self._may_try, one[0]))]
+        if not self._queue or self._useless >= MOST_USELESS:
+            return False
+        self._trying, self._without = self._queue.pop(0)
+        self._tried += self._trying
+        # it only takes back what gatepass added: a count that the client did not request
+        has_added = INCLUDE_USAGE.changes[0].entry in sent.adapted
+        self.is_free = has_added and all(rule.field.startswith("stream_options") for rule in self._trying)
+        return True
 
-    def _begin(self, error: errors.UpstreamError, refusal: Refusal, tries: Sequence[tuple[Step, Step]]) -> None:
-        self._refusal, self.last_words, self._queue = refusal, error.message, []
-        self._refuted, self._are_same = 0, True
-        if self.sent is not None and (len(self.sent.body) <= GUESSED_BYTES or refusal.is_exact):
-            allowed = [one for one in tries if all(self.policy.allows(rule, self.members) for rule in one[0])]
-            self._queue = [one for one in allowed if self._kept.keys().isdisjoint(rule.key for rule in one[0])]
+    def _may_try(self, rule: LearnedRule) -> bool:
+        return rule.key not in self._kept and self.policy.allows(rule, self.members)
 
     def _settle(self, error: errors.UpstreamError, refusal: Refusal, steps: Sequence[Step]) -> bool:
         """Keep what was tried before `error`, or take it back. Return whether it was kept."""
@@ -164,22 +158,8 @@ class LearningSession:
         else:
             self._trying, self._without = (), ()
             self._useless += not self.is_free
-            self._refuted, self._are_same = self._refuted + 1, self._are_same and is_same
+            self._refuted.append(is_same)
         return is_kept
-
-    def _end(self, now_s: float) -> None:
-        """Do not try to solve an error again for a minute if each try led to the same one."""
-        if self._refuted and self._are_same and self._refusal is not None:
-            self.memory.note_useless(self.scope, self._refusal.signature, now_s)
-
-    def _changing(self, rules: Iterable[LearnedRule]) -> Step:
-        """Return those of `rules` that would change the body that was sent."""
-        return () if self.sent is None else that_change(rules, self.sent)
-
-    def _is_own(self, step: Step) -> bool:
-        """Whether the step only takes back what gatepass added: a count that the client did not request."""
-        added = self.sent is not None and INCLUDE_USAGE.changes[0].entry in self.sent.adapted
-        return added and all(rule.field.startswith("stream_options") for rule in step)
 
     def _keep(self) -> None:
         text = "" if self._refusal is None else self._refusal.evidence
@@ -198,23 +178,22 @@ class LearningSession:
         if self._kept:
             memory.keep_helped(scope, {}, now_s)
         for rule in self._used:
-            text, new = self._kept.get(rule.key, (rule, None))[1], None
-            if text is not None and self._may_store(rule, now_s):
-                new = memory.commit(scope, rule, text, now_s)
+            needed, text = self._kept.get(rule.key, (None, ""))
+            new = memory.commit(scope, rule, text, now_s) if needed and self._may_store(rule, now_s) else None
             if new is not None:
-                self._record("learned", new, text or "")
+                self._record("learned", new, text)
             memory.used(scope, new or rule)
         limited = [rule for rule in self._stored.values() if rule.values and rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
-        for other in self._changing(LearnedRule("drop", path) for path in unknown):  # another value is there
+        drops = (LearnedRule("drop", path) for path in unknown)
+        for other in () if self.sent is None else that_change(drops, self.sent):  # another value is there
             memory.accepted(scope, unknown[other.field], now_s)
         self._kept, self.last_words = {}, ""
 
     def _may_store(self, rule: LearnedRule, now_s: float) -> bool:
-        if rule.action == "stream" and not rule.beside:
-            is_stream = rule.field == "synth"
-            return not rule.is_once and self.memory.may_store_missing(self.scope, now_s, is_stream=is_stream)
-        return not rule.is_once
+        if rule.is_once or rule.beside or rule.action != "stream":
+            return not rule.is_once
+        return self.memory.may_store_missing(self.scope, now_s, is_stream=rule.field == "synth")
 
     def failed(self, error: errors.UpstreamError, now_s: float) -> errors.UpstreamError:
         """Return the error for the client after `error` ended the tries: that of its own request.
@@ -224,7 +203,9 @@ class LearningSession:
         refusal = self.read(error)
         if refusal is not None and (self._trying or self._without) and self._settle(error, refusal, ()):
             self.last_words = error.message
-        self._end(now_s)
+        if self._refuted and all(self._refuted) and self._refusal is not None:
+            # not to be solved again for a minute: each try led to the same error
+            self.memory.note_useless(self.scope, self._refusal.signature, now_s)
         for rule in dict.fromkeys(self._tried):
             if rule.key not in self._kept:
                 self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)

@@ -196,7 +196,9 @@ class McpProtocol(ClientProtocol):
             data["retry_after_s"] = wait_s
         if request_id:
             data["request_id"] = request_id
-        inner = error_text({"code": _code(error), "message": error.message, "data": data})
+        kinds = {errors.McpNotAllowed: INVALID_PARAMS, InvalidJson: PARSE_ERROR, errors.CallerError: INVALID_REQUEST}
+        code = next((code for kind, code in kinds.items() if isinstance(error, kind)), INTERNAL_ERROR)
+        inner = error_text({"code": code, "message": error.message, "data": data})
         return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (self._message.id, inner)
 
     def error_status(self, error: errors.GatepassError) -> int:
@@ -215,8 +217,3 @@ class McpProtocol(ClientProtocol):
         if self._message.kind != "request" or isinstance(error, errors.Draining):
             return b""
         return b"event: message\ndata: %b\n\n" % self.error_body(error, streamed.request_id)
-
-
-def _code(error: errors.GatepassError) -> int:
-    kinds = {errors.McpNotAllowed: INVALID_PARAMS, InvalidJson: PARSE_ERROR, errors.CallerError: INVALID_REQUEST}
-    return next((code for kind, code in kinds.items() if isinstance(error, kind)), INTERNAL_ERROR)

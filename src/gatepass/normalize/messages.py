@@ -101,14 +101,7 @@ def drop_own_thoughts(draft: Draft) -> bool:
     An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
     a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
     """
-    return _drop_thoughts(
-        draft,
-        lambda item: item.string("encrypted_content") == OWN_THOUGHT,
-        lambda block: block.string("signature") == OWN_THOUGHT,
-    )
-
-
-_THOUGHTS = ("thinking", "redacted_thinking")
+    return _drop_thoughts(draft, lambda one: OWN_THOUGHT in (one.string("signature"), one.string("encrypted_content")))
 
 
 @fixed_change("drop=thoughts")
@@ -117,27 +110,26 @@ def drop_thoughts(draft: Draft) -> bool:
 
     Only the server that wrote a thought can read it again.
     """
-    return _drop_thoughts(
-        draft,
-        lambda item: item.string("type") == "reasoning" and item.kind("encrypted_content") == '"',
-        lambda block: block.string("type") in _THOUGHTS,
-    )
+    return _drop_thoughts(draft, _is_signed)
 
 
-_IsMeant = Callable[[ObjectDraft], bool]
+def _is_signed(one: ObjectDraft) -> bool:
+    kind = one.string("type")
+    return kind in ("thinking", "redacted_thinking") or (kind == "reasoning" and one.kind("encrypted_content") == '"')
 
 
-def _drop_thoughts(draft: Draft, is_item: _IsMeant, is_block: _IsMeant) -> bool:
-    dropped, messages = _drop_blocks(draft.top.array("input"), is_item), draft.top.array("messages")
+def _drop_thoughts(draft: Draft, is_meant: Callable[[ObjectDraft], bool]) -> bool:
+    """Drop the items of a response's input and the blocks of messages for which `is_meant` is true."""
+    dropped, messages = _drop_blocks(draft.top.array("input"), is_meant), draft.top.array("messages")
     if messages is not None:
         contents = [(at, message.array("content")) for at, message in messages.numbered()]
-        found = [(at, content, _drop_blocks(content, is_block)) for at, content in contents]
+        found = [(at, content, _drop_blocks(content, is_meant)) for at, content in contents]
         messages.drop([at for at, content, count in found if count and not content])
         dropped += sum(count for _, _, count in found)
     return dropped > 0
 
 
-def _drop_blocks(blocks: ListDraft | None, is_meant: _IsMeant) -> int:
+def _drop_blocks(blocks: ListDraft | None, is_meant: Callable[[ObjectDraft], bool]) -> int:
     found = [] if blocks is None else [at for at, block in blocks.numbered() if is_meant(block)]
     if blocks is not None and found:
         blocks.drop(found)

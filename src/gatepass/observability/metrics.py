@@ -325,9 +325,8 @@ class Family:
     def __init__(self, declared: Declared) -> None:
         self.name, self.labels, self.bounds_s = declared.name, declared.labels, declared.bounds_s
         is_counter = self.name.endswith("_total")
-        self.head = head(
-            self.name, declared.meaning, "histogram" if self.bounds_s else "counter" if is_counter else "gauge"
-        )
+        kind = "histogram" if self.bounds_s else "counter" if is_counter else "gauge"
+        self.head = head(self.name, declared.meaning, kind)
         self.lines = len(self.bounds_s) + 3 if self.bounds_s else 1
         """The lines of one cell."""
         self.hides_zeros = is_counter and self.labels == REQUEST_LABELS

@@ -252,9 +252,8 @@ def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str,
         names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
     if model:
         if operation and operation not in CALL_OPTIONS:
-            names |= dict.fromkeys(
-                (" `gatepass doctor MODEL` lists its names.", "`gatepass doctor MODEL` 列出上游的名称。"), ""
-            )
+            untold = (" `gatepass doctor MODEL` lists its names.", "`gatepass doctor MODEL` 列出上游的名称。")
+            names |= dict.fromkeys(untold, "")
         names["`gatepass doctor MODEL`"] = f"`gatepass doctor {shlex.quote(model)}`"
         names["models.NAME"] = f"models.{model}"
     return names

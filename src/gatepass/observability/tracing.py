@@ -59,7 +59,6 @@ RESPONSE: Mapping[str, str] = MappingProxyType(
     }
 )
 """By the member of a reply. A chat, and a message of the Messages API, have other names for the last one."""
-FINISH_REASONS = RESPONSE["finish_reason"]
 TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
 USAGE: Mapping[str, str] = MappingProxyType(
     {
@@ -86,7 +85,6 @@ ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.o
 OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
 FAILOVER, FIRST_TOKEN = "gatepass.failover", "gatepass.first_token"
-OTHER_TARGET = "next_target"
 REPEATS: Mapping[str, str] = MappingProxyType(
     {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
 )
@@ -102,9 +100,6 @@ REPLY_BYTES = 2 * 1024
 """How much of the beginning and of the end of a reply is searched for RESPONSE_MEMBER."""
 RESPONSE_MEMBER = re.compile(rb'"(%b)"\s*:\s*"([^"\\]{1,200})"' % "|".join(RESPONSE).encode())
 """Inside a text the quotation marks would be escaped."""
-EXPORTER_LOGGERS = tuple(
-    f"opentelemetry.exporter.otlp.proto.{name}" for name in ("http.trace_exporter", "grpc.exporter")
-)
 LOGGED_S = 60.0
 COLLECTOR_BYTES = 64 * 1024
 """How much of a collector's reply is read. It is not decompressed."""
@@ -214,7 +209,9 @@ class Tracing(Observer):
     def request_began(self, access: AccessRecord, headers: Headers) -> None:
         client, state = self._client_span(headers)
         trace_id = self._ids.generate_trace_id() if client is None else client.trace_id
-        is_sampled = self._samples(trace_id, "request", SpanKind.SERVER)
+        # without a parent: the flag of a client does not decide how many spans are sent
+        decision = self._sampler.should_sample(NO_CONTEXT, trace_id, "request", SpanKind.SERVER).decision
+        is_sampled = decision is Decision.RECORD_AND_SAMPLE and not self._is_disabled
         access.trace_id = TraceId(f"{trace_id:032x}")
         self._traces[id(access)] = _Trace(trace_id, is_sampled, client, state)
 
@@ -224,9 +221,7 @@ class Tracing(Observer):
         A client can write a secret into an id, and a `tracestate` is not recorded.
         """
         given = [value.decode("latin-1") for name, value in headers if name == b"traceparent"]
-        if len(given) != 1 or len(given[0]) > MOST_PARENT_CHARS:
-            return None, ()
-        if self._mask(given[0]) != given[0]:
+        if len(given) != 1 or len(given[0]) > MOST_PARENT_CHARS or self._mask(given[0]) != given[0]:
             return None, ()
         found = get_current_span(self._propagator.extract({"traceparent": given}, NO_CONTEXT)).get_span_context()
         state = tuple(field for field in headers if field[0] == b"tracestate")
@@ -255,23 +250,15 @@ class Tracing(Observer):
             return
         context = self._context(trace.trace_id)
         status = 0 if error is None else error.http_status
-        make = partial(self._request_spans, request, status, context, trace, replies, self._offset_s())
+        offset_s = self._clock.wall() - self._clock.now()  # from a moment of `Clock.now` to the time since the epoch
+        make = partial(self._request_spans, request, status, context, trace, replies, offset_s)
         self._processor.on_end(_Unmade(context, self.resource, make))
-
-    def _samples(self, trace_id: int, name: str, kind: SpanKind) -> bool:
-        # without a parent: the flag of a client does not decide how many spans are sent
-        decision = self._sampler.should_sample(NO_CONTEXT, trace_id, name, kind).decision
-        return decision is Decision.RECORD_AND_SAMPLE and not self._is_disabled
 
     def _context(self, trace_id: int, span_id: int = 0) -> SpanContext:
         return SpanContext(trace_id, span_id or self._ids.generate_span_id(), is_remote=False, trace_flags=SAMPLED)
 
     def _about(self, upstream: str) -> Attributes:
         return {UPSTREAM: upstream, **self._peers.get(upstream, {})}  # a reload may have removed it
-
-    def _offset_s(self) -> float:
-        """Return what to add to a moment of `Clock.now` for the time since the epoch."""
-        return self._clock.wall() - self._clock.now()
 
     # Spans, in the thread of the export
 
@@ -312,7 +299,7 @@ class Tracing(Observer):
                 _ns(one.began_s + offset_s),
             )
             for one in attempts
-            if one.after is not None and one.cause == OTHER_TARGET
+            if one.after is not None and one.cause == "next_target"
         ]
         span = partial(self._span, offset_s=offset_s)
         server = span(
@@ -376,7 +363,7 @@ class Tracing(Observer):
         found: Attributes = {}
         for member, value in RESPONSE_MEMBER.findall(reply):
             name, text = RESPONSE[member.decode()], self._mask(value.decode("utf-8", "replace"))
-            if name == FINISH_REASONS:
+            if name == RESPONSE["finish_reason"]:
                 found[name] = [*dict.fromkeys((*found.get(name, ()), text))]
             else:
                 found.setdefault(name, text)
@@ -471,8 +458,8 @@ def _ns(seconds: float) -> int:
 
 def span_exporter(config: TracingConfig) -> SpanExporter:
     """Return the exporter of the configuration. It connects when it exports."""
-    for name in EXPORTER_LOGGERS:
-        logging.getLogger(name).addFilter(_is_due)
+    for name in ("http.trace_exporter", "grpc.exporter"):
+        logging.getLogger(f"opentelemetry.exporter.otlp.proto.{name}").addFilter(_is_due)
     if config.extra == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 

@@ -178,18 +178,14 @@ def _check_routing_names(body: bytes, top: TopLevel) -> None:
     if _BACKSLASH not in body:
         return
     found = [name for name in ROUTING if name in top.values]
-    if not _has_plain_names(body, found) and _ESCAPE in body:
+    ends = plain_ends(body)  # most bodies have these members there
+    is_plain = all(any(_PLAIN[name].search(text) is not None for _, text in ends) for name in found)
+    if not is_plain and _ESCAPE in body:
         for place in places(body, top.listed):
             if place.name in found and not body.startswith(f'"{place.name}"'.encode(), place.start):
                 raise InvalidRequest(
                     f"The body spells `{place.name}` with escapes. Send it in plain letters.", param=place.name
                 )
-
-
-def _has_plain_names(body: bytes, names: list[str]) -> bool:
-    """Whether the members `names` are spelled in plain letters, if they are at the ends of a body, as most are."""
-    ends = plain_ends(body)
-    return all(any(_PLAIN[name].search(text) is not None for _, text in ends) for name in names)
 
 
 FRAMING = frozenset((b"host", b"content-length", b"content-encoding", b"accept-encoding", b"expect"))

@@ -390,13 +390,11 @@ class ResponseRepair(EventRepair):
             if not response.get("output") and self._items and self._bytes_left >= 0:
                 response["output"] = in_order(self._items)
                 self._adapted.append(OUTPUT)
-            if self._is_incomplete(kind, cut := cut_calls(response)):
+            cut = cut_calls(response)
+            if self._progress.is_limited or (kind == "response.incomplete" and any(cut)):
                 payload |= {"type": "response.incomplete", "response": make_incomplete(response, cut)}
                 self._adapted.append(CUT)
         return chunk.event_of(payload) if len(self._adapted) > before else block
-
-    def _is_incomplete(self, kind: Any, cut: list[bool]) -> bool:
-        return self._progress.is_limited or (kind == "response.incomplete" and any(cut))
 
 
 # --- errors ---------------------------------------------------------------------------------------

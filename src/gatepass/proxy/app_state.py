@@ -391,7 +391,10 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         holder = holders[one.credential] if one.credential else None
         injector = CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name)
         before = None if previous is None else previous.upstreams.get(name)
-        upstreams[name] = _upstream(name, one, parts, _kept_transport(one, transport, before), holder, injector)
+        # a reload keeps the connections, unless the server or its network changed
+        if before is not None and before.settings.base_url == one.base_url and transport.is_like(before.transport):
+            transport = before.transport
+        upstreams[name] = _upstream(name, one, parts, transport, holder, injector)
     _mask_secrets(config, settings, parts.redactor)
     return AppState(
         config=config,
@@ -436,13 +439,6 @@ def _new_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_con
         holder = TokenHolder(name, shared, parts.clock, parts.redactor, waits)
         shared.attach(parts.store.cache, holder)
     return holder
-
-
-def _kept_transport(settings: UpstreamConfig, made: Http1Transport, before: Upstream | None) -> Http1Transport:
-    """Return the connections from `before` a reload, unless the server or its network changed: then those `made`."""
-    if before is None or before.settings.base_url != settings.base_url or not made.is_like(before.transport):
-        return made
-    return before.transport
 
 
 def _upstream(

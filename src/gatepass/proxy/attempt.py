@@ -35,7 +35,7 @@ from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
-from gatepass.proxy.body_threads import INLINE_BYTES, Result, normalize_large
+from gatepass.proxy.body_threads import INLINE_BYTES, normalize_large
 from gatepass.proxy.client_response import STREAM_HOLD_S, SYNTHESIZED_HOLD_S, KeepAlive
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -150,7 +150,7 @@ def succeeded(attempt: Attempt) -> None:
         if attempt.chat is not None:
             _note_served_by_chat(attempt)
         elif (last := attempt.normalized) is not None:
-            upstream.state.learned.note_served(_path_scope(attempt), attempt.waits_since_s, is_stream=last.stream)
+            upstream.state.learned.note_served(_scope(attempt, call), attempt.waits_since_s, is_stream=last.stream)
     if attempt.session is not None or attempt.copied_bytes:
         leave_target(attempt)
 
@@ -203,7 +203,7 @@ async def send(attempt: Attempt, request: OutboundRequest) -> Response:
 def _note_served_by_chat(attempt: Attempt) -> None:
     """Store that chats serve the operation, if the upstream has just been seen to lack its path."""
     state, upstream, learned = attempt.state, attempt.upstream, attempt.upstream.state.learned
-    scope, now_s = _path_scope(attempt), state.clock.now()
+    scope, now_s = _scope(attempt, attempt.call), state.clock.now()
     if attempt.absent is not None and learned.may_store_missing(scope, now_s):
         text = attempt.absent.message
         if learned.commit(scope, SERVED_BY_CHAT, text, now_s) is not None:
@@ -217,30 +217,30 @@ WITHOUT_OWN_THOUGHTS = (ChangeRule("thoughts", (drop_own_thoughts,)),)
 SERVED_BY_CHAT = LearnedRule("protocols", CHAT.family)
 
 
-def _path_scope(attempt: Attempt) -> RuleScope:
-    """Whose path the upstream serves or lacks. A router by model answers like an upstream without the path, so each
-    model is asked once.
+def _scope(attempt: Attempt, call: Call) -> RuleScope:
+    """Whose rules `call` has: the client's own call, for whether the upstream lacks its path, or the one to send.
+
+    A router by model answers like an upstream without the path, so each model is asked once.
     """
-    call, model = attempt.call, attempt.target.model or attempt.call.model
-    return RuleScope(call.caller, attempt.upstream.name, model, call.operation.name)
+    model = attempt.target.model or call.model
+    return RuleScope(attempt.call.caller, attempt.upstream.name, model, call.operation.name)
 
 
 def served_by_chat(upstream: Upstream, operation: str, now_s: float) -> bool:
     """Whether gatepass has learned for a caller and a model that chats serve `operation` at `upstream`."""
     learned = upstream.state.learned
     scopes = [scope for scope in learned.by_scope if scope.operation == operation]
-    return any(learned.has(scope, SERVED_BY_CHAT, now_s) for scope in scopes)
+    return any(SERVED_BY_CHAT in learned.of(scope, now_s) for scope in scopes)
 
 
 def _lacks_path(attempt: Attempt, error: GatepassError) -> bool:
     """Whether `error` to a call that a chat may serve means that the upstream lacks its path."""
     translation = PROTOCOLS[attempt.call.operation.protocol].translation
-    if translation is None or attempt.chat is not None or attempt.target.protocols is not None:
-        return False
-    if not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
+    may_change = translation is not None and attempt.chat is None and attempt.target.protocols is None
+    if not may_change or not isinstance(error, UpstreamErrorReply) or not attempt.upstream.learns:
         return False
     learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
-    return is_about_path(error) and not learned.is_useless(_path_scope(attempt), SERVED_BY_CHAT.entry, now_s)
+    return is_about_path(error) and not learned.is_useless(_scope(attempt, attempt.call), SERVED_BY_CHAT.entry, now_s)
 
 
 async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profile_rules: ProfileRules) -> Call:
@@ -253,7 +253,7 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     has_begun = attempt.early is not None and attempt.early.streamed.id  # the client reads that of a chat
     if target.protocols is None:
         learned, now_s = upstream.state.learned, attempt.state.clock.now()
-        is_spoken = not (attempt.absent or learned.has(_path_scope(attempt), SERVED_BY_CHAT, now_s))
+        is_spoken = not (attempt.absent or SERVED_BY_CHAT in learned.of(_scope(attempt, attempt.call), now_s))
     else:
         is_spoken = protocol.family in ("", *target.protocols)
     if is_spoken and not has_begun:
@@ -267,7 +267,7 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
             f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
         )
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
-    attempt.chat = await _run(attempt, call, partial(translation.chat_call, call, CHAT_OPERATION))
+    attempt.chat = await attempt.state.body_threads.run(call.body, partial(translation.chat_call, call, CHAT_OPERATION))
     chat = attempt.chat.call
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
@@ -450,12 +450,12 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
 
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
-    rank = await _run(attempt, attempt.call, partial(ranking, attempt.call.body))
+    asked, threads = attempt.call.body, attempt.state.body_threads
+    rank = await threads.run(asked, partial(ranking, asked))
     reply = await send_once(attempt, normalized)
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    work = partial(rank, reply.body, attempt.upstream.name)
-    body = await attempt.state.body_threads.run(reply.body, work)
+    body = await threads.run(reply.body, partial(rank, reply.body, attempt.upstream.name))
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -515,10 +515,6 @@ def _with_usage(context: RequestContext, call: Call, rules: tuple[Rule, ...]) ->
     return (*rules, INCLUDE_USAGE) if call.body and is_streamed and not is_dropped else rules
 
 
-async def _run(attempt: Attempt, call: Call, work: Callable[[], Result]) -> Result:
-    return await attempt.state.body_threads.run(call.body, work)
-
-
 def drop_tracebacks(error: BaseException) -> None:
     """Remove the tracebacks of `error`, whose handling ends here, and of the errors that led to it.
 
@@ -539,37 +535,23 @@ def begin_target(attempt: Attempt, base: Call) -> None:
     if base.body is not attempt.call.body and len(attempt.call.body) > INLINE_BYTES:
         keep_copy(attempt, base.body)
     learned = attempt.upstream.state.learned
-    if attempt.upstream.learns and learned.by_scope and learned.knows(_scope(attempt, base)):
-        attempt.session = _new_session(attempt, base)
-        attempt.session.recall(attempt.state.clock.now())
-
-
-def _scope(attempt: Attempt, base: Call) -> RuleScope:
-    upstream, model = attempt.upstream, attempt.target.model or base.model
-    return RuleScope(attempt.call.caller, upstream.name, model, base.operation.name)
-
-
-def _new_session(attempt: Attempt, base: Call) -> LearningSession:
-    settings, declared, learned = attempt.upstream.settings, attempt.state.declared, attempt.upstream.state.learned
-    entry = declared.model(base.operation.name, base.model)
-    may_stream = entry is None or entry.stream == "auto"
-    policy = LearningPolicy(may_stream, PROTOCOLS[attempt.call.operation.protocol].fits_answers)
-    return LearningSession(learned, _scope(attempt, base), base.operation.members, settings.learn, policy)
+    if attempt.upstream.learns and learned.by_scope and _scope(attempt, base) in learned.by_scope:
+        _open_session(attempt, base).recall(attempt.state.clock.now())
 
 
 def _open_session(attempt: Attempt, base: Call) -> LearningSession:
     if attempt.session is None:
-        attempt.session = _new_session(attempt, base)
-        attempt.session.sent = base
+        learned, scope, mode = attempt.upstream.state.learned, _scope(attempt, base), attempt.upstream.settings.learn
+        entry = attempt.state.declared.model(base.operation.name, base.model)
+        may_stream = entry is None or entry.stream == "auto"
+        policy = LearningPolicy(may_stream, PROTOCOLS[attempt.call.operation.protocol].fits_answers)
+        attempt.session = LearningSession(learned, scope, base.operation.members, mode, policy, base)
     return attempt.session
 
 
 async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     """Return the request with the learned rules applied, the same object if none concerns it."""
-    if session.has_rules:
-        planned = await _run(attempt, base, partial(session.revise, base))
-    else:
-        planned = session.revise(base)
+    planned = await attempt.state.body_threads.run(base.body, partial(session.revise, base))
     attempt.learned = planned.adapted[len(base.adapted) :]
     return planned
 
@@ -608,7 +590,7 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
         body, has_no_path = error.error_body, is_about_path(error)
         if has_no_path or (body is not None and is_about_model(body.code, body.message)):
             learned, now_s = attempt.upstream.state.learned, attempt.state.clock.now()
-            learned.note_useless(_path_scope(attempt), SERVED_BY_CHAT.entry, now_s)
+            learned.note_useless(_scope(attempt, attempt.call), SERVED_BY_CHAT.entry, now_s)
         error = absent if has_no_path else error
     base, shown = attempt.base, error
     if base is not None and isinstance(error, UpstreamError):
@@ -638,8 +620,6 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         error.cause = f"{sentence(error.cause)} Tried before: {', '.join(f'`{entry}`' for entry in session.tried)}."
         if session.last_words:
             error.cause = f"{error.cause} The upstream then answered: {session.last_words}"
-        if isinstance(error, UpstreamErrorReply):
-            error.original = b""  # else the client would not read it
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         return UpstreamErrorReply(
@@ -655,8 +635,8 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
         upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
     if advised := _advice(attempt, session, base, sent, last, found):
         error.advice = advised
-        if isinstance(error, UpstreamErrorReply):
-            error.original = b""  # else the client would not read the advice
+    if isinstance(error, UpstreamErrorReply) and (advised or session.tried):
+        error.original = b""  # else the client would not read it
     return error
 
 
@@ -664,14 +644,13 @@ async def _steps(attempt: Attempt, session: LearningSession, sent: Call | None, 
     """Return the changes of `sent` that `error` points at. A heavy body is read in a thread."""
     if sent is None:
         return ()
-    read = partial(session.read, error)  # the session keeps the result
-    run = attempt.state.body_threads.run_heavy
-    is_small = len(sent.body) <= REFUSED_BYTES
-    refusal = read() if is_small else await run(read)
-    if refusal is None or (len(sent.body) > GUESSED_BYTES and not refusal.is_exact):
-        return ()
-    find = partial(steps, refusal, sent)
-    return find() if is_small else await run(find)
+
+    def find() -> Sequence[Step]:
+        refusal = session.read(error)  # the session keeps the result
+        is_pointed = refusal is not None and (len(sent.body) <= GUESSED_BYTES or refusal.is_exact)
+        return steps(refusal, sent) if refusal is not None and is_pointed else ()
+
+    return find() if len(sent.body) <= REFUSED_BYTES else await attempt.state.body_threads.run_heavy(find)
 
 
 REFUSED_BYTES = 8 * 1024

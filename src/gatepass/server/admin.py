@@ -7,7 +7,6 @@ has a key with a role (`ui/routes.py`, which checks Host and Origin first).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -50,8 +49,6 @@ from gatepass.server.endpoint import ApiEndpoint
 from gatepass.server.pages import error_response, forget_rules, json_response, learned_document, status_of
 from gatepass.server.reload import Reloader
 
-SERVE_LOG = logging.getLogger("gatepass.serve")
-
 CONFLICT = 409
 BODY_BYTES = 64 * 1024
 TOO_LARGE = f"The request body is larger than {BODY_BYTES} bytes."
@@ -72,11 +69,9 @@ NO_STORE = {"cache-control": "no-store"}
 
 Role = Literal["anyone", "viewer", "admin"]
 
-
 Doctor = Callable[[Config, DoctorTask, Callable[[str, str], object]], AsyncGenerator[Step, None]]
 """Yields the steps of `gatepass doctor`. The last argument is called with the hop and the name of each step
 that begins."""
-
 
 Place = Literal["socket", "page"]
 
@@ -160,7 +155,12 @@ class Admin:
         call.caller = call.require(used.role)
         if method == "POST":
             text = await call.read()
-            call.body = None if used.takes is None else _decoded(text, used.takes)
+            try:
+                call.body = None if used.takes is None else msgspec.json.decode(text or b"{}", type=used.takes)
+            except msgspec.ValidationError as error:
+                raise errors.InvalidRequest(f"The request body is invalid: {error}.") from None
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                raise errors.InvalidJson("The request body is not valid JSON.") from None
         return await used.respond(call)
 
 
@@ -220,15 +220,6 @@ class AdminRequest:
         return response
 
 
-def _decoded(text: bytes, takes: type) -> Any:
-    try:
-        return msgspec.json.decode(text or b"{}", type=takes)
-    except msgspec.ValidationError as error:
-        raise errors.InvalidRequest(f"The request body is invalid: {error}.") from None
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        raise errors.InvalidJson("The request body is not valid JSON.") from None
-
-
 @route("GET", "traffic", "viewer", Traffic)
 async def _traffic(call: AdminRequest) -> ASGIApp:
     return call.answer(views.traffic(call.state))
@@ -269,19 +260,16 @@ async def _use(call: AdminRequest) -> ASGIApp:
 
 @route("GET", "models", "viewer")
 async def _models(call: AdminRequest) -> ASGIApp:
-    listed, failed = await _listed_models(call)
-    routes, routed = views.routes(call.state.config, call.caller), await views.routed(call.state.routes, listed)
-    return call.answer({"routes": routes, "listed": listed, "list_error": failed, "routed": routed})
-
-
-async def _listed_models(call: AdminRequest) -> tuple[list[str], str | None]:
-    """Return the names of `GET /v1/models` for the caller, and why the list is incomplete or missing."""
+    """Return the routes, the names of `GET /v1/models` for the caller, and why that list is incomplete or missing."""
     context = RequestContext.without_client(call.state, PROFILES["plain"])
     context.caller = call.caller
+    listed, failed = list[str](), None
     try:
-        return [entry["id"] for entry in await call.endpoint.catalog.entries(context)], None
+        listed = [entry["id"] for entry in await call.endpoint.catalog.entries(context)]
     except errors.GatepassError as error:
-        return [], call.state.redactor.mask(error.message)
+        failed = call.state.redactor.mask(error.message)
+    routes, routed = views.routes(call.state.config, call.caller), await views.routed(call.state.routes, listed)
+    return call.answer({"routes": routes, "listed": listed, "list_error": failed, "routed": routed})
 
 
 @route("GET", "status", "viewer", Status)

@@ -32,7 +32,6 @@ from gatepass.store.guarded import open_store
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-
 LOG = logging.getLogger("gatepass.serve")
 
 ENTER_LIFESPAN = "Enter its lifespan in the event loop that serves the requests."

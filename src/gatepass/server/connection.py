@@ -435,7 +435,9 @@ class ClientConnection(asyncio.Protocol):
             if len(self._queue) == MOST_AHEAD:
                 raise Overloaded("Too many requests wait behind the one in progress.")  # ends the parser: see `_refuse`
             self._queue.append(cycle)
-            self._pause_reading()  # bounds the pipelined requests in memory
+            if not (self._reading_paused or self._unread):
+                self.transport.pause_reading()  # bounds the pipelined requests in memory
+            self._reading_paused = True
 
     # called by a cycle
 
@@ -512,8 +514,10 @@ class ClientConnection(asyncio.Protocol):
         if self._queue:
             self.begin_cycle(self._queue.pop(0))
             self._timeouts.clear()  # restart the deadline: the body could not arrive while reading was paused
-        if self._reading_paused:
-            self._resume_reading()
+        if self._reading_paused and not self._queue:
+            self._reading_paused = False
+            if not self._unread:  # then `_take_turn` does that
+                self.transport.resume_reading()
         self._timeouts.update(self._parser, self._current)
 
     def _on_served(self, cycle: HttpRequestCycle, task: asyncio.Task[None]) -> None:
@@ -530,17 +534,6 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.send(error_response(InternalError(INTERNAL_ERROR)))
             self.response_complete()
-
-    def _pause_reading(self) -> None:
-        if not (self._reading_paused or self._unread):
-            self.transport.pause_reading()
-        self._reading_paused = True
-
-    def _resume_reading(self) -> None:
-        if not self._queue:
-            self._reading_paused = False
-            if not self._unread:  # then `_take_turn` does that
-                self.transport.resume_reading()
 
     # closing
 

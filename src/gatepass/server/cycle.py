@@ -178,8 +178,9 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         if not self.is_whole and announced_bytes(self.headers) > limit_bytes:
             raise too_large(limit_bytes)
-        if not self._is_body_requested:
-            self._request_body()
+        if not self._is_body_requested:  # the client waits for it (RFC 9110 10.1.1)
+            self._is_body_requested = True
+            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
             if claim is not None and self.size_bytes:
@@ -204,11 +205,6 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         finally:
             if self._pieces or not self.is_whole:
                 self._drop()
-
-    def _request_body(self) -> None:
-        """Send 100 Continue, for which the client waits (RFC 9110 10.1.1)."""
-        self._is_body_requested = True
-        self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def start(self, status: int, headers: Fields, length_bytes: int | None = None) -> None:
         self.has_begun = True

@@ -15,7 +15,6 @@ from gatepass.errors import InvalidRequest
 from gatepass.observability.capture import CapturedRequest, CaptureSettings
 from gatepass.observability.observer import RequestRecord
 from gatepass.observability.story import LISTED, MOST_LISTED, has_id, matches, story_of, summary_of
-from gatepass.policy import limits as policy
 from gatepass.proxy.app_state import AppState
 from gatepass.server.cycle import ids_begin
 
@@ -104,18 +103,15 @@ def start_capture(state: AppState, settings: CaptureSettings) -> CaptureState:
     return state.capture.state()
 
 
-def _row_of(limit: policy.Limit, now_s: float) -> Limit:
-    used = limit.all_used(now_s)
-    return Limit("/".join(limit.owner), limit.setting, limit.most, used, max(0, limit.most - used))
-
-
 async def limits_of(state: AppState, nearest: int | None = None) -> Limits:
     """Return each limit, or of the first MOST_LIMITS the `nearest`: those with the smallest part left."""
     rows: list[Limit] = []
     known = iter(() if state.admission is None else state.admission.all_limits())
     while limits := [*islice(known, LIMITS_AT_ONCE)]:
         await state.counts.refresh(limits)
-        rows += [_row_of(limit, state.clock.now()) for limit in limits]
+        for limit in limits:
+            used = limit.all_used(state.clock.now())
+            rows.append(Limit("/".join(limit.owner), limit.setting, limit.most, used, max(0, limit.most - used)))
         if nearest is not None and len(rows) >= MOST_LIMITS:
             break
         await asyncio.sleep(0)

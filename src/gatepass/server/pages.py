@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -44,26 +43,6 @@ if TYPE_CHECKING:
     from gatepass.mcp.servers import McpServers
 
 
-UNREADY = 503
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Page:
-    """One page: a GET request to `path`, at the root and below the base path."""
-
-    path: str
-    respond: Callable[[PageRequest], Awaitable[Response]]
-
-
-PAGES: list[Page] = []
-"""All pages."""
-
-
-def _page(path: str) -> Callable[[Callable[[PageRequest], Awaitable[Response]]], None]:
-    """Add the decorated function to `PAGES`. Its own name is then None: only the route calls it."""
-    return lambda respond: PAGES.append(Page(path, respond))
-
-
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(document), status, headers, "application/json")
 
@@ -89,6 +68,16 @@ class PageRequest:
         self.state.authenticator.check_without_key(self.client_request, from_anywhere=True)
 
 
+Respond = Callable[[PageRequest], Awaitable[Response]]
+PAGES: dict[str, Respond] = {}
+"""What responds to a GET request of each page, at its path at the root and below the base path."""
+
+
+def _page(path: str) -> Callable[[Respond], None]:
+    """Add the decorated function to `PAGES`. Its own name is then None: only the route calls it."""
+    return lambda respond: PAGES.update({path: respond})
+
+
 @_page("/healthz")
 async def _healthz(call: PageRequest) -> Response:
     call.check()
@@ -102,7 +91,7 @@ async def _readyz(call: PageRequest) -> Response:
     call.check()
     state = call.state
     ready = state.has_all_tokens if "strict" in call.request.query_params else state.ready
-    return JSONResponse({"ready": ready}, status_code=200 if ready else UNREADY)
+    return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
 
 @_page("/metrics")
@@ -132,12 +121,12 @@ def learned_document(state: AppState) -> LearnedRules:
     return LearnedRules(rule_rows(state.learned_rules(), state.clock.wall()))
 
 
-PATHS = tuple(page.path for page in PAGES)
+PATHS = tuple(PAGES)
 
 
-def paths_of(page: Page, base_path: str) -> list[str]:
-    """Return the paths of `page`. Also at the root, because probes and scrapers of a cluster use such paths."""
-    return [*dict.fromkeys((page.path, base_path + page.path))]
+def paths_of(path: str, base_path: str) -> list[str]:
+    """Return the paths of a page. Also at the root, because probes and scrapers of a cluster use such paths."""
+    return [*dict.fromkeys((path, base_path + path))]
 
 
 def error_response(error: GatepassError, headers: Mapping[str, str] | None = None) -> Response:
@@ -155,15 +144,15 @@ def for_method(method: str, response: Response) -> Response:
 def page_routes(running: Callable[[], ApiEndpoint], base_path: str) -> list[Route]:
     """Return the routes of the pages. `running` may raise NotStarted."""
 
-    def route(page: Page, path: str) -> Route:
-        async def respond(request: Request) -> Response:
-            response = await page.respond(PageRequest(request, running()))
+    def route(respond: Respond, path: str) -> Route:
+        async def responded(request: Request) -> Response:
+            response = await respond(PageRequest(request, running()))
             response.headers["cache-control"] = "no-store"
             return for_method(request.method, response)
 
-        return Route(path, respond, methods=["GET"])
+        return Route(path, responded, methods=["GET"])
 
-    return [route(page, path) for page in PAGES for path in paths_of(page, base_path)]
+    return [route(respond, path) for name, respond in PAGES.items() for path in paths_of(name, base_path)]
 
 
 def status_of(state: AppState, mcp: McpServers | None = None) -> Status:

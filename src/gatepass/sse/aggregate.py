@@ -80,7 +80,12 @@ class StreamAggregator(EventStream, ABC):
     def feed(self, piece: bytes = b"") -> bytes:
         """Take the next bytes of the body."""
         if self._unchecked_bytes > LARGE_EVENT_BYTES:
-            self._check_size()
+            self._unchecked_bytes = 0
+            if self.failure is None:
+                try:  # whether the reply so far can be built within 50 ms
+                    self._write(self._collected())
+                except GatepassError as error:
+                    self.fail(error)
         self._unchecked_bytes += len(piece)
         self._bytes_left -= len(piece)
         if self._bytes_left < 0:
@@ -89,15 +94,6 @@ class StreamAggregator(EventStream, ABC):
         while self.waiting and not (self.is_heavy or self._is_over):
             super().feed()
         return b""
-
-    def _check_size(self) -> None:
-        """Fail if the reply so far is too large to build within 50 ms."""
-        self._unchecked_bytes = 0
-        if self.failure is None:
-            try:
-                self._write(self._collected())
-            except GatepassError as error:
-                self.fail(error)
 
     def _write(self, reply: Any) -> bytes:
         try:

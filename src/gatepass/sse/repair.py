@@ -333,7 +333,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                 if type(choice.get("index")) is not int:
                     choice["index"] = position
                     self._note(choice_repair.INDEX)
-                state = self._choices.get(choice["index"]) or self._state(choice["index"])
+                if (state := self._choices.get(index := choice["index"])) is None:
+                    index = index if len(self._choices) < MAX_ENTRIES else _SHARED
+                    state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
                 is_plain = state.repair(choice, self._note) and is_plain
         usage = chunk.get("usage")
         if usage and isinstance(usage, dict):
@@ -366,13 +368,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             if name not in members and (value := chunk.get(name)) and is_short(value):
                 members[name] = value
         self._has_envelope = members.keys() >= _REQUIRED_SET
-
-    def _state(self, index: int) -> ChoiceRepair:
-        state = self._choices.get(index)
-        if state is None:
-            index = index if len(self._choices) < MAX_ENTRIES else _SHARED
-            state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
-        return state
 
     @property
     def _is_complete(self) -> bool:

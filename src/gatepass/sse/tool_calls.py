@@ -70,7 +70,10 @@ class ToolCallTracker:
         return deltas
 
     def _assign_one(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
-        index, identity, inner = payload.get("index"), payload.get("id"), _inner(payload)
+        index, identity, inner = payload.get("index"), payload.get("id"), payload.get("function")
+        if not isinstance(inner, dict):
+            inner = payload.get("custom")
+        inner = inner if isinstance(inner, dict) else {}
         # without it openai-python's helper raises TypeError, and openai-node's returns no calls
         if type(index) is not int or index < 0:
             index = None
@@ -78,7 +81,8 @@ class ToolCallTracker:
             return ToolCallDelta(payload, call, is_first=False)  # fast path: most deltas of a correct stream
         if type(identity) is not str:
             identity = text_of_id(identity)
-        name = _name(inner)
+        name = inner.get("name") or ""
+        name = name[:KEY_CHARS] if isinstance(name, str) else "?"
         has_arguments = bool(inner.get("arguments") or inner.get("input"))
         call = self._find(index, identity, name, has_arguments=has_arguments)
         # Two named entries of one delta without index and id are two calls. `call` is the last one, so its entry is
@@ -123,21 +127,6 @@ class ToolCallTracker:
         if index is not None:
             self._by_index[index] = call
         return call
-
-
-def _name(inner: Object) -> str:
-    """Return the name of a call's function, "" without one, and "?" if the name is not text."""
-    name = inner.get("name")
-    if isinstance(name, str):
-        return name[:KEY_CHARS]
-    return "?" if name else ""
-
-
-def _inner(payload: Object) -> Object:
-    inner = payload.get("function")
-    if not isinstance(inner, dict):
-        inner = payload.get("custom")
-    return inner if isinstance(inner, dict) else {}
 
 
 MOST_HELD_BYTES = 4 * 1024 * 1024

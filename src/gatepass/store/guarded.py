@@ -196,9 +196,8 @@ class GuardedStore:
 
     def _note_bug(self, error: BaseException) -> None:
         """Show that a background task ended, until the next check of the store succeeds."""
-        self.health.note(
-            StoreState.DOWN, StoreUnavailable("a bug in gatepass: the log has its trace"), self._clock.now()
-        )
+        bug = StoreUnavailable("a bug in gatepass: the log has its trace")
+        self.health.note(StoreState.DOWN, bug, self._clock.now())
         LOG.error("store_task_failed", extra={"fields": dict(self.place)}, exc_info=error)
 
     async def _request(self, operation: str, work: Callable[[], Awaitable[T]]) -> T:

@@ -327,13 +327,9 @@ class TokenHolder:
                 token = await self._attempt()
             except FetchFailure as failure:
                 now = self._clock.now()
-                # Waiting requests get the issuer's reason at once.
-                was_slow = now - self._attempt_began_s > SLOW_ATTEMPT_S
-                wait_s = (
-                    quick_wait_s(tries, failure, self._wait_budget.random_fraction())
-                    if quick and not was_slow
-                    else None
-                )
+                wait_s = None
+                if quick and now - self._attempt_began_s <= SLOW_ATTEMPT_S:
+                    wait_s = quick_wait_s(tries, failure, self._wait_budget.random_fraction())
                 if wait_s is None or now + wait_s >= began_s + self._wait_budget.budget_s:
                     raise
             else:
@@ -396,9 +392,8 @@ class TokenHolder:
         else:
             failure = FetchFailure("a bug in gatepass: the log has its trace")
             failure, began_s = self._log.log_failed(failure, 0.0, now, bug=error), now
-        self._failure_state = next_failure_state(
-            self._failure_state, failure, began_s, now, self._wait_budget.random_fraction()
-        )
+        jitter = self._wait_budget.random_fraction()
+        self._failure_state = next_failure_state(self._failure_state, failure, began_s, now, jitter)
         self._wake_requests()
         self._wake.set()
 

@@ -45,7 +45,6 @@ LONG_CHARS = 8
 _SCHEMES = frozenset({"authorization", "proxy-authorization"})
 _PRESENTED_FILES = frozenset({"assertion_file", "subject_file"})
 """Files with a token that is rotated. Its issuer and subject are part of the fingerprint if it is a JWT."""
-_FILES = frozenset({"client_cert", "client_key"})
 LARGEST_FILE_BYTES = 16 * 1024 * 1024
 """What is read of a named file. A bundle of all public CAs has 250 KB."""
 
@@ -153,7 +152,7 @@ def _json_value(value: Any) -> Any:
         # The same path may contain another key on another machine.
         digests = {}
         for name, path in members.items():
-            if isinstance(path, str) and (name.endswith("_file") or name in _FILES):
+            if isinstance(path, str) and (name.endswith("_file") or name in ("client_cert", "client_key")):
                 with open_regular(str(Path(path).expanduser())) as file:
                     content = file.read(LARGEST_FILE_BYTES)
                 claims = (claims_of(decoded(content).strip()) if name in _PRESENTED_FILES else None) or {}

@@ -255,10 +255,8 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
     if not text.strip():
         raise FetchFailure(f"{reply_format.issuer} is empty")
     if not looks_like_json(text):
-        if reply_format.paths.token is not None:
-            raise FetchFailure(
-                f"{reply_format.issuer} is not JSON, so it contains nothing at {reply_format.paths.token}"
-            )
+        if (path := reply_format.paths.token) is not None:
+            raise FetchFailure(f"{reply_format.issuer} is not JSON, so it contains nothing at {path}")
         return text
     try:
         return issuer_error.parse_json_text(text)

@@ -112,6 +112,7 @@ def test_nearly_all_rules_of_real_refusals_have_a_setting():
         LearnedRule("drop", "seed", beside="tools"),
         LearnedRule("betas", "claude-code-20250219+b-1", "claude-code-20250219"),
         LearnedRule("roles", "user"),
+        LearnedRule("split", "input", "50%", is_once=True),
     ],
 )
 def test_a_rule_that_no_setting_has_is_without_one(rule):

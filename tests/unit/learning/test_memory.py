@@ -49,9 +49,8 @@ def test_a_rule_belongs_to_the_caller_the_model_and_the_operation_that_taught_it
     commit(memory, SYNTH)
     for change in ({"owner": "b"}, {"model": "o1"}, {"operation": "messages"}):
         scope = structs.replace(O3, **change)
-        assert (known(memory, scope), memory.knows(scope), memory.has(scope, SYNTH, NOW_S)) == ([], False, False)
-    assert (known(memory), memory.knows(O3), memory.has(O3, SYNTH, NOW_S)) == ([SYNTH], True, True)
-    assert not memory.has(O3, AGGREGATE, NOW_S)
+        assert (known(memory, scope), scope in memory.by_scope) == ([], False)
+    assert (known(memory), O3 in memory.by_scope) == ([SYNTH], True)
 
 
 def test_a_rule_lives_a_minute_and_an_hour_if_it_is_taught_again_after_that():
@@ -65,7 +64,7 @@ def test_a_rule_lives_a_minute_and_an_hour_if_it_is_taught_again_after_that():
     assert known(memory, now_s=again_s + HOUR_S - 1) == [SYNTH]
     assert known(memory, now_s=again_s + HOUR_S) == []
     late_s = again_s + 2 * HOUR_S
-    assert (known(memory, now_s=late_s), memory.knows(O3)) == ([], False)
+    assert (known(memory, now_s=late_s), O3 in memory.by_scope) == ([], False)
     assert memory.commit(O3, SYNTH, "", late_s) == SYNTH
     assert known(memory, now_s=late_s + MINUTE_S) == []
 

@@ -52,7 +52,7 @@ def refusing(member: str) -> Callable[[Body], bool]:
 def advised(error: Any, call: Call) -> tuple[int, str]:
     """Return the calls that `error` costs if nothing helps, and the advice in it."""
     ended = outcome(error, call)
-    (last, refusal), *_ = reversed(ended.learning._read)
+    (last, refusal), *_ = reversed(ended.learning._read.items())
     assert refusal is not None
     steps = found(ended.learning, last)
     return ended.calls, advice(refusal, ended.call, LearningSettings("u", LearningPolicy()), steps)

@@ -169,9 +169,9 @@ def token_location(credential: Credential) -> str:
     """Return where tokens come from: a host, program or file. Never contains a secret."""
     match credential:  # a URL is cut to its host, because its path or query may hold a secret
         case Oauth2Credential():
-            return _host(credential.token_url)
+            return urlsplit(credential.token_url).netloc
         case HttpJsonCredential():
-            return _host(credential.url)
+            return urlsplit(credential.url).netloc
         case ExecCredential():
             program = credential.command[0]
             return f"the program {program}" if isinstance(program, str) else "a program"
@@ -179,7 +179,3 @@ def token_location(credential: Credential) -> str:
             return f"the file {credential.path}"
         case _:
             return "the configuration"
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc

@@ -23,7 +23,6 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.caller import Caller
 from gatepass.observability.observer import Refusal
 from gatepass.protocols.operations import PAGE_IS_OFF, base_url
-from gatepass.proxy.app_state import AppState
 from gatepass.server import inspection
 from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, route
 from gatepass.server.asgi import path_in, peer_in
@@ -50,9 +49,6 @@ class Ui:
         self.admin = admin
         self.files = StaticFiles(directory=FOLDER)
 
-    def current(self) -> AppState:
-        return self.admin.running().state
-
     def routes(self, base_path: str) -> list[Route]:
         """Return the routes of the page for an application, at the root and below the base path."""
         paths = [path + rest for path in ui_paths(base_path) for rest in ("", "/{rest:path}")]
@@ -62,7 +58,7 @@ class Ui:
         return routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request, state = Request(scope, receive), self.current()
+        request, state = Request(scope, receive), self.admin.running().state
         peer = peer_in(scope, only_direct=not state.authenticator.requires_key)
         headers = tuple((name.lower(), value) for name, value in request.headers.raw)
         client_request = ClientRequest("", request.method, str(scope["path"]), headers, peer, state.clock.now())

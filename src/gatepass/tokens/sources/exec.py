@@ -220,10 +220,8 @@ class ExecSource:
             how = f"{self._program} did not end within {bound}, and was killed"
             raise FetchFailure(_with_words(how, stderr, mask)) from None
         except OSError as error:
-            reason = (
-                f"{_shown(self._settings.command[0])} cannot be started: {error.strerror or 'refused by the system'}"
-            )
-            raise FetchFailure(reason) from None
+            program, reason = _shown(self._settings.command[0]), error.strerror or "refused by the system"
+            raise FetchFailure(f"{program} cannot be started: {reason}") from None
         # A setting causes it, so another attempt fails too.
         except ValueError:
             raise FetchFailure(f"{self._program}: a NUL in its arguments or environment", FailureKind.REFUSED) from None

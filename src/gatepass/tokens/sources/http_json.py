@@ -64,9 +64,8 @@ class HttpJsonSource:
         # The configured headers override those of HEADERS.
         for name, text in all_revealed(settings.headers, "headers").items():
             if any(c in text for c in "\r\n\0"):
-                raise FetchFailure(
-                    f"headers.{name} contains a line break, which a header must not contain", FailureKind.REFUSED
-                )
+                why = f"headers.{name} contains a line break, which a header must not contain"
+                raise FetchFailure(why, FailureKind.REFUSED)
             headers[name.lower().encode()] = text.encode()
         if settings.basic is not None:
             password = revealed(settings.basic.password, "basic.password")

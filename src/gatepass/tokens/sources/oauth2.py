@@ -29,7 +29,6 @@ Fields = Mapping[str, str]
 MADE = ("assertion", "subject_token", "client_assertion")
 """Fields of a request that may hold a secret which is not a setting."""
 
-
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 """RFC 7523 2.2."""
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -162,9 +161,8 @@ class Oauth2Source:
     """Fetches tokens with one grant."""
 
     def __init__(self, name: str, settings: Oauth2Credential, connect: Connect, clock: Clock) -> None:
-        reply_format = TokenReplyFormat(
-            host_of(settings.token_url), settings.default_ttl_s, credential=name, url_setting="token_url"
-        )
+        host = host_of(settings.token_url)
+        reply_format = TokenReplyFormat(host, settings.default_ttl_s, credential=name, url_setting="token_url")
         self._settings = settings
         self._clock = clock
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
@@ -208,7 +206,10 @@ class Oauth2Source:
                 return {"grant_type": TOKEN_EXCHANGE, **exchanged}
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse) -> FetchFailure:
-        date_s, code = issuer_time(reply.headers), _code_of(reply)
+        date_s, document = issuer_time(reply.headers), reply.document
+        is_token = reply.is_success and not issuer_error.is_error_reply(document)
+        found = None if is_token else issuer_error.token_error_body(document)
+        code = None if found is None else found.code
         shown = self._client.assertion if code == "invalid_client" else self._subject
         ahead_s = 0.0 if date_s is None else date_s - reply.wall_s
         if failure.is_refused and shown.is_timed and abs(ahead_s) >= SKEW_S:
@@ -219,12 +220,3 @@ class Oauth2Source:
         if code == "invalid_client" and self._settings.client_auth == "basic":  # it is the default
             failure.why = f"{failure.why.rstrip('.')}; client_auth is basic, and some issuers accept only form"
         return failure
-
-
-def _code_of(reply: TimedTokenResponse) -> str | None:
-    """Return the `error` of a refusal; None for a reply with a token or without a code."""
-    document = reply.document
-    if reply.is_success and not issuer_error.is_error_reply(document):
-        return None
-    found = issuer_error.token_error_body(document)
-    return found.code if found is not None else None
