@@ -29,16 +29,14 @@ NEVER_CODES = FINAL_CODES | {
     *("responsibleaipolicyviolation", "invalid_token", "authentication_error", "permission_error"),
 }
 """Values of `code` or `type` for which nothing is tried: the account, the model name or the content is the cause."""
-_NEVER_CODE = re.compile(
-    r"polic|safety|moderat|sensitive|censor|guardrail|inspect|risk|prohibited|filter|violation|block"
-)
-_NEVER_TEXT = re.compile(
-    r"polic(?:y|ies)|safety(?!_identifier)|unsafe|moderation|content.?(?:filter|audit|exists risk|violat)|inappropriate"
-    r"|flagged|harmful|censor|guardrail|jailbreak|(?:was|is) blocked|blocked by|black.?list|hate speech|self.?harm"
-    r"|violence|malicious|prompt injection|\bpii\b|security check|terms of (?:use|service)|usage guideline"
+# These are compiled by the first refusal, not by the start.
+_NEVER_CODE = r"polic|safety|moderat|sensitive|censor|guardrail|inspect|risk|prohibited|filter|content.?violation|block"
+_NEVER_TEXT = (
+    r"(?i)polic(?:y|ies)|safety(?!_identifier)|unsafe|moderation|content.?(?:filter|audit|exists risk|violat)"
+    r"|inappropriate|flagged|harmful|censor|guardrail|jailbreak|(?:was|is) blocked|blocked by|black.?list|hate speech"
+    r"|self.?harm|violence|malicious|prompt injection|\bpii\b|security check|terms of (?:use|service)|usage guideline"
     r"|may contain sensitive|(?:illegal|prohibited|sensitive) (?:content|information|words)|by law"
-    r"|must be verified to use|违[规法禁]|敏感|审核|不当|涉嫌|不良信息|风[险控]|合规|色情|暴力|恶意|安全检查",
-    re.IGNORECASE,
+    r"|must be verified to use|违[规法禁]|敏感|审核|不当|涉嫌|不良信息|风[险控]|合规|色情|暴力|恶意|安全检查"
 )
 """A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
 _WANTS_BACK = re.compile(
@@ -52,25 +50,21 @@ OF_NAMES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbi
 """Codes that mean that the upstream does not know the name of a member, so that its value does not matter."""
 _CODES = OF_NAMES | {"unsupported_value"}
 _NOUN = "(?:parameter|argument|field|property|option|参数|字段)"
-_UNKNOWN_NAME = re.compile(
-    rf"un(?:known|recogni[sz]ed) (?:request )?(?:name|key|{_NOUN})|extra(?:neous)? (?:inputs|fields|key)"
-    r"|additional propert|unexpected keyword argument|property '[^']*' is unsupported|object literal may only specify",
-    re.IGNORECASE,
+_UNKNOWN_NAME = (
+    rf"(?i)un(?:known|recogni[sz]ed) (?:request )?(?:name|key|{_NOUN})|extra(?:neous)? (?:inputs|fields|key)"
+    r"|additional propert|unexpected keyword argument|property '[^']*' is unsupported|object literal may only specify"
 )
 """What parsers write of a name that they do not know: Go's encoding/json, serde and protobuf (unknown field, name),
 OpenAI and Azure (parameter, argument), Jackson and zod (unrecognized), pydantic (extra), ajv and Bedrock (additional,
 extraneous), Python (keyword argument), Groq and Cerebras (property), TypeScript."""
-_LISTS = re.compile(
-    r"\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|valid|supported) (?!this)\w{3,}s\b"
-    r"|支持的[值参]|可选值",
-    re.IGNORECASE,
+_LISTS = (
+    r"(?i)\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|valid|supported) (?!this)\w{3,}s\b"
+    r"|支持的[值参]|可选值"
 )
 """What follows is accepted, and was perhaps sent too."""
 
-NOUNS: Mapping[str, re.Pattern[str]] = {
-    name: re.compile(
-        rf"(?:(?<![A-Za-z0-9_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{words})(?![A-Za-z0-9_])", re.IGNORECASE | re.ASCII
-    )
+NOUNS: Mapping[str, str] = {
+    name: rf"(?ia)(?:(?<![A-Za-z0-9_])|(?-i:(?<=[a-z])(?=[A-Z])))(?:{words})(?![A-Za-z0-9_])"
     for name, words in {
         "role": r"roles?|角色",
         "content": r"contents?|内容",
@@ -208,7 +202,7 @@ class _Names:
     def points(self, sentence: str, number: int) -> Iterator[Point]:
         """Yield what `sentence` names, in its order."""
         words, at, count = list(_TOKEN.finditer(sentence)), 0, 0
-        listed = _LISTS.search(sentence)
+        listed = re.search(_LISTS, sentence)
         while at < len(words) and count < MOST_MENTIONS:
             if self._begins.isdisjoint(map(squashed, _STEP.findall(words[at][0]))):
                 at += 1
@@ -286,8 +280,8 @@ class Refusal:
         text = text[: MOST_ERROR_CHARS + 1]  # of a longer one only `code` and `param` count
         if no_room(text) is None and not NEVER_CODES.isdisjoint((code, kind)):
             return None
-        is_of_filter = any(_NEVER_CODE.search(one) for one in (code, kind) if " " not in one)
-        if is_of_filter or _NEVER_TEXT.search(text) is not None:
+        is_of_filter = any(re.search(_NEVER_CODE, one) for one in (code, kind) if " " not in one)
+        if is_of_filter or re.search(_NEVER_TEXT, text) is not None:
             return None
         found = sent_in(body)
         sent = found or top_of(body)
@@ -325,7 +319,7 @@ class Refusal:
             noun
             for noun, pattern in NOUNS.items()
             for at, one in enumerate(sentences)
-            for word in pattern.finditer(one)
+            for word in re.finditer(pattern, one)
             if (at, word.start()) not in spans and quotes is not None and not quotes.cover(word[0])
         }
         place_text = "\n".join((*sentences, self.param or ""))
@@ -342,7 +336,7 @@ class Refusal:
                 one.path
                 for one in (*told, *found)
                 if (self.code in OF_NAMES and (one.sentence < 0 or not told))
-                or (one.sentence >= 0 and _UNKNOWN_NAME.search(sentences[one.sentence]) is not None)
+                or (one.sentence >= 0 and re.search(_UNKNOWN_NAME, sentences[one.sentence]) is not None)
             ),
         )
 
