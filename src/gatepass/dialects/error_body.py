@@ -50,8 +50,10 @@ ISSUES = 8
 WRAPPERS = ("header", "base_resp", "Response", "fault")
 """Objects around the code and the text of an error."""
 _ENVELOPE_CODES = (*ERROR_CODE_NAMES, "statusCode", "status_code")
+_STATES = ("status", "state", "result")
+_FAILED = frozenset(("error", "fail", "failed", "failure"))
 MEMBERS = (
-    *("object", "error", "errors", "success", "status", "type", "param", "error_type", *WRAPPERS),
+    *("object", "error", "errors", "success", "ok", "isError", "type", "param", "error_type", *_STATES, *WRAPPERS),
     *(*_ENVELOPE_CODES, *ERROR_TEXT_NAMES),
 )
 """The members from which `read_error_body` recognizes an error, in addition to `choices` and `data`."""
@@ -70,11 +72,17 @@ _LINES = re.compile(r" ?\n ?(?:\n\s*)?")
 RAGFLOW_STATUS: Mapping[int, int] = {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 """RAGFlow's RetCode in a 200: exception, argument, data, operating, connection, running, permission, authentication."""
 
-_OVER_QUOTA_TEXT = re.compile(
-    r"quota|rate.?limit|too many requests|\b429\b|insufficient.(?:balance|credit)|配额|额度|余额不足|欠费|限流",
+_OF_ANY_FAULT = (100, 102)
+"""RAGFlow's codes whose text quotes its model's error. Such a text may speak of a quota without being about one."""
+_LIMITED = re.compile(
+    r"rate.?limit|too many|\b429\b|exceed.{0,40}(?:quota|limit)|quota.{0,40}exceed|限流|请求过于频繁|(?:配额|额度)超",
     re.IGNORECASE,
 )
-"""RAGFlow quotes its model's error in a text of code 100 or 102."""
+_EXHAUSTED = re.compile(
+    r"insufficient.?(?:user.?)?(?:quota|balance|credit)|(?:余额|额度|配额)(?:不足|.{0,4}(?:用完|用尽|耗尽))|欠费",
+    re.IGNORECASE,
+)
+"""Of an account that a retry does not fill."""
 
 STATUS_OF_CODE: Mapping[str, int] = {
     # an expired token reported with another status: ChatGPT, RFC 6750 section 3.1, Baidu's error_code
@@ -164,6 +172,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     if kind is None and isinstance(google, str) and _GOOGLE_STATUS.match(google):
         kind = google
     status = _status(found, text or "", code, kind)
+    if whole_number(found.outer.get("code")) in _OF_ANY_FAULT and _EXHAUSTED.search(text or ""):
+        code = "insufficient_quota"
     words = text or code or compact(found.own) or ""
     param = found.own.get("param") if isinstance(found.own, dict) else None
     if isinstance(param, dict):
@@ -371,11 +381,16 @@ def _by_member(issues: Object) -> list[str]:
 
 
 def _fails(document: Object) -> bool:
-    """Whether an envelope has a text and a failure code, `success: false`, or the status of RFC 9457."""
+    """Whether an envelope has a text and a failure code, says that it failed, or has the status of RFC 9457."""
     text = text_of(document)
     if text is None or is_success(text):
         return False
-    if document.get("success") is False or is_http_error(whole_number(document.get("status"))):
+    states = (document.get(name) for name in _STATES)
+    if any(isinstance(state, str) and state.strip().lower() in _FAILED for state in states):
+        return True
+    if document.get("success") is False or document.get("ok") is False or document.get("isError") is True:
+        return True
+    if is_http_error(whole_number(document.get("status"))):
         return True
     return any(not is_success(document.get(name)) for name in _ENVELOPE_CODES)
 
@@ -434,7 +449,7 @@ def ragflow_status(code: Any, text: str) -> int | None:
     # RAGFlow has one code for every fault of a request, so only the text shows which one it is
     if number == 102 and any(words in text.lower() for words in RAGFLOW_ABSENT):
         return 404
-    if number in (100, 102) and _OVER_QUOTA_TEXT.search(text) is not None:
+    if number in _OF_ANY_FAULT and (_LIMITED.search(text) or _EXHAUSTED.search(text)):
         return 429
     return None if number is None else RAGFLOW_STATUS.get(number)
 

@@ -260,6 +260,7 @@ FINE = {
     "usage": {"id": "c", "object": "chat.completion.chunk", "usage": {"total_tokens": 1}},
     "header of a success": {"header": {"code": 0, "message": "Success", "sid": "s"}},
     "false error": {"error": False, "id": "x"},
+    "a state of success": {"status": "ok", "state": "done", "ok": True, "message": "fine", "choices": []},
     "nothing": None,
 }
 
@@ -279,6 +280,20 @@ def test_mere_text_is_an_error_only_beside_an_error_status(document, expected):
 @pytest.mark.parametrize("document", FINE.values(), ids=FINE)
 def test_success_is_no_error(document):
     assert read_error_body(document) is None
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        *({"status": "error"}, {"state": "FAILED"}, {"result": "fail"}, {"ok": False}, {"isError": True}),
+        {"success": False, "data": {"x": 1}},
+    ],
+)
+def test_an_envelope_says_in_everyday_words_that_it_failed(says):
+    found = read_error_body({**says, "message": "Quota exceeded"})
+    assert found is not None
+    assert found.message == "Quota exceeded"
+    assert read_error_body(says) is None, "without a reason it may be anything"
 
 
 def test_error_always_has_a_message():
@@ -414,6 +429,7 @@ def test_code_is_read_as_a_number_if_it_is_one(value, expected):
             (102, text, 429)
             for text in ("You exceeded your current quota", "账户额度已用完", "code: 429", "Rate-limit hit")
         ),
+        *((102, text, 400) for text in ("The field quota is unknown", "配额参数非法", "额度字段缺失")),
         (100, "Exception('insufficient_quota')", 429),
         (101, "quota", 400),
         *((code, "", status) for code, status in ((100, 502), (101, 400), (103, 400), (105, 502), (106, 503))),
@@ -423,6 +439,16 @@ def test_code_is_read_as_a_number_if_it_is_one(value, expected):
 )
 def test_ragflow_code_has_its_status(code, text, expected):
     assert error_body.ragflow_status(code, text) == expected
+
+
+@pytest.mark.parametrize("text", ["insufficient_quota", "Insufficient balance", "余额不足", "账户额度已用完", "欠费"])
+def test_an_exhausted_account_behind_ragflow_has_the_code_that_ends_retries(text):
+    found = read_error_body({"code": 102, "message": f"**ERROR**: {text}"})
+    assert found is not None
+    assert (found.status, found.code) == (429, "insufficient_quota")
+    limited = read_error_body({"code": 102, "message": "限流"})
+    assert limited is not None
+    assert (limited.status, limited.code) == (429, "102")
 
 
 def test_statuses_are_errors_and_have_a_kind():
