@@ -212,6 +212,12 @@ def event_value(data: bytes, name: bytes) -> Any:
         return data[:ERROR_BYTES].decode("utf-8", "replace")
 
 
+def plain_text(data: bytes) -> str:
+    """Return the data of an event that is no JSON if it is a sentence, which then tells why the upstream failed."""
+    text = data[:ERROR_BYTES].decode("utf-8", "replace")
+    return text if text[:1].isalpha() and " " in text and text.isprintable() else ""
+
+
 MAX_ENTRIES = 1024
 """Limit of the choices and the tool calls of one chunk, of the choices of one stream, and of the calls of one choice.
 

@@ -521,7 +521,10 @@ class EventStream:
         try:
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
-            return self._fail(chunk.events_joined if _is_joined(block) else chunk.event_not_json)
+            text = "" if _is_joined(block) else chunk.plain_text(data)
+            if not text:
+                return self._fail(chunk.events_joined if _is_joined(block) else chunk.event_not_json)
+            payload, name = text, b"error"  # the words of a server that failed
         if (error_body := error_in_event(payload, name, self._source.read_error)) is not None:
             failure = chunk.upstream_error_event(self._source.upstream, error_body)
             return self._fail_by_event(failure, block, data, payload)

@@ -279,6 +279,7 @@ def test_error_of_the_upstreams_own_ends_the_stream_and_is_left_to_the_caller_to
         (data({**chunk({"content": ""}), "object": "error", "message": "with choices"}), "with choices"),
         (b"event: error\n" + data({"message": "by name"}), "by name"),
         (b"event: error\ndata: a plain tok-secret\n\n", "a plain •••"),
+        (b"data: error: engine is out of tok-secret\n\n", "error: engine is out of •••"),
         (b"event: error\n" + data(["odd"]), "The upstream sent an error event without a message."),
     ],
 )
