@@ -255,6 +255,8 @@ def _local_document(text: str, reply_format: TokenReplyFormat) -> Any:
     if not text.strip():
         raise FetchFailure(f"{reply_format.issuer} is empty")
     if not looks_like_json(text):
+        if any(map(looks_like_json, text.strip().splitlines()[1:])):
+            raise FetchFailure(f"{reply_format.issuer} has text before its JSON, such as a warning: leave it out")
         if (path := reply_format.paths.token) is not None:
             raise FetchFailure(f"{reply_format.issuer} is not JSON, so it contains nothing at {path}")
         return text

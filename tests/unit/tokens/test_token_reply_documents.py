@@ -113,6 +113,7 @@ def test_expired_token_is_a_failure_until_its_file_changes(at_s, definite):
         (" \n", {}, "the file t is empty"),
         ("{", {}, "the file t begins like JSON but is not valid JSON"),
         ("abc", {"token": "a.b"}, "the file t is not JSON, so it contains nothing at a.b"),
+        ('WARNING: old\n{"token": "a"}', {}, "the file t has text before its JSON, such as a warning: leave it out"),
         ({"a": 1}, {}, "the file t contains no token; it has a"),
         ([], {}, "the file t contains no token"),
         ({"a": 1}, {"token": "a.b"}, "the file t contains no token at a.b; it has a"),
