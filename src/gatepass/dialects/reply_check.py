@@ -406,11 +406,23 @@ def _invalid(reply: ReceivedReply, what: str) -> errors.UpstreamInvalid:
 
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
 _PART = (
-    r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d)(?![a-z])"
+    r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d"
+    r"|毫秒|秒钟?|分钟?|小时|天)(?![a-z])"
 )
-_IN_TEXT = rf"(?i)(?:retry|try again)\s+(?:after|in)\s+((?:{_PART}\s*)+)"
-_MILLI = ("ms", "millisecond", "milliseconds")
-_UNIT_S: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PARTS = rf"((?:{_PART}\s*){{1,4}})"
+_IN_TEXT = rf"(?i)(?:retry|try again)\s+(?:after|in)\s+{_PARTS}|{_PARTS}[之以]?后[^。\n]{{0,8}}?(?:重试|再试|请求|调用)"
+_MILLI = ("ms", "millisecond", "milliseconds", "毫秒")
+_UNIT_S: Mapping[str, float] = dict(zip("smhd秒分小天", (1.0, 60.0, 3600.0, 86400.0) * 2, strict=True))
+
+
+_INVALID_TOKEN = re.compile(
+    rb"bearer\b[^,]{0,200}(?:,[^,]{0,200}){0,8}\berror\s{0,4}=\s{0,4}\"?invalid_token\b", re.IGNORECASE
+)
+
+
+def rejects_token(headers: Headers) -> bool:
+    """Return whether `WWW-Authenticate` says that the token is invalid (RFC 6750 section 3.1)."""
+    return any(_INVALID_TOKEN.match(value.strip()) for name, value in headers if name == b"www-authenticate")
 
 
 def should_retry(headers: Headers) -> bool | None:
@@ -426,7 +438,7 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
 
     1. `retry-after-ms`
     2. `retry-after`: seconds or a date
-    3. the text of the error: "Please retry after 86400 seconds", "try again in 6m0s"
+    3. the text of the error: "Please retry after 86400 seconds", "try again in 6m0s", 请在 2 秒后重试
     """
     number = _number(header(headers, b"retry-after-ms"))  # Azure sends it, and the openai SDKs read it first
     wait_s = None if number is None else number / 1000
@@ -436,7 +448,7 @@ def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> fl
         return None  # the upstream forbids a retry, so its text does not matter
     # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
     if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := re.search(_IN_TEXT, text)):
-        amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, found[1].lower()))
+        amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, found[0].lower()))
         wait_s = sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
     return wait_s
 

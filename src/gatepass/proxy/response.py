@@ -19,7 +19,7 @@ from gatepass.config.access import PLAIN
 from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
 from gatepass.dialects.error_body import is_error
 from gatepass.dialects.hints import case_of
-from gatepass.dialects.reply_check import WITHOUT_CONTENT, should_retry
+from gatepass.dialects.reply_check import WITHOUT_CONTENT, rejects_token, should_retry
 from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.json_body import ONE_PASS_BYTES, UNCOUNTED_BYTES, has_more
@@ -37,7 +37,7 @@ from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json,
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
-from gatepass.types import OK, Headers, Hidden, Response, UpstreamErrorBody
+from gatepass.types import CLIENT_ERROR, OK, SERVER_ERROR, Headers, Hidden, Response, UpstreamErrorBody
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -220,7 +220,11 @@ async def _check_status(context: AttemptReply) -> None:
     """Raise the error that the reply's status stands for, with the reason that its body gives."""
     upstream, response, mask = context.upstream, context.response, context.state.redactor.mask
     attempt = context.attempt
-    if response.status in upstream.rejection_statuses and attempt.token is not None and not attempt.renewed:
+    is_client_error = CLIENT_ERROR <= response.status < SERVER_ERROR
+    is_rejection = response.status in upstream.rejection_statuses or (
+        is_client_error and rejects_token(response.headers)
+    )
+    if is_rejection and attempt.token is not None and not attempt.renewed:
         attempt.is_rejected = True
         raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
     error = upstream.dialect.classify_head(

@@ -50,6 +50,11 @@ def test_retry_header_is_read_for_any_status():
         ("Please retry after 1 day 2 hours 3 mins 4 secs", 93784.0),
         ("Please retry after 250 milliseconds", 0.25),
         ("Please retry after 2027-01-15", None),
+        ("请求过于频繁，请在 2 秒后重试", 2.0),
+        ("触发限流，请等待1分30秒之后再试。", 90.0),
+        ("请 500 毫秒后重新请求", 0.5),
+        ("请3分钟以后再次调用", 180.0),
+        ("套餐 2 天后到期，请续费", None),
     ],
 )
 def test_text_names_the_time(text, expected):
