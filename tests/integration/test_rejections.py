@@ -31,7 +31,10 @@ FORMS = {
         reply({"error": {"message": "forbidden", "code": "denied"}}, 403), {"statuses": [403]}, 403, "denied"
     ),
     "a 403 that says so in its header": RejectionForm(
-        reply({"error": "no"}, 403, www_authenticate='Bearer realm="corp", error="invalid_token"'), {}, 403, "upstream_error"
+        reply({"error": "no"}, 403, www_authenticate='Bearer realm="corp", error="invalid_token"'),
+        {},
+        403,
+        "upstream_error",
     ),
     "a code in a 200": RejectionForm(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
     "words in a 200": RejectionForm(reply({"code": 401, "msg": "token expired"})),

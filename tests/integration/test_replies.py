@@ -39,6 +39,14 @@ async def test_chunks_overrule_a_length_and_their_connection_is_not_used_again()
         assert upstream.connections == 2
 
 
+async def test_a_byte_order_mark_before_a_reply_is_removed_and_shown():
+    async with relaying([Send(reply(b"\xef\xbb\xbf" + WRITTEN))]) as (_, gp):
+        whole, streamed = [await gp.ask(body).answer() for body in (HELLO, STREAMED)]
+    assert (whole.status, whole.json(), whole.headers["x-gatepass-adapted"]) == (200, COMPLETION, "sse=bom")
+    assert whole.body.startswith(b"{")
+    assert (streamed.status, streamed.body.endswith(b"data: [DONE]\n\n")) == (200, True)
+
+
 # --- redirects ----------------------------------------------------------------------------------------------------
 
 

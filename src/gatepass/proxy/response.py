@@ -22,7 +22,7 @@ from gatepass.dialects.hints import case_of
 from gatepass.dialects.reply_check import WITHOUT_CONTENT, rejects_token, should_retry
 from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
-from gatepass.json_body import ONE_PASS_BYTES, UNCOUNTED_BYTES, has_more
+from gatepass.json_body import BOM, ONE_PASS_BYTES, UNCOUNTED_BYTES, has_more
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol, ReplyContext
 from gatepass.protocols.translation.translation import TranslatedReply
@@ -34,7 +34,7 @@ from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_repair import TEXTS
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, json_text
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json, read_json
-from gatepass.sse.event_stream import EventStream
+from gatepass.sse.event_stream import BYTE_ORDER_MARK, EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.types import CLIENT_ERROR, OK, SERVER_ERROR, Headers, Hidden, Response, UpstreamErrorBody
@@ -452,7 +452,8 @@ async def _classify_whole(context: AttemptReply, body: bytes) -> BufferedReply:
 
 def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
     """Classify and repair a reply of JSON. Raises the error that it contains."""
-    adapted = tuple[str, ...]()
+    has_mark = body.startswith(BOM)  # Go's clients refuse it
+    body, adapted = body.removeprefix(BOM), (BYTE_ORDER_MARK,) if has_mark else tuple[str, ...]()
     transforms = context.transforms if context.protocol.takes_transforms else None
     is_object = first_bytes(body)[:1] == b"{"  # anything else is an error, which its first bytes show
     if transforms is None and is_object and _is_beyond_checks(body):
@@ -465,7 +466,8 @@ def _classified(context: AttemptReply, body: bytes) -> BufferedReply:
                 of_request=True,
                 case="too_large",
             )
-        body, adapted = transforms.document(body, envelope_defaults(context.attempt))
+        body, changed = transforms.document(body, envelope_defaults(context.attempt))
+        adapted += changed
     received = upstream_call.received_reply(context.attempt, context.response, body)
     document = context.upstream.dialect.classify_document(received, context.protocol)
     usage = usage_of(body if isinstance(document, GatepassError) else document)

@@ -283,7 +283,7 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
         "assertion_file",
         "client_auth",
     ),
-    "unauthorized_client": ("client_id", "grant_type"),
+    "unauthorized_client": ("client_id", "client_secret", "client_auth", "grant_type"),  # Keycloak: a wrong secret
     "unsupported_grant_type": ("grant_type",),
     "invalid_scope": ("scope",),
     "invalid_target": ("audience", "extra"),
