@@ -136,7 +136,7 @@ class LearningSession:
         self._trying, self._without = self._queue.pop(0)
         self._tried += self._trying
         # it only takes back what gatepass added: a count that the client did not request
-        has_added = INCLUDE_USAGE.changes[0].entry in sent.adapted
+        has_added = bool(self._trying) and INCLUDE_USAGE.changes[0].entry in sent.adapted
         self.is_free = has_added and all(rule.field.startswith("stream_options") for rule in self._trying)
         return True
 

@@ -261,6 +261,16 @@ def test_what_gatepass_itself_added_costs_no_try():
     assert not own.is_free
 
 
+def test_leaving_out_a_stored_rule_is_a_try_although_gatepass_added_a_count():
+    memory = Memory()
+    ask(memory, Upstream([without("seed")]), chat(stream=True, seed=1))
+    call, _ = apply_changes(chat(stream=True, seed=1), list(INCLUDE_USAGE.changes))
+    learning = a_session(memory)
+    plan(learning, call, 0.0)
+    assert learn_from(learning, refused(always(openai("seed is required", "seed"))), 0.0)
+    assert ("seed" in json.loads(plan(learning, call, 0.0).body), learning.is_free) == (True, False)
+
+
 # --- stored rules
 
 
