@@ -1,4 +1,4 @@
-"""Store what one upstream taught, each of it for the caller whose requests taught it, until it expires.
+"""Store what gatepass learned about one upstream until it expires, separately for each caller.
 
 It does no I/O and reads no clock: `now_s` is `Clock.now()`, `wall_s` the same moment in seconds since the epoch.
 """
@@ -13,14 +13,14 @@ from typing import Generic, TypeVar
 from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
 
 MINUTE_S, HOUR_S = 60.0, 3600.0
-"""How long a rule lives that was taught once, and one that was taught again after it had expired. So a failure that was
-only unstable leaves nothing for long, and a model that learned something new is seen within the hour."""
+"""Lifetime of a new rule, and of a rule that was learned again after it expired. A temporary failure of an upstream
+therefore leaves nothing for long, and gatepass notices within the hour what a model has begun to accept."""
 MOST_OF_CALLER, MOST_OF_ALL = 500, 5_000
 """Limits on the rules at one upstream: a client that invents names evicts rules of its own caller."""
 MOST_VALUES = 8
 """Limit on the values of one member with a rule each."""
 VALUES_OF_ALL = 3
-"""So many different values of a member that were refused, and none accepted between, mean that all are."""
+"""Refused values of a member, with none accepted between, after which a rule holds for all values."""
 MOST_FACTS = 1_000
 """Limit on the kinds of replies, of all callers, models and operations, of which it is known when one was served."""
 

@@ -350,7 +350,7 @@ class Refusal:
                 yield path
 
     def has_word(self, word: str) -> bool:
-        """Whether the error has `word`, a value that was sent, and does not quote it with what stands beside it."""
+        """Whether the error contains `word`, such as a value of the request, outside a quote of the request."""
         spelled = "[ _-]?".join(map(re.escape, re.split(r"[ _-]", word)))
         pattern = rf"(?<![A-Za-z0-9_-]){spelled}(?![A-Za-z0-9_-])"
         found = any(re.search(pattern, one, re.IGNORECASE) for one in self.sentences)

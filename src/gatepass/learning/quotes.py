@@ -159,9 +159,9 @@ class Quotes:
         self._short = [part for part in set(parts) if part and part in self._shown]
 
     def cover(self, word: str, *, is_value: bool = False) -> bool:
-        """Whether `word` stands only beside letters that stand beside it in a text of the request too.
+        """Whether the error uses `word` only in a quote: between the letters that surround it in a text of the request.
 
-        Also whether it is a short text of the request, or a part of one; `is_value`: only a part.
+        A short text of the request is a quote as a whole too. `is_value`: only a longer text that contains the word.
         """
         name = letters_of(word)
         if self._is_long or not name:  # of `_` nothing shows whether it is quoted
