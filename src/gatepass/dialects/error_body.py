@@ -244,7 +244,7 @@ def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()
                 inner = (document.get("params"), document.get("source"))
                 owners = [one for one in (document, *inner) if isinstance(one, dict)]
                 named = (one.get(key) for one in owners for key in places)
-                place = next((one for one in named if isinstance(one, str)), "")
+                place = next((one for one in named if isinstance(one, str) and one), "")
                 yield value if place in value else f"{place}: {value}"
             yield from reasons(value, depth - 1, places)
 

@@ -104,6 +104,12 @@ class Memory:
         """Return the rules for `scope` that have not expired, the last taught last."""
         return [one.rule for one in self._stored(scope, now_s) if one.expires_s > now_s]
 
+    def of_values(self, scope: RuleScope, now_s: float) -> list[LearnedRule]:
+        """Return the rules for `scope` that hold for some values of a member, those that have expired within the hour
+        too.
+        """
+        return [one.rule for one in self._stored(scope, now_s) if one.rule.values]
+
     def _stored(self, scope: RuleScope, now_s: float) -> list[_StoredRule]:
         for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s + HOUR_S <= now_s]:
             self._rules.pop(scope, key)

@@ -31,12 +31,16 @@ NEVER_CODES = FINAL_CODES | {
 """Values of `code` or `type` for which nothing is tried: the account, the model name or the content is the cause."""
 # These are compiled by the first refusal, not by the start.
 _NEVER_CODE = r"polic|safety|moderat|sensitive|censor|guardrail|inspect|risk|prohibited|filter|content.?violation|block"
+_NEVER_LABEL = r"(?i)\"[\w.$-]{0,40}(?:policyviolat|guardrail|content_?filter|block_?reason|new_sensitive|nsfw)"
+"""In a name or a label anywhere in the error's document."""
 _NEVER_TEXT = (
     r"(?i)polic(?:y|ies)|safety(?!_identifier)|unsafe|moderation|content.?(?:filter|audit|exists risk|violat)"
     r"|inappropriate|flagged|harmful|censor|guardrail|jailbreak|(?:was|is) blocked|blocked by|black.?list|hate speech"
     r"|self.?harm|violence|malicious|prompt injection|\bpii\b|security check|terms of (?:use|service)|usage guideline"
     r"|may contain sensitive|(?:illegal|prohibited|sensitive) (?:content|information|words)|by law"
     r"|must be verified to use|违[规法禁]|敏感|审核|不当|涉嫌|不良信息|风[险控]|合规|色情|暴力|恶意|安全检查"
+    r"|new_sensitive|high risk|\bbanned|toxic|profan|sexual|nsfw|offensive|objectionable|abus(?:e|ive)"
+    r"|ポリシー|不適切|정책|richtlinie|modération|不安全|不合适|内容安全|拦截|涉黄|社区规范"
 )
 """A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
 _WANTS_BACK = re.compile(
@@ -114,7 +118,10 @@ _SENTENCE = re.compile(r"[\n;；。]|(?<=[.!?])\s+")
 _TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*", re.ASCII)
 _STEP = re.compile(r"[^.\[\]/*]+")
 _PLACE = re.compile(r"(messages|tools|input|system)[\[./]{1,3}(\d{1,6})(?!\w)")
-_NUMBER = re.compile(r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d)")
+_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d"
+    r"| (?:requests (?:a|per)|images|characters|calls|seconds|minutes)\b)"
+)
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _VALUE = re.compile(
     r"['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)",
@@ -281,6 +288,7 @@ class Refusal:
         if no_room(text) is None and not NEVER_CODES.isdisjoint((code, kind)):
             return None
         is_of_filter = any(re.search(_NEVER_CODE, one) for one in (code, kind) if " " not in one)
+        is_of_filter = is_of_filter or re.search(_NEVER_LABEL, json.dumps(error_body.raw)) is not None
         if is_of_filter or re.search(_NEVER_TEXT, text) is not None:
             return None
         found = sent_in(body)

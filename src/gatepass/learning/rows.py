@@ -33,6 +33,7 @@ from gatepass.learning.meaning import (
     LIMITS,
     NEVER,
     ONLY,
+    SAFE_IN_MESSAGES,
     SETTABLE,
     carries_meaning,
     has_other_kind,
@@ -41,6 +42,7 @@ from gatepass.learning.meaning import (
     value_kind,
 )
 from gatepass.learning.pointing import Point, Refusal, no_room
+from gatepass.learning.quotes import MOST_VALUES
 from gatepass.normalize.betas import BETA_FIELD, BETA_MEMBERS, betas_of
 from gatepass.normalize.members import JsonMemberPath, value_of
 from gatepass.normalize.rules import effective
@@ -58,10 +60,10 @@ class _Sent:
     draft: Draft
 
     def values(self, path: str) -> frozenset[str]:
-        """Return the values that the request has at `path`, at most nine."""
+        """Return the values that the request has at `path`, at most one above MOST_VALUES."""
         parsed, found = JsonMemberPath.parse(path), dict[str, None]()
         for owner in parsed.owners(self.draft):
-            if len(found) < 9 and parsed.name in owner:
+            if len(found) <= MOST_VALUES and parsed.name in owner:
                 found[value_of(owner, parsed.name)] = None
         return frozenset(found)
 
@@ -116,10 +118,7 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
 
 
 _SHAPED = ("messages", "input", "system", "role", "content", "tools")
-_FORMS = re.compile(
-    r"string|array|object|variant|字符串|数组",
-    re.IGNORECASE,
-)
+_FORMS = re.compile(r"\b(?:string|array|object|variant)s?\b|字符串|数组", re.IGNORECASE)
 """Forms of a content. A text about content without one may be that of a filter."""
 _IDS = re.compile(r"(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])", re.IGNORECASE)
 
@@ -142,7 +141,8 @@ def _others(refusal: Refusal, *, weak: bool = False) -> list[str]:
 def inputs(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     """Fewer inputs in one request: the largest number that the error names below those that were sent."""
     listed = sent.draft.top.array("input") if "input" in sent.call.operation.members else None
-    points = not refusal.nouns.isdisjoint(("batch", "token")) or refusal.is_at("input") or refusal.code == _ONE_TEXT
+    is_of_list = refusal.is_at("input") and not refusal.places  # else it is about one of them
+    points = not refusal.nouns.isdisjoint(("batch", "token")) or is_of_list or refusal.code == _ONE_TEXT
     count = sent.call.max_inputs or (0 if listed is None else len(listed))
     if not points or count < 2 or "embeddings" not in sent.call.operation.name:
         return
@@ -320,6 +320,7 @@ def _drops(refusal: Refusal, path: str, sent: _Sent) -> Iterator[LearnedRule]:
     is_for_all = path in refusal.unknown and (
         enabling or not carries_meaning(field) or field in ONLY or field in LIMITS
     )
+    is_for_all = is_for_all or (len(values) > MOST_VALUES and field in SAFE_IN_MESSAGES)  # a long chat has as many
     rule = LearnedRule("drop", field, beside=beside, values=frozenset() if is_for_all else values)
     if not LearningPolicy().allows(replace(rule, beside=LIMITS[0] if field in LIMITS else beside), refusal.members):
         return

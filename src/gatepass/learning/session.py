@@ -30,7 +30,7 @@ from gatepass.learning.rows import Step, concerns, that_change
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
 from gatepass.observability.observer import RuleChange
-from gatepass.types import Call
+from gatepass.types import SERVER_ERROR, Call
 
 MOST_USELESS = 3
 """Limit on the tries of one request that did not help."""
@@ -120,7 +120,7 @@ class LearningSession:
         first, is_known = list[tuple[Step, Step]](), self.memory.is_useless(self.scope, refusal.signature, now_s)
         if is_first := self._refusal is None:
             self._own_error = error
-            wrong = tuple(rule for rule in self._used if concerns(refusal, rule))
+            used, wrong = tuple(self._used), tuple(rule for rule in self._used if concerns(refusal, rule))
             if wrong and not is_known:  # perhaps the upstream changed
                 first.append(((), wrong))
             self._texts = self.memory.helped(self.scope, now_s)
@@ -129,7 +129,9 @@ class LearningSession:
         if is_first or self._settle(error, refusal, steps):
             self._refusal, self.last_words, self._queue, self._refuted = refusal, error.message, [], []
             if len(sent.body) <= GUESSED_BYTES or refusal.is_exact:
-                tries = (*first, *((step, ()) for step in steps if not is_known))
+                tries = [*first, *((step, ()) for step in steps if not is_known)]
+                if is_first and used != wrong and not is_known and not is_too_long(error):
+                    tries.append(((), used))  # not each error tells what it is about
                 self._queue = [one for one in tries if all(map(self._may_try, one[0]))]
         if not self._queue or self._useless >= MOST_USELESS:
             return False
@@ -147,7 +149,7 @@ class LearningSession:
         """Keep what was tried before `error`, or take it back. Return whether it was kept."""
         is_same, brought = self._refusal is not None and refusal.is_same(self._refusal), {*chain(*steps)}
         if self._without:
-            is_kept = not is_same and brought.isdisjoint(self._without)
+            is_kept = not is_same and {rule.entry for rule in brought}.isdisjoint(rule.entry for rule in self._without)
             self._own_error = error if is_kept else self._own_error
         else:
             # a noun may be about another part of the body, which then brings a step of its own
@@ -156,9 +158,9 @@ class LearningSession:
         if is_kept:
             self._keep()
         else:
+            self._refuted.append(is_same or bool(self._without))  # another error shows that the rules are needed
             self._trying, self._without = (), ()
             self._useless += not self.is_free
-            self._refuted.append(is_same)
         return is_kept
 
     def _keep(self) -> None:
@@ -183,7 +185,7 @@ class LearningSession:
             if new is not None:
                 self._record("learned", new, text)
             memory.used(scope, new or rule)
-        limited = [rule for rule in self._stored.values() if rule.values and rule.loss]
+        limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
         for other in () if self.sent is None else that_change(drops, self.sent):  # another value is there
@@ -210,7 +212,9 @@ class LearningSession:
             if rule.key not in self._kept:
                 self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)
         is_of_form = refusal is not None or not isinstance(error, (errors.UpstreamErrorReply, *NO_ANSWER))
-        own = self._own_error if is_of_form and self._tried and not is_too_long(error) else None
+        if self._trying and isinstance(error, errors.UpstreamErrorReply):  # the server fails at the other form
+            is_of_form = is_of_form or error.http_status in (404, SERVER_ERROR)
+        own = self._own_error if is_of_form and not is_too_long(error) else None
         if own is None or own.message == self.last_words:
             self.last_words = ""
         return own or error

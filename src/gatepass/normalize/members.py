@@ -145,7 +145,7 @@ class DropTools:
         return f"drop=tools[{self.type}]"
 
     def apply_to(self, draft: Draft) -> bool:
-        tools, choice = draft.top.array("tools"), draft.top.small_text("tool_choice") or b""
+        tools, choice = draft.top.array("tools"), draft.top.text("tool_choice") or b""
         numbered = [] if tools is None else tools.numbered()
         found = {at: tool for at, tool in numbered if tool.string("type") == self.type}
         names = (self.type, *(name for tool in found.values() if (name := tool.string("name"))))

@@ -191,3 +191,9 @@ def test_long_texts_are_read_in_linear_time(unit):
         return time.thread_time() - began_s
 
     assert cpu_s(20_000) < 24 * cpu_s(2_500)
+
+
+@pytest.mark.parametrize(("steps", "named"), [(1, ["a.seed"]), (2000, [])])
+def test_issues_with_a_long_path_point_at_nothing(steps, named):
+    issue = {"code": "unrecognized_keys", "path": ["a"] * steps, "keys": ["seed"] * 9}
+    assert list(reading({"error": [issue]}, a={"seed": 1}).named()) == named

@@ -218,3 +218,86 @@ WITH = ("temperature and 'stop' are not valid", "on", 'To drop stop, set rules: 
 def test_advice_names_only_what_gatepass_may_not_do_itself(text: str, learn: Any, begins: str) -> None:
     shown = advised(of(text, temperature=7, stop=["a"]), learn=learn)
     assert (shown[: len(begins)], bool(shown)) == (begins, bool(begins))
+
+
+PARTS, STRICT = chat(user([ONE])), chat(tools=[function(additionalProperties=False)])
+NO_STRICT = (says("additionalProperties"), "tools[0].function.parameters: no `additionalProperties` here")
+WANTS = {
+    "form": (PARTS, NO_LIST, says('"content": ['), "messages.0: Input should be a valid list"),
+    "language": (PARTS, NO_LIST, says('"content": ['), "Eingabe ist nicht erlaubt"),
+    "schema": (STRICT, NO_STRICT, says("additionalProperties"), "'additionalProperties' has to be false"),
+}
+
+
+@pytest.mark.parametrize(("body", "learned", "holds", "text"), WANTS.values(), ids=WANTS)
+def test_a_rule_that_the_upstream_refuses_in_whatever_words_is_taken_back(
+    body: Body, learned: Row, holds: Callable[[Body], bool], text: str
+) -> None:
+    memory = Memory()
+    assert send(memory, refuse(learned), body).error is None
+    outcome = send(memory, refuse((lambda sent: not holds(sent), text)), body, now_s=1.0)
+    assert (outcome.message, json.loads(outcome.call.body), memory.records(1.0, 0.0)) == (None, body, [])
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_server_that_fails_at_the_other_form_gives_the_client_its_own_error(status: int) -> None:
+    upstream = refuse(NO_LIST)
+    outcome = send(Memory(), lambda body: upstream(body) or (status, openai("Sorry.")), PARTS)
+    assert (outcome.message, outcome.calls) == (NO_LIST[1], 2)
+
+
+FILTERS: list[Any] = [
+    {"error": {"message": "content string", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+    {"error": {"message": "content string"}, "promptFeedback": {"blockReason": "OTHER"}},
+    {"__type": "GuardrailException", "message": "messages[1].content"},
+    openai("The content is objectionable"),
+    openai("messages[0].content: profanity"),
+    openai("messages[0].content 不合适"),
+]
+
+
+@pytest.mark.parametrize("error", FILTERS, ids=str)
+def test_a_filter_is_known_by_its_labels_too(error: Any) -> None:
+    assert send(Memory(), refuse((says(""), error)), PARTS).calls == 1
+
+
+@pytest.mark.parametrize("text", ["input new_sensitive", "input[0]: restricted"])
+def test_an_input_that_a_filter_refused_is_not_sent_in_parts(text: str) -> None:
+    body = {"model": "m", "input": ["a", "b", "c", "d"]}
+    assert send(Memory(), refuse((says(""), text)), body, "embeddings").calls == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["max_tokens is high, with 500 requests a day", "max_tokens got 4000, at most 64 images"]
+)
+def test_a_number_of_something_else_bounds_no_tokens(text: str) -> None:
+    tried = send(Memory(), refuse((says("max_tokens"), text)), chat(max_tokens=4000)).learning.tried
+    assert "clamp=max_tokens" not in tried
+
+
+@pytest.mark.parametrize(
+    "name", ["dry_run", "zdr", "normalize", "truncate_dim", "tenant_id", "maxNewTokens", "version"]
+)
+def test_an_unknown_name_that_protects_or_selects_something_stays(name: str) -> None:
+    text = openai(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+    assert send(Memory(), refuse((says(name), text)), chat(**{name: True})).calls == 1
+
+
+def test_a_value_accepted_after_the_rule_for_another_has_expired_counts() -> None:
+    memory = Memory()
+    upstream = refuse((lambda body: body.get("temperature", 0) > 2, openai("no", "temperature")))
+    for now_s, value in ((0.0, 3), (100.0, 0.7), (200.0, 4), (201.0, 5)):
+        assert send(memory, upstream, chat(temperature=value), now_s=now_s).error is None
+    assert json.loads(send(memory, upstream, chat(temperature=0.7), now_s=202.0).call.body) == chat(temperature=0.7)
+
+
+def test_a_tool_that_a_long_choice_names_stays() -> None:
+    choice = {**CHOSEN, "tools": [SEARCH, *({"type": "function", "name": f"f{at}" * 20} for at in range(90))]}
+    body = chat(tools=[function(), SEARCH], tool_choice=choice)
+    assert send(Memory(), refuse((says("web_search"), "no web_search here")), body).learning.tried == ()
+
+
+def test_a_member_at_the_root_is_read_from_the_parts_of_an_error() -> None:
+    part = {"instancePath": "", "message": "no additional properties", "params": {"additionalProperty": "seed"}}
+    upstream = refuse((says("seed"), {"message": "invalid", "errors": [part]}))
+    assert json.loads(send(Memory(), upstream, chat(seed=1)).call.body) == chat()

@@ -11,6 +11,7 @@ from gatepass.learning.quotes import (
     BODY_BYTES,
     MOST_ERROR_CHARS,
     MOST_SEPARATORS,
+    SHORT_CHARS,
     Quotes,
     Sent,
     is_repeated,
@@ -37,6 +38,13 @@ def test_what_a_request_sends_is_known_by_name_text_and_value():
         "metadata": {"{"},
         "user": {'"'},
     }
+
+
+@pytest.mark.parametrize(("size", "value"), [(SHORT_CHARS, f'"{"u" * SHORT_CHARS}"'), (SHORT_CHARS + 1, '"')])
+def test_a_long_text_is_not_kept_as_a_value(size, value):
+    sent = sent_in(b'{"user":"%b"}' % (b"u" * size))
+    assert sent is not None
+    assert sent.values == {"user": {value}}
 
 
 def test_a_body_is_read_up_to_its_bounds():

@@ -96,6 +96,19 @@ def test_an_entry_of_tools_is_known_by_its_name():
     assert entries(case)[0] == ("drop=tools[text_editor_20250728]",)
 
 
+@pytest.mark.parametrize(("count", "values"), [(8, 8), (9, 0), (12, 0)])
+def test_a_rule_of_a_long_chat_holds_for_each_value(count, values):
+    case = of("No messages[0].name here", **chat(*({**USER, "name": f"n{at}"} for at in range(count))))
+    assert [len(rule.values) for step in steps(refusal_of(case), case.call) for rule in step] == [values]
+
+
+@pytest.mark.parametrize(("digits", "bounds"), [(9, [4096, 4095]), (10, [])])
+def test_a_limit_of_ten_digits_is_not_compared(digits, bounds):
+    case = of("max_tokens: at most 4096", max_tokens=10 ** (digits - 1))
+    listed = [rule for step in steps(refusal_of(case), case.call) for rule in step]
+    assert [int(rule.to or 0) for rule in listed if rule.entry == "clamp=max_tokens"] == bounds
+
+
 def test_a_client_that_shortens_its_answers_does_it_itself():
     call = a_call(json.dumps({"model": "m", "messages": [], "max_tokens": 32000}).encode(), CHAT)
     upstream = Upstream([always(openai("max_tokens: 262144 < 230462 + 32000"))])

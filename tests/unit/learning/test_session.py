@@ -287,7 +287,7 @@ def test_an_error_about_something_else_revokes_no_rule():
     memory = Memory()
     ask(memory, Upstream([NO_STREAM]), chat(stream=True))
     outcome = ask(memory, Upstream([NO_STREAM, always(openai("Wrong."))]), chat(stream=True))
-    assert (outcome.message, outcome.calls, outcome.logged, rules(memory)) == ("Wrong.", 1, [], ["stream=synth"])
+    assert (outcome.message, outcome.calls, outcome.logged, rules(memory)) == ("Wrong.", 2, [], ["stream=synth"])
 
 
 def test_an_upstream_that_refuses_both_names_is_called_three_times_at_most():
