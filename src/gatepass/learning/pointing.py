@@ -62,7 +62,7 @@ _UNKNOWN_NAME = (
 OpenAI and Azure (parameter, argument), Jackson and zod (unrecognized), pydantic (extra), ajv and Bedrock (additional,
 extraneous), Python (keyword argument), Groq and Cerebras (property), TypeScript."""
 _LISTS = (
-    r"(?i)\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|valid|supported) (?!this)\w{3,}s\b"
+    r"(?i)\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|permitted|valid|supported) (?!this)\w{3,}s\b"
     r"|支持的[值参]|可选值"
 )
 """What follows is accepted, and was perhaps sent too."""
@@ -448,12 +448,12 @@ _SIZE = (
     r"|(?:context (?:length|window|size|limit)|上下文)[^\d\n]{0,30}(\d{2,9})"
 )
 _PROMPT = (
-    r"(?i)(\d{2,9}) (?:tokens )?(?:in|of) (?:\w{1,9} )?(?:messages|prompt|input)"
+    r"(?i)(\d{2,9}) (?:tokens )?(?:in|of|from) (?:\w{1,9} )?(?:messages|prompt|input)"
     r"|(\d{2,9}) `?(?:inputs?|prompt)`? tokens|(?:输入|提示)\D{0,12}(\d{2,9})"
 )
 _ANSWER = (
-    r"(?i)(\d{1,9}) (?:tokens )?(?:(?:in|of) (?:the )?(?:completion|output|response)"
-    r"|(?:output |completion |`?max_new_)tokens)|max_\w{0,20}tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})"
+    r"(?i)(\d{1,9}) (?:tokens )?(?:(?:in|of|for) (?:the )?(?:completion|output|response)"
+    r"|(?:output |completion |new |`?max_new_)tokens)|max_\w{0,20}tokens\W{0,3}(?:is too large: |of |=)?(\d{1,9})"
 )
 
 

@@ -168,6 +168,8 @@ def test_quoted_sentences_are_left_out_and_quoted_names_stay():
             "The context length is 6048 tokens. You requested 568 in the messages, 6048 in the completion",
             (568, 6048, 6048),
         ),
+        ("Context limit 6048: 568 tokens from your prompt, 6048 tokens for the completion", (568, 6048, 6048)),
+        ("Context limit 6048: 568 prompt tokens, 6048 new tokens", (568, 6048, 6048)),
         ("prompt is too long: 209375 tokens > 200000 maximum", None),
         ("This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.", None),
     ],
