@@ -69,7 +69,8 @@ _MEANT = re.compile(
     r"|knowledge|retriev|file|image|audio|video|document|citation|schema|format|json|mcp|logprob|raw|price|cost"
     r"|final_message|generation_prompt|predict|max\w*tokens|allow|block|den[iy]|ban|confiden|compliance"
     r"|dim|normali[sz]e|binary|dry_?run|provider|zdr|store|log(?!it)|persist|opt_?out|incognito|hipaa|_id\Z|_only\Z"
-    r"|version|width|height|duration|threshold|score|max_?(?:len|res)|count|reference|sandbox|budget|adapter|lora|checkpoint|continue"
+    r"|version|width|height|duration|threshold|score|max_?(?:len|res)|count|reference|sandbox"
+    r"|budget|adapter|lora|checkpoint|continue"
 )
 """Parts of unknown names that say what a request is about, or what protects it."""
 FLAG = re.compile(r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z")

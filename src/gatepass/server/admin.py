@@ -180,7 +180,7 @@ class AdminRequest:
         self.body: Any = None
         """Of the type that the route takes."""
 
-    def require(self, role: Role) -> Caller:  # noqa: ARG002  # its owner may use every route
+    def require(self, role: Role) -> Caller:  # noqa: ARG002 - its owner may use every route
         """Return the caller; raise InvalidApiKey, or NotAllowed for a role that is less than `role`."""
         return LOCAL
 
