@@ -224,12 +224,13 @@ class OutboundRequest(Hidden, msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamErrorBody:
-    """The error in an upstream's reply, parsed from any of the known formats.
+    """The error in the reply of an upstream or an issuer, parsed from any of the known formats.
 
     - `status`: the HTTP status that the error implies, also for an error inside a 200.
+    - `written_status`: the one that is a number of the error, or the beginning of one, as in 40101.
     - `kind`, `code`: its `type` and `code` as text.
     - `raw`: its error object, if it has other members.
-    - `own`: `message` is gatepass's, because the reply has no text. `page`: it is empty or a web page.
+    - `own`: `message` is gatepass's, because the reply has no text (`body`), is empty or a web page (`page`).
     - `inside`: the text that contained the error as JSON. A relay in between wrote it, or it quotes the client.
     """
 
@@ -241,22 +242,11 @@ class UpstreamErrorBody:
     raw: Any = field(default=None, repr=False)
     inside: str = field(default="", compare=False, repr=False)
     own: Literal["", "page", "body"] = field(default="", compare=False, repr=False)
+    written_status: int | None = field(default=None, compare=False)
 
 
 OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500
 """The status of a success, and the first status of each class of errors."""
-
-ERROR_CODE_NAMES = (
-    *("code", "error_code", "errorCode", "errcode", "errCode", "Code"),
-    *("retcode", "retCode", "returnCode", "resultCode"),
-)
-"""Members that contain an error's code, in replies of upstreams and issuers. The first that is present is used."""
-ERROR_TEXT_NAMES = (
-    *("message", "msg", "error_description", "errorMessage", "error_message", "error_msg", "errmsg"),
-    *("detail", "description", "title", "reason", "Message", "faultstring", "errMsg", "status_msg"),
-    *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage", "errorMsg"),
-)
-"""Members that contain an error's text, in the same order of preference."""
 
 OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
 TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))

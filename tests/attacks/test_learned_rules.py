@@ -15,7 +15,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.reply_check import ReceivedReply, with_hint
 from gatepass.learning import quotes
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
@@ -25,6 +24,7 @@ from gatepass.learning.quotes import BEGINNING_BYTES, is_repeated, letters_of, s
 from gatepass.learning.rows import steps
 from gatepass.learning.session import LearningSession
 from gatepass.proxy.body_threads import INLINE_BYTES
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.attacks import generated
 from tests.attacks.conftest import Attack

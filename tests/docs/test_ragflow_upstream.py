@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.upstream import RagflowPaths
-from gatepass.dialects.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.dialects.ragflow import chat_url
 from gatepass.normalize.ragflow_body import LIFTED
 from gatepass.proxy.app_state import dialect_of
 from gatepass.proxy.routing import RouteTable
+from gatepass.replies.error_body import RAGFLOW_STATUS, ragflow_status
 from gatepass.sse import dialect_transforms as replies
 from gatepass.types import Call, Timeouts
 from tests.docs.blocks import blocks

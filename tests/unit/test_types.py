@@ -12,13 +12,13 @@ from gatepass import types
 from gatepass.config.network import checked_fields
 from gatepass.config.upstream import NEVER_FORWARDED
 from gatepass.dialects.base import ResponseHeaders, forwarded
-from gatepass.dialects.error_body import STATUS_OF_CODE
 from gatepass.errors import UpstreamErrorReply
 from gatepass.json_body import TopLevel
 from gatepass.learning.pointing import NEVER_CODES
 from gatepass.protocols import error_objects
 from gatepass.protocols.error_objects import error_headers, stream_message
 from gatepass.protocols.request import safe_headers
+from gatepass.replies.error_body import STATUS_OF_CODE
 from gatepass.types import Call, Operation, OutboundRequest, Secret
 
 

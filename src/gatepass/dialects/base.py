@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 from msgspec.structs import replace
 
 from gatepass.dialects import reply_check
-from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.hints import HINTS, Hint
 from gatepass.draft import Rule
 from gatepass.errors import ModelNotFound
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import (
     NEVER_UP,
     USUAL_CONNECTION,

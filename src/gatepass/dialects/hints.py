@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gatepass.config.upstream import RagflowPaths
-from gatepass.dialects.error_body import MESSAGE_CHARS
 from gatepass.errors import UpstreamErrorReply
 from gatepass.observability.story import CALL_OPTIONS
+from gatepass.replies.error_body import MESSAGE_CHARS
 from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
 

@@ -2,16 +2,13 @@
 
 A reply of status 200 may be an error, a login page, empty, or a stream without events. Today's SDKs turn each of these
 into an empty answer without an exception.
-
-`should_retry` and `retry_after_s` read what the upstream states about a retry.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable
 from html import unescape
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -21,13 +18,14 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass import errors
-from gatepass.dialects import content
-from gatepass.dialects.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body
 from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
 from gatepass.observability.story import names_of
+from gatepass.replies import content
+from gatepass.replies.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body, text_of
+from gatepass.replies.retry_after import retry_after_s
 from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, url_setting_of
 
 EXCERPT_CHARS = 500
@@ -314,7 +312,7 @@ def classify_document(reply: ReceivedReply, form: ReplyForm) -> bytes | errors.G
         error_body = None if event is None else read_error_body(_document(event), mask=reply.mask)
         if error_body is not None:
             return _rejection(reply, error_body)
-        return _invalid(reply, "with an event stream, which is not an answer to this request")
+        return invalid(reply, "with an event stream, which is not an answer to this request")
     return _classify_json(reply, form)
 
 
@@ -330,11 +328,11 @@ def _classify_json(
     except ValueError as error:
         if content.first_bytes(reply.body)[:1] not in (b"{", b"["):  # such as a filter's page without markup
             excerpt = clean(decoded(reply.body[: content.WHOLE_BYTES]), reply.mask, EXCERPT_CHARS)
-            return _invalid(reply, f"with a text instead of JSON: {excerpt}")
+            return invalid(reply, f"with a text instead of JSON: {excerpt}")
         if (lines := _fault_of_lines(reply)) is not None:
             return lines
         reason = _AT_BYTE.sub("", str(error))
-        return _invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
+        return invalid(reply, f"with a body that is not JSON or was cut short ({reason})")
     for place in form.error_places(document):
         error_body = read_error_body(place, mask=reply.mask)
         if error_body is not None:
@@ -344,7 +342,7 @@ def _classify_json(
         return _classify_json(replace(reply, body=inside), form, may_be_wrapped=False)
     fault = form.fault(document, reply.mask)
     if fault is not None:
-        return _invalid(reply, fault)
+        return invalid(reply, fault)
     if form.entry and not document[form.entries]:
         # a filter may have removed the answer, or there may be no answer to the request
         return errors.UpstreamEmpty(
@@ -400,69 +398,8 @@ def shown_members(document: dict[Any, Any], mask: Mask) -> str:
     return "it has " + ", ".join(names) + (", …" if len(document) > SHOWN_MEMBERS else "")
 
 
-def _invalid(reply: ReceivedReply, what: str) -> errors.UpstreamInvalid:
-    return errors.UpstreamInvalid(f"{reply.answered} {what}.", upstream=reply.upstream)
-
-
-_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?\Z")
-_PART = (
-    r"(\d{1,9}(?:\.\d{1,12})?)\s*(milliseconds?|ms|seconds?|secs?|s|minutes?|mins?|m|hours?|hrs?|h|days?|d"
-    r"|毫秒|秒钟?|分钟?|小时|天)(?![a-z])"
-)
-_PARTS = rf"((?:{_PART}\s*){{1,4}})"
-_IN_TEXT = rf"(?i)(?:retry|try again)\s+(?:after|in)\s+{_PARTS}|{_PARTS}[之以]?后[^。\n]{{0,8}}?(?:重试|再试|请求|调用)"
-_MILLI = ("ms", "millisecond", "milliseconds", "毫秒")
-_UNIT_S: Mapping[str, float] = dict(zip("smhd秒分小天", (1.0, 60.0, 3600.0, 86400.0) * 2, strict=True))
-
-
-_INVALID_TOKEN = re.compile(
-    rb"bearer\b[^,]{0,200}(?:,[^,]{0,200}){0,8}\berror\s{0,4}=\s{0,4}\"?invalid_token\b", re.IGNORECASE
-)
-
-
-def rejects_token(headers: Headers) -> bool:
-    """Return whether `WWW-Authenticate` says that the token is invalid (RFC 6750 section 3.1)."""
-    return any(_INVALID_TOKEN.match(value.strip()) for name, value in headers if name == b"www-authenticate")
-
-
-def should_retry(headers: Headers) -> bool | None:
-    """Return the value of `x-should-retry`, which the openai SDKs obey for any status; None without a valid one."""
-    values = [value.strip().lower() for name, value in headers if name == b"x-should-retry"]
-    return False if b"false" in values else b"true" in values or None
-
-
-def retry_after_s(status: int, headers: Headers, text: str, wall_s: float) -> float | None:
-    """Return the seconds to wait before the next attempt, or None if the upstream names no time.
-
-    It reads these sources in order. `wall_s` is the current Unix time, because a header may hold a date.
-
-    1. `retry-after-ms`
-    2. `retry-after`: seconds or a date
-    3. the text of the error: "Please retry after 86400 seconds", "try again in 6m0s", 请在 2 秒后重试
-    """
-    number = _number(header(headers, b"retry-after-ms"))  # Azure sends it, and the openai SDKs read it first
-    wait_s = None if number is None else number / 1000
-    if wait_s is None:
-        wait_s = _seconds_or_date(header(headers, b"retry-after"), wall_s)
-    if wait_s is None and should_retry(headers) is False:
-        return None  # the upstream forbids a retry, so its text does not matter
-    # the openai SDKs retry these statuses; 425 asks for a retry too (RFC 8470, section 5.2)
-    if wait_s is None and (status in (408, 409, 425, 429) or status >= 500) and (found := re.search(_IN_TEXT, text)):
-        amounts = ((float(amount), unit) for amount, unit in re.findall(_PART, found[0].lower()))
-        wait_s = sum(amount * (0.001 if unit in _MILLI else _UNIT_S[unit[0]]) for amount, unit in amounts)
-    return wait_s
-
-
-def _seconds_or_date(value: bytes | None, wall_s: float) -> float | None:
-    number = _number(value)
-    if number is not None or value is None:
-        return number
-    try:
-        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - wall_s)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _number(value: bytes | None) -> float | None:
-    text = (value or b"").decode("latin-1").strip()
-    return float(text) if text.isascii() and _NUMBER.match(text) else None
+def invalid(reply: ReceivedReply, what: str) -> errors.UpstreamInvalid:
+    """Return the error of a reply that is not what was asked for, with the text that it has in place of it."""
+    words = text_of(_document(reply.body))
+    what = f"{what}: {clean(words, reply.mask, EXCERPT_CHARS)}" if words else what
+    return errors.UpstreamInvalid(sentence(f"{reply.answered} {what}"), upstream=reply.upstream)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Self
 
-from gatepass.dialects.error_body import ISSUES, PLACES, reasons
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, squashed
 from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
+from gatepass.replies.error_body import ISSUES, PLACES, reasons
 from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 TEACHING = frozenset((400, 422, 500))

@@ -20,8 +20,6 @@ from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_orig
 from gatepass.auth.model_access import may_use_server, usable_servers
 from gatepass.config.access import PLAIN
 from gatepass.config.block import MIB
-from gatepass.dialects.content import FIELDS, content_type, first_bytes
-from gatepass.dialects.error_body import is_error
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
 from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, refusal_of
@@ -40,6 +38,9 @@ from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
+from gatepass.dialects import reply_check
+from gatepass.replies.content import FIELDS, content_type, first_bytes
+from gatepass.replies.error_body import is_error
 from gatepass.sse.chunk import StreamSource, stream_closed
 from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
@@ -336,8 +337,7 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
         if isinstance(found, GatepassError) and not is_json:
             raise found
         if is_lie and message.kind == "request":
-            what = f"{received.answered} with JSON that is not a response of JSON-RPC."
-            raise errors.UpstreamInvalid(what, upstream=attempt.upstream.name)
+            raise reply_check.invalid(received, "with JSON that is not a response of JSON-RPC")
     return _unless_empty(attempt, response, body, exchange)
 
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import CallerError, InvalidRequest
 from gatepass.json_body import TopLevel, opened
 from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, ReplyContext, comment_keep_alive
 from gatepass.protocols.request import decode
+from gatepass.replies.error_body import Mask
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import (

@@ -10,13 +10,13 @@ import msgspec
 from gatepass.config.access import Profile
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.dialects.base import PARAMETERS
-from gatepass.dialects.error_body import Mask
 from gatepass.draft import Rule
 from gatepass.errors import GatepassError
 from gatepass.normalize.rules import STRAY_PARAMS
 from gatepass.protocols.error_objects import error_body, error_headers, stream_error
 from gatepass.protocols.request import call_without_body, decode
 from gatepass.protocols.translation.translation import TranslatedReply, Translation
+from gatepass.replies.error_body import Mask
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.client_transforms import WithoutComments

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gatepass.dialects.error_body import Mask
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.normalize.embeddings_reply import usage_of_valid
 from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.replies.error_body import Mask
 from gatepass.sse.client_transforms import transform_reply
 from gatepass.types import Call
 

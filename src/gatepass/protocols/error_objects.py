@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from gatepass import errors
-from gatepass.dialects.error_body import error_kind
 from gatepass.errors import GatepassError, UpstreamErrorReply
+from gatepass.replies.error_body import error_kind
 from gatepass.types import FINAL_CODES
 
 REPLAYED = re.compile(

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from gatepass.config.access import Profile
-from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.hints import is_about_model
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, ModelNotFound, UpstreamErrorReply
@@ -20,6 +19,7 @@ from gatepass.protocols import message_events
 from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, ReplyContext
 from gatepass.protocols.error_objects import error_text, stream_message
 from gatepass.protocols.translation import translation
+from gatepass.replies.error_body import Mask, public_object
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object, event_of
 from gatepass.sse.event import read_json

@@ -18,7 +18,6 @@ from msgspec.structs import replace
 
 from gatepass import json_body
 from gatepass.config.access import Profile
-from gatepass.dialects.error_body import Mask, public_object
 from gatepass.dialects.reply_check import shown_members
 from gatepass.errors import GatepassError, UpstreamErrorReply, UpstreamInvalid, sentence
 from gatepass.json_body import OBJECT
@@ -26,6 +25,7 @@ from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.protocols import client_protocol
 from gatepass.protocols.error_objects import error_headers, error_object, error_text, retry_after, stream_error
 from gatepass.protocols.translation import translation
+from gatepass.replies.error_body import Mask, public_object
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES

@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from gatepass import errors
 from gatepass.clock import sleep
 from gatepass.dialects.base import raw_request, with_query
-from gatepass.dialects.error_body import is_http_error
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
 from gatepass.draft import Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
@@ -49,6 +48,7 @@ from gatepass.proxy.response import (
 )
 from gatepass.proxy.retry import COMPLETE, Allowed, Outcome, Repeat, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
+from gatepass.replies.error_body import is_http_error
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, Target
 

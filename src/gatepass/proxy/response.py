@@ -16,10 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.config.access import PLAIN
-from gatepass.dialects.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
-from gatepass.dialects.error_body import is_error
 from gatepass.dialects.hints import case_of
-from gatepass.dialects.reply_check import WITHOUT_CONTENT, rejects_token, should_retry
+from gatepass.dialects.reply_check import WITHOUT_CONTENT
 from gatepass.errors import GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.json_body import BOM, ONE_PASS_BYTES, UNCOUNTED_BYTES, has_more
@@ -30,6 +28,9 @@ from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.body_threads import Result
 from gatepass.proxy.context import Attempt
+from gatepass.replies.content import ContentKind, content_kind, content_type, first_bytes, is_event_stream
+from gatepass.replies.error_body import is_error
+from gatepass.replies.retry_after import rejects_token, should_retry
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_repair import TEXTS
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, json_text

@@ -19,7 +19,6 @@ from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
-from gatepass.dialects.error_body import Mask, error_kind
 from gatepass.dialects.hints import Remedy, tried_with
 from gatepass.dialects.reply_check import LOGIN_REDIRECT, ReceivedReply
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
@@ -35,6 +34,7 @@ from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.failover import Failover
+from gatepass.replies.error_body import Mask, error_kind
 from gatepass.sse.usage import usage_of
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import (

@@ -6,9 +6,8 @@ Also holds the raw reply (`TokenResponse`), before it is known whether it contai
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,21 +16,16 @@ from urllib.parse import parse_qsl
 from gatepass.config.credential.base import Credential
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
+from gatepass.replies import content
+from gatepass.replies.error_body import MEMBERS, Mask, read_error_body
+from gatepass.replies.retry_after import retry_after_s
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, is_of_environment, setting
-from gatepass.tokens.lifetime import NUMBER, http_date, issuer_time
-from gatepass.types import ERROR_CODE_NAMES, ERROR_TEXT_NAMES, SERVER_ERROR, Headers, header
+from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
 
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
 MAX_MESSAGE_CHARS = 200
 _FORM = re.compile(r"\s*+[\w.-]++=[^&\s]*+(?:&[\w.-]++=[^&\s]*+)*+\s*+\Z")
-_TITLE = re.compile(r"<title[^>]{0,200}>", re.IGNORECASE)
-_TITLE_WITHIN = 4096
-Mask = Callable[[str], str]
-CODE_NAMES = ("error", *ERROR_CODE_NAMES)
-STATUS_NAMES = ("status", "statusCode", "status_code")
-"""Read only for an HTTP status, and only if the code implies none. Other values of `status` are `success` or `1`."""
-TEXT_NAMES = ("error_description", *ERROR_TEXT_NAMES)  # RFC 6749 5.2 defines the first
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
 """Statuses with which an issuer refuses a client. A proxy, firewall or mesh in front of the issuer sends them too."""
 UNKNOWN_CLIENT = 401
@@ -122,16 +116,6 @@ def parse_form(text: str) -> dict[str, str] | None:
     return members if members.keys() & {"access_token", "accessToken", "token", "error"} else None
 
 
-def is_html(reply: TokenResponse) -> bool:
-    return "html" in reply.content_type or reply.text.lstrip()[:200].lower().startswith(("<!doctype html", "<html"))
-
-
-def page_title(text: str) -> str | None:
-    """Return the complete title. `one_line` masks it before it is cut."""
-    found = _TITLE.search(text[:_TITLE_WITHIN])
-    return text[found.end() :].partition("<")[0] or None if found else None
-
-
 def one_line(text: str, mask: Mask) -> str:
     """Return `text` as one printable line of at most MAX_MESSAGE_CHARS for a log. It is masked before it is cut."""
     words = "".join(c if c.isprintable() else " " for c in mask(text)).split()
@@ -139,78 +123,46 @@ def one_line(text: str, mask: Mask) -> str:
     return line if len(line) <= MAX_MESSAGE_CHARS else line[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
-@dataclass(frozen=True, slots=True)
-class TokenErrorBody:
-    """The code, the text and the HTTP status of an error object, if present."""
-
-    code: str | None
-    text: str | None = field(repr=False)
-    status: int | None = None
-
-    @property
-    def message(self) -> str:
-        # a number alone does not show what it is
-        code = f"code {self.code}" if self.is_number else self.code
-        parts = dict.fromkeys(part for part in (code, self.text) if part)
-        return ": ".join(parts) or f"status {self.status}"
-
-    @property
-    def is_number(self) -> bool:
-        return self.code is not None and self.code.isdecimal() and not self.text
-
-    @property
-    def definite(self) -> bool:
-        """Whether a later attempt cannot succeed. Corporate logins write 401 as 40101 or 10401."""
-        if self.code in TRANSIENT_CODES or self.code in DEFINITE_CODES:
-            return self.code in DEFINITE_CODES
-        if self.http_status in DEFINITE_STATUSES:
-            return True
-        return self.code is not None and bool(_REFUSED.match(self.code)) and self.http_status not in OVERLOADED_STATUSES
-
-    @property
-    def is_transient(self) -> bool:
-        """Whether the error describes an outage. Not a 500: some logins return it for a wrong password."""
-        if self.code in DEFINITE_CODES or self.code in TRANSIENT_CODES:
-            return self.code in TRANSIENT_CODES
-        return self.http_status in OVERLOADED_STATUSES or (self.http_status or 0) > SERVER_ERROR
-
-    @property
-    def kind(self) -> FailureKind:
-        if self.definite:
-            return FailureKind.REFUSED
-        is_outage = self.is_transient and self.http_status != TOO_MANY
-        return FailureKind.OUTAGE if is_outage else FailureKind.LIMITED
-
-    @property
-    def http_status(self) -> int | None:
-        return _status_in(self.code) or self.status
-
-
-def token_error_body(document: Any) -> TokenErrorBody | None:
+def error_in(document: Any, mask: Mask) -> UpstreamErrorBody | None:
+    """Return the error in an issuer's document, also a text or a code alone. Another member may hold a token."""
     if isinstance(document, list):
-        return token_error_body(document[0]) if document else None
+        document = document[0] if document else None
     if not isinstance(document, dict):
         return None
-    for name in ("error", "errors"):
-        inner = document.get(name)
-        if isinstance(inner, dict | list) and (found := token_error_body(inner)):
-            return found
-    code, text = _first(document, CODE_NAMES), _first(document, TEXT_NAMES)
+    found = read_error_body({name: document[name] for name in MEMBERS if name in document}, refused=True, mask=mask)
+    if found is None or (found.own and not (found.code or found.status)):
+        return None
     # Corporate gateways write `{"code": 0, "msg": "success", ...}` around every reply.
-    if code is not None and _SUCCESS_CODE.match(code):
-        return None
-    status = _status_in(_first(document, STATUS_NAMES))
-    return TokenErrorBody(code, text, status) if code or text or status else None
+    is_success = not document.get("error") and _SUCCESS_CODE.match(found.code or "") is not None
+    return None if is_success else found
 
 
-def is_error_reply(document: Any) -> bool:
-    """Return whether a reply with status 200 is certainly an error, even if it also contains a token."""
-    if not isinstance(document, dict):
-        return False
-    error = document.get("error")
-    if document.get("success") is False or (isinstance(error, dict | str) and error):
+def is_definite(found: UpstreamErrorBody) -> bool:
+    """Return whether a later attempt cannot succeed. Corporate logins write 401 as 40101 or 10401."""
+    if found.code in TRANSIENT_CODES or found.code in DEFINITE_CODES:
+        return found.code in DEFINITE_CODES
+    if found.written_status in DEFINITE_STATUSES:
         return True
-    return (_status_in(_first(document, ("code", "errcode"))) or 0) >= 400
+    return _REFUSED.match(found.code or "") is not None and found.written_status not in OVERLOADED_STATUSES
+
+
+def is_transient(found: UpstreamErrorBody) -> bool:
+    """Return whether the error describes an outage. Not a 500: some logins return it for a wrong password."""
+    if found.code in DEFINITE_CODES or found.code in TRANSIENT_CODES:
+        return found.code in TRANSIENT_CODES
+    return found.written_status in OVERLOADED_STATUSES or (found.written_status or 0) > SERVER_ERROR
+
+
+def kind_of(found: UpstreamErrorBody) -> FailureKind:
+    if is_definite(found):
+        return FailureKind.REFUSED
+    is_outage = is_transient(found) and found.written_status != TOO_MANY
+    return FailureKind.OUTAGE if is_outage else FailureKind.LIMITED
+
+
+def words_of(found: UpstreamErrorBody) -> str:
+    """Return the code and the text of an error: `invalid_client: No such client`."""
+    return found.message if not found.code or found.code in found.message else f"{found.code}: {found.message}"
 
 
 def error_response_failure(
@@ -223,17 +175,19 @@ def error_response_failure(
     """
     if 300 <= reply.status < 400:
         final = "gatepass follows no redirect, so configure the final address."
-        return FetchFailure(_redirect_message(reply, issuer), advice=final, retry_after_s=retry_after_s(reply))
+        return FetchFailure(_redirect_message(reply, issuer), advice=final, retry_after_s=wait_s(reply))
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy in front of {issuer} refuses (407)", FailureKind.REFUSED)
-    found = token_error_body(reply.document)
-    if found is not None and found.status == reply.status:  # it only repeats the reply's own (Spring, NestJS)
-        found = replace(found, status=None) if found.code or found.text else None
+    found = error_in(reply.document, reply.mask)
+    is_own = found is not None and not (found.code or "").startswith(str(reply.status))
+    if found is not None and is_own and found.written_status == reply.status:  # repeated by Spring, NestJS
+        found = replace(found, written_status=None) if found.code or not found.own else None
+    is_page = content.is_html(reply.headers, reply.body)
     if found is not None:
-        text = found.message
-    elif is_html(reply):
-        title = page_title(reply.text)
+        text = words_of(found)
+    elif is_page:
+        title = content.title_of(reply.text)
         text = f"an HTML page, {title}" if title else "an HTML page"
     else:
         text = reply.text
@@ -241,9 +195,9 @@ def error_response_failure(
     is_refused = _is_definite(reply, found)
     if found is not None:  # with an unknown code it may be a refusal
         may_be_refusal = reply.status in DEFINITE_STATUSES or (is_login and reply.status == SERVER_ERROR)
-        is_unclear = may_be_refusal and not found.is_transient
+        is_unclear = may_be_refusal and not is_transient(found)
     else:
-        is_unclear = reply.status == UNKNOWN_CLIENT and not is_html(reply)
+        is_unclear = reply.status == UNKNOWN_CLIENT and not is_page
     kind = FailureKind.OUTAGE
     if is_refused or is_wrong_url:
         kind = FailureKind.REFUSED
@@ -255,22 +209,22 @@ def error_response_failure(
         kind,
         case=case,
         code=oauth_code(words),
-        retry_after_s=retry_after_s(reply, is_long=kind is not FailureKind.OUTAGE),
+        retry_after_s=wait_s(reply, words, kind),
     )
 
 
 def embedded_error_failure(document: Any, reply: TimedTokenResponse, issuer: str) -> FetchFailure | None:
-    found = token_error_body(document)
+    found = error_in(document, reply.mask)
     if found is None:
         return None
-    fault, words = REFUSED if found.definite else "", quoted(found, reply.mask)
+    is_refused, kind, words = is_definite(found), kind_of(found), quoted(found, reply.mask)
     return FetchFailure(
-        f"{fault}{issuer} answered {reply.status} with an error: {words}",
-        found.kind,
+        f"{REFUSED if is_refused else ''}{issuer} answered {reply.status} with an error: {words}",
+        kind,
         # a code that nobody knows may be a refusal
-        case=FailureCase.REFUSED if found.definite or found.is_number else "",
+        case=FailureCase.REFUSED if is_refused or (found.own and found.code) else "",
         code=oauth_code(words),
-        retry_after_s=retry_after_s(reply, is_long=found.kind is not FailureKind.OUTAGE),
+        retry_after_s=wait_s(reply, words, kind),
     )
 
 
@@ -314,9 +268,9 @@ def refusal_advice(failure: FetchFailure, credential: str, settings: Credential)
     return (f"Check {what}.", block) if failure.case == FailureCase.REFUSED else ("", "")
 
 
-def quoted(found: TokenErrorBody, mask: Mask) -> str:
+def quoted(found: UpstreamErrorBody, mask: Mask) -> str:
     """Return the error's text from a place that may contain a token, with everything that looks like a token masked."""
-    return one_line(mask_token_like(mask(found.message)), mask)
+    return one_line(mask_token_like(words_of(found)), mask)
 
 
 def mask_token_like(text: str) -> str:
@@ -324,7 +278,7 @@ def mask_token_like(text: str) -> str:
     return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, text)
 
 
-def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
+def _is_definite(reply: TokenResponse, found: UpstreamErrorBody | None) -> bool:
     """Return whether the issuer itself refuses the client.
 
     The status alone does not prove it. Proxies and firewalls before the issuer send the same status with a page, a line
@@ -338,22 +292,14 @@ def _is_definite(reply: TokenResponse, found: TokenErrorBody | None) -> bool:
     if found is None:
         return False
     if reply.status in DEFINITE_STATUSES:
-        return reply.status == UNKNOWN_CLIENT or found.definite
+        return reply.status == UNKNOWN_CLIENT or is_definite(found)
     return found.code in DEFINITE_CODES
 
 
-def retry_after_s(reply: TimedTokenResponse, *, is_long: bool = False) -> float | None:
-    """Return the seconds of `Retry-After` (RFC 9110 10.2.3) to obey; at most OUTAGE_RETRY_AFTER_S unless `is_long`."""
-    text = (header(reply.headers, b"retry-after") or b"").decode("latin-1").strip()
-    if NUMBER.match(text):
-        retry_s = max(0.0, float(text))
-    elif (moment := http_date(text)) is not None:
-        # A date is on the issuer's clock, so it is compared with the issuer's `Date` if there is one.
-        date_s = issuer_time(reply.headers)
-        retry_s = max(0.0, math.ceil(moment - (reply.wall_s if date_s is None else date_s)))
-    else:
-        return None
-    return retry_s if is_long else min(retry_s, OUTAGE_RETRY_AFTER_S)
+def wait_s(reply: TimedTokenResponse, words: str = "", kind: FailureKind = FailureKind.OUTAGE) -> float | None:
+    """Return the seconds that the issuer asks to wait; at most OUTAGE_RETRY_AFTER_S in an outage."""
+    asked_s = retry_after_s(reply.status, reply.headers, words, reply.wall_s)
+    return asked_s if asked_s is None or kind is not FailureKind.OUTAGE else min(asked_s, OUTAGE_RETRY_AFTER_S)
 
 
 def _redirect_message(reply: TimedTokenResponse, issuer: str) -> str:
@@ -365,23 +311,3 @@ def _redirect_message(reply: TimedTokenResponse, issuer: str) -> str:
         place = ""
     target = f" to {place}" if place and place.isascii() and place.isprintable() else ""
     return f"{issuer} answered {reply.status}, a redirect{target}"
-
-
-def _first(document: dict[Any, Any], names: tuple[str, ...]) -> str | None:
-    for name in names:
-        value = document.get(name)
-        if isinstance(value, bool):  # an int in Python, but not a code
-            continue
-        if isinstance(value, int | float) or (isinstance(value, str) and value.strip()):
-            return str(value).strip()
-        if isinstance(value, list) and value:
-            return str(value[0])
-    return None
-
-
-def _status_in(code: str | None) -> int | None:
-    """Return the HTTP status at the start of a numeric code: 401 of "401" and of "40101"."""
-    if code is None or not code.isdecimal() or not code.isascii() or not 3 <= len(code) <= 6:
-        return None
-    status = int(code[:3])
-    return status if 400 <= status <= 599 else None

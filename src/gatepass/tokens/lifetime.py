@@ -6,15 +6,15 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
 from gatepass.config.credential.base import Unit
-from gatepass.types import Headers, Secret, header
+from gatepass.replies.retry_after import epoch_s, http_date
+from gatepass.types import Secret
 
 STALE_SHARE = 0.80
 JITTER_SHARE = 0.05
@@ -34,7 +34,6 @@ _LARGEST = 1e18
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 # `fromisoformat` accepts more, such as week dates.
 _ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
-_HTTP_DATE = r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
 SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
 """The claims to show, in this order. All others may be private: names, mail addresses, groups."""
 TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
@@ -165,7 +164,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
         if not NUMBER.match(text):
             moment_s = http_date(text)
             if moment_s is None and _ISO_DATE.match(text):
-                moment_s = _epoch_s(datetime.fromisoformat, text)
+                moment_s = epoch_s(datetime.fromisoformat, text)
             return None if moment_s is None else ExpiresAt(moment_s)
         value = float(text)
     # bool is an int in Python. The limit also excludes NaN and infinity.
@@ -176,26 +175,6 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
     # IBM IAM writes epoch seconds into `expiration`, corporate gateways write milliseconds into `expireTime`.
     seconds = value / 1000 if unit == "ms" or (unit is None and value >= EPOCH_MS) else float(value)
     return ExpiresAt(seconds) if seconds >= EPOCH_S else ExpiresIn(seconds)
-
-
-def http_date(text: str) -> float | None:
-    """Return the epoch seconds of an IMF-fixdate (RFC 9110 5.6.7), or None."""
-    return _epoch_s(parsedate_to_datetime, text) if re.match(_HTTP_DATE, text) else None
-
-
-def _epoch_s(parse: Callable[[str], datetime], text: str) -> float | None:
-    try:
-        moment = parse(text)
-        # Without a zone both formats mean UTC here; `timestamp` would take the local one.
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def issuer_time(headers: Headers) -> float | None:
-    """Return the `Date` header in epoch seconds, or None."""
-    text = header(headers, b"date")
-    return None if text is None else http_date(text.decode("latin-1").strip())
 
 
 def token_kind(text: str, other: TokenKind = TokenKind.OPAQUE) -> TokenKind:

@@ -27,8 +27,9 @@ from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.http_client.tls import LATE_TLS, causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
+from gatepass.replies.error_body import Mask
 from gatepass.tokens.failure import FailureKind, FetchFailure, setting, slow_hint
-from gatepass.tokens.issuer_error import REPLY_BYTES, Mask, TimedTokenResponse, TokenResponse, one_line
+from gatepass.tokens.issuer_error import REPLY_BYTES, TimedTokenResponse, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
 from gatepass.tokens.token_reply import TokenReplyFormat, parse_token_response

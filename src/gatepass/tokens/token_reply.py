@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatepass.config.credential.base import ReplyPaths
+from gatepass.replies import content
+from gatepass.replies.error_body import Mask, says_failure
+from gatepass.replies.retry_after import sent_s
 from gatepass.tokens import issuer_error, lifetime
 from gatepass.tokens.failure import CHECK_ISSUER, FailureCase, FailureKind, FetchFailure, setting, setting_hint
-from gatepass.tokens.issuer_error import Mask, NotJson, TimedTokenResponse, one_line
+from gatepass.tokens.issuer_error import NotJson, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import ExpiresAt, ExpiresIn, LifetimeSource, Token, TokenKind
 from gatepass.types import SERVER_ERROR, Secret, header
 
@@ -101,7 +104,7 @@ def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyForm
         raise _status_failure(reply, reply_format)
     found, document, home = _found(reply, reply_format)
     failure = issuer_error.embedded_error_failure(document, reply, reply_format.issuer)
-    if failure is not None and issuer_error.is_error_reply(document):
+    if failure is not None and says_failure(document):
         raise failure
     if not is_text(found):
         # A login may answer 200 for a wrong password, without any known error member.
@@ -123,7 +126,7 @@ def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -
         failure.advice = setting_hint(reply_format.credential, "network.proxy_auth")
     elif reply.status >= SERVER_ERROR:
         failure.advice = CHECK_ISSUER
-    elif is_wrong_url or (reply.status != issuer_error.TOO_MANY and issuer_error.is_html(reply)):
+    elif is_wrong_url or (reply.status != issuer_error.TOO_MANY and content.is_html(reply.headers, reply.body)):
         failure.advice = failure.advice or setting_hint(reply_format.credential, reply_format.url_setting)
     return failure
 
@@ -154,8 +157,8 @@ def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
     if "json" in reply.content_type or looks_like_json(text):
         with suppress(NotJson):
             return issuer_error.parse_json_text(text)
-    elif issuer_error.is_html(reply):
-        title = issuer_error.page_title(text)
+    elif content.is_html(reply.headers, reply.body):
+        title = content.title_of(text)
         named = f" ({one_line(title, reply.mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
         raise FetchFailure(page, advice=setting_hint(reply_format.credential, reply_format.url_setting))
@@ -189,7 +192,7 @@ def _lifetime(
     The shorter one of a JWT's claims and the reply applies. If a new token's announced end has passed, the clocks
     differ. Then the default applies, and a 401 corrects it.
     """
-    date_s = lifetime.issuer_time(reply.headers)
+    date_s = sent_s(reply.headers)
     now_s = reply.wall_s if date_s is None else date_s
     jwt_s = lifetime.jwt_lifetime_s(text, now_s, is_new=True)
     match announced:
@@ -221,12 +224,12 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
         # Kubernetes defines the paths, so no setting is named in errors.
         reply_format = replace(reply_format, paths=EXEC_CREDENTIAL, credential="")
     found, home = find_token(document, reply_format.paths, plain_text=True)
-    if issuer_error.is_error_reply(document) or not is_text(found):
-        if (error := issuer_error.token_error_body(document)) is None:
+    if says_failure(document) or not is_text(found):
+        if (error := issuer_error.error_in(document, mask)) is None:
             raise FetchFailure(_no_token_message(document, found, reply_format, is_local=True))
-        case, words = FailureCase.REFUSED if error.definite else "", issuer_error.quoted(error, mask)
+        case, words = FailureCase.REFUSED if issuer_error.is_definite(error) else "", issuer_error.quoted(error, mask)
         why = f"{issuer_error.FAULTS.get(case, '')}{reply_format.issuer} contains an error: {words}"
-        raise FetchFailure(why, error.kind, case=case, code=issuer_error.oauth_code(words))
+        raise FetchFailure(why, issuer_error.kind_of(error), case=case, code=issuer_error.oauth_code(words))
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)

@@ -1,10 +1,10 @@
 import pytest
 
-from gatepass.dialects.error_body import read_error_body
 from gatepass.dialects.hints import AZURE_HINTS, Remedy, is_about_path, model_hint, tried_with
 from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.dialects.reply_check import ReceivedReply, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply, sentence
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.unit.learning.rejections import STREAM, VERIFY
 

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, classify_head
 from gatepass.errors import (
     UpstreamAuth,
@@ -21,6 +20,7 @@ from gatepass.protocols.embeddings import EMBEDDINGS
 from gatepass.protocols.models import MODELS
 from gatepass.protocols.rerank import RERANK
 from gatepass.protocols.responses import RESPONSES
+from gatepass.replies import content
 
 SURFACES = (CHAT, EMBEDDINGS, RERANK, RESPONSES, MODELS, RAW)
 JSON = ((b"content-type", b"application/json"),)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gatepass.dialects.error_body import read_error_body
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import Call, Operation, UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.normalize.calls import a_call

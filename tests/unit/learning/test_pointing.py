@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gatepass.dialects.error_body import read_error_body
 from gatepass.learning.pointing import Refusal, is_too_long, no_room, plain
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
 from tests.unit.learning.rejections import FILTERED, openai

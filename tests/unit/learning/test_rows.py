@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from gatepass.config.routes import Rules
-from gatepass.dialects.error_body import read_error_body
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy
 from gatepass.learning.memory import Memory
 from gatepass.learning.pointing import Refusal
 from gatepass.learning.rows import REASONING_ADVICE, THOUGHTS_ADVICE, LearningSettings, advice, concerns, steps
 from gatepass.learning.session import Mode
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS, RESPONSES
 from tests.unit.learning.rejections import PICTURE, STREAM, USER, Case, chat, never, openai, unsupported

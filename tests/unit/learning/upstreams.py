@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from gatepass.dialects.error_body import read_error_body
 from gatepass.errors import GatepassError, UpstreamError, UpstreamErrorReply
 from gatepass.learning.learned_rule import LearningPolicy, RuleScope
 from gatepass.learning.memory import Memory
@@ -14,6 +13,7 @@ from gatepass.learning.rows import Step, steps
 from gatepass.learning.session import LearningSession, Mode
 from gatepass.proxy import retry
 from gatepass.proxy.retry import Repeat, Tried, decide
+from gatepass.replies.error_body import read_error_body
 from gatepass.types import Call
 from tests.unit.learning.rejections import STREAM, openai, unsupported
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from gatepass.config.access import PLAIN
-from gatepass.dialects.error_body import read_error_body
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ReplyContext
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks
@@ -13,6 +12,7 @@ from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_translation import MessageAnswer
 from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.protocols.translation.translation import ChatCall, TranslatedReply
+from gatepass.replies.error_body import read_error_body
 from gatepass.sse.chunk import StreamSource
 from gatepass.types import Call
 from tests.rows import CHAT as CHAT_ROW

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gatepass import json_body
-from gatepass.dialects import content
 from gatepass.dialects.reply_check import ReceivedReply, classify_document
 from gatepass.protocols.chat import CHAT
+from gatepass.replies import content
 from gatepass.sse import chunk, whole_reply
 from gatepass.sse.chunk import EnvelopeDefaults
 from gatepass.sse.usage import Usage

@@ -3,24 +3,25 @@ from typing import Any
 
 import pytest
 
+from gatepass.replies.error_body import says_failure
+from gatepass.tokens.failure import FailureKind
 from gatepass.tokens.issuer_error import (
     MAX_MESSAGE_CHARS,
     OUTAGE_RETRY_AFTER_S,
     REFUSED,
     NotJson,
     TimedTokenResponse,
-    TokenErrorBody,
     TokenResponse,
     embedded_error_failure,
+    error_in,
     error_response_failure,
-    is_error_reply,
-    is_html,
+    is_definite,
+    is_transient,
     mask_token_like,
     one_line,
-    page_title,
     parse_json_text,
-    retry_after_s,
-    token_error_body,
+    wait_s,
+    words_of,
 )
 from tests.unit.tokens.scripted import timed_response
 
@@ -45,20 +46,21 @@ WITHOUT_ERROR: tuple[Any, ...] = (
         ({"detail": "Not authenticated"}, "Not authenticated"),
         ({"error": {}, "msg": "busy"}, "busy"),
         ({"code": True, "title": "Forbidden"}, "Forbidden"),
-        ({"detail": ["first", "second"]}, "first"),
+        ({"detail": ["first", "second"]}, "first; second"),
         *((document, None) for document in WITHOUT_ERROR),
     ],
 )
 def test_issuers_message_is_found_in_every_shape_of_an_error(document, words):
-    found = token_error_body(document)
-    assert (None if found is None else found.message) == words
+    found = error_in(document, str)
+    assert (None if found is None else words_of(found)) == words
 
 
 def test_codes_that_no_later_attempt_changes_are_definite():
     lasting = {"invalid_client", "unauthorized_client", "invalid_scope", "access_denied"}
     lasting |= {"401", "40101", "40013", "403", "10401", "20403"}
     passing = {None, "500", "429", "42900", "busy", "4010123", "41", "temporarily_unavailable", "4２9", "1401"}
-    assert {code for code in lasting | passing if TokenErrorBody(code, None).definite} == lasting
+    found = {code: error_in({"code": code, "msg": "no"}, str) for code in lasting | passing}
+    assert {code for code, error in found.items() if error is not None and is_definite(error)} == lasting
 
 
 def test_only_a_certain_error_beside_a_token_is_an_error():
@@ -71,7 +73,7 @@ def test_only_a_certain_error_beside_a_token_is_an_error():
     errors += [{"code": "50013"}, {"errcode": 40013}]
     others: list[Any] = [None, [], "x", {}, {"error": ""}, {"error": None}, {"success": True}]
     others += [{"code": 0}, {"code": 200}, {"code": 10001}]
-    assert [document for document in errors + others if is_error_reply(document)] == errors
+    assert [document for document in errors + others if says_failure(document)] == errors
 
 
 @pytest.mark.parametrize(
@@ -95,9 +97,9 @@ def test_only_a_certain_error_beside_a_token_is_an_error():
     ],
 )
 def test_error_in_a_200_is_classified_by_its_code_only(document, definite, passing):
-    found = token_error_body(document)
+    found = error_in(document, str)
     assert found is not None
-    assert (found.definite, found.is_transient) == (definite, passing)
+    assert (is_definite(found), is_transient(found)) == (definite, passing)
 
 
 def test_an_error_in_a_2xx_never_quotes_what_may_be_the_token():
@@ -273,25 +275,6 @@ def test_text_that_is_not_json_is_refused(text):
         parse_json_text(text)
 
 
-@pytest.mark.parametrize(
-    ("reply", "html"),
-    [
-        (TokenResponse(200, ((b"content-type", b" Text/HTML; charset=utf-8"),), b"x"), True),
-        (TokenResponse(200, (), b"\n <!DOCTYPE HTML><p>"), True),
-        (TokenResponse(200, (), b"<HTML>"), True),
-        (TokenResponse(200, (), b"<?xml version='1.0'?>"), False),
-    ],
-)
-def test_a_page_is_known_by_its_type_or_its_start(reply, html):
-    assert is_html(reply) is html
-
-
-def test_a_pages_title_is_found_near_its_start():
-    assert page_title("<html><TITLE lang=en>Sign in</TITLE>") == "Sign in"
-    assert page_title("<title>" * 10_000) is None
-    assert page_title(" " * 5000 + "<title>late</title>") is None
-
-
 def test_white_space_is_folded_and_what_cannot_be_printed_removed():
     assert one_line(" a\r\n\tb\x1b[2Jc\x00 \u200b d ", str) == "a b [2Jc d"
 
@@ -307,7 +290,7 @@ def test_secrets_are_masked_before_the_cut():
 
 
 @pytest.mark.parametrize(
-    ("headers", "wait_s"),
+    ("headers", "asked_s"),
     [
         ((), None),
         (((b"retry-after", b"7"),), 7.0),
@@ -319,5 +302,5 @@ def test_secrets_are_masked_before_the_cut():
         (((b"retry-after", b"Fri, 15 Jan 2027 07:00:30 GMT"),), 0.0),
     ],
 )
-def test_retry_after_in_seconds_or_as_a_date(headers, wait_s):
-    assert retry_after_s(timed_response(429, headers, wall_s=NOW), is_long=True) == wait_s
+def test_retry_after_in_seconds_or_as_a_date(headers, asked_s):
+    assert wait_s(timed_response(429, headers, wall_s=NOW), kind=FailureKind.LIMITED) == asked_s

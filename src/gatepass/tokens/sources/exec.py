@@ -18,16 +18,9 @@ from typing import Any
 from gatepass.clock import Clock, wait_at_most
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
+from gatepass.replies.error_body import Mask
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, setting
-from gatepass.tokens.issuer_error import (
-    DEFINITE_CODES,
-    REFUSED,
-    REPLY_BYTES,
-    Mask,
-    mask_token_like,
-    oauth_code,
-    one_line,
-)
+from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, mask_token_like, oauth_code, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import all_revealed, mask_of, revealed, secret_fields
 from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document

@@ -15,10 +15,12 @@ from urllib.parse import quote_plus, urlencode
 from gatepass.clock import Clock
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.http_client.fault_text import host_of
+from gatepass.replies.error_body import says_failure
+from gatepass.replies.retry_after import sent_s
 from gatepass.tokens import issuer_error
 from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.issuer_error import TimedTokenResponse
-from gatepass.tokens.lifetime import Token, issuer_time
+from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import all_revealed, basic_credentials, in_file, revealed, secret_fields
 from gatepass.tokens.sources.file import PresentedFile
 from gatepass.tokens.token_endpoint import FORM, HEADERS, Connect, TokenEndpointClient
@@ -206,9 +208,9 @@ class Oauth2Source:
                 return {"grant_type": TOKEN_EXCHANGE, **exchanged}
 
     def _advised(self, failure: FetchFailure, reply: TimedTokenResponse) -> FetchFailure:
-        date_s, document = issuer_time(reply.headers), reply.document
-        is_token = reply.is_success and not issuer_error.is_error_reply(document)
-        found = None if is_token else issuer_error.token_error_body(document)
+        date_s, document = sent_s(reply.headers), reply.document
+        is_token = reply.is_success and not says_failure(document)
+        found = None if is_token else issuer_error.error_in(document, reply.mask)
         code = None if found is None else found.code
         shown = self._client.assertion if code == "invalid_client" else self._subject
         ahead_s = 0.0 if date_s is None else date_s - reply.wall_s

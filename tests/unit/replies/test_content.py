@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from gatepass.dialects import content
-from gatepass.dialects.content import MAX_BLANK_BYTES, ContentKind, content_kind, support_id
 from gatepass.json_body import BOM
+from gatepass.replies import content
+from gatepass.replies.content import MAX_BLANK_BYTES, ContentKind, content_kind, support_id
 from tests.memory import traced_memory
 
 EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"),)

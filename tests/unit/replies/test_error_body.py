@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.dialects import error_body
-from gatepass.dialects.error_body import clean, compact, quotable, read_error_body
+from gatepass.replies import error_body
+from gatepass.replies.error_body import clean, compact, quotable, read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.unit.learning.rejections import STREAM, VERIFY, openai, pydantic, relayed
 

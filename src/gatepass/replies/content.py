@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from gatepass.dialects import error_body
 from gatepass.json_body import BOM, OBJECT, json_value, lenient_value
 from gatepass.observability.redaction import decoded
+from gatepass.replies import error_body
 from gatepass.types import Headers
 
 BLANKS = b" \t\r\n"

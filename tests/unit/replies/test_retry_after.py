@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.dialects.reply_check import retry_after_s, should_retry
+from gatepass.replies.retry_after import retry_after_s, should_retry
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute

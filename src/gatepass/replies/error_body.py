@@ -8,7 +8,7 @@ These are the shapes. Each has a test with a literal body.
 * `detail`: FastAPI, Ray, RFC 9457.
 * `errors`: Cloudflare. With an error status also texts by member (ASP.NET, alone: Django REST), and a list of errors
   with any name.
-* `header`, `base_resp`, `Response`, `fault`: iFlytek, MiniMax, Tencent, Apigee.
+* `header`, `base_resp`, `Response`, `ResponseMetadata`, `fault`: iFlytek, MiniMax, Tencent, Volcengine, Apigee.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
 * A text alone, with an error status: Kong.
 * An error as JSON in the message of another error, also escaped and several times: relays.
@@ -21,22 +21,25 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
-from gatepass.types import (
-    ERROR_CODE_NAMES,
-    ERROR_TEXT_NAMES,
-    OVER_QUOTA,
-    RAGFLOW_ABSENT,
-    REFUSED_CONTENT,
-    TOO_LONG,
-    UpstreamErrorBody,
-)
+from gatepass.types import OVER_QUOTA, RAGFLOW_ABSENT, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
 
 Object = Mapping[str, Any]
 
+CODE_NAMES = (
+    *("code", "error_code", "errorCode", "errcode", "errCode", "Code"),
+    *("retcode", "retCode", "returnCode", "resultCode", "rtnCode", "respCode", "__type"),
+)
+"""Members that contain an error's code. The first that is present is used, as of TEXT_NAMES."""
+TEXT_NAMES = (
+    *("error_description", "message", "msg", "errorMessage", "error_message", "error_msg", "errmsg"),
+    *("detail", "description", "title", "reason", "Message", "faultstring", "errMsg", "status_msg"),
+    *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage", "errorMsg"),
+    *("rtnMsg", "respMsg", "errorSummary"),
+)
+_STATUSES = (*CODE_NAMES, "status", "statusCode", "status_code")
 LABEL_CHARS = 100
-_STATUSES = ("code", "status", "statusCode", "status_code", "error_code", "errorCode")
 _STANDARD = frozenset({"message", "msg", "type", "param", "code", "object", "error"})
 _JSON = re.compile(r"\{|\[\{")
 _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
@@ -47,14 +50,16 @@ _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 8
 """The most entries of a list of errors that are quoted."""
 
-WRAPPERS = ("header", "base_resp", "Response", "fault")
+WRAPPERS = ("header", "base_resp", "meta", "Response", "ResponseMetadata", "fault")
 """Objects around the code and the text of an error."""
-_ENVELOPE_CODES = (*ERROR_CODE_NAMES, "statusCode", "status_code")
+_CONTENTS = ("data", "result", "content")
+"""What holds the text of an envelope that says that it failed, if the envelope has none."""
+_ENVELOPE_CODES = (*CODE_NAMES, "statusCode", "status_code")
 _STATES = ("status", "state", "result")
 _FAILED = frozenset(("error", "fail", "failed", "failure"))
 MEMBERS = (
     *("object", "error", "errors", "success", "ok", "isError", "type", "param", "error_type", *_STATES, *WRAPPERS),
-    *(*_ENVELOPE_CODES, *ERROR_TEXT_NAMES),
+    *(*_ENVELOPE_CODES, *TEXT_NAMES),
 )
 """The members from which `read_error_body` recognizes an error, in addition to `choices` and `data`."""
 _DEEPEST = 4
@@ -162,7 +167,7 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     if isinstance(found.own, str):  # the document around an `error` that is a text often has a longer one
         text = text_of(found.outer) or found.own.strip() or None
     else:
-        text = text_of(found.own) or text_of(found.outer)
+        text = text_of(found.own) or _told(found.outer)
     # LiteLLM, OpenRouter and new-api put the upstream's JSON into a text
     inner = _inner(found.outer or found.own, text, mask, depth)
     code = _code(found, issue)
@@ -171,10 +176,14 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     google = found.own.get("status") if isinstance(found.own, dict) else None
     if kind is None and isinstance(google, str) and _GOOGLE_STATUS.match(google):
         kind = google
-    status = _status(found, text or "", code, kind)
+    written = _written_status(found)
+    status = written or _implied_status(found, text or "", code, kind)
     if whole_number(found.outer.get("code")) in _OF_ANY_FAULT and _EXHAUSTED.search(text or ""):
         code = "insufficient_quota"
-    words = text or code or compact(found.own) or ""
+    words: str = text or code or ""
+    own: Literal["", "body"] = ""
+    if not text and (code is None or whole_number(code) is not None):  # a number alone does not show what it is
+        words, own = (f"code {code}" if code else f"status {status}" if status else compact(found.own)) or "", "body"
     param = found.own.get("param") if isinstance(found.own, dict) else None
     if isinstance(param, dict):
         param = next((value for name in ("name", "path", *PLACES) if isinstance(value := param.get(name), str)), None)
@@ -186,6 +195,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
         code=_masked_label(code, mask),
         param=_masked_label(param, mask),
         raw=_raw(found, mask),
+        own=own,
+        written_status=written,
     )
     if inner is None:
         return error_body
@@ -194,6 +205,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
         error_body,
         message=inner.message,
         status=error_body.status or inner.status,
+        written_status=written or inner.written_status,
+        own=inner.own,
         kind=inner.kind or error_body.kind,
         code=inner.code or error_body.code,
         param=inner.param or error_body.param,
@@ -225,7 +238,7 @@ def _inner(document: Any, text: str | None, mask: Mask, depth: int) -> UpstreamE
 
 
 _REASONS = frozenset(
-    (*ERROR_TEXT_NAMES, "defaultMessage", "details", "error", "raw", "cause", "body", "response", "upstream_error")
+    (*TEXT_NAMES, "defaultMessage", "details", "error", "raw", "cause", "body", "response", "upstream_error")
 )
 
 
@@ -264,10 +277,10 @@ def _issue(found: Found) -> Object:
 
 def _code(found: Found, issue: Object) -> str | None:
     for part in (found.own, found.outer, issue):
-        label = _first_label(part, ERROR_CODE_NAMES)
+        label = _first_label(part, CODE_NAMES)
         if label is not None:
             return label
-    if isinstance(found.own, str) and _IDENTIFIER.match(found.own) and text_of(found.outer):
+    if isinstance(found.own, str) and _IDENTIFIER.match(found.own) and ("_" in found.own or text_of(found.outer)):
         return found.own
     if "loc" in issue:
         return _label(issue.get("type"))
@@ -294,12 +307,13 @@ def _masked_label(label: str | None, mask: Mask) -> str | None:
     return None if label is None else clean(label, mask, LABEL_CHARS) or None
 
 
-def _status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
+def _written_status(found: Found) -> int | None:
+    """Return the status of vLLM, Gemini, OpenRouter and others that send it."""
     parts = [part for part in (found.own, found.outer) if isinstance(part, dict)]
-    numbers = [whole_number(part.get(name)) for part in parts for name in _STATUSES]
-    http = next((number for number in numbers if is_http_error(number)), None)  # vLLM, Gemini and OpenRouter send it
-    if http is not None:
-        return http
+    return next(filter(None, (_http_status(part.get(name)) for part in parts for name in _STATUSES)), None)
+
+
+def _implied_status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
     if "base_resp" in found.outer and isinstance(found.own, dict):
         return STATUS_OF_MINIMAX.get(whole_number(found.own.get("status_code")) or 0)
     return (
@@ -307,6 +321,14 @@ def _status(found: Found, text: str, code: str | None, kind: str | None) -> int 
         or STATUS_OF_CODE.get((code or "").lower())
         or STATUS_OF_KIND.get((kind or "").lower())
     )
+
+
+def _http_status(value: Any) -> int | None:
+    """Return the HTTP status that a number is or begins with, as corporate gateways write 401: 40101, 401001."""
+    number = whole_number(value) or 0
+    if number >= 10_000:
+        number = int(str(number)[:3]) if number < 1_000_000 else 0
+    return number if is_http_error(number) else None
 
 
 def _raw(found: Found, mask: Mask) -> Any:
@@ -352,8 +374,9 @@ def _own(document: Object, refused: bool) -> Any:
         return issues
     for name in WRAPPERS:
         inner = document.get(name)
+        is_failed = name == "fault" or (isinstance(inner, dict) and "Error" in inner)
         inner = inner.get("Error", inner) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and (_fails(inner) or (refused and text_of(inner))):
+        if isinstance(inner, dict) and (_fails(inner) or ((refused or is_failed) and text_of(inner))):
             return inner
     if lists and not refused:
         return document if _fails(document) else None
@@ -362,7 +385,7 @@ def _own(document: Object, refused: bool) -> Any:
     claims_success = any(name in document and is_success(document[name]) for name in _ENVELOPE_CODES)
     if detail and (refused or not claims_success):
         return detail if isinstance(detail, dict) else document
-    if _fails(document) or (refused and text_of(document)):
+    if _fails(document) or (refused and (text_of(document) or _has_failure_code(document) or says_failure(document))):
         return document
     # a list of errors with another name, such as `messages`
     listed = (value for value in document.values() if isinstance(value, list) and value and isinstance(value[0], dict))
@@ -381,30 +404,49 @@ def _by_member(issues: Object) -> list[str]:
 
 
 def _fails(document: Object) -> bool:
-    """Whether an envelope has a text and a failure code, says that it failed, or has the status of RFC 9457."""
+    """Whether an envelope has a text and a failure code, or says that it failed."""
+    text = _told(document)
+    is_told = text is not None and not is_success(text)
+    return is_told and (says_failure(document) or _has_failure_code(document))
+
+
+def _told(document: Object) -> str | None:
     text = text_of(document)
-    if text is None or is_success(text):
+    if text is None and says_failure(document):
+        insides = (text_of(document.get(name), names=(*TEXT_NAMES, "text")) for name in _CONTENTS)
+        text = next(filter(None, insides), None)
+    return text
+
+
+def _has_failure_code(document: Object) -> bool:
+    return any(not is_success(document.get(name)) for name in _ENVELOPE_CODES)
+
+
+def says_failure(document: Any) -> bool:
+    """Whether a reply states that it failed, even if it also holds what was asked for: by a word or an HTTP status."""
+    if not isinstance(document, dict):
         return False
     states = (document.get(name) for name in _STATES)
     if any(isinstance(state, str) and state.strip().lower() in _FAILED for state in states):
         return True
     if document.get("success") is False or document.get("ok") is False or document.get("isError") is True:
         return True
-    if is_http_error(whole_number(document.get("status"))):
-        return True
-    return any(not is_success(document.get(name)) for name in _ENVELOPE_CODES)
+    error = document.get("error")
+    is_status = any(_http_status(document.get(name)) for name in _STATUSES)
+    return is_status or (isinstance(error, dict | str) and bool(error))
 
 
-def text_of(value: Any, depth: int = 0) -> str | None:
-    """Return the text of `value`, which may be a text, a list or an object; None without one."""
+def text_of(value: Any, depth: int = 0, names: Iterable[str] = TEXT_NAMES) -> str | None:
+    """Return the text of `value`, which may be a text, a list or an object with one of `names`; None without one."""
     if isinstance(value, str):
         return value.strip() or None
     if depth > _DEEPEST:
         return None
     if isinstance(value, list):
-        return "; ".join(text for text in (text_of(item, depth + 1) for item in value[:ISSUES]) if text) or None
+        return "; ".join(filter(None, (text_of(item, depth + 1, names) for item in value[:ISSUES]))) or None
     if isinstance(value, dict):
-        text = next((text for text in (text_of(value.get(name), depth + 1) for name in ERROR_TEXT_NAMES) if text), None)
+        names = ("value",) if value.keys() == {"lang", "value"} else names  # OData
+        text = next(filter(None, (text_of(value.get(name), depth + 1, names) for name in names)), None)
         place = path_of_loc(value.get("loc"), full=True)
         return f"{place}: {text}" if text and place else text
     return None
