@@ -20,6 +20,7 @@ from gatepass.auth.cors import cors_headers, is_preflight, preflight, shown_orig
 from gatepass.auth.model_access import may_use_server, usable_servers
 from gatepass.config.access import PLAIN
 from gatepass.config.block import MIB
+from gatepass.dialects import reply_check
 from gatepass.errors import GatepassError
 from gatepass.mcp import message as messages
 from gatepass.mcp.access import CALL_TOOL, callable_tools, check_call, refusal_of
@@ -38,7 +39,6 @@ from gatepass.proxy.in_flight import InFlightRequest
 from gatepass.proxy.relay import relay
 from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
-from gatepass.dialects import reply_check
 from gatepass.replies.content import FIELDS, content_type, first_bytes
 from gatepass.replies.error_body import is_error
 from gatepass.sse.chunk import StreamSource, stream_closed

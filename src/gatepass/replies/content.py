@@ -49,8 +49,8 @@ _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 FIELDS = (*(name + b":" for name in _FIELD_NAMES), b":")
 
-MEMBERS = ("choices", "data", *error_body.MEMBERS)
-"""The members that distinguish an error from a success."""
+MEMBERS = ("choices", "data", *(name for name in error_body.MEMBERS if not name.startswith("__")))
+"""The members that distinguish an error from a success, of a large document. msgspec finds none like `__type`."""
 
 CHOICE = ("message", "text", "delta", "error", "finish_reason")
 

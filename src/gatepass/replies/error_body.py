@@ -52,7 +52,7 @@ ISSUES = 8
 
 WRAPPERS = ("header", "base_resp", "meta", "Response", "ResponseMetadata", "fault")
 """Objects around the code and the text of an error."""
-_CONTENTS = ("data", "result", "content")
+CONTENTS = ("data", "result", "content")
 """What holds the text of an envelope that says that it failed, if the envelope has none."""
 _ENVELOPE_CODES = (*CODE_NAMES, "statusCode", "status_code")
 _STATES = ("status", "state", "result")
@@ -413,8 +413,8 @@ def _fails(document: Object) -> bool:
 def _told(document: Object) -> str | None:
     text = text_of(document)
     if text is None and says_failure(document):
-        insides = (text_of(document.get(name), names=(*TEXT_NAMES, "text")) for name in _CONTENTS)
-        text = next(filter(None, insides), None)
+        insides = (value for name in CONTENTS if isinstance(value := document.get(name), dict | list))
+        text = next(filter(None, (text_of(one, names=(*TEXT_NAMES, "text")) for one in insides)), None)
     return text
 
 

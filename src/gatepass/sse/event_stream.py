@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_body import BOM, takes_long
+from gatepass.replies.error_body import text_of
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
@@ -603,6 +604,8 @@ class EventStream:
             choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
+            if not (self.has_answered or self._text) and (words := text_of(fields)):
+                self._text = words.encode(errors="replace")[:ERROR_BYTES]  # the reason, if no answer follows
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return self._fail(chunk.too_many_choices) or self._finish_repair()
         repair, repaired = self._repair, block

@@ -17,7 +17,7 @@ from gatepass.config.credential.base import Credential
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
 from gatepass.replies import content
-from gatepass.replies.error_body import MEMBERS, Mask, read_error_body
+from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, read_error_body
 from gatepass.replies.retry_after import retry_after_s
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, is_of_environment, setting
 from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
@@ -129,7 +129,8 @@ def error_in(document: Any, mask: Mask) -> UpstreamErrorBody | None:
         document = document[0] if document else None
     if not isinstance(document, dict):
         return None
-    found = read_error_body({name: document[name] for name in MEMBERS if name in document}, refused=True, mask=mask)
+    members = {name: document[name] for name in (*MEMBERS, *CONTENTS) if name in document}
+    found = read_error_body(members, refused=True, mask=mask)
     if found is None or (found.own and not (found.code or found.status)):
         return None
     # Corporate gateways write `{"code": 0, "msg": "success", ...}` around every reply.

@@ -517,7 +517,6 @@ def test_an_object_is_quoted_up_to_its_size_and_depth():
             {"status": 400, "errors": {"$.seed": ["is odd", "is wrong"], "n": "is 3"}},
             "$.seed: is odd; is wrong; n: is 3",
         ),
-        ({"fault": {"faultstring": "Body too large", "detail": {"errorcode": "TooBig"}}}, "Body too large"),
     ],
 )
 def test_errors_under_other_names_are_read_beside_an_error_status(document, message):
@@ -534,6 +533,9 @@ def test_errors_under_other_names_are_read_beside_an_error_status(document, mess
         ({"Response": {"Error": {"Code": "Failed.X", "Message": "engine failed"}}}, "engine failed", "Failed.X"),
         ({"resultCode": "E500", "resultMsg": "超时", "result": None}, "超时", "E500"),
         ({"retcode": 10001, "errmsg": "denied"}, "denied", "10001"),
+        ({"fault": {"faultstring": "Body too large", "detail": {"errorcode": "TooBig"}}}, "Body too large", None),
+        ({"meta": {"code": 401, "message": "no"}}, "no", "401"),
+        ({"meta": {"code": 200, "message": "fine"}}, None, None),
         ({"errcode": " E1 ", "errmsg": "denied"}, "denied", "E1"),
         ({"base_resp": {"status_code": 0, "status_msg": "success"}, "reply": "hi"}, None, None),
         ({"success": False, "errorCode": "A1", "errorMsg": "login expired"}, "login expired", "A1"),
