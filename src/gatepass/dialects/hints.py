@@ -41,8 +41,10 @@ _NO_ASSISTANT = r"^no authorization\.?$"
 _NOT_FOUND = r"^resource not found\.?$"
 NO_PATH = "no_path"
 """The case of which `ReceivedReply.missing` tells more."""
-REJECTION = "rejected_with_403"
+REJECTION = "rejected_without_401"
 """Of a token. That of a key is `ReceivedReply.rejected`."""
+OF_TOKENS = (403, 419, 498)
+"""Statuses besides 401 that may mean the token whatever the text is: 419 of Laravel, 498 of Esri."""
 HINTS = (
     Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", "too_long"),
     Hint(
@@ -85,6 +87,13 @@ HINTS = (
         REJECTION,
         (403,),
     ),
+    Hint(
+        r"\b(?:token|jwt|session)\b.{0,60}\bexpired?\b|\bexpired\W+(?:\w+\W+){0,2}(?:token|jwt|session)\b"
+        r"|token_?expired|expired_?token|(?:token|令牌|登录|会话).{0,10}过期|^A0230$",
+        REJECTION,
+        (400, 404, 419, 422, 498, 500, 502, 503),
+    ),
+    Hint("", REJECTION, OF_TOKENS[1:]),
     Hint(r"/v\d+/v\d+/|(/chat/completions|/embeddings|/models).{0,200}\1", "doubled_path", (404,)),
     Hint(
         # FastAPI, aiohttp, Go's net/http, OpenAI, Express and Spring Boot

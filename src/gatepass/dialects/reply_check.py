@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass import errors
-from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, REJECTION, Hint, Remedy, case_of
+from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import decoded, whole_words
@@ -26,7 +26,7 @@ from gatepass.observability.story import names_of
 from gatepass.replies import content
 from gatepass.replies.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body, text_of
 from gatepass.replies.retry_after import retry_after_s
-from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, url_setting_of
+from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, settings_of, url_setting_of
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -232,7 +232,8 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     for hint in reply.hints:
         if hint.operation not in ("", reply.operation) or (hint.statuses and status not in hint.statuses):
             continue
-        texts = (start, error_body.param or "") if hint.operation else (start,)
+        more = error_body.param if hint.operation else error_body.code if hint.case == REJECTION else None
+        texts = (start, more or "") if more else (start,)
         is_meant = any(re.search(hint.pattern, text, re.IGNORECASE) for text in texts)
         if is_meant or (hint.case == NO_PATH and lacks_page):
             found = hint.case
@@ -251,14 +252,24 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
         if reply.key is not None:
             advice = f"If the upstream rejects {reply.key}, {advice[:1].lower()}{advice[1:]}"
         return reply.rejected._replace(advice=advice)
-    if not found:
+    setting = _rejection_setting(error_body, status, reply) if found == REJECTION else ""
+    if not found or (found == REJECTION and not setting):
         return Remedy(case=case_of(error_body, status, upstream, reply.model))
-    return Remedy(_action(found, reply), found)
+    return Remedy(_action(found, reply, setting), found, setting)
 
 
-def _action(case: str, reply: ReceivedReply) -> str:
+def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> str:
+    """Return what to add to `rejection`, "" if it knows neither a code nor a status of this error."""
+    setting = f"{settings_of(reply.upstream)}.rejection"
+    if error_body.code and status not in OF_TOKENS:
+        return f"{setting}.codes: [{error_body.code}]"
+    return f"{setting}.statuses: [{status}]" if is_http_error(reply.status) else ""
+
+
+def _action(case: str, reply: ReceivedReply, setting: str = "") -> str:
     names = names_of(f"upstream:{reply.upstream}", reply.operation, reply.model, "")
-    return errors.explained(case, names)["action"]
+    placed = errors.explanations()[case].setting
+    return errors.explained(case, {placed: setting, **names} if setting else names)["action"]
 
 
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:

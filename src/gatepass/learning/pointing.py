@@ -11,12 +11,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Self
+from typing import Self
 
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, squashed
 from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
-from gatepass.replies.error_body import ISSUES, PLACES, reasons
+from gatepass.replies.error_body import ISSUES, PLACES, ZOD_CODE, reasons, unknown_keys
 from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 TEACHING = frozenset((400, 422, 500))
@@ -49,8 +49,7 @@ _WANTS_BACK = re.compile(
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
-_ZOD_CODE = "unrecognized_keys"
-OF_NAMES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", _ZOD_CODE))
+OF_NAMES = frozenset(("unsupported_parameter", "unknown_parameter", "extra_forbidden", ZOD_CODE))
 """Codes that mean that the upstream does not know the name of a member, so that its value does not matter."""
 _CODES = OF_NAMES | {"unsupported_value"}
 _NOUN = "(?:parameter|argument|field|property|option|参数|字段)"
@@ -280,7 +279,7 @@ class Refusal:
         if status == SERVER_ERROR and _TEMPLATE.search(error_body.message) is None:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
-        more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *_unknown_keys(error_body.raw))
+        more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *unknown_keys(error_body.raw))
         said = plain(error_body.message)
         more = tuple(one for one in more if one not in said)
         text, inside = "\n".join(dict.fromkeys((error_body.message, *more))), error_body.inside
@@ -429,17 +428,6 @@ def is_too_long(error: UpstreamError) -> bool:
         return False
     codes = {(error_body.code or "").lower(), (error_body.kind or "").lower()}
     return not TOO_LONG.isdisjoint(codes) or TOO_LONG_TEXT.search(error_body.message) is not None
-
-
-def _unknown_keys(raw: Any) -> Iterator[str]:
-    """Yield a sentence for each of zod's issues about unknown keys."""
-    issues = raw if isinstance(raw, list) else raw.get("error") if isinstance(raw, dict) else None
-    for issue in issues if isinstance(issues, list) else ():
-        if isinstance(issue, dict) and issue.get("code") == _ZOD_CODE and isinstance(keys := issue.get("keys"), list):
-            path = issue.get("path")
-            place = "".join(f"{step}." for step in path)[:MOST_ERROR_CHARS] if isinstance(path, list) else ""
-            keys = keys[: MOST_ERROR_CHARS // (len(place) + 1) + 1]
-            yield f"Unknown keys: {', '.join(f'`{place}{key}`' for key in keys)}"
 
 
 _SUM = r"(?<!\d)(?:(?P<p>\d+) \+ (?P<a>\d+) > (?P<c>\d+)|(?P<A>\d+) > (?P<C>\d+) - (?P<P>\d+)|(\d+) < (\d+) \+ (\d+))"

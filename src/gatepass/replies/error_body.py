@@ -178,7 +178,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
         kind = google
     written = _written_status(found)
     status = written or _implied_status(found, text or "", code, kind)
-    if whole_number(found.outer.get("code")) in _OF_ANY_FAULT and _EXHAUSTED.search(text or ""):
+    is_any = code is None or whole_number(found.outer.get("code")) in _OF_ANY_FAULT
+    if is_any and status == 429 and _EXHAUSTED.search(text or ""):
         code = "insufficient_quota"
     words: str = text or code or ""
     own: Literal["", "body"] = ""
@@ -262,6 +263,20 @@ def reasons(document: Any, depth: int = _DEEPEST + 2, places: Iterable[str] = ()
             yield from reasons(value, depth - 1, places)
 
 
+ZOD_CODE = "unrecognized_keys"
+
+
+def unknown_keys(document: Any) -> Iterator[str]:
+    """Yield a sentence for each of zod's issues about unknown keys."""
+    issues = document if isinstance(document, list) else document.get("error") if isinstance(document, dict) else None
+    for issue in issues if isinstance(issues, list) else ():
+        if isinstance(issue, dict) and issue.get("code") == ZOD_CODE and isinstance(keys := issue.get("keys"), list):
+            path = issue.get("path")
+            place = "".join(f"{step}." for step in path)[:RAW_BYTES] if isinstance(path, list) else ""
+            keys = keys[: 2 * RAW_BYTES // (len(place) + 1) + 1]
+            yield f"Unknown keys: {', '.join(f'`{place}{key}`' for key in keys)}"
+
+
 def _issue(found: Found) -> Object:
     """Return the first entry of a list of errors (pydantic, Cloudflare, Zod), or an empty object."""
     own = found.own
@@ -320,6 +335,7 @@ def _implied_status(found: Found, text: str, code: str | None, kind: str | None)
         ragflow_status(found.outer.get("code"), text)
         or STATUS_OF_CODE.get((code or "").lower())
         or STATUS_OF_KIND.get((kind or "").lower())
+        or (429 if code is None and (_LIMITED.search(text) or _EXHAUSTED.search(text)) else None)
     )
 
 

@@ -2,8 +2,9 @@ import pytest
 
 from gatepass.dialects.hints import AZURE_HINTS, Remedy, is_about_path, model_hint, tried_with
 from gatepass.dialects.ragflow import RagflowDialect
-from gatepass.dialects.reply_check import ReceivedReply, classify_error, with_hint
+from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, with_hint
 from gatepass.errors import UpstreamErrorReply, sentence
+from gatepass.protocols.chat import CHAT
 from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.unit.learning.rejections import STREAM, VERIFY
@@ -297,3 +298,39 @@ def test_a_404_with_a_page_without_a_title_is_a_missing_path_unless_a_firewall_w
     page = b"<html><body>%b</body></html>" % block
     error = classify_error(ReceivedReply("chat", 404, ((b"content-type", b"text/html"),), page))
     assert ("has no such path" in str(error)) is names_path
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "setting"),
+    [
+        (400, b'{"error": {"code": "TokenExpired", "message": "Refresh it"}}', "codes: [TokenExpired]"),
+        (400, b'{"code": "E1007", "msg": "The session has expired, please log in"}', "codes: [E1007]"),
+        (400, b'{"message": "jwt expired"}', "statuses: [400]"),
+        (404, '{"code": 70012, "msg": "登录已过期"}'.encode(), "codes: [70012]"),
+        (419, b"<html><title>Page Expired</title>", "statuses: [419]"),
+        (419, b'{"message": "CSRF"}', "statuses: [419]"),
+        (498, b"", "statuses: [498]"),
+        (500, b"Access Token expired", "statuses: [500]"),
+        (503, b'{"fault": {"faultstring": "Expired access token"}}', "statuses: [503]"),
+        (200, '{"code": "A0230", "msg": "用户登录已过期", "data": null}'.encode(), "codes: [A0230]"),
+        (200, b'{"status": "error", "message": "Token expired"}', None),
+        (400, b'{"error": {"message": "max_tokens is too large", "code": "invalid_value"}}', None),
+        (500, b'{"error": {"message": "The deadline has expired"}}', None),
+    ],
+)
+def test_an_expired_token_that_is_no_401_names_what_to_add_to_rejection(status, body, setting):
+    reply = ReceivedReply("chat", status, (), body)
+    error = classify_error(reply) if status >= 400 else classify_document(reply, CHAT)
+    assert isinstance(error, UpstreamErrorReply)
+    assert error.setting == (f"upstreams.chat.rejection.{setting}" if setting else "")
+    assert not setting or error.setting in error.advice
+    key = ReceivedReply("chat", status, (), body, key="this key", rejected=Remedy("Replace the key."))
+    of_key = classify_error(key) if status >= 400 else classify_document(key, CHAT)
+    assert isinstance(of_key, UpstreamErrorReply)
+    assert "rejection" not in of_key.message, "a key cannot be renewed"
+
+
+def test_a_number_that_begins_with_a_status_is_a_401_and_renews_the_token():
+    error = classify_document(ReceivedReply("chat", 200, (), b'{"code": 40101, "msg": "who?"}'), CHAT)
+    assert isinstance(error, UpstreamErrorReply)
+    assert (error.http_status, error.upstream_code) == (401, "40101")

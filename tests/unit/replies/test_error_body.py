@@ -556,3 +556,21 @@ def test_an_error_of_minimax_in_a_200_has_the_status_of_its_code(code, status):
 
 def test_the_prompt_that_an_error_repeats_is_not_its_message():
     assert read_error_body({"messages": [{"role": "user", "content": "Hi"}]}, refused=True) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        ("Quota exceeded for this minute", 429, None),
+        ("请求过于频繁", 429, None),
+        ("账户余额不足", 429, "insufficient_quota"),
+        ("The quota page has moved", None, None),
+    ],
+)
+def test_a_text_about_a_limit_without_a_code_is_a_429(text, status, code):
+    found = read_error_body({"status": "error", "message": text})
+    assert found is not None
+    assert (found.status, found.code) == (status, code)
+    coded = read_error_body({"code": "E7", "message": text})
+    assert coded is not None
+    assert (coded.status, coded.code) == (None, "E7"), "a code says more than a word"

@@ -23,8 +23,9 @@ from gatepass.config.credential.kinds import StaticCredential
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.errors import Fault, TransportFault
 from gatepass.observability.redaction import Redactor
+from gatepass.replies.error_body import Mask
 from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget, build_source
-from gatepass.tokens.issuer_error import Mask, TimedTokenResponse, refusal_advice
+from gatepass.tokens.issuer_error import TimedTokenResponse, refusal_advice
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Headers, OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
