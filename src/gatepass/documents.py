@@ -21,6 +21,7 @@ class Failure(Struct, frozen=True):
 
     id: str
     code: str
+    kind: str
     age_s: float
 
 
@@ -216,12 +217,19 @@ class Series(Struct):
     duration_s: Quantiles
 
 
+class ErrorCount(Struct, frozen=True):
+    """How many errors have this code, as the client received it, and this kind (`RequestFacts`)."""
+
+    code: str
+    kind: str
+    count: int
+
+
 class Traffic(Struct):
-    """The last 15 minutes."""
+    """The last 15 minutes. `errors` has the most frequent ones first."""
 
     series: Series
-    errors: dict[str, int]
-    """By code."""
+    errors: list[ErrorCount]
     callers: dict[str, int]
     """The callers that received errors."""
 
@@ -277,6 +285,8 @@ class RequestFacts(Struct, kw_only=True):
     """`ok`, `error`, `client_gone`, or "" while it runs."""
     code: str | None
     hop: str | None
+    kind: str | None
+    """The code, or gatepass's own code of an upstream's error: `code` may be one that an upstream chose."""
     path: str
     state: Literal["running", "ended"]
     arrived_at: str
@@ -353,7 +363,6 @@ class RequestError(Struct, kw_only=True):
     message: str
     retry_after_s: float | None
     kind: str
-    """The code, or gatepass's own code of an upstream's error."""
     case: str
     test: str
     """The command that tests the hop."""

@@ -147,6 +147,11 @@ class GatepassError(Exception):
         """The code in the error response."""
         return self.code
 
+    @property
+    def stable_code(self) -> str:
+        """A code of docs/reference/errors.md: a closed set, in which an upstream's own code is `upstream_error`."""
+        return self.public_code
+
 
 class CallerError(GatepassError):
     """The request is invalid or not permitted; nothing was sent to an upstream."""
@@ -392,6 +397,12 @@ class UpstreamErrorReply(UpstreamError):
     def public_code(self) -> str:
         return self.upstream_code or self.code
 
+    @property
+    def stable_code(self) -> str:
+        # an upstream may send a code of gatepass too, but gatepass itself names its pages
+        is_page = self.upstream_code == UpstreamHtml.code and getattr(self.error_body, "own", "") == "page"
+        return self.public_code if is_page else self.code
+
 
 class UpstreamAuth(UpstreamErrorReply):
     code, retryable = "upstream_auth", False
@@ -461,9 +472,9 @@ class ClientGone(Exception):
 _TIMEOUTS = frozenset(f"{UpstreamTimeout.code}_{phase}" for phase in ("connect", "first_byte", "idle", "total"))
 
 
-def kind_of(code: str, hop: str = "") -> type[GatepassError]:
-    """Return the class of an error. At an upstream, each code that gatepass has no error for is the upstream's own."""
-    for kind in _kinds(UpstreamError if hop.startswith("upstream:") else GatepassError):
+def kind_of(code: str) -> type[GatepassError]:
+    """Return the class of an error by its stable code."""
+    for kind in _kinds(GatepassError):
         if vars(kind).get("code") == code or (kind is UpstreamTimeout and code in _TIMEOUTS):
             return kind
         if issubclass(kind, CodedError) and code in kind.statuses:
@@ -475,12 +486,6 @@ def status_of(code: str) -> int:
     """Return the HTTP status of an error by its code."""
     kind = kind_of(code)
     return kind.statuses[code] if issubclass(kind, CodedError) else kind.status
-
-
-def stable_code(code: str, hop: str) -> str:
-    """Return a code of docs/reference/errors.md: a closed set, in which an upstream's own code is `upstream_error`."""
-    kind = kind_of(code, hop)
-    return kind.code if kind is UpstreamErrorReply else code
 
 
 WITHOUT_VERSION = frozenset(("no_version", "no_api_version"))

@@ -102,9 +102,13 @@ def traffic() -> Document:
             "ttft_s": percentiles,
             "duration_s": durations,
         },
-        "errors": {"upstream_closed": 4, "token_unavailable": 2},
+        "errors": [counted("upstream_closed", 4), counted("token_unavailable", 2)],
         "callers": {"ragflow": 5, "open-webui": 1},
     }
+
+
+def counted(code: str, number: int, kind: str = "") -> Document:
+    return {"code": code, "kind": kind or code, "count": number}
 
 
 def callers() -> Document:
@@ -188,11 +192,18 @@ def summary(identity: str, ago_s: float, **members: object) -> Document:
 
 def summaries() -> Document:
     failed = {"status": 502, "outcome": "error"}
-    no_token = {"code": "token_unavailable", "hop": "credential:corp", "upstream": "", "first_byte_s": None}
+    no_token = {
+        "code": "token_unavailable",
+        "kind": "token_unavailable",
+        "hop": "credential:corp",
+        "upstream": "",
+        "first_byte_s": None,
+    }
+    closed = {"code": "upstream_closed", "kind": "upstream_closed", "hop": "upstream:corp"}
     embeddings = {"operation": "embeddings", "model": "bge-m3", "upstream": "corp-eu", "stream": False}
     rows = [
         summary("req-1", 2, adapted=["images=content-parts"]),
-        summary("req-2", 9, attempts=2, duration_s=2.4, **failed, code="upstream_closed", hop="upstream:corp"),
+        summary("req-2", 9, attempts=2, duration_s=2.4, **failed, **closed),
         summary("req-3", 14, caller="open-webui", model="o3-mini", adapted=["stream=synth", "drop=temperature"]),
         summary("req-4", 21, **embeddings, first_byte_s=0.041, duration_s=0.043, bytes_out=48_211),
         summary("req-5", 33, caller="claude-code", model="claude-sonnet", upstream="openai", duration_s=14.2),
@@ -289,6 +300,7 @@ def failed_story() -> Document:
         captured=False,
         error={
             "code": "upstream_closed",
+            "kind": "upstream_closed",
             "hop": "upstream:corp",
             "message": "The upstream corp closed the connection in the middle of the answer.",
             "action": "Check the upstream's log, and `network.proxy`.",
@@ -309,7 +321,13 @@ def failed_story() -> Document:
 def mcp_story() -> Document:
     """A call of a tool whose token came from another credential, which had none."""
     found = failed_story()
-    error = {"code": "token_unavailable", "hop": "credential:corp", "message": "corp has no token.", "page": ""}
+    error = {
+        "code": "token_unavailable",
+        "kind": "token_unavailable",
+        "hop": "credential:corp",
+        "message": "corp has no token.",
+        "page": "",
+    }
     nothing = {"outcome": "nothing_written", "code": "token_unavailable", "status": None, "head_s": None}
     token = {"credential": "tools", "age_s": None, "left_s": None, "wait_s": 0.0}
     found.update(
@@ -399,7 +417,7 @@ def use() -> Document:
             "requests": requests,
             "errors": errors,
             "tokens": tokens,
-            "codes": codes,
+            "codes": [counted(code, number) for code, number in codes.items()],
             "callers": {"ragflow": errors} if errors else {},
             "ok_at": NOW - 30,
             "failed_at": [],

@@ -30,7 +30,7 @@ HEADERS = {
 }
 
 
-FILTERS = {"caller", "model", "upstream", "code", "outcome"}
+FILTERS = {"caller", "model", "upstream", "code", "kind", "outcome"}
 
 
 class Fake:

@@ -44,7 +44,7 @@ SHOWS = {
 FROM_THE_API = {
     *("input tokens", "output tokens", "nothing failed, and nothing was proven: exit code 4"),
     *("fresh", "stale", "expired", "none", "caller", "failed", "running"),
-    *("operation", "code", "hop", "upstream", "model"),
+    *("operation", "code", "kind", "hop", "upstream", "model"),
     *("admin", "viewer", "mcp_tool", "no key may use the server"),
     *(
         "configuration",
@@ -414,8 +414,8 @@ def test_a_chip_of_the_overview_leads_to_the_failures(visit: OpenPage, fake: Fak
     expect(page.locator(".plot").first).to_be_in_viewport(ratio=1)
     expect(page.get_by_role("list", name="Errors in 15 minutes, by code")).to_be_visible()
     page.get_by_role("link", name="4 upstream_closed").click()
-    expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed$"))
-    polled = ("requests", {"limit": "200", "code": "upstream_closed"})
+    expect(page).to_have_url(re.compile(r"#/requests\?code=upstream_closed&kind=upstream_closed$"))
+    polled = ("requests", {"limit": "200", "code": "upstream_closed", "kind": "upstream_closed"})
     wait_for(lambda: fake.polled[-1:] == [polled], page)
 
 
@@ -441,7 +441,7 @@ def test_the_overview_says_whether_a_credential_or_an_upstream_fails(visit: Open
     first = fake.status["upstreams"]["corp"]
     lost = {"state": "none", "failing": True, "expires_in_s": None}
     fake.status["credentials"]["llm"] = {**fake.status["credentials"]["corp"], **lost}
-    last = {"id": "req-2", "code": "upstream_connect", "age_s": 3.0, "for_s": 3.0}
+    last = {"id": "req-2", "code": "upstream_connect", "kind": "upstream_connect", "age_s": 3.0, "for_s": 3.0}
     fake.status["upstreams"] |= {
         "behind": {**first, "credential": "llm", "health": "unknown"},
         "llm": {**first, "credential": None, "health": "failing", "last_failed": last},
@@ -454,7 +454,7 @@ def test_the_overview_says_whether_a_credential_or_an_upstream_fails(visit: Open
 
 def test_an_upstream_that_rejected_one_token_fails_as_this_request_alone(visit: OpenPage, fake: Fake) -> None:
     fake.status["credentials"]["corp"]["rejected_by"] = {"corp": 3.0}
-    last = {"in_a_row": 1, "id": "req-2", "code": "upstream_auth", "for_s": 60.0, "age_s": 12}
+    last = {"in_a_row": 1, "id": "req-2", "code": "upstream_auth", "kind": "upstream_auth", "for_s": 60.0, "age_s": 12}
     fake.status["upstreams"]["corp"].update(last_failed=last)
     page = visit()
     expect(page.locator(".fails")).to_contain_text(re.compile(r"upstream_auth at upstream:corp 12 s ago\. Its"))
@@ -528,7 +528,14 @@ def test_what_fails_comes_first(visit: OpenPage, fake: Fake) -> None:
 
 def test_the_overview_has_the_use_of_callers_the_limits_and_the_mcp_servers(visit: OpenPage, fake: Fake) -> None:
     server = documents.upstream("tools.corp", "mcp", "corp", in_flight=0, requests=12, errors=1)
-    failed = {"in_a_row": 3, "id": "req-2", "code": "upstream_connect", "for_s": 60.0, "age_s": 12.3}
+    failed = {
+        "in_a_row": 3,
+        "id": "req-2",
+        "code": "upstream_connect",
+        "kind": "upstream_connect",
+        "for_s": 60.0,
+        "age_s": 12.3,
+    }
     fake.status["mcp"]["servers"]["tools"] = {**server, "health": "failing", "last_failed": failed}
     fake.limits["limits"][1]["left"] = 0
     page = visit()
@@ -615,7 +622,17 @@ def updated(*path: str | int, **members: object) -> Callable[[Fake], None]:
 
 
 UNCHANGED = updated("session")
-NUMBERS = updated("traffic", errors={"400": 4, "1261": 3, "502": 2, "upstream_closed": 1})
+NUMBERS = updated(
+    "traffic",
+    errors=[
+        *(documents.counted(code, number, "upstream_error") for code, number in (("400", 4), ("1261", 3), ("502", 2))),
+        documents.counted("upstream_closed", 1),
+    ],
+)
+BORROWED = updated(
+    "traffic",
+    errors=[documents.counted("upstream_closed", 2, "upstream_error"), documents.counted("upstream_closed", 1)],
+)
 
 
 def ruled(**members: object) -> Callable[[Fake], None]:
@@ -636,6 +653,17 @@ LOOKS: dict[str, tuple[str, Callable[[Fake], None], str, str, Sequence[str | re.
     "codes that are numbers": (
         *("en-GB", NUMBERS, "#/", ".codes li span"),
         [*ENGLISH_NUMBERS, "The connection closed before the answer was complete"],
+    ),
+    "a code of an upstream that gatepass has too": (
+        *("en-GB", BORROWED, "#/", ".codes li"),
+        [
+            "2 upstream_closed An upstream's own error",
+            "1 upstream_closed The connection closed before the answer was complete",
+        ],
+    ),
+    "what the code of an upstream means": (
+        *("en-GB", UNCHANGED, "#/errors/upstream_error?code=404", "h1, .prose p"),
+        ["404", "An upstream's own error."],
     ),
     "next try of a failing credential": (
         *("en-GB", updated("status", "credentials", "corp", failing=True, next_try_in_s=3.0)),
@@ -829,9 +857,10 @@ def test_an_unknown_model_of_an_upstream_begins_with_the_name_in_the_client_and_
     page = visit("#/requests/req-2", locale="zh-CN")
     problem = page.locator(".problem")
     expect(problem).to_contain_text(re.compile("改正客户端（例如 RAGFlow）中的模型名称。模型列表中有：.+处理："))
-    meanings = problem.get_by_role("link", name="的含义")
-    expect(meanings).to_have_text(["model_not_found 的含义", "upstream_error 的含义"])
-    meanings.first.click()
+    meaning = problem.get_by_role("link", name="的含义")
+    expect(meaning).to_have_text("model_not_found 的含义")
+    meaning.click()
+    expect(page).to_have_url(re.compile("#/errors/upstream_error.code=model_not_found$"))
     expect(page.locator("main")).to_contain_text("gatepass 或上游不认识该模型")
 
 
@@ -870,7 +899,7 @@ def test_a_model_shows_its_upstreams_uses_and_errors(visit: OpenPage, fake: Fake
     failed = {
         **second,
         "errors": 41,
-        "codes": {"c": 41},
+        "codes": [documents.counted("c", 41, "upstream_error")],
         "callers": {"": 1, "rag": 40},
         "ok_at": 3.0,
         "failed_at": [2.0, time.time() - 9],
@@ -892,7 +921,8 @@ def test_a_model_shows_its_upstreams_uses_and_errors(visit: OpenPage, fake: Fake
     expect(used.nth(0).locator("a")).to_have_attribute("href", "#/requests?model=gpt-4o")
     expect(used.nth(4).locator("a").first).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o")
     code = used.nth(4).locator("a").nth(1)
-    expect(code).to_have_attribute("href", "#/requests?outcome=error&model=gpt-4o&code=upstream_closed")
+    closed = "code=upstream_closed&kind=upstream_closed"
+    expect(code).to_have_attribute("href", f"#/requests?outcome=error&model=gpt-4o&{closed}")
     expect(rows.filter(has_text="unlisted").locator("td")).to_have_text(
         ["unlisted", "no", "corp-eu", "41", "0", "80,000", "900 ms · 2.50 s", "16:59:30"]
     )

@@ -221,14 +221,14 @@ def failed_step(
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
     names = names_of(error.hop, operation, model, credential)
-    texts = advice_of(error.public_code, error.hop, error.case, error.setting, names)
+    texts = advice_of(error.stable_code, error.hop, error.case, error.setting, names)
     # the action of a timeout says more than its message, and so does that of a token
     is_short = isinstance(error, UpstreamTimeout) or error.case == "rejected_token"
     advice = "" if is_short else error.advice
     if not advice and not isinstance(error, CallerError):
         advice = texts["action"]
     said, zh = (prefix + error.cause, advice), (texts["sentence_zh"], texts["action_zh"])
-    return Step(error.hop, what, StepOutcome.FAILS, *said, *zh, error=error.public_code, model=model)
+    return Step(error.hop, what, StepOutcome.FAILS, *said, *zh, error=error.stable_code, model=model)
 
 
 def hop_of(upstream: Upstream) -> str:

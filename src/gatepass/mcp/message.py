@@ -191,7 +191,7 @@ class McpProtocol(ClientProtocol):
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
         else:
             names = names_of(error.hop, "", "", "")
-            data["action"] = advice_of(error.public_code, error.hop, error.case, error.setting, names)["action"]
+            data["action"] = advice_of(error.stable_code, error.hop, error.case, error.setting, names)["action"]
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s
         if request_id:

@@ -22,7 +22,7 @@ from msgspec.structs import astuple
 from prometheus_client import ProcessCollector
 
 from gatepass.documents import Failure, Failures
-from gatepass.errors import GatepassError, stable_code
+from gatepass.errors import GatepassError
 from gatepass.observability.log import dropped_lines
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import AT_ANOTHER, attempts_of, is_failure, test_command, was_passed_over
@@ -408,7 +408,7 @@ class Sample(NamedTuple):
 class UpstreamCounts:
     """The requests that ended at one upstream, and those that failed there as `is_failure` says.
 
-    The last of those has its id, its code and when it ended.
+    The last of those has its id, its code, its kind and when it ended.
     """
 
     requests: int = 0
@@ -419,20 +419,20 @@ class UpstreamCounts:
     """One succeeded since the start, or since a reload changed the upstream's settings."""
     began_s: float = 0.0
     """When the first of them ended."""
-    last_failed: tuple[str, str, float] | None = None
+    last_failed: tuple[str, str, str, float] | None = None
     """The last one that failed. None after a reload that changed the upstream's settings."""
     test: str = ""
     """The command that tests the upstream with its model."""
 
     def answered(self, status: int | None) -> None:
         """End failures to connect after a reply with `status`, None without one."""
-        if status is not None and self.last_failed is not None and self.last_failed[1] in NOT_REACHED:
+        if status is not None and self.last_failed is not None and self.last_failed[2] in NOT_REACHED:
             self.in_a_row = 0
 
-    def add_error(self, last: tuple[str, str, float], test: str) -> None:
+    def add_error(self, last: tuple[str, str, str, float], test: str) -> None:
         """Count an error. `test` is the command that tests the upstream."""
         self.errors += 1
-        self.began_s = self.began_s if self.in_a_row else last[2]
+        self.began_s = self.began_s if self.in_a_row else last[3]
         self.in_a_row, self.last_failed, self.test = self.in_a_row + 1, last, test
 
 
@@ -441,7 +441,7 @@ class Totals(msgspec.Struct, frozen=True):
 
     `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
     followed. `by_caller` has the requests, errors and tokens of each caller.
-    `by_code` has the errors of each code as the list of requests shows it, with those of refused connections.
+    `by_code` has the errors by the code and the kind that the list of requests shows, with refused connections.
     """
 
     requests: int = 0
@@ -452,7 +452,7 @@ class Totals(msgspec.Struct, frozen=True):
     duration_counts: tuple[int, ...] = ()
     by_upstream: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     by_caller: Mapping[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
-    by_code: Mapping[str, tuple[int]] = msgspec.field(default_factory=dict)
+    by_code: Mapping[tuple[str, str], tuple[int]] = msgspec.field(default_factory=dict)
 
     def since(self, before: Totals) -> Totals:
         """Return what was added after `before`."""
@@ -498,8 +498,8 @@ class Metrics(Observer):
         self._groups: Mapping[str, str] = {}
         self._mask = mask
         self._by_upstream: defaultdict[str, UpstreamCounts] = defaultdict(UpstreamCounts)
-        self._by_code: Counter[str] = Counter()
-        """The errors by the code that the client received, without those of the page. An upstream may invent codes."""
+        self._by_code: Counter[tuple[str, str]] = Counter()
+        """The errors by the code that the client received and its kind, without those of the page."""
         families = self._families = {one.name: Family(one) for one in COUNTED}
         self._sampled = {one.name: Family(one) for one in SAMPLED}
         for outcome in ("reloaded", "unchanged", "refused"):
@@ -608,7 +608,7 @@ class Metrics(Observer):
             (series.ok.get(access.status) or self._requests(series, access, NONE)).value += 1
             series.duration.observe(duration_s)  # a request that fails at once would hide slow ones
         else:
-            code = NONE if error is None else stable_code(error.public_code, error.hop)
+            code = NONE if error is None else error.stable_code
             self._requests(series, access, code).value += 1
         self._bytes_in.value += access.bytes_in
         self._bytes_out.value += access.bytes_out
@@ -659,7 +659,7 @@ class Metrics(Observer):
                 at = self._by_upstream[earlier.upstream]
                 at.requests += 1
                 if was_passed_over(earlier, later):
-                    last = (access.id, earlier.code or "", earlier.began_s + earlier.duration_s)
+                    last = (access.id, earlier.code or "", earlier.kind, earlier.began_s + earlier.duration_s)
                     at.add_error(last, self._test(earlier, access))
                 else:
                     at.answered(earlier.status)
@@ -674,8 +674,9 @@ class Metrics(Observer):
         if error is None or error.hop != f"upstream:{attempt.upstream}":
             if access.outcome == "ok":
                 at.in_a_row, at.has_served = 0, True
-        elif is_failure(error.public_code, error.http_status, error.case):
-            at.add_error((access.id, error.public_code, ended_s), self._test(attempt, access))
+        elif is_failure(error.stable_code, error.http_status, error.case):
+            last = (access.id, error.public_code, error.stable_code, ended_s)
+            at.add_error(last, self._test(attempt, access))
         else:
             at.answered(attempt.status)
 
@@ -710,17 +711,16 @@ class Metrics(Observer):
         at = self._by_upstream.get(upstream)
         return None if at is None or at.last_failed is None else Failure(*self._shown(at.last_failed, now_s))
 
-    def _shown(self, failed: tuple[str, str, float], now_s: float) -> tuple[str, str, float]:
-        request_id, code, ended_s = failed
-        return self._mask(request_id), self._mask(code), round(max(0.0, now_s - ended_s), 3)
+    def _shown(self, failed: tuple[str, str, str, float], now_s: float) -> tuple[str, str, str, float]:
+        request_id, code, kind, ended_s = failed
+        return self._mask(request_id), self._mask(code), kind, round(max(0.0, now_s - ended_s), 3)
 
     def attempt_repeats(self, attempt: AttemptRecord) -> None:
         if (before := attempt.after) is None:
             return
         self._add("gatepass_repeats_total", before.upstream, attempt.cause or NONE)
         if attempt.cause == "next_target":
-            code = NONE if before.code is None else stable_code(before.code, before.hop or "")
-            self._add("gatepass_failovers_total", before.upstream, code)
+            self._add("gatepass_failovers_total", before.upstream, before.kind or NONE)
 
     def refused(self, refusal: Refusal) -> None:
         self._count_error(refusal.error, (NONE, "", NONE, NONE, NONE), at_page=refusal.at_page)
@@ -732,11 +732,12 @@ class Metrics(Observer):
         self._add("gatepass_observer_failures_total", observer)
 
     def _count_error(self, error: GatepassError, of_request: Labels, *, at_page: bool = False) -> None:
-        code, stable = self._mask(error.public_code), stable_code(error.public_code, error.hop)
+        kind = error.stable_code
         if not at_page:
-            is_kept = code in self._by_code or len(self._by_code) < MOST_CODES
-            self._by_code[code if is_kept else stable] += 1
-        self._cell("gatepass_errors_total", (*of_request, stable, error.hop)).value += 1
+            shown = self._mask(error.public_code), kind
+            is_kept = shown in self._by_code or len(self._by_code) < MOST_CODES
+            self._by_code[shown if is_kept else (kind, kind)] += 1
+        self._cell("gatepass_errors_total", (*of_request, kind, error.hop)).value += 1
 
     def limit_hit(self, subject: tuple[str, str], setting: str, count: int) -> None:
         """Count requests that a limit refused. 0: show the series, so that Prometheus sees the first one."""

@@ -124,6 +124,8 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """One of `proxy.retry.Outcome`."""
     hop: str | None = None
     """The hop of that error."""
+    kind: str = ""
+    """Its `stable_code`, "" without an error."""
     parts: tuple[AttemptRecord, ...] = ()
     """The last attempt of each part of a split call. Each part ends before its call."""
     duration_s: float = 0.0
@@ -168,6 +170,8 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     case: str = ""
     setting: str = ""
     """Those of the error (`GatepassError`)."""
+    kind: str = ""
+    """Its `stable_code`."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -30,7 +30,7 @@ from gatepass.observability.observer import AccessRecord, AttemptRecord, Request
 from gatepass.observability.redaction import MASK
 from gatepass.types import CLIENT_ERROR, MCP_UPSTREAM, SERVER_ERROR, AttemptFacts, settings_of, url_setting_of
 
-FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code")
+FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code", "kind")
 """The fields of a summary that a filter compares."""
 TEXTS = (
     *("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message"),
@@ -80,6 +80,7 @@ def _facts(request: RequestRecord, now_s: float, wall_s: float, mask: Mask, *, c
         "state": "ended" if is_ended else "running",
         "arrived_at": moment(wall_s - (now_s - request.arrived_s)),
         "ended": None if request.duration_s is None else round(request.arrived_s + request.duration_s, 6),
+        "kind": request.kind or None,
         "message": mask(access.reason)[:MESSAGE_CHARS] if access.reason else None,
         "duration_s": _rounded(now_s - request.arrived_s if request.duration_s is None else request.duration_s),
         "first_byte_s": _rounded(request.first_byte_s),
@@ -98,20 +99,20 @@ def matches(summary: Summary, filters: Mapping[str, str]) -> bool:
     return all(word in shown for word in filters.get("text", "").lower().split())
 
 
-def is_failure(code: str, status: int | None, case: str = "") -> bool:
+def is_failure(kind: str, status: int | None, case: str = "") -> bool:
     """Return whether an error of an upstream is a failure of it, as the alert GatepassErrorShare counts.
 
     A 4xx is none, because the client or a limit caused it, unless the token or `base_url` is wrong. A login page
     counts as a rejected token.
     """
     is_rejection = status is not None and CLIENT_ERROR <= status < SERVER_ERROR
-    return not is_rejection or code in (errors.UpstreamAuth.code, errors.UpstreamHtml.code) or case in WITHOUT_VERSION
+    return not is_rejection or kind in (errors.UpstreamAuth.code, errors.UpstreamHtml.code) or case in WITHOUT_VERSION
 
 
 def was_passed_over(attempt: AttemptRecord, later: AttemptRecord) -> bool:
     """Return whether `later` follows `attempt` because that failed at its upstream."""
     is_next = later.cause in AT_ANOTHER and attempt.outcome != "nothing_written"
-    return is_next and is_failure(attempt.code or "", attempt.status)
+    return is_next and is_failure(attempt.kind, attempt.status)
 
 
 def has_id(request: RequestRecord, wanted: str) -> bool:
@@ -183,7 +184,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
     access, last = request.access, request.attempt
     if access.code is None:
         return None
-    kind, hop = errors.stable_code(access.code, access.hop or ""), access.hop or ""
+    kind, hop = request.kind, access.hop or ""
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential)
     return RequestError(
@@ -194,7 +195,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
         kind=kind,
         case=request.case,
         test=test_command(hop, mask(access.model), access.operation),
-        **advice_of(access.code, hop, request.case, mask(request.setting), names),
+        **advice_of(kind, hop, request.case, mask(request.setting), names),
         page=documentation(f"docs/reference/errors.md#{kind}"),
     )
 
@@ -213,12 +214,11 @@ def test_command(hop: str, model: str, operation: str) -> str:
     return "gatepass doctor" if option is None else f"gatepass doctor {shlex.quote(model)}{option}"
 
 
-def advice_of(code: str, hop: str, case: str, setting: str, names: Mapping[str, str]) -> dict[str, str]:
+def advice_of(kind: str, hop: str, case: str, setting: str, names: Mapping[str, str]) -> dict[str, str]:
     """Return what an error means and what to do, as errors.json has it, with the names of its request.
 
     The Chinese texts have the same names with `_zh`.
     """
-    kind = errors.stable_code(code, hop)
     if not case and kind == errors.UpstreamInvalid.code and hop.startswith(f"upstream:{MCP_UPSTREAM}"):
         case = "mcp_invalid"
     placed = errors.explanations()[case or kind].setting
@@ -266,7 +266,7 @@ def _attempt(record: AttemptRecord, arrived_s: float, now_s: float, mask: Mask) 
         upstream=mask(record.upstream),
         upstream_model=_shown(record.upstream_model, mask),
         outcome=record.outcome or None,
-        reached=record.code != errors.TokenUnavailable.code or record.status is not None,
+        reached=record.kind != errors.TokenUnavailable.code or record.status is not None,
         began_s=_rounded(record.began_s - arrived_s),
         duration_s=_rounded(record.duration_s) if record.outcome else None,
         token=_token(record),

@@ -622,15 +622,16 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
             error.cause = f"{error.cause} The upstream then answered: {session.last_words}"
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
-        return UpstreamErrorReply(
+        refused = UpstreamErrorReply(
             error.cause,
             advice=IDS_ADVICE,
             upstream=upstream,
             status=400,
             kind="invalid_request_error",
-            upstream_code=error.code,
             param="input",
         )
+        refused.code = error.code
+        return refused
     if isinstance(error, UpstreamErrorReply) and error.error_body is not None:
         upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
     if advised := _advice(attempt, session, base, sent, last, found):

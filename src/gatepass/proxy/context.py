@@ -158,6 +158,7 @@ class Attempt(Hidden, Tried, eq=False):
         if outcome is not COMPLETE:
             if isinstance(error, GatepassError):
                 record.code, record.reason, record.hop = error.public_code, error.message, error.hop
+                record.kind = error.stable_code
                 record.retry_after_s = error.retry_after_s
             for part in (self.parts or {}).values():
                 if not part.record.outcome:  # it was cancelled with the others
@@ -374,7 +375,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             added_s,
             is_synthesized,
             self.gave_up,
-            *((None,) if error is None else (error.retry_after_s, error.case, error.setting)),
+            *((None,) if error is None else (error.retry_after_s, error.case, error.setting, error.stable_code)),
         )
         state.observers.tell(state.observers.request_ended, ended, error)
 

@@ -161,9 +161,8 @@ def is_rejection(error: GatepassError, config: RejectionConfig) -> bool:
 
 def is_page(error: GatepassError) -> bool:
     """Whether `error` is a web page in place of an answer, which may concern the request alone: that of a filter."""
-    is_labelled = isinstance(error, UpstreamErrorReply) and error.upstream_code == errors.UpstreamHtml.code
     is_401 = error.http_status == UNAUTHORIZED
-    return not is_401 and (is_labelled or isinstance(error, errors.UpstreamRedirect | errors.UpstreamHtml))
+    return not is_401 and error.stable_code in (errors.UpstreamHtml.code, errors.UpstreamRedirect.code)
 
 
 def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) -> UpstreamError:

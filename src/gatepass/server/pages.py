@@ -230,7 +230,7 @@ class _Described:
             health = "answering"
         # a model alone may reject the token that the others accept
         is_rejecting = name in self.rejections and requests <= errors
-        if is_rejecting or (failed is not None and failed.code == UpstreamConnect.code):
+        if is_rejecting or (failed is not None and failed.kind == UpstreamConnect.code):
             health = "failing"
         return {
             "host": upstream.host,

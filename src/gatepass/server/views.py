@@ -13,7 +13,7 @@ from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import may_use
 from gatepass.config.model import Config
-from gatepass.documents import Callers, Traffic
+from gatepass.documents import Callers, ErrorCount, Traffic
 from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explained, explanations, kind_of, status_of
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
@@ -30,9 +30,9 @@ def traffic(state: AppState) -> Traffic:
     wall_s = state.clock.wall()
     total = state.traffic.total(wall_s)
     by_caller = Counter({name: failed for name, (_, failed, _) in total.by_caller.items() if failed})
-    by_code = Counter({code: failed for code, (failed,) in total.by_code.items() if failed})
+    by_code = Counter({shown: failed for shown, (failed,) in total.by_code.items() if failed})
     shown = series(placed(state.traffic.slices(wall_s), wall_s), wall_s)
-    return Traffic(shown, dict(by_code.most_common(MOST_CODES)), dict(by_caller.most_common(MOST_CODES)))
+    return Traffic(shown, _counted(by_code), dict(by_caller.most_common(MOST_CODES)))
 
 
 def callers(state: AppState) -> Callers:
@@ -52,7 +52,7 @@ def callers(state: AppState) -> Callers:
 
 def use(state: AppState) -> list[dict[str, Any]]:
     """Return the use of the requests in memory by upstream and model: its requests, errors and tokens, the errors by
-    code and by caller, the durations of those without an error, when the first, the last and the last good one
+    code and kind and by caller, the durations of those without an error, when the first, the last and the last good one
     arrived, and those that failed at their upstream since.
 
     The upstream of a request that reached none is "".
@@ -75,7 +75,7 @@ def use(state: AppState) -> list[dict[str, Any]]:
                 row["durations_s"].append(round(one.duration_s, 4))
         if access.outcome == "error":
             row["errors"] += 1
-            row["codes"][access.code or ""] += 1
+            row["codes"][mask(access.code or ""), one.kind] += 1
             row["callers"][access.caller] += 1
             # an error of the client, or a limit of gatepass, says nothing of the model
             if not row["ok_at"] and (access.hop or "").startswith(("upstream:", "credential:")):
@@ -85,10 +85,15 @@ def use(state: AppState) -> list[dict[str, Any]]:
     rows = sorted(found.items(), key=lambda pair: -pair[1]["requests"])[:MOST_USED]
     return [
         row
-        | {name: {mask(one): n for one, n in row[name].most_common(MOST_CODES)} for name in ("codes", "callers")}
+        | {"codes": _counted(row["codes"])}
+        | {"callers": {mask(one): n for one, n in row["callers"].most_common(MOST_CODES)}}
         | {"upstream": upstream, "model": mask(model)}
         for (upstream, model), row in rows
     ]
+
+
+def _counted(by_code: Counter[tuple[str, str]]) -> list[ErrorCount]:
+    return [ErrorCount(*shown, count) for shown, count in by_code.most_common(MOST_CODES)]
 
 
 def routes(config: Config, caller: Caller) -> list[dict[str, Any]]:

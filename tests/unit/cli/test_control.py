@@ -126,9 +126,19 @@ def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once
 
 
 def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
-    last = {"in_a_row": 3, "for_s": 180.0, "id": "r", "code": "upstream_connect", "age_s": 12.0}
+    last = {
+        "in_a_row": 3,
+        "for_s": 180.0,
+        "id": "r",
+        "code": "upstream_connect",
+        "kind": "upstream_connect",
+        "age_s": 12.0,
+    }
     test = "gatepass doctor gpt-4o\x1b --call"
-    error = {"many_errors": True, "last_error": {"id": "r 7", "code": "model_not_found", "age_s": 5.0}}
+    error = {
+        "many_errors": True,
+        "last_error": {"id": "r 7", "code": "model_not_found", "kind": "upstream_error", "age_s": 5.0},
+    }
     ones = {
         "chat": {"health": "failing", "requests": 120, "errors": 4, "last_failed": {**last, "test": test}},
         "rejects": {"health": "failing", "requests": 8, "errors": 8},
@@ -182,8 +192,19 @@ def test_an_upstream_whose_credential_fails_leads_to_it():
 
 def test_mcp_servers_are_listed_with_their_token_sessions_and_health():
     well = {**UPSTREAM, "usable": True, "sessions": 0}
-    many = {"many_errors": True, "last_error": {"id": "r7", "code": "upstream_error", "age_s": 5.0}}
-    last = {"in_a_row": 3, "id": "r", "code": "upstream_connect", "age_s": 90.0, "for_s": 90.0, "test": ""}
+    many = {
+        "many_errors": True,
+        "last_error": {"id": "r7", "code": "upstream_error", "kind": "upstream_error", "age_s": 5.0},
+    }
+    last = {
+        "in_a_row": 3,
+        "id": "r",
+        "code": "upstream_connect",
+        "kind": "upstream_connect",
+        "age_s": 90.0,
+        "for_s": 90.0,
+        "test": "",
+    }
     dead = {"health": "failing", "last_failed": last}
     servers = {
         "search": {**well, "host": "tools.example", "credential": "corp", "sessions": 3, **dead},

@@ -94,7 +94,7 @@ def request(record: AccessRecord, *attempts: AttemptRecord, duration_s: float | 
     last = None
     for one in attempts:
         one.after, last = last, one
-    return RequestRecord(record, last, 100.0, 0.1, duration_s, 1.0, 0.5)
+    return RequestRecord(record, last, 100.0, 0.1, duration_s, 1.0, 0.5, kind=record.code or "")
 
 
 def told(*arguments: Any) -> dict[str, Any]:
@@ -228,13 +228,13 @@ def test_a_story_has_what_is_known_of_a_token_and_the_time_of_its_credential_is_
 def test_an_error_has_the_wait_that_it_asks_for():
     record = AttemptRecord("one", "chat", "m", "a", outcome="error_reply", code="upstream_error", retry_after_s=17.0)
     limited = access(code="rate", hop="upstream:a", outcome="error", reason="Slow down.")
-    story = told(replace(request(limited, record), retry_after_s=17.0), 110.0, 0.0, str)
+    story = told(replace(request(limited, record), retry_after_s=17.0, kind="upstream_error"), 110.0, 0.0, str)
     assert (story["error"]["retry_after_s"], story["attempts"][0]["retry_after_s"]) == (17.0, 17.0)
 
 
 def test_an_upstream_that_no_token_led_to_was_not_reached():
     sent = AttemptRecord("one", "chat", "m", "a", outcome="complete", status=200)
-    failed = AttemptRecord("one", "chat", "m", "b", outcome="nothing_written", code="token_unavailable")
+    failed = AttemptRecord("one", "chat", "m", "b", outcome="nothing_written", kind="token_unavailable")
     attempts = told(request(access(), sent, failed), 110.0, 0.0, str)["attempts"]
     assert [one["reached"] for one in attempts] == [True, False]
 

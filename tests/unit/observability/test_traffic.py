@@ -47,7 +47,7 @@ class Served:
 
 def failed(at: str, outcome: str = "error_reply", code: str = "upstream_error", **fields: Any) -> AttemptRecord:
     return AttemptRecord(
-        "one", "chat", "m", at, began_s=5.0, outcome=outcome, code=code, requests=1, duration_s=0.5, **fields
+        "one", "chat", "m", at, began_s=5.0, outcome=outcome, code=code, kind=code, requests=1, duration_s=0.5, **fields
     )
 
 
@@ -97,6 +97,7 @@ def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():
     last: Any = {
         "id": "one",
         "code": "upstream_connect",
+        "kind": "upstream_connect",
         "test": TEST,
         "age_s": 10.5,
         "for_s": 10.5,
@@ -119,7 +120,14 @@ def test_an_upstream_is_failing_after_three_failures_in_a_row():
     assert [served.end(DEAD), served.end()] == ["failing", "ok"]
     assert [served.end(TOO_LONG) for _ in range(4)] == ["ok"] * 4
     assert [served.end(DEAD), served.end(REFUSES), served.end(REFUSES)] == ["ok", "ok", "failing"]
-    last: Any = {"id": "one", "code": "upstream_auth", "test": TEST, "age_s": 10.0, "for_s": 10.0}
+    last: Any = {
+        "id": "one",
+        "code": "upstream_auth",
+        "kind": "upstream_auth",
+        "test": TEST,
+        "age_s": 10.0,
+        "for_s": 10.0,
+    }
     assert served.metrics.last_failed("up", 16.0) == Failures(in_a_row=3, **last)
     assert served.end() == "ok"
     assert served.metrics.last_failed("up", 16.0) is None
@@ -156,7 +164,7 @@ def test_an_upstream_has_many_errors_from_five_above_a_tenth_of_15_minutes(reque
         served.end(DOWN if number < failures else None)
     assert traffic.total((requests - 1) * WIDTH_S).by_upstream == {"up": (requests, failures)}
     assert has_many_errors(requests, failures) == many
-    assert served.metrics.last_error("up", 16.0) == Failure("one", "upstream_error", 10.0)
+    assert served.metrics.last_error("up", 16.0) == Failure("one", "upstream_error", "upstream_error", 10.0)
     assert traffic.total((requests - 1 + SLICES) * WIDTH_S).by_upstream == {"up": (0, 0)}
 
 

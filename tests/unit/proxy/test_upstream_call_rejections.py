@@ -12,6 +12,7 @@ from gatepass.errors import (
     UpstreamRedirect,
 )
 from gatepass.proxy.upstream_call import as_rejection, is_page, is_rejection
+from gatepass.types import UpstreamErrorBody
 
 HOST = "llm.corp.example:8443"
 USUAL = RejectionConfig()
@@ -114,11 +115,18 @@ def test_other_errors_keep_their_names(error):
 
 
 def test_a_page_may_concern_its_request_alone_and_a_401_does_not():
+    body = UpstreamErrorBody("a page", code=UpstreamHtml.code, own="page")
     pages = [
         UpstreamHtml("a page", upstream="chat"),
         UpstreamHtml("a page", upstream="chat", status=403),
         UpstreamRedirect("elsewhere", upstream="chat"),
-        refusal(403, UpstreamHtml.code),
+        UpstreamErrorReply("a page", upstream="chat", status=403, upstream_code=body.code, error_body=body),
     ]
-    others = [refusal(401, UpstreamHtml.code), refusal(403), refusal(401), UpstreamEmpty("nothing", upstream="chat")]
-    assert ([*map(is_page, pages)], [*map(is_page, others)]) == ([True] * 4, [False] * 4)
+    others = [
+        refusal(401, UpstreamHtml.code),
+        refusal(403, UpstreamHtml.code),
+        refusal(403),
+        refusal(401),
+        UpstreamEmpty("nothing", upstream="chat"),
+    ]
+    assert ([*map(is_page, pages)], [*map(is_page, others)]) == ([True] * 4, [False] * 5)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.documents import Caller, Failures, Limit
+from gatepass.documents import Caller, ErrorCount, Failures, Limit
 from gatepass.errors import explanations
 from gatepass.observability.metrics import Totals
 from gatepass.observability.observer import AccessRecord, RequestRecord
@@ -25,7 +25,7 @@ def state_of(**blocks: Any) -> AppState:
 
 
 @pytest.mark.parametrize(
-    ("health", "code", "rejects", "recent", "shown"),
+    ("health", "kind", "rejects", "recent", "shown"),
     [
         *((health, None, False, (4, 4), health) for health in ("unknown", "ok", "failing")),
         ("ok", "upstream_connect", False, (4, 1), "failing"),
@@ -37,11 +37,11 @@ def state_of(**blocks: Any) -> AppState:
     ],
 )
 def test_an_upstream_fails_if_its_last_connection_did_or_it_rejects_its_token_while_nothing_succeeds(
-    monkeypatch: pytest.MonkeyPatch, health: str, code: str | None, rejects: bool, recent: Any, shown: str
+    monkeypatch: pytest.MonkeyPatch, health: str, kind: str | None, rejects: bool, recent: Any, shown: str
 ):
     """Errors of the client or of a limit, as a 404 and a 429, do not make it failing: `Metrics.health`."""
     state = state_of()
-    failed = None if code is None else Failures("r", code, 1.0, 1, 1.0, "")
+    failed = None if kind is None else Failures("r", "a-code", kind, 1.0, 1, 1.0, "")
     monkeypatch.setattr(state.metrics, "health", lambda _: health)
     monkeypatch.setattr(state.metrics, "last_failed", lambda *_: failed)
     monkeypatch.setattr(state.traffic, "total", lambda _: Totals(by_upstream={"chat": recent}))
@@ -49,22 +49,23 @@ def test_an_upstream_fails_if_its_last_connection_did_or_it_rejects_its_token_wh
     assert status_of(state).upstreams["chat"].health == shown
 
 
-def test_the_errors_of_all_slices_are_counted_by_code_and_caller(monkeypatch: pytest.MonkeyPatch):
+def test_the_errors_of_all_slices_are_counted_by_code_and_kind_and_caller(monkeypatch: pytest.MonkeyPatch):
     by_caller = {"rag": (9, 6, 50), "none": (1, 1, 0), "well": (4, 0, 9)}
-    by_code = {"draining": (2,), "upstream_closed": (5,), "overloaded": (0,)}
+    own, foreign = ("overloaded", "overloaded"), ("overloaded", "upstream_error")
+    by_code = {own: (2,), foreign: (5,), ("draining", "draining"): (0,)}
     state = state_of()
     number, totals = int(state.clock.wall() // WIDTH_S), Totals(by_code=by_code, by_caller=by_caller)
     slices = [Slice(number - 1, totals), Slice(number, totals)]
     monkeypatch.setattr(state.traffic, "slices", lambda _: slices)
     shown = views.traffic(state)
-    assert list(shown.errors.items()) == [("upstream_closed", 10), ("draining", 4)]
+    assert shown.errors == [ErrorCount(*foreign, 10), ErrorCount(*own, 4)]
     assert shown.callers == {"rag": 12, "none": 2}
 
 
 def used(model: str, requests: int, **members: Any) -> dict[str, Any]:
     times = {"durations_s": [], "first_at": 9.0, "last_at": 9.0, "ok_at": 0, "failed_at": []}
     names = {"upstream": "chat", "model": model}
-    return {**names, "requests": requests, "errors": 0, "tokens": 0, "codes": {}, "callers": {}, **times, **members}
+    return {**names, "requests": requests, "errors": 0, "tokens": 0, "codes": [], "callers": {}, **times, **members}
 
 
 def test_a_request_that_reached_no_upstream_counts_for_its_model():
@@ -74,7 +75,7 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
         access = AccessRecord("", "POST", "/v1/chat/completions", "chat", model=model, outcome=outcome)
         access.upstream, access.code, access.caller = upstream, "c" if outcome == "error" else None, "rag"
         access.hop = hop
-        return SimpleNamespace(access=access, arrived_s=at, duration_s=0.5)
+        return SimpleNamespace(access=access, kind="k", arrived_s=at, duration_s=0.5)
 
     requests = [request(2.5, "m", "error", "chat"), request(2.0, "m", "ok", "chat"), request(1.5, "m", "error", "chat")]
     requests += [request(2.0, "m", "error"), request(2.0, "typo", "error"), request(2.0, "", "error")]
@@ -89,9 +90,16 @@ def test_a_request_that_reached_no_upstream_counts_for_its_model():
         clock=SimpleNamespace(wall=lambda: 100.0, now=lambda: 3.0),
     )
     once: dict[str, Any] = {"first_at": 99.0, "last_at": 99.0}
-    failed = {"errors": 1, "codes": {"c": 1}, "callers": {"rag": 1}, "failed_at": [99.0], "upstream": "", **once}
+    failed = {
+        "errors": 1,
+        "codes": [ErrorCount("c", "k", 1)],
+        "callers": {"rag": 1},
+        "failed_at": [99.0],
+        "upstream": "",
+        **once,
+    }
     good = {"durations_s": [0.5], "ok_at": 99.0}
-    after = {"errors": 2, "codes": {"c": 2}, "callers": {"rag": 2}, "failed_at": [99.5]}
+    after = {"errors": 2, "codes": [ErrorCount("c", "k", 2)], "callers": {"rag": 2}, "failed_at": [99.5]}
     assert views.use(cast(Any, state)) == [
         used("m", 3, **good, **after, first_at=98.5, last_at=99.5),
         used("m", 1, **failed),

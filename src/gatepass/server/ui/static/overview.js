@@ -69,13 +69,13 @@ export function overview(page) {
     write(sums.ttft, bounds(series.ttft_s));
     write(sums.duration, bounds(series.duration_s));
     keyed(sums.callers, Object.entries(traffic.callers).slice(0, MOST_CODES), ([name]) => name, ([name]) => el("span", {}, name === "none" ? t("no valid key") : el("a", { href: requestsOf({ outcome: "error", caller: name }) }, name), el("span")), (item, [, number]) => write(item.lastChild, ` ${count(number)}`));
-    const failed = Object.entries(traffic.errors).sort(([, a], [, b]) => b - a).slice(0, MOST_CODES);
+    const failed = traffic.errors.slice(0, MOST_CODES);
     codes.hidden = !failed.length;
-    keyed(codes, failed, ([code]) => code, ([code]) => el("li", {}, el("a", { href: requestsOf({ code }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, [code, number]) => {
+    keyed(codes, failed, ({ code, kind }) => `${kind} ${code}`, ({ code, kind }) => el("li", {}, el("a", { href: requestsOf({ code, kind }) }, el("b"), " ", el("code", {}, code)), el("span.muted")), (item, { code, kind, count: number }) => {
       write(item.querySelector("b"), count(number));
-      codeGloss(page, code).then((gloss) => write(item.lastChild, ` ${gloss}`.trimEnd())).catch(() => {});
+      codeGloss(page, code, kind).then((gloss) => write(item.lastChild, ` ${gloss}`.trimEnd())).catch(() => {});
     });
-    const others = errors - failed.reduce((total, [, number]) => total + number, 0);
+    const others = errors - failed.reduce((total, { count: number }) => total + number, 0);
     more.hidden = others <= 0;
     write(more.firstChild, t("+{n} others", { n: count(others) }));
     const percentiles = ({ p50, p95, p99 }) => [p50, p95, p99];

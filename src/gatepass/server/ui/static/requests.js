@@ -11,7 +11,7 @@ const ROWS = 200;
 const GROUP_FROM = 3;
 const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
-const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "hop"];
+const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop"];
 
 export async function requests(page) {
   const names = ["text", "outcome", ...EXACT];
@@ -103,8 +103,8 @@ function grouped(known, opened, alone) {
 }
 
 function failureOf(request, alone) {
-  const { state, outcome, code, status, caller, upstream, path } = request;
-  return state !== "running" && outcome === "error" ? [code, whatOf({ ...request, stream: false }), upstream, ...(alone ? [] : [status, caller, path])].join(" ") : null;
+  const { state, outcome, code, kind, status, caller, upstream, path } = request;
+  return state !== "running" && outcome === "error" ? [code, kind, whatOf({ ...request, stream: false }), upstream, ...(alone ? [] : [status, caller, path])].join(" ") : null;
 }
 
 /** A text, searched while it is typed, and a chip for failures and each other filter. A change goes into the hash: a filtered list is a link. */

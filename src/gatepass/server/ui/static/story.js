@@ -2,7 +2,7 @@
 
 import { query } from "./api.js";
 import { arrivalsText } from "./arrivals.js";
-import { advised, codeLinks, codeNote, happened } from "./error_code.js";
+import { advised, codeLinks, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
 import { count, duration, moment, plural, size, span } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
@@ -174,7 +174,7 @@ function existing(page, { case: special }) {
 
 /** The error, with what to do. */
 function fault(page, error) {
-  const { code, kind = code, hop, message, action: advice, test, retry_after_s: wait = null } = error;
+  const { code, kind, hop, message, action: advice, test, retry_after_s: wait = null } = error;
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
     happened(error, advice ? message.replace(` ${advice}`, "") : message, kind),
@@ -182,7 +182,7 @@ function fault(page, error) {
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(said(error, "action")),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
-    codeLinks(code, hop, [...new Set([code, kind])].filter((one) => one === kind || codeNote(one))));
+    codeLinks(code, kind, hop));
 }
 
 function lifeOf({ outcome, token: { age_s: age, left_s: left } }, hasFailed) {

@@ -371,6 +371,7 @@ export const TEXTS = {
   "operation": "操作",
   "mcp_tool": "工具",
   "code": "错误码",
+  "kind": "错误类型",
   "hop": "一跳",
   "call": "真实调用",
   "Skip to the content": "跳到正文",
