@@ -88,8 +88,10 @@ HINTS = (
         (403,),
     ),
     Hint(
-        r"\b(?:token|jwt|session)\b.{0,60}\bexpired?\b|\bexpired\W+(?:\w+\W+){0,2}(?:token|jwt|session)\b"
-        r"|token_?expired|expired_?token|(?:token|令牌|登录|会话).{0,10}过期|^A0230$",
+        # the lookahead spares the search in most errors
+        r"^(?=A0230$|[\s\S]*(?:expire|过期))(?:[\s\S]*(?:\b(?:token|jwt|session)\b.{0,60}\bexpired?\b"
+        r"|\bexpired\W+(?:\w+\W+){0,2}(?:token|jwt|session)\b"
+        r"|token_?expired|expired_?token|(?:token|令牌|登录|会话).{0,10}过期)|A0230$)",
         REJECTION,
         (400, 404, 419, 422, 498, 500, 502, 503),
     ),

@@ -233,8 +233,7 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
         if hint.operation not in ("", reply.operation) or (hint.statuses and status not in hint.statuses):
             continue
         more = error_body.param if hint.operation else error_body.code if hint.case == REJECTION else None
-        texts = (start, more or "") if more else (start,)
-        is_meant = any(re.search(hint.pattern, text, re.IGNORECASE) for text in texts)
+        is_meant = re.search(hint.pattern, start, re.IGNORECASE) or (more and re.search(hint.pattern, more, re.I))
         if is_meant or (hint.case == NO_PATH and lacks_page):
             found = hint.case
             break

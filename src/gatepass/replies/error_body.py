@@ -325,7 +325,8 @@ def _masked_label(label: str | None, mask: Mask) -> str | None:
 def _written_status(found: Found) -> int | None:
     """Return the status of vLLM, Gemini, OpenRouter and others that send it."""
     parts = [part for part in (found.own, found.outer) if isinstance(part, dict)]
-    return next(filter(None, (_http_status(part.get(name)) for part in parts for name in _STATUSES)), None)
+    found = (_http_status(part[name]) for part in parts for name in _STATUSES if name in part)
+    return next(filter(None, found), None)
 
 
 def _implied_status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
@@ -435,7 +436,7 @@ def _told(document: Object) -> str | None:
 
 
 def _has_failure_code(document: Object) -> bool:
-    return any(not is_success(document.get(name)) for name in _ENVELOPE_CODES)
+    return any(name in document and not is_success(document[name]) for name in _ENVELOPE_CODES)
 
 
 def says_failure(document: Any) -> bool:
@@ -448,8 +449,9 @@ def says_failure(document: Any) -> bool:
     if document.get("success") is False or document.get("ok") is False or document.get("isError") is True:
         return True
     error = document.get("error")
-    is_status = any(_http_status(document.get(name)) for name in _STATUSES)
-    return is_status or (isinstance(error, dict | str) and bool(error))
+    if isinstance(error, dict | str) and error:
+        return True
+    return any(name in document and _http_status(document[name]) for name in _STATUSES)
 
 
 def text_of(value: Any, depth: int = 0, names: Iterable[str] = TEXT_NAMES) -> str | None:
