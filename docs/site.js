@@ -35,18 +35,12 @@ const rowOfWords = (rows, words) => {
   return count >= known.size / 2 && count >= words.length / 3 ? best : null;
 };
 
-// RAGFlow puts the real error behind a text of its own. The row of that text is the last choice,
-// but not one with the class and its text.
+// RAGFlow puts the real error behind a text of its own, so the rows of such texts are the last choice.
 const WRAPPER = /Fail to|\*\*ERROR\*\*|[A-Z]_ERROR(?! -)|MAX_RETRIES|CONTENT_FILTERED|Error code:/;
 const findRow = (rows, words) => {
   const wrappers = rows.filter((row) => WRAPPER.test(row.cells[0].textContent));
   const others = rows.filter((row) => !wrappers.includes(row));
-  const isOuter = (row) => row.cells[0].textContent.includes("Fail to");
-  const outer = rowOfMessage(wrappers.filter(isOuter));
-  const statuses = words.filter((word) => /^[45]\d\d$/.test(word));
-  const rest = outer && statuses.length ? [...statuses, "model"] : [];
-  const inner = rowOfMessage(others) ?? rowOfMessage(wrappers.filter((row) => !isOuter(row)));
-  return inner ?? rowOfWords(others, rest) ?? outer ?? rowOfWords(rows, words);
+  return rowOfMessage(others) ?? rowOfMessage(wrappers) ?? rowOfWords(rows, words);
 };
 
 const rowsOf = (page) => [...page.querySelectorAll("article tbody tr")];

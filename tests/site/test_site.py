@@ -76,7 +76,7 @@ ROWS = {
     "No operation has the path /v1/chat/completions/chat/completions": "unknown_path",
     "**ERROR**: CONTENT_FILTERED - 'NoneType' object has no attribute 'content'": "has no attribute 'content'",
     "429 Rate limit reached": "Rate limit reached",
-    "**ERROR**: GENERIC_ERROR - The answer ends here: the upstream rejected the request.": "The answer ends here",
+    "**ERROR**: GENERIC_ERROR - The answer ends here: upstream_error.": "The answer ends here",
     "llm.corp.example sent no reply within 600 s (models.m.timeouts.first_byte_s).": "upstream_timeout_first_byte",
     "The proxy in front of llm.corp.example refuses (403 Forbidden).": "The proxy in front of",
     "**ERROR**: AUTH_ERROR - Error code: 401 - {'error': {'message': \"The API key is not known to gatepass. Check the"
@@ -121,6 +121,17 @@ ROWS = {
     "提示 : 102 Timeout accessing model(OpenAI-API-Compatible/gpt-4o).": "Timeout accessing model",
     "Fail to bind embedding model: unsupported operand type(s) for +=: 'int' and 'NoneType'": "unsupported operand",
     "JSONDecodeError('Expecting value: line 1 column 1 (char 0)')": "Expecting value",
+    "Embedding failure. The dimension (768) of given embedding model is different from the original (1024)": (
+        "unexpected embedding dimensions"
+    ),
+    "**ERROR**: failed to scan response body: upstream stream error: map[code:upstream_closed hop:upstream:chat"
+    " message:llm.corp.example closed the connection before its reply was complete (in the middle of its reply)]": (
+        "upstream_closed"
+    ),
+    'model verification attempts failed: API request failed with status 503: {"error":{"message":"no token for'
+    ' credential llm: the issuer refused the client: sso.corp.example answered 401: invalid_client"}}': (
+        "the issuer refused the client"
+    ),
     "RAGFlow before v0.25.6 has other paths: set `upstreams.ragflow.ragflow: {paths: old}`.": "has other paths",
 }
 """A search, and a text of the row that the page of symptoms then shows."""

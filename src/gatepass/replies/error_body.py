@@ -325,8 +325,8 @@ def _masked_label(label: str | None, mask: Mask) -> str | None:
 def _written_status(found: Found) -> int | None:
     """Return the status of vLLM, Gemini, OpenRouter and others that send it."""
     parts = [part for part in (found.own, found.outer) if isinstance(part, dict)]
-    found = (_http_status(part[name]) for part in parts for name in _STATUSES if name in part)
-    return next(filter(None, found), None)
+    statuses = (_http_status(part[name]) for part in parts for name in _STATUSES if name in part)
+    return next(filter(None, statuses), None)
 
 
 def _implied_status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
