@@ -112,12 +112,13 @@ def stream_message(error: GatepassError) -> str:
     """Return the message for RAGFlow in a stream: that of the error, unless it has a word of REPLAYED.
 
     RAGFlow searches the message for them, and the name of an upstream may contain one. Then it is a sentence with the
-    error's code.
+    error's code, or with its hop if the code has one too, such as `token_unavailable`.
     """
     if error.message and not REPLAYED.search(error.message.lower()):
         return error.message
     code = type(error).code if isinstance(error, UpstreamErrorReply) else error.public_code
-    return "The answer ends here" + ("." if REPLAYED.search(code) else f": {code}.")
+    name = next((one for one in (code, error.hop) if not REPLAYED.search(one.lower())), "")
+    return f"The answer ends here{': ' if name else ''}{name}."
 
 
 def _is_retried(status: int) -> bool:

@@ -151,6 +151,8 @@ def test_the_fault_of_an_invalid_reply_names_its_limit_in_a_stream():
     assert stream_message(error) == error.message
     replayed = UpstreamInvalid("The server's reply is larger than 1 MiB.", upstream="chat")
     assert stream_message(replayed) == "The answer ends here: upstream_invalid."
+    late = TokenUnavailable("The server is busy.", credential="corp")
+    assert stream_message(late) == "The answer ends here: credential:corp.", "its code has a word of RAGFlow's too"
 
 
 ENDS_HERE = "The answer ends here: upstream_error."
