@@ -12,17 +12,22 @@ from gatepass.cli.doctor import text_of
 from gatepass.cli.probe import failed_step, token_step
 from gatepass.cli.story_lines import error_lines
 from gatepass.config.advice import GENERIC, Advice, explained, with_variable
+from gatepass.config.network import Network, TimeoutSettings
 from gatepass.errors import (
     CallerError,
+    Fault,
     GatepassError,
     TokenUnavailable,
+    TransportFault,
     UpstreamErrorReply,
     UpstreamTimeout,
     explanations,
     kind_of,
 )
+from gatepass.http_client.tls import TlsProblem
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.story import story_of
+from gatepass.proxy.upstream_call import upstream_error
 from gatepass.server import views
 from gatepass.tokens.failure import FetchFailure, failure_advice
 from tests.unit.tokens.scripted import oauth2
@@ -149,6 +154,26 @@ def test_a_setting_names_its_variable_unless_a_file_is_the_configuration(setting
     assert with_variable("upstreams.chat.queue_s") == "upstreams.chat.queue_s"
     monkeypatch.setenv("GATEPASS_CONFIG", "gatepass.yaml")
     assert with_variable(setting) == setting
+
+
+@pytest.mark.parametrize(
+    ("fault", "settings"),
+    [
+        (
+            TransportFault(Fault.CONNECT, "refused"),
+            ["upstreams.chat.base_url (GATEPASS_UPSTREAM_URL)", "(GATEPASS_PROXY)"],
+        ),
+        (TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA), ["network.ca_file (GATEPASS_CA_FILE)"]),
+        (TransportFault(Fault.PROXY, "403 Forbidden from p:1"), ["network.no_proxy (GATEPASS_NO_PROXY)"]),
+        (TransportFault(Fault.PROXY, "407 Who from p:1"), ["network.proxy_auth (GATEPASS_PROXY)"]),
+    ],
+)
+def test_a_client_is_told_the_variable_of_each_setting_to_check(fault, settings, environment):
+    timeouts = TimeoutSettings().value("upstreams.chat")
+    network = Network()
+    network.inherit(Network())
+    message = upstream_error(fault, "chat", "https://llm.example/v1", timeouts, network=network).message
+    assert [setting for setting in settings if setting not in message] == []
 
 
 @pytest.mark.parametrize("language", ["", "_zh"])
