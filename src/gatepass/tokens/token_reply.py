@@ -127,10 +127,7 @@ def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -
     failure = issuer_error.error_response_failure(
         reply, reply_format.issuer, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
     )
-    is_page, is_redirect = (
-        reply.status != issuer_error.TOO_MANY and content.is_html(reply.headers, reply.body),
-        reply.status < 400,
-    )
+    is_redirect, is_limit = reply.status < 400, reply.status == issuer_error.TOO_MANY
     if reply.status == issuer_error.WRONG_PROXY_AUTH and reply_format.credential:
         proxy_auth = f"credentials.{reply_format.credential}.network.proxy_auth"
         failure.advice = Advice("proxy_login", {"proxy_auth": proxy_auth})
