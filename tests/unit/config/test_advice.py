@@ -78,7 +78,17 @@ def shown(error: GatepassError) -> list[str]:
     access.outcome, access.model = "error", "m"
     attempt = AttemptRecord("r1", "chat", "m", "chat")
     record = RequestRecord(
-        access, attempt, 0.0, 0.0, 1.0, None, None, case=error.case, setting=error.setting, names=error.names
+        access,
+        attempt,
+        0.0,
+        0.0,
+        1.0,
+        None,
+        None,
+        case=error.case,
+        setting=error.setting,
+        kind=error.stable_code,
+        names=error.names,
     )
     return [*error_lines(story_of(record, 1.0, 1.0, str))]
 
