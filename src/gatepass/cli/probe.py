@@ -354,9 +354,8 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     fault = store.health.fault
     assert fault is not None  # noqa: S101 - for mypy: note() stores one with each state but UP
     is_unreadable = store.health.state is StoreState.UNREADABLE
-    # a failing store stops no request
-    until = " Until then each process fetches tokens itself." if fault.advice and not is_unreadable else ""
-    values = {"address": address, "why": fault.why, "advice": fault.advice + until}
+    advised = explained(fault.advice.case or "store_down", fault.advice.names)
+    values = {"address": address, "why": fault.why, "advice": advised["action"], "advice_zh": advised["action_zh"]}
     name = "store_unreadable" if is_unreadable else "store_unused"
     return found("store", "store", StepOutcome.FAILS, name, **values)
 

@@ -136,6 +136,13 @@ def test_the_page_has_each_case_in_both_languages(code):
         assert not re.search(r"\{\w+\}", "".join(text for text in texts.values() if isinstance(text, str)))
 
 
+@pytest.mark.parametrize("name", sorted(explanations().keys() - ENTRIES.keys()))
+def test_each_finding_of_doctor_and_each_part_names_the_same_in_both_languages(name):
+    texts = explained(name, {})
+    assert named(texts["action"]) == named(texts["action_zh"])
+    assert bool(texts["action"]) == bool(texts["action_zh"])
+
+
 def test_each_placeholder_has_a_name_for_pages():
     texts = [chain((entry.sentence, entry.action, entry.advice, entry.setting)) for entry in ENTRIES.values()]
     used = {found for text in chain(*texts) for found in re.findall(r"\{(\w+)\}", text)}
