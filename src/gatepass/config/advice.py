@@ -58,24 +58,22 @@ def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
 
 def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
     entry, known = explanations()[name], {**GENERIC, **values}
-    is_chinese = member.endswith("_zh")
-
-    def value(placeholder: re.Match[str]) -> str:
-        if placeholder[1] == "setting" and "setting" not in values and entry.setting:
-            return _PLACEHOLDER.sub(value, entry.setting)
-        if placeholder[1] in known or placeholder[1] not in explanations():
-            return known.get(placeholder[1], placeholder[0])
-        return _filled(placeholder[1], member, values)
+    text, is_chinese = getattr(entry, member), member.endswith("_zh")
+    for placeholder in {*_PLACEHOLDER.findall(text)} - known.keys():
+        if placeholder in explanations():
+            known[placeholder] = _filled(placeholder, member, values)
+    if entry.setting:
+        known.setdefault("setting", _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), entry.setting))
 
     def written(piece: re.Match[str]) -> str:
-        text = _PLACEHOLDER.sub(value, piece[0].strip("`"))
-        settings = [with_variable(one) for one in (text.split(", ") if piece[2] is None else [text])]
+        inside = _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), piece[0].strip("`"))
+        settings = [with_variable(one) for one in (inside.split(", ") if piece[2] is None else [inside])]
         if piece[3] is not None:
             return ", ".join(settings)
         code = ("、" if is_chinese else ", ").join(f"`{one}`" for one in settings)
         return code.replace(f" or {PREFIX}", f" 或 {PREFIX}") if is_chinese else code
 
-    return _PIECE.sub(written, getattr(entry, member))
+    return _PIECE.sub(written, text)
 
 
 @dataclass(frozen=True, slots=True)
