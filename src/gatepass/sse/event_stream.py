@@ -17,6 +17,7 @@ from gatepass.sse.chunk import (
     MAX_ENTRIES_MIN_BYTES,
     ROLE_ALONE,
     ArgumentsTooLarge,
+    NoMessage,
     Object,
     StreamSource,
     beginning_of_error,
@@ -612,7 +613,7 @@ class EventStream:
             choices = None
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return self._fail(chunk.too_many_choices) or self._finish_repair()
-        repair, repaired = self._repair, block
+        repair, repaired, had_answered = self._repair, block, self.has_answered
         try:
             is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
             if self._is_over and not self.done:
@@ -623,6 +624,9 @@ class EventStream:
                     self._fast_path.forget()
         except ArgumentsTooLarge:
             return self._fail(chunk.arguments_too_large)
+        except NoMessage:
+            self.has_answered = had_answered
+            return self._fail(chunk.without_message)
         is_similar = repaired is block and (repair is None or repair.skips_similar)
         if is_plain and is_similar and self._progress.has_answer:
             self._fast_path.set_pattern(_without_id(block), self.events)
