@@ -488,9 +488,9 @@ def event_keep_alive(events: EventStream | None) -> bytes:
 def error_places(document: Any) -> Iterator[Any]:
     """Yield the document, and the error of a response that failed, whatever its event is called."""
     yield document
-    if not isinstance(document, dict) or (kind := document.get("type")) not in (None, COMPLETED, FAILED, INCOMPLETE):
+    if not isinstance(document, dict) or (type(kind := document.get("type")) is str and kind not in LAST_EVENTS):
         return
-    response = document if kind is None else document.get("response")
+    response = document.get("response", document)
     stated = response if isinstance(response, dict) else {}
     if kind == FAILED or stated.get("status") == "failed" or stated.get("error"):
         reason = stated.get("error") or stated.get("incomplete_details")
