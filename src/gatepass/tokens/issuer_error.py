@@ -163,7 +163,7 @@ def kind_of(found: UpstreamErrorBody) -> FailureKind:
 
 def words_of(found: UpstreamErrorBody) -> str:
     """Return the code and the text of an error: `invalid_client: No such client`."""
-    is_whole = found.own or found.code in (None, found.message)
+    is_whole = found.own or not found.code or found.code == found.message
     return found.message if is_whole else f"{found.code}: {found.message}"
 
 
