@@ -14,6 +14,7 @@ from docs.entries import Entry, joined, unwrapped
 from docs.error_messages import MESSAGES
 from docs.setting_reference import introduced, setting_links
 
+from gatepass.config.advice import explained
 from gatepass.errors import (
     GatepassError,
     GatewayError,
@@ -70,25 +71,27 @@ def error_entry(code: str, language: str) -> Entry:
     wanted = inspect.signature(kind).parameters.values()
     arguments = {each.name: given[each.name] for each in wanted if each.name in given and each.default is each.empty}
     error = kind(message=MESSAGES[code], **arguments)
-    own = explanations()[code]
-    of_code = [(f"`{case}`", entry) for case, entry in explanations().items() if entry.of == code]
+    own, texts = explanations()[code], explained(code, {})
+    of_code = {f"`{case}`": explained(case, {}) for case, entry in explanations().items() if entry.of == code}
     known = {
         "Status": STATUSES.get(kind, "the upstream's" if kind in OF_UPSTREAM else str(error.http_status)),
         "Retry": RETRIES.get(kind, "yes" if kind.retryable else "no"),
     }
     if language == "en":
-        facts = {"Action": own.action} | {name: f"{case.sentence} {case.action}" for name, case in of_code}
+        facts = {"Action": texts["action"]}
+        facts |= {name: f"{case['sentence']} {case['action']}" for name, case in of_code.items()}
         shown = known | {name: with_settings(unwrapped(text)) for name, text in facts.items()}
         more = with_settings(introduced(unwrapped(own.more), "Causes"))
         shown["Message"] = code_span(error.message)
-        return Entry(code, with_settings(own.sentence), shown, details=more)
-    facts = {"处理": own.action_zh} | {name: case.sentence_zh + case.action_zh for name, case in of_code}
+        return Entry(code, with_settings(texts["sentence"]), shown, details=more)
+    facts = {"处理": texts["action_zh"]}
+    facts |= {name: case["sentence_zh"] + case["action_zh"] for name, case in of_code.items()}
     status, retry = (CHINESE.get(text, text) for text in known.values())
     shown = {"状态码": f"{status}；重试{retry}"}
     for name, text in facts.items():
-        shown[name] = with_settings(text.replace("`, `", "`、`"), "../reference/")
+        shown[name] = with_settings(text, "../reference/")
     more = with_settings("\n\n".join(filter(None, [own.more_zh, own.details_zh])), "../reference/")
-    return Entry(code, with_settings(own.sentence_zh, "../reference/"), shown, details=more, colon="：")
+    return Entry(code, with_settings(texts["sentence_zh"], "../reference/"), shown, details=more, colon="：")
 
 
 def code_span(text: str) -> str:

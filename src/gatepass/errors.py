@@ -26,7 +26,8 @@ from typing import Any, ClassVar, TypedDict, Unpack
 class Explanation:
     """An entry of errors.json: what a code, or a case `of` a code, means and what to do. `more` is for pages.
 
-    Those `of` doctor are what it found. Those `of` a hint have the sentence of their code (`dialects/hints.py`).
+    Those `of` doctor are what it found. Those `of` a hint have the sentence of their code (`dialects/hints.py`). Those
+    `of` a part stand in place of a placeholder of their name. `config.advice` fills the placeholders.
     """
 
     sentence: str = ""
@@ -37,8 +38,10 @@ class Explanation:
     more_zh: str = ""
     details_zh: str = ""
     of: str = ""
+    advice: str = ""
+    """The action in the error message, if that is a shorter one."""
     setting: str = ""
-    """What stands in the actions for the `setting` of an error."""
+    """What stands for `{setting}` if the error names none."""
     example: str = ""
     """A message, for docs/reference/errors.md."""
 
@@ -50,18 +53,6 @@ def explanations() -> Mapping[str, Explanation]:
 
     file = Path(__file__).with_name("errors.json")
     return msgspec.json.decode(file.read_bytes(), type=dict[str, Explanation])
-
-
-def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
-    """Return the texts of an entry by their names, with `values` in place of placeholders, one after the other."""
-    texts = {}
-    for member in ("sentence", "action", "sentence_zh", "action_zh"):
-        text = getattr(explanations()[name], member)
-        for placeholder, value in values.items():
-            pair = (placeholder, value)
-            text = text.replace(*(one.replace("`, `", "`、`") for one in pair) if member.endswith("_zh") else pair)
-        texts[member] = text
-    return texts
 
 
 def documentation(page: str, sentence: str = "{}") -> str:
@@ -93,6 +84,7 @@ class Said(TypedDict, total=False):
     retry_after_s: float | None
     case: str
     setting: str
+    names: Mapping[str, str]
 
 
 class GatepassError(Exception):
@@ -106,6 +98,7 @@ class GatepassError(Exception):
     - `hop`: the part that failed. Each kind of error sets it.
     - `case`: the entry of errors.json that explains it, "" for that of its code.
     - `setting`: the path of what the operator may change, or several with commas. It replaces that of errors.json.
+    - `names`: the values of other placeholders of that entry.
     """
 
     code: str = "internal_error"
@@ -123,10 +116,11 @@ class GatepassError(Exception):
         retry_after_s: float | None = None,
         case: str = "",
         setting: str = "",
+        names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
         self.cause, self.advice, self.http_status = message, advice, self.status
-        self.case, self.setting = case, setting
+        self.case, self.setting, self.names = case, setting, names
         self.param, self.retry_after_s = param, retry_after_s
         self.relayed: tuple[tuple[bytes, bytes], ...] = ()
         """Response headers of the upstream that are relayed with this error, such as x-ratelimit-*."""

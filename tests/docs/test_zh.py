@@ -95,9 +95,9 @@ def test_a_symptom_has_the_same_error_texts_commands_and_settings_in_both_langua
 def test_each_error_code_and_case_has_its_chinese_text_with_the_same_commands_and_settings() -> None:
     known = explanations()
     assert {name for name, entry in known.items() if not entry.of} == codes()
-    assert {entry.of for entry in known.values() if entry.of} <= {*codes(), "doctor", "hint"}
+    assert {entry.of for entry in known.values() if entry.of} <= {*codes(), "doctor", "hint", "part"}
     for name, entry in known.items():
-        assert bool(entry.sentence_zh) is (entry.of != "hint")
+        assert bool(entry.sentence_zh) is (entry.of not in ("hint", "part"))
         english, chinese = (set(SETTING.findall(action)) for action in (entry.action, entry.action_zh))
         assert english - chinese == set(), name
         assert "`, `" not in entry.action_zh, name

@@ -12,7 +12,7 @@ import pytest
 from gatepass.cli import options
 from gatepass.cli.story_lines import HEAD, cleaned, duration, list_line, size, story_lines, summary_line
 from gatepass.documents import Story, Summary
-from gatepass.observability.story import advice_of
+from gatepass.observability.story import advice_of, names_of
 from tests.golden.golden import HERE, same
 
 ARRIVED = "2026-11-23T17:00:00.123Z"
@@ -207,7 +207,7 @@ def test_stories_and_lists_are_drawn_as_recorded():
 
 def test_an_error_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatch):
     monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
-    explained = advice_of("upstream_dns", "upstream:chat", "", "upstreams.chat.base_url", {})
+    explained = advice_of("upstream_dns", "upstream:chat", "", "", names_of("upstream:chat", "", ""))
     lines = [*story_lines(cleaned(story(error={**CUT, **explained}, outcome="error")), NOW_S)]
     at = lines.index("  `upstreams.chat.base_url` 的主机名无法解析。")
     assert [line for line in lines[at:] if line.startswith("  处理：改正 `upstreams.chat.base_url`，然后")]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
@@ -28,6 +29,7 @@ from tests.integration.findings import Check, check_of, found
 from tests.integration.gateway import serving
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
+from tests.integration.transport.test_tls import server_context
 
 KEY = "static-key-4711"
 PROVE = explanations()["list_public"].action
@@ -197,7 +199,6 @@ async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_an
         async with serving(create_app_state(config)) as served:
             answer = await served.ask().answer()
             (story,) = await stories(served.state, answer.headers["x-request-id"], bodies=False)
-    assert steps[-2].advice == advice
     assert steps[-2].why_zh.endswith(f"。{explanations()[case].sentence_zh}")
     assert answer.status == status
     assert answer.error["message"].endswith(advice)
@@ -205,7 +206,7 @@ async def test_a_rejected_key_is_reported_with_its_place_to_clients_by_doctor_an
         lacking = "requires a credential that gatepass does not send"
         assert (lacking in answer.error["message"]) is (case == "no_credential")
     assert story.error is not None
-    assert story.error.case == case
+    assert (story.error.case, steps[-2].advice) == (case, story.error.action)
     action = story.error.action.replace("`", "")
     assert action.lower() in advice.replace("`", "").lower()
 
@@ -305,12 +306,15 @@ def late(issuer: str, limit_s: float, timeout_s: float) -> str:
     return f"no token from {issuer.removeprefix('http://')} within {limit}"
 
 
+TIMEOUT = "`credentials.c.timeout_s`"
+
+
 @pytest.mark.parametrize(
     ("timeout_s", "limit_s", "advice"),
     [
         (600.0, 30, "Check whether the issuer is up."),
-        (30.0, 30, "Check whether the issuer is up, or raise this setting, for example to 60, if it is only slow."),
-        (10.0, 10, "Check whether the issuer is up, or raise this setting, for example to 20, if it is only slow."),
+        (30.0, 30, f"Check whether the issuer is up, or raise {TIMEOUT}, for example to 60, if it is only slow."),
+        (10.0, 10, f"Check whether the issuer is up, or raise {TIMEOUT}, for example to 20, if it is only slow."),
     ],
 )
 async def test_a_silent_issuer_is_waited_for_up_to_30_seconds_and_its_upstream_is_skipped(timeout_s, limit_s, advice):
@@ -323,6 +327,42 @@ async def test_a_silent_issuer_is_waited_for_up_to_30_seconds_and_its_upstream_i
         Check("upstream:chat", SKIPPED, "its credential failed"),
     ]
     assert upstream.received == []
+
+
+@pytest.mark.parametrize(
+    ("issuer", "dialogue", "settings"),
+    [
+        ("http://127.0.0.1:9", [], {"credentials.c.token_url", "network.proxy"}),
+        ("http://sso.invalid", [], {"credentials.c.token_url", "network.proxy"}),
+        ("", [Send(reply({"error": "no such path"}, 404))], {"credentials.c.token_url"}),
+        ("", PAGE, {"credentials.c.token_url"}),
+        (
+            "",
+            [Send(reply({"error": "invalid_client"}, 401))],
+            {f"credentials.c.client_{one}" for one in ("id", "secret")},
+        ),
+        ("tls", [], {"network.ca_file"}),
+    ],
+    ids=["refused connection", "DNS", "404", "page", "wrong secret", "CA"],
+)
+async def test_a_failure_of_a_credential_names_its_settings_in_both_languages(issuer, dialogue, settings, tmp_path):
+    tls = server_context() if issuer == "tls" else None
+    async with Scripted(answer=lambda _: dialogue, tls=tls) as server:
+        blocks = one(server, oauth2(server.url if issuer in ("", "tls") else issuer))
+        blocks["credentials"]["c"]["allow_plain_http"] = True
+        async with aclosing(diagnose(Config.model_validate(blocks))) as steps:
+            step = await anext(steps)
+        (file := tmp_path / "gatepass.yaml").write_text(json.dumps(blocks))
+        command = ["token", "--config", str(file)]
+        told = []
+        for language in ("C.UTF-8", "zh_CN.UTF-8"):
+            ran = await asyncio.to_thread(CliRunner().invoke, main, command, env={"LC_ALL": language})
+            told.append(ran.output)
+    found_in = [
+        set(re.findall(r"(?:credentials\.c|network)\.\w+", text)) for text in (step.advice, step.advice_zh, *told)
+    ]
+    assert [settings <= names for names in found_in] == [True] * 4
+    assert (found_in[0], found_in[2]) == (found_in[1], found_in[3])
 
 
 def stored(responder: Responder, password: str = "password-of-the-store") -> dict[str, Any]:

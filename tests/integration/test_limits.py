@@ -16,7 +16,7 @@ from gatepass.config.model import Config
 from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
-from gatepass.server.inspection import limits_of
+from gatepass.server.inspection import limits_of, stories
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Gateway, gateway, serving
 from tests.integration.scripted import (
@@ -96,6 +96,19 @@ async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
         assert len(upstream.received) == 3
         clock.suspend(65.0)
         assert (await ask(gp)).status == 200
+
+
+@pytest.mark.parametrize(("entry", "whose"), [("m", "The model 'm'"), ("m*", "The entry 'm*' of `models`")])
+async def test_a_used_up_limit_of_a_model_names_it_and_its_setting(entry, whose):
+    models = {entry: {"upstream": "chat", "limits": {"requests": {"minute": 1}}}}
+    async with limited(GOOD, access=access({}), models=models) as (gp, _):
+        answers = [await ask(gp) for _ in range(2)]
+        (story,) = await stories(gp.state, answers[1].headers["x-request-id"], bodies=False)
+    place = f"models.{entry}.limits.requests.minute"
+    assert answers[1].error["message"].startswith(f"{whose} has used its limit of 1 request per minute ({place}).")
+    assert story.error is not None
+    assert f"`{place}`" in story.error.action
+    assert f"`{place}`" in story.error.action_zh
 
 
 async def test_responses_state_what_is_left_in_place_of_the_upstreams_fields():
@@ -358,7 +371,7 @@ async def test_a_stream_that_is_left_counts_its_reservation_or_what_was_relayed(
             await asked.until(b"choices")
             refused = await ask(gp, name="ben")
             assert (refused.status, refused.headers["retry-after"]) == (429, "1")
-            assert "1 concurrent request (access.groups.NAME.limits.max_concurrent)" in refused.error["message"]
+            assert "1 concurrent request (access.groups.all.limits.max_concurrent)" in refused.error["message"]
         await until(lambda: not gp.state.in_flight.busy)
         assert size(STREAMED) + least <= used(gp.state)[0] <= size(STREAMED) + least + 100
         assert used(gp.state, CONCURRENT) == [0]

@@ -480,7 +480,7 @@ def test_the_overview_begins_with_what_fails_and_with_sums(visit: OpenPage, fake
             "5（0.9 %）",
             "≤ 500 ms · ≤ 1.00 s · > 60.0 s",
             "≤ 2.56 s · ≤ 5.12 s · ≤ 10.2 s",
-            "ragflow 5没有有效密钥 1",
+            "ragflow 5没有有效的 key 1",
         ]
     )
     links = page.locator(".strip dd a")
@@ -1048,7 +1048,7 @@ def test_a_failed_step_of_doctor_is_in_the_language_of_the_page(visit: OpenPage,
     page = diagnosed(visit, fake, [FAILED_CALL, UNLISTED], locale="zh-CN")
     expect(page.locator(".steps .bad p")).to_have_text(
         [
-            *("上游限制了请求。", f"原文：{FAILED_CALL['why']} Wait, or ask its owner for a higher limit."),
+            *("上游限制了请求。", f"原文：{FAILED_CALL['why']}"),
             *("处理：等待，或请上游的负责人提高限额。", "模型列表中没有 gpt-5", "处理：修正模型的名称。"),
         ]
     )

@@ -83,9 +83,9 @@ def test_no_pattern_of_the_page_reads_a_sentence():
 def test_the_texts_of_errors_are_read_at_the_first_error_and_exist_without_docstrings():
     program = """
 import gatepass.cli, gatepass.server.app, gatepass.errors as errors
-from gatepass.observability.story import advice_of
+from gatepass.observability.story import advice_of, names_of
 assert not errors.explanations.cache_info().currsize
-print(advice_of("upstream_dns", "upstream:chat", "", "upstreams.chat.base_url", {})["action"])
+print(advice_of("upstream_dns", "upstream:chat", "", "", names_of("upstream:chat", "", ""))["action"])
 """
     ran = subprocess.run([sys.executable, "-OO", "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("Correct `upstreams.chat.base_url`, then run")

@@ -14,6 +14,7 @@ from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
 from gatepass.config.access import BUILT_IN_PROFILES, moment_text
+from gatepass.config.advice import with_variable
 from gatepass.config.model import Config
 from gatepass.types import ClientRequest
 
@@ -177,7 +178,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
             "forbidden_peer",
             f"Without keys gatepass serves only clients on the same machine. This client is at"
             f" {client_request.peer or 'an unknown address'}."
-            " Set access.keys (see `gatepass keys new`) to serve others.",
+            f" Set {with_variable('access.keys')} (see `gatepass keys new`) to serve others.",
         )
     names = next(zip(*client_request.headers, strict=False), ())
     name = _host_of(dict(client_request.headers).get(b"host", b""))
@@ -185,7 +186,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
     if names.count(b"host") != 1 or not (is_loopback(name) or (not is_near and _is_address(name))):
         raise errors.ForbiddenHost(
             "Without keys gatepass serves only requests to localhost."
-            " Set access.keys (see `gatepass keys new`) to serve others."
+            f" Set {with_variable('access.keys')} (see `gatepass keys new`) to serve others."
         )
     origins = _values_of(client_request, b"origin") if b"origin" in names else []
     for value in origins:
@@ -194,7 +195,7 @@ def check_host_and_origin(client_request: ClientRequest, *, from_anywhere: bool 
         if scheme not in (b"http", b"https") or not is_loopback(_host_of(host)):
             raise errors.ForbiddenOrigin(
                 f"CORS: without keys gatepass does not serve pages of other origins, such as {shown_origin(value)}."
-                " Set access.keys, and add that origin to server.cors_origins."
+                f" Set {with_variable('access.keys')}, and add that origin to server.cors_origins."
             )
     sites = _values_of(client_request, b"sec-fetch-site") if b"sec-fetch-site" in names else []
     if not (origins or _OWN_PAGES.issuperset(sites)):

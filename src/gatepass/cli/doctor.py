@@ -142,12 +142,17 @@ class Report:
         options.print_json({"exit_code": code, "failed": failed, **more, "steps": self.steps})
 
 
+def text_of(step: Step) -> str:
+    """Return why and what to do. A Chinese reader also gets the reason in the words of the other side."""
+    if not options.is_chinese():
+        return f"{sentence(step.why)} {step.advice}" if step.advice else step.why
+    if step.error:
+        return f"{step.why_zh}{f'处理：{step.advice_zh}' if step.advice_zh else ''}原文：{step.why}"
+    return f"{step.why_zh}。{step.advice_zh}" if step.advice_zh else step.why_zh
+
+
 def line_of(step: Step) -> str:
-    text = f"{sentence(step.why)} {step.advice}" if step.advice else step.why
-    if options.is_chinese() and step.error:
-        text = f"{step.why_zh}处理：{step.advice_zh}原文：{step.why}"
-    elif options.is_chinese():
-        text = f"{step.why_zh}。{step.advice_zh}" if step.advice_zh else step.why_zh
+    text = text_of(step)
     # a shorter time would be shown as 0.00 s
     took = f" ({step.seconds:.2f} s)" if step.seconds >= 0.005 else ""
     return f"{MARKS[step.outcome][0]} {step.hop} {step.what}: {text}{took}"

@@ -20,6 +20,8 @@ import msgspec
 from msgspec import structs
 
 from gatepass.cancel import timeout
+from gatepass.config.advice import Advice, explained
+from gatepass.config.credential.base import Credential
 from gatepass.config.credential.kinds import token_location
 from gatepass.config.model import StoreSettings
 from gatepass.config.upstream import url_with_version
@@ -36,7 +38,6 @@ from gatepass.errors import (
     UpstreamRedirect,
     UpstreamTimeout,
     documentation,
-    explained,
 )
 from gatepass.mcp.exchange import SESSION, check_head, read_reply
 from gatepass.mcp.message import read_message
@@ -53,8 +54,7 @@ from gatepass.sse.event import Framer, parse_event, split_events
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import StoreState
 from gatepass.tokens import TokenHolder
-from gatepass.tokens.failure import CHECK_ISSUER, FailureCase, FetchFailure, setting, slow_hint
-from gatepass.tokens.issuer_error import refusal_advice
+from gatepass.tokens.failure import FetchFailure, failure_advice, slow_advice
 from gatepass.tokens.lifetime import LifetimeSource, ended_at, safe_claims
 from gatepass.types import MCP_UPSTREAM, Call, Headers, Hidden, OutboundRequest, Target, counted, header
 
@@ -82,7 +82,7 @@ async def timed(steps: Callable[..., Steps], begin: Begin) -> Steps:
 
 def found(hop: str, what: str, outcome: StepOutcome, name: str, **values: object) -> Step:
     """Return a step with the texts of an entry of errors.json, whose placeholders `{name}` become the `values`."""
-    texts = explained(name, {f"{{{placeholder}}}": str(value) for placeholder, value in values.items()})
+    texts = explained(name, {placeholder: str(value) for placeholder, value in values.items()})
     return Step(hop, what, outcome, texts["sentence"], texts["action"], texts["sentence_zh"], texts["action_zh"])
 
 
@@ -107,24 +107,18 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     step, wall_s = partial(found, f"credential:{name}", "token"), state.clock.wall()
     settings = state.config.credentials[name]
     limit_s = min(max(TOKEN_S[0], settings.timeout_s), TOKEN_S[1])
-    own_limit = f"{setting(name, 'timeout_s')} is {settings.timeout_s:g} s"
+    own_limit = f"credentials.{name}.timeout_s is {settings.timeout_s:g} s"
     message = f"no token from {token_location(settings)} within {limit_s:g} s, the limit of this check ({own_limit})"
-    late = TokenUnavailable(message, credential=name)
+    advice = slow_advice(name, settings.timeout_s) if settings.timeout_s <= limit_s else Advice("issuer_down")
+    late = TokenUnavailable(message, credential=name, case=advice.case, names=advice.names)
     try:
         token = await timeout(state.clock, limit_s, holder.token(), late)
     except TokenUnavailable as error:
-        # the error's own message announces the next try, but this command ends now
-        failure = holder.last_failure
-        why, advice = token_failure(state, name, failure) if failure is not None else (error.cause, error.advice)
-        if error is late and failure is None:
-            advice = slow_hint(settings.timeout_s) if settings.timeout_s <= limit_s else CHECK_ISSUER
-        elif failure is not None:
-            why = f"{error.cause if error is late else f'no token for credential {name}'}: {why}"
-        told = structs.replace(failed_step(error, "token", ""), why=why, advice=advice)
-        return told if failure is None or not failure.case else structs.replace(told, error=failure.case)
+        why = error.cause if error is late else f"no token for credential {name}"
+        return token_step(error, settings, holder.last_failure, f"{why}: ")
     if token.lifetime_s is None:
         if ended := ended_at(token.text, wall_s):
-            place = setting(name, KEY_SETTING[settings.type])
+            place = f"credentials.{name}.{KEY_SETTING[settings.type]}"
             return step(StepOutcome.FAILS, "key_ended", setting=place, end=ended, recipes=RECIPES)
         if end := safe_claims(token.text, wall_s).get("exp"):
             return step(StepOutcome.UNPROVEN, "key_ends", end=end, recipes=RECIPES)
@@ -134,23 +128,19 @@ async def check_token(state: AppState, name: str, holder: TokenHolder) -> Step:
     return step(StepOutcome.WORKS, entry, s=f"{token.lifetime_s:g}")
 
 
-def token_failure(state: AppState, name: str, failure: FetchFailure) -> tuple[str, str]:
-    """Return why the credential `name` has no token, and what to do."""
-    settings, advice = state.config.credentials[name], failure.advice
-    if failure.case == FailureCase.EXPIRED:
-        advice = advice or RENEWAL.get(settings.type, "")
-    advice = advice or refusal_advice(failure, name, settings)[0]
-    return failure.why, advice
+def token_step(error: TokenUnavailable, settings: Credential, failure: FetchFailure | None, prefix: str = "") -> Step:
+    """Return the step of a fetch that failed, for a command that ends now: `error` itself announces the next try."""
+    if failure is None:
+        return failed_step(error, "token")
+    advice = failure_advice(failure, error.credential, settings)
+    told = TokenUnavailable(prefix + failure.why, credential=error.credential, case=advice.case, names=advice.names)
+    step = structs.replace(failed_step(told, "token"), error=failure.case or error.code)
+    return step if advice else structs.replace(step, advice="", advice_zh="")
 
 
 RECIPES = documentation("docs/tokens.md", " {} has the recipes.")
 KEY_SETTING: Mapping[str, str] = {"static": "token", "api_key": "key"}
 """The setting that holds the key, by the type of a credential whose key is never parsed."""
-RENEWAL: Mapping[str, str] = {
-    "file": "Check the program that writes the token into this file.",
-    "exec": "Run the program by hand: it must print a token that has not expired.",
-}
-"""What to do about an expired token, by the type of a credential that another program keeps fresh."""
 
 MODELS_SHOWN = 10
 
@@ -216,17 +206,13 @@ def failed_step(
     model: str = "",
     credential: str = "",
 ) -> Step:
-    """Return the step of an error: its hop, its reason after `prefix`, and its advice, else what `show` advises."""
+    """Return the step of an error: its hop, its reason after `prefix`, and what `show` advises."""
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
-    names = names_of(error.hop, operation, model, credential)
+    names = {**names_of(error.hop, operation, model, credential), **error.names}
     texts = advice_of(error.stable_code, error.hop, error.case, error.setting, names)
-    # the action of a timeout says more than its message, and so does that of a token
-    is_short = isinstance(error, UpstreamTimeout) or error.case == "rejected_token"
-    advice = "" if is_short else error.advice
-    if not advice and not isinstance(error, CallerError):
-        advice = texts["action"]
+    advice = error.advice if isinstance(error, CallerError) else texts["action"]
     said, zh = (prefix + error.cause, advice), (texts["sentence_zh"], texts["action_zh"])
     return Step(error.hop, what, StepOutcome.FAILS, *said, *zh, error=error.stable_code, model=model)
 
@@ -368,9 +354,8 @@ async def check_store(state: AppState, settings: StoreSettings) -> Step:
     fault = store.health.fault
     assert fault is not None  # noqa: S101 - for mypy: note() stores one with each state but UP
     is_unreadable = store.health.state is StoreState.UNREADABLE
-    # a failing store stops no request
-    until = " Until then each process fetches tokens itself." if fault.advice and not is_unreadable else ""
-    values = {"address": address, "why": fault.why, "advice": fault.advice + until}
+    advised = explained(fault.advice.case or "store_down", fault.advice.names)
+    values = {"address": address, "why": fault.why, "advice": advised["action"], "advice_zh": advised["action_zh"]}
     name = "store_unreadable" if is_unreadable else "store_unused"
     return found("store", "store", StepOutcome.FAILS, name, **values)
 

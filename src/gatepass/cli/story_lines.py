@@ -220,7 +220,9 @@ def error_lines(story: Story) -> Iterator[str]:
     message = error.message or t("No message.")
     if is_chinese():
         yield f"  {error.sentence_zh}"
-    yield from wrapped(message.replace(f" {action}", "") if action else message)  # some messages end with it
+    for advice in filter(None, (action, action.replace("`", ""))):  # some messages end with it
+        message = message.replace(f" {advice}", "")
+    yield from wrapped(message)
     if (retry_after_s := error.retry_after_s) is not None:
         yield "  " + t("It asks the client to wait {s}.", s=f"{retry_after_s:.3g} s")
     if action:

@@ -53,7 +53,7 @@ def token(name: str | None, path: str | None, *, as_json: bool, reveal: bool) ->
 async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> bool:
     """Fetch a token and print it, or the failure. Return whether it was fetched."""
     from gatepass.config.credential.kinds import token_location
-    from gatepass.errors import TokenUnavailable, sentence
+    from gatepass.errors import TokenUnavailable
 
     async with options.open_state(config) as state:
         holder = state.holders[name]
@@ -68,10 +68,10 @@ async def _run(config: Config, name: str, *, as_json: bool, reveal: bool) -> boo
                 reason = error.message if failure is None else failure.reason
                 options.print_json({"credential": name, "error": reason})
             else:
-                from gatepass.cli.probe import token_failure
+                from gatepass.cli.doctor import text_of
+                from gatepass.cli.probe import token_step
 
-                why, advice = token_failure(state, name, failure) if failure else (error.cause, error.advice)
-                text = f"{sentence(why)} {advice}" if advice else why
+                text = text_of(token_step(error, config.credentials[name], failure))
                 click.echo(f"{options.coloured('FAIL', 'red')} {error.hop}: {text}", err=True)
             return False
         shown = described(config, name, holder.status(), fetched, state.clock.wall())

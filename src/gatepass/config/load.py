@@ -21,14 +21,23 @@ from gatepass.config.document import (
     SettingPath,
     ValueOrigin,
     children,
+    dotted,
     leaves,
     lookup,
     with_value,
 )
-from gatepass.config.environment import LIMIT_VARIABLES, put_proxy, read_environment
+from gatepass.config.environment import CHAT, CREDENTIAL, LIMIT_VARIABLES, OPERATION_URLS, put_proxy, read_environment
 from gatepass.config.file import configuration_file, read_document
 from gatepass.config.model import Config, Limits
-from gatepass.config.references import PREFIX, Reference, UnresolvedReference, own_variables, resolve, without_braces
+from gatepass.config.references import (
+    PREFIX,
+    VARIABLES_BY_TYPE,
+    Reference,
+    UnresolvedReference,
+    own_variables,
+    resolve,
+    without_braces,
+)
 from gatepass.config.wording import explained_errors
 from gatepass.types import Secret
 
@@ -38,6 +47,19 @@ OF_SERVER: Mapping[str, SettingPath] = {
 OF_NETWORK: Mapping[str, SettingPath] = {name.upper(): ("network", name) for name in ("ca_file", "no_proxy", "proxy")}
 OVERRIDES: Mapping[str, SettingPath] = {**OF_SERVER, **OF_NETWORK, **LIMIT_VARIABLES}
 """The variables that override a file, each with its setting."""
+SETTING_VARIABLES: Mapping[str, str] = {
+    **{dotted(path): name for name, path in OVERRIDES.items()},
+    **{f"upstreams.{name}.base_url": variable for name, variable in {CHAT: "UPSTREAM_URL", **OPERATION_URLS}.items()},
+    **{f"upstreams.{name}.allow_plain_http": "ALLOW_PLAIN_HTTP" for name in (CHAT, *OPERATION_URLS)},
+    **{
+        dotted(("credentials", CREDENTIAL, *path)): name
+        for names in (*VARIABLES_BY_TYPE.values(), {"ALLOW_PLAIN_HTTP": ("allow_plain_http",)})
+        for name, path in names.items()
+    },
+    **dict.fromkeys(("network.proxy_auth", f"credentials.{CREDENTIAL}.network.proxy_auth"), "PROXY"),
+    "access.keys": "KEYS",
+}
+"""The variable of each setting that has one, for a gatepass that the environment alone configures."""
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 DEFAULT = "default"
 """The origin of a value that nothing sets."""

@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass import errors
+from gatepass.config.advice import explained, with_variable
 from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
@@ -148,7 +149,7 @@ def classify_head(
         if case := LOGIN_REDIRECT if leads_to_login(target, host) else "":
             what, url = "which is not the API", "the API's own address, or correct the credential"
         message = f"{reply.answered}, a redirect to {place}, {what}."
-        advice = f"Set {url_setting_of(upstream)} to {url}."
+        advice = f"Set {with_variable(url_setting_of(upstream))} to {url}."
         return errors.UpstreamRedirect(message, upstream=upstream, case=case, advice=advice)
     return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
@@ -238,7 +239,7 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
             found = hint.case
             break
     if found == NO_PATH:
-        url = url_setting_of(upstream)
+        url = with_variable(url_setting_of(upstream))
         if upstream.startswith(MCP_UPSTREAM):
             why = "The upstream has no such path: it is not an MCP endpoint."
             return Remedy(f"Check {url}.", reply.missing, "", why)
@@ -266,9 +267,8 @@ def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: Receiv
 
 
 def _action(case: str, reply: ReceivedReply, setting: str = "") -> str:
-    names = names_of(f"upstream:{reply.upstream}", reply.operation, reply.model, "")
-    placed = errors.explanations()[case].setting
-    return errors.explained(case, {placed: setting, **names} if setting else names)["action"]
+    names = names_of(f"upstream:{reply.upstream}", reply.operation, reply.model)
+    return explained(case, {**names, "setting": setting} if setting else names)["action"]
 
 
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
@@ -282,7 +282,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
     message = f"{reply.answered} with {reply.page} instead of JSON, probably a login page or a portal."
-    advice = f"Check {url_setting_of(reply.upstream)} and its credential."
+    advice = f"Check {with_variable(url_setting_of(reply.upstream))} and its credential."
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
     return errors.UpstreamHtml(message, upstream=reply.upstream, status=status, advice=advice)
 

@@ -1,4 +1,4 @@
-"""The one table of texts for a connection that failed: why, and which setting to check.
+"""The one table for a connection that failed: why, and the entry of errors.json that says which setting to check.
 
 The texts of errors for clients and the steps of `gatepass doctor` come from it. RAGFlow sorts errors by words in their
 text (`_classify_error`). So a fault that a retry can fix avoids three words: "auth" and "key" would mean a wrong
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+from gatepass.config.advice import Advice
 from gatepass.config.network import NO_NETWORK, Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.message_head import WITHOUT_BASIC
@@ -24,93 +25,57 @@ from gatepass.types import Timeouts, settings_of, url_setting_of
 DETAIL_CHARS = 300
 MOST_PATH_CHARS = 100
 
-_TEXTS: Mapping[Fault, str] = MappingProxyType(
+_WHY: Mapping[Fault, str] = MappingProxyType(
     {
-        Fault.DNS: (
-            "The name {host} cannot be resolved{detail}.\n"
-            "Check the host in {url_setting}, the DNS of the machine that gatepass runs on, and whether this network"
-            " needs {proxy}."
-        ),
-        Fault.CONNECT: (
-            "No connection to {host}{detail}.\n"
-            "Check the host and port in {url_setting}, whether it is up, and whether this network needs"
-            " {proxy}."
-        ),
-        Fault.PROXY: "The proxy in front of {host} {proxy_did}{detail}.\n{proxy_advice}",
-        Fault.TLS: "No secure connection to {host}{detail}.\n{tls}",
+        Fault.DNS: "The name {host} cannot be resolved{detail}.",
+        Fault.CONNECT: "No connection to {host}{detail}.",
+        Fault.PROXY: "The proxy in front of {host} {proxy_did}{detail}.",
+        Fault.TLS: "No secure connection to {host}{detail}.",
         Fault.CLOSED: (
-            "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown.\n"
-            "{try} again where that does no harm."
+            "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown."
         ),
-        Fault.INVALID: (
-            "The reply of {host} is invalid HTTP{detail}.\nCheck that {url_setting} names an HTTP or HTTPS API."
-        ),
-        Fault.TOO_LARGE: (
-            "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}.\n"
-            "Raise limits.reply_bytes, or ask for less in one call."
-        ),
-        Fault.TIMEOUT_CONNECT: (
-            "No connection to {host} within {limit}.\n"
-            "Check the host and port in {url_setting}, a firewall between, and whether this network needs"
-            " {proxy}."
-        ),
+        Fault.INVALID: "The reply of {host} is invalid HTTP{detail}.",
+        Fault.TOO_LARGE: "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}.",
+        Fault.TIMEOUT_CONNECT: "No connection to {host} within {limit}.",
         Fault.TIMEOUT_POOL: (
-            "All connections that {settings}.max_connections allows to {host} were busy.\nTry again, or raise it."
+            "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
         ),
-        Fault.TIMEOUT_FIRST_BYTE: (
-            "{host} sent no reply within {limit}.\nA slow model needs more: raise this setting."
-        ),
-        Fault.TIMEOUT_IDLE: (
-            "{host} stopped sending in the middle of its reply for longer than {limit}.\n"
-            "Check the upstream first. A model that pauses needs more: raise this setting."
-        ),
+        Fault.TIMEOUT_FIRST_BYTE: "{host} sent no reply within {limit}.",
+        Fault.TIMEOUT_IDLE: "{host} stopped sending in the middle of its reply for longer than {limit}.",
     }
 )
-"""Of each fault why, and in a second line what to check."""
-_AT_PROXY_TEXTS: Mapping[Fault, str] = MappingProxyType(
+_BY_DETAIL: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        Fault.DNS: (
-            "The name {host} cannot be resolved{detail}.\n"
-            "Check the host in {url_setting} and the DNS of the machine that gatepass runs on."
-        ),
-        Fault.CONNECT: (
-            "No connection to {host}{detail}.\nCheck the host and port in {url_setting}, and whether the proxy is up."
-        ),
+        LATE_TLS: ("Connected to {host}, but the TLS handshake did not end within {limit}.", "tls_late"),
+        LATE_TUNNEL: ("Connected to {host}, but it opened no tunnel within {limit}.", "tunnel_late"),
+        TLS_PORT: ("{host} requires TLS on this port.", "tls_port"),
     }
 )
-"""Those that differ on the way to the proxy."""
-_BY_DETAIL: Mapping[str, str] = MappingProxyType(
+"""Why, and the entry of errors.json, by a detail that alone names the cause."""
+_ADVICE: Mapping[Fault, str] = MappingProxyType(
     {
-        LATE_TLS: (
-            "Connected to {host}, but the TLS handshake did not end within {limit}.\n"
-            "If the port serves plain HTTP, begin {url_setting} with http://. Otherwise check the TLS of {host}, and a"
-            " firewall between."
-        ),
-        LATE_TUNNEL: (
-            "Connected to {host}, but it opened no tunnel within {limit}.\n"
-            "Check the address in {server_setting}, and whether the proxy can reach it."
-        ),
-        TLS_PORT: "{host} requires TLS on this port.\nBegin {url_setting} with https://.",
+        Fault.DNS: "upstream_dns",
+        Fault.CONNECT: "upstream_connect",
+        Fault.CLOSED: "upstream_closed",
+        Fault.INVALID: "not_http",
+        Fault.TOO_LARGE: "reply_too_large",
+        Fault.TIMEOUT_CONNECT: "upstream_timeout_connect",
+        Fault.TIMEOUT_FIRST_BYTE: "upstream_timeout_first_byte",
+        Fault.TIMEOUT_IDLE: "upstream_timeout_idle",
     }
 )
-"""Those of a detail that alone names the cause."""
-_CASES: Mapping[str, str] = MappingProxyType({LATE_TLS: "tls_late", TLS_PORT: "tls_port"})
-_TLS_TEXTS: Mapping[TlsProblem, str] = MappingProxyType(
+_ADVICE_ABOUT_TLS: Mapping[TlsProblem, str] = MappingProxyType(
     {
-        TlsProblem.CERTIFICATE: (
-            "Renew the certificate of {host}, use a host name of it in {url_setting}, or check the clock of this"
-            " machine."
-        ),
-        TlsProblem.UNKNOWN_CA: "Set {ca_file} to a PEM file with the certificate of that CA.",
-        TlsProblem.PLAIN_HTTP: "Check the port in {url_setting}, or begin it with http://.",
-        TlsProblem.CLIENT_CERTIFICATE: "Set {client_cert} to a certificate that {host} trusts.",
-        TlsProblem.OTHER: (
-            "Check the port in {url_setting}, or begin it with http:// if it has no TLS. Otherwise check {ca_file} and,"
-            " if {host} requires a client certificate, {client_cert}."
-        ),
+        TlsProblem.CERTIFICATE: "tls_certificate",
+        TlsProblem.UNKNOWN_CA: "tls_unknown_ca",
+        TlsProblem.PLAIN_HTTP: "tls_plain_http",
+        TlsProblem.CLIENT_CERTIFICATE: "tls_client_certificate",
+        TlsProblem.OTHER: "tls_other",
     }
 )
-"""Of a failed handshake what to check, in place of `{tls}`."""
+_ADVICE_AT_PROXY: Mapping[Fault, str] = MappingProxyType(
+    {Fault.DNS: "proxy_dns", Fault.CONNECT: "proxy_connect", Fault.TIMEOUT_CONNECT: "proxy_late"}
+)
 _LIMITS: Mapping[Fault, str] = MappingProxyType(
     {Fault.TIMEOUT_CONNECT: "connect_s", Fault.TIMEOUT_FIRST_BYTE: "first_byte_s", Fault.TIMEOUT_IDLE: "idle_s"}
 )
@@ -130,8 +95,6 @@ class ServerNames:
     """The setting of each timeout (`Timeouts.settings`), without those that have none."""
     network: Network = NO_NETWORK
     """The settings with which it is called."""
-    proxy_variable: str = ""
-    """Follows the setting of the proxy, such as ` (GATEPASS_PROXY)`."""
     is_plain: bool = False
     """Whether its URL begins with http://."""
 
@@ -163,12 +126,10 @@ def redirect_place(target: str, own: str) -> str:
 
 
 class FaultText(NamedTuple):
-    """Why a connection failed and what to check, with the `case` and the `setting` of its error."""
+    """Why a connection failed, and what to check."""
 
     why: str
-    advice: str
-    case: str = ""
-    setting: str = ""
+    advice: Advice
 
 
 def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], str] = str) -> FaultText:
@@ -176,58 +137,45 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     # The detail may quote bytes from the network. A cut before the mask could leave half a secret.
     detail = "".join(char if char.isprintable() else " " for char in mask(fault.detail))
     detail = " ".join(detail.split())[:DETAIL_CHARS].rstrip(".")
-    host, url_setting = names.host, names.url_setting
+    host, url, entry = names.host, names.url_setting, _ADVICE.get(fault.kind, "")
     member = partial(names.network.setting, names.settings)
-    proxy = f"{member('proxy')}{names.proxy_variable}"
-    text = _TEXTS[fault.kind]
+    proxy, proxy_did = member("proxy"), "refuses"
     if at_proxy := _AT_PROXY.match(detail):
-        detail, url_setting = detail[at_proxy.end() :], proxy
+        detail = detail[at_proxy.end() :]
         host = at_proxy[1] if fault.kind is Fault.DNS else f"the proxy {at_proxy[1]}"
-        text = _AT_PROXY_TEXTS.get(fault.kind, text)
-    text, case = _BY_DETAIL.get(detail, text), _CASES.get(detail, "")
+        entry = _ADVICE_AT_PROXY.get(fault.kind, entry)
+        url = url if detail == LATE_TUNNEL else proxy
+    why, entry = _BY_DETAIL.get(detail, (_WHY[fault.kind], entry))
     if fault.kind is Fault.DNS:
         host = re.sub(r":\d+$", "", host)  # the port has no part in the name
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
     if limit_setting := names.timeouts.get(_LIMITS.get(fault.kind, ""), ""):
         limit = f"{limit} ({limit_setting})"
-    status, proxy_setting = fault.detail[:3], member("proxy_auth") if fault.detail[:3] == "407" else proxy
-    # no_proxy has no effect on a server with its own proxy
-    around = "add it to network.no_proxy" if proxy.startswith("network.") else f"set {proxy} to none"
-    setting = limit_setting or (member("ca_file") if fault.kind is Fault.TLS else url_setting)
-    proxy_did, proxy_advice = "refuses", f"Check {proxy_setting}."
-    if fault.kind is Fault.PROXY:
-        case = "proxy_refuses" if proxy.startswith("network.") else "own_proxy_refuses"
-    elif at_proxy and fault.kind is Fault.TIMEOUT_CONNECT:
-        case, setting = "proxy_late", proxy
-    elif fault.kind is Fault.CLOSED and not fault.answered:
-        case = "no_answer"
-    elif fault.kind is Fault.TOO_LARGE:
-        case = "too_large"
-    if WITHOUT_BASIC in fault.detail:
-        proxy_advice = (
-            f"gatepass supports Basic alone. Set {proxy} to a local proxy that logs in to this one, such as px or"
-            " cntlm, or ask its owner to allow this machine."
-        )
-    elif status == "403":
-        proxy_advice = f"Ask the owner of the proxy to allow the host, or {around}."
-    elif status in ("502", "503", "504"):
-        proxy_did, case = "could not reach the host", ""
-        proxy_advice = f"Check the host in {url_setting}, whether it is up and the proxy can reach it, or {around}."
-    is_unlike_tls = fault.answered or fault.stale or not names.is_plain
-    retry = "Try" if is_unlike_tls else f"If the port requires TLS, begin {url_setting} with https://. Otherwise try"
+    elif entry == "upstream_timeout_connect":
+        entry = "issuer_timeout_connect"
+    if fault.kind is Fault.TLS:
+        entry = _ADVICE_ABOUT_TLS[tls_problem(fault.detail)]
+    elif fault.kind is Fault.PROXY:
+        entry, status = "proxy_fails", fault.detail[:3]
+        # no_proxy has no effect on a server with its own proxy
+        own = "" if proxy.startswith("network.") else "own_"
+        if WITHOUT_BASIC in fault.detail:
+            entry = "proxy_without_basic"
+        elif status == "407":
+            entry = "proxy_login"
+        elif status == "403":
+            entry = f"{own}proxy_refuses"
+        elif status in ("502", "503", "504"):
+            proxy_did, entry = "could not reach the host", f"{own}proxy_reaches_nothing"
+    elif fault.kind is Fault.CLOSED and names.is_plain and not (fault.answered or fault.stale):
+        entry = "no_answer"
     fields = {
         "host": host,
         "settings": names.settings,
-        "url_setting": url_setting,
-        "server_setting": names.url_setting,
         "detail": f" ({detail})" if detail else "",
         "limit": limit,
-        "try": retry,
-        "proxy": proxy,
-        "ca_file": member("ca_file"),
-        "client_cert": member("client_cert"),
         "proxy_did": proxy_did,
-        "proxy_advice": proxy_advice,
     }
-    why, _, advice = text.replace("{tls}", _TLS_TEXTS[tls_problem(fault.detail)]).format_map(fields).partition("\n")
-    return FaultText(why, advice, case, setting)
+    known = {name: member(name) for name in ("proxy", "proxy_auth", "ca_file", "client_cert")}
+    known |= {"own_proxy": proxy, "url": url, "host": host, "setting": limit_setting or url}
+    return FaultText(why.format_map(fields), Advice(entry, known))

@@ -190,7 +190,7 @@ class McpProtocol(ClientProtocol):
         if isinstance(error, errors.UnknownPath):  # its documentation names the base URL of models
             data["action"] = "Use a URL `http://HOST/mcp/NAME`."
         else:
-            names = names_of(error.hop, "", "", "")
+            names = {**names_of(error.hop, "", ""), **error.names}
             data["action"] = advice_of(error.stable_code, error.hop, error.case, error.setting, names)["action"]
         if (wait_s := retry_after(error)) is not None:
             data["retry_after_s"] = wait_s

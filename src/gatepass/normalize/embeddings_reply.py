@@ -25,7 +25,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from gatepass.errors import UpstreamInvalid, explained
+from gatepass.config.advice import Advice
+from gatepass.errors import UpstreamInvalid
 from gatepass.json_body import OBJECT, ONE_PASS_BYTES, RAW, UNCOUNTED_BYTES, has_more, has_slow_numbers
 from gatepass.types import EmbeddingsOptions, counted, parse_count
 
@@ -104,7 +105,7 @@ class InvalidReply(Exception):
         self.reason, self.case = reason, case
 
     def upstream_error(self, what: str, upstream: str, *, of_request: bool = False) -> UpstreamInvalid:
-        text, advice = f"{what}: {self.reason}.", explained(self.case, {})["action"] if self.case else ""
+        text, advice = f"{what}: {self.reason}.", str(Advice(self.case))
         of_request = of_request or self.case != ""
         return UpstreamInvalid(text, upstream=upstream, of_request=of_request, case=self.case, advice=advice)
 

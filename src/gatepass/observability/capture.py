@@ -15,6 +15,7 @@ from typing import Annotated
 import msgspec
 
 from gatepass.clock import Clock, Timer
+from gatepass.config.advice import with_variable
 from gatepass.documents import Body, CaptureState
 from gatepass.errors import GatepassError, Overloaded
 from gatepass.observability.log import emit
@@ -110,7 +111,8 @@ class Capture(Observer):
         """Capture from now on. A capture that runs ends, with what it holds. Raises Overloaded."""
         self._end("replaced")
         if not self._hold(HELD_BYTES):
-            raise Overloaded("A capture takes 16 MiB of limits.held_bytes, and requests in progress take them.")
+            limit = with_variable("limits.held_bytes")
+            raise Overloaded(f"A capture takes 16 MiB of {limit}, and requests in progress take them.")
         self.settings, self._ends_s = settings, self._clock.now() + settings.for_s
         self._timer = self._clock.call_later(settings.for_s, partial(self._end, "expired"))
         self._observers.switch(self, on=True)

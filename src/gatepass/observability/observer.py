@@ -7,7 +7,7 @@ To add an observer, derive a class from `Observer` and list it in `create_app_st
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NewType, TypeVarTuple, Unpack
 
 import msgspec
@@ -172,6 +172,8 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Those of the error (`GatepassError`)."""
     kind: str = ""
     """Its `stable_code`."""
+    names: Mapping[str, str] = {}
+    """Its other names for placeholders."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from gatepass import errors
+from gatepass.config.advice import explained
 from gatepass.documents import (
     Attempt,
     AttemptToken,
@@ -187,6 +188,7 @@ def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
     kind, hop = request.kind, access.hop or ""
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential)
+    names |= {name: mask(value) for name, value in request.names.items()}
     return RequestError(
         code=mask(access.code),
         hop=access.hop,
@@ -221,41 +223,30 @@ def advice_of(kind: str, hop: str, case: str, setting: str, names: Mapping[str, 
     """
     if not case and kind == errors.UpstreamInvalid.code and hop.startswith(f"upstream:{MCP_UPSTREAM}"):
         case = "mcp_invalid"
-    placed = errors.explanations()[case or kind].setting
-    replaced = {placed: setting.replace(", ", "`, `"), **names} if setting and placed else names
-    found = errors.explained(case or kind, replaced)
-    if found["sentence"]:
-        return found
-    return errors.explained(kind, names) | {name: text for name, text in found.items() if text}
+    values = {**names, "setting": setting} if setting else names
+    found = explained(case or kind, values)
+    if not found["sentence"]:
+        found = explained(kind, values) | {name: text for name, text in found.items() if text}
+    return {name: found[name] for name in ("sentence", "action", "sentence_zh", "action_zh")}
 
 
-def names_of(hop: str, operation: str, model: str, credential: str) -> dict[str, str]:
-    """Return what replaces the placeholders of an action, in any language, one after the other.
-
-    `credential` is that of the last attempt. A value is "" if it is not known.
-    """
+def names_of(hop: str, operation: str, model: str, credential: str = "") -> dict[str, str]:
+    """Return the values of placeholders of errors.json that a request gives. One that is not known is left out."""
     part, _, name = hop.partition(":")
-    names = {"check --route NAME": f"check --route {shlex.quote(model or 'MODEL')}"}
-    if part == "upstream":
-        placed = "credentials.NAME" if name.startswith(MCP_UPSTREAM) else f"upstreams.{name}"
-        names |= {
-            "`base_url`": f"`{url_setting_of(name)}`",
-            "mcp.NAME.url": url_setting_of(name),
-            "{upstream: NAME}": f"{{upstream: {name}}}",
-            "upstreams.NAME.token_placement": f"{placed}.token_placement",
-            "upstreams.NAME.": f"{settings_of(name)}.",
-        }
+    names: dict[str, str] = {}
     if credential := name if part == "credential" else credential:
-        names["gatepass token NAME"] = f"gatepass token {shlex.quote(credential)}"
-        names["credentials.NAME"] = f"credentials.{credential}"
+        names["credential"] = credential
+    if part == "upstream":
+        url, is_mcp = url_setting_of(name), name.startswith(MCP_UPSTREAM)
+        placed = f"credentials.{credential or 'NAME'}" if is_mcp else settings_of(name)
+        names |= {"upstream": settings_of(name), "upstream_name": name, "url": url, "server_url": url}
+        names["token_placement"] = f"{placed}.token_placement"
     if operation:
-        names |= {"operations.NAME": f"operations.{operation}", "{rerank:": f"{{{operation}:"}
+        names["operation"] = operation
     if model:
+        names |= {"model": model, "quoted_model": shlex.quote(model)}
         if operation and operation not in CALL_OPTIONS:
-            untold = (" `gatepass doctor MODEL` lists its names.", "`gatepass doctor MODEL` 列出上游的名称。")
-            names |= dict.fromkeys(untold, "")
-        names["`gatepass doctor MODEL`"] = f"`gatepass doctor {shlex.quote(model)}`"
-        names["models.NAME"] = f"models.{model}"
+            names["names_listed"] = ""
     return names
 
 

@@ -396,7 +396,14 @@ def whose(limit: Limit) -> str:
     kind, name = limit.subject
     if kind == END_USER:
         return f"The end user of {name!r}"
-    return "The model" if kind == "model" else f"The {kind} {name!r}"  # an entry of models may be a glob
+    is_glob = kind == "model" and any(char in name for char in "*?[")
+    return f"The entry {name!r} of `models`" if is_glob else f"The {kind} {name!r}"
+
+
+def place_of(limit: Limit) -> str:
+    """Return the setting of a limit, such as `models.gpt-4o.limits.requests.minute`."""
+    kind, name = limit.owner
+    return f"{_PLACES[kind].replace('NAME', name)}.{limit.setting}"
 
 
 def limit_text(limit: Limit) -> str:
@@ -408,13 +415,14 @@ def limit_text(limit: Limit) -> str:
 def limit_reached(refused: Refused, tokens: int) -> GatewayError:
     """Return the error of a request that would reserve so many `tokens`."""
     limit, wait_s = refused.limit, refused.wait_s
-    place = f"{_PLACES[limit.owner[0]]}.{limit.setting}"
+    place = place_of(limit)
     if limit.unit == CONCURRENT:
         return Limited(
             "concurrency_limited",
             f"{whose(limit)} has reached its limit of {counted(limit.most, 'concurrent request')} ({place})."
             " Retry when one of them has ended.",
             retry_after_s=wait_s,
+            setting=place,
         )
     long = ((86_400, "d"), (3_600, "h"), (60, "min"))
     size_s, unit = next((one for one in long if wait_s > 2 * one[0]), (1, "s"))
@@ -426,6 +434,7 @@ def limit_reached(refused: Refused, tokens: int) -> GatewayError:
         f"{whose(limit)} has {has} its limit of {limit_text(limit)} ({place})."
         f" Retry in {math.ceil(wait_s / size_s)} {unit}{less}.",
         retry_after_s=wait_s,
+        setting=place,
     )
 
 
@@ -435,7 +444,7 @@ def never_fits(limit: Limit, amount: int) -> InvalidRequest:
         does, advice, param = f"may use {amount} tokens", "Send a smaller max_tokens or a shorter input", "max_tokens"
     return InvalidRequest(
         f"The request {does}, and {whose(limit)[0].lower()}{whose(limit)[1:]} has a limit of {limit_text(limit)}"
-        f" ({_PLACES[limit.owner[0]]}.{limit.setting}). {advice}.",
+        f" ({place_of(limit)}). {advice}.",
         param=param,
     )
 

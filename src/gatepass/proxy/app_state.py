@@ -58,8 +58,8 @@ from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
+from gatepass.tokens.failure import failure_advice
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
-from gatepass.tokens.issuer_error import refusal_advice
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.sharing import SharedSource, is_shared
 from gatepass.tokens.source import build_source, transport_of
@@ -429,8 +429,8 @@ def _kept_holder(
 
 
 def _new_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_contexts: TLSContexts) -> TokenHolder:
-    advice = partial(refusal_advice, credential=name, settings=settings)
-    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), refusal_advice=advice)
+    advice = partial(failure_advice, credential=name, settings=settings)
+    waits = WaitBudget(settings.timeout_s + FETCH_GRACE_S, token_location(settings), advice=advice)
     source = build_source(name, settings, transport_of(settings, tls_contexts), parts.clock)
     if parts.store is None or not is_shared(settings):
         holder = TokenHolder(name, source, parts.clock, parts.redactor, waits)

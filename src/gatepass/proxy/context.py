@@ -375,7 +375,11 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             added_s,
             is_synthesized,
             self.gave_up,
-            *((None,) if error is None else (error.retry_after_s, error.case, error.setting, error.stable_code)),
+            *(
+                ()
+                if error is None
+                else (error.retry_after_s, error.case, error.setting, error.stable_code, error.names)
+            ),
         )
         state.observers.tell(state.observers.request_ended, ended, error)
 

@@ -19,6 +19,7 @@ import msgspec
 from gatepass.auth.caller import Caller
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
+from gatepass.config.advice import with_variable
 from gatepass.errors import ClientGone, Draining, Overloaded
 
 if TYPE_CHECKING:
@@ -223,13 +224,12 @@ class Concurrency:
         """Count one more request of `caller`. Raises Overloaded. The request is then not counted."""
         own = self.by_caller.get(caller, 0)
         if own and self._total >= self._limit:
-            raise Overloaded(
-                f"The limit of {self._limit} requests in flight is reached (limits.connections).", retry_after_s=1
-            )
+            limit = with_variable("limits.connections")
+            raise Overloaded(f"The limit of {self._limit} requests in flight is reached ({limit}).", retry_after_s=1)
         if own and own >= self._limit_per_caller:
             raise Overloaded(
-                f"The caller {caller!r} has {own} requests in flight. The last tenth of limits.connections"
-                " is reserved for other callers.",
+                f"The caller {caller!r} has {own} requests in flight. The last tenth of"
+                f" {with_variable('limits.connections')} is reserved for other callers.",
                 retry_after_s=1,
             )
         self.by_caller[caller] = own + 1
@@ -328,7 +328,8 @@ class RequestMemory(msgspec.Struct, eq=False):
             budget, caller_bytes = self._budget, self._budget.by_caller.get(self.caller, 0)
             raise Overloaded(
                 f"The requests in flight hold {budget.total_bytes} bytes, {caller_bytes} of them"
-                " for this caller. This request does not fit (limits.held_bytes). Retry when another one has ended.",
+                f" for this caller. This request does not fit ({with_variable('limits.held_bytes')})."
+                " Retry when another one has ended.",
                 retry_after_s=1,
             )
         self.add(size_bytes)

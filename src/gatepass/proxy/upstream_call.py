@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from gatepass import errors
 from gatepass.cancel import timeout
 from gatepass.clock import wait_at_most
+from gatepass.config.advice import Advice, with_variable
 from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.config.network import NO_NETWORK, Network
@@ -212,15 +213,20 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
     """Return what to correct if `upstream` rejects what gatepass sends. `is_key`: it does not expire."""
     name, block = upstream.settings.credential, settings_of(upstream.name)
     if name is None or is_key:
-        place = " or ".join(header_keys(upstream)) if name is None else f"credentials.{name}"
-        if not place:
+        key = f"credentials.{name}.token"
+        places = (
+            header_keys(upstream) if name is None else [key if with_variable(key) != key else f"credentials.{name}"]
+        )
+        if not places:
             return Remedy(f"Set {block}.credential.", "no_credential", cause="gatepass has no credential for it.")
-        advice = f"Replace the key in {place}, then run `gatepass reload`, or restart gatepass for a variable."
-        return Remedy(advice, "header_key" if name is None else "static_key", place)
+        named = " or ".join(map(with_variable, places))
+        advice = f"Replace the key in {named}, then run `gatepass reload`, or restart gatepass for a variable."
+        return Remedy(advice, "header_key" if name is None else "static_key", ", ".join(places))
     used = ("scope", "audience") if isinstance(state.config.credentials[name], Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
-    places = ", ".join((*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"))
-    return Remedy(f"`gatepass token {name}` shows a new token's claims and where it is sent.", "rejected_token", places)
+    places = [*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"]
+    advice = f"`gatepass token {name}` shows a new token's claims and where it is sent."
+    return Remedy(advice, "rejected_token", ", ".join(places))
 
 
 def header_keys(upstream: Upstream) -> list[str]:
@@ -341,7 +347,7 @@ def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
     limit = f"{timeouts.total_s:g} s ({timeouts.settings['total_s']})"
     return errors.UpstreamTimeout(
         f"The answer was not complete after {limit}.",
-        advice="A long answer needs more: raise this setting.",
+        advice=str(Advice("upstream_timeout_total")),
         upstream=upstream,
         phase="total",
         setting=timeouts.settings["total_s"],
@@ -387,7 +393,9 @@ def upstream_error(
 ) -> UpstreamError:
     """Return the error of hop `upstream:NAME` for `fault`, with the setting to check."""
     text = fault_text(fault, ServerNames.of_upstream(upstream, base_url, timeouts, network), mask)
-    said: dict[str, Any] = {"advice": text.advice, "case": text.case, "setting": text.setting}
+    advice = text.advice
+    case = advice.case if advice and errors.explanations()[advice.case].of else ""  # a code is not a case of itself
+    said: dict[str, Any] = {"advice": str(advice), "case": case, "names": advice.names}
     phase = _TIMEOUT_PHASES.get(fault.kind)
     if phase is not None:
         return errors.UpstreamTimeout(text.why, upstream=upstream, phase=phase, sent=fault.sent, **said)

@@ -23,6 +23,7 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from gatepass.config.advice import with_variable
 from gatepass.errors import GatepassError, InternalError, Overloaded, ReceiveTimeout
 from gatepass.http_client.connection import WriteBatcher
 from gatepass.http_client.loop_turns import SMALL_READ_BYTES, LoopTurns
@@ -225,7 +226,6 @@ HEAD_COPIES = 2
 MOST_AHEAD = 100
 """Requests that wait behind the one in progress. The connection closes after these: one read may have thousands."""
 
-EVICTED = "An idle connection was closed to make room for others (limits.connections)."
 INTERNAL_ERROR = "Internal error while handling the request. Search the gatepass log for `request_failed`."
 
 
@@ -374,7 +374,9 @@ class ClientConnection(asyncio.Protocol):
 
     def evict(self) -> None:
         """Close a connection without a request in progress, to make room for others."""
-        self._context.refused(Overloaded(EVICTED), self._parser.peer)
+        limit = with_variable("limits.connections")
+        evicted = Overloaded(f"An idle connection was closed to make room for others ({limit}).")
+        self._context.refused(evicted, self._parser.peer)
         self._close()
         # a close waits until the client has read the response, and with TLS until it closes as well
         if self.transport.get_write_buffer_size() or not self.transport.can_write_eof():
@@ -421,7 +423,8 @@ class ClientConnection(asyncio.Protocol):
         self._head_bytes = held_bytes
         if size_bytes and heads.total_bytes > heads.limit_bytes:
             self.hold_head(0)
-            raise Overloaded("The heads of other requests that have not arrived take all memory (limits.held_bytes).")
+            limit = with_variable("limits.held_bytes")
+            raise Overloaded(f"The heads of other requests that have not arrived take all memory ({limit}).")
 
     def begin_cycle(self, cycle: HttpRequestCycle) -> None:
         """Serve `cycle` after the cycles before it."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gatepass.config.advice import with_variable
 from gatepass.errors import BodyTooLarge, ClientGone, GatepassError, InvalidRequest, Overloaded
 from gatepass.http_client.connection import JOINED_BYTES
 from gatepass.http_client.response_body import add_piece, taken
@@ -309,4 +310,4 @@ def announced_bytes(headers: Headers) -> int:
 
 
 def too_large(limit_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes (limits.body_bytes).")
+    return BodyTooLarge(f"The request body is larger than {limit_bytes} bytes ({with_variable('limits.body_bytes')}).")

@@ -12,9 +12,10 @@ from gatepass import documents
 from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import may_use
+from gatepass.config.advice import explained
 from gatepass.config.model import Config
 from gatepass.documents import Callers, ErrorCount, Traffic
-from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explained, explanations, kind_of, status_of
+from gatepass.errors import ModelNotFound, UpstreamErrorReply, UpstreamHtml, explanations, kind_of, status_of
 from gatepass.observability.story import moment
 from gatepass.observability.traffic import placed, series
 from gatepass.proxy.app_state import AppState
@@ -137,16 +138,17 @@ def _rest(operations: Sequence[str], upstream: str) -> dict[str, Any]:
 def documented(code: str) -> dict[str, Any]:
     """Return what an error code means and what to do in both languages, with the cases that have another action."""
     kind, known = kind_of(code), explanations()
-    own = known[code if code in known else kind.code]
+    name = code if code in known else kind.code
+    own, texts = known[name], explained(name, {})
     # a reply or a page of an upstream has its own status
     status = None if issubclass(kind, UpstreamErrorReply | UpstreamHtml) else status_of(code)
     return {
         "code": code,
-        "kind": code if code in known else kind.code,
+        "kind": name,
         "status": status,
-        "text": f"{own.sentence}\n\n{own.more}".strip(),
-        "text_zh": f"{own.sentence_zh}{own.more_zh}",
-        "action": own.action,
-        "action_zh": own.action_zh,
+        "text": f"{texts['sentence']}\n\n{own.more}".strip(),
+        "text_zh": f"{texts['sentence_zh']}{own.more_zh}",
+        "action": texts["action"],
+        "action_zh": texts["action_zh"],
         "cases": [explained(case, {}) for case, entry in known.items() if entry.of == code],
     }

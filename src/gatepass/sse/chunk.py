@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gatepass.config.advice import with_variable
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
 from gatepass.sse.event import read_json
 from gatepass.types import UpstreamErrorBody
@@ -394,9 +395,6 @@ events_joined = _error(
 too_many_choices = _error(
     UpstreamInvalid, "The upstream's answer has more choices, tool calls and members than any request asks for."
 )
-reply_too_large = _error(
-    UpstreamInvalid, "The upstream's answer is larger than limits.reply_bytes.", of_request=True, case="too_large"
-)
 answer_too_large = _error(
     UpstreamInvalid,
     "The upstream's stream is too large to make a whole reply from it. Request it with `stream: true`.",
@@ -411,12 +409,18 @@ line_too_long = _error(
 )
 
 
-event_too_large = _error(
-    UpstreamInvalid,
-    "The upstream sent an event that is larger than limits.event_bytes, or than 1 MiB where gatepass converts the"
-    " stream, or that has too many lines, values or escapes.",
-    case="too_large",
-)
+def reply_too_large(upstream: str) -> UpstreamInvalid:
+    limit = with_variable("limits.reply_bytes")
+    what = f"The upstream's answer is larger than {limit}."
+    return UpstreamInvalid(what, upstream=upstream, of_request=True, case="too_large")
+
+
+def event_too_large(upstream: str) -> UpstreamInvalid:
+    limit = with_variable("limits.event_bytes")
+    what = f"The upstream sent an event that is larger than {limit}, or than 1 MiB where gatepass converts the stream,"
+    return UpstreamInvalid(
+        f"{what} or that has too many lines, values or escapes.", upstream=upstream, case="too_large"
+    )
 
 
 def upstream_error_event(upstream: str, error_body: UpstreamErrorBody) -> UpstreamErrorReply:

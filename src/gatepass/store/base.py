@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
+from gatepass.config.advice import Advice
 
 Command = tuple[tuple[str, ...], tuple[str | float, ...]]
 """Names in the store, and the arguments of a script for them."""
@@ -23,10 +24,10 @@ Command = tuple[tuple[str, ...], tuple[str | float, ...]]
 class StoreUnavailable(Exception):
     """The store failed or did not reply in time. The caller goes on without it. GuardedStore masks the texts.
 
-    `advice` is what the operator does, as a sentence, or "".
+    `advice` is what the operator does, if that is known.
     """
 
-    def __init__(self, why: str, advice: str = "") -> None:
+    def __init__(self, why: str, advice: Advice = Advice()) -> None:  # noqa: B008 - it never changes
         super().__init__(why)
         self.why, self.advice = why, advice
 

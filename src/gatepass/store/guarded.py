@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gatepass.cancel import CancelScope, Tasks
 from gatepass.clock import Clock, Timer, sleep
+from gatepass.config.advice import Advice
 from gatepass.config.model import StoreSettings
 from gatepass.documents import StoreStatus
 from gatepass.store.base import Command, Store, StoreCache, StoreReading, StoreUnavailable
@@ -48,7 +49,6 @@ SETTLE_S = 10.0
 """The least time between two log lines of one event."""
 
 OTHER_KEY = "the other processes encrypt with another key than this one ({ours}), so this process shares nothing"
-SAME_KEY = "Set the same store.encryption_key in all of them."
 
 
 class Server(Store, Protocol):
@@ -173,7 +173,7 @@ class GuardedStore:
         if found.values.get(KEY_NAME, ours.encode()) != ours.encode():
             self._other_key_seen_s = now
         if now - self._other_key_seen_s < TAKE_OVER_S:
-            other_key = StoreUnavailable(OTHER_KEY.format(ours=ours), SAME_KEY)
+            other_key = StoreUnavailable(OTHER_KEY.format(ours=ours), Advice("store_key"))
             self.health.note(StoreState.UNREADABLE, other_key, now)
         else:
             await self._request("put", lambda: self._server.put(KEY_NAME, ours.encode(), KEY_KEPT_S))

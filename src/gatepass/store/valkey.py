@@ -18,6 +18,7 @@ from valkey.asyncio.connection import BlockingConnectionPool, Connection
 from valkey.credentials import CredentialProvider
 
 from gatepass.clock import Clock
+from gatepass.config.advice import Advice
 from gatepass.config.model import StoreSettings
 from gatepass.errors import system_reason
 from gatepass.store.base import StoreReading, StoreUnavailable
@@ -139,9 +140,9 @@ def _failures() -> Iterator[None]:
 
 
 ADVICE: tuple[tuple[type[exceptions.ValkeyError], str], ...] = (
-    (exceptions.AuthenticationError, "Check store.username and store.password."),
-    (exceptions.OutOfMemoryError, "The server is full: raise its maxmemory."),
-    (exceptions.ReadOnlyError, "The server is a replica: set store.url to the primary."),
+    (exceptions.AuthenticationError, "store_login"),
+    (exceptions.OutOfMemoryError, "store_full"),
+    (exceptions.ReadOnlyError, "store_replica"),
 )
 
 
@@ -150,17 +151,16 @@ def _unavailable(error: Exception) -> StoreUnavailable:
     cause = error if isinstance(error, OSError) else error.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = f"the server's certificate was refused: {cause.verify_message}".rstrip(".")
-        return StoreUnavailable(why, "Check store.network.ca_file.")
+        return StoreUnavailable(why, Advice("store_ca"))
     if isinstance(cause, ssl.SSLError):
-        advice = "Write valkey:// in store.url if the server does not use TLS."
-        return StoreUnavailable("the TLS handshake failed", advice)
+        return StoreUnavailable("the TLS handshake failed", Advice("store_tls"))
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
-        return StoreUnavailable(system_reason(cause), "Check store.url and that the server runs.")
+        return StoreUnavailable(system_reason(cause), Advice("store_down"))
     # what follows quotes the arguments of the command, and may be cut inside the password
     text = str(error).partition(", with args beginning with")[0].strip().rstrip(".")
     if isinstance(error, exceptions.NoPermissionError):
-        return StoreUnavailable(text, f"Permit this user the keys {PREFIX}*, and {PERMISSIONS}.")
-    return StoreUnavailable(text, next((advice for kind, advice in ADVICE if isinstance(error, kind)), ""))
+        return StoreUnavailable(text, Advice("store_permissions", {"keys": f"{PREFIX}*", "commands": PERMISSIONS}))
+    return StoreUnavailable(text, Advice(next((case for kind, case in ADVICE if isinstance(error, kind)), "")))
 
 
 class _Connection(Connection):

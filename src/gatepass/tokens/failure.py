@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gatepass.config.document import dotted
-from gatepass.config.references import PREFIX, SECRET_VARIABLES, VARIABLES_BY_TYPE, own_variables
+from gatepass.config.advice import Advice, with_variable
+from gatepass.config.credential.base import Credential
 from gatepass.errors import TokenUnavailable, sentence
-
-ENVIRONMENT_CREDENTIAL = "token"
-"""Name of the credential whose settings are environment variables."""
-VARIABLES = {dotted(path): name for names in VARIABLES_BY_TYPE.values() for name, path in names.items()} | {
-    "network.proxy": "PROXY",
-    "network.proxy_auth": "PROXY",
-}
-
-CHECK_ISSUER = "Check whether the issuer is up."
 
 
 class FailureKind(StrEnum):
@@ -55,7 +46,7 @@ class FailureCase(StrEnum):
 class FetchFailure(Exception):
     """One failed attempt of a source, in texts without a secret: `why` names the issuer.
 
-    - `advice`: what the operator does, as a sentence, or "".
+    - `advice`: what the operator does, if that is known.
     - `case`: a FailureCase, or the `Fault` of the connection to the issuer.
     - `code`: the error code of OAuth 2.0 in the issuer's text, which decides the settings to check.
     - `retry_after_s`: the issuer's own `Retry-After`.
@@ -67,7 +58,7 @@ class FetchFailure(Exception):
         why: str,
         kind: FailureKind = FailureKind.OUTAGE,
         *,
-        advice: str = "",
+        advice: Advice = Advice(),  # noqa: B008 - it never changes
         case: str = "",
         code: str = "",
         retry_after_s: float | None = None,
@@ -94,7 +85,7 @@ class FetchFailure(Exception):
     def masked(self, mask: Callable[[str], str] = str) -> FetchFailure:
         """Return a copy with masked texts, and without the traceback, which holds the issuer's reply."""
         other = copy(self)
-        other.why, other.advice = mask(self.why), mask(self.advice)
+        other.why, other.advice = mask(self.why), self.advice.masked(mask)
         other.args = (other.why,)  # also in its repr
         return other
 
@@ -103,27 +94,54 @@ class TokenReissued(TokenUnavailable):
     """The issuer returned the rejected token again. The client receives the upstream's own answer."""
 
 
-def is_of_environment(credential: str) -> bool:
-    """Return whether environment variables alone configure the credential."""
-    own = own_variables(os.environ)
-    return credential == ENVIRONMENT_CREDENTIAL and "UPSTREAM_URL" in own and "CONFIG" not in own
+def slow_advice(credential: str, timeout_s: float) -> Advice:
+    """Return the advice about an issuer that sent no answer within the credential's `timeout_s`."""
+    return Advice("issuer_slow", {"credential": credential, "longer_s": f"{2 * timeout_s:g}"})
 
 
-def setting(credential: str, name: str) -> str:
-    """Return the full name of a setting, with its environment variable if the environment configures the credential."""
-    variable = VARIABLES.get(name) if is_of_environment(credential) else None
-    also = f" or {PREFIX}{variable}_FILE" if variable in SECRET_VARIABLES else ""
-    return f"credentials.{credential}.{name}{f' ({PREFIX}{variable}{also})' if variable else ''}"
+REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "invalid_client": (
+        "client_id",
+        "client_secret",
+        "private_key",
+        "certificate_file",
+        "assertion_file",
+        "client_auth",
+    ),
+    "unauthorized_client": ("client_id", "client_secret", "client_auth", "grant_type"),  # Keycloak: a wrong secret
+    "unsupported_grant_type": ("grant_type",),
+    "invalid_scope": ("scope",),
+    "invalid_target": ("audience", "extra"),
+    "invalid_grant": ("subject", "subject_file"),
+}
+"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 
 
-def slow_hint(timeout_s: float) -> str:
-    """Return the advice about an issuer that sent no answer within its `timeout_s`, which the text before names."""
-    return f"{CHECK_ISSUER[:-1]}, or raise this setting, for example to {2 * timeout_s:g}, if it is only slow."
+def oauth_code(words: str) -> str:
+    """Return the code of REFUSED_SETTINGS in an issuer's text, "" without one: issuers wrap it in other words."""
+    return next((code for code in REFUSED_SETTINGS if re.search(rf"\b{code}\b", words)), "")
 
 
-def setting_hint(credential: str, name: str | None) -> str:
-    """Return advice to check the setting `name`; empty if `name` is None."""
-    return "" if name is None else f"Check {setting(credential, name)}."
+def failure_advice(failure: FetchFailure, credential: str, settings: Credential) -> Advice:
+    """Return what to do about a failure: its own advice, or what to check after a refusal or the end of a token.
+
+    After a refusal that is the settings of its error code of OAuth 2.0, else the whole credential.
+    """
+    if failure.advice:
+        return failure.advice
+    if failure.case == FailureCase.EXPIRED:
+        return Advice({"file": "expired_file", "exec": "expired_output"}.get(settings.type, ""))
+    block, known = f"credentials.{credential}", REFUSED_SETTINGS.get(failure.code, ())
+    names = {"credential": credential}
+    if used := [name for name in known if getattr(settings, name, None) is not None] or known:
+        return Advice("refused", {**names, "setting": ", ".join(f"{block}.{name}" for name in used)})
+    if failure.case != FailureCase.REFUSED:
+        return Advice()
+    if settings.type == "exec":
+        return Advice("refused_program", names)
+    # the variable of the secret, where there is one
+    secret = f"{block}.{'json' if settings.type == 'http_json' else 'client_secret'}"
+    return Advice("refused_client", {**names, "setting": secret if with_variable(secret) != secret else block})
 
 
 QUICK_WAITS_S = (0.2, 0.5, 1.0)

@@ -19,6 +19,7 @@ import msgspec
 
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
+from gatepass.config.advice import Advice
 from gatepass.documents import Renewal, TokenStatus
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.observer import SentToken
@@ -34,8 +35,7 @@ from gatepass.tokens.failure import (
     next_failure_state,
     quick_wait_s,
     retry_now,
-    setting,
-    slow_hint,
+    slow_advice,
 )
 from gatepass.tokens.lifetime import SPACING_S, Token
 from gatepass.tokens.secrets import secret_retry_hint
@@ -84,13 +84,13 @@ ANY_USER = TokenUser()
 class WaitBudget:
     """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter.
 
-    `refusal_advice` returns what to check after a refusal, as a sentence and as settings.
+    `advice` returns what to do about a failure.
     """
 
     budget_s: float
     issuer_name: str = "the issuer"
     random_fraction: Callable[[], float] = random.random
-    refusal_advice: Callable[[FetchFailure], tuple[str, str]] = lambda _: ("", "")
+    advice: Callable[[FetchFailure], Advice] = lambda failure: failure.advice
 
 
 class TokenSource(Protocol):
@@ -405,11 +405,11 @@ class TokenHolder:
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
-        blamed = ""
+        after_repair = ""
         if self._failure_state is None:
             budget = self._wait_budget
-            bound = f"{budget.budget_s:g} s ({setting(self.name, 'timeout_s')} and a moment more)"
-            why, advice = f"no answer from {budget.issuer_name} within {bound}", slow_hint(budget.budget_s)
+            bound = f"{budget.budget_s:g} s (credentials.{self.name}.timeout_s and a moment more)"
+            why, advice = f"no answer from {budget.issuer_name} within {bound}", slow_advice(self.name, budget.budget_s)
             retry_s = MIN_RETRY_AFTER_S
         else:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
@@ -419,12 +419,15 @@ class TokenHolder:
                 is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
                 if not is_limit and failure.case != FailureCase.WRONG_URL:
                     why += self.secret_hint
-                    if not advice:
-                        advice, blamed = self._wait_budget.refusal_advice(failure)
-                advice = f"{advice} {AFTER_REPAIR}".lstrip()
-        message, case = f"no token for credential {self.name}: {why}", "refused" if blamed else ""
+                    advice = self._wait_budget.advice(failure)
+                after_repair = AFTER_REPAIR
         error = TokenUnavailable(
-            message, credential=self.name, advice=advice, retry_after_s=retry_s, case=case, setting=blamed
+            f"no token for credential {self.name}: {why}",
+            credential=self.name,
+            advice=f"{advice} {after_repair}".strip(),
+            retry_after_s=retry_s,
+            case=advice.case,
+            names=advice.names,
         )
         if self._failure_state is not None and self._failure_state.refusals and self._failure_state.failure.is_refused:
             error.should_retry = False  # the issuer refuses the credential until an operator repairs it

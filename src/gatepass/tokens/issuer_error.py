@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from gatepass.config.credential.base import Credential
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
 from gatepass.replies import content
 from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, read_error_body
 from gatepass.replies.retry_after import retry_after_s
-from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, is_of_environment, setting
+from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
 from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
 
 REPLY_BYTES = 64 * 1024
@@ -176,8 +175,7 @@ def error_response_failure(
     refusal too. Repeating it every two seconds would lock the account.
     """
     if 300 <= reply.status < 400:
-        final = "gatepass follows no redirect, so configure the final address."
-        return FetchFailure(_redirect_message(reply, issuer), advice=final, retry_after_s=wait_s(reply))
+        return FetchFailure(_redirect_message(reply, issuer), retry_after_s=wait_s(reply))
     if reply.status == WRONG_PROXY_AUTH:
         # Each further attempt could lock the account at the proxy, so this is definite.
         return FetchFailure(f"the proxy in front of {issuer} refuses (407)", FailureKind.REFUSED)
@@ -228,46 +226,6 @@ def embedded_error_failure(document: Any, reply: TimedTokenResponse, issuer: str
         code=oauth_code(words),
         retry_after_s=wait_s(reply, words, kind),
     )
-
-
-REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "invalid_client": (
-        "client_id",
-        "client_secret",
-        "private_key",
-        "certificate_file",
-        "assertion_file",
-        "client_auth",
-    ),
-    "unauthorized_client": ("client_id", "client_secret", "client_auth", "grant_type"),  # Keycloak: a wrong secret
-    "unsupported_grant_type": ("grant_type",),
-    "invalid_scope": ("scope",),
-    "invalid_target": ("audience", "extra"),
-    "invalid_grant": ("subject", "subject_file"),
-}
-"""The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
-
-
-def oauth_code(words: str) -> str:
-    """Return the code of REFUSED_SETTINGS in an issuer's text, "" without one: issuers wrap it in other words."""
-    return next((code for code in REFUSED_SETTINGS if re.search(rf"\b{code}\b", words)), "")
-
-
-def refusal_advice(failure: FetchFailure, credential: str, settings: Credential) -> tuple[str, str]:
-    """Return what to check after a refusal, as a sentence and as settings; "" after another failure.
-
-    These are the settings of its error code of OAuth 2.0, else the whole credential.
-    """
-    known = REFUSED_SETTINGS.get(failure.code, ())
-    used = [name for name in known if getattr(settings, name, None) is not None] or known
-    if used:
-        names = ", ".join(setting(credential, name) for name in used)
-        return f"Check {names}.", names
-    block = f"credentials.{credential}"
-    if is_of_environment(credential):
-        block = setting(credential, "json" if settings.type == "http_json" else "client_secret")
-    what = f"what {block}.command runs" if settings.type == "exec" else f"the client and the secret in {block}"
-    return (f"Check {what}.", block) if failure.case == FailureCase.REFUSED else ("", "")
 
 
 def quoted(found: UpstreamErrorBody, mask: Mask) -> str:

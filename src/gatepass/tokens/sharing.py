@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from gatepass.clock import Clock, sleep
+from gatepass.config.advice import Advice
 from gatepass.config.credential.base import Credential
 from gatepass.store.base import LEASE_S, Lease, Store, StoreCache, StoreReading, StoreUnavailable
 from gatepass.tokens.failure import PROBE_S, FailureKind, FetchFailure, shared_pause_s
@@ -88,7 +89,7 @@ class FailureRecord(_Record):
     kind: FailureKind
     until_s: float
     began_s: float
-    advice: str
+    advice: Advice
     case: str
     code: str
 
@@ -213,7 +214,7 @@ class SharedSource:
             if self._clock.now() >= until_s:
                 raise FetchFailure(
                     _NO_RESULT_IN_TIME.format(self._settings.timeout_s),
-                    advice="Check the issuer, and the store.",
+                    advice=Advice("leader_late"),
                     from_other_process=True,
                 )
             await sleep(self._clock, wait_s)

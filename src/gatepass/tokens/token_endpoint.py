@@ -20,6 +20,7 @@ import httpx2
 
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
+from gatepass.config.advice import Advice
 from gatepass.config.block import crosses_network_in_plain
 from gatepass.config.credential.base import Credential
 from gatepass.errors import Fault, TransportFault
@@ -28,7 +29,7 @@ from gatepass.http_client.message_head import destination_of, has_line_break
 from gatepass.http_client.tls import LATE_TLS, causes_of, tls_detail
 from gatepass.observability.redaction import whole_words
 from gatepass.replies.error_body import Mask
-from gatepass.tokens.failure import FailureKind, FetchFailure, setting, slow_hint
+from gatepass.tokens.failure import FailureKind, FetchFailure, slow_advice
 from gatepass.tokens.issuer_error import REPLY_BYTES, TimedTokenResponse, TokenResponse, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import mask_of
@@ -73,14 +74,14 @@ class TokenEndpointClient:
             raise FetchFailure(
                 f"{self.reply_format.issuer} would receive the secret over plain HTTP{way}, where others can read it",
                 FailureKind.REFUSED,
-                advice=f"Use https, or set credentials.{self.name}.allow_plain_http: true.",
+                advice=Advice("issuer_plain_http", {"credential": self.name}),
             )
         mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
-        bound_s, timeout_setting = self.settings.timeout_s, setting(self.name, "timeout_s")
+        bound_s = self.settings.timeout_s
+        bound = f"{bound_s:g} s (credentials.{self.name}.timeout_s)"
         late = FetchFailure(
-            f"{self.reply_format.issuer} sent no complete answer within {bound_s:g} s ({timeout_setting})",
-            advice=slow_hint(bound_s),
+            f"{self.reply_format.issuer} sent no complete answer within {bound}", advice=slow_advice(self.name, bound_s)
         )
         try:
             reply = await timeout(self.clock, bound_s, send_request(self.connect, request, bound_s), late)
@@ -99,34 +100,25 @@ class TokenEndpointClient:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
         return parse_token_response(reply, self.reply_format)
 
-    def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> tuple[str, str]:
-        """Return why the issuer cannot be reached, and what to check if the URL is a setting."""
-        settings, host, named = f"credentials.{self.name}", self.reply_format.issuer, self.reply_format.url_setting
+    def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> tuple[str, Advice]:
+        """Return why the issuer cannot be reached, and what to check."""
+        settings, host = f"credentials.{self.name}", self.reply_format.issuer
         if fault.kind is Fault.TOO_LARGE:
-            return f"the reply of {host} is not a token: {one_line(fault.detail, mask)}", ""
+            return f"the reply of {host} is not a token: {one_line(fault.detail, mask)}", Advice()
         proxy = self.settings.network.proxy
         where = "" if proxy is None else destination_of(proxy).authority.decode()
         # with a proxy, httpx2 resolves and connects to the proxy alone
-        is_at_proxy = bool(where) and fault.kind in (Fault.DNS, Fault.CONNECT)
         if where and fault.kind is Fault.PROXY:
             fault.detail += f" from {where}"
-        elif is_at_proxy:
+        elif where and fault.kind in (Fault.DNS, Fault.CONNECT):
             fault.detail = f"proxy {where}: {fault.detail}"
         elif fault.kind is Fault.TIMEOUT_CONNECT:
             fault.limit_s = connect_s
-        names = ServerNames(
-            host,
-            settings,
-            "the URL of the issuer" if named is None else setting(self.reply_format.credential, named),
-            network=self.settings.network,
-            proxy_variable=setting(self.name, "network.proxy").removeprefix(f"{settings}.network.proxy"),
-        )
-        why, advice, *_ = fault_text(fault, names, mask)
+        names = ServerNames(host, settings, self.reply_format.url_setting, network=self.settings.network)
+        why, advice = fault_text(fault, names, mask)
         why = why.partition(";")[0] if fault.kind is Fault.CLOSED else why
         why = why if why.startswith(host) else why[:1].lower() + why[1:]
-        has_setting = named is not None or is_at_proxy or fault.kind in (Fault.PROXY, Fault.TLS)
-        is_known = fault.kind in _WITH_ADVICE and has_setting
-        return why.rstrip("."), advice if is_known else ""
+        return why.rstrip("."), advice if fault.kind in _WITH_ADVICE else Advice()
 
 
 Connect = Callable[[], httpx2.AsyncBaseTransport]

@@ -8,12 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gatepass.config.advice import Advice
 from gatepass.config.credential.base import ReplyPaths
 from gatepass.replies import content
 from gatepass.replies.error_body import Mask, says_failure
 from gatepass.replies.retry_after import sent_s
 from gatepass.tokens import issuer_error, lifetime
-from gatepass.tokens.failure import CHECK_ISSUER, FailureCase, FailureKind, FetchFailure, setting, setting_hint
+from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
 from gatepass.tokens.issuer_error import NotJson, TimedTokenResponse, one_line
 from gatepass.tokens.lifetime import ExpiresAt, ExpiresIn, LifetimeSource, Token, TokenKind
 from gatepass.types import SERVER_ERROR, Secret, header
@@ -67,8 +68,8 @@ class TokenReplyFormat:
     """How the replies of one issuer are parsed. `issuer` is its name in messages: a host, a program, a file.
 
     - `header`: the response header that contains the token, if the body does not.
-    - `credential`, `url_setting`: the settings to check, the block under `credentials` and its URL. `url_setting` is
-      None if the URL does not come from the configuration.
+    - `credential`, `url_setting`: the settings to check, the name under `credentials` and the full name of its URL's,
+      "" without one.
     - `is_login`: the reply comes from a login, which may refuse in any form.
     """
 
@@ -78,8 +79,12 @@ class TokenReplyFormat:
     plain_text: bool = False
     header: str | None = None
     credential: str = ""
-    url_setting: str | None = None
+    url_setting: str = ""
     is_login: bool = False
+
+    def advice(self, case: str) -> Advice:
+        """Return the advice about the issuer's URL, if that is a setting."""
+        return Advice(case, {"setting": self.url_setting}) if self.url_setting else Advice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyForm
     if not is_text(found):
         # A login may answer 200 for a wrong password, without any known error member.
         kind = FailureKind.LIMITED if reply_format.is_login else FailureKind.OUTAGE
-        raise failure or FetchFailure(_no_token_message(document, found, reply_format), kind)
+        raise failure or _no_token(document, found, reply_format, kind)
     text = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     lifetime_s, source = _lifetime(text, announced, reply, reply_format)
@@ -118,16 +123,18 @@ def parse_token_response(reply: TimedTokenResponse, reply_format: TokenReplyForm
 
 def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> FetchFailure:
     """Return the failure of a reply that is not 2xx. A wrong configured URL is still wrong a second later."""
-    is_wrong_url = reply_format.url_setting is not None and reply.status in issuer_error.WRONG_URL_STATUSES
+    is_wrong_url = bool(reply_format.url_setting) and reply.status in issuer_error.WRONG_URL_STATUSES
     failure = issuer_error.error_response_failure(
         reply, reply_format.issuer, is_wrong_url=is_wrong_url, is_login=reply_format.is_login
     )
+    is_redirect, is_limit = reply.status < 400, reply.status == issuer_error.TOO_MANY
     if reply.status == issuer_error.WRONG_PROXY_AUTH and reply_format.credential:
-        failure.advice = setting_hint(reply_format.credential, "network.proxy_auth")
+        proxy_auth = f"credentials.{reply_format.credential}.network.proxy_auth"
+        failure.advice = Advice("proxy_login", {"proxy_auth": proxy_auth})
     elif reply.status >= SERVER_ERROR:
-        failure.advice = CHECK_ISSUER
-    elif is_wrong_url or (reply.status != issuer_error.TOO_MANY and content.is_html(reply.headers, reply.body)):
-        failure.advice = failure.advice or setting_hint(reply_format.credential, reply_format.url_setting)
+        failure.advice = Advice("issuer_down")
+    elif is_wrong_url or is_redirect or (not is_limit and content.is_html(reply.headers, reply.body)):
+        failure.advice = reply_format.advice("issuer_redirect" if is_redirect else "issuer_url")
     return failure
 
 
@@ -161,27 +168,35 @@ def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
         title = content.title_of(text)
         named = f" ({one_line(title, reply.mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
-        raise FetchFailure(page, advice=setting_hint(reply_format.credential, reply_format.url_setting))
+        raise FetchFailure(page, advice=reply_format.advice("issuer_url"))
     elif reply_format.plain_text:
         return text
     raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")
 
 
-def _no_token_message(document: Any, found: Any, reply_format: TokenReplyFormat, *, is_local: bool = False) -> str:
+def _no_token(
+    document: Any,
+    found: Any,
+    reply_format: TokenReplyFormat,
+    kind: FailureKind = FailureKind.OUTAGE,
+    *,
+    is_local: bool = False,
+) -> FetchFailure:
     """Return that there is no token, and the first names that there are instead: `code, data (token, ttl)`."""
     if reply_format.header is not None:
-        return f"{reply_format.issuer} answered without a token in its header {reply_format.header}"
+        return FetchFailure(f"{reply_format.issuer} answered without a token in its header {reply_format.header}", kind)
     where = f" at {reply_format.paths.token}" if reply_format.paths.token else ""
     if found is not None and not isinstance(found, str | dict | list):
-        return f"{reply_format.issuer} {'contains' if is_local else 'answered with'} a token{where} that is not text"
+        has = "contains" if is_local else "answered with"
+        return FetchFailure(f"{reply_format.issuer} {has} a token{where} that is not text", kind)
     lacks = f"{reply_format.issuer} {'contains no token' if is_local else 'answered without a token'}{where}"
     shown = {name: ", ".join(_plain_names(document[name])) for name in _plain_names(document)}
     if not shown:
-        return lacks
+        return FetchFailure(lacks, kind)
     names = ", ".join(f"{name} ({inner})" if inner else name for name, inner in shown.items())
     has_setting = reply_format.credential and (is_local or reply_format.is_login)
-    hint = f"; {setting(reply_format.credential, 'reply.token')} sets its path" if has_setting else ""
-    return f"{lacks}; {'it' if is_local else 'the reply'} has {names}{hint}"
+    advice = Advice("token_path", {"credential": reply_format.credential}) if has_setting else Advice()
+    return FetchFailure(f"{lacks}; {'it' if is_local else 'the reply'} has {names}", kind, advice=advice)
 
 
 def _lifetime(
@@ -226,10 +241,10 @@ def parse_token_document(text: str, reply_format: TokenReplyFormat, at_s: ReadTi
     found, home = find_token(document, reply_format.paths, plain_text=True)
     if says_failure(document) or not is_text(found):
         if (error := issuer_error.error_in(document, mask)) is None:
-            raise FetchFailure(_no_token_message(document, found, reply_format, is_local=True))
+            raise _no_token(document, found, reply_format, is_local=True)
         case, words = FailureCase.REFUSED if issuer_error.is_definite(error) else "", issuer_error.quoted(error, mask)
         why = f"{issuer_error.FAULTS.get(case, '')}{reply_format.issuer} contains an error: {words}"
-        raise FetchFailure(why, issuer_error.kind_of(error), case=case, code=issuer_error.oauth_code(words))
+        raise FetchFailure(why, issuer_error.kind_of(error), case=case, code=oauth_code(words))
     token = checked_token(found, reply_format.issuer)
     announced = find_expiry(document, home, reply_format.paths)
     left_s, source = _remaining_s(token, announced, reply_format, at_s)

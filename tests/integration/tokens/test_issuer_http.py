@@ -111,7 +111,7 @@ async def test_a_handshake_that_does_not_end_is_named(monkeypatch: pytest.Monkey
         failure = await failure_of(url)
     assert "connected to 127.0.0.1" in failure.reason
     assert "but the TLS handshake did not end within 0.3 s" in failure.reason
-    assert "begin credentials.corp.token_url with http://" in failure.advice
+    assert "begin credentials.corp.token_url with http://" in str(failure.advice)
 
 
 async def test_a_client_certificate_that_was_replaced_is_shown_by_the_next_fetch(tmp_path: Path):

@@ -114,7 +114,7 @@ async def test_the_schemes_of_a_proxy_without_basic_are_named(offered: bytes, na
     head = b"HTTP/1.1 407 No\r\n" + offered + b"content-length: 0\r\n\r\n"
     fault = await refused(Send(head), Hold())
     assert PORT.sub("PROXY", fault.detail) == f"407 No from PROXY{named}"
-    _, advice, *_ = fault_text(fault, ServerNames("llm", "upstreams.a", "upstreams.a.base_url"))
+    advice = str(fault_text(fault, ServerNames("llm", "upstreams.a", "upstreams.a.base_url")).advice)
     assert ("such as px or cntlm" in advice, "proxy_auth" in advice) == (named != "", named == "")
     async with Scripted([Send(head)]) as proxy, through(proxy.url) as hand:
         fault = await hand.fault("http://llm.example/")

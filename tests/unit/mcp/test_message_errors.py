@@ -69,7 +69,7 @@ def test_the_action_names_the_settings_of_the_server() -> None:
     connect, auth, invalid, unknown = actions
     assert invalid == "Check that `mcp.wiki.url` is the endpoint of an MCP server."
     assert unknown == "Use a URL `http://HOST/mcp/NAME`."
-    assert connect == "Check `mcp.wiki.url`, and whether that server is up."
+    assert connect == "Check `mcp.wiki.url`, whether that server is up, and whether this network needs `network.proxy`."
     assert auth.startswith("Correct what the message names, then")
 
 

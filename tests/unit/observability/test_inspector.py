@@ -23,7 +23,7 @@ from gatepass.errors import (
     UpstreamErrorReply,
     UpstreamInvalid,
 )
-from gatepass.http_client.tls import LATE_TLS, TLS_PORT
+from gatepass.http_client.tls import LATE_TLS, TLS_PORT, TlsProblem
 from gatepass.normalize.ragflow_body import RagflowBody
 from gatepass.normalize.rules import normalize
 from gatepass.observability.inspector import ANONYMOUS, RECORD_BYTES, Inspector
@@ -287,7 +287,7 @@ AT_B, AT_MCP = "upstream:b", "upstream:mcp/search"
 
 
 def advised(error: GatepassError, operation: str = "chat", model: str = "m", language: str = "") -> str:
-    names = names_of(error.hop, operation, model, "")
+    names = {**names_of(error.hop, operation, model), **error.names}
     return advice_of(error.public_code, error.hop, error.case, error.setting, names)[f"action{language}"]
 
 
@@ -420,28 +420,29 @@ OWN = Network(proxy="http://p:3128")
         (TransportFault(Fault.TIMEOUT_CONNECT, LATE_TLS, limit_s=2), "begin `upstreams.b.base_url` with http://"),
         (TransportFault(Fault.INVALID, TLS_PORT), "begin `upstreams.b.base_url` with https://"),
         (TransportFault(Fault.CONNECT, "connection refused"), "Check `upstreams.b.base_url`"),
-        (TransportFault(Fault.CONNECT, "proxy p:1: connection refused"), "Check `network.proxy`"),
-        (TransportFault(Fault.PROXY, "403 Forbidden from p:1"), "`network.no_proxy: [HOST]`"),
-        (TransportFault(Fault.PROXY, "504 Timeout from p:1"), "Check `upstreams.b.base_url`"),
-        (TransportFault(Fault.TLS, "certificate has expired"), "Set `network.ca_file`"),
+        (TransportFault(Fault.CONNECT, "proxy p:1: connection refused"), "Check the host and port in `network.proxy`"),
+        (TransportFault(Fault.PROXY, "403 Forbidden from p:1"), "or add it to `network.no_proxy`"),
+        (TransportFault(Fault.PROXY, "504 Timeout from p:1"), "Check the host in `upstreams.b.base_url`"),
+        (TransportFault(Fault.TLS, TlsProblem.CERTIFICATE), "use a host name of it in `upstreams.b.base_url`"),
+        (TransportFault(Fault.TLS, TlsProblem.UNKNOWN_CA), "Set `network.ca_file`"),
         (
             TransportFault(Fault.CLOSED, "reset", answered=False),
-            "If `upstreams.b.base_url` begins with http://, the port",
+            "If the port requires TLS, begin `upstreams.b.base_url` with https://",
         ),
         (TransportFault(Fault.CLOSED, "in the middle of its reply"), "Check the upstream's log"),
-        (TransportFault(Fault.TOO_LARGE, "x"), "Request less in one answer."),
+        (TransportFault(Fault.TOO_LARGE, "x"), "Raise `limits.reply_bytes`, or"),
     ],
 )
 def test_the_action_for_a_connection_blames_the_setting_that_its_message_names(fault: TransportFault, named: str):
-    error = upstream_error(fault, "b", "https://llm.example/v1", TIMEOUTS)
+    error = upstream_error(fault, "b", "http://llm.example/v1", TIMEOUTS)
     assert named in advised(error)
-    assert ("may speak TLS" in advised(error)) is not fault.answered
+    assert ("If the port requires TLS" in advised(error)) is not fault.answered
 
 
 def test_a_proxy_of_the_upstream_alone_is_avoided_by_its_own_setting():
     fault = TransportFault(Fault.PROXY, "403 Forbidden from p:1")
     error = upstream_error(fault, "b", "https://llm.example/v1", TIMEOUTS, network=OWN)
-    assert "`upstreams.b.network.proxy: none`" in advised(error)
+    assert "set `upstreams.b.network.proxy` to none" in advised(error)
 
 
 def test_the_action_for_a_refused_client_begins_with_the_settings():

@@ -1,10 +1,12 @@
 """What the page shows."""
 
+import re
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from gatepass.config.advice import explained
 from gatepass.config.model import Config
 from gatepass.documents import Caller, ErrorCount, Failures, Limit
 from gatepass.errors import explanations
@@ -148,8 +150,11 @@ def test_each_code_has_its_documentation():
     for code, entry in explanations().items():
         if not entry.of:
             shown = views.documented(code)
-            assert (shown["code"], shown["text"][: len(entry.sentence)]) == (code, entry.sentence)
-    assert len(views.documented("upstream_connect")["cases"]) == 2
+            sentence = explained(code, {})["sentence"]
+            assert (shown["code"], shown["text"][: len(sentence)]) == (code, sentence)
+            texts = [text for one in (shown, *shown["cases"]) for text in one.values() if isinstance(text, str)]
+            assert [text for text in texts if re.search(r"\{\w+\}", text)] == []
+    assert "`upstreams.NAME.base_url`" in views.documented("upstream_connect")["action_zh"]
     assert views.documented("upstream_timeout_idle")["action"].startswith("Check the upstream first.")
     assert views.documented("an-upstreams-own")["text"] == views.documented("upstream_error")["text"]
     statuses = {"internal_error": 500, "upstream_auth": None, "upstream_html": None, "upstream_closed": 502}

@@ -25,7 +25,8 @@ from gatepass.errors import Fault, TransportFault
 from gatepass.observability.redaction import Redactor
 from gatepass.replies.error_body import Mask
 from gatepass.tokens import FetchFailure, Token, TokenHolder, WaitBudget, build_source
-from gatepass.tokens.issuer_error import TimedTokenResponse, refusal_advice
+from gatepass.tokens.failure import failure_advice
+from gatepass.tokens.issuer_error import TimedTokenResponse
 from gatepass.tokens.lifetime import LifetimeSource, TokenKind
 from gatepass.types import Headers, OutboundRequest, Secret
 from tests.unit.clock import DrivenClock, settle
@@ -266,7 +267,7 @@ class RunningHolder:
             WaitBudget(
                 settings.timeout_s,
                 random_fraction=lambda: jitter,
-                refusal_advice=partial(refusal_advice, credential=name, settings=settings),
+                advice=partial(failure_advice, credential=name, settings=settings),
             ),
         )
 

@@ -10,8 +10,7 @@ from gatepass.clock import SystemClock
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
-from gatepass.tokens.failure import FailureCase, FetchFailure, setting
-from gatepass.tokens.issuer_error import refusal_advice
+from gatepass.tokens.failure import FailureCase, FetchFailure, failure_advice
 from gatepass.tokens.source import build_source
 from gatepass.tokens.token_endpoint import TokenEndpointClient, send_request
 from gatepass.tokens.token_reply import TokenReplyFormat
@@ -34,7 +33,7 @@ from tests.unit.tokens.scripted import (
 )
 
 REQUEST = OutboundRequest("POST", "https://sso.example/token", body=b"client_secret=x")
-FORMAT = TokenReplyFormat("sso.example", 240.0)
+FORMAT = TokenReplyFormat("sso.example", 240.0, url_setting="credentials.corp.token_url")
 
 
 def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
@@ -54,7 +53,7 @@ REFUSED, AWAY = OSError(111, "Connect call failed ('127.0.0.1', 9)"), OSError(10
         (socket.gaierror(-2, "Name or service not known"), "the name sso.example cannot be resolved (All connection"),
         (
             ssl.SSLError(1, "no"),
-            "no secure connection to sso.example (the TLS handshake failed: no). Check the port in the URL",
+            "no secure connection to sso.example (the TLS handshake failed: no). Check the port in cred",
         ),
     ],
 )
@@ -88,18 +87,16 @@ async def test_an_unknown_host_is_reported_with_the_variables_of_the_environment
 )
 def test_a_refused_secret_is_reported_with_its_variables(monkeypatch, settings, secret):
     refused = FetchFailure("no", case=FailureCase.REFUSED)
-    assert refusal_advice(refused, "token", settings)[1] == "credentials.token"
+    assert str(failure_advice(refused, "token", settings)) == "Check the client and the secret in credentials.token."
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    assert (
-        refusal_advice(refused, "token", settings)[0]
-        == f"Check the client and the secret in credentials.token.{secret}."
-    )
+    advised = f"Check the client and the secret in credentials.token.{secret}."
+    assert str(failure_advice(refused, "token", settings)) == advised
 
 
 def test_a_refusal_by_a_program_names_its_command():
     settings = ExecCredential.model_validate({"type": "exec", "command": ["login"]})
-    advice, _ = refusal_advice(FetchFailure("no", case=FailureCase.REFUSED), "token", settings)
-    assert advice == "Check what credentials.token.command runs."
+    advice = failure_advice(FetchFailure("no", case=FailureCase.REFUSED), "token", settings)
+    assert str(advice) == "Check what credentials.token.command runs."
 
 
 @pytest.mark.parametrize(
@@ -118,32 +115,11 @@ async def test_a_proxy_that_is_down_is_named_instead_of_the_issuer(fault, reason
         assert failure.reason.startswith(reason.format(named))
 
 
-def test_a_setting_names_its_variable_unless_a_file_is_the_configuration(monkeypatch):
-    assert setting("token", "client_id") == "credentials.token.client_id"
-    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    assert setting("token", "client_id") == "credentials.token.client_id (GATEPASS_CLIENT_ID)"
-    monkeypatch.setenv("GATEPASS_CONFIG", "gatepass.yaml")
-    assert setting("token", "client_id") == "credentials.token.client_id"
-
-
-VERIFY = (
-    "certificate verify failed). Check the port in the URL of the issuer, or begin it with http:// if it has no TLS."
-    " Otherwise check network.ca_file and, if sso.example requires a client certificate,"
-    " credentials.corp.network.client_cert"
-)
 REFUSES = "the proxy in front of sso.example refuses"
 WHOLE = (
     "sso.example sent no complete answer within 7 s (credentials.corp.timeout_s). Check whether the issuer is up, or"
     " raise this setting, for example to 14, if it is only slow"
 )
-
-
-async def test_without_a_setting_for_its_url_the_advice_names_what_is_known():
-    """tests/golden/fault_texts.txt has the texts with such a setting."""
-    issuer, _ = at(DrivenClock(), Broken(Fault.DNS), Broken(Fault.TLS))
-    unknown, insecure = [(await failure_of(issuer.fetch_token(REQUEST, ()))).reason for _ in range(2)]
-    assert unknown == "the name sso.example cannot be resolved (refused)"
-    assert insecure == f"no secure connection to sso.example (the TLS handshake failed: {VERIFY}"
 
 
 async def test_a_wrong_proxy_password_is_not_tried_again_and_again():
@@ -269,7 +245,7 @@ async def test_bounds_of_the_phases_fit_into_the_whole():
 @pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
 async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable, monkeypatch):
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    terms = TokenReplyFormat("sso.example", 240.0, url_setting="token_url", credential=name)
+    terms = TokenReplyFormat("sso.example", 240.0, url_setting=f"credentials.{name}.token_url", credential=name)
     page = Answer(407, b"<html>", ((b"content-type", b"text/html"),))
     clock = DrivenClock()
     issuer = TokenEndpointClient(name, oauth2(), terms, ScriptedIssuer(clock, page), clock)

@@ -229,22 +229,22 @@ def test_configured_path_is_named_if_it_has_no_value():
 @pytest.mark.parametrize(
     ("credential", "names"),
     [
-        ("portal", "credentials.portal.reply.token sets its path"),
-        ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH) sets its path"),
+        ("portal", "credentials.portal.reply.token"),
+        ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH)"),
     ],
 )
 def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_setting(credential, names, monkeypatch):
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    login = replace(LOGIN, credential=credential, url_setting="url", is_login=True)
+    login = replace(LOGIN, credential=credential, url_setting=f"credentials.{credential}.url", is_login=True)
     reply = response({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     assert reason(reply, login) == (
-        f"sso answered without a token; the reply has code, payload (jeton, ttl), list; {names}"
+        f"sso answered without a token; the reply has code, payload (jeton, ttl), list. Set {names} to the token's path"
     )
 
 
 @pytest.mark.parametrize("status", [404, 405, 410])
 def test_404_405_and_410_of_a_login_are_definite(status):
-    login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
+    login = replace(LOGIN, credential="portal", url_setting="credentials.portal.url", is_login=True)
     found = failure(response({"msg": "no such app"}, status=status), login)
     assert (found.reason, found.is_refused) == (
         f"the URL is wrong: sso answered {status}: no such app. Check credentials.portal.url",
@@ -254,7 +254,7 @@ def test_404_405_and_410_of_a_login_are_definite(status):
 
 
 def test_page_instead_of_a_token_names_the_address():
-    login = replace(LOGIN, credential="portal", url_setting="url", is_login=True)
+    login = replace(LOGIN, credential="portal", url_setting="credentials.portal.url", is_login=True)
     advice = {200: "Check credentials.portal.url", 403: "Check credentials.portal.url", 429: "sso answered 429"}
     advice |= dict.fromkeys((502, 503), "Check whether the issuer is up")
     for status, expected in advice.items():

@@ -16,11 +16,12 @@ from subprocess import DEVNULL
 from typing import Any
 
 from gatepass.clock import Clock, wait_at_most
+from gatepass.config.advice import Advice
 from gatepass.config.credential.kinds import ExecCredential
 from gatepass.observability.redaction import MASK
 from gatepass.replies.error_body import Mask
-from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, setting
-from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, mask_token_like, oauth_code, one_line
+from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
+from gatepass.tokens.issuer_error import DEFINITE_CODES, REFUSED, REPLY_BYTES, mask_token_like, one_line
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import all_revealed, mask_of, revealed, secret_fields
 from gatepass.tokens.token_reply import ReadTimes, TokenReplyFormat, parse_token_document
@@ -209,9 +210,10 @@ class ExecSource:
             LOG.warning("token_program_killed", extra={"fields": {"credential": self._name}})
             raise
         except TimeoutError:
-            bound = f"{limit_s:g} s ({setting(self._name, 'timeout_s')})"
+            bound = f"{limit_s:g} s (credentials.{self._name}.timeout_s)"
             how = f"{self._program} did not end within {bound}, and was killed"
-            raise FetchFailure(_with_words(how, stderr, mask)) from None
+            advice = Advice("program_slow", {"credential": self._name})
+            raise FetchFailure(_with_words(how, stderr, mask), advice=advice) from None
         except OSError as error:
             program, reason = _shown(self._settings.command[0]), error.strerror or "refused by the system"
             raise FetchFailure(f"{program} cannot be started: {reason}") from None

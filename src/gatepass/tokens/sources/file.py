@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from gatepass.clock import Clock
+from gatepass.config.advice import Advice
 from gatepass.config.credential.kinds import FileCredential
 from gatepass.config.references import open_regular
 from gatepass.tokens import token_reply
-from gatepass.tokens.failure import FailureCase, FetchFailure, setting
+from gatepass.tokens.failure import FailureCase, FetchFailure
 from gatepass.tokens.issuer_error import REPLY_BYTES
 from gatepass.tokens.lifetime import Token, safe_claims
 from gatepass.types import Secret
@@ -62,7 +63,7 @@ class PresentedFile:
     """
 
     def __init__(self, credential: str, name: str, path: str, clock: Clock) -> None:
-        self._setting = setting(credential, name)
+        self._setting = f"credentials.{credential}.{name}"
         self._path = path
         self._clock = clock
         self._file = WatchedFile(path)
@@ -78,8 +79,8 @@ class PresentedFile:
             return token_reply.parse_token_text(text, f"the file {self._path}", at_s).text
         except FetchFailure as failure:
             end = safe_claims(text, wall_s).get("exp")
-            times, clock = ("", "") if end is None else (f": exp {end}", " and the clock of this machine")
-            advice = f"Check the program that writes the file{clock} ({self._setting})."
+            times, case = ("", "presented_file") if end is None else (f": exp {end}", "presented_token")
+            advice = Advice(case, {"setting": self._setting})
             raise FetchFailure(f"{failure.why}{times}", advice=advice, case=failure.case) from None
 
 

@@ -33,7 +33,7 @@ class HttpJsonSource:
             plain_text=True,
             header=settings.reply.header,
             credential=name,
-            url_setting="url",
+            url_setting=f"credentials.{name}.url",
             is_login=True,
         )
         self._settings = settings

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 from gatepass.clock import Clock
+from gatepass.config.advice import Advice
 from gatepass.config.credential.oauth2 import Oauth2Credential
 from gatepass.http_client.fault_text import host_of
 from gatepass.replies.error_body import says_failure
@@ -164,7 +165,8 @@ class Oauth2Source:
 
     def __init__(self, name: str, settings: Oauth2Credential, connect: Connect, clock: Clock) -> None:
         host = host_of(settings.token_url)
-        reply_format = TokenReplyFormat(host, settings.default_ttl_s, credential=name, url_setting="token_url")
+        url_setting = f"credentials.{name}.token_url"
+        reply_format = TokenReplyFormat(host, settings.default_ttl_s, credential=name, url_setting=url_setting)
         self._settings = settings
         self._clock = clock
         self._issuer = TokenEndpointClient(name, settings, reply_format, connect, clock)
@@ -218,7 +220,7 @@ class Oauth2Source:
             clock = f"its clock is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
             why = f"{failure.why.rstrip('.')}; {clock}"
-            return FetchFailure(why, FailureKind.LIMITED, advice="Check both clocks.")
+            return FetchFailure(why, FailureKind.LIMITED, advice=Advice("clocks_differ"))
         if code == "invalid_client" and self._settings.client_auth == "basic":  # it is the default
             failure.why = f"{failure.why.rstrip('.')}; client_auth is basic, and some issuers accept only form"
         return failure

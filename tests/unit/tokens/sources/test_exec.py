@@ -181,7 +181,8 @@ async def test_the_whole_run_is_bounded():
     failure = await fetch
     assert failure.reason == (
         "get-token did not end within 3 s (credentials.corp.timeout_s), and was killed: "
-        "open https://login.example/device and type A-B"
+        "open https://login.example/device and type A-B. "
+        "Run the program by hand. If it is only slow, raise credentials.corp.timeout_s"
     )
     assert program.running == 0
 

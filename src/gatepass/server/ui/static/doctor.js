@@ -6,7 +6,7 @@ import { failing, parted } from "./drawing.js";
 import { advised, happened, inline, summed } from "./error_code.js";
 import { count, duration, plural } from "./format.js";
 import { knownModels } from "./models.js";
-import { language, said, t } from "./texts.js";
+import { said, t } from "./texts.js";
 
 const MARKS = { works: "✓", fails: "✕", unproven: "?", skipped: "–" };
 const WORDS = { works: t("works"), fails: t("fails"), unproven: t("not proven"), skipped: t("skipped") };
@@ -143,13 +143,11 @@ function finish(hops, step) {
   const { hop, what, outcome, why, seconds, error } = step;
   const section = hopOf(hops, hop);
   const advice = said(step, "advice");
-  // the English text of an error names what the sentence of its code does not
-  const original = language === "zh" ? `${why} ${step.advice}` : why;
   const done = el(outcome === "fails" ? "li.bad" : "li", { "data-outcome": outcome, "data-seconds": seconds, "data-called": ["call", "stream"].includes(what) },
     el("i", { "aria-hidden": "true" }, MARKS[outcome]),
     el("div", {},
       t(what), " ", el("span.muted", {}, [WORDS[outcome], seconds > 0 && duration(seconds)].filter(Boolean).join(t(", "))),
-      error ? happened({ sentence_zh: step.why_zh }, original) : el("p", {}, said(step, "why")),
+      error ? happened({ sentence_zh: step.why_zh }, why) : el("p", {}, said(step, "why")),
       advice && (outcome === "fails" ? advised(advice) : el("p.advice", {}, inline(advice)))));
   for (const step of section.querySelectorAll(".begun")) if (step.dataset.what === what) step.remove();
   const list = section.querySelector("ol");

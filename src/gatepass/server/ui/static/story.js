@@ -177,7 +177,7 @@ function fault(page, error) {
   const { code, kind, hop, message, action: advice, test, retry_after_s: wait = null } = error;
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    happened(error, advice ? message.replace(` ${advice}`, "") : message, kind),
+    happened(error, advice ? [advice, advice.replaceAll("`", "")].reduce((text, one) => text.replace(` ${one}`, ""), message) : message, kind),
     existing(page, error),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(said(error, "action")),

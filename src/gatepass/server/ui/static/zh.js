@@ -103,7 +103,7 @@ export const TEXTS = {
   " since {at}": "（{at} 起）",
   "; models: {names}": "；模型：{names}",
   "Callers with errors": "出错的调用方",
-  "no valid key": "没有有效密钥",
+  "no valid key": "没有有效的 key",
   "many errors": "错误较多",
   "every request failed": "所有请求都失败",
   "a new secret requires a restart, because it is in an environment variable": "secret 在环境变量中，更换之后要重启 gatepass",

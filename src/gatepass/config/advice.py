@@ -1,0 +1,101 @@
+"""Write what an error means and what to do: an entry of errors.json, with the names of one request or fetch.
+
+Every surface takes its texts from here. A setting gets its GATEPASS_ variable here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gatepass.config.references import PREFIX, SECRET_VARIABLES
+from gatepass.errors import explanations
+
+GENERIC: Mapping[str, str] = {
+    "upstream": "upstreams.NAME",
+    "upstream_name": "NAME",
+    "url": "upstreams.NAME.base_url",
+    "server_url": "mcp.NAME.url",
+    "token_placement": "upstreams.NAME.token_placement",
+    "credential": "NAME",
+    "model": "NAME",
+    "quoted_model": "MODEL",
+    "operation": "NAME",
+    "host": "HOST",
+    "longer_s": "20",
+    "proxy": "network.proxy",
+    "own_proxy": "upstreams.NAME.network.proxy",
+    "proxy_auth": "network.proxy_auth",
+    "ca_file": "network.ca_file",
+    "client_cert": "network.client_cert",
+}
+"""What stands for a placeholder of which a page, or an error, knows no value."""
+_PIECE = re.compile(r"`\{(\w+)\}`|`([^`]+)`|\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+def with_variable(setting: str) -> str:
+    """Return the full name of a setting, with its variable if the environment alone configures gatepass."""
+    if not os.environ.get(f"{PREFIX}UPSTREAM_URL") or os.environ.get(f"{PREFIX}CONFIG"):
+        return setting
+    from gatepass.config.load import SETTING_VARIABLES  # only then, because it loads pydantic
+
+    variable = SETTING_VARIABLES.get(setting)
+    also = f" or {PREFIX}{variable}_FILE" if variable in SECRET_VARIABLES else ""
+    return f"{setting} ({PREFIX}{variable}{also})" if variable else setting
+
+
+def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of an entry by their names, with `values` in place of its placeholders.
+
+    A value may be several settings with commas. A placeholder without a value is the entry of that name.
+    """
+    members = ("sentence", "action", "advice", "sentence_zh", "action_zh")
+    return {member: _filled(name, member, values) for member in members}
+
+
+def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
+    entry, known = explanations()[name], {**GENERIC, **values}
+    is_chinese = member.endswith("_zh")
+
+    def value(placeholder: re.Match[str]) -> str:
+        if placeholder[1] == "setting" and "setting" not in values and entry.setting:
+            return _PLACEHOLDER.sub(value, entry.setting)
+        if placeholder[1] in known or placeholder[1] not in explanations():
+            return known.get(placeholder[1], placeholder[0])
+        return _filled(placeholder[1], member, values)
+
+    def written(piece: re.Match[str]) -> str:
+        text = _PLACEHOLDER.sub(value, piece[0].strip("`"))
+        settings = [with_variable(one) for one in (text.split(", ") if piece[2] is None else [text])]
+        if piece[3] is not None:
+            return ", ".join(settings)
+        code = ("、" if is_chinese else ", ").join(f"`{one}`" for one in settings)
+        return code.replace(f" or {PREFIX}", f" 或 {PREFIX}") if is_chinese else code
+
+    return _PIECE.sub(written, getattr(entry, member))
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do: the entry `case` of errors.json, and the values of its placeholders. Without a case there is none.
+
+    Its text is that of an error message: English, and settings without backticks.
+    """
+
+    case: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return self.case != ""
+
+    def __str__(self) -> str:
+        if not self.case:
+            return ""
+        texts = explained(self.case, self.names)
+        return (texts["advice"] or texts["action"]).replace("`", "")
+
+    def masked(self, mask: Callable[[str], str]) -> Advice:
+        return Advice(self.case, {name: mask(value) for name, value in self.names.items()})
