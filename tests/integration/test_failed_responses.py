@@ -13,7 +13,7 @@ from openai.types.responses import Response
 
 from gatepass.proxy.client_response import STREAM_HOLD_S
 from tests.integration.gateway import Answer, Gateway, answer_from, gateway, relaying
-from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, stream
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Hold, Rst, Scripted, Send, Wait, chunk, reply, stream
 from tests.integration.test_raw_operations import ASKED
 from tests.unit.clock import DrivenClock
 from tests.unit.sse.responses import message, response
@@ -188,3 +188,92 @@ async def test_a_secret_in_the_upstreams_failure_reaches_no_client(text, members
         "response.failed",
         False,
     )
+
+
+# --- a response that failed, in the words of one that did not ---
+
+LOST = {"code": "server_error", "message": "GPU lost"}
+NO_REASON = "The response failed, and the upstream states no reason."
+LIES = {
+    "completed, but failed": ("response.completed", {"status": "failed", "error": LOST}, LOST["message"]),
+    "completed, but with an error": ("response.completed", {"status": "completed", "error": LOST}, LOST["message"]),
+    "incomplete, but failed": ("response.incomplete", {"status": "failed", "error": LOST}, LOST["message"]),
+    "completed, failed without a reason": ("response.completed", {"status": "failed", "error": None}, NO_REASON),
+}
+
+
+@pytest.mark.parametrize(("kind", "members", "words"), LIES.values(), ids=LIES)
+async def test_a_last_event_that_hides_a_failure_is_an_error(kind, members, words, caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    late, first = (numbered(number, kind, response={**BEGUN, **members}) for number in (4, 0))
+    before = (*EVENTS, numbered(3, "response.output_text.delta", delta="Hi"))
+    dialogues: list[Dialogue] = [
+        [Send(stream(*sent, end=b"")), Fin()] for sent in ((*before, late), (first,), (*before, late))
+    ]
+    async with relaying(*dialogues) as (_, gp):
+        begun, alone, whole = [
+            await gp.ask(body, "/v1/responses").answer() for body in (ASKED, ASKED, {**ASKED, "stream": False})
+        ]
+    code = LOST["code"] if words == LOST["message"] else "upstream_error"
+    assert (begun.status, begun.body.startswith(b"".join(before)), kind in begun.body.decode()) == (200, True, False)
+    *_, error, last = map(json.loads, begun.events)
+    assert (error["type"], error["code"], last["type"], last["response"]["error"]["message"]) == (
+        *("error", code, "response.failed", words),
+    )
+    for answer in (alone, whole):  # nothing was relayed before it
+        assert (answer.status, answer.error["message"], answer.error["code"]) == (502, words, code)
+    lines = [one.fields for one in caplog.records if one.getMessage() == "request"]
+    assert [(line["outcome"], line["code"], line["hop"]) for line in lines] == [("error", code, "upstream:chat")] * 3
+
+
+@pytest.mark.parametrize("asked", [ASKED, {**ASKED, "stream": False}], ids=["stream", "whole"])
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"error": LOST}, LOST["message"]),
+        ({"error": None}, NO_REASON),
+        ({"error": None, "incomplete_details": {"reason": "content_filter"}}, "content_filter"),
+        ({"x": "y" * 300_000}, NO_REASON),
+    ],
+    ids=["an error", "none", "details", "none in a large reply"],
+)
+async def test_a_whole_response_that_failed_is_an_error(members, words, asked):
+    answer = await answer_from([Send(reply(response(status="failed", **members)))], asked, "/v1/responses")
+    assert (answer.status, words in answer.error["message"], answer.error["hop"]) == (502, True, "upstream:chat")
+
+
+async def test_a_compaction_that_failed_is_an_error():
+    asked, sent = {"model": "m", "input": "Hi"}, {"object": "response.compaction", "status": "failed", "output": []}
+    answer = await answer_from([Send(reply(sent))], asked, "/v1/responses/compact")
+    assert (answer.status, answer.error["message"]) == (502, NO_REASON)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "stated"),
+    [
+        ("response.completed", "incomplete", "incomplete"),
+        ("response.completed", "cancelled", "cancelled"),
+        ("response.incomplete", "completed", "incomplete"),
+    ],
+)
+async def test_an_answer_that_is_not_whole_is_so_in_its_event_and_in_its_response(kind, status, stated):
+    cut = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": '{"a":'}
+    details = {"reason": "content_filter"}
+    for output in ([message()], [cut]):
+        sent = {**BEGUN, "status": status, "output": output, "incomplete_details": details}
+        last = numbered(3, kind, response=sent)
+        async with relaying([Send(stream(*EVENTS, last, end=b"")), Fin()]) as (_, gp):
+            streamed = await gp.ask(ASKED, "/v1/responses").answer()
+            whole = await gp.ask({**ASKED, "stream": False}, "/v1/responses").answer()
+        event = json.loads(streamed.events[-1])
+        assert (streamed.status, streamed.headers["x-gatepass-adapted"]) == (200, "repair=incomplete")
+        assert (event["type"], streamed.body.count(b"event: response.incomplete\n")) == ("response.incomplete", 1)
+        is_cut = output[0] is cut
+        assert (event["response"]["status"], whole.json()["status"]) == ("incomplete" if is_cut else stated,) * 2
+        assert (event["response"]["incomplete_details"], whole.json()["incomplete_details"]) == (details, details)
+
+
+async def test_a_stored_response_that_failed_is_relayed_as_it_is():
+    sent = response(status="failed", error=LOST)
+    answer = await answer_from([Send(reply(sent))], None, "/v1/responses/resp_7", method="GET")
+    assert (answer.status, answer.json()) == (200, sent)

@@ -100,7 +100,7 @@ STREAM = {
     "whole-reply-of-nothing": Fault([Send(reply({**COMPLETION, "choices": []}))], 502, "upstream_empty"),
     "whole-reply-cut": Fault([Send(reply(COMPLETION)[:-9]), Fin()], 502, "upstream_closed"),
     "error-first": Fault([Send(stream(SLOW))], 429, "slow"),
-    "code-first": Fault([Send(stream(event({"code": 500001, "msg": "INVOKE_MODEL_ERROR"})))], 502, "500001"),
+    "code-first": Fault([Send(stream(event({"code": 500001, "msg": "INVOKE_MODEL_ERROR"})))], 500, "500001"),
     "no-json-first": Fault([Send(stream(event("hello")))], 502, "upstream_invalid", heals=False),
     "fin-before-an-event": Fault([*begin_stream(), Fin()], 502, "upstream_closed"),
     "fin-in-the-first-event": Fault([*begin_stream(), Send(chunk(FIRST[:-5])), Fin()], 502, "upstream_closed"),

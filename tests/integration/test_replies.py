@@ -9,7 +9,19 @@ import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
 from tests.integration.gateway import HELLO, STREAMED, relaying
-from tests.integration.scripted import Hold, Scripted, Send, Wait, begin_stream, chunk, event, head, reply, stream
+from tests.integration.scripted import (
+    Dialogue,
+    Hold,
+    Scripted,
+    Send,
+    Wait,
+    begin_stream,
+    chunk,
+    event,
+    head,
+    reply,
+    stream,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -137,3 +149,90 @@ async def test_an_event_above_its_limit_ends_the_stream():
         assert (answer.status, answer.error["code"]) == (200, "upstream_invalid")
         assert (answer.body.startswith(pieces[0]), len(answer.events), answer.whole) == (True, 2, True)
         await upstream.left()
+
+
+# --- the shape and the end of another API --------------------------------------------------------------------------
+
+PROMPT: dict[str, Any] = {"model": "m", "prompt": "Hi"}
+TEXTS, CHATS = "/v1/completions", "/v1/chat/completions"
+MESSAGE = {**COMPLETION, "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}}]}
+SHAPES = {
+    "a message": reply(COMPLETION),
+    "a message without an end": reply(MESSAGE),
+    "a delta": reply({**MESSAGE, "choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]}),
+    "a wrapped message": reply({"code": 0, "data": COMPLETION}),
+    "deltas": stream(delta(role="assistant"), delta(content="h"), delta(content="i"), *EVENTS[1:]),
+    "deltas without an end": stream(delta(content="h"), delta(content="i"), DONE),
+    "a message as an event": stream(event(COMPLETION), DONE),
+}
+
+
+@pytest.mark.parametrize("asked", [PROMPT, {**PROMPT, "stream": True}], ids=["whole", "stream"])
+@pytest.mark.parametrize("sent", SHAPES.values(), ids=SHAPES)
+async def test_a_completion_in_the_shape_of_a_chat_is_a_text(sent, asked):
+    async with relaying([Send(sent)]) as (_, gp):
+        answer = await gp.ask(asked, TEXTS).answer()
+    documents = [json.loads(one) for one in answer.events[:-1]] if "stream" in asked else [answer.json()]
+    choices = [choice for one in documents for choice in one["choices"]]
+    assert (answer.status, "".join(one["text"] for one in choices)) == (200, "hi")
+    assert [one["finish_reason"] for one in choices if one["finish_reason"]] == ["stop"]
+    assert not any(name in one for one in choices for name in ("message", "delta"))
+    assert {one["object"] for one in documents if "object" in one} <= {"text_completion"}
+    assert "stream" not in asked or answer.events[-1] == "[DONE]"
+    if "stream" not in asked or b"event-stream" not in sent:  # else a change may follow the head
+        assert "repair=message" in answer.headers["x-gatepass-adapted"]
+
+
+@pytest.mark.parametrize("path", [TEXTS, CHATS])
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("members", [{}, {"text": None}, {"token": "hi"}], ids=str)
+async def test_a_choice_with_neither_a_text_nor_a_message_is_no_answer(members, is_stream, path):
+    last = {"id": "x", "choices": [{"index": 0, "finish_reason": "stop", **members}]}
+    begun = {"id": "x", "choices": [{"index": 0, "finish_reason": None, **members}]}
+    asked = PROMPT if path == TEXTS else HELLO
+    async with relaying(
+        [Send(reply(last))], [Send(stream(event(last), DONE))], [Send(stream(event(begun), event(last), DONE))]
+    ) as (_, gp):
+        answers = [await gp.ask({**asked, "stream": is_stream}, path).answer() for _ in range(3)]
+    for answer in answers:
+        assert (answer.error["code"], "neither a message nor a text" in answer.error["message"]) == (
+            *("upstream_invalid", True),
+        )
+        assert b"[DONE]" not in answer.body
+    # an event with an empty choice was relayed before the third
+    assert [answer.status for answer in answers] == [502, 502, 200 if is_stream else 502]
+
+
+COMPLETE = {
+    CHATS: (delta(content="hi"), delta("stop")),
+    TEXTS: tuple(
+        event({"id": "x", "choices": [{"index": 0, "text": text, "finish_reason": end}]})
+        for text, end in (("hi", None), ("", "stop"))
+    ),
+}
+ASKED = {
+    CHATS: (CHATS, HELLO),
+    TEXTS: (TEXTS, PROMPT),
+    "/v1/messages": (CHATS, {**HELLO, "max_tokens": 9}),
+    "/v1/responses": (CHATS, {"model": "m", "input": "Hi"}),
+}
+"""By path: the path whose stream the upstream sends, and the request."""
+LAST = {CHATS: b"[DONE]", TEXTS: b"[DONE]", "/v1/messages": b'"message_stop"', "/v1/responses": b'"response.completed"'}
+
+
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("mark", ["done", '"[DONE]"', "[done]"])
+async def test_an_end_mark_in_another_spelling_ends_a_complete_stream_and_no_other(mark, path):
+    sent_path, asked = ASKED[path]
+    whole, cut = (stream(*sent, event(mark), end=b"") for sent in (COMPLETE[sent_path], COMPLETE[sent_path][:1]))
+    spoken = {} if path == sent_path else {"protocols": ["chat"]}
+    # nothing waits for the end of the body
+    dialogues: list[Dialogue] = [[Send(sent), Hold()] for sent in (whole, cut) for _ in range(2)]
+    async with relaying(*dialogues, chat=spoken) as (_, gp):
+        streamed, plain, cut_stream, cut_plain = [
+            await gp.ask({**asked, "stream": is_stream}, path).answer() for _ in range(2) for is_stream in (True, False)
+        ]
+    assert (streamed.status, streamed.body.count(LAST[path]) > 0, b'"error":{' in streamed.body) == (200, True, False)
+    assert (plain.status, b'"hi"' in plain.body) == (200, True)
+    assert (cut_stream.status, LAST[path] in cut_stream.body) == (200, False)
+    assert [one.error["code"] for one in (cut_stream, cut_plain)] == ["upstream_closed"] * 2

@@ -21,17 +21,19 @@ from gatepass.sse.chunk import (
     LEGACY,
     ArgumentsCut,
     EnvelopeDefaults,
+    NoMessage,
     Object,
     StreamSource,
     arguments_cut,
     empty_choice,
     encode_event,
+    without_message,
 )
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair, synthesize_stream
-from gatepass.sse.whole_reply import is_empty_answer, read_good, repair_reply
+from gatepass.sse.whole_reply import GoodReply, is_empty_answer, read_good, repair_reply
 from gatepass.types import Call, ClientRequest, Operation
 
 
@@ -48,7 +50,7 @@ class Chat(ClientProtocol):
     requires_model = prefers_one_target = True
     entries, entry = "choices", "choice"
     takes_transforms = True
-    read_good = staticmethod(read_good)
+    read_good: Callable[[bytes], GoodReply | None] | None = staticmethod(read_good)
 
     def parse(self, client_request: ClientRequest, operation: Operation, body: bytes, caller: str) -> Call:
         """Return the call in a body. Raises the errors of `decode`, and InvalidRequest for the body of a response.
@@ -106,9 +108,11 @@ class Chat(ClientProtocol):
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
         try:
-            body, adapted = repair_reply(body, defaults)
+            body, adapted = repair_reply(body, defaults, is_text=self.is_text)
         except ArgumentsCut:
             raise arguments_cut(upstream) from None
+        except NoMessage:
+            raise without_message(upstream) from None
         return body, adapted, is_empty_answer(body)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:
@@ -213,6 +217,7 @@ class Completions(Chat):
 
     name = "completions"
     is_text = True
+    read_good = None  # of chats
     parse = staticmethod(decode)
     sample: Mapping[str, Any] = {"prompt": "ping", "max_tokens": SAMPLE_TOKENS}
 

@@ -39,8 +39,8 @@ from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
 _ENDED, _UNFINISHED = ("completed", "failed", "incomplete", "cancelled"), ("queued", "in_progress")
-FAILED = "response.failed"
-LAST_EVENTS = frozenset(("response.completed", FAILED, "response.incomplete"))
+COMPLETED, FAILED, INCOMPLETE = "response.completed", "response.failed", "response.incomplete"
+LAST_EVENTS = frozenset((COMPLETED, FAILED, INCOMPLETE))
 """The events that end a stream. Clients wait for one of them and read the whole response from it."""
 
 # --- a stream from a response ---------------------------------------------------------------------
@@ -58,9 +58,8 @@ def synthesize_response(document: Object, defaults: EnvelopeDefaults, upstream: 
         yield chunk.event_of({**payload, "sequence_number": number})
 
 
-_LAST = MappingProxyType(
-    {"failed": "response.failed", "incomplete": "response.incomplete", "cancelled": "response.incomplete"}
-)
+_PARTIAL = ("incomplete", "cancelled")
+_LAST = MappingProxyType({"failed": FAILED, **dict.fromkeys(_PARTIAL, INCOMPLETE)})
 
 
 def events(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Iterator[Object]:
@@ -81,7 +80,7 @@ def events(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Itera
     yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(response["output"]):
         yield from _item_events(item, index)
-    yield {"type": _LAST.get(status, "response.completed"), "response": response}
+    yield {"type": _LAST.get(status, COMPLETED), "response": response}
 
 
 def _count_entries(payload: Any) -> int:
@@ -225,10 +224,7 @@ class ResponseAggregator(StreamAggregator):
             if not isinstance(response := fields.get("response"), dict):
                 self.fail(chunk.stream_closed(self._source.upstream))
                 return
-            if error := response.get("error"):  # only its place marks it as one
-                error_body = self._source.read_error({"error": error}) or chunk.UNREADABLE
-                self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
-                return
+            settle(fields, response)
             if not response.get("output"):
                 if len(self._started_items - self._items.keys()) > sum(at >= MAX_REPLY_ENTRIES for at in self._items):
                     reason = "The upstream's last event has no output, although its stream contained some."
@@ -262,8 +258,20 @@ NAMES = (OUTPUT, CUT)
 
 - OUTPUT: It adds the finished items of a stream to a last event that has none: SDKs read the answer there.
 - CUT: It marks a response as incomplete whose last call was cut by the limit of tokens. A call that was cut otherwise
-  makes the response an error.
+  makes the response an error. It also settles whether an answer is whole if an event and its response differ.
 """
+
+
+def settle(event: Object, response: Object) -> bool:
+    """Make a last event and its response state both that the answer is not whole. Return whether only one did."""
+    kind, status = event["type"], response.get("status")
+    if kind == COMPLETED and status in _PARTIAL:
+        event["type"] = INCOMPLETE
+    elif kind == INCOMPLETE and status == "completed":
+        response["status"] = "incomplete"
+    else:
+        return False
+    return True
 
 
 def is_cut_call(item: Any) -> bool:
@@ -355,7 +363,8 @@ class ResponseProgress(Progress):
             if isinstance(usage, dict):
                 self.usage = Usage.read(usage)
             self.is_cut = self.is_cut or any(cut_calls(response))
-            self.is_cut = self.is_cut and kind == "response.completed"
+            states_whole = kind == COMPLETED and not (isinstance(response, dict) and response.get("status") in _PARTIAL)
+            self.is_cut = self.is_cut and states_whole
             self.is_limited = self.is_cut and is_at_limit(self.request, self.usage)
         elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
             self.is_cut = True
@@ -390,9 +399,11 @@ class ResponseRepair(EventRepair):
             if not response.get("output") and self._items and self._bytes_left >= 0:
                 response["output"] = in_order(self._items)
                 self._adapted.append(OUTPUT)
-            cut = cut_calls(response)
-            if self._progress.is_limited or (kind == "response.incomplete" and any(cut)):
-                payload |= {"type": "response.incomplete", "response": make_incomplete(response, cut)}
+            has_settled, cut = settle(payload, response), cut_calls(response)
+            if self._progress.is_limited or (payload["type"] == INCOMPLETE and any(cut)):
+                payload |= {"type": INCOMPLETE, "response": make_incomplete(response, cut)}
+                has_settled = True
+            if has_settled:
                 self._adapted.append(CUT)
         return chunk.event_of(payload) if len(self._adapted) > before else block
 
@@ -474,6 +485,18 @@ def event_keep_alive(events: EventStream | None) -> bytes:
     return b'event: keepalive\ndata: {"type":"keepalive"%b}\n\n' % number
 
 
+def error_places(document: Any) -> Iterator[Any]:
+    """Yield the document, and the error of a response that failed, whatever its event is called."""
+    yield document
+    if not isinstance(document, dict) or (type(kind := document.get("type")) is str and kind not in LAST_EVENTS):
+        return
+    response = document.get("response", document)
+    stated = response if isinstance(response, dict) else {}
+    if kind == FAILED or stated.get("status") == "failed" or stated.get("error"):
+        reason = stated.get("error") or stated.get("incomplete_details")
+        yield {"error": reason or "The response failed, and the upstream states no reason."}
+
+
 class Responses(client_protocol.ClientProtocol):
     """A response. gatepass makes streams of whole responses and the reverse."""
 
@@ -488,7 +511,7 @@ class Responses(client_protocol.ClientProtocol):
     names_stored = prefers_one_target = True
     progress, event_repair, aggregate = ResponseProgress, ResponseRepair, ResponseAggregator
 
-    stream_error = staticmethod(response_error)
+    stream_error, error_places = staticmethod(response_error), staticmethod(error_places)
 
     def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
         """Return an event, or a comment for a response in the background.
@@ -522,13 +545,6 @@ class Responses(client_protocol.ClientProtocol):
         """Return `body` if it is the data of a `response.failed`. An `error` event alone would not end the stream."""
         return body if (public_object(body, mask) or {}).get("type") == FAILED else b""
 
-    def error_places(self, document: Any) -> Iterator[Any]:
-        yield document
-        if isinstance(document, dict) and document.get("type") == FAILED:
-            response = document.get("response")
-            error = response.get("error") if isinstance(response, dict) else None
-            yield {"error": error or "The response failed, and the upstream states no reason."}
-
     def fault(self, document: Any, mask: Mask) -> str | None:
         if not isinstance(document, dict):
             return "with JSON that is not an object"
@@ -544,10 +560,10 @@ class Responses(client_protocol.ClientProtocol):
             document["output"] = json_body.LIST.decode(document.get("output", b"[]"))
             cut = [_is_cut_text(item) for item in document["output"]]
         status, usage = (read_json(bytes(document.get(name, b"null"))) for name in ("status", "usage"))
-        if status == "failed" or not any(cut):
+        if not any(cut):
             return body, (), False
         made = Usage.read(usage) if isinstance(usage, dict) else None
-        if status != "incomplete" and not is_at_limit(defaults().request, made):
+        if status not in _PARTIAL and not is_at_limit(defaults().request, made):
             raise chunk.arguments_cut(upstream)
         return chunk.json_text(make_incomplete(document, cut)), (CUT,), False
 
@@ -563,6 +579,7 @@ class Compact(client_protocol.ClientProtocol):
     __slots__ = ()
 
     name, family = "compact", Responses.family
+    error_places = staticmethod(error_places)
     members = client_protocol.ClientProtocol.members | {OWN_THOUGHT}
     generates = True
     requires_model = True

@@ -18,10 +18,12 @@ from gatepass.sse.chunk import (
     REASONING_MEMBERS,
     ROLE_ALONE,
     EnvelopeDefaults,
+    NoMessage,
     Object,
     argument_text,
     calls_of,
     completed_reason,
+    finish_reason,
     has_content,
     text_and_thought,
 )
@@ -32,7 +34,10 @@ from gatepass.sse.tool_calls import KEY_CHARS, ArgumentBuffer, ToolCallDelta, To
 WRAPPED = "repair=wrapped"
 """`{"code": 0, "data": {chunk}}` of corporate gateways is unwrapped."""
 MESSAGE = "repair=message"
-"""A chunk with `message`, or a chat's with `text`, gets a delta, also one that is a whole completion."""
+"""A chunk with `message`, or a chat's with `text`, gets a delta, also one that is a whole completion.
+
+In a reply to `/v1/completions` a message or a delta becomes a text.
+"""
 EMPTY_CHOICES = "repair=choices"
 """The other members of a chunk without choices, such as Azure's first one, move into the next chunk."""
 ENVELOPE = "repair=envelope"
@@ -142,7 +147,10 @@ class ChoiceRepair:
         return completed_reason("", has_tools=bool(self._tools), has_function=self._function is not None)
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
-        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
+        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either.
+
+        Raises NoMessage.
+        """
         delta, had_content, end = payload.get("delta"), self.has_answer, payload.get("finish_reason")
         end = end if isinstance(end, str) else ""
         if not delta and self._defaults.is_chat and isinstance(payload.get("text"), str):
@@ -173,7 +181,7 @@ class ChoiceRepair:
 
     def _end(self, payload: Object, delta: Object | None, end: str, on_repair: OnRepair) -> None:
         """Repair a choice with the finish reason `end`."""
-        is_text = "text" in payload and "delta" not in payload
+        is_text = self._defaults.is_chat is False or ("text" in payload and "delta" not in payload)
         standard, native = end, ""
         if self._tools or end not in TEXT_REASONS:
             standard, native = standard_reason(end, is_text=is_text, has_tools=bool(self._tools))
@@ -220,6 +228,11 @@ class ChoiceRepair:
             on_repair(MESSAGE)
             # A message after deltas, or after the end, only repeats them
             delta = {} if self._has_deltas or self.has_finished else message
+        elif isinstance(payload.get("text"), str):
+            self._has_started = True
+            return None
+        elif not (self._has_started or self.has_answer) and _ends_whole(payload):
+            raise NoMessage
         elif "text" in payload:
             return None
         else:
@@ -282,6 +295,16 @@ class ChoiceRepair:
         return False
 
 
+def make_text(choice: Any) -> bool:
+    """Make a repaired choice of a chat's chunk one of `/v1/completions`, and return whether it was one."""
+    delta = choice.pop("delta", None) if isinstance(choice, dict) else None
+    if not isinstance(delta, dict):
+        return False
+    text = choice.get("text") or delta.get("content") or delta.get("refusal")
+    choice["text"] = text if isinstance(text, str) else ""
+    return True
+
+
 # --- finish reasons -------------------------------------------------------------------------------
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
@@ -321,6 +344,11 @@ def chat_reason(payload: Any, *, has_tools: bool) -> str:
     """Return OpenAI's finish reason for a chat choice. `payload` is the upstream's."""
     reason = _STANDARD_REASONS.get(payload.lower(), payload) if isinstance(payload, str) else ""
     return completed_reason(reason, has_tools=has_tools, has_function=False)
+
+
+def _ends_whole(payload: Object) -> bool:
+    end = finish_reason(payload)
+    return end != "" and chat_reason(end, has_tools=False) in COMPLETE
 
 
 def standard_reason(payload: Any, *, is_text: bool, has_tools: bool = False) -> tuple[str, str]:

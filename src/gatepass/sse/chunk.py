@@ -43,8 +43,8 @@ class EnvelopeDefaults(msgspec.Struct, frozen=True):
     created_s: int
     model: str
     request: bytes = b""
-    is_chat: bool = False
-    """The client requested messages: a choice with a text becomes one."""
+    is_chat: bool | None = None
+    """The client requested messages, or else texts: a choice of the other kind becomes one. None for either."""
 
     def __repr__(self) -> str:
         return f"EnvelopeDefaults(created_s={self.created_s}, model={self.model!r})"
@@ -268,6 +268,10 @@ class ArgumentsTooLarge(Exception):
     """The open calls of an answer have more arguments than are held to find out whether they are complete."""
 
 
+class NoMessage(Exception):
+    """A choice ends as a complete answer and has neither a message nor a text."""
+
+
 class ArgumentsCut(Exception):
     """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
 
@@ -383,6 +387,7 @@ arguments_too_large = _error(
     case="too_large",
 )
 stream_empty = _error(UpstreamEmpty, "The upstream's stream ended without an answer.")
+without_message = _error(UpstreamInvalid, "The upstream's answer has a choice with neither a message nor a text.")
 event_not_json = _error(UpstreamInvalid, "The upstream sent an event that is not JSON.")
 events_joined = _error(
     UpstreamInvalid, "The upstream sent events without the blank line that ends each event of a stream."

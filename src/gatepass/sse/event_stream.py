@@ -18,6 +18,7 @@ from gatepass.sse.chunk import (
     MAX_ENTRIES_MIN_BYTES,
     ROLE_ALONE,
     ArgumentsTooLarge,
+    NoMessage,
     Object,
     StreamSource,
     beginning_of_error,
@@ -52,6 +53,8 @@ from gatepass.types import StreamedResponse
 
 BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
+_LIKE_DONE = re.compile(rb"(?i)[^\w:]{0,8}done[^\w:]{0,8}")
+"""A `[DONE]` in other letters, quotes or brackets."""
 _TAG = re.compile(rb"<[^<>]*>")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
@@ -62,6 +65,7 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
   openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
+- ADDED_DONE: It adds the `[DONE]` of a complete stream, also in place of one that is spelled otherwise (`data: done`).
 """
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
@@ -135,7 +139,7 @@ class EventStream:
     An event is returned with its last byte, and unchanged apart from `NAMES`. The stream is complete when a whole
     `[DONE]` arrived, or when its body ended cleanly and every choice had its finish reason. Any other end is a failure,
     and no `[DONE]` is returned before it. At `[DONE]` a `repair` adds the finish reason that a choice lacks, or reports
-    that the choice was cut, which is a failure too.
+    that the choice was cut, which is a failure too. At a `[DONE]` that is spelled otherwise the finish reasons decide.
 
     The state after each call:
 
@@ -511,14 +515,17 @@ class EventStream:
         return kept or event.comments
 
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
-        # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
-        if not data or data.startswith(b":"):
-            self._adapted[EMPTY_DATA] = None
-            return b""
-        # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
-        # (BerriAI/litellm#31562)
-        if data == b"[DONE]":
-            return self._validate_done(block)
+        if data[:1] != b"{":  # nearly no event
+            # OpenAI's SDKs fail to parse `data:` and `data: : ping`, which some gateways send as keep-alives
+            if not data or data.startswith(b":"):
+                self._adapted[EMPTY_DATA] = None
+                return b""
+            # compared as a whole, because an answer may quote it: a search for it cut answers in LiteLLM
+            # (BerriAI/litellm#31562)
+            is_exact = data == b"[DONE]"
+            has_end = self._done_is_required or self._progress.requires_last_event
+            if is_exact or (has_end and _LIKE_DONE.fullmatch(data)):
+                return self._validate_done(block, is_exact=is_exact)
         try:
             payload = event_value(data, name) if name else read_json(data)
         except ValueError:
@@ -573,14 +580,14 @@ class EventStream:
             ready = b""
         yield ready
 
-    def _validate_done(self, block: bytes) -> bytes:
+    def _validate_done(self, block: bytes, *, is_exact: bool) -> bytes:
         # vLLM ends a failed stream with `[DONE]` alone (vllm-project/vllm#40986)
         if self._done_is_required and not self._progress.has_answer:
             return self._fail(chunk.stream_empty)
         if self._progress.requires_last_event:  # it would have ended the stream
             return self._fail(chunk.stream_closed if self.events else chunk.stream_empty)
         is_last = self._text and self.events == self._text_events  # no event followed the text
-        if is_last and self._done_is_required and not self._progress.is_complete(self._choices):
+        if (is_last or not is_exact) and self._done_is_required and not self._progress.is_complete(self._choices):
             return self._fail(chunk.stream_closed)
         if self._repair is not None and self._done_is_required and not self._repair.end_choices(self._progress.usage):
             return self._fail(chunk.stream_closed) or self._finish_repair()
@@ -588,7 +595,8 @@ class EventStream:
         if self._wants_usage and (self.usage is None or not self.usage.used(generates=True)):
             self.awaits_usage = True
             return self._finish_repair()
-        if _PLAIN_DONE.search(block) is None:  # openai-python parses a `[DONE]` with more blanks before it as JSON
+        # openai-python parses a `[DONE]` with more blanks before it as JSON
+        if not is_exact or _PLAIN_DONE.search(block) is None:
             self._adapted[ADDED_DONE] = None
             block = DONE
         return self._finish_repair() + block
@@ -608,7 +616,7 @@ class EventStream:
                 self._text = words.encode(errors="replace")[:ERROR_BYTES]  # the reason, if no answer follows
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return self._fail(chunk.too_many_choices) or self._finish_repair()
-        repair, repaired = self._repair, block
+        repair, repaired, had_answered = self._repair, block, self.has_answered
         try:
             is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
             if self._is_over and not self.done:
@@ -619,6 +627,9 @@ class EventStream:
                     self._fast_path.forget()
         except ArgumentsTooLarge:
             return self._fail(chunk.arguments_too_large)
+        except NoMessage:
+            self.has_answered = had_answered
+            return self._fail(chunk.without_message)
         is_similar = repaired is block and (repair is None or repair.skips_similar)
         if is_plain and is_similar and self._progress.has_answer:
             self._fast_path.set_pattern(_without_id(block), self.events)

@@ -109,6 +109,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         "_held",
         "_held_usage",
         "_is_early",
+        "_is_text",
+        "_object",
         "_options",
         "_released",
         "_write",
@@ -130,6 +132,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._has_sent_usage = options.drops_usage
         self._cumulative = CumulativeTexts() if options.cumulative else None
         self._has_changed = self._has_envelope = self._is_early = False
+        self._is_text = defaults.is_chat is False
+        self._object = LEGACY if self._is_text else CHAT_CHUNK
 
     @property
     def is_empty(self) -> bool:
@@ -144,7 +148,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             self._released += self._release(self._held)
         sent = [*self._released, *map(self._write, self._ends)]
         self._released, self._ends = [], []
-        last: Object = {"object": CHAT_CHUNK, **self.envelope, "choices": []}
+        last: Object = {"object": self._object, **self.envelope, "choices": []}
         has_members = bool(self._deferred) and self._take_deferred(last)
         usage, self._held_usage = self._held_usage, None
         if usage is not None:
@@ -169,10 +173,10 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         if None in reasons.values() or _SHARED in reasons:
             return False
         envelope = self.envelope
-        empty: Object = {"text": ""} if envelope.get("object") == LEGACY else {"delta": {}}
+        empty: Object = {"text": ""} if self._is_text or envelope.get("object") == LEGACY else {"delta": {}}
         for index, reason in sorted(reasons.items()):
             end = {"index": index, **empty, "logprobs": None, "finish_reason": reason}
-            self._ends.append({"object": CHAT_CHUNK, **envelope, "choices": [end]})
+            self._ends.append({"object": self._object, **envelope, "choices": [end]})
             self._note(choice_repair.ADDED_FINISH)
         return True
 
@@ -337,6 +341,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                     index = index if len(self._choices) < MAX_ENTRIES else _SHARED
                     state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
                 is_plain = state.repair(choice, self._note) and is_plain
+        if self._is_text and any([*map(choice_repair.make_text, chunk["choices"])]):
+            is_plain = False
+            self._note(choice_repair.MESSAGE)
         usage = chunk.get("usage")
         if usage and isinstance(usage, dict):
             is_plain = False
@@ -352,7 +359,11 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def _fill_envelope(self, chunk: Object) -> None:
         members = self.envelope
-        if self._defaults.is_chat and chunk.get("object") == LEGACY:
+        if self._is_text:
+            if chunk.get("object") in (CHAT, CHAT_CHUNK):
+                chunk["object"] = LEGACY
+                self._note(choice_repair.ENVELOPE)
+        elif self._defaults.is_chat and chunk.get("object") == LEGACY:
             chunk["object"] = CHAT_CHUNK
             self._note(choice_repair.ENVELOPE)
         elif self._has_changed and chunk.get("object") == CHAT:

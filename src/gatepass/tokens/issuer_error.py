@@ -162,7 +162,8 @@ def kind_of(found: UpstreamErrorBody) -> FailureKind:
 
 def words_of(found: UpstreamErrorBody) -> str:
     """Return the code and the text of an error: `invalid_client: No such client`."""
-    return found.message if not found.code or found.code in found.message else f"{found.code}: {found.message}"
+    is_whole = found.own or not found.code or found.code == found.message
+    return found.message if is_whole else f"{found.code}: {found.message}"
 
 
 def error_response_failure(

@@ -7,6 +7,7 @@ import pytest
 
 from gatepass.errors import UpstreamClosed, UpstreamEmpty
 from gatepass.protocols.responses import ResponseProgress
+from tests.unit.sse.repair_streams import new_repair
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -143,6 +144,41 @@ def test_body_that_ended_whole_without_its_answer_is_a_failure(body, expected):
     assert not looks_finished(out)
 
 
+LIKE_DONE = [
+    *(b"done", b"DONE", b"Done", b'"[DONE]"', b'"done"', b"[done]", b"'[DONE]'", b"[[DONE]]", b"[ DONE ]"),
+    *(b'["DONE"]', b"<|done|>", b"[DONE].", b'"\\"[DONE]\\""'),
+]
+UNLIKE_DONE = [b"[END]", b"done:", b"undone", b"done1", b"(done) (done)", b"-" * 9 + b"done"]
+
+
+@pytest.mark.parametrize("mark", LIKE_DONE)
+@pytest.mark.parametrize("name", [b"", b"event: done\n"])
+def test_an_end_mark_in_another_spelling_ends_a_stream_that_is_complete(name, mark):
+    for blank in (b"\n\n", b"\n", b""):  # the last two lack the blank line of the last event
+        stream = new_stream()
+        out = stream.feed(HELLO + END + name + b"data: " + mark + blank)
+        assert stream.done is (blank == b"\n\n"), "without waiting for the end of the body"
+        assert (out + stream.finish(), stream.failure, "sse=done" in stream.adapted) == (HELLO + END + DONE, None, True)
+
+
+@pytest.mark.parametrize("mark", [*LIKE_DONE, *UNLIKE_DONE])
+@pytest.mark.parametrize("lacking", [b"", HELLO, HELLO + END + data(chunk({"content": "late"}, index=1))], ids=len)
+@pytest.mark.parametrize("repair", [False, True])
+def test_an_end_mark_in_another_spelling_ends_no_stream_that_was_cut(lacking, mark, repair):
+    """`[DONE]` itself would end one whose choices have content: a repair adds their finish reasons."""
+    stream = new_stream(repair=new_repair() if repair else None)
+    out = stream.feed(lacking + b"data: " + mark + b"\n\n") + stream.finish()
+    expected = ("upstream_closed" if lacking else "upstream_empty") if mark in LIKE_DONE else "upstream_invalid"
+    assert (code(stream), stream.done, looks_finished(out)) == (expected, False, False)
+
+
+@pytest.mark.parametrize("sent", [b'data: "done"\n\n', b'data: "[DONE]"\n\n'])
+def test_a_stream_of_another_kind_may_have_such_an_event(sent):
+    stream = new_stream(done_is_required=False)
+    assert stream.feed(sent + sent) + stream.finish() == sent + sent
+    assert (stream.done, stream.failure) == (False, None)
+
+
 def test_every_requested_choice_must_be_finished():
     one, two = HELLO + END, data(chunk({"content": "x"}, finish="stop", index=1))
     lacking, whole = new_stream(choices=2), new_stream(choices=2)
@@ -218,8 +254,9 @@ def test_bytes_after_the_last_typed_event_are_ignored(tail, gap):
 @pytest.mark.parametrize(
     ("sent", "error"), [(b"", UpstreamEmpty), (data({"type": "response.created"}), UpstreamClosed)]
 )
-def test_done_ends_a_stream_that_lacks_its_last_event_at_once(sent, error):
+@pytest.mark.parametrize("mark", [b"[DONE]", *LIKE_DONE])
+def test_done_ends_a_stream_that_lacks_its_last_event_at_once(sent, error, mark):
     stream = new_stream(done_is_required=False, progress=ResponseProgress())
-    stream.feed(sent + DONE)
+    stream.feed(sent + b"data: %b\n\n" % mark)
     assert type(stream.failure) is error
     assert not stream.done

@@ -193,6 +193,42 @@ def test_a_text_is_the_message_of_a_chat(more, finish, becomes):
     assert repair_reply(body, asked_for_messages)[0] is body
 
 
+def asked_for_texts():
+    return EnvelopeDefaults(lambda prefix: f"{prefix}own", 9, "asked", is_chat=False)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "becomes", "finish"),
+    [
+        (choice(content="hi"), "hi", "stop"),
+        (choice(content=[{"type": "text", "text": "hi"}], reasoning_content="hm"), "hi", "stop"),
+        (choice(content=None, refusal="no"), "no", "stop"),
+        (choice(CALL, content=None, finish="tool_calls"), "", "stop"),
+        ({"index": 0, "delta": {"content": "hi"}, "finish_reason": "max_tokens"}, "hi", "length"),
+        ({"index": 0, "text": None, "message": {"content": "hi"}}, "hi", "stop"),
+        ({"index": 0, "text": "hi", "message": {"content": "other"}, "finish_reason": "stop"}, "hi", "stop"),
+    ],
+)
+def test_a_message_is_the_text_of_a_completion(lacks, becomes, finish):
+    body, adapted = repair_reply(json.dumps(chat(lacks, usage=USAGE)).encode(), asked_for_texts, is_text=True)
+    found = json.loads(body)
+    (one,) = found["choices"]
+    assert (found["object"], one["text"], one["finish_reason"]) == ("text_completion", becomes, finish)
+    assert ("message" in one, "delta" in one, found["usage"]) == (False, False, USAGE)
+    assert {"repair=message", ENVELOPE} <= {*adapted}
+    assert repair_reply(body, asked_for_texts, is_text=True) == (body, ())
+
+
+@pytest.mark.parametrize("defaults", [asked_for_messages, asked_for_texts])
+@pytest.mark.parametrize("lacking", [{}, {"text": None}, {"message": None}, {"delta": None, "finish_reason": "eos"}])
+def test_a_later_choice_with_neither_a_message_nor_a_text_is_no_answer(lacking, defaults):
+    second = {"index": 1, "finish_reason": "stop", **lacking}
+    with pytest.raises(chunk.NoMessage):
+        repair_reply(json.dumps(chat(choice(content="hi"), second)).encode(), defaults, is_text=False)
+    for reason in ("length", "content_filter"):
+        repair_reply(json.dumps(chat(choice(), {**second, "finish_reason": reason})).encode(), defaults)
+
+
 def test_arguments_that_only_python_reads_are_those_that_came():
     body = json.dumps(chat(choice(CALL | {"function": {"name": "f", "arguments": 0}}))).encode()
     payload = json.loads(repair_reply(body.replace(b": 0}", b': {"n": 1e400, "m": NaN}}'), origin)[0])
@@ -314,11 +350,21 @@ def bodies():
     yield from (b"", b" ", b"{}", b"[]", b"<html>", b"null")
 
 
-def walked(body, monkeypatch):
+def walked(body, monkeypatch, is_chat=None):
     """The reply repaired without the check of `is_strict` before."""
     with monkeypatch.context() as patched:
-        patched.setattr(whole_reply, "is_strict", lambda *_: False)
-        return whole_reply.repair_reply(body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked"))
+        patched.setattr(whole_reply, "is_strict", lambda *_, **__: False)
+        return whole_reply.repair_reply(
+            body, lambda: EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "asked", is_chat=is_chat)
+        )
+
+
+def test_a_completion_that_is_strict_needs_no_repair_and_a_chat_in_its_place_is_not_strict(monkeypatch):
+    strict = [body for body in bodies() if whole_reply.is_strict(body, asked_for_texts, is_text=True)]
+    for body in strict:
+        assert walked(body, monkeypatch, is_chat=False) == (body, ()), body
+        assert b'"text_completion"' in body
+    assert len(strict) > 10
 
 
 def test_a_good_reply_is_a_success_needs_no_repair_and_has_its_own_usage(monkeypatch):
