@@ -32,7 +32,9 @@ def texts_of(entry: Explanation) -> Iterator[str]:
         yield text if "`" not in text else max(text.split("`")[::2], key=len)
 
 
-SHARED = {text for kind in KINDS for text in texts_of(explanations()[kind])}
+SHARED = {text for kind in KINDS for text in texts_of(explanations()[kind])} | {
+    text for entry in explanations().values() if entry.of == "token_unavailable" for text in texts_of(entry)
+}
 
 
 def explained_in(shown: str, code: str) -> list[str]:

@@ -158,10 +158,10 @@ def at(step: str, stage: Callable[[Stage], Any], *words: str, **more: Any) -> Fa
     return Fault(stage, step, words, **more)
 
 
-BASE_URL = "upstreams.chat.base_url"
+BASE_URL = "`upstreams.chat.base_url`"
 FAULTS = {
-    "the name is unknown": at("upstream:chat models", unknown_name, "cannot be resolved", f"the host in {BASE_URL}"),
-    "nobody listens": at("upstream:chat models", refused, "connection refused", f"host and port in {BASE_URL}"),
+    "the name is unknown": at("upstream:chat models", unknown_name, "cannot be resolved", f"Correct {BASE_URL}, then"),
+    "nobody listens": at("upstream:chat models", refused, "connection refused", f"Check {BASE_URL}, whether"),
     "the port hangs": at(
         "upstream:chat models",
         full_backlog,
@@ -169,7 +169,7 @@ FAULTS = {
         "firewall",
     ),
     "the proxy requires a password": at(
-        "upstream:chat models", proxy_password, "407", "Check upstreams.chat.network.proxy_auth."
+        "upstream:chat models", proxy_password, "407", "Check `upstreams.chat.network.proxy_auth`."
     ),
     "https to a plain port": at("upstream:chat models", https_to_http, "does not use TLS on this port", "http://"),
     "an expired certificate": at(
@@ -182,7 +182,7 @@ FAULTS = {
         "upstream:chat models",
         lambda stage: stage.secure(ROOT.issue_cert("127.0.0.1"), is_trusted=False),
         "signed by a CA that this machine does not trust",
-        "Set network.ca_file to a PEM file with the",
+        "Set `network.ca_file` to a PEM file with the",
     ),
     "another host name": at(
         "upstream:chat models",
@@ -217,7 +217,7 @@ FAULTS = {
     "a token that has ended, in a file": at(
         "credential:c token", ended("file", "path"), "/token contains a token that expired 17", "Check the program"
     ),
-    "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL}"),
+    "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"and {BASE_URL}"),
     "a token that the upstream rejects with 403": at(
         "upstream:chat models",
         answers([Send(reply({"error": {"message": "token illegal"}}, 403))]),

@@ -133,19 +133,19 @@ async def test_each_fault_is_told(answer: Answer, last: str):
             {"credential": "key"},
             (
                 "does not accept the credential that gatepass sends: invalid_token. Tried once, with the only key"
-                " of the credential 'key'. Replace the key in credentials.key,"
+                " of the credential 'key'. Replace the key in `credentials.key`,"
             ),
         ),
         (
             {"credential": None, "headers": {"X-Token": SECRET}},
             (
                 "does not accept the credential that gatepass sends: invalid_token Replace the key in"
-                " mcp.tools.headers.X-Token,"
+                " `mcp.tools.headers.X-Token`,"
             ),
         ),
         (
             {"credential": None},
-            ("requires a credential that gatepass does not send: invalid_token Set mcp.tools.credential."),
+            ("requires a credential that gatepass does not send: invalid_token Set `mcp.tools.credential`."),
         ),
     ],
 )
