@@ -36,9 +36,14 @@ _PIECE = re.compile(r"`\{(\w+)\}`|`([^`]+)`|\{(\w+)\}")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
+def _is_of_environment() -> bool:
+    """Whether the environment alone configures gatepass."""
+    return bool(os.environ.get(f"{PREFIX}UPSTREAM_URL")) and not os.environ.get(f"{PREFIX}CONFIG")
+
+
 def with_variable(setting: str) -> str:
     """Return the full name of a setting, with its variable if the environment alone configures gatepass."""
-    if not os.environ.get(f"{PREFIX}UPSTREAM_URL") or os.environ.get(f"{PREFIX}CONFIG"):
+    if not _is_of_environment():
         return setting
     from gatepass.config.load import SETTING_VARIABLES  # only then, because it loads pydantic
 
@@ -50,7 +55,8 @@ def with_variable(setting: str) -> str:
 def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
     """Return the texts of an entry by their names, with `values` in place of its placeholders.
 
-    A value may be several settings with commas. A placeholder without a value is the entry of that name.
+    A value may be several settings with commas. A placeholder without a value is the entry of that name, with
+    `_environment` behind it if there is one and the environment alone configures gatepass.
     """
     members = ("sentence", "action", "advice", "sentence_zh", "action_zh")
     return {member: _filled(name, member, values) for member in members}
@@ -60,8 +66,10 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
     entry, known = explanations()[name], {**GENERIC, **values}
     text, is_chinese = getattr(entry, member), member.endswith("_zh")
     for placeholder in {*_PLACEHOLDER.findall(text)} - known.keys():
-        if placeholder in explanations():
-            known[placeholder] = _filled(placeholder, member, values)
+        part = f"{placeholder}_environment"
+        part = part if part in explanations() and _is_of_environment() else placeholder
+        if part in explanations():
+            known[placeholder] = _filled(part, member, values)
     if entry.setting:
         known.setdefault("setting", _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), entry.setting))
 

@@ -218,10 +218,10 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
             header_keys(upstream) if name is None else [key if with_variable(key) != key else f"credentials.{name}"]
         )
         if not places:
-            return Remedy(f"Set {block}.credential.", "no_credential", cause="gatepass has no credential for it.")
-        named = " or ".join(map(with_variable, places))
-        advice = f"Replace the key in {named}, then run `gatepass reload`, or restart gatepass for a variable."
-        return Remedy(advice, "header_key" if name is None else "static_key", ", ".join(places))
+            advice = str(Advice("no_credential", {"upstream": block}))
+            return Remedy(advice, "no_credential", cause="gatepass has no credential for it.")
+        case, setting = "header_key" if name is None else "static_key", ", ".join(places)
+        return Remedy(str(Advice(case, {"setting": setting})), case, setting)
     used = ("scope", "audience") if isinstance(state.config.credentials[name], Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = [*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"]

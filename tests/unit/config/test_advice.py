@@ -143,6 +143,18 @@ def test_each_finding_of_doctor_and_each_part_names_the_same_in_both_languages(n
     assert bool(texts["action"]) == bool(texts["action_zh"])
 
 
+@pytest.mark.parametrize("name", explanations())
+def test_a_correction_of_variables_is_applied_by_a_restart(name, monkeypatch):
+    entry = explanations()[name]
+    assert not re.search("(?:[Tt]hen run|然后运行) `gatepass reload`", f"{entry.action} {entry.action_zh}")
+    if not name.endswith("_environment") and "{apply" in entry.action:
+        for text, applied in (("action", "restart gatepass"), ("action_zh", "重启 gatepass")):
+            monkeypatch.delenv("GATEPASS_UPSTREAM_URL", raising=False)
+            assert "`gatepass reload`" in explained(name, {})[text]
+            monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://llm.example/v1")
+            assert applied in explained(name, {})[text]
+
+
 def test_each_placeholder_has_a_name_for_pages():
     texts = [chain((entry.sentence, entry.action, entry.advice, entry.setting)) for entry in ENTRIES.values()]
     used = {found for text in chain(*texts) for found in re.findall(r"\{(\w+)\}", text)}
