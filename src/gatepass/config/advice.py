@@ -78,8 +78,11 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
         settings = [with_variable(one) for one in (inside.split(", ") if piece[2] is None else [inside])]
         if piece[3] is not None:
             return ", ".join(settings)
-        code = ("、" if is_chinese else ", ").join(f"`{one}`" for one in settings)
-        return code.replace(f" or {PREFIX}", f" 或 {PREFIX}") if is_chinese else code
+        either = " 或 " if is_chinese else " or "
+        codes = [f"`{one}`".replace(f" ({PREFIX}", f"` (`{PREFIX}") for one in settings]
+        codes = [code.replace(")`", "`)") if f"(`{PREFIX}" in code else code for code in codes]
+        codes = [code.replace(f" or {PREFIX}", f"`{either}`{PREFIX}") for code in codes]
+        return either.join(filter(None, (("、" if is_chinese else ", ").join(codes[:-1]), codes[-1])))
 
     return _PIECE.sub(written, text)
 
@@ -88,7 +91,7 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
 class Advice:
     """What to do: the entry `case` of errors.json, and the values of its placeholders. Without a case there is none.
 
-    Its text is that of an error message: English, and settings without backticks.
+    Its text is that of an error message: English, and only commands of gatepass with backticks.
     """
 
     case: str = ""
@@ -101,7 +104,7 @@ class Advice:
         if not self.case:
             return ""
         texts = explained(self.case, self.names)
-        return (texts["advice"] or texts["action"]).replace("`", "")
+        return re.sub(r"`(?!gatepass )([^`]*)`", r"\1", texts["advice"] or texts["action"])
 
     def masked(self, mask: Callable[[str], str]) -> Advice:
         return Advice(self.case, {name: mask(value) for name, value in self.names.items()})

@@ -201,10 +201,9 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     if tried := tried_with(upstream.settings.credential, age_s, reason) or lacking:
         rejection.cause = f"{sentence(rejection.cause)} {tried}"
     # the advice for a page, about access to a model, and a hint about a 401, names more than the credential
-    if isinstance(rejection, UpstreamErrorReply) and rejection.case != "model_denied":
-        rejection.case, rejection.setting = remedy.case, remedy.setting
-        if rejection.http_status != UNAUTHORIZED or not rejection.advice:
-            rejection.advice = remedy.advice
+    is_vague = rejection.http_status != UNAUTHORIZED or not rejection.advice
+    if isinstance(rejection, UpstreamErrorReply) and rejection.case != "model_denied" and is_vague:
+        rejection.advice, rejection.case, rejection.setting = remedy.advice, remedy.case, remedy.setting
     if attempt.renewed and rejection.http_status in REFUSED:
         rejection.should_retry = False
 
