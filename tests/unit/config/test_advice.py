@@ -23,6 +23,7 @@ from gatepass.errors import (
     UpstreamTimeout,
     explanations,
     kind_of,
+    sentence,
 )
 from gatepass.http_client.tls import TlsProblem
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
@@ -250,3 +251,7 @@ def test_a_setting_in_an_entry_has_its_variable_in_both_languages(language, envi
     assert either.join(f"`credentials.token.{part}" for part in parts) in listed
     secret = explained("refused", {"setting": "credentials.token.client_secret"})[f"action{language}"]
     assert f"(`GATEPASS_CLIENT_SECRET`{either}`GATEPASS_CLIENT_SECRET_FILE`)" in secret
+
+
+def test_a_full_stop_is_that_of_the_language_before_it():
+    assert [sentence(text) for text in ("no", "不存在", "不存在。", "m 4")] == ["no.", "不存在。", "不存在。", "m 4."]
