@@ -362,6 +362,8 @@ class RequestError(Struct, kw_only=True):
     hop: str | None
     message: str
     retry_after_s: float | None
+    advice: str = ""
+    """The end of `message` that `action` replaces, "" if it says something else."""
     kind: str
     case: str
     test: str

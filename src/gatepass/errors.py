@@ -72,8 +72,10 @@ def documentation(page: str, sentence: str = "{}") -> str:
 
 
 def sentence(text: str) -> str:
-    """Return `text` with a full stop at its end."""
-    return text if text.endswith((".", "!", "?", "…", "。")) else f"{text}."
+    """Return `text` with a full stop at its end, a Chinese one behind a Chinese character."""
+    if text.endswith((".", "!", "?", "…", "。", "！", "？")):
+        return text
+    return f"{text}。" if "\u4e00" <= text[-1:] <= "\u9fff" else f"{text}."
 
 
 class Said(TypedDict, total=False):

@@ -213,7 +213,7 @@ def test_an_error_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatc
     assert [line for line in lines[at:] if line.startswith("  处理：改正 `upstreams.chat.base_url`，然后")]
     assert not [line for line in lines if "What to do" in line]
     refused = advice_of("token_unavailable", "credential:llm", "refused", "a.id, a.secret", {})
-    assert refused["action_zh"].startswith("改正 `a.id`、`a.secret`。")
+    assert refused["action_zh"].startswith("检查 `a.id` 或 `a.secret`。")
 
 
 def test_a_story_is_in_chinese_where_the_locale_is_chinese(monkeypatch):

@@ -236,10 +236,11 @@ async def test_each_rejection_of_a_token_is_explained_as_the_first_with_the_sett
     for answer, (story,) in zip(answers, told, strict=True):
         message = answer.error["message"]
         assert message.endswith(" `gatepass token c` shows a new token's claims and where it is sent.")
-        assert "Compare" not in message, "the settings are in `gatepass show` and doctor"
+        assert "Check whether" not in message, "the settings are in `gatepass show` and doctor"
         assert story.error is not None
-        places = ", ".join(f"`{place}`" for place in [*settings, "upstreams.chat.token_placement"])
-        assert f"requires: {places}. {OTHER_LOGIN}" in story.error.action
+        places = ", ".join(f"`{place}`" for place in settings) + " or " * bool(settings)
+        told = f"{places}`upstreams.chat.token_placement` differs from what the upstream requires. {OTHER_LOGIN}"
+        assert told in story.error.action
         assert places.replace(", ", "、") in story.error.action_zh
     tried = ["Tried with the token", "Tried once, with the token"] if is_new else ["Tried once, with the token"] * 2
     assert [text in answers[at].error["message"] for at, text in enumerate(tried)] == [True] * 2
@@ -512,7 +513,7 @@ async def test_a_name_that_the_configuration_sends_is_corrected_there_and_the_li
         steps = [step async for step in diagnose(config, model="smart")]
     listed = next(step for step in steps if step.what == "models")
     shown = ", ".join(["big-chat", *names][:10])
-    assert listed.why == f"the list has no model big-chta; did you mean big-chat? There is {shown}"
+    assert listed.why == f"the list has no model big-chta; did you mean big-chat? There are {shown}"
     assert listed.advice.startswith("Correct models.smart.name. ")
     assert listed.why_zh == f"模型列表中没有 big-chta；有 {shown.replace(', ', '、')}"
 

@@ -66,9 +66,10 @@ def doctor(model: str | None, path: str | None, operation: str | None, *, call: 
     try:
         calls = steps.calls_of(loaded.config, model, operation) if call else []
         config = loaded.config
-        counts = {"upstreams": len(config.upstreams), "mcp": len(config.mcp)}
-        counts |= {"credentials": len(config.credentials), "keys": len(config.access.keys)}
-        texts = {"file": loaded.source, "summary": options.summary(config), **counts}
+        source = {"file": loaded.source, "file_zh": f"{loaded.source} "}
+        if loaded.source == "environment":
+            source = {"file": "the environment", "file_zh": "环境变量的配置"}
+        texts = {**source, "summary": options.summary(config), "summary_zh": options.summary_zh(config)}
         report.add(replace(found("gatepass", "configuration", StepOutcome.WORKS, "file_valid", **texts), proves=False))
         diagnosed = partial(steps.diagnose, loaded.config, calls, model=model, operation=operation)
         asyncio.run(report.show(diagnosed))

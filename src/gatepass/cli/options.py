@@ -138,10 +138,19 @@ def exit_unusable(text: str) -> NoReturn:
     sys.exit(UNUSABLE)
 
 
-def summary(config: Config) -> str:
+def _counts(config: Config) -> dict[str, int]:
     counts = {"upstream": len(config.upstreams), "MCP server": len(config.mcp)}
     counts = {name: count for name, count in counts.items() if count}
-    counts |= {"credential": len(config.credentials), "key": len(config.access.keys)}
+    return counts | {"credential": len(config.credentials), "key": len(config.access.keys)}
+
+
+def summary_zh(config: Config) -> str:
+    names = {"upstream": "个上游", "MCP server": "个 MCP 服务器", "credential": "个凭据", "key": "个 key"}
+    return "、".join(f"{count} {names[name]}" for name, count in _counts(config).items())
+
+
+def summary(config: Config) -> str:
+    counts = _counts(config)
     return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
 
 

@@ -194,7 +194,8 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
 
 def no_model(name: str, listed: list[str]) -> str:
     """Return that the list has no model `name`, the one that is similar, and its first names."""
-    meant = f"; did you mean {near}? There is " if (near := nearest(name, listed)) else "; there is "
+    there = "There are " if len(listed) > 1 else "There is "
+    meant = f"; did you mean {near}? {there}" if (near := nearest(name, listed)) else f"; {there.lower()}"
     return f"the list has no model {name}" + (meant + ", ".join(listed[:MODELS_SHOWN]) if listed else "")
 
 

@@ -36,9 +36,14 @@ _PIECE = re.compile(r"`\{(\w+)\}`|`([^`]+)`|\{(\w+)\}")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
+def _is_of_environment() -> bool:
+    """Whether the environment alone configures gatepass."""
+    return bool(os.environ.get(f"{PREFIX}UPSTREAM_URL")) and not os.environ.get(f"{PREFIX}CONFIG")
+
+
 def with_variable(setting: str) -> str:
     """Return the full name of a setting, with its variable if the environment alone configures gatepass."""
-    if not os.environ.get(f"{PREFIX}UPSTREAM_URL") or os.environ.get(f"{PREFIX}CONFIG"):
+    if not _is_of_environment():
         return setting
     from gatepass.config.load import SETTING_VARIABLES  # only then, because it loads pydantic
 
@@ -50,7 +55,8 @@ def with_variable(setting: str) -> str:
 def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
     """Return the texts of an entry by their names, with `values` in place of its placeholders.
 
-    A value may be several settings with commas. A placeholder without a value is the entry of that name.
+    A value may be several settings with commas. A placeholder without a value is the entry of that name, with
+    `_environment` behind it if there is one and the environment alone configures gatepass.
     """
     members = ("sentence", "action", "advice", "sentence_zh", "action_zh")
     return {member: _filled(name, member, values) for member in members}
@@ -60,8 +66,10 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
     entry, known = explanations()[name], {**GENERIC, **values}
     text, is_chinese = getattr(entry, member), member.endswith("_zh")
     for placeholder in {*_PLACEHOLDER.findall(text)} - known.keys():
-        if placeholder in explanations():
-            known[placeholder] = _filled(placeholder, member, values)
+        part = f"{placeholder}_environment"
+        part = part if part in explanations() and _is_of_environment() else placeholder
+        if part in explanations():
+            known[placeholder] = _filled(part, member, values)
     if entry.setting:
         known.setdefault("setting", _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), entry.setting))
 
@@ -70,8 +78,11 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
         settings = [with_variable(one) for one in (inside.split(", ") if piece[2] is None else [inside])]
         if piece[3] is not None:
             return ", ".join(settings)
-        code = ("、" if is_chinese else ", ").join(f"`{one}`" for one in settings)
-        return code.replace(f" or {PREFIX}", f" 或 {PREFIX}") if is_chinese else code
+        either = " 或 " if is_chinese else " or "
+        codes = [f"`{one}`".replace(f" ({PREFIX}", f"` (`{PREFIX}") for one in settings]
+        codes = [code.replace(")`", "`)") if f"(`{PREFIX}" in code else code for code in codes]
+        codes = [code.replace(f" or {PREFIX}", f"`{either}`{PREFIX}") for code in codes]
+        return either.join(filter(None, (("、" if is_chinese else ", ").join(codes[:-1]), codes[-1])))
 
     return _PIECE.sub(written, text)
 
@@ -80,7 +91,7 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
 class Advice:
     """What to do: the entry `case` of errors.json, and the values of its placeholders. Without a case there is none.
 
-    Its text is that of an error message: English, and settings without backticks.
+    Its text is that of an error message: English, and only commands of gatepass with backticks.
     """
 
     case: str = ""
@@ -93,7 +104,7 @@ class Advice:
         if not self.case:
             return ""
         texts = explained(self.case, self.names)
-        return (texts["advice"] or texts["action"]).replace("`", "")
+        return re.sub(r"`(?!gatepass )([^`]*)`", r"\1", texts["advice"] or texts["action"])
 
     def masked(self, mask: Callable[[str], str]) -> Advice:
         return Advice(self.case, {name: mask(value) for name, value in self.names.items()})

@@ -174,6 +174,7 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Its `stable_code`."""
     names: Mapping[str, str] = {}
     """Its other names for placeholders."""
+    advice: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -635,7 +635,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     if isinstance(error, UpstreamErrorReply) and error.error_body is not None:
         upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
     if advised := _advice(attempt, session, base, sent, last, found):
-        error.advice = advised
+        error.advice, error.case = advised, ""  # its entry advises something else
     if isinstance(error, UpstreamErrorReply) and (advised or session.tried):
         error.original = b""  # else the client would not read it
     return error

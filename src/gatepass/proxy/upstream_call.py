@@ -201,10 +201,9 @@ def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:
     if tried := tried_with(upstream.settings.credential, age_s, reason) or lacking:
         rejection.cause = f"{sentence(rejection.cause)} {tried}"
     # the advice for a page, about access to a model, and a hint about a 401, names more than the credential
-    if isinstance(rejection, UpstreamErrorReply) and rejection.case != "model_denied":
-        rejection.case, rejection.setting = remedy.case, remedy.setting
-        if rejection.http_status != UNAUTHORIZED or not rejection.advice:
-            rejection.advice = remedy.advice
+    is_vague = rejection.http_status != UNAUTHORIZED or not rejection.advice
+    if isinstance(rejection, UpstreamErrorReply) and rejection.case != "model_denied" and is_vague:
+        rejection.advice, rejection.case, rejection.setting = remedy.advice, remedy.case, remedy.setting
     if attempt.renewed and rejection.http_status in REFUSED:
         rejection.should_retry = False
 
@@ -218,10 +217,10 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
             header_keys(upstream) if name is None else [key if with_variable(key) != key else f"credentials.{name}"]
         )
         if not places:
-            return Remedy(f"Set {block}.credential.", "no_credential", cause="gatepass has no credential for it.")
-        named = " or ".join(map(with_variable, places))
-        advice = f"Replace the key in {named}, then run `gatepass reload`, or restart gatepass for a variable."
-        return Remedy(advice, "header_key" if name is None else "static_key", ", ".join(places))
+            advice = str(Advice("no_credential", {"upstream": block}))
+            return Remedy(advice, "no_credential", cause="gatepass has no credential for it.")
+        case, setting = "header_key" if name is None else "static_key", ", ".join(places)
+        return Remedy(str(Advice(case, {"setting": setting})), case, setting)
     used = ("scope", "audience") if isinstance(state.config.credentials[name], Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = [*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"]

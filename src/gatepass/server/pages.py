@@ -196,7 +196,7 @@ def _credentials(state: AppState, rejections: Mapping[str, float]) -> dict[str, 
             type=state.config.credentials[name].type,
             upstreams=upstreams,
             rejected_by={one: round(rejections[one], 3) for one in upstreams if one in rejections},
-            needs_restart=status.failing and "restart" in holder.secret_hint,
+            needs_restart=status.failing and holder.needs_secret and "restart" in holder.secret_hint,
             **structs.asdict(status),
         )
     return found

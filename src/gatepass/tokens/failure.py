@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from gatepass.config.advice import Advice, with_variable
 from gatepass.config.credential.base import Credential
-from gatepass.errors import TokenUnavailable, sentence
+from gatepass.errors import Fault, TokenUnavailable, sentence
 
 
 class FailureKind(StrEnum):
@@ -82,6 +82,13 @@ class FetchFailure(Exception):
     def is_refused(self) -> bool:
         return self.kind is FailureKind.REFUSED
 
+    @property
+    def needs_secret(self) -> bool:
+        """Whether another secret may end it: none corrects a URL, logs in to a proxy, or ends a limit."""
+        is_limit = self.kind is FailureKind.LIMITED and self.retry_after_s is not None
+        is_elsewhere = self.case in (FailureCase.WRONG_URL, Fault.PROXY) or self.advice.case == "proxy_login"
+        return self.kind is not FailureKind.OUTAGE and not is_limit and not is_elsewhere
+
     def masked(self, mask: Callable[[str], str] = str) -> FetchFailure:
         """Return a copy with masked texts, and without the traceback, which holds the issuer's reply."""
         other = copy(self)
@@ -148,6 +155,8 @@ def failure_advice(failure: FetchFailure, credential: str, settings: Credential)
     if used := [name for name in known if getattr(settings, name, None) is not None] or known:
         return Advice("refused", {**names, "setting": ", ".join(f"{block}.{name}" for name in used)})
     if failure.case != FailureCase.REFUSED:
+        if failure.kind is FailureKind.LIMITED:
+            return Advice("issuer_limits")
         source = SOURCE_SETTINGS.get(settings.type)
         return Advice("check_source", {"setting": f"{block}.{source}" if source else block})
     if settings.type == "exec":

@@ -27,7 +27,6 @@ from gatepass.observability.redaction import Redactor
 from gatepass.tokens import lifetime
 from gatepass.tokens.failure import (
     PROBE_S,
-    FailureCase,
     FailureKind,
     FailureState,
     FetchFailure,
@@ -61,7 +60,6 @@ OUTAGE_WAIT_S = 1.0
 SLOW_ATTEMPT_S = 1.0
 """An attempt that failed later than this is not repeated within its fetch, because requests wait for the reason."""
 MIN_RETRY_AFTER_S = 1.0
-AFTER_REPAIR = "After a repair at the issuer, run `gatepass reload`: it fetches at once."
 REISSUE_WAIT_S = 3.0
 """How long after its end an issuer may return a token again before that is a failure. The clocks may differ."""
 
@@ -269,6 +267,11 @@ class TokenHolder:
         return failure.masked(self._log.redactor.mask)
 
     @property
+    def needs_secret(self) -> bool:
+        """Whether another secret may end the last failure."""
+        return (failure := self._log.last_failure) is not None and failure.needs_secret
+
+    @property
     def last_failure(self) -> FetchFailure | None:
         return self._log.last_failure
 
@@ -405,7 +408,6 @@ class TokenHolder:
     def _unavailable(self, now: float) -> TokenUnavailable:
         if self._closed:
             return TokenUnavailable(f"credential {self.name} is closed", credential=self.name)
-        after_repair = ""
         if self._failure_state is None:
             budget = self._wait_budget
             bound = f"{budget.budget_s:g} s (credentials.{self.name}.timeout_s and a moment more)"
@@ -415,16 +417,12 @@ class TokenHolder:
             failure, retry_s = self._failure_state.failure, max(MIN_RETRY_AFTER_S, self._failure_state.next_try_s - now)
             why, advice = f"{failure.why.rstrip('.')}; next attempt in {math.ceil(retry_s)} s", failure.advice
             if failure.kind is not FailureKind.OUTAGE:
-                # no secret corrects a URL, or ends a limit
-                is_limit = failure.kind is FailureKind.LIMITED and failure.retry_after_s is not None
-                if not is_limit and failure.case != FailureCase.WRONG_URL:
-                    why += self.secret_hint
-                    advice = self._wait_budget.advice(failure)
-                after_repair = AFTER_REPAIR
+                why += self.secret_hint * failure.needs_secret
+                advice = self._wait_budget.advice(failure)
         error = TokenUnavailable(
             f"no token for credential {self.name}: {why}",
             credential=self.name,
-            advice=f"{advice} {after_repair}".strip(),
+            advice=str(advice),
             retry_after_s=retry_s,
             case=advice.case,
             names=advice.names,

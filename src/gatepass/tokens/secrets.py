@@ -99,8 +99,8 @@ def secret_retry_hint(secrets: Iterable[Secret]) -> str:
     if any(secret.changes for secret in found):
         return " or when the file of its secret changes"
     if any(secret.reference for secret in found):
-        return "; a new secret requires a restart, because it is in an environment variable"
-    return "; a new secret in the configuration file requires `gatepass reload`" if found else ""
+        return ". A new secret requires a restart, because it is in an environment variable"
+    return ". A new secret in the configuration file requires `gatepass reload`" if found else ""
 
 
 def secret_fields(fields: Mapping[str, Secret]) -> Iterator[Secret]:

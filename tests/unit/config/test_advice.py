@@ -23,16 +23,17 @@ from gatepass.errors import (
     UpstreamTimeout,
     explanations,
     kind_of,
+    sentence,
 )
 from gatepass.http_client.tls import TlsProblem
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
 from gatepass.observability.story import story_of
 from gatepass.proxy.upstream_call import upstream_error
 from gatepass.server import views
-from gatepass.tokens.failure import FetchFailure, failure_advice
+from gatepass.tokens.failure import FailureKind, FetchFailure, failure_advice
 from tests.unit.tokens.scripted import oauth2
 
-SETTING = re.compile(r"GATEPASS_\w+|(?<![\w./-])(?:[a-z_]+(?:\[\])?\.)+[a-zA-Z_*\[\]]+(?![\w/])|`[^`]+`")
+SETTING = re.compile(r"`?GATEPASS_\w+`?|(?<![\w./-])(?:[a-z_]+(?:\[\])?\.)+[a-zA-Z_*\[\]]+(?![\w/])|`[^`]+`")
 ENVIRONMENT = {
     "GATEPASS_UPSTREAM_URL": "https://llm.example/v1",
     "GATEPASS_TOKEN_URL": "https://sso.example/token",
@@ -89,6 +90,7 @@ def shown(error: GatepassError) -> list[str]:
         setting=error.setting,
         kind=error.stable_code,
         names=error.names,
+        advice=error.advice,
     )
     return [*error_lines(story_of(record, 1.0, 1.0, str))]
 
@@ -118,6 +120,39 @@ def test_each_entry_names_the_same_in_both_languages_on_every_surface(name, monk
     assert english <= chinese
 
 
+@pytest.mark.parametrize("language", ["C.UTF-8", "zh_CN.UTF-8"])
+@pytest.mark.parametrize(
+    ("code", "case"),
+    [("token_unavailable", "refused"), ("upstream_connect", ""), ("upstream_error", "unknown_model")],
+)
+def test_a_story_has_the_advice_of_the_message_once(code, case, language, monkeypatch):
+    monkeypatch.setenv("LC_ALL", language)
+    error = error_of(case or code)
+    error.advice = str(Advice(case or code, error.names))
+    assert error.message.endswith(error.advice)
+    told = " ".join(shown(error))
+    assert error.advice not in told
+    assert told.count("What to do: " if language == "C.UTF-8" else "处理") == 1
+    error.advice = "Send one `input`."  # not that of the code
+    assert ("Send one" in " ".join(shown(error))) is (case == "")
+
+
+@pytest.mark.parametrize(
+    ("failure", "needs_secret"),
+    [
+        (FetchFailure("no", FailureKind.REFUSED, case="refused"), True),
+        (FetchFailure("no", FailureKind.LIMITED), True),
+        (FetchFailure("no", FailureKind.LIMITED, retry_after_s=9.0), False),
+        (FetchFailure("no", FailureKind.OUTAGE, case=Fault.CONNECT), False),
+        (FetchFailure("no", FailureKind.REFUSED, case="wrong_url"), False),
+        (FetchFailure("407", FailureKind.REFUSED, case=Fault.PROXY), False),
+        (FetchFailure("407", FailureKind.REFUSED, advice=Advice("proxy_login")), False),
+    ],
+)
+def test_another_secret_ends_only_a_refusal(failure, needs_secret):
+    assert failure.needs_secret is needs_secret
+
+
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.of == "token_unavailable"])
 def test_the_failure_of_a_credential_is_told_by_doctor_and_token_as_by_the_error(name, monkeypatch, environment):
     failure = FetchFailure("no", advice=Advice(name, {"credential": "token"}))
@@ -141,6 +176,18 @@ def test_each_finding_of_doctor_and_each_part_names_the_same_in_both_languages(n
     texts = explained(name, {})
     assert named(texts["action"]) == named(texts["action_zh"])
     assert bool(texts["action"]) == bool(texts["action_zh"])
+
+
+@pytest.mark.parametrize("name", explanations())
+def test_a_correction_of_variables_is_applied_by_a_restart(name, monkeypatch):
+    entry = explanations()[name]
+    assert not re.search("(?:[Tt]hen run|然后运行) `gatepass reload`", f"{entry.action} {entry.action_zh}")
+    if not name.endswith("_environment") and "{apply" in entry.action:
+        for text, applied in (("action", "restart gatepass"), ("action_zh", "重启 gatepass")):
+            monkeypatch.delenv("GATEPASS_UPSTREAM_URL", raising=False)
+            assert "`gatepass reload`" in explained(name, {})[text]
+            monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://llm.example/v1")
+            assert applied in explained(name, {})[text]
 
 
 def test_each_placeholder_has_a_name_for_pages():
@@ -197,10 +244,14 @@ def test_a_client_is_told_the_variable_of_each_setting_to_check(fault, settings,
 def test_a_setting_in_an_entry_has_its_variable_in_both_languages(language, environment):
     values = {"url": "upstreams.chat.base_url", "setting": "credentials.token.client_id, credentials.token.client_auth"}
     text = explained("proxy_reaches_nothing", values)[f"action{language}"]
-    assert {"`upstreams.chat.base_url (GATEPASS_UPSTREAM_URL)`", "`network.no_proxy (GATEPASS_NO_PROXY)`"} <= {
-        f"`{one}`" for one in re.findall("`([^`]+)`", text)
-    }
-    listed = explained("refused", values)[f"action{language}"]
-    separator = "、" if language else ", "
-    parts = ("client_id (GATEPASS_CLIENT_ID)", "client_auth (GATEPASS_CLIENT_AUTH)")
-    assert separator.join(f"`credentials.token.{part}`" for part in parts) in listed
+    assert "`upstreams.chat.base_url` (`GATEPASS_UPSTREAM_URL`)" in text
+    assert "`network.no_proxy` (`GATEPASS_NO_PROXY`)" in text
+    listed, either = explained("refused", values)[f"action{language}"], " 或 " if language else " or "
+    parts = ("client_id` (`GATEPASS_CLIENT_ID`)", "client_auth` (`GATEPASS_CLIENT_AUTH`)")
+    assert either.join(f"`credentials.token.{part}" for part in parts) in listed
+    secret = explained("refused", {"setting": "credentials.token.client_secret"})[f"action{language}"]
+    assert f"(`GATEPASS_CLIENT_SECRET`{either}`GATEPASS_CLIENT_SECRET_FILE`)" in secret
+
+
+def test_a_full_stop_is_that_of_the_language_before_it():
+    assert [sentence(text) for text in ("no", "不存在", "不存在。", "m 4")] == ["no.", "不存在。", "不存在。", "m 4."]

@@ -177,6 +177,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "code": "upstream_auth",
         "hop": "upstream:b",
         "message": "the token *** was refused",
+        "advice": "",
         "kind": "upstream_auth",
         "case": "",
         "test": "gatepass doctor m --call",
@@ -308,7 +309,7 @@ def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> Upstr
         (403, {"message": "no access to bge"}, "model_denied", "Ask the upstream's owner to allow the model"),
         (403, {"message": "This model does not support images"}, "", "Follow the upstream's message."),
         (400, {"message": "out of credit"}, "", "Follow the upstream's message."),
-        (500, {"message": "out of memory"}, "5xx", "If its message names nothing to correct, retry later"),
+        (500, {"message": "out of memory"}, "5xx", "If the upstream's message names nothing to correct, retry later"),
         (500, {"message": "unknown model bge"}, "about_model", "Follow the upstream's message. If it does not know"),
         (400, {"message": "Prompt exceeds max length"}, "too_long", "Shorten the prompt or the history,"),
         (400, {"message": "no", "code": "context_length_exceeded"}, "too_long", "Shorten the prompt or the history,"),
@@ -320,7 +321,7 @@ def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> Upstr
         (404, "<html><title>404 Not Found</title>", "no_path", "Set `operations.chat.upstream`"),
         (400, "{}", "no_reason", "Read the upstream's log: its answer has no reason."),
         (400, "", "no_reason", "Read the upstream's log: its answer has no reason."),
-        (503, "", "5xx", "If its message names nothing to correct"),
+        (503, "", "5xx", "If the upstream's message names nothing to correct"),
         (400, {"message": "This model does not support images"}, "", "Follow the upstream's message."),
         (400, {"message": "该模型不支持图片输入"}, "", "Follow the upstream's message."),
         (400, {"message": "We do not support the model bge"}, "about_model", "Follow the upstream's message. If"),
@@ -385,7 +386,7 @@ def test_the_action_for_a_path_that_is_missing_names_what_chose_the_upstream(cas
         ("no_credential", "", "Set `upstreams.b.credential`."),
         (
             *("rejected_token", "credentials.corp.scope, upstreams.b.token_placement"),
-            "Compare these settings with what the upstream requires: `credentials.corp.scope`, `upstreams.b.token_pl",
+            "Check whether `credentials.corp.scope` or `upstreams.b.token_pl",
         ),
         ("unknown_model", "models.m.name", "Correct the name in the client, or set `models.m.name` to"),
         ("renamed_model", "models.a*.targets[].name", "Set `models.a*.targets[].name` to a name"),
@@ -449,8 +450,8 @@ def test_the_action_for_a_refused_client_begins_with_the_settings():
     settings = "credentials.corp.client_id, credentials.corp.client_secret"
     error = TokenUnavailable("no", credential="corp", case="refused", setting=settings)
     found, test = advised(error), "`gatepass token corp`"
-    assert found.startswith("Correct `credentials.corp.client_id`, `credentials.corp.client_secret`. A `file:` is")
-    assert found.endswith(f"a restart. Then {test} tests the credential alone.")
+    assert found.startswith("Check `credentials.corp.client_id` or `credentials.corp.client_secret`. Then run")
+    assert f"a restart. {test} tests the credential alone." in found
     assert advised(TokenUnavailable("no", credential="corp")).startswith(f"Run {test}")
 
 

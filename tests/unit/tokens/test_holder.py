@@ -12,7 +12,6 @@ from msgspec import structs
 from gatepass.errors import TokenUnavailable
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens import FetchFailure, Token, TokenHolder, TokenReissued, TokenUser, WaitBudget
-from gatepass.tokens.holder import AFTER_REPAIR
 from gatepass.tokens.issuer_error import REFUSED, WRONG_URL
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
@@ -20,10 +19,14 @@ from tests.unit.clock import DrivenClock, settle
 from tests.unit.tokens.scripted import SECRET, Broken, Hang, Mint, answer, kept, outcomes, refused, signed, static
 from tests.unit.tokens.statuses import FRESH
 
-REPAIR = f". {AFTER_REPAIR}"
-CHECK = ". Check credentials.corp.client_id, credentials.corp.client_secret, credentials.corp.client_auth"
-RELOAD = f"; a new secret in the configuration file requires `gatepass reload`{CHECK}{REPAIR}"
+REPAIR = ". After a repair at the issuer, run `gatepass reload`: it fetches at once."
+CHECK = ". Check credentials.corp.client_id, credentials.corp.client_secret or credentials.corp.client_auth"
+RELOAD = f". A new secret in the configuration file requires `gatepass reload`{CHECK}{REPAIR}"
 UNCLEAR = RELOAD.replace(CHECK, ". Check the client and the secret in credentials.corp")
+LIMITS = (
+    ". gatepass tries again by itself. If it lasts, ask the owner of the issuer, with the reason in the message"
+    f"{REPAIR}"
+)
 CHECK_URL = ". Check credentials.corp.token_url."
 DOWN = (
     "no connection to sso.example (refused). Check the host and port in credentials.corp.token_url, whether it is up,"
@@ -266,14 +269,14 @@ async def test_retry_replaces_a_token_that_an_upstream_rejects():
         (
             refused("not_found", 404),
             0.0,
-            f"{WRONG_URL}sso.example answered 404: not_found: No; next attempt in 30 s{CHECK_URL} {AFTER_REPAIR}",
+            f"{WRONG_URL}sso.example answered 404: not_found: No; next attempt in 30 s{CHECK_URL}",
             30.0,
             False,
         ),
         (
             answer({"error": "slow_down"}, 429, (b"retry-after", b"600")),
             0.0,
-            f"sso.example answered 429: slow_down; next attempt in 600 s{REPAIR}",
+            f"sso.example answered 429: slow_down; next attempt in 600 s{LIMITS}",
             600.0,
             None,
         ),

@@ -107,8 +107,8 @@ def test_the_hint_states_when_another_secret_takes_effect():
     (of_body,) = secret_leaves({"password": resolve("a-${CORP}", {"CORP": "c"})})
     assert hint([variable, file]) == " or when the file of its secret changes"
     for one in (variable, variable.derived(str.upper), of_body):
-        assert hint([one, plain]) == "; a new secret requires a restart, because it is in an environment variable"
-    assert hint([plain]) == "; a new secret in the configuration file requires `gatepass reload`"
+        assert hint([one, plain]) == ". A new secret requires a restart, because it is in an environment variable"
+    assert hint([plain]) == ". A new secret in the configuration file requires `gatepass reload`"
     assert secret_retry_hint([]) == ""
 
 

@@ -35,6 +35,8 @@ from tests.unit.tokens.scripted import (
 REQUEST = OutboundRequest("POST", "https://sso.example/token", body=b"client_secret=x")
 FORMAT = TokenReplyFormat("sso.example", 240.0, url_setting="credentials.corp.token_url")
 
+REPAIR = " After a repair at the issuer, run `gatepass reload`: it fetches at once."
+
 
 def at(clock: DrivenClock, *replies: IssuerReply, **settings: object) -> tuple[TokenEndpointClient, ScriptedIssuer]:
     far = ScriptedIssuer(clock, *replies)
@@ -87,9 +89,12 @@ async def test_an_unknown_host_is_reported_with_the_variables_of_the_environment
 )
 def test_a_refused_secret_is_reported_with_its_variables(monkeypatch, settings, secret):
     refused = FetchFailure("no", case=FailureCase.REFUSED)
-    assert str(failure_advice(refused, "token", settings)) == "Check the client and the secret in credentials.token."
+    assert (
+        str(failure_advice(refused, "token", settings))
+        == f"Check the client and the secret in credentials.token.{REPAIR}"
+    )
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    advised = f"Check the client and the secret in credentials.token.{secret}."
+    advised = f"Check the client and the secret in credentials.token.{secret}.{REPAIR}"
     assert str(failure_advice(refused, "token", settings)) == advised
 
 
