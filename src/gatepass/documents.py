@@ -361,6 +361,8 @@ class RequestError(Struct, kw_only=True):
     code: str
     hop: str | None
     message: str
+    cause: str
+    """The message without its advice: `action` says it."""
     retry_after_s: float | None
     kind: str
     case: str

@@ -6,6 +6,7 @@ Each text in the documents may come from a client or an upstream, so
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -217,14 +218,11 @@ def error_lines(story: Story) -> Iterator[str]:
             yield from _unfinished_lines(story)
         return
     action, command = error.action, error.test
-    message = error.message or t("No message.")
     if is_chinese():
         yield f"  {error.sentence_zh}"
-    for advice in filter(None, (action, action.replace("`", ""))):  # some messages end with it
-        message = message.replace(f" {advice}", "")
-    yield from wrapped(message)
+    yield from wrapped(error.cause or t("No message."))
     if (retry_after_s := error.retry_after_s) is not None:
-        yield "  " + t("It asks the client to wait {s}.", s=f"{retry_after_s:.3g} s")
+        yield "  " + t("It asks the client to wait {s}.", s=f"{math.ceil(retry_after_s)} s")
     if action:
         yield from _to_do(error.action_zh if is_chinese() else action)
     if command and command not in action:

@@ -192,7 +192,8 @@ def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
     return RequestError(
         code=mask(access.code),
         hop=access.hop,
-        message=mask(access.reason or ""),
+        message=mask(reason := access.reason or ""),
+        cause=mask(reason[: len(reason) - request.advice_chars].rstrip()),
         retry_after_s=_rounded(request.retry_after_s),
         kind=kind,
         case=request.case,

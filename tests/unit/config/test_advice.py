@@ -89,6 +89,7 @@ def shown(error: GatepassError) -> list[str]:
         setting=error.setting,
         kind=error.stable_code,
         names=error.names,
+        advice_chars=len(error.advice),
     )
     return [*error_lines(story_of(record, 1.0, 1.0, str))]
 
@@ -116,6 +117,19 @@ def test_each_entry_names_the_same_in_both_languages_on_every_surface(name, monk
         assert (doctor[0] == set()) is (named(texts["action"]) == set())
     english, chinese = in_both(monkeypatch, lambda: shown(error))
     assert english <= chinese
+
+
+@pytest.mark.parametrize("language", ["C.UTF-8", "zh_CN.UTF-8"])
+@pytest.mark.parametrize("name", ["unknown_model", "upstream_connect", "rejected_token", "upstream_html"])
+def test_show_gives_one_advice_where_the_message_words_it_differently(name, language, monkeypatch, environment):
+    monkeypatch.setenv("LC_ALL", language)
+    error = error_of(name)
+    error.cause, error.advice = "No luck", "Look at it"
+    text = "\n".join(shown(error))
+    assert error.message == "No luck. Look at it"
+    assert "No luck." in text
+    assert "Look at it" not in text
+    assert text.count("处理：" if language.startswith("zh") else "What to do: ") == 1
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.of == "token_unavailable"])
