@@ -240,6 +240,7 @@ async def test_a_401_renews_the_token_and_starts_no_login_whatever_its_challenge
         (reply(b"<html><title>Sign in</title></html>", content_type="text/html"), {}),
         (reply(b"<html><title>Sign in</title></html>", 403, content_type="text/html"), {}),
         (reply({"error": "no"}, 403), {"statuses": [403]}),
+        (reply({"error": "no"}, 400, www_authenticate='Basic realm="x", Bearer error="invalid_token"'), {}),
     ],
 )
 async def test_what_rejection_names_renews_the_token(refusal, rejection):

@@ -36,6 +36,7 @@ FORMS = {
         403,
         "upstream_error",
     ),
+    "a number that begins with 401": RejectionForm(reply({"code": 40101, "msg": "who?"}), {}, 401, "upstream_auth"),
     "a code in a 200": RejectionForm(reply({"code": "A0230", "msg": "the session is over"}), {"codes": ["A0230"]}),
     "words in a 200": RejectionForm(reply({"code": 401, "msg": "token expired"})),
     "Baidu's code in a 200": RejectionForm(
@@ -134,7 +135,7 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
         assert not wanted.code.startswith("upstream_") or len(answer.error["message"].encode()) < 300
 
 
-@pytest.mark.parametrize("form", ["a 401", "a 403", "words in a 200"])
+@pytest.mark.parametrize("form", ["a 401", "a 403", "a 403 that says so in its header", "words in a 200"])
 async def test_a_model_that_always_rejects_costs_one_token_a_minute_and_its_requests_are_sent(form):
     """A company behind one caller, as RAGFlow's: its other models are still healed."""
     async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:

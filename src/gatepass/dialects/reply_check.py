@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.config.advice import explained, with_variable
+from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
@@ -48,6 +49,8 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """The words for the key that was sent; "" if it was a token, None if gatepass sent no credential."""
     rejected: Remedy = Remedy("")
     """What to do if the upstream rejects the key, or requires a credential."""
+    rejection: RejectionConfig = RejectionConfig()
+    """What is known to reject the token, and so no news."""
     is_cut: bool = False
     """Whether `body` is only the beginning of an error."""
     model: str = ""
@@ -259,8 +262,10 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
 
 
 def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> str:
-    """Return what to add to `rejection`, "" if it knows neither a code nor a status of this error."""
-    setting = f"{settings_of(reply.upstream)}.rejection"
+    """Return what to add to `rejection`, "" if it has the error, or knows neither a code nor a status of it."""
+    setting, known = f"{settings_of(reply.upstream)}.rejection", reply.rejection
+    if error_body.code in known.codes or status in known.statuses:
+        return ""
     if error_body.code and status not in OF_TOKENS:
         return f"{setting}.codes: [{error_body.code}]"
     return f"{setting}.statuses: [{status}]" if is_http_error(reply.status) else ""

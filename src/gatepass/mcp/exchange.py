@@ -7,7 +7,6 @@ protocol stands in `message` and `access`.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -41,10 +40,11 @@ from gatepass.proxy.response import RawReply, StreamingReply
 from gatepass.proxy.retry import COMPLETE, Outcome
 from gatepass.replies.content import FIELDS, content_type, first_bytes
 from gatepass.replies.error_body import is_error
+from gatepass.replies.retry_after import challenge, rejects_token
 from gatepass.sse.chunk import StreamSource, stream_closed
 from gatepass.sse.event import parse_event, read_json, split_events
 from gatepass.sse.event_stream import EventStream
-from gatepass.types import OK, Call, Headers, Hidden, Operation, OutboundRequest, Response, header
+from gatepass.types import OK, Call, Hidden, Operation, OutboundRequest, Response, header
 
 MCP, IDLE_STREAM = "mcp", "mcp_stream"
 """`operation` in the access log and the metrics, of a message and of a stream that waits for events for hours."""
@@ -278,13 +278,14 @@ async def check_head(attempt: Attempt, response: Response, exchange: _McpRequest
     """Raise the error of a rejection, a redirect, and of a failure after which the call is repeated."""
     upstream, status = attempt.upstream, response.status
     # then the token is valid, and another one of the same credential would not help
-    lacks_scope = status == FORBIDDEN and _challenge(response.headers).get(b"error") == b"insufficient_scope"
-    if status in upstream.rejection_statuses and not lacks_scope:
+    lacks_scope = status == FORBIDDEN and challenge(response.headers).get(b"error") == b"insufficient_scope"
+    is_rejection = status in upstream.rejection_statuses or rejects_token(status, response.headers)
+    if is_rejection and not lacks_scope:
         is_first = attempt.token is not None and not attempt.renewed
         if is_first or status == UNAUTHORIZED:  # a 401 would make the client begin a login
             within_s = upstream_call.REJECTION_S if is_first else ERROR_S
             rejection = await upstream_call.read_error(attempt, response, within_s=within_s)
-            if b"error" not in _challenge(response.headers):
+            if b"error" not in challenge(response.headers):
                 _check_session(attempt, rejection, exchange, may_be_login=is_first)
             attempt.is_rejected = is_first
             raise rejection
@@ -349,15 +350,6 @@ def _unless_empty(attempt: Attempt, response: Response, body: bytes, exchange: _
     return McpReply(response, body)
 
 
-_CHALLENGE = re.compile(rb'\b(error|error_description|scope)="([^"]{0,200})"')
-
-
-def _challenge(headers: Headers) -> dict[bytes, bytes]:
-    """Return what the challenge of a reply says (RFC 6750 section 3), which the client does not receive."""
-    values = b" ".join(value for name, value in headers if name == b"www-authenticate")
-    return dict(_CHALLENGE.findall(values))
-
-
 async def _relay_error(
     exchange: _McpRequest, attempt: Attempt, reply: McpReply, headers: list[tuple[bytes, bytes]]
 ) -> None:
@@ -378,9 +370,9 @@ async def _relay_error(
         else:  # masking would occupy the event loop for too long
             body = context.protocol.error_body(error, context.client_request.id)
     else:
-        told = _challenge(response.headers)
-        if told:
-            quoted = ", ".join(f"{name.decode()}: {value.decode('latin-1')}" for name, value in sorted(told.items()))
+        told = challenge(response.headers)
+        if shown := [name for name in (b"error", b"error_description", b"scope") if name in told]:
+            quoted = ", ".join(f"{name.decode()}: {told[name].decode('latin-1')}" for name in shown)
             error.cause = f"{error.cause} The server states {context.state.redactor.mask(quoted)}."
         own = {name for name, _ in error_headers(error)}
         headers = [*error_headers(error), *(field for field in headers if field[0] not in own)]

@@ -488,11 +488,13 @@ def event_keep_alive(events: EventStream | None) -> bytes:
 def error_places(document: Any) -> Iterator[Any]:
     """Yield the document, and the error of a response that failed, whatever its event is called."""
     yield document
-    if not isinstance(document, dict) or (type(kind := document.get("type")) is str and kind not in LAST_EVENTS):
+    kind = document.get("type") if isinstance(document, dict) else None
+    is_other = type(kind) is str and kind not in LAST_EVENTS and document.get("object") != "response"
+    if not isinstance(document, dict) or is_other:
         return
     response = document.get("response", document)
     stated = response if isinstance(response, dict) else {}
-    if kind == FAILED or stated.get("status") == "failed" or stated.get("error"):
+    if kind == FAILED or str(stated.get("status")).lower() == "failed" or stated.get("error"):
         reason = stated.get("error") or stated.get("incomplete_details")
         yield {"error": reason or "The response failed, and the upstream states no reason."}
 

@@ -38,7 +38,7 @@ from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json,
 from gatepass.sse.event_stream import BYTE_ORDER_MARK, EventStream
 from gatepass.sse.synthesize import SYNTHESIZED
 from gatepass.sse.usage import Usage, usage_of
-from gatepass.types import CLIENT_ERROR, OK, SERVER_ERROR, Headers, Hidden, Response, UpstreamErrorBody
+from gatepass.types import OK, Headers, Hidden, Response, UpstreamErrorBody
 
 
 class BufferedReply(Hidden, msgspec.Struct, frozen=True):
@@ -221,13 +221,11 @@ async def _check_status(context: AttemptReply) -> None:
     """Raise the error that the reply's status stands for, with the reason that its body gives."""
     upstream, response, mask = context.upstream, context.response, context.state.redactor.mask
     attempt = context.attempt
-    is_client_error = CLIENT_ERROR <= response.status < SERVER_ERROR
-    is_rejection = response.status in upstream.rejection_statuses or (
-        is_client_error and rejects_token(response.headers)
-    )
-    if is_rejection and attempt.token is not None and not attempt.renewed:
+    is_rejection = response.status in upstream.rejection_statuses or rejects_token(response.status, response.headers)
+    if is_rejection and attempt.token is not None:
         attempt.is_rejected = True
-        raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
+        if not attempt.renewed:
+            raise await upstream_call.read_error(attempt, response, within_s=upstream_call.REJECTION_S)
     error = upstream.dialect.classify_head(
         upstream.name, response.status, response.headers, host=upstream.host, mask=mask
     )

@@ -322,6 +322,7 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         upstream.dialect.hints,
         key,
         rejected=rejection_remedy(state, upstream, is_key=is_key),
+        rejection=upstream.settings.rejection,
         model=attempt.call.model,
         operation=operation.name,
         route=route,

@@ -29,14 +29,15 @@ Object = Mapping[str, Any]
 
 CODE_NAMES = (
     *("code", "error_code", "errorCode", "errcode", "errCode", "Code"),
-    *("retcode", "retCode", "returnCode", "resultCode", "rtnCode", "respCode", "__type"),
+    *("retcode", "retCode", "returnCode", "resultCode", "rtnCode", "respCode", "__type", "ret", "errno", "err_no"),
+    "resp_code",
 )
 """Members that contain an error's code. The first that is present is used, as of TEXT_NAMES."""
 TEXT_NAMES = (
     *("error_description", "message", "msg", "errorMessage", "error_message", "error_msg", "errmsg"),
     *("detail", "description", "title", "reason", "Message", "faultstring", "errMsg", "status_msg"),
     *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage", "errorMsg"),
-    *("rtnMsg", "respMsg", "errorSummary"),
+    *("rtnMsg", "respMsg", "errorSummary", "err_msg", "resp_msg"),
 )
 _STATUSES = (*CODE_NAMES, "status", "statusCode", "status_code")
 LABEL_CHARS = 100
@@ -50,12 +51,17 @@ _REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
 ISSUES = 8
 """The most entries of a list of errors that are quoted."""
 
-WRAPPERS = ("header", "base_resp", "meta", "Response", "ResponseMetadata", "fault")
+_NAMED_ERRORS = ("fault", "Fault", "Error", "err")
+WRAPPERS = ("header", "base_resp", "meta", "Response", "ResponseMetadata", *_NAMED_ERRORS)
 """Objects around the code and the text of an error."""
 CONTENTS = ("data", "result", "content")
-"""What holds the text of an envelope that says that it failed, if the envelope has none."""
+"""What holds the text of an envelope that says that it failed, if the envelope has none. An object of an API, which
+has a `type` or an `object`, has its answer there."""
+_NO = (False, "false", "False")
 _ENVELOPE_CODES = (*CODE_NAMES, "statusCode", "status_code")
 _STATES = ("status", "state", "result")
+_ERRORS = ("error", "errors")
+_SUCCEEDED = re.compile(r"\s*[^不未没失]{0,6}成功[。！!]?\s*\Z")
 _FAILED = frozenset(("error", "fail", "failed", "failure"))
 MEMBERS = (
     *("object", "error", "errors", "success", "ok", "isError", "type", "param", "error_type", *_STATES, *WRAPPERS),
@@ -167,7 +173,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     if isinstance(found.own, str):  # the document around an `error` that is a text often has a longer one
         text = text_of(found.outer) or found.own.strip() or None
     else:
-        text = text_of(found.own) or _told(found.outer)
+        issues = found.own.get("errors") if isinstance(found.own, dict) else None
+        text = text_of(found.own) or _told(found.outer) or text_of(issues)
     # LiteLLM, OpenRouter and new-api put the upstream's JSON into a text
     inner = _inner(found.outer or found.own, text, mask, depth)
     code = _code(found, issue)
@@ -391,9 +398,9 @@ def _own(document: Object, refused: bool) -> Any:
         return issues
     for name in WRAPPERS:
         inner = document.get(name)
-        is_failed = name == "fault" or (isinstance(inner, dict) and "Error" in inner)
+        is_named = name in _NAMED_ERRORS or (isinstance(inner, dict) and "Error" in inner)
         inner = inner.get("Error", inner) if isinstance(inner, dict) else None
-        if isinstance(inner, dict) and (_fails(inner) or ((refused or is_failed) and text_of(inner))):
+        if isinstance(inner, dict) and (_fails(inner) or ((refused or is_named) and is_failure(inner))):
             return inner
     if lists and not refused:
         return document if _fails(document) else None
@@ -429,29 +436,43 @@ def _fails(document: Object) -> bool:
 
 def _told(document: Object) -> str | None:
     text = text_of(document)
-    if text is None and says_failure(document):
-        insides = (value for name in CONTENTS if isinstance(value := document.get(name), dict | list))
+    if text is None and not ("type" in document or "object" in document) and says_failure(document):
+        insides = [value for name in CONTENTS if (value := document.get(name)) and not _is_failed(value)]
+        insides += [one.get(name) for one in insides if isinstance(one, dict) for name in _ERRORS]
         text = next(filter(None, (text_of(one, names=(*TEXT_NAMES, "text")) for one in insides)), None)
     return text
 
 
 def _has_failure_code(document: Object) -> bool:
-    return any(name in document and not is_success(document[name]) for name in _ENVELOPE_CODES)
+    has_status = any(name in document and _http_status(document[name]) for name in _STATUSES)
+    return has_status or any(name in document and not is_success(document[name]) for name in _ENVELOPE_CODES)
+
+
+def _is_failed(state: Any) -> bool:
+    return isinstance(state, str) and state.strip().lower() in _FAILED
 
 
 def says_failure(document: Any) -> bool:
-    """Whether a reply states that it failed, even if it also holds what was asked for: by a word or an HTTP status."""
+    """Whether a reply states that it failed, even if it also holds what was asked for."""
     if not isinstance(document, dict):
         return False
-    states = (document.get(name) for name in _STATES)
-    if any(isinstance(state, str) and state.strip().lower() in _FAILED for state in states):
+    if any(_is_failed(document.get(name)) for name in _STATES):
         return True
-    if document.get("success") is False or document.get("ok") is False or document.get("isError") is True:
+    if any(name in document and document[name] in _NO for name in ("success", "ok")) or document.get("isError") is True:
         return True
-    error = document.get("error")
-    if isinstance(error, dict | str) and error:
-        return True
-    return any(name in document and _http_status(document[name]) for name in _STATUSES)
+    return is_failure(document.get("error")) or any(_http_status(document.get(name)) for name in ("code", "errcode"))
+
+
+def is_failure(error: Any) -> bool:
+    """Whether the value of a member that is named like an error is one: not 0, "success", or `{"code": 0, …}`."""
+    if isinstance(error, dict) and any(name in error for name in _ENVELOPE_CODES):
+        return _has_failure_code(error)
+    return bool(error) and (isinstance(error, dict) or (isinstance(error, str) and not is_success(error)))
+
+
+def reason_of(document: Any) -> str | None:
+    """Return the words of an event that is no part of an answer; None for one without any, such as a ping."""
+    return text_of(document) or (compact(document) if says_failure(document) else None)
 
 
 def text_of(value: Any, depth: int = 0, names: Iterable[str] = TEXT_NAMES) -> str | None:
@@ -515,12 +536,14 @@ def ragflow_status(code: Any, text: str) -> int | None:
 
 
 def is_success(code: Any) -> bool:
-    """Whether an envelope's `code` means success: 0, 2xx, "000000", "success", or None."""
+    """Whether an envelope's `code` means success: 0, 2xx, 20000, "000000", "success", 操作成功, or None."""
     number = whole_number(code)
     if number is not None:
-        return number == 0 or 200 <= number <= 299
+        return number == 0 or 200 <= number <= 299 or number in (20_000, 200_000)
     if isinstance(code, str):
-        return code.strip().lower() in ("", "ok", "success", "succeed", "succeeded")
+        return (
+            code.strip().lower() in ("", "ok", "success", "succeed", "succeeded") or _SUCCEEDED.match(code) is not None
+        )
     return True
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from gatepass.types import Headers, header
+from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, header
 
 _HTTP_DATE = r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC|[+-][0-9]{4})\Z"
 _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,9})?\Z")
@@ -22,14 +22,18 @@ _MILLI = ("ms", "millisecond", "milliseconds", "毫秒")
 _UNIT_S: Mapping[str, float] = dict(zip("smhd秒分小天", (1.0, 60.0, 3600.0, 86400.0) * 2, strict=True))
 
 
-_INVALID_TOKEN = re.compile(
-    rb"bearer\b[^,]{0,200}(?:,[^,]{0,200}){0,8}\berror\s{0,4}=\s{0,4}\"?invalid_token\b", re.IGNORECASE
-)
+_CHALLENGE = re.compile(rb'([a-z_]+)\s{0,4}=\s{0,4}(?:"([^"]{0,200})"|([^\s",]{1,200}))', re.IGNORECASE)
 
 
-def rejects_token(headers: Headers) -> bool:
-    """Return whether `WWW-Authenticate` says that the token is invalid (RFC 6750 section 3.1)."""
-    return any(_INVALID_TOKEN.match(value.strip()) for name, value in headers if name == b"www-authenticate")
+def challenge(headers: Headers) -> dict[bytes, bytes]:
+    """Return what the challenges of a reply say, by the names of their parameters (RFC 6750 section 3)."""
+    values = b" ".join(value for name, value in headers if name == b"www-authenticate")
+    return {name.lower(): quoted or bare for name, quoted, bare in _CHALLENGE.findall(values)}
+
+
+def rejects_token(status: int, headers: Headers) -> bool:
+    """Return whether `WWW-Authenticate` of a 4xx says that the token is invalid (RFC 6750 section 3.1)."""
+    return CLIENT_ERROR <= status < SERVER_ERROR and challenge(headers).get(b"error") == b"invalid_token"
 
 
 def should_retry(headers: Headers) -> bool | None:

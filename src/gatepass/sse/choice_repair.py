@@ -18,7 +18,6 @@ from gatepass.sse.chunk import (
     REASONING_MEMBERS,
     ROLE_ALONE,
     EnvelopeDefaults,
-    NoMessage,
     Object,
     argument_text,
     calls_of,
@@ -114,6 +113,7 @@ class ChoiceRepair:
         "_tools",
         "has_answer",
         "has_finished",
+        "lacks_message",
     )
 
     def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, index: int) -> None:
@@ -122,6 +122,7 @@ class ChoiceRepair:
         self._index = index
         self._tools: ToolRepair | None = None
         self._has_started = self._has_deltas = self._has_role = self.has_answer = False
+        self.lacks_message = False
         self._function: str | None = None  # the name of the `function_call`, "" without one
         self.has_finished = self._stopped = False
 
@@ -147,10 +148,7 @@ class ChoiceRepair:
         return completed_reason("", has_tools=bool(self._tools), has_function=self._function is not None)
 
     def repair(self, payload: Object, on_repair: OnRepair) -> bool:
-        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either.
-
-        Raises NoMessage.
-        """
+        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
         delta, had_content, end = payload.get("delta"), self.has_answer, payload.get("finish_reason")
         end = end if isinstance(end, str) else ""
         if not delta and self._defaults.is_chat and isinstance(payload.get("text"), str):
@@ -231,11 +229,10 @@ class ChoiceRepair:
         elif isinstance(payload.get("text"), str):
             self._has_started = True
             return None
-        elif not (self._has_started or self.has_answer) and _ends_whole(payload):
-            raise NoMessage
-        elif "text" in payload:
-            return None
         else:
+            self.lacks_message = not (self._has_started or self.has_answer) and _ends_whole(payload)
+            if "text" in payload:
+                return None
             on_repair(DELTA)
             delta = {}
         payload["delta"] = delta

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_body import BOM, takes_long
-from gatepass.replies.error_body import text_of
+from gatepass.replies.error_body import reason_of
 from gatepass.sse import chunk
 from gatepass.sse.chunk import (
     ERROR_BYTES,
@@ -612,8 +612,10 @@ class EventStream:
             choices = fields.get("choices")
         if not isinstance(choices, list):
             choices = None
-            if not (self.has_answered or self._text) and (words := text_of(fields)):
-                self._text = words.encode(errors="replace")[:ERROR_BYTES]  # the reason, if no answer follows
+            if (self._done_is_required or not self.has_answered) and (words := reason_of(payload)):
+                # as in `_read_text`: the reason, if no answer or no more of it follows
+                self._text = self._text or words.encode(errors="replace")[:ERROR_BYTES]
+                self._text_events = self.events + 1
         elif len(block) > MAX_ENTRIES_MIN_BYTES and has_too_many_entries(choices):
             return self._fail(chunk.too_many_choices) or self._finish_repair()
         repair, repaired, had_answered = self._repair, block, self.has_answered

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import suppress
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from gatepass.config.access import PLAIN, Profile
@@ -21,6 +22,7 @@ from gatepass.sse.chunk import (
     REASONING,
     REQUIRED,
     EnvelopeDefaults,
+    NoMessage,
     Object,
     calls_of,
     empty_choice,
@@ -88,6 +90,8 @@ MAX_MOVED_BYTES = 65_536
 _STANDARD = frozenset({*ENVELOPE, "choices", "usage", "obfuscation"})
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
+
+_LACKS_MESSAGE = attrgetter("lacks_message")
 
 Sent = TypeVar("Sent", bound=Sized)
 
@@ -330,7 +334,10 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         return [*map(self._write, parts)] if self._has_changed else [block]
 
     def _repair_choices(self, chunk: Object) -> bool:
-        """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either."""
+        """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either.
+
+        Raises NoMessage if no choice has a message.
+        """
         is_plain = True
         for position, choice in enumerate(chunk["choices"]):
             if isinstance(choice, dict):
@@ -341,6 +348,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                     index = index if len(self._choices) < MAX_ENTRIES else _SHARED
                     state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
                 is_plain = state.repair(choice, self._note) and is_plain
+                if state.lacks_message and 0 in self._choices and all(map(_LACKS_MESSAGE, self._choices.values())):
+                    raise NoMessage
         if self._is_text and any([*map(choice_repair.make_text, chunk["choices"])]):
             is_plain = False
             self._note(choice_repair.MESSAGE)

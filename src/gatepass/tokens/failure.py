@@ -124,13 +124,25 @@ REFUSED_SETTINGS: Mapping[str, tuple[str, ...]] = {
 """The settings to check after an error code of RFC 6749 5.2 or RFC 8707 2."""
 
 
+SOURCE_SETTINGS: Mapping[str, str] = {
+    "oauth2": "token_url",
+    "http_json": "url",
+    "exec": "command",
+    "file": "path",
+    "static": "token",
+    "api_key": "key",
+}
+"""Where the token of each type comes from."""
+
+
 def oauth_code(words: str) -> str:
     """Return the code of REFUSED_SETTINGS in an issuer's text, "" without one: issuers wrap it in other words."""
     return next((code for code in REFUSED_SETTINGS if re.search(rf"\b{code}\b", words)), "")
 
 
 def failure_advice(failure: FetchFailure, credential: str, settings: Credential) -> Advice:
-    """Return what to do about a failure: its own advice, or what to check after a refusal or the end of a token.
+    """Return what to do about a failure: its own advice, what to check after a refusal or the end of a token, or where
+    the token comes from.
 
     After a refusal that is the settings of its error code of OAuth 2.0, else the whole credential.
     """
@@ -143,7 +155,10 @@ def failure_advice(failure: FetchFailure, credential: str, settings: Credential)
     if used := [name for name in known if getattr(settings, name, None) is not None] or known:
         return Advice("refused", {**names, "setting": ", ".join(f"{block}.{name}" for name in used)})
     if failure.case != FailureCase.REFUSED:
-        return Advice("issuer_limits" if failure.kind is FailureKind.LIMITED else "")
+        if failure.kind is FailureKind.LIMITED:
+            return Advice("issuer_limits")
+        source = SOURCE_SETTINGS.get(settings.type)
+        return Advice("check_source", {"setting": f"{block}.{source}" if source else block})
     if settings.type == "exec":
         return Advice("refused_program", names)
     # the variable of the secret, where there is one

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from gatepass.http_client.fault_text import redirect_place
 from gatepass.observability.redaction import MASK, decoded
 from gatepass.replies import content
-from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, read_error_body
+from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, read_error_body, says_failure
 from gatepass.replies.retry_after import retry_after_s
 from gatepass.tokens.failure import FailureCase, FailureKind, FetchFailure, oauth_code
 from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
@@ -133,7 +133,7 @@ def error_in(document: Any, mask: Mask) -> UpstreamErrorBody | None:
     if found is None or (found.own and not (found.code or found.status)):
         return None
     # Corporate gateways write `{"code": 0, "msg": "success", ...}` around every reply.
-    is_success = not document.get("error") and _SUCCESS_CODE.match(found.code or "") is not None
+    is_success = not says_failure(document) and _SUCCESS_CODE.match(found.code or "") is not None
     return None if is_success else found
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.hints import AZURE_HINTS, Remedy, is_about_path, model_hint, tried_with
 from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.dialects.reply_check import ReceivedReply, classify_document, classify_error, with_hint
@@ -324,6 +325,11 @@ def test_an_expired_token_that_is_no_401_names_what_to_add_to_rejection(status, 
     assert isinstance(error, UpstreamErrorReply)
     assert error.setting == (f"upstreams.chat.rejection.{setting}" if setting else "")
     assert not setting or error.setting in error.advice
+    known = RejectionConfig(statuses=[status] if status >= 400 else [], codes=[error.upstream_code or "none"])
+    told = ReceivedReply("chat", status, (), body, rejection=known)
+    again = classify_error(told) if status >= 400 else classify_document(told, CHAT)
+    assert isinstance(again, UpstreamErrorReply)
+    assert "rejection" not in again.message, "what is set is no news"
     key = ReceivedReply("chat", status, (), body, key="this key", rejected=Remedy("Replace the key."))
     of_key = classify_error(key) if status >= 400 else classify_document(key, CHAT)
     assert isinstance(of_key, UpstreamErrorReply)

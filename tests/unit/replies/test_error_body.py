@@ -574,3 +574,43 @@ def test_a_text_about_a_limit_without_a_code_is_a_429(text, status, code):
     coded = read_error_body({"code": "E7", "message": text})
     assert coded is not None
     assert (coded.status, coded.code) == (None, "E7"), "a code says more than a word"
+
+
+ANSWER = {"type": "message", "role": "assistant", "content": [{"type": "text", "text": "The answer."}]}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *({"results": [], "meta": {"code": code, "message": "请求成功"}} for code in (0, 200, 20000, "20000", 200000)),
+        {"object": "response", "output": [], "meta": {"code": 20000, "msg": "操作成功！"}},
+        {"object": "file", "status": {"code": 10000, "description": "Ok"}},
+        *(ANSWER | odd for odd in ({"ok": False}, {"success": False}, {"isError": True}, {"status": "failed"})),
+        *(ANSWER | odd for odd in ({"state": "failed"}, {"result": "fail"}, {"code": 404}, {"code": "40101"})),
+        {"object": "batch", "status": "failed", "result": {"message": "see the file"}},
+        {"err": {"code": 0, "msg": "ok"}, "results": []},
+    ],
+)
+def test_a_good_reply_beside_odd_members_is_no_error(document):
+    assert read_error_body(document) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"status": "FAILED", "data": "The rule DLP-1 refused it"}, "The rule DLP-1 refused it"),
+        ({"status": "error", "content": "No tenant"}, "No tenant"),
+        ({"result": "failure", "data": {"errors": [{"message": "No region"}]}}, "No region"),
+        ({"code": 500, "success": "false", "data": {"error": {"message": "No engine"}}}, "No engine"),
+        ({"error": {"code": 400, "errors": [{"message": "No seed"}]}}, "No seed"),
+        ({"ret": -1, "msg": "No shard"}, "No shard"),
+        ({"errno": 110, "errmsg": "No quota left"}, "No quota left"),
+        ({"err_no": 4, "err_msg": "No app"}, "No app"),
+        ({"success": 0, "message": "No key"}, "No key"),
+        ({"err": {"msg": "No backend"}}, "No backend"),
+    ],
+)
+def test_the_words_of_an_envelope_are_found_where_it_keeps_them(document, words):
+    found = read_error_body(document)
+    assert found is not None
+    assert found.message == words

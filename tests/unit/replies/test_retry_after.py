@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.replies.retry_after import retry_after_s, should_retry
+from gatepass.replies.retry_after import rejects_token, retry_after_s, should_retry
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:01:00 GMT"  # NOW and a minute
@@ -88,3 +88,19 @@ def test_no_time_is_derived_where_a_repeat_is_forbidden():
     assert waits_s(text="try again in 9s", x_should_retry=b"false") is None
     assert waits_s(text="try again in 9s", x_should_retry=b"true") == 9.0
     assert waits_s(retry_after=b"7", x_should_retry=b"false") == 7.0
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "expected"),
+    [
+        (400, b'Bearer error="invalid_token"', True),
+        (403, b'Basic realm="x", Bearer scope="a", error=invalid_token, error_description="old"', True),
+        (403, b'Bearer error="insufficient_scope", error_description="see error=invalid_token"', False),
+        (403, b'Bearer realm="error=invalid_token"', False),
+        (200, b'Bearer error="invalid_token"', False),
+        (503, b'Bearer error="invalid_token"', False),
+        (400, b"Bearer", False),
+    ],
+)
+def test_a_header_rejects_the_token_by_its_error_alone(status, value, expected):
+    assert rejects_token(status, ((b"www-authenticate", value),)) is expected

@@ -260,3 +260,27 @@ def test_done_ends_a_stream_that_lacks_its_last_event_at_once(sent, error, mark)
     stream.feed(sent + b"data: %b\n\n" % mark)
     assert type(stream.failure) is error
     assert not stream.done
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"status": "failed"},
+        {"status": "FAILED", "data": "zebra"},
+        {"ret": -1, "msg": "zebra"},
+        {"success": "false", "message": "zebra"},
+        {"message": "zebra"},
+        "zebra",
+        [{"code": "E1", "message": "zebra"}],
+    ],
+)
+@pytest.mark.parametrize("before", [b"", HELLO])
+def test_an_event_with_words_before_the_end_of_an_open_answer_is_why_it_ends(event, before):
+    stream = new_stream(repair=new_repair())
+    out = stream.feed(before + data(event) + DONE) + stream.finish()
+    assert stream.failure is not None
+    assert DONE not in out
+    assert ("zebra" in stream.failure.message) is ("zebra" in json.dumps(event))
+    whole = new_stream(repair=new_repair())
+    out = whole.feed(HELLO + END + data({"message": "bye"}) + DONE) + whole.finish()
+    assert whole.failure is None, "after a finish reason it is no reason"

@@ -221,12 +221,14 @@ def test_a_message_is_the_text_of_a_completion(lacks, becomes, finish):
 
 @pytest.mark.parametrize("defaults", [asked_for_messages, asked_for_texts])
 @pytest.mark.parametrize("lacking", [{}, {"text": None}, {"message": None}, {"delta": None, "finish_reason": "eos"}])
-def test_a_later_choice_with_neither_a_message_nor_a_text_is_no_answer(lacking, defaults):
-    second = {"index": 1, "finish_reason": "stop", **lacking}
+def test_choices_with_neither_a_message_nor_a_text_are_no_answer_but_one_beside_an_answer_is_empty(lacking, defaults):
+    empty = [{"index": index, "finish_reason": "stop", **lacking} for index in (0, 1)]
     with pytest.raises(chunk.NoMessage):
-        repair_reply(json.dumps(chat(choice(content="hi"), second)).encode(), defaults, is_text=False)
+        repair_reply(json.dumps(chat(*empty)).encode(), defaults, is_text=False)
+    body, _ = repair_reply(json.dumps(chat(choice(content="hi"), empty[1])).encode(), defaults, is_text=False)
+    assert b"hi" in body
     for reason in ("length", "content_filter"):
-        repair_reply(json.dumps(chat(choice(), {**second, "finish_reason": reason})).encode(), defaults)
+        repair_reply(json.dumps(chat({**empty[0], "finish_reason": reason})).encode(), defaults)
 
 
 def test_arguments_that_only_python_reads_are_those_that_came():

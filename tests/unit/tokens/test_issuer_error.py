@@ -73,6 +73,8 @@ def test_only_a_certain_error_beside_a_token_is_an_error():
     errors += [{"code": "50013"}, {"errcode": 40013}]
     others: list[Any] = [None, [], "x", {}, {"error": ""}, {"error": None}, {"success": True}]
     others += [{"code": 0}, {"code": 200}, {"code": 10001}]
+    others += [{"error": {"code": 0, "message": "ok"}}, {"error": {"code": 0}}, {"error": "0"}, {"errorCode": 500}]
+    others += [{"status": 401}, {"statusCode": "404"}, {"resultCode": "500001"}, {"rtnCode": "500000"}]
     assert [document for document in errors + others if says_failure(document)] == errors
 
 

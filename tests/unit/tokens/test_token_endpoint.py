@@ -273,3 +273,10 @@ async def test_a_redirect_whose_body_does_not_end_is_reported_at_once():
         "sso.example answered 302, a redirect to login.example. gatepass follows no redirect"
     )
     assert (far.bytes_read, far.open) == (0, 0)
+
+
+def test_a_failure_that_nothing_else_explains_names_where_the_token_comes_from():
+    odd = FetchFailure("the program p has text before its JSON, such as a warning: leave it out")
+    run = ExecCredential(type="exec", command=["p"])
+    found = [str(failure_advice(odd, "corp", one)) for one in (run, http_json(), oauth2())]
+    assert found == [f"Check credentials.corp.{name}." for name in ("command", "url", "token_url")]
