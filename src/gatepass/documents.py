@@ -361,9 +361,9 @@ class RequestError(Struct, kw_only=True):
     code: str
     hop: str | None
     message: str
+    cause: str
+    """The message without its advice: `action` says it."""
     retry_after_s: float | None
-    advice: str = ""
-    """The end of `message` that `action` replaces, "" if it says something else."""
     kind: str
     case: str
     test: str

@@ -24,13 +24,14 @@ TOKEN = BASE["attempt"]["token"]
 CUT: dict[str, Any] = {
     "kind": "",
     "case": "",
+    "message": "",
     "retry_after_s": None,
     "sentence": "",
     "sentence_zh": "",
     "action_zh": "",
     "code": "upstream_closed",
     "hop": "upstream:chat",
-    "message": "The upstream ended its stream before the answer was complete.",
+    "cause": "The upstream ended its stream before the answer was complete.",
     "action": ("Check the upstream's log and the timeouts of proxies."),
     "test": "gatepass doctor gpt-4o --call",
     "page": "docs/reference/errors.md#upstream_closed",
@@ -127,7 +128,7 @@ STORIES = {
     ),
     "an operation that the upstream lacks": story(
         attempt(outcome="nothing_written", status=None, token=None, code="unsupported_operation"),
-        error={**CUT, "code": "unsupported_operation", "hop": "gatepass", "message": "It has no /x.", "test": ""},
+        error={**CUT, "code": "unsupported_operation", "hop": "gatepass", "cause": "It has no /x.", "test": ""},
         status=404,
     ),
     "a document that knows little": story(
@@ -138,15 +139,20 @@ STORIES = {
         timings={**BASE["story"]["timings"], **dict.fromkeys(("added_s", "first_byte_s", "duration_s"))},
     ),
     "an action that the message has too": story(
-        error={**CUT, "message": f"It is too long. {AGAIN} The model 'n' may do.", "action": AGAIN}
+        error={**CUT, "cause": "It is too long. The model 'n' may do.", "action": AGAIN}
     ),
-    "a message without an action and a page": story(error={**CUT, "action": "", "page": "", "message": "word " * 40}),
+    "a message without an action and a page": story(error={**CUT, "action": "", "page": "", "cause": "word " * 40}),
     "an error in a 200": story(
-        attempt(outcome="error_reply"), error={**CUT, "code": "102", "message": "bad thing"}, status=400
+        attempt(outcome="error_reply"), error={**CUT, "code": "102", "cause": "bad thing"}, status=400
     ),
     "a reason that the error has too": story(
         attempt(code="upstream_dns", reason="No such name.", connect_s=0.5, upstream_s=0.5),
-        error={**CUT, "code": "upstream_dns", "message": "No such name. Tried once."},
+        error={
+            **CUT,
+            "code": "upstream_dns",
+            "message": "No such name. Tried once.",
+            "cause": "No such name. Tried once.",
+        },
     ),
     "repeats by policy": story(*(attempt(cause=cause) for cause in ("retry", "next_target"))),
     "parts": story(

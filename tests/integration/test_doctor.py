@@ -239,9 +239,9 @@ async def test_each_rejection_of_a_token_is_explained_as_the_first_with_the_sett
         assert "Check whether" not in message, "the settings are in `gatepass show` and doctor"
         assert story.error is not None
         places = ", ".join(f"`{place}`" for place in settings) + " or " * bool(settings)
-        expected = f"{places}`upstreams.chat.token_placement` differs from what the upstream requires. {OTHER_LOGIN}"
-        assert expected in story.error.action
-        assert expected.partition(" differs")[0].replace(", ", "、").replace(" or ", " 或 ") in story.error.action_zh
+        differs = f"{places}`upstreams.chat.token_placement` differs from what the upstream requires. {OTHER_LOGIN}"
+        assert differs in story.error.action
+        assert differs.partition(" differs")[0].replace(", ", "、").replace(" or ", " 或 ") in story.error.action_zh
     tried = ["Tried with the token", "Tried once, with the token"] if is_new else ["Tried once, with the token"] * 2
     assert [text in answers[at].error["message"] for at, text in enumerate(tried)] == [True] * 2
 

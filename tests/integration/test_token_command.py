@@ -90,5 +90,5 @@ async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     assert host in result.stderr
     assert "invalid_client" in result.stderr
     assert "no client i with the secret ***; client_auth is basic, " in result.stderr
-    assert ". Correct `credentials.corp.client_id`, " in result.stderr
+    assert ". Check `credentials.corp.client_id`, " in result.stderr
     assert SECRET not in result.output

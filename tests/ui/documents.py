@@ -302,7 +302,8 @@ def failed_story() -> Document:
             "code": "upstream_closed",
             "kind": "upstream_closed",
             "hop": "upstream:corp",
-            "message": "The upstream corp closed the connection in the middle of the answer.",
+            "message": "The upstream corp closed the connection in the middle of the answer. Try again.",
+            "cause": "The upstream corp closed the connection in the middle of the answer.",
             "action": "Check the upstream's log, and `network.proxy`.",
             "sentence_zh": "回复尚未完成，连接就关闭了。",
             "action_zh": "检查上游的日志，以及 `network.proxy`。",
@@ -326,6 +327,7 @@ def mcp_story() -> Document:
         "kind": "token_unavailable",
         "hop": "credential:corp",
         "message": "corp has no token.",
+        "cause": "corp has no token.",
         "page": "",
     }
     nothing = {"outcome": "nothing_written", "code": "token_unavailable", "status": None, "head_s": None}

@@ -762,7 +762,7 @@ def test_text_from_outside_never_becomes_markup(visit: OpenPage, fake: Fake, fau
         model=evil,
         user_agent=evil,
         caller=evil,
-        error=dict.fromkeys(("code", "hop", "message", "action", "page"), evil),
+        error=dict.fromkeys(("code", "hop", "message", "cause", "action", "page"), evil),
     )
     story["attempts"][0].update(upstream=evil, adapted=[evil])
     fake.stories[evil] = story
@@ -787,11 +787,11 @@ def problems(visit: OpenPage, fake: Fake, errors: list[documents.Document]) -> I
 
 def test_an_error_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fake) -> None:
     said = {"sentence_zh": "上游限制了请求。", "action_zh": "等待，或请上游的负责人提高 `限额`。"}
-    own = {**said, "code": "draining", "kind": "draining", "message": "In words that the page has not."}
-    theirs = {**said, "code": "429", "kind": "upstream_error", "message": "GPU is on fire."}
+    own = {**said, "code": "draining", "kind": "draining", "cause": "In words that the page has not."}
+    theirs = {**said, "code": "429", "kind": "upstream_error", "cause": "GPU is on fire."}
     for error, problem in zip((own, theirs), problems(visit, fake, [own, theirs]), strict=True):
-        shown = [said["sentence_zh"], f"原文：{error['message']}"]
-        first = shown if error is own else [error["message"], said["sentence_zh"]]
+        shown = [said["sentence_zh"], f"原文：{error['cause']}"]
+        first = shown if error is own else [error["cause"], said["sentence_zh"]]
         expect(problem.locator("p").nth(0)).to_have_text(first[0])
         expect(problem.locator("p").nth(1)).to_have_text(first[1])
         expect(problem).to_contain_text("处理：等待，或请上游的负责人提高 限额。")
@@ -889,7 +889,7 @@ def test_a_refused_sign_in_says_why_in_chinese(open_page: OpenPage, url: str, fa
 
 
 def test_the_action_of_a_failed_request_is_on_the_first_screen_of_a_phone(visit: OpenPage, fake: Fake) -> None:
-    fake.stories["req-2"]["error"]["message"] = "The issuer refused the client. " * 12
+    fake.stories["req-2"]["error"]["cause"] = "The issuer refused the client. " * 12
     page = visit("#/requests/req-2", phone=True)
     expect(page.locator(".problem p").nth(1)).to_be_in_viewport(ratio=1)
 

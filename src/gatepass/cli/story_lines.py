@@ -218,12 +218,9 @@ def error_lines(story: Story) -> Iterator[str]:
             yield from _unfinished_lines(story)
         return
     action, command = error.action, error.test
-    message = error.message.removesuffix(f" {error.advice}") if action else error.message
     if is_chinese():
         yield f"  {error.sentence_zh}"
-    for advice in filter(None, (action, action.replace("`", ""))):  # some causes end with it
-        message = message.replace(f" {advice}", "")
-    yield from wrapped(message or t("No message."))
+    yield from wrapped(error.cause or t("No message."))
     if (retry_after_s := error.retry_after_s) is not None:
         yield "  " + t("It asks the client to wait {s}.", s=f"{math.ceil(retry_after_s)} s")
     if action:

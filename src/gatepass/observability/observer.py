@@ -174,7 +174,8 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """Its `stable_code`."""
     names: Mapping[str, str] = {}
     """Its other names for placeholders."""
-    advice: str = ""
+    advice_chars: int = 0
+    """The length of the advice at the end of `access.reason`."""
 
 
 class Refusal(msgspec.Struct, frozen=True, eq=False):

@@ -189,18 +189,16 @@ def _error_of(request: RequestRecord, mask: Mask) -> RequestError | None:
     credential = "" if last is None or last.token is None else last.token.credential
     names = names_of(hop, access.operation, mask(access.model), credential)
     names |= {name: mask(value) for name, value in request.names.items()}
-    texts, advice = advice_of(kind, hop, request.case, mask(request.setting), names), mask(request.advice)
-    is_own = request.case or advice.replace("`", "") == (texts["advice"] or texts["action"]).replace("`", "")
     return RequestError(
         code=mask(access.code),
         hop=access.hop,
-        message=mask(access.reason or ""),
+        message=mask(reason := access.reason or ""),
+        cause=mask(reason[: len(reason) - request.advice_chars].rstrip()),
         retry_after_s=_rounded(request.retry_after_s),
-        advice=advice if is_own else "",
         kind=kind,
         case=request.case,
         test=test_command(hop, mask(access.model), access.operation),
-        **{name: text for name, text in texts.items() if name != "advice"},
+        **advice_of(kind, hop, request.case, mask(request.setting), names),
         page=documentation(f"docs/reference/errors.md#{kind}"),
     )
 
@@ -230,7 +228,7 @@ def advice_of(kind: str, hop: str, case: str, setting: str, names: Mapping[str, 
     found = explained(case or kind, values)
     if not found["sentence"]:
         found = explained(kind, values) | {name: text for name, text in found.items() if text}
-    return found
+    return {name: found[name] for name in ("sentence", "action", "sentence_zh", "action_zh")}
 
 
 def names_of(hop: str, operation: str, model: str, credential: str = "") -> dict[str, str]:

@@ -623,8 +623,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         refused = UpstreamErrorReply(
-            error.cause,
-            advice=IDS_ADVICE,
+            f"{sentence(error.cause)} {IDS_ADVICE}",
             upstream=upstream,
             status=400,
             kind="invalid_request_error",
@@ -635,7 +634,7 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     if isinstance(error, UpstreamErrorReply) and error.error_body is not None:
         upstream_call.mark_overflow(error, PROTOCOLS[attempt.call.operation.protocol])
     if advised := _advice(attempt, session, base, sent, last, found):
-        error.advice, error.case = advised, ""  # its entry advises something else
+        error.cause, error.advice = f"{sentence(error.cause)} {advised}", ""  # errors.json has no words for it
     if isinstance(error, UpstreamErrorReply) and (advised or session.tried):
         error.original = b""  # else the client would not read it
     return error

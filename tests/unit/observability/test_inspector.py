@@ -177,7 +177,7 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
         "code": "upstream_auth",
         "hop": "upstream:b",
         "message": "the token *** was refused",
-        "advice": "",
+        "cause": "the token *** was refused",
         "kind": "upstream_auth",
         "case": "",
         "test": "gatepass doctor m --call",

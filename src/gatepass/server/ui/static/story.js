@@ -174,10 +174,10 @@ function existing(page, { case: special }) {
 
 /** The error, with what to do. */
 function fault(page, error) {
-  const { code, kind, hop, message, action: advice, test, retry_after_s: wait = null } = error;
+  const { code, kind, hop, cause, action: advice, test, retry_after_s: wait = null } = error;
   return el("section.problem", {},
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
-    happened(error, advice ? [advice, advice.replaceAll("`", "")].reduce((text, one) => text.replace(` ${one}`, ""), message) : message, kind),
+    happened(error, cause, kind),
     existing(page, error),
     wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
     advice && advised(said(error, "action")),
