@@ -172,7 +172,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
             StepOutcome.FAILS,
             "list_lacks_model",
             missing=", and ".join(no_model(name, listed) for name in missing),
-            names="、".join(missing),
+            names="、".join(f"{one}（是否为 {near}？）" if (near := nearest(one, listed)) else one for one in missing),
             listed="、".join(listed[:MODELS_SHOWN]) or "–",
             place=" and ".join(settings) or "the name of the model",
             settings=f"（{'、'.join(settings)}）" if settings else "",

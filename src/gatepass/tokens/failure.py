@@ -86,7 +86,8 @@ class FetchFailure(Exception):
     def needs_secret(self) -> bool:
         """Whether another secret may end it: none corrects a URL, logs in to a proxy, or ends a limit."""
         is_limit = self.kind is FailureKind.LIMITED and self.retry_after_s is not None
-        is_elsewhere = self.case in (FailureCase.WRONG_URL, Fault.PROXY) or self.advice.case == "proxy_login"
+        is_page = self.advice.case in ("issuer_page", "issuer_redirect") and self.case != FailureCase.REFUSED
+        is_elsewhere = self.case in (FailureCase.WRONG_URL, Fault.PROXY) or self.advice.case == "proxy_login" or is_page
         return self.kind is not FailureKind.OUTAGE and not is_limit and not is_elsewhere
 
     def masked(self, mask: Callable[[str], str] = str) -> FetchFailure:

@@ -134,7 +134,9 @@ def _status_failure(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -
     elif reply.status >= SERVER_ERROR:
         failure.advice = Advice("issuer_down")
     elif is_wrong_url or is_redirect or (not is_limit and content.is_html(reply.headers, reply.body)):
-        failure.advice = reply_format.advice("issuer_redirect" if is_redirect else "issuer_url")
+        failure.advice = reply_format.advice(
+            "issuer_redirect" if is_redirect else "issuer_url" if is_wrong_url else "issuer_page"
+        )
     return failure
 
 
@@ -168,7 +170,7 @@ def _document(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Any:
         title = content.title_of(text)
         named = f" ({one_line(title, reply.mask)})" if title else ""
         page = f"{reply_format.issuer} answered {reply.status} with an HTML page{named} instead of a token"
-        raise FetchFailure(page, advice=reply_format.advice("issuer_url"))
+        raise FetchFailure(page, advice=reply_format.advice("issuer_page"))
     elif reply_format.plain_text:
         return text
     raise FetchFailure(f"{reply_format.issuer} answered {reply.status} with a body that is not JSON")

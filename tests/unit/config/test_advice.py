@@ -143,6 +143,9 @@ def test_show_gives_one_advice_where_the_message_words_it_differently(name, lang
         (FetchFailure("no", FailureKind.REFUSED, case="wrong_url"), False),
         (FetchFailure("407", FailureKind.REFUSED, case=Fault.PROXY), False),
         (FetchFailure("407", FailureKind.REFUSED, advice=Advice("proxy_login")), False),
+        (FetchFailure("page", FailureKind.LIMITED, advice=Advice("issuer_page")), False),
+        (FetchFailure("302", FailureKind.REFUSED, advice=Advice("issuer_redirect")), False),
+        (FetchFailure("401", FailureKind.REFUSED, case="refused", advice=Advice("issuer_page")), True),
     ],
 )
 def test_another_secret_ends_only_a_refusal(failure, needs_secret):

@@ -261,6 +261,8 @@ def test_page_instead_of_a_token_names_the_address():
         found = reason(timed_response(status, (), b"<html>"), login)
         assert expected in found
         assert (status not in (200, 403)) == ("portal.url" not in found)
+    pages = [failure(timed_response(status, (), b"<html>"), login).advice.case for status in (200, 403, 404)]
+    assert pages == ["issuer_page", "issuer_page", "issuer_url"]
 
 
 def test_an_unknown_error_in_a_200_is_unclear_and_not_retried_at_once():
