@@ -468,3 +468,9 @@ def has_slow_numbers(text: bytes) -> bool:
 
 def slow_exponents(text: bytes) -> int:
     return text.translate(_SHAPES, b"+-").count(b"e000")
+
+
+def decoded(body: bytes) -> str:
+    """Return the text of `body`, which may be UTF-8, UTF-16 or UTF-32. In the wrong one no secret would be found."""
+    is_wide = body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
+    return body.decode(json.detect_encoding(body) if is_wide else "utf-8-sig", "replace")

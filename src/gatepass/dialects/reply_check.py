@@ -23,7 +23,8 @@ from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
 from gatepass.http_client.fault_text import redirect_place
-from gatepass.observability.redaction import decoded, whole_words
+from gatepass.json_body import decoded
+from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import names_of
 from gatepass.replies import content
 from gatepass.replies.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body, text_of

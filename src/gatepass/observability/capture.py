@@ -18,9 +18,10 @@ from gatepass.clock import Clock, Timer
 from gatepass.config.advice import with_variable
 from gatepass.documents import Body, CaptureState
 from gatepass.errors import GatepassError, Overloaded
+from gatepass.json_body import decoded
 from gatepass.observability.log import emit
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Observers, RequestRecord
-from gatepass.observability.redaction import Redactor, decoded
+from gatepass.observability.redaction import Redactor
 from gatepass.types import Hidden
 
 LOG = logging.getLogger("gatepass.capture")

@@ -10,7 +10,6 @@ import json
 import re
 from array import array
 from base64 import b64encode
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Hashable, Iterable, Iterator
 from functools import lru_cache
 from html import unescape
@@ -179,12 +178,6 @@ def _spelling(text: str, literals: Iterable[str]) -> _Spelling:
     """Return the `literals`, which have the same runs of letters and digits as `text`."""
     run = max(re.findall("[A-Za-z0-9]+", text), key=len, default="")
     return run[-ANCHOR_CHARS:], tuple(sorted(dict.fromkeys(literals), key=len, reverse=True))
-
-
-def decoded(body: bytes) -> str:
-    """Return the text of `body`, which may be UTF-8, UTF-16 or UTF-32. In the wrong one no secret would be found."""
-    is_wide = body.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or 4 * body.count(0) > len(body)
-    return body.decode(json.detect_encoding(body) if is_wide else "utf-8-sig", "replace")
 
 
 def whole_words(body: bytes) -> bytes:

@@ -15,8 +15,7 @@ from typing import Any
 
 import msgspec
 
-from gatepass.json_body import BOM, OBJECT, json_value, lenient_value
-from gatepass.observability.redaction import decoded
+from gatepass.json_body import BOM, OBJECT, decoded, json_value, lenient_value
 from gatepass.replies import error_body
 from gatepass.types import Headers
 

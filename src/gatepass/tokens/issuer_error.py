@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from gatepass.http_client.fault_text import redirect_place
-from gatepass.observability.redaction import MASK, decoded
+from gatepass.json_body import decoded
+from gatepass.observability.redaction import MASK
 from gatepass.replies import content
 from gatepass.replies.error_body import CONTENTS, MEMBERS, Mask, read_error_body, says_failure
 from gatepass.replies.retry_after import retry_after_s

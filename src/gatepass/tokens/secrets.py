@@ -19,7 +19,8 @@ from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
 from gatepass.config.document import leaves
 from gatepass.config.references import Reference, open_regular, read_file
-from gatepass.observability.redaction import Redactor, decoded
+from gatepass.json_body import decoded
+from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
 from gatepass.tokens.lifetime import claims_of
 from gatepass.types import Secret

@@ -7,7 +7,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from gatepass.observability.redaction import KEPT, MASK, Redactor, decoded
+from gatepass.json_body import decoded
+from gatepass.observability.redaction import KEPT, MASK, Redactor
 
 
 def test_a_short_value_masks_no_ordinary_words():
