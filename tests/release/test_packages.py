@@ -130,7 +130,10 @@ def test_checksums_are_those_of_sha256sum(packages, tmp_path):
     assert subprocess.run(["sha256sum", "--check", "--quiet", file.name], cwd=file.parent, check=False).returncode == 0
 
 
-CHANGELOG = "# Changelog\n\n## Unreleased\n\n- Next.\n\n## 0.2.0 (2027-03-01)\n\n### Added\n\n- New.\n\n## 0.1.0 (unreleased)\n\n- Old.\n"
+CHANGELOG = (
+    "# Changelog\n\n## Unreleased\n\n- Next.\n\n## 0.2.0 (2027-03-01)\n\n### Added\n\n- New.\n\n"
+    "## 0.1.0 (unreleased)\n\n- Old.\n"
+)
 
 
 def test_notes_are_the_section_of_the_version():
