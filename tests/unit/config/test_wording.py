@@ -45,7 +45,7 @@ def test_only_a_typing_error_is_a_guess(word: str, meant: str | None):
     ("text", "is_unknown"),
     [
         ("log: {bodies: true}", True),
-        ("credentials: {a: {type: entra}}", True),
+        ("credentials: {a: {type: other}}", True),
         ("mcp: {a: {url: 'https://x.example/mcp', repeat: [find]}}", True),
         ("server: {port: 70000}", False),
     ],
