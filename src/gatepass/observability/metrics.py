@@ -250,7 +250,7 @@ SAMPLED: tuple[Declared, ...] = (
         "gatepass_limit_left_ratio",
         ("kind", "name", "limit"),
         "The part that is left of a limit of the calendar, from 1 down to 0, since its first request. Only the"
-        " 200 with the smallest part. kind is end_user, caller, group, model, operation or upstream",
+        " 200 with the smallest part. kind is end_user, caller, group, model or upstream",
     ),
     Declared(
         "gatepass_upstream_connections",
