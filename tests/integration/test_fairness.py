@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
@@ -9,8 +10,11 @@ from typing import Any, Self
 import pytest
 
 from gatepass.config.access import hash_key
+from gatepass.json_body import UNCOUNTED_BYTES
+from gatepass.proxy import handler
+from gatepass.proxy.context import RequestContext
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, JSON, Gateway, relaying
+from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, relaying
 from tests.integration.scripted import Hold, Received, Scripted, Send, reply
 from tests.waiting import until
 
@@ -40,6 +44,40 @@ async def small(limits: dict[str, int] | None = None) -> AsyncIterator[tuple[Gat
 
 def of(caller: str) -> dict[str, str]:
     return {**JSON, "authorization": f"Bearer {KEYS[caller]}"}
+
+
+LARGE = " " * UNCOUNTED_BYTES
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {**HELLO, "user": LARGE}),
+        ("/v1/embeddings", {"model": "m", "input": [LARGE]}),
+        ("/v1/responses", b'{"model": ' + LARGE.encode()),
+    ],
+)
+async def test_callers_take_turns_at_the_thread_that_reads_large_bodies(
+    path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+):
+    read, go_on = list[str](), threading.Event()
+
+    def noted(context: RequestContext, *rest: Any) -> Any:
+        read.append(context.caller.name)
+        return parse(context, *rest)
+
+    parse = handler._parse
+    monkeypatch.setattr(handler, "_parse", noted)
+    async with small() as (gp, _):
+        threads = gp.state.body_threads
+        held = asyncio.create_task(threads.run_heavy("hog", go_on.wait))
+        asked = list[asyncio.Task[Any]]()
+        for name in ("hog",) * 12 + ("app",):
+            asked.append(asyncio.create_task(gp.ask(body, path, headers=of(name)).answer()))
+            await until(lambda: len(threads.turns.waiting) == len(asked))
+        go_on.set()
+        await asyncio.gather(held, *asked)
+    assert read[:2] == ["hog", "app"]
 
 
 async def status_of(gp: Gateway, path: str) -> int:
