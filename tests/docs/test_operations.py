@@ -35,7 +35,7 @@ from gatepass.observability.metrics import COUNTED, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
 from gatepass.protocols import rerank
-from gatepass.proxy import models, response
+from gatepass.proxy import failover, models, response
 from gatepass.server import connection, process
 from gatepass.server.pages import PATHS
 from gatepass.sse import aggregate, choice_aggregate, event, tool_calls
@@ -310,6 +310,7 @@ def test_each_bound_is_that_of_the_code() -> None:
         "a wait for a head or more of a body": f"{connection.RECEIVE_S:g} s",
         "a slow body": f"{size(connection.LEAST_BYTES_PER_S)}/s after {connection.RECEIVE_S:g} s",
         "a client that reads nothing": f"{connection.STALL_S:g} s",
+        "the same, while another caller waits": f"{failover.UNREAD_S:g} s",
         "an idle client": f"{process.IDLE_TIMEOUT_S} s",
         "a connection to an upstream": f"{pool.IDLE_S:g} s idle (MCP {pool.SHORT_IDLE_S:g} s), {pool.AGE_S:g} s in all",
         "a request to the store": f"{guarded.BOUND_S:g} s",

@@ -484,6 +484,10 @@ class ClientConnection(asyncio.Protocol):
         if deferred and not self.transport.is_closing():
             self.transport.write(deferred)
 
+    def unread_s(self) -> float:
+        timer = self._stall_timer
+        return 0.0 if timer is None else STALL_S - (timer.when() - self._loop.time())
+
     def abort(self) -> None:
         """Close at once, because the client does not read, and drop the bytes that it has not read."""
         self.gave_up = True

@@ -248,6 +248,9 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             self._send(data, False)
         return True
 
+    def unread_s(self) -> float:
+        return self._connection.unread_s()
+
     def abort(self) -> None:
         self._connection.abort()
 

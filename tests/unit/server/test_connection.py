@@ -421,7 +421,9 @@ async def test_client_that_reads_nothing_is_awaited_and_then_disconnected():
     await exchange(wire_client, asked(b"x"))
     assert (wire_client.received, wire_client.cycles[0].try_write(b"lost")) == (b"", False)
     await advance(STALL_S - 1)
+    assert wire_client.cycles[0].unread_s() == pytest.approx(STALL_S - 1)
     wire_client.connection.resume_writing()
+    assert wire_client.cycles[0].unread_s() == 0
     await advance(STALL_S - 1)
     assert wire_client.received.endswith(b"\r\n1\r\n1\r\n")
     go.set()
