@@ -28,7 +28,7 @@ from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import Limits
 from gatepass.documents import Body, CaptureState, LearnedRules, RequestError, StoreStatus
 from gatepass.errors import kind_of, status_of
-from gatepass.http_client import message_head, pool
+from gatepass.http_client import message_head, pool, response_body
 from gatepass.mcp import exchange, servers
 from gatepass.normalize import embeddings_reply
 from gatepass.observability.metrics import COUNTED, MAX_SERIES
@@ -297,6 +297,8 @@ def test_each_bound_is_that_of_the_code() -> None:
         f" beside all {size(embeddings_reply.MOST_BYTES)}, {embeddings_reply.MOST_MEMBERS:,} members",
         "a reply made from a stream": f"{size(aggregate.MOST_BYTES)}, {choice_aggregate.MAX_REPLY_ENTRIES:,} choices,"
         " calls and members",
+        "a compressed reply": f"{response_body.MOST_MEMBERS:,} members,"
+        f" and one for each {response_body.MEMBER_BYTES} bytes",
         "a model list": f"{size(models.LIST_BYTES)}, {models.LIST_VALUES:,} signs, {models.LIST_MODELS:,} models",
         "a rerank reply": f"{size(rerank.MOST_BYTES)}, {rerank.MOST_MEMBERS:,} members",
         "an event": of_event,
