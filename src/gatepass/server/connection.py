@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
 import ssl
@@ -577,6 +578,7 @@ class ClientConnection(asyncio.Protocol):
         elif is_idle and self._is_ending:
             late_s = self._loop.time() - self._closes_s
             if awaited is AwaitedInput.LAST and late_s < DRAIN_RECHECK_S:
+                self._send_fin()
                 self._linger()
             else:  # also after another pause of the machine
                 self._closes_s = self._loop.time() + DRAIN_RECHECK_S
@@ -592,6 +594,7 @@ class ClientConnection(asyncio.Protocol):
             receiving.fail(slow_body())
             self._timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
         elif awaited is AwaitedInput.NEXT:
+            self._send_fin()
             self._close()
             self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # a client need not close when TLS ends
         elif awaited is AwaitedInput.CLOSE and self.transport.get_write_buffer_size():
@@ -648,6 +651,16 @@ class ClientConnection(asyncio.Protocol):
     def _close(self) -> None:
         self.flush()
         self.transport.close()
+
+    def _send_fin(self) -> None:
+        """End an idle connection for its client at once.
+
+        uvloop does that later in its iteration, and a request that came in between would be lost.
+        """
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None and self.transport.can_write_eof() and not self.transport.get_write_buffer_size():
+            with suppress(OSError), socket.socket(fileno=os.dup(connected.fileno())) as same:
+                same.shutdown(socket.SHUT_WR)
 
     def _linger(self) -> None:
         """Close the sending side, and read and drop what the client still sends.
