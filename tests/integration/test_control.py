@@ -267,7 +267,7 @@ async def test_each_admin_route_is_served_where_its_row_says(tmp_path: Path):
             for route in ROUTES:
                 target = route.path.format(id="x")
                 own = status(UnixConnection(str(path), 30), route.method, f"/{target}")
-                page = status(HTTPConnection("127.0.0.1", port, timeout=30), route.method, f"/ui/api/{target}")
+                page = status(HTTPConnection("127.0.0.1", port, timeout=180), route.method, f"/ui/api/{target}")
                 assert (own[0] == 404, page[0] == 404) == (route.only == "page", route.only == "socket"), route
                 if route.method == "GET" and route.path in (
                     "use",
