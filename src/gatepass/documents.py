@@ -282,7 +282,7 @@ class RequestFacts(Struct, kw_only=True):
     stream: bool
     status: int | None
     outcome: str
-    """`ok`, `error`, `client_gone`, or "" while it runs."""
+    """`ok`, `error`, `client_gone`, `unread` (aborted: the client did not read), or "" while it runs."""
     code: str | None
     hop: str | None
     kind: str | None

@@ -76,9 +76,9 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     try:
         call = await normalize_large(call, TARGET, rules, threads)
         if name == "input":
-            await threads.run(call.body, partial(split, call))
+            await threads.run("me", call.body, partial(split, call))
         if name == "documents":
-            await threads.run(raw, partial(RerankOptions.of, raw))
+            await threads.run("me", raw, partial(RerankOptions.of, raw))
     except GatepassError as error:
         return error.code
     finally:

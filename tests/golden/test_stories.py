@@ -105,7 +105,7 @@ STORIES = {
     "a full gatepass": story(error={**CUT, "hop": "gatepass", "code": "overloaded", "retry_after_s": 17.0}),
     "a client that left": story(attempt(), outcome="client_gone", closed_by="client"),
     "a client that left a silent stream": story(attempt(arrivals=SILENT), outcome="client_gone", closed_by="client"),
-    "a client that does not read": story(attempt(), outcome="client_gone", closed_by="gatepass"),
+    "a client that does not read": story(attempt(), outcome="unread", closed_by="gatepass"),
     "no attempt": story(error=CUT),
     "the next target": story(
         attempt(upstream="a", code="upstream_connect"), attempt(cause="next_target", upstream="b", began_s=0.2)

@@ -1,6 +1,7 @@
 """An upstream's own error or reply format arrives as an OpenAI error or a plain answer, within bounds."""
 
 import asyncio
+import gzip
 import json
 import zlib
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, STREAMED, relaying
+from tests.integration.gateway import CHAT, HELLO, STREAMED, relaying
 from tests.integration.scripted import (
     Dialogue,
     Hold,
@@ -98,6 +99,20 @@ async def test_compressed_events_come_one_by_one(coding):
         assert await ask.piece() == b""
     assert ask.body == b"".join(EVENTS)
     assert "content-encoding" not in ask.received
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, HELLO), (CHAT, STREAMED), ("/v1/audio/speech", {"model": "m", "input": "a", "voice": "b"})],
+    ids=["whole", "stream", "raw"],
+)
+async def test_a_reply_of_empty_members_is_refused_after_a_thousand(path: str, body: Any):
+    kind = "text/event-stream" if body is STREAMED else "application/json" if path == CHAT else "audio/mpeg"
+    packed = reply(gzip.compress(b"") * 156_000, content_encoding="gzip", content_type=kind)
+    async with relaying([Send(packed)]) as (_, gp):
+        answer = await gp.ask(body, path).answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+    assert "thousands of nearly empty members" in answer.error["message"]
 
 
 # --- sizes --------------------------------------------------------------------------------------------------------

@@ -83,8 +83,8 @@ COUNTED: tuple[Declared, ...] = (
     Declared(
         "gatepass_requests_total",
         (*REQUEST_LABELS, "status", "outcome", "code"),
-        "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and"
-        " by the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's"
+        "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone, unread)"
+        " and by the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's"
         " own codes count as upstream_error",
     ),
     Declared(

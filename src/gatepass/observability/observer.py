@@ -47,7 +47,7 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     stream: bool = False
     status: int | None = None
     outcome: str = ""
-    """One of ok, error and client_gone: a closed set, because it is a label of metrics."""
+    """One of ok, error, client_gone and unread: a closed set, because it is a label of metrics."""
     code: str | None = None
     hop: str | None = None
     reason: str | None = None
@@ -163,8 +163,6 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """`first_byte_s` without the waits for the client's body and for the upstream. None while the request runs."""
     is_synthesized: bool = False
     """The response is a stream made from a whole reply, whose tokens arrive at once."""
-    gave_up: bool = False
-    """gatepass closed the client's connection, because the client did not read."""
     retry_after_s: float | None = None
     """How long the error asks the client to wait."""
     case: str = ""

@@ -171,8 +171,8 @@ def closed_by(request: RequestRecord) -> str | None:
     access, attempt = request.access, request.attempt
     if not access.outcome:
         return None
-    if access.outcome == "client_gone":
-        return "gatepass" if request.gave_up else "client"
+    if access.outcome in ("client_gone", "unread"):
+        return "client" if access.outcome == "client_gone" else "gatepass"
     outcome = "" if attempt is None else attempt.outcome
     if outcome == "connection_failed" and attempt is not None and attempt.code != "upstream_closed":
         return None

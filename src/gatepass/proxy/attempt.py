@@ -267,7 +267,9 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
             f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
         )
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
-    attempt.chat = await attempt.state.body_threads.run(call.body, partial(translation.chat_call, call, CHAT_OPERATION))
+    attempt.chat = await attempt.state.body_threads.run(
+        call.caller, call.body, partial(translation.chat_call, call, CHAT_OPERATION)
+    )
     chat = attempt.chat.call
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
@@ -451,11 +453,11 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
     asked, threads = attempt.call.body, attempt.state.body_threads
-    rank = await threads.run(asked, partial(ranking, asked))
+    rank = await threads.run(attempt.call.caller, asked, partial(ranking, asked))
     reply = await send_once(attempt, normalized)
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    body = await threads.run(reply.body, partial(rank, reply.body, attempt.upstream.name))
+    body = await threads.run(attempt.call.caller, reply.body, partial(rank, reply.body, attempt.upstream.name))
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -551,7 +553,7 @@ def _open_session(attempt: Attempt, base: Call) -> LearningSession:
 
 async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     """Return the request with the learned rules applied, the same object if none concerns it."""
-    planned = await attempt.state.body_threads.run(base.body, partial(session.revise, base))
+    planned = await attempt.state.body_threads.run(base.caller, base.body, partial(session.revise, base))
     attempt.learned = planned.adapted[len(base.adapted) :]
     return planned
 
@@ -650,7 +652,7 @@ async def _steps(attempt: Attempt, session: LearningSession, sent: Call | None, 
         is_pointed = refusal is not None and (len(sent.body) <= GUESSED_BYTES or refusal.is_exact)
         return steps(refusal, sent) if refusal is not None and is_pointed else ()
 
-    return find() if len(sent.body) <= REFUSED_BYTES else await attempt.state.body_threads.run_heavy(find)
+    return find() if len(sent.body) <= REFUSED_BYTES else await attempt.state.body_threads.run_heavy(sent.caller, find)
 
 
 REFUSED_BYTES = 8 * 1024

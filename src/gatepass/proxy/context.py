@@ -290,9 +290,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """The response that a relayed stream of the Responses API named, once the stream has ended."""
     error: GatepassError | None = None
     """The error that the client received. `ClientResponse.send_error` sets it, `handle` only if the process stops."""
-    client_gone: bool = False
-    gave_up: bool = False
-    """gatepass closed the client's connection, because the client did not read."""
+    left: str = ""
+    """`client_gone` if the client disconnected, `unread` if gatepass did because the client did not read."""
 
     @classmethod
     def begin(cls, client_request: ClientRequest, state: AppState) -> Self:
@@ -331,7 +330,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         added_s, record = (first_byte_s or 0.0) - self.body_s, None
         if self.admitted is not None:
             self.admitted.end(self, state.clock.now())
-        access.outcome = "client_gone" if self.client_gone else "ok" if error is None else "error"
+        access.outcome = self.left or ("ok" if error is None else "error")
         if error is not None:
             access.code, access.hop, access.reason = error.public_code, error.hop, error.message
         # masked only if it is cut: the log masks each line
@@ -374,7 +373,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             first_byte_s,
             added_s,
             is_synthesized,
-            self.gave_up,
             *(
                 ()
                 if error is None

@@ -230,6 +230,9 @@ class Client:
         self.data += data
         return True
 
+    def unread_s(self) -> float:
+        return 0.0
+
     def abort(self) -> None:
         pass
 

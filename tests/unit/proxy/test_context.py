@@ -19,7 +19,7 @@ from gatepass.tokens import Token
 from gatepass.types import ClientRequest, Secret, Target
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
-from tests.unit.proxy.test_failover import choose
+from tests.unit.proxy.test_failover import a_place, choose
 
 LOAD = Caller("load", "load")
 
@@ -98,7 +98,7 @@ def test_every_field_has_the_value_that_its_name_states():
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
-    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD)
+    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD, a_place)
     assert choose(failover, 0.0) is None
     first = Attempt.begin(context.state, failover.target, a_call(b"{}"), failover=failover)
     first.record.requests, first.record.token_wait_s = 1, 0.05

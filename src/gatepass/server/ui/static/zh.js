@@ -246,6 +246,7 @@ export const TEXTS = {
   "stream": "流式",
   "running": "进行中",
   "client gone": "客户端已断开",
+  "client did not read": "客户端没有读取响应",
   "{n} attempt": "{n} 次尝试",
   "Key of a viewer or an admin": "角色为 viewer 或 admin 的 key",
   "This tab keeps the key until you sign out or close it.": "key 只保存在此标签页中，退出登录或关闭标签页后即清除。",
