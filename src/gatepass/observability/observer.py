@@ -137,6 +137,8 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """When the pieces of a stream were read. None for a whole reply."""
     trace: Headers = ()
     """The fields of its trace context, which its request has in place of those of the client. () without `tracing`."""
+    ran_tool: bool = False
+    """The MCP server ran the tool that was called, without an error."""
     url: str = ""
     """The URL of its request without the query. "" without `tracing`."""
 
