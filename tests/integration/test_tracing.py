@@ -165,6 +165,11 @@ async def test_a_renewed_token_is_an_event_and_a_second_request() -> None:
     assert model.status.code == UNSET
     [server] = collector.named("POST /v1")
     assert server.status.code == UNSET
+    *_, waited = server.events
+    said = attributes(waited)
+    assert (waited.name, said["gatepass.credential"]) == ("gatepass.token_waited", "corp")
+    renewal_began_ns = waited.time_unix_nano - said["gatepass.wait_s"] * 1e9
+    assert abs(renewal_began_ns - https[0].end_time_unix_nano) < 10_000  # the rounding of both
     everything = b"".join(one.body for one in collector.received)
     for secret in ("first-token", "second-token", SECRET):
         assert secret.encode() not in everything

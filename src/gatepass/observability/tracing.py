@@ -90,7 +90,8 @@ PROVIDERS: Mapping[str, str] = MappingProxyType({"azure": "azure.ai.openai"})
 ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.operation"
 OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
-FAILOVER, FIRST_TOKEN = "gatepass.failover", "gatepass.first_token"
+FAILOVER, FIRST_TOKEN, TOKEN_WAITED = "gatepass.failover", "gatepass.first_token", "gatepass.token_waited"
+WAIT_S = "gatepass.wait_s"
 REPEATS: Mapping[str, str] = MappingProxyType(
     {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
 )
@@ -308,6 +309,11 @@ class Tracing(Observer):
             for one in attempts
             if one.after is not None and one.cause == "next_target"
         ]
+        for one in _each(request.attempt):
+            for from_s, wait_s in (one.queue_wait_s, one.token_wait_s), (one.duration_s, one.renewal_s):
+                if wait_s and one.token is not None:  # else its parts waited
+                    about: Attributes = {CREDENTIAL: one.token.credential, WAIT_S: wait_s}
+                    events.append(Event(TOKEN_WAITED, about, _ns(one.began_s + from_s + wait_s + offset_s)))
         span = partial(self._span, offset_s=offset_s)
         server = span(
             f"{access.method} {path}".rstrip(),
