@@ -160,7 +160,9 @@ STORIES = {
     ),
     "changes": story(attempt(adapted=["repair=usage", "images=1"]), usage={"output_tokens": 3}),
     "a rejected token": story(
-        attempt(outcome="token_rejected", token={**TOKEN, "wait_s": 0.9}, head_s=0.1, queue_wait_s=0.02)
+        attempt(
+            outcome="token_rejected", token={**TOKEN, "wait_s": 0.1, "renewal_s": 0.9}, head_s=0.1, queue_wait_s=0.02
+        )
     ),
     "a rejected token without a new one": story(attempt(outcome="token_rejected", status=401), error=error(**ERROR)),
     "a rejected key": story(

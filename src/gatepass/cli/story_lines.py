@@ -186,6 +186,7 @@ def _times(attempt: Attempt) -> Iterator[str]:
         t("free connection"): attempt.pool_wait_s,
         t("connect"): attempt.connect_s or 0.0,
         t("until head"): attempt.head_s or 0.0,
+        t("then a new token"): token.renewal_s if token else 0.0,
     }
     if began_s and began_s >= SHORTEST_S:
         yield t("began at {s}", s=duration(began_s))

@@ -305,17 +305,15 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     If there is none, raises the error for the client.
     """
     drop_tracebacks(error)
-    upstream, is_rejected, has_token = attempt.upstream, False, False
+    upstream, is_rejected = attempt.upstream, False
     # each part of a split call decides for itself whether its token was rejected
     if upstream.holder is not None and attempt.token is not None and attempt.parts is None:
         is_rejected = attempt.is_rejected or is_rejection(error, upstream.settings.rejection)
     outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.record.status is not None)
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
-    try:
-        has_token = is_rejected and await upstream_call.renew_token(attempt, error)
-    finally:
-        attempt.end(outcome, error)
+    attempt.end(outcome, error)
+    has_token = is_rejected and await upstream_call.renew_token(attempt, error)
     base, now_s, failover = attempt.base, attempt.state.clock.now(), attempt.failover
     attempt.has_token, attempt.token_expired = has_token, isinstance(error, TokenExpired)
     attempt.learns, attempt.lacks_path = base is not None and bool(base.body), _lacks_path(attempt, error)
@@ -342,7 +340,8 @@ def _allowed(attempt: Attempt, failover: Failover, error: GatepassError, left_s:
     runs = budget is not None and operation in route.repeats_run and budget.allows_repeat(now_s)
     refused = route.repeats_refused and (runs or not _has_begun_to_run(attempt))
     pause_s = 0.0 if has_next else failover.pause_s(error, now_s)
-    return Allowed(has_next, refused, runs, pause_s, left_s > pause_s + attempt.record.duration_s)
+    took_s = attempt.record.duration_s - attempt.record.token_wait_s  # the next attempt has a token
+    return Allowed(has_next, refused, runs, pause_s, left_s > pause_s + took_s)
 
 
 def _has_begun_to_run(attempt: Attempt) -> bool:

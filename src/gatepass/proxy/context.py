@@ -20,7 +20,7 @@ from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import PROFILES, ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord
-from gatepass.observability.story import attempts_of
+from gatepass.observability.story import attempts_of, token_wait_of
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
@@ -248,7 +248,7 @@ class Attempt(Hidden, Tried, eq=False):
             self.token = part.token
             self.add_changes(part.record.adapted)
             record.requests += sum(one.requests for one in attempts_of(part.record))
-            record.token_wait_s = max(record.token_wait_s, part.record.token_wait_s)
+            record.token_wait_s = max(record.token_wait_s, token_wait_of(part.record))
         # When one part fails, others may have written bytes. So each part that sent a request is treated as written.
         self.sent = record.requests > 0
         ids = [one.upstream_request_id for one in record.parts if one.upstream_request_id]
@@ -341,7 +341,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         if attempt is not None:
             record = attempt.record
             access.upstream = record.upstream
-            access.attempts, token_wait_s, upstream_s = record.requests, record.token_wait_s, record.upstream_s
+            access.attempts, upstream_s = record.requests, record.upstream_s
+            token_wait_s = record.token_wait_s + record.renewal_s
             if record.adapted:  # most of these have their default, and reading is ten times as fast as writing
                 access.adapted = record.adapted
             if record.upstream_model is not None:
@@ -351,7 +352,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             if record.after is not None or record.parts or record.tried:
                 attempts, access.tried = [*attempts_of(record)][::-1], record.tried
                 access.attempts = sum(one.requests for one in attempts)
-                token_wait_s = sum(one.token_wait_s for one in attempts)
+                token_wait_s = token_wait_of(record)
                 upstream_s = sum(one.upstream_s for one in attempts)
                 causes = [one.cause for part in (*attempts[-1:], *record.parts) for one in [*attempts_of(part)][::-1]]
                 access.repeats = tuple(dict.fromkeys(filter(None, causes)))

@@ -85,13 +85,17 @@ def traced(request: OutboundRequest, record: AttemptRecord) -> OutboundRequest:
 
 
 async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
-    began_s = attempt.state.clock.now()
+    began_s, record = attempt.state.clock.now(), attempt.record
     if attempt.token is None:
-        attempt.record.token = SentToken(attempt.upstream.credential)
+        record.token = SentToken(attempt.upstream.credential)
     try:
         return await holder.token(instead_of)
     finally:
-        attempt.record.token_wait_s += attempt.state.clock.now() - began_s
+        waited_s = attempt.state.clock.now() - began_s
+        if instead_of is None:
+            record.token_wait_s += waited_s
+        else:
+            record.renewal_s = waited_s
 
 
 async def wait_for_place(attempt: Attempt, failover: Failover, place: Place) -> None:

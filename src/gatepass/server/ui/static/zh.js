@@ -402,6 +402,7 @@ export const TEXTS = {
   "queue at position {n}": "排队（第 {n} 位）",
   "free connection": "等待连接",
   "until head": "等到响应头",
+  "then a new token": "随后等待新令牌",
   "began at {s}": "这次尝试开始于 {s}",
   "reused connection": "复用连接",
   "No message.": "没有错误信息。",
