@@ -37,8 +37,10 @@ from gatepass.protocols.translation.chat_request import (
     refused_part,
     result_messages,
     schema_of,
+    signature_of,
     text_of,
     text_part,
+    thought_details,
 )
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
@@ -172,7 +174,7 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
         elif found := _of_item(kind, item, where, names, dropped):
             thought = joined_thoughts(*thoughts)
             if found[0]["role"] == "assistant":
-                found[0] |= thought
+                found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
             elif thought:
                 dropped.note("reasoning")
             thoughts = []
@@ -188,8 +190,7 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
         tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
-        call = names.call(item.get("call_id"), tool, arguments, where)
-        return [{"role": "assistant", "content": None, "tool_calls": [call]}]
+        return [names.call(item.get("call_id"), tool, arguments, where)]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, f"{where}.", dropped)]
         parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
@@ -201,8 +202,8 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
     if kind in ("message", "", "agent_message") and role is not None:
         return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content"))}]
     if kind in _COMPACTIONS:
-        if summary := joined_thoughts(*_thoughts(item, dropped)):
-            return [{"role": "user", "content": summary["reasoning_content"]}]
+        if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
+            return [{"role": "user", "content": summary}]
         raise malformed(
             where, "a summary that a chat can read: only its server can decrypt it. Begin a new conversation"
         )
@@ -216,15 +217,18 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
 
 
 def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
-    """Return the texts of a reasoning or compaction item. What is encrypted is for its server alone."""
-    if item.get("encrypted_content") not in (None, "", OWN_THOUGHT):
+    """Return the texts and details of a reasoning or compaction item. What others encrypted only they can read."""
+    signature, details = text_of(item.get("encrypted_content")), list[Any]()
+    if signature.startswith(OWN_THOUGHT):
+        details += thought_details(signature)
+    elif signature:
         dropped.note("encrypted_content")
     for name in ("content", "summary"):
         if isinstance(parts := item.get(name), str):
-            return [parts]
+            return [parts, *details]
         if texts := [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []:
-            return texts
-    return []
+            return texts + details
+    return details
 
 
 def _parts(content: Any, where: str) -> list[Object]:
@@ -430,7 +434,8 @@ class ResponseAnswer(AnswerBlocks):
             message = {"type": "message", "role": "assistant", "content": parts}
             return {"id": block.item_id, "status": status, **message}
         if block.kind == "reasoning":
-            return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": OWN_THOUGHT}
+            signature = signature_of(block.carried)
+            return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": signature}
         tool = self.tool(block)
         if tool.is_search:
             search: Object = {"type": "tool_search_call", "execution": "client", "arguments": text or {}}
