@@ -41,7 +41,8 @@ def asked(protocol: str, turns: list[Any], *, streams: bool) -> dict[str, Any]:
 def returned(protocol: str, answer: Answer, *, streams: bool) -> list[Any]:
     """The blocks or items of an answer, as a client puts them together."""
     if not streams:
-        return answer.json()["content" if protocol == "messages" else "output"]
+        whole: list[Any] = answer.json()["content" if protocol == "messages" else "output"]
+        return whole
     events = [json.loads(data) for data in answer.events]
     if protocol == "responses":
         return [one["item"] for one in events if one["type"] == "response.output_item.done"]
@@ -69,7 +70,8 @@ def second_turn(protocol: str, given: list[Any]) -> list[Any]:
 async def chat_of(gp: Gateway, upstream: Any, protocol: str, turns: list[Any]) -> list[Any]:
     answer = await gp.ask(asked(protocol, turns, streams=False), PATHS[protocol], headers=VERSION).answer()
     assert answer.status == 200, answer.body
-    return json.loads(upstream.received[-1].body)["messages"]
+    chat: list[Any] = json.loads(upstream.received[-1].body)["messages"]
+    return chat
 
 
 def answering(message: dict[str, Any], pieces: list[dict[str, Any]], *, streams: bool) -> Send:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.clock import sleep
+from gatepass.config.advice import Advice
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
 from gatepass.draft import Rule
@@ -31,6 +32,7 @@ from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
 from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.answer_blocks import Early
+from gatepass.protocols.translation.response_translation import COMPACTION
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
@@ -263,8 +265,11 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
         spoken = ", ".join(sorted(target.protocols or ()))
         lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
+        way = COMPACTION if call.operation.protocol == "compact" else Advice()
         raise errors.UnsupportedOperation(
-            f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
+            f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent.",
+            advice=str(way),
+            case=way.case,
         )
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
     attempt.chat = await attempt.state.body_threads.run(call.body, partial(translation.chat_call, call, CHAT_OPERATION))

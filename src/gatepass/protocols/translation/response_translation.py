@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from gatepass.config.advice import Advice
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT
@@ -64,6 +65,7 @@ _WITH_TOOLS = frozenset(("additional_tools", "tool_search_output"))
 loads those of MCP servers with the second."""
 _ENCRYPTED = "gAAAA"
 """How a text that OpenAI encrypted begins."""
+COMPACTION = Advice("server_compaction")
 _COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
@@ -204,9 +206,11 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
     if kind in _COMPACTIONS:
         if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
-        raise malformed(
-            where, "a summary that a chat can read: only its server can decrypt it. Begin a new conversation"
-        )
+        cause = f"`{where}` is not a summary that a chat can read: only its server can decrypt it."
+        raise InvalidRequest(cause, param=where, case=COMPACTION.case, advice=str(COMPACTION))
+    if kind == "compaction_trigger":
+        cause = f"`{where}` asks the server to compact the conversation. The upstream has chat completions alone."
+        raise InvalidRequest(cause, param=where, case=COMPACTION.case, advice=str(COMPACTION))
     if kind.endswith(_OF_SERVER_TOOLS):
         dropped.note(kind)
     if kind.endswith(_OF_SERVER_TOOLS) or kind in _WITH_TOOLS:
