@@ -38,7 +38,7 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES
 from gatepass.sse.synthesize import PIECE_CHARS, chunks, split_text
-from gatepass.sse.usage import Usage, complete_usage, is_identical
+from gatepass.sse.usage import Usage, complete_usage, has_counts, is_identical
 
 _REQUIRED_SET = frozenset(REQUIRED)
 _SHARED = -1
@@ -291,18 +291,29 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         the chunk with the last finish reason passes. With None every usage passes.
         """
         wanted, has_choices = self._options.include_usage, bool(chunk["choices"])
+        if not chunk["usage"]:  # strict clients require its counts
+            del chunk["usage"]
+            self._note(choice_repair.USAGE)
+            return False
         if wanted is None:
             return True
         if self._is_complete and not self._has_sent_usage and has_choices is not wanted:
             self._has_sent_usage, self._held_usage = True, None
+            self._complete_usage(chunk)
             return True
         if wanted and not self._has_sent_usage:
+            self._complete_usage(chunk)
             self._held_usage = chunk["usage"]
         chunk["usage"] = None
         if not (wanted and has_choices):
             del chunk["usage"]
         self._note(choice_repair.USAGE)
         return False
+
+    def _complete_usage(self, chunk: Object) -> None:
+        if not has_counts(chunk["usage"]):
+            chunk["usage"] = complete_usage(chunk["usage"], is_chat=True)
+            self._note(choice_repair.USAGE)
 
     def _adapt(self, chunk: Object) -> bool:
         """Change a repaired chunk as the client's profile requires it. Return whether another text changes nothing."""
@@ -354,7 +365,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             is_plain = False
             self._note(choice_repair.MESSAGE)
         usage = chunk.get("usage")
-        if usage and isinstance(usage, dict):
+        if isinstance(usage, dict):
             is_plain = False
             self._repair_usage(chunk)
         self._fill_envelope(chunk)
