@@ -182,6 +182,15 @@ def _is_base64(text: memoryview, others: tuple[int, ...] = _OTHERS) -> bool:
 
 WORD = b'"images"'
 """A message has `images` only if its text has this. A name that is spelled with escapes is not moved."""
+_BEGIN = rb"(?:\\?/9j\\?/|iVBORw0KGgo|UklGR|R0lGOD)"
+"""How the base64 of the formats of _SIGNATURES begins."""
+_BARE, _BARE_TEXT = re.compile(rb'"(?:image_)?url"\s*:\s*"' + _BEGIN), re.compile(b'"' + _BEGIN)
+
+
+def has_images(call: Call) -> bool:
+    """Whether a chat has `images` in a message, or base64 in place of a URL."""
+    is_bare = b"image_url" in call.body and _BARE.search(call.body) is not None
+    return "images" in call.operation.members and (is_bare or WORD in call.body)
 
 
 class Images:
@@ -189,7 +198,8 @@ class Images:
 
     Top-level images go to the last user message, as RAGFlow intends: its `images` keyword becomes a member of the body.
     `messages[].images`, Ollama's form, go to that message. The text comes first, existing parts remain, an empty
-    `images` is dropped. Raises InvalidImage with the index of an invalid image, or if no user message can hold it.
+    `images` is dropped. Base64 in place of an `image_url` becomes a data URL.
+    Raises InvalidImage with the index of an invalid image, or if no user message can hold it.
     """
 
     name = "images"
@@ -198,7 +208,7 @@ class Images:
         del target
         if "images" not in call.operation.members or not call.body:
             return False
-        return WORD in call.body or "images" in call.opened().values
+        return has_images(call) or "images" in call.opened().values
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target
@@ -221,8 +231,23 @@ class Images:
             if images := [*own, *(top_images if index == last_user else ())]:
                 _add_parts(message, images, f"messages[{index}].content")
                 count += len(images)
+        if _BARE.search(draft.call.body) is not None:
+            count += (bare := sum(map(_complete_urls, draft.messages)))
+            has_changed |= bare > 0
         if has_changed:
             draft.adapted = (*draft.adapted, f"images={count}")
+
+
+def _complete_urls(message: ObjectDraft) -> int:
+    """Make base64 in place of the URLs of a message data URLs, and return how many."""
+    count, parts = 0, message.array("content")
+    for part in [] if parts is None else parts.objects():
+        inner = part.object("image_url")
+        owner, name = (part, "image_url") if inner is None else (inner, "url")
+        value = owner.get(name)
+        if value is not None and value.kind == '"' and _BARE_TEXT.match(next(iter(value.pieces()))) is not None:
+            count += owner.set(name, *_url(value, name, name))
+    return count
 
 
 def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:

@@ -153,6 +153,8 @@ def read_good(body: bytes) -> GoodReply | None:
             content = memoryview(choice.message.content)
             if content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""'):
                 return None  # the answer may be empty
+        elif memoryview(choice.message.content)[0] == _BRACKET:
+            return None
     usage = completion.usage
     if usage is None:
         return _WITHOUT_USAGE

@@ -252,7 +252,7 @@ def _part(part: Object, where: str) -> Object:
     if kind == "input_image" and isinstance(url, str):
         image = image_part(url)
         if part.get("detail"):
-            image["image_url"]["detail"] = part["detail"]
+            image["image_url"]["detail"] = "high" if part["detail"] == "original" else part["detail"]
         return image
     raise refused_part(kind, where)
 
