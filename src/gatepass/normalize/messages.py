@@ -101,12 +101,8 @@ def drop_own_thoughts(draft: Draft) -> bool:
     An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
     a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
     """
-    return _drop_thoughts(draft, _is_own)
-
-
-def _is_own(one: ObjectDraft) -> bool:
-    signature = one.raw_string("signature") or one.raw_string("encrypted_content") or b""
-    return signature.startswith(OWN_THOUGHT.encode())
+    own, names = OWN_THOUGHT.encode(), ("signature", "encrypted_content")
+    return _drop_thoughts(draft, lambda one: any((one.raw_string(name) or b"").startswith(own) for name in names))
 
 
 @fixed_change("drop=thoughts")

@@ -343,11 +343,6 @@ def chat_reason(payload: Any, *, has_tools: bool) -> str:
     return completed_reason(reason, has_tools=has_tools, has_function=False)
 
 
-def is_cut_before_text(end: str) -> bool:
-    """Whether a limit of tokens or a filter ended the answer, and no failure, so that it may have no content."""
-    return chat_reason(end, has_tools=False) in ("length", "content_filter") and end.lower() not in FAILED
-
-
 def _ends_whole(payload: Object) -> bool:
     end = finish_reason(payload)
     return end != "" and chat_reason(end, has_tools=False) in COMPLETE

@@ -294,16 +294,14 @@ def argument_text(value: Any) -> str:
 
 
 def text_and_thought(parts: list[Any]) -> tuple[str, str] | None:
-    """Return the text and the reasoning of a content in parts; None if it has images or the like.
-
-    A part without a content of its own, such as a reference of Mistral's, is left out.
-    """
+    """Return the text and the reasoning of a content in parts; None if it has other contents, such as images."""
     texts = {"text": "", "thinking": ""}
     for part in parts:
         kind = part.get("type", "text") if isinstance(part, dict) else "text"
         inner = part.get(kind) if isinstance(part, dict) and isinstance(kind, str) else part
         if isinstance(inner, list):  # a thought of Mistral's has parts too
             inner = "".join(argument_text(one.get("text")) for one in inner if isinstance(one, dict))
+        # a reference of Mistral's has no content of its own
         if inner is not None and not (isinstance(inner, str) and kind in texts):
             return None
         if inner:

@@ -38,7 +38,7 @@ from gatepass.sse.chunk import (
 )
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES
 from gatepass.sse.synthesize import PIECE_CHARS, chunks, split_text
-from gatepass.sse.usage import Usage, complete_usage, has_counts, is_identical
+from gatepass.sse.usage import Usage, complete_usage, is_identical
 
 _REQUIRED_SET = frozenset(REQUIRED)
 _SHARED = -1
@@ -311,8 +311,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         return False
 
     def _complete_usage(self, chunk: Object) -> None:
-        if not has_counts(chunk["usage"]):
-            chunk["usage"] = complete_usage(chunk["usage"], is_chat=True)
+        usage, chunk["usage"] = chunk["usage"], complete_usage(chunk["usage"], is_chat=True)
+        if not is_identical(chunk["usage"], usage):
             self._note(choice_repair.USAGE)
 
     def _adapt(self, chunk: Object) -> bool:
@@ -321,9 +321,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         if profile.plain_texts and move_texts(chunk, choices, "delta"):
             self._note(choice_repair.TEXTS)
         if profile.whole_numbers and isinstance(usage, dict):
-            chunk["usage"] = complete_usage(usage, is_chat=True)
-            if not is_identical(chunk["usage"], usage):
-                self._note(choice_repair.USAGE)
+            self._complete_usage(chunk)
         if profile.fills_choices and not choices:
             chunk["choices"] = [empty_choice(0, is_text=chunk.get("object") == LEGACY)]
             self._note(choice_repair.EMPTY_CHOICE)

@@ -49,10 +49,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def read(cls, payload: Mapping[str, Any]) -> Self | None:
-        """Return the usage in a JSON object, None if it has no number. A count may be 12, 12.0 or "12".
-
-        The count of an answer that is missing is the total less the prompt (Gemini, with thoughts alone).
-        """
+        """Return the usage in a JSON object, None if it has no number. A count may be 12, 12.0 or "12"."""
         if "prompt_tokens" not in payload and ("input_tokens" in payload or "output_tokens" in payload):
             if "cache_read_input_tokens" in payload or "cache_creation_input_tokens" in payload:
                 payload = _with_cached(payload)
@@ -63,13 +60,10 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         for name in CACHED if cached is None else ():
             cached = count_of(payload, name) if cached is None else cached
         given, made, total = (count_of(payload, f"{name}_tokens") for name in (prompt, completion, "total"))
-        usage = cls(
-            given,
-            total - given if made is None and given is not None and total is not None and total > given else made,
-            total,
-            cached,
-            count_of(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
-        )
+        if made is None and total is not None and given is not None and total > given:  # Gemini, with thoughts alone
+            made = total - given
+        reasoning = count_of(payload.get(f"{completion}_tokens_details"), "reasoning_tokens")
+        usage = cls(given, made, total, cached, reasoning)
         return None if usage == _NO_COUNTS else usage
 
 
@@ -129,11 +123,6 @@ def complete_usage(usage: Object, *, is_chat: bool) -> Object:
     parts |= {"completion_tokens": counts.completion_tokens or 0} if is_chat else {}
     total = counts.total_tokens
     return {**usage, **parts, "total_tokens": sum(parts.values()) if total is None else total}
-
-
-def has_counts(usage: Object) -> bool:
-    """Whether a chat's usage has its three counts as whole numbers."""
-    return all(type(usage.get(f"{name}_tokens")) is int for name in ("prompt", "completion", "total"))
 
 
 def is_identical(usage: Mapping[str, Any], other: Any) -> bool:

@@ -18,7 +18,7 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.repair import ChunkRepair
 from gatepass.sse.tool_calls import is_complete_json
-from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage, has_counts
+from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 # --- the types of a completion that needs no repair -----------------------------------------------
 
@@ -208,6 +208,8 @@ def _is_cut(body: bytes) -> bool:
 
 # --- repair a completion --------------------------------------------------------------------------
 
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
 
 def repair_reply(
     body: bytes, defaults: Callable[[], EnvelopeDefaults], *, is_text: bool = False
@@ -256,7 +258,7 @@ def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[s
         names[choice_repair.ENVELOPE] = None
     if usage is not None:
         whole["usage"] = usage
-        if not (isinstance(usage, dict) and has_counts(usage)):
+        if not (isinstance(usage, dict) and all(type(usage.get(name)) is int for name in _COUNTS)):
             # an empty one becomes null
             whole["usage"] = complete_usage(usage, is_chat=True) if isinstance(usage, dict) and usage else None
             names[choice_repair.USAGE] = None

@@ -92,13 +92,12 @@ MOST_CARRIED_BYTES = 64 * 1024
 class Carried(msgspec.Struct):
     """What a chat's server needs again and the client's protocol lacks, as a client gave it back.
 
-    It travels in the signature of a thought, or in the id of the call that it belongs to. Its values are not opened.
+    Of a call this is Gemini's `extra_content`, of an answer the `reasoning_details` of OpenRouter and MiniMax. It
+    travels in the signature of a thought or in the id of a call. Its values are not opened.
     """
 
     extra_content: msgspec.Raw = msgspec.Raw()
-    """Of a call: Gemini's signature."""
     reasoning_details: list[msgspec.Raw] = []
-    """Of an answer: the thoughts of OpenRouter and MiniMax."""
 
 
 def signature_of(carried: str) -> str:

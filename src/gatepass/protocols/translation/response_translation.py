@@ -66,7 +66,7 @@ loads those of MCP servers with the second."""
 _ENCRYPTED = "gAAAA"
 """How a text that OpenAI encrypted begins."""
 COMPACTION = Advice("server_compaction")
-_COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
+_COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction", "compaction_trigger"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
 
@@ -206,10 +206,7 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
     if kind in _COMPACTIONS:
         if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
-        cause = f"`{where}` is not a summary that a chat can read: only its server can decrypt it."
-        raise InvalidRequest(cause, param=where, case=COMPACTION.case, advice=str(COMPACTION))
-    if kind == "compaction_trigger":
-        cause = f"`{where}` asks the server to compact the conversation. The upstream has chat completions alone."
+        cause = f"`{where}` ({kind}) is for a server that compacts. The upstream has chat completions alone."
         raise InvalidRequest(cause, param=where, case=COMPACTION.case, advice=str(COMPACTION))
     if kind.endswith(_OF_SERVER_TOOLS):
         dropped.note(kind)
