@@ -326,13 +326,10 @@ def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: 
     return any(is_new for _, is_new in results)
 
 
-_NESTED = re.compile(rb"\[\s*\[")
-
-
 def _take_row(entry: Entry) -> bool:
     """Replace a list of one vector with the vector (llama.cpp without pooling). Raises InvalidReply for more rows."""
     written = memoryview(entry.get("embedding", b""))
-    if _NESTED.match(written) is None:
+    if re.match(rb"\[\s*\[", written) is None:
         return False
     if (rows := bytes(written).count(b"[") - 1) > 1:
         raise InvalidReply(f"a text has a list of {rows} vectors, as one for each token. Set pooling at the server")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from gatepass.draft import Draft, ListDraft, ObjectDraft, Value, fixed_change
 from gatepass.errors import InvalidImage
-from gatepass.json_body import CHECKED_BYTES, Piece, string
+from gatepass.json_body import CHECKED_BYTES, UNCOUNTED_BYTES, Piece, string
 from gatepass.types import Call, Target
 
 HEAD_BYTES = 1024
@@ -184,13 +184,21 @@ WORD = b'"images"'
 """A message has `images` only if its text has this. A name that is spelled with escapes is not moved."""
 _BEGIN = rb"(?:\\?/9j\\?/|iVBORw0KGgo|UklGR|R0lGOD)"
 """How the base64 of the formats of _SIGNATURES begins."""
-_BARE, _BARE_TEXT = re.compile(rb'"(?:image_)?url"\s*:\s*"' + _BEGIN), re.compile(b'"' + _BEGIN)
+_BARE_TEXT, _S = re.compile(b'"' + _BEGIN), rb"\s{0,9}+"
+_OBJECT = rb'\{%b(?:"detail"%b:%b"\w{0,9}+"%b,%b)?"url"%b:%b' % ((_S,) * 7)
+_BARE = re.compile(rb'"image_url"%b:%b(?:%b)?"' % (_S, _S, _OBJECT) + _BEGIN)
 
 
 def has_images(call: Call) -> bool:
-    """Whether a chat has `images` in a message, or base64 in place of a URL."""
-    is_bare = b"image_url" in call.body and _BARE.search(call.body) is not None
+    """Whether a chat may have `images` in a message, or base64 in place of a URL."""
+    is_bare = b"image_url" in call.body and (len(call.body) > UNCOUNTED_BYTES or _has_bare(call.body))
     return "images" in call.operation.members and (is_bare or WORD in call.body)
+
+
+def _has_bare(body: bytes) -> bool:
+    """Search in pieces, between which other threads run."""
+    ends = [(at, at + CHECKED_BYTES + HEAD_BYTES) for at in range(0, len(body), CHECKED_BYTES)]
+    return b"image_url" in body and any(_BARE.search(body, *end) is not None for end in ends)
 
 
 class Images:
@@ -231,11 +239,9 @@ class Images:
             if images := [*own, *(top_images if index == last_user else ())]:
                 _add_parts(message, images, f"messages[{index}].content")
                 count += len(images)
-        if _BARE.search(draft.call.body) is not None:
-            count += (bare := sum(map(_complete_urls, draft.messages)))
-            has_changed |= bare > 0
-        if has_changed:
-            draft.adapted = (*draft.adapted, f"images={count}")
+        bare = sum(map(_complete_urls, draft.messages)) if _has_bare(draft.call.body) else 0
+        if has_changed or bare:
+            draft.adapted = (*draft.adapted, f"images={count + bare}")
 
 
 def _complete_urls(message: ObjectDraft) -> int:

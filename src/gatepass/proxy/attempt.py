@@ -269,11 +269,8 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
         spoken = ", ".join(sorted(target.protocols or ()))
         lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
         way = COMPACTION if call.operation.protocol == "compact" else Advice()
-        raise errors.UnsupportedOperation(
-            f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent.",
-            advice=str(way),
-            case=way.case,
-        )
+        cause = f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
+        raise errors.UnsupportedOperation(cause, advice=str(way), case=way.case)
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
     attempt.chat = await attempt.state.body_threads.run(call.body, partial(translation.chat_call, call, CHAT_OPERATION))
     chat = attempt.chat.call
