@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
-from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
+from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, EndUsers
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.server.inspection import limits_of, stories
@@ -209,6 +209,26 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
     assert [row.used for row in rows if row.of == "end_user/ana"] == [2]
     assert "requests.minute" in shown
     assert "@corp" not in shown
+
+
+@pytest.mark.parametrize("by_what", NAMED_BY)
+async def test_the_end_users_that_one_key_invents_take_no_place_of_those_of_another(by_what, monkeypatch):
+    monkeypatch.setattr(EndUsers.__init__, "__defaults__", (8,))
+    path, field, made = NAMED_BY[by_what]
+    end_users = {"limits": {"requests": {"minute": 1}}, **({"header": field} if field else {})}
+    dialogue = [Send(reply(MESSAGE))] if path == MESSAGES else GOOD
+    async with limited(dialogue, clock=DrivenClock(), access=access(end_users=end_users)) as (gp, _):
+
+        async def statuses(key: str, count: int) -> list[int]:
+            found = []
+            for number in range(count):
+                body, fields = made(f"{key}-{number}")
+                found.append((await gp.ask(body, path, headers={**by(key), **fields}).answer()).status)
+            return found
+
+        assert await statuses("ana", 12) == [*[200] * 9, *[429] * 3]  # 8 places, and one request of all others
+        assert await statuses("ben", 4) == [200] * 4
+        assert await statuses("ben", 4) == [429] * 4  # each has its own limit
 
 
 async def test_an_end_user_that_the_body_does_not_name_shares_one_budget():
