@@ -258,11 +258,26 @@ def size(body: Any) -> int:
     return (len(json.dumps(body)) + 3) // 4
 
 
+def written(events: list[bytes]) -> int:
+    """The tokens of these events and `[DONE]`, whose envelopes of 320 bytes count as one each."""
+    return len(events) + (len(b"".join([*events, DONE])) - 320 * len(events)) // 4
+
+
+LONG = [*[delta(content="word " * 500)] * 10, delta("stop")]
+LONGEST = [delta(content="word " * 5_000), delta("stop")]
+UNCOUNTED = {name: value for name, value in COMPLETION.items() if name != "usage"}
 ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "the usage of a whole reply": (GOOD, HELLO, 2),
     "a usage of any size": ([Send(reply({**COMPLETION, "usage": {"total_tokens": 10**30}}))], HELLO, 2**32),
     "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
     "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
+    "a stream of ten long events without usage": (
+        [Send(stream(*LONG, DONE))],
+        STREAMED,
+        size(STREAMED) + written(LONG),
+    ),
+    "a stream of one long event": ([Send(stream(*LONGEST, DONE))], STREAMED, size(STREAMED) + written(LONGEST)),
+    "a long reply without usage": ([Send(reply(UNCOUNTED))], HELLO, size(HELLO) + len(json.dumps(UNCOUNTED)) // 4),
     "a stream that was cut": (
         [*begin_stream(), Send(chunk(delta(content="a"))), Rst()],
         STREAMED,
@@ -365,7 +380,7 @@ async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_
 
 LEFT: Mapping[str, tuple[list[Any], int]] = {
     "less than its reservation": ([delta(content="a")], 1_000),
-    "a large event": ([delta(content="a" * 6_000)], 1_500),
+    "a large event": ([delta(content="a" * 6_000)], 1_440),
     "many events": ([delta(content="")] * 3, 1_000),
     "the usage so far": (
         [

@@ -296,7 +296,7 @@ INCLUDE_USAGE = JsonMemberPath.parse("stream_options.include_usage")
 @fixed_change(f"set={INCLUDE_USAGE}")
 def include_usage(draft: Draft) -> bool:
     """Request the usage of a stream. The client did not, so `ChunkRepair` removes its chunk (sse/repair.py)."""
-    if draft.stream and draft.top.small_text("stream_options") in (b"null", b"false", b"[]"):  # as if absent
+    if draft.stream and draft.top.kind("stream_options") not in (None, "{"):  # as if absent
         return draft.top.set("stream_options", b'{"include_usage":true}')
     return draft.stream and Set(INCLUDE_USAGE, b"true").apply_to(draft)
 

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 PICTURE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
+EVENT_BYTES = 320
+"""The envelope of an event: up to that size it counts as one token, because most upstreams send one in each."""
 REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
 """Ends that say that the request used nothing, unless a stream had begun."""
 UNSEEN = "batches"
@@ -318,11 +320,12 @@ class Admitted(msgspec.Struct, eq=False):
         if not reported and not sent:
             return NOTHING
         if access is not None and (outcome not in REFUSALS or access.events):
-            relayed, size = access.bytes_out // BYTES_PER_TOKEN, self.size
-            if outcome != Outcome.COMPLETE or (size.in_background and not reported):  # the upstream may go on
-                tokens = max(tokens, self.tokens, size.input_tokens + max(access.events, relayed) * self.generates)
-            elif not reported:  # each event of a stream has about one token
-                tokens = size.input_tokens + (access.events or relayed) * self.generates
+            more_bytes = max(0, access.bytes_out - EVENT_BYTES * access.events)
+            relayed = self.size.input_tokens + (access.events + more_bytes // BYTES_PER_TOKEN) * self.generates
+            if outcome != Outcome.COMPLETE or (self.size.in_background and not reported):  # the upstream may go on
+                tokens = max(tokens, self.tokens, relayed)
+            elif not reported:
+                tokens = relayed
         return {REQUESTS: 1, TOKENS: min(max(0, tokens), MOST_USED), CONCURRENT: 0}
 
     def _reported(self, access: AccessRecord) -> int:
