@@ -139,6 +139,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
 def succeeded(attempt: Attempt) -> None:
     """Record that the upstream accepted the request and its token: a later rejection means that the token ended."""
     upstream, token, sent = attempt.upstream, attempt.token, attempt.record.token
+    if attempt.failover is not None:
+        attempt.failover.answered(attempt.state.clock.now())
     if token is not None and sent is not None and upstream.holder is not None:
         confirmed = token, attempt.target.model or attempt.call.model
         if confirmed != upstream.state.confirmed:  # else the holder knows it, as after nearly every request
