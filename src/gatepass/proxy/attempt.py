@@ -99,10 +99,11 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         attempt.base = base
         if call.body and (upstream.state.learned.by_scope or not is_small):  # nearly always neither: saves a call
             begin_target(attempt, base)
-    # Learned rules, which an earlier attempt may have extended, then the rules of the dialect.
+    # Learned rules, which an earlier attempt may have extended, then the rules of the dialect and the last ones.
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
-    if rules := upstream.dialect.rules:
+    last = state.declared.last_rules(normalized.operation.configured_as, call.model)
+    if rules := (*upstream.dialect.rules, *last):
         is_small = len(normalized.body) <= INLINE_BYTES
         normalized = (
             normalize(normalized, target, rules)
