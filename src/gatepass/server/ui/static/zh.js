@@ -437,6 +437,6 @@ export const TEXTS = {
   "after {s}": "用时 {s}",
   "on {replica}": "机器 {replica}",
   "{n} byte": "{n} 字节",
-  "nothing failed, and nothing was proven: exit code 4": "没有失败，但也没有验证任何一项：退出码 4",
+  "nothing failed, and nothing was proven: exit code 4": "没有失败，但也没有得出结论：退出码 4",
   "no model was called: `gatepass doctor MODEL --call` sends a small real call, which may be billed": "没有调用模型：`gatepass doctor MODEL --call` 发送一次小的真实调用，可能计费"
 };
