@@ -68,7 +68,7 @@ async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(mon
 async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
     dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
     async with (
-        relaying(dialogue, chat={"max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 0.5}}) as (_, gp),
+        relaying(dialogue, chat={"max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 2}}) as (_, gp),
         gp.ask(STREAMED, headers=NAMED) as ask,
     ):
         await ask.head()
