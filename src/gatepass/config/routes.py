@@ -389,8 +389,8 @@ class RetryConfig(Block):
     operations: list[
         Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
     ] = []
-    """The operations that `may_have_run` repeats. A fifth of the requests and three a second are such repeats at
-    most, 30 at once.
+    """The operations that `may_have_run` repeats. At most a fifth of the requests are such repeats, or three a second
+    if that is more, and 30 at once.
 
     Example: [embeddings, rerank]
     """
