@@ -13,9 +13,10 @@ import pytest
 
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
-from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
+from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, EndUsers
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.proxy.body_threads import INLINE_BYTES
 from gatepass.server.inspection import limits_of, stories
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Gateway, gateway, serving
@@ -211,6 +212,26 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
     assert "@corp" not in shown
 
 
+@pytest.mark.parametrize("by_what", NAMED_BY)
+async def test_the_end_users_that_one_key_invents_take_no_place_of_those_of_another(by_what, monkeypatch):
+    monkeypatch.setattr(EndUsers.__init__, "__defaults__", (8,))
+    path, field, made = NAMED_BY[by_what]
+    end_users = {"limits": {"requests": {"minute": 1}}, **({"header": field} if field else {})}
+    dialogue = [Send(reply(MESSAGE))] if path == MESSAGES else GOOD
+    async with limited(dialogue, clock=DrivenClock(), access=access(end_users=end_users)) as (gp, _):
+
+        async def statuses(key: str, count: int) -> list[int]:
+            found = []
+            for number in range(count):
+                body, fields = made(f"{key}-{number}")
+                found.append((await gp.ask(body, path, headers={**by(key), **fields}).answer()).status)
+            return found
+
+        assert await statuses("ana", 12) == [*[200] * 9, *[429] * 3]  # 8 places, and one request of all others
+        assert await statuses("ben", 4) == [200] * 4
+        assert await statuses("ben", 4) == [429] * 4  # each has its own limit
+
+
 async def test_an_end_user_that_the_body_does_not_name_shares_one_budget():
     limits = {"requests": {"minute": 3}}
     async with limited(GOOD, clock=DrivenClock(), access=access(end_users={"limits": limits})) as (gp, _):
@@ -238,11 +259,26 @@ def size(body: Any) -> int:
     return (len(json.dumps(body)) + 3) // 4
 
 
+def written(events: list[bytes]) -> int:
+    """The tokens of these events and `[DONE]`, whose envelopes of 320 bytes count as one each."""
+    return len(events) + (len(b"".join([*events, DONE])) - 320 * len(events)) // 4
+
+
+LONG = [*[delta(content="word " * 500)] * 10, delta("stop")]
+LONGEST = [delta(content="word " * 5_000), delta("stop")]
+UNCOUNTED = {name: value for name, value in COMPLETION.items() if name != "usage"}
 ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "the usage of a whole reply": (GOOD, HELLO, 2),
     "a usage of any size": ([Send(reply({**COMPLETION, "usage": {"total_tokens": 10**30}}))], HELLO, 2**32),
     "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
     "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
+    "a stream of ten long events without usage": (
+        [Send(stream(*LONG, DONE))],
+        STREAMED,
+        size(STREAMED) + written(LONG),
+    ),
+    "a stream of one long event": ([Send(stream(*LONGEST, DONE))], STREAMED, size(STREAMED) + written(LONGEST)),
+    "a long reply without usage": ([Send(reply(UNCOUNTED))], HELLO, size(HELLO) + len(json.dumps(UNCOUNTED)) // 4),
     "a stream that was cut": (
         [*begin_stream(), Send(chunk(delta(content="a"))), Rst()],
         STREAMED,
@@ -310,6 +346,51 @@ async def test_a_request_counts_what_it_used(end):
         assert used(gp.state, CONCURRENT) == [0]
 
 
+LARGE = "a" * INLINE_BYTES
+NEVER_SENT: Mapping[str, tuple[Any, int]] = {
+    "no JSON": (b'{"model": "m", "a' + LARGE.encode(), 400),
+    "a model that no entry has": ({**HELLO, "model": "other", "user": LARGE}, 404),
+    "a model that the key may not use": ({**HELLO, "model": "closed", "user": LARGE}, 403),
+    "more tokens than are left": ({**HELLO, "user": LARGE, "max_tokens": 9_000}, 429),
+    "more tokens than the limit": ({**HELLO, "user": LARGE, "max_tokens": 99_000}, 400),
+    "an upstream that is down": ({**HELLO, "user": LARGE}, 502),
+}
+
+
+@pytest.mark.parametrize("why", NEVER_SENT)
+async def test_a_large_body_counts_one_request_of_its_caller_whatever_comes_of_it(why):
+    body, status = NEVER_SENT[why]
+    limits = {"requests": {"minute": 3}, "tokens": {"minute": 20_000}}
+    of_model = {"upstream": "chat", "limits": {"requests": {"minute": 9}}}
+    async with gateway(
+        upstream="http://127.0.0.1:9",
+        clock=DrivenClock(),
+        access=access(limits, models=["m", "other"]),
+        models={"m": of_model, "closed": of_model},
+    ) as gp:
+        assert gp.state.admission is not None
+        tokens = gp.state.admission.limits_of(("caller", "ana"))[1]
+        tokens.use.add(tokens.part(gp.state.clock.now()), 10_000 * (why == "more tokens than are left"))
+        answers = [await ask(gp, body) for _ in range(4)]
+        small = [(await ask(gp, {**HELLO, "model": "other"}, name="ben")).status for _ in range(4)]
+        await until(lambda: not gp.state.in_flight.busy)
+        assert used(gp.state, REQUESTS) == [3, 0, 0, 0]
+    assert [one.status for one in answers] == [status] * 3 + [429]
+    assert "limit of 3 requests per minute" in answers[3].error["message"]
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "2"
+    assert small == [404] * 4
+
+
+async def test_a_large_body_that_was_sent_counts_one_request():
+    limits, of_model = {"requests": {"minute": 2}}, {"upstream": "chat", "limits": {"requests": {"minute": 9}}}
+    async with limited(GOOD, access=access(limits, group=limits), models={"m": of_model}) as (gp, _):
+        answers = [await ask(gp, {**HELLO, "user": LARGE}) for _ in range(3)]
+        await until(lambda: not gp.state.in_flight.busy)
+        assert used(gp.state, REQUESTS) == [2, 0, 2, 2]
+    assert [one.status for one in answers] == [200, 200, 429]
+    assert answers[0].headers["ratelimit"].count("r=1") == 2
+
+
 async def test_a_request_that_never_ran_is_given_back():
     limits = {"tokens": {"minute": 10_000}, "requests": {"minute": 5}}
     async with gateway(upstream="http://127.0.0.1:9", access=access(group=limits)) as gp:
@@ -345,7 +426,7 @@ async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_
 
 LEFT: Mapping[str, tuple[list[Any], int]] = {
     "less than its reservation": ([delta(content="a")], 1_000),
-    "a large event": ([delta(content="a" * 6_000)], 1_500),
+    "a large event": ([delta(content="a" * 6_000)], 1_440),
     "many events": ([delta(content="")] * 3, 1_000),
     "the usage so far": (
         [

@@ -6,10 +6,11 @@ whether there is another attempt.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Self
 
 import msgspec
@@ -22,7 +23,7 @@ from gatepass.policy.limits import Refused
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.admission import Admitted, limit_reached, never_fits
-from gatepass.proxy.app_state import AppState
+from gatepass.proxy.app_state import AppState, Place
 from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
 from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Target, header
@@ -34,6 +35,10 @@ MOST_PAUSE_S = 10.0
 LONGEST_TARGETS_WAIT_S = 60.0
 """If all targets of a model wait longer, no retry of a client helps: SDKs sleep through it, or retry too early. One
 upstream alone may ask for `error_objects.LONGEST_WAIT_S`."""
+UNREAD_S = 30.0
+"""From then on, a stream that its client does not read can lose its place to another caller."""
+NEXT_UNREAD_S = 1.0
+"""Between two that are aborted for one request: others may get the first place."""
 
 
 class Failover(Hidden, msgspec.Struct, eq=False):
@@ -53,6 +58,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """Where waits and ejections are kept: the same, or for the target of a pattern that of the model."""
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
+    make_place: Callable[[], Place]
     admitted: Admitted | None = None
     """What the request takes of the limits of upstreams. None without limits."""
     at: int = 0
@@ -64,7 +70,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """The attempts that only the policy allowed."""
     began_s: float = 0.0
     is_probe: bool = False
-    place: asyncio.Event | None = None
+    probes_wait: bool = False
+    """The current attempt is the probe of a wait that other callers' requests began."""
+    place: Place | None = None
     """What holds a place at the upstream of the current target, or waits for one. None if nothing is limited."""
 
     @classmethod
@@ -75,6 +83,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         call: Call,
         request: ClientRequest,
         caller: Caller,
+        make_place: Callable[[], Place],
         admitted: Admitted | None = None,
     ) -> Self:
         targets = healths = state.healths_of(route)
@@ -92,7 +101,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 loads = [0 if is_pinned else one.in_flight for one in targets]
                 order = ranked(route.policy, route.full_names, route.weights, loads, key)
         order = order[:1] if is_pinned else order
-        failover = cls(state, call, request, caller, route, targets, healths, order, admitted)
+        failover = cls(state, call, request, caller, route, targets, healths, order, make_place, admitted)
         if (budget := failover.budget) is not None:
             budget.add(is_repeat=False)
         return failover
@@ -108,7 +117,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         return self.route.targets[self.at]
 
     @property
-    def queue(self) -> FairQueue[asyncio.Event]:
+    def queue(self) -> FairQueue[Place]:
         return self.state.upstreams[self.target.upstream].state.queue
 
     @property
@@ -128,7 +137,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the place of the best target that was not tried, or why there is none."""
         breaker, waits = self.route.breaker, self.route.has_cooldown
         standings = [
-            one.standing(now_s, breaker, has_cooldown=waits, is_full=self._is_full(at))
+            one.standing(now_s, breaker, self.caller.identity, has_cooldown=waits, is_full=self._is_full(at))
             for at, one in enumerate(self.healths)
         ]
         return next_target(self.order, self.tried, standings, self.used_up)
@@ -174,9 +183,11 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def _begin(self, now_s: float) -> None:
         self.began_s, settings = now_s, self.route.breaker
         self.targets[self.at].in_flight += 1
-        self.is_probe = settings is not None and self.healths[self.at].breaker.begin(now_s, settings)
+        health = self.healths[self.at]
+        self.is_probe = settings is not None and health.breaker.begin(now_s, settings)
+        self.probes_wait = self.route.has_cooldown and health.begin_probe(now_s, self.caller.identity)
         if self.route.has_limits and self.place is None:
-            self.place = asyncio.Event()
+            self.place = self.make_place()
             if (refused := self.queue.enter(self.place, self.caller.identity, self.caller.weight)) is not None:
                 refused.set()
 
@@ -186,10 +197,33 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         if place is not None and (served := self.queue.leave(place)) is not None:
             served.set()
 
+    def end_unread(self) -> float:
+        """Abort a stream that keeps the request from a place, and return the time until there may be another one.
+
+        It is a stream of a caller with more places, of these the one with the most, and was unread longest.
+        """
+        held = [place for place in self.queue.holding if not place.is_aborted]
+        places = Counter(place.caller for place in held)
+        own = places[self.caller.identity]
+        others = [(places[one.caller], one.unread_s(), one) for one in held if places[one.caller] > own]
+        late = [one for one in others if one[1] >= UNREAD_S]
+        if late:
+            max(late, key=itemgetter(0, 1))[2].abort()
+        if len(late) > 1:
+            return NEXT_UNREAD_S
+        return UNREAD_S - max((unread_s for _, unread_s, _ in others if unread_s < UNREAD_S), default=0.0)
+
+    def answered(self, now_s: float, *, succeeded: bool = True) -> None:
+        """Note that the target answered the current attempt, whose stream may last: a wait may be over."""
+        probes, self.probes_wait = self.probes_wait, False
+        if probes and self.healths[self.at].end_probe(now_s, self.began_s, succeeded=succeeded):
+            LOG.info("target_recovered", extra={"fields": {"target": self._name}})
+
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, was_asked: bool) -> None:
         """End the attempt. `was_asked`: its target had the request."""
         target, breaker, settings = self.targets[self.at], self.healths[self.at].breaker, self.route.breaker
         target.in_flight -= 1
+        self.answered(now_s, succeeded=outcome is COMPLETE)
         failed: bool | None = False
         if outcome is not COMPLETE:
             limited = outcome in REPLIES and isinstance(error, GatepassError) and self._pass_over(now_s, error)
@@ -215,7 +249,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             return False
         health = self.healths[self.at]
         has_cooldown = self.route.has_cooldown and not concerns_size(error)
-        if wait_s and has_cooldown and health.limit(now_s, wait_s):
+        if wait_s and has_cooldown and health.limit(now_s, wait_s, self.caller.identity):
             fields = {"target": self._name, "wait_s": math.ceil(health.limited_until_s - now_s)}
             LOG.info("target_waits", extra={"fields": fields})
         return bool(wait_s) or status < SERVER_ERROR  # a 503 without a wait keeps nothing away
@@ -229,7 +263,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the shortest wait for a target, 0 if one may be asked now that is not `without`, or none at all."""
         waits_s = []
         for at in self.order:
-            asked_s = self.healths[at].asked_s(now_s) if self.route.has_cooldown else 0.0
+            asked_s = self.healths[at].asked_s(now_s, self.caller.identity) if self.route.has_cooldown else 0.0
             wait_s = self.used_up[at].wait_s if at in self.used_up else asked_s
             waits_s += [wait_s] if wait_s or at not in without else []
         return min(waits_s, default=0.0)

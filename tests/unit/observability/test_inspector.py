@@ -188,16 +188,16 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
 
 
 def test_who_closed_first():
-    def who(ended: str, attempted: str = "", code: str | None = None, **fields: object) -> str | None:
+    def who(ended: str, attempted: str = "", code: str | None = None) -> str | None:
         attempt = AttemptRecord("one", "chat", "m", "a", outcome=attempted, code=code) if attempted else None
-        return closed_by(replace(request(access(outcome=ended)), attempt=attempt, **fields))
+        return closed_by(replace(request(access(outcome=ended)), attempt=attempt))
 
     assert who("", "") is None
     assert who("ok", "complete") == "upstream"
     assert who("ok") == "gatepass"  # its own list of models
     assert who("error") == "gatepass"
     assert who("client_gone", "client_gone") == "client"
-    assert who("client_gone", "complete", gave_up=True) == "gatepass"
+    assert {who("unread", one) for one in ("complete", "client_gone", "connection_failed")} == {"gatepass"}
     assert {who("error", one) for one in ("cut", "error_reply", "token_rejected")} == {"upstream"}
     of_gatepass = ("complete", "nothing_written", "timed_out", "drained", "invalid", "client_gone")
     assert {who("error", one) for one in of_gatepass} == {"gatepass"}
@@ -302,7 +302,7 @@ def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> Upstr
     ("status", "error", "case", "advice"),
     [
         (404, {"message": "Not Found"}, "no_path", "Set `operations.chat.upstream` to an upstream that has it"),
-        (429, {"message": "slow down"}, "429", "Wait, or ask the owner of the upstream"),
+        (429, {"message": "slow down"}, "429", "Retry later, or ask the owner of the upstream"),
         (404, {"message": "No such model"}, "about_model", "Follow the upstream's message. If it does not know"),
         (403, {"message": "Model access denied"}, "model_denied", "Ask the upstream's owner to allow the model"),
         (403, {"message": "您无权访问该模型"}, "model_denied", "Ask the upstream's owner to allow the model"),
@@ -319,8 +319,8 @@ def refused(status: int, error: Any, upstream: str = "b", **reply: Any) -> Upstr
         (403, "<html><title>Forbidden</title>", "", "Check `upstreams.b.credential` and `upstreams.b.base_url`."),
         (503, "<html><form><input type=password>", "", "Check `upstreams.b.credential` and `upstreams.b.base_url`."),
         (404, "<html><title>404 Not Found</title>", "no_path", "Set `operations.chat.upstream`"),
-        (400, "{}", "no_reason", "Read the upstream's log: its answer has no reason."),
-        (400, "", "no_reason", "Read the upstream's log: its answer has no reason."),
+        (400, "{}", "no_reason", "Read the upstream's log, because its answer gives no reason."),
+        (400, "", "no_reason", "Read the upstream's log, because its answer gives no reason."),
         (503, "", "5xx", "If the upstream's message names nothing to correct"),
         (400, {"message": "This model does not support images"}, "", "Follow the upstream's message."),
         (400, {"message": "该模型不支持图片输入"}, "", "Follow the upstream's message."),

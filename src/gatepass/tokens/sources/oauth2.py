@@ -226,4 +226,6 @@ class Oauth2Source:
             secret = revealed(self._client.secret, "client_secret")
             if quote_plus(secret) != secret:  # RFC 6749 2.3.1 requires it
                 failure.why += ", or compare the bytes into which basic encodes a sign such as `!`"
+        elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
+            failure.why = f"{failure.why.rstrip('.')}{shown.file.audience()}"
         return failure
