@@ -124,6 +124,19 @@ async def test_a_static_header_in_a_file_changes_at_a_reload(serve: Serve, tmp_p
         assert tokens(upstream) == ["first-key", "first-key", "second-key"]
 
 
+async def test_a_parameter_in_a_file_changes_at_a_reload(serve: Serve, tmp_path: Path):
+    parameter = tmp_path / "parameter"
+    parameter.write_text("tenant-one")
+    async with Scripted(answer=lambda _: GOOD) as upstream:
+        chat = {"base_url": upstream.url, "query": {"tenant": f"${{file:{parameter}}}"}}
+        async with serve(upstreams={"chat": chat}, models={"m": {"upstream": "chat"}}) as gatepass:
+            assert (await gatepass.served.ask().answer()).status == 200
+            parameter.write_text("tenant-two")
+            assert await gatepass.reload() == ReloadResult("reloaded", ("upstreams",))
+            assert (await gatepass.served.ask().answer()).status == 200
+    assert [one.target.partition("?")[2] for one in upstream.received] == ["tenant=tenant-one", "tenant=tenant-two"]
+
+
 async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_upstream(serve: Serve):
     """Another server behind the same name gets the client's bytes. After a return gatepass learns anew."""
     streamed = {**HELLO, "stream": True}

@@ -175,7 +175,7 @@ class Reloader:
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = list(read.changed)
-        # what changed although its settings did not: a CA file, or a password or static header in a file
+        # what changed although its settings did not: a CA file, or a password, static header or parameter in a file
         if any(holder is not state.holders.get(name) for name, holder in successor.holders.items()):
             names.append("credentials")
         for name, upstream in successor.upstreams.items():
@@ -184,6 +184,7 @@ class Reloader:
                 previous is None
                 or upstream.transport is not previous.transport
                 or upstream.injector.static_fields != previous.injector.static_fields
+                or upstream.injector.static_parameters != previous.injector.static_parameters
             ):
                 names.append(settings_of(name).partition(".")[0])
         if successor.authenticator.keys.by_hash.keys() != state.authenticator.keys.by_hash.keys():
