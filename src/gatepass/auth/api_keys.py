@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from gatepass.auth.caller import Caller
-from gatepass.config.access import AccessKey, hash_key, moment_text
+from gatepass.config.access import AccessKey, hash_key, moment_text, storing
 from gatepass.documents import Key
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
@@ -36,7 +36,8 @@ class KeyRing:
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
         self.by_hash = {text: key.model_copy(update={"hash": text}) for key in keys for text in key.hashes}
-        self.callers = {text: Caller.of_key(key) for text, key in self.by_hash.items()}
+        is_only = len(storing(keys)) == 1
+        self.callers = {text: Caller.of_key(key, is_only=is_only) for text, key in self.by_hash.items()}
         """The caller of each key by its hash, made once for all requests."""
         self.last_used_s: dict[str, float] = {}
         """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, storing
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import unusable_files
 from gatepass.config.credential.base import Credential
@@ -211,6 +211,19 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
             if getattr(key, setting) != getattr(other, setting):
                 fault = f"differs from access.keys[{earlier}], which is a key of the same caller {key.name!r}"
                 yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
+
+
+def second_caller(config: Config) -> Iterator[str]:
+    """Yield what a second caller closes to the first one. Clients with a profile send whole conversations."""
+    relays = any(one.protocols is None or "responses" in one.protocols for one in config.upstreams.values())
+    is_plain = any(key.operations is None and key.profile is None for key in config.access.keys)
+    if relays and is_plain and len(names := storing(config.access.keys)) > 1:
+        number = [key.name for key in config.access.keys].index(names[1])
+        closed = (
+            "stored responses (previous_response_id, conversation, prompt.id) are closed to keys without operations"
+        )
+        remedy = "for a key that needs them, list all that it uses in operations, with stored_responses"
+        yield f"access.keys[{number}]: with a second caller, {closed}: {remedy}"
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:

@@ -20,6 +20,8 @@ from msgspec import structs
 
 from gatepass.cancel import timeout
 from gatepass.clock import Clock, sleep
+from gatepass.config.access import storing
+from gatepass.config.checks import second_caller
 from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_blocks, check
 from gatepass.config.model import Config
@@ -193,7 +195,10 @@ class Reloader:
             self._tls.use(read.listener)
             names.append("server")
         changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
-        warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
+        told = [*read.loaded.warnings]
+        if len(storing(state.config.access.keys)) <= 1:
+            told += second_caller(read.config)
+        warnings = tuple(warning for warning in told if warning not in known)
         for warning in warnings:
             LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
         self.loaded = read.loaded
