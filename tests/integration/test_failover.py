@@ -255,7 +255,7 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
     [
         (("5", None), (0, 0), ["5"]),
         ((None, "90000"), (0, 0), [None]),
-        (("500", None), (0, 1), ["65", "65"]),
+        (("500", None), (0, 1), ["60", "60"]),
         ((None, "12"), (1, 0), ["12", "12"]),
     ],
 )
