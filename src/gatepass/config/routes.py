@@ -442,7 +442,7 @@ class Model(Block):
     """Which of the targets is tried first: the first one, the one with the fewest requests of this process in progress
     for its weight, or a random one by weight. The others follow by the same policy.
 
-    With the last two, the chats of one API key prefer one target: see docs/guides/traffic.md#settings.
+    With the last two, the requests of a conversation prefer one target: see docs/guides/traffic.md#conversations.
 
     Example: least_in_flight
     """
