@@ -79,7 +79,7 @@ def _frozen_once() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addini(_HUNG_AFTER, "seconds after which a phase of a test is ended as hung", default="120")
+    parser.addini(_HUNG_AFTER, "seconds after which a phase of a test is ended as hung", default="300")
 
 
 def pytest_configure(config: pytest.Config) -> None:

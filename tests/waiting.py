@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-BOUND_S = 30.0
+BOUND_S = 120.0
 """Seconds that a test waits for an expected event."""
 LOOK_S = 0.002
 ASK_S = 0.02

@@ -282,7 +282,7 @@ class RequestFacts(Struct, kw_only=True):
     stream: bool
     status: int | None
     outcome: str
-    """`ok`, `error`, `client_gone`, or "" while it runs."""
+    """`ok`, `error`, `client_gone`, `unread` (aborted: the client did not read), or "" while it runs."""
     code: str | None
     hop: str | None
     kind: str | None
@@ -327,7 +327,9 @@ class AttemptToken(Struct, kw_only=True):
     age_s: float | None
     left_s: float | None
     wait_s: float
-    """How long the attempt waited for it, and after a rejection for a new one."""
+    """How long the attempt waited for it."""
+    renewal_s: float
+    """How long the request waited for a new one, after the attempt had ended with a rejection."""
 
 
 class Gap(Struct):

@@ -24,7 +24,7 @@ from tests.integration.gateway import CHAT, HELLO, gateway
 MIB = 1 << 20
 SIZE_BYTES = 15 * MIB
 EVENT_BYTES = 3 * MIB
-WAIT_S = 60.0
+WAIT_S = 180.0
 PIECE_BYTES = 64 * 1024
 
 

@@ -59,6 +59,13 @@ UNITS = {
     "documents": ('"a"', '{"text":"a"}', '{"text":"' + "\\n" * 1_000 + '"}'),
 }
 LARGE_IMAGE = "a large image"
+BARE = '{"type":"image_url","image_url":{"url":"%s"}}'
+BARE_IMAGES = (
+    (f'{{"role":"user","content":[{BARE % ("iVBORw0KGgoA" * (2 << 20))}]}}', 24),
+    (f'{{"role":"user","content":[{",".join([BARE % ("iVBORw0KGgoA" * 9)] * 100)}]}}', 2),
+    (f'{{"role":"user","content":[{",".join([BARE % ""] * 1_000)}]}}', 4),
+)
+"""Base64 in place of a URL, or nothing, and the size of the body in MiB."""
 
 
 def body(name: str, unit: str, size_bytes: int) -> bytes:
@@ -76,9 +83,9 @@ async def changed(name: str, raw: bytes, rules: Sequence[Rule]) -> str:
     try:
         call = await normalize_large(call, TARGET, rules, threads)
         if name == "input":
-            await threads.run(call.body, partial(split, call))
+            await threads.run("me", call.body, partial(split, call))
         if name == "documents":
-            await threads.run(raw, partial(RerankOptions.of, raw))
+            await threads.run("me", raw, partial(RerankOptions.of, raw))
     except GatepassError as error:
         return error.code
     finally:
@@ -107,6 +114,7 @@ CASES = (
     *((name, unit, 4 << 20, rules) for name, units in UNITS.items() for unit in units for rules in RULES),
     ("messages", USER, 2 << 20, RULES[0]),
     ("messages", LARGE_IMAGE, 24 << 20, RULES[0]),
+    *(("messages", unit, size_mib << 20, RULES[0]) for unit, size_mib in BARE_IMAGES),
     ("messages", UNITS["messages"][6], 4 << 20, RULES[0]),
     ("messages", UNITS["messages"][3], 2 << 20, RULES[1]),
     ("tools", UNITS["tools"][2], 1 << 18, RULES[0]),

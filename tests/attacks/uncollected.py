@@ -48,7 +48,7 @@ def resident_mib() -> int:
 
 async def report(state: AppState) -> dict[str, Any]:
     """Report in the turn of one task and while the threads rest, so that nothing ends between the two counts."""
-    await state.body_threads.run_heavy(int)  # the work of a cancelled request runs to its end
+    await state.body_threads.run_heavy("", int)  # the work of a cancelled request runs to its end
     for output in logging.getLogger().handlers:
         output.flush()
     mib, before = resident_mib(), suspended()

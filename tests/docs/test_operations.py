@@ -28,14 +28,14 @@ from gatepass.config.load import NEED_RESTART
 from gatepass.config.model import Limits
 from gatepass.documents import Body, CaptureState, LearnedRules, RequestError, StoreStatus
 from gatepass.errors import kind_of, status_of
-from gatepass.http_client import message_head, pool
+from gatepass.http_client import message_head, pool, response_body
 from gatepass.mcp import exchange, servers
 from gatepass.normalize import embeddings_reply
 from gatepass.observability.metrics import COUNTED, MAX_SERIES
 from gatepass.observability.observer import AccessRecord
 from gatepass.observability.story import curl_command
 from gatepass.protocols import rerank
-from gatepass.proxy import models, response
+from gatepass.proxy import failover, models, response
 from gatepass.server import connection, process
 from gatepass.server.pages import PATHS
 from gatepass.sse import aggregate, choice_aggregate, event, tool_calls
@@ -297,6 +297,8 @@ def test_each_bound_is_that_of_the_code() -> None:
         f" beside all {size(embeddings_reply.MOST_BYTES)}, {embeddings_reply.MOST_MEMBERS:,} members",
         "a reply made from a stream": f"{size(aggregate.MOST_BYTES)}, {choice_aggregate.MAX_REPLY_ENTRIES:,} choices,"
         " calls and members",
+        "a compressed reply": f"{response_body.MOST_MEMBERS:,} members,"
+        f" and one for each {response_body.MEMBER_BYTES} bytes",
         "a model list": f"{size(models.LIST_BYTES)}, {models.LIST_VALUES:,} signs, {models.LIST_MODELS:,} models",
         "a rerank reply": f"{size(rerank.MOST_BYTES)}, {rerank.MOST_MEMBERS:,} members",
         "an event": of_event,
@@ -310,6 +312,7 @@ def test_each_bound_is_that_of_the_code() -> None:
         "a wait for a head or more of a body": f"{connection.RECEIVE_S:g} s",
         "a slow body": f"{size(connection.LEAST_BYTES_PER_S)}/s after {connection.RECEIVE_S:g} s",
         "a client that reads nothing": f"{connection.STALL_S:g} s",
+        "the same, while another caller waits": f"{failover.UNREAD_S:g} s",
         "an idle client": f"{process.IDLE_TIMEOUT_S} s",
         "a connection to an upstream": f"{pool.IDLE_S:g} s idle (MCP {pool.SHORT_IDLE_S:g} s), {pool.AGE_S:g} s in all",
         "a request to the store": f"{guarded.BOUND_S:g} s",

@@ -106,7 +106,7 @@ STORIES = {
     "a full gatepass": story(error={**CUT, "hop": "gatepass", "code": "overloaded", "retry_after_s": 17.0}),
     "a client that left": story(attempt(), outcome="client_gone", closed_by="client"),
     "a client that left a silent stream": story(attempt(arrivals=SILENT), outcome="client_gone", closed_by="client"),
-    "a client that does not read": story(attempt(), outcome="client_gone", closed_by="gatepass"),
+    "a client that does not read": story(attempt(), outcome="unread", closed_by="gatepass"),
     "no attempt": story(error=CUT),
     "the next target": story(
         attempt(upstream="a", code="upstream_connect"), attempt(cause="next_target", upstream="b", began_s=0.2)
@@ -161,7 +161,9 @@ STORIES = {
     ),
     "changes": story(attempt(adapted=["repair=usage", "images=1"]), usage={"output_tokens": 3}),
     "a rejected token": story(
-        attempt(outcome="token_rejected", token={**TOKEN, "wait_s": 0.9}, head_s=0.1, queue_wait_s=0.02)
+        attempt(
+            outcome="token_rejected", token={**TOKEN, "wait_s": 0.1, "renewal_s": 0.9}, head_s=0.1, queue_wait_s=0.02
+        )
     ),
     "a rejected token without a new one": story(attempt(outcome="token_rejected", status=401), error=error(**ERROR)),
     "a rejected key": story(

@@ -248,6 +248,21 @@ class Ask:
                 raise AssertionError(f"the body ended without {mark!r}: {self.body[-300:]!r}")
         return bytes(self.body)
 
+    def end_sending(self) -> None:
+        """Close only the sending side."""
+        assert self._writer is not None
+        self._writer.write_eof()
+
+    async def skip(self, size_bytes: int) -> bytes:
+        """The next bytes as they come, of which the body has none."""
+        assert self._reader is not None
+        return await self._reader.read(size_bytes)
+
+    async def final_answer(self) -> Answer:
+        """The answer after a 100."""
+        self.status = 0
+        return await self.answer()
+
     async def answer(self) -> Answer:
         """Read the whole response, including the part that was read before."""
         if self._writer is None:

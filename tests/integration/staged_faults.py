@@ -162,14 +162,17 @@ async def staged(tmp_path: Path, **server: Any) -> AsyncIterator[Staged]:
             **{name: {"base_url": url, "credential": name} for name in issuers},
         }
         upstreams["rejects-token"]["base_url"] = f"{rejecting}/v1"
-        oauth2 = {"type": "oauth2", "client_id": "me", "client_secret": "secret-of-client-4711", "timeout_s": 0.5}
+        oauth2 = {"type": "oauth2", "client_id": "me", "client_secret": "secret-of-client-4711"}
         keys = ((ADMIN, {"name": "admin", "role": "admin"}), (CALLER, {"name": "caller"}))
         narrow = {"name": "narrow", "models": ["held", "limit"], "limits": {"max_concurrent": 1}}
         own = {"dns", "tls", "proxy", *issuers}
         behind_plain = {fault.model for fault in STAGED} - own - {"failover", "total-timeout", "no-such-model"}
         configuration = {
             "server": {"control_socket": str(path), "drain_timeout_s": 0, **server},
-            "credentials": {name: {**oauth2, "token_url": f"{at}/token"} for name, at in issuers.items()},
+            "credentials": {
+                name: {**oauth2, "token_url": f"{at}/token"} | ({"timeout_s": 0.5} if name == "issuer-hangs" else {})
+                for name, at in issuers.items()
+            },
             "upstreams": upstreams,
             "models": {
                 **{name: {"upstream": name} for name in own},

@@ -1,13 +1,15 @@
 """A reply that breaks off in the middle, in the words of the error."""
 
+import json
 import logging
+from typing import Any
 
 import pytest
 
 from gatepass.proxy import response
-from tests.integration.answers import EVENTS
-from tests.integration.gateway import CHAT, HELLO, STREAMED, answer_from, gateway, relaying
-from tests.integration.scripted import Fin, Scripted, Send, chunk, head, reply, stream
+from tests.integration.answers import EVENTS, delta
+from tests.integration.gateway import CHAT, HELLO, STREAMED, Answer, answer_from, gateway, relaying
+from tests.integration.scripted import LAST_CHUNK, Dialogue, Fin, Scripted, Send, chunk, event, head, reply, stream
 
 SECRET = "upstream-token-0123456789"
 BEGUN = {
@@ -107,3 +109,99 @@ async def test_a_reply_of_too_many_values_is_relayed_unchecked(monkeypatch):
         (200, response.UNCHECKED_REPLY),
     ]
     assert answers[1].body == many
+
+
+# --- cut before any text --------------------------------------------------------------------------
+
+
+def named(payload: dict[str, Any]) -> bytes:
+    return f"event: {payload['type']}\ndata: {json.dumps(payload)}\n\n".encode()
+
+
+RESPONSE = {"id": "resp_1", "object": "response", "created_at": 1, "status": "in_progress", "model": "m", "output": []}
+MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [],
+    "stop_reason": None,
+}
+ROLE, THOUGHT = delta(role="assistant", content=""), delta(reasoning_content="Hm.")
+OF_CHAT = {
+    "before an event": [],
+    "behind a comment": [b": wait\n\n"],
+    "behind a role": [ROLE],
+    "behind a thought": [ROLE, THOUGHT],
+}
+STARTED = named({"type": "message_start", "message": {**MESSAGE, "usage": {"input_tokens": 1, "output_tokens": 0}}})
+BLOCK = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+CREATED = named({"type": "response.created", "sequence_number": 0, "response": RESPONSE})
+TEXT = event({"id": "c", "object": "text_completion", "choices": [{"index": 0, "text": "", "finish_reason": None}]})
+CUTS: dict[tuple[str, bool], dict[str, list[bytes]]] = {
+    (CHAT, False): OF_CHAT,
+    ("/v1/completions", False): {"before an event": [], "behind an empty text": [TEXT]},
+    ("/v1/messages", False): {
+        "before an event": [],
+        "behind its start": [STARTED],
+        "behind a ping": [STARTED, named({"type": "ping"})],
+        "behind an empty block": [STARTED, named(BLOCK)],
+    },
+    ("/v1/responses", False): {
+        "before an event": [],
+        "behind its creation": [CREATED],
+        "in progress": [CREATED, named({"type": "response.in_progress", "sequence_number": 1, "response": RESPONSE})],
+    },
+    ("/v1/messages", True): OF_CHAT,
+    ("/v1/responses", True): OF_CHAT,
+}
+"""By path, and whether chats serve it: what the upstream sent before the cut."""
+ENDS: dict[str, Dialogue] = {
+    "a connection that closes": [Fin()],
+    "the end of the body": [Send(LAST_CHUNK)],
+    "an end mark": [Send(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)],
+    "an error of its own": [Send(chunk(event({"error": {"message": "stream ID 1; INTERNAL_ERROR"}})) + LAST_CHUNK)],
+}
+ASKED_FOR: dict[str, dict[str, Any]] = {
+    CHAT: dict(HELLO),
+    "/v1/completions": {"model": "m", "prompt": "Hi"},
+    "/v1/messages": {**HELLO, "max_tokens": 9},
+    "/v1/responses": {"model": "m", "input": "Hi"},
+}
+
+
+def error_of(answer: Answer) -> dict[str, Any]:
+    """The error of a whole reply, or the one that ends a stream of any protocol."""
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.error
+    last = json.loads(answer.events[-1])
+    found: dict[str, Any] = last.get("error") or last["response"]["error"]
+    return found
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("path", "is_translated", "sent"),
+    [(*how, sent) for how, cases in CUTS.items() for sent in cases.values()],
+    ids=[
+        f"{path}-{'translated' if over_chat else 'relayed'}-{name}"
+        for (path, over_chat), cases in CUTS.items()
+        for name in cases
+    ],
+)
+async def test_a_cut_before_any_text_is_an_error_that_clients_repeat(path, is_translated, sent, end, is_stream):
+    """SDKs and agents repeat a 5xx and these kinds, and give up at `invalid_request_error`."""
+    begun = head(200, content_type="text/event-stream", transfer_encoding="chunked") + b"".join(map(chunk, sent))
+    dialogue: Dialogue = [Send(begun), *ENDS[end]]
+    async with relaying(*[dialogue] * 2, chat={"protocols": ["chat"]} if is_translated else {}) as (_, gp):
+        answer = await gp.ask({**ASKED_FOR[path], "stream": is_stream}, path).answer()
+    error = error_of(answer)
+    has_begun = answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.status == (200 if has_begun else 502)
+    assert error.get("type", "") in {"/v1/messages": ("api_error",), "/v1/responses": ("server_error", "")}.get(
+        path, ("server_error", "upstream_error")
+    )
+    assert error["code"] in ("upstream_closed", "upstream_empty", "upstream_error")
+    assert "x-should-retry" not in answer.headers
+    assert not has_begun or is_stream

@@ -81,7 +81,7 @@ async def test_the_command_starts_shows_and_stops_a_capture(tmp_path: Path):
     path = tmp_path / "own" / "control.sock"
     async with Scripted([Send(reply(COMPLETION))]) as upstream:
         upstreams = {"chat": {"base_url": f"{upstream.url}/v1"}}
-        configuration = {"server": {"control_socket": str(path), "drain_timeout_s": 1}, "upstreams": upstreams}
+        configuration = {"server": {"control_socket": str(path), "drain_timeout_s": 30}, "upstreams": upstreams}
         async with started(tmp_path, configuration) as running:
             port = await running.port
             assert command(path, "capture")["running"] is False

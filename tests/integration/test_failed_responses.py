@@ -57,7 +57,7 @@ ENDS = {
     "an invalid event": End("upstream_invalid", [Send(chunk(b"data: {oops\n\n")), Hold()]),
     "a [DONE]": End("upstream_closed", [Send(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)]),
     "silence": End("upstream_timeout_idle", [Hold()], {"idle_s": 0.3}),
-    "a long answer": End("upstream_timeout_total", [Hold()], {"total_s": 0.5}),
+    "a long answer": End("upstream_timeout_total", [Hold()], {"total_s": 3}),
     "a stop of gatepass": End("draining", [Hold()], drains=True),
 }
 each_end = pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
@@ -9,9 +10,13 @@ from typing import Any, Self
 import pytest
 
 from gatepass.config.access import hash_key
-from tests.integration.answers import COMPLETION
-from tests.integration.gateway import HELLO, JSON, Gateway, relaying
-from tests.integration.scripted import Hold, Received, Scripted, Send, reply
+from gatepass.json_body import UNCOUNTED_BYTES
+from gatepass.proxy import failover, handler
+from gatepass.proxy.context import RequestContext
+from gatepass.server.inspection import told
+from tests.integration.answers import COMPLETION, delta
+from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Gateway, relaying
+from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, begin_stream, chunk, reply
 from tests.waiting import until
 
 KEYS = {"hog": "gp-" + "h" * 43, "app": "gp-" + "a" * 43}
@@ -40,6 +45,78 @@ async def small(limits: dict[str, int] | None = None) -> AsyncIterator[tuple[Gat
 
 def of(caller: str) -> dict[str, str]:
     return {**JSON, "authorization": f"Bearer {KEYS[caller]}"}
+
+
+LARGE = " " * UNCOUNTED_BYTES
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {**HELLO, "user": LARGE}),
+        ("/v1/embeddings", {"model": "m", "input": [LARGE]}),
+        ("/v1/responses", b'{"model": ' + LARGE.encode()),
+    ],
+)
+async def test_callers_take_turns_at_the_thread_that_reads_large_bodies(
+    path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+):
+    read, go_on = list[str](), threading.Event()
+
+    def noted(context: RequestContext, *rest: Any) -> Any:
+        read.append(context.caller.name)
+        return parse(context, *rest)
+
+    parse = handler._parse
+    monkeypatch.setattr(handler, "_parse", noted)
+    async with small() as (gp, _):
+        threads = gp.state.body_threads
+        held = asyncio.create_task(threads.run_heavy("hog", go_on.wait))
+        asked = list[asyncio.Task[Any]]()
+        for name in ("hog",) * 12 + ("app",):
+            asked.append(asyncio.create_task(gp.ask(body, path, headers=of(name)).answer()))
+            await until(lambda: len(threads.turns.waiting) == len(asked))
+        go_on.set()
+        await asyncio.gather(held, *asked)
+    assert read[:2] == ["hog", "app"]
+
+
+MANY = delta(content="a") * 20_000
+RAW = (b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: %d\r\n\r\n" % (1 << 30)) + b"a" * (1 << 20)
+
+
+@pytest.mark.parametrize("kind", ["stream", "raw"])
+async def test_a_stream_that_nobody_reads_makes_room_for_another_caller(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(failover, "UNREAD_S", 0.2)
+    speech: dict[str, Any] = {"model": "m", "input": "a", "voice": "b"}
+    path, body = (CHAT, STREAMED) if kind == "stream" else ("/v1/audio/speech", speech)
+
+    def answer(request: Received) -> Dialogue:
+        if b"app" in request.body:
+            return [Send(reply(COMPLETION))]
+        begun = begin_stream() if kind == "stream" else []
+        return [*begun, *[Send(chunk(MANY) if kind == "stream" else RAW)] * 9, Hold()]
+
+    keys = [{"name": name, "hash": hash_key(text)} for name, text in KEYS.items()]
+    async with (
+        relaying(answer=answer, chat={"max_in_flight": 2}, access={"keys": keys}) as (_, gp),
+        gp.ask(body, path, headers={**of("hog"), "x-request-id": "first"}) as first,
+        gp.ask(body, path, headers={**of("hog"), "x-request-id": "second"}) as second,
+    ):
+        assert [await first.head(), await second.head()] == [200, 200]
+        served = await gp.ask({**HELLO, "user": "app"}, headers=of("app")).answer()
+        assert served.status == 200
+        await until(lambda: len(ended(gp, "first", "second")) == 1)
+        assert ended(gp, "first", "second") == [("unread", "gatepass")]
+        name = "first" if ended(gp, "first") else "second"
+        cut = await (first if name == "first" else second).answer()
+        assert not cut.whole
+        assert b"error" not in cut.body
+
+
+def ended(gp: Gateway, *names: str) -> list[tuple[str, str | None]]:
+    shown = [story for name in names for story, _ in told(name, gp.state)]
+    return [(one.outcome, one.closed_by) for one in shown if one.state == "ended"]
 
 
 async def status_of(gp: Gateway, path: str) -> int:

@@ -44,7 +44,7 @@ async def test_two_keys_of_a_caller_are_valid_until_the_entry_of_the_old_one_is_
     async with Scripted(answer=lambda _: [Send(reply(COMPLETION))]) as upstream:
         keys = [{"name": name, "hash": hash_key(key)} for name, key in (("rag", OLD), ("bot", OTHER))]
         configuration = {
-            "server": {"control_socket": str(path), "drain_timeout_s": 1},
+            "server": {"control_socket": str(path), "drain_timeout_s": 30},
             "upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}},
             "access": {"keys": keys, "metrics_open": True},
         }

@@ -16,6 +16,7 @@ from gatepass.config.model import Config
 from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
+from gatepass.proxy.body_threads import INLINE_BYTES
 from gatepass.server.inspection import limits_of, stories
 from tests.integration.answers import COMPLETION, DONE, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, Answer, Gateway, gateway, serving
@@ -346,6 +347,51 @@ async def test_a_request_counts_what_it_used(end):
         await ask(gp, body)
         await settled(gp, [tokens])
         assert used(gp.state, CONCURRENT) == [0]
+
+
+LARGE = "a" * INLINE_BYTES
+NEVER_SENT: Mapping[str, tuple[Any, int]] = {
+    "no JSON": (b'{"model": "m", "a' + LARGE.encode(), 400),
+    "a model that no entry has": ({**HELLO, "model": "other", "user": LARGE}, 404),
+    "a model that the key may not use": ({**HELLO, "model": "closed", "user": LARGE}, 403),
+    "more tokens than are left": ({**HELLO, "user": LARGE, "max_tokens": 9_000}, 429),
+    "more tokens than the limit": ({**HELLO, "user": LARGE, "max_tokens": 99_000}, 400),
+    "an upstream that is down": ({**HELLO, "user": LARGE}, 502),
+}
+
+
+@pytest.mark.parametrize("why", NEVER_SENT)
+async def test_a_large_body_counts_one_request_of_its_caller_whatever_comes_of_it(why):
+    body, status = NEVER_SENT[why]
+    limits = {"requests": {"minute": 3}, "tokens": {"minute": 20_000}}
+    of_model = {"upstream": "chat", "limits": {"requests": {"minute": 9}}}
+    async with gateway(
+        upstream="http://127.0.0.1:9",
+        clock=DrivenClock(),
+        access=access(limits, models=["m", "other"]),
+        models={"m": of_model, "closed": of_model},
+    ) as gp:
+        assert gp.state.admission is not None
+        tokens = gp.state.admission.limits_of(("caller", "ana"))[1]
+        tokens.use.add(tokens.part(gp.state.clock.now()), 10_000 * (why == "more tokens than are left"))
+        answers = [await ask(gp, body) for _ in range(4)]
+        small = [(await ask(gp, {**HELLO, "model": "other"}, name="ben")).status for _ in range(4)]
+        await until(lambda: not gp.state.in_flight.busy)
+        assert used(gp.state, REQUESTS) == [3, 0, 0, 0]
+    assert [one.status for one in answers] == [status] * 3 + [429]
+    assert "limit of 3 requests per minute" in answers[3].error["message"]
+    assert answers[0].headers["x-ratelimit-remaining-requests"] == "2"
+    assert small == [404] * 4
+
+
+async def test_a_large_body_that_was_sent_counts_one_request():
+    limits, of_model = {"requests": {"minute": 2}}, {"upstream": "chat", "limits": {"requests": {"minute": 9}}}
+    async with limited(GOOD, access=access(limits, group=limits), models={"m": of_model}) as (gp, _):
+        answers = [await ask(gp, {**HELLO, "user": LARGE}) for _ in range(3)]
+        await until(lambda: not gp.state.in_flight.busy)
+        assert used(gp.state, REQUESTS) == [2, 0, 2, 2]
+    assert [one.status for one in answers] == [200, 200, 429]
+    assert answers[0].headers["ratelimit"].count("r=1") == 2
 
 
 async def test_a_request_that_never_ran_is_given_back():

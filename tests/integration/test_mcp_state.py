@@ -15,6 +15,7 @@ from gatepass.config.access import hash_key
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.mcp.exchange import TAIL_BYTES
 from gatepass.mcp.servers import MOST_SESSIONS, SESSION_S, SHARED_S, McpSessions
+from gatepass.proxy.upstream_call import ERROR_BYTES
 from gatepass.server.inspection import requests_listing, stories
 from gatepass.server.pages import status_of
 from gatepass.store.base import StoreUnavailable
@@ -305,7 +306,7 @@ async def test_neither_arguments_nor_results_nor_sessions_are_printed():
 
 async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and_the_tool():
     async with (
-        Scripted([Send(reply(RESULT, mcp_session_id="s-1"))]) as upstream,
+        Scripted([Send(reply({**RESULT, "id": CALL["id"]}, mcp_session_id="s-1"))]) as upstream,
         gateway(**servers(upstream), access=ACCESS) as gp,
     ):
         with logged(gp.state) as out:
@@ -332,6 +333,40 @@ async def test_the_log_the_metrics_and_the_status_name_the_server_the_method_and
     server = status.mcp.servers["tools"]
     assert (server.host, server.credential, server.usable) == (upstream.url.partition("//")[2], None, True)
     assert (status.mcp.streams, server.sessions, server.health, server.last_error) == (0, 1, "ok", None)
+
+
+UNKNOWN = {"code": -32602, "message": "Unknown tool"}
+
+
+@pytest.mark.parametrize("form", ["json", "stream", "labelled", "large", "large stream"])
+@pytest.mark.parametrize(
+    ("answer", "ran"),
+    [
+        ({"result": {"content": [], "isError": False}, "error": None}, True),
+        ({"result": {"content": []}}, True),
+        ({"result": {"content": [], "isError": True}}, False),
+        ({"error": UNKNOWN}, False),
+        ({"result": "a text"}, False),
+    ],
+)
+async def test_metrics_name_a_tool_once_the_server_ran_it_without_an_error(form, answer, ran):
+    """A large answer is not read, and no error is that large: an unknown tool's name is short."""
+    filled = {"_": "x" * (ERROR_BYTES + TAIL_BYTES)} if form.startswith("large") else {}
+    body = {"jsonrpc": "2.0", "id": "call-1", **filled, **answer}
+    data = reply(event(body), content_type="application/json") if form == "labelled" else reply(body)
+    dialogue = [Send(stream(event(body)) if form.endswith("stream") else data)]
+    tool = "fi\x1bnd"
+    call, long = ({**CALL, "params": {"name": name, "arguments": {}}} for name in (tool, "x" * 300))
+    async with Scripted([*dialogue, *dialogue]) as upstream, gateway(**servers(upstream), access=ACCESS) as gp:
+        await post(gp, call, **key("anna")).answer()
+        await post(gp, long, **key("anna")).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        lines = [
+            line for line in gp.state.metrics.exposition().decode().splitlines() if "mcp_tool_calls_total{" in line
+        ]
+    is_named = ran or bool(filled)
+    tools = {line.partition('tool="')[2].partition('"')[0]: line.rpartition(" ")[2] for line in lines}
+    assert tools == ({"fi\\\\u001bnd": "1.0", "other": "1.0"} if is_named else {"other": "2.0"})
 
 
 PROGRESS = event({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"id": "call-1"}})

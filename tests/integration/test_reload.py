@@ -421,6 +421,68 @@ async def test_a_watched_file_applies_when_it_is_valid_and_equal_in_two_readings
     logged_errors.clear()
 
 
+KEYS = [
+    {"name": "anna", "hash": f"sha256:{1:064}"},
+    {
+        "name": "watcher",
+        "hash": f"sha256:{2:064}",
+        "operations": ["models"],
+        "mcp": {},
+        "models": ["m"],
+        "role": "viewer",
+    },
+]
+WHOLE = f"""server: {{watch: true}}
+upstreams: {{chat: {{base_url: "https://llm.example/v1"}}}}
+access:
+  keys:
+    - name: anna
+      hash: "{KEYS[0]["hash"]}"
+    - name: watcher
+      hash: "{KEYS[1]["hash"]}"
+      operations: [models]
+      mcp: {{}}
+      models: [m]
+      role: viewer
+"""
+
+
+@pytest.mark.parametrize("end", ["      role", "      models", "      mcp", "      operations", "    - name: watcher"])
+async def test_a_watched_file_that_is_half_written_is_refused_until_it_changes(
+    end: str, serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+):
+    monkeypatch.setattr(reload, "WATCH_S", 0.02)
+    chat, half = {"base_url": "https://llm.example/v1"}, WHOLE[: WHOLE.index(end)]
+    async with serve(server={"watch": True}, upstreams={"chat": chat}, access={"keys": KEYS}) as gatepass:
+        endpoint = gatepass.served.server.endpoint
+        reloader, before = gatepass.served.server.reloader, endpoint.state.config
+        assert isinstance(reloader, Reloader)
+        gatepass.file.write_text(WHOLE)
+        assert await gatepass.reload() == ReloadResult("unchanged")
+        gatepass.file.write_text(half)
+        await until(lambda: endpoint.state.reload_problems == [reload.HALF_WRITTEN])
+        assert endpoint.state.config is before
+        gatepass.file.write_text(WHOLE)
+        await until(lambda: not endpoint.state.reload_problems)
+        assert endpoint.state.config is before
+        gatepass.file.write_text(WHOLE.rstrip())
+        await until(lambda: reloader.loaded.document.content == WHOLE.rstrip().encode())
+        gatepass.file.write_text(f"# edited\n{half}")
+        await until(lambda: endpoint.state.config is not before)
+    (refused,) = [one for one in gatepass.events if one["event"] == "reload_refused"]
+    assert (refused["trigger"], refused["problems"]) == ("watch", [reload.HALF_WRITTEN])
+    logged_errors.clear()
+
+
+async def test_a_shorter_file_is_used_by_hand(serve: Serve):
+    chat = {"base_url": "https://llm.example/v1"}
+    async with serve(upstreams={"chat": chat}, access={"keys": KEYS}) as gatepass:
+        gatepass.file.write_text(WHOLE)
+        await gatepass.reload()
+        gatepass.file.write_text(WHOLE[: WHOLE.index("    - name: watcher")])
+        assert (await gatepass.reload()).changed == ("access",)
+
+
 def raised(error: Exception) -> None:
     raise error
 

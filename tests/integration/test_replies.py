@@ -1,6 +1,7 @@
 """An upstream's own error or reply format arrives as an OpenAI error or a plain answer, within bounds."""
 
 import asyncio
+import gzip
 import json
 import zlib
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.integration.answers import COMPLETION, DONE, EVENTS, delta
-from tests.integration.gateway import HELLO, STREAMED, relaying
+from tests.integration.gateway import CHAT, HELLO, STREAMED, relaying
 from tests.integration.scripted import (
     Dialogue,
     Hold,
@@ -98,6 +99,20 @@ async def test_compressed_events_come_one_by_one(coding):
         assert await ask.piece() == b""
     assert ask.body == b"".join(EVENTS)
     assert "content-encoding" not in ask.received
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [(CHAT, HELLO), (CHAT, STREAMED), ("/v1/audio/speech", {"model": "m", "input": "a", "voice": "b"})],
+    ids=["whole", "stream", "raw"],
+)
+async def test_a_reply_of_empty_members_is_refused_after_a_thousand(path: str, body: Any):
+    kind = "text/event-stream" if body is STREAMED else "application/json" if path == CHAT else "audio/mpeg"
+    packed = reply(gzip.compress(b"") * 156_000, content_encoding="gzip", content_type=kind)
+    async with relaying([Send(packed)]) as (_, gp):
+        answer = await gp.ask(body, path).answer()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+    assert "thousands of nearly empty members" in answer.error["message"]
 
 
 # --- sizes --------------------------------------------------------------------------------------------------------
@@ -201,6 +216,79 @@ async def test_a_choice_with_neither_a_text_nor_a_message_is_no_answer(members, 
         assert b"[DONE]" not in answer.body
     # an event with an empty choice was relayed before the third
     assert [answer.status for answer in answers] == [502, 502, 200 if is_stream else 502]
+
+
+COUNTED = {"prompt_tokens": 10, "completion_tokens": 60, "total_tokens": 70}
+USAGES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "Gemini's, with thoughts alone": ({"prompt_tokens": 10, "total_tokens": 70}, COUNTED),
+    "the names of the Responses API": ({"input_tokens": 10, "output_tokens": 60}, COUNTED),
+    "the names of the Messages API": (
+        {"input_tokens": 7, "output_tokens": 60, "cache_read_input_tokens": 3},
+        COUNTED,
+    ),
+    "an answer alone": ({"output_tokens": 60}, {"prompt_tokens": 0, "completion_tokens": 60, "total_tokens": 60}),
+    "a null": ({**COUNTED, "total_tokens": None}, COUNTED),
+    "a total below the prompt": (
+        {"prompt_tokens": 10, "total_tokens": 7},
+        {"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 7},
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "expected"), USAGES.values(), ids=USAGES)
+async def test_counts_under_other_names_or_missing_ones_are_read(sent, expected):
+    last = json.loads(delta("stop").removeprefix(b"data: "))
+    streamed = stream(delta(content="hi"), event(last), event({**last, "choices": [], "usage": sent}), DONE)
+    async with relaying([Send(reply({**COMPLETION, "usage": sent}))], [Send(streamed)]) as (_, gp):
+        plain = await gp.ask(HELLO).answer()
+        events = await gp.ask({**STREAMED, "stream_options": {"include_usage": True}}).answer()
+    assert plain.json()["usage"] == json.loads(events.events[-2])["usage"] == {**sent, **expected}
+    assert "repair=usage" in plain.headers["x-gatepass-adapted"]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_an_empty_usage_of_a_chunk_is_absent(wanted):
+    pieces = [
+        json.loads(one.removeprefix(b"data: ")) for one in (delta(content="h"), delta(content="i"), delta("stop"))
+    ]
+    streamed = stream(*(event({**one, "usage": {}}) for one in pieces), DONE)
+    async with relaying([Send(streamed)]) as (_, gp):
+        answer = await gp.ask({**STREAMED, "stream_options": {"include_usage": wanted}}).answer()
+    found = [json.loads(one) for one in answer.events[:-1]]
+    assert not any("usage" in one for one in found)
+    assert "".join(one["choices"][0]["delta"].get("content") or "" for one in found) == "hi"
+    assert answer.headers["x-gatepass-adapted"] == "repair=usage"
+
+
+ENDS = {
+    CHATS: lambda answer: (answer["choices"][0]["message"]["content"], answer["choices"][0]["finish_reason"]),
+    TEXTS: lambda answer: (answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]),
+    "/v1/messages": lambda answer: ("".join(answer["content"]), answer["stop_reason"]),
+    "/v1/responses": lambda answer: ("".join(answer["output"]), answer["incomplete_details"]["reason"]),
+}
+CUT_ENDS = {
+    "length": ("length", "length", "max_tokens", "max_output_tokens"),
+    "MAX_TOKENS": ("length", "length", "max_tokens", "max_output_tokens"),
+    "content_filter": ("content_filter", "content_filter", "refusal", "content_filter"),
+}
+
+
+@pytest.mark.parametrize("path", ENDS)
+@pytest.mark.parametrize("end", [*CUT_ENDS, "error"])
+@pytest.mark.parametrize("members", [{}, {"message": None}, {"message": {}}, {"delta": {}}], ids=str)
+async def test_an_answer_that_was_cut_before_its_text_has_an_empty_message(members, end, path):
+    """Gemini sends it if all tokens went into thoughts. A 502 would be repeated, and paid for again."""
+    sent = {**COMPLETION, "choices": [{"index": 0, "finish_reason": end, **members}], "usage": {"prompt_tokens": 10}}
+    sent["usage"]["total_tokens"] = 70
+    spoken = {} if path in (TEXTS, CHATS) else {"protocols": ["chat"]}
+    async with relaying([Send(reply(sent))], chat=spoken) as (_, gp):
+        answer = await gp.ask(ASKED[path][1], path).answer()
+    if end == "error":
+        assert (answer.status, answer.error["code"]) == (502, "upstream_invalid")
+        return
+    whole = answer.json()
+    assert (answer.status, ENDS[path](whole)) == (200, ("", CUT_ENDS[end][[*ENDS].index(path)]))
+    assert whole["usage"].get("completion_tokens", whole["usage"].get("output_tokens")) == 60
 
 
 COMPLETE = {

@@ -81,7 +81,7 @@ async def serving(tmp_path: Path, **blocks: Any) -> AsyncIterator[Serving]:
             "dead": {"base_url": "http://127.0.0.1:9/v1"},
         }
         configuration: dict[str, Any] = {
-            "server": {"control_socket": str(path), "drain_timeout_s": 1},
+            "server": {"control_socket": str(path), "drain_timeout_s": 30},
             "credentials": {"fixed": {"type": "static", "token": "fixed-token-1234"}},
             "upstreams": upstreams,
             "models": MODELS,

@@ -62,13 +62,13 @@ async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(mon
             await ask.head()
             await until(lambda: story(gp)["state"] == "ended")
         shown = story(gp)
-    assert (shown["outcome"], shown["closed_by"]) == ("client_gone", "gatepass")
+    assert (shown["outcome"], shown["closed_by"]) == ("unread", "gatepass")
 
 
 async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
     dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
     async with (
-        relaying(dialogue, chat={"max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 0.5}}) as (_, gp),
+        relaying(dialogue, chat={"max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 2}}) as (_, gp),
         gp.ask(STREAMED, headers=NAMED) as ask,
     ):
         await ask.head()

@@ -165,6 +165,11 @@ async def test_a_renewed_token_is_an_event_and_a_second_request() -> None:
     assert model.status.code == UNSET
     [server] = collector.named("POST /v1")
     assert server.status.code == UNSET
+    *_, waited = server.events
+    said = attributes(waited)
+    assert (waited.name, said["gatepass.credential"]) == ("gatepass.token_waited", "corp")
+    renewal_began_ns = waited.time_unix_nano - said["gatepass.wait_s"] * 1e9
+    assert abs(renewal_began_ns - https[0].end_time_unix_nano) < 10_000  # the rounding of both
     everything = b"".join(one.body for one in collector.received)
     for secret in ("first-token", "second-token", SECRET):
         assert secret.encode() not in everything
@@ -365,6 +370,83 @@ async def test_the_span_of_a_target_has_the_reply_in_three_words(dialogue: Dialo
     found = attributes(span)
     assert (found["gen_ai.response.id"], found["gen_ai.response.model"]) == ("chatcmpl-9", "gpt-4o-2024-11-20")
     assert [one.string_value for one in found["gen_ai.response.finish_reasons"].values] == ending
+
+
+PLANTED = {"stop_reason": "planted", "finish_reason": "planted", "id": "planted", "model": "planted", "choices": [{}]}
+TOOL_CALL = {"id": "planted", "type": "function", "function": {"name": "f", "arguments": "{}", "result": PLANTED}}
+SORTED = {
+    "choices": [{"finish_reason": "tool_calls", "index": 0, "message": {"content": None, "tool_calls": [TOOL_CALL]}}],
+    "created": 1,
+    "id": "r-1",
+    "model": "m-1",
+    "object": "chat.completion",
+}
+USE = {"type": "tool_use", "id": "planted", "name": "f", "input": PLANTED | {"message": PLANTED, "delta": PLANTED}}
+MESSAGE = {"content": [USE], "id": "r-1", "model": "m-1", "role": "assistant", "type": "message"}
+ITEM = {"type": "function_call", "id": "planted", "call_id": "planted", "name": "f", "arguments": "{}", "x": PLANTED}
+RESPONSE = {"output": [ITEM], "id": "r-1", "model": "m-1", "object": "response", "status": "completed"}
+BEGUN = {"type": "message_start", "message": {**MESSAGE, "content": []}}
+FILLER = [event({"type": "ping", "pad": "x" * 500, "input": PLANTED}) for _ in range(9)]
+ARGUMENTS = {"index": 0, "function": {"arguments": '{"id": "planted", "stop_reason": "planted"}'}}
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "ending"),
+    [
+        ("chat/completions", SORTED, "tool_calls"),
+        ("chat/completions", SORTED | {"pad": "x" * 9_000}, "tool_calls"),
+        ("messages", {**MESSAGE, "stop_reason": "tool_use"}, "tool_use"),
+        ("messages", {**MESSAGE, "stop_reason": {"stop_reason": "planted"}}, None),
+        ("responses", RESPONSE, None),
+        (
+            "chat/completions",
+            [
+                event({"choices": [{"index": 0, "delta": {"tool_calls": [TOOL_CALL]}}], "id": "r-1", "model": "m-1"}),
+                *(event({"choices": [{"index": 0, "delta": {"tool_calls": [ARGUMENTS]}}]}) for _ in range(99)),
+                event({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
+            ],
+            "tool_calls",
+        ),
+        (
+            "messages",
+            [
+                event(BEGUN),
+                event({"type": "content_block_start", "index": 0, "content_block": USE}),
+                *FILLER,
+                event({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {}}),
+                event({"type": "message_stop"}),
+            ],
+            "tool_use",
+        ),
+        (
+            "responses",
+            [
+                event({"type": "response.created", "response": RESPONSE | {"output": []}}),
+                event({"type": "response.output_item.done", "output_index": 0, "item": ITEM}),
+                *FILLER,
+                event({"type": "response.completed", "response": RESPONSE}),
+            ],
+            None,
+        ),
+    ],
+)
+async def test_a_span_has_nothing_of_an_answer(path: str, answer: Any, ending: str | None) -> None:
+    """Neither a member of a tool's input, nor the id of a call, in any order and in an event that is cut."""
+    is_stream = isinstance(answer, list)
+    done = [b"data: [DONE]\n\n"] if path.startswith("chat") else []
+    data = stream(*answer, *done) if is_stream else reply(answer)
+    asked = {"model": "gpt-4o", "stream": is_stream, "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    if path == "responses":
+        asked = {"model": "gpt-4o", "stream": is_stream, "input": "Hi"}
+    async with traced([Send(data)]) as (served, collector, _):
+        got = await served.ask(asked, f"/v1/{path}").answer()
+    assert got.status == 200
+    (span,) = collector.named("chat ")
+    found = attributes(span)
+    assert (found["gen_ai.response.id"], found["gen_ai.response.model"]) == ("r-1", "m-1")
+    reasons = found.get("gen_ai.response.finish_reasons")
+    assert [one.string_value for one in (reasons.values if reasons else ())] == ([ending] if ending else [])
+    assert not [one for one in collector.received if b"planted" in one.body]
 
 
 async def test_the_route_of_a_response_is_its_own() -> None:

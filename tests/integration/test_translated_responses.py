@@ -61,6 +61,23 @@ async def test_what_a_chat_cannot_express_is_a_named_400():
     assert (answered.status, answered.json()["error"]["param"], received) == (400, "previous_response_id", None)
 
 
+COMPACTIONS: dict[str, tuple[str, Any, int]] = {
+    "a trigger": ("/v1/responses", [{"role": "user", "content": "Hi"}, {"type": "compaction_trigger"}], 400),
+    "an encrypted compaction": ("/v1/responses", [{"type": "compaction", "encrypted_content": "gAAAAx"}], 400),
+    "its old name": ("/v1/responses", [{"type": "context_compaction", "encrypted_content": "gAAAAx"}], 400),
+    "the path": ("/v1/responses/compact", "Hi", 404),
+}
+
+
+@pytest.mark.parametrize(("path", "given", "status"), COMPACTIONS.values(), ids=COMPACTIONS)
+async def test_a_compaction_by_the_server_is_an_error_with_a_way_out(path, given, status):
+    async with relaying([Send(reply(a_completion({"content": "Hi"})))], chat=CHATS) as (upstream, gp):
+        answer = await gp.ask({"model": "m", "input": given}, path, headers=JSON).answer()
+    assert (answer.status, upstream.received) == (status, [])
+    assert "Give the provider in Codex's configuration another name than OpenAI or Azure" in answer.error["message"]
+    assert answer.error.get("param") == (f"input.{len(given) - 1}" if status == 400 else None)
+
+
 @pytest.mark.parametrize(("words", "status"), [("上下文长度超出限制", 400), ("context size exceeded", 500)])
 async def test_an_overflow_in_other_words_has_the_code_too(words, status):
     answered, _ = await asked(reply({"error": {"message": words}}, status), ASKED)

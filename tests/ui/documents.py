@@ -292,7 +292,7 @@ def failed_story() -> Document:
     found = story()
     lost = {"outcome": "connection_failed", "code": "upstream_unreachable", "status": None, "head_s": None}
     cut = {"outcome": "cut", "code": "upstream_closed"}
-    token = {"credential": "corp", "age_s": 84.0, "left_s": 156.0, "wait_s": 0.12}
+    token = {"credential": "corp", "age_s": 84.0, "left_s": 156.0, "wait_s": 0.12, "renewal_s": 0.0}
     found.update(
         id="req-2",
         status=502,
@@ -331,7 +331,7 @@ def mcp_story() -> Document:
         "page": "",
     }
     nothing = {"outcome": "nothing_written", "code": "token_unavailable", "status": None, "head_s": None}
-    token = {"credential": "tools", "age_s": None, "left_s": None, "wait_s": 0.0}
+    token = {"credential": "tools", "age_s": None, "left_s": None, "wait_s": 0.0, "renewal_s": 0.0}
     found.update(
         id="req-4",
         path="/mcp/search",

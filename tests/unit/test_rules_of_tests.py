@@ -20,8 +20,8 @@ WAITS = {
     "block_until": 1,
 }
 """Calls that give up after a time, and the place of that time among their arguments."""
-LEAST_S = 30.0
-"""No machine is so busy that an event comes later, and a test that hangs is ended later."""
+LEAST_S = 120.0
+"""A start of a process took more than 30 s at a load of 15 on two cores. A test that hangs is ended later."""
 
 
 def bounds(source: str) -> list[int]:
@@ -92,7 +92,7 @@ def test_no_test_asserts_an_upper_bound_of_wall_clock_time() -> None:
     assert found(bounds, "**/*.py") == []
 
 
-def test_no_test_gives_up_on_an_event_after_less_than_half_a_minute() -> None:
+def test_no_test_gives_up_on_an_event_after_less_than_two_minutes() -> None:
     """The hang guard of tests/conftest.py ends what never comes."""
     assert [
         line for part in ("attacks", "docs", "integration", "unit") for line in found(short_waits, f"{part}/**/*.py")

@@ -103,10 +103,14 @@ _CAUSES: Mapping[str, str] = {
 }
 
 
+LEFT = {"client_gone": "client gone", "unread": "client did not read"}
+"""The outcomes of requests whose client did not receive all of a response without an error."""
+
+
 def way(story: Story) -> list[Hop]:
     """Return the parts in the order in which the request passed them, with the one that failed."""
     error, attempts = story.error, story.attempts
-    failed_hop = "client" if story.outcome == "client_gone" else "" if error is None else error.hop or ""
+    failed_hop = "client" if story.outcome in LEFT else "" if error is None else error.hop or ""
     client = ", ".join(filter(None, (story.caller or story.peer, story.user_agent)))
     changes = {entry for one in attempts for entry in one.adapted}
     inside = [plural(len(changes), "change")] if changes else []
@@ -182,6 +186,7 @@ def _times(attempt: Attempt) -> Iterator[str]:
         t("free connection"): attempt.pool_wait_s,
         t("connect"): attempt.connect_s or 0.0,
         t("until head"): attempt.head_s or 0.0,
+        t("then a new token"): token.renewal_s if token else 0.0,
     }
     if began_s and began_s >= SHORTEST_S:
         yield t("began at {s}", s=duration(began_s))
@@ -214,7 +219,7 @@ def way_lines(story: Story) -> Iterator[str]:
 def error_lines(story: Story) -> Iterator[str]:
     error, attempts = story.error, story.attempts
     if error is None:
-        if story.state == "running" or story.outcome == "client_gone":
+        if story.state == "running" or story.outcome in LEFT:
             yield from _unfinished_lines(story)
         return
     action, command = error.action, error.test
@@ -358,8 +363,8 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     parts = [t("running") if is_running else result]
     if error is not None:
         parts.append(t("{code} at {hop}", code=error.code, hop=error.hop))
-    elif story.outcome == "client_gone":
-        parts.append(t("client gone"))
+    elif story.outcome in LEFT:
+        parts.append(t(LEFT[story.outcome]))
     took_s = story.timings.duration_s if not is_running else story.duration_s
     if took_s is not None:
         parts.append(t("for {s}" if is_running else "after {s}", s=duration(took_s)))
@@ -434,7 +439,7 @@ def summary_line(summary: Summary) -> str:
         end = " ".join(filter(None, (summary.code or "error", summary.hop, beside)))
     else:
         tries = f"{summary.attempts} tries" if summary.attempts > 1 else ""
-        gone = "client gone" if outcome == "client_gone" else ""
+        gone = LEFT.get(outcome, "")
         empty = "empty" if summary.empty_answer else ""
         changes = _in_short(summary.adapted)
         end = " ".join(filter(None, (summary.upstream, gone, empty, tries, changes, summary.message)))
@@ -442,5 +447,5 @@ def summary_line(summary: Summary) -> str:
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary.duration_s).rjust(7)
     line = list_line((f"{at:%H:%M:%S}", str(summary.status or "-"), summary.id, summary.caller, asked, took, end))
-    colour = "red" if outcome == "error" else "yellow" if outcome == "client_gone" else ""
+    colour = "red" if outcome == "error" else "yellow" if outcome in LEFT else ""
     return coloured(line, colour) if colour else line

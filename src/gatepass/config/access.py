@@ -23,11 +23,11 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault
+from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, not_null
 from gatepass.config.references import Reference
 from gatepass.config.routes import OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
-from gatepass.config.use_limits import UseLimits
+from gatepass.config.use_limits import OwnLimits, UseLimits
 from gatepass.documents import Key
 
 BuiltIn = Literal[
@@ -289,7 +289,7 @@ class AccessKey(Block):
 
     Danger: gatepass rejects clients with an expired key (401 `invalid_api_key`).
     """
-    models: list[str] | None = None
+    models: Annotated[list[str] | None, not_null("write `[]` for none")] = None
     """The public model names (or globs) that this key may use; None: all.
 
     In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
@@ -301,7 +301,7 @@ class AccessKey(Block):
 
     Example: [gpt-4o, "text-embedding-*"]
     """
-    operations: list[KeyOperation] | None = None
+    operations: Annotated[list[KeyOperation] | None, not_null("write `[]` for none")] = None
     """The operations that this key may use. None: all but `files`, `batches` and `stored_responses`,
     because the upstream stores these objects of all callers under one credential. `[]`: none, for a key of MCP servers
     alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and `prompt.id` of a
@@ -311,7 +311,7 @@ class AccessKey(Block):
 
     Danger: Keys that list an entry of stored objects share these objects with each other.
     """
-    mcp: McpServers | None = None
+    mcp: Annotated[McpServers | None, not_null("write `{}` for none")] = None
     """The MCP servers that this key may use: names under `mcp`, or such names with the tools (names or globs) that it
     may call there. A name without a value opens all tools of the server. None: all servers, but none for a key with
     `models` or `operations`. A violation is 403 `mcp_server_not_allowed`, or the error `mcp_not_allowed` in JSON-RPC.
@@ -337,7 +337,7 @@ class AccessKey(Block):
 
     Example: imports
     """
-    limits: UseLimits | None = None
+    limits: OwnLimits = None
     """How much this caller may use, with all of its keys together. None: only the limits of its group and of the
     model apply.
 

@@ -130,6 +130,18 @@ SecretText = Annotated[
     WithJsonSchema({"type": "string", "description": "a secret, best as ${NAME} or ${file:/path}"}),
 ]
 
+
+def not_null(instead: str = "set it") -> BeforeValidator:
+    """Refuse a restriction whose line was left empty: read as null, it would allow everything."""
+
+    def check(value: Any) -> Any:
+        if value is None:
+            raise ValueError(f"is empty: {instead}, or leave the line out for all")
+        return value
+
+    return BeforeValidator(check)
+
+
 Url = Annotated[str, AfterValidator(checked_url)]
 ProxyUrl = Annotated[str, AfterValidator(checked_proxy_url)]
 BaseUrl = Annotated[str, AfterValidator(checked_base_url)]

@@ -13,7 +13,7 @@ from gatepass.config.block import Block, Name, SettingFault
 from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
-from gatepass.config.use_limits import UseLimits
+from gatepass.config.use_limits import OwnLimits
 
 MEMBER_PATH = re.compile(r"([A-Za-z_][A-Za-z0-9_-]{0,63}(\[\])?\.){0,8}[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
 TOOLS_OF_TYPE = re.compile(r"tools\[([A-Za-z0-9_.-]{1,64})\]\Z")
@@ -496,7 +496,7 @@ class Model(Block):
 
     Example: {kind: chat, vision: true, context_length: 128000}
     """
-    limits: UseLimits | None = None
+    limits: OwnLimits = None
     """How much all callers together may use of it. The models of a glob share the limit.
 
     Example: {requests: {minute: 500}}

@@ -21,7 +21,7 @@ from gatepass.config.network import (
     header_value_error,
 )
 from gatepass.config.routes import Protocols
-from gatepass.config.use_limits import UseLimits
+from gatepass.config.use_limits import OwnLimits
 from gatepass.types import CREDENTIALS, Secret
 
 NEVER_FORWARDED = RESERVED_FIELDS - {"x-request-id"} | {name.decode() for name in CREDENTIALS}
@@ -291,7 +291,7 @@ class UpstreamConfig(HopConfig):
 
     Example: 60
     """
-    limits: UseLimits | None = None
+    limits: OwnLimits = None
     """The quota of the upstream. While it is used up, requests go to the next target of the model; without one they
     get 429 `limit_reached`. Each request that is sent counts, repeats included.
 

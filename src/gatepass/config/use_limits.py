@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gatepass.config.block import Block, SettingFault
+from gatepass.config.block import Block, SettingFault, not_null
 
 Amount = Annotated[int, Field(gt=0, le=4_000_000_000)]
 DAY_S = 86_400
@@ -31,21 +31,21 @@ class Amounts(Block):
 
     # the shorter spans first: everything else about them follows from these lines
 
-    minute: Annotated[Amount | None, Span(60)] = None
+    minute: Annotated[Amount | None, Span(60), not_null()] = None
     """In any 60 s.
 
     Unit: requests or tokens
 
     Example: 500
     """
-    day: Annotated[Amount | None, Span(DAY_S, lambda day: day)] = None
+    day: Annotated[Amount | None, Span(DAY_S, lambda day: day), not_null()] = None
     """From midnight to midnight, UTC. Requires `store`.
 
     Unit: requests or tokens
 
     Example: 50000
     """
-    month: Annotated[Amount | None, Span(31 * DAY_S, lambda day: day.replace(day=1))] = None
+    month: Annotated[Amount | None, Span(31 * DAY_S, lambda day: day.replace(day=1)), not_null()] = None
     """In each month of the calendar, UTC. Requires `store`.
 
     Unit: requests or tokens
@@ -71,12 +71,12 @@ CALENDAR = tuple(name for name, span in SPANS.items() if span.first_day is not N
 class UseLimits(Block):
     """Limits of what is used, in all processes that share a `store` together."""
 
-    requests: Amounts | None = None
+    requests: Annotated[Amounts | None, not_null()] = None
     """The most requests. Each minute counts, not only a whole one of the clock.
 
     Example: {minute: 500}
     """
-    tokens: Amounts | None = None
+    tokens: Annotated[Amounts | None, not_null()] = None
     """The most tokens, of requests and answers together. gatepass reserves an estimate before it sends a request, and
     replaces it by the usage that the reply reports. See docs/guides/limits.md.
 
@@ -84,7 +84,7 @@ class UseLimits(Block):
 
     Danger: An answer that is longer than its estimate may exceed the limit. The next requests then wait for the excess.
     """
-    max_concurrent: Annotated[int, Field(gt=0)] | None = None
+    max_concurrent: Annotated[Annotated[int, Field(gt=0)] | None, not_null()] = None
     """The most requests in progress. One more gets 429 `concurrency_limited`.
 
     Unit: requests
@@ -102,3 +102,6 @@ class UseLimits(Block):
         if least < RESERVED_OUTPUT_TOKENS:
             reserved = f"a chat without max_tokens reserves {RESERVED_OUTPUT_TOKENS}"
             yield "tokens", f"has room for {least} tokens, and {reserved}"
+
+
+OwnLimits = Annotated[UseLimits | None, not_null()]

@@ -39,6 +39,10 @@ CODING_BYTES = 40
 GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 """zlib finds out by itself which of both a body is."""
 
+MOST_MEMBERS, MEMBER_BYTES = 1_000, 32
+"""The members of a compressed body: so many, and one for each MEMBER_BYTES that it decodes to. Each takes 10 µs, and an
+empty one has 20 bytes. Servers that compress each event for itself send larger ones."""
+
 
 class UpstreamResponse:
     """The Response on an HTTP/1.1 connection. The connection sets `status`, `headers` and `pieces`, and calls `end`.
@@ -291,6 +295,8 @@ class DecodedResponse:
         self._inflate: zlib._Decompress | None = None
         """While a part of its data has arrived."""
         self._rest = b""
+        self._members_left = MOST_MEMBERS * MEMBER_BYTES
+        """In bytes, because each that is decoded allows for a part of a member."""
 
     def __aiter__(self) -> Self:
         return self
@@ -316,8 +322,12 @@ class DecodedResponse:
                 reason = str(error).rpartition(": ")[2]  # without "Error -3 while decompressing data"
                 raise TransportFault(Fault.INVALID, f"the compressed reply is invalid: {reason}") from None
             self._rest = inflate.unconsumed_tail or inflate.unused_data
+            self._members_left += len(decoded)
             if inflate.eof:
                 self._inflate = None
+                self._members_left -= MEMBER_BYTES
+                if self._members_left < 0:
+                    raise TransportFault(Fault.INVALID, "the compressed reply has thousands of nearly empty members")
         return decoded
 
     @property

@@ -211,10 +211,13 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
         if asked is not None and (is_ended or response.status == NOT_FOUND):
             await servers.sessions.forget(server.name, asked)
         headers = attempt.upstream.response_headers.select(response.headers)
+        # a longer name is cut, and a large answer to it could be an error that repeats it
+        is_named = 0 < len(exchange.message.tool) < messages.LONGEST_NAME_CHARS
         if reply.is_stream:
-            await _relay_stream(exchange, attempt, response, headers)
+            attempt.record.ran_tool = await _relay_stream(exchange, attempt, response, headers) and is_named
         elif reply.body is None:
             await relay(RawReply(response), attempt, exchange.response, KeepAlive(exchange.response))
+            attempt.record.ran_tool = is_named
         elif is_error(response.status):
             await _relay_error(exchange, attempt, reply, headers)
         else:
@@ -223,8 +226,13 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
                 headers = [field for field in headers if field[0] != b"content-type"]
                 response.finish()  # a 202 may have a text, which no client reads
             attempt.end(COMPLETE)
+            blocks = [body]
             if first_bytes(body).startswith(FIELDS):  # events with the label of JSON
+                blocks = [parse_event(block).data or b"" for block in split_events(body)[-LAST_EVENTS:]]
                 headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
+            if is_named and len(body) <= upstream_call.ERROR_BYTES:
+                is_named = any(messages.has_run(one, exchange.message) for one in blocks)
+            attempt.record.ran_tool = is_named
             await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -390,8 +398,11 @@ async def _relay_error(
 
 async def _relay_stream(
     exchange: _McpRequest, attempt: Attempt, response: Response, headers: list[tuple[bytes, bytes]]
-) -> None:
-    """Relay a stream as it arrives. Its head is sent at once: the first event of an idle one may take an hour."""
+) -> bool:
+    """Relay a stream as it arrives, and return whether the tool that was called ran without an error.
+
+    Its head is sent at once: the first event of an idle one may take an hour.
+    """
     context, client_response, upstream = exchange.context, exchange.response, attempt.upstream.name
     state, is_idle = context.state, context.access.operation == IDLE_STREAM
     request = None if is_idle else exchange.message
@@ -424,6 +435,7 @@ async def _relay_stream(
             attempt.end(COMPLETE)
     finally:
         keep_alive.stop()
+    return events.ends_with(messages.has_run)
 
 
 class PassedEvents(EventStream):
@@ -456,13 +468,16 @@ class PassedEvents(EventStream):
 
     @property
     def has_response(self) -> bool:
-        """Whether the response is among the last events. A last event above TAIL_BYTES is taken for it."""
+        return self.ends_with(messages.is_response)
+
+    def ends_with(self, is_wanted: Callable[[bytes, McpMessage], bool]) -> bool:
+        """Whether a response as wanted is among the last events. A last event above TAIL_BYTES is taken for it."""
         if self._request is None or not self.is_between_events:
             return False
         blocks = split_events(self._tail)[-LAST_EVENTS:]
         if len(self._tail) > TAIL_BYTES and len(blocks) == 1:
             return True
-        return any(messages.is_response(parse_event(block).data or b"", self._request) for block in blocks)
+        return any(is_wanted(parse_event(block).data or b"", self._request) for block in blocks)
 
     def feed(self, piece: bytes = b"") -> bytes:
         if piece:

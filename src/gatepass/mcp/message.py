@@ -114,6 +114,18 @@ def is_response(data: bytes, request: McpMessage) -> bool:
     )
 
 
+def has_run(data: bytes, call: McpMessage) -> bool:
+    """Return whether `data` answers the call of a tool without an error, of JSON-RPC or of the tool.
+
+    A server answers an unknown tool with either.
+    """
+    with suppress(*_UNREADABLE_ERRORS):
+        answer = _ANY.decode(data) if is_response(data, call) else {}
+        result = answer.get("result")
+        return isinstance(result, dict) and answer.get("error") is None and result.get("isError") is not True
+    return False
+
+
 _SESSION = r"(?:mcp[ _-])?session(?:[ _-]?id)?\b(?! (?:token|cookie|key|ticket))"
 _LOST = re.compile(
     rf"\b(?:no|unknown|invalid|unrecognized) (?:(?!token|credential|key)\w+ ){{0,3}}{_SESSION}"

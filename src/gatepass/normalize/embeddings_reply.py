@@ -59,9 +59,9 @@ ENTRY_BYTES = 256
 FLOAT_BYTES = 4
 LARGEST = 3.4028234663852886e38
 PARALLEL = 4
-ORDER, INDEX = "embeddings=order", "embeddings=index"
-NAMES = (ORDER, INDEX)
-"""Names in `x-gatepass-adapted` for vectors sorted by `index`, and for an `index` that was missing or wrong."""
+ORDER, INDEX, ROW = "embeddings=order", "embeddings=index", "embeddings=row"
+NAMES = (ORDER, INDEX, ROW)
+"""Names in `x-gatepass-adapted`: sorted by `index`; an `index` that was missing or wrong; a vector alone in a list."""
 
 _TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
 _TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
@@ -217,6 +217,8 @@ def _join(
             is_right = "index" in entry and bytes(entry["index"]) == b"%d" % position
             if not is_right:
                 wrong.add(INDEX)
+            if _take_row(entry):
+                wrong.add(ROW)
             if before or not is_right:
                 entry["index"] = msgspec.Raw(b"%d" % (before + position))
         entries += ordered
@@ -324,6 +326,17 @@ def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: 
     if len(lengths) > 1:
         raise InvalidReply(f"one vector has {min(lengths)} numbers and another {max(lengths)}")
     return any(is_new for _, is_new in results)
+
+
+def _take_row(entry: Entry) -> bool:
+    """Replace a list of one vector with the vector (llama.cpp without pooling). Raises InvalidReply for more rows."""
+    written = memoryview(entry.get("embedding", b""))
+    if re.match(rb"\[\s*\[", written) is None:
+        return False
+    if (rows := bytes(written).count(b"[") - 1) > 1:
+        raise InvalidReply(f"a text has a list of {rows} vectors, as one for each token. Set pooling at the server")
+    entry["embedding"] = msgspec.Raw(bytes(written)[1:-1].strip())
+    return True
 
 
 def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from gatepass.draft import Draft, ListDraft, ObjectDraft, Value, fixed_change
 from gatepass.errors import InvalidImage
-from gatepass.json_body import CHECKED_BYTES, Piece, string
+from gatepass.json_body import CHECKED_BYTES, UNCOUNTED_BYTES, Piece, string
 from gatepass.types import Call, Target
 
 HEAD_BYTES = 1024
@@ -182,6 +182,23 @@ def _is_base64(text: memoryview, others: tuple[int, ...] = _OTHERS) -> bool:
 
 WORD = b'"images"'
 """A message has `images` only if its text has this. A name that is spelled with escapes is not moved."""
+_BEGIN = rb"(?:\\?/9j\\?/|iVBORw0KGgo|UklGR|R0lGOD)"
+"""How the base64 of the formats of _SIGNATURES begins."""
+_BARE_TEXT, _S = re.compile(b'"' + _BEGIN), rb"\s{0,9}+"
+_OBJECT = rb'\{%b(?:"detail"%b:%b"\w{0,9}+"%b,%b)?"url"%b:%b' % ((_S,) * 7)
+_BARE = re.compile(rb'"image_url"%b:%b(?:%b)?"' % (_S, _S, _OBJECT) + _BEGIN)
+
+
+def has_images(call: Call) -> bool:
+    """Whether a chat may have `images` in a message, or base64 in place of a URL."""
+    is_bare = b"image_url" in call.body and (len(call.body) > UNCOUNTED_BYTES or _has_bare(call.body))
+    return "images" in call.operation.members and (is_bare or WORD in call.body)
+
+
+def _has_bare(body: bytes) -> bool:
+    """Search in pieces, between which other threads run."""
+    ends = [(at, at + CHECKED_BYTES + HEAD_BYTES) for at in range(0, len(body), CHECKED_BYTES)]
+    return b"image_url" in body and any(_BARE.search(body, *end) is not None for end in ends)
 
 
 class Images:
@@ -189,7 +206,8 @@ class Images:
 
     Top-level images go to the last user message, as RAGFlow intends: its `images` keyword becomes a member of the body.
     `messages[].images`, Ollama's form, go to that message. The text comes first, existing parts remain, an empty
-    `images` is dropped. Raises InvalidImage with the index of an invalid image, or if no user message can hold it.
+    `images` is dropped. Base64 in place of an `image_url` becomes a data URL.
+    Raises InvalidImage with the index of an invalid image, or if no user message can hold it.
     """
 
     name = "images"
@@ -198,7 +216,7 @@ class Images:
         del target
         if "images" not in call.operation.members or not call.body:
             return False
-        return WORD in call.body or "images" in call.opened().values
+        return has_images(call) or "images" in call.opened().values
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target
@@ -221,8 +239,21 @@ class Images:
             if images := [*own, *(top_images if index == last_user else ())]:
                 _add_parts(message, images, f"messages[{index}].content")
                 count += len(images)
-        if has_changed:
-            draft.adapted = (*draft.adapted, f"images={count}")
+        bare = sum(map(_complete_urls, draft.messages)) if _has_bare(draft.call.body) else 0
+        if has_changed or bare:
+            draft.adapted = (*draft.adapted, f"images={count + bare}")
+
+
+def _complete_urls(message: ObjectDraft) -> int:
+    """Make base64 in place of the URLs of a message data URLs, and return how many."""
+    count, parts = 0, message.array("content")
+    for part in [] if parts is None else parts.objects():
+        inner = part.object("image_url")
+        owner, name = (part, "image_url") if inner is None else (inner, "url")
+        value = owner.get(name)
+        if value is not None and value.kind == '"' and _BARE_TEXT.match(next(iter(value.pieces()))) is not None:
+            count += owner.set(name, *_url(value, name, name))
+    return count
 
 
 def _opened(draft: Draft, messages: ListDraft, last_user: int | None) -> list[tuple[int, ObjectDraft]]:

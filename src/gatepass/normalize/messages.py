@@ -91,17 +91,18 @@ def message_text(message: ObjectDraft) -> bytes | None:
 
 
 OWN_THOUGHT = "gatepass_thought"
-"""The signature of a thought that gatepass made of a chat's reasoning. Only a chat accepts such a thought again."""
+"""How the signature of a thought begins that gatepass made of a chat's reasoning. Only a chat accepts it again."""
 
 
 @fixed_change("drop=own-thoughts")
 def drop_own_thoughts(draft: Draft) -> bool:
-    """Drop thoughts with the signature OWN_THOUGHT from messages and from the input of a response.
+    """Drop thoughts whose signature begins with OWN_THOUGHT from messages and from the input of a response.
 
     An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
     a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
     """
-    return _drop_thoughts(draft, lambda one: OWN_THOUGHT in (one.string("signature"), one.string("encrypted_content")))
+    own, names = OWN_THOUGHT.encode(), ("signature", "encrypted_content")
+    return _drop_thoughts(draft, lambda one: any((one.raw_string(name) or b"").startswith(own) for name in names))
 
 
 @fixed_change("drop=thoughts")

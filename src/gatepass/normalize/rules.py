@@ -21,7 +21,7 @@ from gatepass.errors import CallerError
 from gatepass.normalize import members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
-from gatepass.normalize.images import WORD, Images
+from gatepass.normalize.images import Images, has_images
 from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
 from gatepass.types import Call, Target
 
@@ -93,12 +93,7 @@ def apply_changes(call: Call, changes: Iterable[Change]) -> tuple[Call, list[Cha
 def normalize(call: Call, target: Target, rules: Iterable[Rule]) -> Call:
     """Return `call` as `target` requires it, or the same object if no rule applies; raise CallerError."""
     top = call.top
-    if (
-        rules is BUILT_IN_RULES
-        and top is not None
-        and _WORDS.isdisjoint(top.values)
-        and not ("images" in call.operation.members and WORD in call.body)
-    ):
+    if rules is BUILT_IN_RULES and top is not None and _WORDS.isdisjoint(top.values) and not has_images(call):
         if target.model is None or target.model == call.model:  # nearly always: only the name of the model may change
             return call
         if call.model and call.operation.names_model:

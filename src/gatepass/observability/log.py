@@ -39,13 +39,20 @@ def _json_head(level: str, event: str) -> str:
     return f'","level":"{level}","event":{quoted}'
 
 
+def printable(text: str) -> str:
+    """Return `text` with its control characters as escapes of JSON."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
 def _json_fields(fields: Fields) -> str:
     try:
         encoded = _JSON.encode(fields).decode()
     except UnicodeEncodeError:  # clients send half a surrogate pair, which msgspec cannot encode
         encoded = json.dumps(listed(fields), separators=(",", ":"), default=str)
-    if not (encoded.isascii() or encoded.isprintable()):  # msgspec escapes no control characters beyond ASCII
-        encoded = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in encoded)
+    if not encoded.isascii():  # msgspec escapes no control characters beyond ASCII
+        encoded = printable(encoded)
     return "," + encoded[1:] if encoded != "{}" else "}"
 
 

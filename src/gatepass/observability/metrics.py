@@ -23,7 +23,7 @@ from prometheus_client import ProcessCollector
 
 from gatepass.documents import Failure, Failures
 from gatepass.errors import GatepassError
-from gatepass.observability.log import dropped_lines
+from gatepass.observability.log import dropped_lines, printable
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, Refusal, RequestRecord, RuleChange
 from gatepass.observability.story import AT_ANOTHER, attempts_of, is_failure, test_command, was_passed_over
 
@@ -83,8 +83,8 @@ COUNTED: tuple[Declared, ...] = (
     Declared(
         "gatepass_requests_total",
         (*REQUEST_LABELS, "status", "outcome", "code"),
-        "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone) and"
-        " by the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's"
+        "Finished requests, by the HTTP status that the client received, by outcome (ok, error, client_gone, unread)"
+        " and by the error's code. A stream that fails after its begin has status 200 and outcome error. An upstream's"
         " own codes count as upstream_error",
     ),
     Declared(
@@ -111,7 +111,8 @@ COUNTED: tuple[Declared, ...] = (
     Declared(
         "gatepass_mcp_tool_calls_total",
         ("caller", "upstream", "tool", "outcome"),
-        "Calls of tools of MCP servers. `tool` is one of the first 200 that were called at the server, else other",
+        "Calls of tools of MCP servers. `tool` is one of the first 200 that the server ran without an error. Earlier"
+        " calls and all other names count as other",
     ),
     Declared(
         "gatepass_empty_answers_total",
@@ -527,11 +528,15 @@ class Metrics(Observer):
         self._listed[upstream], self._has_unlisted = frozenset(names), False
         self.series.clear()
 
-    def _tool(self, upstream: str, name: str) -> str:
-        tools = self._tools[upstream]
-        if len(tools) < MAX_NAMES:
+    def _tool(self, attempt: AttemptRecord, name: str) -> str:
+        tools = self._tools[attempt.upstream]
+        if attempt.ran_tool and len(tools) < MAX_NAMES:
             tools.add(name)
-        return self._mask(name) if name in tools else OTHER
+        return self._label(name) if name in tools else OTHER
+
+    def _label(self, name: str) -> str:
+        """Return a name that a client or an upstream chose as a label shows it."""
+        return printable(self._mask(name))
 
     def of(self, key: Labels) -> Series:
         """Return the series of `key`. An unknown caller, model, upstream or operation is ""."""
@@ -554,7 +559,7 @@ class Metrics(Observer):
             configured = self._configured_name(model)
             name = configured or OTHER  # a client may have invented it
             if configured != model and any(model in listed for listed in self._listed.values()):
-                name = self._mask(model)
+                name = self._label(model)
             else:
                 self._has_unlisted = self._has_unlisted or configured is None
         return caller or NONE, self._groups.get(caller, ""), name, upstream or NONE, operation
@@ -625,7 +630,7 @@ class Metrics(Observer):
         if usage is not None:
             series.add_tokens(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         elif access.mcp_tool:
-            labels = (series.labels[0], attempt.upstream, self._tool(attempt.upstream, access.mcp_tool), outcome)
+            labels = (series.labels[0], attempt.upstream, self._tool(attempt, access.mcp_tool), outcome)
             self._cell("gatepass_mcp_tool_calls_total", labels).value += 1
         if first_byte_s is None:
             return

@@ -47,7 +47,7 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     stream: bool = False
     status: int | None = None
     outcome: str = ""
-    """One of ok, error and client_gone: a closed set, because it is a label of metrics."""
+    """One of ok, error, client_gone and unread: a closed set, because it is a label of metrics."""
     code: str | None = None
     hop: str | None = None
     reason: str | None = None
@@ -129,14 +129,18 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     parts: tuple[AttemptRecord, ...] = ()
     """The last attempt of each part of a split call. Each part ends before its call."""
     duration_s: float = 0.0
-    """The time from `began_s` until the attempt ended, with the waits for a token, the upstream and the client."""
+    """The time from `began_s` until the attempt ended, with the waits for its token, the upstream and the client."""
     token: SentToken | None = None
     """The token that was sent, or waited for. None if the upstream has no credential."""
     token_wait_s: float = 0.0
+    renewal_s: float = 0.0
+    """How long the request waited for another token, after this attempt had ended with the rejection of its own."""
     arrivals: Arrivals | None = None
     """When the pieces of a stream were read. None for a whole reply."""
     trace: Headers = ()
     """The fields of its trace context, which its request has in place of those of the client. () without `tracing`."""
+    ran_tool: bool = False
+    """The MCP server ran the tool that was called, without an error."""
     url: str = ""
     """The URL of its request without the query. "" without `tracing`."""
 
@@ -163,8 +167,6 @@ class RequestRecord(msgspec.Struct, frozen=True, gc=False, eq=False):
     """`first_byte_s` without the waits for the client's body and for the upstream. None while the request runs."""
     is_synthesized: bool = False
     """The response is a stream made from a whole reply, whose tokens arrive at once."""
-    gave_up: bool = False
-    """gatepass closed the client's connection, because the client did not read."""
     retry_after_s: float | None = None
     """How long the error asks the client to wait."""
     case: str = ""

@@ -130,13 +130,18 @@ def attempts_of(last: AttemptRecord | None) -> Iterator[AttemptRecord]:
         last = last.after
 
 
+def token_wait_of(last: AttemptRecord | None) -> float:
+    """Return how long the attempts of a request waited for tokens together."""
+    return sum(one.token_wait_s + one.renewal_s for one in attempts_of(last))
+
+
 def story_of(
     request: RequestRecord, now_s: float, wall_s: float, mask: Mask, replica: str = "", *, captured: bool = False
 ) -> Story:
     """Return the whole story of `request`."""
     access = request.access
     attempts = [*attempts_of(request.attempt)][::-1]
-    token_wait_s = sum(one.token_wait_s for one in attempts)
+    token_wait_s = token_wait_of(request.attempt)
     # the wait for a token is the time of the credential
     added_s = None if request.added_s is None else max(0.0, request.added_s - token_wait_s)
     return Story(
@@ -171,8 +176,8 @@ def closed_by(request: RequestRecord) -> str | None:
     access, attempt = request.access, request.attempt
     if not access.outcome:
         return None
-    if access.outcome == "client_gone":
-        return "gatepass" if request.gave_up else "client"
+    if access.outcome in ("client_gone", "unread"):
+        return "client" if access.outcome == "client_gone" else "gatepass"
     outcome = "" if attempt is None else attempt.outcome
     if outcome == "connection_failed" and attempt is not None and attempt.code != "upstream_closed":
         return None
@@ -281,6 +286,7 @@ def _token(record: AttemptRecord) -> AttemptToken | None:
         age_s=_rounded(age_s),
         left_s=_rounded(left_s),
         wait_s=_rounded(record.token_wait_s),
+        renewal_s=_rounded(record.renewal_s),
     )
 
 

@@ -37,6 +37,7 @@ from gatepass.clock import Clock, wait_at_most
 from gatepass.config.model import GRPC, TracingConfig
 from gatepass.config.upstream import UpstreamConfig
 from gatepass.errors import GatepassError
+from gatepass.json_body import LIST, OBJECT, kind, string
 from gatepass.observability.observer import AccessRecord, AttemptRecord, Observer, RequestRecord, TraceId
 from gatepass.observability.story import attempts_of
 from gatepass.types import CLIENT_ERROR, SERVER_ERROR, Headers, Hidden
@@ -52,13 +53,18 @@ PATH, SCHEME, URL, USER_AGENT = "url.path", "url.scheme", "url.full", "user_agen
 ADDRESS, PORT, ERROR = "server.address", "server.port", "error.type"
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 STREAM, FIRST_CHUNK = "gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"
-RESPONSE: Mapping[str, str] = MappingProxyType(
+RESPONSE_ID, RESPONSE_MODEL, REASONS = (f"gen_ai.response.{name}" for name in ("id", "model", "finish_reasons"))
+OF_REPLY: Mapping[str, str] = MappingProxyType({"id": RESPONSE_ID, "model": RESPONSE_MODEL, "stop_reason": REASONS})
+"""By the member at the top level of a reply or an event."""
+BELOW: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        **{name: f"gen_ai.response.{name}" for name in ("id", "model")},
-        **dict.fromkeys(("finish_reason", "stop_reason"), "gen_ai.response.finish_reasons"),
+        "choices": {"finish_reason": REASONS},
+        **{name: {"id": RESPONSE_ID, "model": RESPONSE_MODEL} for name in ("message", "response")},
+        "delta": {"stop_reason": REASONS},
     }
 )
-"""By the member of a reply. A chat, and a message of the Messages API, have other names for the last one."""
+"""By such a member, and by the member of its object, or of its objects. Deeper ones belong to the answer, such as to
+the input of a tool."""
 TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
 USAGE: Mapping[str, str] = MappingProxyType(
     {
@@ -84,7 +90,8 @@ PROVIDERS: Mapping[str, str] = MappingProxyType({"azure": "azure.ai.openai"})
 ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.operation"
 OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
-FAILOVER, FIRST_TOKEN = "gatepass.failover", "gatepass.first_token"
+FAILOVER, FIRST_TOKEN, TOKEN_WAITED = "gatepass.failover", "gatepass.first_token", "gatepass.token_waited"
+WAIT_S = "gatepass.wait_s"
 REPEATS: Mapping[str, str] = MappingProxyType(
     {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
 )
@@ -96,10 +103,11 @@ MOST_PARENT_CHARS = 512
 """A longer `traceparent` is malformed, and the SDK would log each."""
 MOST_COUNT = 2**63
 """The first count that OTLP cannot write."""
-REPLY_BYTES = 2 * 1024
-"""How much of the beginning and of the end of a reply is searched for RESPONSE_MEMBER."""
-RESPONSE_MEMBER = re.compile(rb'"(%b)"\s*:\s*"([^"\\]{1,200})"' % "|".join(RESPONSE).encode())
-"""Inside a text the quotation marks would be escaped."""
+REPLY_BYTES, WHOLE_BYTES = 2 * 1024, 256 * 1024
+"""How much of the beginning and of the end of a stream is read for OF_REPLY, and of a whole reply."""
+REASON = re.compile(rb'_reason"\s*:\s*"')
+LONGEST_BYTES = 200
+"""Of the JSON text of such a member."""
 LOGGED_S = 60.0
 COLLECTOR_BYTES = 64 * 1024
 """How much of a collector's reply is read. It is not decompressed."""
@@ -237,13 +245,13 @@ class Tracing(Observer):
         trace = self._traces.get(id(attempt.access))
         if trace is not None and trace.is_sampled and attempt.operation in OPERATIONS:
             kept = self._replies.get(id(attempt), b"") + data
-            self._replies[id(attempt)] = (
-                kept if len(kept) <= 2 * REPLY_BYTES else kept[:REPLY_BYTES] + kept[-REPLY_BYTES:]
-            )
+            if len(kept) > (WHOLE_BYTES if _is_whole(kept) else 3 * REPLY_BYTES):
+                kept = b"%b\n!\n%b" % (kept[:REPLY_BYTES], kept[-REPLY_BYTES:])  # two halves never look like one event
+            self._replies[id(attempt)] = kept
 
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         trace = self._traces.pop(id(request.access), None)
-        replies = {id(one): self._replies.pop(id(one), b"") for one in _each(request.attempt)}
+        replies = {id(one): _response(self._replies.pop(id(one), b"")) for one in _each(request.attempt)}
         if not self._traces:
             self._replies.clear()  # of an attempt that no record leads to
         if trace is None or not trace.is_sampled or self._processor is None:
@@ -268,7 +276,7 @@ class Tracing(Observer):
         status: int,
         context: SpanContext,
         trace: _Trace,
-        replies: Mapping[int, bytes],
+        replies: Mapping[int, Mapping[str, Sequence[str]]],
         offset_s: float,
     ) -> list[ReadableSpan]:
         """Return the spans of a request: SERVER, GenAI CLIENT for each target, HTTP CLIENT for each attempt."""
@@ -301,6 +309,11 @@ class Tracing(Observer):
             for one in attempts
             if one.after is not None and one.cause == "next_target"
         ]
+        for one in _each(request.attempt):
+            for from_s, wait_s in (one.queue_wait_s, one.token_wait_s), (one.duration_s, one.renewal_s):
+                if wait_s and one.token is not None:  # else its parts waited
+                    about: Attributes = {CREDENTIAL: one.token.credential, WAIT_S: wait_s}
+                    events.append(Event(TOKEN_WAITED, about, _ns(one.began_s + from_s + wait_s + offset_s)))
         span = partial(self._span, offset_s=offset_s)
         server = span(
             f"{access.method} {path}".rstrip(),
@@ -321,7 +334,9 @@ class Tracing(Observer):
                 above = self._context(context.trace_id)
                 ended_s = min(last.began_s + last.duration_s, request.arrived_s + (request.duration_s or 0.0))
                 about, happened = self._inference(request, group, operation, offset_s)
-                about |= self._response(replies[id(last)])
+                for name, texts in replies[id(last)].items():
+                    masked = [*map(self._mask, texts)]
+                    about[name] = [*dict.fromkeys(masked)] if name == REASONS else masked[0]
                 name = f"{operation} {about[MODEL]}"
                 failed = last if _is_failure(last) else None
                 times = first.began_s, ended_s
@@ -357,17 +372,6 @@ class Tracing(Observer):
                 attributes[FIRST_CHUNK] = max(0.0, first_s - first.began_s)
                 events.append(Event(FIRST_TOKEN, {}, _ns(first_s + offset_s)))
         return attributes, events
-
-    def _response(self, reply: bytes) -> Attributes:
-        """Return the id, the model and the finish reasons of a reply, whole or streamed."""
-        found: Attributes = {}
-        for member, value in RESPONSE_MEMBER.findall(reply):
-            name, text = RESPONSE[member.decode()], self._mask(value.decode("utf-8", "replace"))
-            if name == RESPONSE["finish_reason"]:
-                found[name] = [*dict.fromkeys((*found.get(name, ()), text))]
-            else:
-                found.setdefault(name, text)
-        return found
 
     def _http_spans(
         self,
@@ -437,6 +441,32 @@ class Tracing(Observer):
             end_time=_ns(max(began_s, ended_s) + offset_s),
             instrumentation_scope=self._scope,
         )
+
+
+def _is_whole(reply: bytes) -> bool:
+    return reply[:64].lstrip()[:1] == b"{"
+
+
+def _response(reply: bytes) -> dict[str, list[str]]:
+    """Return the texts of OF_REPLY and BELOW in a reply, whole or streamed, in order."""
+    found = dict[str, list[str]]()
+    for text in [reply] if _is_whole(reply) else [line[5:] for line in reply.splitlines() if line[:5] == b"data:"]:
+        if RESPONSE_ID in found and RESPONSE_MODEL in found and not REASON.search(text):  # nearly every event
+            continue
+        with suppress(ValueError, RecursionError):  # a part of an event, or [DONE]
+            top = OBJECT.decode(text)
+            _note(found, OF_REPLY, top)
+            for name in [name for name in BELOW if name in top]:
+                for one in LIST.decode(top[name]) if name == "choices" else [top[name]]:
+                    _note(found, BELOW[name], OBJECT.decode(one))
+    return found
+
+
+def _note(found: dict[str, list[str]], wanted: Mapping[str, str], members: Mapping[str, msgspec.Raw]) -> None:
+    for name in wanted.keys() & members.keys():
+        value, attribute = members[name], wanted[name]
+        if kind(value) == '"' and memoryview(value).nbytes <= LONGEST_BYTES:
+            found.setdefault(attribute, []).append(string(value))
 
 
 def _each(last: AttemptRecord | None, *, repeats: bool = True) -> Iterator[AttemptRecord]:

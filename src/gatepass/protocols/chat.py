@@ -15,7 +15,7 @@ from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, Re
 from gatepass.protocols.request import decode
 from gatepass.replies.error_body import Mask
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.choice_repair import FAILED, RepairOptions, chat_reason
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
     LEGACY,
@@ -27,6 +27,7 @@ from gatepass.sse.chunk import (
     arguments_cut,
     empty_choice,
     encode_event,
+    finish_reason,
     without_message,
 )
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
@@ -101,7 +102,9 @@ class Chat(ClientProtocol):
         if isinstance(choice.get("text"), str):
             return None
         if not choice.get("delta") or not isinstance(choice["delta"], dict):
-            return "with a choice that has neither a message nor a text"
+            end = finish_reason(choice)  # Gemini sends it alone if all tokens went into thoughts
+            is_cut = chat_reason(end, has_tools=False) in ("length", "content_filter") and end.lower() not in FAILED
+            return None if is_cut else "with a choice that has neither a message nor a text"
         return None if choice.get("finish_reason") else "with a part of a stream instead of a whole answer"
 
     def repair(

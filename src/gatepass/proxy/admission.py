@@ -196,7 +196,7 @@ async def size_of(call: Call, threads: BodyThreads) -> Size:
     if not call.body or call.operation.configured_as == UNSEEN:
         return Size()
     measure = partial(Size.of, call)
-    return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(measure)
+    return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(call.caller, measure)
 
 
 def _is_meant(value: Any) -> bool:
@@ -234,6 +234,8 @@ class Admitted(msgspec.Struct, eq=False):
     """Those of the client: not of the upstream."""
     due: tuple[Limit, ...] = ()
     """Those of them that are taken together with the limits of the first upstream."""
+    counted: tuple[Limit, ...] = ()
+    """Those that have counted it before its large body was read, and count it in any case."""
     counts_tokens: bool = False
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
     taken: list[tuple[Counts, Taken]] = []
@@ -254,7 +256,7 @@ class Admitted(msgspec.Struct, eq=False):
             if isinstance(result, Refused):
                 raise limit_reached(self._note(result), self.tokens)
             self.taken = [(self.end_users, result)]
-        self.due = tuple(limits)
+        self.due = tuple(limit for limit in limits if limit not in self.counted)
         if not any(self.of_upstream.values()):
             await self.take_target("", now_s)
 
@@ -543,11 +545,24 @@ class Admission:
 
         is_read = counts_tokens or caller.end_users is not None
         size = await size_of(call, threads) if is_read else Size()
+        counted = () if context.admitted is None else context.admitted.counted
         context.admitted = admitted = self._admitted(size, generates=protocol.generates)
+        admitted.counted = counted
         admitted.counts_tokens = counts_tokens
         admitted.of_upstream = {name: kept(ones) for name, ones in upstreams.items()}
         own = self._of_end_user(context, shared, size.user)
         await admitted.take(kept(own), kept(limits), context.state.clock.now())
+
+    async def admit_large(self, context: RequestContext) -> None:
+        """Count a request for its caller before its body is read in the thread: that work is done for a refusal too.
+
+        Raises Limited.
+        """
+        limits = tuple(limit for limit in self._of_caller(context.caller, "") if limit.unit == REQUESTS)
+        if limits:
+            context.admitted = admitted = self._admitted(Size(), generates=False)
+            await admitted.take((), limits, context.state.clock.now())
+            admitted.counted, admitted.taken = limits, []
 
     async def admit_message(self, context: RequestContext, units: Collection[str], *, is_readable: bool) -> None:
         """Count a message to an MCP server in `units` of its caller. Raises InvalidRequest and Limited."""

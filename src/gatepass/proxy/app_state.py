@@ -12,7 +12,7 @@ import logging
 import math
 import ssl
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -92,6 +92,20 @@ MOST_MODELS = 1_000
 """The models that only clients name of which an upstream's waits are known: the one not used for longest leaves."""
 
 
+class Place(asyncio.Event):
+    """What stands for a request in the queue of an upstream. It is set when the request gets a place, or no room."""
+
+    def __init__(self, caller: str, unread_s: Callable[[], float], abort: Callable[[], None]) -> None:
+        """`unread_s` and `abort` are those of the client's `RequestCycle`."""
+        super().__init__()
+        self.caller, self.unread_s, self._abort = caller, unread_s, abort
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
+        self._abort()
+
+
 class UpstreamState:
     """What a process remembers of one upstream. A reload keeps it if the upstream's name and base URL stay the same."""
 
@@ -105,9 +119,8 @@ class UpstreamState:
         """Of the targets at this upstream, by `Route.names`: no more than the configuration has."""
         self.of_models: dict[str, TargetHealth] = {}
         """Of the models that only clients name, at the targets of patterns, the one used last at the end."""
-        self.queue = FairQueue[asyncio.Event]()
-        """The requests in progress that `max_in_flight` counts, and those that wait. The event of a waiting request is
-        set when the request gets a place, or when there is no room for it."""
+        self.queue = FairQueue[Place]()
+        """The requests in progress that `max_in_flight` counts, and those that wait."""
 
     def health(self, name: str) -> TargetHealth:
         if name not in self.healths:

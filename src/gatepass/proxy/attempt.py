@@ -6,6 +6,7 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -14,10 +15,12 @@ from msgspec.structs import replace
 
 from gatepass import errors
 from gatepass.clock import sleep
+from gatepass.config.advice import Advice
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
-from gatepass.draft import Rule
+from gatepass.draft import Draft, Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
+from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.rows import LearningSettings, Step, advice, steps
 from gatepass.learning.session import GUESSED_BYTES, LearningSession
@@ -31,6 +34,8 @@ from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
 from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.answer_blocks import Early
+from gatepass.protocols.translation.chat_request import SHOWN_CHARS
+from gatepass.protocols.translation.response_translation import COMPACTION
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
 from gatepass.proxy.batches import send_parts
@@ -48,7 +53,7 @@ from gatepass.proxy.response import (
 )
 from gatepass.proxy.retry import COMPLETE, Allowed, Outcome, Repeat, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
-from gatepass.replies.error_body import is_http_error
+from gatepass.replies.error_body import MESSAGE_CHARS, is_http_error
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, Target
 
@@ -263,11 +268,13 @@ async def _spoken(attempt: Attempt, protocol: ClientProtocol, call: Call, profil
     if translation is None or CHAT.family not in (target.protocols or (CHAT.family,)):
         spoken = ", ".join(sorted(target.protocols or ()))
         lacks = "chat completions, as which the stream has begun" if is_spoken else call.operation.path
-        raise errors.UnsupportedOperation(
-            f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
-        )
+        way = COMPACTION if call.operation.protocol == "compact" else Advice()
+        cause = f"The upstream {upstream.name!r} has no {lacks}: it has {spoken} alone (`protocols`). Nothing was sent."
+        raise errors.UnsupportedOperation(cause, advice=str(way), case=way.case)
     call = replace(call, stream=attempt.call.stream)  # only the rules of the chat change how it is sent
-    attempt.chat = await attempt.state.body_threads.run(call.body, partial(translation.chat_call, call, CHAT_OPERATION))
+    attempt.chat = await attempt.state.body_threads.run(
+        call.caller, call.body, partial(translation.chat_call, call, CHAT_OPERATION)
+    )
     chat = attempt.chat.call
     rules = rules_for(attempt.state, upstream, chat, target, profile_rules)
     return await normalize_large(chat, target, rules, attempt.state.body_threads)
@@ -303,17 +310,15 @@ async def _next_attempt(attempt: Attempt, error: UpstreamError | TokenUnavailabl
     If there is none, raises the error for the client.
     """
     drop_tracebacks(error)
-    upstream, is_rejected, has_token = attempt.upstream, False, False
+    upstream, is_rejected = attempt.upstream, False
     # each part of a split call decides for itself whether its token was rejected
     if upstream.holder is not None and attempt.token is not None and attempt.parts is None:
         is_rejected = attempt.is_rejected or is_rejection(error, upstream.settings.rejection)
     outcome = outcome_of(error, sent=attempt.sent, has_head=attempt.record.status is not None)
     if is_rejected or attempt.stale:  # a stale connection may also have sent bytes before the request
         outcome = Outcome.TOKEN_REJECTED if is_rejected else Outcome.CONNECTION_FAILED
-    try:
-        has_token = is_rejected and await upstream_call.renew_token(attempt, error)
-    finally:
-        attempt.end(outcome, error)
+    attempt.end(outcome, error)
+    has_token = is_rejected and await upstream_call.renew_token(attempt, error)
     base, now_s, failover = attempt.base, attempt.state.clock.now(), attempt.failover
     attempt.has_token, attempt.token_expired = has_token, isinstance(error, TokenExpired)
     attempt.learns, attempt.lacks_path = base is not None and bool(base.body), _lacks_path(attempt, error)
@@ -340,7 +345,8 @@ def _allowed(attempt: Attempt, failover: Failover, error: GatepassError, left_s:
     runs = budget is not None and operation in route.repeats_run and budget.allows_repeat(now_s)
     refused = route.repeats_refused and (runs or not _has_begun_to_run(attempt))
     pause_s = 0.0 if has_next else failover.pause_s(error, now_s)
-    return Allowed(has_next, refused, runs, pause_s, left_s > pause_s + attempt.record.duration_s)
+    took_s = attempt.record.duration_s - attempt.record.token_wait_s  # the next attempt has a token
+    return Allowed(has_next, refused, runs, pause_s, left_s > pause_s + took_s)
 
 
 def _has_begun_to_run(attempt: Attempt) -> bool:
@@ -451,11 +457,11 @@ async def _send_ranked(attempt: Attempt, normalized: Call, ranking: Callable[[by
     Raises UpstreamInvalid for a reply without a ranking, because clients read it as scores of zero.
     """
     asked, threads = attempt.call.body, attempt.state.body_threads
-    rank = await threads.run(asked, partial(ranking, asked))
+    rank = await threads.run(attempt.call.caller, asked, partial(ranking, asked))
     reply = await send_once(attempt, normalized)
     if not isinstance(reply, BufferedReply):
         raise TypeError("only chats are streamed")
-    body = await threads.run(reply.body, partial(rank, reply.body, attempt.upstream.name))
+    body = await threads.run(attempt.call.caller, reply.body, partial(rank, reply.body, attempt.upstream.name))
     return reply if body is reply.body else replace(reply, body=body)
 
 
@@ -551,7 +557,7 @@ def _open_session(attempt: Attempt, base: Call) -> LearningSession:
 
 async def plan(attempt: Attempt, session: LearningSession, base: Call) -> Call:
     """Return the request with the learned rules applied, the same object if none concerns it."""
-    planned = await attempt.state.body_threads.run(base.body, partial(session.revise, base))
+    planned = await attempt.state.body_threads.run(base.caller, base.body, partial(session.revise, base))
     attempt.learned = planned.adapted[len(base.adapted) :]
     return planned
 
@@ -606,8 +612,29 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
             if hint is not None:
                 shown.advice, shown.case, shown.setting = hint[:3]
                 shown.cause = f"{sentence(shown.cause)} {hint.cause}"
+        if isinstance(shown, UpstreamErrorReply) and attempt.normalized is not None:
+            _name_tool(shown, attempt.normalized)
     leave_target(attempt)
     return shown
+
+
+_TOOL = re.compile(r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b")
+
+
+def _name_tool(error: UpstreamErrorReply, sent: Call) -> None:
+    """Add the name of the tool at which an upstream points by its number."""
+    text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
+    if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
+        return
+    try:
+        tools = Draft(sent).top.array("tools")
+        tool = tools[int(found[1])].object if tools is not None and int(found[1]) < len(tools) else None
+        name = None if tool is None else (tool.object("function") or tool).string("name")
+    except errors.CallerError:  # the body has more values than gatepass opens
+        return
+    if name and name not in text:
+        error.cause = f"{sentence(error.cause)} It is the tool {name[:SHOWN_CHARS]!r}."
+        error.original = b""  # else the client would not read it
 
 
 async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: UpstreamError) -> UpstreamError:
@@ -650,7 +677,7 @@ async def _steps(attempt: Attempt, session: LearningSession, sent: Call | None, 
         is_pointed = refusal is not None and (len(sent.body) <= GUESSED_BYTES or refusal.is_exact)
         return steps(refusal, sent) if refusal is not None and is_pointed else ()
 
-    return find() if len(sent.body) <= REFUSED_BYTES else await attempt.state.body_threads.run_heavy(find)
+    return find() if len(sent.body) <= REFUSED_BYTES else await attempt.state.body_threads.run_heavy(sent.caller, find)
 
 
 REFUSED_BYTES = 8 * 1024

@@ -28,7 +28,7 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
     parts: Parts | tuple[Call] = (normalized,)
     if normalized.max_inputs is not None:
         threads = attempt.state.body_threads
-        parts = await threads.run(normalized.body, partial(split, normalized))
+        parts = await threads.run(attempt.call.caller, normalized.body, partial(split, normalized))
     if len(parts) > 1 and attempt.failover is not None and attempt.failover.admitted is not None:
         await attempt.failover.admitted.take_parts(attempt.upstream.name, len(parts), attempt.state.clock.now())
     classified = [await send_once(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)

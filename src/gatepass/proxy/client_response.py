@@ -16,6 +16,7 @@ import msgspec
 
 from gatepass.clock import Timer
 from gatepass.errors import GatepassError
+from gatepass.observability.story import token_wait_of
 from gatepass.protocols.client_protocol import KeepAliveEncoder, comment_keep_alive
 from gatepass.protocols.error_objects import NO_STORE
 from gatepass.protocols.translation.answer_blocks import Early
@@ -146,9 +147,9 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         attempt, failover = None, None
         if context.attempt is not None:
             attempt, failover = context.attempt.record, context.attempt.failover
-        token_wait_s = 0.0 if attempt is None else attempt.token_wait_s
+        token_wait_s = 0.0 if attempt is None else attempt.token_wait_s + attempt.renewal_s
         if attempt is not None and attempt.after is not None:
-            token_wait_s = sum(one.token_wait_s for one in context.attempts())
+            token_wait_s = token_wait_of(attempt)
         timing = b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
         if failover is not None and (waits := [one for one in context.attempts() if one.queue_position]):
             wait_s = sum(one.queue_wait_s for one in waits)
@@ -297,6 +298,10 @@ class RequestCycle(Protocol):
 
     def try_write(self, data: bytes) -> bool:
         """Send `data` without waiting and return True, or send none of it and return False."""
+        ...
+
+    def unread_s(self) -> float:
+        """Return for how long the client has read nothing of the response, although more of it waits."""
         ...
 
     def abort(self) -> None:

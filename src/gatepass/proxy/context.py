@@ -20,7 +20,7 @@ from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
 from gatepass.normalize.profiles import PROFILES, ProfileRules
 from gatepass.observability.observer import AccessRecord, Arrivals, AttemptRecord, RequestRecord
-from gatepass.observability.story import attempts_of
+from gatepass.observability.story import attempts_of, token_wait_of
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
 from gatepass.protocols.translation.answer_blocks import Early
 from gatepass.protocols.translation.translation import ChatCall
@@ -250,7 +250,7 @@ class Attempt(Hidden, Tried, eq=False):
             self.token = part.token
             self.add_changes(part.record.adapted)
             record.requests += sum(one.requests for one in attempts_of(part.record))
-            record.token_wait_s = max(record.token_wait_s, part.record.token_wait_s)
+            record.token_wait_s = max(record.token_wait_s, token_wait_of(part.record))
         # When one part fails, others may have written bytes. So each part that sent a request is treated as written.
         self.sent = record.requests > 0
         ids = [one.upstream_request_id for one in record.parts if one.upstream_request_id]
@@ -292,9 +292,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """The response that a relayed stream of the Responses API named, once the stream has ended."""
     error: GatepassError | None = None
     """The error that the client received. `ClientResponse.send_error` sets it, `handle` only if the process stops."""
-    client_gone: bool = False
-    gave_up: bool = False
-    """gatepass closed the client's connection, because the client did not read."""
+    left: str = ""
+    """`client_gone` if the client disconnected, `unread` if gatepass did because the client did not read."""
 
     @classmethod
     def begin(cls, client_request: ClientRequest, state: AppState) -> Self:
@@ -333,7 +332,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         added_s, record = (first_byte_s or 0.0) - self.body_s, None
         if self.admitted is not None:
             self.admitted.end(self, state.clock.now())
-        access.outcome = "client_gone" if self.client_gone else "ok" if error is None else "error"
+        access.outcome = self.left or ("ok" if error is None else "error")
         if error is not None:
             access.code, access.hop, access.reason = error.public_code, error.hop, error.message
         # masked only if it is cut: the log masks each line
@@ -344,7 +343,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         if attempt is not None:
             record = attempt.record
             access.upstream = record.upstream
-            access.attempts, token_wait_s, upstream_s = record.requests, record.token_wait_s, record.upstream_s
+            access.attempts, upstream_s = record.requests, record.upstream_s
+            token_wait_s = record.token_wait_s + record.renewal_s
             if record.adapted:  # most of these have their default, and reading is ten times as fast as writing
                 access.adapted = record.adapted
             if record.upstream_model is not None:
@@ -354,7 +354,7 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             if record.after is not None or record.parts or record.tried:
                 attempts, access.tried = [*attempts_of(record)][::-1], record.tried
                 access.attempts = sum(one.requests for one in attempts)
-                token_wait_s = sum(one.token_wait_s for one in attempts)
+                token_wait_s = token_wait_of(record)
                 upstream_s = sum(one.upstream_s for one in attempts)
                 causes = [one.cause for part in (*attempts[-1:], *record.parts) for one in [*attempts_of(part)][::-1]]
                 access.repeats = tuple(dict.fromkeys(filter(None, causes)))
@@ -376,7 +376,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             first_byte_s,
             added_s,
             is_synthesized,
-            self.gave_up,
             *(
                 ()
                 if error is None

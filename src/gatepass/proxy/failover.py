@@ -6,10 +6,11 @@ whether there is another attempt.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Self
 
 import msgspec
@@ -22,7 +23,7 @@ from gatepass.policy.limits import Refused
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.admission import Admitted, limit_reached, never_fits
-from gatepass.proxy.app_state import AppState
+from gatepass.proxy.app_state import AppState, Place
 from gatepass.proxy.retry import COMPLETE, REPLIES, Outcome, concerns_size, has_failed, is_limited
 from gatepass.proxy.routing import Route
 from gatepass.types import SERVER_ERROR, Call, ClientRequest, Hidden, Target, header
@@ -38,6 +39,10 @@ SESSIONS = (b"x-claude-code-session-id", b"session-id", b"session_id", b"convers
 """The fields in which Claude Code and versions of Codex name their conversation."""
 MOST_NAME_BYTES = 256
 """The longest name of a conversation that is used."""
+UNREAD_S = 30.0
+"""From then on, a stream that its client does not read can lose its place to another caller."""
+NEXT_UNREAD_S = 1.0
+"""Between two that are aborted for one request: others may get the first place."""
 
 
 def _conversation(call: Call, request: ClientRequest) -> bytes:
@@ -74,6 +79,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """Where waits and ejections are kept: the same, or for the target of a pattern that of the model."""
     order: Sequence[int]
     """The places of the targets, the preferred one first."""
+    make_place: Callable[[], Place]
     admitted: Admitted | None = None
     """What the request takes of the limits of upstreams. None without limits."""
     at: int = 0
@@ -85,7 +91,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """The attempts that only the policy allowed."""
     began_s: float = 0.0
     is_probe: bool = False
-    place: asyncio.Event | None = None
+    place: Place | None = None
     """What holds a place at the upstream of the current target, or waits for one. None if nothing is limited."""
 
     @classmethod
@@ -96,6 +102,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         call: Call,
         request: ClientRequest,
         caller: Caller,
+        make_place: Callable[[], Place],
         admitted: Admitted | None = None,
     ) -> Self:
         targets = healths = state.healths_of(route)
@@ -113,7 +120,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
                 loads = [0 if is_pinned else one.in_flight for one in targets]
                 order = ranked(route.policy, route.full_names, route.weights, loads, key)
         order = order[:1] if is_pinned else order
-        failover = cls(state, call, request, caller, route, targets, healths, order, admitted)
+        failover = cls(state, call, request, caller, route, targets, healths, order, make_place, admitted)
         if (budget := failover.budget) is not None:
             budget.add(is_repeat=False)
         return failover
@@ -129,7 +136,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         return self.route.targets[self.at]
 
     @property
-    def queue(self) -> FairQueue[asyncio.Event]:
+    def queue(self) -> FairQueue[Place]:
         return self.state.upstreams[self.target.upstream].state.queue
 
     @property
@@ -197,7 +204,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         self.targets[self.at].in_flight += 1
         self.is_probe = settings is not None and self.healths[self.at].breaker.begin(now_s, settings)
         if self.route.has_limits and self.place is None:
-            self.place = asyncio.Event()
+            self.place = self.make_place()
             if (refused := self.queue.enter(self.place, self.caller.identity, self.caller.weight)) is not None:
                 refused.set()
 
@@ -206,6 +213,22 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         place, self.place = self.place, None
         if place is not None and (served := self.queue.leave(place)) is not None:
             served.set()
+
+    def end_unread(self) -> float:
+        """Abort a stream that keeps the request from a place, and return the time until there may be another one.
+
+        It is a stream of a caller with more places, of these the one with the most, and was unread longest.
+        """
+        held = [place for place in self.queue.holding if not place.is_aborted]
+        places = Counter(place.caller for place in held)
+        own = places[self.caller.identity]
+        others = [(places[one.caller], one.unread_s(), one) for one in held if places[one.caller] > own]
+        late = [one for one in others if one[1] >= UNREAD_S]
+        if late:
+            max(late, key=itemgetter(0, 1))[2].abort()
+        if len(late) > 1:
+            return NEXT_UNREAD_S
+        return UNREAD_S - max((unread_s for _, unread_s, _ in others if unread_s < UNREAD_S), default=0.0)
 
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, was_asked: bool) -> None:
         """End the attempt. `was_asked`: its target had the request."""

@@ -44,8 +44,9 @@ from gatepass.protocols.operations import (
     upgrade_error,
 )
 from gatepass.protocols.request import call_without_body, check_plain
-from gatepass.proxy.app_state import AppState
+from gatepass.proxy.app_state import AppState, Place
 from gatepass.proxy.attempt import close_attempt, drop_tracebacks, send_with_retries, try_call
+from gatepass.proxy.body_threads import INLINE_BYTES
 from gatepass.proxy.client_response import NO_CONTENT, ClientResponse, KeepAlive, RequestCycle
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -76,7 +77,7 @@ async def handle(state: AppState, serve: Serve, client_request: ClientRequest, c
             context.memory = in_flight_request.memory
             await serve(in_flight_request)
     except errors.ClientGone as error:
-        cause, context.client_gone, context.gave_up = error, True, cycle.gave_up
+        cause, context.left = error, "unread" if cycle.gave_up else "client_gone"
         drop_tracebacks(error)
     except GatepassError as error:
         drop_tracebacks(error)  # before the wait for the client
@@ -125,6 +126,8 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         document = await (catalog.listing(context) if found.model is None else catalog.entry(context, found.model))
         await client_response.send(200, [(b"content-type", b"application/json")], document)
         return
+    if boundary is None and state.admission is not None and len(body) > INLINE_BYTES:
+        await state.admission.admit_large(context)
     if boundary is not None:
         form = context.form = await Form.read(body, boundary, partial(check_part_access, caller))
         model = (form.model if operation.names_model else None) or state.routes.default_model(operation.name)
@@ -133,7 +136,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
         call = _parse(context, found, body)
     else:
         await asyncio.sleep(0)  # other requests run first: to join 30 MiB took 20 ms
-        call = await state.body_threads.run_heavy(partial(_parse, context, found, body))
+        call = await state.body_threads.run_heavy(caller.identity, partial(_parse, context, found, body))
 
     # Route.
     may_see = None if caller.models is None else partial(may_use, caller)
@@ -152,7 +155,8 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     if route.is_plain:
         await _attempt(in_flight_request, route, call, None)
     else:
-        async with Failover.begin(state, route, call, client_request, caller, context.admitted) as failover:
+        make_place = partial(Place, caller.identity, cycle.unread_s, cycle.abort)
+        async with Failover.begin(state, route, call, client_request, caller, make_place, context.admitted) as failover:
             if await failover.choose(now_s := state.clock.now()) is not None:
                 raise failover.unavailable(now_s)
             await _attempt(in_flight_request, route, call, failover)

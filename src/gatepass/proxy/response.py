@@ -147,10 +147,10 @@ class AttemptReply(ReplyContext, frozen=True):
 
     async def work_on(self, body: bytes, work: Callable[[], Result]) -> Result:
         """Return the result of `work`, which reads `body`, as `BodyThreads.run` does. A translation takes longer."""
-        threads = self.state.body_threads
+        threads, caller = self.state.body_threads, self.attempt.call.caller
         if self.is_translated and len(body) > UNCOUNTED_BYTES:
-            return await threads.run_heavy(work)
-        return await threads.run(body, work)
+            return await threads.run_heavy(caller, work)
+        return await threads.run(caller, body, work)
 
 
 def envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
@@ -591,7 +591,7 @@ async def _feed_slices(context: AttemptReply, aggregator: StreamAggregator, run:
             await context.state.turns.wait()
         aggregator.feed(run[at : at + AGGREGATED_BYTES])
         while aggregator.is_heavy:
-            await context.state.body_threads.run_heavy(aggregator.feed)
+            await context.state.body_threads.run_heavy(context.attempt.call.caller, aggregator.feed)
         if aggregator.is_over:
             break
     return not aggregator.is_over
@@ -600,7 +600,7 @@ async def _feed_slices(context: AttemptReply, aggregator: StreamAggregator, run:
 async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> BufferedReply:
     try:
         threads, finish = context.state.body_threads, aggregator.finish
-        body = await threads.run_heavy(finish) if aggregator.is_large else finish()
+        body = await threads.run_heavy(context.attempt.call.caller, finish) if aggregator.is_large else finish()
     except GatepassError:
         context.attempt.add_changes(aggregator.adapted)
         context.attempt.note_usage(aggregator.usage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -32,7 +31,7 @@ from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import attempts_of
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
-from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Upstream
+from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Place, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.failover import Failover
 from gatepass.replies.error_body import Mask, error_kind
@@ -86,23 +85,30 @@ def traced(request: OutboundRequest, record: AttemptRecord) -> OutboundRequest:
 
 
 async def wait_for_token(attempt: Attempt, holder: TokenHolder, instead_of: str | None = None) -> Token:
-    began_s = attempt.state.clock.now()
+    began_s, record = attempt.state.clock.now(), attempt.record
     if attempt.token is None:
-        attempt.record.token = SentToken(attempt.upstream.credential)
+        record.token = SentToken(attempt.upstream.credential)
     try:
         return await holder.token(instead_of)
     finally:
-        attempt.record.token_wait_s += attempt.state.clock.now() - began_s
+        waited_s = attempt.state.clock.now() - began_s
+        if instead_of is None:
+            record.token_wait_s += waited_s
+        else:
+            record.renewal_s = waited_s
 
 
-async def wait_for_place(attempt: Attempt, failover: Failover, place: asyncio.Event) -> None:
+async def wait_for_place(attempt: Attempt, failover: Failover, place: Place) -> None:
     """Wait until the upstream has a place for the request. Raises Overloaded if it gets none in time."""
     queue, record, clock = failover.queue, attempt.record, attempt.state.clock
     name, began_s, limit_s = attempt.upstream.name, clock.now(), attempt.upstream.settings.queue_s
     if place in queue.waiting:
+        until_s = began_s + limit_s - sum(one.queue_wait_s for one in attempts_of(record.after))
         record.queue_position = [*queue.waiting].index(place) + 1
         try:
-            await wait_at_most(place, limit_s - sum(one.queue_wait_s for one in attempts_of(record.after)), clock)
+            while place in queue.waiting and (left_s := until_s - clock.now()) > 0:
+                place.clear()
+                await wait_at_most(place, min(left_s, failover.end_unread()), clock)
         finally:
             record.queue_wait_s = clock.now() - began_s
             record.upstream_s += record.queue_wait_s
@@ -113,6 +119,7 @@ async def wait_for_place(attempt: Attempt, failover: Failover, place: asyncio.Ev
     block = settings_of(name)
     why = f"no place became free within {limit_s:g} s ({block}.queue_s)"
     if place not in queue.waiting:
+        failover.end_unread()
         why = f"{len(queue.waiting)} wait for a place ({block}.queue)"
     busy = f"The upstream {name!r} is at its limit of {queue.limit} ({block}.max_in_flight), and {why}."
     raise errors.Overloaded(busy, retry_after_s=1)

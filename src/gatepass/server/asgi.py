@@ -90,6 +90,7 @@ class AsgiRequestCycle:
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
         self._is_last = self._is_sending = False
+        self._sending_since_s = 0.0
         self._queued = asyncio.Event()
         self._sent = asyncio.Event()
 
@@ -184,6 +185,9 @@ class AsgiRequestCycle:
         self._put(data)
         return True
 
+    def unread_s(self) -> float:
+        return self._clock.now() - self._sending_since_s if self._is_sending else 0.0
+
     def abort(self) -> None:
         self.gave_up = True
         self._disconnect()
@@ -232,7 +236,7 @@ class AsgiRequestCycle:
             while not self.has_ended:
                 while not self._unsent:
                     await _wait_and_clear(self._queued)
-                self._is_sending = True
+                self._is_sending, self._sending_since_s = True, self._clock.now()
                 await timeout(self._clock, STALL_S, self._send_unsent(), ResponseIncomplete())
                 self._is_sending = False
                 self._sent.set()

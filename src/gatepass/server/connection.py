@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
 import ssl
@@ -78,6 +79,13 @@ DRAIN_RECHECK_S = 0.2
 """How much longer the connection still reads after DRAIN_IDLE_S.
 
 A machine that pauses for a second wakes with this deadline passed and with clients that send their next request.
+"""
+
+
+PROBE_S, LAST_PROBE_S = 0.25, 32.0
+"""A client that sends no more is probed: at once, after PROBE_S, and after twice the time before, LAST_PROBE_S at last.
+
+Behind a proxy that forwards TCP, only the second probe meets the reset. Some clients read 16 digits of a chunk's size.
 """
 
 
@@ -354,9 +362,25 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._timeouts.update(parser, self._current)
 
-    def eof_received(self) -> None:
+    def eof_received(self) -> bool:
+        """Return whether to keep the connection for the responses to complete requests (RFC 9112 9.6)."""
         # uvloop closes the transport next, possibly before the loop runs the WriteBatcher
         self.flush()
+        # after TLS the loop closes it in any case
+        is_complete = self._parser.is_idle and not self._ignores_input and self.transport.can_write_eof()
+        return is_complete and self._probe(PROBE_S)
+
+    def _probe(self, again_s: float) -> bool:
+        """Return whether the client, which sends no more, may still read. One that has left resets what is written."""
+        cycle = self._current
+        if cycle is None or self.transport.is_closing() or not cycle.probe():
+            return False
+        self._last_cycle().persists = False
+        if self._polls(0):
+            self.transport.abort()
+        elif again_s <= LAST_PROBE_S:
+            self._loop.call_later(again_s, self._probe, 2 * again_s)
+        return True
 
     def pause_writing(self) -> None:
         """Limit how long the client may read nothing. The timer exists only while writing is paused."""
@@ -484,6 +508,10 @@ class ClientConnection(asyncio.Protocol):
         if deferred and not self.transport.is_closing():
             self.transport.write(deferred)
 
+    def unread_s(self) -> float:
+        timer = self._stall_timer
+        return 0.0 if timer is None else STALL_S - (timer.when() - self._loop.time())
+
     def abort(self) -> None:
         """Close at once, because the client does not read, and drop the bytes that it has not read."""
         self.gave_up = True
@@ -550,6 +578,7 @@ class ClientConnection(asyncio.Protocol):
         elif is_idle and self._is_ending:
             late_s = self._loop.time() - self._closes_s
             if awaited is AwaitedInput.LAST and late_s < DRAIN_RECHECK_S:
+                self._send_fin()
                 self._linger()
             else:  # also after another pause of the machine
                 self._closes_s = self._loop.time() + DRAIN_RECHECK_S
@@ -565,6 +594,7 @@ class ClientConnection(asyncio.Protocol):
             receiving.fail(slow_body())
             self._timeouts.start(AwaitedInput.REST, BODY_GRACE_S)
         elif awaited is AwaitedInput.NEXT:
+            self._send_fin()
             self._close()
             self._timeouts.start(AwaitedInput.CLOSE, LINGER_S)  # a client need not close when TLS ends
         elif awaited is AwaitedInput.CLOSE and self.transport.get_write_buffer_size():
@@ -609,16 +639,28 @@ class ClientConnection(asyncio.Protocol):
 
         A loop that was busy, or a process without processor time, finds its deadlines passed before it reads.
         """
-        connected = self.transport.get_extra_info("socket")
-        if connected is None or self._unread:
-            return self._unread != b""
+        return self._unread != b"" or self._polls(select.POLLIN)
+
+    def _polls(self, events: int) -> bool:
+        """Whether the system reports `events`, or a reset."""
         poll = select.poll()
-        poll.register(connected, select.POLLIN)
+        if (connected := self.transport.get_extra_info("socket")) is not None:
+            poll.register(connected, events)
         return bool(poll.poll(0))
 
     def _close(self) -> None:
         self.flush()
         self.transport.close()
+
+    def _send_fin(self) -> None:
+        """End an idle connection for its client at once.
+
+        uvloop does that later in its iteration, and a request that came in between would be lost.
+        """
+        connected = self.transport.get_extra_info("socket")
+        if connected is not None and self.transport.can_write_eof() and not self.transport.get_write_buffer_size():
+            with suppress(OSError), socket.socket(fileno=os.dup(connected.fileno())) as same:
+                same.shutdown(socket.SHUT_WR)
 
     def _linger(self) -> None:
         """Close the sending side, and read and drop what the client still sends.

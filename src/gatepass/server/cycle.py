@@ -40,6 +40,8 @@ _HEADED_BYTES = 1024
 _CHUNK_HEADS = tuple(b"%x\r\n" % size for size in range(_HEADED_BYTES))
 """The heads of chunks by their size, prepared because formatting a number takes a third of the write of an event."""
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 BODILESS = frozenset((204, 304))
 """Statuses whose responses have no body (RFC 9112 6.3)."""
 _STATUS_LINES = MappingProxyType(
@@ -181,7 +183,7 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
             raise too_large(limit_bytes)
         if not self._is_body_requested:  # the client waits for it (RFC 9110 10.1.1)
             self._is_body_requested = True
-            self._connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._connection.send(CONTINUE)
         self._limit_bytes, self._claim = limit_bytes, claim
         try:
             if claim is not None and self.size_bytes:
@@ -247,6 +249,20 @@ class HttpRequestCycle(Hidden, msgspec.Struct, eq=False):
         else:
             self._send(data, False)
         return True
+
+    def probe(self) -> bool:
+        """Send what is no part of the response, or return False if its framing allows nothing.
+
+        Before the head it is a 100, which clients ignore (RFC 9110 15.2), later a zero before the next chunk's size.
+        """
+        is_begun = self.has_begun and not self._head
+        if self.version == "1.0" or (is_begun and not self._is_chunked):
+            return False
+        self._connection.send(b"0" if is_begun else CONTINUE)
+        return True
+
+    def unread_s(self) -> float:
+        return self._connection.unread_s()
 
     def abort(self) -> None:
         self._connection.abort()

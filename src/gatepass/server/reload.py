@@ -44,6 +44,10 @@ KEYS_LOST = (
     "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
     " Restore the access block, or restart gatepass to serve without keys"
 )
+HALF_WRITTEN = (
+    "the file is the beginning of the one in use, and may be half written: gatepass reads it again when it changes."
+    " Run `gatepass reload` if it is complete"
+)
 RESTART = "the file is valid with its {}, which gatepass uses from a restart on: restart it"
 
 Trigger = Literal["signal", "command", "watch"]
@@ -113,7 +117,7 @@ class Reloader:
             state = self._endpoint.state
             problems: list[str] = []
             try:
-                reading = asyncio.to_thread(self._read, state)
+                reading = asyncio.to_thread(self._read, state, trigger)
                 read = await timeout(state.clock, READ_S, reading, TimeoutError())
                 # not in the thread: the new holders and connections belong to the event loop
                 successor = next_app_state(read.config, read.tls_contexts, state)
@@ -154,10 +158,13 @@ class Reloader:
         if result.needs_restart:
             LOG.warning("restart_needed", extra={"fields": {**fields, "settings": list(result.needs_restart)}})
 
-    def _read(self, state: AppState) -> _Read:
+    def _read(self, state: AppState, trigger: Trigger) -> _Read:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
         loaded = self._source.read()
-        config = loaded.config
+        config, used, content = loaded.config, self.loaded.document.content, loaded.document.content
+        # not one that lacks blanks alone. By hand it is used: a block at the end may have been removed
+        if trigger == "watch" and used.startswith(content) and used[len(content) :].strip():
+            raise _Refused(HALF_WRITTEN)
         if state.config.access.keys and not config.access.keys:
             raise _Refused(KEYS_LOST)
         before = state.config

@@ -294,16 +294,18 @@ def argument_text(value: Any) -> str:
 
 
 def text_and_thought(parts: list[Any]) -> tuple[str, str] | None:
-    """Return the text and the reasoning of a content in parts; None if it has other parts, such as images."""
+    """Return the text and the reasoning of a content in parts; None if it has other contents, such as images."""
     texts = {"text": "", "thinking": ""}
     for part in parts:
-        kind = part.get("type", "text") if isinstance(part, dict) else ""
-        inner = part.get(kind) if kind in ("text", "thinking") else None
+        kind = part.get("type", "text") if isinstance(part, dict) else "text"
+        inner = part.get(kind) if isinstance(part, dict) and isinstance(kind, str) else part
         if isinstance(inner, list):  # a thought of Mistral's has parts too
             inner = "".join(argument_text(one.get("text")) for one in inner if isinstance(one, dict))
-        if not isinstance(inner, str):
+        # a reference of Mistral's has no content of its own
+        if inner is not None and not (isinstance(inner, str) and kind in texts):
             return None
-        texts[kind] += inner
+        if inner:
+            texts[kind] += inner
     return texts["text"], texts["thinking"]
 
 

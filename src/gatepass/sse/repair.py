@@ -291,12 +291,18 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         the chunk with the last finish reason passes. With None every usage passes.
         """
         wanted, has_choices = self._options.include_usage, bool(chunk["choices"])
+        if not chunk["usage"]:  # strict clients require its counts
+            del chunk["usage"]
+            self._note(choice_repair.USAGE)
+            return False
         if wanted is None:
             return True
         if self._is_complete and not self._has_sent_usage and has_choices is not wanted:
             self._has_sent_usage, self._held_usage = True, None
+            self._complete_usage(chunk)
             return True
         if wanted and not self._has_sent_usage:
+            self._complete_usage(chunk)
             self._held_usage = chunk["usage"]
         chunk["usage"] = None
         if not (wanted and has_choices):
@@ -304,15 +310,18 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._note(choice_repair.USAGE)
         return False
 
+    def _complete_usage(self, chunk: Object) -> None:
+        usage, chunk["usage"] = chunk["usage"], complete_usage(chunk["usage"], is_chat=True)
+        if not is_identical(chunk["usage"], usage):
+            self._note(choice_repair.USAGE)
+
     def _adapt(self, chunk: Object) -> bool:
         """Change a repaired chunk as the client's profile requires it. Return whether another text changes nothing."""
         profile, choices, usage = self._options.profile, chunk["choices"], chunk.get("usage")
         if profile.plain_texts and move_texts(chunk, choices, "delta"):
             self._note(choice_repair.TEXTS)
         if profile.whole_numbers and isinstance(usage, dict):
-            chunk["usage"] = complete_usage(usage, is_chat=True)
-            if not is_identical(chunk["usage"], usage):
-                self._note(choice_repair.USAGE)
+            self._complete_usage(chunk)
         if profile.fills_choices and not choices:
             chunk["choices"] = [empty_choice(0, is_text=chunk.get("object") == LEGACY)]
             self._note(choice_repair.EMPTY_CHOICE)
@@ -354,7 +363,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             is_plain = False
             self._note(choice_repair.MESSAGE)
         usage = chunk.get("usage")
-        if usage and isinstance(usage, dict):
+        if isinstance(usage, dict):
             is_plain = False
             self._repair_usage(chunk)
         self._fill_envelope(chunk)

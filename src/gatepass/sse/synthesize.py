@@ -25,7 +25,7 @@ PIECE_CHARS = 131_072
 """Longer texts are cut between characters. RAGFlow's Go client rejects lines of 1 MiB (`bufio.Scanner`), and JSON
 may need six bytes for a character."""
 
-_MESSAGE = frozenset({"role", "content", *chunk.REASONING, "refusal", "tool_calls", "function_call", "audio"})
+_MESSAGE = frozenset({*chunk.REASONING_MEMBERS, "content", "refusal", "tool_calls", "function_call", "audio"})
 _CHOICE = frozenset({"index", "message", "delta", "text", "logprobs", "finish_reason"})
 _DOCUMENT = frozenset({*chunk.ENVELOPE, "choices", "usage"})
 
@@ -85,7 +85,7 @@ def _deltas(choice: Object, piece_chars: int) -> Iterator[tuple[Object, Object |
     sent = choice.get("logprobs")
     logprobs: Object = {"content": None, "refusal": None, **(sent if isinstance(sent, dict) else {})}
     by_text = {"content": {**logprobs, "refusal": None}, "refusal": {"content": None, "refusal": logprobs["refusal"]}}
-    for name in (*chunk.REASONING, "content", "refusal"):
+    for name in (*chunk.REASONING, "reasoning_details", "content", "refusal"):
         value, logprobs = message.get(name), by_text.get(name, {})
         if any(logprobs.values()):  # a text with logprobs is not cut
             yield {name: value} if value else {}, logprobs

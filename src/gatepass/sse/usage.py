@@ -59,13 +59,11 @@ class Usage(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         cached = count_of(payload.get(f"{prompt}_tokens_details"), "cached_tokens")
         for name in CACHED if cached is None else ():
             cached = count_of(payload, name) if cached is None else cached
-        usage = cls(
-            count_of(payload, f"{prompt}_tokens"),
-            count_of(payload, f"{completion}_tokens"),
-            count_of(payload, "total_tokens"),
-            cached,
-            count_of(payload.get(f"{completion}_tokens_details"), "reasoning_tokens"),
-        )
+        given, made, total = (count_of(payload, f"{name}_tokens") for name in (prompt, completion, "total"))
+        if made is None and total is not None and given is not None and total > given:  # Gemini, with thoughts alone
+            made = total - given
+        reasoning = count_of(payload.get(f"{completion}_tokens_details"), "reasoning_tokens")
+        usage = cls(given, made, total, cached, reasoning)
         return None if usage == _NO_COUNTS else usage
 
 
@@ -120,9 +118,10 @@ _MOST = 2.0**53
 
 def complete_usage(usage: Object, *, is_chat: bool) -> Object:
     """Return `usage` with whole numbers: zero for a missing count, and the sum of the others for a missing total."""
-    names = ("prompt_tokens", "completion_tokens") if is_chat else ("prompt_tokens",)
-    parts = {name: _whole(usage.get(name)) or 0 for name in names}
-    total = _whole(usage.get("total_tokens"))
+    counts = Usage.read(usage) or _NO_COUNTS
+    parts = {"prompt_tokens": counts.prompt_tokens or 0}
+    parts |= {"completion_tokens": counts.completion_tokens or 0} if is_chat else {}
+    total = counts.total_tokens
     return {**usage, **parts, "total_tokens": sum(parts.values()) if total is None else total}
 
 

@@ -149,10 +149,11 @@ def read_good(body: bytes) -> GoodReply | None:
             is_long = any(len(text) > LARGE_EVENT_BYTES for text in _arguments(choice.message))
             if is_long or not _is_consistent(choice):
                 return None
-        elif choice.finish_reason == "stop":
+        else:
             content = memoryview(choice.message.content)
-            if content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""'):
-                return None  # the answer may be empty
+            may_be_empty = content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""')
+            if content[0] == _BRACKET or (may_be_empty and choice.finish_reason == "stop"):
+                return None
     usage = completion.usage
     if usage is None:
         return _WITHOUT_USAGE

@@ -313,7 +313,8 @@ class TokenHolder:
         self._fetch.add_done_callback(self._on_end)
 
     async def _fetch_token(self, *, quick: bool) -> Token:
-        """Return a valid token after one attempt. If `quick` and the failure is transient, make up to three more.
+        """Return a valid token after one attempt. If `quick` and the failure is transient, make up to three more. Each
+        change of the secret during an attempt that failed causes one more.
 
         Near its end an issuer may return the last token until it has expired. Then the fetch waits for the next one.
 
@@ -329,6 +330,8 @@ class TokenHolder:
             try:
                 token = await self._attempt()
             except FetchFailure as failure:
+                if self._has_new_secret():  # it was rotated meanwhile: no request learns of the refusal of the old one
+                    continue
                 now = self._clock.now()
                 wait_s = None
                 if quick and now - self._attempt_began_s <= SLOW_ATTEMPT_S:
@@ -436,11 +439,15 @@ class TokenHolder:
         while True:
             now = self._clock.now()
             has_fetched = self._fetch is None and (self._token is not None or self._failure_state is not None)
-            if has_fetched and self._log.mask_secrets(self._source.secrets()) != self._secret_hash:
+            if has_fetched and self._has_new_secret():
                 self._refresh_at_s = now  # a new secret takes effect before the old token ends
                 self._failure_state = retry_now(self._failure_state, now) if self._failure_state is not None else None
             self._fetch_if_due(now)
             await self._sleep(min(SECRET_POLL_S, max(0.0, self._due_s() - now)))
+
+    def _has_new_secret(self) -> bool:
+        """Read the secret, and return whether it is another one than at the last attempt."""
+        return self._log.mask_secrets(self._source.secrets()) != self._secret_hash
 
     async def _sleep(self, sleep_s: float) -> None:
         # One event for the timer and for `_wake.set`, so that neither is missed.

@@ -23,7 +23,7 @@ async def s_client(gp: Gateway, *options: str, typed: str = "") -> str:
     command = (OPENSSL or "", "s_client", "-connect", f"127.0.0.1:{gp.port}", *options)
 
     def run() -> bytes:
-        ended = subprocess.run(command, input=typed.encode(), stdout=PIPE, stderr=STDOUT, timeout=30, check=False)
+        ended = subprocess.run(command, input=typed.encode(), stdout=PIPE, stderr=STDOUT, timeout=180, check=False)
         return ended.stdout
 
     return (await asyncio.to_thread(run)).decode(errors="replace")

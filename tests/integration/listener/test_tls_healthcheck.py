@@ -14,7 +14,7 @@ from tests.integration.processes import serving
 def configured(folder: Path, upstream: str) -> Path:
     renew(folder)
     named = {"cert_file": str(folder / "tls.crt"), "key_file": str(folder / "tls.key")}
-    server = {"port": 0, "tls": named, "control_socket": str(folder / "c.sock"), "drain_timeout_s": 1}
+    server = {"port": 0, "tls": named, "control_socket": str(folder / "c.sock"), "drain_timeout_s": 30}
     file = folder / "gatepass.json"
     file.write_text(json.dumps({"server": server, "upstreams": {"chat": {"base_url": f"{upstream}/v1"}}}))
     return file

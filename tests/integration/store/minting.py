@@ -59,7 +59,7 @@ class Minting:
             "client_secret": "a-secret-of-the-client",
         }
         chat = {"base_url": f"{self.url}/v1", "credential": "corp"}
-        return {"server": {"drain_timeout_s": 1}, "credentials": {"corp": corp}, "upstreams": {"chat": chat}, **blocks}
+        return {"server": {"drain_timeout_s": 30}, "credentials": {"corp": corp}, "upstreams": {"chat": chat}, **blocks}
 
 
 @asynccontextmanager

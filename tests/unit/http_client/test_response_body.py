@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import zlib
 from io import BytesIO
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from gatepass.http_client.connection import AHEAD_BYTES
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.response_body import (
     CODING_BYTES,
+    MEMBER_BYTES,
+    MOST_MEMBERS,
     MOST_PIECES,
     PIECE_BYTES,
     TAIL_S,
@@ -40,6 +43,34 @@ async def test_decompression_bomb_is_returned_in_bounded_pieces():
     ]
     assert max(sizes) <= PIECE_BYTES
     assert sum(sizes) == 10_000_000
+
+
+EVENT = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+@pytest.mark.parametrize(
+    ("content", "is_read"), [(b"", False), (b"a", False), (b"a" * (MEMBER_BYTES - 1), False), (EVENT, True)]
+)
+async def test_the_members_of_a_body_are_bounded_by_what_they_decode_to(pack: Any, content: bytes, is_read: bool):
+    members = 32 * MOST_MEMBERS + 1
+    played = PlayedResponse(pack(content) * (members - 1), pack(content))
+    found, error = list[bytes](), None
+    try:
+        found += [piece async for piece in DecodedResponse(played, LoopTurns())]
+    except TransportFault as fault:
+        error = fault
+    if is_read:
+        assert (b"".join(found), error) == (content * members, None)
+    else:
+        assert error is not None
+        assert (error.kind, len(found) < members - 1) == (Fault.INVALID, True)
+        assert "thousands of nearly empty members" in str(error)
+
+
+async def test_a_few_empty_members_end_no_body():
+    packed = gzip.compress(b"") * (MOST_MEMBERS - 1) + gzip.compress(TEXT)
+    assert [piece async for piece in DecodedResponse(PlayedResponse(packed), LoopTurns())] == [TEXT]
 
 
 async def test_garbage_is_a_fault_after_what_was_decoded_before_it():

@@ -223,7 +223,7 @@ def test_an_invalid_reply_is_reported(reply, expected):
 
 
 @pytest.mark.parametrize(
-    "vector", [[None, None], [1, None], [1, True], [False], ["a"], [1, "2"], [[1, 2]], [1, [2]], [{}], [1, {"a": 1}]]
+    "vector", [[None, None], [1, None], [1, True], [False], ["a"], [1, "2"], [[1, 2], 3], [1, [2]], [{}], [1, {"a": 1}]]
 )
 @pytest.mark.parametrize("indent", [None, 2])
 def test_a_vector_that_is_not_of_numbers_is_reported(vector, indent):

@@ -229,7 +229,7 @@ async def test_requests_are_served_while_a_body_is_masked(process, monkeypatch):
     served = threading.Event()
 
     def mask(text: str) -> str:
-        assert served.wait(30.0)
+        assert served.wait(120.0)
         return text
 
     monkeypatch.setattr(process.redactor, "mask", mask)

@@ -188,16 +188,16 @@ def test_a_story_has_all_attempts_in_order_and_no_secret():
 
 
 def test_who_closed_first():
-    def who(ended: str, attempted: str = "", code: str | None = None, **fields: object) -> str | None:
+    def who(ended: str, attempted: str = "", code: str | None = None) -> str | None:
         attempt = AttemptRecord("one", "chat", "m", "a", outcome=attempted, code=code) if attempted else None
-        return closed_by(replace(request(access(outcome=ended)), attempt=attempt, **fields))
+        return closed_by(replace(request(access(outcome=ended)), attempt=attempt))
 
     assert who("", "") is None
     assert who("ok", "complete") == "upstream"
     assert who("ok") == "gatepass"  # its own list of models
     assert who("error") == "gatepass"
     assert who("client_gone", "client_gone") == "client"
-    assert who("client_gone", "complete", gave_up=True) == "gatepass"
+    assert {who("unread", one) for one in ("complete", "client_gone", "connection_failed")} == {"gatepass"}
     assert {who("error", one) for one in ("cut", "error_reply", "token_rejected")} == {"upstream"}
     of_gatepass = ("complete", "nothing_written", "timed_out", "drained", "invalid", "client_gone")
     assert {who("error", one) for one in of_gatepass} == {"gatepass"}

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import math
 from typing import Any
 
@@ -216,13 +217,42 @@ def test_the_first_tools_of_an_mcp_server_have_their_names():
     metrics = Metrics()
     for tool in ("find", *(f"tool-{number}" for number in range(MAX_NAMES)), "find"):
         request, _ = ended("alice", "", "mcp/search", "mcp")
-        request.access.mcp_tool = tool
+        request.access.mcp_tool, request.attempt.ran_tool = tool, True
         metrics.request_ended(request, None)
     lines = {line.partition("{")[2] for line in shown(metrics) if line.startswith("gatepass_mcp_tool_calls")}
     counts = {"find": 2.0, **{f"tool-{number}": 1.0 for number in range(MAX_NAMES - 1)}, "other": 1.0}
     assert lines == {
         f'caller="alice",outcome="ok",tool="{tool}",upstream="mcp/search"}} {count}' for tool, count in counts.items()
     }
+
+
+def test_a_tool_that_the_server_never_ran_takes_no_place():
+    metrics = Metrics()
+    for number in range(MAX_NAMES):
+        request, _ = ended("alice", "", "mcp/search", "mcp")
+        request.access.mcp_tool = f"invented-{number}"
+        metrics.request_ended(request, None)
+    for ran in (False, True, False):
+        request, _ = ended("alice", "", "mcp/search", "mcp")
+        request.access.mcp_tool, request.attempt.ran_tool = "find", ran
+        metrics.request_ended(request, None)
+    assert value(metrics, "gatepass_mcp_tool_calls_total", tool="find") == 2
+    assert value(metrics, "gatepass_mcp_tool_calls_total", tool="other") == MAX_NAMES + 1
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "a\x85b", "a\u202eb", "a\ud800"])
+def test_a_name_in_a_label_has_no_control_characters(name):
+    """Not of a tool that ran, nor of a model that an upstream lists."""
+    metrics = Metrics()
+    metrics.models_listed("chat", [name])
+    ok(metrics, "alice", name, "chat", "chat")
+    request, _ = ended("alice", "", "mcp/search", "mcp")
+    request.access.mcp_tool, request.attempt.ran_tool = name, True
+    metrics.request_ended(request, None)
+    text, escaped = metrics.exposition().decode(), json.dumps(name)[1:-1].replace("\\", "\\\\")
+    assert f'tool="{escaped}"' in text
+    assert f'model="{escaped}"' in text
+    assert text.replace("\n", "").isprintable()
 
 
 def test_a_scrape_fetches_the_lists_only_if_an_unlisted_model_was_used():

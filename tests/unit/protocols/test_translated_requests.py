@@ -530,9 +530,9 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "an encrypted compaction": (
         inputs(HI, {"type": "compaction", "encrypted_content": "x"}),
         "input.1",
-        "Begin a new conversation",
+        "begin a new conversation",
     ),
-    "a request to compact": (inputs(HI, {"type": "compaction_trigger"}), "input.1", "'compaction_trigger'"),
+    "a request to compact": (inputs(HI, {"type": "compaction_trigger"}), "input.1", "another name than OpenAI"),
     "a second tool in a namespace": (
         {"tools": [{**SPACE, "tools": [FIND, FIND]}]},
         "tools.0.tools.1",

@@ -16,6 +16,7 @@ from gatepass.config.model import Config
 from gatepass.errors import Fault, Overloaded, TokenUnavailable, TransportFault, UpstreamAuth, UpstreamError
 from gatepass.normalize.profiles import PROFILES
 from gatepass.observability.observer import SentToken
+from gatepass.observability.story import attempts_of
 from gatepass.proxy.app_state import AppState, create_app_state
 from gatepass.proxy.attempt import send_own_call, try_call
 from gatepass.proxy.context import Attempt, RequestContext
@@ -230,6 +231,9 @@ class Client:
         self.data += data
         return True
 
+    def unread_s(self) -> float:
+        return 0.0
+
     def abort(self) -> None:
         pass
 
@@ -281,6 +285,77 @@ async def test_the_holder_learns_once_of_a_token_that_is_accepted_again_and_agai
     upstream.takes = {"old"}
     await scenario.ask()
     assert holder.confirmed == ["old", "old"]
+
+
+class SlowUpstream(Upstream):
+    """Answers after 0.25 s."""
+
+    async def send(self, request: OutboundRequest, times: object = None) -> Response:
+        scenario_clock(self).suspend(0.25)
+        return await super().send(request, times)
+
+
+def scenario_clock(owner: Any) -> DrivenClock:
+    clock = owner.clock
+    assert isinstance(clock, DrivenClock)
+    return clock
+
+
+class SlowHolder(Holder):
+    """Has no token at first, if `lacks`. Each wait for a token takes 3 s."""
+
+    def __init__(self, *tokens: str | None, lacks: bool = False) -> None:
+        super().__init__(*tokens)
+        self._lacks = lacks
+
+    def current(self) -> Token | None:
+        return None if self._lacks else self.held
+
+    async def token(self, instead_of: str | None) -> Token:
+        scenario_clock(self).suspend(3.0)
+        self._lacks = False
+        return await super().token(instead_of)
+
+
+def slow(*replies: Response, holder: Holder, takes: set[str] | None = None, **model: Any) -> Scenario:
+    upstream: Any = SlowUpstream(*replies, takes=takes)
+    scenario = Scenario(upstream, holder=holder, **model)
+    slow_holder: Any = holder
+    upstream.clock = slow_holder.clock = scenario.state.clock
+    return scenario
+
+
+@pytest.mark.parametrize(
+    ("takes", "tokens", "lacks", "attempts", "waited_s"),
+    [
+        ({"new"}, ["old", "new"], False, [(0.25, 0.0, 3.0), (0.25, 0.0, 0.0)], 3.0),
+        (set(), ["old", None], False, [(0.25, 0.0, 3.0)], 3.0),
+        (set(), ["old", "new"], False, [(0.25, 0.0, 3.0), (0.25, 0.0, 0.0)], 3.0),
+        (None, ["old"], True, [(3.25, 3.0, 0.0)], 3.0),
+        ({"new"}, ["old", "new"], True, [(3.25, 3.0, 3.0), (0.25, 0.0, 0.0)], 6.0),
+    ],
+)
+async def test_an_attempt_ends_with_its_answer_and_the_renewal_is_a_wait_of_the_request(
+    takes: set[str] | None, tokens: list[str | None], *, lacks: bool, attempts: list[Any], waited_s: float
+):
+    scenario = slow(holder=SlowHolder(*tokens, lacks=lacks), takes=takes)
+    client = await scenario.handled()
+    (request,) = scenario.state.inspector.newest()
+    records = [*attempts_of(request.attempt)][::-1]
+    assert [(one.duration_s, one.token_wait_s, one.renewal_s) for one in records] == attempts
+    assert request.access.token_wait_s == waited_s
+    assert b"token;dur=%.1f" % (waited_s * 1000) in client.headers[b"server-timing"]
+
+
+async def test_a_wait_for_a_token_takes_no_time_from_a_repeat():
+    """The attempt took 0.25 s of its own, and 1.7 s are left for its repeat."""
+    limited = Reply({"error": {"message": "busy"}}, 429)
+    model: dict[str, Any] = {"retry": {"on": ["refused"]}, "timeouts": {"total_s": 5}}
+    scenario = slow(limited, holder=SlowHolder("old", lacks=True), **model)
+    asking = asyncio.ensure_future(scenario.handled())
+    await scenario_clock(scenario.state).advance(1.5)
+    client = await asking
+    assert (client.status, client.headers[b"x-gatepass-attempts"]) == (200, b"2")
 
 
 # --- the next target

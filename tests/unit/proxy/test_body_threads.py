@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -15,15 +16,31 @@ from tests.unit.normalize.calls import a_call
 
 async def test_work_of_a_client_that_left_does_not_begin():
     threads, done, go_on = BodyThreads(), list[str](), threading.Event()
-    first = asyncio.create_task(threads.run_heavy(go_on.wait))
-    later = asyncio.create_task(threads.run_heavy(lambda: done.append("one")))
+    first = asyncio.create_task(threads.run_heavy("a", go_on.wait))
+    later = asyncio.create_task(threads.run_heavy("a", lambda: done.append("one")))
     await asyncio.sleep(0)  # both have begun to wait
     later.cancel()
     await asyncio.wait([later])
     go_on.set()
     await first
-    await threads.run_heavy(int)
+    await threads.run_heavy("a", int)
     assert (later.cancelled(), done) == (True, [])
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_callers_take_turns_at_the_thread(leaves: bool):
+    threads, done, go_on = BodyThreads(), list[str](), threading.Event()
+    first = asyncio.create_task(threads.run_heavy("a", go_on.wait))
+    await asyncio.sleep(0)
+    names = ["a"] * 24 + ["b", "c", "b"]
+    rest = [asyncio.create_task(threads.run_heavy(name, partial(done.append, name))) for name in names]
+    await asyncio.sleep(0)
+    if leaves:  # its work goes on in the thread, behind which one of the next caller may wait
+        first.cancel()
+        await asyncio.wait([first])
+    go_on.set()
+    await asyncio.gather(*rest)
+    assert done == ["a", "b", "c", "a", "b", *"a" * 22]
 
 
 @pytest.mark.parametrize(
@@ -39,16 +56,16 @@ async def test_work_of_a_client_that_left_does_not_begin():
 )
 async def test_a_large_body_and_one_of_many_values_are_heavy(body: bytes, expected: bool):
     assert is_heavy(body) == expected
-    thread = await BodyThreads().run(body, threading.current_thread)
+    thread = await BodyThreads().run("a", body, threading.current_thread)
     assert (thread is not threading.current_thread()) == expected
 
 
 class CountedWorks(BodyThreads):
     works = 0
 
-    async def run_heavy(self, work: Callable[[], Result]) -> Result:
+    async def run_heavy(self, caller: str, work: Callable[[], Result]) -> Result:
         self.works += 1
-        return await super().run_heavy(work)
+        return await super().run_heavy(caller, work)
 
 
 @pytest.mark.parametrize(

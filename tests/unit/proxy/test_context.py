@@ -8,7 +8,7 @@ import pytest
 from gatepass.auth.caller import Caller
 from gatepass.config.model import Config
 from gatepass.errors import TokenUnavailable, UpstreamClosed, UpstreamErrorReply
-from gatepass.observability.observer import AccessRecord, TraceId
+from gatepass.observability.observer import AccessRecord, AttemptRecord, TraceId
 from gatepass.proxy.app_state import create_app_state
 from gatepass.proxy.context import AGENT_LOG_CHARS, IDS_LOG_CHARS, PATH_LOG_CHARS, Attempt, RequestContext
 from gatepass.proxy.failover import Failover
@@ -19,7 +19,7 @@ from gatepass.tokens import Token
 from gatepass.types import ClientRequest, Secret, Target
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
-from tests.unit.proxy.test_failover import choose
+from tests.unit.proxy.test_failover import a_place, choose
 
 LOAD = Caller("load", "load")
 
@@ -98,7 +98,7 @@ def test_every_field_has_the_value_that_its_name_states():
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
-    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD)
+    failover = Failover.begin(context.state, route, a_call(b"{}"), context.client_request, LOAD, a_place)
     assert choose(failover, 0.0) is None
     first = Attempt.begin(context.state, failover.target, a_call(b"{}"), failover=failover)
     first.record.requests, first.record.token_wait_s = 1, 0.05
@@ -179,8 +179,9 @@ def test_the_request_ids_of_many_parts_are_bounded_and_that_of_the_failed_one_is
 def test_parts_wait_beside_each_other_and_the_last_token_is_that_of_the_whole():
     attempt = with_parts(a_context(), 3)
     token = Token(Secret("t"), 0.0, 300.0)
-    for part, wait_s in zip((attempt.parts or {}).values(), (0.5, 2.0, 1.0), strict=True):
+    for part, wait_s in zip((attempt.parts or {}).values(), (0.5, 1.0, 0.75), strict=True):
         part.token, part.record.token_wait_s = token, wait_s
+        part.record.after = AttemptRecord("id", "embeddings", "m", "chat", renewal_s=wait_s)
     attempt.join_parts(None)
     assert (attempt.token, attempt.record.token_wait_s) == (token, 2.0)
 

@@ -17,7 +17,7 @@ from gatepass.http_client.tls import TLSContexts
 from gatepass.policy.balancing import NoTarget, Standing, TargetHealth
 from gatepass.policy.breaker import BreakerSettings
 from gatepass.protocols.operations import match_operation
-from gatepass.proxy.app_state import MOST_MODELS, AppState, create_app_state, next_app_state
+from gatepass.proxy.app_state import MOST_MODELS, AppState, Place, create_app_state, next_app_state
 from gatepass.proxy.context import ANONYMOUS
 from gatepass.proxy.failover import Failover
 from gatepass.proxy.retry import Outcome
@@ -53,10 +53,14 @@ def clock_of(state: AppState) -> DrivenClock:
     return state.clock
 
 
+def a_place() -> Place:
+    return Place(ANONYMOUS.identity, float, lambda: None)
+
+
 def a_failover(state: AppState, model: str = "m", caller: str = "caller") -> Failover:
     call = changed(a_call(BODY, model=model), caller=caller)
     request = ClientRequest("id", "POST", "/v1/chat/completions", (), "127.0.0.1", state.clock.now())
-    return Failover.begin(state, state.routes.route("chat", model), call, request, ANONYMOUS)
+    return Failover.begin(state, state.routes.route("chat", model), call, request, ANONYMOUS, a_place)
 
 
 def choose(failover: Failover, now_s: float) -> NoTarget | None:
@@ -242,7 +246,7 @@ def way_of(state: AppState, method: str, path: str, caller: str = "caller", *, n
     operation = match_operation(method, path).operation
     call = changed(a_call(b"{}", operation), caller=caller, names_stored=names_stored)
     request = ClientRequest("id", method, path, (), "127.0.0.1", 0.0)
-    return Failover.begin(state, state.routes.route(operation.configured_as, "m"), call, request, EVERYONE)
+    return Failover.begin(state, state.routes.route(operation.configured_as, "m"), call, request, EVERYONE, a_place)
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,106 @@ async def test_a_client_that_does_not_read_its_whole_reply_holds_no_place():
     full.check_nothing_is_held()
 
 
+# --- streams that nobody reads
+
+
+class Silent(LeavingClient):
+    """Reads nothing from `since_s` on. gatepass disconnects it if it calls `abort`."""
+
+    clock: DrivenClock
+    since_s = 0.0
+
+    def unread_s(self) -> float:
+        return self.clock.now() - self.since_s
+
+    def abort(self) -> None:
+        assert self.leave is not None
+        self.gave_up = True
+        self.leave()
+
+
+async def unread(full: Full, *asked: tuple[str, float]) -> dict[str, Silent]:
+    """Return the clients of streams, each with its name and for how long it was not read."""
+    found = {}
+    for name, unread_s in asked:
+        (client,) = await full.ask(name, client=Silent, stream=True)
+        assert isinstance(client, Silent)
+        client.clock, client.since_s = full.clock, full.clock.now() - unread_s
+        found[name] = client
+    return found
+
+
+def aborted(clients: dict[str, Silent]) -> list[str]:
+    return [name for name, client in clients.items() if client.gave_up]
+
+
+@pytest.mark.parametrize(
+    ("waits", "asked", "ended"),
+    [
+        ("chat1", [("bulk0", 40.0), ("bulk1", 50.0), ("night0", 900.0)], ["bulk1"]),
+        ("chat1", [("bulk0", 29.0), ("bulk1", 0.0), ("night0", 31.0)], ["night0"]),
+        ("chat1", [("bulk0", 25.0), ("bulk1", 0.0), ("night0", 25.0)], []),
+        ("bulk2", [("bulk0", 99.0), ("bulk1", 99.0), ("night0", 99.0)], []),
+        ("night1", [("bulk0", 99.0), ("bulk1", 40.0), ("night0", 900.0)], ["bulk0"]),
+        ("night1", [("bulk0", 99.0), ("night0", 0.0), ("night2", 0.0)], []),
+    ],
+    ids=[
+        *("the caller with the most places", "the only one that is unread long enough", "none is"),
+        *("its own", "its caller has fewer", "its caller has more"),
+    ],
+)
+async def test_a_stream_that_was_unread_longest_makes_room_for_another_caller(waits, asked, ended):
+    upstream = Held(*[Stream()] * 4)
+    full = Full(upstream, limit=3)
+    clients = await unread(full, *asked)
+    (waiting,) = await full.ask(waits)
+    assert aborted(clients) == ended
+    assert (waits in upstream.users, waiting.status) == (bool(ended), 0)
+    outcomes = [one.access.outcome for one in full.stories.ended]
+    assert outcomes == ["unread"] * len(ended)
+    assert all(len(client.data) == 0 for client in clients.values())  # no end of the stream
+    assert not any(len(client.data) for name, client in clients.items() if name in ended)
+    while full.queue().holding:
+        await upstream.end()
+    full.check_nothing_is_held()
+
+
+async def test_a_stream_is_aborted_when_it_becomes_unread_for_30_s_during_a_wait():
+    upstream = Held(*[Stream()] * 4)
+    full = Full(upstream, limit=2, queue_s=60)
+    clients = await unread(full, ("bulk0", 10.0), ("bulk1", 20.0))
+    await full.ask("chat1")
+    await full.clock.advance(9.9)
+    assert aborted(clients) == []
+    await full.clock.advance(0.1)
+    assert (aborted(clients), upstream.users) == (["bulk1"], ["bulk0", "bulk1", "chat1"])
+    await full.clock.advance(100.0)
+    assert aborted(clients) == ["bulk1"]
+
+
+async def test_each_request_that_waits_is_given_one_place():
+    upstream = Held(*[Stream()] * 9)
+    full = Full(upstream, limit=4)
+    clients = await unread(full, *((f"bulk{at}", 40.0 + at) for at in range(4)))
+    for at, name in enumerate(("chat1", "chat2")):
+        full.begin(name)
+        full.begin(f"bulk{at + 4}")
+    await settle()
+    assert (sorted(aborted(clients)), upstream.users[4:6]) == (["bulk2", "bulk3"], ["chat1", "bulk4"])
+    await full.clock.advance(1.0)
+    assert len(aborted(clients)) == 3
+    assert "chat2" in upstream.users
+
+
+async def test_without_a_queue_the_next_request_finds_a_place():
+    upstream = Held(Stream())
+    full = Full(upstream, queue=0)
+    clients = await unread(full, ("bulk0", 40.0))
+    refused, served = await full.ask("chat1", "chat2")
+    assert (error_of(refused), served.status) == (OVERLOADED, 0)
+    assert (aborted(clients), upstream.users) == (["bulk0"], ["bulk0", "chat2"])
+
+
 # --- who is refused
 
 

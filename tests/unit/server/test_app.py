@@ -207,7 +207,7 @@ asyncio.run(run())
 
 def test_the_process_is_the_hosts():
     """Collection, allocator, signals, log handlers and the event loop: `gatepass serve` alone sets them."""
-    done = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", UNTOUCHED], capture_output=True, text=True, timeout=180, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

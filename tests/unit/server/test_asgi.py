@@ -201,6 +201,7 @@ async def test_one_event_may_be_larger_than_the_bound():
 async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected():
     server = Server()
     left: list[str] = []
+    unread_s = list[Callable[[], float]]()
 
     async def work(client: AsgiRequestCycle) -> None:
         client.on_disconnect(lambda: left.append("left"))
@@ -208,6 +209,7 @@ async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected
         await rest()
         server.takes.clear()
         client.try_write(b"2")
+        unread_s.append(client.unread_s)
         while not left:
             await asyncio.sleep(0)
         assert client.try_write(b"swallowed")
@@ -215,7 +217,10 @@ async def test_client_that_reads_nothing_for_too_long_is_treated_as_disconnected
 
     serving = server.serve(work)
     await rest()
-    await server.clock.advance(STALL_S + 1)
+    await server.clock.advance(29)
+    assert unread_s[0]() == 29
+    await server.clock.advance(STALL_S - 28)
+    assert unread_s[0]() == 0
     with pytest.raises(ResponseIncomplete):
         await serving
     assert server.body == b"1"

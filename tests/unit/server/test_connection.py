@@ -24,7 +24,7 @@ from gatepass.server.connection import (
     STALL_S,
 )
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
-from gatepass.server.cycle import REST_BYTES, HttpRequestCycle
+from gatepass.server.cycle import CONTINUE, REST_BYTES, HttpRequestCycle
 from tests.unit.http_client.loop import advance, one_iteration, rest
 from tests.unit.server.wire_client import DATE, IDLE_TIMEOUT_S, FakeTransport, Serve, WireClient, asked
 
@@ -421,7 +421,9 @@ async def test_client_that_reads_nothing_is_awaited_and_then_disconnected():
     await exchange(wire_client, asked(b"x"))
     assert (wire_client.received, wire_client.cycles[0].try_write(b"lost")) == (b"", False)
     await advance(STALL_S - 1)
+    assert wire_client.cycles[0].unread_s() == pytest.approx(STALL_S - 1)
     wire_client.connection.resume_writing()
+    assert wire_client.cycles[0].unread_s() == 0
     await advance(STALL_S - 1)
     assert wire_client.received.endswith(b"\r\n1\r\n1\r\n")
     go.set()
@@ -569,6 +571,44 @@ async def test_a_held_response_is_out_before_the_transport_of_a_client_that_is_d
         await one_iteration()
         wire_client.connection.eof_received()
         assert (serve.seen, wire_client.statuses) == ([0], [200])
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_client_that_sends_no_more_is_probed_less_and_less_often_until_its_response(begun: bool):
+    go = asyncio.Event()
+
+    async def late(cycle: HttpRequestCycle) -> None:
+        if begun:
+            cycle.start(200, [])
+            await cycle.write(b"a")
+        await go.wait()
+        if not begun:
+            cycle.start(200, [])
+        await cycle.write(b"b", last=True)
+
+    wire_client, sent = await exchanged(late, asked(b"x")), list[int]()
+    probe = b"0" if begun else CONTINUE
+    before = wire_client.received
+    assert wire_client.connection.eof_received()
+    for passed_s in (0, 0.25, 0.25, 0.25, 1, 2, 4, 8, 16, 32, 64):
+        await advance(passed_s)
+        sent.append(wire_client.received.removeprefix(before).count(probe))
+    assert sent == [1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 9]
+    go.set()
+    await rest()
+    assert wire_client.received.endswith(b"1\r\nb\r\n0\r\n\r\n")
+    assert (wire_client.statuses[-1], wire_client.transport.closing) == (200, True)
+
+
+@pytest.mark.parametrize("raw", [b"", b"POST /v1", asked(b"xy")[:-1], asked(line="GET / HTTP/1.0")])
+async def test_the_end_of_a_client_without_a_complete_request_ends_its_connection(raw: bytes):
+    wire_client = await exchanged(respond_late, raw)
+    assert not wire_client.connection.eof_received()
+    assert wire_client.received == b""
+
+
+async def respond_late(cycle: HttpRequestCycle) -> None:
+    await asyncio.Event().wait()
 
 
 async def test_nothing_is_written_to_a_client_that_left_before_its_iteration_ended():

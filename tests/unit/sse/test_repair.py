@@ -203,7 +203,7 @@ USAGES: dict[str, Case] = {
         [EACH[0], EACH[2]], [*null(ROLE, STOP), ALONE], "usage", include_usage=True, done=False
     ),
     "null": same(*null(ROLE, A), STOP),
-    "empty": same(ROLE | {"usage": {}}, A, STOP),
+    "empty": case([ROLE | {"usage": {}}, A | {"usage": {}}, STOP], [ROLE, A, STOP], "usage"),
     "beside the last finish reason": same(ROLE, A, EACH[2]),
     "beside two finish reasons": case([ROLE, A, EACH[2], EACH[2]], [ROLE, A, EACH[2], STOP], "usage"),
     "in every chunk and alone": case([*EACH, ALONE], [ROLE, A, EACH[2]], "usage", "choices"),

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from msgspec import structs
@@ -16,7 +17,19 @@ from gatepass.tokens.issuer_error import REFUSED, WRONG_URL
 from gatepass.tokens.lifetime import Freshness, LifetimeSource, TokenKind
 from gatepass.types import Secret
 from tests.unit.clock import DrivenClock, settle
-from tests.unit.tokens.scripted import SECRET, Broken, Hang, Mint, answer, kept, outcomes, refused, signed, static
+from tests.unit.tokens.scripted import (
+    SECRET,
+    Broken,
+    Hang,
+    Mint,
+    answer,
+    http_json,
+    kept,
+    outcomes,
+    refused,
+    signed,
+    static,
+)
 from tests.unit.tokens.statuses import FRESH
 
 REPAIR = ". After a repair at the issuer, run `gatepass reload`: it fetches at once."
@@ -216,6 +229,57 @@ async def test_refusals_do_not_lock_the_account_and_a_new_secret_is_tried_within
         secret[0] = "right-secret"
         await it.clock.advance(5.0)
         assert it.holder.usable
+
+
+def rotating(kind: str, secret: list[str]) -> dict[str, Any]:
+    """Settings of a credential with a secret that is read for each use."""
+    found = Secret(lambda: secret[0])
+    if kind == "login":
+        return {"settings": http_json(form={"password": found})}
+    return {"client_secret": found}
+
+
+@pytest.mark.parametrize("delay_s", [0.5, 3.0])
+@pytest.mark.parametrize("kind", ["client", "login"])
+async def test_requests_get_a_token_of_the_secret_that_was_rotated_during_their_fetch(kind: str, delay_s: float):
+    secret = ["secret-of-yesterday"]
+    async with kept(replace(refused(), delay_s=delay_s), **rotating(kind, secret)) as it:
+        tasks = await it.asked(20)
+        secret[0] = "secret-of-today"
+        await it.clock.advance(delay_s)
+        assert await outcomes(tasks) == ["token-1"] * 20
+        assert [b"secret-of-today" in one.body for one in it.issuer.requests] == [False, True]
+        assert not it.holder.status().failing
+
+
+@pytest.mark.parametrize(("changes", "calls"), [(0, 1), (1, 2), (3, 4)])
+async def test_each_change_of_the_secret_during_a_refused_fetch_causes_one_more_attempt(changes: int, calls: int):
+    secret = ["secret-0"]
+    replies = [replace(refused(), delay_s=0.5)] * 9
+    async with kept(*replies, client_secret=Secret(lambda: secret[0])) as it:
+        tasks = await it.asked(3)
+        for number in range(changes):
+            await it.clock.advance(0.25)
+            secret[0] = f"secret-{number + 1}"
+            await it.clock.advance(0.25)
+        await it.clock.advance(0.5)
+        assert await outcomes(tasks) == ["TokenUnavailable"] * 3
+        await it.clock.advance(20.0)
+        assert it.issuer.calls == calls
+
+
+async def test_a_secret_that_is_rotated_twice_ends_an_outage_for_the_requests_that_wait():
+    secret = ["secret-1"]
+    half = replace(refused(), delay_s=3.0)
+    async with kept(refused(), half, client_secret=Secret(lambda: secret[0])) as it:
+        await it.clock.advance(1.0)
+        secret[0] = "secret"
+        await it.clock.advance(3.5)
+        assert (it.issuer.calls, it.holder.status().failing) == (2, True)
+        secret[0] = "secret-2"
+        tasks = await it.asked(5)
+        await it.clock.advance(0.9)
+        assert await outcomes(tasks) == ["token-1"] * 5
 
 
 async def test_retry_fetches_at_once_and_the_pauses_begin_again():

@@ -54,7 +54,7 @@ def started(tmp_path_factory) -> dict[str, dict[str, Any]]:
             f"credentials: {{corp: {own}}}\nupstreams: {{chat: {{base_url: https://llm.example/v1, credential: corp}}}}"
         )
         ran = subprocess.run(
-            [sys.executable, "-c", PROBE, path], capture_output=True, text=True, timeout=60, check=True
+            [sys.executable, "-c", PROBE, path], capture_output=True, text=True, timeout=180, check=True
         )
         found[kind] = json.loads(ran.stdout)
     return found

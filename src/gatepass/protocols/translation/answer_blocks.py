@@ -14,7 +14,7 @@ import msgspec
 
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.json_body import json_value
-from gatepass.protocols.translation.chat_request import About, Dropped, Tool, client_id, text_of
+from gatepass.protocols.translation.chat_request import MOST_CARRIED_BYTES, About, Dropped, Tool, client_id, text_of
 from gatepass.sse.choice_repair import CHAT_REASONS, FAILED, NATIVE, chat_reason
 from gatepass.sse.chunk import (
     REASONING,
@@ -42,7 +42,7 @@ MOST_KEPT_BYTES = 16 * 1024 * 1024
 _NO_PATTERN = (b"\0", b"\0")
 SHOWN_CHARS = 24
 """An error repeats a finish reason of at most this many letters, which cannot be a token."""
-_CARRIED = ("role", "content", "refusal", "tool_calls", *REASONING)
+_CARRIED = ("role", "content", "refusal", "tool_calls", "reasoning_details", *REASONING)
 """The members of a delta that reach the client."""
 
 Kind = Literal["text", "refusal", "reasoning", "call"]
@@ -56,6 +56,7 @@ class AnswerBlock(Hidden, msgspec.Struct, eq=False):
 
     kind: Kind
     id: str = ""
+    """Of a call: the chat's until it begins, then the client's."""
     name: str = ""
     item_id: str = ""
     """The id of a part of the client's reply, which is not that of the call."""
@@ -63,6 +64,10 @@ class AnswerBlock(Hidden, msgspec.Struct, eq=False):
     """The event for a part of the text, with a place for its JSON."""
     sent: bytearray = msgspec.field(default_factory=bytearray)
     held: bytearray = msgspec.field(default_factory=bytearray)
+    extra: Object = {}
+    """What a chat's call has and no other protocol, until it begins."""
+    carried: str = ""
+    """What the signature of a thought contains, as JSON."""
     half: str = ""
     """The first half of a surrogate pair, until the next piece: the SDKs of Anthropic cannot encode a single one."""
 
@@ -125,6 +130,8 @@ class AnswerBlocks(EventTransform):
         self._open: AnswerBlock | None = None
         self._waiting: list[AnswerBlock] = []
         self._calls: dict[int, AnswerBlock] = {}
+        self._details: dict[object, Object] = {}
+        """Those of the reasoning that no thought or call contains yet."""
         self.ended_blocks = self._blocks = 0
         self.events = deque[Object | bytes]()
         """Those that were not returned yet."""
@@ -253,6 +260,10 @@ class AnswerBlocks(EventTransform):
 
     def _add_delta(self, delta: Object) -> None:
         self._dropped.note_others(delta, _CARRIED)
+        details = delta.get("reasoning_details")
+        for detail in details if isinstance(details, list) else ():
+            if isinstance(detail, dict):
+                self._add_detail(detail)
         for name in self._reasoning:
             if isinstance(text := delta.get(name), str) and text:
                 self._reasoning = (name,)  # the other member repeats it
@@ -292,6 +303,7 @@ class AnswerBlocks(EventTransform):
             self._waiting = [*filter(_has_name, self._waiting)]
         while self._open is not None or self._waiting:
             self._next_block()
+        self._dropped.note_others({"reasoning_details": self._details}, ())
         if self.kinds <= {"reasoning"} and self.reason not in CUT:
             raise UpstreamEmpty("The upstream's answer has no text and no tool call.", upstream=self.upstream)
         self.ended(self.reason)
@@ -310,10 +322,38 @@ class AnswerBlocks(EventTransform):
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
         if not (block.id and block.name):
             before = len(block.id) + len(block.name)
-            block.id = block.id or client_id(argument_text(delta.get("id")))
+            block.id = block.id or argument_text(delta.get("id"))
             block.name = block.name or argument_text(members.get("name"))
             self.kept_bytes += len(block.id) + len(block.name) - before
+        if isinstance(extra := delta.get("extra_content"), dict) and extra:
+            if block is self._open:  # the client has its id
+                self._dropped.note("extra_content")
+            else:
+                block.extra = {"extra_content": extra}
+                self.kept_bytes += len(json_text(extra))
         self._continue(block, argument_text(members.get("arguments")))
+
+    def _add_detail(self, detail: Object) -> None:
+        """Add a detail of the reasoning, or a part of one: MiniMax repeats the text so far, others continue it."""
+        key = tuple(argument_text(detail.get(name)) for name in ("type", "index", "id"))
+        one = self._details.setdefault(key if "data" not in detail else len(self._details), {})
+        for name, value in detail.items():
+            before = text_of(one.get(name)) if name in ("text", "summary") else ""
+            text = text_of(value)
+            one[name] = before + text if before and not text.startswith(before) else value
+            self.kept_bytes += len(text)
+
+    def _take_carried(self, members: Object) -> str:
+        """Return `members` and the details so far as JSON; "" if there are none, or too many."""
+        if self._details:
+            members = {**members, "reasoning_details": [*self._details.values()]}
+            self._details = {}
+        text = json_text(members).decode() if members else ""
+        if len(text) <= MOST_CARRIED_BYTES:
+            return text
+        for name in members:
+            self._dropped.note(name)
+        return ""
 
     def _new_block(self, block: AnswerBlock) -> AnswerBlock:
         self._blocks += 1
@@ -344,11 +384,15 @@ class AnswerBlocks(EventTransform):
         if (block := self._open) is not None:
             if block.half:
                 self._send(block, json_text(block.half)[1:-1])
+            if block.kind == "reasoning":
+                block.carried = self._take_carried({})
             self.block_ended(block)
             block.sent, self._open = bytearray(), None
             self.ended_blocks += 1
         if self._waiting:
             self._open = block = self._waiting.pop(0)
+            if block.kind == "call":
+                block.id = client_id(block.id, self._take_carried(block.extra))
             self.block_begun(block)
             self.kept_bytes -= len(block.held)
             if block.held:

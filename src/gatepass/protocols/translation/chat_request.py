@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
+from gatepass.normalize.messages import OWN_THOUGHT
 from gatepass.sse.chunk import Object, event_kind
 
 SHOWN_CHARS = 64
@@ -71,32 +72,70 @@ class Names:
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
     def call(self, call_id: Any, tool: Tool, arguments: str, where: str) -> Object:
-        """Return an earlier call, whose tool the request may lack by now. Raises InvalidRequest if it has no id."""
+        """Return an answer with an earlier call, whose tool may be gone by now. Raises InvalidRequest without an id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
+        found, carried = _decoded(call_id)
         function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
-        return {"id": chat_id(call_id), "type": "function", "function": function}
+        signed = {"extra_content": carried.extra_content} if bytes(carried.extra_content) else {}
+        calls = [{"id": found, "type": "function", "function": function, **signed}]
+        answer: Object = {"role": "assistant", "content": None, "tool_calls": calls}
+        return answer | joined_thoughts(*carried.reasoning_details)
 
 
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*")
 _CODED = "gp_"
+MOST_CARRIED_BYTES = 64 * 1024
+"""More of what a chat's server needs again, as JSON, does not travel."""
 
 
-def client_id(call_id: str) -> str:
-    """Return the id of a chat's call in the letters that Anthropic accepts: `functions.f:0` has others."""
-    if _PLAIN_ID.fullmatch(call_id):
+class Carried(msgspec.Struct):
+    """What a chat's server needs again and the client's protocol lacks, as a client gave it back.
+
+    Of a call this is Gemini's `extra_content`, of an answer the `reasoning_details` of OpenRouter and MiniMax. It
+    travels in the signature of a thought or in the id of a call. Its values are not opened.
+    """
+
+    extra_content: msgspec.Raw = msgspec.Raw()
+    reasoning_details: list[msgspec.Raw] = []
+
+
+def signature_of(carried: str) -> str:
+    """Return the signature of a thought of gatepass, with what its server needs again."""
+    return OWN_THOUGHT + client_id("", carried).removeprefix(_CODED)
+
+
+def thought_details(signature: str) -> list[msgspec.Raw]:
+    return _decoded(_CODED + signature.removeprefix(OWN_THOUGHT))[1].reasoning_details
+
+
+def client_id(call_id: str, carried: str = "") -> str:
+    """Return the id of a chat's call in the letters that Anthropic accepts: `functions.f:0` has others.
+
+    `carried` travels in it, behind a character that no id has.
+    """
+    if _PLAIN_ID.fullmatch(call_id) and not carried:
         return call_id
-    return _CODED + urlsafe_b64encode(call_id.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+    text = f"{call_id}\0{carried}" if carried else call_id
+    return _CODED + urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
 
 
 def chat_id(call_id: str) -> str:
     """Return the id of a call that `client_id` returned as `call_id`; an id of other origin unchanged."""
-    coded = call_id.removeprefix(_CODED)
+    return _decoded(call_id)[0]
+
+
+def _decoded(call_id: str) -> tuple[str, Carried]:
+    """Return the id of the chat's call, and what travelled in it: of what gatepass did not write nothing."""
+    coded, found = call_id.removeprefix(_CODED), call_id
     try:
-        found = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")
-    except ValueError:
-        return call_id
-    return found if client_id(found) == call_id else call_id
+        text = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")
+        plain, _, carried = text.partition("\0")
+        found = plain if client_id(plain, carried) == call_id else call_id
+        is_read = carried and found == plain and len(carried) <= MOST_CARRIED_BYTES
+        return found, msgspec.json.decode(carried, type=Carried) if is_read else Carried()
+    except (ValueError, RecursionError):
+        return found, Carried()
 
 
 def schema_of(given: Any) -> Object:
@@ -220,8 +259,9 @@ def result_messages(call_id: Any, parts: list[Object], where: str) -> list[Objec
         raise malformed(where, "a result with the id of its call")
     texts = [part for part in parts if part["type"] == "text"]
     images = [part for part in parts if part["type"] != "text"]
-    result: Object = {"role": "tool", "tool_call_id": chat_id(call_id), "content": content_of(texts)}
-    return [result, {"role": "user", "content": [text_part(f"Images of {call_id}:"), *images]}] if images else [result]
+    found = chat_id(call_id)
+    result: Object = {"role": "tool", "tool_call_id": found, "content": content_of(texts)}
+    return [result, {"role": "user", "content": [text_part(f"Images of {found}:"), *images]}] if images else [result]
 
 
 def in_turns(system: list[Object], messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
@@ -266,26 +306,29 @@ def _merged(messages: Iterable[Object]) -> list[Object]:
             turns[-1].append(message)
         else:
             turns.append([message])
-    return [_joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
+    return [joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
 
 
-def _joined(turn: list[Object]) -> Object:
+def joined(turn: list[Object]) -> Object:
+    """Return several messages of one role as one."""
     parts: list[Object] = []
     calls = [call for message in turn for call in message.get("tool_calls", ())]
-    joined: Object = {}
+    one: Object = {}
     for message in turn:
-        joined |= message
+        one |= message
         content = message.get("content")
         parts += content if isinstance(content, list) else [text_part(content)] if content else []
-    joined["content"] = content_of(parts) if parts else None if calls else ""
-    thought = joined_thoughts(*(message.get("reasoning_content") for message in turn))
-    return joined | thought | ({"tool_calls": calls} if calls else {})
+    one["content"] = content_of(parts) if parts else None if calls else ""
+    details = [detail for message in turn for detail in message.get("reasoning_details", ())]
+    thought = joined_thoughts(*(message.get("reasoning_content") for message in turn), *details)
+    return one | thought | ({"tool_calls": calls} if calls else {})
 
 
 def joined_thoughts(*thoughts: Any) -> Object:
-    """Return the texts of an answer's reasoning as its member of a chat; nothing without a text."""
+    """Return the texts of an answer's reasoning, and its details, as its members of a chat; nothing without any."""
     text = "\n\n".join(thought for thought in thoughts if isinstance(thought, str) and thought)
-    return {"reasoning_content": text} if text else {}
+    details = [thought for thought in thoughts if isinstance(thought, msgspec.Raw)]
+    return ({"reasoning_content": text} if text else {}) | ({"reasoning_details": details} if details else {})
 
 
 def _shown(name: str) -> str:

@@ -114,9 +114,9 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts, calls, thoughts = list[Object](), list[Object](), list[Any]()
     for place, block in blocks:
-        kind = event_kind(block)
-        if kind == "thinking" and block.get("signature") == OWN_THOUGHT:
-            thoughts.append(block.get("thinking"))
+        kind, signature = event_kind(block), chat_request.text_of(block.get("signature"))
+        if kind == "thinking" and signature.startswith(OWN_THOUGHT):
+            thoughts += (block.get("thinking"), *chat_request.thought_details(signature))
         elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
         elif kind == "tool_use":
@@ -126,7 +126,7 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
             parts.append(_part(block, place))
     content = chat_request.content_of(parts) if parts else None if calls else ""
     answer = {"role": "assistant", "content": content, **chat_request.joined_thoughts(*thoughts)}
-    return answer | ({"tool_calls": calls} if calls else {})
+    return chat_request.joined([answer, *calls]) if calls else answer
 
 
 def _part(block: Object, where: str) -> Object:
@@ -209,7 +209,7 @@ class MessageAnswer(AnswerBlocks):
 
     def block_ended(self, block: AnswerBlock) -> None:
         if block.kind == "reasoning":
-            delta = {"type": "signature_delta", "signature": OWN_THOUGHT}
+            delta = {"type": "signature_delta", "signature": chat_request.signature_of(block.carried)}
             self.events.append({"type": "content_block_delta", "index": self.ended_blocks, "delta": delta})
         self.events.append({"type": "content_block_stop", "index": self.ended_blocks})
         if self.keeps_texts and (content := self._whole(block)) is not None:
@@ -219,7 +219,7 @@ class MessageAnswer(AnswerBlocks):
         """Return `block` with its content; None for a call that the limit of tokens cut."""
         content = self._content(block, msgspec.Raw(block.text))
         if block.kind == "reasoning":
-            content["signature"] = OWN_THOUGHT
+            content["signature"] = chat_request.signature_of(block.carried)
         elif block.kind == "call" and block.sent:
             try:
                 content["input"] = read_json(json.loads(block.text).encode())

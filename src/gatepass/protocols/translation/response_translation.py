@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from gatepass.config.advice import Advice
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT
@@ -37,8 +38,10 @@ from gatepass.protocols.translation.chat_request import (
     refused_part,
     result_messages,
     schema_of,
+    signature_of,
     text_of,
     text_part,
+    thought_details,
 )
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
@@ -62,7 +65,8 @@ _WITH_TOOLS = frozenset(("additional_tools", "tool_search_output"))
 loads those of MCP servers with the second."""
 _ENCRYPTED = "gAAAA"
 """How a text that OpenAI encrypted begins."""
-_COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction"))
+COMPACTION = Advice("server_compaction")
+_COMPACTIONS = frozenset(("compaction", "compaction_summary", "context_compaction", "compaction_trigger"))
 _OF_SERVER_TOOLS = ("_call", "_output", "_approval_request", "_approval_response", "_list_tools")
 """How the types of items end that a hosted tool wrote."""
 
@@ -172,7 +176,7 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
         elif found := _of_item(kind, item, where, names, dropped):
             thought = joined_thoughts(*thoughts)
             if found[0]["role"] == "assistant":
-                found[0] |= thought
+                found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
             elif thought:
                 dropped.note("reasoning")
             thoughts = []
@@ -188,8 +192,7 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
         tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
-        call = names.call(item.get("call_id"), tool, arguments, where)
-        return [{"role": "assistant", "content": None, "tool_calls": [call]}]
+        return [names.call(item.get("call_id"), tool, arguments, where)]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, f"{where}.", dropped)]
         parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
@@ -201,11 +204,10 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
     if kind in ("message", "", "agent_message") and role is not None:
         return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content"))}]
     if kind in _COMPACTIONS:
-        if summary := joined_thoughts(*_thoughts(item, dropped)):
-            return [{"role": "user", "content": summary["reasoning_content"]}]
-        raise malformed(
-            where, "a summary that a chat can read: only its server can decrypt it. Begin a new conversation"
-        )
+        if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
+            return [{"role": "user", "content": summary}]
+        cause = f"`{where}` ({kind}) is for a server that compacts. The upstream has chat completions alone."
+        raise InvalidRequest(cause, param=where, case=COMPACTION.case, advice=str(COMPACTION))
     if kind.endswith(_OF_SERVER_TOOLS):
         dropped.note(kind)
     if kind.endswith(_OF_SERVER_TOOLS) or kind in _WITH_TOOLS:
@@ -216,15 +218,18 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
 
 
 def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
-    """Return the texts of a reasoning or compaction item. What is encrypted is for its server alone."""
-    if item.get("encrypted_content") not in (None, "", OWN_THOUGHT):
+    """Return the texts and details of a reasoning or compaction item. What others encrypted only they can read."""
+    signature, details = text_of(item.get("encrypted_content")), list[Any]()
+    if signature.startswith(OWN_THOUGHT):
+        details += thought_details(signature)
+    elif signature:
         dropped.note("encrypted_content")
     for name in ("content", "summary"):
         if isinstance(parts := item.get(name), str):
-            return [parts]
+            return [parts, *details]
         if texts := [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []:
-            return texts
-    return []
+            return texts + details
+    return details
 
 
 def _parts(content: Any, where: str) -> list[Object]:
@@ -244,7 +249,7 @@ def _part(part: Object, where: str) -> Object:
     if kind == "input_image" and isinstance(url, str):
         image = image_part(url)
         if part.get("detail"):
-            image["image_url"]["detail"] = part["detail"]
+            image["image_url"]["detail"] = "high" if part["detail"] == "original" else part["detail"]
         return image
     raise refused_part(kind, where)
 
@@ -430,7 +435,8 @@ class ResponseAnswer(AnswerBlocks):
             message = {"type": "message", "role": "assistant", "content": parts}
             return {"id": block.item_id, "status": status, **message}
         if block.kind == "reasoning":
-            return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": OWN_THOUGHT}
+            signature = signature_of(block.carried)
+            return {"id": block.item_id, "type": "reasoning", "summary": parts, "encrypted_content": signature}
         tool = self.tool(block)
         if tool.is_search:
             search: Object = {"type": "tool_search_call", "execution": "client", "arguments": text or {}}

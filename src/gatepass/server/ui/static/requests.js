@@ -198,7 +198,8 @@ export function askedFor({ model, operation, mcp_method: method, mcp_tool: tool 
 /** What became of a request: its status, and the code of its error. */
 export function resultOf({ state, status, code, outcome, hop }) {
   if (state === "running") return [el("span.chip.live", {}, t("running"))];
-  if (outcome === "client_gone") return [el("span.chip", {}, t("client gone"))];
+  const left = { client_gone: t("client gone"), unread: t("client did not read") }[outcome];
+  if (left) return [el("span.chip", {}, left)];
   const failed = outcome !== "ok";
   return [el(failed ? "span.chip.bad" : "span.chip", {}, status ?? "–"), failed && code ? el("span.code", { title: [codeNote(code), hop].filter(Boolean).join(t(", ")) || null }, ` ${code}`) : ""];
 }

@@ -136,7 +136,7 @@ function way(page, data) {
     const again = data.attempts[i + 1]?.cause;
     const credential = name && card(name, t("token"), `credential:${name}`, [
       ...lifeOf(attempt, i === last && failed === `credential:${name}`),
-      token.wait_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s) }),
+      token.wait_s + token.renewal_s > 0.0005 && t("waited {s}", { s: duration(token.wait_s + token.renewal_s) }),
     ], i === last && failed === `credential:${name}`);
     // The credential's own issuer receives the token of another one, which has none.
     const subject = credential && i === last && attempt.code === "token_unavailable" && failed?.startsWith("credential:") && failed !== `credential:${name}`
@@ -200,8 +200,7 @@ function timeline(data) {
     const nth = data.attempts.length > 1 ? t("attempt {n}: ", { n: attempt.number }) : "";
     const bad = hasFailed(data, i) ? "bad" : "";
     const end = endOf(data, attempt);
-    const isRejected = attempt.outcome === "token_rejected"; // it waits for another token at its end
-    const wait = isRejected ? 0 : attempt.token?.wait_s ?? 0;
+    const wait = attempt.token?.wait_s ?? 0;
     let at = attempt.began_s ?? 0;
     if (attempt.queue_wait_s) add(nth + t("wait for a place at the upstream"), at, attempt.queue_wait_s);
     at += attempt.queue_wait_s ?? 0;
@@ -216,7 +215,7 @@ function timeline(data) {
     if (attempt.head_s !== null) {
       const head = Math.max(at, (attempt.began_s ?? 0) + attempt.head_s); // both are rounded
       if (head > at) add(nth + t("until the reply begins"), at, head - at);
-      if (end !== null) add(nth + (isRejected ? t("wait for a new token") : isRunning(data, attempt) ? t("reply until now") : t("reply")), head, Math.max(0, end - head), `main ${bad}`);
+      if (end !== null) add(nth + (isRunning(data, attempt) ? t("reply until now") : t("reply")), head, Math.max(0, end - head), `main ${bad}`);
     } else if (attempt.parts?.length) {
       for (const [k, { began_s: from, duration_s: length, outcome }] of attempt.parts.slice(0, MOST_PARTS).entries())
         add(nth + t("part {n}", { n: k + 1 }), from, length, GOOD.includes(outcome) ? "main" : "bad");
@@ -224,6 +223,7 @@ function timeline(data) {
       if (end - at > 0.0005) add(nth + (isRunning(data, attempt) ? t("no reply yet") : t("no reply")), at, end - at, bad);
       else if (bars.length) bars.at(-1).mark = bad;
     }
+    if (attempt.token?.renewal_s) add(nth + t("wait for a new token"), end, attempt.token.renewal_s);
   }
   const whole = elapsedOf(data) ?? Math.max(0.001, ...bars.map(({ from, length }) => from + length));
   const first = timings.first_byte_s;
