@@ -6,6 +6,7 @@ change is written without blanks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -125,7 +126,7 @@ class Value:
 class ObjectDraft:
     """An object. If a name occurs more than once, its last member is used, as every known parser does."""
 
-    __slots__ = ("_inner", "_members", "_opened", "has_changed")
+    __slots__ = ("_inner", "_members", "_opened", "has_changed", "repeated")
 
     def __init__(
         self, listed: Members, opened: _Opened, level: int, known: Mapping[str, Any] = MappingProxyType({})
@@ -134,6 +135,11 @@ class ObjectDraft:
         lists = {name: value for name, value in known.items() if isinstance(value, list)}
         self._inner = level + 1
         self._members = {name: Value(text, opened, self._inner, lists.get(name)) for name, text in listed}
+        is_repeating = len(self._members) < len(listed)
+        self.repeated = (
+            Counter(name for name, _ in listed) - Counter([*self._members]) if is_repeating else Counter[str]()
+        )
+        """The names of several members. As long as nothing changes, all of them are sent."""
         self._opened = opened
         self.has_changed = False
 

@@ -240,7 +240,7 @@ def test_the_pages_name_the_codes_alerts_pages_and_limits_of_the_code() -> None:
 
 
 def test_the_exit_codes_fit_the_code() -> None:
-    assert [int(row[0]) for row in rows("run", "that is down does not prevent the start.\n")] == [
+    assert [int(row[0]) for row in rows("run", "starts even if the issuer is down.\n")] == [
         0,
         UNUSABLE,
         CANNOT_BIND,

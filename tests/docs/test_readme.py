@@ -1,16 +1,19 @@
 """What README.md shows is so: its configuration loads, and its figures are measured."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 from examples.demo import LIFETIME_S, OTHER_STEPS_S
 
+from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from tests.docs.blocks import blocks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+CHINESE = (ROOT / "README.zh.md").read_text()
 
 
 def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
@@ -24,9 +27,41 @@ def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
 
 
 def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
-    (sentence,) = re.findall(r"It adds latency: .+", README)
     measured = (ROOT / "docs/benchmarks.md").read_text()
-    assert [figure for figure in re.findall(r"[\d.,]*\d(?: ms)?", sentence) if figure not in measured] == []
+    for page, names in ((README, ("Added latency", "Memory")), (CHINESE, ("额外延迟", "内存"))):
+        for name in names:
+            (sentence,) = re.findall(rf"\*\*{name}.+", page)
+            figures = re.findall(r"[\d.,]*\d (?:ms|MB|KiB)", sentence)
+            assert len(figures) == 2
+            assert [figure for figure in figures if figure not in measured] == []
+
+
+@pytest.mark.parametrize("page", [README, CHINESE], ids=["README.md", "README.zh.md"])
+def test_the_start_without_a_file_has_six_variables_and_loads(page):
+    block = next(one for one in blocks(page, "sh") if "GATEPASS_UPSTREAM_URL" in one)
+    exported = [
+        word for line in block.splitlines() if line.startswith("export") for word in shlex.split(line, True)[1:]
+    ]
+    variables = dict(word.split("=", 1) for word in exported)
+    assert len(variables) == 6
+    config = load(None, variables | {"GATEPASS_KEYS": "k" * 16}).config
+    assert (set(config.upstreams), [key.profile for key in config.access.keys]) == ({"chat"}, ["ragflow"])
+    with pytest.raises(ConfigError, match="shorter than 16 characters"):
+        load(None, variables | {"GATEPASS_KEYS": "k" * 15})
+
+
+def test_the_readme_has_at_most_750_words_in_the_order_of_its_readers():
+    shown = re.sub(r"<!--.*?-->|\]\([^)]*\)", "", README)
+    assert len([word for word in shown.split() if re.search(r"\w", word)]) <= 750
+    order = (
+        *("RAGFlow, Dify, Open WebUI", "overview.svg", "credentials:", "GATEPASS_UPSTREAM_URL", "make demo ONCE=1"),
+        *("make test", "Added latency", "Memory", "No database", "pip install", "docker build", "gatepass doctor"),
+        *("from openai import", "| you see |", "| you want to |", "Report a vulnerability"),
+    )
+    at = [README.index(text) for text in order]
+    assert at == sorted(at)
+    (table,) = re.findall(r"\| you see \|.+?<!-- end", README, re.DOTALL)
+    assert len(re.findall(r"^\| ", table, re.MULTILINE)) == 1 + 8
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,7 @@ async def test_a_request_without_token_that_is_not_rejected_proves_nothing(dialo
     async with Scripted(answer=for_strangers(dialogue)) as upstream:
         _, hop = await found(one(upstream, static()))
     assert (hop.hop, hop.outcome) == ("upstream:chat", UNPROVEN)
-    assert hop.finding.startswith(
-        f"answers; without the token it returns {expected}, which proves nothing, so it is not proven that"
-    )
+    assert hop.finding.startswith(f"answers; without the token it returns {expected}, so this does not show whether")
 
 
 @pytest.mark.parametrize("calls", [[], [ProbeCall("chat", "acme-v1"), ProbeCall("chat", "acme-v1", stream=True)]])
@@ -261,7 +259,7 @@ async def test_an_upstream_without_a_model_list_is_not_proven():
         "upstream:chat",
         UNPROVEN,
         f"answers, but GET /v1/models returns 405: it has no model list, or base_url is wrong,"
-        f" so neither base_url nor the token is proven {PROVE}",
+        f" so this shows neither whether base_url is right nor whether the token is accepted {PROVE}",
     )
 
 
@@ -505,7 +503,7 @@ async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_
         code, lines, errors = await doctor(tmp_path, blocks)
         assert (code, errors) == (NOTHING_PROVEN, f"{NOTHING}\n")
         assert lines[1].startswith("ok   credential:c token: a key is configured; it does not expire")
-        public = "answers; its model list is public, so it is not proven that it accepts the token"
+        public = "answers; its model list is public, so this does not show whether it accepts the token"
         assert lines[-1].startswith(f"???? upstream:chat models: {public}. {PROVE}")
         code, lines, errors = await doctor(tmp_path, blocks, "m", "--call")
     assert (code, errors) == (1, "")

@@ -14,7 +14,7 @@ import pytest
 from gatepass.config.access import hash_key
 from gatepass.policy.breaker import Breaker
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
-from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Gateway, gateway
+from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Answer, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.messages_upstream import MESSAGE
 from tests.integration.scripted import (
@@ -66,6 +66,22 @@ async def two(
             gateway(upstreams=upstreams, models=models(*upstreams, **(entry or {})), **blocks)
         )
         yield gp
+
+
+def key_of(name: str) -> str:
+    return f"gp-{name}-0123456789abcdef"
+
+
+def callers(*names: str) -> dict[str, Any]:
+    return {"keys": [{"name": name, "hash": hash_key(key_of(name))} for name in names]}
+
+
+def caller(name: str) -> dict[str, str]:
+    return {**JSON, "authorization": f"Bearer {key_of(name)}"}
+
+
+async def as_caller(gp: Gateway, name: str, body: Any = HELLO) -> Answer:
+    return await gp.ask(body, headers=caller(name)).answer()
 
 
 def in_flight(gp: Gateway) -> int:
@@ -234,6 +250,51 @@ async def test_all_targets_wait():
         await clock.advance(30.1)
         assert (await gp.ask().answer()).status == 503
         assert (len(first.received), len(second.received)) == (1, 2)
+
+
+def by_tier(received: Received) -> Dialogue:
+    """A model whose cheap tier has no room."""
+    body = received.json()
+    is_full = body.get("service_tier") == "flex" or body.get("metadata") == {"tier": "flex"}
+    if is_full:
+        return error(429, "No capacity for this tier", retry_after="50")
+    return GOOD_STREAM if body.get("stream") else GOOD
+
+
+@pytest.mark.parametrize("cheap", [{"service_tier": "flex"}, {"metadata": {"tier": "flex"}}])
+@pytest.mark.parametrize("usual", [HELLO, STREAMED])
+async def test_a_wait_that_one_callers_request_began_lets_a_probe_of_another_through(cheap, usual, caplog):
+    caplog.set_level(logging.INFO, "gatepass.targets")
+    first, second = Scripted(answer=by_tier), Scripted(answer=by_tier)
+    async with two(first, second, REFUSED, clock=DrivenClock(), access=callers("ana", "ben")) as gp:
+        assert (await as_caller(gp, "ana", {**HELLO, **cheap})).status == 429
+        assert (await as_caller(gp, "ana", HELLO)).error["code"] == "targets_limited"  # who began the wait waits
+        for _ in range(3):
+            assert (await as_caller(gp, "ben", usual)).status == 200
+        assert (await as_caller(gp, "ana", {**HELLO, **cheap})).headers["retry-after"] == "50"
+        assert (len(first.received), len(second.received)) == (4, 1)
+    events = [(record.message, record.__dict__["fields"]["target"]) for record in caplog.records]
+    assert events == [("target_waits", "first/a"), ("target_waits", "second/b"), ("target_recovered", "first/a")]
+
+
+async def test_one_probe_at_a_time_and_a_wait_that_others_confirm_stays():
+    clock, go = DrivenClock(), asyncio.Event()
+    first = Scripted(error(429, retry_after="50"), [Wait(go), *error(429, retry_after="40")], GOOD)
+    second = Scripted(error(429, retry_after="50"), error(500), GOOD)
+    async with two(first, second, {"breaker": {}}, clock=clock, access=callers("ana", "ben", "cem")) as gp:
+        assert [(await as_caller(gp, "ana")).status for _ in range(2)] == [429, 429]
+        async with gp.ask(headers=caller("ben")) as probing:
+            await until(lambda: len(first.received) == 2)
+            assert (await as_caller(gp, "cem")).status == 500  # the probe of the other target, which says nothing
+            refused = await as_caller(gp, "cem")
+            assert (refused.error["code"], refused.headers["retry-after"]) == ("targets_limited", "1")
+            go.set()
+            assert (await probing.answer()).status == 429
+        assert (await as_caller(gp, "ben")).headers["retry-after"] == "1"  # for a probe of the other target
+        assert (len(first.received), len(second.received)) == (2, 2)
+        await clock.advance(1.1)
+        assert [(await as_caller(gp, name)).status for name in ("cem", "ben", "cem", "ana")] == [200, 200, 200, 429]
+    assert (len(first.received), len(second.received)) == (4, 3)
 
 
 async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_available_first():
@@ -634,11 +695,11 @@ async def test_a_split_call_is_repeated_whole_or_not_at_all(entry, fault, status
 
 
 async def test_a_part_that_is_refused_needs_the_budget_of_what_may_run_twice():
-    """Other parts have run. Thirty repeats are allowed, and one for each five requests."""
+    """Other parts have run. Thirty repeats are allowed at once."""
     entry = {"retry": {"on": ["refused", "may_have_run"], "operations": ["embeddings"]}, "rules": {"split": 2}}
     body, clock = {"model": "m", "input": ["0", "1", "2", "3"]}, DrivenClock()
     second = Scripted(answer=part)
     async with two(Scripted(answer=failing_at("2", error(429))), second, entry, clock=clock) as gp:
-        statuses = [(await gp.ask(body, EMBEDDINGS).answer()).status for _ in range(38)]
-    assert statuses == [200] * 37 + [429]
-    assert len(second.received) == 2 * 37
+        statuses = [(await gp.ask(body, EMBEDDINGS).answer()).status for _ in range(31)]
+    assert statuses == [200] * 30 + [429]
+    assert len(second.received) == 2 * 30

@@ -44,6 +44,16 @@ async def test_the_client_receives_the_bytes_of_a_stream_without_usage_and_limit
     assert dict(tokens) == {"input": "11", "output": "4"}
 
 
+@pytest.mark.parametrize("options", ["yes", True, 1, ["include_usage"], None, {}, {"include_usage": "true"}])
+async def test_options_that_cannot_ask_for_usage_are_replaced(options):
+    limits = access({"tokens": {"minute": 10_000}})
+    async with Scripted(answer=answered) as upstream, gateway(upstream=upstream.url, access=limits) as gp:
+        answer = await ask(gp, {**STREAMED, "stream_options": options})
+        await settled(gp, [15, 0])
+    assert upstream.received[0].json()["stream_options"] == {"include_usage": True}
+    assert "set=stream_options.include_usage" in answer.headers["x-gatepass-adapted"]
+
+
 @pytest.mark.parametrize("asks", [True, False])
 @pytest.mark.parametrize("is_late", [True, False])
 async def test_usage_after_done_is_counted_and_sent_if_the_client_asked(asks, is_late):

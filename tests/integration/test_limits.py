@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
-from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS
+from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, EndUsers
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.body_threads import INLINE_BYTES
@@ -250,6 +250,26 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
     assert "@corp" not in shown
 
 
+@pytest.mark.parametrize("by_what", NAMED_BY)
+async def test_the_end_users_that_one_key_invents_take_no_place_of_those_of_another(by_what, monkeypatch):
+    monkeypatch.setattr(EndUsers.__init__, "__defaults__", (8,))
+    path, field, made = NAMED_BY[by_what]
+    end_users = {"limits": {"requests": {"minute": 1}}, **({"header": field} if field else {})}
+    dialogue = [Send(reply(MESSAGE))] if path == MESSAGES else GOOD
+    async with limited(dialogue, clock=DrivenClock(), access=access(end_users=end_users)) as (gp, _):
+
+        async def statuses(key: str, count: int) -> list[int]:
+            found = []
+            for number in range(count):
+                body, fields = made(f"{key}-{number}")
+                found.append((await gp.ask(body, path, headers={**by(key), **fields}).answer()).status)
+            return found
+
+        assert await statuses("ana", 12) == [*[200] * 9, *[429] * 3]  # 8 places, and one request of all others
+        assert await statuses("ben", 4) == [200] * 4
+        assert await statuses("ben", 4) == [429] * 4  # each has its own limit
+
+
 async def test_an_end_user_that_the_body_does_not_name_shares_one_budget():
     limits = {"requests": {"minute": 3}}
     async with limited(GOOD, clock=DrivenClock(), access=access(end_users={"limits": limits})) as (gp, _):
@@ -277,11 +297,26 @@ def size(body: Any) -> int:
     return (len(json.dumps(body)) + 3) // 4
 
 
+def written(events: list[bytes]) -> int:
+    """The tokens of these events and `[DONE]`, whose envelopes of 320 bytes count as one each."""
+    return len(events) + (len(b"".join([*events, DONE])) - 320 * len(events)) // 4
+
+
+LONG = [*[delta(content="word " * 500)] * 10, delta("stop")]
+LONGEST = [delta(content="word " * 5_000), delta("stop")]
+UNCOUNTED = {name: value for name, value in COMPLETION.items() if name != "usage"}
 ENDS: Mapping[str, tuple[Dialogue, Any, int]] = {
     "the usage of a whole reply": (GOOD, HELLO, 2),
     "a usage of any size": ([Send(reply({**COMPLETION, "usage": {"total_tokens": 10**30}}))], HELLO, 2**32),
     "the usage of a stream": ([Send(stream(delta(content="hi"), delta("stop"), USAGE, DONE))], STREAMED, 70),
     "a stream without usage": ([Send(stream(delta(content="a"), delta("stop"), DONE))], STREAMED, size(STREAMED) + 2),
+    "a stream of ten long events without usage": (
+        [Send(stream(*LONG, DONE))],
+        STREAMED,
+        size(STREAMED) + written(LONG),
+    ),
+    "a stream of one long event": ([Send(stream(*LONGEST, DONE))], STREAMED, size(STREAMED) + written(LONGEST)),
+    "a long reply without usage": ([Send(reply(UNCOUNTED))], HELLO, size(HELLO) + len(json.dumps(UNCOUNTED)) // 4),
     "a stream that was cut": (
         [*begin_stream(), Send(chunk(delta(content="a"))), Rst()],
         STREAMED,
@@ -429,7 +464,7 @@ async def test_the_reservation_counts_while_the_request_runs_and_an_estimate_is_
 
 LEFT: Mapping[str, tuple[list[Any], int]] = {
     "less than its reservation": ([delta(content="a")], 1_000),
-    "a large event": ([delta(content="a" * 6_000)], 1_500),
+    "a large event": ([delta(content="a" * 6_000)], 1_440),
     "many events": ([delta(content="")] * 3, 1_000),
     "the usage so far": (
         [

@@ -786,7 +786,7 @@ def problems(visit: OpenPage, fake: Fake, errors: list[documents.Document]) -> I
 
 
 def test_an_error_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fake) -> None:
-    said = {"sentence_zh": "上游限制了请求。", "action_zh": "等待，或请上游的负责人提高 `限额`。"}
+    said = {"sentence_zh": "请求被上游限流。", "action_zh": "稍后重试，或请上游管理员提高 `限额`。"}
     own = {**said, "code": "draining", "kind": "draining", "cause": "In words that the page has not."}
     theirs = {**said, "code": "429", "kind": "upstream_error", "cause": "GPU is on fire."}
     for error, problem in zip((own, theirs), problems(visit, fake, [own, theirs]), strict=True):
@@ -794,7 +794,7 @@ def test_an_error_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fak
         first = shown if error is own else [error["cause"], said["sentence_zh"]]
         expect(problem.locator("p").nth(0)).to_have_text(first[0])
         expect(problem.locator("p").nth(1)).to_have_text(first[1])
-        expect(problem).to_contain_text("处理：等待，或请上游的负责人提高 限额。")
+        expect(problem).to_contain_text("处理：稍后重试，或请上游管理员提高 限额。")
 
 
 def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(visit: OpenPage, fake: Fake) -> None:
@@ -1027,8 +1027,8 @@ FAILED_CALL = {
     "outcome": "fails",
     "why": "chat with gpt-4o: 429 upstream_error: Rate limit reached",
     "advice": "Wait, or ask `its owner` for a higher limit.",
-    "why_zh": "上游限制了请求。",
-    "advice_zh": "等待，或请上游的负责人提高限额。",
+    "why_zh": "请求被上游限流。",
+    "advice_zh": "稍后重试，或请上游管理员提高限额。",
     "seconds": 0.1,
     "error": "upstream_error",
 }
@@ -1048,8 +1048,8 @@ def test_a_failed_step_of_doctor_is_in_the_language_of_the_page(visit: OpenPage,
     page = diagnosed(visit, fake, [FAILED_CALL, UNLISTED], locale="zh-CN")
     expect(page.locator(".steps .bad p")).to_have_text(
         [
-            *("上游限制了请求。", f"原文：{FAILED_CALL['why']}"),
-            *("处理：等待，或请上游的负责人提高限额。", "模型列表中没有 gpt-5", "处理：修正模型的名称。"),
+            *("请求被上游限流。", f"原文：{FAILED_CALL['why']}"),
+            *("处理：稍后重试，或请上游管理员提高限额。", "模型列表中没有 gpt-5", "处理：修正模型的名称。"),
         ]
     )
 

@@ -85,19 +85,19 @@ def healthcheck(path: str | None, host: str | None, port: int | None, timeout_s:
     --config, GATEPASS_CONFIG or ./gatepass.yaml, as for `gatepass serve`. If the file has `server.tls`, the check uses
     TLS.
     """
+    from gatepass.config.document import ConfigError
     from gatepass.config.file import configuration_file
 
-    path, tls = configuration_file(path, own_variables(os.environ)), None
-    if path is not None:
-        from gatepass.config.document import ConfigError
-        from gatepass.config.references import resolve
+    tls = None
+    try:
+        if (path := configuration_file(path, own_variables(os.environ))) is not None:
+            from gatepass.config.references import resolve
 
-        try:
             file_host, file_port, tls, _ = listening(path)
             host, port = host or resolve(file_host, os.environ), port or file_port
-        except (ConfigError, ValueError) as error:
-            if host is None or port is None:
-                raise click.ClickException(str(error)) from None
+    except (ConfigError, ValueError) as error:
+        if host is None or port is None:
+            raise click.ClickException(str(error)) from None
     if port == 0:
         raise click.ClickException("server.port is 0, which picks a free port: set the port with --port")
     reason = failure_of(reachable(host or HOST), port or PORT, timeout_s, tls)

@@ -167,11 +167,10 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
     from gatepass.config.references import own_variables, replace_file
     from gatepass.config.yaml_file import parse_yaml, with_last_item
 
-    name = configuration_file(path, own_variables(os.environ))
-    if name is None:
-        exit_unusable("--write: there is no configuration file: name one with --config")
     by_hand = "run the command without --write, and change the file yourself"
     try:
+        if (name := configuration_file(path, own_variables(os.environ))) is None:
+            exit_unusable("--write: there is no configuration file: name one with --config")
         document = read_document(name)
         text, shown = document.content.decode(), _shown(entry)
         item = json.dumps(entry) if document.source.lower().endswith(".json") else shown

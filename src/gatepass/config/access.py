@@ -237,7 +237,8 @@ class EndUsers(Block):
 
     Example: x-openwebui-user-id
 
-    Danger: gatepass believes the client. Without a name, or with more than 10,000 users, users share one count.
+    Danger: gatepass believes the client. Without a name, or with more than 10,000 users, users share one count. Each
+    key can use all places that are free, and gives those above its share to the users of others.
     """
     limits: UseLimits
     """How much each user may use, within the limits of the key: `requests` and `tokens` per `minute`, and

@@ -8,6 +8,8 @@ from typing import Any
 
 SettingPath = tuple[str | int, ...]
 """The path of a value in the tree: `("access", "keys", 0, "name")`."""
+MOST_VALUES = 20_000
+"""The most values of one file. 300 bytes with aliases of aliases may stand for millions of values."""
 
 
 def dotted(path: SettingPath) -> str:
@@ -86,7 +88,9 @@ class ConfigDocument:
                 self.add_problem(path, text)
 
     def note_line(self, path: SettingPath, line: int) -> None:
-        """Record the line of the value at `path`."""
+        """Record the line of the value at `path`; raise ConfigError beyond MOST_VALUES."""
+        if len(self.origins) >= MOST_VALUES:
+            raise self.fault(line, f"holds more than {MOST_VALUES} values (each use of an alias counts)")
         # The first line of a duplicate name stays, because the problem names it.
         self.origins.setdefault(path, ValueOrigin(self.source, line))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import pathlib
+import stat
 from collections.abc import Mapping
 
 from gatepass.config.document import ConfigDocument, ConfigError, ConfigProblem, ValueOrigin
@@ -19,11 +21,19 @@ OF_LITELLM = frozenset(("model_list", "litellm_settings"))
 def configuration_file(path: str | None, own: Mapping[str, str]) -> str | None:
     """Return `path`, the file of GATEPASS_CONFIG, or ./gatepass.yaml; None if the environment configures gatepass.
 
-    `own`: the GATEPASS_ variables without their prefix.
+    `own`: the GATEPASS_ variables without their prefix. Raises ConfigError if ./gatepass.yaml belongs to another
+    user, or every user may write it: gatepass would run the programs that it names.
     """
     if path or "CONFIG" in own or "UPSTREAM_URL" in own:
         return path or own.get("CONFIG")
-    return DEFAULT_FILE if pathlib.Path(DEFAULT_FILE).exists() else None
+    try:
+        found = os.lstat(DEFAULT_FILE), os.stat(DEFAULT_FILE)  # the owner of a link decides too
+    except OSError:
+        return None
+    if any(status.st_uid not in (os.geteuid(), 0) for status in found) or found[1].st_mode & stat.S_IWOTH:
+        text = "belongs to another user, or every user may write it: if you trust it, name it with --config"
+        raise _unusable(DEFAULT_FILE, text)
+    return DEFAULT_FILE
 
 
 def read_document(name: str) -> ConfigDocument:

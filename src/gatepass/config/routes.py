@@ -171,6 +171,19 @@ class Rules(Block):
 
     Danger: The model no longer sees separate messages.
     """
+    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    """The most tokens of an answer: chats, completions, responses and messages. It runs after all other rules, the
+    learned ones too. `max_tokens`, `max_completion_tokens`, `max_output_tokens` and the like, also inside `extra_body`,
+    `provider_options` and `generationConfig`, get this value if they are larger, null, below 1 or no number. Where the
+    protocol's own name is not sent, it is added, as `rename` and `drop` leave it. A larger `thinking.budget_tokens`
+    becomes half of this value, at least 1024, which Anthropic's API requires. With 1024 or less, thinking is disabled.
+
+    Unit: tokens
+
+    Example: 4096
+
+    Danger: An upstream that accepts no such member refuses the request.
+    """
 
     def over(self, base: Rules | None) -> Rules:
         """Return these rules with the entries of `base` that they do not replace.
@@ -182,7 +195,7 @@ class Rules(Block):
         if base is None:
             return self
         named = {path for name in PATH_RULES for path in getattr(self, name)}
-        new_names = {_renamed(old, self.rename) for old in self.rename}
+        new_names = {renamed(old, self.rename) for old in self.rename}
         joined: dict[str, Any] = {}
         for name in self.model_fields_set | {*PATH_RULES}:
             lower, upper = getattr(base, name), getattr(self, name)
@@ -194,7 +207,7 @@ class Rules(Block):
                 joined[name] = [*kept, *upper] if isinstance(upper, list) else upper
         renames: dict[str, str] = joined["rename"]
         # a rename that is not kept leaves the member under its old name, so the clamp of the new name applies there too
-        lost = {old: _renamed(old, base.rename) for old in base.rename if old in named}
+        lost = {old: renamed(old, base.rename) for old in base.rename if old in named}
         clamps = {old: base.clamp[new] for old, new in lost.items() if new in base.clamp} | base.clamp
         joined["clamp"] = renamed_clamps(clamps, renames) | renamed_clamps(self.clamp, renames)
         return base.model_copy(update=joined)
@@ -208,11 +221,11 @@ RUN_AFTER_RENAME = ("drop", "set")
 
 def renamed_clamps(clamps: Mapping[str, Bounds], renames: Mapping[str, str]) -> dict[str, Bounds]:
     """`clamps` by the paths after `renames`; a clamp of the new name wins over one that is renamed to it."""
-    last = sorted(clamps, key=lambda path: _renamed(path, renames) == path)
-    return {_renamed(path, renames): clamps[path] for path in last}
+    last = sorted(clamps, key=lambda path: renamed(path, renames) == path)
+    return {renamed(path, renames): clamps[path] for path in last}
 
 
-def _renamed(path: str, renames: Mapping[str, str]) -> str:
+def renamed(path: str, renames: Mapping[str, str]) -> str:
     for old, name in renames.items():
         if path == old:
             owner, dot, _ = old.rpartition(".")
@@ -376,8 +389,8 @@ class RetryConfig(Block):
     operations: list[
         Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "moderations"]
     ] = []
-    """The operations that `may_have_run` repeats. A fifth of the requests and three a second are such repeats at
-    most, 30 at once.
+    """The operations that `may_have_run` repeats. At most a fifth of the requests are such repeats, or three a second
+    if that is more, and 30 at once.
 
     Example: [embeddings, rerank]
     """

@@ -225,7 +225,7 @@ class HopConfig(Block):
 
 class UpstreamConfig(HopConfig):
     base_url: BaseUrl
-    """The URL up to and with the version, without a query. gatepass appends the path of the operation: it rejects a
+    """The URL including the version, without a query. gatepass appends the path of the operation: it rejects a
     URL that already ends in one, such as `/chat/completions` or `/v1/models`.
 
     Example: https://llm.corp.example/v1

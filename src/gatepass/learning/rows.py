@@ -244,7 +244,7 @@ def _of_points(refusal: Refusal, points: Mapping[str, Point], sent: _Sent) -> It
     sets = [rule for point in named if not (point.is_weak and point.start) for rule in _sets(refusal, point, sent)]
     if sets:
         yield tuple(dict.fromkeys(sets))
-    are_limits = all(path in were_sent for path in LIMITS[:2])  # one of both is enough
+    are_limits = all(path in were_sent for path in LIMITS[:2])  # either is enough
     meant = [path for path in points if path in were_sent and (are_limits or path not in LIMITS)]
     drops = dict[str, list[LearnedRule]]()
     for path in meant:  # one name at several places is one part

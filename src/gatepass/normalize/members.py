@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
 
 import msgspec
 
-from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH, TOOLS_OF_TYPE
+from gatepass.config.routes import MEMBER_PATH, NOT_A_MEMBER_PATH, TOOLS_OF_TYPE, renamed
 from gatepass.draft import Draft, ObjectDraft, fixed_change
 from gatepass.json_body import SMALL_BYTES, folded
 
@@ -257,6 +257,88 @@ class Clamp:
         return owner.set(name, msgspec.json.encode(int(bound) if is_integer else bound))
 
 
+_SPELLED = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample")
+OUTPUT = frozenset(name.replace("_", "") for name in (*_SPELLED, "n_predict", "num_predict"))  # llama.cpp and Ollama
+"""The members that bound the tokens of an answer, as `plain_name` returns them."""
+NESTED = frozenset(("extrabody", "provideroptions", "generationconfig"))
+"""The objects from which servers take members as if they stood beside them, at most NESTED_LEVELS deep."""
+NESTED_LEVELS, NAME_CHARS = 3, 32
+BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("completions", "messages"), ("max_tokens",)),
+    "chat": ("max_tokens", "max_completion_tokens"),
+    "responses": ("max_output_tokens",),
+}
+"""The members of each protocol that bound an answer, the one to add first."""
+LEAST_THOUGHTS = 1024
+"""The least `thinking.budget_tokens` of Anthropic's API, which requires more `max_tokens` than that."""
+
+
+def plain_name(name: str) -> str:
+    """Return `name` in lower case without `_` and `-`, because servers read it in other spellings; "" if it is long."""
+    return folded(name).replace("_", "").replace("-", "") if len(name) <= NAME_CHARS else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # by identity, because a mapping has no hash
+class OutputBound:
+    """Let no answer have more than `most` tokens. Entry `max_output_tokens=N`.
+
+    A request without a bound of its protocol gets one, in the first of BOUND_NAMES that the operator does not drop,
+    under the name to which `renames` leads.
+    """
+
+    most: int
+    renames: Mapping[str, str]
+    drops: Collection[str]
+
+    @property
+    def entry(self) -> str:
+        return f"max_output_tokens={self.most}"
+
+    def apply_to(self, draft: Draft) -> bool:
+        if (protocol := draft.call.operation.protocol) not in BOUND_NAMES:
+            return False
+        changed = self._bounded(draft.top, NESTED_LEVELS)
+        names = [renamed(name, self.renames) for name in BOUND_NAMES[protocol] if name not in self.drops]
+        if names and not any(name in draft.top for name in names):
+            changed += draft.top.set(names[0], b"%d" % self.most)
+        return changed > 0
+
+    def _bounded(self, owner: ObjectDraft, levels: int) -> int:
+        """Bound what `owner` has, and objects to `levels` below it. Return how many members changed."""
+        changed = 0
+        for name in owner.names:
+            plain = plain_name(name)
+            is_inner = bool(levels) and (levels < NESTED_LEVELS or plain in NESTED)
+            if plain in OUTPUT:
+                is_good = 1 <= _number(owner, name) <= self.most
+                changed += not is_good and owner.set(name, b"%d" % self.most)
+            elif plain == "thinking":
+                changed += self._less_thinking(owner, name)
+            elif is_inner and (inner := owner.object(name)) is not None:
+                changed += self._bounded(inner, levels - 1)
+            # some servers read the first of several, some the last: one is sent
+            if name in owner.repeated and (is_inner or plain in OUTPUT or plain == "thinking"):
+                owner.has_changed = True
+                changed += 1
+        return changed
+
+    def _less_thinking(self, owner: ObjectDraft, name: str) -> bool:
+        thinking = owner.object(name)
+        if thinking is None or thinking.kind("budget_tokens") in (None, "n"):
+            return False
+        if self.most <= LEAST_THOUGHTS:
+            return thinking.string("type") != "disabled" and owner.set(name, b'{"type":"disabled"}')
+        half = max(LEAST_THOUGHTS, self.most // 2)
+        is_good = _number(thinking, "budget_tokens") < self.most and not thinking.repeated
+        return not is_good and thinking.set("budget_tokens", b"%d" % half)
+
+
+def _number(owner: ObjectDraft, name: str) -> float:
+    """Return the number of a member that is there, infinity for another value."""
+    text = owner.small_text(name) or b""
+    return float(text) if _NUMBER.match(text) else math.inf
+
+
 @fixed_change("stream=synth")
 def request_whole_reply(draft: Draft) -> bool:
     """Request a whole reply where the client requests a stream. The stream is synthesized. Entry `stream=synth`."""
@@ -296,7 +378,7 @@ INCLUDE_USAGE = JsonMemberPath.parse("stream_options.include_usage")
 @fixed_change(f"set={INCLUDE_USAGE}")
 def include_usage(draft: Draft) -> bool:
     """Request the usage of a stream. The client did not, so `ChunkRepair` removes its chunk (sse/repair.py)."""
-    if draft.stream and draft.top.small_text("stream_options") in (b"null", b"false", b"[]"):  # as if absent
+    if draft.stream and draft.top.kind("stream_options") not in (None, "{"):  # as if absent
         return draft.top.set("stream_options", b'{"include_usage":true}')
     return draft.stream and Set(INCLUDE_USAGE, b"true").apply_to(draft)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import chain
 from typing import Self
 
 from msgspec.structs import replace
@@ -22,7 +23,7 @@ from gatepass.normalize import members, messages
 from gatepass.normalize.betas import betas_of
 from gatepass.normalize.embeddings_request import SplitInputs, TextsOnly, request_numbers
 from gatepass.normalize.images import Images, has_images
-from gatepass.normalize.members import Clamp, Drop, JsonMemberPath
+from gatepass.normalize.members import Clamp, Drop, JsonMemberPath, OutputBound
 from gatepass.types import Call, Target
 
 
@@ -240,6 +241,8 @@ class DeclaredModels:
         )
         self.configured_rules = lru_cache(maxsize=CACHED_MODELS)(self._configured_rules)
         """Returns all rules of an operation and a model that do not depend on the client or the upstream."""
+        self.last_rules = lru_cache(maxsize=CACHED_MODELS)(self._last_rules)
+        """Returns those that run once more after the learned rules."""
 
     def entry(self, operation: str, model: str) -> str | None:
         """Return the name of the entry of `models` that applies to `model`, or None."""
@@ -275,6 +278,10 @@ class DeclaredModels:
     def _configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
         declared = self._choice(operation, model)[1]
         return (*BUILT_IN_RULES, *declared, *AFTER_DECLARED) if declared else BUILT_IN_RULES
+
+    def _last_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
+        declared = [rule.changes for rule in self.rules(operation, model) if isinstance(rule, ChangeRule)]
+        return ChangeRule.of(DECLARED_NAME, (one for one in chain(*declared) if isinstance(one, OutputBound)))
 
     def _choice_of_entry(self, operation: str, name: str | None) -> Choice:
         route = block_of_operation(self._config.operations, operation)
@@ -312,6 +319,8 @@ def _changes_of_rules(rules: Rules | None) -> Iterator[Change]:
         yield messages.join_text_parts
     if rules.merge_roles:
         yield messages.merge_roles
+    if rules.max_output_tokens is not None:
+        yield OutputBound(rules.max_output_tokens, rules.rename, rules.drop)
 
 
 def _json(value: object) -> bytes:

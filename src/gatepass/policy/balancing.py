@@ -17,6 +17,8 @@ MOST_LOAD = 1.25
 """The most requests in progress at a target that a caller prefers, as a multiple of its share."""
 MOST_COOLDOWN_S = 60.0
 """The longest time for which a target that asked to wait is passed over: a quota of a day may be raised before."""
+PROBE_S, AFTER_PROBE_S = 10.0, 1.0
+"""How long one probe of a wait keeps others away while it has no answer, and after it failed."""
 
 
 class Standing(IntEnum):
@@ -26,7 +28,10 @@ class Standing(IntEnum):
     FULL = 1
     EJECTED = 2
     EJECTED_AND_FULL = 3
-    WAITS = 4
+    PROBED = 4
+    """It asked other callers to wait, and this one's request would be a probe."""
+    PROBED_AND_FULL = 5
+    WAITS = 6
 
 
 class NoTarget(Enum):
@@ -46,7 +51,10 @@ class TargetHealth:
     `has_cooldown` and `breaker` are those of the route: models that share a target may differ in having them.
     """
 
-    __slots__ = ("asked_until_s", "breaker", "ejected_times", "in_flight", "limited_until_s")
+    __slots__ = (
+        *("asked_until_s", "breaker", "ejected_times", "in_flight", "limited_until_s"),
+        *("_probe_at_s", "_refused", "_since_s"),
+    )
 
     def __init__(self) -> None:
         self.breaker = Breaker()
@@ -54,35 +62,74 @@ class TargetHealth:
         self.limited_until_s = 0.0
         self.asked_until_s = 0.0
         """Until when the upstream asked to wait: not before `limited_until_s`, which has a limit."""
+        self._refused: set[str] = set()
+        """The callers whose requests it refused during the wait: perhaps only for what they send (`service_tier`)."""
+        self._since_s = 0.0
+        self._probe_at_s = 0.0
+        """From when on another caller's request may be a probe, -inf after one that succeeded."""
 
-    def limit(self, now_s: float, wait_s: float) -> bool:
-        """Pass the target over for `wait_s`, as its upstream asked, but for MOST_COOLDOWN_S at most.
+    def limit(self, now_s: float, wait_s: float, caller: str = "") -> bool:
+        """Pass the target over for `wait_s`, as its upstream asked `caller`, but for MOST_COOLDOWN_S at most.
 
-        Return whether it was not passed over before.
+        One request of another caller at a time is a probe. Once one succeeds, the wait is only for callers that were
+        refused. Return whether the target was not passed over before.
         """
         until_s, is_first = now_s + min(wait_s, MOST_COOLDOWN_S), self.limited_until_s <= now_s
+        if is_first:
+            self._refused = set()
+        if caller not in self._refused:
+            self._since_s, self._probe_at_s = now_s, now_s + (0.0 if is_first else AFTER_PROBE_S)
+            self._refused.add(caller)
         if until_s > self.limited_until_s:
             self.limited_until_s, self.asked_until_s = until_s, now_s + wait_s
         return is_first
 
-    def asked_s(self, now_s: float) -> float:
-        """Return the seconds that a client has to wait, 0 if the target is not passed over."""
-        return self.asked_until_s - now_s if self.limited_until_s > now_s else 0.0
+    def asked_s(self, now_s: float, caller: str = "") -> float:
+        """Return the seconds that a client of `caller` has to wait, 0 if the target is not passed over for it."""
+        if self.limited_until_s <= now_s or (caller not in self._refused and self._probe_at_s <= now_s):
+            return 0.0
+        return self.asked_until_s - now_s if caller in self._refused else AFTER_PROBE_S
+
+    def _waits(self, now_s: float) -> bool:
+        return self.limited_until_s > now_s and self._probe_at_s > -math.inf
+
+    def begin_probe(self, now_s: float, caller: str) -> bool:
+        """Begin an attempt of `caller`. Return whether it is the probe of a wait, as `end_probe` must know."""
+        is_probe = self._waits(now_s) and caller not in self._refused
+        if is_probe:
+            self._probe_at_s = now_s + PROBE_S
+        return is_probe
+
+    def end_probe(self, now_s: float, began_s: float, *, succeeded: bool) -> bool:
+        """End the probe that began at `began_s`. Return whether the wait is over for callers that were not refused."""
+        if began_s < self._since_s or not self._waits(now_s):
+            return False
+        self._probe_at_s = -math.inf if succeeded else now_s + AFTER_PROBE_S
+        return succeeded
 
     def state(self, now_s: float, breaker: BreakerSettings | None, *, has_cooldown: bool) -> tuple[str, float]:
         """Return what keeps requests away, `available` for nothing, and for how many seconds."""
         if breaker is not None and self.breaker.ejected_s is not None:
             left_s = self.breaker.until_s - now_s
             return ("ejected", left_s) if left_s > 0 and self.breaker.probe_since_s is None else ("half_open", 0.0)
-        if has_cooldown and self.limited_until_s > now_s:
+        if has_cooldown and self._waits(now_s):
             return "waits", self.limited_until_s - now_s
         return AVAILABLE, 0.0
 
     def standing(
-        self, now_s: float, breaker: BreakerSettings | None, *, has_cooldown: bool, is_full: bool = False
+        self,
+        now_s: float,
+        breaker: BreakerSettings | None,
+        caller: str = "",
+        *,
+        has_cooldown: bool,
+        is_full: bool = False,
     ) -> Standing:
-        if has_cooldown and self.limited_until_s > now_s:
+        """Return what keeps requests of `caller` away."""
+        if has_cooldown and self.asked_s(now_s, caller):
             return Standing.WAITS
+        if has_cooldown and caller not in self._refused and self._waits(now_s):
+            return Standing(Standing.PROBED + is_full)
         return Standing(2 * (breaker is not None and self.breaker.until_s > now_s) + is_full)
 
 

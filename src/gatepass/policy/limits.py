@@ -9,7 +9,7 @@ limit. A span of the calendar is one part, whose number is the ordinal of its fi
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import blake2b
@@ -236,22 +236,23 @@ class EndUsers(Counts):
         self._most = most
         self._found: OrderedDict[tuple[str, str], tuple[Sequence[Limit], Sequence[Limit]]] = OrderedDict()
         """By the owner, the least recently used first: the limits from which those of the user were made, and these."""
+        self._users: Counter[str] = Counter()
+        """How many of them each caller has."""
 
     def of(self, name: str, shared: Sequence[Limit], now_s: float) -> Sequence[Limit]:
         """Return the limits of the end user `name`, or `shared` if there is no place for one more.
 
         `shared` are the limits of all further users of the same caller. A user is forgotten only while its limits count
-        nothing, so that it has no fresh budget when it comes back. The turn of an oldest one that counts comes later.
+        nothing, so that it has no fresh budget when it comes back, or if its caller has more than its share of the
+        places and that of a new one less. The turn of an oldest one that counts comes later.
         """
         kind, caller = shared[0].owner
         owner = (kind, f"{caller}/{blake2b(name.encode(errors='replace'), digest_size=16).hexdigest()}")
         made_from, own = self._found.get(owner, ((), ()))
-        if not own and len(self._found) >= self._most:
-            oldest = next(iter(self._found))
-            if any(limit.used(now_s) for limit in self._found[oldest][1]):
-                self._found.move_to_end(oldest)
+        if not own:
+            if len(self._found) >= self._most and not self._make_room(caller, now_s):
                 return shared
-            del self._found[oldest]
+            self._users[caller] += 1
         if made_from is not shared:
             kept = {limit.key: limit.use for limit in own}
             own = [Limit(owner, one.unit, one.span, one.most) for one in shared]
@@ -260,3 +261,20 @@ class EndUsers(Counts):
             self._found[owner] = (shared, own)
         self._found.move_to_end(owner)
         return own
+
+    def _make_room(self, caller: str, now_s: float) -> bool:
+        """Forget a user for a new one of `caller`. Return False if none may be forgotten."""
+        share = self._most // (len(self._users) + (caller not in self._users))
+        is_owed = self._users[caller] < share
+        for _ in range(len(self._found) if is_owed else 1):
+            oldest = next(iter(self._found))
+            other = oldest[1].rpartition("/")[0]
+            is_spare = is_owed and self._users[other] > share
+            if is_spare or not any(limit.used(now_s) for limit in self._found[oldest][1]):
+                del self._found[oldest]
+                self._users[other] -= 1
+                if not self._users[other]:
+                    del self._users[other]
+                return True
+            self._found.move_to_end(oldest)
+        return False

@@ -9,7 +9,8 @@ REQUESTS_OF_REPEAT = 5
 REPEATS_PER_S = 3
 """Repeats that each second allows, also without a request."""
 MOST_REPEATS = 30
-"""What may collect: the repeats that are sent at once."""
+"""What may collect: the repeats that are sent at once. As much may be owed to the smaller share."""
+MOST = MOST_REPEATS * REQUESTS_OF_REPEAT
 FIRST_PAUSE_S = 0.25
 MOST_PAUSE_S = 8.0
 
@@ -17,22 +18,27 @@ MOST_PAUSE_S = 8.0
 class RetryBudget:
     """The repeats that one model may still send. `now_s` never decreases.
 
-    All requests of a model share it, so that retries cannot multiply an outage. A repeat does not make it larger.
+    All requests of a model share it, so that retries cannot multiply an outage. A repeat does not make it larger. It
+    counts against the share of the requests and against that of the time, so that the larger one alone holds.
     """
 
-    __slots__ = ("_at_s", "_left")
+    __slots__ = ("_at_s", "_of_requests", "_of_time")
 
     def __init__(self) -> None:
-        self._left, self._at_s = float(MOST_REPEATS * REQUESTS_OF_REPEAT), 0.0  # in requests
+        self._of_requests, self._of_time, self._at_s = 0, float(MOST), 0.0  # each in requests
 
     def add(self, *, is_repeat: bool) -> None:
-        self._left += -REQUESTS_OF_REPEAT if is_repeat else 1
+        if is_repeat:
+            self._of_requests = max(-MOST, self._of_requests - REQUESTS_OF_REPEAT)
+            self._of_time = max(-MOST, self._of_time - REQUESTS_OF_REPEAT)
+        else:
+            self._of_requests = min(MOST, self._of_requests + 1)
 
     def allows_repeat(self, now_s: float) -> bool:
         """Return whether one more repeat fits."""
         earned = REPEATS_PER_S * REQUESTS_OF_REPEAT * (now_s - self._at_s)
-        self._left, self._at_s = min(MOST_REPEATS * REQUESTS_OF_REPEAT, self._left + earned), now_s
-        return self._left >= REQUESTS_OF_REPEAT
+        self._of_time, self._at_s = min(MOST, self._of_time + earned), now_s
+        return max(self._of_requests, self._of_time) >= REQUESTS_OF_REPEAT
 
 
 def pause_s(repeats: int) -> float:

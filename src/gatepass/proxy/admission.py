@@ -21,8 +21,9 @@ from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
-from gatepass.json_body import UNCOUNTED_BYTES, Members, elements, folded, has_more, members
+from gatepass.json_body import UNCOUNTED_BYTES, Members, elements, has_more, members
 from gatepass.json_body import kind as first_char
+from gatepass.normalize.members import NESTED, NESTED_LEVELS, OUTPUT, plain_name
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.limits import (
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
 PICTURE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
+EVENT_BYTES = 320
+"""The envelope of an event: up to that size it counts as one token, because most upstreams send one in each."""
 REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
 """Ends that say that the request used nothing, unless a stream had begun."""
 UNSEEN = "batches"
@@ -79,28 +82,18 @@ MOST_USED = 2**32
 """What a reply may have used at most: upstreams report any number."""
 MOST_PARTS = 200_000
 """Objects of a list that is read for pictures. As many take 25 ms, in which no other thread runs."""
-READ_BYTES, NAME_CHARS = 64 * 1024, 32
-"""The longest value of one of ASKED, and its longest name. A longer number counts as MOST_ASKED."""
-OUTPUT = frozenset(
-    (
-        *("maxtokens", "maxcompletiontokens", "maxoutputtokens", "maxnewtokens", "maxtokenstosample"),
-        *("npredict", "numpredict"),  # of llama.cpp and Ollama
-    )
-)
-"""The members that bound the tokens of an answer."""
+READ_BYTES = 64 * 1024
+"""The longest value of one of ASKED. A longer number counts as MOST_ASKED."""
 ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
 ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
-"""The members that say how many tokens an answer may have, whether it comes with the response, and for whom. They are
-in lower case and without `_` and `-`, because servers read them in other cases too."""
-NESTED = frozenset(("extrabody", "provideroptions", "generationconfig"))
-"""The objects from which servers take members of ASKED as if they stood beside them, at most NESTED_LEVELS deep."""
-NESTED_LEVELS = 3
+"""The members that say how many tokens an answer may have, whether it comes with the response, and for whom
+(`plain_name`)."""
 
 
 def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
     """Yield the members of ASKED, each time that they stand in `listed`: some servers read the first, some the last."""
     for name, text in listed:
-        plain = folded(name).replace("_", "").replace("-", "") if len(name) <= NAME_CHARS else ""
+        plain = plain_name(name)
         if plain in ASKED:
             yield plain, text
         elif levels and (levels < NESTED_LEVELS or plain in NESTED) and first_char(text) == "{":
@@ -327,11 +320,12 @@ class Admitted(msgspec.Struct, eq=False):
         if not reported and not sent:
             return NOTHING
         if access is not None and (outcome not in REFUSALS or access.events):
-            relayed, size = access.bytes_out // BYTES_PER_TOKEN, self.size
-            if outcome != Outcome.COMPLETE or (size.in_background and not reported):  # the upstream may go on
-                tokens = max(tokens, self.tokens, size.input_tokens + max(access.events, relayed) * self.generates)
-            elif not reported:  # each event of a stream has about one token
-                tokens = size.input_tokens + (access.events or relayed) * self.generates
+            more_bytes = max(0, access.bytes_out - EVENT_BYTES * access.events)
+            relayed = self.size.input_tokens + (access.events + more_bytes // BYTES_PER_TOKEN) * self.generates
+            if outcome != Outcome.COMPLETE or (self.size.in_background and not reported):  # the upstream may go on
+                tokens = max(tokens, self.tokens, relayed)
+            elif not reported:
+                tokens = relayed
         return {REQUESTS: 1, TOKENS: min(max(0, tokens), MOST_USED), CONCURRENT: 0}
 
     def _reported(self, access: AccessRecord) -> int:

@@ -104,10 +104,11 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
         attempt.base = base
         if call.body and (upstream.state.learned.by_scope or not is_small):  # nearly always neither: saves a call
             begin_target(attempt, base)
-    # Learned rules, which an earlier attempt may have extended, then the rules of the dialect.
+    # Learned rules, which an earlier attempt may have extended, then the rules of the dialect and the last ones.
     # Nearly every request has no session and needs no coroutine.
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
-    if rules := upstream.dialect.rules:
+    last = state.declared.last_rules(normalized.operation.configured_as, call.model)
+    if rules := (*upstream.dialect.rules, *last):
         is_small = len(normalized.body) <= INLINE_BYTES
         normalized = (
             normalize(normalized, target, rules)
@@ -144,6 +145,8 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
 def succeeded(attempt: Attempt) -> None:
     """Record that the upstream accepted the request and its token: a later rejection means that the token ended."""
     upstream, token, sent = attempt.upstream, attempt.token, attempt.record.token
+    if attempt.failover is not None:
+        attempt.failover.answered(attempt.state.clock.now())
     if token is not None and sent is not None and upstream.holder is not None:
         confirmed = token, attempt.target.model or attempt.call.model
         if confirmed != upstream.state.confirmed:  # else the holder knows it, as after nearly every request

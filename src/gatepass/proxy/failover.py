@@ -91,6 +91,8 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     """The attempts that only the policy allowed."""
     began_s: float = 0.0
     is_probe: bool = False
+    probes_wait: bool = False
+    """The current attempt is the probe of a wait that other callers' requests began."""
     place: Place | None = None
     """What holds a place at the upstream of the current target, or waits for one. None if nothing is limited."""
 
@@ -156,7 +158,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the place of the best target that was not tried, or why there is none."""
         breaker, waits = self.route.breaker, self.route.has_cooldown
         standings = [
-            one.standing(now_s, breaker, has_cooldown=waits, is_full=self._is_full(at))
+            one.standing(now_s, breaker, self.caller.identity, has_cooldown=waits, is_full=self._is_full(at))
             for at, one in enumerate(self.healths)
         ]
         return next_target(self.order, self.tried, standings, self.used_up)
@@ -202,7 +204,9 @@ class Failover(Hidden, msgspec.Struct, eq=False):
     def _begin(self, now_s: float) -> None:
         self.began_s, settings = now_s, self.route.breaker
         self.targets[self.at].in_flight += 1
-        self.is_probe = settings is not None and self.healths[self.at].breaker.begin(now_s, settings)
+        health = self.healths[self.at]
+        self.is_probe = settings is not None and health.breaker.begin(now_s, settings)
+        self.probes_wait = self.route.has_cooldown and health.begin_probe(now_s, self.caller.identity)
         if self.route.has_limits and self.place is None:
             self.place = self.make_place()
             if (refused := self.queue.enter(self.place, self.caller.identity, self.caller.weight)) is not None:
@@ -230,10 +234,17 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             return NEXT_UNREAD_S
         return UNREAD_S - max((unread_s for _, unread_s, _ in others if unread_s < UNREAD_S), default=0.0)
 
+    def answered(self, now_s: float, *, succeeded: bool = True) -> None:
+        """Note that the target answered the current attempt, whose stream may last: a wait may be over."""
+        probes, self.probes_wait = self.probes_wait, False
+        if probes and self.healths[self.at].end_probe(now_s, self.began_s, succeeded=succeeded):
+            LOG.info("target_recovered", extra={"fields": {"target": self._name}})
+
     def ended(self, now_s: float, outcome: Outcome, error: BaseException | None, *, was_asked: bool) -> None:
         """End the attempt. `was_asked`: its target had the request."""
         target, breaker, settings = self.targets[self.at], self.healths[self.at].breaker, self.route.breaker
         target.in_flight -= 1
+        self.answered(now_s, succeeded=outcome is COMPLETE)
         failed: bool | None = False
         if outcome is not COMPLETE:
             limited = outcome in REPLIES and isinstance(error, GatepassError) and self._pass_over(now_s, error)
@@ -259,7 +270,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
             return False
         health = self.healths[self.at]
         has_cooldown = self.route.has_cooldown and not concerns_size(error)
-        if wait_s and has_cooldown and health.limit(now_s, wait_s):
+        if wait_s and has_cooldown and health.limit(now_s, wait_s, self.caller.identity):
             fields = {"target": self._name, "wait_s": math.ceil(health.limited_until_s - now_s)}
             LOG.info("target_waits", extra={"fields": fields})
         return bool(wait_s) or status < SERVER_ERROR  # a 503 without a wait keeps nothing away
@@ -273,7 +284,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         """Return the shortest wait for a target, 0 if one may be asked now that is not `without`, or none at all."""
         waits_s = []
         for at in self.order:
-            asked_s = self.healths[at].asked_s(now_s) if self.route.has_cooldown else 0.0
+            asked_s = self.healths[at].asked_s(now_s, self.caller.identity) if self.route.has_cooldown else 0.0
             wait_s = self.used_up[at].wait_s if at in self.used_up else asked_s
             waits_s += [wait_s] if wait_s or at not in without else []
         return min(waits_s, default=0.0)

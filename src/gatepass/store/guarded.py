@@ -233,7 +233,7 @@ class GuardedStore:
 def open_store(settings: StoreSettings | None, clock: Clock) -> GuardedStore | None:
     """Return the configured store, None without one.
 
-    It sends no request, so an unavailable store does not prevent the start. Raises OSError if a TLS file is unusable.
+    It sends no request, so gatepass starts even if the store is down. Raises OSError if a TLS file is unusable.
     """
     if settings is None:
         return None

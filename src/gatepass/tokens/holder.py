@@ -138,7 +138,7 @@ class TokenHolder:
         self._closed = False
 
     def start(self) -> None:
-        """Begin to fetch in the background, once. A dead issuer does not prevent the start."""
+        """Begin to fetch in the background, once. gatepass starts even if the issuer is down."""
         if not self._is_started:
             self._is_started = True
             self._tasks.keep(self._refresh, f"refresh of {self.name}", self._fail, lambda: self._sleep(SECRET_POLL_S))
@@ -197,7 +197,7 @@ class TokenHolder:
     def retry(self) -> bool:
         """Fetch now, without the pause after a failure, if the last fetch failed or an upstream rejects the token.
 
-        Return whether one of both is the case. A fetch in progress continues alone.
+        Return whether either is the case. A fetch in progress continues alone.
         """
         now = self._clock.now()
         if self._closed or (self._failure_state is None and not self._rejections.rejected_s):

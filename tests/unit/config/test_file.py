@@ -1,7 +1,10 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from gatepass.config.document import ConfigError, ValueOrigin
-from gatepass.config.file import LARGEST_BYTES, read_document
+from gatepass.config.file import DEFAULT_FILE, LARGEST_BYTES, configuration_file, read_document
 from gatepass.config.yaml_file import parse_yaml
 
 
@@ -64,3 +67,28 @@ def refused(text: str) -> str:
 
 def test_a_fault_of_json_is_named_as_one():
     assert "f.json:2: is not JSON: " in refused('{"a": 1}\n{')
+
+
+def test_the_file_of_the_current_folder_is_refused_if_another_user_wrote_or_may_write_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert configuration_file(None, {}) is None
+    file, shared = Path(DEFAULT_FILE), "belongs to another user, or every user may write it"
+    file.write_text("access: {}")
+    for mode in (0o600, 0o644, 0o664):
+        file.chmod(mode)
+        assert configuration_file(None, {}) == DEFAULT_FILE
+    file.chmod(0o666)
+    with pytest.raises(ConfigError, match=shared):
+        configuration_file(None, {})
+    file.chmod(0o644)
+    owner, stat = file.stat().st_uid, os.stat
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 7)
+    # the tests may run as root, whose files every user may use
+    monkeypatch.setattr(os, "lstat", lambda _: os.stat_result((0o120777, 0, 0, 1, owner + 8, 0, 0, 0, 0, 0)))
+    with pytest.raises(ConfigError, match=shared):  # the link belongs to another user
+        configuration_file(None, {})
+    monkeypatch.setattr(os, "lstat", stat)
+    if owner == 0:
+        assert configuration_file(None, {}) == DEFAULT_FILE
+    assert configuration_file(DEFAULT_FILE, {}) == DEFAULT_FILE  # named on purpose
+    assert configuration_file(None, {"UPSTREAM_URL": "https://llm"}) is None

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from gatepass.config.document import ConfigError
+from gatepass.config.document import MOST_VALUES, ConfigError
 from gatepass.config.yaml_file import parse_yaml
 
 
@@ -61,3 +61,16 @@ def test_anchors_and_aliases_repeat_a_block():
 def test_invalid_yaml_is_refused_with_its_line(text, expected):
     """tests/golden/config_problems.txt has the other kinds."""
     assert expected in refused(text)
+
+
+def test_aliases_of_aliases_end_early():
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
+    assert f"holds more than {MOST_VALUES} values" in refused("\n".join(["l0: &l0 text", *levels]))
+    assert f"holds more than {MOST_VALUES} values" in refused(f"[{'1, ' * MOST_VALUES}]")
+    assert len(parse_yaml("f.yaml", f"a: [{'1, ' * (MOST_VALUES - 2)}]").tree["a"]) == MOST_VALUES - 2
+
+
+def test_an_alias_of_many_values_counts_with_each_use():
+    many = f"a: &a [{'1, ' * 1_000}]\n"
+    assert len(parse_yaml("f.yaml", many + "".join(f"b{n}: *a\n" for n in range(10))).tree) == 11
+    assert f"holds more than {MOST_VALUES} values" in refused(many + "".join(f"b{n}: *a\n" for n in range(20)))

@@ -136,7 +136,8 @@ KINDS = ("good", "full", "ejected", "full and ejected", "waits", "probed")
 
 def a_health(kind: str) -> TargetHealth:
     health = TargetHealth()
-    health.limited_until_s = NOW_S + 0.1 if kind == "waits" else NOW_S
+    if kind == "waits":
+        health.limit(NOW_S, 0.1)
     breaker = health.breaker
     if "ejected" in kind:
         breaker.end(NOW_S - 29.9, EJECTS, NOW_S - 29.9, failed=True, is_probe=False)
@@ -188,9 +189,40 @@ def test_a_target_whose_upstream_used_up_its_limits_is_left_out(standings, tried
     assert next_target(range(2), tried, standings, used_up) == found
 
 
+def test_a_wait_is_for_those_that_were_refused_once_a_probe_of_another_caller_succeeded():
+    health = TargetHealth()
+
+    def standings(at_s: float) -> list[Standing]:
+        return [health.standing(at_s, EJECTS, name, has_cooldown=True) for name in ("ana", "ben")]
+
+    health.limit(NOW_S, 30.0, "ana")
+    assert standings(NOW_S) == [Standing.WAITS, Standing.PROBED]
+    assert health.standing(NOW_S, None, "ben", has_cooldown=True, is_full=True) is Standing.PROBED_AND_FULL
+    assert not health.begin_probe(NOW_S, "ana")  # a repeat of the request that was refused
+    assert health.begin_probe(NOW_S, "ben")
+    assert (standings(NOW_S + 9.9), health.asked_s(NOW_S + 5, "ben")) == ([Standing.WAITS] * 2, 1.0)
+    assert standings(NOW_S + 10) == [Standing.WAITS, Standing.PROBED]  # a probe may be a request without end
+    assert not health.end_probe(NOW_S + 11, NOW_S, succeeded=False)
+    assert (standings(NOW_S + 11.9), standings(NOW_S + 12)) == (
+        [Standing.WAITS] * 2,
+        [Standing.WAITS, Standing.PROBED],
+    )
+    assert health.begin_probe(NOW_S + 12, "ben")
+    assert health.end_probe(NOW_S + 13, NOW_S + 12, succeeded=True)
+    assert (standings(NOW_S + 13), health.begin_probe(NOW_S + 13, "ben")) == ([Standing.WAITS, Standing.FREE], False)
+    assert health.state(NOW_S + 13, EJECTS, has_cooldown=True) == ("available", 0.0)
+    health.limit(NOW_S + 14, 30.0, "ana")  # an earlier request says nothing of others
+    assert standings(NOW_S + 14) == [Standing.WAITS, Standing.FREE]
+    health.limit(NOW_S + 15, 30.0, "cem")  # another caller's does
+    assert standings(NOW_S + 16) == [Standing.WAITS, Standing.PROBED]
+    assert not health.end_probe(NOW_S + 17, NOW_S + 14, succeeded=True)  # it began before that
+    assert standings(NOW_S + 17) == [Standing.WAITS, Standing.PROBED]
+    assert standings(NOW_S + 45) == [Standing.FREE] * 2
+
+
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():
     health = TargetHealth()
-    health.limited_until_s = NOW_S
+    health.limit(NOW_S - 5.0, 5.0)
     standings = [health.standing(at_s, EJECTS, has_cooldown=True) for at_s in (NOW_S - 0.001, NOW_S)]
     assert standings == [Standing.WAITS, Standing.FREE]
     word, left_s = a_health("ejected").state(NOW_S - 1, EJECTS, has_cooldown=True)

@@ -13,8 +13,9 @@ SHARED = (END_USER, "chat")
 ONE = {REQUESTS: 1, TOKENS: 0, CONCURRENT: 1}
 
 
-def shared_limits(most: int = MOST) -> tuple[Limit, ...]:
-    return (Limit(SHARED, REQUESTS, "minute", most), Limit(SHARED, TOKENS, "minute", 1_000))
+def shared_limits(most: int = MOST, caller: str = "chat") -> tuple[Limit, ...]:
+    owner = (END_USER, caller)
+    return (Limit(owner, REQUESTS, "minute", most), Limit(owner, TOKENS, "minute", 1_000))
 
 
 class Machine(RuleBasedStateMachine):
@@ -64,6 +65,40 @@ def test_ten_thousand_users_are_remembered_and_the_next_ones_share_one_budget():
     assert isinstance(users.take(users.of("user-5", shared, 1_000.0), ONE, 1_000.0), Refused)
     assert len(users._found) == 10_000
     assert users.of("user-10001", shared, 9_000.0) is not shared  # the count of an older one is over
+
+
+def test_what_one_caller_invents_fills_only_its_own_share():
+    callers, now_s = {name: shared_limits(1, name) for name in ("flood", "other/one", "third")}, 1_000.0
+    users = EndUsers(60)
+
+    def are_own(caller: str, count: int) -> list[bool]:
+        """Whether each of so many new users has a limit of its own, and counts once."""
+        found = []
+        for number in range(count):
+            limits = users.of(f"user-{number}", callers[caller], now_s)
+            found.append(isinstance(users.take(limits, ONE, now_s), Taken) and limits is not callers[caller])
+        return found
+
+    assert are_own("flood", 90) == [*[True] * 60, *[False] * 30]
+    assert are_own("other/one", 31) == [*[True] * 30, False]  # the one above its share shares a count
+    assert are_own("third", 21) == [*[True] * 20, False]
+    assert users._users == {"flood": 20, "other/one": 20, "third": 20}
+    for caller in callers:  # who was forgotten has no fresh budget, and nobody takes a place of a share
+        assert users.of("new", callers[caller], now_s) is callers[caller]
+    again = [users.of(f"user-{number}", callers["flood"], now_s) for number in range(60)]
+    assert sum(one is callers["flood"] for one in again) == 40
+    later_s = now_s + 70
+    for number in range(60):  # the places of those whose counts are over are free for one caller again
+        assert users.of(f"later-{number}", callers["third"], later_s) is not callers["third"]
+        users.take(users.of(f"later-{number}", callers["third"], later_s), ONE, later_s)
+    assert (users._users, len(users._found)) == ({"third": 60}, 60)
+
+
+def test_a_caller_with_more_callers_than_places_has_what_is_free():
+    users = EndUsers(2)
+    found = [users.of("ana", shared_limits(1, f"caller-{at}"), 0.0) for at in range(5)]
+    assert len({one[0].owner for one in found}) == 5  # no use, so each place is free
+    assert (len(users._found), len(users._users)) == (2, 2)
 
 
 def test_the_place_of_the_least_recently_used_goes_to_a_new_user():

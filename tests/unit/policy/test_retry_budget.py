@@ -33,9 +33,10 @@ def test_any_time_has_at_most_thirty_repeats_and_what_its_requests_and_seconds_a
 
 
 @pytest.mark.parametrize(
-    ("passed_s", "requests", "repeats"), [(0, 0, 0), (1, 0, 3), (0, 50, 10), (10, 0, 30), (1, 1_000, 30)]
+    ("passed_s", "requests", "repeats"), [(0, 0, 0), (1, 0, 3), (0, 200, 10), (1, 200, 10), (10, 0, 30), (1, 1_000, 30)]
 )
-def test_an_empty_budget_gets_a_fifth_of_the_requests_and_three_a_second(passed_s, requests, repeats):
+def test_an_empty_budget_gets_a_fifth_of_the_requests_or_three_a_second(passed_s, requests, repeats):
+    """The 30 repeats before count against both shares."""
     budget = RetryBudget()
 
     def taken(now_s: float) -> int:
@@ -49,6 +50,19 @@ def test_an_empty_budget_gets_a_fifth_of_the_requests_and_three_a_second(passed_
     for _ in range(requests):
         budget.add(is_repeat=False)
     assert taken(1_000.0 + passed_s) == repeats
+
+
+@pytest.mark.parametrize("per_s", [1, 5, 15, 20, 30, 100])
+def test_an_outage_of_a_minute_costs_a_fifth_of_its_requests_more_or_three_calls_a_second(per_s: int) -> None:
+    rng, budget, repeats = random.Random(per_s), RetryBudget(), 0
+    arrivals_s = sorted(1_000.0 + rng.uniform(0, 60) for _ in range(60 * per_s))
+    for now_s in arrivals_s:
+        budget.add(is_repeat=False)
+        while budget.allows_repeat(now_s):  # each request, and each repeat, fails
+            budget.add(is_repeat=True)
+            repeats += 1
+    share = max(60 * per_s / 5, 60 * 3)
+    assert 0.9 * share - 10 <= repeats <= 1.06 * share + MOST_REPEATS
 
 
 def test_a_pause_is_anything_up_to_its_bound(monkeypatch):

@@ -440,7 +440,7 @@ def test_each_request_of_a_model_adds_to_its_budget_alone():
         return count
 
     assert sent("m") == 30
-    for model in ["m"] * 50 + ["other"] * 500:
+    for model in ["m"] * 200 + ["other"] * 500:
         a_failover(state, model)
     assert sent("m") == 10
 

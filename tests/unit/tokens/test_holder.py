@@ -37,7 +37,7 @@ CHECK = ". Check credentials.corp.client_id, credentials.corp.client_secret or c
 RELOAD = f". A new secret in the configuration file requires `gatepass reload`{CHECK}{REPAIR}"
 UNCLEAR = RELOAD.replace(CHECK, ". Check the client and the secret in credentials.corp")
 LIMITS = (
-    ". gatepass tries again by itself. If it lasts, ask the owner of the issuer, with the reason in the message"
+    ". gatepass retries by itself. If the failure persists, send the reason in the message to the owner of the issuer"
     f"{REPAIR}"
 )
 CHECK_URL = ". Check credentials.corp.token_url."

@@ -58,7 +58,7 @@ class Names:
         Raises InvalidRequest for a tool without a name, and for a second one of this name, namespace and kind.
         """
         if not tool.name or tool in self._chat_names:
-            raise malformed(where, "a tool with a name of its own")
+            raise malformed(where, "a tool with its own name")
         wanted = f"{tool.namespace}__{tool.name}" if tool.namespace else tool.name
         if len(wanted) > MOST_NAME_CHARS or wanted in self.by_chat_name or _NOT_IN_NAMES.search(wanted):
             digest = hashlib.sha256(f"{tool.namespace}\0{tool.name}\0{tool.is_custom}".encode()).hexdigest()[:8]

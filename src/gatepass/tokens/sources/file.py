@@ -83,6 +83,13 @@ class PresentedFile:
             advice = Advice(case, {"setting": self._setting})
             raise FetchFailure(f"{failure.why}{times}", advice=advice, case=failure.case) from None
 
+    def audience(self) -> str:
+        """Return which audience the token has, to follow a refusal; empty if it is not a JWT with one."""
+        with suppress(FetchFailure):
+            if aud := safe_claims(self._file.read().text.strip(), self._clock.wall()).get("aud"):
+                return f"; the token in {self._path} has the audience {aud}"
+        return ""
+
 
 class FileSource:
     def __init__(self, name: str, settings: FileCredential, clock: Clock) -> None:

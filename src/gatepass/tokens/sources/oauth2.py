@@ -223,4 +223,6 @@ class Oauth2Source:
             return FetchFailure(why, FailureKind.LIMITED, advice=Advice("clocks_differ"))
         if code == "invalid_client" and self._settings.client_auth == "basic":  # it is the default
             failure.why = f"{failure.why.rstrip('.')}; client_auth is basic, and some issuers accept only form"
+        elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
+            failure.why = f"{failure.why.rstrip('.')}{shown.file.audience()}"
         return failure

@@ -118,3 +118,14 @@ async def test_a_file_that_only_the_issuers_clock_refuses_is_told_and_tried_agai
     failure = await endpoint.failure(federated(file), refused("invalid_client", 401, date(WALL_S - 300)))
     assert failure.reason.endswith("; its clock is 300 s behind this machine's. Check both clocks")
     assert failure.kind == "limited"
+
+
+@pytest.mark.parametrize(("name", "code"), [("assertion_file", "invalid_client"), ("subject_file", "invalid_grant")])
+async def test_a_refused_file_is_named_with_its_audience(endpoint: Endpoint, file, name, code):
+    file.write_text(signed(aud="https://other.example", exp=WALL_S + 600))
+    settings = federated(file) if name == "assertion_file" else oauth2(**EXCHANGE, subject_file=str(file))
+    failure = await endpoint.failure(settings, refused(code, 400))
+    assert failure.why.endswith(f"; the token in {file} has the audience https://other.example")
+    assert failure.is_refused
+    file.write_text("opaque-text")
+    assert "audience" not in (await endpoint.failure(settings, refused(code, 400))).why

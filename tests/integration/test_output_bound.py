@@ -1,0 +1,274 @@
+"""`rules.max_output_tokens`: whatever a client sends, no answer is longer. In each protocol, after all other rules."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gatepass.server.inspection import stories
+from tests.integration.answers import COMPLETION, VECTORS
+from tests.integration.gateway import CHAT, HELLO, STREAMED, Gateway, gateway
+from tests.integration.refusing import Refusal, Refusing
+from tests.integration.scripted import Dialogue, Received, Scripted, Send, event, reply, stream
+
+MOST = 2_000
+BOUND = f"max_output_tokens={MOST}"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+RESPONSE: dict[str, Any] = {
+    "id": "resp_1",
+    "object": "response",
+    "status": "completed",
+    "model": "m",
+    "output": [],
+    "usage": None,
+}
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "stop_reason": "end_turn"}
+COUNT = {"input_tokens": 5}
+
+
+def answered(received: Received) -> Dialogue:
+    path = received.target.partition("?")[0]
+    if path.endswith("/embeddings"):
+        return [Send(reply(VECTORS))]
+    if path.endswith("/count_tokens"):
+        return [Send(reply(COUNT))]
+    if path.endswith("/messages"):
+        if received.json().get("stream"):
+            return [Send(stream(*named(*MESSAGE_EVENTS)))]
+        return [Send(reply(MESSAGE))]
+    if path.endswith("/responses"):
+        if received.json().get("stream"):
+            return [Send(stream(*named(*RESPONSE_EVENTS)))]
+        return [Send(reply(RESPONSE))]
+    return [Send(reply(COMPLETION))]
+
+
+def named(*events: dict[str, Any]) -> list[bytes]:
+    return [b"event: %b\n" % one["type"].encode() + event(one) for one in events]
+
+
+MESSAGE_EVENTS: tuple[dict[str, Any], ...] = (
+    {
+        "type": "message_start",
+        "message": {**MESSAGE, "stop_reason": None, "usage": {"input_tokens": 1, "output_tokens": 1}},
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": "", "signature": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "hi"}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+    {"type": "message_stop"},
+)
+TEXT = {"type": "output_text", "text": "hi", "annotations": []}
+ITEM = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [TEXT]}
+RESPONSE_EVENTS: tuple[dict[str, Any], ...] = (
+    {"type": "response.created", "sequence_number": 0, "response": {**RESPONSE, "status": "in_progress"}},
+    {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": ITEM},
+    {"type": "response.completed", "sequence_number": 2, "response": {**RESPONSE, "output": [ITEM]}},
+)
+
+
+@asynccontextmanager
+async def bounded(answer: Any = answered, most: int = MOST, **entry: Any) -> AsyncIterator[tuple[Gateway, Scripted]]:
+    rules = {**entry.pop("rules", {}), "max_output_tokens": most}
+    async with (
+        Scripted(answer=answer) as upstream,
+        gateway(upstream=upstream.url, models={"*": {"upstream": "chat", "rules": rules, **entry}}) as gp,
+    ):
+        yield gp, upstream
+
+
+FORMS: Mapping[str, str] = {
+    "max_tokens": '"max_tokens": 2001',
+    "max_completion_tokens": '"max_completion_tokens": 99999',
+    "null": '"max_tokens": null',
+    "-1": '"max_completion_tokens": -1',
+    "0": '"max_tokens": 0',
+    "a text": '"max_tokens": "99999"',
+    "a truth value": '"max_tokens": true',
+    "beyond a float": '"max_tokens": 1e999',
+    "twice": '"max_tokens": 99999, "max_tokens": 5',
+    "twice in another order": '"max_tokens": 5, "max_tokens": 99999',
+    "both": '"max_tokens": 5, "max_completion_tokens": 99999',
+    "of another protocol": '"max_output_tokens": 99999',
+    "of llama.cpp": '"n_predict": -1, "max_tokens": 5',
+    "another case": '"Max_Tokens": 99999, "maxTokens": 99999',
+    "generationConfig": '"generationConfig": {"maxOutputTokens": 99999}',
+    "extra_body": '"extra_body": {"max_tokens": 99999, "generation_config": {"max_new_tokens": null}}',
+    "an object twice": '"extra_body": {"max_tokens": 99999}, "extra_body": {}',
+    "provider_options": '"provider_options": {"x": {"max_tokens": "all"}}',
+    "none": '"seed": 1',
+}
+
+
+def numbers(pairs: list[tuple[str, Any]]) -> Any:
+    """Note every member that bounds an answer, also a repeated one."""
+    for name, value in pairs:
+        if name.lower().replace("_", "") in ("npredict", "numpredict") or "tokens" in name.lower():
+            SEEN.append(value)
+    return dict(pairs)
+
+
+SEEN: list[Any] = []
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_each_spelling_of_the_bound_is_bounded_and_the_name_of_a_chat_is_sent(form):
+    async with bounded() as (gp, upstream):
+        body = f'{{"model": "m", "messages": [{{"role": "user", "content": "hi"}}], {FORMS[form]}}}'.encode()
+        answer = await gp.ask(body).answer()
+        assert (answer.status, answer.headers["x-gatepass-adapted"]) == (200, BOUND)
+        (story,) = await stories(gp.state, answer.headers["x-request-id"], bodies=False)
+    assert BOUND in str(story)  # as `gatepass show` prints it
+    SEEN.clear()
+    sent = json.loads(upstream.received[0].body, object_pairs_hook=numbers)
+    assert SEEN
+    assert all(type(one) is int and 1 <= one <= MOST for one in SEEN), upstream.received[0].body
+    assert {"max_tokens", "max_completion_tokens"} & sent.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "changed"),
+    [
+        (CHAT, {**HELLO, "max_tokens": MOST}, None),
+        (CHAT, {**HELLO, "max_completion_tokens": 1}, None),
+        (CHAT, {**HELLO, "max_tokens": 5, "metadata": {"max_tokens": 99_999}}, None),
+        (CHAT, HELLO, {"max_tokens": MOST}),
+        (CHAT, STREAMED, {"max_tokens": MOST}),
+        ("/v1/completions", {"model": "m", "prompt": "hi"}, {"max_tokens": MOST}),
+        (RESPONSES, {"model": "m", "input": "hi"}, {"max_output_tokens": MOST}),
+        (RESPONSES, {"model": "m", "input": "hi", "max_output_tokens": 99_999}, {"max_output_tokens": MOST}),
+        (MESSAGES, {**HELLO, "max_tokens": 99_999}, {"max_tokens": MOST}),
+        ("/v1/messages/count_tokens", HELLO, None),
+        ("/v1/embeddings", {"model": "m", "input": "hi", "max_tokens": 99_999}, None),
+    ],
+)
+async def test_each_protocol_has_its_own_name(path, body, changed):
+    async with bounded() as (gp, upstream):
+        answer = await gp.ask(body, path).answer()
+    assert upstream.received[0].json() == {**body, **(changed or {})}
+    assert (BOUND in answer.headers.get("x-gatepass-adapted", "")) is (changed is not None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "sent"),
+    [
+        ({"rename": {"max_tokens": "max_completion_tokens"}}, {"max_completion_tokens": MOST}),
+        ({"drop": ["max_tokens"]}, {"max_completion_tokens": MOST}),
+        ({"drop": ["max_tokens", "max_completion_tokens"]}, {}),
+        ({"set": {"max_tokens": 99_999}}, {"max_tokens": MOST}),
+        ({"default": {"max_tokens": 700}}, {"max_tokens": 700}),
+        ({"clamp": {"max_tokens": {"min": 3_000}}}, {"max_tokens": MOST}),
+    ],
+)
+async def test_it_runs_after_the_other_rules(rules, sent):
+    async with bounded(rules=rules) as (gp, upstream):
+        await gp.ask().answer()
+    assert upstream.received[0].json() == {**HELLO, **sent}
+
+
+async def test_the_model_that_knows_another_name_gets_it_and_a_learned_rule_does_not_raise_it():
+    text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    refusing = Refusing([Refusal(lambda body: "max_tokens" in body, text, "max_tokens", "unsupported_parameter")])
+    async with bounded(refusing) as (gp, upstream):
+        answers = [await gp.ask().answer() for _ in range(2)]
+    assert [one.status for one in answers] == [200, 200]
+    sent = [one.json() for one in upstream.received]
+    assert sent == [{**HELLO, "max_tokens": MOST}, *[{**HELLO, "max_completion_tokens": MOST}] * 2]
+    assert answers[1].headers["x-gatepass-adapted"] == f"{BOUND}, rename=max_tokens>max_completion_tokens"
+
+
+CLAUDE_CODE = {
+    "model": "claude-sonnet-4-5",
+    "max_tokens": 32_000,
+    "stream": True,
+    "system": [{"type": "text", "text": "You are Claude Code.", "cache_control": {"type": "ephemeral"}}],
+    "thinking": {"type": "enabled", "budget_tokens": 31_999},
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+    "tools": [{"name": "Read", "input_schema": {"type": "object", "properties": {"limit": {"type": "number"}}}}],
+    "metadata": {"user_id": "user_1_account__session_2"},
+}
+CODEX = {
+    "model": "gpt-5-codex",
+    "instructions": "You are Codex.",
+    "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}],
+    "tools": [
+        {"type": "function", "name": "shell", "strict": False, "parameters": {"type": "object", "properties": {}}}
+    ],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "medium", "summary": "auto"},
+    "store": False,
+    "stream": True,
+    "include": ["reasoning.encrypted_content"],
+    "prompt_cache_key": "0199",
+}
+
+
+def anthropic(received: Received) -> Dialogue:
+    """What Anthropic's API requires of a budget."""
+    body = received.json()
+    thinking = body.get("thinking") or {}
+    budget, is_on = thinking.get("budget_tokens", 0), thinking.get("type") == "enabled"
+    if is_on and not 1024 <= budget < body["max_tokens"]:
+        return [Send(reply({"type": "error", "error": {"type": "invalid_request_error", "message": "budget"}}, 400))]
+    return answered(received)
+
+
+@pytest.mark.parametrize(
+    ("most", "thinking"),
+    [
+        (40_000, CLAUDE_CODE["thinking"]),
+        (31_999, {"type": "enabled", "budget_tokens": 15_999}),
+        (1_025, {"type": "enabled", "budget_tokens": 1_024}),
+        (1_024, {"type": "disabled"}),
+        (16, {"type": "disabled"}),
+    ],
+)
+async def test_claude_code_with_thoughts_runs_under_a_bound(most, thinking):
+    async with bounded(anthropic, most) as (gp, upstream):
+        answer = await gp.ask(CLAUDE_CODE, MESSAGES).answer()
+    assert (answer.status, json.loads(answer.events[-1])) == (200, {"type": "message_stop"})
+    bound = min(32_000, most)
+    assert upstream.received[0].json() == {**CLAUDE_CODE, "max_tokens": bound, "thinking": thinking}
+    assert len(upstream.received) == 1
+
+
+@pytest.mark.parametrize(
+    "thinking", [{"type": "adaptive"}, {"type": "disabled"}, {"type": "enabled", "budget_tokens": 1_500}]
+)
+async def test_thinking_that_fits_is_relayed(thinking):
+    async with bounded(anthropic) as (gp, upstream):
+        await gp.ask({**CLAUDE_CODE, "max_tokens": MOST, "thinking": thinking}, MESSAGES).answer()
+    assert upstream.received[0].json()["thinking"] == thinking
+
+
+async def test_codex_runs_under_a_bound():
+    async with bounded() as (gp, upstream):
+        answer = await gp.ask(CODEX, RESPONSES).answer()
+    assert (answer.status, json.loads(answer.events[-1])["type"]) == (200, "response.completed")
+    assert upstream.received[0].json() == {**CODEX, "max_output_tokens": MOST}
+
+
+@pytest.mark.parametrize(("body", "path"), [(CLAUDE_CODE, MESSAGES), (CODEX, RESPONSES)])
+async def test_a_chat_that_serves_another_protocol_has_the_bound_of_a_chat(body, path):
+    async with bounded(protocols=["chat"]) as (gp, upstream):
+        answer = await gp.ask({**body, "stream": False}, path).answer()
+    sent = upstream.received[0].json()
+    assert (answer.status, sent["max_tokens"], "max_output_tokens" in sent) == (200, MOST, False)
+
+
+async def test_a_model_replaces_the_bound_of_its_operation():
+    operations = {"chat": {"upstream": "chat", "rules": {"max_output_tokens": 50}}}
+    models = {"a": {"upstream": "chat"}, "b": {"upstream": "chat", "rules": {"max_output_tokens": 70}}}
+    async with (
+        Scripted(answer=answered) as upstream,
+        gateway(upstream=upstream.url, operations=operations, models=models) as gp,
+    ):
+        for model in ("a", "b", "other"):
+            await gp.ask({**HELLO, "model": model}).answer()
+    assert [one.json()["max_tokens"] for one in upstream.received] == [50, 70, 50]
