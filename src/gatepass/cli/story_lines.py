@@ -262,7 +262,7 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
 _OF_REPLY = ("embeddings", "ragflow", "repair", "reply", "sse", "unwrap")
 _OF_REQUEST = (
     *("clamp", "content", "default", "drop", "drop_beta", "extra_body", "model", "rename", "rerank", "role", "roles"),
-    *("schema", "set", "tool_ids", "tools"),
+    *("max_output_tokens", "schema", "set", "tool_ids", "tools"),
 )
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(_OF_REQUEST, "required by the upstream or by a rule"),
