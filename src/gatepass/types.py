@@ -160,6 +160,8 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     adapted: tuple[str, ...] = ()
     max_inputs: int | None = None
     """The most inputs of an embeddings call in one upstream request; None for no limit."""
+    declared_length: tuple[int, str] | None = None
+    """The length of the model's vectors, and the setting that declares it."""
     top: TopLevel | None = None
     """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
 
@@ -169,7 +171,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
 
     def embeddings_options(self) -> EmbeddingsOptions:
         """Return the options of an embeddings call. Valid only for the client's own call, before rules change it."""
-        return EmbeddingsOptions.of(self.opened())
+        return EmbeddingsOptions.of(self.opened(), self.declared_length)
 
     def with_body(self, body: bytes, top: TopLevel | None = None, **fields: Any) -> Call:
         """Return the call with another `body`, whose members are `top` if they are known, and with other `fields`."""
@@ -381,19 +383,25 @@ class Response(Protocol):
 
 
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):
-    """The options of an embeddings request: the number of vectors, their encoding, and their length or None."""
+    """The options of an embeddings request: the number of vectors, their encoding, and their length or None.
+
+    `declared_by`: the setting that has the length, "" if the request names it.
+    """
 
     count: int
     base64: bool = False
     dimensions: int | None = None
+    declared_by: str = ""
 
     @classmethod
-    def of(cls, top: TopLevel) -> Self:
+    def of(cls, top: TopLevel, declared: tuple[int, str] | None = None) -> Self:
         inputs, dimensions, count = top.get("input"), top.get("dimensions"), 1
         if isinstance(inputs, list):  # a string is one input, and so is a list of token ids
             count = 1 if inputs and kind(inputs[0]) in NUMBERS else len(inputs)
-        is_count = type(dimensions) is int and 0 <= dimensions < 10**9
-        return cls(count, top.get("encoding_format") == "base64", dimensions if is_count else None)
+        is_count, declared_by = type(dimensions) is int and 0 <= dimensions < 10**9, ""
+        if dimensions is None and declared is not None:
+            (dimensions, declared_by), is_count = declared, True
+        return cls(count, top.get("encoding_format") == "base64", dimensions if is_count else None, declared_by)
 
 
 MAX_MODEL_CHARS = 512

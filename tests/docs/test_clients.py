@@ -90,6 +90,7 @@ def test_a_page_shows_its_request_as_gatepass_prints_it(name):
     assert f"--name {name} " in text
     assert (head, caller) == (list_line(HEAD), name)
     adapted = re.findall(r"translate=\w+", line)
+    adapted += ["untranslated=thinking"] * sum(map(int, re.findall(r" \+(\d+)\Z", line)))
     summary = listed(id=request, caller=caller, model=model, attempts=1, adapted=adapted)
     assert (line, status) == (click.unstyle(summary_line(summary)), "200")
 

@@ -276,6 +276,13 @@ VENDOR_FILES = {"/opt/vendor/bin/python": VENDOR_PYTHON} | {f"/opt/vendor/bin/{n
 (GOOGLE_PROGRAM,) = re.findall(r"^```python\n(#!/opt/vendor.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 CASES = {
+    "A fixed query beside the token": Case(
+        taken=lambda request: (
+            header()(request) and request.target.endswith("?api-version=2025-01-01-preview&tenant=research-4711")
+        ),
+        files={"/var/run/secrets/tokens/llm": TOKEN},
+        env={"LLM_TENANT": "research-4711"},
+    ),
     "Several headers, and an upstream that returns 403": Case(
         taken=several, files={"/var/run/secrets/tokens/llm": TOKEN}, env={"SUBSCRIPTION_KEY": SECRET}
     ),

@@ -9,10 +9,11 @@ import logging
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.clients.host_faults import CLIENTS, SDKS, TEXT, by_host, by_sdk, table
+from tests.e2e.clients.host_faults import CLIENTS, SDKS, TEXT, VERSIONS, by_host, by_sdk, table
 from tests.e2e.hosts import programs
 from tests.e2e.hosts.turns import Turn
 from tests.e2e.hosts.upstream import APIS
@@ -201,3 +202,56 @@ async def test_clients_do_at_each_refusal_of_gatepass_what_the_page_says(tmp_pat
     shown = {place: " or ".join(sorted(cells)) for place, cells in found.items()}
     print(*(f"| {name} | {' | '.join(shown[name, client] for client in CLIENTS)} |" for name in REFUSALS), sep="\n")
     assert shown == table([*REFUSALS])
+
+
+WAITS = {"60 s, by a limit of a minute": "ours", "61 s, by an upstream": "theirs"}
+EARLY_S = 30.0
+"""A retry before has ignored the wait."""
+
+
+async def test_sdks_obey_the_wait_for_a_limit_of_a_minute_and_some_no_longer_one(monkeypatch, caplog):
+    """Each limit is used up in one burst. Once a client was refused it has room, and the upstream after EARLY_S."""
+    calls, begun = Calls(), dict[str, float]()
+    caplog.set_level(logging.INFO, "gatepass.access")
+    monkeypatch.setattr(logging.getLogger("gatepass.access"), "handlers", [calls])
+    names = {(whose, client): f"{whose}-{at}" for whose in WAITS.values() for at, client in enumerate(VERSIONS)}
+
+    def answer(request: Received) -> Dialogue:
+        path, body = request.target.partition("?")[0], request.json()
+        now_s = asyncio.get_running_loop().time()
+        if body["model"].startswith("theirs") and now_s < begun.setdefault(body["model"], now_s) + EARLY_S:
+            return [Send(reply({"error": {"message": "busy", "type": "rate_limit_error"}}, 429, retry_after="61"))]
+        return [Send(reply(APIS[path].whole(body, Turn(TEXT))))]
+
+    async with Scripted(answer=answer) as server:
+        ours = [names["ours", client] for client in VERSIONS]
+        models = {name: {"upstream": "up", "limits": {"requests": {"minute": 1}}} for name in ours}
+        upstreams = {"up": {"base_url": f"{server.url}/v1"}}
+        async with gateway(upstreams=upstreams, models={**models, "*": {"upstream": "up"}}, clock=DrivenClock()) as gp:
+            for name in ours:
+                assert (await gp.ask({**HELLO, "model": name}).answer()).status == 200
+            assert gp.state.admission is not None
+            limits = {limit.owner[1]: limit for limit in gp.state.admission.all_limits()}
+
+            async def release() -> None:
+                for name in ours:
+                    await until(partial(calls.of.get, name), RUN_S)
+                    limits[name].most += 1_000
+
+            releasing = asyncio.create_task(release())
+            kinds = {client: {names[whose, client]: "plain" for whose in WAITS.values()} for client in VERSIONS}
+            runs = [by_sdk(client, gp.port, kinds[client], RUN_S) for client in VERSIONS]
+            results = {name: result for run in await asyncio.gather(*runs) for name, result in run.items()}
+            await releasing
+    for (whose, _), name in names.items():
+        first, second = calls.of[name][:2]
+        error = results[name]["error"]
+        assert (second.created - first.created > EARLY_S) is (error is None), (name, error)
+        assert error is None or (whose, error["class"]) == ("theirs", "RateLimitError")
+    found = {
+        (wait, one): cell_of(calls.of[names[whose, one]], results[names[whose, one]]["error"])
+        for wait, whose in WAITS.items()
+        for one in VERSIONS
+    }
+    print(*(f"| {wait} | {' | '.join(found[wait, one] for one in VERSIONS)} |" for wait in WAITS), sep="\n")
+    assert found == table([*WAITS], [*VERSIONS])

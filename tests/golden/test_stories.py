@@ -8,9 +8,10 @@ from typing import Any
 import click
 import msgspec
 import pytest
+from docs.changes_reference import REPLIES, REQUESTS
 
 from gatepass.cli import options
-from gatepass.cli.story_lines import HEAD, cleaned, duration, list_line, size, story_lines, summary_line
+from gatepass.cli.story_lines import HEAD, change_lines, cleaned, duration, list_line, size, story_lines, summary_line
 from gatepass.documents import Story, Summary
 from gatepass.observability.story import advice_of, names_of
 from tests.golden.golden import HERE, same
@@ -182,11 +183,17 @@ STORIES = {
         ]
     ),
 }
+CLAUDE_CODE = [
+    *(f"untranslated={name}" for name in ("cache_control", "metadata.user_id", "thinking", "context_management")),
+    "repair=usage",
+]
 LISTED: list[dict[str, Any]] = [
     {},
     {**ERROR, "model": "a-very-long-name-of-a-model", "caller": "名" * 4},
     {"outcome": "client_gone", "status": None, "upstream": None, "id": "i" * 36},
-    {"adapted": ["translate=messages", "untranslated=thinking", "images=content-parts", "untranslated=top_k"]},
+    {"adapted": ["drop=seed", "translate=messages", *CLAUDE_CODE]},
+    {"adapted": ["drop=seed", "set=temperature", f"drop_beta={'a-beta-2025-01-01+' * 9}"]},
+    {"adapted": ["drop=seed", "set=temperature", "split=4", "repair=usage", "repair=role"]},
     {"empty_answer": True},
     MCP,
     {
@@ -211,6 +218,19 @@ def test_stories_and_lists_are_drawn_as_recorded():
     }
     rows = [list_line(HEAD), *(summary_line(cleaned(listed(**changed))) for changed in LISTED)]
     same("stories.txt", {**shown, "gatepass tail": "\n".join(map(click.unstyle, rows))})
+
+
+def test_each_change_of_the_reference_has_a_reason_in_both_languages(monkeypatch):
+    entries = [*REQUESTS, *REPLIES, "translate=messages", "translate=no-usage", "untranslated=top_k"]
+    changed = story(attempt(adapted=entries))
+    monkeypatch.setattr("gatepass.cli.story_lines.WIDTH", 1_000)
+    for locale, colon in (("C", ": "), ("zh_CN.UTF-8", "：")):
+        monkeypatch.setenv("LC_ALL", locale)
+        lines = list(change_lines(changed))
+        assert [line.strip().partition(colon)[0] for line in lines] == entries
+        reasons = [line.partition(colon)[2] for line in lines]
+        assert all(reasons)
+        assert all(any("\u4e00" <= char <= "\u9fff" for char in one) is (locale != "C") for one in reasons)
 
 
 def test_an_error_is_explained_in_chinese_where_the_locale_is_chinese(monkeypatch):

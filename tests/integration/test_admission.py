@@ -12,11 +12,12 @@ from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, JSON, gateway
 from tests.integration.raw import request, send_raw, status_of
 from tests.integration.scripted import Scripted, Send, reply
+from tests.integration.test_secrets import logged
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BODY = json.dumps(HELLO).encode()
-KEY, _ = new_key()
+(KEY, _), (SECOND, _) = new_key(), new_key()
 OTHER = "gp-another-key-that-nobody-knows"
 
 
@@ -28,7 +29,7 @@ async def upstream():
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def locked(upstream):
-    keys = [{"name": "ragflow", "hash": hash_key(KEY)}]
+    keys = [{"name": "ragflow", "hash": hash_key(KEY)}, {"name": "ragflow", "hash": hash_key(SECOND)}]
     async with gateway(upstream=upstream.url, access={"keys": keys}) as gp:
         yield gp
 
@@ -50,7 +51,8 @@ def reported(response: bytes) -> tuple[int, str, str]:
 
 UNKNOWN = {
     "unknown": {"authorization": f"Bearer {OTHER}"},
-    "two that differ": {"authorization": f"Bearer {KEY}", "x-api-key": OTHER},
+    "two unknown ones": {"authorization": f"Bearer {OTHER}", "x-api-key": "EMPTY"},
+    "two that differ": {"authorization": f"Bearer {KEY}", "x-api-key": SECOND},
 }
 
 
@@ -62,6 +64,45 @@ async def test_unknown_key_is_401(locked, upstream, form):
     assert answer.headers["www-authenticate"] == "Bearer"
     assert KEY not in answer.body.decode()
     assert len(upstream.received) == before
+
+
+ASKED = {
+    "chat": (HELLO, "/v1/chat/completions", "POST"),
+    "stream": ({**HELLO, "stream": True}, "/v1/chat/completions", "POST"),
+    "speech": ({"model": "m", "input": "a"}, "/v1/audio/speech", "POST"),
+    "models": (None, "/v1/models", "GET"),
+    "MCP": ({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}, "/mcp/tools", "POST"),
+    "status": (None, "/status", "GET"),
+}
+
+
+@pytest.mark.parametrize("case", ASKED)
+async def test_a_login_beside_the_key_is_neither_sent_on_nor_shown(case):
+    """Claude Desktop sends its own login in Authorization and the key in x-api-key; others send a placeholder."""
+    body, path, method = ASKED[case]
+    keys = [{"name": "desktop", "hash": hash_key(KEY), "role": "admin"}]
+    accept = {**JSON, "accept": "application/json, text/event-stream"}
+    listing = {"object": "list", "data": []}
+    upstream = Scripted(answer=lambda one: [Send(reply(listing if one.method == "GET" else COMPLETION))])
+    async with (
+        upstream,
+        gateway(
+            upstream=upstream.url,
+            access={"keys": keys},
+            mcp={"tools": {"url": f"{upstream.url}/mcp"}},
+            log={"level": "debug"},
+        ) as gp,
+    ):
+        with logged(gp.state) as out:
+            for login, key in ((f"Bearer {OTHER}", "x-api-key"), (f"Basic {OTHER}", "api-key")):
+                answer = await gp.ask(
+                    body, path, method=method, headers={**accept, "authorization": login, key: KEY}
+                ).answer()
+                assert (answer.status, OTHER in answer.body.decode()) == (200, False)
+    sent = upstream.received
+    assert (case == "status") == (sent == [])
+    assert not any(secret in repr(one.headers) + one.target for one in sent for secret in (OTHER, KEY))
+    assert OTHER not in out.getvalue()
 
 
 async def test_a_key_in_the_query_opens_nothing(locked):

@@ -153,6 +153,14 @@ async def test_the_list_that_names_a_model_decides_about_its_operation(listed, o
     assert {" ".join(step.why.split()[:2]) for step in found[1:]} == (operations[upstream] if calls else set())
 
 
+async def test_vectors_of_another_length_than_the_declared_one_fail():
+    models = {"m": {"upstream": "chat", "capabilities": {"dimensions": 1024}}}
+    async with Scripted([Send(reply(VECTORS))]) as upstream:
+        (step,) = await found(one(upstream, models=models), ProbeCall("embeddings", "m"))
+    assert (step.hop, step.outcome) == ("upstream:chat", FAILS)
+    assert "a vector has 2 numbers, and models.m.capabilities.dimensions declares 1024. " in step.finding
+
+
 async def steps_of_calls(blocks: dict[str, Any], model: str = "m") -> list[tuple[str, StepOutcome, str, str]]:
     calls = [ProbeCall("chat", model), ProbeCall("chat", model, stream=True)]
     async with aclosing(diagnose(Config.model_validate(blocks), calls)) as steps:

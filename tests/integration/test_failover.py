@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from gatepass.policy.breaker import Breaker
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Answer, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
+from tests.integration.messages_upstream import MESSAGE
 from tests.integration.scripted import (
     Dialogue,
     Hold,
@@ -317,7 +319,7 @@ async def test_a_429_that_is_not_repeated_has_the_wait_of_the_target_that_is_ava
     [
         (("5", None), (0, 0), ["5"]),
         ((None, "90000"), (0, 0), [None]),
-        (("500", None), (0, 1), ["65", "65"]),
+        (("500", None), (0, 1), ["60", "60"]),
         ((None, "12"), (1, 0), ["12", "12"]),
     ],
 )
@@ -490,6 +492,170 @@ async def test_a_request_that_names_a_stored_object_is_never_moved(fault):
             pinned = await gp.ask({**RESPONSES, "previous_response_id": "resp_1"}, "/v1/responses").answer()
             assert (pinned.status >= 400, second.received) == (True, [])
             assert (await gp.ask(RESPONSES, "/v1/responses").answer()).status == 200
+
+
+# --- conversations ------------------------------------------------------------------------------------------------
+
+KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("ana", "ben")}
+BALANCED: dict[str, Any] = {
+    "entry": {"policy": "weighted"},
+    "access": {"keys": [{"name": name, "hash": hash_key(key)} for name, key in KEYS.items()]},
+}
+MESSAGES, COUNT, COMPACT = "/v1/messages", "/v1/messages/count_tokens", "/v1/responses/compact"
+KINDS: dict[str, Any] = {
+    CHAT: COMPLETION,
+    "/v1/responses": RESPONSE,
+    COMPACT: RESPONSE,
+    MESSAGES: MESSAGE,
+    COUNT: {"input_tokens": 1},
+    EMBEDDINGS: VECTORS,
+}
+UNSTORED: dict[str, Any] = {**RESPONSES, "store": False}
+PROMPT: dict[str, Any] = {**HELLO, "max_tokens": 9}
+Turn = Callable[[str], tuple[Any, dict[str, str]]]
+"""Returns the body and the fields of a request of the conversation."""
+
+
+def keyed(body: Any) -> Turn:
+    return lambda name: ({**body, "prompt_cache_key": name}, {})
+
+
+def fielded(field: str, body: Any) -> Turn:
+    return lambda name: (body, {field: name})
+
+
+TURNS: dict[str, list[tuple[str, Turn]]] = {
+    "chats": [(CHAT, keyed(HELLO)), (CHAT, keyed({**HELLO, "store": False}))],
+    "a body above 256 KiB": [(CHAT, keyed({**HELLO, "x": "a" * 300_000})), (CHAT, keyed(HELLO))],
+    "Claude Code": [(path, fielded("x-claude-code-session-id", PROMPT)) for path in (MESSAGES, COUNT, MESSAGES)],
+    "Codex": [
+        ("/v1/responses", lambda name: ({**UNSTORED, "prompt_cache_key": name}, {"session-id": "other"})),
+        (COMPACT, keyed(RESPONSES)),
+        ("/v1/responses", keyed(UNSTORED)),
+    ],
+    "Codex's session": [
+        ("/v1/responses", fielded("session-id", UNSTORED)),
+        (COMPACT, fielded("session-id", RESPONSES)),
+    ],
+    "an older Codex": [("/v1/responses", fielded(name, UNSTORED)) for name in ("session_id", "conversation_id")],
+    "a field after a longer key": [
+        (CHAT, lambda name: ({**HELLO, "prompt_cache_key": "x" * 257}, {"session_id": name})),
+        (CHAT, fielded("session_id", HELLO)),
+    ],
+}
+
+
+def counting(met: Counter[str], at: str) -> Callable[[Received], Dialogue]:
+    def answer(request: Received) -> Dialogue:
+        met[at] += 1
+        path = f"/v1{request.target}"
+        return [Send(reply(KINDS.get(path, RESPONSE)))]
+
+    return answer
+
+
+@asynccontextmanager
+async def places(**blocks: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Yield a function that sends a request and returns which of two targets got it."""
+    met: Counter[str] = Counter()
+    upstreams = (Scripted(answer=counting(met, name)) for name in ("first", "second"))
+    async with two(*upstreams, **{**BALANCED, **blocks}) as gp:
+
+        async def place(path: str, body: Any, name: str = "ana", method: str = "POST", **fields: str) -> str:
+            met.clear()
+            headers = {**JSON, "authorization": f"Bearer {KEYS[name]}", **fields}
+            answer = await gp.ask(body, path, method=method, headers=headers).answer()
+            assert answer.status == 200, answer.body
+            ((at, count),) = met.items()
+            assert count == 1
+            return at
+
+        yield place
+
+
+@pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
+async def test_each_conversation_of_one_caller_prefers_a_target(turns):
+    homes: list[str] = []
+    async with places() as place:
+        for at in range(12):
+            found = []
+            for path, turn in turns:
+                body, fields = turn(f"conversation-{at}")
+                found.append(await place(path, body, **fields))
+            assert len({*found}) == 1, found
+            homes += {*found}
+    assert {*homes} == {"first", "second"}
+
+
+STORING: dict[str, tuple[str, Any]] = {
+    "a response": ("/v1/responses", RESPONSES),
+    "null": ("/v1/responses", {**RESPONSES, "store": None}),
+    "in the background": ("/v1/responses", {**UNSTORED, "background": True}),
+    "a chat": (CHAT, {**HELLO, "store": True}),
+}
+
+
+@pytest.mark.parametrize(("path", "body"), STORING.values(), ids=STORING)
+async def test_requests_about_a_stored_answer_meet_its_target_whatever_conversation_they_name(path, body):
+    access = {
+        "keys": [{**key, "operations": ["chat", "responses", "stored_responses"]} for key in BALANCED["access"]["keys"]]
+    }
+    async with places(access=access, operations={"responses": {"model": "m"}}) as place:
+        for at in range(12):
+            named = {"prompt_cache_key": f"conversation-{at}"}
+            first = await place(path, {**body, **named}, session_id=f"session-{at}")
+            follows = {**UNSTORED, **named, "previous_response_id": "resp_1"}
+            assert await place("/v1/responses", follows) == first
+            assert await place("/v1/responses", {**UNSTORED, **named, "conversation": "conv_1"}) == first
+            for method, rest in (("GET", ""), ("GET", "/input_items"), ("POST", "/cancel"), ("DELETE", "")):
+                fetched = await place(f"/v1/responses/resp_1{rest}", None, method=method, session_id=f"session-{at}")
+                assert fetched == first
+
+
+async def test_a_name_above_256_bytes_names_no_conversation():
+    async with places() as place:
+        for length, count in ((256, 2), (257, 1)):
+            names = [f"{at}".rjust(length, "k") for at in range(12)]
+            assert len({await place(CHAT, {**HELLO, "prompt_cache_key": name}) for name in names}) == count
+            assert len({await place(MESSAGES, PROMPT, **{"x-claude-code-session-id": name}) for name in names}) == count
+        wide = ["é" * 127 + f"{at:03d}" for at in range(12)]  # 257 bytes of 130 characters
+        assert len({await place(CHAT, {**HELLO, "prompt_cache_key": name}) for name in wide}) == 1
+        for value in ("", 7, None, {"a": 1}):
+            assert len({await place(CHAT, {**HELLO, "prompt_cache_key": value}, session_id="") for _ in range(3)}) == 1
+
+
+async def test_callers_with_one_name_of_a_conversation_share_no_target():
+    async with places() as place:
+        names = [f"conversation-{at}" for at in range(24)]
+        found = {who: [await place(CHAT, keyed(HELLO)(name)[0], who) for name in names] for who in KEYS}
+    assert found["ana"] != found["ben"]
+
+
+async def test_a_busy_target_gives_a_conversation_to_the_other_and_vectors_follow_none():
+    ended, met = asyncio.Event(), Counter[str]()
+
+    def held(at: str) -> Callable[[Received], Dialogue]:
+        def answer(request: Received) -> Dialogue:
+            met[at] += 1
+            return [Send(reply(VECTORS))] if "embeddings" in request.target else [Wait(ended), *GOOD]
+
+        return answer
+
+    body = {**HELLO, "prompt_cache_key": "one"}
+    async with (
+        two(Scripted(answer=held("a")), Scripted(answer=held("b")), {"policy": "weighted"}) as gp,
+        AsyncExitStack() as asked,
+    ):
+        for count in range(1, 7):
+            await asked.enter_async_context(gp.ask(body))
+            await until(partial(lambda most: met.total() == most, count))
+        assert sorted(met.values()) == [2, 4]  # 1.25 times its share of all in progress
+        ended.set()
+        met.clear()
+        vectors = {"model": "m", "input": "x", "prompt_cache_key": "one"}
+        for _ in range(40):
+            assert (await gp.ask(vectors, EMBEDDINGS, headers={**JSON, "session_id": "one"}).answer()).status == 200
+        assert {*met} == {"a", "b"}
 
 
 # --- a split call -------------------------------------------------------------------------------------------------

@@ -115,6 +115,23 @@ async def test_right_answers_write_a_file_that_passes_check_and_doctor(tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["gatepass.yaml", "secrets"]
 
 
+async def test_a_pasted_url_with_a_query_is_split_and_a_secret_in_it_is_not_written(tmp_path):
+    async with servers() as url:
+        common = ("--auth", "none", "--clients", "my", "--yes")
+        pasted = f"{url}/v1?api-version=2025-01-01&scene=%24%7BHOME%7D"
+        result = await run(tmp_path, "--base-url", pasted, "--embeddings-url", f"{url}/v1/e?x=y", *common)
+        assert "Wrote" in result.output
+        secret = await run(tmp_path, "--force", "--base-url", f"{url}/v1?ak-token={SECRET}", *common)
+    config = load(str(tmp_path / "gatepass.yaml"), {}).config
+    assert config.upstreams[UPSTREAM].base_url == f"{url}/v1"
+    sent = {name: one.reveal() for name, one in config.upstreams[UPSTREAM].query.items()}
+    assert sent == {"api-version": "2025-01-01", "scene": "${HOME}"}
+    assert [*config.upstreams["embeddings"].query] == ["x"]
+    assert secret.exit_code == 2
+    assert "ak-token: ${NAME}" in secret.output
+    assert SECRET not in secret.output
+
+
 async def test_a_key_and_a_json_login_and_no_credential_pass_too(tmp_path):
     body = json.dumps({"app": "bot", "deep": [{"key": PLACE}]})
     async with servers() as url:

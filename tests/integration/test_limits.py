@@ -37,11 +37,12 @@ from tests.integration.scripted import (
 )
 from tests.unit.clock import DrivenClock
 from tests.unit.normalize.calls import a_call
+from tests.unit.sse.responses import message, part, response
 from tests.waiting import until
 
 KEYS = {name: f"gp-{name}-0123456789abcdef" for name in ("ana", "ben")}
 GOOD: Dialogue = [Send(reply(COMPLETION))]
-EMBEDDINGS, MESSAGES, BATCHES = "/v1/embeddings", "/v1/messages", "/v1/batches"
+EMBEDDINGS, MESSAGES, BATCHES, RESPONSES = "/v1/embeddings", "/v1/messages", "/v1/batches", "/v1/responses"
 
 
 def access(limits: Any = None, group: Any = None, **more: Any) -> dict[str, Any]:
@@ -91,12 +92,49 @@ async def test_requests_beyond_the_limit_get_429_until_the_window_has_room():
         assert (refused.error["code"], refused.error["type"]) == ("limit_reached", "rate_limit_error")
         assert refused.error["message"] == (
             "The caller 'ana' has used its limit of 2 requests per minute (access.keys[].limits.requests.minute)."
-            " Retry in 65 s."
+            " Retry in 60 s."
         )
-        assert refused.headers["retry-after"] == "65"
+        assert (refused.headers["retry-after"], refused.headers["ratelimit"].rpartition("t=")[2]) == ("60", "60")
         assert len(upstream.received) == 3
-        clock.suspend(65.0)
+        clock.suspend(60.0)
+        again = await ask(gp)
+        assert (again.status, again.headers["retry-after"]) == (429, "5")
+        clock.suspend(5.0)
         assert (await ask(gp)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("subject", "unit", "path"),
+    [("key", "tokens", CHAT), ("group", "requests", MESSAGES), ("model", "tokens", RESPONSES)],
+)
+async def test_a_limit_of_a_minute_asks_for_a_wait_that_every_sdk_obeys(subject, unit, path):
+    limits = {unit: {"minute": {"requests": 1, "tokens": 1_100}[unit]}}
+    places: dict[str, dict[str, Any]] = {
+        "key": {"access": access(limits)},
+        "group": {"access": access(group=limits)},
+        "model": {"access": access(), "models": {"m": {"upstream": "chat", "limits": limits}}},
+    }
+    answer = {CHAT: COMPLETION, MESSAGES: MESSAGE, RESPONSES: response(message(part("Hi")))}[path]
+    sent = {"model": "m", "input": "Hi"} if path == RESPONSES else HELLO
+    body = {**sent, "max_tokens": 1_000, "max_output_tokens": 1_000}
+    used_up = {
+        **answer,
+        "usage": {"input_tokens": 1_000, "output_tokens": 0, "prompt_tokens": 1_000, "total_tokens": 1_000},
+    }
+    async with limited([Send(reply(used_up))], clock=DrivenClock(), **places[subject]) as (gp, _):
+        assert (await ask(gp, body, path)).status == 200
+        refused = await ask(gp, body, path)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "60")
+        assert "x-should-retry" not in refused.headers
+
+
+async def test_the_wait_of_an_upstream_passes_as_it_is_and_that_of_its_quota_is_ours():
+    answers = iter([Send(reply(COMPLETION)), Send(reply({"error": {"message": "no"}}, 429, **{"retry-after": "65"}))])
+    async with Scripted(answer=lambda _: [next(answers)]) as upstream:
+        upstreams = {"a": {"base_url": upstream.url, "limits": {"requests": {"minute": 2}}}}
+        async with gateway(upstreams=upstreams, clock=DrivenClock()) as gp:
+            waits = [(await gp.ask().answer()).headers.get("retry-after") for _ in range(3)]
+    assert waits == [None, "65", "60"]
 
 
 @pytest.mark.parametrize(("entry", "whose"), [("m", "The model 'm'"), ("m*", "The entry 'm*' of `models`")])

@@ -124,6 +124,19 @@ async def test_a_static_header_in_a_file_changes_at_a_reload(serve: Serve, tmp_p
         assert tokens(upstream) == ["first-key", "first-key", "second-key"]
 
 
+async def test_a_parameter_in_a_file_changes_at_a_reload(serve: Serve, tmp_path: Path):
+    parameter = tmp_path / "parameter"
+    parameter.write_text("tenant-one")
+    async with Scripted(answer=lambda _: GOOD) as upstream:
+        chat = {"base_url": upstream.url, "query": {"tenant": f"${{file:{parameter}}}"}}
+        async with serve(upstreams={"chat": chat}, models={"m": {"upstream": "chat"}}) as gatepass:
+            assert (await gatepass.served.ask().answer()).status == 200
+            parameter.write_text("tenant-two")
+            assert await gatepass.reload() == ReloadResult("reloaded", ("upstreams",))
+            assert (await gatepass.served.ask().answer()).status == 200
+    assert [one.target.partition("?")[2] for one in upstream.received] == ["tenant=tenant-one", "tenant=tenant-two"]
+
+
 async def test_learned_rules_belong_to_the_server_and_not_to_the_name_of_the_upstream(serve: Serve):
     """Another server behind the same name gets the client's bytes. After a return gatepass learns anew."""
     streamed = {**HELLO, "stream": True}
@@ -240,7 +253,8 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
             access = {"keys": [one, two]}
             result = await gatepass.reload(**blocks, access=access, limits=limits, server=server)
             names = ("server", "limits")
-            assert result == ReloadResult("reloaded", ("access",), names)
+            assert result == ReloadResult("reloaded", ("access",), names, warnings=result.warnings)
+            assert [text.partition(":")[0] for text in result.warnings] == ["access.keys[1]"]
             assert gatepass.served.server.endpoint.state.config.limits.connections == 4000
             held = gatepass.served.state.in_flight.held
             assert held.caller_limit_bytes < held.limit_bytes
@@ -262,6 +276,32 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
     assert restart["settings"] == list(names)
     assert by_watch["settings"] == ["server"]
     logged_errors.clear()  # those of the refused reload, which the result has
+
+
+async def test_a_second_caller_closes_stored_responses_at_a_reload_and_the_result_says_so(serve: Serve):
+    body = {"model": "m", "input": "x", "previous_response_id": "resp_1"}
+    answer = Send(reply({"id": "resp_2", "object": "response", "status": "completed", "output": []}))
+    keys = [{"name": name, "hash": hash_key(name * 32)} for name in ("a", "b")]
+    async with Scripted(answer=lambda _: [answer]) as upstream:
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
+        async with serve(**blocks, access={"keys": keys[:1]}) as gatepass:
+
+            async def statuses() -> list[int]:
+                own = {"content-type": "application/json", "authorization": f"Bearer {'a' * 32}"}
+                asked = gatepass.served.ask(body, "/v1/responses", headers=own)
+                read = gatepass.served.ask(None, "/v1/responses/resp_1", method="GET", headers=own)
+                return [(await one.answer()).status for one in (asked, read)]
+
+            assert await statuses() == [200, 200]
+            result = await gatepass.reload(**blocks, access={"keys": keys})
+            assert "previous_response_id" in "".join(result.warnings)
+            assert await statuses() == [403, 403]
+            again = await gatepass.reload(
+                **blocks, access={"keys": [*keys, {**keys[1], "name": "c", "hash": hash_key("c" * 32)}]}
+            )
+            assert again.warnings == ()
+            assert (await gatepass.reload(**blocks, access={"keys": keys[:1]})).warnings == ()
+            assert await statuses() == [200, 200]
 
 
 def connection_pools() -> list[ConnectionPool]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from gatepass.cli import main
@@ -27,7 +28,11 @@ from tests.waiting import until
 REFUSAL = {"error": {"message": "Unsupported parameter: 'seed'", "param": "seed", "code": "unsupported_parameter"}}
 BODY = {"model": "m", "seed": 1, "messages": [{"role": "user", "content": "hi"}]}
 
-MODELS = {"*": {"upstream": "chat"}, "down": {"upstream": "dead"}}
+MODELS = {
+    "*": {"upstream": "chat"},
+    "chats": {"upstream": "chat", "protocols": ["chat"]},
+    "down": {"upstream": "dead"},
+}
 
 
 def command(*arguments: str, exit_code: int = 0) -> str:
@@ -103,7 +108,7 @@ async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path):
         assert lines[-1].endswith("closed first by: upstream")
 
         lines = command("show", "learns", "--socket", gp.socket).splitlines()
-        assert "  drop=seed (learned from the error of this request)" in lines
+        assert "  drop=seed: required by the upstream or by a rule (learned from the error of" in lines
         assert "      sent again with a rule learned from the error" in lines
         assert lines[3] == "id learns"
         assert "      upstream's id: up-7" in lines
@@ -113,6 +118,28 @@ async def test_from_the_id_of_an_error_to_its_cause(tmp_path: Path):
         assert (story["id"], [one["status"] for one in story["attempts"]]) == ("learns", [400, 200])
         text = command("show", "learns", "--curl", "--socket", gp.socket, exit_code=1)
         assert "Capture the request first: gatepass capture." in text
+
+
+@pytest.mark.parametrize(
+    ("path", "members", "translation"),
+    [
+        ("/v1/messages", {"top_k": 5, "container": "c-1", "inference_geo": "eu"}, "translate=messages"),
+        ("/v1/responses", {"input": "hi", "truncation": "auto", "x": 1, "y": 2}, "translate=responses"),
+    ],
+)
+async def test_a_translation_is_one_word_of_a_line_and_each_change_has_a_reason(tmp_path, path, members, translation):
+    async with serving(tmp_path) as gp:
+        assert await ask(gp.port, "turn", path, model="chats", max_tokens=9, **members) == 200
+        line = command("tail", "--once", "--socket", gp.socket).splitlines()[-1]
+        shown = command("show", "turn", "--socket", gp.socket)
+        (turn,) = gp.requests("requests")
+    changes = turn["adapted"]
+    assert len(changes) > 3
+    assert line.endswith(f" {translation} +{len(changes) - 1}")
+    text = " ".join(shown.split())
+    assert f"{translation}: the upstream serves the request as a chat" in text
+    for change in changes[1:]:
+        assert f"{change}: " in text
 
 
 async def test_a_captured_body_is_shown_and_sent_again_by_a_shell(tmp_path: Path):

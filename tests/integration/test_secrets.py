@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -34,12 +35,13 @@ ASSERTION = f"assertion-{ODD}"
 JSON_SECRET = f"json-secret-{ODD}"
 HEADER_SECRET = "header-secret-5512"
 QUERY_SECRET = "query secret+7741/x="
+PARAMETER = "parameter secret+5513/x="
 STATIC_TOKEN = 'static-token-"q\\uote|4711'
 CLIENT_KEY = "gp-client-key-by-reference-0815"
 OTHER_KEY = "gp-second-key-in-the-same-file-0816"
 CONFIGURED = (
     *(CLIENT_SECRET, FORM_SECRET, ASSERTION, JSON_SECRET, HEADER_SECRET, QUERY_SECRET),
-    *(STATIC_TOKEN, CLIENT_KEY, OTHER_KEY),
+    *(PARAMETER, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY),
 )
 
 
@@ -172,7 +174,11 @@ class Servers:
         return {
             "credentials": names,
             "upstreams": {
-                name: {"base_url": f"{self.upstreams[name.partition('.')[0]].url}/v1", "credential": name}
+                name: {
+                    "base_url": f"{self.upstreams[name.partition('.')[0]].url}/v1",
+                    "credential": name,
+                    "query": {"tenant": Reference.to_variable("PARAMETER", PARAMETER)},
+                }
                 for name in names
             },
             "models": {name: {"upstream": name} for name in names},
@@ -260,14 +266,17 @@ async def test_no_secret_is_printed_in_any_echo(servers, style, name):
         (spans, "a span"),
     ):
         assert_silent(text, secrets, where)
+        if text is not shown:  # a pool has the whole URL
+            assert_silent(text, [quote(PARAMETER, safe=""), quote(PARAMETER)], where)
     # no token is sent to another host
     own = {f"Bearer {token}" for token in servers.tokens if token.endswith(f"~{name}==")}
     requests = servers.upstreams[name].received
     assert {request.header("authorization") for request in requests} <= (own or {f"Bearer {STATIC_TOKEN}"})
-    configured = [*CONFIGURED[:-3], CLIENT_KEY, OTHER_KEY]
+    assert {request.target.partition("?")[2] for request in requests} == {f"tenant={quote(PARAMETER, safe='')}"}
+    configured = [*CONFIGURED[:-4], CLIENT_KEY, OTHER_KEY]
     assert_silent("".join(map(received, requests)), configured, f"the upstream {name}")
     asked = "".join(map(received, servers.issuer.received))
-    assert_silent(asked, [*servers.tokens, STATIC_TOKEN, CLIENT_KEY, OTHER_KEY], "the issuer")
+    assert_silent(asked, [*servers.tokens, PARAMETER, quote(PARAMETER), *CONFIGURED[-3:]], "the issuer")
 
 
 async def test_no_secret_leaves_by_the_page(servers):
@@ -358,6 +367,7 @@ async def test_check_route_and_doctor_print_no_secret(servers, tmp_path, monkeyp
         "JSON_SECRET": JSON_SECRET,
         "HEADER_SECRET": HEADER_SECRET,
         "QUERY_SECRET": QUERY_SECRET,
+        "PARAMETER": PARAMETER,
         "STATIC_TOKEN": STATIC_TOKEN,
         "CLIENT_KEYS": f"{CLIENT_KEY}\n{OTHER_KEY}",
     }
@@ -384,4 +394,5 @@ async def test_check_route_and_doctor_print_no_secret(servers, tmp_path, monkeyp
         printed += result.output
     assert "credential:corp.described" in printed
     assert "***" in printed
-    assert_silent(printed, [*CONFIGURED, *servers.tokens], "check, route and doctor")
+    assert "query parameters tenant" in printed
+    assert_silent(printed, [*CONFIGURED, *servers.tokens, quote(PARAMETER, safe="")], "check, route and doctor")

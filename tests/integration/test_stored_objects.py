@@ -27,18 +27,24 @@ KINDS: dict[str, list[dict[str, Any]]] = {
     "no keys": [],
     "one key": [entry("mine")],
     "two keys": [entry("mine"), entry("theirs", operations=STORED)],
+    "two keys of one caller": [entry("mine"), {**entry("theirs"), "name": "mine"}],
+    "beside a viewer": [entry("mine"), entry("theirs", role="viewer")],
+    "one key with operations": [entry("mine", operations=["responses", "chat"])],
     "some models": [entry("mine", models=["m"])],
     "stored objects": [entry("mine", operations=["files", "responses", "stored_responses", "chat"])],
     "MCP alone": [entry("mine", operations=[], mcp=[])],
 }
-OPEN = ("no keys", "stored objects")
+ONLY = ("one key", "two keys of one caller", "beside a viewer", "some models")
+"""The only caller: its key opens stored responses without naming them."""
+OPEN = ("no keys", "stored objects", *ONLY)
 
 
 def expected(kind: str, row: Operation) -> int:
     listed = next((one.get("operations") for one in KINDS[kind]), STORED)
     if kind == "no keys":
         return 200
-    return 200 if (row.opened_by in listed if listed is not None else row.opened_by not in STORED) else 403
+    closed = STORED[:2] if kind in ONLY else STORED
+    return 200 if (row.opened_by in listed if listed is not None else row.opened_by not in closed) else 403
 
 
 def _answer(received: Received) -> tuple[Send, ...]:

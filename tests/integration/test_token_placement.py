@@ -3,6 +3,9 @@
 from typing import Any
 from urllib.parse import quote
 
+import pytest
+
+from gatepass.config.access import hash_key
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import HELLO, gateway
 from tests.integration.scripted import Dialogue, Received, Rst, Scripted, Send, reply
@@ -71,3 +74,77 @@ async def test_a_token_in_a_query_is_printed_nowhere_in_any_echo():
     for text, where in ((bodies, "an answer"), (out.getvalue(), "the log"), (shown, "a repr")):
         assert_silent(text, secrets, where)
     assert_silent(out.getvalue().lower(), [quote(TOKEN, safe="").lower()], "the log")
+
+
+VERSION = "2025-01-01-preview"
+
+
+async def test_fixed_query_goes_with_every_request_beside_the_token_and_replaces_what_clients_send():
+    query = {"api-version": VERSION, "scene": "a b/c", "limit": "9"}
+    asked = f"api-version={VERSION}&scene=a%20b%2Fc&limit=9&key={quote(TOKEN, safe='')}"
+    listing: Any = {"object": "list", "data": []}
+    async with Scripted(answer=lambda one: [Send(reply(listing if one.method == "GET" else COMPLETION))]) as upstream:
+        config = blocks(upstream, {"query": "key"}, query=query)
+        config["access"] = {"keys": [{"name": "a", "hash": hash_key(SUBSCRIPTION), "operations": ["chat", "files"]}]}
+        config["access"]["keys"][0]["operations"] += ["models", "embeddings", "stored_responses"]
+        async with gateway(**config) as gp:
+            own = {"content-type": "application/json", "authorization": f"Bearer {SUBSCRIPTION}"}
+            paths = ("/v1/models", "/v1/files?limit=2&after=f-1", "/v1/responses/resp_1")
+            statuses = [(await gp.ask(None, path, method="GET", headers=own).answer()).status for path in paths]
+            statuses.append((await gp.ask(HELLO, headers=own).answer()).status)
+    assert statuses == [200] * 4
+    assert [one.target for one in upstream.received] == [
+        *(f"/v1/models?{asked}", f"/v1/files?after=f-1&{asked}"),
+        *(f"/v1/responses/resp_1?{asked}", f"/v1/chat/completions?{asked}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [
+        ({"dialect": "azure"}, f"/v1/openai/v1/chat/completions?api-version={VERSION}"),
+        (
+            {"dialect": "azure", "azure": {"api_version": "2024-10-21"}},
+            f"/v1/openai/deployments/m/chat/completions?api-version={VERSION}",
+        ),
+        ({"dialect": "ragflow"}, f"/v1/api/v1/openai/m/chat/completions?api-version={VERSION}"),
+        ({}, f"/v1/chat/completions?api-version={VERSION}"),
+    ],
+)
+async def test_fixed_query_goes_to_each_dialect_once_and_with_the_request_after_a_renewal(settings, target):
+    refused = [Send(reply({"error": {"message": "expired"}}, 401))]
+    issued = [[Send(reply({"access_token": f"token-{number}", "expires_in": 300}))] for number in (1, 2)]
+    async with Scripted(refused, GOOD) as upstream, Scripted(*issued) as issuer:
+        login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": "secret"}
+        chat = {"base_url": f"{upstream.url}{'' if settings.get('dialect') == 'ragflow' else '/v1'}", **settings}
+        chat |= {"credential": "corp", "query": {"api-version": VERSION}}
+        async with gateway(credentials={"corp": login}, upstreams={"chat": chat}) as gp:
+            assert (await gp.ask({**HELLO, "model": "m"}).answer()).status == 200
+    target = target.removeprefix("/v1") if "dialect" in settings else target
+    assert [one.target for one in upstream.received] == [target] * 2
+    assert upstream.received[1].header("authorization") == "Bearer token-2"
+
+
+async def test_fixed_query_of_an_mcp_server_joins_that_of_its_url():
+    result = {"jsonrpc": "2.0", "id": 7, "result": {"tools": []}}
+    async with Scripted([Send(reply(result))]) as upstream:
+        tools = {"url": f"{upstream.url}/mcp?scene=a&tenant=old", "query": {"tenant": "new"}}
+        chat = {"base_url": f"{upstream.url}/v1"}
+        async with gateway(upstreams={"chat": chat}, mcp={"tools": tools}) as gp:
+            message = {"jsonrpc": "2.0", "id": 7, "method": "tools/list", "params": {}}
+            accept = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+            assert (await gp.ask(message, "/mcp/tools", headers=accept).answer()).status == 200
+    assert upstream.received[0].target == "/mcp?scene=a&tenant=new"
+
+
+async def test_a_key_in_a_fixed_query_is_masked_by_its_name_and_a_version_is_not():
+    query = {"subscription-key": "short-key", "api-version": VERSION, "code": SUBSCRIPTION}
+
+    def quoted(request: Received) -> Dialogue:
+        return [Send(reply({"error": {"message": request.target}}, 400))]
+
+    async with Scripted(answer=quoted) as upstream:
+        chat = {"base_url": f"{upstream.url}/v1", "query": query}
+        async with gateway(upstreams={"chat": chat}) as gp:
+            text = (await gp.ask(HELLO).answer()).body.decode()
+    assert f"subscription-key=***&api-version={VERSION}&code=***" in text

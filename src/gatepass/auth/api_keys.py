@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 
 from gatepass.auth.caller import Caller
-from gatepass.config.access import AccessKey, hash_key, moment_text
+from gatepass.config.access import AccessKey, hash_key, moment_text, storing
 from gatepass.documents import Key
 from gatepass.errors import InvalidApiKey
 from gatepass.types import Headers
@@ -36,7 +36,8 @@ class KeyRing:
 
     def __init__(self, keys: Sequence[AccessKey]) -> None:
         self.by_hash = {text: key.model_copy(update={"hash": text}) for key in keys for text in key.hashes}
-        self.callers = {text: Caller.of_key(key) for text, key in self.by_hash.items()}
+        is_only = len(storing(keys)) == 1
+        self.callers = {text: Caller.of_key(key, is_only=is_only) for text, key in self.by_hash.items()}
         """The caller of each key by its hash, made once for all requests."""
         self.last_used_s: dict[str, float] = {}
         """When each key was last used, in seconds since the epoch, by its id. Only of keys in `known`."""
@@ -63,14 +64,12 @@ class KeyRing:
         return self.callers.get(hash_key(presented))
 
 
-def presented_key(headers: Headers) -> str | None:
-    """Return the key in Authorization, x-api-key or api-key; None if the request has none.
+def presented_keys(headers: Headers) -> list[str]:
+    """Return the different values of Authorization, x-api-key and api-key that may be keys.
 
-    Raises InvalidApiKey if two keys differ, and if the scheme of Authorization is not Bearer. A key and a JSON object
-    that contains the same key do not differ: RAGFlow sends both.
+    Raises InvalidApiKey if there is none but an Authorization whose scheme is not Bearer.
     """
-    # All three headers count: a key checked in one header and ignored in another is the class of CVE-2026-45339.
-    found: str | None = None
+    found, is_other_scheme = list[str](), False
     for name, value in headers:
         if name not in _KEY_HEADERS:
             continue
@@ -78,19 +77,15 @@ def presented_key(headers: Headers) -> str | None:
         if name == b"authorization":
             scheme, _, text = text.partition(b" ")  # RFC 6750 2.1; the scheme is case-insensitive (RFC 9110 11.1)
             if scheme and scheme.lower() != b"bearer":
-                raise InvalidApiKey(
-                    "The scheme of the Authorization header is not Bearer. Send it as `Authorization: Bearer <key>`."
-                )
+                is_other_scheme = True
+                continue
         key = text.strip().decode("latin-1")
-        if found is not None and key and key != found:
-            inner, other_inner = unwrapped_key(found), unwrapped_key(key)
-            if (inner or found) != (other_inner or key):
-                raise InvalidApiKey(
-                    "The request contains two different API keys: `Authorization`, `x-api-key` and `api-key` all count."
-                    " Send one, as `Authorization: Bearer <key>`."
-                )
-            found = found if inner is None else key
-        found = found or key or None
+        if key and key not in found:
+            found.append(key)
+    if is_other_scheme and not found:
+        raise InvalidApiKey(
+            "The scheme of the Authorization header is not Bearer. Send it as `Authorization: Bearer <key>`."
+        )
     return found
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 
 from gatepass import errors
-from gatepass.auth.api_keys import KeyRing, presented_key, unwrapped_key
+from gatepass.auth.api_keys import KeyRing, presented_keys, unwrapped_key
 from gatepass.auth.caller import Caller
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
@@ -134,10 +134,10 @@ class Authenticator:
             )
 
     def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> Caller:
-        presented = presented_key(client_request.headers)
-        if presented is None:
+        presented = presented_keys(client_request.headers)
+        if not presented:
             raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
-        caller = self.keys.find(presented) or self._wrapped(presented, path_profile)
+        caller = self._known(presented, path_profile)
         if caller is None:
             raise errors.InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         if caller.expires is not None and caller.expires.timestamp() <= wall_s:
@@ -157,12 +157,24 @@ class Authenticator:
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
-    def _wrapped(self, presented: str, path_profile: str | None) -> Caller | None:
-        """Return the caller of a key inside a JSON object, if the caller's profile allows that."""
-        key = unwrapped_key(presented)
-        caller = None if key is None else self.keys.find(key)
-        if caller is None:
-            return None
+    def _known(self, presented: Sequence[str], path_profile: str | None) -> Caller | None:
+        """Return the caller of the one value that is a key, also an expired one. Nothing reads the others again.
+
+        Claude Desktop sends its own login beside the key. A key and a JSON object that contains the same key do not
+        differ: RAGFlow sends both, and only a profile may allow the object alone. Raises InvalidApiKey for two keys.
+        """
+        plain = {key: caller for key in presented if (caller := self.keys.find(key))}
+        inner = filter(None, map(unwrapped_key, presented))
+        wrapped = {key: caller for key in inner if (caller := self.keys.find(key))}
+        # a key checked in one header and ignored in another is the class of CVE-2026-45339
+        if len(plain | wrapped) > 1:
+            raise errors.InvalidApiKey(
+                "The request contains two different API keys that gatepass knows, in `Authorization`, `x-api-key` or"
+                " `api-key`. Send one, as `Authorization: Bearer <key>`."
+            )
+        caller = next(iter((plain or wrapped).values()), None)
+        if plain or caller is None:
+            return caller
         profile = BUILT_IN_PROFILES.get(path_profile if path_profile is not None else caller.profile or "plain")
         return caller if profile is not None and profile.unwraps_keys else None
 

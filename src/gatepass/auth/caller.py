@@ -16,7 +16,7 @@ from gatepass.config.use_limits import UseLimits
 class Caller(msgspec.Struct, frozen=True):
     """All that the path of a request knows of its sender. It contains no secret.
 
-    The fields after `expires` are the settings of a key with the same names (`AccessKey`).
+    The fields after `expires` but `is_only` are the settings of a key with the same names (`AccessKey`).
     """
 
     identity: str
@@ -36,8 +36,11 @@ class Caller(msgspec.Struct, frozen=True):
     group: str | None = None
     limits: UseLimits | None = None
     end_users: EndUsers | None = None
+    is_only: bool = False
+    """No other caller is configured whose responses the upstream may store."""
 
     @classmethod
-    def of_key(cls, key: AccessKey) -> Self:
+    def of_key(cls, key: AccessKey, *, is_only: bool = False) -> Self:
         """Return the caller whose key `key` is. Those of its other keys differ in `key_id` and `expires` alone."""
-        return cls(key.name, key.name, key.id, key.expires, **{name: getattr(key, name) for name in OF_CALLER})
+        settings = {name: getattr(key, name) for name in OF_CALLER}
+        return cls(key.name, key.name, key.id, key.expires, **settings, is_only=is_only)

@@ -4,7 +4,7 @@ An upstream may be a gateway itself. LiteLLM, OpenRouter and others accept a fal
 or its API key as members of the body. A caller whose key covers only some models may not send them.
 
 An upstream stores the files and the answers of all callers under one credential. They belong to the keys whose
-`operations` name them.
+`operations` name them, and the answers to the only caller.
 """
 
 from __future__ import annotations
@@ -218,9 +218,18 @@ def stored_member(top: TopLevel) -> str | None:
     return None
 
 
+def _opens_stored(caller: Caller, entry: str) -> bool:
+    """Whether the caller may use the stored objects of `entry`.
+
+    A key without `operations` opens the responses of the only caller, but not files and batches: these last longer,
+    and the account at the upstream may serve others.
+    """
+    return caller.is_only and entry == STORED_RESPONSES if caller.operations is None else entry in caller.operations
+
+
 def check_stored_access(caller: Caller, member: str) -> None:
     """Raise NotAllowed if the key does not open stored responses, of which `member` names one."""
-    if STORED_RESPONSES not in (caller.operations or ()):
+    if not _opens_stored(caller, STORED_RESPONSES):
         raise NotAllowed(
             "operation_not_allowed",
             f"The caller {caller.name!r} may not send {member!r}: the upstream stores the responses of all callers"
@@ -417,10 +426,10 @@ def check_model_access(caller: Caller, model: str) -> None:
 def check_operation_access(caller: Caller, operation: Operation) -> None:
     """Raise NotAllowed if the caller's key does not open `operation`.
 
-    A key without `operations` opens all but those on stored objects.
+    A key without `operations` opens all but those on stored objects, of which the only caller may use its responses.
     """
     entry = operation.opened_by
-    if not operation.is_about_stored if caller.operations is None else entry in caller.operations:
+    if (caller.operations is None and not operation.is_about_stored) or _opens_stored(caller, entry):
         return
     reason = "its key does not list it"
     if caller.operations is None:

@@ -22,7 +22,7 @@ from gatepass.cli.options import (
     summary,
 )
 from gatepass.config.block import without_query
-from gatepass.config.checks import serves_only_named
+from gatepass.config.checks import second_caller, serves_only_named
 from gatepass.config.document import ConfigError, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
@@ -66,11 +66,11 @@ def check(
         return
     loaded = _load_for_json(path) if as_json else load_or_exit(path)
     if model is not None:
-        from gatepass.auth.caller import Caller
+        from gatepass.auth.api_keys import KeyRing
         from gatepass.cli.route import route_lines
 
         # the keys of one caller agree in everything that matters here (checks.conflicts)
-        keys = {entry.name: Caller.of_key(entry) for entry in loaded.config.access.keys}
+        keys = {one.name: one for one in KeyRing(loaded.config.access.keys).callers.values()}
         if caller is not None and caller not in keys:
             exit_unusable(f"--key: {caller!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
         lines, is_accepted = route_lines(loaded.config, model, None if caller is None else keys[caller], operation)
@@ -83,6 +83,7 @@ def check(
     used = {upstream.credential for upstream in loaded.config.upstreams.values()}
     used |= {server.credential for server in loaded.config.mcp.values()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
+    idle += second_caller(loaded.config)
     tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     left_out = len(origins) - len(shown)

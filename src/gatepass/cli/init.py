@@ -127,8 +127,14 @@ def render(
     `secret` is the reference to the secret, never its value. `folder` is that of the file. A `$` in an answer is a
     dollar, never the beginning of a reference.
     """
+    from gatepass.config.block import split_query
     from gatepass.config.yaml_file import yaml_lines
 
+    addresses = dict[str, dict[str, Any]]()
+    for operation in (UPSTREAM, *ELSEWHERE):
+        url, query = split_query(answers.get(f"{'base' if operation == UPSTREAM else operation}_url", ""))
+        parameters = {"query": {name: value.replace("$", "$$") for name, value in query.items()}} if query else {}
+        addresses[operation] = {"base_url": url.replace("$", "$$"), **parameters}
     body = answers.get("login_body", "")
     if ca_file := answers.get("ca_file"):
         answers = {**answers, "ca_file": path_in_file(ca_file, folder)}
@@ -136,17 +142,17 @@ def render(
     answers = {**{name: answer.replace("$", "$$") for name, answer in answers.items()}, "login_body": body}
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
-    upstream: dict[str, Any] = {"base_url": answers["base_url"], **plain}
+    upstream: dict[str, Any] = {**plain}
     if answers["auth"] != "none":
         upstream["credential"] = UPSTREAM
-    upstreams = {UPSTREAM: {**upstream, "include_usage": True}}
+    upstreams = {UPSTREAM: {**addresses[UPSTREAM], **upstream, "include_usage": True}}
     # one upstream for both if they are at one address
     hosts = {answers["base_url"]: UPSTREAM, "": UPSTREAM}
     operations: dict[str, Any] = {}
     for operation in ELSEWHERE:
         url = answers.get(f"{operation}_url", "")
         if hosts.setdefault(url, operation) == operation:
-            upstreams[operation] = {**upstream, "base_url": url}
+            upstreams[operation] = {**addresses[operation], **upstream}
         if hosts[url] != UPSTREAM:
             operations[operation] = {"upstream": hosts[url]}
     routes = {"models": {"*": {"upstream": UPSTREAM}}, "operations": operations} if operations else {}
@@ -204,7 +210,7 @@ def _with_secret(node: Any, secret: str) -> Any:
 
 def fault_of(name: str, answer: str) -> str:
     """Return why `answer` cannot be the answer to the question `name`; empty if it can, or if doctor decides."""
-    from gatepass.config.block import checked_base_url, checked_proxy_url, checked_url
+    from gatepass.config.block import checked_base_url, checked_proxy_url, checked_url, split_query
 
     question = QUESTIONS[name]
     if not answer:
@@ -216,7 +222,8 @@ def fault_of(name: str, answer: str) -> str:
             case "token_url" | "login_url":
                 checked_url(answer)
             case "base_url" | "embeddings_url" | "rerank_url":
-                checked_base_url(answer)
+                url, query = split_query(answer)
+                return _fault_of_query(query) if checked_base_url(url) else ""
             case "proxy":
                 checked_proxy_url(answer)
             case "login_body" if not isinstance(json.loads(answer), dict):
@@ -242,6 +249,15 @@ def _check_host(answer: str) -> None:
         socket.getaddrinfo(answer, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # a label may be too long
         raise ValueError(f"{answer!r} is unknown: 0.0.0.0 means all addresses of this machine") from None
+
+
+def _fault_of_query(query: Mapping[str, str]) -> str:
+    from gatepass.config.block import SECRET_NAME
+
+    # no file that `init` writes has a secret
+    secret = next(filter(SECRET_NAME.search, query), "")
+    how = f"leave it out, and add query: {{{secret}: ${{NAME}}}} to the upstream in the file"
+    return f"holds the secret {secret} in its query: {how}" if secret else ""
 
 
 def _fault_of_clients(names: list[str]) -> str:

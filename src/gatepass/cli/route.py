@@ -70,6 +70,7 @@ def _requests(upstream: UpstreamConfig, rows: Sequence[Operation], model: str, t
     """Yield each request of the operation; raise CallerError if the dialect does not support it."""
     dialect = dialect_of(upstream)
     credential = "no credential" if upstream.credential is None else f"the credential {upstream.credential}"
+    parameters = f" and the query parameters {', '.join(upstream.query)}" if upstream.query else ""
     for row in rows:
         # an operation may have several paths, and `sample` knows one of them
         call = call_of(row, model) if row.takes_form else replace(sample(row.name, model), operation=row)
@@ -82,4 +83,4 @@ def _requests(upstream: UpstreamConfig, rows: Sequence[Operation], model: str, t
             call = protocol.translation.chat_call(call, CHAT_OPERATION).call
         rules = dialect.rules if row.takes_form else (ModelName(), *dialect.rules)
         request = dialect.encode(normalize(call, target, rules), target, upstream.base_url, Timeouts())
-        yield f"{request.method} {request.url}, with {credential}"
+        yield f"{request.method} {request.url}, with {credential}{parameters}"

@@ -261,8 +261,26 @@ def _unfinished_lines(story: Story) -> Iterator[str]:
         yield from _to_do(t("Compare the client's timeout with the times below."))
 
 
+_OF_REPLY = ("embeddings", "ragflow", "repair", "reply", "sse", "unwrap")
+_OF_REQUEST = (
+    *("clamp", "content", "default", "drop", "drop_beta", "extra_body", "model", "rename", "rerank", "role", "roles"),
+    *("max_output_tokens", "schema", "set", "tool_ids", "tools"),
+)
+REASONS: Mapping[str, str] = {
+    **dict.fromkeys(_OF_REQUEST, "required by the upstream or by a rule"),
+    **dict.fromkeys(_OF_REPLY, "the upstream's answer is not what clients expect"),
+    "images": "the API accepts images only in messages",
+    "split": "the upstream limits the inputs of one request",
+    "stream": "the client asked for the other form: a stream or a whole answer",
+    "translate": "the upstream serves the request as a chat",
+    "untranslated": "the translation has no equivalent",
+    "translate=no-usage": "the upstream reported no usage",
+}
+"""Why a change is made: by its entry, or by the part before the `=`."""
+
+
 def change_lines(story: Story) -> Iterator[str]:
-    """Yield the changes of the last attempt, with the reason if it is known."""
+    """Yield the changes of the last attempt, each with its reason."""
     attempts = story.attempts
     if not attempts:
         return
@@ -271,7 +289,9 @@ def change_lines(story: Story) -> Iterator[str]:
         if one.cause == "learned_rule" and attempts[-1].outcome != "error_reply":  # else it was only tried
             learned |= set(one.adapted) - set(before.adapted)
     for rule in attempts[-1].adapted:
-        yield from wrapped(t(rule) + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
+        reason = REASONS.get(rule, REASONS.get(rule.partition("=")[0], ""))
+        text = t(": ").join(filter(None, (rule, t(reason))))
+        yield from wrapped(text + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
 
 
 # --- times, sizes and bodies
@@ -376,6 +396,8 @@ def asked_for(summary: RequestFacts) -> str:
 # --- lists
 
 COLUMNS = (8, 6, 24, 13, 28, 7)
+CHANGE_COLUMNS = 40
+"""Of one change."""
 HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 
@@ -401,6 +423,13 @@ def _width(text: str) -> int:
     return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
 
 
+def _in_short(changes: Sequence[str]) -> str:
+    """Return the translation, or the first three changes, and how many more there are."""
+    shown = [one for one in changes if one.startswith("translate=")][:1] or changes[:3]
+    more = len(changes) - len(shown)
+    return ",".join(_fitted(one, CHANGE_COLUMNS).rstrip() for one in shown) + (f" +{more}" if more else "")
+
+
 def summary_line(summary: Summary) -> str:
     """Return one request of `gatepass tail`, coloured if it failed."""
     outcome = summary.outcome
@@ -414,7 +443,8 @@ def summary_line(summary: Summary) -> str:
         tries = f"{summary.attempts} tries" if summary.attempts > 1 else ""
         gone = LEFT.get(outcome, "")
         empty = "empty" if summary.empty_answer else ""
-        end = " ".join(filter(None, (summary.upstream, gone, empty, tries, ",".join(summary.adapted), summary.message)))
+        changes = _in_short(summary.adapted)
+        end = " ".join(filter(None, (summary.upstream, gone, empty, tries, changes, summary.message)))
     server = summary.path.partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary.duration_s).rjust(7)

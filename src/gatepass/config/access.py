@@ -7,7 +7,7 @@ else `plain`. The path wins because several clients may share one key. gatepass 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -304,10 +304,11 @@ class AccessKey(Block):
     Example: [gpt-4o, "text-embedding-*"]
     """
     operations: Annotated[list[KeyOperation] | None, not_null("write `[]` for none")] = None
-    """The operations that this key may use. None: all but `files`, `batches` and `stored_responses`,
-    because the upstream stores these objects of all callers under one credential. `[]`: none, for a key of MCP servers
-    alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and `prompt.id` of a
-    response: see docs/operations/keys.md#limit-the-operations-of-a-key. A violation is 403 `operation_not_allowed`.
+    """The operations that this key may use. None: all but `files`, `batches` and, with several callers,
+    `stored_responses`, because the upstream stores these objects of all callers under one credential. `[]`: none, for
+    a key of MCP servers alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and
+    `prompt.id` of a response: see docs/operations/keys.md#limit-the-operations-of-a-key. A violation is 403
+    `operation_not_allowed`.
 
     Example: [chat, embeddings, models, files]
 
@@ -404,6 +405,11 @@ class AccessKey(Block):
             mcp=None if self.mcp is None else dict(sorted(self.mcp.items())),
             state=self.state(wall_s),
         )
+
+
+def storing(keys: Iterable[AccessKey]) -> list[str]:
+    """Return the callers whose objects upstreams and MCP servers may keep. A viewer calls neither."""
+    return list(dict.fromkeys(key.name for key in keys if key.role != "viewer"))
 
 
 def expiry_warnings(keys: Sequence[AccessKey], wall_s: float) -> Iterator[str]:

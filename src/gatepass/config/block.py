@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from itertools import pairwise
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -29,6 +29,11 @@ from pydantic_core import CoreSchema, InitErrorDetails
 from gatepass.config.references import Reference
 from gatepass.types import Secret
 
+HOLDS_QUERY = (
+    "holds a query: gatepass appends a path to this URL, so end it before the ? and write the parameters beside it, as"
+    " `query: {name: value}`"
+)
+
 
 def checked_url(text: str) -> str:
     """Return `text`; raise ValueError with every fault if it is not a plain http(s) URL.
@@ -45,8 +50,16 @@ def checked_proxy_url(text: str) -> str:
 
 def checked_base_url(text: str) -> str:
     """Check like `checked_url`, reject a query, and remove trailing slashes, because a path is appended."""
-    query = ["holds a query: gatepass appends a path to this URL, so end it before the ?"] if "?" in text else []
+    query = [HOLDS_QUERY] if "?" in text else []
     return _raise_for((*_faults(text), *query), text).rstrip("/")
+
+
+def split_query(url: str) -> tuple[str, dict[str, str]]:
+    """Return `url` without its query, and the decoded parameters. A query that has no such form stays in the URL."""
+    plain, _, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    found = dict(pairs)
+    return (url, {}) if "#" in query or len(found) < len(pairs) or not all(found.values()) else (plain, found)
 
 
 def _raise_for(faults: Iterable[str], text: str) -> str:

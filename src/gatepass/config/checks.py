@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, storing
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import unusable_files
 from gatepass.config.credential.base import Credential
@@ -16,7 +16,7 @@ from gatepass.config.document import SettingPath
 from gatepass.config.model import URLS, Config
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.routes import OF_LIST, kind_by_name
-from gatepass.config.upstream import McpServer, UpstreamConfig
+from gatepass.config.upstream import McpServer, UpstreamConfig, is_secret_parameter
 from gatepass.config.use_limits import CALENDAR, UseLimits
 from gatepass.config.wording import did_you_mean
 
@@ -122,8 +122,8 @@ def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
 def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each URL to which a secret would cross the network in plain text, to its host or to a proxy."""
     hops: list[tuple[str, str, UpstreamConfig | McpServer | Credential]] = [
-        *(("upstreams", name, hop) for name, hop in config.upstreams.items() if hop.credential or hop.headers),
-        *(("mcp", name, hop) for name, hop in config.mcp.items() if hop.credential or hop.headers),
+        *(("upstreams", name, hop) for name, hop in config.upstreams.items() if _sends_secret(hop)),
+        *(("mcp", name, hop) for name, hop in config.mcp.items() if _sends_secret(hop)),
         *(("credentials", name, hop) for name, hop in config.credentials.items()),
     ]
     for block, name, hop in hops:
@@ -132,6 +132,10 @@ def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]
             if not hop.allow_plain_http and crosses_network_in_plain(url, proxy):
                 text = PLAIN_HTTP_TO_HOST if crosses_network_in_plain(url) else PLAIN_HTTP_TO_PROXY
                 yield (block, name, setting), text.format(block=f"{block}.{name}")
+
+
+def _sends_secret(hop: UpstreamConfig | McpServer) -> bool:
+    return bool(hop.credential or hop.headers) or any(is_secret_parameter(*one) for one in hop.query.items())
 
 
 def api_key_weakness(key: str) -> str | None:
@@ -169,7 +173,7 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield settings that are valid alone but not together.
 
     These are: operations that RAGFlow does not support, settings that are never used, keys of one caller that differ,
-    and static headers with the name of a header that carries the token.
+    and static headers and parameters with the name of one that carries the token.
     """
     for operation, route in config.operations.items():
         block: SettingPath = ("operations", operation)
@@ -187,7 +191,11 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
     servers = [("mcp", name, server.as_upstream()) for name, server in config.mcp.items()]
     for block_name, name, upstream in (*(("upstreams", *one) for one in config.upstreams.items()), *servers):
         if upstream.credential is not None:
-            token_headers = {field.lower() for field in placement_of(upstream, config).templates}
+            placement = placement_of(upstream, config)
+            if placement.query in upstream.query:
+                fault = f"{placement.query} carries the token already (token_placement.query): remove one of them"
+                yield (block_name, name, "query", placement.query), fault
+            token_headers = {field.lower() for field in placement.templates}
             for field in upstream.headers:
                 if field.lower() in token_headers:
                     fault = f"{field} carries the token already: a request has one of each name"
@@ -203,6 +211,19 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
             if getattr(key, setting) != getattr(other, setting):
                 fault = f"differs from access.keys[{earlier}], which is a key of the same caller {key.name!r}"
                 yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
+
+
+def second_caller(config: Config) -> Iterator[str]:
+    """Yield what a second caller closes to the first one. Clients with a profile send whole conversations."""
+    relays = any(one.protocols is None or "responses" in one.protocols for one in config.upstreams.values())
+    is_plain = any(key.operations is None and key.profile is None for key in config.access.keys)
+    if relays and is_plain and len(names := storing(config.access.keys)) > 1:
+        number = [key.name for key in config.access.keys].index(names[1])
+        closed = (
+            "stored responses (previous_response_id, conversation, prompt.id) are closed to keys without operations"
+        )
+        remedy = "for a key that needs them, list all that it uses in operations, with stored_responses"
+        yield f"access.keys[{number}]: with a second caller, {closed}: {remedy}"
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gatepass.config.block import checked_url
+from gatepass.config.block import checked_url, split_query
 from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPath, ValueOrigin, leaves, lookup, with_value
 from gatepass.config.model import Limits
 from gatepass.config.references import (
@@ -129,7 +129,10 @@ class _Reading:
     def upstreams(self) -> None:
         for upstream, name in ((CHAT, "UPSTREAM_URL"), *OPERATION_URLS.items()):
             if name in self._values:
-                self._set(("upstreams", upstream, "base_url"), self._values[name], name)
+                url, query = split_query(self._values[name])
+                self._set(("upstreams", upstream, "base_url"), url, name)
+                for parameter, value in query.items():
+                    self._set(("upstreams", upstream, "query", parameter), value, name)
                 self._plain_http(("upstreams", upstream))
                 if upstream != CHAT:
                     self._set(("operations", upstream), {"upstream": upstream}, name)

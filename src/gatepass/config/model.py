@@ -475,8 +475,8 @@ class Config(Block):
     """
     access: Access = Access()
     """The API keys of callers. Without keys gatepass listens on loopback only, and requires a loopback `Host` and no
-    foreign `Origin`. A client sends its key as `Authorization: Bearer KEY`, `x-api-key` or `api-key`; two different
-    keys are 401.
+    foreign `Origin`. A client sends its key as `Authorization: Bearer KEY`, `x-api-key` or `api-key`; of several
+    values, the one that is a known key decides, and two different known keys are 401.
 
     Example: access: {keys: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]}
     """

@@ -259,7 +259,7 @@ def kind_by_name(model: str) -> ModelKind:
 
 class Capabilities(Block):
     """What the model can do, for clients that request `GET /v1/models`. None leaves the member out. gatepass shows
-    these values and enforces none of them, except `token_ids: false`. See docs/model_list.md."""
+    these values. It enforces only `dimensions` and `token_ids: false`. See docs/model_list.md."""
 
     kind: ModelKind | None = None
     """The purpose of the model: `vision` is chat with image input, `asr` is speech to text, `tts` is text to speech.
@@ -277,7 +277,7 @@ class Capabilities(Block):
     Example: 128000
     """
     dimensions: Annotated[int, Field(gt=0)] | None = None
-    """The length of an embedding vector.
+    """The length of an embedding vector. If a request names no `dimensions`, vectors of another length are a 502.
 
     Unit: numbers
 
@@ -455,7 +455,7 @@ class Model(Block):
     """Which of the targets is tried first: the first one, the one with the fewest requests of this process in progress
     for its weight, or a random one by weight. The others follow by the same policy.
 
-    With the last two, the chats of one API key prefer one target: see docs/guides/traffic.md#settings.
+    With the last two, the requests of a conversation prefer one target: see docs/guides/traffic.md#conversations.
 
     Example: least_in_flight
     """

@@ -10,7 +10,18 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from gatepass.config.block import HEADER_NAME, BaseUrl, Block, CorsOrigin, Name, Seconds, SecretText, SettingFault, Url
+from gatepass.config.block import (
+    HEADER_NAME,
+    SECRET_NAME,
+    BaseUrl,
+    Block,
+    CorsOrigin,
+    Name,
+    Seconds,
+    SecretText,
+    SettingFault,
+    Url,
+)
 from gatepass.config.network import (
     RESERVED_FIELDS,
     FieldName,
@@ -186,6 +197,17 @@ def _settable(headers: dict[str, Secret]) -> dict[str, Secret]:
 
 
 ForwardedHeaders = Annotated[list[Annotated[str, Field(pattern=HEADER_NAME)]], AfterValidator(_forwardable)]
+MASKED_CHARS = 16
+"""A fixed value of this length is masked as a secret. A shorter one is a name, such as `default`."""
+
+
+def is_secret_parameter(name: str, value: Secret) -> bool:
+    """Whether a value of `query` is masked. A date of this length is the version of an API: `2025-01-01-preview`."""
+    if value.reference or SECRET_NAME.search(name):
+        return True
+    return len(text := value.reveal()) >= MASKED_CHARS and not _DATED.match(text)
+
+
 StaticHeaders = Annotated[dict[FieldName, SecretText], AfterValidator(_settable)]
 
 
@@ -204,6 +226,16 @@ class HopConfig(Block):
     Example: {AI-Resource-Group: default}
 
     Danger: Write keys as references. gatepass masks values of 16 characters and more in its logs and errors.
+    """
+    query: dict[str, SecretText] = {}
+    """Query parameters to send with every request in addition to the token. They replace parameters of the same name.
+    gatepass reads a value that names a file at the start and at a reload. See
+    docs/tokens.md#a-fixed-query-beside-the-token.
+
+    Example: {api-version: 2025-01-01-preview}
+
+    Danger: Write keys as references: gatepass masks these in its logs and errors. The upstream's own log may contain
+    them.
     """
     rejection: RejectionConfig = RejectionConfig()
     """Replies that reject the token, in addition to a 401, to an error in a 200 or in the first event of a stream
@@ -229,8 +261,8 @@ class HopConfig(Block):
 
 class UpstreamConfig(HopConfig):
     base_url: BaseUrl
-    """The URL including the version, without a query. gatepass appends the path of the operation: it rejects a
-    URL that already ends in one, such as `/chat/completions` or `/v1/models`.
+    """The URL including the version, without a query: fixed parameters belong under `query`. gatepass appends the path
+    of the operation: it rejects a URL that already ends in one, such as `/chat/completions` or `/v1/models`.
 
     Example: https://llm.corp.example/v1
     """

@@ -15,6 +15,7 @@ from hashlib import sha256
 import msgspec
 
 from gatepass.clock import Clock
+from gatepass.config.access import storing
 from gatepass.config.model import Config
 from gatepass.errors import McpSessionNotFound, McpSessionsUnavailable, UpstreamInvalid
 from gatepass.store.base import Store, StoreUnavailable
@@ -48,7 +49,7 @@ class McpServers:
         self.sessions = sessions
         self.checks_sessions = bool(config.access.keys)
         """Whether a session may be another caller's, or was until a reload."""
-        self.has_one_caller = config.access.callers == 1
+        self.has_one_caller = len(storing(config.access.keys)) <= 1
         self._root = f"{config.server.base_path}/mcp"
 
     def name_at(self, path: str) -> str | None:

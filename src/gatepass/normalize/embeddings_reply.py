@@ -98,16 +98,18 @@ _LETTERS = (b"a", b"f", b"u")
 
 
 class InvalidReply(Exception):
-    """The reason why a reply is invalid, and the case of errors.json that has the action, "" for none."""
+    """The reason why a reply is invalid, the case of errors.json that has the action, "" for none, and its setting."""
 
-    def __init__(self, reason: str, case: str = "") -> None:
+    def __init__(self, reason: str, case: str = "", setting: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.case = reason, case
+        self.reason, self.case, self.setting = reason, case, setting
 
     def upstream_error(self, what: str, upstream: str, *, of_request: bool = False) -> UpstreamInvalid:
-        text, advice = f"{what}: {self.reason}.", str(Advice(self.case))
-        of_request = of_request or self.case != ""
-        return UpstreamInvalid(text, upstream=upstream, of_request=of_request, case=self.case, advice=advice)
+        case, setting, of_request = self.case, self.setting, of_request or self.case != ""
+        text, advice = f"{what}: {self.reason}.", str(Advice(case, {"setting": setting}))
+        return UpstreamInvalid(
+            text, upstream=upstream, of_request=of_request, case=case, setting=setting, advice=advice
+        )
 
 
 def unreadable(text: bytes, place: str, reason: str) -> InvalidReply:
@@ -376,6 +378,9 @@ def _convert(entry: Entry, options: EmbeddingsOptions) -> tuple[int, bool]:
 def _check_length(length: int, options: EmbeddingsOptions) -> None:
     if not length:
         raise InvalidReply("a vector is empty")
+    if options.dimensions not in (None, length) and (setting := options.declared_by):
+        reason = f"a vector has {counted(length, 'number')}, and {setting} declares {options.dimensions}"
+        raise InvalidReply(reason, "declared_length", setting)
     if options.dimensions not in (None, length):
         raise InvalidReply(
             f"the request asks for {options.dimensions} dimensions and a vector has {length}. The model does not"

@@ -268,6 +268,13 @@ class DeclaredModels:
         """Return the rules of the entry and of the operation, and TextsOnly if the model does not accept token ids."""
         return self._choice(operation, model)[1]
 
+    def vector_length(self, model: str) -> tuple[int, str] | None:
+        """Return the declared length of the vectors of `model`, and the setting; None if none is declared."""
+        entry = self.model("embeddings", model)
+        if entry is None or (length := entry.capabilities.dimensions) is None:
+            return None
+        return length, f"models.{self.entry('embeddings', model)}.capabilities.dimensions"
+
     def _configured_rules(self, operation: str, model: str) -> tuple[Rule, ...]:
         declared = self._choice(operation, model)[1]
         return (*BUILT_IN_RULES, *declared, *AFTER_DECLARED) if declared else BUILT_IN_RULES

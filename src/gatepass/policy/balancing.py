@@ -141,7 +141,7 @@ def _draw(weight: float) -> float:
 class Way(NamedTuple):
     """A way to choose a target. `score`, of its weight and its requests in progress, puts a target behind others.
 
-    `keeps_callers`: chats, responses and messages of one caller go to one target, whose prompt cache they fill.
+    `keeps_callers`: requests of one conversation, or of one caller, go to one target, whose prompt cache they fill.
     """
 
     score: Callable[[float, int], tuple[float, ...]]
@@ -162,8 +162,8 @@ def ranked(
 ) -> Sequence[int]:
     """Return the places of the targets `names`, the preferred one first. `loads` are their requests in progress.
 
-    With `key` (the caller) one key prefers one target, whatever the order of the targets, as long as that has no more
-    than MOST_LOAD of its share. A target of weight 0 is a spare: it comes last.
+    With `key` (a conversation or a caller) one key prefers one target, whatever the order of the targets, as long as
+    that has no more than MOST_LOAD of its share. A target of weight 0 is a spare: it comes last.
     """
     places = range(len(names))
     if key is None:

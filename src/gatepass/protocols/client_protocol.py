@@ -101,8 +101,10 @@ class ClientProtocol:
     requires_model: bool = False
     """A call without a model, which no default names either, is rejected."""
     prefers_one_target: bool = False
-    """The requests of one caller prefer one target, unless `policy` is `order`: its cache of prompts is warm, and only
-    the upstream that encrypted a part of a conversation can read it."""
+    """The requests of one conversation prefer one target, unless `policy` is `order`: its cache of prompts is warm, and
+    only the upstream that encrypted a part of a conversation can read it."""
+    stores: bool = False
+    """The upstream stores the answer of a request that does not say `store: false`."""
     names_stored: bool = False
     """Members of its requests may name objects that the upstream stores (`auth.model_access.stored_member`)."""
     is_answered_here: bool = False

@@ -510,7 +510,7 @@ class Responses(client_protocol.ClientProtocol):
     members = client_protocol.ClientProtocol.members | {"stream", OWN_THOUGHT}
     generates = True
     requires_model = True
-    names_stored = prefers_one_target = True
+    names_stored = prefers_one_target = stores = True
     progress, event_repair, aggregate = ResponseProgress, ResponseRepair, ResponseAggregator
 
     stream_error, error_places = staticmethod(response_error), staticmethod(error_places)

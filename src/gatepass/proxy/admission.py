@@ -56,6 +56,9 @@ REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
 """Ends that say that the request used nothing, unless a stream had begun."""
 UNSEEN = "batches"
 """The operations that carry work which no estimate sees."""
+LONGEST_MINUTE_S = 60.0
+"""The longest wait for a limit of a minute, which may have room up to 5 s later. openai's SDKs for Node (7), and for
+Python before 3, ignore a longer one: they make all their tries at once."""
 WARN_PERCENT = 80
 """From this part of a limit of the calendar on, responses carry a warning."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
@@ -267,7 +270,8 @@ class Admitted(msgspec.Struct, eq=False):
         due, limits = self.due, self.of_upstream.get(upstream, ())
         result = await self.counts.admit((*due, *limits), self._amounts(), now_s)
         if isinstance(result, Refused):
-            limit = self._note(result).limit
+            result = self._note(result)
+            limit = result.limit
             if limit in due:
                 raise limit_reached(result, self.tokens)
             return Refused(limit, math.inf) if limit.counts_tokens and self.tokens > limit.most else result
@@ -288,6 +292,9 @@ class Admitted(msgspec.Struct, eq=False):
         self.at_target = [*self.at_target, result]
 
     def _note(self, refused: Refused) -> Refused:
+        """Note and return why the request is refused, with the wait that its client is told."""
+        if not refused.limit.is_calendar:
+            refused = Refused(refused.limit, min(refused.wait_s, LONGEST_MINUTE_S))
         self.refused = refused
         self.hit(refused.limit.subject, refused.limit.setting, 1)
         return refused

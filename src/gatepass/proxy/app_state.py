@@ -402,7 +402,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         tls = tls_contexts.context_for(one.network, one.base_url)
         transport = open_transport(one.network, most or config.limits.connections, tls, parts.turns, idle_s)
         holder = holders[one.credential] if one.credential else None
-        injector = CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name)
+        injector = CredentialInjector(placement_of(one, config), one.headers, parts.redactor, name, one.query)
         before = None if previous is None else previous.upstreams.get(name)
         # a reload keeps the connections, unless the server or its network changed
         if before is not None and before.settings.base_url == one.base_url and transport.is_like(before.transport):

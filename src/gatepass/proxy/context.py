@@ -122,6 +122,8 @@ class Attempt(Hidden, Tried, eq=False):
         """
         began_s = state.clock.now() if failover is None else failover.began_s
         upstream, limit_bytes = state.upstreams[target.upstream], state.limits.reply_bytes
+        if call.operation.name == "embeddings" and (length := state.declared.vector_length(call.model)) is not None:
+            call = replace(call, declared_length=length)
         record = AttemptRecord(call.id, call.operation.name, call.model, target.upstream, target.model, began_s, access)
         return cls(state, upstream, target, call, record, profile, memory, math.inf, failover, limit_bytes)
 

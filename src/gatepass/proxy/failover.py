@@ -35,10 +35,31 @@ MOST_PAUSE_S = 10.0
 LONGEST_TARGETS_WAIT_S = 60.0
 """If all targets of a model wait longer, no retry of a client helps: SDKs sleep through it, or retry too early. One
 upstream alone may ask for `error_objects.LONGEST_WAIT_S`."""
+SESSIONS = (b"x-claude-code-session-id", b"session-id", b"session_id", b"conversation_id")
+"""The fields in which Claude Code and versions of Codex name their conversation."""
+MOST_NAME_BYTES = 256
+"""The longest name of a conversation that is used."""
 UNREAD_S = 30.0
 """From then on, a stream that its client does not read can lose its place to another caller."""
 NEXT_UNREAD_S = 1.0
 """Between two that are aborted for one request: others may get the first place."""
+
+
+def _conversation(call: Call, request: ClientRequest) -> bytes:
+    """Return what prefers one target: the caller with the conversation that the request names, or the caller alone.
+
+    A request that stores an object, or names a stored one, has the caller alone, so that all meet the same target.
+    """
+    caller = call.caller.encode()
+    if call.names_stored or call.operation.is_about_stored:
+        return caller
+    top, stores = call.opened(), PROTOCOLS[call.operation.protocol].stores
+    store, named = top.get("store"), top.get("prompt_cache_key")
+    if top.get("background") or store or (stores and store is not False):
+        return caller
+    names = [named.encode() if isinstance(named, str) else b"", *(header(request.headers, one) for one in SESSIONS)]
+    name = next((one for one in names if one and len(one) <= MOST_NAME_BYTES), None)
+    return caller if name is None else b"%d\0%b%b" % (len(caller), caller, name)
 
 
 class Failover(Hidden, msgspec.Struct, eq=False):
@@ -95,7 +116,7 @@ class Failover(Hidden, msgspec.Struct, eq=False):
         is_pinned = (call.names_stored or call.operation.is_about_stored) and len(targets) > 1
         if route.policy != "order":
             is_kept = WAYS[route.policy].keeps_callers and PROTOCOLS[call.operation.protocol].prefers_one_target
-            key = call.caller.encode() if is_kept else None
+            key = _conversation(call, request) if is_kept else None
             if key is not None or not is_pinned:
                 # a stored object is at its target even if that has many requests
                 loads = [0 if is_pinned else one.in_flight for one in targets]

@@ -236,9 +236,10 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
 
 
 def header_keys(upstream: Upstream) -> list[str]:
-    """Return the settings under `headers` whose header is named like one of a key."""
-    fields = filter(SECRET_NAME.search, upstream.settings.headers)
-    return [f"{settings_of(upstream.name)}.headers.{field}" for field in fields]
+    """Return the settings under `headers` and `query` that are named like one of a key."""
+    settings, block = upstream.settings, settings_of(upstream.name)
+    places = {"headers": settings.headers, "query": settings.query}
+    return [f"{block}.{place}.{name}" for place, names in places.items() for name in filter(SECRET_NAME.search, names)]
 
 
 async def read_error(attempt: Attempt, response: Response, within_s: float | None = None) -> GatepassError:

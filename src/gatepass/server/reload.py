@@ -20,6 +20,8 @@ from msgspec import structs
 
 from gatepass.cancel import timeout
 from gatepass.clock import Clock, sleep
+from gatepass.config.access import storing
+from gatepass.config.checks import second_caller
 from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_blocks, check
 from gatepass.config.model import Config
@@ -182,7 +184,7 @@ class Reloader:
 
     def _use(self, read: _Read, state: AppState, successor: AppState) -> ReloadResult:
         names = list(read.changed)
-        # what changed although its settings did not: a CA file, or a password or static header in a file
+        # what changed although its settings did not: a CA file, or a password, static header or parameter in a file
         if any(holder is not state.holders.get(name) for name, holder in successor.holders.items()):
             names.append("credentials")
         for name, upstream in successor.upstreams.items():
@@ -191,6 +193,7 @@ class Reloader:
                 previous is None
                 or upstream.transport is not previous.transport
                 or upstream.injector.static_fields != previous.injector.static_fields
+                or upstream.injector.static_parameters != previous.injector.static_parameters
             ):
                 names.append(settings_of(name).partition(".")[0])
         if successor.authenticator.keys.by_hash.keys() != state.authenticator.keys.by_hash.keys():
@@ -199,7 +202,10 @@ class Reloader:
             self._tls.use(read.listener)
             names.append("server")
         changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
-        warnings = tuple(warning for warning in read.loaded.warnings if warning not in known)
+        told = [*read.loaded.warnings]
+        if len(storing(state.config.access.keys)) <= 1:
+            told += second_caller(read.config)
+        warnings = tuple(warning for warning in told if warning not in known)
         for warning in warnings:
             LOG.warning("configuration_warning", extra={"fields": {"warning": warning}})
         self.loaded = read.loaded

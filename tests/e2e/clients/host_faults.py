@@ -16,6 +16,15 @@ SDKS = {
     "openai, Node": Program("openai, Node", "node-client", "ask_openai.mjs"),
     "anthropic, Python": Program("anthropic, Python", "python-anthropic", "ask_anthropic.py"),
 }
+VERSIONS = {
+    "openai, Python 1": Program("openai, Python 1", "python-openai1", "ask_openai.py"),
+    "openai, Python 2": Program("openai, Python 2", "python-openai2", "ask_openai.py"),
+    "openai, Python 3": SDKS["openai, Python"],
+    "openai, Node 6": SDKS["openai, Node"],
+    "openai, Node 7": Program("openai, Node 7", "node-openai7", "ask_openai.mjs", has_newer_node=True),
+    "anthropic, Python 2": SDKS["anthropic, Python"],
+}
+"""Versions of SDKs that obey different waits."""
 AGENTS = {host.name: host for host in programs.HOSTS if host.name in ("Claude Code", "Codex")}
 CLIENTS = (*SDKS, *AGENTS)
 PAGE = ROOT / "docs" / "concepts" / "host_faults.md"
@@ -35,7 +44,8 @@ async def by_sdk(client: str, port: int, kinds: Mapping[str, str], bound_s: floa
         }
         for model, kind in kinds.items()
     ]
-    results = await asyncio.to_thread(SDKS[client].run, f"http://127.0.0.1:{port}", given, timeout_s=bound_s)
+    program = {**SDKS, **VERSIONS}[client]
+    results = await asyncio.to_thread(program.run, f"http://127.0.0.1:{port}", given, timeout_s=bound_s)
     return dict(zip(kinds, results, strict=True))
 
 
@@ -48,15 +58,15 @@ async def by_host(client: str, port: int, model: str, folder: Path) -> tuple[boo
     return done.exit_code == 0, done.printed
 
 
-def table(faults: Sequence[str]) -> dict[tuple[str, str], str]:
+def table(faults: Sequence[str], clients: Sequence[str] = CLIENTS) -> dict[tuple[str, str], str]:
     """Return the cells of the table of the page that has these faults, by fault and client."""
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     begin = next(at for at, row in enumerate(rows) if row[0] == faults[0])
-    assert rows[begin - 2][1:] == [*CLIENTS]
+    assert rows[begin - 2][1:] == [*clients]
     assert [row[0] for row in rows[begin : begin + len(faults)]] == [*faults]
     return {
         (row[0], client): cell
         for row in rows[begin : begin + len(faults)]
-        for client, cell in zip(CLIENTS, row[1:], strict=True)
+        for client, cell in zip(clients, row[1:], strict=True)
     }

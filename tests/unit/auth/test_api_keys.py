@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, KeyRing, presented_key, unwrapped_key
+from gatepass.auth.api_keys import MAX_WRAPPED_CHARS, KeyRing, presented_keys, unwrapped_key
 from gatepass.config.access import AccessKey, hash_key
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.errors import InvalidApiKey
@@ -78,52 +78,32 @@ def test_missing_key_file_is_reported_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("headers", "key"),
+    ("headers", "keys"),
     [
-        ([], None),
-        ([("authorization", f"Bearer {ONE}")], ONE),
-        ([("authorization", f"bEARER   {ONE}  ")], ONE),
-        ([("x-api-key", ONE)], ONE),
-        ([("api-key", f" {ONE}")], ONE),
-        ([("authorization", f"Bearer {ONE}"), ("x-api-key", ONE), ("api-key", ONE), ("x-api-key", ONE)], ONE),
-        ([("authorization", ""), ("x-api-key", ONE)], ONE),
-        ([("authorization", "Bearer"), ("x-api-key", ONE)], ONE),
-        ([("authorization", "Bearer "), ("x-api-key", "")], None),
-        ([("authorization", "Bearer a b")], "a b"),
-        ([("authorization", "Bearer \xff")], "\xff"),
-        ([("x-other", ONE), ("proxy-authorization", f"Bearer {ONE}")], None),
-        ([("x-api-key", ONE), ("authorization", f"Bearer {WRAPPED}")], ONE),
-        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", ONE), ("api-key", WRAPPED)], ONE),
-        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", "")], WRAPPED),
-        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", WRAPPED)], WRAPPED),
-        ([("authorization", f"Bearer {WRAPPED}"), ("x-api-key", f'{{"api_key":"{ONE}"}}')], f'{{"api_key":"{ONE}"}}'),
+        ([], []),
+        ([("authorization", f"Bearer {ONE}")], [ONE]),
+        ([("authorization", f"bEARER   {ONE}  ")], [ONE]),
+        ([("x-api-key", ONE)], [ONE]),
+        ([("api-key", f" {ONE}")], [ONE]),
+        ([("authorization", f"Bearer {ONE}"), ("x-api-key", ONE), ("api-key", ONE), ("x-api-key", ONE)], [ONE]),
+        ([("authorization", ""), ("x-api-key", ONE)], [ONE]),
+        ([("authorization", "Bearer"), ("x-api-key", ONE)], [ONE]),
+        ([("authorization", "Bearer "), ("x-api-key", "")], []),
+        ([("authorization", "Bearer a b")], ["a b"]),
+        ([("authorization", "Bearer \xff")], ["\xff"]),
+        ([("x-other", ONE), ("proxy-authorization", f"Bearer {ONE}")], []),
+        ([("authorization", f"Bearer {ONE}"), ("authorization", f"Bearer {TWO}"), ("api-key", ONE)], [ONE, TWO]),
+        ([("authorization", f"Basic {ONE}"), ("x-api-key", TWO)], [TWO]),
     ],
 )
-def test_key_is_read_from_every_supported_header_and_agrees_with_a_json_object_that_holds_it(headers, key):
-    assert presented_key(tuple((name.encode(), value.encode("latin-1")) for name, value in headers)) == key
+def test_keys_are_read_from_every_supported_header(headers, keys):
+    assert presented_keys(tuple((name.encode(), value.encode("latin-1")) for name, value in headers)) == keys
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [("authorization", f"Bearer {ONE}"), ("x-api-key", TWO)],
-        [("x-api-key", ONE), ("api-key", TWO)],
-        [("x-api-key", ONE), ("x-api-key", TWO)],
-        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", TWO)],
-        [("x-api-key", TWO), ("authorization", f'Bearer {{"api_key": "{ONE}"}}')],
-        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", f'{{"api_key": "{TWO}"}}')],
-        [("authorization", f'Bearer {{"api_key": "{ONE}"}}'), ("x-api-key", ONE), ("api-key", TWO)],
-        [("authorization", f'Bearer {{"key": "{ONE}"}}'), ("x-api-key", ONE)],
-        [("authorization", f"Bearer {ONE}"), ("authorization", f"Bearer {TWO}")],
-        [("authorization", f"Basic {ONE}"), ("x-api-key", ONE)],
-        [("authorization", ONE)],
-        [("authorization", f"Bearer{ONE}")],
-        [("authorization", f"Bearer\t{ONE}")],
-    ],
-)
-def test_keys_that_differ_and_unknown_schemes_are_refused(headers):
+@pytest.mark.parametrize("value", [f"Basic {ONE}", ONE, f"Bearer{ONE}", f"Bearer\t{ONE}"])
+def test_unknown_scheme_without_another_key_is_refused(value):
     with pytest.raises(InvalidApiKey) as caught:
-        presented_key(tuple((name.encode(), value.encode()) for name, value in headers))
+        presented_keys(((b"authorization", value.encode()), (b"x-api-key", b"")))
     assert caught.value.http_status == 401
     assert ONE not in caught.value.message
 

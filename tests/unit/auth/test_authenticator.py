@@ -76,6 +76,41 @@ def test_key_in_a_json_object_is_unwrapped_for_its_profile(profile, path_profile
         keyed(profile).authenticate(asked(bearer), NOW_S, path_profile)
 
 
+ONE, TWO, OTHER = KEY, f"{KEY}-2", "sk-ant-oat01-a-login-of-its-own"
+IN_JSON = '{"api_key": "%s", "x": 1}'
+
+
+@pytest.mark.parametrize(
+    ("profile", "values", "key"),
+    [
+        (None, {"authorization": f"Bearer {OTHER}", "x-api-key": ONE}, ONE),
+        (None, {"authorization": f"Bearer {ONE}", "x-api-key": OTHER}, ONE),
+        (None, {"authorization": "Basic dTpw", "api-key": TWO}, TWO),
+        (None, {"authorization": f"Bearer {OTHER}", "x-api-key": "EMPTY", "api-key": TWO}, TWO),
+        (None, {"authorization": f"Bearer {IN_JSON % ONE}", "x-api-key": ONE}, ONE),
+        (None, {"authorization": f"Bearer {IN_JSON % OTHER}", "x-api-key": ONE}, ONE),
+        ("ragflow", {"authorization": f"Bearer {IN_JSON % ONE}", "x-api-key": OTHER}, ONE),
+        (None, {"authorization": f"Bearer {IN_JSON % ONE}", "x-api-key": OTHER}, None),
+        (None, {"authorization": f"Bearer {ONE}", "x-api-key": TWO}, None),
+        (None, {"authorization": f"Bearer {ONE}", "x-api-key": OTHER, "api-key": TWO}, None),
+        (None, {"authorization": f"Bearer {IN_JSON % ONE}", "x-api-key": TWO}, None),
+        ("ragflow", {"authorization": f"Bearer {IN_JSON % ONE}", "x-api-key": IN_JSON % TWO}, None),
+        (None, {"authorization": f"Bearer {OTHER}", "x-api-key": "EMPTY"}, None),
+    ],
+)
+def test_of_several_values_the_one_that_is_known_decides(profile, values, key):
+    entries = [{"name": "a", "hash": hash_key(one), "profile": profile} for one in (ONE, TWO)]
+    ring = authenticator(access={"keys": entries})
+    presented = [(name.encode(), value.encode()) for name, value in values.items()]
+    for headers in (presented, presented[::-1]):
+        if key is None:
+            with pytest.raises(InvalidApiKey) as caught:
+                ring.authenticate(asked(*headers), NOW_S)
+            assert not any(secret in caught.value.message for secret in (ONE, TWO, OTHER))
+        else:
+            assert ring.authenticate(asked(*headers), NOW_S).key_id == hash_key(key)[len("sha256:") :][:8]
+
+
 def test_a_caller_with_some_models_must_name_one_of_them():
     key = Caller("a", "a", models=["gpt-*"])
     check_model_access(key, "gpt-4o")
@@ -128,6 +163,15 @@ def test_only_a_caller_with_the_key_learns_that_it_expired():
     for wrong in (KEY + "x", KEY[:-1], hash_key(KEY)):
         with pytest.raises(InvalidApiKey, match="not known to gatepass"):
             ring.authenticate(asked((b"x-api-key", wrong.encode())), END_S)
+
+
+def test_an_expired_key_decides_too():
+    ring = with_keys({"expires": END}, {"hash": hash_key(KEY + "2")})
+    login = (b"x-api-key", b"a-login-of-its-own")
+    with pytest.raises(InvalidApiKey, match="expired"):
+        ring.authenticate(asked(login, BEARER), END_S)
+    with pytest.raises(InvalidApiKey, match="two different"):
+        ring.authenticate(asked((b"x-api-key", f"{KEY}2".encode()), BEARER), END_S)
 
 
 def test_two_keys_of_one_caller_are_one_caller_and_expire_one_by_one():

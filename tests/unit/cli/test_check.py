@@ -33,6 +33,25 @@ def test_a_list_that_is_written_empty_is_set(check, written, options):
     assert re.search(rf"\naccess\.keys\[0\]\.{re.escape(written)}  # \S*f\.yaml:6\n", result.stdout), result.stdout
 
 
+@pytest.mark.parametrize(
+    ("second", "protocols", "is_told"),
+    [
+        ("name: b", "[chat, responses]", True),
+        ("name: b", "null", True),
+        ("name: b", "[chat]", False),
+        ("name: a", "null", False),
+        ("name: b, role: viewer", "null", False),
+    ],
+)
+def test_a_second_caller_closes_stored_responses(check, second, protocols, is_told):
+    keys = f"access:\n  keys:\n  - {{name: a, hash: sha256:{'1' * 64}}}\n  - {{{second}, hash: sha256:{'2' * 64}}}\n"
+    keys = keys.replace("name: a, hash", "name: a, role: caller, hash") if "viewer" in second else keys
+    result = check(text=f"upstreams: {{chat: {{base_url: 'https://x/v1', protocols: {protocols}}}}}\n" + keys)
+    assert result.exit_code == 0, result.output
+    told = "warning: access.keys[1]: with a second caller, stored responses (previous_response_id"
+    assert (told in result.stderr) == is_told, result.stderr
+
+
 CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
 
 

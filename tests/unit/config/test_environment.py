@@ -29,6 +29,19 @@ def test_an_oauth2_credential_is_inferred_from_the_client_id():
     assert "topsecret" not in repr(document)
 
 
+def test_a_pasted_url_with_a_query_becomes_the_setting():
+    pasted = {"UPSTREAM_URL": "https://llm.example/v1?api-version=2024-10-21&scene=a%20b", "RERANK_URL": "https://r/v1"}
+    upstreams = read(**pasted).tree["upstreams"]
+    assert upstreams["rerank"] == {"base_url": "https://r/v1"}
+    assert upstreams["chat"] == {
+        "base_url": "https://llm.example/v1",
+        "query": {"api-version": "2024-10-21", "scene": "a b"},
+    }
+    for rest in ("a=1&a=2", "a", "a=1#b"):  # no mapping has these: the check of base_url names the setting
+        with pytest.raises(ConfigError, match=r"query: \{name: value\}"):
+            load(None, {"GATEPASS_UPSTREAM_URL": f"https://llm.example/v1?{rest}"})
+
+
 def test_a_json_login_and_a_second_host_for_embeddings():
     document = read(
         EMBEDDINGS_URL="https://embed.example/v1",

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gatepass import __version__, errors
-from gatepass.auth.api_keys import presented_key
+from gatepass.auth.api_keys import presented_keys
 from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.caller import Caller
 from gatepass.observability.observer import Refusal
@@ -155,7 +155,7 @@ class UiRequest(AdminRequest):
 async def _session(call: UiRequest) -> ASGIApp:
     """Return who signs in with the key of the request, nobody without a key."""
     requires_key = call.state.authenticator.requires_key
-    is_open = requires_key and presented_key(call.client_request.headers) is None
+    is_open = requires_key and not presented_keys(call.client_request.headers)
     caller = None if is_open else call.require("viewer")
     mounted_at, _ = path_in(call.request.scope)
     document = {
