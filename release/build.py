@@ -93,10 +93,11 @@ def version(source: Path) -> str:
 
 
 def notes(changelog: str, number: str) -> str:
-    """Return the section of a version. Raises ReleaseFailed without one, or with an empty one."""
-    found = re.search(rf"^## {re.escape(number)}(?: [^\n]*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
+    """Return the section of a version, *Unreleased* of a `.dev` one. Raises ReleaseFailed if it is missing or empty."""
+    section = "Unreleased" if ".dev" in number else number
+    found = re.search(rf"^## {re.escape(section)}(?: [^\n]*)?\n(.*?)(?=^## |\Z)", changelog, re.MULTILINE | re.DOTALL)
     if found is None or not found[1].strip():
-        raise ReleaseFailed(f"CHANGELOG.md has no section {number}")
+        raise ReleaseFailed(f"CHANGELOG.md has no section {section}")
     return found[1].strip() + "\n"
 
 

@@ -26,11 +26,12 @@ class PackageMetadata(MetadataHookInterface):
         if repository:
             found = re.search(r'^__version__ = "(.+)"$', (root / "src/gatepass/__init__.py").read_text(), re.MULTILINE)
             assert found is not None  # hatchling has read the version from there
-            readme = with_repository(readme, repository, f"v{found[1]}")
+            tag = "HEAD" if ".dev" in found[1] else f"v{found[1]}"
+            readme = with_repository(readme, repository, tag)
             metadata["urls"] = {
                 "Repository": repository,
-                "Documentation": f"{repository}/blob/v{found[1]}/docs/index.md",
-                "Changelog": f"{repository}/blob/v{found[1]}/CHANGELOG.md",
+                "Documentation": f"{repository}/blob/{tag}/docs/index.md",
+                "Changelog": f"{repository}/blob/{tag}/CHANGELOG.md",
             }
         metadata["readme"] = {"content-type": "text/markdown", "text": readme}
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "create_app", "drain", "load_config"]
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 
 def __getattr__(name: str) -> Any:

@@ -49,6 +49,9 @@ class UpstreamStatus(Struct, kw_only=True):
     open_connections: int
     requests_15m: int
     errors_15m: int
+    """Those that failed at the upstream."""
+    rejected_15m: int = 0
+    """Those that ended with another error, such as a 4xx."""
     silent: dict[str, float]
     """The time since the last piece of each silent stream, by request id."""
 

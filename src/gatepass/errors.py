@@ -71,6 +71,12 @@ def documentation(page: str, sentence: str = "{}") -> str:
     return sentence.format(address.removesuffix("docs/index.md") + page) if address else ""
 
 
+def retired(what: str) -> str:
+    """Return where the retired `what`, such as settings, are listed: the page in the clone if no address is known."""
+    page = "docs/upgrade.md#what-was-retired"
+    return f"{documentation(page) or page} lists the {what} that were retired, and what to use instead."
+
+
 def sentence(text: str) -> str:
     """Return `text` with a full stop at its end, a Chinese one behind a Chinese character."""
     if text.endswith((".", "!", "?", "…", "。", "！", "？")):

@@ -70,6 +70,13 @@ def rendered(values: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]
     return {(found["kind"], found["metadata"]["name"]): found for found in objects}
 
 
+if OWN:  # one line for a typo in the files of VALUES, and not a traceback of each test
+    try:
+        rendered(together(OWN))
+    except (HelmRenderError, HelmValuesError, OSError, ValueError, yaml.YAMLError) as error:
+        pytest.exit(f"VALUES={os.environ['VALUES']}: {error}", returncode=2)
+
+
 def pod(values: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = rendered(values)["Deployment", "gatepass"]["spec"]["template"]["spec"]
     return found

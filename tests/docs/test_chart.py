@@ -29,7 +29,8 @@ def test_the_schema_has_the_texts_of_the_settings_and_of_the_values() -> None:
 
 
 def test_chart_image_and_page_have_one_version_and_name() -> None:
-    assert ABOUT["version"] == ABOUT["appVersion"] == __version__
+    assert ABOUT["appVersion"] == __version__
+    assert ABOUT["version"] == re.sub(r"\.dev(\d+)$", r"-dev.\1", __version__), "Helm requires SemVer"
     labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', IMAGE_FACTS))
     about = {"title": ABOUT["name"], "description": ABOUT["description"]}
     assert labels == {**about, "licenses": ABOUT["annotations"]["artifacthub.io/license"]}
@@ -37,6 +38,14 @@ def test_chart_image_and_page_have_one_version_and_name() -> None:
     (running,) = OBJECTS["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert running["image"] == image
     assert set(re.findall(r"registry\.corp\.example/gatepass:[\w.]+", PAGE)) == {image}
+
+
+def test_a_clone_with_unreleased_changes_is_no_release() -> None:
+    """It had the version, the image and the chart of the release before, and `IfNotPresent` rolled out nothing."""
+    sections = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    number, has_suffix, _ = __version__.partition(".dev")
+    assert bool(has_suffix) == (sections[0] == "Unreleased")
+    assert (number in sections) != bool(has_suffix)
 
 
 def test_the_page_names_each_example_and_no_other_file() -> None:

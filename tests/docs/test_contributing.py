@@ -94,6 +94,16 @@ def test_the_examples_work_as_they_are_written(copy):
     run(ruff, "format", "--no-cache", "--check", *written, cwd=copy)
 
 
+@pytest.mark.parametrize("kind", ["A token source", "A dialect", "A client profile"])
+def test_a_patch_fits_after_the_first_extension_of_its_kind(kind: str):
+    """The second dialect of somebody met lines that the first one had changed."""
+    (example,) = [one for one in EXAMPLES.split("\n### ") if one.startswith(kind)]
+    for step in steps(example):
+        for name, hunks in patched_files(step.get("patch", "")):
+            own = [hunk for hunk in hunks if "import " not in hunk]
+            applied(applied((ROOT / name).read_text(), own, name), own, name)
+
+
 def test_every_path_of_contributing_exists():
     named = re.findall(r"`((?:tests|docs|src)/[\w./-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
     assert (len(named) > 30, [path for path in named if not (ROOT / path.removesuffix("/NAME")).exists()]) == (True, [])

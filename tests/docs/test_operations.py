@@ -110,7 +110,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("keys", "gatepass keys new --name prometheus --role viewer --expires 2099-01-31"),
         ("keys", 'gatepass keys new --name agent --mcp "search:find,read_*"'),
         ("clients", "gatepass keys new --name dify --profile dify --write"),
-        ("keys", "gatepass keys new --name ragflow --profile ragflow --expires 90d --write"),
+        ("keys", "gatepass keys new --name ragflow --expires 90d --write"),
     ],
 )
 def test_a_command_that_needs_no_server_prints_what_the_page_shows(page: str, command: str, file: Path) -> None:

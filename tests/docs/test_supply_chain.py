@@ -6,7 +6,6 @@ from pathlib import Path
 
 from docs.licences import PAGE, licence_of, needed, shown
 
-import gatepass
 from release import locks
 
 TEXT = PAGE.read_text()
@@ -39,7 +38,8 @@ def test_the_page_names_the_files_and_signatures_of_the_release() -> None:
     assert "pypi_attestations sign dist/*.whl dist/*.tar.gz" in workflows["release"]
     assert "subject-checksums: dist/SHA256SUMS" in workflows["release"]
     assert "push-to-registry: true" in workflows["image"]
-    assert f"gatepass-{gatepass.__version__}-py3-none-any.whl" in TEXT
-    assert set(re.findall(r"gatepass-(\d+\.\d+\.\d+)-", TEXT)) == {gatepass.__version__}
+    released = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert f"gatepass-{released}-py3-none-any.whl" in TEXT
+    assert set(re.findall(r"gatepass-(\d+\.\d+\.\d+)-", TEXT)) == {released}
     build = (ROOT / "release/build.py").read_text()
     assert '"--spec-version=1.6"' in build

@@ -113,7 +113,7 @@ STORIES = {
     ),
     "two deployments": story(
         attempt(**LIMITED, upstream_model="reserved"),
-        attempt(**LIMITED, upstream_model="batch", cause="next_target"),
+        attempt(**{**LIMITED, "code": "429"}, upstream_model="batch", cause="next_target"),
         error=CUT,
     ),
     "a silent stream in progress": story(

@@ -28,6 +28,7 @@ from tests.integration.test_connections import refusing_server
 SECRET = "planted-secret-4711"
 TOKEN = "minted-0815"
 LIST = {"object": "list", "data": [{"id": "text-embedding-3"}, {"id": "gpt-4o"}]}
+NO_TOKEN = ("--base-url", "https://127.0.0.1:1/v1", "--auth", "NONE")
 BASIC = f"Basic {b64encode(f'me:{SECRET}'.encode()).decode()}"
 
 
@@ -173,16 +174,16 @@ async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
 
 
 async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
-    wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "localhost")
+    wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "all", "localhost")
     async with servers() as url:
         base = ("", f"{url}/v1".replace("//", "//user:planted-password@"), f"{url}/v1")
-        typed = (*base, "oauth3", "oauth2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, "", "", *wrong)
+        typed = (*base, "oauth3", "OAuth2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, "", "", *wrong)
         result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
     assert result.output.count("The answer is empty.") == 4
     for words in ("holds a user name or password", "'oauth3' is none of none, key", "has the name 'open webui'"):
         assert words in result.output
-    for words in ("names no client", "has a port: --port sets it"):
+    for words in ("names no client", "has a port: --port sets it", "'all' is unknown"):
         assert words in result.output
     assert "FAIL" not in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
@@ -265,6 +266,8 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
             ("--base-url", "https://127.0.0.1:1/v1", "--auth", "key", "--secret-env", "UNSET_SECRET"),
             "--secret-env: the environment variable UNSET_SECRET is not set",
         ),
+        ((*NO_TOKEN, "--listen", "all"), "--listen: 'all' is unknown: 0.0.0.0 means all"),
+        ((*NO_TOKEN, "--listen", "a" * 70), "is unknown: 0.0.0.0"),
     ],
 )
 async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):
@@ -325,11 +328,29 @@ async def test_the_proxy_of_the_shell_is_offered(tmp_path, monkeypatch, proxy, o
     assert "planted-password" not in result.output
 
 
-async def test_an_interrupted_command_leaves_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("answers", "option"),
+    [
+        ((), "--base-url"),
+        (("URL/v1",), "--auth"),
+        (("URL/v1", "key"), "--secret-file or --secret-env"),
+        (("URL/v1", "key", SECRET, "", "", "mine"), "--listen"),
+    ],
+)
+async def test_input_that_ends_names_the_option_to_pass_and_leaves_nothing(tmp_path, answers, option):
+    """Without a terminal it was "Aborted!" with exit code 1."""
     async with servers() as url:
-        result = await run(tmp_path, answers=(f"{url}/v1", "key", SECRET))
-    assert result.exit_code == 1
+        result = await run(tmp_path, answers=tuple(line.replace("URL", url) for line in answers))
+    assert (result.exit_code, "Aborted" in result.output) == (2, False)
+    assert f"\n{option}: is missing, and the input has ended" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_existing_file_without_a_terminal_names_force(tmp_path):
+    (tmp_path / "gatepass.yaml").write_text("kept")
+    result = await run(tmp_path)
+    assert (result.exit_code, "--force: is missing" in result.output) == (2, True)
+    assert (tmp_path / "gatepass.yaml").read_text() == "kept"
 
 
 @pytest.mark.parametrize("given", ["ca.pem", "{folder}/x/../ca.pem"])

@@ -79,6 +79,15 @@ async def test_json_has_the_same_facts_and_the_token_only_with_reveal(tmp_path):
     assert "answered 401: invalid_client; client_auth is basic" in json.loads(failed.stdout)["error"]
 
 
+@pytest.mark.parametrize("secret", ["p!ss-0123456789", "p@ss word/0123456789", "plain-0123456789"])
+async def test_a_refused_secret_that_basic_encodes_is_explained(tmp_path, secret):
+    """RFC 6749 encodes it; some issuers compare the encoded bytes, so that the right secret is refused."""
+    async with Scripted(*answering(({"error": "invalid_client"}, 401))) as issuer:
+        result = await called("--config", written(tmp_path, issuer, client_secret=secret))
+    assert ("compare the bytes into which basic encodes" in result.stderr) == (secret != "plain-0123456789")
+    assert secret not in result.output
+
+
 async def test_failure_has_the_issuers_message_without_the_secret(tmp_path):
     refusal = {"error": "invalid_client", "error_description": f"no client i with the secret {SECRET}"}
     async with Scripted(*answering((refusal, 401))) as issuer:

@@ -66,12 +66,15 @@ def test_the_version_is_in_one_place():
     assert found == [*of_helm, "src/gatepass/__init__.py"]
 
 
+TAG = "HEAD" if ".dev" in gatepass.__version__ else f"v{gatepass.__version__}"
+
+
 def test_metadata_names_the_repository_and_the_readme_has_no_relative_link(metadata):
     urls = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
     assert urls["Repository"] == REPOSITORY
-    assert urls["Changelog"] == f"{REPOSITORY}/blob/v{gatepass.__version__}/CHANGELOG.md"
+    assert urls["Changelog"] == f"{REPOSITORY}/blob/{TAG}/CHANGELOG.md"
     readme = str(metadata.get_payload())
-    assert f"]({REPOSITORY}/raw/v{gatepass.__version__}/docs/images/" in readme
+    assert f"]({REPOSITORY}/raw/{TAG}/docs/images/" in readme
     assert re.findall(r"\]\((?!https?://|#)[^)]*\)", readme) == []
     assert "REPOSITORY_URL" not in readme
 
@@ -127,12 +130,16 @@ def test_checksums_are_those_of_sha256sum(packages, tmp_path):
     assert subprocess.run(["sha256sum", "--check", "--quiet", file.name], cwd=file.parent, check=False).returncode == 0
 
 
-CHANGELOG = "# Changelog\n\n## 0.2.0 (2027-03-01)\n\n### Added\n\n- New.\n\n## 0.1.0 (unreleased)\n\n- Old.\n"
+CHANGELOG = (
+    "# Changelog\n\n## Unreleased\n\n- Next.\n\n## 0.2.0 (2027-03-01)\n\n### Added\n\n- New.\n\n"
+    "## 0.1.0 (unreleased)\n\n- Old.\n"
+)
 
 
 def test_notes_are_the_section_of_the_version():
     assert notes(CHANGELOG, "0.2.0") == "### Added\n\n- New.\n"
     assert notes(CHANGELOG, "0.1.0") == "- Old.\n"
+    assert notes(CHANGELOG, "0.3.0.dev0") == "- Next.\n"
     assert notes((ROOT / "CHANGELOG.md").read_text(), gatepass.__version__)
     with pytest.raises(ReleaseFailed, match=r"has no section 0\.3\.0"):
         notes(CHANGELOG, "0.3.0")
@@ -144,6 +151,8 @@ def test_a_tag_is_that_of_the_version_with_a_date():
         check_tag("v0.2.1", "0.2.0", CHANGELOG)
     with pytest.raises(ReleaseFailed, match="no heading"):
         check_tag("v0.1.0", "0.1.0", CHANGELOG)
+    with pytest.raises(ReleaseFailed, match="no heading"):
+        check_tag("v0.3.0.dev0", "0.3.0.dev0", CHANGELOG)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -7,6 +7,7 @@ test would prove nothing.
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,20 @@ from release.build import ROOT, ReleaseFailed, extract, run
 
 import gatepass
 
-RELEASED = {"0.1.0": "a65660b76661676e36cb71bf4d052343176157ca"}
+RELEASED = {
+    "0.2.0": "5bdf35ba502b1207a0662fdc1cf0dff484bf3041",
+    "0.1.0": "a65660b76661676e36cb71bf4d052343176157ca",
+}
 """Each released version before this one: its tag or commit. Add one before the version is raised."""
-GONE = {"0.1.0": ["log.bodies"]}
+GONE = {"0.2.0": list[str](), "0.1.0": ["log.bodies"]}
 """The settings of a version's example that this version does not know."""
 
 
 def test_each_earlier_version_of_the_changelog_is_tested():
     versions = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert versions[0] == gatepass.__version__, "the first section is that of this version"
-    assert list(RELEASED) == versions[1:], "add the version, with its tag, to RELEASED"
+    if ".dev" not in gatepass.__version__:
+        assert versions.pop(0) == gatepass.__version__, "the first section is that of this version"
+    assert list(RELEASED) == versions, "add the version, with its tag, to RELEASED"
 
 
 def built(revision: str, folder: Path) -> Path:
@@ -53,8 +58,9 @@ def test_the_example_configuration_of_a_version_loads_without_what_the_upgrade_p
     before = run(sys.executable, "-P", "-m", "gatepass", "--version", environment={"PYTHONPATH": str(packages)})
     assert before == f"gatepass, version {version}\n", "the packages of this version were imported"
     assert "# valid: " in check(example, packages=packages)
-    with pytest.raises(ReleaseFailed) as caught:
+    with pytest.raises(ReleaseFailed) if GONE[version] else nullcontext() as caught:
         check(example)
-    assert re.findall(r"([\w.]+): is not a setting", str(caught.value)) == GONE[version]
+    problems = "" if caught is None else str(caught.value)
+    assert re.findall(r"([\w.]+): is not a setting", problems) == GONE[version]
     page = (ROOT / "docs/upgrade.md").read_text()
     assert all(f"`{setting}`" in page for setting in GONE[version])

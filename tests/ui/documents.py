@@ -167,6 +167,7 @@ def upstream(host: str, dialect: str, credential: str, *, in_flight: int, reques
         "in_flight": in_flight,
         "requests_15m": requests,
         "errors_15m": errors,
+        "rejected_15m": 0,
         "many_errors": False,
         "open_connections": in_flight + 2,
     }

@@ -62,7 +62,7 @@ FROM_THE_API = {
     *("complete", "cut", "error reply", "token rejected", "connection failed", "nothing written", "timed out"),
     *("invalid", "drained", "prompt tokens", "completion tokens", "total tokens", "client"),
     *("cached tokens", "reasoning tokens", "object", "array", "string", "number", "boolean", "null"),
-    *("ejected", "half open", "waits"),
+    *("ejected", "half open", "waits", "outcome"),
     *("call", "protocols"),
 }
 """Values of the API that the page shows as words, and steps of doctor."""
@@ -121,6 +121,7 @@ def test_each_view_opens_and_breaks_no_rule(visit: OpenPage, faults: list[str], 
 def test_the_sign_in_breaks_no_rule(open_page: OpenPage, url: str, faults: list[str], axe: str, phone: bool) -> None:
     page = open_page(url, phone=phone)
     expect(page.get_by_label("Key of a viewer or an admin")).to_be_focused()
+    expect(page.locator("main")).to_contain_text("gatepass keys new --name NAME --role viewer --write")
     check(page, faults, axe, "sign-in")
 
 
@@ -287,6 +288,55 @@ def test_the_theme_changes_by_its_button_and_is_forgotten(visit: OpenPage) -> No
     assert evaluate(page, ground) == light
 
 
+def test_a_phone_changes_the_theme_too(visit: OpenPage) -> None:
+    page = visit(phone=True)
+    light = evaluate(page, "getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="Light or dark").click()
+    assert evaluate(page, "getComputedStyle(document.body).backgroundColor") != light
+
+
+@pytest.mark.parametrize(
+    ("locale", "text"), [("en-GB", "There is no outcome failed"), ("zh-CN", "没有 failed 这种结果")]
+)
+def test_an_unknown_outcome_is_named_and_can_be_removed(visit: OpenPage, fake: Fake, locale: str, text: str) -> None:
+    """It was an empty table, and no filter was visible."""
+    fake.summaries["running"] = []
+    page = visit("#/requests?outcome=failed", locale=locale)
+    expect(page.locator(".empty")).to_contain_text(text)
+    expect(page.locator(".empty")).to_contain_text("client_gone")
+    page.locator(".chips button", has_text="failed ×").click()
+    expect(page.locator("tbody tr").first).to_be_visible()
+    assert "outcome" not in page.url
+
+
+@pytest.mark.parametrize("width", [1000, 1280, 1920])
+def test_no_short_word_of_a_table_is_broken(visit: OpenPage, fake: Fake, width: int) -> None:
+    """A long text beside it broke `learned` after `learn`."""
+    rule = fake.learned["rules"][0]
+    evidence = "the parameter stream is not supported with this model. " * 12
+    fake.learned["rules"] = [{**rule, "callers": ["openwebui", "claude"], "evidence": evidence}]
+    page = visit("#/models")
+    page.set_viewport_size({"width": width, "height": 900})
+    cell = page.get_by_role("table", name="Learned rules").locator("td").nth(1)
+    expect(cell).to_contain_text("openwebui")
+    words = """(cell) => [...cell.textContent.matchAll(/[\\w-]+/g)].map(({ 0: word, index }) => {
+      const range = document.createRange();
+      range.setStart(cell.firstChild, index);
+      range.setEnd(cell.firstChild, index + word.length);
+      return [word, range.getClientRects().length];
+    })"""
+    assert cell.evaluate(words) == [["openwebui", 1], ["claude", 1]]
+
+
+def test_the_rules_of_a_model_are_one_table(visit: OpenPage, fake: Fake) -> None:
+    first, second = fake.learned["rules"]
+    fake.learned["rules"] = [first, {**first, "model": "gpt-4o"}, second]
+    page = visit("#/models")
+    expect(page.locator("section section h3")).to_have_text(["corp o3-mini, chat", "corp gpt-4o, chat"])
+    rows = [page.get_by_role("table", name=f"Learned rules: corp {name}").locator("tbody tr") for name in ("o3", "gpt")]
+    assert [one.count() for one in rows] == [2, 1]
+
+
 def test_a_lost_connection_is_said_and_comes_back(visit: OpenPage, fake: Fake) -> None:
     page = visit()
     expect(page.get_by_text("Live")).to_be_visible()
@@ -380,6 +430,11 @@ def test_equal_failures_in_a_row_are_one_row_that_opens(visit: OpenPage, fake: F
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(3)
     expect(rows.nth(1)).to_contain_text("7 × 429 rate_limit_exceeded")
+    for request in fake.summaries["requests"]:
+        if request["code"] == "rate_limit_exceeded":
+            request.update(code="429", kind="upstream_error")
+    evaluate(page, ASK)
+    expect(rows.nth(1).locator("td").nth(1)).to_have_text("7 × 429")  # not "429 429"
     rows.nth(1).get_by_role("button").click()
     expect(rows).to_have_count(10)
     expect(rows.nth(2).locator("a")).to_have_attribute("href", "#/requests/bad-0")
@@ -486,6 +541,21 @@ def test_the_overview_begins_with_what_fails_and_with_sums(visit: OpenPage, fake
     links = page.locator(".strip dd a")
     expect(links.nth(0)).to_have_attribute("href", "#/requests?outcome=error")
     expect(links.nth(1)).to_have_attribute("href", "#/requests?outcome=error&caller=ragflow")
+
+
+def test_the_errors_of_an_upstream_are_those_of_the_strip_and_of_the_list(visit: OpenPage, fake: Fake) -> None:
+    """Two 404 of five requests were 40 % in the strip and 0 % at their upstream."""
+    fake.status["upstreams"]["corp"].update(requests_15m=5, errors_15m=0, rejected_15m=2)
+    page = visit()
+    card = page.locator(".upstream[data-upstream=corp]")
+    expect(card.locator(".facts a")).to_have_text("40 % errors of 5 requests in 15 min")
+    expect(card.locator(".facts a")).to_have_attribute("href", "#/requests?upstream=corp&outcome=error")
+    expect(card.locator(".health")).to_have_text(re.compile("^healthy"))  # no fault of the upstream
+    server = documents.upstream("tools.corp", "mcp", "corp", in_flight=0, requests=5, errors=1)
+    fake.status["mcp"]["servers"]["search"] = {**server, "rejected_15m": 2}
+    evaluate(page, ASK)
+    row = page.get_by_role("table", name="MCP servers").locator("tbody tr")
+    expect(row).to_contain_text("3 (60 %)")
 
 
 def test_an_upstream_with_many_errors_is_not_called_healthy(visit: OpenPage, fake: Fake) -> None:
@@ -1052,6 +1122,15 @@ def test_a_failed_step_of_doctor_is_in_the_language_of_the_page(visit: OpenPage,
             *("处理：稍后重试，或请上游管理员提高限额。", "模型列表中没有 gpt-5", "处理：修正模型的名称。"),
         ]
     )
+
+
+def test_doctor_names_each_model_of_a_failed_hop_once(visit: OpenPage, fake: Fake) -> None:
+    """Two operations had one upstream, and the line named the other models twice."""
+    rest = {"model": "*", "targets": [{"upstream": "corp", "model": None}], "capabilities": {}}
+    fake.models["routes"] = [{**rest, "operations": [name]} for name in ("embeddings", "rerank")]
+    page = visit("#/doctor")
+    page.get_by_role("button", name="Test every hop").click()
+    expect(page.locator(".hop.bad .hit")).to_have_text("; models: each other model")
 
 
 def test_each_hop_of_doctor_has_one_line_with_its_outcome_and_time(visit: OpenPage, fake: Fake) -> None:

@@ -411,7 +411,7 @@ def check_calls_models(caller: Caller) -> None:
 
 
 def check_model_access(caller: Caller, model: str) -> None:
-    """Raise NotAllowed if the caller's key does not cover `model`, and NotAllowed if it calls no model."""
+    """Raise NotAllowed if the caller's key does not cover `model` or calls no model."""
     check_calls_models(caller)
     if not model and not may_use(caller, model):
         raise NotAllowed(

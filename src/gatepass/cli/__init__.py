@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
 from gatepass import __version__
+from gatepass.cli.options import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
 }
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group that imports a command only when it is called."""
 
     def __init__(self, entries: Mapping[str, CommandEntry] = COMMANDS, **options: Any) -> None:
@@ -52,11 +52,9 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self._entries)  # in the order of use; click would sort them
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         entry = self._entries.get(cmd_name)
         if entry is None:
-            if close := get_close_matches(cmd_name, self._entries):  # click knows no commands that are not imported
-                ctx.fail(f"No such command {cmd_name!r}. Did you mean {' or '.join(map(repr, close))}?")
             return None
         command = getattr(import_module(entry.module), cmd_name)
         assert isinstance(command, click.Command)  # noqa: S101 - an error in COMMANDS

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -231,13 +232,23 @@ def fault_of(name: str, answer: str) -> str:
                 return f"has no {PLACE}, where gatepass puts the secret"
             case "clients":
                 return _fault_of_clients(_client_names(answer))
-            case "listen" if answer.count(":") == 1:  # more are of an IPv6 address
-                return "has a port: --port sets it"
+            case "listen":
+                _check_host(answer)
     except json.JSONDecodeError:
         return "is not JSON"
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _check_host(answer: str) -> None:
+    """Raise ValueError if gatepass cannot listen on `answer`."""
+    if answer.count(":") == 1:  # more are of an IPv6 address
+        raise ValueError("has a port: --port sets it")
+    try:
+        socket.getaddrinfo(answer, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # a label may be too long
+        raise ValueError(f"{answer!r} is unknown: 0.0.0.0 means all addresses of this machine") from None
 
 
 def _fault_of_query(query: Mapping[str, str]) -> str:
@@ -265,6 +276,16 @@ def _proxy_of_shell() -> str:
 
 def _client_names(text: str) -> list[str]:
     return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
+
+
+def _asked(option: str, ask: Callable[..., Any], text: str, **options: Any) -> Any:
+    """Return the answer to `text`. Exit with 2 if the input has ended, as it has without a terminal."""
+    try:
+        return ask(text, **options)
+    except click.Abort:
+        if sys.stdin.isatty():  # Ctrl+C
+            raise
+        exit_unusable(f"\n{option}: is missing, and the input has ended: pass it, or run the command in a terminal")
 
 
 @dataclass
@@ -297,7 +318,9 @@ class Setup:
         default = known if known is not None else question.default or (_proxy_of_shell() if name == "proxy" else "")
         hint = f" ({NO_ANSWER if default else 'empty'}: none)" if question.is_optional else ""
         while True:
-            answer = click.prompt(question.text + hint, default=default, show_default=bool(default)).strip()
+            text = question.text + hint
+            answer = _asked(question.option, click.prompt, text, default=default, show_default=bool(default)).strip()
+            answer = answer.lower() if question.choices else answer
             self.answers[name] = "" if question.is_optional and answer == NO_ANSWER else answer
             if not (fault := fault_of(name, self.answers[name])):
                 return
@@ -311,7 +334,8 @@ class Setup:
             exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
         label = {"key": "API key", "oauth2": "Client secret", "login": "Secret"}[self.answers["auth"]]
         text = f"{label} of the LLM gateway (hidden){', empty: unchanged' if again else ''}"
-        while not (answer := click.prompt(text, hide_input=True, default="", show_default=False) or self.secret):
+        ask = partial(_asked, "--secret-file or --secret-env", click.prompt, text, hide_input=True, show_default=False)
+        while not (answer := ask(default="") or self.secret):
             click.echo("The answer is empty. What you enter or paste is not shown.")
         self.secret = answer
 
@@ -327,7 +351,8 @@ class Setup:
         except ConfigError as error:
             click.echo(str(error))
             plain = "Send the secret and the token over the network in plain text?"
-            if "allow_plain_http" in str(error) and self.is_interactive and click.confirm(plain, default=False):
+            ask = partial(_asked, "--allow-plain-http", click.confirm)
+            if "allow_plain_http" in str(error) and self.is_interactive and ask(plain, default=False):
                 self.answers["allow_plain_http"] = "true"
             settings = [str(problem.path[-1]) for problem in error.problems if problem.path]
             names = [OF_SETTING.get(setting, setting) for setting in settings]
@@ -360,7 +385,7 @@ class Setup:
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for question in reversed(list(QUESTIONS.values())):  # decorators apply from the last to the first
-        kind = click.Choice(question.choices) if question.choices else None
+        kind = click.Choice(question.choices, case_sensitive=False) if question.choices else None
         text = f"{question.text}.{f' Default: {question.default}.' if question.default else ''}"
         command = click.option(question.option, question.name, help=text, type=kind)(command)
     return command
@@ -394,7 +419,11 @@ def init(
     Exit codes: 0 written, 1 written and a hop failed, 2 invalid command line or answers.
     """
     path = Path(output).absolute()
-    if path.exists() and not force and (yes or not click.confirm(f"{output} exists. Overwrite it?", default=False)):
+    if (
+        path.exists()
+        and not force
+        and (yes or not _asked("--force", click.confirm, f"{output} exists. Overwrite it?", default=False))
+    ):
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):  # before any question is asked
         exit_unusable(f"--output: {path} cannot be written")

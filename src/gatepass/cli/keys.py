@@ -17,7 +17,7 @@ import click
 from msgspec import UNSET, structs
 
 from gatepass.cli.control import aligned, ask, socket_option
-from gatepass.cli.options import config_option, exit_unusable, json_option, load_or_exit, print_json, printable
+from gatepass.cli.options import Group, config_option, exit_unusable, json_option, load_or_exit, print_json, printable
 from gatepass.documents import Key, Status
 
 DEFAULT_NAME = "client"
@@ -27,7 +27,7 @@ _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "MCP", "S
 Row = dict[str, Any]
 
 
-@click.group()
+@click.group(cls=Group)
 def keys() -> None:
     """Create and list the API keys of clients."""
 
@@ -93,7 +93,8 @@ def new(
     """Create a key and print it once, with its entry for the configuration file and its variable.
 
     Only the hash belongs into the configuration. gatepass does not store the key. The configuration file is read only
-    for --write.
+    for --write. If it has a key with this name, the new one gets its settings, such as profile, group, limits and
+    models.
 
     Exit codes: 0 created, 2 invalid command line, or --write cannot change the file.
     """
@@ -128,7 +129,7 @@ def new(
     variable = "".join(f"/{setting}={value}" for setting, value in behind.items() if value)
     missing = [word for setting, word in _NOT_OF_VARIABLE.items() if given[setting]]
     line = None if missing else f"GATEPASS_KEY_HASHES={key_hash}{variable}"
-    written, is_first = _write(path, entry) if write else (None, False)
+    written, is_first, copied = _write(path, entry) if write else (None, False, [])
     if as_json:
         print_json({"key": key, "entry": entry, "environment": line, "written": written})
         return
@@ -136,6 +137,8 @@ def new(
     click.echo(f"\n  {key}\n")
     if written is not None:
         click.echo(f"The entry was added to access.keys in {written}. Run `gatepass check`, then `gatepass reload`.")
+        if copied:
+            click.echo(f"It has the settings of the first key of {entry['name']!r}: {', '.join(copied)}.")
         if is_first:
             click.echo("It is the first key: gatepass then rejects clients without a key.")
         return
@@ -157,11 +160,13 @@ def _shown(entry: Row) -> str:
     return "{" + ", ".join(f"{setting}: {json.dumps(value)}" for setting, value in entry.items()) + "}"
 
 
-def _write(path: str | None, entry: Row) -> tuple[str, bool]:
-    """Add `entry` to the configuration file. Return its name, and whether it had no key.
+def _write(path: str | None, entry: Row) -> tuple[str, bool, list[str]]:
+    """Add `entry` to the configuration file. Return its name, whether it had no key, and the settings that `entry` got
+    from the first key with its name: all keys of a caller have the same.
 
     Exit with 2 if the file cannot be changed. It is then as before.
     """
+    from gatepass.config.checks import OF_CALLER
     from gatepass.config.document import ConfigError, lookup, with_value
     from gatepass.config.file import configuration_file, read_document
     from gatepass.config.references import own_variables, replace_file
@@ -172,6 +177,10 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
         if (name := configuration_file(path, own_variables(os.environ))) is None:
             exit_unusable("--write: there is no configuration file: name one with --config")
         document = read_document(name)
+        known = [one for one in lookup(document.tree, KEYS) or [] if isinstance(one, dict)]
+        same = next((one for one in known if one.get("name") == entry["name"]), {})
+        copied = [setting for setting in OF_CALLER if same.get(setting) is not None and setting not in entry]
+        entry |= {setting: same[setting] for setting in copied} | {"hash": entry.pop("hash")}
         text, shown = document.content.decode(), _shown(entry)
         item = json.dumps(entry) if document.source.lower().endswith(".json") else shown
         changed = with_last_item(text, KEYS, item)
@@ -204,7 +213,7 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool]:
         exit_unusable(f"--write: {error}")
     except OSError as error:
         exit_unusable(f"--write: {name} cannot be written: {error.strerror}")
-    return name, not lookup(document.tree, KEYS)
+    return name, not lookup(document.tree, KEYS), copied
 
 
 def _problems(name: str, text: str, tree: Any) -> list[str]:

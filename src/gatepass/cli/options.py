@@ -173,3 +173,19 @@ def operation_by_name(model: str) -> str:
     from gatepass.config.routes import kind_by_name
 
     return OPERATION_OF_KIND[kind_by_name(model)]
+
+
+class Group(click.Group):
+    """A group of commands that says where the retired ones are listed."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            from gatepass.config.wording import misspelt
+            from gatepass.errors import retired
+
+            near = misspelt(name, self.list_commands(ctx))
+            ctx.fail(f"No such command {name!r}. {f'Did you mean {near!r}?' if near else retired('commands')}")
+        return super().resolve_command(ctx, args)

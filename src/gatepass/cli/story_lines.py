@@ -146,6 +146,8 @@ def _of_attempt(attempt: Attempt, story: Story, failed_hop: str) -> Iterator[Hop
         yield Hop(name, "passed" if has_token else "unreached" if lacks_subject else "left", note)
     outcome = (attempt.outcome or "").replace("_", " " if is_chinese() else "_")
     results = {"{status}": attempt.status, outcome: outcome, "{code}": attempt.code}
+    if attempt.code == str(attempt.status):  # an upstream's code may be its status
+        del results["{code}"]
     took = "" if attempt.duration_s is None else t(", ") + duration(attempt.duration_s)
     state: Any = "passed" if is_last else "left"
     note = t(" ").join(t(text, status=value, code=value) for text, value in results.items() if value) + took

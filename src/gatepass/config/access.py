@@ -38,6 +38,7 @@ BuiltIn = Literal[
     "open_webui",
     "cherry_studio",
     "cline",
+    "claude_code",
     "codex",
     "continue",
     "lobechat",

@@ -27,7 +27,7 @@ from gatepass.config.references import (
     UnresolvedReference,
     own_variables,
 )
-from gatepass.config.wording import did_you_mean, nearest
+from gatepass.config.wording import did_you_mean, misspelt
 
 
 def parsed_proxy(text: str) -> tuple[str, str | None]:
@@ -118,9 +118,10 @@ class _Reading:
     def reject_unknown(self) -> None:
         for name in self._values:
             if name not in NAMES and name not in ("CONFIG", CLIENT_KEY_VARIABLE):
-                near = nearest(name, NAMES)  # without the prefix, which would make all names similar
+                near = misspelt(name, NAMES)  # without the prefix, which would make all names similar
                 hint = f"did you mean {PREFIX}{near}?" if near else "a setting without a variable requires a file"
                 self._problem((), f"is not a variable of gatepass; {hint}", name)
+                self.document.has_unknown = True
         for name in SECRET_VARIABLES:
             if name in self._values and f"{name}_FILE" in self._values:
                 self._problem((), f"conflicts with {PREFIX}{name}: keep one of them", f"{name}_FILE")

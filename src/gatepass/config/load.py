@@ -195,11 +195,13 @@ def _checked(document: ConfigDocument) -> Config:
         config = Config.model_validate(document.tree)
     except ValidationError as error:
         document.refuse_all(explained_errors(error, document.tree), known)
+        kinds = {detail["type"] for detail in error.errors(include_url=False, include_input=False)}
+        document.has_unknown |= bool(kinds & {"extra_forbidden", "union_tag_invalid"})
         # pydantic's error quotes values, which may be secrets
-        raise ConfigError(document.problems, document.warnings) from None
+        raise ConfigError(document.problems, document.warnings, has_unknown=document.has_unknown) from None
     document.refuse_all(checks.problems(config), known)
     if document.problems:
-        raise ConfigError(document.problems, document.warnings)
+        raise ConfigError(document.problems, document.warnings, has_unknown=document.has_unknown)
     return config
 
 

@@ -230,7 +230,7 @@ class TimeoutSettings(Block):
     Danger: Reasoning models send nothing for minutes. A short timeout fails their requests.
     """
     idle_s: Seconds = 300.0
-    """Seconds between two reads of the reply.
+    """Seconds between two reads of the reply. A stream that sends nothing after its head ends by it too.
 
     Danger: Reasoning models pause for minutes. A short timeout fails their requests.
     """

@@ -90,7 +90,11 @@ class RepairConfig(Block):
     """
 
 
-DialectName = Literal["openai", "azure", "ragflow"]
+DialectName = Literal[
+    "openai",
+    "azure",
+    "ragflow",
+]
 
 API_VERSION = r"^[A-Za-z0-9._-]{1,40}$"
 

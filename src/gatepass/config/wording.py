@@ -6,7 +6,7 @@ No sentence quotes a value that may be a secret.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,6 +23,9 @@ from gatepass.errors import documentation
 NEAR = 0.7
 """The least similarity of a typing error. With difflib's 0.6, `refresh_before` would be `refresh_token`."""
 
+SHORT = 7
+"""In a word of so many letters two other ones make another word: `bodies` is not `codes`."""
+
 
 def _names(block: type[Block]) -> Iterator[str]:
     """Yield the name of each setting in the blocks that derive from `block`."""
@@ -35,6 +38,14 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the name of `known` that differs from `word` by its case or by a typing error."""
     same = [name for name in known if name.lower() == word.lower()]
     return next(iter(same or get_close_matches(word, known, n=1, cutoff=NEAR)), None)
+
+
+def misspelt(word: str, known: Iterable[str]) -> str | None:
+    """Return the `nearest` name if it has the same letters, or one or two other ones: other guesses would mislead."""
+    near = nearest(word, known) or ""
+    steps = SequenceMatcher(None, word.lower(), near.lower()).get_opcodes()  # of `word` alone if nothing is near
+    differing = sum(max(i2 - i1, j2 - j1) for kind, i1, i2, j1, j2 in steps if kind != "equal")
+    return near if differing <= 1 + (len(word) > SHORT) or sorted(word) == sorted(near) else None
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -80,7 +91,7 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
     match kind:
         case "extra_forbidden":
             name, known = str(path[-1]), dict.fromkeys(_names(Block))
-            near = None if name in known else nearest(name, known)  # another block has it
+            near = None if name in known else misspelt(name, known)  # another block has it
             lists_all = documentation("docs/reference/configuration.md", ": {} lists all")
             return f"is not a setting{f'; did you mean {near}?' if near else lists_all}"
         case "missing" if path[-1] == "token_url" and lookup(tree, (*path[:-1], "issuer")) is not None:

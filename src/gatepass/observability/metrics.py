@@ -251,7 +251,7 @@ SAMPLED: tuple[Declared, ...] = (
         "gatepass_limit_left_ratio",
         ("kind", "name", "limit"),
         "The part that is left of a limit of the calendar, from 1 down to 0, since its first request. Only the"
-        " 200 with the smallest part. kind is end_user, caller, group, model, operation or upstream",
+        " 200 with the smallest part. kind is end_user, caller, group, model or upstream",
     ),
     Declared(
         "gatepass_upstream_connections",
@@ -414,6 +414,8 @@ class UpstreamCounts:
 
     requests: int = 0
     errors: int = 0
+    rejected: int = 0
+    """Those that ended with an error of another kind, such as a 4xx."""
     in_a_row: int = 0
     """How many failed since the last one that succeeded."""
     has_served: bool = False
@@ -440,8 +442,8 @@ class UpstreamCounts:
 class Totals(msgspec.Struct, frozen=True):
     """Sums since the start of a process, or in a time: of requests, and of all times of `Cell.counts`.
 
-    `by_upstream` has the requests of each upstream and those that failed at it, with attempts that another target
-    followed. `by_caller` has the requests, errors and tokens of each caller.
+    `by_upstream` has the requests of each upstream, those that failed at it, with attempts that another target
+    followed, and those that ended with another error. `by_caller` has the requests, errors and tokens of each caller.
     `by_code` has the errors by the code and the kind that the list of requests shows, with refused connections.
     """
 
@@ -451,7 +453,7 @@ class Totals(msgspec.Struct, frozen=True):
     tokens_out: int = 0
     first_token_counts: tuple[int, ...] = ()
     duration_counts: tuple[int, ...] = ()
-    by_upstream: Mapping[str, tuple[int, int]] = msgspec.field(default_factory=dict)
+    by_upstream: Mapping[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
     by_caller: Mapping[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
     by_code: Mapping[tuple[str, str], tuple[int]] = msgspec.field(default_factory=dict)
 
@@ -597,7 +599,7 @@ class Metrics(Observer):
             sum(int(cell.value) for cell in tokens_out.cells.values()),
             self._families["gatepass_time_to_first_token_seconds"].counts(),
             self._families["gatepass_request_duration_seconds"].counts(),
-            {name: (one.requests, one.errors) for name, one in self._by_upstream.items()},
+            {name: (one.requests, one.errors, one.rejected) for name, one in self._by_upstream.items()},
             {caller: (ended, failed, tokens) for caller, (ended, failed, tokens) in by_caller.items()},
             {code: (failed,) for code, failed in self._by_code.items()},
         )
@@ -682,8 +684,10 @@ class Metrics(Observer):
         elif is_failure(error.stable_code, error.http_status, error.case):
             last = (access.id, error.public_code, error.stable_code, ended_s)
             at.add_error(last, self._test(attempt, access))
+            return
         else:
             at.answered(attempt.status)
+        at.rejected += access.outcome == "error"
 
     def _test(self, attempt: AttemptRecord, access: AccessRecord) -> str:
         return test_command(f"upstream:{attempt.upstream}", self._mask(access.model), access.operation)

@@ -270,7 +270,7 @@ def _parse(context: RequestContext, found: Match, body: bytes) -> Call:
     """Return the call in `body`.
 
     Raises the errors of `decode`, InvalidRequest if the operation requires a model and none is named, UnknownPath,
-    NotAllowed and NotAllowed.
+    and NotAllowed if the key does not allow the operation or the model.
     """
     client_request, caller = context.client_request, context.caller
     operation = _operation_at_root(context, found, body) if found.at_root else found.operation

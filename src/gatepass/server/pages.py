@@ -223,7 +223,7 @@ class _Described:
         """Return the members of an `UpstreamStatus`."""
         state, upstream = self.state, self.state.upstreams[name]
         now_s, metrics, connections = state.clock.now(), state.metrics, upstream.transport.counts
-        requests, errors = self.recent.get(name, (0, 0))
+        requests, errors, rejected = self.recent.get(name, (0, 0, 0))
         failed, silences = metrics.last_failed(name, now_s), self.silences.get(name, {})
         health = metrics.health(name)
         if health == "unknown" and name in self.silences:
@@ -243,11 +243,12 @@ class _Described:
             "open_connections": connections.busy + connections.idle,
             "requests_15m": requests,
             "errors_15m": errors,
+            "rejected_15m": rejected,
             "silent": {request: silent_s for request, silent_s in silences.items() if silent_s > SILENT_S},
         }
 
     def of_models(self, name: str) -> ModelUpstream:
-        upstream, (requests, errors) = self.state.upstreams[name], self.totals.get(name, (0, 0))
+        upstream, (requests, errors, _) = self.state.upstreams[name], self.totals.get(name, (0, 0, 0))
         spoken, now_s = upstream.settings.protocols, self.state.clock.now()
         over_chat = [  # learned, or declared
             one

@@ -58,7 +58,7 @@ CONTROLS = r"\x1b]0;x\x07\x9b31m\u202e\U000e0001"
 def test_a_name_cannot_control_the_terminal_in_a_problem(check):
     result = check(text=f'upstreams: {{"{CONTROLS}": {{}}}}\n"{CONTROLS}": 5\n')
     lines = result.stderr.split("\n")
-    assert (result.exit_code, result.stdout, len(lines)) == (2, "", 4)
+    assert (result.exit_code, result.stdout, len(lines)) == (2, "", 5)
     assert all(line.isprintable() for line in lines)
 
 

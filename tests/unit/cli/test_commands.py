@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from click.testing import CliRunner
 
 from gatepass import __version__
@@ -38,6 +39,18 @@ def test_the_overview_loads_nothing_heavy():
 
 def test_the_version_is_reported():
     assert run("--version").output == f"gatepass, version {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [("usage",), ("keys", "rotate"), ("keys", "revoke"), ("migrate",)])
+def test_a_retired_command_names_the_page_of_what_was_retired(words):
+    result = run(*words)
+    assert (result.exit_code, "Did you mean" in result.stderr) == (2, False)
+    assert f"No such command '{words[-1]}'. docs/upgrade.md#what-was-retired lists the commands" in result.stderr
+
+
+@pytest.mark.parametrize(("words", "meant"), [(("chekc",), "check"), (("keys", "lst"), "list"), (("sevre",), "serve")])
+def test_a_misspelt_command_is_guessed(words, meant):
+    assert f"Did you mean '{meant}'?" in run(*words).stderr
 
 
 def test_a_file_without_permission(tmp_path):

@@ -185,11 +185,44 @@ def test_write_refuses_what_it_cannot_change_and_makes_no_key(tmp_path, text, re
 def test_write_makes_no_key_that_differs_from_its_caller_s_beside_an_unset_variable(tmp_path):
     keys = f"    - {{name: ragflow, hash: '{ONES}', profile: ragflow}}\n"
     file = file_of(tmp_path, f"credentials: {{c: {{type: static, token: '${{UNSET}}'}}}}\n{HEAD}{keys}")
-    result = run("new", "--name", "ragflow", "--write", "--config", file)
+    result = run("new", "--name", "ragflow", "--profile", "dify", "--write", "--config", file)
     assert (result.exit_code, "gp-" in result.output) == (2, False)
     assert "access.keys[1].profile: differs from access.keys[0]" in result.stderr
     same = run("new", "--name", "ragflow", "--profile", "ragflow", "--write", "--config", file)
     assert same.exit_code == 0, same.output
+
+
+OF_TEAM = """{name: team-a, hash: "HASH", profile: ragflow, group: team, models: [m, "gpt-*"], operations: [chat],
+      weight: 3, limits: {requests: {minute: 9}}, end_users: {header: x-user, limits: {max_concurrent: 2}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("entry", "copied"),
+    [
+        (OF_TEAM, ["models", "operations", "profile", "group", "limits", "end_users", "weight"]),
+        ("{name: team-a, hash: HASH, mcp: {s: [find]}, operations: []}\n", ["operations", "mcp"]),
+        ("{name: team-a, hash: HASH, role: admin}\n", ["role"]),
+    ],
+)
+@pytest.mark.parametrize("options", [(), ("--expires", "90d")])
+def test_write_gives_another_key_of_a_caller_its_settings_and_says_which(tmp_path, entry, copied, options):
+    """It refused each of these, because all keys of a caller need the same settings."""
+    groups = "  groups: {team: {limits: {max_concurrent: 4}}}\nmcp: {s: {url: 'https://x/mcp'}}\n"
+    file = file_of(tmp_path, f"{HEAD}    - {entry.replace('HASH', ONES)}{groups}")
+    result = run("new", "--name", "team-a", *options, "--write", "--config", file)
+    assert result.exit_code == 0, result.output
+    assert f"It has the settings of the first key of 'team-a': {', '.join(copied)}.\n" in result.stdout
+    first, second = load(str(file), {}).config.access.keys
+    assert first.model_dump(exclude={"hash", "expires"}) == second.model_dump(exclude={"hash", "expires"})
+    assert (second.hash != first.hash, second.expires is not None) == (True, bool(options))
+
+
+def test_another_name_gets_no_settings(tmp_path):
+    file = file_of(tmp_path, f"{HEAD}    - {{name: a, hash: '{ONES}', profile: ragflow}}\n")
+    result = run("new", "--name", "b", "--write", "--config", file)
+    assert "settings of" not in result.stdout
+    assert load(str(file), {}).config.access.keys[1].profile is None
 
 
 @pytest.mark.parametrize("fault", ["serverr: {}", "credentials: {c: {type: static}}", "server: {port: 70000}"])

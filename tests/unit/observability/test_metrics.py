@@ -318,7 +318,8 @@ def test_a_4xx_is_a_failure_of_its_upstream_only_if_the_token_or_the_base_url_is
     request, error.case = replace(request, case=case), case
     request.attempt.requests = 1
     metrics.request_ended(request, error)
-    assert metrics.totals().by_upstream == {"chat": (1, int(is_failure))}
+    assert metrics.totals().by_upstream == {"chat": (1, int(is_failure), int(not is_failure))}
+    assert metrics.totals().errors == 1
     assert metrics.health("chat") == ("failing" if is_failure else "unknown")
     shown = metrics.last_failed("chat", 2.0), metrics.last_error("chat", 2.0)
     assert [one is not None for one in shown] == [is_failure] * 2

@@ -62,7 +62,7 @@ def test_a_request_is_in_the_slice_in_which_it_ended():
     served.end()
     slices = traffic.slices(101 * WIDTH_S + 2)
     assert [(one.number, one.traffic.requests, one.traffic.errors) for one in slices] == [(100, 2, 1), (101, 1, 0)]
-    assert slices[0].traffic.by_upstream == {"up": (2, 0)}
+    assert slices[0].traffic.by_upstream == {"up": (2, 0, 1)}
     assert slices[0].traffic.by_caller["app"] == (2, 1, 0)
 
 
@@ -70,7 +70,7 @@ def test_a_request_without_a_token_does_not_count_at_an_upstream():
     served = Served()
     assert served.end(TokenUnavailable("no token", credential="corp"), requests=0) == "unknown"
     served.end(UpstreamClosed("closed", upstream="up"), after=failed("first"))
-    assert served.metrics.totals().by_upstream == {"up": (1, 1), "first": (1, 1)}
+    assert served.metrics.totals().by_upstream == {"up": (1, 1, 0), "first": (1, 1, 0)}
     assert served.metrics.totals().requests == 2
 
 
@@ -82,7 +82,7 @@ def test_an_attempt_that_the_policy_repeated_counts_as_an_error_of_its_upstream_
     last = AttemptRecord("one", "chat", "m", "long", cause="new_token", after=again, requests=1)
     request = RequestRecord(access, last, 0.0, 0.0, 1.0, None, 0.0)
     metrics.request_ended(request, None)
-    assert metrics.totals().by_upstream == {"first": (1, 1), "long": (1, 0)}
+    assert metrics.totals().by_upstream == {"first": (1, 1, 0), "long": (1, 0, 0)}
 
 
 def test_an_upstream_whose_requests_all_go_to_the_next_target_is_failing():
@@ -162,10 +162,10 @@ def test_an_upstream_has_many_errors_from_five_above_a_tenth_of_15_minutes(reque
     for number in range(requests):
         traffic.sample(number * WIDTH_S)
         served.end(DOWN if number < failures else None)
-    assert traffic.total((requests - 1) * WIDTH_S).by_upstream == {"up": (requests, failures)}
+    assert traffic.total((requests - 1) * WIDTH_S).by_upstream == {"up": (requests, failures, 0)}
     assert has_many_errors(requests, failures) == many
     assert served.metrics.last_error("up", 16.0) == Failure("one", "upstream_error", "upstream_error", 10.0)
-    assert traffic.total((requests - 1 + SLICES) * WIDTH_S).by_upstream == {"up": (0, 0)}
+    assert traffic.total((requests - 1 + SLICES) * WIDTH_S).by_upstream == {"up": (0, 0, 0)}
 
 
 def test_only_15_minutes_are_kept():
@@ -181,11 +181,14 @@ def test_only_15_minutes_are_kept():
 
 def test_slices_are_placed_by_their_times():
     wall_s = 1000.0 * WIDTH_S + 3
-    slices = [Slice(1000, Totals(requests=2, by_upstream={"a": (2, 1)})), Slice(999, Totals(requests=1))]
-    slices += [Slice(1000, Totals(requests=3, by_upstream={"a": (3, 0), "b": (1, 0)})), Slice(900, Totals(requests=9))]
+    slices = [Slice(1000, Totals(requests=2, by_upstream={"a": (2, 1, 1)})), Slice(999, Totals(requests=1))]
+    slices += [
+        Slice(1000, Totals(requests=3, by_upstream={"a": (3, 0, 2), "b": (1, 0, 0)})),
+        Slice(900, Totals(requests=9)),
+    ]
     totals = placed(slices, wall_s)
     assert [one.requests for one in totals[-3:]] == [0, 1, 5]
-    assert totals[-1].by_upstream == {"a": (5, 1), "b": (1, 0)}
+    assert totals[-1].by_upstream == {"a": (5, 1, 3), "b": (1, 0, 0)}
     shown = series(totals, wall_s)
     assert (len(shown.requests), shown.ended_at) == (SLICES, 1001 * WIDTH_S)
     assert shown.duration_s.p50 == [None] * SLICES

@@ -46,7 +46,7 @@ def test_an_upstream_fails_if_its_last_connection_did_or_it_rejects_its_token_wh
     failed = None if kind is None else Failures("r", "a-code", kind, 1.0, 1, 1.0, "")
     monkeypatch.setattr(state.metrics, "health", lambda _: health)
     monkeypatch.setattr(state.metrics, "last_failed", lambda *_: failed)
-    monkeypatch.setattr(state.traffic, "total", lambda _: Totals(by_upstream={"chat": recent}))
+    monkeypatch.setattr(state.traffic, "total", lambda _: Totals(by_upstream={"chat": (*recent, 0)}))
     monkeypatch.setattr(AppState, "rejection_ages_s", lambda _: {"chat": 3.0} if rejects else {})
     assert status_of(state).upstreams["chat"].health == shown
 

@@ -152,7 +152,12 @@ class ApiKeyCredential(LocalCredential):
 
 
 AnyCredential = Annotated[
-    Oauth2Credential | HttpJsonCredential | StaticCredential | ExecCredential | FileCredential | ApiKeyCredential,
+    Oauth2Credential  # one a line: docs/extending.md adds some
+    | HttpJsonCredential
+    | StaticCredential
+    | ExecCredential
+    | FileCredential
+    | ApiKeyCredential,
     Field(discriminator="type"),
 ]
 

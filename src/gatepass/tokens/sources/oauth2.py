@@ -124,7 +124,7 @@ class ClientAuthenticator:
 
     def __init__(self, name: str, settings: Oauth2Credential, clock: Clock) -> None:
         self._settings = settings
-        self._secret = settings.client_secret or Secret("")
+        self.secret = settings.client_secret or Secret("")
         path = settings.assertion_file if settings.client_auth == "assertion_file" else None
         file = None if path is None else PresentedFile(name, "assertion_file", path, clock)
         key = key_of(settings) if settings.client_auth == "private_key_jwt" else None
@@ -133,7 +133,7 @@ class ClientAuthenticator:
     def secrets(self) -> tuple[Secret, ...]:
         if self.assertion.is_timed or self._settings.client_secret is None:
             return self.assertion.secrets()
-        return (self._secret, self._secret.derived(partial(_basic, self._settings.client_id)))
+        return (self.secret, self.secret.derived(partial(_basic, self._settings.client_id)))
 
     def proof(self, wall_s: float) -> tuple[Headers, Fields]:
         """Return header and form fields for one request at `wall_s` (Clock.wall).
@@ -144,10 +144,10 @@ class ClientAuthenticator:
         named = {"client_id": settings.client_id}
         match settings.client_auth:
             case "basic":
-                pair = _basic(settings.client_id, revealed(self._secret, "client_secret"))
+                pair = _basic(settings.client_id, revealed(self.secret, "client_secret"))
                 return ((b"authorization", f"Basic {pair}".encode()),), {}
             case "form":
-                return (), named | {"client_secret": revealed(self._secret, "client_secret")}
+                return (), named | {"client_secret": revealed(self.secret, "client_secret")}
             case "private_key_jwt" | "assertion_file" | "mtls" | "none":
                 assertion = self.assertion.read(wall_s)
                 if assertion is None:
@@ -223,6 +223,9 @@ class Oauth2Source:
             return FetchFailure(why, FailureKind.LIMITED, advice=Advice("clocks_differ"))
         if code == "invalid_client" and self._settings.client_auth == "basic":  # it is the default
             failure.why = f"{failure.why.rstrip('.')}; client_auth is basic, and some issuers accept only form"
+            secret = revealed(self._client.secret, "client_secret")
+            if quote_plus(secret) != secret:  # RFC 6749 2.3.1 requires it
+                failure.why += ", or compare the bytes into which basic encodes a sign such as `!`"
         elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
             failure.why = f"{failure.why.rstrip('.')}{shown.file.audience()}"
         return failure

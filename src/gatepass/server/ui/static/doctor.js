@@ -31,7 +31,7 @@ export async function doctor(page) {
   /** The models that a hop serves. */
   const modelsOf = (hop) => {
     const names = routes.filter(({ targets }) => targets.some(({ upstream }) => [`upstream:${upstream}`, `credential:${upstreams.find(({ name }) => name === upstream)?.credential}`].includes(hop))).map(({ model }) => (model === "*" ? t("each other model") : model));
-    return names.length ? t("; models: {names}", { names: names.join(t(", ")) }) : "";
+    return names.length ? t("; models: {names}", { names: [...new Set(names)].join(t(", ")) }) : "";
   };
   let run = page.kept;
   const show = ({ event, data }) => {

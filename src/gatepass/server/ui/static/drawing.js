@@ -65,7 +65,8 @@ export function parted({ credentials, upstreams, mcp, targets = {} }) {
   const awayOf = (name) => new Map(away.filter(({ upstream }) => upstream === name).map(({ model, state }) => [model, state]));
   return {
     credentials: Object.entries(credentials).map(([name, one]) => ({ name, ...one })),
-    upstreams: [...Object.entries(upstreams), ...servers].map(([name, one]) => ({ name, ...one, away: awayOf(name) })),
+    // as the strip and the list of requests count errors; errors_15m alone are faults of the upstream, and decide its colour
+    upstreams: [...Object.entries(upstreams), ...servers].map(([name, one]) => ({ name, ...one, all_errors: one.errors_15m + one.rejected_15m, away: awayOf(name) })),
   };
 }
 
@@ -181,7 +182,7 @@ function makeUpstream({ name, host, dialect }) {
 }
 
 function showUpstream(card, upstream) {
-  const { name, health, errors_15m: errors, requests_15m: requests, away } = upstream;
+  const { name, health, all_errors: errors, requests_15m: requests, away } = upstream;
   set(card, { class: `card upstream${rank(upstream) === FAILS ? " bad" : ""}`, "data-health": health });
   const silent = Object.values(upstream.silent ?? {}); // seconds, by stream
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";

@@ -95,7 +95,7 @@ function reach({ beside, values, hidden_values: hidden }) {
 }
 
 function rules(page, list, load) {
-  const heads = [t("Rule"), t("Model"), t("Callers"), t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
+  const heads = [t("Rule"), t("Callers"), t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
   const forget = async (rule) => {
     try {
       const { upstream, model, operation, adapted } = rule;
@@ -107,14 +107,15 @@ function rules(page, list, load) {
       page.fail(error);
     }
   };
-  return table(t("Learned rules"), heads, list.map((rule) => [
+  const shown = (rule) => [
     [el("code.rule", {}, rule.adapted), reach(rule).map((text) => el("p.small", {}, text)), rule.setting && el("p.small", {}, t("in the model's entry: "), el("code", {}, rule.setting))],
-    `${rule.upstream} ${rule.model}${t(", ")}${rule.operation}`,
     named(rule.callers.slice(0, NAMES), rule.callers.length - NAMES),
     count(rule.uses),
     t("{s} ago", { s: span(rule.age_s) }),
     span(rule.expires_in_s),
     el("q", {}, rule.evidence),
     ...(page.isAdmin ? [el("button.quiet", { type: "button", "aria-label": t("Forget {rule} of {model}", { rule: rule.adapted, model: rule.model }), onclick: () => forget(rule) }, t("Forget"))] : []),
-  ]));
+  ];
+  const groups = Map.groupBy(list, ({ upstream, model, operation }) => `${upstream} ${model}${t(", ")}${operation}`);
+  return [...groups].map(([model, own]) => el("section", {}, el("h3", {}, model), table(`${t("Learned rules")}${t(": ")}${model}`, heads, own.map(shown))));
 }

@@ -11,6 +11,7 @@ const ROWS = 200;
 const GROUP_FROM = 3;
 const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
+const OUTCOMES = ["ok", "error", "client_gone"];
 const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop"];
 
 export async function requests(page) {
@@ -46,7 +47,7 @@ export async function requests(page) {
     keyed(body, grouped(known, opened, filters.outcome === "error"), ({ key }) => key, makeRow, (node, shown) => (shown.group ? showGroup(node, shown, toggle) : showRow(node, shown.request)));
     list.hidden = !known.length;
     empty.hidden = Boolean(known.length);
-    write(empty, Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
+    write(empty, filters.outcome && !OUTCOMES.includes(filters.outcome) ? t("There is no outcome {name}: it is {names}.", { name: filters.outcome, names: OUTCOMES.join(t(", ")) }) : Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
     write(tally, [plural(known.length, "request"), running.length && t("{n} running", { n: count(running.length) }), known.length === ROWS && t("older ones are not shown")].filter(Boolean).join(t(", ")));
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === current(body) ? 0 : -1 });
   };
@@ -111,7 +112,7 @@ function failureOf(request, alone) {
 function form(filters, search) {
   const go = (changes) => { location.hash = `#/requests${query({ ...filters, text: field.value, ...changes })}`; };
   const isFailed = filters.outcome === "error";
-  const exact = EXACT.filter((name) => filters[name]);
+  const exact = [...isFailed ? [] : ["outcome"], ...EXACT].filter((name) => filters[name]);
   const clear = el("a.button.quiet", { href: "#/requests", hidden: !Object.values(filters).some(Boolean) }, t("Clear"));
   const now = () => {
     search(field.value);
@@ -201,7 +202,7 @@ export function resultOf({ state, status, code, outcome, hop }) {
   const left = { client_gone: t("client gone"), unread: t("client did not read") }[outcome];
   if (left) return [el("span.chip", {}, left)];
   const failed = outcome !== "ok";
-  return [el(failed ? "span.chip.bad" : "span.chip", {}, status ?? "–"), failed && code ? el("span.code", { title: [codeNote(code), hop].filter(Boolean).join(t(", ")) || null }, ` ${code}`) : ""];
+  return [el(failed ? "span.chip.bad" : "span.chip", {}, status ?? "–"), failed && code && code !== String(status) ? el("span.code", { title: [codeNote(code), hop].filter(Boolean).join(t(", ")) || null }, ` ${code}`) : ""];
 }
 
 function current(body) {

@@ -41,6 +41,7 @@ export function signIn(text, enter) {
     el("h1", {}, "gatepass"),
     el("form", { onsubmit: submit },
       el("label", { for: "key" }, t("Key of a viewer or an admin")), key, why, button),
+    el("p.muted", {}, t("The operator of gatepass creates a key with {command} and then runs {reload}.", { command: "gatepass keys new --name NAME --role viewer --write", reload: "gatepass reload" })),
     el("p.muted", {}, t("This tab keeps the key until you sign out or close it.")),
     el("button.quiet", languageSwitch.attributes, languageSwitch.name));
 }

@@ -57,7 +57,7 @@ function serversOf(page, servers) {
   return servers.length > 0 && [
     el("h2", {}, t("MCP servers")),
     table(t("MCP servers"), [t("Server"), t("URL for hosts"), t("Health"), t("Messages in 15 minutes"), t("HTTP errors")], servers.map((server) => {
-      const { name: upstream, requests_15m: requests, errors_15m: errors } = server;
+      const { name: upstream, requests_15m: requests, all_errors: errors } = server;
       const url = `${page.session.base_url.replace(/\/v1$/, "")}/${upstream}`;
       return [
         el("a", { href: requestsOf({ upstream }) }, upstream.replace(/^mcp\//, "")),
