@@ -163,6 +163,8 @@ class Authenticator:
         Claude Desktop sends its own login beside the key. A key and a JSON object that contains the same key do not
         differ: RAGFlow sends both, and only a profile may allow the object alone. Raises InvalidApiKey for two keys.
         """
+        if len(presented) == 1 and (only := self.keys.find(presented[0])) is not None:  # nearly always
+            return only
         plain = {key: caller for key in presented if (caller := self.keys.find(key))}
         inner = filter(None, map(unwrapped_key, presented))
         wrapped = {key: caller for key in inner if (caller := self.keys.find(key))}
