@@ -57,8 +57,8 @@ REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
 UNSEEN = "batches"
 """The operations that carry work which no estimate sees."""
 LONGEST_MINUTE_S = 60.0
-"""The longest wait for a limit of a minute, which may have room up to 5 s later. openai's SDKs for Node (7), and for
-Python before 3, ignore a longer one: they make all their tries at once."""
+"""The longest wait for a limit of a minute, which may have room up to 5 s later. openai's SDKs for Node (7.55) and for
+Python (1.109) ignore a longer one: they make all their tries at once."""
 WARN_PERCENT = 80
 """From this part of a limit of the calendar on, responses carry a warning."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
