@@ -348,9 +348,9 @@ class AnswerBlocks(EventTransform):
         if self._details:
             members = {**members, "reasoning_details": [*self._details.values()]}
             self._details = {}
-        text = json_text(members).decode() if members else ""
+        text = json_text(members) if members else b""
         if len(text) <= MOST_CARRIED_BYTES:
-            return text
+            return text.decode()
         for name in members:
             self._dropped.note(name)
         return ""
