@@ -35,7 +35,7 @@ def silent_for_the_hog(request: Received) -> list[Hold | Send]:
 async def small(limits: dict[str, int] | None = None) -> AsyncIterator[tuple[Gateway, Scripted]]:
     """A gatepass with two keys and room for CONNECTIONS. Its upstream never answers a body that holds `silent`."""
     keys = [
-        {"name": name, "hash": hash_key(text), "limits": limits if name == "hog" else None}
+        {"name": name, "hash": hash_key(text), **({"limits": limits} if limits and name == "hog" else {})}
         for name, text in KEYS.items()
     ]
     blocks: dict[str, Any] = {"limits": {"connections": CONNECTIONS}}

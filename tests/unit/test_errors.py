@@ -113,7 +113,8 @@ def test_texts_name_pages_by_their_address():
         texts = [node for node in nodes if isinstance(node, ast.Constant) and node not in (*addressed, *documented)]
         pages = {page for text in texts for page in re.findall(r"docs/[\w/]+\.md", str(text.value))}
         found |= {(file.name, page) for page in pages}
-    assert found == {("errors.py", "docs/index.md")}
+    # the second is for who reads it in a clone, of which no address is known
+    assert found == {("errors.py", "docs/index.md"), ("errors.py", "docs/upgrade.md")}
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def test_a_call_with_another_body_is_the_same_call_in_everything_else():
         "adapted": ("a",),
         "max_inputs": 3,
         "names_stored": True,
+        "declared_length": (8, "models.m.capabilities.dimensions"),
         "top": TopLevel(b"{}"),
     }
     assert set(values) == set(Call.__struct_fields__)

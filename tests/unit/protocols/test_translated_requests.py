@@ -292,7 +292,7 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
             "browser_toolset_20260801",
         )
     },
-    "a tool without a name": ({"tools": [{"input_schema": {}}]}, "tools.0", "a name of its own"),
+    "a tool without a name": ({"tools": [{"input_schema": {}}]}, "tools.0", "its own name"),
     "output_config that is a text": ({"output_config": "json"}, "output_config", "an object"),
 }
 
@@ -536,7 +536,7 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "a second tool in a namespace": (
         {"tools": [{**SPACE, "tools": [FIND, FIND]}]},
         "tools.0.tools.1",
-        "a name of its own",
+        "its own name",
     ),
     "a namespace with a long name": (
         {"tools": [{**SPACE, "name": "x" * (MOST_NAMESPACE_CHARS + 1)}]},
