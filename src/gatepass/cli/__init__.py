@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from gatepass import __version__
-from gatepass.cli.options import Group
+from gatepass.cli.options import CommandGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ COMMANDS: Mapping[str, CommandEntry] = {
 }
 
 
-class Commands(Group):
+class Commands(CommandGroup):
     """A group that imports a command only when it is called."""
 
     def __init__(self, entries: Mapping[str, CommandEntry] = COMMANDS, **options: Any) -> None:

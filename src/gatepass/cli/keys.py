@@ -17,7 +17,15 @@ import click
 from msgspec import UNSET, structs
 
 from gatepass.cli.control import aligned, ask, socket_option
-from gatepass.cli.options import Group, config_option, exit_unusable, json_option, load_or_exit, print_json, printable
+from gatepass.cli.options import (
+    CommandGroup,
+    config_option,
+    exit_unusable,
+    json_option,
+    load_or_exit,
+    print_json,
+    printable,
+)
 from gatepass.documents import Key, Status
 
 DEFAULT_NAME = "client"
@@ -27,7 +35,7 @@ _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "MCP", "S
 Row = dict[str, Any]
 
 
-@click.group(cls=Group)
+@click.group(cls=CommandGroup)
 def keys() -> None:
     """Create and list the API keys of clients."""
 

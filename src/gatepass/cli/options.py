@@ -175,7 +175,7 @@ def operation_by_name(model: str) -> str:
     return OPERATION_OF_KIND[kind_by_name(model)]
 
 
-class Group(click.Group):
+class CommandGroup(click.Group):
     """A group of commands that says where the retired ones are listed."""
 
     def resolve_command(

@@ -6,7 +6,6 @@ parts: the error for the client, and the rules that gatepass learns from an upst
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, TypeVarTuple, Unpack
@@ -18,9 +17,8 @@ from gatepass.clock import sleep
 from gatepass.config.advice import Advice
 from gatepass.dialects.base import raw_request, with_query
 from gatepass.dialects.hints import is_about_model, is_about_path, model_hint
-from gatepass.draft import Draft, Rule
+from gatepass.draft import Rule
 from gatepass.errors import GatepassError, Overloaded, TokenUnavailable, UpstreamError, UpstreamErrorReply, sentence
-from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.learning.learned_rule import LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.rows import LearningSettings, Step, advice, steps
 from gatepass.learning.session import GUESSED_BYTES, LearningSession
@@ -34,7 +32,6 @@ from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ClientProtocol, KeepAliveEncoder, Ranking
 from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.answer_blocks import Early
-from gatepass.protocols.translation.chat_request import SHOWN_CHARS
 from gatepass.protocols.translation.response_translation import COMPACTION
 from gatepass.proxy import upstream_call
 from gatepass.proxy.app_state import AppState, Upstream
@@ -53,7 +50,7 @@ from gatepass.proxy.response import (
 )
 from gatepass.proxy.retry import COMPLETE, Allowed, Outcome, Repeat, decide, is_limited, outcome_of
 from gatepass.proxy.upstream_call import TokenExpired, is_rejection, reauthorized
-from gatepass.replies.error_body import MESSAGE_CHARS, is_http_error
+from gatepass.replies.error_body import is_http_error
 from gatepass.sse.event_stream import EventStream
 from gatepass.types import Call, OutboundRequest, Response, Target
 
@@ -616,28 +613,9 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
                 shown.advice, shown.case, shown.setting = hint[:3]
                 shown.cause = f"{sentence(shown.cause)} {hint.cause}"
         if isinstance(shown, UpstreamErrorReply) and attempt.normalized is not None:
-            _name_tool(shown, attempt.normalized)
+            upstream_call.name_tool(shown, attempt.normalized)
     leave_target(attempt)
     return shown
-
-
-_TOOL = re.compile(r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b")
-
-
-def _name_tool(error: UpstreamErrorReply, sent: Call) -> None:
-    """Add the name of the tool at which an upstream points by its number."""
-    text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
-    if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
-        return
-    try:
-        tools = Draft(sent).top.array("tools")
-        tool = tools[int(found[1])].object if tools is not None and int(found[1]) < len(tools) else None
-        name = None if tool is None else (tool.object("function") or tool).string("name")
-    except errors.CallerError:  # the body has more values than gatepass opens
-        return
-    if name and name not in text:
-        error.cause = f"{sentence(error.cause)} It is the tool {name[:SHOWN_CHARS]!r}."
-        error.original = b""  # else the client would not read it
 
 
 async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: UpstreamError) -> UpstreamError:

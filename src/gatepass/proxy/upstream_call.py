@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -21,26 +22,30 @@ from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
 from gatepass.dialects.hints import Remedy, tried_with
 from gatepass.dialects.reply_check import LOGIN_REDIRECT, ReceivedReply
+from gatepass.draft import Draft
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import TlsProblem, tls_problem
+from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.learning.pointing import is_too_long, no_room
 from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import attempts_of
 from gatepass.protocols import PROTOCOLS
 from gatepass.protocols.client_protocol import ClientProtocol
+from gatepass.protocols.translation.chat_request import SHOWN_CHARS
 from gatepass.proxy.app_state import UNAUTHORIZED, AppState, Place, Upstream
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.failover import Failover
-from gatepass.replies.error_body import Mask, error_kind
+from gatepass.replies.error_body import MESSAGE_CHARS, Mask, error_kind
 from gatepass.sse.usage import usage_of
 from gatepass.tokens import Token, TokenHolder, TokenReissued
 from gatepass.types import (
     CLIENT_ERROR,
     MCP_UPSTREAM,
     SERVER_ERROR,
+    Call,
     Headers,
     OutboundRequest,
     Response,
@@ -413,3 +418,22 @@ def upstream_error(
     if fault.kind is Fault.TLS and tls_problem(fault.detail) in of_certificate:
         error.should_retry = False
     return error
+
+
+_TOOL = re.compile(r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b")
+
+
+def name_tool(error: UpstreamErrorReply, sent: Call) -> None:
+    """Add the name of the tool at which an upstream points by its number."""
+    text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
+    if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
+        return
+    try:
+        tools = Draft(sent).top.array("tools")
+        tool = tools[int(found[1])].object if tools is not None and int(found[1]) < len(tools) else None
+        name = None if tool is None else (tool.object("function") or tool).string("name")
+    except errors.CallerError:  # the body has more values than gatepass opens
+        return
+    if name and name not in text:
+        error.cause = f"{sentence(error.cause)} It is the tool {name[:SHOWN_CHARS]!r}."
+        error.original = b""  # else the client would not read it
