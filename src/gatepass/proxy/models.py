@@ -29,7 +29,7 @@ from gatepass.json_body import has_more, json_value
 from gatepass.normalize.profiles import typed, untyped
 from gatepass.protocols.operations import call_of, match_operation
 from gatepass.proxy.app_state import AppState, Upstream
-from gatepass.proxy.attempt import send_own_call, send_whole
+from gatepass.proxy.attempt import drop_tracebacks, send_own_call, send_whole
 from gatepass.proxy.context import Attempt, RequestContext
 from gatepass.proxy.response import BufferedReply
 from gatepass.types import Target
@@ -213,6 +213,7 @@ class ModelCatalog:
             one.error, one.failed_s = error, self.state.clock.now()
             if not isinstance(error, GatepassError):
                 LOG.exception("model_list_failed", extra={"fields": {"upstream": upstream}})
+            drop_tracebacks(error)  # it stays here until the next fetch
         finally:
             one.fetch = None
 

@@ -91,6 +91,7 @@ async def test_a_fault_of_a_refresh_is_logged_while_the_last_list_is_returned(ca
     upstream.reply = Bug("oops")
     assert await ids(catalog) == ["m"]
     await settle()
+    assert upstream.reply.__traceback__ is None  # the error is kept, and a traceback keeps what the fetch had read
     assert await ids(catalog) == ["m"]
     (line,) = caplog.records
     assert (line.getMessage(), line.fields, line.exc_info[0]) == ("model_list_failed", {"upstream": "chat"}, Bug)
