@@ -235,7 +235,7 @@ export const TEXTS = {
   "Requests, the newest first": "请求，最新的在前",
   "Pause": "暂停",
   "Continue": "继续",
-  "There is no outcome {name}: it is {names}.": "没有 {name} 这种结果，可选值为 {names}。",
+  "There is no outcome {name}: it is ok, error, client_gone or unread.": "没有 {name} 这种结果，可选值为 ok、error、client_gone 和 unread。",
   "No request in memory matches the filters.": "内存中没有符合条件的请求。",
   "No request yet. Send one, and it appears here.": "还没有请求。发送一个，就会显示在这里。",
   "{n} running": "{n} 个进行中",
