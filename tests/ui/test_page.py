@@ -315,7 +315,9 @@ def test_an_unknown_outcome_is_named_and_can_be_removed(visit: OpenPage, fake: F
 def test_unread_is_an_outcome(visit: OpenPage, fake: Fake) -> None:
     """The page denied the outcome that its own list showed."""
     fake.summaries["requests"] = fake.summaries["running"] = []
-    expect(visit("#/requests?outcome=unread").locator(".empty")).to_have_text("No request in memory matches the filters.")
+    expect(visit("#/requests?outcome=unread").locator(".empty")).to_have_text(
+        "No request in memory matches the filters."
+    )
 
 
 @pytest.mark.parametrize("width", [1000, 1280, 1920])
