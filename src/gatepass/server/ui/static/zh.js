@@ -279,7 +279,7 @@ export const TEXTS = {
   "Client": "客户端",
   "part {n}": "第 {n} 段",
   "gatepass does not know this key, or it has expired.": "gatepass 不认识这个 key，或它已过期。",
-  "This key has the role caller, which cannot sign in. Create one with gatepass keys new --role viewer.": "这个 key 的角色是 caller，不能登录。用 gatepass keys new --role viewer 创建一个。",
+  "This key has the role caller, which cannot sign in. Create one with gatepass keys new --name NAME --role viewer --write, then run gatepass reload.": "这个 key 的角色是 caller，不能登录。用 gatepass keys new --name NAME --role viewer --write 创建一个，再运行 gatepass reload。",
   "The host name of this page is not one that gatepass accepts: add it to server.ui_hosts.": "gatepass 不接受此页面的主机名：把它加入 server.ui_hosts。",
   "The origin of this page is not that of gatepass: a proxy in front of it must pass on Host.": "此页面的来源与 gatepass 不同：gatepass 前面的代理必须转发 Host。",
   "added {s}": "增加的延迟 {s}",
