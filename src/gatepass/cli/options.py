@@ -194,8 +194,8 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
-            if not error.possibilities and error.ctx is not None and error.ctx.parent is ctx:  # else of a group below
-                from gatepass.errors import retired
+            if error.possibilities:
+                raise
+            from gatepass.errors import retired
 
-                error.message = f"{error.message.rstrip('.')}. {retired('options')}"
-            raise
+            raise click.UsageError(f"{error.format_message()} {retired('options')}", error.ctx) from None
