@@ -170,7 +170,7 @@ FORGED = {
 @pytest.mark.parametrize("protocol", PATHS)
 @pytest.mark.parametrize("text", FORGED.values(), ids=FORGED)
 async def test_a_client_can_add_these_members_to_its_own_call_alone(protocol, text):
-    id_, thought = "gp_" + coded(f"call_9\0{text}"), "gatepass_thought" + coded(f"\0{text}")
+    id_, thought = "gp_gatepass_thought_" + coded(f"call_9\0{text}"), "gatepass_thought" + coded(f"\0{text}")
     if protocol == "messages":
         given: list[Any] = [{"type": "thinking", "thinking": "Hm.", "signature": thought}]
         given += [{"type": "tool_use", "id": id_, "name": "f", "input": {}}]

@@ -530,7 +530,7 @@ async def test_a_name_that_the_configuration_sends_is_corrected_there_and_the_li
     shown = ", ".join(["big-chat", *names][:10])
     assert listed.why == f"the list has no model big-chta; did you mean big-chat? There are {shown}"
     assert listed.advice.startswith("Correct models.smart.name. ")
-    assert listed.why_zh == f"模型列表中没有 big-chta（是否为 big-chat？）；有 {shown.replace(', ', '、')}"
+    assert listed.why_zh == f"模型列表中没有 big-chta（是否为 big-chat？），列出的模型有 {shown.replace(', ', '、')}"
 
 
 async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_words_its_action_by_the_code():

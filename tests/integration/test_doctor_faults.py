@@ -221,7 +221,10 @@ FAULTS = {
     "a token that the upstream rejects with 403": at(
         "upstream:chat models",
         answers([Send(reply({"error": {"message": "token illegal"}}, 403))]),
-        *("HTTP 403: token illegal", "Follow the upstream's message."),
+        *(
+            "HTTP 403: token illegal",
+            "The upstream's message has the reason: change the request, or ask the owner of the upstream.",
+        ),
     ),
     "an upstream that closes": at("upstream:chat models", answers([Fin()]), "closed the connection", "try again"),
     "an upstream that hangs": at(

@@ -181,9 +181,9 @@ async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
         result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
     assert result.output.count("The answer is empty.") == 4
-    for words in ("holds a user name or password", "'oauth3' is none of none, key", "has the name 'open webui'"):
+    for words in ("holds a user name or password", "'oauth3' is none of none, key", "names 'open webui': use letters"):
         assert words in result.output
-    for words in ("names no client", "has a port: --port sets it", "'all' is unknown"):
+    for words in ("names no client", "has a port: --port sets it", "'all' is no address"):
         assert words in result.output
     assert "FAIL" not in result.output
     config = load(str(tmp_path / "gatepass.yaml"), os.environ).config
@@ -271,8 +271,8 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
             ("--base-url", "https://127.0.0.1:1/v1", "--auth", "key", "--secret-env", "UNSET_SECRET"),
             "--secret-env: the environment variable UNSET_SECRET is not set",
         ),
-        ((*NO_TOKEN, "--listen", "all"), "--listen: 'all' is unknown: 0.0.0.0 means all"),
-        ((*NO_TOKEN, "--listen", "a" * 70), "is unknown: 0.0.0.0"),
+        ((*NO_TOKEN, "--listen", "all"), "--listen: 'all' is no address of this machine: 0.0.0.0"),
+        ((*NO_TOKEN, "--listen", "a" * 70), "is no address of this machine: 0.0.0.0"),
     ],
 )
 async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch, arguments, words):

@@ -94,3 +94,23 @@ async def test_dimensions_are_dropped_only_if_the_vectors_have_that_length(wante
         return
     assert found.error["message"].startswith(f"{NO_DIMENSIONS} Tried before: `drop=dimensions`.")
     assert (found.headers["x-gatepass-tried"], learned) == ("drop=dimensions", [])
+
+
+@pytest.mark.parametrize(("declared", "statuses"), [(2, [200, 200, 200]), (3, [502, 502, 502])])
+async def test_a_null_names_no_dimensions_so_that_the_declared_length_holds(declared, statuses):
+    """The refusal of the null was the client's error, and the wrong length was not named."""
+    refusal = Refusal(lambda body: "dimensions" in body, NO_DIMENSIONS)
+
+    def answer(request):
+        return refusal.dialogue if refusal.concerns(request.json()) else [Send(reply(VECTORS))]
+
+    models = {"*": {"upstream": "chat", "capabilities": {"dimensions": declared}}}
+    async with relaying(answer=answer, models=models) as (_, gp):
+        bodies = ({**EMBED, "dimensions": None}, {**EMBED, "dimensions": None}, EMBED)
+        found = [await gp.ask(body, "/v1/embeddings").answer() for body in bodies]
+        with_length = await gp.ask({**EMBED, "dimensions": 2}, "/v1/embeddings").answer()
+        after_a_drop = await gp.ask({**EMBED, "dimensions": None}, "/v1/embeddings").answer()
+    assert [one.status for one in found] == statuses
+    assert (with_length.status, after_a_drop.status) == (200, statuses[0])
+    for one in (*found, after_a_drop):
+        assert one.status == 200 or "models.*.capabilities.dimensions declares 3" in one.error["message"]

@@ -143,6 +143,17 @@ async def test_each_spelling_of_the_bound_is_bounded_and_the_name_of_a_chat_is_s
         (RESPONSES, {"model": "m", "input": "hi"}, {"max_output_tokens": MOST}),
         (RESPONSES, {"model": "m", "input": "hi", "max_output_tokens": 99_999}, {"max_output_tokens": MOST}),
         (MESSAGES, {**HELLO, "max_tokens": 99_999}, {"max_tokens": MOST}),
+        (
+            "/v1/responses/compact",
+            {"model": "m", "input": "hi", "max_output_tokens": 99_999},
+            {"max_output_tokens": MOST},
+        ),
+        ("/v1/responses/compact", {"model": "m", "input": "hi"}, None),
+        (
+            MESSAGES,
+            {**HELLO, "max_tokens": 5, "thinking": {"type": "enabled", "budgetTokens": 99_999}},
+            {"thinking": {"type": "enabled", "budgetTokens": 1_024}},
+        ),
         ("/v1/messages/count_tokens", HELLO, None),
         ("/v1/embeddings", {"model": "m", "input": "hi", "max_tokens": 99_999}, None),
     ],

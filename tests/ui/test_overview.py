@@ -98,6 +98,7 @@ ROWS: dict[str, tuple[Change, str, str]] = {
     "dots of an upstream": (upstream(in_flight=2), "[data-dots='to upstream corp'] circle", "count"),
     "dots of a credential": (upstream(in_flight=1), "[data-dots='to credential corp'] circle", "count"),
     "error share": (upstream(errors_15m=200), f"{UPSTREAM} .part", "width"),
+    "error share of relayed errors": (upstream(rejected_15m=200), f"{UPSTREAM} .facts", "text"),
     "error share in words": (upstream(errors_15m=200), f"{UPSTREAM} .facts", "text"),
     "share of the requests": (upstream(requests_15m=40), "[data-link='to upstream corp']", "stroke-width"),
     "connections": (upstream(open_connections=9), f"{UPSTREAM} .facts", "text"),

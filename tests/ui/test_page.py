@@ -296,17 +296,28 @@ def test_a_phone_changes_the_theme_too(visit: OpenPage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("locale", "text"), [("en-GB", "There is no outcome failed"), ("zh-CN", "没有 failed 这种结果")]
+    ("locale", "text"),
+    [
+        ("en-GB", "There is no outcome failed: it is ok, error, client_gone or unread."),
+        ("zh-CN", "没有 failed 这种结果，可选值为 ok、error、client_gone 和 unread。"),
+    ],
 )
 def test_an_unknown_outcome_is_named_and_can_be_removed(visit: OpenPage, fake: Fake, locale: str, text: str) -> None:
     """It was an empty table, and no filter was visible."""
     fake.summaries["running"] = []
     page = visit("#/requests?outcome=failed", locale=locale)
-    expect(page.locator(".empty")).to_contain_text(text)
-    expect(page.locator(".empty")).to_contain_text("client_gone")
+    expect(page.locator(".empty")).to_have_text(text)
     page.locator(".chips button", has_text="failed ×").click()
     expect(page.locator("tbody tr").first).to_be_visible()
     assert "outcome" not in page.url
+
+
+def test_unread_is_an_outcome(visit: OpenPage, fake: Fake) -> None:
+    """The page denied the outcome that its own list showed."""
+    fake.summaries["requests"] = fake.summaries["running"] = []
+    expect(visit("#/requests?outcome=unread").locator(".empty")).to_have_text(
+        "No request in memory matches the filters."
+    )
 
 
 @pytest.mark.parametrize("width", [1000, 1280, 1920])
@@ -330,11 +341,15 @@ def test_no_short_word_of_a_table_is_broken(visit: OpenPage, fake: Fake, width: 
 
 def test_the_rules_of_a_model_are_one_table(visit: OpenPage, fake: Fake) -> None:
     first, second = fake.learned["rules"]
-    fake.learned["rules"] = [first, {**first, "model": "gpt-4o"}, second]
+    elsewhere = {**second, "upstream": "other", "operation": "responses"}
+    fake.learned["rules"] = [first, {**first, "model": "gpt-4o"}, second, elsewhere]
     page = visit("#/models")
-    expect(page.locator("section section h3")).to_have_text(["corp o3-mini, chat", "corp gpt-4o, chat"])
-    rows = [page.get_by_role("table", name=f"Learned rules: corp {name}").locator("tbody tr") for name in ("o3", "gpt")]
-    assert [one.count() for one in rows] == [2, 1]
+    expect(page.locator("section section h3")).to_have_text(["o3-mini", "gpt-4o"])
+    rows = [page.get_by_role("table", name=f"Learned rules: {name}").locator("tbody tr") for name in ("o3", "gpt")]
+    assert [one.count() for one in rows] == [3, 1]
+    where = page.locator("td[data-label='Upstream, operation']")
+    expect(where).to_have_text(["corp, chat", "corp, chat", "other, responses", "corp, chat"])
+    assert page.locator("section section h3").nth(1).evaluate("one => parseFloat(getComputedStyle(one).marginTop)") > 0
 
 
 def test_a_lost_connection_is_said_and_comes_back(visit: OpenPage, fake: Fake) -> None:
@@ -950,7 +965,10 @@ def test_a_refused_sign_in_says_why_in_chinese(open_page: OpenPage, url: str, fa
     page = open_page(url, locale="zh-CN")
     for code, shown in {
         "invalid_api_key": "gatepass 不认识这个 key，或它已过期。",
-        "role_not_allowed": "这个 key 的角色是 caller，不能登录。用 gatepass keys new --role viewer 创建一个。",
+        "role_not_allowed": (
+            "这个 key 的角色是 caller，不能登录。用 gatepass keys new --name NAME --role viewer --write 创建一个，"
+            "再运行 gatepass reload。"
+        ),
     }.items():
         fake.refusal = code
         page.get_by_label("角色为 viewer 或 admin 的 key").fill("wrong")

@@ -252,7 +252,7 @@ def status_lines(page: Status) -> Iterator[str]:
     yield from _credential_lines(page)
     if page.upstreams:
         rows = [_upstream(page, *row) for row in page.upstreams.items()]
-        yield from ("", *aligned([("UPSTREAM", "HEALTH", "ERRORS", "FIND THE CAUSE"), *rows]))
+        yield from ("", *aligned([("UPSTREAM", "HEALTH", "ERRORS IN 15 MIN", "FIND THE CAUSE"), *rows]))
     for model, one in ((model, one) for model, ones in (page.targets or {}).items() for one in ones):
         if one.state != "available":
             state = one.state.replace("_", " ") + (f", {span(one.for_s)} left" if one.for_s else "")
@@ -309,7 +309,10 @@ def _upstream(page: Status, upstream: str, held: ModelUpstream) -> tuple[str, ..
         health += f", {len(silent)} stream{'s'[: len(silent) != 1]} silent for {span(max(silent.values()))}"
     if held.over_chat:
         health += f"; {' and '.join(held.over_chat)} are served by chats"
-    errors = f"{held.errors / requests:.1%} of {requests}" if requests else "-"
+    recent = held.requests_15m
+    errors = (
+        f"{(held.errors_15m + held.rejected_15m) / recent:.1%} of {recent}" if recent else "-"
+    )  # as the page has it
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
     if held.health == "failing" or (requests and held.health == "unknown"):
         command = (failed and failed.test) or "gatepass doctor"

@@ -248,7 +248,7 @@ def _check_host(answer: str) -> None:
     try:
         socket.getaddrinfo(answer, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # a label may be too long
-        raise ValueError(f"{answer!r} is unknown: 0.0.0.0 means all addresses of this machine") from None
+        raise ValueError(f"{answer!r} is no address of this machine: 0.0.0.0 stands for all of them") from None
 
 
 def _fault_of_query(query: Mapping[str, str]) -> str:
@@ -264,7 +264,7 @@ def _fault_of_clients(names: list[str]) -> str:
     from gatepass.config.block import NAME
 
     if wrong := next((each for each in names if not re.fullmatch(NAME, each)), None):
-        return f"has the name {wrong!r}: use letters, digits, dots, underscores and hyphens"
+        return f"names {wrong!r}: use letters, digits, dots, underscores and hyphens"
     return "" if names else "names no client"
 
 

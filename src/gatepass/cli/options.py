@@ -176,7 +176,7 @@ def operation_by_name(model: str) -> str:
 
 
 class CommandGroup(click.Group):
-    """A group of commands that says where the retired ones are listed."""
+    """A group of commands that says where the retired ones, and their retired options, are listed."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -189,3 +189,13 @@ class CommandGroup(click.Group):
             near = misspelt(name, self.list_commands(ctx))
             ctx.fail(f"No such command {name!r}. {f'Did you mean {near!r}?' if near else retired('commands')}")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            from gatepass.errors import retired
+
+            raise click.UsageError(f"{error.format_message()} {retired('options')}", error.ctx) from None

@@ -137,7 +137,7 @@ def _of_attempt(attempt: Attempt, story: Story, failed_hop: str) -> Iterator[Hop
     if lacks_subject:
         yield Hop(failed_credential, "passed", t("no token for the next credential"))
     if name:
-        times = [] if token is None or token.age_s is None else [t("requested {s} before", s=f"{token.age_s:.0f} s")]
+        times = [] if token is None or token.age_s is None else [t("{s} old", s=f"{token.age_s:.0f} s")]
         if attempt.outcome == "token_rejected":
             times += [t("rejected")] + [t("no new one")] * (failed_hop == name)
         elif token is not None and token.left_s is not None:
@@ -286,12 +286,14 @@ def change_lines(story: Story) -> Iterator[str]:
         return
     learned = set[str]()
     for before, one in pairwise(attempts):
-        if one.cause == "learned_rule" and attempts[-1].outcome != "error_reply":  # else it was only tried
+        if one.cause == "learned_rule":
             learned |= set(one.adapted) - set(before.adapted)
     for rule in attempts[-1].adapted:
         reason = REASONS.get(rule, REASONS.get(rule.partition("=")[0], ""))
-        text = t(": ").join(filter(None, (rule, t(reason))))
-        yield from wrapped(text + t(" (learned from the error of this request)") * (rule in learned), "  ", "    ")
+        is_tried = rule in learned and attempts[-1].outcome == "error_reply"
+        text = t(": ").join(filter(None, (rule, t("tried, did not help" if is_tried else reason))))
+        more = t(" (learned from the error of this request)") * (rule in learned and not is_tried)
+        yield from wrapped(text + more, "  ", "    ")
 
 
 # --- times, sizes and bodies

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from gatepass.config.block import Block, Name, SettingFault
+from gatepass.config.block import Block, Name, SettingFault, not_null
 from gatepass.config.document import with_leaves
 from gatepass.config.network import TimeoutSettings
 from gatepass.config.references import Reference
@@ -171,7 +171,7 @@ class Rules(Block):
 
     Danger: The model no longer sees separate messages.
     """
-    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    max_output_tokens: Annotated[Annotated[int, Field(gt=0)] | None, not_null("set a number")] = None
     """The most tokens of an answer: chats, completions, responses and messages. It runs after all other rules, the
     learned ones too. `max_tokens`, `max_completion_tokens`, `max_output_tokens` and the like, also inside `extra_body`,
     `provider_options` and `generationConfig`, get this value if they are larger, null, below 1 or no number. Where the

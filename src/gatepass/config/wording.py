@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import SequenceMatcher, get_close_matches
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gatepass.config.block import BASE_PATH, HASH, HEADER_NAME, NAME, ORIGIN, Block
-from gatepass.config.credential.kinds import KINDS, VARIABLE
+from gatepass.config.credential.kinds import BLOCKS, KINDS, VARIABLE
 from gatepass.config.document import SettingPath, lookup
-from gatepass.config.model import HOST_NAME
+from gatepass.config.model import HOST_NAME, Config
 from gatepass.config.network import FIELD_NAME, PARAMETER
 from gatepass.config.upstream import API_VERSION, CODE
 from gatepass.errors import documentation
@@ -27,11 +27,24 @@ SHORT = 7
 """In a word of so many letters two other ones make another word: `bodies` is not `codes`."""
 
 
-def _names(block: type[Block]) -> Iterator[str]:
-    """Yield the name of each setting in the blocks that derive from `block`."""
-    for inner in block.__subclasses__():
-        yield from (field.alias or name for name, field in inner.model_fields.items())
-        yield from _names(inner)
+def _blocks(annotation: Any, path: SettingPath) -> Iterator[type[Block]]:
+    """Yield the blocks of settings that may stand at `path` in a value of `annotation`."""
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        if not path:
+            yield annotation
+        for name, field in annotation.model_fields.items():
+            if path[:1] == (field.alias or name,):
+                yield from _blocks(field.annotation, path[1:])
+        return
+    for inner in get_args(annotation):
+        yield from _blocks(inner, path[get_origin(annotation) in (dict, list) :])
+
+
+def _names(path: SettingPath) -> Iterator[str]:
+    """Yield the name of each setting in the block at `path`, in which pydantic puts the type of a credential."""
+    root, rest = (BLOCKS[str(path[2])], path[3:]) if path[:1] == ("credentials",) else (Config, path)
+    for block in _blocks(root, rest):
+        yield from (field.alias or name for name, field in block.model_fields.items())
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -90,8 +103,7 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
     is_key = detail["loc"][-1:] == ("[key]",)
     match kind:
         case "extra_forbidden":
-            name, known = str(path[-1]), dict.fromkeys(_names(Block))
-            near = None if name in known else misspelt(name, known)  # another block has it
+            near = misspelt(str(path[-1]), [*_names(detail["loc"][:-1])])
             lists_all = documentation("docs/reference/configuration.md", ": {} lists all")
             return f"is not a setting{f'; did you mean {near}?' if near else lists_all}"
         case "missing" if path[-1] == "token_url" and lookup(tree, (*path[:-1], "issuer")) is not None:

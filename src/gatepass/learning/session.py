@@ -212,6 +212,7 @@ class LearningSession:
             if rule.key not in self._kept:
                 self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)
         is_of_form = refusal is not None or not isinstance(error, (errors.UpstreamErrorReply, *NO_ANSWER))
+        is_of_form &= error.case != "declared_length"  # the request named no length: the setting is wrong, or the model
         if self._trying and isinstance(error, errors.UpstreamErrorReply):  # the server fails at the other form
             is_of_form = is_of_form or error.http_status in (404, SERVER_ERROR)
         own = self._own_error if is_of_form and not is_too_long(error) else None

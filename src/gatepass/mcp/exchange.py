@@ -211,13 +211,11 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
         if asked is not None and (is_ended or response.status == NOT_FOUND):
             await servers.sessions.forget(server.name, asked)
         headers = attempt.upstream.response_headers.select(response.headers)
-        # a longer name is cut, and a large answer to it could be an error that repeats it
-        is_named = 0 < len(exchange.message.tool) < messages.LONGEST_NAME_CHARS
+        is_named = 0 < len(exchange.message.tool) < messages.LONGEST_NAME_CHARS  # a longer name is cut
         if reply.is_stream:
             attempt.record.ran_tool = await _relay_stream(exchange, attempt, response, headers) and is_named
         elif reply.body is None:
             await relay(RawReply(response), attempt, exchange.response, KeepAlive(exchange.response))
-            attempt.record.ran_tool = is_named
         elif is_error(response.status):
             await _relay_error(exchange, attempt, reply, headers)
         else:
@@ -230,9 +228,8 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
             if first_bytes(body).startswith(FIELDS):  # events with the label of JSON
                 blocks = [parse_event(block).data or b"" for block in split_events(body)[-LAST_EVENTS:]]
                 headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
-            if is_named and len(body) <= upstream_call.ERROR_BYTES:
-                is_named = any(messages.has_run(one, exchange.message) for one in blocks)
-            attempt.record.ran_tool = is_named
+            is_named = is_named and len(body) <= MIB  # a larger one is not read
+            attempt.record.ran_tool = is_named and any(messages.has_run(one, exchange.message) for one in blocks)
             await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -471,12 +468,12 @@ class PassedEvents(EventStream):
         return self.ends_with(messages.is_response)
 
     def ends_with(self, is_wanted: Callable[[bytes, McpMessage], bool]) -> bool:
-        """Whether a response as wanted is among the last events. A last event above TAIL_BYTES is taken for it."""
+        """Whether a response as wanted is among the last events. One above TAIL_BYTES is taken for any response."""
         if self._request is None or not self.is_between_events:
             return False
         blocks = split_events(self._tail)[-LAST_EVENTS:]
         if len(self._tail) > TAIL_BYTES and len(blocks) == 1:
-            return True
+            return is_wanted is messages.is_response
         return any(is_wanted(parse_event(block).data or b"", self._request) for block in blocks)
 
     def feed(self, piece: bytes = b"") -> bytes:

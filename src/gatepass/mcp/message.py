@@ -16,7 +16,8 @@ import msgspec
 from gatepass import errors
 from gatepass.dialects.base import forwarded
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import folded, members
+from gatepass.json_body import OBJECT, folded, members
+from gatepass.json_body import kind as first_char
 from gatepass.mcp.access import CALL_TOOL
 from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
@@ -120,9 +121,9 @@ def has_run(data: bytes, call: McpMessage) -> bool:
     A server answers an unknown tool with either.
     """
     with suppress(*_UNREADABLE_ERRORS):
-        answer = _ANY.decode(data) if is_response(data, call) else {}
-        result = answer.get("result")
-        return isinstance(result, dict) and answer.get("error") is None and result.get("isError") is not True
+        answer = OBJECT.decode(data) if is_response(data, call) else {}
+        is_error = OBJECT.decode(answer.get("result", b"null")).get("isError", b"false")
+        return first_char(answer.get("error", b"null")) == "n" and first_char(is_error) in "nf"
     return False
 
 

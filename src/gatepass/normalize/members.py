@@ -267,6 +267,7 @@ BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("completions", "messages"), ("max_tokens",)),
     "chat": ("max_tokens", "max_completion_tokens"),
     "responses": ("max_output_tokens",),
+    "compact": (),
 }
 """The members of each protocol that bound an answer, the one to add first."""
 LEAST_THOUGHTS = 1024
@@ -324,13 +325,18 @@ class OutputBound:
 
     def _less_thinking(self, owner: ObjectDraft, name: str) -> bool:
         thinking = owner.object(name)
-        if thinking is None or thinking.kind("budget_tokens") in (None, "n"):
+        budget = "" if thinking is None else next(filter(_is_budget, thinking.names), "")
+        if thinking is None or thinking.kind(budget) in (None, "n"):
             return False
         if self.most <= LEAST_THOUGHTS:
             return thinking.string("type") != "disabled" and owner.set(name, b'{"type":"disabled"}')
         half = max(LEAST_THOUGHTS, self.most // 2)
-        is_good = _number(thinking, "budget_tokens") < self.most and not thinking.repeated
-        return not is_good and thinking.set("budget_tokens", b"%d" % half)
+        is_good = _number(thinking, budget) < self.most and not thinking.repeated
+        return not is_good and thinking.set(budget, b"%d" % half)
+
+
+def _is_budget(name: str) -> bool:
+    return plain_name(name) == "budgettokens"
 
 
 def _number(owner: ObjectDraft, name: str) -> float:

@@ -6,6 +6,7 @@ Texts are joined as JSON text, without decoding them: to decode one of 27 MiB ta
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -92,6 +93,40 @@ def message_text(message: ObjectDraft) -> bytes | None:
 
 OWN_THOUGHT = "gatepass_thought"
 """How the signature of a thought begins that gatepass made of a chat's reasoning. Only a chat accepts it again."""
+_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*")
+_CODED, _CARRYING = "gp_", f"gp_{OWN_THOUGHT}_"
+
+
+def client_id(call_id: str, carried: str = "") -> str:
+    """Return the id of a chat's call in the letters that Anthropic accepts: `functions.f:0` has others.
+
+    `carried` travels in it, behind a character that no id has.
+    """
+    if _PLAIN_ID.fullmatch(call_id) and not carried:
+        return call_id
+    text = f"{call_id}\0{carried}" if carried else call_id
+    coded = urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
+    return (_CARRYING if carried else _CODED) + coded
+
+
+def chat_id(call_id: str) -> tuple[str, str]:
+    """Return the id of the chat's call and what travelled in it; an id that `client_id` did not return unchanged."""
+    coded = call_id.removeprefix(_CARRYING if call_id.startswith(_CARRYING) else _CODED)
+    try:
+        text = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")
+    except ValueError:
+        return call_id, ""
+    found, _, carried = text.partition("\0")
+    return (found, carried) if client_id(found, carried) == call_id else (call_id, "")
+
+
+def signature_of(carried: str) -> str:
+    """Return the signature of a thought of gatepass, with what its server needs again."""
+    return OWN_THOUGHT + client_id("", carried).removeprefix(_CARRYING)
+
+
+def carried_by(signature: str) -> str:
+    return chat_id(_CARRYING + signature.removeprefix(OWN_THOUGHT))[1]
 
 
 @fixed_change("drop=own-thoughts")
@@ -99,10 +134,21 @@ def drop_own_thoughts(draft: Draft) -> bool:
     """Drop thoughts whose signature begins with OWN_THOUGHT from messages and from the input of a response.
 
     An upstream that speaks these protocols rejects signatures of others. It also rejects a message without content, so
-    a message that had only such thoughts is dropped too. Entry `drop=own-thoughts`.
+    a message that had only such thoughts is dropped too. What travels in the id of a call is dropped as well: OpenAI
+    refuses long ids. Entry `drop=own-thoughts`.
     """
-    own, names = OWN_THOUGHT.encode(), ("signature", "encrypted_content")
-    return _drop_thoughts(draft, lambda one: any((one.raw_string(name) or b"").startswith(own) for name in names))
+    own, carrying, names = OWN_THOUGHT.encode(), _CARRYING.encode(), ("signature", "encrypted_content")
+    shortened = 0
+
+    def is_own(one: ObjectDraft) -> bool:
+        nonlocal shortened
+        for name in ("id", "call_id", "tool_use_id"):
+            if (text := one.raw_string(name)) is not None and text.startswith(carrying):
+                found = client_id(chat_id(text.decode("ascii", "replace"))[0])
+                shortened += one.set(name, msgspec.json.encode(found))
+        return any((one.raw_string(name) or b"").startswith(own) for name in names)
+
+    return _drop_thoughts(draft, is_own) or shortened > 0
 
 
 @fixed_change("drop=thoughts")

@@ -33,6 +33,7 @@ from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import UNSENT_BYTES, Fields, HttpRequestCycle, header_lines
 from gatepass.server.listener_tls import ListenerTls, handshake_error
+from gatepass.server.listening import RESET, since_sent_s
 from gatepass.server.parser import RequestParser
 
 
@@ -509,12 +510,16 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(deferred)
 
     def unread_s(self) -> float:
-        timer = self._stall_timer
-        return 0.0 if timer is None else STALL_S - (timer.when() - self._loop.time())
+        if (timer := self._stall_timer) is None:
+            return 0.0
+        paused_s = STALL_S - (timer.when() - self._loop.time())
+        return min(paused_s, since_sent_s(self.transport.get_extra_info("socket")))
 
     def abort(self) -> None:
         """Close at once, because the client does not read, and drop the bytes that it has not read."""
         self.gave_up = True
+        if (connection := self.transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     async def wait_writable(self) -> None:

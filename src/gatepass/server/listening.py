@@ -6,9 +6,11 @@ Commands and `gatepass serve` share this module, so it imports the standard libr
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import stat
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,10 @@ UNSENT_BYTES = 512 * 1024
 
 By default it accepts 4 MiB for a client that does not read, and gatepass reads, parses and writes all of it first.
 """
+LAST_DATA_SENT = 44
+"""The offset of `tcpi_last_data_sent`, in milliseconds, in Linux's struct tcp_info."""
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER with which a socket closes with RST: an end of HTTP/1.0 by FIN looks complete."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -34,6 +40,17 @@ def bind(host: str, port: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+def since_sent_s(connection: socket.socket | None) -> float:
+    """Return the time since the kernel sent something to the client: it does so when the client reads.
+
+    It wakes a writer only once half of UNSENT_BYTES is sent. Infinite where it does not say.
+    """
+    with suppress(OSError, AttributeError, struct.error):  # no TCP, or not Linux
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_DATA_SENT + 4)  # type: ignore[union-attr]
+        return int(struct.unpack_from("I", info, LAST_DATA_SENT)[0]) / 1000
+    return math.inf
 
 
 def url_of(listening: socket.socket, scheme: str) -> str:

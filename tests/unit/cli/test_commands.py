@@ -48,6 +48,16 @@ def test_a_retired_command_names_the_page_of_what_was_retired(words):
     assert f"No such command '{words[-1]}'. docs/upgrade.md#what-was-retired lists the commands" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("token", "--retry"), ("capture", "--for"), ("doctor", "--key"), ("keys", "list", "--usage")]
+)
+def test_a_retired_option_names_the_page_of_what_was_retired(words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert f"No such option '{words[-1]}'. docs/upgrade.md#what-was-retired lists the options" in result.stderr
+    assert result.stderr.count("docs/upgrade.md") == 1
+
+
 @pytest.mark.parametrize(("words", "meant"), [(("chekc",), "check"), (("keys", "lst"), "list"), (("sevre",), "serve")])
 def test_a_misspelt_command_is_guessed(words, meant):
     assert f"Did you mean '{meant}'?" in run(*words).stderr

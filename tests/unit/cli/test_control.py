@@ -139,29 +139,36 @@ def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():
         "many_errors": True,
         "last_error": {"id": "r 7", "code": "model_not_found", "kind": "upstream_error", "age_s": 5.0},
     }
+
+    def sent(requests: int, errors: int = 0, rejected: int = 0) -> dict[str, Any]:
+        recent = {"requests_15m": requests, "errors_15m": errors, "rejected_15m": rejected}
+        return {"requests": 1000, "errors": 500, **recent}
+
     ones = {
-        "chat": {"health": "failing", "requests": 120, "errors": 4, "last_failed": {**last, "test": test}},
-        "rejects": {"health": "failing", "requests": 8, "errors": 8},
-        "once": {"requests": 200, "errors": 1, "last_failed": {**last, "in_a_row": 1, "test": test}},
-        "files": {"requests": 7},
-        "lost": {"requests": 1, "errors": 1, **error},
-        "stuck": {"requests": 9, "errors": 5, "silent": {"s": 45.0}, **error},
+        "chat": {"health": "failing", **sent(120, 4), "last_failed": {**last, "test": test}},
+        "rejects": {"health": "failing", **sent(8, 8)},
+        "once": {**sent(200, 1), "last_failed": {**last, "in_a_row": 1, "test": test}},
+        "files": sent(7, 0, 4),
+        "lost": {**sent(1, 1), **error},
+        "stuck": {**sent(9, 4, 1), "silent": {"s": 45.0}, **error},
         "first": {"health": "answering"},
         "new": {"health": "unknown"},
-        "rejects_all": {"health": "unknown", "requests": 16},
+        "rejects_all": {"health": "unknown", **sent(16)},
+        "quiet": sent(0),
     }
     lines = [" ".join(line.split()) for line in lines_of(upstreams=ones)]
     assert lines[3:] == [
-        "UPSTREAM HEALTH ERRORS FIND THE CAUSE",
+        "UPSTREAM HEALTH ERRORS IN 15 MIN FIND THE CAUSE",
         "chat failing for 3 min, upstream_connect 12 s ago 3.3% of 120 gatepass doctor gpt-4o\ufffd --call",
         "rejects failing 100.0% of 8 gatepass doctor",
         "once healthy, upstream_connect 12 s ago 0.5% of 200 -",
-        "files healthy 0.0% of 7 -",
+        "files healthy 57.1% of 7 -",
         "lost many errors, model_not_found 5 s ago 100.0% of 1 gatepass show 'r 7'",
         "stuck many errors, model_not_found 5 s ago, 1 stream silent for 45 s 55.6% of 9 gatepass show s",
         "first answering - -",
         "new no answer yet - -",
         "rejects_all no answer yet 0.0% of 16 gatepass doctor",
+        "quiet healthy - -",
     ]
 
 

@@ -47,6 +47,9 @@ def test_only_a_typing_error_is_a_guess(word: str, meant: str | None):
         ("log: {bodies: true}", True),
         ("credentials: {a: {type: other}}", True),
         ("mcp: {a: {url: 'https://x.example/mcp', repeat: [find]}}", True),
+        ("upstreams: {a: {base_url: 'https://x.example/v1', rerank_shape: cohere}}", True),
+        ("credentials: {a: {type: oauth2, issuer: 'https://x.example', client_id: a}}", True),
+        ("credentials: {a: {type: oauth2, client_id: a}}", False),
         ("server: {port: 70000}", False),
     ],
 )
@@ -57,3 +60,33 @@ def test_the_last_line_about_an_unknown_setting_names_the_page_of_retired_ones(t
         load(str(file), {})
     assert ("docs/upgrade.md" in str(caught.value).splitlines()[-1]) == is_unknown
     assert "did you mean" not in str(caught.value)
+
+
+HASH = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("upstream: {}", "upstream: is not a setting; did you mean upstreams?"),
+        ("access: {key: []}", "access.key: is not a setting; did you mean keys?"),
+        (
+            f"access: {{keys: [{{name: a, hash: '{HASH}', model: [m]}}]}}",
+            ".model: is not a setting; did you mean models?",
+        ),
+        ("models: {model: {upstrem: a}}", "models.model.upstrem: is not a setting; did you mean upstream?"),
+        (
+            "credentials: {a: {type: oauth2, audence: a}}",
+            "credentials.a.audence: is not a setting; did you mean audience?",
+        ),
+        # other blocks have `model` and `client_id`
+        ("upstreams: {chat: {base_url: 'https://x.example/v1', modle: a}}", "upstreams.chat.modle: is not a setting\n"),
+        ("credentials: {a: {type: static, token: t, client_idd: a}}", "credentials.a.client_idd: is not a setting\n"),
+    ],
+)
+def test_a_guess_is_a_setting_of_that_block(tmp_path, text: str, said: str):
+    file = tmp_path / "gatepass.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(str(file), {})
+    assert said in str(caught.value)

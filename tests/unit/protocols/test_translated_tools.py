@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from gatepass.protocols.translation.chat_request import chat_id, client_id, schema_of
+from gatepass.normalize.messages import chat_id, client_id
+from gatepass.protocols.translation.chat_request import schema_of
 
 
 @pytest.mark.parametrize(
@@ -12,12 +13,12 @@ from gatepass.protocols.translation.chat_request import chat_id, client_id, sche
 )
 def test_the_id_of_a_call_has_the_letters_that_models_accept_and_is_mapped_back(given):
     assert re.fullmatch(r"[A-Za-z0-9_-]+", client_id(given))
-    assert chat_id(client_id(given)) == given
+    assert chat_id(client_id(given)) == (given, "")
 
 
 @pytest.mark.parametrize("given", ["call_1", "toolu_01-A", "gp_", "gp_Zg", "gp_x", "gp_ZnVuYw", "a.b", ""])
 def test_other_ids_stay(given):
-    assert chat_id(given) == given
+    assert chat_id(given) == (given, "")
     if re.fullmatch(r"[A-Za-z0-9_-]*", given):
         assert client_id(given) == given
 

@@ -2,20 +2,32 @@
 
 import asyncio
 import errno
+import math
 import os
+import select
 import socket
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gatepass.server import listening as listening_module
-from gatepass.server.listening import AUTO, bind, control_sockets, is_listening, listen_control, remove_control
+from gatepass.server.listening import (
+    AUTO,
+    bind,
+    control_sockets,
+    is_listening,
+    listen_control,
+    remove_control,
+    since_sent_s,
+)
 from gatepass.server.process import Acceptor, ignore_new_connections
-from tests.waiting import until
+from tests.waiting import block_until, until
 
 
 class Counting(asyncio.Protocol):
@@ -182,3 +194,23 @@ def test_a_living_process_whose_queue_is_full_is_not_replaced(tmp_path: Path):
         for client in waiting:
             client.close()
     remove_control(path, listening)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's tcp_info")
+def test_the_kernel_says_whether_a_client_reads_even_if_it_does_not_wake_the_writer() -> None:
+    with bind("127.0.0.1", 0) as listening:
+        listening.listen()
+        with socket.create_connection(listening.getsockname()) as client:
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.setblocking(False)
+                with suppress(BlockingIOError):
+                    while True:
+                        accepted.send(bytes(1 << 16))
+                block_until(lambda: since_sent_s(accepted) >= 0.3)
+                silent_s = since_sent_s(accepted)
+                block_until(lambda: client.recv(1 << 14) and since_sent_s(accepted) < silent_s)
+                assert not select.select([], [accepted], [], 0)[1]
+    assert since_sent_s(None) == math.inf
+    with socket.socket(socket.AF_UNIX) as unix:
+        assert since_sent_s(unix) == math.inf

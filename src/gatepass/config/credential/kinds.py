@@ -161,12 +161,13 @@ AnyCredential = Annotated[
     Field(discriminator="type"),
 ]
 
-_BLOCKS: dict[str, type[Credential]] = {
+BLOCKS: dict[str, type[Credential]] = {
     get_args(block.model_fields["type"].annotation)[0]: block for block in get_args(get_args(AnyCredential)[0])
 }
-KINDS: tuple[str, ...] = tuple(_BLOCKS)
+"""The settings of each `type` of credential."""
+KINDS: tuple[str, ...] = tuple(BLOCKS)
 """Every `type` of credential."""
-LOCAL_KINDS = frozenset(kind for kind, block in _BLOCKS.items() if issubclass(block, LocalCredential))
+LOCAL_KINDS = frozenset(kind for kind, block in BLOCKS.items() if issubclass(block, LocalCredential))
 """The types for which gatepass opens no connection."""
 
 

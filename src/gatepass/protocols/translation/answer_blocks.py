@@ -14,7 +14,8 @@ import msgspec
 
 from gatepass.errors import UpstreamEmpty, UpstreamError, UpstreamInvalid
 from gatepass.json_body import json_value
-from gatepass.protocols.translation.chat_request import MOST_CARRIED_BYTES, About, Dropped, Tool, client_id, text_of
+from gatepass.normalize.messages import client_id
+from gatepass.protocols.translation.chat_request import MOST_CARRIED_BYTES, About, Dropped, Tool, text_of
 from gatepass.sse.choice_repair import CHAT_REASONS, FAILED, NATIVE, chat_reason
 from gatepass.sse.chunk import (
     REASONING,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.normalize.messages import chat_id
 from gatepass.sse.chunk import Object, event_kind
 
 SHOWN_CHARS = 64
@@ -75,7 +75,8 @@ class Names:
         """Return an answer with an earlier call, whose tool may be gone by now. Raises InvalidRequest without an id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
-        found, carried = _decoded(call_id)
+        found, text = chat_id(call_id)
+        carried = carried_of(text)
         function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
         signed = {"extra_content": carried.extra_content} if bytes(carried.extra_content) else {}
         calls = [{"id": found, "type": "function", "function": function, **signed}]
@@ -83,8 +84,6 @@ class Names:
         return answer | joined_thoughts(*carried.reasoning_details)
 
 
-_PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*")
-_CODED = "gp_"
 MOST_CARRIED_BYTES = 64 * 1024
 """More of what a chat's server needs again, as JSON, does not travel."""
 
@@ -100,42 +99,12 @@ class Carried(msgspec.Struct):
     reasoning_details: list[msgspec.Raw] = []
 
 
-def signature_of(carried: str) -> str:
-    """Return the signature of a thought of gatepass, with what its server needs again."""
-    return OWN_THOUGHT + client_id("", carried).removeprefix(_CODED)
-
-
-def thought_details(signature: str) -> list[msgspec.Raw]:
-    return _decoded(_CODED + signature.removeprefix(OWN_THOUGHT))[1].reasoning_details
-
-
-def client_id(call_id: str, carried: str = "") -> str:
-    """Return the id of a chat's call in the letters that Anthropic accepts: `functions.f:0` has others.
-
-    `carried` travels in it, behind a character that no id has.
-    """
-    if _PLAIN_ID.fullmatch(call_id) and not carried:
-        return call_id
-    text = f"{call_id}\0{carried}" if carried else call_id
-    return _CODED + urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
-
-
-def chat_id(call_id: str) -> str:
-    """Return the id of a call that `client_id` returned as `call_id`; an id of other origin unchanged."""
-    return _decoded(call_id)[0]
-
-
-def _decoded(call_id: str) -> tuple[str, Carried]:
-    """Return the id of the chat's call, and what travelled in it: of what gatepass did not write nothing."""
-    coded, found = call_id.removeprefix(_CODED), call_id
-    try:
-        text = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")
-        plain, _, carried = text.partition("\0")
-        found = plain if client_id(plain, carried) == call_id else call_id
-        is_read = carried and found == plain and len(carried) <= MOST_CARRIED_BYTES
-        return found, msgspec.json.decode(carried, type=Carried) if is_read else Carried()
-    except (ValueError, RecursionError):
-        return found, Carried()
+def carried_of(text: str) -> Carried:
+    """Return what travelled as `text`: nothing of what gatepass did not write."""
+    with suppress(ValueError, RecursionError):
+        if 0 < len(text) <= MOST_CARRIED_BYTES:
+            return msgspec.json.decode(text, type=Carried)
+    return Carried()
 
 
 def schema_of(given: Any) -> Object:
@@ -259,7 +228,7 @@ def result_messages(call_id: Any, parts: list[Object], where: str) -> list[Objec
         raise malformed(where, "a result with the id of its call")
     texts = [part for part in parts if part["type"] == "text"]
     images = [part for part in parts if part["type"] != "text"]
-    found = chat_id(call_id)
+    found = chat_id(call_id)[0]
     result: Object = {"role": "tool", "tool_call_id": found, "content": content_of(texts)}
     return [result, {"role": "user", "content": [text_part(f"Images of {found}:"), *images]}] if images else [result]
 

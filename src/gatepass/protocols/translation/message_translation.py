@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from gatepass.errors import InvalidRequest, UpstreamInvalid
-from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
@@ -116,7 +116,7 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
     for place, block in blocks:
         kind, signature = event_kind(block), chat_request.text_of(block.get("signature"))
         if kind == "thinking" and signature.startswith(OWN_THOUGHT):
-            thoughts += (block.get("thinking"), *chat_request.thought_details(signature))
+            thoughts += (block.get("thinking"), *chat_request.carried_of(carried_by(signature)).reasoning_details)
         elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
         elif kind == "tool_use":
@@ -209,7 +209,7 @@ class MessageAnswer(AnswerBlocks):
 
     def block_ended(self, block: AnswerBlock) -> None:
         if block.kind == "reasoning":
-            delta = {"type": "signature_delta", "signature": chat_request.signature_of(block.carried)}
+            delta = {"type": "signature_delta", "signature": signature_of(block.carried)}
             self.events.append({"type": "content_block_delta", "index": self.ended_blocks, "delta": delta})
         self.events.append({"type": "content_block_stop", "index": self.ended_blocks})
         if self.keeps_texts and (content := self._whole(block)) is not None:
@@ -219,7 +219,7 @@ class MessageAnswer(AnswerBlocks):
         """Return `block` with its content; None for a call that the limit of tokens cut."""
         content = self._content(block, msgspec.Raw(block.text))
         if block.kind == "reasoning":
-            content["signature"] = chat_request.signature_of(block.carried)
+            content["signature"] = signature_of(block.carried)
         elif block.kind == "call" and block.sent:
             try:
                 content["input"] = read_json(json.loads(block.text).encode())

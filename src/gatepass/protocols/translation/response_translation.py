@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from gatepass.config.advice import Advice
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
-from gatepass.normalize.messages import OWN_THOUGHT
+from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import (
     About,
@@ -24,6 +24,7 @@ from gatepass.protocols.translation.chat_request import (
     Names,
     Tool,
     blocks_of,
+    carried_of,
     chosen,
     client_tool,
     content_of,
@@ -38,10 +39,8 @@ from gatepass.protocols.translation.chat_request import (
     refused_part,
     result_messages,
     schema_of,
-    signature_of,
     text_of,
     text_part,
-    thought_details,
 )
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
@@ -221,7 +220,7 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
     """Return the texts and details of a reasoning or compaction item. What others encrypted only they can read."""
     signature, details = text_of(item.get("encrypted_content")), list[Any]()
     if signature.startswith(OWN_THOUGHT):
-        details += thought_details(signature)
+        details += carried_of(carried_by(signature)).reasoning_details
     elif signature:
         dropped.note("encrypted_content")
     for name in ("content", "summary"):

@@ -20,7 +20,7 @@ from gatepass.replies.error_body import says_failure
 from gatepass.replies.retry_after import sent_s
 from gatepass.tokens import issuer_error
 from gatepass.tokens.failure import FailureKind, FetchFailure
-from gatepass.tokens.issuer_error import TimedTokenResponse
+from gatepass.tokens.issuer_error import UNKNOWN_CLIENT, TimedTokenResponse
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.secrets import all_revealed, basic_credentials, in_file, revealed, secret_fields
 from gatepass.tokens.sources.file import PresentedFile
@@ -221,11 +221,9 @@ class Oauth2Source:
             # Not definite: the repair of a clock changes no file, so that only another attempt notices it.
             why = f"{failure.why.rstrip('.')}; {clock}"
             return FetchFailure(why, FailureKind.LIMITED, advice=Advice("clocks_differ"))
-        if code == "invalid_client" and self._settings.client_auth == "basic":  # it is the default
-            failure.why = f"{failure.why.rstrip('.')}; client_auth is basic, and some issuers accept only form"
-            secret = revealed(self._client.secret, "client_secret")
-            if quote_plus(secret) != secret:  # RFC 6749 2.3.1 requires it
-                failure.why += ", or compare the bytes into which basic encodes a sign such as `!`"
+        is_unknown = (failure.code or reply.status) in ("invalid_client", UNKNOWN_CLIENT) and not failure.advice
+        if is_unknown and self._settings.client_auth == "basic":  # it is the default
+            failure.advice = Advice("refused_basic", {"credential": self._issuer.name})
         elif code in ("invalid_client", "invalid_grant") and shown.file is not None:
             failure.why = f"{failure.why.rstrip('.')}{shown.file.audience()}"
         return failure

@@ -174,3 +174,23 @@ async def test_an_assertion_that_may_be_refused_for_its_times_is_told_with_the_c
 )
 async def test_a_refusal_for_another_reason_names_no_clock(endpoint: Endpoint, settings, reply):
     assert "clock" not in (await endpoint.failure(settings, reply)).reason
+
+
+@pytest.mark.parametrize(
+    ("auth", "reply", "advises_form"),
+    [
+        ("basic", refused("invalid_client", 401), True),
+        ("basic", answer({"detail": "invalid_client"}, 401), True),
+        ("basic", answer({"message": "who are you"}, 401), True),
+        ("basic", refused("invalid_scope", 401), False),
+        ("basic", answer({"busy": True}, 503), False),
+        ("form", refused("invalid_client", 401), False),
+    ],
+    ids=["code", "text", "status", "another code", "another status", "form"],
+)
+async def test_a_client_refused_with_basic_is_told_to_set_form(endpoint: Endpoint, auth, reply, advises_form):
+    failure = await endpoint.failure(oauth2(client_auth=auth, client_secret=Secret("p!")), reply)
+    assert (failure.advice.case == "refused_basic") == advises_form
+    assert ("client_auth to form: with basic, signs of the secret such as ! are sent encoded" in failure.reason) == (
+        advises_form
+    )

@@ -45,9 +45,9 @@ export async function doctor(page) {
     const named = [...new Set(received.map(({ data }) => data.model).filter(Boolean))];
     const left = failed.filter((name) => !named.includes(name)).flatMap((name, i) => [i ? t(", ") : "", el("a.failed", { href: requestsOf({ outcome: "error", model: name }) }, name)]);
     const more = model ? [] : isCalled ? [
-      " ", t("{n} of {m} called: {names}.", { n: count(named.length), m: plural(new Set([...declared ?? [], ...named]).size, "model"), names: named.join(t(", ")) || t("none") }),
-      ...left.length ? [" ", t("Not called, and failing in memory: "), ...left] : [],
-    ] : [` ${t("No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })}`];
+      t(" {n} of {m} called: {names}.", { n: count(named.length), m: plural(new Set([...declared ?? [], ...named]).size, "model"), names: named.join(t(", ")) || t("none") }),
+      ...left.length ? [t(" Not called, and failing in memory: "), ...left] : [],
+    ] : [t(" No model was called: {box} does that.", { box: t("the checkbox “with a real call of the model”") })];
     const reach = (event, section) => [event.preventDefault(), section.scrollIntoView(), section.querySelector("summary").focus()]; // the hash names the view
     for (const section of hops.querySelectorAll(".hop.bad")) write(section.querySelector(".hit"), modelsOf(section.dataset.hop));
     const bad = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: (event) => reach(event, section) }, section.dataset.hop)]);

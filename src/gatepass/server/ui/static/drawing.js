@@ -187,7 +187,7 @@ function showUpstream(card, upstream) {
   const silent = Object.values(upstream.silent ?? {}); // seconds, by stream
   const stuck = silent.length ? t(", {n} silent for {s}", { n: count(silent.length), s: span(Math.max(...silent)) }) : "";
   write(showHealth(card.querySelector(".health"), upstream).lastChild, upstream.in_flight ? ` · ${t("{n} in flight", { n: count(upstream.in_flight) })}${stuck}` : "");
-  set(card.querySelector(".part"), { width: percent(requests ? clamp(errors / requests) : 0) });
+  set(card.querySelector(".part"), { width: percent(requests ? clamp(upstream.errors_15m / requests) : 0) }); // red: its own faults alone
   const rate = requests ? t("{share} errors of {requests} in 15 min", { share: share(errors, requests), requests: plural(requests, "request") }) : t("nothing sent in 15 minutes");
   const link = card.querySelector(".facts a");
   set(write(link, rate), { href: requestsOf({ upstream: name, outcome: errors ? "error" : "" }) });

@@ -95,7 +95,7 @@ function reach({ beside, values, hidden_values: hidden }) {
 }
 
 function rules(page, list, load) {
-  const heads = [t("Rule"), t("Callers"), t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
+  const heads = [t("Rule"), t("Callers"), `${t("Upstream")}${t(", ")}${t("operation")}`, t("Uses"), t("Learned"), t("Ends in"), t("Evidence"), ...(page.isAdmin ? [t("Forget")] : [])];
   const forget = async (rule) => {
     try {
       const { upstream, model, operation, adapted } = rule;
@@ -110,12 +110,13 @@ function rules(page, list, load) {
   const shown = (rule) => [
     [el("code.rule", {}, rule.adapted), reach(rule).map((text) => el("p.small", {}, text)), rule.setting && el("p.small", {}, t("in the model's entry: "), el("code", {}, rule.setting))],
     named(rule.callers.slice(0, NAMES), rule.callers.length - NAMES),
+    [rule.upstream, rule.operation].join(t(", ")),
     count(rule.uses),
     t("{s} ago", { s: span(rule.age_s) }),
     span(rule.expires_in_s),
     el("q", {}, rule.evidence),
     ...(page.isAdmin ? [el("button.quiet", { type: "button", "aria-label": t("Forget {rule} of {model}", { rule: rule.adapted, model: rule.model }), onclick: () => forget(rule) }, t("Forget"))] : []),
   ];
-  const groups = Map.groupBy(list, ({ upstream, model, operation }) => `${upstream} ${model}${t(", ")}${operation}`);
+  const groups = Map.groupBy(list, ({ model }) => model);
   return [...groups].map(([model, own]) => el("section", {}, el("h3", {}, model), table(`${t("Learned rules")}${t(": ")}${model}`, heads, own.map(shown))));
 }

@@ -11,7 +11,7 @@ const ROWS = 200;
 const GROUP_FROM = 3;
 const TYPING_MS = 300;
 const HEADS = [t("Arrived ({zone})", { zone: zone() }), t("Result"), t("Caller"), t("Request"), t("Upstream"), t("First byte"), t("Duration"), t("Tokens"), t("Changed")];
-const OUTCOMES = ["ok", "error", "client_gone"];
+const OUTCOMES = ["ok", "error", "client_gone", "unread"];
 const EXACT = ["caller", "model", "mcp_tool", "upstream", "operation", "code", "kind", "hop"];
 
 export async function requests(page) {
@@ -47,7 +47,7 @@ export async function requests(page) {
     keyed(body, grouped(known, opened, filters.outcome === "error"), ({ key }) => key, makeRow, (node, shown) => (shown.group ? showGroup(node, shown, toggle) : showRow(node, shown.request)));
     list.hidden = !known.length;
     empty.hidden = Boolean(known.length);
-    write(empty, filters.outcome && !OUTCOMES.includes(filters.outcome) ? t("There is no outcome {name}: it is {names}.", { name: filters.outcome, names: OUTCOMES.join(t(", ")) }) : Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
+    write(empty, filters.outcome && !OUTCOMES.includes(filters.outcome) ? t("There is no outcome {name}: it is ok, error, client_gone or unread.", { name: filters.outcome }) : Object.values(filters).some(Boolean) ? t("No request in memory matches the filters.") : t("No request yet. Send one, and it appears here."));
     write(tally, [plural(known.length, "request"), running.length && t("{n} running", { n: count(running.length) }), known.length === ROWS && t("older ones are not shown")].filter(Boolean).join(t(", ")));
     for (const link of body.querySelectorAll("a")) set(link, { tabindex: link === current(body) ? 0 : -1 });
   };

@@ -6,7 +6,7 @@ import { languageSwitch, t } from "./texts.js";
 
 const REFUSED = {
   invalid_api_key: t("gatepass does not know this key, or it has expired."),
-  role_not_allowed: t("This key has the role caller, which cannot sign in. Create one with gatepass keys new --role viewer."),
+  role_not_allowed: t("This key has the role caller, which cannot sign in. Create one with gatepass keys new --name NAME --role viewer --write, then run gatepass reload."),
   forbidden_host: t("The host name of this page is not one that gatepass accepts: add it to server.ui_hosts."),
   forbidden_origin: t("The origin of this page is not that of gatepass: a proxy in front of it must pass on Host."),
 };
