@@ -28,7 +28,7 @@ RUN backend/bin/pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="gatepass" \
-      org.opencontainers.image.description="A plain, stable OpenAI API in front of an LLM gateway that is hard to use" \
+      org.opencontainers.image.description="One URL that keeps working, for clients with a static key, in front of an LLM gateway with short-lived tokens" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The official base ships the standard library without its bytecode; see above.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash \

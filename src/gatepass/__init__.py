@@ -1,4 +1,4 @@
-"""gatepass: a plain, stable OpenAI API in front of an LLM gateway that is hard to use.
+"""gatepass: one URL that keeps working in front of an LLM gateway with short-lived tokens.
 
 The public API, for a host that embeds the gateway: `create_app`, `load_config`, `Config`, `drain`. Each is imported on
 first use, because `gatepass --version` needs nothing of what they import.

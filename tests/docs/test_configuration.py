@@ -56,7 +56,7 @@ def test_each_request_of_the_example_uses_the_upstream_of_its_row(tmp_path):
 def test_check_prints_the_lines_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     environment = {"CORP_SECRET": "c" * 24}
-    smallest = EXAMPLES[0].replace("sha256:…", f"sha256:{'0' * 64}")
+    smallest = EXAMPLES[0]
     shown, wrong = blocks(TEXT, "(?:console|text)")
     Path("gatepass.yaml").write_text(smallest)
     command = ["check", "--config", "gatepass.yaml"]

@@ -5,8 +5,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from examples.demo import LIFETIME_S, OTHER_STEPS_S
 
+from gatepass.cli.keys import keys
 from gatepass.config.document import ConfigError
 from gatepass.config.load import load
 from tests.docs.blocks import blocks
@@ -16,12 +18,20 @@ README = (ROOT / "README.md").read_text()
 CHINESE = (ROOT / "README.zh.md").read_text()
 
 
-def test_the_configuration_of_the_readme_has_six_lines_and_loads(tmp_path):
-    (block,) = blocks(README, "yaml")
-    assert len(block.splitlines()) == 6
+@pytest.mark.parametrize("page", [README, CHINESE], ids=["README.md", "README.zh.md"])
+def test_the_file_of_the_readme_has_four_lines_and_its_command_adds_the_key(page, tmp_path, monkeypatch):
+    """With the placeholder of a hash in it, the command refused the file."""
+    (block,) = blocks(page, "yaml")
+    assert len(block.splitlines()) == 4
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "gatepass.yaml"
-    file.write_text(block.replace("sha256:…", "sha256:" + "0" * 64))
-    config = load(str(file), {"CORP_SECRET": "a-secret-of-the-client"}).config
+    file.write_text(block)
+    shell = next(one for one in blocks(page, "sh") if "keys new" in one)
+    export, create, serve = (shlex.split(line, True) for line in shell.splitlines())
+    assert (create[:2], serve) == (["gatepass", "keys"], ["gatepass", "serve"])
+    result = CliRunner().invoke(keys, create[2:])
+    assert result.exit_code == 0, result.output
+    config = load(None, dict([export[1].split("=")])).config
     assert (set(config.upstreams), set(config.credentials)) == ({"chat"}, {"corp"})
     assert [key.profile for key in config.access.keys] == ["ragflow"]
 

@@ -511,6 +511,15 @@ async def test_doctor_prints_only_findings_and_fails_with_the_first_failure(tmp_
     assert lines[-1].startswith("FAIL upstream:chat stream: chat as a stream with m: 401 upstream_auth: ")
 
 
+async def test_the_call_of_an_unknown_name_does_not_refer_to_the_list_above_it(tmp_path):
+    error = {"error": {"message": "The model `nosuch` does not exist", "code": "model_not_found"}}
+    async with Scripted(answer=with_list(lambda _: [Send(reply(error, 404))])) as upstream:
+        code, lines, _ = await doctor(tmp_path, one(upstream), "nosuch", "--call")
+    assert (code, "the list has no model nosuch" in "".join(lines)) == (1, True)
+    assert "or set `models.nosuch.name` in the configuration file" in lines[-1]
+    assert "lists its names" not in lines[-1]
+
+
 async def test_a_name_that_the_configuration_sends_is_corrected_there_and_the_list_is_shown():
     names = [f"m-{number}" for number in range(12)]
     listing = [Send(reply({"object": "list", "data": [{"id": name} for name in ["big-chat", *names]]}))]

@@ -195,11 +195,16 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
     async with servers() as url:
         options = (
             *("--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", "--token-url", f"{url}/oauth/token"),
-            *("--secret-env", "CORP_SECRET", "--clients", "open_webui,librechat"),
+            *("--secret-env", "CORP_SECRET", "--clients", "open_webui,LibreChat"),
         )
         result = await run(tmp_path, *options, "--client-id", "me")
         assert result.exit_code == 0, result.output
         assert await failures(tmp_path) == []
+        written = load(str(tmp_path / "gatepass.yaml"), os.environ).config
+        assert [(key.name, key.profile) for key in written.access.keys] == [
+            ("open_webui", None),
+            ("LibreChat", "librechat"),
+        ]
         assert "client_secret: '${CORP_SECRET}'" in (tmp_path / "gatepass.yaml").read_text()
         again = await run(tmp_path, *options, "--client-id", "me")
         assert (again.exit_code, "--force" in again.output) == (2, True)
@@ -258,9 +263,9 @@ async def test_an_overwritten_file_gets_no_wider_permissions(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "--base-url: is missing"),
+        ((), "--base-url: missing"),
         (("--base-url", "nonsense"), "--base-url: expects http"),
-        (("--base-url", "https://127.0.0.1:1/v1"), "--token-url: is missing"),
+        (("--base-url", "https://127.0.0.1:1/v1"), "--token-url, --client-id: missing"),
         (("--base-url", "https://127.0.0.1:1/v1", "--auth", "key"), "--secret-file or --secret-env: is missing"),
         (
             ("--base-url", "https://127.0.0.1:1/v1", "--auth", "key", "--secret-env", "UNSET_SECRET"),
@@ -342,14 +347,14 @@ async def test_input_that_ends_names_the_option_to_pass_and_leaves_nothing(tmp_p
     async with servers() as url:
         result = await run(tmp_path, answers=tuple(line.replace("URL", url) for line in answers))
     assert (result.exit_code, "Aborted" in result.output) == (2, False)
-    assert f"\n{option}: is missing, and the input has ended" in result.output
+    assert f"\n{option}: has no answer, and the input has ended" in result.output
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_an_existing_file_without_a_terminal_names_force(tmp_path):
     (tmp_path / "gatepass.yaml").write_text("kept")
     result = await run(tmp_path)
-    assert (result.exit_code, "--force: is missing" in result.output) == (2, True)
+    assert (result.exit_code, "--force: has no answer" in result.output) == (2, True)
     assert (tmp_path / "gatepass.yaml").read_text() == "kept"
 
 

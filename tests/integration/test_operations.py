@@ -81,4 +81,4 @@ async def test_a_clients_name_that_the_upstream_does_not_know_is_reported_with_t
         audio = await gp.ask(form, "/v1/audio/transcriptions", headers=typed).answer()
     for answer in (chat, response, audio):
         assert (answer.status, answer.error["code"]) == (404, "model_not_found")
-        assert ("set models.m.name to the upstream's name for it" in answer.error["message"]) is not named
+        assert ("set models.m.name in the configuration file" in answer.error["message"]) is not named

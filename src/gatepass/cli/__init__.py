@@ -68,7 +68,7 @@ class Commands(CommandGroup):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gatepass")
 def main() -> None:
-    """A plain, stable OpenAI API in front of an LLM gateway that is hard to use.
+    """One URL that keeps working, for clients with a static key, in front of an LLM gateway with short-lived tokens.
 
     Exit codes: 0 success, 1 a check failed, 2 invalid configuration or usage, 3 cannot bind, 4 nothing was proven.
     """

@@ -285,7 +285,8 @@ def _asked(option: str, ask: Callable[..., Any], text: str, **options: Any) -> A
     except click.Abort:
         if sys.stdin.isatty():  # Ctrl+C
             raise
-        exit_unusable(f"\n{option}: is missing, and the input has ended: pass it, or run the command in a terminal")
+        missing = f"\n{option}: has no answer, and the input has ended: pass it, or run the command in a terminal."
+        exit_unusable(f"{missing} With --yes, all optional questions have their default.")
 
 
 @dataclass
@@ -310,7 +311,10 @@ class Setup:
             return
         if not self.is_interactive:
             if not question.default and not question.is_optional:
-                exit_unusable(f"{question.option}: is missing, and --yes asks no question")
+                needed = {name: None, **dict.fromkeys(OF_AUTH.get(self.answers.get("auth", ""), ()))}
+                asked = (QUESTIONS[one] for one in needed if one not in self.answers)
+                missing = ", ".join(one.option for one in asked if not one.is_optional)
+                exit_unusable(f"{missing}: missing, and --yes asks no question")
             self.answers[name] = question.default
             if question.default:
                 click.echo(f"Assumed {question.option} {question.default}")
@@ -398,7 +402,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--secret-file", help="File with the secret or key. gatepass reads it again when it changes.")
 @click.option("--secret-env", help="Environment variable with the secret or key.")
 @click.option("--allow-plain-http", is_flag=True, help="Allow plain HTTP to other machines. Others can read the token.")
-@click.option("--yes", is_flag=True, help="Ask no question.")
+@click.option("--yes", is_flag=True, help="Ask no question: take the defaults of all optional ones.")
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def init(
     output: str,
@@ -418,6 +422,8 @@ def init(
 
     Exit codes: 0 written, 1 written and a hop failed, 2 invalid command line or answers.
     """
+    from gatepass.config.access import profile_name
+
     path = Path(output).absolute()
     if (
         path.exists()
@@ -463,7 +469,7 @@ def init(
         wrote = " and ".join(filter(None, (output, secret_path)))
         click.echo(f"\nWrote {wrote}.{place} Each key is shown only now:\n")
         for entry, value in keys:
-            name = entry["name"].replace("-", "_")
+            name = profile_name(entry["name"])
             page = documentation(f"docs/clients/{name}.md", ", see {}")
             version = "" if name == "claude_code" else "/v1"
             click.echo(f"  {entry['name']}{page}\n    base URL: {url}{version}\n    API key:  {value}\n")
@@ -475,12 +481,12 @@ def init(
 def _new_keys(clients: str) -> list[tuple[dict[str, str], str]]:
     """Return the entry and the value of a new key for each client."""
     from gatepass.auth.api_keys import new_key
-    from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
+    from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, profile_name
 
     found = []
     for name in _client_names(clients):
         value, key_hash = new_key()
         # the file has no line without an effect
-        profile = {"profile": name} if BUILT_IN_PROFILES.get(name, PLAIN) != PLAIN else {}
+        profile = {"profile": known} if BUILT_IN_PROFILES.get(known := profile_name(name), PLAIN) != PLAIN else {}
         found.append(({"name": name, **profile, "hash": key_hash}, value))
     return found

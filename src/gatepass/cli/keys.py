@@ -148,7 +148,7 @@ def new(
         if copied:
             click.echo(f"It has the settings of the first key of {entry['name']!r}: {', '.join(copied)}.")
         if is_first:
-            click.echo("It is the first key: gatepass then rejects clients without a key.")
+            click.echo("It is the first key: from the next start or reload on, gatepass rejects clients without a key.")
         return
     click.echo("For the configuration file, under access.keys; then run `gatepass reload`:")
     # with the indentation that `gatepass init` writes

@@ -211,7 +211,8 @@ def failed_step(
     if prefix is None:
         # only an upstream's own status helps: other errors have one that gatepass chose
         prefix = f"HTTP {error.http_status}: " if isinstance(error, UpstreamErrorReply) else ""
-    names = {**names_of(error.hop, operation, model, credential), **error.names}
+    # an earlier step has listed the names
+    names = {**names_of(error.hop, operation, model, credential), **error.names, "names_listed": ""}
     texts = advice_of(error.stable_code, error.hop, error.case, error.setting, names)
     advice = error.advice if isinstance(error, CallerError) else texts["action"]
     said, zh = (prefix + error.cause, advice), (texts["sentence_zh"], texts["action_zh"])

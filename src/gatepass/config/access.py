@@ -254,6 +254,11 @@ class EndUsers(Block):
                 yield f"limits.{unit}", "expects minute alone: no store counts end users, and a restart forgets them"
 
 
+def profile_name(client: Any) -> Any:
+    """Return the name of the profile that a client's name such as `Open-WebUI` means."""
+    return client.lower().replace("-", "_") if isinstance(client, str) else client
+
+
 class AccessKey(Block):
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
@@ -291,7 +296,7 @@ class AccessKey(Block):
 
     Danger: gatepass rejects clients with an expired key (401 `invalid_api_key`).
     """
-    models: Annotated[list[str] | None, not_null("write `[]` for none")] = None
+    models: Annotated[list[str] | None, not_null("write `[]` for none, or delete the line for all")] = None
     """The public model names (or globs) that this key may use; None: all.
 
     In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
@@ -303,7 +308,7 @@ class AccessKey(Block):
 
     Example: [gpt-4o, "text-embedding-*"]
     """
-    operations: Annotated[list[KeyOperation] | None, not_null("write `[]` for none")] = None
+    operations: Annotated[list[KeyOperation] | None, not_null("write `[]` for none, or delete the line for all")] = None
     """The operations that this key may use. None: all but `files`, `batches` and, with several callers,
     `stored_responses`, because the upstream stores these objects of all callers under one credential. `[]`: none, for
     a key of MCP servers alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and
@@ -314,7 +319,7 @@ class AccessKey(Block):
 
     Danger: Keys that list an entry of stored objects share these objects with each other.
     """
-    mcp: Annotated[McpServers | None, not_null("write `{}` for none")] = None
+    mcp: Annotated[McpServers | None, not_null("write `{}` for none, or delete the line for all")] = None
     """The MCP servers that this key may use: names under `mcp`, or such names with the tools (names or globs) that it
     may call there. A name without a value opens all tools of the server. None: all servers, but none for a key with
     `models` or `operations`. A violation is 403 `mcp_server_not_allowed`, or the error `mcp_not_allowed` in JSON-RPC.
@@ -322,8 +327,8 @@ class AccessKey(Block):
 
     Example: {search: [find, "read_*"]}
     """
-    profile: BuiltIn | None = None
-    """The profile of this caller's client. None: `plain`. docs/clients/README.md#profiles lists them.
+    profile: Annotated[BuiltIn | None, BeforeValidator(profile_name)] = None
+    """The profile of this caller's client, in any case. None: `plain`. docs/clients/README.md#profiles lists them.
 
     Example: ragflow
     """

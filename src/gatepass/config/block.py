@@ -33,6 +33,7 @@ HOLDS_QUERY = (
     "holds a query: gatepass appends a path to this URL, so end it before the ? and write the parameters beside it, as"
     " `query: {name: value}`"
 )
+NO_FORM = "holds a query that gatepass cannot send: write each parameter once, with a value"
 
 
 def checked_url(text: str) -> str:
@@ -50,7 +51,7 @@ def checked_proxy_url(text: str) -> str:
 
 def checked_base_url(text: str) -> str:
     """Check like `checked_url`, reject a query, and remove trailing slashes, because a path is appended."""
-    query = [HOLDS_QUERY] if "?" in text else []
+    query = [NO_FORM if split_query(text)[0] == text else HOLDS_QUERY] if "?" in text else []
     return _raise_for((*_faults(text), *query), text).rstrip("/")
 
 
@@ -131,6 +132,8 @@ def _secret(value: Any) -> Secret:
         return Secret(value.read, changes=value.changes, reference=value.template)
     if isinstance(value, str) and value:
         return Secret(value)
+    if isinstance(value, int | float):
+        raise ValueError("expects a text: put quotes around it")  # noqa: TRY004 - pydantic raises TypeError
     raise ValueError("expects a text that is not empty, best as a reference: ${NAME} or ${file:/path}")
 
 
@@ -144,12 +147,12 @@ SecretText = Annotated[
 ]
 
 
-def not_null(instead: str = "set it") -> BeforeValidator:
+def not_null(remedy: str = "set it, or delete the line for no limit") -> BeforeValidator:
     """Refuse a restriction whose line was left empty: read as null, it would allow everything."""
 
     def check(value: Any) -> Any:
         if value is None:
-            raise ValueError(f"is empty: {instead}, or leave the line out for all")
+            raise ValueError(f"is empty: {remedy}")
         return value
 
     return BeforeValidator(check)

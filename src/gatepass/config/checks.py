@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, storing
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, profile_name, storing
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import unusable_files
 from gatepass.config.credential.base import Credential
@@ -230,8 +230,8 @@ def likely_mistakes(config: Config) -> Iterator[str]:
     # a key without a profile is `plain`, as are many profiles
     profiles = {name for name, profile in BUILT_IN_PROFILES.items() if profile != PLAIN}
     for number, key in enumerate(config.access.keys):
-        profile = next((name for name in (key.name, key.name.lower().replace("-", "_")) if name in profiles), None)
-        if profile is not None and key.profile is None and key.role != "viewer":
+        profile = profile_name(key.name)
+        if profile in profiles and key.profile is None and key.role != "viewer":
             what = f"is named like the profile {profile} and does not use it"
             yield f"access.keys[{number}] {what}: set profile: {profile}, or profile: plain"
     vectors = config.operations.get("embeddings")

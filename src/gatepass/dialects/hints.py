@@ -215,7 +215,7 @@ def model_hint(
         cause = f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}."
         return Remedy(f"Set {setting} to a name that this upstream has{listed}.", "renamed_model", setting, cause)
     setting = f"models.{model[:100]}.name"
-    advice = f"Correct the name in the client, or set {setting} to the upstream's name for it{listed}."
+    advice = f"Correct the name in the client, or set {setting} in the configuration file to the upstream's{listed}."
     return Remedy(advice, "unknown_model", setting, f"gatepass sent the client's model name {model[:100]!r} unchanged.")
 
 

@@ -39,6 +39,13 @@ def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     assert (entry.role, entry.profile, entry.expires) == ("viewer", "dify", datetime(2099, 1, 31, 17, tzinfo=UTC))
 
 
+@pytest.mark.parametrize("typed", ["open_webui", "Open_WebUI", "open-webui", "OPEN-WEBUI"])
+def test_a_profile_is_named_in_any_case_with_hyphens(tmp_path, typed):
+    (line,) = re.findall(r"^ +- .*$", run("new", "--profile", typed).stdout, re.MULTILINE)
+    (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
+    assert entry.profile == "open_webui"
+
+
 def test_a_key_of_a_group_is_written_if_the_group_exists(tmp_path):
     file = file_of(
         tmp_path, f"{HEAD}    - {{name: a, hash: '{ONES}'}}\n  groups: {{team: {{limits: {{max_concurrent: 4}}}}}}\n"
@@ -250,7 +257,10 @@ def test_write_adds_the_first_key_and_says_what_changes_for_clients(tmp_path, te
     result = run("new", "--write", "--config", file)
     assert result.exit_code == 0, result.output
     assert [key.name for key in load(str(file), {}).config.access.keys] == ["client"]
-    assert "It is the first key: gatepass then rejects clients without a key.\n" in result.stdout
+    assert (
+        "It is the first key: from the next start or reload on, gatepass rejects clients without a key.\n"
+        in result.stdout
+    )
     assert "first key" not in run("new", "--name", "b", "--write", "--config", file).stdout
 
 

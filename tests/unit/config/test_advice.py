@@ -254,3 +254,8 @@ def test_a_setting_in_an_entry_has_its_variable_in_both_languages(language, envi
 
 def test_a_full_stop_is_that_of_the_language_before_it():
     assert [sentence(text) for text in ("no", "不存在", "不存在。", "m 4")] == ["no.", "不存在。", "不存在。", "m 4."]
+
+
+def test_the_advice_about_a_key_needs_no_file():
+    texts = explained("invalid_api_key", {})
+    assert all("`GATEPASS_KEYS`" in texts[name] and "--write" not in texts[name] for name in ("action", "action_zh"))

@@ -246,8 +246,8 @@ def test_no_age_looks_like_a_status(age_s, age):
 )
 def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message, is_meant):
     remedy = Remedy(
-        "Correct the name in the client, or set models.m.name to the upstream's name for it: `gatepass doctor m` lists"
-        " its names.",
+        "Correct the name in the client, or set models.m.name in the configuration file to the upstream's:"
+        " `gatepass doctor m` lists its names.",
         "unknown_model",
         "models.m.name",
         "gatepass sent the client's model name 'm' unchanged.",
@@ -271,7 +271,7 @@ def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_n
     unchanged = model_hint("m", 404, None, "model not found", "m", route)
     assert unchanged == model_hint("m", 404, None, "model not found")
     drawn = [model_hint("m", 404, None, "model not found", sent, route, "images") for sent in ("m", "m-9")]
-    for remedy, end in zip(drawn, ("upstream's name for it.", "that this upstream has."), strict=True):
+    for remedy, end in zip(drawn, ("to the upstream's.", "that this upstream has."), strict=True):
         assert remedy is not None
         assert remedy.advice.endswith(end)
 

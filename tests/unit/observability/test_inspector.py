@@ -423,7 +423,7 @@ def test_the_action_for_a_path_that_is_missing_names_what_chose_the_upstream(cas
             *("rejected_token", "credentials.corp.scope, upstreams.b.token_placement"),
             "Check whether `credentials.corp.scope` or `upstreams.b.token_pl",
         ),
-        ("unknown_model", "models.m.name", "Correct the name in the client, or set `models.m.name` to"),
+        ("unknown_model", "models.m.name", "Correct the name in the client, or set `models.m.name` in the"),
         ("renamed_model", "models.a*.targets[].name", "Set `models.a*.targets[].name` to a name"),
     ],
 )
