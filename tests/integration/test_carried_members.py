@@ -4,6 +4,7 @@ Each client answers as Claude Code and Codex do: it gives back what it got, and 
 """
 
 import json
+import re
 from base64 import urlsafe_b64encode
 from typing import Any
 
@@ -187,3 +188,22 @@ async def test_a_client_can_add_these_members_to_its_own_call_alone(protocol, te
     function = {"name": "f", "arguments": "{}"}
     assert call == {"id": "call_9" if is_coded else id_, "type": "function", "function": function} | added
     assert [one["role"] for one in chat] == ["user", "assistant", "tool", *(["user"] if protocol == "messages" else [])]
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+@pytest.mark.parametrize("call", [SIGNED_CALL, {**ODD, "extra_content": SIGNED}])
+async def test_an_upstream_that_speaks_the_clients_protocol_gets_the_id_alone(protocol, call):
+    """OpenAI refuses long ids, and what one server signed is not for another."""
+    chats = [Send(reply(a_completion(calls(call), "tool_calls")))]
+    async with relaying(chats, chat=CHATS) as (_, gp):
+        body = asked(protocol, [USER], streams=False)
+        given = returned(protocol, await gp.ask(body, PATHS[protocol], headers=VERSION).answer(), streams=False)
+    turns = second_turn(protocol, given)
+    native = {"protocols": [protocol]}
+    async with relaying([Send(reply({"error": "x"}, 400))], chat=native) as (upstream, gp):
+        answer = await gp.ask(asked(protocol, turns, streams=False), PATHS[protocol], headers=VERSION).answer()
+    sent = upstream.received[0].body.decode()
+    found = set(re.findall(r'"(?:id|call_id|tool_use_id)": ?"((?:call|gp)_[^"]*)"', sent))
+    assert found == {"call_1" if call["id"] == "call_1" else "gp_ZnVuY3Rpb25zLmY6MA"}
+    assert "gatepass_thought" not in sent
+    assert "drop=own-thoughts" in answer.headers["x-gatepass-adapted"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -447,6 +448,16 @@ async def test_a_span_has_nothing_of_an_answer(path: str, answer: Any, ending: s
     reasons = found.get("gen_ai.response.finish_reasons")
     assert [one.string_value for one in (reasons.values if reasons else ())] == ([ending] if ending else [])
     assert not [one for one in collector.received if b"planted" in one.body]
+
+
+@pytest.mark.parametrize("word", [b"caf\xe9", b"\xff\xfe"])
+async def test_a_reply_that_is_not_utf8_loses_only_its_own_words(word: bytes) -> None:
+    broken = json.dumps({**COMPLETION, "model": "WORD"}).encode().replace(b"WORD", word)
+    async with traced([Send(reply(broken))], GOOD) as (served, collector, _):
+        for _ in range(2):
+            await served.ask({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}]}).answer()
+    first, second = map(attributes, collector.named("chat "))
+    assert ("gen_ai.response.model" in first, "gen_ai.response.model" in second) == (False, True)
 
 
 async def test_the_route_of_a_response_is_its_own() -> None:
