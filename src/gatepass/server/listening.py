@@ -47,8 +47,10 @@ def since_sent_s(connection: socket.socket | None) -> float:
 
     It wakes a writer only once half of UNSENT_BYTES is sent. Infinite where it does not say.
     """
+    if connection is None:
+        return math.inf
     with suppress(OSError, AttributeError, struct.error):  # no TCP, or not Linux
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_DATA_SENT + 4)  # type: ignore[union-attr]
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_DATA_SENT + 4)
         return int(struct.unpack_from("I", info, LAST_DATA_SENT)[0]) / 1000
     return math.inf
 
