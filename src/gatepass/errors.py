@@ -181,6 +181,7 @@ class NotAllowed(CodedError, CallerError):
             "operation_not_allowed": 403,
             "role_not_allowed": 403,
             "mcp_server_not_allowed": 403,
+            "no_caller_row": 403,
         }
     )
 
@@ -204,6 +205,12 @@ class UnsupportedHead(CodedError, CallerError):
 
 class InvalidApiKey(CallerError):
     code, status = "invalid_api_key", 401
+
+
+class InvalidToken(InvalidApiKey):
+    """A JWT of a caller that gatepass does not accept (RFC 6750 3.1). Agents sign in again after a 401 alone."""
+
+    code = "invalid_token"
 
 
 class ForbiddenHost(CallerError):
@@ -270,6 +277,12 @@ class GatewayError(GatepassError):
 
 class Overloaded(GatewayError):
     code, status, retryable = "overloaded", 503, True
+
+
+class KeySetUnavailable(GatewayError):
+    """The keys of an issuer of callers' tokens are not known, so that a token may be good."""
+
+    code, status, retryable = "key_set_unavailable", 503, True
 
 
 class Limited(CodedError, GatewayError):

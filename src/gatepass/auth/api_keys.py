@@ -34,9 +34,10 @@ def new_key() -> tuple[str, str]:
 class KeyRing:
     """The configured API keys, with those of the files that the configuration names, read once. A reload reads anew."""
 
-    def __init__(self, keys: Sequence[AccessKey]) -> None:
+    def __init__(self, keys: Sequence[AccessKey], *, has_others: bool = False) -> None:
+        """`has_others`: callers by tokens exist beside them."""
         self.by_hash = {text: key.model_copy(update={"hash": text}) for key in keys for text in key.hashes}
-        is_only = len(storing(keys)) == 1
+        is_only = not has_others and len(storing(keys)) == 1
         self.callers = {text: Caller.of_key(key, is_only=is_only) for text, key in self.by_hash.items()}
         """The caller of each key by its hash, made once for all requests."""
         self.last_used_s: dict[str, float] = {}

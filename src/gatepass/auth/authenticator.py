@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from gatepass import errors
 from gatepass.auth.api_keys import KeyRing, presented_keys, unwrapped_key
@@ -18,6 +19,9 @@ from gatepass.config.advice import with_variable
 from gatepass.config.model import Config
 from gatepass.types import ClientRequest
 
+if TYPE_CHECKING:
+    from gatepass.auth.jwt_callers import JwtCallers
+
 _HOST = re.compile(rb"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 
 is_loopback = lru_cache(maxsize=64)(block.is_loopback)
@@ -26,16 +30,23 @@ is_loopback = lru_cache(maxsize=64)(block.is_loopback)
 _OWN_PAGES = frozenset((None, b"none", b"same-origin"))
 """Values of Sec-Fetch-Site (Fetch Metadata standard) of a request that no other site sent."""
 
+TWO_KEYS = (
+    "The request contains two different API keys that gatepass knows, in `Authorization`, `x-api-key` or `api-key`."
+    " Send one, as `Authorization: Bearer <key>`."
+)
+
 LOCAL = Caller("local", "local", role="admin")
 """The caller of every request to a gatepass without keys, which serves only this machine."""
 
 
 class Authenticator:
-    """Requires a known API key. Without configured keys: a client on this machine, and no page of another site."""
+    """Requires a known API key or token. If none is configured: a client on this machine, no page of another site."""
 
-    def __init__(self, config: Config) -> None:
-        self.keys = KeyRing(config.access.keys)
-        self.requires_key = bool(config.access.keys)
+    def __init__(self, config: Config, tokens: JwtCallers | None = None) -> None:
+        self.keys = KeyRing(config.access.keys, has_others=bool(config.access.jwt))
+        self.tokens = tokens
+        """The callers by tokens, None without `access.jwt`."""
+        self.requires_key = config.access.has_callers
         self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
 
     def authenticate(
@@ -62,6 +73,23 @@ class Authenticator:
         if caller.role == "viewer":  # nearly never: saves the call
             check_calls_models(caller)
         return caller
+
+    async def prepare(self, client_request: ClientRequest, wall_s: float) -> None:
+        """Verify the token of a request, so that `authenticate` knows its caller. It waits for keys that are unknown.
+
+        Raises InvalidApiKey, InvalidToken, NotAllowed, KeySetUnavailable, Overloaded.
+        """
+        if (tokens := self.tokens) is None:
+            return
+        presented = presented_keys(client_request.headers)
+        if len(presented) == 1 and tokens.remembered(presented[0], wall_s) is not None:  # nearly always
+            return
+        found = [token for token in map(tokens.read, presented) if token is not None]
+        keys = [text for text in presented if self.keys.find(text)]
+        if len(found) + len(keys) > 1:
+            raise errors.InvalidApiKey(TWO_KEYS)
+        if found and tokens.remembered(found[0].text, wall_s) is None:
+            await tokens.verdict(found[0])
 
     def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> Caller:
         """Return the caller of a request to a page that only some roles may read. `wall_s` as in `authenticate`.
@@ -137,7 +165,9 @@ class Authenticator:
         presented = presented_keys(client_request.headers)
         if not presented:
             raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
-        caller = self._known(presented, path_profile)
+        caller = self._known(presented, path_profile, wall_s)
+        if caller is None and self.tokens is not None:
+            raise self.tokens.refusal(presented)
         if caller is None:
             raise errors.InvalidApiKey("The API key is not known to gatepass. Check the client's API key setting.")
         if caller.expires is not None and caller.expires.timestamp() <= wall_s:
@@ -145,7 +175,8 @@ class Authenticator:
                 f"This API key of the caller {caller.name!r} expired at {moment_text(caller.expires)}."
                 f" Create another one with `gatepass keys new --name {caller.name}`."
             )
-        self.keys.last_used_s[caller.key_id] = wall_s
+        if caller.key_id:
+            self.keys.last_used_s[caller.key_id] = wall_s
         return caller
 
     def check_without_key(self, client_request: ClientRequest, *, from_anywhere: bool = False) -> None:
@@ -157,12 +188,17 @@ class Authenticator:
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
-    def _known(self, presented: Sequence[str], path_profile: str | None) -> Caller | None:
-        """Return the caller of the one value that is a key, also an expired one. Nothing reads the others again.
+    def _known(self, presented: Sequence[str], path_profile: str | None, wall_s: float) -> Caller | None:
+        """Return the caller of the one value that is a key, also an expired one, or a token that `prepare` verified.
+        Nothing reads the others again.
 
         Claude Desktop sends its own login beside the key. A key and a JSON object that contains the same key do not
         differ: RAGFlow sends both, and only a profile may allow the object alone. Raises InvalidApiKey for two keys.
         """
+        if self.tokens is not None:
+            for text in presented:
+                if (caller := self.tokens.remembered(text, wall_s)) is not None:
+                    return caller
         if len(presented) == 1 and (only := self.keys.find(presented[0])) is not None:  # nearly always
             return only
         plain = {key: caller for key in presented if (caller := self.keys.find(key))}
@@ -170,10 +206,7 @@ class Authenticator:
         wrapped = {key: caller for key in inner if (caller := self.keys.find(key))}
         # a key checked in one header and ignored in another is the class of CVE-2026-45339
         if len(plain | wrapped) > 1:
-            raise errors.InvalidApiKey(
-                "The request contains two different API keys that gatepass knows, in `Authorization`, `x-api-key` or"
-                " `api-key`. Send one, as `Authorization: Bearer <key>`."
-            )
+            raise errors.InvalidApiKey(TWO_KEYS)
         caller = next(iter((plain or wrapped).values()), None)
         if plain or caller is None:
             return caller

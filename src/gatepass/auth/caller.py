@@ -8,8 +8,8 @@ from typing import Self
 
 import msgspec
 
-from gatepass.config.access import AccessKey, BuiltIn, EndUsers, KeyOperation, Role
-from gatepass.config.checks import OF_CALLER
+from gatepass.config.access import AccessKey, BuiltIn, CallerRow, EndUsers, KeyOperation, Role
+from gatepass.config.checks import OF_CALLER, OF_ROW
 from gatepass.config.use_limits import UseLimits
 
 
@@ -22,9 +22,12 @@ class Caller(msgspec.Struct, frozen=True):
     identity: str
     """Limits, queues, sessions, renewals of tokens and the preferred target go by it. No other caller has it."""
     name: str
-    """Errors, the log, metrics and the page show it. A caller of the configuration has the same identity."""
+    """Errors, the log, metrics and the page show it. It is of the configuration: a key's is the identity too, and all
+    callers of a row of `access.jwt` have the same."""
     key_id: str = ""
     """The short id of the key that was used, "" without a key."""
+    user: str = ""
+    """What its token calls a caller of `access.jwt`, for log and page: people can change it, so it decides nothing."""
     expires: datetime | None = None
     """The end of that key. None: it does not expire."""
     role: Role = "caller"
@@ -43,4 +46,9 @@ class Caller(msgspec.Struct, frozen=True):
     def of_key(cls, key: AccessKey, *, is_only: bool = False) -> Self:
         """Return the caller whose key `key` is. Those of its other keys differ in `key_id` and `expires` alone."""
         settings = {name: getattr(key, name) for name in OF_CALLER}
-        return cls(key.name, key.name, key.id, key.expires, **settings, is_only=is_only)
+        return cls(key.name, key.name, key.id, expires=key.expires, **settings, is_only=is_only)
+
+    @classmethod
+    def of_row(cls, row: CallerRow, identity: str, user: str) -> Self:
+        """Return the caller of a token that meets `row` of `access.jwt`."""
+        return cls(identity, row.name or row.group or "", user=user, **{name: getattr(row, name) for name in OF_ROW})

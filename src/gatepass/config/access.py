@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainSerializer,
@@ -23,7 +24,8 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, not_null
+from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, Url, checked_url, not_null
+from gatepass.config.network import Network
 from gatepass.config.references import Reference
 from gatepass.config.routes import OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
@@ -259,42 +261,14 @@ def profile_name(client: Any) -> Any:
     return client.lower().replace("-", "_") if isinstance(client, str) else client
 
 
-class AccessKey(Block):
-    name: Name
-    """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
-    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
-    `end_users` and `weight`.
+class CallerSettings(Block):
+    """What a caller may use: of a key, or of the callers of a row of `access.jwt`."""
 
-    Example: ragflow
-    """
     role: Role = "caller"
     """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both.
     Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
 
     Example: viewer
-    """
-    hash: Annotated[str, Field(pattern=HASH)] | None = None
-    """The SHA-256 of the key, as `gatepass keys new` prints it. Set either `hash` or `key`. The hash of a publicly
-    known key (`empty`, `lm-studio`, `x`) requires `models`; see docs/ragflow.md#fixed-keys.
-
-    Example: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-
-    Danger: Any client can guess a publicly known key.
-    """
-    key: SecretText | None = None
-    """The key, by reference only: `${NAME}` or `${file:/path}`. It has at least 16 visible ASCII characters. A file
-    may hold several keys with white space between them, the old one and the new one during a rotation. A reload reads
-    it again, and so does `server.watch`.
-
-    Example: ${RAGFLOW_KEY}
-    """
-    expires: Moment | None = None
-    """The end of the key: a date, which means 00:00 UTC, or an RFC 3339 time. None: the key does not expire.
-    `gatepass check` and the start warn about keys that have expired or will expire within 14 days.
-
-    Example: 2027-01-31
-
-    Danger: gatepass rejects clients with an expired key (401 `invalid_api_key`).
     """
     models: Annotated[list[str] | None, not_null("write `[]` for none, or delete the line for all")] = None
     """The public model names (or globs) that this key may use; None: all.
@@ -350,6 +324,39 @@ class AccessKey(Block):
     model apply.
 
     Example: {requests: {minute: 500}, tokens: {minute: 200000}}
+    """
+
+
+class AccessKey(CallerSettings):
+    name: Name
+    """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
+    key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
+    `end_users` and `weight`.
+
+    Example: ragflow
+    """
+    hash: Annotated[str, Field(pattern=HASH)] | None = None
+    """The SHA-256 of the key, as `gatepass keys new` prints it. Set either `hash` or `key`. The hash of a publicly
+    known key (`empty`, `lm-studio`, `x`) requires `models`; see docs/ragflow.md#fixed-keys.
+
+    Example: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+    Danger: Any client can guess a publicly known key.
+    """
+    key: SecretText | None = None
+    """The key, by reference only: `${NAME}` or `${file:/path}`. It has at least 16 visible ASCII characters. A file
+    may hold several keys with white space between them, the old one and the new one during a rotation. A reload reads
+    it again, and so does `server.watch`.
+
+    Example: ${RAGFLOW_KEY}
+    """
+    expires: Moment | None = None
+    """The end of the key: a date, which means 00:00 UTC, or an RFC 3339 time. None: the key does not expire.
+    `gatepass check` and the start warn about keys that have expired or will expire within 14 days.
+
+    Example: 2027-01-31
+
+    Danger: gatepass rejects clients with an expired key (401 `invalid_api_key`).
     """
     end_users: EndUsers | None = None
     """Limits for each user behind this key. None: gatepass does not tell them apart.
@@ -436,16 +443,181 @@ class Group(Block):
     """
 
 
+SIGNATURES = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""The algorithms of callers' tokens (RFC 7518 3.1, RFC 8037 3.1): none with a secret that gatepass would share."""
+TokenUse = Literal["access", "id"]
+"""RFC 9068 describes access tokens, OpenID Connect Core 2 ID tokens."""
+
+_CLAIM_STEP = re.compile(r"(?:[^.\\]|\\.)+")
+
+
+def claim_path(text: str) -> tuple[str, ...]:
+    """Return the names of a dotted path, in which `\\.` is a dot inside a name; raise ValueError."""
+    steps = tuple(step.replace("\\.", ".") for step in _CLAIM_STEP.findall(text))
+    if not steps or ".".join(step.replace(".", "\\.") for step in steps) != text:
+        raise ValueError(r"expects the dotted path of a claim, such as realm_access.roles; `\.` is a dot in a name")
+    return steps
+
+
+Claim = Annotated[str, AfterValidator(lambda text: claim_path(text) and text)]
+Texts = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1),
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value,
+        json_schema_input_type=str | list[str],
+    ),
+]
+
+
+class CallerRow(CallerSettings):
+    """Which callers of an issuer this row is for, and what they may use."""
+
+    claim: Claim
+    """The dotted path of the claim that decides. `\\.` is a dot inside a name, as in `kubernetes\\.io.namespace`. A
+    token without the claim, or in which it is an empty list or of another type, does not meet the row.
+
+    Example: realm_access.roles
+    """
+    equals: Texts | None = None
+    """The text, or one of the texts, that the claim has to be. Set either `equals` or `contains`.
+
+    Example: [batch, imports]
+    """
+    contains: Annotated[str, Field(min_length=1)] | None = None
+    """What the claim has to contain: an element of a list, or one of the words between blanks of a text such as
+    `scope`.
+
+    Example: llm-user
+    """
+    name: Name | None = None
+    """The name of all callers of this row in log and metrics. Without it, it is the `group`, so one of them has to be
+    set.
+
+    Example: people
+    """
+    name_from: Claim | None = None
+    """The claim whose text is the `user` of a request in the log and on the page. It decides nothing, because people
+    can change such names, and no metric has it.
+
+    Example: preferred_username
+
+    Danger: The log then contains names of people.
+    """
+
+    def faults(self) -> Iterator[SettingFault]:
+        if (self.equals is None) == (self.contains is None):
+            yield "", "expects either equals or contains"
+        if self.name is None and self.group is None:
+            yield "", "expects name or group: metrics name the callers of this row by it"
+
+
+class JwtIssuer(Block):
+    """An issuer whose tokens callers send in place of a key, and the table of what each of them may use."""
+
+    issuer: Texts
+    """The `iss` of its tokens, byte by byte, or several with the same signing keys, such as both of an Entra tenant.
+    Without `jwks_uri` and `jwks_file`, gatepass reads the address of the keys from the discovery document of the first
+    one (OpenID Connect, then RFC 8414), whose `issuer` has to be equal.
+
+    Example: https://login.corp.example/realms/corp
+    """
+    audience: Texts | None = None
+    """The `aud` that a token has to have, or several of which it has to have one. Set either `audience` or `require`.
+    The default audience `account` of Keycloak is in every token of a realm, so gatepass rejects it here.
+
+    Example: api://gatepass
+    """
+    require: Annotated[dict[Claim, Texts], Field(min_length=1)] | None = None
+    """Claims with their allowed values, for an issuer that writes no `aud` of its own: Cognito has `client_id` alone,
+    a token of Keycloak without an audience mapper has `azp`. A token needs all of them.
+
+    Example: {azp: [open-webui]}
+    """
+    tokens: Annotated[list[TokenUse], Field(min_length=1)] = ["access"]
+    """The kinds of tokens: `access`, and `id`, which requires `audience`. Claude Desktop sends the ID token by
+    default, and Google's identity tokens are ID tokens.
+
+    Example: [id]
+
+    Danger: An ID token is for the client that asked for it. Accept those whose `aud` is a client of your own.
+    """
+    jwks_uri: Url | None = None
+    """The URL of the key set (JWKS), in place of discovery.
+
+    Example: https://login.corp.example/realms/corp/protocol/openid-connect/certs
+    """
+    jwks_file: str | None = None
+    """A file with the key set, in place of discovery. gatepass reads it again when it changes.
+
+    Example: /etc/gatepass/cluster.jwks
+    """
+    credential: Name | None = None
+    """A name under `credentials`, whose token the fetch of the key set sends as `Authorization: Bearer …`: Kubernetes
+    answers its key set only to readers with one.
+
+    Example: kubernetes
+    """
+    network: Network = Network()
+    """Proxy and TLS files for the key set.
+
+    Example: {ca_file: /etc/ssl/corp.pem}
+    """
+    allow_plain_http: bool = False
+    """Allow fetching the key set over plain HTTP beyond loopback, or through a proxy beyond loopback.
+
+    Danger: Who can change that answer can sign tokens of every caller.
+    """
+    callers: Annotated[list[CallerRow], Field(min_length=1)]
+    """The table of callers. The first row that fits applies; a token that meets none is 403 `no_caller_row`.
+
+    Example: [{claim: roles, contains: llm-user, name_from: preferred_username, group: people}]
+    """
+
+    def faults(self) -> Iterator[SettingFault]:
+        if (self.audience is None) == (self.require is None):
+            yield "", "expects either audience or require"
+        if "id" in self.tokens and self.audience is None:
+            yield "tokens", "with id require audience: an ID token of another client has every other claim too"
+        if KEYCLOAK_DEFAULT in (self.audience or ()):
+            yield "audience", f"{KEYCLOAK_DEFAULT} is in every token of a Keycloak realm: add an audience mapper there"
+        if self.jwks_uri is not None and self.jwks_file is not None:
+            yield "", "jwks_uri and jwks_file exclude each other"
+        if self.jwks_uri is None and self.jwks_file is None:
+            try:
+                checked_url(self.issuer[0])
+            except ValueError:
+                yield "issuer", "is no URL, so it has no discovery: set jwks_uri or jwks_file"
+        if self.jwks_file is not None and self.credential is not None:
+            yield "credential", "is never used: a file needs no login"
+
+    @property
+    def url(self) -> str | None:
+        """What gatepass fetches first, None if the keys are in a file."""
+        return None if self.jwks_file is not None else self.jwks_uri or self.issuer[0]
+
+
+KEYCLOAK_DEFAULT = "account"
+"""The audience that Keycloak writes into the tokens of every user for its own account console."""
+
+
 class Access(Block):
-    """API keys of the callers."""
+    """API keys and issuers of the callers."""
 
     keys: list[AccessKey] = []
     """The accepted API keys. Without keys gatepass serves only loopback clients. Each hash may appear once.
 
     Example: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]
     """
+    jwt: list[JwtIssuer] = []
+    """Issuers whose tokens (JWT) callers may send in place of a key. It requires the extra `crypto`. See
+    docs/operations/callers.md.
+
+    Example: [{issuer: "https://login.corp.example/tenant/v2.0", audience: "api://gatepass", callers: [{claim: roles,
+    contains: llm-user, group: people}]}]
+    """
     groups: dict[Name, Group] = {}
-    """Groups of callers that share limits, by name. A key names its group.
+    """Groups of callers that share limits, by name. A key, and a row of `jwt`, names its group.
 
     Example: {imports: {limits: {tokens: {minute: 200000}}}}
     """
@@ -457,5 +629,10 @@ class Access(Block):
 
     @property
     def callers(self) -> int:
-        """The number of callers; 1 without keys."""
-        return len({key.name for key in self.keys}) or 1
+        """The number of callers that are configured; 1 without keys. Rows of `jwt` are for several callers each."""
+        return len({key.name for key in self.keys}) + 2 * sum(len(one.callers) for one in self.jwt) or 1
+
+    @property
+    def has_callers(self) -> bool:
+        """Whether callers need a key or a token. Without, gatepass serves this machine alone."""
+        return bool(self.keys or self.jwt)

@@ -147,8 +147,10 @@ def api_key_weakness(key: str) -> str | None:
     return None
 
 
-OF_CALLER = ("role", "models", "operations", "mcp", "profile", "group", "limits", "end_users", "weight")
-"""The settings of a key that belong to its caller (`auth.caller.Caller`)."""
+OF_ROW = ("role", "models", "operations", "mcp", "profile", "group", "limits", "weight")
+"""The settings of a row of `access.jwt` that its callers have (`auth.caller.Caller`)."""
+OF_CALLER = (*OF_ROW, "end_users")
+"""The settings of a key that belong to its caller."""
 BATCH_OF_ANY_MODEL = "opens batches, which may run any model: remove it, or remove models"
 UNCHANGED_BODIES = ("transcriptions", "translations", "files")
 """Operations with multipart forms, which gatepass does not change."""

@@ -106,6 +106,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         access.upstream = server.target.upstream
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
+    await state.authenticator.prepare(client_request, state.clock.wall())
     caller = context.authenticate()
     if server is None or not may_use_server(caller, name):
         usable = usable_servers(caller, state.config)

@@ -81,7 +81,9 @@ def error_headers(error: GatepassError) -> list[tuple[bytes, bytes]]:
     if error.code == "unsupported_encoding":
         headers.append((b"accept-encoding", b"identity"))  # RFC 9110, section 15.5.16
     if isinstance(error, errors.InvalidApiKey):
-        headers.append((b"www-authenticate", b"Bearer"))  # a 401 must have it (RFC 9110, section 15.5.2)
+        # a 401 must have it (RFC 9110, section 15.5.2; RFC 6750, section 3)
+        is_token = isinstance(error, errors.InvalidToken)
+        headers.append((b"www-authenticate", b'Bearer error="invalid_token"' if is_token else b"Bearer"))
     if error.code == "unsupported_upgrade":  # RFC 9110, sections 15.5.22 and 7.8
         headers += [(b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade")]
     return headers

@@ -12,7 +12,7 @@ import logging
 import math
 import ssl
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -31,6 +31,7 @@ from gatepass.config.upstream import AzureConfig, DialectName, RagflowConfig, Up
 from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowDialect
+from gatepass.errors import TokenUnavailable
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
@@ -58,7 +59,7 @@ from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore, StoreState
 from gatepass.tokens.credential_injector import CredentialInjector
-from gatepass.tokens.failure import failure_advice
+from gatepass.tokens.failure import FetchFailure, failure_advice
 from gatepass.tokens.holder import WINDOW_S, TokenHolder, WaitBudget
 from gatepass.tokens.lifetime import Token
 from gatepass.tokens.sharing import SharedSource, is_shared
@@ -66,6 +67,8 @@ from gatepass.tokens.source import build_source, transport_of
 from gatepass.types import MCP_UPSTREAM, Timeouts, settings_of
 
 if TYPE_CHECKING:
+    from gatepass.auth.jwt_callers import JwtCallers
+    from gatepass.auth.key_sets import KeySetHolder
     from gatepass.observability.tracing import Tracing
 
 LOG = logging.getLogger("gatepass.store")
@@ -223,8 +226,17 @@ class AppState(ProcessParts):
             self.counts.start()
         if self.tracing is not None:
             self.tracing.start()
-        for holder in self.holders.values():
+        for holder in self._fetching():
             holder.start()
+
+    def _fetching(self) -> list[TokenHolder | KeySetHolder]:
+        """Return what fetches in the background."""
+        return [*self.holders.values(), *self.key_sets]
+
+    @property
+    def key_sets(self) -> Sequence[KeySetHolder]:
+        """Those of `access.jwt`, in its order."""
+        return () if self.authenticator.tokens is None else self.authenticator.tokens.holders
 
     def healths_of(self, route: Route) -> list[TargetHealth]:
         named = zip(route.targets, route.names, strict=True)
@@ -282,7 +294,8 @@ class AppState(ProcessParts):
 
     def hand_over(self, successor: AppState) -> None:
         """Start `successor`. What it does not use closes when the requests in progress have ended."""
-        holders = [holder for holder in self.holders.values() if holder not in successor.holders.values()]
+        kept = successor._fetching()
+        holders = [holder for holder in self._fetching() if holder not in kept]
         used = [upstream.transport for upstream in successor.upstreams.values()]
         transports = [one.transport for one in self.upstreams.values() if one.transport not in used]
         servers = {(one.name, one.base_url) for one in successor.upstreams.values()}
@@ -296,15 +309,15 @@ class AppState(ProcessParts):
             if (before := self.upstreams.get(name)) is None or not is_same(before.settings, upstream.settings):
                 self.metrics.settings_changed(name)
         self.in_flight.set_callers(successor.config.access.callers)
-        for holder in successor.holders.values():
-            if holder not in self.holders.values():
-                holder.start()
+        for holder in kept:
+            holder.start()
         if holders or transports:
             self.in_flight.tasks.spawn(_close_unused(self.in_flight, self.clock, holders, transports), "close unused")
 
     async def aclose(self) -> None:
         self.capture.stop()
-        await asyncio.gather(*(holder.aclose() for holder in self.holders.values()))  # each may wait for a program
+        # each may wait for a program
+        await asyncio.gather(*(holder.aclose() for holder in self._fetching()))
         await self.in_flight.tasks.aclose()  # before the transports that the tasks use
         self.body_threads.close()
         for upstream in self.upstreams.values():
@@ -318,7 +331,10 @@ class AppState(ProcessParts):
 
 
 async def _close_unused(
-    in_flight: InFlightRequests, clock: Clock, holders: list[TokenHolder], transports: list[Http1Transport]
+    in_flight: InFlightRequests,
+    clock: Clock,
+    holders: list[TokenHolder | KeySetHolder],
+    transports: list[Http1Transport],
 ) -> None:
     """Close parts of a replaced AppState after the requests in progress, or when the process stops."""
     try:
@@ -413,7 +429,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         config=config,
         limits=config.limits,
         base_path=config.server.base_path,
-        authenticator=Authenticator(config),
+        authenticator=Authenticator(config, _jwt_callers(config, parts, tls_contexts, holders, previous)),
         routes=RouteTable(config),
         declared=DeclaredModels(config),
         upstreams=upstreams,
@@ -452,6 +468,42 @@ def _new_holder(name: str, settings: AnyCredential, parts: ProcessParts, tls_con
         holder = TokenHolder(name, shared, parts.clock, parts.redactor, waits)
         shared.attach(parts.store.cache, holder)
     return holder
+
+
+def _jwt_callers(
+    config: Config,
+    parts: ProcessParts,
+    tls_contexts: TLSContexts,
+    holders: Mapping[str, TokenHolder],
+    previous: AppState | None,
+) -> JwtCallers | None:
+    """Return the callers by tokens, with the key sets that a reload did not change. None without `access.jwt`."""
+    if not (entries := config.access.jwt):
+        return None
+    from gatepass.auth.jwt_callers import JwtCallers  # nothing configured, nothing imported
+    from gatepass.auth.key_sets import KeySetFault, KeySetHolder
+    from gatepass.tokens.key_set import KeySetSource
+    from gatepass.tokens.token_endpoint import issuer_transport
+
+    async def fetch(source: KeySetSource) -> tuple[bytes, float]:
+        try:
+            return await source.fetch()
+        except (FetchFailure, TokenUnavailable) as failure:
+            raise KeySetFault(str(failure)) from failure
+
+    found = list[KeySetHolder]()
+    before = () if previous is None else previous.key_sets
+    for number, entry in enumerate(entries):
+        context, holder = tls_contexts.context_for(entry.network), holders.get(entry.credential or "")
+        # the table may change without its keys
+        same = entry.model_copy(update={"callers": []})
+        setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
+        source = KeySetSource(setting, same, connect, holder, parts.clock)
+        made_of = (same, context, holder)
+        kept = [one for one in before if is_same(one.made_of, made_of)]
+        new = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of)
+        found.append(next(iter(kept), new))
+    return JwtCallers(entries, found, parts.clock)
 
 
 def _upstream(

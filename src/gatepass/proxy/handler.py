@@ -112,7 +112,8 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
     if state.config.server.cors_origins and await _answer_preflight(client_response):
         return
-    found = _authenticated(in_flight_request, context)
+    takes_tokens = state.authenticator.tokens is not None
+    found = await _verified(in_flight_request, context) if takes_tokens else _authenticated(in_flight_request, context)
     operation, protocol, caller, access = found.operation, context.protocol, context.caller, context.access
 
     # Parse.
@@ -160,6 +161,12 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
             if await failover.choose(now_s := state.clock.now()) is not None:
                 raise failover.unavailable(now_s)
             await _attempt(in_flight_request, route, call, failover)
+
+
+async def _verified(in_flight_request: InFlightRequest, context: RequestContext) -> Match:
+    """Do the same after the caller's token was verified, which may have to wait for a key of its issuer."""
+    await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
+    return _authenticated(in_flight_request, context)
 
 
 def _authenticated(in_flight_request: InFlightRequest, context: RequestContext) -> Match:

@@ -152,7 +152,7 @@ class Admin:
             allowed = ", ".join(sorted(one.method for one, _ in matching))
             raise errors.MethodNotAllowed(f"{method} is not possible at {path[:100]}.", allow=allowed)
         used, call.found = chosen
-        call.caller = call.require(used.role)
+        call.caller = await call.require(used.role)
         if method == "POST":
             text = await call.read()
             try:
@@ -180,7 +180,7 @@ class AdminRequest:
         self.body: Any = None
         """Of the type that the route takes."""
 
-    def require(self, role: Role) -> Caller:  # noqa: ARG002 - its owner may use every route
+    async def require(self, role: Role) -> Caller:  # noqa: ARG002 - its owner may use every route
         """Return the caller; raise InvalidApiKey, or NotAllowed for a role that is less than `role`."""
         return LOCAL
 

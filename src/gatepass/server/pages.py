@@ -59,8 +59,9 @@ class PageRequest:
         peer = peer_in(request.scope, only_direct=not state.authenticator.requires_key)
         return ClientRequest("", "GET", request.url.path, tuple(request.headers.raw), peer, state.clock.now())
 
-    def reader(self) -> Caller:
+    async def reader(self) -> Caller:
         """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
+        await self.state.authenticator.prepare(self.client_request, self.state.clock.wall())
         return self.state.authenticator.authenticate_reader(self.client_request, self.state.clock.wall())
 
     def check(self) -> None:
@@ -98,7 +99,7 @@ async def _readyz(call: PageRequest) -> Response:
 async def _metrics(call: PageRequest) -> Response:
     call.check()
     if not call.state.config.access.metrics_open:
-        call.reader()
+        await call.reader()
     shown = await asyncio.to_thread(exposition_of, call.state.metrics.scrape())
     return Response(shown, media_type=CONTENT_TYPE)
 
@@ -106,14 +107,14 @@ async def _metrics(call: PageRequest) -> Response:
 @_page("/status")
 async def _status(call: PageRequest) -> Response:
     """Return the status. Requires a viewer or admin if there are keys: it quotes errors of token endpoints."""
-    call.reader()
+    await call.reader()
     return json_response(status_of(call.state, call.mcp))
 
 
 @_page("/learned")
 async def _learned(call: PageRequest) -> Response:
     """Return the learned rules. Requires a viewer or admin."""
-    call.reader()
+    await call.reader()
     return json_response(learned_document(call.state))
 
 

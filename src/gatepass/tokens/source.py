@@ -28,7 +28,7 @@ def transport_of(settings: kinds.AnyCredential, tls_contexts: TLSContexts) -> Co
     # imported here, because the import of httpx2 takes 0.1 s
     from gatepass.tokens.token_endpoint import issuer_transport
 
-    return issuer_transport(settings, tls_contexts.context_for(settings.network))
+    return issuer_transport(settings.network, tls_contexts.context_for(settings.network))
 
 
 def build_source(name: str, settings: kinds.AnyCredential, connect: Connect | None, clock: Clock) -> TokenSource:

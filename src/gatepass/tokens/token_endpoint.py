@@ -23,6 +23,7 @@ from gatepass.clock import Clock
 from gatepass.config.advice import Advice
 from gatepass.config.block import crosses_network_in_plain
 from gatepass.config.credential.base import Credential
+from gatepass.config.network import Network
 from gatepass.errors import Fault, TransportFault
 from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.message_head import destination_of, has_line_break
@@ -125,8 +126,8 @@ Connect = Callable[[], httpx2.AsyncBaseTransport]
 """Returns the HTTP transport of one request. Tests pass one without a network."""
 
 
-def issuer_transport(settings: Credential, context: ssl.SSLContext) -> Connect:
-    """Return what opens a connection to the issuers of one credential, for each request a new one.
+def issuer_transport(network: Network, context: ssl.SSLContext) -> Connect:
+    """Return what opens a connection to an issuer, for each request a new one.
 
     So a renewed client certificate and a changed DNS record apply to the next request. A cancelled request leaves no
     slot of a pool occupied: httpx2 2.16 never frees the slot of a tunnel whose TLS handshake failed
@@ -135,7 +136,7 @@ def issuer_transport(settings: Credential, context: ssl.SSLContext) -> Connect:
     """
     # at DEBUG it logs response headers, which may contain a token
     logging.getLogger("httpcore2").setLevel(logging.ERROR)
-    network, proxy = settings.network, None
+    proxy = None
     if network.proxy is not None:
         user, _, password = network.proxy_auth.reveal().partition(":") if network.proxy_auth else ("", "", "")
         # httpx2 rejects an `ssl_context` for a proxy without TLS.

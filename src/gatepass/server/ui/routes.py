@@ -119,10 +119,11 @@ class UiRequest(AdminRequest):
             raise errors.UnsupportedHead("unsupported_media_type", "Send the body as `content-type: application/json`.")
         return await super().read()
 
-    def require(self, role: Role) -> Caller:
+    async def require(self, role: Role) -> Caller:
         if role == "anyone":
             return LOCAL
         state = self.state
+        await state.authenticator.prepare(self.client_request, state.clock.wall())
         caller = state.authenticator.authenticate_reader(self.client_request, state.clock.wall())
         if role == "admin" and caller.role != "admin":
             raise errors.NotAllowed(
@@ -156,7 +157,7 @@ async def _session(call: UiRequest) -> ASGIApp:
     """Return who signs in with the key of the request, nobody without a key."""
     requires_key = call.state.authenticator.requires_key
     is_open = requires_key and not presented_keys(call.client_request.headers)
-    caller = None if is_open else call.require("viewer")
+    caller = None if is_open else await call.require("viewer")
     mounted_at, _ = path_in(call.request.scope)
     document = {
         "version": __version__,

@@ -1,0 +1,103 @@
+"""Callers by tokens: each token is verified once, in turn, and its verdict remembered until the token ends."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from gatepass.auth.caller import Caller
+from gatepass.auth.jwt_verdict import (
+    KeySet,
+    Token,
+    caller_of,
+    check_claims,
+    entry_of,
+    is_encrypted,
+    other_issuer,
+    verify,
+)
+from gatepass.auth.key_sets import KeySetHolder
+from gatepass.clock import Clock, sleep
+from gatepass.config.access import JwtIssuer
+from gatepass.config.advice import Advice
+from gatepass.errors import InvalidToken, Overloaded
+
+SIGNATURES_PER_S = 200
+"""How many signatures are checked in a second: each holds the event loop for 0.1 ms, and anybody can send a bad one."""
+LONGEST_TURN_S = 2.0
+REMEMBERED_BYTES = 4 * 1024 * 1024
+"""The tokens that are remembered, together. A token of 2 KB with its verdict is 3 KB."""
+_VERDICT_BYTES = 1024
+
+
+class JwtCallers:
+    """The callers that the tokens of `access.jwt` name. `holders` has the key set of each entry."""
+
+    def __init__(self, entries: Sequence[JwtIssuer], holders: Sequence[KeySetHolder], clock: Clock) -> None:
+        self.entries, self.holders = entries, holders
+        self._clock = clock
+        self._seen: OrderedDict[str, tuple[Caller, float, int, KeySet]] = OrderedDict()
+        """By the text of the token: its caller, its end, its entry, and the keys that verified it."""
+        self._seen_bytes = 0
+        self._free_s = 0.0
+        """When the next signature may be checked."""
+
+    def remembered(self, text: str, wall_s: float) -> Caller | None:
+        """Return the caller of a token that was verified before, by keys that still are those of its issuer."""
+        if (found := self._seen.get(text)) is None:
+            return None
+        caller, ends_s, at, keys = found
+        if wall_s >= ends_s or self.holders[at].keys is not keys:
+            self._forget(text)
+            return None
+        self._seen.move_to_end(text)
+        return caller
+
+    def read(self, text: str) -> Token | None:
+        """Return the token `text` of a configured issuer, also an expired one. None for any other text."""
+        token = Token.read(text)
+        return token if token is not None and entry_of(token, self.entries) is not None else None
+
+    def refusal(self, presented: Sequence[str]) -> InvalidToken:
+        """Return the error for texts that are neither a key nor a token of a configured issuer."""
+        for token in filter(None, map(Token.read, presented)):
+            if (at := entry_of(token, self.entries)) is not None:  # it has ended since it was verified
+                check_claims(token, self.entries[at], self._clock.wall())
+            return other_issuer(token, self.entries)
+        case = "jwt_encrypted" if any(map(is_encrypted, presented)) else "jwt_opaque"
+        what = "an encrypted token" if case == "jwt_encrypted" else "neither a key of gatepass nor a JWT"
+        return InvalidToken(f"The request has {what}.", case=case, advice=str(Advice(case)))
+
+    async def verdict(self, token: Token) -> Caller:
+        """Return the caller of a token of a configured issuer, and remember it.
+
+        Raises InvalidToken, NotAllowed, KeySetUnavailable, and Overloaded if its turn is too late.
+        """
+        at = entry_of(token, self.entries) or 0
+        entry, holder = self.entries[at], self.holders[at]
+        check_claims(token, entry, self._clock.wall())
+        keys = await holder.keys_for(token)
+        await self._turn()
+        if (since := self.remembered(token.text, self._clock.wall())) is not None:  # by another request of its sender
+            return since
+        verify(token, keys, holder.age_text())
+        caller = caller_of(token, entry)
+        self._seen[token.text] = caller, token.ends_s, at, keys
+        self._seen_bytes += len(token.text) + _VERDICT_BYTES
+        while self._seen_bytes > REMEMBERED_BYTES:
+            self._forget(next(iter(self._seen)))
+        return caller
+
+    async def _turn(self) -> None:
+        """Wait until a signature may be checked."""
+        now_s = self._clock.now()
+        begin_s = max(now_s, self._free_s)
+        if (wait_s := begin_s - now_s) > LONGEST_TURN_S:
+            raise Overloaded("Too many new tokens arrive to check their signatures.", retry_after_s=wait_s)
+        self._free_s = begin_s + 1 / SIGNATURES_PER_S
+        if wait_s:
+            await sleep(self._clock, wait_s)
+
+    def _forget(self, text: str) -> None:
+        del self._seen[text]
+        self._seen_bytes -= len(text) + _VERDICT_BYTES

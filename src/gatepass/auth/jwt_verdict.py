@@ -1,0 +1,287 @@
+"""The verdict of a JWT that a caller sent: its issuer, its claims, its signature, and the row of the table it meets.
+
+`access.jwt` configures it. RFC 8725 and RFC 9068 say what is checked. Nothing here reads a clock, a file or a network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from gatepass.auth.caller import Caller
+from gatepass.config.access import KEYCLOAK_DEFAULT, SIGNATURES, CallerRow, JwtIssuer, claim_path
+from gatepass.config.advice import Advice
+from gatepass.errors import InvalidToken, NotAllowed
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
+
+LEEWAY_S = 30.0
+"""How far the clocks of issuer and gatepass may differ, for `exp`, `nbf` and `iat`."""
+TYPES = frozenset(("at+jwt", "application/at+jwt", "jwt"))
+"""The values of the header `typ` (RFC 9068 2.1, RFC 7519 5.1), in any case. It may be absent."""
+MAX_SHOWN_CHARS = 200
+MAX_USER_CHARS = 100
+MOST_KEYS = 100
+"""Keys of a set that are used: public issuers have up to ten."""
+GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com"))
+"""The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
+
+_COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
+_ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")
+_ENTRA_V1, _ENTRA_V2 = "https://sts.windows.net/", "https://login.microsoftonline.com/"
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
+_PUBLIC = ("kty", "n", "e", "crv", "x", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A JWT as its sender wrote it. Nothing of it is verified."""
+
+    text: str = field(repr=False)
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, text: str) -> Token | None:
+        """Return the signed JWT `text` (RFC 7515 3.1), None if it is no such text."""
+        if _COMPACT.fullmatch(text) is None:
+            return None
+        try:
+            header, claims = (
+                json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in text.split(".")[:2]
+            )
+        except (ValueError, RecursionError):
+            return None
+        return cls(text, header, claims) if isinstance(header, dict) and isinstance(claims, dict) else None
+
+    @property
+    def issuer(self) -> str:
+        return found if isinstance(found := self.claims.get("iss"), str) else ""
+
+    @property
+    def kid(self) -> str | None:
+        return found if isinstance(found := self.header.get("kid"), str) else None
+
+    @property
+    def ends_s(self) -> float:
+        """When a token that `check_claims` let pass is no longer accepted, in epoch seconds."""
+        return float(self.claims["exp"]) + LEEWAY_S
+
+
+def is_encrypted(text: str) -> bool:
+    """Whether `text` looks like an encrypted JWT (RFC 7516 3.1)."""
+    return _ENCRYPTED.fullmatch(text) is not None
+
+
+class KeySet:
+    """The public keys of one issuer that verify signatures, out of a JWKS (RFC 7517 5)."""
+
+    def __init__(self, document: bytes) -> None:
+        """Raise ValueError if `document` is no key set."""
+        try:
+            decoded = json.loads(document)
+        except RecursionError:
+            raise ValueError("is no JSON") from None
+        listed = decoded.get("keys") if isinstance(decoded, dict) else None
+        if not isinstance(listed, list):
+            raise ValueError("has no list `keys`")  # noqa: TRY004 - a fault of the document
+        self._listed = [key for key in listed if isinstance(key, dict) and _verifies(key)][:MOST_KEYS]
+        self._made: dict[tuple[int, str], PyJWK | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
+        """Return the key for a signature by `algorithm`. A token without `kid` has the only one that fits."""
+        fitting = [at for at, key in enumerate(self._listed) if _fits(key, algorithm) and kid in (None, key.get("kid"))]
+        if not fitting or (kid is None and len(fitting) > 1):
+            return None
+        made = fitting[0], algorithm
+        if made not in self._made:
+            self._made[made] = _key(self._listed[made[0]], algorithm)
+        return self._made[made]
+
+
+def _verifies(key: Mapping[str, Any]) -> bool:
+    """Whether a key is for signatures (RFC 7517 4.2, 4.3) and of no kind with a shared secret."""
+    operations = key.get("key_ops", ["verify"])
+    is_listed = isinstance(operations, list) and "verify" in operations
+    return key.get("kty") in ("RSA", "EC", "OKP") and key.get("use", "sig") == "sig" and is_listed
+
+
+def _fits(key: Mapping[str, object], algorithm: str) -> bool:
+    if key.get("alg", algorithm) != algorithm:
+        return False
+    curve = _CURVES.get(algorithm)
+    if curve is None:
+        return key.get("kty") == "RSA"
+    return key.get("kty") == ("OKP" if algorithm == "EdDSA" else "EC") and key.get("crv") == curve
+
+
+def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:
+    # imported here: PyJWT with cryptography takes 20 MB and a seventh of a start
+    from jwt import PyJWK
+    from jwt.exceptions import PyJWTError
+
+    try:
+        # the private part of a key that somebody published is not read
+        return PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
+    except (PyJWTError, ValueError, TypeError):
+        return None
+
+
+def entry_of(token: Token, entries: Sequence[JwtIssuer]) -> int | None:
+    """Return which entry of `access.jwt` has the token's issuer. No two have the same."""
+    return next((at for at, entry in enumerate(entries) if token.issuer in entry.issuer), None)
+
+
+def other_issuer(token: Token, entries: Sequence[JwtIssuer]) -> InvalidToken:
+    """Return the error for a token of an issuer that no entry has."""
+    known = [issuer for entry in entries for issuer in entry.issuer]
+    is_other_entra = token.issuer.startswith((_ENTRA_V1, _ENTRA_V2)) and any(
+        one.startswith((_ENTRA_V1, _ENTRA_V2)) for one in known
+    )
+    came = f"is of the issuer {_shown(token.claims['iss'])}" if "iss" in token.claims else "has no claim iss"
+    return _refused(
+        f"The token {came}. access.jwt has {_listed(known)}.", "jwt_entra" if is_other_entra else "jwt_issuer"
+    )
+
+
+def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
+    """Check all but the signature and the table; `wall_s` is in epoch seconds. Raise InvalidToken."""
+    header, claims = token.header, token.claims
+    if header.get("alg") not in SIGNATURES:
+        raise _refused(
+            f"The token is signed with {_shown(header.get('alg'))}. gatepass accepts {', '.join(SIGNATURES)}.",
+            "jwt_algorithm",
+        )
+    for name, where in (("crit", header), ("cnf", claims)):
+        if name in where:
+            raise _refused(
+                f"The token has `{name}`, so its holder has to prove more than gatepass checks.", "jwt_bound"
+            )
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in TYPES or not isinstance(header.get("kid", ""), str):
+        raise _refused(f"The header of the token has typ {_shown(kind)}, which no access token has.", "jwt_type")
+    _check_times(claims, wall_s)
+    _check_audience(claims, entry)
+    _check_kind(token, entry)
+    if not isinstance(subject := claims.get("sub"), str) or not subject:
+        raise _refused("The token has no claim sub, by which gatepass knows its caller.", "jwt_subject")
+
+
+def _check_times(claims: Mapping[str, Any], wall_s: float) -> None:
+    times = {name: claims[name] for name in ("exp", "nbf", "iat") if name in claims}
+    for name, value in times.items():
+        # bool is an int in Python; the bounds exclude NaN and infinity
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1e12 < value < 1e12:
+            raise _refused(f"The claim {name} of the token is no time.", "jwt_time")
+    if "exp" not in times:
+        raise _refused("The token has no claim exp, so it would never end.", "jwt_time")
+    if (late_s := wall_s - times["exp"]) >= LEEWAY_S:
+        raise _refused(f"The token expired {late_s:.0f} s ago.", "jwt_expired")
+    for name in ("nbf", "iat"):
+        if (early_s := times.get(name, wall_s) - wall_s) > LEEWAY_S:
+            raise _refused(f"The {name} of the token is {early_s:.0f} s ahead of the clock of gatepass.", "jwt_early")
+
+
+def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
+    if entry.audience is not None:
+        came = claims.get("aud")
+        texts = came if isinstance(came, list) else [came]
+        if any(isinstance(one, str) and one in entry.audience for one in texts):
+            return
+        case = "jwt_graph" if GRAPH.intersection(one for one in texts if isinstance(one, str)) else "jwt_audience"
+        case = "jwt_keycloak" if texts in ([KEYCLOAK_DEFAULT], [None]) else case
+        what = "The token has no audience" if came is None else f"The token has the audience {_shown(came)}"
+        raise _refused(f"{what}. gatepass expects {_listed(entry.audience)}.", case)
+    for name, allowed in (entry.require or {}).items():
+        if (came := _claim(claims, name)) not in allowed:
+            what = f"has {name} {_shown(came)}" if came is not None else f"has no claim {name}"
+            raise _refused(f"The token {what}. gatepass expects {_listed(allowed)}.", "jwt_require")
+
+
+def _check_kind(token: Token, entry: JwtIssuer) -> None:
+    """Refuse an ID token where only access tokens are accepted, and the other way round."""
+    header, claims = token.header, token.claims
+    own = str(claims.get("typ", "")).lower()  # Keycloak's claim
+    is_id = own == "id" or any(name in claims for name in ("nonce", "at_hash", "c_hash"))
+    says_access = str(header.get("typ", "")).lower().endswith("at+jwt") or "scope" in claims or "scp" in claims
+    if is_id and "id" not in entry.tokens:
+        raise _refused("This is an ID token, and `tokens` of its issuer is [access].", "jwt_id")
+    if not is_id and says_access and "access" not in entry.tokens:
+        raise _refused("This is an access token, and `tokens` of its issuer is [id].", "jwt_access")
+
+
+def verify(token: Token, keys: KeySet, fetched: str) -> None:
+    """Check the signature; `fetched` says when the keys were fetched. Raise InvalidToken. It takes about 0.1 ms."""
+    from jwt.api_jws import PyJWS
+    from jwt.exceptions import PyJWTError
+
+    algorithm = str(token.header["alg"])
+    key = keys.find(token.kid, algorithm)
+    if key is None:
+        which = "no kid" if token.kid is None else f"the kid {_shown(token.kid)}"
+        raise _refused(f"The token has {which}, and its issuer has no such key for {algorithm} ({fetched}).", "jwt_kid")
+    try:
+        # the key is bound to one algorithm, so that the token's header chooses none
+        PyJWS(options={"enforce_minimum_key_length": True}).decode_complete(token.text, key, [algorithm])
+    except (PyJWTError, ValueError) as error:
+        raise _refused("The signature of the token is not of its issuer.", "jwt_signature") from error
+
+
+def caller_of(token: Token, entry: JwtIssuer) -> Caller:
+    """Return the caller of a verified token: the first row of the table that it meets. Raise NotAllowed for none."""
+    claims = token.claims
+    row = next((row for row in entry.callers if _meets(_claim(claims, row.claim), row)), None)
+    if row is None:
+        looked = list(dict.fromkeys(row.claim for row in entry.callers))
+        has_overage = "hasgroups" in claims or "_claim_names" in claims
+        case = "entra_groups" if has_overage and "groups" in looked else ""
+        raise NotAllowed(
+            "no_caller_row",
+            f"The token meets no row of access.jwt[].callers. gatepass looked at {_listed(looked)}.",
+            case=case,
+            advice=str(Advice(case or "no_caller_row")),
+        )
+    named = None if row.name_from is None else _claim(claims, row.name_from)
+    # the digest is of one length, and no name of a key has a colon
+    identity = f"jwt:{sha256(json.dumps([token.issuer, claims['sub']]).encode()).hexdigest()[:32]}"
+    return Caller.of_row(row, identity, _printable(named[:MAX_USER_CHARS]) if isinstance(named, str) else "")
+
+
+def _meets(value: Any, row: CallerRow) -> bool:
+    if row.equals is not None:
+        return isinstance(value, str) and value in row.equals
+    return row.contains in (value.split(" ") if isinstance(value, str) else value if isinstance(value, list) else ())
+
+
+def _claim(claims: Mapping[str, Any], path: str) -> Any:
+    value: Any = claims
+    for step in claim_path(path):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+def _refused(cause: str, case: str) -> InvalidToken:
+    return InvalidToken(cause, case=case, advice=str(Advice(case)))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " or ".join(map(_shown, names[:5])) + (" or others" if len(names) > 5 else "")
+
+
+def _shown(value: Any) -> str:
+    """Return a claim for an error: its sender wrote it, so it is short and has no control character."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"{_printable(text[:MAX_SHOWN_CHARS])}{'…' if len(text) > MAX_SHOWN_CHARS else ''}"
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,124 @@
+"""The key set of an issuer of callers' tokens: fetched in the background, and again for an unknown key.
+
+The last keys stay for a day while the issuer cannot be reached, so that its outage ends no caller's work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+
+from gatepass.auth.jwt_verdict import KeySet, Token
+from gatepass.cancel import Tasks
+from gatepass.clock import Clock, wait_at_most
+from gatepass.errors import KeySetUnavailable
+
+LOG = logging.getLogger("gatepass.callers")
+
+AGAIN_S = 10.0
+"""Seconds between two fetches because of an unknown `kid`, or after a failure. Anybody may invent a `kid`."""
+KEPT_S = 86_400.0
+"""How long the last keys are used while the issuer cannot be reached."""
+
+
+class KeySetFault(Exception):
+    """Why a key set could not be fetched, without a secret."""
+
+
+FetchKeys = Callable[[], Awaitable[tuple[bytes, float]]]
+"""Returns the document of a key set, and when to fetch it again in seconds; raises KeySetFault within a bound."""
+
+
+class KeySetHolder:
+    """Holds the keys of one entry of `access.jwt`. `start` requires a running event loop."""
+
+    def __init__(self, setting: str, issuer: str, fetch: FetchKeys, clock: Clock, made_of: object) -> None:
+        """`made_of`: what a reload compares, to keep the keys of an issuer that it did not change."""
+        self.setting, self.issuer, self.made_of = setting, issuer, made_of
+        self._fetch, self._clock = fetch, clock
+        self._keys: KeySet | None = None
+        self._document = b""
+        self._fetched_s = self._asked_s = -math.inf
+        self._next_s = -math.inf
+        self.fault = ""
+        """Why the last fetch failed, "" after one that succeeded."""
+        self._running: asyncio.Task[None] | None = None
+        self._tasks, self._wake = Tasks(), asyncio.Event()
+        self._is_started = False
+
+    def start(self) -> None:
+        """Begin to fetch in the background, once."""
+        if not self._is_started:
+            self._is_started = True
+            self._tasks.keep(self._refresh, f"key set of {self.setting}", self._failed, lambda: self._sleep(AGAIN_S))
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
+
+    @property
+    def keys(self) -> KeySet | None:
+        """The keys that are not too old. None: no fetch has succeeded within KEPT_S."""
+        return None if self._clock.now() - self._fetched_s > KEPT_S else self._keys
+
+    def age_text(self) -> str:
+        """Return when the keys were fetched, for an error."""
+        return f"fetched {self._clock.now() - self._fetched_s:.0f} s ago"
+
+    async def keys_for(self, token: Token) -> KeySet:
+        """Return the keys, fetched again if they have none for `token`. Known keys never wait.
+
+        Raises KeySetUnavailable if no keys were ever fetched, or none for a day.
+        """
+        keys, algorithm = self.keys, str(token.header["alg"])
+        if keys is None or keys.find(token.kid, algorithm) is None:
+            if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
+                self._begin()
+            if self._running is not None:
+                # others wait for the same fetch, so that a client which leaves does not end it
+                await asyncio.shield(self._running)
+            keys = self.keys
+        if keys is None:
+            raise KeySetUnavailable(
+                f"The keys of the issuer {self.issuer} were not fetched yet: {self.fault or 'no answer'}.",
+                setting=self.setting,
+                retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
+            )
+        return keys
+
+    def _begin(self) -> None:
+        self._asked_s = self._clock.now()
+        self._running = self._tasks.spawn(self._fetch_once(), f"key set of {self.setting}")
+
+    async def _fetch_once(self) -> None:
+        try:
+            document, again_s = await self._fetch()
+            if document != self._document:  # the same keys verify the same tokens, which are remembered
+                self._keys, self._document = KeySet(document), document
+                LOG.info("key_set", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
+        except (KeySetFault, ValueError) as error:
+            self._failed(error)
+        else:
+            self._fetched_s, self.fault = self._clock.now(), ""
+            self._next_s = self._fetched_s + again_s
+        finally:
+            self._running = None
+            self._wake.set()
+
+    def _failed(self, error: BaseException) -> None:
+        self._next_s = self._clock.now() + AGAIN_S
+        why = str(error) if isinstance(error, KeySetFault) else f"its key set {error}"
+        if why != self.fault:
+            LOG.warning("key_set_failed", extra={"fields": {"issuer": self.issuer, "why": why}})
+        self.fault = why
+
+    async def _refresh(self) -> None:
+        while True:
+            if self._running is None and self._clock.now() >= self._next_s:
+                self._begin()
+            await self._sleep(max(0.1, self._next_s - self._clock.now()) if self._running is None else KEPT_S)
+
+    async def _sleep(self, sleep_s: float) -> None:
+        await wait_at_most(self._wake, sleep_s, self._clock)
+        self._wake.clear()
