@@ -48,7 +48,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.limits import Counts, EndUsers
+from gatepass.policy.limits import Counts, Subjects
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.protocols.operations import route_of
 from gatepass.proxy.admission import Admission
@@ -194,7 +194,8 @@ class ProcessParts:
     store: GuardedStore | None
     """None if this process shares nothing."""
     counts: Counts = field(default_factory=Counts)
-    end_users: EndUsers = field(default_factory=EndUsers)
+    end_users: Subjects = field(default_factory=Subjects)
+    of_rows: Subjects = field(default_factory=partial(Subjects, are_invented=False))
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
@@ -433,7 +434,8 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         routes=RouteTable(config),
         declared=DeclaredModels(config),
         upstreams=upstreams,
-        admission=Admission(config, parts.counts, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,
+        admission=Admission(config, parts.counts, parts.clock, parts.metrics.limit_hit, parts.end_users, parts.of_rows)
+        or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
@@ -538,7 +540,8 @@ def _upstream(
 
 
 def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redactor: Redactor) -> None:
-    for name, hop in (*upstreams.items(), *config.credentials.items()):
+    issuers = ((str(number), entry) for number, entry in enumerate(config.access.jwt))
+    for name, hop in (*upstreams.items(), *config.credentials.items(), *issuers):
         if hop.network.proxy_auth is not None:
             # the password of `user:password`
             redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", type(hop), name))
@@ -553,7 +556,7 @@ def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redac
 def _take_over(state: AppState) -> None:
     """Let the metrics read the objects and model names of `state`, and the inspector keep what `state` allows."""
     metrics = state.metrics
-    groups = {key.name: key.group for key in state.config.access.keys if key.group is not None}
+    groups = {caller.name: caller.group for caller in state.authenticator.configured if caller.group is not None}
     metrics.attach(partial(_sample, state), state.routes.configured_name, groups)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)
