@@ -11,6 +11,7 @@ from typing import Any
 import jwt
 import msgspec
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -22,7 +23,7 @@ from gatepass.observability.access_log import LOG as ACCESS_LOG
 from gatepass.observability.capture import CaptureSettings
 from gatepass.server.inspection import limits_of, requests_listing, start_capture, stories
 from gatepass.server.pages import status_of
-from gatepass.server.reload import KEYS_LOST
+from gatepass.server.reload import KEYS_LOST, Reloader, _readings
 from gatepass.server.views import callers
 from tests.integration.answers import COMPLETION
 from tests.integration.gateway import JSON, Answer, Gateway, gateway, relaying
@@ -197,6 +198,29 @@ async def test_a_reload_may_go_from_keys_to_tokens_alone_and_not_to_neither(jwks
             assert (await gatepass.reload(**blocks, access=keys)).outcome == "reloaded"
             assert (await gatepass.served.ask(headers=by(text)).answer()).status == 401
     logged_errors.clear()  # those of the refused reload, which the result has
+
+
+async def test_a_reload_notices_the_files_of_an_issuer_and_masks_its_proxy_password(tmp_path, jwks, serve: Serve):
+    first, second = trustme.CA(), trustme.CA()
+    ca, password = tmp_path / "ca.pem", tmp_path / "proxy"
+    first.cert_pem.write_to_path(str(ca))
+    password.write_text("gate:first-password")
+    network = {"ca_file": str(ca), "proxy": "http://127.0.0.1:9", "proxy_auth": f"${{file:{password}}}"}
+    fetched = {**issuer("", {}), "jwks_uri": "https://127.0.0.1:9/keys", "network": network}
+    del fetched["jwks_file"]
+    async with Scripted(answer=lambda _: GOOD) as upstream:
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
+        async with serve(**blocks, access={"jwt": [fetched]}) as gatepass:
+            assert await gatepass.reload() == ReloadResult("unchanged")
+            second.cert_pem.write_to_path(str(ca))
+            assert await gatepass.reload() == ReloadResult("reloaded", ("access",))
+            password.write_text("gate:second-password")
+            assert await gatepass.reload() == ReloadResult("reloaded", ("access",))
+            mask = gatepass.served.state.redactor.mask
+            assert "password" not in mask("first-password second-password")
+            reloader = gatepass.served.server.reloader
+            assert isinstance(reloader, Reloader)
+            assert set(_readings(reloader.loaded)) >= {str(ca), str(password)}
 
 
 async def test_a_span_names_the_row_alone(jwks):

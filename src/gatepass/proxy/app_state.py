@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
+from gatepass.config.access import JwtIssuer
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, LocalCredential, token_location
 from gatepass.config.load import is_same
@@ -443,7 +444,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
     )
 
 
-def _issuer_connection(settings: AnyCredential, tls_contexts: TLSContexts) -> IssuerConnection:
+def _issuer_connection(settings: AnyCredential | JwtIssuer, tls_contexts: TLSContexts) -> IssuerConnection:
     if isinstance(settings, LocalCredential):
         return None, 0
     auth = settings.network.proxy_auth
@@ -496,12 +497,13 @@ def _jwt_callers(
     found = list[KeySetHolder]()
     before = () if previous is None else previous.key_sets
     for number, entry in enumerate(entries):
-        context, holder = tls_contexts.context_for(entry.network), holders.get(entry.credential or "")
+        context, password = _issuer_connection(entry, tls_contexts)
+        holder = holders.get(entry.credential or "")
         # the table may change without its keys
         same = entry.model_copy(update={"callers": []})
         setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
         source = KeySetSource(setting, same, connect, holder, parts.clock)
-        made_of = (same, context, holder)
+        made_of = (same, context, password, holder)
         kept = [one for one in before if is_same(one.made_of, made_of)]
         new = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of)
         found.append(next(iter(kept), new))
