@@ -497,13 +497,12 @@ def _jwt_callers(
     found = list[KeySetHolder]()
     before = () if previous is None else previous.key_sets
     for number, entry in enumerate(entries):
-        context, password = _issuer_connection(entry, tls_contexts)
-        holder = holders.get(entry.credential or "")
+        context, holder = tls_contexts.context_for(entry.network), holders.get(entry.credential or "")
         # the table may change without its keys
         same = entry.model_copy(update={"callers": []})
         setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
         source = KeySetSource(setting, same, connect, holder, parts.clock)
-        made_of = (same, context, password, holder)
+        made_of = (same, _issuer_connection(entry, tls_contexts), holder)
         kept = [one for one in before if is_same(one.made_of, made_of)]
         new = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of)
         found.append(next(iter(kept), new))
