@@ -73,12 +73,7 @@ class KeySetHolder:
         """
         keys, algorithm = self.keys, str(token.header["alg"])
         if keys is None or keys.find(token.kid, algorithm) is None:
-            if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
-                self._begin()
-            if self._running is not None:
-                # others wait for the same fetch, so that a client which leaves does not end it
-                await asyncio.shield(self._running)
-            keys = self.keys
+            keys = await self.fetched()
         if keys is None:
             raise KeySetUnavailable(
                 f"The keys of the issuer {self.issuer} were not fetched yet: {self.fault or 'no answer'}.",
@@ -86,6 +81,15 @@ class KeySetHolder:
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )
         return keys
+
+    async def fetched(self) -> KeySet | None:
+        """Fetch again, but not twice in AGAIN_S, and return `keys`."""
+        if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
+            self._begin()
+        if self._running is not None:
+            # others wait for the same fetch, so that a client which leaves does not end it
+            await asyncio.shield(self._running)
+        return self.keys
 
     def _begin(self) -> None:
         self._asked_s = self._clock.now()

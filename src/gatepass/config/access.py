@@ -326,6 +326,11 @@ class CallerSettings(Block):
     Example: {requests: {minute: 500}, tokens: {minute: 200000}}
     """
 
+    @property
+    def uses_any_model(self) -> bool:
+        """Whether it may use batches of either API: their requests name models that gatepass does not read."""
+        return OF_ANY_MODEL in (self.operations or ())
+
 
 class AccessKey(CallerSettings):
     name: Name
@@ -378,11 +383,6 @@ class AccessKey(CallerSettings):
         elif self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
             yield "", f"is the hash of a publicly known key ({fixed}): set models to the one model it may use"
-
-    @property
-    def uses_any_model(self) -> bool:
-        """Whether it may use batches of either API: their requests name models that gatepass does not read."""
-        return OF_ANY_MODEL in (self.operations or ())
 
     @property
     def texts(self) -> tuple[str, ...]:
