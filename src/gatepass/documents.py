@@ -126,7 +126,6 @@ class KeySet(Struct, kw_only=True):
     age_s: float | None
     """Since they were fetched. None: never, or longer ago than they are used."""
     fault: str | None
-    """Why the last fetch failed."""
 
 
 class Key(Struct, kw_only=True):

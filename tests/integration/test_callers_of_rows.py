@@ -118,12 +118,12 @@ async def test_each_identity_of_a_row_has_its_limits_and_a_key_of_the_same_name_
     assert not [text for text in (SUBJECT, zoe, again, yan) if text in told]
 
 
-async def test_a_limit_of_the_month_stays_after_a_reload_that_moves_the_row(jwks, serve: Serve):
-    monthly = {"limits": {"requests": {"month": 1}}}
-    first = {"claim": "roles", "contains": "batch", "name": "batch"}
+async def test_what_was_used_stays_after_a_reload_that_moves_the_row(jwks, serve: Serve):
+    once = {"limits": {"requests": {"minute": 1}}}
+    first = {"contains": "batch", "name": "batch"}
     async with Scripted(answer=lambda _: GOOD) as upstream:
         blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
-        async with serve(**blocks, access={"jwt": [issuer(jwks, monthly)]}) as gatepass:
+        async with serve(**blocks, access={"jwt": [issuer(jwks, once)]}) as gatepass:
             clock_s = gatepass.served.state.clock.wall()
 
             async def status(subject: str) -> int:
@@ -131,13 +131,24 @@ async def test_a_limit_of_the_month_stays_after_a_reload_that_moves_the_row(jwks
                 return answer.status
 
             assert [await status(name) for name in ("zoe", "zoe", "yan")] == [200, 429, 200]
-            moved = {"jwt": [issuer(jwks, first, {"limits": {"requests": {"month": 2}}})]}
+            moved = {"jwt": [issuer(jwks, first, {"limits": {"requests": {"minute": 2}}})]}
             assert (await gatepass.reload(**blocks, access=moved)).outcome == "reloaded"
             assert [await status(name) for name in ("zoe", "zoe", "yan", "yan")] == [200, 429, 200, 429]
-            shown = gatepass.served.state.metrics.exposition().decode()
-    assert [line for line in shown.splitlines() if line.startswith("gatepass_limit_left")] == [
-        'gatepass_limit_left_ratio{kind="jwt",limit="requests.month",name="people"} 0.0'
-    ]
+
+
+async def test_rows_of_one_name_may_have_different_limits(jwks):
+    """A caller that has a token for each of both rows counts in each."""
+    many = {"contains": "power", "limits": {"requests": {"minute": 3}}}
+    clock = Ticking()
+    blocks = {"jwt": [issuer(jwks, many, {"limits": {"requests": {"minute": 1}}})]}
+    async with relaying(GOOD, clock=clock, access=blocks) as (_, gp):
+        plain = token(clock.wall(), "zoe")
+        power = token(clock.wall(), "zoe", roles=["user", "power"])
+        texts = [plain, power, plain, power, plain, power, power]
+        found = [(await gp.ask(headers=by(text)).answer()).status for text in texts]
+        rows = {row.of: row.used for row in (await limits_of(gp.state)).limits}
+    assert found == [200, 200, 429, 200, 429, 200, 429]
+    assert rows == {"jwt/people": 3, "jwt/people#2": 1}
 
 
 async def test_a_session_of_a_server_is_of_one_identity_whatever_its_token(jwks):
@@ -167,7 +178,8 @@ async def test_a_session_of_a_server_is_of_one_identity_whatever_its_token(jwks)
 async def test_requests_of_all_identities_are_in_flight_for_the_row_and_its_name_may_be_captured(jwks):
     go_on, clock = asyncio.Event(), Ticking()
     groups = {"groups": {"all": {"limits": {"max_concurrent": 9}}}}
-    async with relaying([Wait(go_on), *GOOD], clock=clock, access=access(jwks, group="all") | groups) as (upstream, gp):
+    row = {"group": "all", "limits": {"requests": {"month": 4}}}
+    async with relaying([Wait(go_on), *GOOD], clock=clock, access=access(jwks, **row) | groups) as (upstream, gp):
         async with gp.ask(headers=by(token(clock.wall(), "zoe"))), gp.ask(headers=by(token(clock.wall(), "yan"))):
             await until(lambda: len(upstream.received) == 2)
             (row,) = callers(gp.state).callers
@@ -177,6 +189,9 @@ async def test_requests_of_all_identities_are_in_flight_for_the_row_and_its_name
         start_capture(gp.state, CaptureSettings(caller="people"))
         with pytest.raises(InvalidRequest):
             start_capture(gp.state, CaptureSettings(caller=f"{SUBJECT}-zoe"))
+    assert [line for line in shown.splitlines() if line.startswith("gatepass_limit_left")] == [
+        'gatepass_limit_left_ratio{kind="jwt",limit="requests.month",name="people"} 0.75'
+    ]
     assert re.search(r'gatepass_requests_in_flight\{caller="people",group="all",.*\} 2', shown)
 
 

@@ -6,20 +6,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from gatepass.auth.caller import Caller
-from gatepass.auth.jwt_verdict import (
-    KeySet,
-    Token,
-    caller_of,
-    check_claims,
-    entry_of,
-    is_encrypted,
-    other_issuer,
-    verify,
-)
+from gatepass.auth.jwt_verdict import KeySet, Token, caller_of, check_claims, entry_of, unknown, verify
 from gatepass.auth.key_sets import KeySetHolder
 from gatepass.clock import Clock, sleep
 from gatepass.config.access import JwtIssuer
-from gatepass.config.advice import Advice
 from gatepass.errors import InvalidToken, Overloaded
 
 SIGNATURES_PER_S = 200
@@ -59,14 +49,10 @@ class JwtCallers:
         return token if token is not None and entry_of(token, self.entries) is not None else None
 
     def refusal(self, presented: Sequence[str]) -> InvalidToken:
-        """Return the error for texts that are neither a key nor a token of a configured issuer."""
-        for token in filter(None, map(Token.read, presented)):
-            if (at := entry_of(token, self.entries)) is not None:  # it has ended since it was verified
-                check_claims(token, self.entries[at], self._clock.wall())
-            return other_issuer(token, self.entries)
-        case = "jwt_encrypted" if any(map(is_encrypted, presented)) else "jwt_opaque"
-        what = "an encrypted token" if case == "jwt_encrypted" else "neither a key of gatepass nor a JWT"
-        return InvalidToken(f"The request has {what}.", case=case, advice=str(Advice(case)))
+        """Return the error for texts of which `authenticate` knows none."""
+        for token in filter(None, map(self.read, presented)):  # it has ended since it was verified
+            check_claims(token, self.entries[entry_of(token, self.entries) or 0], self._clock.wall())
+        return unknown(presented, self.entries)
 
     async def verdict(self, token: Token) -> Caller:
         """Return the caller of a token of a configured issuer, and remember it.

@@ -33,7 +33,7 @@ GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.micros
 """The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")
+_ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
 _ENTRA_V1, _ENTRA_V2 = "https://sts.windows.net/", "https://login.microsoftonline.com/"
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 _PUBLIC = ("kty", "n", "e", "crv", "x", "y")
@@ -72,11 +72,6 @@ class Token:
     def ends_s(self) -> float:
         """When a token that `check_claims` let pass is no longer accepted, in epoch seconds."""
         return float(self.claims["exp"]) + LEEWAY_S
-
-
-def is_encrypted(text: str) -> bool:
-    """Whether `text` looks like an encrypted JWT (RFC 7516 3.1)."""
-    return _ENCRYPTED.fullmatch(text) is not None
 
 
 class KeySet:
@@ -141,8 +136,13 @@ def entry_of(token: Token, entries: Sequence[JwtIssuer]) -> int | None:
     return next((at for at, entry in enumerate(entries) if token.issuer in entry.issuer), None)
 
 
-def other_issuer(token: Token, entries: Sequence[JwtIssuer]) -> InvalidToken:
-    """Return the error for a token of an issuer that no entry has."""
+def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidToken:
+    """Return the error for texts of which none is a key or a token of a configured issuer."""
+    token = next(filter(None, map(Token.read, presented)), None)
+    if token is None and any(map(_ENCRYPTED.fullmatch, presented)):
+        return _refused("The request has an encrypted token.", "jwt_encrypted")
+    if token is None:
+        return _refused("The request has neither a key of gatepass nor a JWT.", "jwt_opaque")
     known = [issuer for entry in entries for issuer in entry.issuer]
     is_other_entra = token.issuer.startswith((_ENTRA_V1, _ENTRA_V2)) and any(
         one.startswith((_ENTRA_V1, _ENTRA_V2)) for one in known
@@ -236,11 +236,11 @@ def verify(token: Token, keys: KeySet, fetched: str) -> None:
         raise _refused("The signature of the token is not of its issuer.", "jwt_signature") from error
 
 
-def caller_of(token: Token, entry: JwtIssuer) -> Caller:
-    """Return the caller of a verified token: the first row of the table that it meets. Raise NotAllowed for none."""
+def row_of(token: Token, entry: JwtIssuer) -> int:
+    """Return the first row of the table that a verified token meets. Raise NotAllowed for none."""
     claims = token.claims
-    row = next((row for row in entry.callers if _meets(_claim(claims, row.claim), row)), None)
-    if row is None:
+    at = next((at for at, row in enumerate(entry.callers) if _meets(_claim(claims, row.claim), row)), None)
+    if at is None:
         looked = list(dict.fromkeys(row.claim for row in entry.callers))
         has_overage = "hasgroups" in claims or "_claim_names" in claims
         case = "entra_groups" if has_overage and "groups" in looked else ""
@@ -250,6 +250,12 @@ def caller_of(token: Token, entry: JwtIssuer) -> Caller:
             case=case,
             advice=str(Advice(case or "no_caller_row")),
         )
+    return at
+
+
+def caller_of(token: Token, entry: JwtIssuer) -> Caller:
+    """Return the caller of a verified token. Raise NotAllowed if it meets no row of the table."""
+    claims, row = token.claims, entry.callers[row_of(token, entry)]
     named = None if row.name_from is None else _claim(claims, row.name_from)
     # the digest is of one length, and no name of a key has a colon
     identity = f"jwt:{sha256(json.dumps([token.issuer, claims['sub']]).encode()).hexdigest()[:32]}"

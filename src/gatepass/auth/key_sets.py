@@ -78,12 +78,7 @@ class KeySetHolder:
         """
         keys, algorithm = self.keys, str(token.header["alg"])
         if keys is None or keys.find(token.kid, algorithm) is None:
-            if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
-                self._begin()
-            if self._running is not None:
-                # others wait for the same fetch, so that a client which leaves does not end it
-                await asyncio.shield(self._running)
-            keys = self.keys
+            keys = await self.fetched()
         if keys is None:
             raise KeySetUnavailable(
                 f"The keys of the issuer {self.issuer} were not fetched yet: {self.fault or 'no answer'}.",
@@ -91,6 +86,15 @@ class KeySetHolder:
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )
         return keys
+
+    async def fetched(self) -> KeySet | None:
+        """Fetch again, but not twice in AGAIN_S, and return `keys`."""
+        if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
+            self._begin()
+        if self._running is not None:
+            # others wait for the same fetch, so that a client which leaves does not end it
+            await asyncio.shield(self._running)
+        return self.keys
 
     def _begin(self) -> None:
         self._asked_s = self._clock.now()
@@ -101,7 +105,7 @@ class KeySetHolder:
             document, again_s = await self._fetch()
             if document != self._document:  # the same keys verify the same tokens, which are remembered
                 self._keys, self._document = KeySet(document), document
-                LOG.info("key_set", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
+                LOG.info("key_set_fetched", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
         except (KeySetFault, ValueError) as error:
             self._failed(error)
         else:
@@ -115,7 +119,7 @@ class KeySetHolder:
         self._next_s = self._clock.now() + AGAIN_S
         why = str(error) if isinstance(error, KeySetFault) else f"its key set {error}"
         if why != self.fault:
-            LOG.warning("key_set_failed", extra={"fields": {"issuer": self.issuer, "why": why}})
+            LOG.warning("key_set_failed", extra={"fields": {"issuer": self.issuer, "reason": why}})
         self.fault = why
 
     async def _refresh(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any
+import time
+from typing import Any, NoReturn
 
 import click
 
@@ -26,6 +27,8 @@ from gatepass.config.checks import second_caller, serves_only_named
 from gatepass.config.document import ConfigError, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
+from gatepass.config.references import read_file
+from gatepass.errors import GatepassError
 
 
 @click.command()
@@ -40,6 +43,12 @@ from gatepass.config.model import Config
     help="With --route: the operation. Default: as declared, else by the name.",
 )
 @click.option("--key", "caller", metavar="NAME", help="With --route: the caller, as access.keys names it.")
+@click.option(
+    "--token",
+    "token",
+    metavar="FILE",
+    help="Say which row of access.jwt the token in FILE (- for stdin) meets instead.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of the configuration instead, for editors.")
 @json_option
 def check(
@@ -49,15 +58,18 @@ def check(
     model: str | None,
     operation: str | None,
     caller: str | None,
+    token: str | None,
     schema: bool,
     as_json: bool,
 ) -> None:
     """Validate the configuration and print its effective values with their origins. Secrets are hidden.
 
-    --route asks no running gatepass: learned rules are not included. For --schema, put
-    `# yaml-language-server: $schema=FILE` in the first line of a YAML file to have an editor use it.
+    --token asks no issuer: it checks the signature only with `jwks_file`. --route asks no running gatepass: learned
+    rules are not included. For --schema, put `# yaml-language-server: $schema=FILE` in the first
+    line of a YAML file to have an editor use it.
 
-    Exit codes: 0 the configuration is valid, 1 the request of --route is refused, 2 the configuration is not valid.
+    Exit codes: 0 the configuration is valid, 1 the request of --route or the token is refused, 2 the configuration is
+    not valid.
     """
     if model is None and (alone := "--key" * bool(caller) or "--operation" * bool(operation)):
         raise click.UsageError(f"{alone} requires --route.")
@@ -65,6 +77,9 @@ def check(
         click.echo(json.dumps(editor_schema(), indent=2, ensure_ascii=False))
         return
     loaded = _load_for_json(path) if as_json else load_or_exit(path)
+    if token is not None:
+        lines, is_accepted = _token_lines(loaded.config, token)
+        _print_verdict(lines, is_accepted=is_accepted, as_json=as_json)
     if model is not None:
         from gatepass.auth.api_keys import KeyRing
         from gatepass.cli.route import route_lines
@@ -74,11 +89,7 @@ def check(
         if caller is not None and caller not in keys:
             exit_unusable(f"--key: {caller!r} is not the name of a key; there is {', '.join(keys) or 'none'}")
         lines, is_accepted = route_lines(loaded.config, model, None if caller is None else keys[caller], operation)
-        if as_json:
-            print_json({"accepted": is_accepted, "lines": lines})
-        else:
-            click.echo("\n".join(map(printable, lines)))
-        sys.exit(0 if is_accepted else CHECK_FAILED)
+        _print_verdict(lines, is_accepted=is_accepted, as_json=as_json)
     # `serve` does not warn about idle ones: a credential may be there for the next upstream
     used = {upstream.credential for upstream in loaded.config.upstreams.values()}
     used |= {server.credential for server in loaded.config.mcp.values()}
@@ -106,6 +117,42 @@ def check(
     if serves_only_named(loaded.config):
         click.echo('# every model that `models` does not name is 404; `"*": {upstream: NAME}` there serves the others')
     click.echo(f"# valid: {summary(loaded.config)}{hidden}")
+
+
+def _print_verdict(lines: list[str], *, is_accepted: bool, as_json: bool) -> NoReturn:
+    if as_json:
+        print_json({"accepted": is_accepted, "lines": lines})
+    else:
+        click.echo("\n".join(map(printable, lines)))
+    sys.exit(0 if is_accepted else CHECK_FAILED)
+
+
+def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
+    """Return what `access.jwt` makes of the token in `file`, and whether it is accepted."""
+    from gatepass.auth import jwt_verdict
+
+    entries = config.access.jwt
+    try:
+        text = (sys.stdin.read() if file == "-" else read_file(file)).strip()
+        token = jwt_verdict.Token.read(text.removeprefix("Bearer "))
+        at = None if token is None else jwt_verdict.entry_of(token, entries)
+        if token is None or at is None:
+            raise jwt_verdict.unknown([text], entries)
+        jwt_verdict.check_claims(token, entries[at], time.time())
+        checked = "signature not checked: only a running gatepass fetches the keys"
+        if (keys := entries[at].jwks_file) is not None:
+            jwt_verdict.verify(token, jwt_verdict.KeySet(read_file(keys).encode()), f"read from {keys}")
+            checked = f"signature checked with {keys}"
+        row, caller = jwt_verdict.row_of(token, entries[at]), jwt_verdict.caller_of(token, entries[at])
+    except GatepassError as error:
+        return [f"refused: {error.status} {error.public_code}: {error.message}"], False
+    except ValueError as error:
+        exit_unusable(f"--token: {error}")
+    shown = {"name": caller.name, "user": caller.user, "group": caller.group, "role": caller.role}
+    return [
+        f"accepted by access.jwt[{at}].callers[{row}]; {checked}",
+        ", ".join(f"{name} {value}" for name, value in shown.items() if value),
+    ], True
 
 
 def _load_for_json(path: str | None) -> LoadedConfig:

@@ -141,11 +141,18 @@ def exit_unusable(text: str) -> NoReturn:
 def _counts(config: Config) -> dict[str, int]:
     counts = {"upstream": len(config.upstreams), "MCP server": len(config.mcp)}
     counts = {name: count for name, count in counts.items() if count}
-    return counts | {"credential": len(config.credentials), "key": len(config.access.keys)}
+    counts |= {"credential": len(config.credentials), "key": len(config.access.keys)}
+    return counts | {"issuer": issuers} if (issuers := len(config.access.jwt)) else counts
 
 
 def summary_zh(config: Config) -> str:
-    names = {"upstream": "个上游", "MCP server": "个 MCP 服务器", "credential": "个凭据", "key": "个 key"}
+    names = {
+        "upstream": "个上游",
+        "MCP server": "个 MCP 服务器",
+        "credential": "个凭据",
+        "key": "个 key",
+        "issuer": "个签发方",
+    }
     return "、".join(f"{count} {names[name]}" for name, count in _counts(config).items())
 
 

@@ -190,6 +190,7 @@ def _log_start(loaded: LoadedConfig) -> None:
         "upstreams": sorted(config.upstreams),
         "credentials": sorted(config.credentials),
         "keys": len(config.access.keys),
+        "issuers": len(config.access.jwt),
         "held_bytes": config.limits.held_bytes,
         "held_bytes_of": loaded.origin(("limits", "held_bytes")),
     }

@@ -81,6 +81,7 @@ async def diagnose(
             begin("store", "store")
             yield await probe.check_store(state, config.store)
         used = {state.upstreams[name].settings.credential for name in tested}
+        used |= {entry.credential for entry in config.access.jwt}
         # credentials first: an upstream without a token cannot be tested
         for name in (name for name in state.holders if is_whole or name in used):
             begin(f"credential:{name}", "token")
@@ -89,6 +90,12 @@ async def diagnose(
             yield (step := await probe.check_token(state, name, holder))
             if step.failed:
                 failed.add(name)
+        for keys in state.key_sets if is_whole else ():
+            begin(keys.setting, "keys")
+            if (found := await keys.fetched()) is None:
+                yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=keys.fault)
+            else:
+                yield probe.found(keys.setting, "keys", StepOutcome.WORKS, "keys_fetched", count=len(found))
         for name, wanted in tested.items():
             upstream = state.upstreams[name]
             is_mcp = name.startswith(MCP_UPSTREAM)

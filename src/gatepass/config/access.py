@@ -264,6 +264,12 @@ def profile_name(client: Any) -> Any:
 class CallerSettings(Block):
     """What a caller may use: of a key, or of the callers of a row of `access.jwt`."""
 
+    name: Name | None = None
+    """The name of all callers of this row in log and metrics. Without it, it is the `group`, so one of them has to be
+    set.
+
+    Example: people
+    """
     role: Role = "caller"
     """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both.
     Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
@@ -326,6 +332,11 @@ class CallerSettings(Block):
     Example: {requests: {minute: 500}, tokens: {minute: 200000}}
     """
 
+    @property
+    def uses_any_model(self) -> bool:
+        """Whether it may use batches of either API: their requests name models that gatepass does not read."""
+        return OF_ANY_MODEL in (self.operations or ())
+
 
 class AccessKey(CallerSettings):
     name: Name
@@ -378,11 +389,6 @@ class AccessKey(CallerSettings):
         elif self.hash in _FIXED_HASHES and (not self.models or any(set(model) <= {"*"} for model in self.models)):
             fixed = ", ".join(FIXED_KEYS)
             yield "", f"is the hash of a publicly known key ({fixed}): set models to the one model it may use"
-
-    @property
-    def uses_any_model(self) -> bool:
-        """Whether it may use batches of either API: their requests name models that gatepass does not read."""
-        return OF_ANY_MODEL in (self.operations or ())
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -489,12 +495,6 @@ class CallerRow(CallerSettings):
     `scope`.
 
     Example: llm-user
-    """
-    name: Name | None = None
-    """The name of all callers of this row in log and metrics. Without it, it is the `group`, so one of them has to be
-    set.
-
-    Example: people
     """
     name_from: Claim | None = None
     """The claim whose text is the `user` of a request in the log and on the page. It decides nothing, because people

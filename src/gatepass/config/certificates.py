@@ -107,6 +107,7 @@ def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
     blocks: list[tuple[SettingPath, TlsFiles]] = [(("network",), config.network)]
     for block in ("upstreams", "mcp", "credentials"):
         blocks += [((block, name, "network"), hop.network) for name, hop in getattr(config, block).items()]
+    blocks += [(("access", "jwt", at, "network"), entry.network) for at, entry in enumerate(config.access.jwt)]
     if config.store is not None:
         blocks.append((("store", "network"), config.store.network))
     tried = set()  # a hop inherits the files of the top level
@@ -117,6 +118,11 @@ def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
             yield from _faults(path, *files)
     if (tls := config.server.tls) is not None:
         yield from _faults(("server", "tls"), ("", None), ("cert_file", tls.cert_file), ("key_file", tls.key_file))
+    for at, entry in enumerate(config.access.jwt):
+        faults = list(_fault_of("issuer", checked_extra, LIBRARY, EXTRA, "a token of a caller"))
+        if (file := entry.jwks_file) is not None:
+            faults += _fault_of("jwks_file", _text_of, file)
+        yield from ((("access", "jwt", at, setting), text) for setting, text in faults)
     for name, credential in config.credentials.items():
         if isinstance(credential, Oauth2Credential):
             yield from ((("credentials", name, setting), text) for setting, text in _oauth2_faults(credential))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, profile_name, storing
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, CallerSettings, profile_name, storing
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import unusable_files
 from gatepass.config.credential.base import Credential
@@ -63,19 +63,28 @@ def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:
         used.append((("models", name, "upstream"), model.upstream, "upstreams"))
         for number, target in enumerate(model.targets or ()):
             used.append((("models", name, "targets", number, "upstream"), target.upstream, "upstreams"))
-    for number, key in enumerate(config.access.keys):
-        used.append((("access", "keys", number, "group"), key.group, "access.groups"))
-        used += [(("access", "keys", number, "mcp", server), server, "mcp") for server in key.mcp or ()]
+    for path, settings in settings_of_callers(config):
+        used.append(((*path, "group"), settings.group, "access.groups"))
+        used += [((*path, "mcp", server), server, "mcp") for server in settings.mcp or ()]
+    for number, entry in enumerate(config.access.jwt):
+        used.append((("access", "jwt", number, "credential"), entry.credential, "credentials"))
     for path, value, block in used:
         known = [*(config.access.groups if block == "access.groups" else getattr(config, block))]
         if value is not None and value not in known:  # not quoted, because a reference may have given it
             yield path, f"is not a name under {block}{did_you_mean(value, known)}"
 
 
+def settings_of_callers(config: Config) -> Iterator[tuple[SettingPath, CallerSettings]]:
+    """Yield each key, and each row of `access.jwt`, with its path."""
+    yield from ((("access", "keys", number), key) for number, key in enumerate(config.access.keys))
+    for number, entry in enumerate(config.access.jwt):
+        yield from ((("access", "jwt", number, "callers", at), row) for at, row in enumerate(entry.callers))
+
+
 def forgotten_limits(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each limit of the calendar, if there is no store."""
     limited: list[tuple[SettingPath, UseLimits | None]] = [
-        *((("access", "keys", number), key.limits) for number, key in enumerate(config.access.keys)),
+        *((path, settings.limits) for path, settings in settings_of_callers(config)),
         *((("access", "groups", name), group.limits) for name, group in config.access.groups.items()),
         *((("models", name), model.limits) for name, model in config.models.items()),
         *((("upstreams", name), upstream.limits) for name, upstream in config.upstreams.items()),
@@ -92,6 +101,10 @@ UNGUARDED = (
     "is reachable from other machines, and there are no keys: run `gatepass keys new` and put the hash under"
     " access.keys (or into GATEPASS_KEY_HASHES), or listen on 127.0.0.1"
 )
+KEYS_OVER_PLAIN_HTTP = (
+    "would fetch keys over plain HTTP from another machine, where others could replace them: use https, jwks_file, or"
+    " set allow_plain_http: true under access.jwt[{number}]"
+)
 PLAIN_HTTP_TO_HOST = (
     "would send a secret over plain HTTP to another machine: use https,"
     " or set allow_plain_http: true under {block} (GATEPASS_ALLOW_PLAIN_HTTP=true without a file)"
@@ -105,7 +118,7 @@ _VISIBLE = re.compile(r"[!-~]+\Z")
 
 
 def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
-    if not is_loopback(config.server.host) and not config.access.keys:
+    if not is_loopback(config.server.host) and not config.access.has_callers:
         yield ("server", "host"), UNGUARDED
     yield from secrets_over_plain_http(config)
     seen: set[str] = set()
@@ -117,6 +130,22 @@ def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
             member = "hash" if key.key is None else "key"
             yield ("access", "keys", number, member), "is the key of an earlier entry: each entry needs its own"
         seen.update(key.hashes)
+
+
+def unsafe_issuers(config: Config) -> Iterator[tuple[SettingPath, str]]:
+    """Yield each issuer that two entries have, and each whose keys would cross the network in plain text."""
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(config.access.jwt):
+        path = ("access", "jwt", number)
+        for issuer in entry.issuer:
+            if seen.setdefault(issuer, number) != number:
+                yield (
+                    (*path, "issuer"),
+                    f"is in access.jwt[{seen[issuer]}] too: one issuer has one set of keys and one table",
+                )
+        url, name = entry.url, "issuer" if entry.jwks_uri is None else "jwks_uri"
+        if url is not None and not entry.allow_plain_http and crosses_network_in_plain(url, entry.network.proxy):
+            yield (*path, name), KEYS_OVER_PLAIN_HTTP.format(number=number)
 
 
 def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]:
@@ -167,8 +196,8 @@ def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
 def problems(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each problem of a valid `config`. The other checks rely on its names."""
     unknown = list(unknown_names(config))
-    checks = (unreachable_settings, unsafe_settings, forgotten_limits, different_keys, conflicts, unusable_files)
-    yield from unknown or (problem for check in checks for problem in check(config))
+    checks = (unreachable_settings, unsafe_settings, unsafe_issuers, forgotten_limits, different_keys, conflicts)
+    yield from unknown or (problem for check in (*checks, unusable_files) for problem in check(config))
 
 
 def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
@@ -187,9 +216,9 @@ def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:
         if operation in OF_LIST:
             unused = "is never used: the list of models has fixed limits and does not name a model"
             yield from (((*block, one), unused) for one in ("rules", "model") if one in names)
-    for number, key in enumerate(config.access.keys):
-        if key.models is not None and key.uses_any_model:
-            yield ("access", "keys", number, "operations"), BATCH_OF_ANY_MODEL
+    for path, settings in settings_of_callers(config):
+        if settings.models is not None and settings.uses_any_model:
+            yield (*path, "operations"), BATCH_OF_ANY_MODEL
     servers = [("mcp", name, server.as_upstream()) for name, server in config.mcp.items()]
     for block_name, name, upstream in (*(("upstreams", *one) for one in config.upstreams.items()), *servers):
         if upstream.credential is not None:

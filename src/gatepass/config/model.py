@@ -32,7 +32,7 @@ from gatepass.config.block import (
 )
 from gatepass.config.credential.base import checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
-from gatepass.config.document import lookup, matches, with_value
+from gatepass.config.document import SettingPattern, lookup, matches, with_value
 from gatepass.config.network import DefaultNetwork, Network, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
 from gatepass.config.upstream import McpServer, UpstreamConfig
@@ -398,7 +398,8 @@ def with_default_network(tree: Any) -> Any:
         default = DefaultNetwork.model_validate(given)
     except ValidationError:
         return tree
-    for path, hop in [found for block in ("upstreams", "mcp", "credentials") for found in matches(tree, (block, "*"))]:
+    blocks: list[SettingPattern] = [("upstreams", "*"), ("mcp", "*"), ("credentials", "*"), ("access", "jwt", "*")]
+    for path, hop in [found for block in blocks for found in matches(tree, block)]:
         own = hop.get("network", {}) if isinstance(hop, dict) else None
         if not isinstance(own, dict) or hop.get("type") in LOCAL_KINDS:
             continue
@@ -414,7 +415,9 @@ def with_default_network(tree: Any) -> Any:
 
 
 def _uses_proxy(hop: Mapping[str, Any], default: DefaultNetwork) -> bool:
-    urls = [url for name in URLS if isinstance(url := hop.get(name), str)]
+    issuer = hop.get("issuer")  # of `access.jwt`: the first of a list has the discovery document
+    found = [*map(hop.get, (*URLS, "jwks_uri")), *(issuer[:1] if isinstance(issuer, list) else [issuer])]
+    urls = [url for url in found if isinstance(url, str)]
     try:
         return not all(default.avoids_proxy(urlsplit(url).hostname or "") for url in urls)
     except ValueError:  # not a URL: the validation reports it
@@ -505,7 +508,7 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _knows_inherited(self) -> Config:
-        hops = (*self.upstreams.values(), *self.mcp.values(), *self.credentials.values())
+        hops = (*self.upstreams.values(), *self.mcp.values(), *self.credentials.values(), *self.access.jwt)
         for hop in hops if self.network.model_fields_set else ():
             # a default is shared by all configurations
             if "network" in hop.model_fields_set and isinstance(network := getattr(hop, "network", None), Network):
@@ -520,4 +523,4 @@ class Config(Block):
     @property
     def serves_ui(self) -> bool:
         """Whether the page at /ui is served: by default only without keys, when gatepass serves this machine alone."""
-        return not self.access.keys if self.server.ui is None else self.server.ui
+        return not self.access.has_callers if self.server.ui is None else self.server.ui

@@ -232,10 +232,7 @@ MOST_READ = 1_000
 
 
 class Subjects(Counts):
-    """The limits of subjects that the configuration does not name, in one process. They outlive a reload.
-
-    They are end users, which this process alone counts, or the callers of the rows of `access.jwt`.
-    """
+    """The limits of end users, which one process alone counts, or of callers of `access.jwt`. They outlive a reload."""
 
     def __init__(self, most: int = MOST_SUBJECTS, *, are_invented: bool = True) -> None:
         """`are_invented`: clients choose the names, so each caller has a share of the places."""
@@ -251,8 +248,8 @@ class Subjects(Counts):
 
         `shared` are the limits of all further users of the same caller. A user is forgotten only while its limits count
         nothing, so that it has no fresh budget when it comes back, or if its caller has more than its share of the
-        places and that of a new one less. The turn of an oldest one that counts comes later. For a row of `access.jwt`
-        in place of the caller, `name` is the identity of one of its callers.
+        places and that of a new one less. The turn of an oldest one that counts comes later. `name` is an identity for
+        a row of `access.jwt`, which stands for the caller.
         """
         kind, caller = shared[0].owner
         owner = (kind, f"{caller}/{blake2b(name.encode(errors='replace'), digest_size=16).hexdigest()}")

@@ -475,7 +475,6 @@ class Admission:
         named: list[tuple[str, str, UseLimits | None]] = [
             *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
             *(("caller", key.name, key.limits) for key in config.access.keys),
-            *((JWT, caller.name, caller.limits) for caller in callers_of_rows(config.access)),
             *(("group", name, group.limits) for name, group in config.access.groups.items()),
             *(("model", name, model.limits) for name, model in config.models.items()),
             *(("upstream", name, upstream.limits) for name, upstream in config.upstreams.items()),
@@ -483,6 +482,9 @@ class Admission:
         for kind, name, quota in named:
             if quota is not None:
                 self._quotas[kind, name] = quota
+        for row in callers_of_rows(config.access):
+            if row.limits is not None:
+                self._row(row, row.limits)
         self._limits: dict[Owner, tuple[Limit, ...]] = {}
         """Made when they are first used: there may be thousands of callers."""
 
@@ -586,11 +588,20 @@ class Admission:
 
     def _of_caller(self, caller: Caller, entry: str) -> tuple[Limit, ...]:
         """Return the limits of a request of `caller` for an entry of `models`, apart from its end user's."""
-        kind, name = (JWT, caller.name) if caller.is_of_row else ("caller", caller.identity)
-        own: Sequence[Limit] = self.limits_of((kind, name), caller.limits)
-        if own and caller.is_of_row:
-            own = self._of_rows.of(caller.identity, own, self._clock.now())
+        own: Sequence[Limit] = ()
+        if not caller.is_of_row:
+            own = self.limits_of(("caller", caller.identity), caller.limits)
+        elif caller.limits is not None:
+            shared = self.limits_of(self._row(caller, caller.limits))
+            own = self._of_rows.of(caller.identity, shared, self._clock.now())
         return (*own, *self.limits_of(("group", caller.group or "")), *self.limits_of(("model", entry)))
+
+    def _row(self, caller: Caller, limits: UseLimits) -> Owner:
+        """Return the owner of what callers of a row share. Rows of one name with other limits have a number."""
+        owner, number = (JWT, caller.name), 2
+        while (found := self._quotas.setdefault(owner, limits)) is not limits and found != limits:
+            owner, number = (JWT, f"{caller.name}#{number}"), number + 1
+        return owner
 
     def _of_each_user(self, caller: Caller) -> tuple[Limit, ...]:
         """Return the limits that each end user of `caller` has."""

@@ -37,10 +37,7 @@ def traffic(state: AppState) -> Traffic:
 
 
 def callers(state: AppState) -> Callers:
-    """Return the use of the callers with the most requests. `local` is the only one without keys and tokens.
-
-    The callers of a row of `access.jwt` are one, without `max_concurrent`, which each of them has.
-    """
+    """Return the use of the callers with the most requests, those of a row together; without keys `local` alone."""
     by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
     in_flight = Counter(one.response.context.access.caller for one in state.in_flight.requests)
     started_s = state.clock.wall() - state.clock.now()
