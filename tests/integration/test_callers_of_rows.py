@@ -178,8 +178,8 @@ async def test_a_session_of_a_server_is_of_one_identity_whatever_its_token(jwks)
 async def test_requests_of_all_identities_are_in_flight_for_the_row_and_its_name_may_be_captured(jwks):
     go_on, clock = asyncio.Event(), Ticking()
     groups = {"groups": {"all": {"limits": {"max_concurrent": 9}}}}
-    row = {"group": "all", "limits": {"requests": {"month": 4}}}
-    async with relaying([Wait(go_on), *GOOD], clock=clock, access=access(jwks, **row) | groups) as (upstream, gp):
+    own: Any = {"group": "all", "limits": {"requests": {"month": 4}}}
+    async with relaying([Wait(go_on), *GOOD], clock=clock, access=access(jwks, **own) | groups) as (upstream, gp):
         async with gp.ask(headers=by(token(clock.wall(), "zoe"))), gp.ask(headers=by(token(clock.wall(), "yan"))):
             await until(lambda: len(upstream.received) == 2)
             (row,) = callers(gp.state).callers
