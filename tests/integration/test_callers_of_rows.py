@@ -26,7 +26,7 @@ from gatepass.server.pages import status_of
 from gatepass.server.reload import KEYS_LOST, Reloader, _readings
 from gatepass.server.views import callers
 from tests.integration.answers import COMPLETION
-from tests.integration.gateway import JSON, Answer, Gateway, gateway, relaying
+from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait, reply
 from tests.integration.test_mcp import INITIALIZE, LIST, RESULT, post, servers
 from tests.integration.test_reload import Serve, events, serve
@@ -173,6 +173,33 @@ async def test_a_session_of_a_server_is_of_one_identity_whatever_its_token(jwks)
             assert await status(yan, mcp_session_id="s-1") == 404
             if keys:
                 assert await status(KEY, mcp_session_id="s-1") == 404
+
+
+async def test_a_new_token_keeps_the_target_and_the_learned_rules_of_its_caller(jwks):
+    def answer(request: Received) -> Dialogue:
+        if b"temperature" not in request.body:
+            return GOOD
+        error = {"error": {"message": "Unsupported parameter: 'temperature'", "param": "temperature"}}
+        return [Send(reply(error, 400))]
+
+    clock, names = Ticking(), [f"person-{number}" for number in range(8)]
+    async with Scripted(answer=answer) as a, Scripted(answer=answer) as b:
+        upstreams = {name: {"base_url": f"{one.url}/v1"} for name, one in (("a", a), ("b", b))}
+        models = {"m": {"policy": "least_in_flight", "targets": [{"upstream": name} for name in upstreams]}}
+        blocks: dict[str, Any] = {"upstreams": upstreams, "models": models, "access": {"jwt": [issuer(jwks, {})]}}
+        async with gateway(clock=clock, **blocks) as gp:
+
+            async def received(name: str, later_s: float) -> tuple[int, int]:
+                """How many requests each upstream received for one of this caller, with a token of its own."""
+                before = len(a.received), len(b.received)
+                text = token(clock.wall() + later_s, name)
+                assert (await gp.ask({**HELLO, "temperature": 1}, headers=by(text)).answer()).status == 200
+                return len(a.received) - before[0], len(b.received) - before[1]
+
+            first = [await received(name, 0.0) for name in names]
+            later = [await received(name, 60.0) for name in names]
+    assert set(first) == {(2, 0), (0, 2)}
+    assert later == [(one // 2, other // 2) for one, other in first]
 
 
 async def test_requests_of_all_identities_are_in_flight_for_the_row_and_its_name_may_be_captured(jwks):
