@@ -47,6 +47,7 @@ LONGEST = (
     *("docs/test_operations", "docs/test_tokens", "docs/test_contributing", "docs/test_getting_started"),
     *("e2e/container/test_image", "e2e/test_hosts", "e2e/test_clients", "e2e/test_rolls", "e2e/test_store_health"),
     *("e2e/test_tracing", "e2e/test_chart_rolls", "e2e/test_limits", "e2e/test_traffic", "e2e/test_other_issuers"),
+    "e2e/test_caller_tokens",
 )
 """The files that take longest, although they have few tests. They begin first, so that none of them ends alone."""
 

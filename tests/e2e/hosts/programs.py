@@ -225,6 +225,31 @@ default_tools_approval_mode = "approve"
     ),
 )
 """These use an MCP server and their model with one key."""
+_PROVIDER = _CODEX.files[".codex/config.toml"].partition("env_key")[0]
+WITH_HELPER = (
+    replace(
+        _CLAUDE_CODE,
+        environment={
+            name: value
+            for name, value in _CLAUDE_CODE.environment.items()
+            if name not in ("ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_MAX_RETRIES")
+        },
+        files={".claude/settings.json": '{"apiKeyHelper": "@KEY@"}'},
+    ),
+    replace(
+        _CODEX,
+        environment={},
+        files={
+            ".codex/config.toml": _PROVIDER
+            + """
+[model_providers.gatepass.auth]
+command = "/bin/sh"
+args = ["-c", "@KEY@"]
+"""
+        },
+    ),
+)
+"""These run a command, which stands for the key, to get a token."""
 
 
 @dataclass(frozen=True, slots=True)
