@@ -18,6 +18,7 @@ from gatepass.config.advice import explained
 from gatepass.errors import (
     GatepassError,
     GatewayError,
+    InvalidToken,
     McpNotAllowed,
     TokenUnavailable,
     UpstreamAuth,
@@ -44,6 +45,7 @@ ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
     "phase": "connect",
 }
 RETRIES: Mapping[type[GatepassError], str] = {
+    InvalidToken: "yes with a new token, if it expired, is not valid yet or has an unknown key",
     UpstreamErrorReply: "as for the upstream's status",
     UpstreamHtml: "no at a login page, otherwise as for the upstream's status",
     UpstreamTls: "yes, but not if the certificate is at fault",
@@ -53,6 +55,9 @@ CHINESE: Mapping[str, str] = {
     "the upstream's": "上游的状态码",
     "403; 200 with an error in JSON-RPC at `/mcp`": "403；在 `/mcp` 是 200 和 JSON-RPC 错误",
     "yes": "能成功",
+    "yes with a new token, if it expired, is not valid yet or has an unknown key": (
+        "在令牌过期、尚未生效或签名密钥未知时，换用新令牌能成功"
+    ),
     "no": "不能成功",
     "as for the upstream's status": "取决于上游的状态码",
     "no at a login page, otherwise as for the upstream's status": "在登录页不能成功，其他取决于上游的状态码",

@@ -29,6 +29,8 @@ MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
 """Keys of a set that are used: public issuers have up to ten."""
+RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid"))
+"""The cases that end with another token. At any other, Claude Code would send the same token ten times."""
 GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com"))
 """The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
 
@@ -276,7 +278,9 @@ def _claim(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _refused(cause: str, case: str) -> InvalidToken:
-    return InvalidToken(cause, case=case, advice=str(Advice(case)))
+    error = InvalidToken(cause, case=case, advice=str(Advice(case)))
+    error.should_retry = None if case in RENEWED else False
+    return error
 
 
 def _listed(names: Sequence[str]) -> str:
