@@ -6,7 +6,6 @@ which fields are forwarded and relayed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
@@ -252,14 +251,13 @@ OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500
 
 OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
 TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
-TOO_LONG_TEXT = re.compile(
+TOO_LONG_TEXT = (
     r"maximum (?:context|prompt|model|input) length|exceeds? the (?:available )?context (?:size|length|window)"
     r"|\b(?:prompt|input) is too long\b|exceeds the maximum number of tokens|context window exceeds limit"
     r"|exceed(?:ed)? (?:model token|context) limit|range of input length should be|longer than the model's context"
     r"|\b(?:prompt|input|messages)\b.{0,40}? exceeds? (?:the )?max(?:imum)? length"
     r"|(?:prompt|提示词) ?[超过]长|超[过出].{0,10}上下文长度|上下文长度.{0,10}超[过出]"
-    r"|context (?:size|length|window) (?:was |has been |is )?exceeded",
-    re.IGNORECASE,
+    r"|context (?:size|length|window) (?:was |has been |is )?exceeded"
 )
 """Messages of a request that exceeds the context. Zhipu, Moonshot, DashScope and MiniMax have codes of their own."""
 REFUSED_CONTENT = frozenset(

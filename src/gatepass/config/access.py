@@ -167,14 +167,14 @@ KeyState = Literal["valid", "expires soon", "expired"]
 SOON_S = 14 * 86_400
 """How long before its end a key is reported as `expires soon`."""
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?P<time>T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?\Z", re.ASCII | re.IGNORECASE)
+_MOMENT = r"(?ai)\d{4}-\d\d-\d\d(?P<time>T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?\Z"
 
 
 def moment(value: Any) -> datetime:
     """Return a date (its first second in UTC) or an RFC 3339 time in UTC; raise ValueError."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    found = _MOMENT.match(value) if isinstance(value, str) else None
+    found = re.match(_MOMENT, value) if isinstance(value, str) else None
     try:
         if found is not None:
             return datetime.fromisoformat(value.upper() if found["time"] else f"{value}T00:00:00Z").astimezone(UTC)

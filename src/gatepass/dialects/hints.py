@@ -46,7 +46,7 @@ REJECTION = "rejected_without_401"
 OF_TOKENS = (403, 419, 498)
 """Statuses besides 401 that may mean the token whatever the text is: 419 of Laravel, 498 of Esri."""
 HINTS = (
-    Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", "too_long"),
+    Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT})", "too_long"),
     Hint(
         # OpenAI and Azure, the second for an organization that is not verified
         r"'?stream'? does not support true|must be verified to stream",
@@ -170,7 +170,7 @@ def case_of(error_body: UpstreamErrorBody, status: int, upstream: str, model: st
     """
     text = "" if error_body.own else error_body.message[:MESSAGE_CHARS]
     is_mcp = upstream.startswith(MCP_UPSTREAM)
-    if not is_mcp and ((error_body.code or "").lower() in TOO_LONG or TOO_LONG_TEXT.search(text)):
+    if not is_mcp and ((error_body.code or "").lower() in TOO_LONG or re.search(TOO_LONG_TEXT, text, re.IGNORECASE)):
         return "too_long"
     if status == 429:
         return "429"

@@ -420,13 +420,13 @@ def upstream_error(
     return error
 
 
-_TOOL = re.compile(r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b")
+_TOOL = r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b"
 
 
 def name_tool(error: UpstreamErrorReply, sent: Call) -> None:
     """Add the name of the tool at which an upstream points by its number."""
     text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
-    if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
+    if (found := re.search(_TOOL, text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
         return
     try:
         tools = Draft(sent).top.array("tools")

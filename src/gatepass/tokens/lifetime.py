@@ -33,7 +33,7 @@ EPOCH_MS = 1e12
 _LARGEST = 1e18
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 # `fromisoformat` accepts more, such as week dates.
-_ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
+_ISO_DATE = r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)"
 SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
 """The claims to show, in this order. All others may be private: names, mail addresses, groups."""
 TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
@@ -163,7 +163,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
         text = value.strip()
         if not NUMBER.match(text):
             moment_s = http_date(text)
-            if moment_s is None and _ISO_DATE.match(text):
+            if moment_s is None and re.match(_ISO_DATE, text):
                 moment_s = epoch_s(datetime.fromisoformat, text)
             return None if moment_s is None else ExpiresAt(moment_s)
         value = float(text)

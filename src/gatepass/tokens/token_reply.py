@@ -34,7 +34,7 @@ TOKEN_NAMES = ("access_token", "accessToken", "token")
 EXPIRY_NAMES = ("expires_in", "expiresIn", "expires_on", "expires_at", "expiresAt", "expireAt", "expireTime")
 ENVELOPES = ("data", "result", "response", "body", "token")
 """Members that contain the token in replies of corporate gateways. They are checked after the root object."""
-_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+_ORDINARY_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z"
 _NAMES_SHOWN = 8
 
 
@@ -357,7 +357,7 @@ def members_named(names: Iterable[str], objects: Iterable[dict[Any, Any]]) -> It
 
 
 def _plain_names(document: Any) -> list[str]:
-    names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
+    names = [name for name in document if re.match(_ORDINARY_NAME, name)] if isinstance(document, dict) else []
     return names[:_NAMES_SHOWN]
 
 
