@@ -74,8 +74,7 @@ class Hidden:
         return f"{type(self).__name__}(hidden)"
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """One row of the operation table. `path` is relative to the API root, without `/v1`."""
 
     name: str
@@ -105,8 +104,8 @@ class Operation:
     """Fields of its requests that are forwarded beyond those of every operation."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "configured_as", self.configured_as or self.name)
-        object.__setattr__(self, "opened_by", self.opened_by or self.configured_as)
+        msgspec.structs.force_setattr(self, "configured_as", self.configured_as or self.name)
+        msgspec.structs.force_setattr(self, "opened_by", self.opened_by or self.configured_as)
 
 
 MCP_UPSTREAM = "mcp/"
@@ -177,8 +176,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, body=body, top=self.top if body is self.body else top, **fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The destination of an attempt: a configured upstream and its name for the model (None: the client's name)."""
 
     upstream: str

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 from pydantic import (
     BeforeValidator,
     Field,
@@ -51,8 +51,7 @@ THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """What gatepass changes for one kind of client."""
 
     drop: Sequence[str] = ()
@@ -65,7 +64,7 @@ class Profile:
     """The longest line of a stream; a longer chunk is split into several. None: no limit."""
     drop_null: Sequence[str] = ()
     """Members to leave out if they are null."""
-    drop_for: Mapping[DialectName, Sequence[str]] = field(default_factory=dict)
+    drop_for: Mapping[DialectName, Sequence[str]] = msgspec.field(default_factory=dict)
     """Members to leave out of requests to upstreams of a dialect."""
     plain_tools: bool = False
     """Send only `type` and `function` in an entry of `tools`."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gatepass.config.block import (
@@ -133,8 +133,7 @@ RagflowPaths = Literal["current", "old"]
 RagflowImages = Literal["refuse", "drop"]
 
 
-@dataclass(frozen=True, slots=True)
-class Assistant:
+class Assistant(msgspec.Struct, frozen=True):
     """A chat assistant or an agent of RAGFlow, by its id. The model name of a target names it."""
 
     id: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from gatepass.config.upstream import RagflowPaths
 from gatepass.errors import UpstreamErrorReply
@@ -15,8 +16,7 @@ from gatepass.replies.error_body import MESSAGE_CHARS
 from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True):
     """The `case` of errors whose message matches `pattern` in any case, and of one of `statuses` (none: any).
 
     `operation`: only for this one, whose `param` may match too.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -42,8 +41,7 @@ RENAMES: Mapping[str, str] = MappingProxyType(
 """OpenAI's reasoning models accept the new name only, older API versions of Azure and Mistral the old one only."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearningPolicy:
+class LearningPolicy(msgspec.Struct, frozen=True):
     """Which rules may be learned for one model.
 
     `may_stream` is False if the configuration sets `stream`. `fits_answers`: `ClientProtocol.fits_answers`.
@@ -137,8 +135,7 @@ TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 """Types of tools that are shown. Clients write them."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedRule:
+class LearnedRule(msgspec.Struct, frozen=True):
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
     - `beside`: the rule is for requests with this member, or without the betas behind "!".
@@ -268,8 +265,7 @@ Key = tuple[str, str, frozenset[str]]
 """`LearnedRule.key`."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedRuleRecord:
+class LearnedRuleRecord(msgspec.Struct, frozen=True):
     """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
     `evidence` is the upstream's sentence, cut, with secrets masked.

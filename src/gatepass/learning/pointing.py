@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Self
 
+import msgspec
+
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, squashed
 from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
@@ -144,8 +146,7 @@ def plain(text: str) -> str:
     return re.sub(_QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """A member at which an error points: its `path`, and how a sentence spells it, from its start to its end.
 
     The sentence is -1 for `param`. `is_weak`: the word may be an everyday one, or stand in a list of what is accepted.

@@ -11,10 +11,11 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
+
+import msgspec
 
 from gatepass.config.routes import MEMBER_PATH
 from gatepass.errors import CallerError
@@ -73,8 +74,7 @@ class _Number(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True):
     """What a request sent: `names` and `texts` in order, and by the paths of members the short values that they have.
 
     `short` are the texts of at most SHORT_CHARS that a client may have chosen freely, and `personal` those that may
@@ -84,11 +84,11 @@ class Sent:
     it always begins with its kind.
     """
 
-    names: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    values: dict[str, set[str]] = field(default_factory=dict)
-    short: set[str] = field(default_factory=set)
-    personal: set[str] = field(default_factory=set)
+    names: list[str] = msgspec.field(default_factory=list)
+    texts: list[str] = msgspec.field(default_factory=list)
+    values: dict[str, set[str]] = msgspec.field(default_factory=dict)
+    short: set[str] = msgspec.field(default_factory=set)
+    personal: set[str] = msgspec.field(default_factory=set)
 
 
 def sent_in(body: bytes) -> Sent | None:

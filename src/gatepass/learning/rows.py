@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.routes import BETA
 from gatepass.draft import Draft
@@ -52,8 +54,7 @@ Step = tuple[LearnedRule, ...]
 """Rules that are applied together."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(msgspec.Struct, frozen=True):
     """The call that was refused, opened where a row looks."""
 
     call: Call
@@ -482,8 +483,7 @@ _NOT_ADVISED = frozenset(
 """Without one of these a request, a tool or a part is none, or an agent has no tools or no thoughts at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearningSettings:
+class LearningSettings(msgspec.Struct, frozen=True):
     upstream: str
     policy: LearningPolicy
     learn: Literal["off", "on"] = "on"

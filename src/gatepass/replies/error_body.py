@@ -19,9 +19,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal
+
+import msgspec
 
 from gatepass.types import OVER_QUOTA, RAGFLOW_ABSENT, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
 
@@ -143,8 +145,7 @@ STATUS_OF_KIND: Mapping[str, int] = {
 KIND_OF_STATUS: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """The error itself, and the document around it. Both are the same object if the error is flat."""
 
     own: Any

@@ -7,10 +7,12 @@ import math
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.credential.base import Unit
 from gatepass.replies.retry_after import epoch_s, http_date
@@ -67,8 +69,7 @@ class Freshness(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A token and its lifetime.
 
     - `requested_s` (Clock.now): the start of the fetch. The issuer made the token later, so `requested_s +
@@ -139,15 +140,13 @@ def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> flo
     return max(stale_at_s(token, jitter), token.requested_s + SPACING_S)
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiresIn:
+class ExpiresIn(msgspec.Struct, frozen=True):
     """Seconds from now on, as announced. May be zero or negative."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiresAt:
+class ExpiresAt(msgspec.Struct, frozen=True):
     """Seconds since the epoch, by the issuer's clock."""
 
     epoch_s: float
