@@ -17,7 +17,6 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Prevent the call if it has not happened yet."""
-        ...
 
 
 class Clock(Protocol):
@@ -25,15 +24,12 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds that include suspend. Ages and expiries are measured with it."""
-        ...
 
     def wall(self) -> float:
         """Return seconds since the epoch. Used only to convert absolute dates of other programs."""
-        ...
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` after `delay_s` seconds, in the event loop."""
-        ...
 
 
 class SystemClock:

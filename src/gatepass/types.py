@@ -339,21 +339,17 @@ class Response(Protocol):
     @property
     def status(self) -> int:
         """The HTTP status."""
-        ...
 
     @property
     def headers(self) -> Headers:
         """The header fields."""
-        ...
 
     @property
     def ended(self) -> bool:
         """Whether all of the body was received, although it may not have been read yet."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the pieces of the body as they arrive. Raises TransportFault."""
-        ...
 
     def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
         """Call `write` with each piece as soon as it arrives, if possible without waking the waiting task.
@@ -361,25 +357,21 @@ class Response(Protocol):
         Returns False when `write` returned False, which pauses the reading, and True at the end of the body. Raises
         TransportFault.
         """
-        ...
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
         """Return the whole body, of at most `limit_bytes`, if it has arrived in one piece and nothing was read of it.
 
         Otherwise None. Most small replies arrive together with their head: this saves the coroutines of a read.
         """
-        ...
 
     def aclose(self) -> Awaitable[None]:
         """Return the connection to its pool, or close it if the body was not read to its end."""
-        ...
 
     def finish(self) -> None:
         """Close the response without waiting. The connection is reused if the body ends within a second.
 
         Call it after the last event of a stream. Some upstreams take time to end a body after `[DONE]`.
         """
-        ...
 
 
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):

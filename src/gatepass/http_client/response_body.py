@@ -199,15 +199,12 @@ class BodyMemory(Protocol):
 
     def is_full(self) -> bool:
         """Return whether reading must pause."""
-        ...
 
     def add(self, size_bytes: int) -> None:
         """Count `size_bytes` more as buffered."""
-        ...
 
     async def wait_for_room(self) -> None:
         """Return when reading may continue."""
-        ...
 
 
 async def read_whole(

@@ -96,11 +96,9 @@ class TokenSource(Protocol):
 
     async def fetch(self) -> Token:
         """Return a new token within the source's own time limit; raise FetchFailure."""
-        ...
 
     def secrets(self) -> tuple[Secret, ...]:
         """Return the secrets of this source, so that they can be masked. A changed value justifies a new attempt."""
-        ...
 
 
 class TokenHolder:
