@@ -45,7 +45,6 @@ class SystemClock:
 
 
 async def sleep(clock: Clock, delay_s: float) -> None:
-    """Wait for `delay_s` seconds of `clock`."""
     await wait_at_most(asyncio.Event(), delay_s, clock)
 
 

@@ -349,7 +349,6 @@ class Draft:
 
     @property
     def top(self) -> ObjectDraft:
-        """The members of the body."""
         if self._top is None:
             opened = self.call.opened()
             self._top = ObjectDraft(opened.listed, _Opened(opened.text), 1, opened.values)

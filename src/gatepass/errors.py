@@ -475,7 +475,6 @@ _TIMEOUTS = frozenset(f"{UpstreamTimeout.code}_{phase}" for phase in ("connect",
 
 
 def kind_of(code: str) -> type[GatepassError]:
-    """Return the class of an error by its stable code."""
     for kind in _kinds(GatepassError):
         if vars(kind).get("code") == code or (kind is UpstreamTimeout and code in _TIMEOUTS):
             return kind
@@ -485,7 +484,6 @@ def kind_of(code: str) -> type[GatepassError]:
 
 
 def status_of(code: str) -> int:
-    """Return the HTTP status of an error by its code."""
     kind = kind_of(code)
     return kind.statuses[code] if issubclass(kind, CodedError) else kind.status
 

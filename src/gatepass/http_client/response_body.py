@@ -83,7 +83,6 @@ class UpstreamResponse:
         return self._take_pieces()
 
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
-        """Pass each piece to `write`; see `Response.stream_to`."""
         # `write` is called while the socket is read: a wake-up of the task was a third of the cost of an event
         self._write = write
         try:
@@ -97,7 +96,6 @@ class UpstreamResponse:
         return False
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
-        """Return the body if all of it has arrived, in one piece of at most `limit_bytes`; None otherwise."""
         if not self.ended or self._fault is not None or len(self.pieces) != 1 or self.size > limit_bytes:
             return None
         self.size = 0

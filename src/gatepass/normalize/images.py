@@ -290,7 +290,6 @@ def _parts(owner: ObjectDraft, where: str) -> list[Part]:
 
 
 def _add_parts(message: ObjectDraft, parts: Sequence[Part], where: str) -> None:
-    """Add `parts` to the content of `message`."""
     content = message.get("content")
     if content is not None and content.array is not None:
         for part in parts:

@@ -96,4 +96,3 @@ PROFILES: Mapping[str, ProfileRules] = MappingProxyType(
         for name, profile in BUILT_IN_PROFILES.items()
     }
 )
-"""The profiles by name."""

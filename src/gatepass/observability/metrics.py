@@ -300,7 +300,6 @@ class Cell:
     __slots__ = ("bounds_s", "counts", "samples", "value")
 
     def __init__(self, bounds_s: Sequence[float] = (), samples: Sequence[str] = ()) -> None:
-        """`bounds_s` are in ascending order."""
         self.bounds_s = bounds_s
         self.samples = samples
         self.counts = [0] * (len(bounds_s) + 1)

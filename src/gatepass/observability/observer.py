@@ -36,7 +36,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     operation: str
     caller: str = ""
     key_id: str = ""
-    """The short id of the key."""
     peer: str = ""
     """The client's address, until the caller is known."""
     user_agent: str = ""
