@@ -166,7 +166,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
 
     def opened(self) -> TopLevel:
-        """Return the members of `body`."""
         return TopLevel(self.body) if self.top is None else self.top
 
     def embeddings_options(self) -> EmbeddingsOptions:
@@ -311,7 +310,6 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
     reason: str | None = None
     """The message of the error that ended it. It may quote the upstream."""
     status: int | None = None
-    """The HTTP status of the reply."""
     retry_after_s: float | None = None
     """How long the error that ended it asks to wait."""
     requests: int = 0
@@ -336,13 +334,8 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
 class Response(Protocol):
     """The head of an upstream's reply, and its body in pieces. The holder must call `aclose` in every case."""
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields."""
+    status: int
+    headers: Headers
 
     @property
     def ended(self) -> bool:
