@@ -310,9 +310,7 @@ def _upstream(page: Status, upstream: str, held: ModelUpstream) -> tuple[str, ..
     if held.over_chat:
         health += f"; {' and '.join(held.over_chat)} are served by chats"
     recent = held.requests_15m
-    errors = (
-        f"{(held.errors_15m + held.rejected_15m) / recent:.1%} of {recent}" if recent else "-"
-    )  # as the page has it
+    errors = f"{(held.errors_15m + held.rejected_15m) / recent:.1%} of {recent}" if recent else "-"  # as on the page
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
     if held.health == "failing" or (requests and held.health == "unknown"):
         command = (failed and failed.test) or "gatepass doctor"
