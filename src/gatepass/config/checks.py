@@ -220,11 +220,9 @@ def second_caller(config: Config) -> Iterator[str]:
     is_plain = any(key.operations is None and key.profile is None for key in callers)
     if relays and is_plain and len(names := storing(config.access.keys)) > 1:
         number = [key.name for key in config.access.keys].index(names[1])
-        closed = (
-            "stored responses (previous_response_id, conversation, prompt.id) are closed to keys without operations"
-        )
+        what = "stored responses (previous_response_id, conversation, prompt.id)"
         remedy = "for a key that needs them, list all that it uses in operations, with stored_responses"
-        yield f"access.keys[{number}]: with a second caller, {closed}: {remedy}"
+        yield f"access.keys[{number}]: with a second caller, {what} are closed to keys without operations: {remedy}"
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:
