@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
 
 import msgspec
 
@@ -49,12 +48,10 @@ from gatepass.types import OK, Call, Hidden, Operation, OutboundRequest, Respons
 MCP, IDLE_STREAM = "mcp", "mcp_stream"
 """`operation` in the access log and the metrics, of a message and of a stream that waits for events for hours."""
 
-_OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {
-        method: Operation(MCP, method, "", RAW.name, "Call an MCP server", names_model=False)
-        for method in ("GET", "POST", "DELETE")
-    }
-)
+_OPERATIONS: Mapping[str, Operation] = {
+    method: Operation(MCP, method, "", RAW.name, "Call an MCP server", names_model=False)
+    for method in ("GET", "POST", "DELETE")
+}
 SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""

@@ -398,7 +398,7 @@ class Series:
 class Sample(NamedTuple):
     """What a scrape reads from the objects of AppState."""
 
-    values: Mapping[str, Mapping[Labels, float]] = MappingProxyType({})
+    values: Mapping[str, Mapping[Labels, float]] = {}
     """By metric. One that is missing is not exposed."""
     in_flight: Sequence[Labels] = ()
     """The key of each request in flight, as in `Metrics.series`."""

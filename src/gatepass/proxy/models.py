@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from secrets import token_hex
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -262,9 +261,13 @@ def _completed(entry: Entry) -> Entry:
     }
 
 
-_KIND_OF_OPERATION: Mapping[str, ModelKind] = MappingProxyType(
-    {"embeddings": "embedding", "rerank": "rerank", "transcriptions": "asr", "translations": "asr", "speech": "tts"}
-)
+_KIND_OF_OPERATION: Mapping[str, ModelKind] = {
+    "embeddings": "embedding",
+    "rerank": "rerank",
+    "transcriptions": "asr",
+    "translations": "asr",
+    "speech": "tts",
+}
 
 
 class Kinds:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -367,26 +366,22 @@ def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
     )
 
 
-_ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
-    {
-        Fault.DNS: errors.UpstreamDns,
-        Fault.CONNECT: errors.UpstreamConnect,
-        Fault.PROXY: errors.UpstreamConnect,
-        Fault.TLS: errors.UpstreamTls,
-        Fault.CLOSED: errors.UpstreamClosed,
-        Fault.INVALID: errors.UpstreamInvalid,
-        Fault.TOO_LARGE: errors.UpstreamInvalid,
-    }
-)
+_ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = {
+    Fault.DNS: errors.UpstreamDns,
+    Fault.CONNECT: errors.UpstreamConnect,
+    Fault.PROXY: errors.UpstreamConnect,
+    Fault.TLS: errors.UpstreamTls,
+    Fault.CLOSED: errors.UpstreamClosed,
+    Fault.INVALID: errors.UpstreamInvalid,
+    Fault.TOO_LARGE: errors.UpstreamInvalid,
+}
 
-_TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.TIMEOUT_CONNECT: "connect",
-        Fault.TIMEOUT_POOL: "connect",
-        Fault.TIMEOUT_FIRST_BYTE: "first_byte",
-        Fault.TIMEOUT_IDLE: "idle",
-    }
-)
+_TIMEOUT_PHASES: Mapping[Fault, str] = {
+    Fault.TIMEOUT_CONNECT: "connect",
+    Fault.TIMEOUT_POOL: "connect",
+    Fault.TIMEOUT_FIRST_BYTE: "first_byte",
+    Fault.TIMEOUT_IDLE: "idle",
+}
 
 
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
