@@ -69,12 +69,6 @@ _ADVICE_AT_PROXY: Mapping[Fault, str] = {
     Fault.CONNECT: "proxy_connect",
     Fault.TIMEOUT_CONNECT: "proxy_late",
 }
-_LIMITS: Mapping[Fault, str] = {
-    Fault.TIMEOUT_CONNECT: "connect_s",
-    Fault.TIMEOUT_FIRST_BYTE: "first_byte_s",
-    Fault.TIMEOUT_IDLE: "idle_s",
-}
-"""The member of `Timeouts` that limits each phase."""
 _AT_PROXY = re.compile(r"proxy (\S+): ")
 """Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
 
@@ -144,7 +138,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     if fault.kind is Fault.DNS:
         host = re.sub(r":\d+$", "", host)  # the port has no part in the name
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
-    if limit_setting := names.timeouts.get(_LIMITS.get(fault.kind, ""), ""):
+    if limit_setting := names.timeouts.get(f"{fault.kind.removeprefix('timeout_')}_s", ""):
         limit = f"{limit} ({limit_setting})"
     elif entry == "upstream_timeout_connect":
         entry = "issuer_timeout_connect"

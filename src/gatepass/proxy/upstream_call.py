@@ -224,9 +224,8 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
     name, block = upstream.settings.credential, settings_of(upstream.name)
     if name is None or is_key:
         key = f"credentials.{name}.token"
-        places = (
-            header_keys(upstream) if name is None else [key if with_variable(key) != key else f"credentials.{name}"]
-        )
+        key = key if with_variable(key) != key else f"credentials.{name}"
+        places = header_keys(upstream) if name is None else [key]
         if not places:
             advice = str(Advice("no_credential", {"upstream": block}))
             return Remedy(advice, "no_credential", cause="gatepass has no credential for it.")
@@ -376,13 +375,6 @@ _ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = {
     Fault.TOO_LARGE: errors.UpstreamInvalid,
 }
 
-_TIMEOUT_PHASES: Mapping[Fault, str] = {
-    Fault.TIMEOUT_CONNECT: "connect",
-    Fault.TIMEOUT_POOL: "connect",
-    Fault.TIMEOUT_FIRST_BYTE: "first_byte",
-    Fault.TIMEOUT_IDLE: "idle",
-}
-
 
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
     upstream = attempt.upstream
@@ -404,8 +396,8 @@ def upstream_error(
     advice = text.advice
     case = advice.case if advice and errors.explanations()[advice.case].of else ""  # a code is not a case of itself
     said: dict[str, Any] = {"advice": str(advice), "case": case, "names": advice.names}
-    phase = _TIMEOUT_PHASES.get(fault.kind)
-    if phase is not None:
+    if fault.kind not in _ERROR_CLASSES:
+        phase = "connect" if fault.kind is Fault.TIMEOUT_POOL else fault.kind.removeprefix("timeout_")
         return errors.UpstreamTimeout(text.why, upstream=upstream, phase=phase, sent=fault.sent, **said)
     of_request = fault.kind is Fault.TOO_LARGE
     error = _ERROR_CLASSES[fault.kind](text.why, upstream=upstream, sent=fault.sent, of_request=of_request, **said)
