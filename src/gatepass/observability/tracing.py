@@ -457,7 +457,8 @@ def _note(found: dict[str, list[str]], wanted: Mapping[str, str], members: Mappi
     for name in wanted.keys() & members.keys():
         value, attribute = members[name], wanted[name]
         if kind(value) == '"' and memoryview(value).nbytes <= LONGEST_BYTES:
-            found.setdefault(attribute, []).append(string(value))  # ValueError if it is not UTF-8
+            text = string(value)  # ValueError if it is not UTF-8
+            found.setdefault(attribute, []).append(text)
 
 
 def _each(last: AttemptRecord | None, *, repeats: bool = True) -> Iterator[AttemptRecord]:
