@@ -423,7 +423,7 @@ async def _relay_stream(
         if is_idle and isinstance(reason, errors.Draining):
             attempt.end(Outcome.DRAINED)
             await client_response.send_events(b"", last=True)
-        elif not (isinstance(reason, errors.ClientGone) and (is_idle or events.has_response)):
+        elif not (isinstance(reason, errors.ClientGone) and (is_idle or events.ends_with(messages.is_response))):
             raise
         elif not attempt.record.outcome:  # the client ended a stream that it does not need any more
             attempt.end(COMPLETE)
@@ -460,10 +460,6 @@ class PassedEvents(EventStream):
     def is_between_events(self) -> bool:
         return self._last.endswith((b"\n\n", b"\n\r\n", b"\r\r"))
 
-    @property
-    def has_response(self) -> bool:
-        return self.ends_with(messages.is_response)
-
     def ends_with(self, is_wanted: Callable[[bytes, McpMessage], bool]) -> bool:
         """Whether a response as wanted is among the last events. One above TAIL_BYTES is taken for any response."""
         if self._request is None or not self.is_between_events:
@@ -496,7 +492,8 @@ class PassedEvents(EventStream):
         if self._is_json:
             self._is_json = False
             ended = self.feed(b"\n\n")
-        if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
+        is_answered = self.has_ids or self.ends_with(messages.is_response)
+        if self._request is not None and self._request.kind == "request" and not is_answered:
             error = stream_closed(self._source.upstream)
             for block in split_events(self._tail)[-LAST_EVENTS:]:
                 with suppress(ValueError):
