@@ -271,9 +271,7 @@ class Overloaded(GatewayError):
 class Limited(CodedError, GatewayError):
     """A limit is reached: that of a caller, a group, a model or an upstream, or those of all targets."""
 
-    statuses: ClassVar[Mapping[str, int]] = dict.fromkeys(
-        ("concurrency_limited", "limit_reached", "targets_limited"), 429
-    )
+    statuses: ClassVar[Mapping[str, int]] = {"concurrency_limited": 429, "limit_reached": 429, "targets_limited": 429}
     retryable = True
 
 

@@ -85,7 +85,6 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
 
     @property
     def support_id(self) -> str:
-        """The id of an HTML page."""
         size = content.SEARCHED_PAGE_BYTES
         start = self.body if len(self.body) <= size else whole_words(self.body[:size])
         return content.support_id(self.mask(decoded(start))) or ""

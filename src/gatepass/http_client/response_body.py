@@ -106,7 +106,6 @@ class UpstreamResponse:
             self.discard()
 
     def finish(self) -> None:
-        """Release the connection when the body ends; see `Response.finish`."""
         if self._connection is not None:
             self.pieces.clear()
             self.size = 0
