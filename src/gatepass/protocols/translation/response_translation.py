@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from gatepass.auth.model_access import STORED
 from gatepass.config.advice import Advice
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
@@ -50,8 +51,6 @@ _CARRIED = (
     *(*_SAME, "input", "instructions", "max_output_tokens", "text", "reasoning", "tools", "tool_choice"),
     *("store", "background"),
 )
-_STORED = ("previous_response_id", "conversation", "prompt")
-"""Members that name what a server stored."""
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
 _ROLES: Mapping[str, str] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 """Strict servers reject the role `developer`, which means the same."""
@@ -75,7 +74,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     `dropped` notes what the chat leaves out. Raises InvalidRequest for what it cannot express: stored objects, files,
     a response in the background, a forced hosted tool, a call without its result.
     """
-    for name in _STORED:
+    for name in STORED:
         if request.get(name):
             raise _stored(name)
     if request.get("background"):
