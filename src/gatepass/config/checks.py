@@ -139,7 +139,6 @@ def _sends_secret(hop: UpstreamConfig | McpServer) -> bool:
 
 
 def api_key_weakness(key: str) -> str | None:
-    """Return why `key` is not accepted as an API key, or None."""
     if len(key) < SHORTEST_KEY_CHARS:
         return f"is shorter than {SHORTEST_KEY_CHARS} characters: create one with `gatepass keys new`"
     if not _VISIBLE.match(key):

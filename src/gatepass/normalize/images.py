@@ -81,7 +81,6 @@ def invalid_image(where: str, reason: str) -> InvalidImage:
 
 
 def kind_of(value: Value) -> str:
-    """Name the kind of a JSON value."""
     return _KINDS.get(value.kind, "a number")
 
 

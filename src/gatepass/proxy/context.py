@@ -276,7 +276,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     admitted: Admitted | None = None
     """What it has taken of limits of use. None if none applies."""
     form: Form | None = None
-    """The body, if it is a multipart form."""
     attempt: Attempt | None = None
     """The current attempt, or the last one."""
     cors_headers: Headers = ()
