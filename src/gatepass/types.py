@@ -164,7 +164,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
 
     def opened(self) -> TopLevel:
-        """Return the members of `body`."""
         return TopLevel(self.body) if self.top is None else self.top
 
     def embeddings_options(self) -> EmbeddingsOptions:
@@ -307,7 +306,6 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
     reason: str | None = None
     """The message of the error that ended it. It may quote the upstream."""
     status: int | None = None
-    """The HTTP status of the reply."""
     retry_after_s: float | None = None
     """How long the error that ended it asks to wait."""
     requests: int = 0
@@ -332,24 +330,15 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
 class Response(Protocol):
     """The head of an upstream's reply, and its body in pieces. The holder must call `aclose` in every case."""
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields."""
-        ...
+    status: int
+    headers: Headers
 
     @property
     def ended(self) -> bool:
         """Whether all of the body was received, although it may not have been read yet."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the pieces of the body as they arrive. Raises TransportFault."""
-        ...
 
     def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
         """Call `write` with each piece as soon as it arrives, if possible without waking the waiting task.
@@ -357,25 +346,21 @@ class Response(Protocol):
         Returns False when `write` returned False, which pauses the reading, and True at the end of the body. Raises
         TransportFault.
         """
-        ...
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
         """Return the whole body, of at most `limit_bytes`, if it has arrived in one piece and nothing was read of it.
 
         Otherwise None. Most small replies arrive together with their head: this saves the coroutines of a read.
         """
-        ...
 
     def aclose(self) -> Awaitable[None]:
         """Return the connection to its pool, or close it if the body was not read to its end."""
-        ...
 
     def finish(self) -> None:
         """Close the response without waiting. The connection is reused if the body ends within a second.
 
         Call it after the last event of a stream. Some upstreams take time to end a body after `[DONE]`.
         """
-        ...
 
 
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):

@@ -124,7 +124,6 @@ RAGFLOW_HINTS: Mapping[RagflowPaths, tuple[Hint, ...]] = {
         *_OF_RAGFLOW,
     ),
 }
-"""The hints for an upstream with `dialect: ragflow`, by its paths."""
 
 _OWN_PATH = r"\(?(?:post:? )?/(?:[\w.-]+/)*(?:responses|messages)/?\)?"
 _NO_PATH = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -35,9 +34,7 @@ from gatepass.normalize.members import (
 from gatepass.normalize.rules import Where
 from gatepass.protocols.rerank import ConvertRerank
 
-RENAMES: Mapping[str, str] = MappingProxyType(
-    {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-)
+RENAMES: Mapping[str, str] = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """OpenAI's reasoning models accept the new name only, older API versions of Azure and Mistral the old one only."""
 
 
@@ -97,29 +94,29 @@ def evidence_of(message: str, field: str = "") -> str:
     return re.sub(_QUOTE, lambda found: found[0] if len(found[0]) <= most else "…", message)[:EVIDENCE_CHARS]
 
 
-ONLY_WITH: Mapping[str, frozenset[str]] = MappingProxyType({"output_config": frozenset(("effort", "task_budget"))})
+ONLY_WITH: Mapping[str, frozenset[str]] = {"output_config": frozenset(("effort", "task_budget"))}
 """Objects to drop only without other members: `output_config.format` decides the form of the answer."""
 
 UNSTREAMED = frozenset((("enable_thinking", "false"),))
 """Values that a stored rule sets only in requests without a stream: DashScope supports thinking in streams."""
 
-_FIXED: Mapping[str, Change] = MappingProxyType(
-    {
+_FIXED: Mapping[str, Change] = {
+    **{
         change.entry: change
         for change in (
             *(request_whole_reply, request_stream, serve_by_chat, ConvertRerank("tei"), ConvertRerank()),
             *(messages.merge_roles, messages.merge_system, messages.last_system_as_user, messages.shorten_tool_ids),
             *(messages.join_text_parts, messages.fill_empty_content, messages.drop_empty_text),
         )
-    }
-    | {"thoughts=": messages.drop_thoughts}
-)
+    },
+    "thoughts=": messages.drop_thoughts,
+}
 """The changes without a value, by the action and the field of their rules, as in `stream=synth`."""
 _SWITCHES = {"roles=merged": "merge_roles", "roles=system": "merge_roles", "content=text": "text_content"}
 """The switch in `rules` that does the same as one of these rules."""
 _LEFT_TO_VALUES = frozenset((*ONLY_WITH, *LIMITS, *(path for path in ONLY if "[]" in path)))
 """Members that a configured `drop` would drop with any value, or with all their members."""
-STREAM_SETTING: Mapping[str, str] = MappingProxyType({"synth": "emulate", "aggregate": "aggregate"})
+STREAM_SETTING: Mapping[str, str] = {"synth": "emulate", "aggregate": "aggregate"}
 """The value of the setting `stream` that does the same as a `stream` rule with the field."""
 _ORDER = (
     *("protocols", "stream", "rename", "drop", "schema", "set", "clamp", "tools"),

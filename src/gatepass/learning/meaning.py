@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content", "prompt", "query", "documents"))
 """A request without one of these has lost its meaning: no error advises to drop it."""
@@ -82,17 +81,15 @@ _FORM = frozenset(("text", "type", "id", "arguments", "url", "data", "thinking",
 NO_LIMIT = frozenset(("-1", "0"))
 """Values of a limit that mean absent: -1 for Ollama and vLLM, and 0 of a chat, whose answer would be empty."""
 
-ONLY: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "modalities": frozenset(('["text"]',)),
-        "tool_choice": frozenset(('"auto"',)),
-        "response_format": frozenset(('{"type":"text"}',)),
-        "n": frozenset(("1",)),
-        "messages[].audio": frozenset(("null",)),
-        "messages[].function_call": frozenset(("null",)),
-        "messages[].tool_calls": frozenset(("null", "[]")),
-    }
-)
+ONLY: Mapping[str, frozenset[str]] = {
+    "modalities": frozenset(('["text"]',)),
+    "tool_choice": frozenset(('"auto"',)),
+    "response_format": frozenset(('{"type":"text"}',)),
+    "n": frozenset(("1",)),
+    "messages[].audio": frozenset(("null",)),
+    "messages[].function_call": frozenset(("null",)),
+    "messages[].tool_calls": frozenset(("null", "[]")),
+}
 """Members to drop only if they have one of these values, which mean nothing. The client needs any other value."""
 
 KEYWORDS = frozenset(

@@ -421,7 +421,6 @@ ROWS: tuple[Row, ...] = (
 
 
 def _all_then_each(parts: Sequence[Sequence[LearnedRule]]) -> Iterator[Step]:
-    """Yield all at once, then one by one."""
     if parts:
         yield tuple(dict.fromkeys(rule for rules in parts for rule in rules))
     if 1 < len(parts) <= MOST_PARTS:

@@ -299,7 +299,6 @@ class Cell:
     __slots__ = ("bounds_s", "counts", "samples", "value")
 
     def __init__(self, bounds_s: Sequence[float] = (), samples: Sequence[str] = ()) -> None:
-        """`bounds_s` are in ascending order."""
         self.bounds_s = bounds_s
         self.samples = samples
         self.counts = [0] * (len(bounds_s) + 1)
@@ -397,7 +396,7 @@ class Series(msgspec.Struct):
 class Sample(NamedTuple):
     """What a scrape reads from the objects of AppState."""
 
-    values: Mapping[str, Mapping[Labels, float]] = MappingProxyType({})
+    values: Mapping[str, Mapping[Labels, float]] = {}
     """By metric. One that is missing is not exposed."""
     in_flight: Sequence[Labels] = ()
     """The key of each request in flight, as in `Metrics.series`."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from sys import float_info
-from types import MappingProxyType
 from typing import Any, Self
 
 import msgspec
@@ -19,7 +18,7 @@ from gatepass.normalize.embeddings_reply import Entry, InvalidReply, encoded, un
 from gatepass.normalize.rules import ChangeRule
 from gatepass.protocols.client_protocol import ClientProtocol, Ranking
 
-_FLAGS = MappingProxyType({b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False})
+_FLAGS = {b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"null": False}
 """Spellings of a flag. RAGFlow's Xinference class sends strings (its rag/llm/rerank_model.py)."""
 
 

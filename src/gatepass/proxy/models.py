@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from secrets import token_hex
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -260,9 +259,13 @@ def _completed(entry: Entry) -> Entry:
     }
 
 
-_KIND_OF_OPERATION: Mapping[str, ModelKind] = MappingProxyType(
-    {"embeddings": "embedding", "rerank": "rerank", "transcriptions": "asr", "translations": "asr", "speech": "tts"}
-)
+_KIND_OF_OPERATION: Mapping[str, ModelKind] = {
+    "embeddings": "embedding",
+    "rerank": "rerank",
+    "transcriptions": "asr",
+    "translations": "asr",
+    "speech": "tts",
+}
 
 
 class Kinds:

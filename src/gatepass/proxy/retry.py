@@ -41,7 +41,6 @@ class Outcome(StrEnum):
     """The reply is unusable, or gatepass failed at it."""
     TIMED_OUT = "timed_out"
     CLIENT_GONE = "client_gone"
-    """The client left."""
     DRAINED = "drained"
     """gatepass stopped."""
 

@@ -100,7 +100,6 @@ def is_html(headers: Headers, body: bytes) -> bool:
 
 
 def is_login_page(page: bytes) -> bool:
-    """Whether the HTML `page` asks for a login."""
     return re.search(_LOGIN_PAGE, decoded(page[:WHOLE_BYTES])) is not None
 
 

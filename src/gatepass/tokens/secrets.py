@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
 from gatepass.config.document import leaves
-from gatepass.config.references import Reference, open_regular, read_file
+from gatepass.config.references import Reference, open_regular
 from gatepass.json_body import decoded
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
@@ -58,11 +58,6 @@ def revealed(secret: Secret, setting: str) -> str:
     if not value:
         raise FetchFailure(f"{setting} is empty")
     return value
-
-
-def in_file(path: str) -> Secret:
-    """Return the text of a file without white space around it, read again for each use."""
-    return Secret(lambda: read_file(path).strip())
 
 
 def basic_credentials(user: str, password: str) -> str:
