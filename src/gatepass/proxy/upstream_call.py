@@ -407,7 +407,10 @@ def upstream_error(
     return error
 
 
-_TOOL = r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
+_TOOL = (
+    r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b"
+    r"\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
+)
 """A tool by its number, with what messages and responses lack of its path."""
 
 
