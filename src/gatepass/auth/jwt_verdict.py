@@ -81,7 +81,7 @@ class KeySet:
         """Raise ValueError if `document` is no key set."""
         try:
             decoded = json.loads(document)
-        except RecursionError:
+        except (ValueError, RecursionError):
             raise ValueError("is no JSON") from None
         listed = decoded.get("keys") if isinstance(decoded, dict) else None
         if not isinstance(listed, list):
@@ -166,8 +166,10 @@ def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
             raise _refused(
                 f"The token has `{name}`, so its holder has to prove more than gatepass checks.", "jwt_bound"
             )
+    if not isinstance(kid := header.get("kid", ""), str):
+        raise _refused(f"The kid of the token is {_shown(kid)}, which is no text.", "jwt_kid")
     kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in TYPES or not isinstance(header.get("kid", ""), str):
+    if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise _refused(f"The header of the token has typ {_shown(kind)}, which no access token has.", "jwt_type")
     _check_times(claims, wall_s)
     _check_audience(claims, entry)
@@ -210,9 +212,10 @@ def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
 def _check_kind(token: Token, entry: JwtIssuer) -> None:
     """Refuse an ID token where only access tokens are accepted, and the other way round."""
     header, claims = token.header, token.claims
-    own = str(claims.get("typ", "")).lower()  # Keycloak's claim
-    is_id = own == "id" or any(name in claims for name in ("nonce", "at_hash", "c_hash"))
-    says_access = str(header.get("typ", "")).lower().endswith("at+jwt") or "scope" in claims or "scp" in claims
+    own = claims.get("typ")  # Keycloak's claim; its access tokens had a `nonce` until version 24
+    is_typed = own == "Bearer" or str(header.get("typ", "")).lower().endswith("at+jwt")
+    is_id = own == "ID" or (not is_typed and any(name in claims for name in ("nonce", "at_hash", "c_hash")))
+    says_access = is_typed or "scope" in claims or "scp" in claims
     if is_id and "id" not in entry.tokens:
         raise _refused("This is an ID token, and `tokens` of its issuer is [access].", "jwt_id")
     if not is_id and says_access and "access" not in entry.tokens:
@@ -285,7 +288,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def _shown(value: Any) -> str:
     """Return a claim for an error: its sender wrote it, so it is short and has no control character."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # its depth was just possible to read
+        text = "a nested value"
     return f"{_printable(text[:MAX_SHOWN_CHARS])}{'…' if len(text) > MAX_SHOWN_CHARS else ''}"
 
 
