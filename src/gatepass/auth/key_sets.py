@@ -88,8 +88,8 @@ class KeySetHolder:
             self._asked_s = self._clock.now()
             self._running = self._tasks.spawn(self._fetch_once(), f"key set of {self.setting}")
         if self._running is not None:
-            # others wait for the same fetch, so that a client which leaves does not end it
-            await asyncio.shield(self._running)
+            # all wait for one fetch: a client that leaves does not end it, and its fault is no client's
+            await asyncio.wait([self._running])
         return self.keys
 
     async def _fetch_once(self) -> None:

@@ -447,3 +447,20 @@ async def test_log_of_a_key_set_has_no_key(door, caplog):
     assert [one.message for one in caplog.records] == ["key_set"]
     fields: Any = vars(caplog.records[0])["fields"]
     assert json.dumps(fields) == json.dumps({"issuer": ISSUER, "keys": 1})
+
+
+async def test_a_fetch_that_breaks_is_a_503_for_those_who_wait(door):
+    # a fault of gatepass's own in a fetch is the log's, not a 500 of each caller
+    broken = RuntimeError("broken")
+
+    async def breaking() -> tuple[bytes, float]:
+        raise broken
+
+    door.holder._fetch = breaking
+    await started(door)
+    await door.clock.advance(20)
+    waiting = await door.begin(door.token())
+    assert isinstance(waiting.exception(), KeySetUnavailable)
+    door.holder._fetch = door.issuer.fetch
+    await door.clock.advance(10)
+    assert (await door.enter(door.token())).name == "people"
