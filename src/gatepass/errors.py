@@ -210,7 +210,7 @@ class InvalidApiKey(CallerError):
 class InvalidToken(InvalidApiKey):
     """A JWT of a caller that gatepass does not accept (RFC 6750 3.1). Agents sign in again after a 401 alone."""
 
-    code = "invalid_token"
+    code, retryable = "invalid_token", True  # with a new token: without a retry, Claude Code does not fetch one
 
 
 class ForbiddenHost(CallerError):

@@ -97,7 +97,7 @@ class KeySetHolder:
             document, again_s = await self._fetch()
             if document != self._document:  # the same keys verify the same tokens, which are remembered
                 self._keys, self._document = KeySet(document), document
-                LOG.info("key_set", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
+                LOG.info("key_set_fetched", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
         except (KeySetFault, ValueError) as error:
             self._failed(error)
         else:
@@ -110,7 +110,7 @@ class KeySetHolder:
         self._next_s = self._clock.now() + AGAIN_S
         why = str(error) if isinstance(error, KeySetFault) else f"its key set {error}"
         if why != self.fault:
-            LOG.warning("key_set_failed", extra={"fields": {"issuer": self.issuer, "why": why}})
+            LOG.warning("key_set_failed", extra={"fields": {"issuer": self.issuer, "reason": why}})
         self.fault = why
 
     async def _refresh(self) -> None:

@@ -264,6 +264,12 @@ def profile_name(client: Any) -> Any:
 class CallerSettings(Block):
     """What a caller may use: of a key, or of the callers of a row of `access.jwt`."""
 
+    name: Name | None = None
+    """The name of all callers of this row in log and metrics. Without it, it is the `group`, so one of them has to be
+    set.
+
+    Example: people
+    """
     role: Role = "caller"
     """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both.
     Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
@@ -489,12 +495,6 @@ class CallerRow(CallerSettings):
     `scope`.
 
     Example: llm-user
-    """
-    name: Name | None = None
-    """The name of all callers of this row in log and metrics. Without it, it is the `group`, so one of them has to be
-    set.
-
-    Example: people
     """
     name_from: Claim | None = None
     """The claim whose text is the `user` of a request in the log and on the page. It decides nothing, because people

@@ -382,7 +382,7 @@ def _otlp_variable(name: str) -> str:
 
 OVERRIDDEN_TOGETHER = (("ca_file",), ("proxy", "proxy_auth"), ("client_cert", "client_key"))
 """Members of a hop's `network`. Inherited one by one, the password of one proxy would go to another one."""
-URLS = ("base_url", "url", "token_url", "jwks_uri")
+URLS = ("base_url", "url", "token_url")
 
 
 def with_default_network(tree: Any) -> Any:
@@ -415,7 +415,9 @@ def with_default_network(tree: Any) -> Any:
 
 
 def _uses_proxy(hop: Mapping[str, Any], default: DefaultNetwork) -> bool:
-    urls = [url for name in URLS if isinstance(url := hop.get(name), str)]
+    issuer = hop.get("issuer")  # of `access.jwt`: the first of a list has the discovery document
+    found = [*map(hop.get, (*URLS, "jwks_uri")), *(issuer[:1] if isinstance(issuer, list) else [issuer])]
+    urls = [url for url in found if isinstance(url, str)]
     try:
         return not all(default.avoids_proxy(urlsplit(url).hostname or "") for url in urls)
     except ValueError:  # not a URL: the validation reports it

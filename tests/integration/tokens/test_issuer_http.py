@@ -44,7 +44,7 @@ def oauth2(url: str, **settings: Any) -> Oauth2Credential:
 
 async def reply_of(url: str, context: ssl.SSLContext | None = None, **network: Any) -> Any:
     settings = oauth2(url, network=network)
-    connect = issuer_transport(settings, context or ssl_context(settings.network))
+    connect = issuer_transport(settings.network, context or ssl_context(settings.network))
     return await send_request(connect, OutboundRequest("POST", url, ((b"accept-encoding", b"identity"),), b"x=1"), 10.0)
 
 
@@ -173,7 +173,7 @@ async def test_a_request_arrives_byte_for_byte_and_its_connection_ends_with_the_
     caplog.set_level(logging.DEBUG)
     async with Scripted([Send(reply(b"{}", set_cookie="session=1; Path=/"))]) as server:
         url, headers = f'{server.url}/a/../token?a="|b&c=%7e', ((b"x-sign", b"a=b"), (b"accept-encoding", b"identity"))
-        connect = issuer_transport(oauth2(url), ssl_context(Network()))
+        connect = issuer_transport(oauth2(url).network, ssl_context(Network()))
         for _ in range(2):
             await send_request(connect, OutboundRequest("POST", url, headers, b"x=1"), 10.0)
         await server.left()
@@ -195,7 +195,7 @@ async def test_a_header_with_a_line_break_is_not_sent(value):
     async with Scripted(TOKEN) as server:
         with pytest.raises(TransportFault, match="line break"):
             await send_request(
-                issuer_transport(oauth2(server.url), ssl_context(Network())),
+                issuer_transport(oauth2(server.url).network, ssl_context(Network())),
                 OutboundRequest("GET", server.url, ((b"x", value),)),
                 10.0,
             )

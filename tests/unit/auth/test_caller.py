@@ -25,7 +25,7 @@ def test_a_caller_has_the_settings_that_all_its_keys_share_and_no_secret():
     shared = {name: getattr(caller, name) for name in settings}
     assert shared == {name: getattr(key, name) for name in OF_CALLER}
     assert (caller.identity, caller.name, caller.key_id, caller.expires) == ("app", "app", "0badc0de", key.expires)
-    assert set(Caller.__struct_fields__) == {"identity", "name", "key_id", "expires", *OF_CALLER, "is_only"}
+    assert set(Caller.__struct_fields__) == {"identity", "name", "key_id", "user", "expires", *OF_CALLER, "is_only"}
     assert HASH[15:] not in repr(caller)
 
 

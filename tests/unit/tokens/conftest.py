@@ -37,7 +37,7 @@ class Endpoint:
         return [call.request for call in self._route.calls]
 
     def source(self, settings: Any, name: str = "corp") -> TokenSource:
-        return build_source(name, settings, issuer_transport(settings, self._tls), self.clock)
+        return build_source(name, settings, issuer_transport(settings.network, self._tls), self.clock)
 
     async def sent(self, settings: Any, name: str = "corp") -> httpx2.Request:
         """Return the request of one fetch."""
