@@ -209,6 +209,14 @@ async def test_a_token_without_kid_has_the_only_key_that_fits():
     assert (await caller(EC.sign(claims(), {"kid": ...}), sets=(key_set(RSA, EC, EC_384),))).name == "people"
 
 
+async def test_keys_that_cannot_be_used_do_not_hide_the_others():
+    broken: list[Any] = [{"kty": "AKP", "kid": "r"}, {"kid": "r"}, {"kty": None}, [], {**RSA.jwk, "use": "enc"}, OCT]
+    good = {**RSA.jwk, "x5c": ["AAAA"], "x5u": "https://evil.example", "exp": 5, "extra": [1]}
+    assert (await caller(GOOD, sets=(key_set(*broken, good),))).name == "people"
+    twice = key_set(RSA_2.jwk | {"kid": "r"}).replace(b'"kid": "r"', b'"kid": "r", "kid": "r2"')
+    assert (await caller(RSA_2.sign(claims()), sets=(twice,))).name == "people"
+
+
 async def test_the_private_part_of_a_published_key_is_not_read():
     private = json.loads(ALGORITHMS["RS256"].to_jwk(RSA.private))
     document = key_set({**private, "kid": "r", "key_ops": ["sign", "verify"]})

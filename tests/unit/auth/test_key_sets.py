@@ -177,7 +177,7 @@ async def test_a_document_that_is_no_key_set_replaces_nothing(door, document, ca
     assert door.issuer.asked == 2
     assert (await door.enter(door.token())).name == "people"
     assert door.holder.fault in ("its key set is no JSON", "its key set has no list `keys`")
-    assert [one.message for one in caplog.records] == ["key_set", "key_set_failed"]
+    assert [one.message for one in caplog.records] == ["key_set_fetched", "key_set_failed"]
     await door.clock.advance(60)
     assert len(caplog.records) == 2  # the same fault is logged once
 
@@ -444,7 +444,7 @@ async def test_keys_of_two_issuers_end_apart(door):
 async def test_log_of_a_key_set_has_no_key(door, caplog):
     caplog.set_level(logging.DEBUG)
     await started(door)
-    assert [one.message for one in caplog.records] == ["key_set"]
+    assert [one.message for one in caplog.records] == ["key_set_fetched"]
     fields: Any = vars(caplog.records[0])["fields"]
     assert json.dumps(fields) == json.dumps({"issuer": ISSUER, "keys": 1})
 
