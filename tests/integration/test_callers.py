@@ -16,8 +16,9 @@ from gatepass.config.access import hash_key
 from gatepass.tokens import key_set as key_set_source
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import HELLO, JSON, Answer, Gateway, gateway
-from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, reply
+from tests.integration.scripted import Dialogue, Fin, Hold, Received, Scripted, Send, Wait, reply
 from tests.jwt_signer import Clients, SigningKey, key_set
+from tests.waiting import until
 
 FIRST, SECOND, FOREIGN = SigningKey("k1"), SigningKey("k2", "ES256"), SigningKey("k1", number=5)
 DISCOVERY, OAUTH = "/realm/.well-known/openid-configuration", "/.well-known/oauth-authorization-server/realm"
@@ -452,3 +453,16 @@ async def test_a_key_of_one_issuer_opens_nothing_at_another(issuer):
                 assert (got.status, "signature" in got.error["message"]) == (401, True)
             got = await chat(gp, FIRST.sign(Clients("https://third.example", time.time()).claims()))
     assert (got.status, json.dumps(got.error).count("/realm")) == (401, 2)
+
+
+async def test_a_client_that_leaves_does_not_end_the_fetch_and_sends_nothing(issuer):
+    go_on = asyncio.Event()
+    issuer.says[CERTS] = [Wait(go_on), Send(reply(key_set(FIRST)))]
+    async with callers(issuer) as (upstream, gp):
+        bearer = {**JSON, "authorization": f"Bearer {issuer.token()}"}
+        async with gp.ask(headers=bearer):
+            await until(lambda: gp.state.in_flight.busy and CERTS in issuer.asked)
+        go_on.set()
+        await until(lambda: not gp.state.in_flight.busy)
+        assert (await gp.ask(headers=bearer).answer()).status == 200
+    assert (len(upstream.received), issuer.asked) == (1, [DISCOVERY, CERTS])

@@ -35,7 +35,7 @@ GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.micros
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
 _ENTRA_V1, _ENTRA_V2 = "https://sts.windows.net/", "https://login.microsoftonline.com/"
-_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
+_CURVES = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519")}
 _PUBLIC = ("kty", "n", "e", "crv", "x", "y")
 
 
@@ -111,12 +111,8 @@ def _verifies(key: Mapping[str, Any]) -> bool:
 
 
 def _fits(key: Mapping[str, object], algorithm: str) -> bool:
-    if key.get("alg", algorithm) != algorithm:
-        return False
-    curve = _CURVES.get(algorithm)
-    if curve is None:
-        return key.get("kty") == "RSA"
-    return key.get("kty") == ("OKP" if algorithm == "EdDSA" else "EC") and key.get("crv") == curve
+    kind = key.get("kty"), key.get("crv")
+    return key.get("alg", algorithm) == algorithm and kind == _CURVES.get(algorithm, ("RSA", None))
 
 
 def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:

@@ -51,13 +51,9 @@ class KeySetSource:
     async def _fetched(self) -> tuple[bytes, float]:
         uri = self.settings.jwks_uri
         reply = await self._get(uri or await self._discovered())
-        ages = [
-            int(found[1])
-            for name, value in reply.headers
-            if name == b"cache-control"
-            for found in _MAX_AGE.finditer(value.lower())
-        ]
-        return reply.body, min(max(ages[0] if ages else USUAL_S, SHORTEST_S), LONGEST_S)
+        said = b",".join(value.lower() for name, value in reply.headers if name == b"cache-control")
+        again_s = int(found[1]) if (found := _MAX_AGE.search(said)) else USUAL_S
+        return reply.body, min(max(again_s, SHORTEST_S), LONGEST_S)
 
     async def _discovered(self) -> str:
         """Return the `jwks_uri` of the discovery document, whose `issuer` has to be the configured one."""

@@ -405,6 +405,7 @@ PAIRS: dict[str, Callable[[str, str, str], tuple[str, ...]]] = {
     "a key and a token": lambda good, _, __: (KEY, good),
     "an expired token and a key": lambda _, expired, __: (expired, KEY),
     "a good token and an expired one": lambda good, expired, __: (good, expired),
+    "a token and a key in a JSON object": lambda good, _, __: (f'{{"api_key": "{KEY}"}}', good),
     "three places": lambda good, _, __: (good, "other", KEY),
 }
 
@@ -423,6 +424,10 @@ async def test_two_callers_in_one_request_are_refused(door, pair):
         with pytest.raises(InvalidApiKey, match="two different API keys"):
             await door.enter(*texts)
         await door.enter(good)
+
+
+async def test_a_key_that_comes_as_a_text_and_in_a_json_object_is_one(door):
+    assert (await door.enter(KEY, f'{{"api_key": "{KEY}"}}')).name == "batch"
 
 
 async def test_keys_of_two_issuers_end_apart(door):
