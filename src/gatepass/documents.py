@@ -118,6 +118,16 @@ class Credential(TokenStatus, kw_only=True):
     needs_restart: bool
 
 
+class KeySet(Struct, kw_only=True):
+    """The signing keys of one issuer of `access.jwt`."""
+
+    issuer: str
+    keys: int
+    age_s: float | None
+    """Since they were fetched. None: never, or longer ago than they are used."""
+    fault: str | None
+
+
 class Key(Struct, kw_only=True):
     """A key without its hash. `expires` and `last_used` are RFC 3339."""
 
@@ -184,6 +194,7 @@ class Status(Struct, kw_only=True):
     credentials: dict[str, Credential]
     upstreams: dict[str, ModelUpstream]
     keys: list[Key]
+    jwt: list[KeySet] | UnsetType = UNSET
     capture: CaptureState
     limits_without_store: str | UnsetType = UNSET
     targets: dict[str, list[Target]] | UnsetType = UNSET
@@ -278,6 +289,8 @@ class RequestFacts(Struct, kw_only=True):
     id: str
     operation: str
     caller: str
+    user: str = ""
+    """What the token of the caller calls it, "" with a key."""
     model: str
     mcp_method: str
     mcp_tool: str

@@ -208,6 +208,8 @@ LISTED: list[dict[str, Any]] = [
     IDLE,
     {**MCP, "mcp_method": "DELETE", "mcp_tool": "", "status": 405, "adapted": [], "message": "end not offered"},
     {**IDLE, **ERROR, "operation": "mcp", "path": "/llm/mcp/search"},
+    {"caller": "people", "user": "ana@corp.example"},
+    {"caller": "people", "user": "a\x1bna"},
 ]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
-from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, EndUsers
+from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, Subjects
 from gatepass.proxy.admission import Size
 from gatepass.proxy.app_state import AppState, create_app_state, next_app_state
 from gatepass.proxy.body_threads import INLINE_BYTES
@@ -252,7 +252,7 @@ async def test_each_end_user_of_a_key_has_limits_within_those_of_the_key(by_what
 
 @pytest.mark.parametrize("by_what", NAMED_BY)
 async def test_the_end_users_that_one_key_invents_take_no_place_of_those_of_another(by_what, monkeypatch):
-    monkeypatch.setattr(EndUsers.__init__, "__defaults__", (8,))
+    monkeypatch.setattr(Subjects.__init__, "__defaults__", (8,))
     path, field, made = NAMED_BY[by_what]
     end_users = {"limits": {"requests": {"minute": 1}}, **({"header": field} if field else {})}
     dialogue = [Send(reply(MESSAGE))] if path == MESSAGES else GOOD

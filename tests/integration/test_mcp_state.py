@@ -220,6 +220,17 @@ async def test_the_sessions_of_one_caller_do_not_end_those_of_others():
         await one.check("tools", b"first", "otto")
 
 
+async def test_identities_without_end_have_so_many_sessions_together_and_nothing_stays_of_the_others():
+    one = McpSessions(None, DrivenClock())
+    for number in range(MOST_SESSIONS + 10):
+        await one.bind("tools", b"%d" % number, f"jwt:{number}")
+    assert (len(one._sessions), len(one._of_caller)) == (MOST_SESSIONS, MOST_SESSIONS)
+    await one.check("tools", b"%d" % number, f"jwt:{number}")
+    for caller in (f"jwt:{number - 1}", "people"):
+        with pytest.raises(McpSessionNotFound):
+            await one.check("tools", b"%d" % number, caller)
+
+
 # --- a reload ---
 
 

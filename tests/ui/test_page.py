@@ -1038,6 +1038,18 @@ def test_a_request_that_was_repeated_has_no_red_step(visit: OpenPage) -> None:
     expect(page.locator(".heading .muted").last).to_contain_text("16:59:57 UTC")
 
 
+def test_a_caller_by_a_token_is_shown_with_what_the_token_calls_it(visit: OpenPage, fake: Fake) -> None:
+    person = {"caller": "people", "user": "ana@corp.example"}
+    fake.summaries["requests"] = [documents.summary("req-1", 2, **person), documents.summary("req-2", 3)]
+    fake.stories["req-1"].update(person)
+    page = visit("#/requests")
+    cells = page.locator("tbody td", has_text=re.compile("people|ragflow"))
+    expect(cells).to_have_text(["ragflow", "people/ana@corp.example", "ragflow"])
+    page = visit("#/requests/req-1")
+    expect(page.locator(".heading .muted").last).to_contain_text("by people/ana@corp.example")
+    expect(page.locator(".way .card").first).to_contain_text("people/ana@corp.example")
+
+
 def test_a_request_without_bodies_starts_their_capture(visit: OpenPage, fake: Fake) -> None:
     page = visit("#/requests/req-2")
     expect(page.get_by_text("No rule changed the request.")).to_be_visible()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from gatepass import errors
 from gatepass.auth.api_keys import KeyRing, presented_keys, unwrapped_key
-from gatepass.auth.caller import Caller
+from gatepass.auth.caller import Caller, callers_of_rows
 from gatepass.auth.cors import shown_origin
 from gatepass.auth.model_access import check_calls_models
 from gatepass.config import block
@@ -46,6 +46,8 @@ class Authenticator:
         self.keys = KeyRing(config.access.keys, has_others=bool(config.access.jwt))
         self.tokens = tokens
         """The callers by tokens, None without `access.jwt`."""
+        self.configured = (*callers_of_rows(config.access), *self.keys.callers.values())
+        """A caller of each row of `access.jwt`, without an identity, and of each key."""
         self.requires_key = config.access.has_callers
         self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Self
 
 import msgspec
 
-from gatepass.config.access import AccessKey, BuiltIn, CallerRow, EndUsers, KeyOperation, Role
+from gatepass.config.access import Access, AccessKey, BuiltIn, CallerRow, EndUsers, KeyOperation, Role
 from gatepass.config.checks import OF_CALLER, OF_ROW
 from gatepass.config.use_limits import UseLimits
 
@@ -26,6 +26,8 @@ class Caller(msgspec.Struct, frozen=True):
     callers of a row of `access.jwt` have the same."""
     key_id: str = ""
     """The short id of the key that was used, "" without a key."""
+    is_of_row: bool = False
+    """It sent a token, and has a row of `access.jwt`."""
     user: str = ""
     """What its token calls a caller of `access.jwt`, for log and page: people can change it, so it decides nothing."""
     expires: datetime | None = None
@@ -42,6 +44,11 @@ class Caller(msgspec.Struct, frozen=True):
     is_only: bool = False
     """No other caller is configured whose responses the upstream may store."""
 
+    @property
+    def setting(self) -> str:
+        """Where its settings are, for errors."""
+        return "access.jwt[].callers[]" if self.is_of_row else "access.keys[]"
+
     @classmethod
     def of_key(cls, key: AccessKey, *, is_only: bool = False) -> Self:
         """Return the caller whose key `key` is. Those of its other keys differ in `key_id` and `expires` alone."""
@@ -51,4 +58,11 @@ class Caller(msgspec.Struct, frozen=True):
     @classmethod
     def of_row(cls, row: CallerRow, identity: str, user: str) -> Self:
         """Return the caller of a token that meets `row` of `access.jwt`."""
-        return cls(identity, row.name or row.group or "", user=user, **{name: getattr(row, name) for name in OF_ROW})
+        settings = {name: getattr(row, name) for name in OF_ROW}
+        return cls(identity, row.name or row.group or "", is_of_row=True, user=user, **settings)
+
+
+def callers_of_rows(access: Access) -> Iterator[Caller]:
+    """Yield what all callers of each row of `access.jwt` have in common."""
+    for entry in access.jwt:
+        yield from (Caller.of_row(row, "", "") for row in entry.callers)

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
+from gatepass import documents
 from gatepass.auth.jwt_verdict import KeySet, Token
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
@@ -61,6 +62,10 @@ class KeySetHolder:
     def keys(self) -> KeySet | None:
         """The keys that are not too old. None: no fetch has succeeded within KEPT_S."""
         return None if self._clock.now() - self._fetched_s > KEPT_S else self._keys
+
+    def status(self) -> documents.KeySet:
+        age_s = None if self.keys is None else round(self._clock.now() - self._fetched_s, 3)
+        return documents.KeySet(issuer=self.issuer, keys=len(self.keys or ()), age_s=age_s, fault=self.fault or None)
 
     def age_text(self) -> str:
         """Return when the keys were fetched, for an error."""

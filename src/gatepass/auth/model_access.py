@@ -243,9 +243,9 @@ def _remedy(caller: Caller, entry: str) -> str:
     if entry == OF_ANY_MODEL and caller.models is not None:
         return "use a key without models: a batch may run any model."
     if caller.operations is not None:
-        return f"add {entry!r} to access.keys[].operations."
+        return f"add {entry!r} to {caller.setting}.operations."
     return (
-        f"list all that the caller uses in access.keys[].operations, such as [chat, responses, models, {entry}]."
+        f"list all that the caller uses in {caller.setting}.operations, such as [chat, responses, models, {entry}]."
         " Everything else is then closed."
     )
 

@@ -347,7 +347,8 @@ def _show(held: UpstreamStatus) -> str:
 def limits(socket_path: str | None, *, as_json: bool) -> None:
     """List the limits of use of the running gatepass, with the used and the free part of each.
 
-    `end_user/NAME` is what the requests without an end user share.
+    `end_user/NAME` is what the requests without an end user share, and `jwt/NAME` the most used one of the callers
+    with a token.
 
     Exit codes: 0 listed, 1 gatepass did not answer.
     """

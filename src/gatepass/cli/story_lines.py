@@ -107,11 +107,15 @@ LEFT = {"client_gone": "client gone", "unread": "client did not read"}
 """The outcomes of requests whose client did not receive all of a response without an error."""
 
 
+def _who(request: RequestFacts) -> str:
+    return f"{request.caller}/{request.user}" if request.user else request.caller
+
+
 def way(story: Story) -> list[Hop]:
     """Return the parts in the order in which the request passed them, with the one that failed."""
     error, attempts = story.error, story.attempts
     failed_hop = "client" if story.outcome in LEFT else "" if error is None else error.hop or ""
-    client = ", ".join(filter(None, (story.caller or story.peer, story.user_agent)))
+    client = ", ".join(filter(None, (_who(story) or story.peer, story.user_agent)))
     changes = {entry for one in attempts for entry in one.adapted}
     inside = [plural(len(changes), "change")] if changes else []
     added_s = story.timings.added_s
@@ -450,6 +454,6 @@ def summary_line(summary: Summary) -> str:
     server = summary.path.partition("/mcp/")[2]  # gatepass may have read no message
     asked = asked_for(summary) or (f"mcp/{server}" if server else "")
     took = duration(summary.duration_s).rjust(7)
-    line = list_line((f"{at:%H:%M:%S}", str(summary.status or "-"), summary.id, summary.caller, asked, took, end))
+    line = list_line((f"{at:%H:%M:%S}", str(summary.status or "-"), summary.id, _who(summary), asked, took, end))
     colour = "red" if outcome == "error" else "yellow" if outcome in LEFT else ""
     return coloured(line, colour) if colour else line

@@ -47,9 +47,9 @@ class McpServers:
             for name, one in config.mcp.items()
         }
         self.sessions = sessions
-        self.checks_sessions = bool(config.access.keys)
+        self.checks_sessions = config.access.has_callers
         """Whether a session may be another caller's, or was until a reload."""
-        self.has_one_caller = len(storing(config.access.keys)) <= 1
+        self.has_one_caller = not config.access.jwt and len(storing(config.access.keys)) <= 1
         self._root = f"{config.server.base_path}/mcp"
 
     def name_at(self, path: str) -> str | None:

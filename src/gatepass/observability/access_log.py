@@ -100,6 +100,8 @@ def texts_of(record: AccessRecord) -> str:
     listed = record.adapted + record.tried + record.failover + record.repeats
     if listed:
         texts = f"{texts} {' '.join(listed)}"
+    if record.auth or record.user:
+        texts = f"{texts} {record.auth} {record.user}"
     if record.mcp_method or record.mcp_tool:
         texts = f"{texts} {record.mcp_method} {record.mcp_tool}"
     return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"

@@ -70,7 +70,7 @@ class Inspector(Observer):
 def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:
     """Return what a request takes that was not usual. Its texts are counted as they are."""
     size_bytes = RECORD_BYTES - ATTEMPT_BYTES
-    texts = [access.reason, access.path, access.model, *access.adapted, *access.tried, *access.failover]
+    texts = [access.reason, access.path, access.model, access.user, *access.adapted, *access.tried, *access.failover]
     attempts = [last]
     while attempts:
         one = attempts.pop()

@@ -197,7 +197,7 @@ COUNTED: tuple[Declared, ...] = (
         "gatepass_limit_hits_total",
         ("kind", "name", "limit"),
         "Requests that a limit refused. A target whose upstream's limit has no room is passed over. kind is end_user,"
-        " caller, group, model or upstream",
+        " caller, jwt (a row of access.jwt), group, model or upstream",
     ),
     Declared(
         "gatepass_client_bytes_total",
@@ -251,7 +251,8 @@ SAMPLED: tuple[Declared, ...] = (
         "gatepass_limit_left_ratio",
         ("kind", "name", "limit"),
         "The part that is left of a limit of the calendar, from 1 down to 0, since its first request. Only the"
-        " 200 with the smallest part. kind is end_user, caller, group, model or upstream",
+        " 200 with the smallest part. kind is end_user, caller, jwt (the most used one of a row's callers),"
+        " group, model or upstream",
     ),
     Declared(
         "gatepass_upstream_connections",

@@ -34,7 +34,7 @@ from gatepass.types import CLIENT_ERROR, MCP_UPSTREAM, SERVER_ERROR, AttemptFact
 FILTERS = ("caller", "model", "mcp_tool", "upstream", "hop", "outcome", "operation", "code", "kind")
 """The fields of a summary that a filter compares."""
 TEXTS = (
-    *("id", "model", "mcp_method", "mcp_tool", "caller", "upstream", "code", "path", "message"),
+    *("id", "model", "mcp_method", "mcp_tool", "caller", "user", "upstream", "code", "path", "message"),
     *("operation", "status", "hop", "state", "outcome", "adapted"),
 )
 """The fields in which the filter `text` searches."""

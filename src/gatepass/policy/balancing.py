@@ -17,6 +17,8 @@ MOST_LOAD = 1.25
 """The most requests in progress at a target that a caller prefers, as a multiple of its share."""
 MOST_COOLDOWN_S = 60.0
 """The longest time for which a target that asked to wait is passed over: a quota of a day may be raised before."""
+MOST_REFUSED = 1_000
+"""Of more callers that it refused, all are forgotten, and their next requests are probes."""
 PROBE_S, AFTER_PROBE_S = 10.0, 1.0
 """How long one probe of a wait keeps others away while it has no answer, and after it failed."""
 
@@ -75,7 +77,7 @@ class TargetHealth:
         refused. Return whether the target was not passed over before.
         """
         until_s, is_first = now_s + min(wait_s, MOST_COOLDOWN_S), self.limited_until_s <= now_s
-        if is_first:
+        if is_first or len(self._refused) > MOST_REFUSED:
             self._refused = set()
         if caller not in self._refused:
             self._since_s, self._probe_at_s = now_s, now_s + (0.0 if is_first else AFTER_PROBE_S)

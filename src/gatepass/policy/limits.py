@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -26,7 +27,8 @@ SET_BACK = 32
 """A clock that was set back by at most so many days goes on with its newest span. Any other was wrong."""
 
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
-END_USER = "end_user"
+END_USER, JWT = "end_user", "jwt"
+"""The kinds of subjects that the configuration does not name."""
 Amounts = Mapping[str, int]
 """How much of each unit."""
 NOTHING: Amounts = {REQUESTS: 0, TOKENS: 0, CONCURRENT: 0}
@@ -88,9 +90,9 @@ class Limit:
 
     @property
     def subject(self) -> tuple[str, str]:
-        """The owner as operators know it: that of an end user has the name of the caller alone."""
+        """The owner as operators know it: an end user has the name of its caller alone, a caller that of its row."""
         kind, name = self.owner
-        return (kind, name.partition("/")[0]) if kind == END_USER else self.owner
+        return (kind, name.partition("/")[0]) if kind in (END_USER, JWT) else self.owner
 
     def part(self, now_s: float) -> int:
         """Return the number of the part that counts at `now_s`; 0 for concurrent requests."""
@@ -225,15 +227,17 @@ class Counts:
                 limit.use.add(part, more)
 
 
-MOST_END_USERS = 10_000
+MOST_SUBJECTS = 10_000
+MOST_READ = 1_000
 
 
-class EndUsers(Counts):
-    """The limits of the end users of one process, which alone counts them. They outlive a reload."""
+class Subjects(Counts):
+    """The limits of end users, which one process alone counts, or of callers of `access.jwt`. They outlive a reload."""
 
-    def __init__(self, most: int = MOST_END_USERS) -> None:
+    def __init__(self, most: int = MOST_SUBJECTS, *, are_invented: bool = True) -> None:
+        """`are_invented`: clients choose the names, so each caller has a share of the places."""
         super().__init__()
-        self._most = most
+        self._most, self._are_invented = most, are_invented
         self._found: OrderedDict[tuple[str, str], tuple[Sequence[Limit], Sequence[Limit]]] = OrderedDict()
         """By the owner, the least recently used first: the limits from which those of the user were made, and these."""
         self._users: Counter[str] = Counter()
@@ -244,7 +248,8 @@ class EndUsers(Counts):
 
         `shared` are the limits of all further users of the same caller. A user is forgotten only while its limits count
         nothing, so that it has no fresh budget when it comes back, or if its caller has more than its share of the
-        places and that of a new one less. The turn of an oldest one that counts comes later.
+        places and that of a new one less. The turn of an oldest one that counts comes later. `name` is an identity for
+        a row of `access.jwt`, which stands for the caller.
         """
         kind, caller = shared[0].owner
         owner = (kind, f"{caller}/{blake2b(name.encode(errors='replace'), digest_size=16).hexdigest()}")
@@ -259,13 +264,25 @@ class EndUsers(Counts):
             for limit in own:
                 limit.use = kept.get(limit.key, limit.use)
             self._found[owner] = (shared, own)
+        for limit, one in zip(own, shared, strict=True):
+            limit.ahead_s = one.ahead_s
         self._found.move_to_end(owner)
         return own
+
+    def fullest(self, now_s: float) -> dict[tuple[str, ...], Limit]:
+        """Return, by the key of each shared limit, the most used one of the MOST_READ subjects that came last."""
+        found = dict[tuple[str, ...], Limit]()
+        for _, own in islice(reversed(self._found.values()), MOST_READ):
+            for limit in own:
+                key = (*limit.subject, limit.unit, limit.span)
+                if key not in found or found[key].used(now_s) < limit.used(now_s):
+                    found[key] = limit
+        return found
 
     def _make_room(self, caller: str, now_s: float) -> bool:
         """Forget a user for a new one of `caller`. Return False if none may be forgotten."""
         share = self._most // (len(self._users) + (caller not in self._users))
-        is_owed = self._users[caller] < share
+        is_owed = self._are_invented and self._users[caller] < share
         for _ in range(len(self._found) if is_owed else 1):
             oldest = next(iter(self._found))
             other = oldest[1].rpartition("/")[0]

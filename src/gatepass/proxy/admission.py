@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gatepass.auth.caller import Caller
+from gatepass.auth.caller import Caller, callers_of_rows
 from gatepass.clock import Clock
 from gatepass.config.model import Config
 from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
@@ -29,14 +29,15 @@ from gatepass.observability.observer import AccessRecord
 from gatepass.policy.limits import (
     CONCURRENT,
     END_USER,
+    JWT,
     NOTHING,
     REQUESTS,
     TOKENS,
     Amounts,
     Counts,
-    EndUsers,
     Limit,
     Refused,
+    Subjects,
     Taken,
 )
 from gatepass.protocols import PROTOCOLS
@@ -65,10 +66,11 @@ OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-lim
 """The beginnings of the fields that state limits: those of the upstream are replaced."""
 
 Owner = tuple[str, str]
-"""The kind of a subject (end_user, caller, group, model or upstream) and its name in the configuration."""
+"""The kind of a subject (end_user, caller, jwt, group, model or upstream) and its name in the configuration."""
 _PLACES: Mapping[str, str] = {
     END_USER: "access.keys[].end_users.limits",
     "caller": "access.keys[].limits",
+    JWT: "access.jwt[].callers[].limits",
     "group": "access.groups.NAME.limits",
     "model": "models.NAME.limits",
     "upstream": "upstreams.NAME.limits",
@@ -399,6 +401,7 @@ def whose(limit: Limit) -> str:
     kind, name = limit.subject
     if kind == END_USER:
         return f"The end user of {name!r}"
+    kind = "caller" if kind == JWT else kind
     is_glob = kind == "model" and any(char in name for char in "*?[")
     return f"The entry {name!r} of `models`" if is_glob else f"The {kind} {name!r}"
 
@@ -461,11 +464,13 @@ class Admission:
         counts: Counts,
         clock: Clock,
         hit: Hit = lambda _subject, _setting, _count: None,
-        end_users: EndUsers | None = None,
+        end_users: Subjects | None = None,
+        of_rows: Subjects | None = None,
     ) -> None:
-        """`hit` counts requests for which a limit had no room, at first none."""
+        """`hit` counts requests for which a limit had no room, at first none. `of_rows` has the callers by tokens."""
         self.counts, self._clock, self._hit = counts, clock, hit
-        self._end_users = end_users or EndUsers()
+        self._end_users = end_users or Subjects()
+        self._of_rows = of_rows or Subjects(are_invented=False)
         self._quotas: dict[Owner, UseLimits] = {}
         named: list[tuple[str, str, UseLimits | None]] = [
             *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
@@ -477,6 +482,9 @@ class Admission:
         for kind, name, quota in named:
             if quota is not None:
                 self._quotas[kind, name] = quota
+        for row in callers_of_rows(config.access):
+            if row.limits is not None:
+                self._row(row, row.limits)
         self._limits: dict[Owner, tuple[Limit, ...]] = {}
         """Made when they are first used: there may be thousands of callers."""
 
@@ -498,18 +506,22 @@ class Admission:
         return self._limits[owner]
 
     def all_limits(self) -> Iterator[Limit]:
-        """Yield each limit, also of callers that have not sent a request yet."""
-        for owner in self._quotas:
-            yield from self.limits_of(owner)
+        """Yield each limit, also of callers that have not sent a request yet. Of a row it is that of one caller."""
+        return self._shown(self._quotas)
+
+    def _shown(self, owners: Iterable[Owner]) -> Iterator[Limit]:
+        now_s = self._clock.now()
+        fullest = self._of_rows.fullest(now_s)
+        for limit in chain.from_iterable(map(self.limits_of, owners)):
+            yield max(limit, fullest.get(limit.key, limit), key=lambda one: one.used(now_s))
 
     def budgets(self) -> dict[Labels, float]:
         """Return the part that is left of the limits of the calendar that were used, of MAX_NAMES at most."""
         found, now_s = list[tuple[Labels, float]](), self._clock.now()
-        for owner in self._limits:
-            for limit in self.limits_of(owner):
-                if limit.is_calendar:
-                    left = max(0, limit.most - limit.all_used(now_s)) / limit.most
-                    found.append(((*owner, limit.setting), left))
+        for limit in self._shown(self._limits):
+            if limit.is_calendar:
+                left = max(0, limit.most - limit.all_used(now_s)) / limit.most
+                found.append(((*limit.subject, limit.setting), left))
         return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))
 
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> None:
@@ -529,7 +541,7 @@ class Admission:
             raise NotAllowed(
                 "operation_not_allowed",
                 f"The limits on tokens cannot count the work of {operation}. To allow it without them,"
-                f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
+                f" name it in `operations` of {caller.name!r} ({caller.setting}.operations).",
             )
         if not protocol.uses_tokens or call.operation.is_about_stored:  # its usage is that of another request
             counts_tokens = False
@@ -576,8 +588,20 @@ class Admission:
 
     def _of_caller(self, caller: Caller, entry: str) -> tuple[Limit, ...]:
         """Return the limits of a request of `caller` for an entry of `models`, apart from its end user's."""
-        own = self.limits_of(("caller", caller.identity), caller.limits)
+        own: Sequence[Limit] = ()
+        if not caller.is_of_row:
+            own = self.limits_of(("caller", caller.identity), caller.limits)
+        elif caller.limits is not None:
+            shared = self.limits_of(self._row(caller, caller.limits))
+            own = self._of_rows.of(caller.identity, shared, self._clock.now())
         return (*own, *self.limits_of(("group", caller.group or "")), *self.limits_of(("model", entry)))
+
+    def _row(self, caller: Caller, limits: UseLimits) -> Owner:
+        """Return the owner of what callers of a row share. Rows of one name with other limits have a number."""
+        owner, number = (JWT, caller.name), 2
+        while (found := self._quotas.setdefault(owner, limits)) is not limits and found != limits:
+            owner, number = (JWT, f"{caller.name}#{number}"), number + 1
+        return owner
 
     def _of_each_user(self, caller: Caller) -> tuple[Limit, ...]:
         """Return the limits that each end user of `caller` has."""

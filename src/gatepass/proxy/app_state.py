@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
+from gatepass.config.access import JwtIssuer
 from gatepass.config.checks import placement_of
 from gatepass.config.credential.kinds import AnyCredential, LocalCredential, token_location
 from gatepass.config.load import is_same
@@ -48,7 +49,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
 from gatepass.policy.fair_queue import FairQueue
-from gatepass.policy.limits import Counts, EndUsers
+from gatepass.policy.limits import Counts, Subjects
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.protocols.operations import route_of
 from gatepass.proxy.admission import Admission
@@ -194,7 +195,8 @@ class ProcessParts:
     store: GuardedStore | None
     """None if this process shares nothing."""
     counts: Counts = field(default_factory=Counts)
-    end_users: EndUsers = field(default_factory=EndUsers)
+    end_users: Subjects = field(default_factory=Subjects)
+    of_rows: Subjects = field(default_factory=partial(Subjects, are_invented=False))
     reload_problems: list[str] = field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
@@ -433,7 +435,8 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         routes=RouteTable(config),
         declared=DeclaredModels(config),
         upstreams=upstreams,
-        admission=Admission(config, parts.counts, parts.clock, parts.metrics.limit_hit, parts.end_users) or None,
+        admission=Admission(config, parts.counts, parts.clock, parts.metrics.limit_hit, parts.end_users, parts.of_rows)
+        or None,
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
@@ -441,7 +444,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
     )
 
 
-def _issuer_connection(settings: AnyCredential, tls_contexts: TLSContexts) -> IssuerConnection:
+def _issuer_connection(settings: AnyCredential | JwtIssuer, tls_contexts: TLSContexts) -> IssuerConnection:
     if isinstance(settings, LocalCredential):
         return None, 0
     auth = settings.network.proxy_auth
@@ -499,7 +502,7 @@ def _jwt_callers(
         same = entry.model_copy(update={"callers": []})
         setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
         source = KeySetSource(setting, same, connect, holder, parts.clock)
-        made_of = (same, context, holder)
+        made_of = (same, _issuer_connection(entry, tls_contexts), holder)
         kept = [one for one in before if is_same(one.made_of, made_of)]
         new = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of)
         found.append(next(iter(kept), new))
@@ -538,7 +541,8 @@ def _upstream(
 
 
 def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redactor: Redactor) -> None:
-    for name, hop in (*upstreams.items(), *config.credentials.items()):
+    issuers = ((str(number), entry) for number, entry in enumerate(config.access.jwt))
+    for name, hop in (*upstreams.items(), *config.credentials.items(), *issuers):
         if hop.network.proxy_auth is not None:
             # the password of `user:password`
             redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", type(hop), name))
@@ -553,7 +557,7 @@ def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redac
 def _take_over(state: AppState) -> None:
     """Let the metrics read the objects and model names of `state`, and the inspector keep what `state` allows."""
     metrics = state.metrics
-    groups = {key.name: key.group for key in state.config.access.keys if key.group is not None}
+    groups = {caller.name: caller.group for caller in state.authenticator.configured if caller.group is not None}
     metrics.attach(partial(_sample, state), state.routes.configured_name, groups)
     for upstream in state.upstreams.values():
         upstream.transport.on_wait = partial(metrics.waited_for_connection, upstream.name)

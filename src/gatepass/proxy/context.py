@@ -316,6 +316,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         request, state, access = self.client_request, self.state, self.access
         caller = state.authenticator.authenticate(request, state.clock.wall(), path_profile, takes_form=takes_form)
         self.caller, access.caller, access.key_id, access.peer = caller, caller.name, caller.key_id, ""
+        if caller.is_of_row:
+            access.auth, access.user = "jwt", caller.user
         return caller
 
     @classmethod

@@ -207,28 +207,29 @@ def _limit_per_caller(limit: int, callers: int) -> int:
 class Concurrency:
     """The number of requests in flight of each caller, and the check whether one more is admitted.
 
-    A caller without a request in flight is always admitted, so at most one request per caller exceeds `limit`. With
-    several callers, none can use the last tenth of `limit`.
+    A caller without a request in flight is admitted beyond `limit`, as long as at most one request of each of the
+    configured callers exceeds it: callers by tokens may be more. With several callers, none can use the last tenth of
+    `limit`.
     """
 
     def __init__(self, limit: int, callers: int) -> None:
         self._limit = limit
-        self._limit_per_caller = _limit_per_caller(limit, callers)
         self.by_caller: dict[str, int] = {}
         self._total = 0
+        self.set_callers(callers)
 
     def set_callers(self, callers: int) -> None:
-        self._limit_per_caller = _limit_per_caller(self._limit, callers)
+        self._limit_per_caller, self._limit_of_first = _limit_per_caller(self._limit, callers), self._limit + callers
 
     def claim(self, caller: str) -> None:
         """Count one more request of `caller`. Raises Overloaded. The request is then not counted."""
         own = self.by_caller.get(caller, 0)
-        if own and self._total >= self._limit:
+        if self._total >= (self._limit if own else self._limit_of_first):
             limit = with_variable("limits.connections")
             raise Overloaded(f"The limit of {self._limit} requests in flight is reached ({limit}).", retry_after_s=1)
         if own and own >= self._limit_per_caller:
             raise Overloaded(
-                f"The caller {caller!r} has {own} requests in flight. The last tenth of"
+                f"This caller has {own} requests in flight. The last tenth of"
                 f" {with_variable('limits.connections')} is reserved for other callers.",
                 retry_after_s=1,
             )

@@ -20,7 +20,7 @@ import msgspec
 
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
-from gatepass.policy.limits import CONCURRENT, END_USER, NOTHING, Amounts, Counts, Limit, Refused, Taken
+from gatepass.policy.limits import CONCURRENT, END_USER, MOST_SUBJECTS, NOTHING, Amounts, Counts, Limit, Refused, Taken
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore
 from gatepass.store.limits import LEASE_S, MINUTE_S, NO_LIMIT, SCRIPT, Entry, command, read
@@ -217,6 +217,8 @@ class SharedCounts(Counts):
     def _entry(self, limit: Limit, place: Place, amount: int, most: int | None) -> Entry:
         """Return what the server counts. `most` is None for what it learns of later."""
         if (name := self._names.get(limit.key)) is None:
+            if len(self._names) >= MOST_SUBJECTS:
+                self._names.clear()
             # a cluster keeps the keys of one hash tag together
             name = self._names[limit.key] = self._store.name_of("/".join(("{limits}", *limit.key)))
         of, at_most = place if isinstance(place, str) else place.of, NO_LIMIT if most is None else most

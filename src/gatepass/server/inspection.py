@@ -92,10 +92,10 @@ def _number(fields: Mapping[str, str], name: str, default: float) -> float:
 def start_capture(state: AppState, settings: CaptureSettings) -> CaptureState:
     """Start the capture, and return its state.
 
-    Raises Overloaded, and InvalidRequest for a caller that no key of the configuration has. The operator is the caller
+    Raises Overloaded, and InvalidRequest for a caller that the configuration does not name. The operator is the caller
     `local`.
     """
-    names = sorted({LOCAL.name, *(key.name for key in state.config.access.keys)})
+    names = sorted({LOCAL.name, *(caller.name for caller in state.authenticator.configured)})
     if settings.caller is not None and settings.caller not in names:
         hint = did_you_mean(settings.caller, names)
         raise InvalidRequest(f"The caller {settings.caller[:100]!r} is not known{hint}", param="caller")
@@ -111,7 +111,7 @@ async def limits_of(state: AppState, nearest: int | None = None) -> Limits:
         await state.counts.refresh(limits)
         for limit in limits:
             used = limit.all_used(state.clock.now())
-            rows.append(Limit("/".join(limit.owner), limit.setting, limit.most, used, max(0, limit.most - used)))
+            rows.append(Limit("/".join(limit.subject), limit.setting, limit.most, used, max(0, limit.most - used)))
         if nearest is not None and len(rows) >= MOST_LIMITS:
             break
         await asyncio.sleep(0)

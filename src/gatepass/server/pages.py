@@ -172,6 +172,7 @@ def status_of(state: AppState, mcp: McpServers | None = None) -> Status:
         credentials=_credentials(state, described.rejections),
         upstreams={name: described.of_models(name) for name in state.upstreams if not name.startswith(MCP_UPSTREAM)},
         keys=state.authenticator.keys.rows(wall_s),
+        jwt=[one.status() for one in state.key_sets] or UNSET,
         capture=state.capture.state(),
         limits_without_store=state.counts.fault or UNSET,
         targets=_targets(state) or UNSET,

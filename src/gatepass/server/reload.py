@@ -25,6 +25,7 @@ from gatepass.config.checks import second_caller
 from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_blocks, check
 from gatepass.config.model import Config
+from gatepass.config.network import Network
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.documents import ReloadResult
 from gatepass.errors import system_reason
@@ -43,8 +44,8 @@ WATCH_S = 1.0
 LARGEST_WATCHED_BYTES = 4 * 1024 * 1024
 
 KEYS_LOST = (
-    "access.keys: is missing, but this gatepass has served with keys: without them every caller would have access."
-    " Restore the access block, or restart gatepass to serve without keys"
+    "access: has no keys and no jwt, but this gatepass has served with one of them: without them every caller would"
+    " have access. Restore the access block, or restart gatepass to serve without keys"
 )
 HALF_WRITTEN = (
     "the file is the beginning of the one in use, and may be half written: gatepass reads it again when it changes."
@@ -167,7 +168,7 @@ class Reloader:
         # not one that lacks blanks alone. By hand it is used: a block at the end may have been removed
         if trigger == "watch" and used.startswith(content) and used[len(content) :].strip():
             raise _Refused(HALF_WRITTEN)
-        if state.config.access.keys and not config.access.keys:
+        if state.config.access.has_callers and not config.access.has_callers:
             raise _Refused(KEYS_LOST)
         before = state.config
         needs_restart = tuple(name for name in changed_blocks(before, config) if name in NEED_RESTART)
@@ -177,8 +178,8 @@ class Reloader:
         except ConfigError as error:
             raise _Refused(*map(str, error.problems), RESTART.format(", ".join(needs_restart))) from None
         tls_contexts = TLSContexts(state.tls_contexts)
-        for hop in (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values()):
-            tls_contexts.context_for(hop.network)
+        for network in _networks(config):
+            tls_contexts.context_for(network)
         listener = None if self._tls is None else self._tls.read()
         return _Read(loaded, config, tls_contexts, needs_restart, changed_blocks(before, config), listener)
 
@@ -196,14 +197,15 @@ class Reloader:
                 or upstream.injector.static_parameters != previous.injector.static_parameters
             ):
                 names.append(settings_of(name).partition(".")[0])
-        if successor.authenticator.keys.by_hash.keys() != state.authenticator.keys.by_hash.keys():
+        is_same = successor.authenticator.keys.by_hash.keys() == state.authenticator.keys.by_hash.keys()
+        if not is_same or list(successor.key_sets) != list(state.key_sets):
             names.append("access")  # also those of a file that has changed
         if self._tls is not None and read.listener is not None:
             self._tls.use(read.listener)
             names.append("server")
         changed, known = tuple(dict.fromkeys(names)), set(self.loaded.warnings)
         told = [*read.loaded.warnings]
-        if len(storing(state.config.access.keys)) <= 1:
+        if not state.config.access.jwt and len(storing(state.config.access.keys)) <= 1:
             told += second_caller(read.config)
         warnings = tuple(warning for warning in told if warning not in known)
         for warning in warnings:
@@ -219,6 +221,11 @@ class Reloader:
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
 
+def _networks(config: Config) -> list[Network]:
+    hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values(), *config.access.jwt)
+    return [hop.network for hop in hops]
+
+
 Readings = Mapping[str, bytes]
 """A digest of each file of a configuration."""
 
@@ -232,9 +239,8 @@ def _readings(loaded: LoadedConfig) -> Readings:
     config = loaded.config
     if config.server.tls is not None:
         files += (config.server.tls.cert_file, config.server.tls.key_file)
-    hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values())
     found: dict[str, bytes] = {}
-    for file in (*files, *(hop.network.ca_file for hop in hops if hop.network.ca_file is not None)):
+    for file in (*files, *(one.ca_file for one in _networks(config) if one.ca_file is not None)):
         with suppress(OSError):
             if stat.S_ISREG(os.stat(file).st_mode):  # to open a named pipe would block
                 content = Path(file).read_bytes()[:LARGEST_WATCHED_BYTES]

@@ -37,15 +37,15 @@ def traffic(state: AppState) -> Traffic:
 
 
 def callers(state: AppState) -> Callers:
-    """Return the use of the callers with the most requests. `local` is the only one without keys."""
+    """Return the use of the callers with the most requests, those of a row together; without keys `local` alone."""
     by_caller, last_used_s = state.metrics.totals().by_caller, state.metrics.last_used_s
-    in_flight, started_s = state.in_flight.concurrency.by_caller, state.clock.wall() - state.clock.now()
-    known = {caller.identity: caller for caller in state.authenticator.keys.callers.values() or [LOCAL]}
+    in_flight = Counter(one.response.context.access.caller for one in state.in_flight.requests)
+    started_s = state.clock.wall() - state.clock.now()
     rows = list[documents.Caller]()
-    for identity, caller in known.items():
-        name, max_concurrent = caller.name, None if caller.limits is None else caller.limits.max_concurrent
+    for name, caller in {caller.name: caller for caller in state.authenticator.configured or [LOCAL]}.items():
+        max_concurrent = None if caller.limits is None or caller.is_of_row else caller.limits.max_concurrent
         requests, errors, tokens = by_caller.get(name, (0, 0, 0))
-        used_s, now = last_used_s.get(name), in_flight.get(identity, 0)
+        used_s, now = last_used_s.get(name), in_flight[name]
         last_used = moment(started_s + used_s) if used_s else None
         rows.append(documents.Caller(name, now, max_concurrent, requests, errors, tokens, last_used))
     return Callers(sorted(rows, key=lambda row: -row.requests)[:MOST_SHOWN], len(rows))

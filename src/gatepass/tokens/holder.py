@@ -547,7 +547,9 @@ class RenewalLimiter:
                 causes = zip(self._renewals, self._causes, strict=True)
                 if by not in self.accepted_by or any(one == by and now < at_s + WINDOW_S for at_s, one in causes):
                     renewals.append(self._unproven)
-                if caller:  # callers are configured, so they are few
+                if caller:
+                    recent = self._of_callers.items()  # no more than `_renewals` has, but for this caller
+                    self._of_callers = {one: at for one, at in recent if at and now < at[-1] + WINDOW_S}
                     renewals.append(self._of_callers.setdefault(caller, deque(maxlen=CALLER_RENEWALS)))
                 if any(len(one) == one.maxlen and now < one[0] + WINDOW_S for one in renewals):
                     return False

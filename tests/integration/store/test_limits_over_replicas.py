@@ -19,6 +19,7 @@ from gatepass.store.guarded import StoreState, open_store
 from tests.integration.gateway import HELLO, Gateway, serving
 from tests.integration.scripted import Scripted
 from tests.integration.store.real_server import INSTALLED, RealServer, real_server
+from tests.integration.test_callers_of_rows import by, issuer, token, write_keys
 from tests.integration.test_limits import GOOD, access, ask
 from tests.waiting import until
 
@@ -32,7 +33,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealServe
 
 
 @asynccontextmanager
-async def replicas(server: RealServer, count: int = 2, end_users: Any = None) -> AsyncIterator[list[Gateway]]:
+async def replicas(
+    server: RealServer, count: int = 2, end_users: Any = None, callers: Any = None
+) -> AsyncIterator[list[Gateway]]:
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(Scripted(GOOD)) for _ in "ab"]
         quota = {"limits": {"requests": {"minute": 4}}}
@@ -44,7 +47,7 @@ async def replicas(server: RealServer, count: int = 2, end_users: Any = None) ->
                 "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}},
                 "two": {"targets": [{"upstream": "a"}, {"upstream": "b"}]},
             },
-            "access": access(group={"requests": {"minute": 3}, "max_concurrent": 3}, end_users=end_users),
+            "access": callers or access(group={"requests": {"minute": 3}, "max_concurrent": 3}, end_users=end_users),
         }
         config, clock = Config.model_validate(blocks), SystemClock()
         yield [
@@ -82,6 +85,25 @@ async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(
         assert rows["group/all", "requests.minute"] == 2, "what an end user may not send counts nowhere else"
         with server.client() as client:  # the minutes of the group and of the upstream
             assert len({key.rpartition(b":")[0] for key in client.scan_iter("gatepass:{limits}:*")}) == 2
+
+
+async def test_replicas_count_each_caller_by_a_token_together_and_the_store_has_no_subject(server, tmp_path):
+    monthly = {"limits": {"requests": {"month": 3}}}
+    callers = {"jwt": [issuer(write_keys(tmp_path), monthly)]}
+    async with replicas(server, callers=callers) as gates:
+        clock_s = gates[0].state.clock.wall()
+        fields = {name: by(token(clock_s, name)) for name in ("zoe", "yan")}
+        order = ("zoe", "zoe", "zoe", "zoe", "yan", "yan", "zoe")
+        found = [
+            (await gate.ask({**HELLO, "model": "two"}, headers=fields[name]).answer()).status
+            for name, gate in zip(order, [*gates * 3, gates[1]], strict=True)
+        ]
+        assert found == [200, 200, 200, 429, 200, 200, 429]
+        rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[1].state)).limits}
+        assert rows["jwt/people", "requests.month"] == 3
+        with server.client() as client:
+            keys = b" ".join(client.scan_iter("gatepass:*"))
+    assert b"subject" not in keys
 
 
 async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_counts_later(server, monkeypatch):

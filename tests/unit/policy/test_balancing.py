@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.policy import balancing
-from gatepass.policy.balancing import MOST_LOAD, NoTarget, Standing, TargetHealth, next_target, ranked
+from gatepass.policy.balancing import MOST_LOAD, MOST_REFUSED, NoTarget, Standing, TargetHealth, next_target, ranked
 from gatepass.policy.breaker import BreakerSettings
 
 SEED, SIGMAS = 1795182408, 5
@@ -218,6 +218,16 @@ def test_a_wait_is_for_those_that_were_refused_once_a_probe_of_another_caller_su
     assert not health.end_probe(NOW_S + 17, NOW_S + 14, succeeded=True)  # it began before that
     assert standings(NOW_S + 17) == [Standing.WAITS, Standing.PROBED]
     assert standings(NOW_S + 45) == [Standing.FREE] * 2
+
+
+def test_the_callers_that_a_target_refused_are_bounded():
+    health = TargetHealth()
+    for number in range(3 * MOST_REFUSED):
+        health.limit(NOW_S + number, 30.0, f"jwt:{number}")
+        assert health.standing(NOW_S + number, None, f"jwt:{number}", has_cooldown=True) is Standing.WAITS
+        assert len(health._refused) <= MOST_REFUSED + 1
+    assert not health.begin_probe(NOW_S + number, f"jwt:{number}")
+    assert health.begin_probe(NOW_S + number, "jwt:0")
 
 
 def test_a_target_that_asked_to_wait_is_asked_again_at_the_end_of_its_wait():

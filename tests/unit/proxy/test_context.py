@@ -95,6 +95,7 @@ def test_every_field_has_the_value_that_its_name_states():
     access.mcp_method, access.mcp_tool = "tools/call", "find"
     access.trace_id = TraceId("0af7651916cd43dd8448eb211c80319c")
     access.tokens_estimated = 12
+    access.auth, access.user = "jwt", "ana@corp"
     targets = [{"upstream": "mock"}, {"upstream": "mock", "name": "deployed"}]
     blocks: Any = {"upstreams": {"mock": {"base_url": "http://h/v1"}}, "models": {"asked": {"targets": targets}}}
     route = RouteTable(Config.model_validate(blocks)).route("chat", "asked")
@@ -118,6 +119,8 @@ def test_every_field_has_the_value_that_its_name_states():
         "operation": "chat",
         "caller": "load",
         "key_id": "0badc0de",
+        "auth": "jwt",
+        "user": "ana@corp",
         "user_agent": "client/1.0",
         "model": "asked",
         "upstream": "mock",

@@ -122,3 +122,18 @@ def test_a_caller_without_a_request_in_flight_takes_no_memory():
         assert concurrency.by_caller == {f"caller-{number}": 1}
         concurrency.release(f"caller-{number}")
     assert concurrency.by_caller == {}
+
+
+def test_callers_by_tokens_exceed_the_limit_by_no_more_than_the_configured_callers():
+    """Each caller has a request beyond the limit, but there is no end of identities."""
+    concurrency = Concurrency(10, 3)
+    for number in range(13):
+        concurrency.claim(f"jwt:{number}")
+    for identity in ("jwt:new", "jwt:0"):
+        with pytest.raises(Overloaded, match="of 10 requests in flight"):
+            concurrency.claim(identity)
+    concurrency.release("jwt:0")
+    concurrency.claim("jwt:new")
+    concurrency.set_callers(4)
+    concurrency.claim("jwt:last")
+    assert len(concurrency.by_caller) == 14

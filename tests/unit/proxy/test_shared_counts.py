@@ -7,6 +7,7 @@ import pytest
 
 from gatepass.config.use_limits import SPANS
 from gatepass.policy.limits import CONCURRENT, REQUESTS, TOKENS, Limit, Refused, Taken
+from gatepass.proxy import shared_counts
 from gatepass.proxy.shared_counts import SharedCounts
 from gatepass.store.guarded import GuardedStore
 from tests.unit.clock import DrivenClock
@@ -52,4 +53,15 @@ async def test_a_limit_that_is_free_in_less_than_a_millisecond_refuses() -> None
     counts.start()
     limit = counts.attach(Limit(("caller", "ana"), REQUESTS, "minute", 2))
     assert isinstance(await counts.admit([limit], {REQUESTS: 1}, 1_000.0), Refused)
+    await counts._tasks.aclose()
+
+
+async def test_the_names_of_callers_by_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_counts, "MOST_SUBJECTS", 3)
+    counts = SharedCounts(cast(GuardedStore, Lying("1 1 -1")), DrivenClock())
+    counts.start()
+    for number in range(10):
+        limit = Limit(("jwt", f"people/{number}"), REQUESTS, "minute", 2)
+        assert isinstance(await counts.admit([limit], {REQUESTS: 1}, 1_000.0), Taken)
+        assert len(counts._names) <= 3
     await counts._tasks.aclose()

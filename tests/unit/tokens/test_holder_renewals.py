@@ -114,6 +114,22 @@ def test_made_up_models_take_no_memory():
     assert not rejections.reject(CHAT, RAGFLOW, 60.0)
 
 
+def test_callers_by_tokens_take_no_memory_and_each_has_its_part_of_the_renewals():
+    rejections, served = Renewing(), [TokenUser("chat", f"m-{number}") for number in range(RENEWALS)]
+    for number in range(20 * RENEWALS):
+        for user in served:
+            rejections.accept(user, math.inf)
+        rejections.refused(served[number % RENEWALS], 10.0 * number, f"jwt:{number}")
+        assert len(rejections._of_callers) <= RENEWALS + 1
+    later_s, granted = 10.0 * number + WINDOW_S, []
+    for user in served:
+        for one in served:
+            rejections.accept(one, math.inf)
+        rejections.refused(user, later_s, "jwt:other") if user is served[0] else None
+        granted.append(rejections.refused(user, later_s, "jwt:0"))
+    assert granted.count(True) == CALLER_RENEWALS
+
+
 def test_a_token_is_refused_until_a_user_that_does_not_refuse_it_accepts_it():
     rejections, seen = Renewing(), []
     for event in (

@@ -68,6 +68,9 @@ export function plural(value, one, many = `${one}s`) {
   return language === "zh" ? t(`{n} ${one}`, { n: count(value) }) : `${count(value)} ${value === 1 ? one : many}`;
 }
 
+/** The caller of a request, with what its token calls it. */
+export const whoOf = ({ caller, user }) => (user ? `${caller}/${user}` : caller);
+
 /** The time of day here, of an RFC 3339 text or of seconds since the epoch. */
 export function time(at) {
   if (at === null || at === undefined) return NONE;

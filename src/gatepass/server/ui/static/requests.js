@@ -4,7 +4,7 @@ import { query } from "./api.js";
 import { capture } from "./capture.js";
 import { codeNote } from "./error_code.js";
 import { el, keyed, row, set, table, write } from "./dom.js";
-import { count, duration, plural, time, zone } from "./format.js";
+import { count, duration, plural, time, whoOf, zone } from "./format.js";
 import { t } from "./texts.js";
 
 const ROWS = 200;
@@ -142,7 +142,7 @@ function makeRow({ request }) {
 
 function showGroup(node, { key, group, isOpen }, toggle) {
   const [newest, oldest] = [group[0], group.at(-1)];
-  const callers = new Set(group.map(({ caller }) => caller));
+  const callers = new Set(group.map(whoOf));
   set(node, { class: "failed-row group" });
   const [at, result, ...rest] = node.cells;
   if (!at.firstElementChild) at.replaceChildren(el("button.quiet", { type: "button", onclick: () => toggle(key) }));
@@ -153,7 +153,7 @@ function showGroup(node, { key, group, isOpen }, toggle) {
     result.dataset.shown = shown;
     result.replaceChildren(el("b", {}, `${count(group.length)} × `), ...resultOf(newest));
   }
-  [callers.size > 1 ? plural(callers.size, "caller") : newest.caller || "–", whatOf({ ...newest, stream: false }), newest.upstream || "–", "", "", "", ""].forEach((text, i) => write(rest[i], text));
+  [callers.size > 1 ? plural(callers.size, "caller") : whoOf(newest) || "–", whatOf({ ...newest, stream: false }), newest.upstream || "–", "", "", "", ""].forEach((text, i) => write(rest[i], text));
   set(rest[0], { title: callers.size > 1 ? [...callers].join(t(", ")) : null });
 }
 
@@ -172,7 +172,7 @@ function showRow(node, request) {
   const tries = request.attempts > 1 ? ` ×${request.attempts}` : "";
   const hasTokens = request.tokens_in !== null || request.tokens_out !== null;
   const texts = [
-    request.caller || "–",
+    whoOf(request) || "–",
     whatOf(request),
     (request.upstream || "–") + tries,
     duration(request.first_byte_s),

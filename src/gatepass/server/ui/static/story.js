@@ -4,7 +4,7 @@ import { query } from "./api.js";
 import { arrivalsText } from "./arrivals.js";
 import { advised, codeLinks, happened } from "./error_code.js";
 import { copyButton, el, svg, table, write } from "./dom.js";
-import { count, duration, moment, plural, size, span } from "./format.js";
+import { count, duration, moment, plural, size, span, whoOf } from "./format.js";
 import { askedFor, resultOf } from "./requests.js";
 import { said, t } from "./texts.js";
 import { wires } from "./wires.js";
@@ -72,7 +72,7 @@ function heading(page, data) {
       el("h1", {}, el("span.muted", {}, data.method, " "), data.path),
       el("p", {}, ...resultOf({ ...data, code: data.error?.code, hop: data.error?.hop }), "  ",
         el("span.muted", {}, [
-          data.caller && t("by {name}", { name: data.caller }), askedFor(data), data.stream ? t("streamed") : t("whole"),
+          data.caller && t("by {name}", { name: whoOf(data) }), askedFor(data), data.stream ? t("streamed") : t("whole"),
           data.state === "running" ? t("for {s}", { s: duration(elapsedOf(data)) }) : duration(elapsedOf(data)), moment(data.arrived_at),
         ].filter(Boolean).join(" · ")))),
     el("div.actions", {},
@@ -124,7 +124,7 @@ function way(page, data) {
     el("h3", {}, title, kind && el("span.kind", {}, ` ${kind}`)),
     lines.filter(Boolean).map((line) => el("p.small.muted", {}, line)),
     said && el(isBad ? "p.small.failed" : "p.small", {}, said));
-  const client = card(t("Client"), "", "client", [data.caller || t("no valid key"), data.user_agent]);
+  const client = card(t("Client"), "", "client", [whoOf(data) || t("no valid key"), data.user_agent]);
   const gate = card("gatepass", "", "gatepass", [data.operation, data.timings.added_s !== null && t("added {s}", { s: duration(data.timings.added_s) })]);
   gate.classList.add("own");
   const last = data.attempts.length - 1;
