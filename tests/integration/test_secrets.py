@@ -359,14 +359,14 @@ async def test_no_caller_s_token_is_printed_anywhere(servers):
                         path = f"/v1/models?key={text}"
                         answers.append(await gp.ask(None, path, method="GET", headers=fields).answer())
                 own = {"origin": f"http://127.0.0.1:{gp.port}", "authorization": f"Bearer {CLIENT_KEY}"}
-                paths = ["/metrics", "/status", "/learned", "/ui/api/requests?limit=1000", "/ui/api/callers"]
+                paths = ["/metrics", "/status", "/learned", "/ui/api/requests?limit=1000", "/ui/api/traffic"]
                 views = [await gp.ask(None, path, method="GET", headers=own).answer() for path in paths]
                 shown = "\n".join(map(repr, _inner(gp.state)))
                 stories = await shown_stories(gp.state, answers)
         spans = b"".join(one.body for one in collector.received).decode("utf-8", "replace")
     found = {answer.status for answer in answers}
     assert found >= {200, 400, 401, 403}
-    assert "people" in out.getvalue(), "the log names the row"
+    assert "alice" in out.getvalue(), "the log names the user"
     assert {view.status for view in views} == {200}
     parts = sorted({part for text in texts.values() for part in text.split(".")[1:] if len(part) > 20})
     bodies = "\n".join(f"{answer.headers} {answer.body.decode()}" for answer in answers)

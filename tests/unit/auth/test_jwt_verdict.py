@@ -282,6 +282,14 @@ async def test_a_token_is_accepted_by_the_entry_of_its_issuer_alone():
     assert (await refusal(RSA_B.sign(claims(iss=B)), ENTRY, other, sets=sets)).case == "jwt_audience"
 
 
+async def test_an_entry_with_two_issuers_has_one_set_of_keys():
+    entry = {**ENTRY, "issuer": [A, B]}
+    first, second = await caller(GOOD, entry), await caller(RSA.sign(claims(iss=B)), entry)
+    assert (first.name, second.name, first.identity == second.identity) == ("people", "people", False)
+    error = await refusal(RSA.sign(claims(iss=f"{A}x")), entry)
+    assert error.cause == f"The token is of the issuer {A}x. access.jwt has {A} or {B}."
+
+
 async def test_an_issuer_of_entra_that_is_not_listed_gets_a_hint():
     entra = {**ENTRY, "issuer": "https://login.microsoftonline.com/t/v2.0"}
     error = await refusal(RSA.sign(claims(iss="https://sts.windows.net/t/")), entra)
