@@ -36,7 +36,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     operation: str
     caller: str = ""
     key_id: str = ""
-    """The short id of the key."""
     auth: str = ""
     """`jwt` for a caller by a token."""
     user: str = ""
@@ -79,7 +78,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     mcp_method: str = ""
     """The method of a message to an MCP server, or DELETE for the end of a session."""
     mcp_tool: str = ""
-    """The tool that it calls."""
     trace_id: TraceId = TraceId("")
     """The id of its trace. "" without `tracing`."""
 
@@ -127,7 +125,6 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     outcome: str = ""
     """One of `proxy.retry.Outcome`."""
     hop: str | None = None
-    """The hop of that error."""
     kind: str = ""
     """Its `stable_code`, "" without an error."""
     parts: tuple[AttemptRecord, ...] = ()

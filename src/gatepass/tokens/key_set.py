@@ -45,8 +45,13 @@ class KeySetSource:
         """Return the document and after how many seconds to fetch it again; raise FetchFailure."""
         if (file := self.settings.jwks_file) is not None:
             return WatchedFile(file).read().text.encode(), FILE_AGAIN_S
-        late = FetchFailure(f"{self.settings.url} sent no complete answer within {FETCH_S:g} s")
-        return await timeout(self.clock, FETCH_S, self._fetched(), late)
+        # no variable holds the error: its traceback refers to the frame
+        return await timeout(
+            self.clock,
+            FETCH_S,
+            self._fetched(),
+            FetchFailure(f"{self.settings.url} did not answer within {FETCH_S:g} s"),
+        )
 
     async def _fetched(self) -> tuple[bytes, float]:
         uri = self.settings.jwks_uri
