@@ -208,9 +208,10 @@ def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
 def _check_kind(token: Token, entry: JwtIssuer) -> None:
     """Refuse an ID token where only access tokens are accepted, and the other way round."""
     header, claims = token.header, token.claims
-    own = claims.get("typ")  # Keycloak's claim; its access tokens had a `nonce` until version 24
-    is_typed = own == "Bearer" or str(header.get("typ", "")).lower().endswith("at+jwt")
-    is_id = own == "ID" or (not is_typed and any(name in claims for name in ("nonce", "at_hash", "c_hash")))
+    own = found.lower() if isinstance(found := claims.get("typ"), str) else ""
+    # Keycloak's claim `typ`: its access tokens had a `nonce` until version 24
+    is_typed = own == "bearer" or str(header.get("typ", "")).lower().endswith("at+jwt")
+    is_id = own == "id" or (not is_typed and any(name in claims for name in ("nonce", "at_hash", "c_hash")))
     says_access = is_typed or "scope" in claims or "scp" in claims
     if is_id and "id" not in entry.tokens:
         raise _refused("This is an ID token, and `tokens` of its issuer is [access].", "jwt_id")

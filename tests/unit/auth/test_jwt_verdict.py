@@ -28,6 +28,7 @@ KEYS = key_set(RSA, EC, EC_384, ED)
 ROW = {"claim": "roles", "contains": "llm-user", "name_from": "preferred_username", "name": "people"}
 ENTRY: dict[str, Any] = {"issuer": A, "audience": "api://gatepass", "callers": [ROW]}
 ENTRY_B = {**ENTRY, "issuer": B}
+UNBOUND = {name: value for name, value in ENTRY.items() if name != "audience"}
 OF_A = Clients(A, NOW_S)
 claims = OF_A.claims
 
@@ -472,7 +473,7 @@ def test_a_value_that_can_be_read_and_not_written_is_refused(name):
     for _ in range(100_000):
         value = [value]
     header = {"alg": "RS256", "kid": "r", **({name: value} if name in ("alg", "kid", "typ") else {})}
-    required = {**ENTRY, "audience": None, "require": {"azp": ["a"]}}
+    required = {**UNBOUND, "require": {"azp": ["a"]}}
     entry = JwtIssuer.model_validate(required if name == "azp" else ENTRY)
     with pytest.raises(InvalidToken, match="a nested value"):
         check_claims(Token("", header, claims(**{name: value})), entry, NOW_S)
@@ -531,6 +532,7 @@ CLAIMS: dict[str, tuple[dict[str, Any], str]] = {
     "at_hash": ({"at_hash": "n"}, "jwt_id"),
     "c_hash": ({"c_hash": "n"}, "jwt_id"),
     "typ ID of Keycloak": ({"typ": "ID"}, "jwt_id"),
+    "typ ID in another case": ({"typ": "Id"}, "jwt_id"),
     "typ ID of Keycloak with a scope": ({"typ": "ID", "scope": "openid"}, "jwt_id"),
 }
 
@@ -557,7 +559,7 @@ async def test_audience_error_says_both():
 
 @pytest.mark.parametrize("azp", ["other", "", 5, None, ["open-webui"], {"open-webui": 1}, "open-webui ", ...])
 async def test_require_takes_the_place_of_the_audience(azp):
-    entry = {**ENTRY, "audience": None, "require": {"azp": ["open-webui"], r"a\.b.c": ["d"]}}
+    entry = {**UNBOUND, "require": {"azp": ["open-webui"], r"a\.b.c": ["d"]}}
     nested_claim = {"a.b": {"c": "d"}}
     assert (await caller(RSA.sign(claims(aud="account", azp="open-webui", **nested_claim)), entry)).name == "people"
     assert (await refusal(RSA.sign(claims(aud="account", azp=azp, **nested_claim)), entry)).case == "jwt_require"
