@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -71,17 +71,20 @@ class Names:
         """Return the name in the chat of a tool that the request has, None if it has none of that name."""
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
-    def call(self, call_id: Any, tool: Tool, arguments: str, where: str) -> Object:
-        """Return an answer with an earlier call, whose tool may be gone by now. Raises InvalidRequest without an id."""
+    def call(self, call_id: Any, tool: Tool, arguments: str, where: str) -> tuple[Object, list[msgspec.Raw]]:
+        """Return an earlier call, whose tool may be gone by now, and the details of the answer that travelled in its
+        id. Raises InvalidRequest without an id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
         found, text = chat_id(call_id)
-        carried = carried_of(text)
         function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
-        signed = {"extra_content": carried.extra_content} if bytes(carried.extra_content) else {}
-        calls = [{"id": found, "type": "function", "function": function, **signed}]
-        answer: Object = {"role": "assistant", "content": None, "tool_calls": calls}
-        return answer | joined_thoughts(*carried.reasoning_details)
+        call: Object = {"id": found, "type": "function", "function": function}
+        if not text:
+            return call, []
+        carried = carried_of(text)
+        if bytes(carried.extra_content):
+            call["extra_content"] = carried.extra_content
+        return call, carried.reasoning_details
 
 
 MOST_CARRIED_BYTES = 64 * 1024
@@ -188,10 +191,10 @@ def objects_of(value: Any, where: str, expected: str = "a list") -> list[tuple[s
     """Return the objects of a list with their places below `where`. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    found = [(f"{where}.{number}", one) for number, one in enumerate(value)]
-    if (wrong := next((place for place, one in found if not isinstance(one, dict)), None)) is not None:
-        raise malformed(wrong, "an object")
-    return found
+    if not {*map(type, value)} <= {dict}:
+        wrong = next(at for at, one in enumerate(value) if not isinstance(one, dict))
+        raise malformed(f"{where}.{wrong}", "an object")
+    return [(f"{where}.{number}", one) for number, one in enumerate(value)]
 
 
 def blocks_of(content: Any, where: str) -> list[tuple[str, Object]]:
@@ -214,23 +217,27 @@ def image_part(url: Any) -> Object:
 
 def content_of(parts: list[Object]) -> str | list[Object]:
     """Return the content of a message: one text if there is nothing else, because some servers accept no parts."""
-    if all(part["type"] == "text" for part in parts):
-        return "\n\n".join(part["text"] for part in parts)
+    if {part["type"] for part in parts} <= {"text"}:
+        return "\n\n".join([part["text"] for part in parts])
     return parts
 
 
-def result_messages(call_id: Any, parts: list[Object], where: str) -> list[Object]:
+def result_messages(call_id: Any, content: str | list[Object], where: str) -> list[Object]:
     """Return a tool's result: its texts, and a message of the user with its images, because no tool may send any.
 
     Raises InvalidRequest if the result at `where` has no id.
     """
     if not isinstance(call_id, str):
         raise malformed(where, "a result with the id of its call")
-    texts = [part for part in parts if part["type"] == "text"]
-    images = [part for part in parts if part["type"] != "text"]
     found = chat_id(call_id)[0]
-    result: Object = {"role": "tool", "tool_call_id": found, "content": content_of(texts)}
-    return [result, {"role": "user", "content": [text_part(f"Images of {found}:"), *images]}] if images else [result]
+    if isinstance(content, str):
+        return [{"role": "tool", "tool_call_id": found, "content": content}]
+    texts = [part for part in content if part["type"] == "text"]
+    images = [part for part in content if part["type"] != "text"]
+    return [
+        {"role": "tool", "tool_call_id": found, "content": content_of(texts)},
+        {"role": "user", "content": [text_part(f"Images of {found}:"), *images]},
+    ]
 
 
 def in_turns(system: list[Object], messages: list[Object], where: str, dropped: Dropped) -> list[Object]:
@@ -240,18 +247,21 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     become one, and the results of tools follow their calls at once, in their order.
     Raises InvalidRequest about the member `where` without content, for a call without a result, and the reverse.
     """
-    filled = [one for one in messages if one["role"] == "tool" or one["content"] or len(one) > len(("role", "content"))]
+    filled = [one for one in messages if one["content"] or len(one) > len(("role", "content"))]
     if not filled:
         raise InvalidRequest(f"`{where}` has no message with content.", param=where)
-    filled = [*([{"role": "system", "content": content}] if (content := content_of(system)) else ()), *filled]
-    front = next((at for at, one in enumerate(filled) if one["role"] != "system"), len(filled))
-    if any(one["role"] == "system" for one in filled[front:]):
+    if content := content_of(system):
+        filled.insert(0, {"role": "system", "content": content})
+    roles = [one["role"] for one in filled]
+    front = next((at for at, role in enumerate(roles) if role != "system"), len(roles))
+    if "system" in roles[front:]:
         dropped.note("system_role")  # templates of models accept the role at the beginning alone
-    later = ({**one, "role": "user"} if one["role"] == "system" else one for one in filled[front:])
-    merged, results = _merged([*filled[:front], *later]), dict[str, deque[Object]]()
+        later = filled[front:]
+        filled[front:] = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
+    merged, results = _merged(filled), defaultdict[str, deque[Object]](deque)
     for message in merged:
         if message["role"] == "tool":
-            results.setdefault(message["tool_call_id"], deque()).append(message)
+            results[message["tool_call_id"]].append(message)
     ordered: list[Object] = []
     for message in merged:
         if message["role"] == "tool":
@@ -268,29 +278,34 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     return _merged(ordered)
 
 
-def _merged(messages: Iterable[Object]) -> list[Object]:
-    turns: list[list[Object]] = []
+def _merged(messages: list[Object]) -> list[Object]:
+    turns, last = list[list[Object]](), "tool"
     for message in messages:
-        if turns and message["role"] == turns[-1][0]["role"] != "tool":
+        role = message["role"]
+        if role == last != "tool":
             turns[-1].append(message)
         else:
             turns.append([message])
+        last = role
     return [joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
 
 
 def joined(turn: list[Object]) -> Object:
     """Return several messages of one role as one."""
-    parts: list[Object] = []
-    calls = [call for message in turn for call in message.get("tool_calls", ())]
     one: Object = {}
+    parts: list[Object] = []
+    calls: list[Object] = []
+    texts: list[Any] = []
+    details: list[Any] = []
     for message in turn:
         one |= message
-        content = message.get("content")
+        content = message["content"]
         parts += content if isinstance(content, list) else [text_part(content)] if content else []
+        calls += message.get("tool_calls", ())
+        texts.append(message.get("reasoning_content"))
+        details += message.get("reasoning_details", ())
     one["content"] = content_of(parts) if parts else None if calls else ""
-    details = [detail for message in turn for detail in message.get("reasoning_details", ())]
-    thought = joined_thoughts(*(message.get("reasoning_content") for message in turn), *details)
-    return one | thought | ({"tool_calls": calls} if calls else {})
+    return one | joined_thoughts(*texts, *details) | ({"tool_calls": calls} if calls else {})
 
 
 def joined_thoughts(*thoughts: Any) -> Object:

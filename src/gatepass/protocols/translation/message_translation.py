@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -88,48 +87,59 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_request.Dropped) -> Iterator[Object]:
+def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
+    if isinstance(content, str):
+        return [{"role": role, "content": content}]
     blocks = chat_request.blocks_of(content, f"{where}.content")
     if role == "assistant":
-        yield _answer(blocks, names, dropped)
-        return
+        return [_answer(blocks, names, dropped)]
+    found: list[Object] = []
     parts: list[Object] = []
     for place, block in blocks:
-        if event_kind(block) != "tool_result":
+        if block.get("type") != "tool_result":
             parts.append(_part(block, place))
             continue
-        inside = chat_request.blocks_of(block.get("content") or [], f"{place}.content")
-        result = [_part(one, at) for at, one in inside]
-        if block.get("is_error"):
-            result.insert(0, chat_request.text_part("Error:"))
-        yield from chat_request.result_messages(block.get("tool_use_id"), result, place)
-    if parts:
-        yield {"role": role, "content": chat_request.content_of(parts)}
+        result, is_error = block.get("content") or [], block.get("is_error")
+        if is_error or not isinstance(result, str):
+            inside = [_part(one, at) for at, one in chat_request.blocks_of(result, f"{place}.content")]
+            result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
+        found += chat_request.result_messages(block.get("tool_use_id"), result, place)
+    return [*found, {"role": role, "content": chat_request.content_of(parts)}] if parts else found
 
 
 def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
-    parts, calls, thoughts = list[Object](), list[Object](), list[Any]()
+    parts: list[Object] = []  # `list[Object]()` costs 40 times as much, and this is called for each message
+    calls: list[Object] = []
+    thoughts: list[Any] = []
+    details: list[msgspec.Raw] = []
     for place, block in blocks:
-        kind, signature = event_kind(block), chat_request.text_of(block.get("signature"))
-        if kind == "thinking" and signature.startswith(OWN_THOUGHT):
+        kind = event_kind(block)
+        if kind == "tool_use":
+            arguments = json_text(chat_request.object_of(block, "input", f"{place}.")).decode()
+            call, carried = names.call(block.get("id"), chat_request.named_tool(block), arguments, place)
+            calls.append(call)
+            details += carried
+        elif kind == "thinking" and (signature := chat_request.text_of(block.get("signature"))).startswith(OWN_THOUGHT):
             thoughts += (block.get("thinking"), *chat_request.carried_of(carried_by(signature)).reasoning_details)
         elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
-        elif kind == "tool_use":
-            arguments = json_text(chat_request.object_of(block, "input", f"{place}.")).decode()
-            calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
         else:
             parts.append(_part(block, place))
-    content = chat_request.content_of(parts) if parts else None if calls else ""
-    answer = {"role": "assistant", "content": content, **chat_request.joined_thoughts(*thoughts)}
-    return chat_request.joined([answer, *calls]) if calls else answer
+    content = chat_request.content_of(parts)
+    answer: Object = {"role": "assistant", "content": (content or None) if calls else content}
+    answer |= chat_request.joined_thoughts(*thoughts) if thoughts else {}
+    if calls:
+        answer["tool_calls"] = calls
+    return answer | chat_request.joined_thoughts(*thoughts, *details) if details else answer
 
 
 def _part(block: Object, where: str) -> Object:
+    if block.get("type") == "text" and isinstance(text := block.get("text"), str):
+        return {"type": "text", "text": text}
     kind, source = event_kind(block), chat_request.members_of(block, "source")
     if (texts := _texts(kind, block, source)) and all(isinstance(text, str) for text in texts):
         return chat_request.text_part("\n".join(texts))

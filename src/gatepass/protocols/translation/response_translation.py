@@ -173,10 +173,9 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
-            thought = joined_thoughts(*thoughts)
-            if found[0]["role"] == "assistant":
+            if thoughts and found[0]["role"] == "assistant":
                 found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
-            elif thought:
+            elif thoughts and joined_thoughts(*thoughts):
                 dropped.note("reasoning")
             thoughts = []
             yield from found
@@ -191,17 +190,18 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
         tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
-        return [names.call(item.get("call_id"), tool, arguments, where)]
+        call, details = names.call(item.get("call_id"), tool, arguments, where)
+        answer: Object = {"role": "assistant", "content": None, "tool_calls": [call]}
+        return [answer | joined_thoughts(*details) if details else answer]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, f"{where}.", dropped)]
-        parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
-        return result_messages(item.get("call_id"), parts, where)
+        available = f"Tools that are available now: {', '.join(found) or 'none'}."
+        return result_messages(item.get("call_id"), available, where)
     if kind in _RESULTS:
-        parts = _parts(item.get("output") or [], f"{where}.output")
-        return result_messages(item.get("call_id"), parts, where)
+        return result_messages(item.get("call_id"), _content(item.get("output") or [], f"{where}.output"), where)
     role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
     if kind in ("message", "", "agent_message") and role is not None:
-        return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content"))}]
+        return [{"role": role, "content": _content(item.get("content"), f"{where}.content")}]
     if kind in _COMPACTIONS:
         if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
@@ -231,21 +231,25 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
     return details
 
 
+def _content(content: Any, where: str) -> str | list[Object]:
+    return content if isinstance(content, str) else content_of(_parts(content, where))
+
+
 def _parts(content: Any, where: str) -> list[Object]:
     return [_part(part, place) for place, part in blocks_of(content, where)]
 
 
 def _part(part: Object, where: str) -> Object:
-    kind, url = event_kind(part), part.get("image_url")
-    if kind in _TEXTS and isinstance(part.get("text"), str):
-        return text_part(part["text"])
+    kind = event_kind(part)
+    if kind in _TEXTS and isinstance(text := part.get("text"), str):
+        return {"type": "text", "text": text}
     if kind == "refusal" and isinstance(part.get("refusal"), str):
         return text_part(part["refusal"])
     # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
     told = part.get("encrypted_content")
     if kind == "encrypted_content" and isinstance(told, str) and not told.startswith(_ENCRYPTED):
         return text_part(told)
-    if kind == "input_image" and isinstance(url, str):
+    if kind == "input_image" and isinstance(url := part.get("image_url"), str):
         image = image_part(url)
         if part.get("detail"):
             image["image_url"]["detail"] = "high" if part["detail"] == "original" else part["detail"]
