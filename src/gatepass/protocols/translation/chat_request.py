@@ -19,6 +19,10 @@ from gatepass.sse.chunk import Object, event_kind
 
 SHOWN_CHARS = 64
 
+Place = str | tuple["Place", str | int]
+"""Where a member is: its name, or what contains it and its name or number. `place_text` writes it, only for an error:
+a text for each block takes a tenth of the translation of a turn."""
+
 
 class Tool(msgspec.Struct, frozen=True):
     """A tool as the client knows it. A chat calls each one as a function."""
@@ -52,7 +56,7 @@ class Names:
         self.by_chat_name: dict[str, Tool] = {}
         self._chat_names: dict[Tool, str] = {}
 
-    def add(self, tool: Tool, where: str) -> str:
+    def add(self, tool: Tool, where: Place) -> str:
         """Return the name in the chat of the tool at `where`: its own, after that of its namespace.
 
         Raises InvalidRequest for a tool without a name, and for a second one of this name, namespace and kind.
@@ -71,13 +75,16 @@ class Names:
         """Return the name in the chat of a tool that the request has, None if it has none of that name."""
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
-    def call(self, call_id: Any, tool: Tool, arguments: str, where: str) -> tuple[Object, list[msgspec.Raw]]:
+    def call(self, call_id: Any, tool: Tool, arguments: str, where: Place) -> tuple[Object, list[msgspec.Raw]]:
         """Return an earlier call, whose tool may be gone by now, and the details of the answer that travelled in its
         id. Raises InvalidRequest without an id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
         found, text = chat_id(call_id)
-        function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
+        function = {
+            "name": self._chat_names.get(tool) or self.of(tool) or self.add(tool, where),
+            "arguments": arguments,
+        }
         call: Object = {"id": found, "type": "function", "function": function}
         if not text:
             return call, []
@@ -112,12 +119,15 @@ def carried_of(text: str) -> Carried:
 
 def schema_of(given: Any) -> Object:
     """Return the JSON schema `given` of a function's arguments. Tools of MCP lack it, and servers require one."""
-    schema = {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else {}
+    schema = given if isinstance(given, dict) else {}
+    if None in schema.values():
+        schema = {name: value for name, value in schema.items() if value is not None}
     return {"type": "object", "properties": {}, **schema}
 
 
 def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
-    return Tool(text_of(owner.get("name")), text_of(owner.get("namespace")), is_custom=is_custom)
+    name, namespace = owner.get("name"), owner.get("namespace")
+    return Tool(name if isinstance(name, str) else "", namespace if isinstance(namespace, str) else "", is_custom)
 
 
 _MODES = MappingProxyType({"auto": "auto", "none": "none", "any": "required", "required": "required"})
@@ -175,31 +185,48 @@ class Dropped:
                 self.note(name)
 
 
-def malformed(where: str, expected: str) -> InvalidRequest:
-    return InvalidRequest(f"`{where}` is not {expected}.", param=where)
+def place_text(place: Place) -> str:
+    if isinstance(place, str):
+        return place
+    outer, name = place_text(place[0]), str(place[1])
+    return f"{outer}.{name}" if outer else name
 
 
-def object_of(owner: Object, name: str, where: str = "") -> Object:
+def malformed(where: Place, expected: str) -> InvalidRequest:
+    place = place_text(where)
+    return InvalidRequest(f"`{place}` is not {expected}.", param=place)
+
+
+def object_of(owner: Object, name: str, where: Place = "") -> Object:
     """Return the object `name` of `owner`, which is at `where`. Raises InvalidRequest if the member is no object."""
     value = owner.get(name)
     if value is not None and not isinstance(value, dict):
-        raise malformed(f"{where}{name}", "an object")
+        raise malformed((where, name), "an object")
     return value or {}
 
 
-def objects_of(value: Any, where: str, expected: str = "a list") -> list[tuple[str, Object]]:
+def objects_of(value: Any, where: Place, expected: str = "a list") -> list[tuple[Place, Object]]:
     """Return the objects of a list with their places below `where`. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    if not {*map(type, value)} <= {dict}:
-        wrong = next(at for at, one in enumerate(value) if not isinstance(one, dict))
-        raise malformed(f"{where}.{wrong}", "an object")
-    return [(f"{where}.{number}", one) for number, one in enumerate(value)]
+    found: list[tuple[Place, Object]] = []
+    for number, one in enumerate(value):
+        if not isinstance(one, dict):
+            raise malformed((where, number), "an object")
+        found.append(((where, number), one))
+    return found
 
 
-def blocks_of(content: Any, where: str) -> list[tuple[str, Object]]:
+def blocks_of(content: Any, where: Place) -> list[tuple[Place, Object]]:
     """Return the blocks of a content with their places. A text is one block."""
     return objects_of([text_part(content)] if isinstance(content, str) else content, where, "a text or a list")
+
+
+def plain_text(content: Any, kinds: Collection[str]) -> str | None:
+    """Return a content that is a text, or one block of a text: nearly all are. `kinds` has the types of such blocks."""
+    if isinstance(content, list) and len(content) == 1 and isinstance(block := content[0], dict):
+        content = block.get("text") if block.get("type") in kinds else None
+    return content if isinstance(content, str) else None
 
 
 def members_of(owner: Object, name: str) -> Object:
@@ -217,12 +244,15 @@ def image_part(url: Any) -> Object:
 
 def content_of(parts: list[Object]) -> str | list[Object]:
     """Return the content of a message: one text if there is nothing else, because some servers accept no parts."""
-    if {part["type"] for part in parts} <= {"text"}:
-        return "\n\n".join([part["text"] for part in parts])
-    return parts
+    texts: list[str] = []
+    for part in parts:
+        if part["type"] != "text":
+            return parts
+        texts.append(part["text"])
+    return "\n\n".join(texts)
 
 
-def result_messages(call_id: Any, content: str | list[Object], where: str) -> list[Object]:
+def result_messages(call_id: Any, content: str | list[Object], where: Place) -> list[Object]:
     """Return a tool's result: its texts, and a message of the user with its images, because no tool may send any.
 
     Raises InvalidRequest if the result at `where` has no id.
@@ -275,19 +305,21 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
         if found:
             shown = _shown(found[0]["tool_call_id"])
             raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
-    return _merged(ordered)
+    return merged if ordered == merged else _merged(ordered)
 
 
 def _merged(messages: list[Object]) -> list[Object]:
-    turns, last = list[list[Object]](), "tool"
+    turns: list[Object | list[Object]] = []
+    last = "tool"
     for message in messages:
-        role = message["role"]
-        if role == last != "tool":
-            turns[-1].append(message)
+        if (role := message["role"]) != last or role == "tool":
+            turns.append(message)
+        elif isinstance(turn := turns[-1], list):
+            turn.append(message)
         else:
-            turns.append([message])
+            turns[-1] = [turn, message]
         last = role
-    return [joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
+    return [joined(turn) if isinstance(turn, list) else turn for turn in turns]
 
 
 def joined(turn: list[Object]) -> Object:
@@ -319,18 +351,19 @@ def _shown(name: str) -> str:
     return repr(name[:SHOWN_CHARS])[:SHOWN_CHARS]  # the repr of a long text would hold the interpreter's lock
 
 
-def client_tool(kind: str, where: str) -> InvalidRequest:
+def client_tool(kind: str, where: Place) -> InvalidRequest:
     """Return the error for the tool at `where`, of the type `kind`, that the client runs and a chat cannot call."""
+    place = place_text(where)
     return InvalidRequest(
-        f"`{where}` is {_shown(kind)}, which the client runs. The upstream has chat completions alone, which call"
+        f"`{place}` is {_shown(kind)}, which the client runs. The upstream has chat completions alone, which call"
         " functions: declare the tool as a function.",
-        param=where,
+        param=place,
     )
 
 
-def refused_part(kind: str, where: str) -> InvalidRequest:
+def refused_part(kind: str, where: Place) -> InvalidRequest:
     """Return the error for a part or item at `where`, of the type `kind`, that a chat cannot carry."""
-    what = f"is {_shown(kind)}, or of a stored file" if kind else "has no type"
+    place, what = place_text(where), f"is {_shown(kind)}, or of a stored file" if kind else "has no type"
     return InvalidRequest(
-        f"`{where}` {what}. The upstream has chat completions alone, which take texts and images.", param=where
+        f"`{place}` {what}. The upstream has chat completions alone, which take texts and images.", param=place
     )

@@ -29,6 +29,7 @@ _CARRIED = (
 _OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
+_TEXT = ("text",)
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
 """Types of tools that the client runs, without their date."""
@@ -72,7 +73,7 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     elif user:
         dropped.note("metadata.user_id")
     output = chat_request.object_of(request, "output_config")
-    schema = chat_request.object_of(output, "format", "output_config.") or chat_request.object_of(
+    schema = chat_request.object_of(output, "format", "output_config") or chat_request.object_of(
         request, "output_format"
     )  # the old name
     if event_kind(schema) == "json_schema":
@@ -87,13 +88,15 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
+def _turn(
+    turn: Object, where: chat_request.Place, names: chat_request.Names, dropped: chat_request.Dropped
+) -> list[Object]:
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
-    if isinstance(content, str):
-        return [{"role": role, "content": content}]
-    blocks = chat_request.blocks_of(content, f"{where}.content")
+    if (text := chat_request.plain_text(content, _TEXT)) is not None:
+        return [{"role": role, "content": text}]
+    blocks = chat_request.blocks_of(content, (where, "content"))
     if role == "assistant":
         return [_answer(blocks, names, dropped)]
     found: list[Object] = []
@@ -102,15 +105,17 @@ def _turn(turn: Object, where: str, names: chat_request.Names, dropped: chat_req
         if block.get("type") != "tool_result":
             parts.append(_part(block, place))
             continue
-        result, is_error = block.get("content") or [], block.get("is_error")
-        if is_error or not isinstance(result, str):
-            inside = [_part(one, at) for at, one in chat_request.blocks_of(result, f"{place}.content")]
+        given, is_error = block.get("content") or [], block.get("is_error")
+        if is_error or (result := chat_request.plain_text(given, _TEXT)) is None:
+            inside = [_part(one, at) for at, one in chat_request.blocks_of(given, (place, "content"))]
             result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
         found += chat_request.result_messages(block.get("tool_use_id"), result, place)
     return [*found, {"role": role, "content": chat_request.content_of(parts)}] if parts else found
 
 
-def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
+def _answer(
+    blocks: list[tuple[chat_request.Place, Object]], names: chat_request.Names, dropped: chat_request.Dropped
+) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts: list[Object] = []  # `list[Object]()` costs 40 times as much, and this is called for each message
     calls: list[Object] = []
@@ -119,7 +124,7 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
     for place, block in blocks:
         kind = event_kind(block)
         if kind == "tool_use":
-            arguments = json_text(chat_request.object_of(block, "input", f"{place}.")).decode()
+            arguments = json_text(chat_request.object_of(block, "input", place)).decode()
             call, carried = names.call(block.get("id"), chat_request.named_tool(block), arguments, place)
             calls.append(call)
             details += carried
@@ -137,7 +142,7 @@ def _answer(blocks: list[tuple[str, Object]], names: chat_request.Names, dropped
     return answer | chat_request.joined_thoughts(*thoughts, *details) if details else answer
 
 
-def _part(block: Object, where: str) -> Object:
+def _part(block: Object, where: chat_request.Place) -> Object:
     if block.get("type") == "text" and isinstance(text := block.get("text"), str):
         return {"type": "text", "text": text}
     kind, source = event_kind(block), chat_request.members_of(block, "source")
