@@ -7,6 +7,8 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from itertools import repeat
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -130,6 +132,7 @@ def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
     return Tool(name if isinstance(name, str) else "", namespace if isinstance(namespace, str) else "", is_custom)
 
 
+TEXT_OR_LIST = "a text or a list"
 _MODES = MappingProxyType({"auto": "auto", "none": "none", "any": "required", "required": "required"})
 _NAMED = ("tool", "function", "custom")
 
@@ -205,28 +208,34 @@ def object_of(owner: Object, name: str, where: Place = "") -> Object:
     return value or {}
 
 
-def objects_of(value: Any, where: Place, expected: str = "a list") -> list[tuple[Place, Object]]:
-    """Return the objects of a list with their places below `where`. Raises InvalidRequest about any other value."""
+def objects_in(value: Any, where: Place, expected: str = "a list") -> list[Object]:
+    """Return the list of objects at `where`. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    found: list[tuple[Place, Object]] = []
-    for number, one in enumerate(value):
-        if not isinstance(one, dict):
-            raise malformed((where, number), "an object")
-        found.append(((where, number), one))
-    return found
+    if not all(map(isinstance, value, repeat(dict))):
+        wrong = next(number for number, one in enumerate(value) if not isinstance(one, dict))
+        raise malformed((where, wrong), "an object")
+    return value
+
+
+def objects_of(value: Any, where: Place, expected: str = "a list") -> list[tuple[Place, Object]]:
+    """Return what `objects_in` does, each object with its place."""
+    return [((where, number), one) for number, one in enumerate(objects_in(value, where, expected))]
 
 
 def blocks_of(content: Any, where: Place) -> list[tuple[Place, Object]]:
     """Return the blocks of a content with their places. A text is one block."""
-    return objects_of([text_part(content)] if isinstance(content, str) else content, where, "a text or a list")
+    return objects_of([text_part(content)] if isinstance(content, str) else content, where, TEXT_OR_LIST)
 
 
 def plain_text(content: Any, kinds: Collection[str]) -> str | None:
     """Return a content that is a text, or one block of a text: nearly all are. `kinds` has the types of such blocks."""
+    if isinstance(content, str):
+        return content
     if isinstance(content, list) and len(content) == 1 and isinstance(block := content[0], dict):
-        content = block.get("text") if block.get("type") in kinds else None
-    return content if isinstance(content, str) else None
+        text = block.get("text") if block.get("type") in kinds else None
+        return text if isinstance(text, str) else None
+    return None
 
 
 def members_of(owner: Object, name: str) -> Object:
@@ -282,7 +291,7 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
         raise InvalidRequest(f"`{where}` has no message with content.", param=where)
     if content := content_of(system):
         filled.insert(0, {"role": "system", "content": content})
-    roles = [one["role"] for one in filled]
+    roles = [*map(itemgetter("role"), filled)]
     front = next((at for at, role in enumerate(roles) if role != "system"), len(roles))
     if "system" in roles[front:]:
         dropped.note("system_role")  # templates of models accept the role at the beginning alone

@@ -94,35 +94,38 @@ def _turn(
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
-    if (text := chat_request.plain_text(content, _TEXT)) is not None:
-        return [{"role": role, "content": text}]
-    blocks = chat_request.blocks_of(content, (where, "content"))
+    if isinstance(content, str):
+        return [{"role": role, "content": content}]
+    where = (where, "content")
+    blocks = chat_request.objects_in(content, where, chat_request.TEXT_OR_LIST)
     if role == "assistant":
-        return [_answer(blocks, names, dropped)]
+        return [_answer(blocks, where, names, dropped)]
     found: list[Object] = []
     parts: list[Object] = []
-    for place, block in blocks:
+    for at, block in enumerate(blocks):
+        place = (where, at)
         if block.get("type") != "tool_result":
             parts.append(_part(block, place))
             continue
         given, is_error = block.get("content") or [], block.get("is_error")
-        if is_error or (result := chat_request.plain_text(given, _TEXT)) is None:
-            inside = [_part(one, at) for at, one in chat_request.blocks_of(given, (place, "content"))]
+        result: str | list[Object] | None = None if is_error else chat_request.plain_text(given, _TEXT)
+        if result is None:
+            inside = [_part(one, within) for within, one in chat_request.blocks_of(given, (place, "content"))]
             result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
         found += chat_request.result_messages(block.get("tool_use_id"), result, place)
     return [*found, {"role": role, "content": chat_request.content_of(parts)}] if parts else found
 
 
 def _answer(
-    blocks: list[tuple[chat_request.Place, Object]], names: chat_request.Names, dropped: chat_request.Dropped
+    blocks: list[Object], where: chat_request.Place, names: chat_request.Names, dropped: chat_request.Dropped
 ) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts: list[Object] = []  # `list[Object]()` costs 40 times as much, and this is called for each message
     calls: list[Object] = []
     thoughts: list[Any] = []
     details: list[msgspec.Raw] = []
-    for place, block in blocks:
-        kind = event_kind(block)
+    for at, block in enumerate(blocks):
+        kind, place = event_kind(block), (where, at)
         if kind == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", place)).decode()
             call, carried = names.call(block.get("id"), chat_request.named_tool(block), arguments, place)
@@ -134,9 +137,10 @@ def _answer(
             dropped.note(kind)
         else:
             parts.append(_part(block, place))
-    content = chat_request.content_of(parts)
+    content = chat_request.content_of(parts) if parts else ""
     answer: Object = {"role": "assistant", "content": (content or None) if calls else content}
-    answer |= chat_request.joined_thoughts(*thoughts) if thoughts else {}
+    if thoughts:
+        answer |= chat_request.joined_thoughts(*thoughts)
     if calls:
         answer["tool_calls"] = calls
     return answer | chat_request.joined_thoughts(*thoughts, *details) if details else answer
@@ -176,14 +180,16 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
     for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
-        kind, _, version = event_kind(tool).rpartition("_")
-        if kind.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():
-            raise chat_request.client_tool(event_kind(tool), where)
-        if event_kind(tool) not in ("", "custom"):
-            dropped.note(event_kind(tool))
+        if (kind := event_kind(tool)) not in ("", "custom"):
+            name, _, version = kind.rpartition("_")
+            if name.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():
+                raise chat_request.client_tool(kind, where)
+            dropped.note(kind)
             continue
         function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
-        function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
+        for name in _OF_TOOLS:
+            if (value := tool.get(name)) is not None:
+                function[name] = value
         function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)

@@ -90,7 +90,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     tools, names = _tools(request, items, dropped)
     chat |= chosen(request.get("tool_choice"), tools, names)
     system = _parts(request.get("instructions") or [], "instructions")
-    chat["messages"] = in_turns(system, [*_messages(items, names, dropped)], "input", dropped)
+    chat["messages"] = in_turns(system, _messages(items, names, dropped), "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
@@ -168,25 +168,31 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Dropped) -> Iterator[Object]:
-    """Yield the messages of a chat. A thought belongs to the answer after it."""
+def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Dropped) -> list[Object]:
+    """Return the messages of a chat. A thought belongs to the answer after it."""
+    messages: list[Object] = []
     thoughts: list[Any] = []
     for where, item in items:
         kind = value if isinstance(value := item.get("type"), str) else ""
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
-            if thoughts and found[0]["role"] == "assistant":
+            messages += found
+            if not thoughts:
+                continue
+            if found[0]["role"] == "assistant":
                 found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
-            elif thoughts and joined_thoughts(*thoughts):
+            elif joined_thoughts(*thoughts):
                 dropped.note("reasoning")
             thoughts = []
-            yield from found
     if joined_thoughts(*thoughts):
         dropped.note("reasoning")
+    return messages
 
 
 def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
+    if kind in _RESULTS:
+        return result_messages(item.get("call_id"), _content(item.get("output") or [], (where, "output")), where)
     is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
@@ -200,8 +206,6 @@ def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropp
         found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
         return result_messages(item.get("call_id"), available, where)
-    if kind in _RESULTS:
-        return result_messages(item.get("call_id"), _content(item.get("output") or [], (where, "output")), where)
     role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
     if kind in ("message", "", "agent_message") and role is not None:
         return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
@@ -236,6 +240,8 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
 
 
 def _content(content: Any, where: Place) -> str | list[Object]:
+    if isinstance(content, str):
+        return content
     text = plain_text(content, _TEXTS)
     return content_of(_parts(content, where)) if text is None else text
 
@@ -306,7 +312,9 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 def _function(tool: Object, name: str) -> Object:
     is_custom = event_kind(tool) == "custom"
     function: Object = {"name": name}
-    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
+    for member in ("description", "strict"):
+        if (value := tool.get(member)) is not None:
+            function[member] = value
     function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
     if is_custom:
         syntax = members_of(tool, "format")
