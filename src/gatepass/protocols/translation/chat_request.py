@@ -7,7 +7,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from itertools import repeat
+from itertools import pairwise
 from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
@@ -132,6 +132,7 @@ def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
     return Tool(name if isinstance(name, str) else "", namespace if isinstance(namespace, str) else "", is_custom)
 
 
+_ROLE = itemgetter("role")
 TEXT_OR_LIST = "a text or a list"
 _MODES = MappingProxyType({"auto": "auto", "none": "none", "any": "required", "required": "required"})
 _NAMED = ("tool", "function", "custom")
@@ -212,9 +213,9 @@ def objects_in(value: Any, where: Place, expected: str = "a list") -> list[Objec
     """Return the list of objects at `where`. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    if not all(map(isinstance, value, repeat(dict))):
-        wrong = next(number for number, one in enumerate(value) if not isinstance(one, dict))
-        raise malformed((where, wrong), "an object")
+    for one in value:
+        if not isinstance(one, dict):
+            raise malformed((where, value.index(one)), "an object")
     return value
 
 
@@ -291,13 +292,15 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
         raise InvalidRequest(f"`{where}` has no message with content.", param=where)
     if content := content_of(system):
         filled.insert(0, {"role": "system", "content": content})
-    roles = [*map(itemgetter("role"), filled)]
+    roles = [*map(_ROLE, filled)]
     front = next((at for at, role in enumerate(roles) if role != "system"), len(roles))
     if "system" in roles[front:]:
         dropped.note("system_role")  # templates of models accept the role at the beginning alone
         later = filled[front:]
         filled[front:] = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
     merged, results = _merged(filled), defaultdict[str, deque[Object]](deque)
+    if _is_ordered(merged):
+        return merged
     for message in merged:
         if message["role"] == "tool":
             results[message["tool_call_id"]].append(message)
@@ -310,14 +313,33 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
             if not (found := results.get(call["id"])):
                 raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
             ordered.append(found.popleft())  # some servers use an id again in a later turn
-    for found in results.values():
-        if found:
-            shown = _shown(found[0]["tool_call_id"])
-            raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
-    return merged if ordered == merged else _merged(ordered)
+    if found := next(filter(None, results.values()), None):
+        shown = _shown(found[0]["tool_call_id"])
+        raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
+    return _merged(ordered)
+
+
+_ALIKE = frozenset((role, role) for role in ("system", "user", "assistant"))
+
+
+def _is_ordered(messages: list[Object]) -> bool:
+    """Whether the results follow their calls: those of nearly all requests do."""
+    called: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            if not called or called.pop() != message["tool_call_id"]:
+                return False
+        elif called:
+            return False
+        elif calls := message.get("tool_calls"):
+            called = [call["id"] for call in reversed(calls)]
+    return not called
 
 
 def _merged(messages: list[Object]) -> list[Object]:
+    roles = [*map(_ROLE, messages)]
+    if _ALIKE.isdisjoint(pairwise(roles)):  # half of the time of the loop below
+        return messages
     turns: list[Object | list[Object]] = []
     last = "tool"
     for message in messages:

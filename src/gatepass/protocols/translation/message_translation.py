@@ -30,7 +30,7 @@ _OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _TEXT = ("text",)
-_THOUGHTS = frozenset(("thinking", "redacted_thinking"))
+_THOUGHTS = ("thinking", "redacted_thinking")
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
 """Types of tools that the client runs, without their date."""
 _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
@@ -94,8 +94,8 @@ def _turn(
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
-    if isinstance(content, str):
-        return [{"role": role, "content": content}]
+    if (text := chat_request.plain_text(content, _TEXT)) is not None:
+        return [{"role": role, "content": text}]
     where = (where, "content")
     blocks = chat_request.objects_in(content, where, chat_request.TEXT_OR_LIST)
     if role == "assistant":
@@ -125,7 +125,7 @@ def _answer(
     thoughts: list[Any] = []
     details: list[msgspec.Raw] = []
     for at, block in enumerate(blocks):
-        kind, place = event_kind(block), (where, at)
+        kind, place = block.get("type"), (where, at)
         if kind == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", place)).decode()
             call, carried = names.call(block.get("id"), chat_request.named_tool(block), arguments, place)
@@ -133,7 +133,7 @@ def _answer(
             details += carried
         elif kind == "thinking" and (signature := chat_request.text_of(block.get("signature"))).startswith(OWN_THOUGHT):
             thoughts += (block.get("thinking"), *chat_request.carried_of(carried_by(signature)).reasoning_details)
-        elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
+        elif kind in _THOUGHTS or (isinstance(kind, str) and kind.endswith(_OF_SERVER_TOOLS)):
             dropped.note(kind)
         else:
             parts.append(_part(block, place))
