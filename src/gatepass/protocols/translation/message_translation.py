@@ -16,6 +16,7 @@ from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
+from gatepass.protocols.translation.chat_request import Place
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
@@ -30,7 +31,7 @@ _OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _TEXT = ("text",)
-_THOUGHTS = ("thinking", "redacted_thinking")
+_THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
 """Types of tools that the client runs, without their date."""
 _OF_SERVER_TOOLS = ("_tool_use", "_tool_result")
@@ -88,22 +89,18 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _turn(
-    turn: Object, where: chat_request.Place, names: chat_request.Names, dropped: chat_request.Dropped
-) -> list[Object]:
+def _turn(turn: Object, where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
     role, content = turn.get("role"), turn.get("content")
     if role not in ("user", "assistant", "system"):
         raise chat_request.malformed(where, "a message of user, assistant or system")
     if (text := chat_request.plain_text(content, _TEXT)) is not None:
         return [{"role": role, "content": text}]
-    where = (where, "content")
-    blocks = chat_request.objects_in(content, where, chat_request.TEXT_OR_LIST)
+    blocks = chat_request.blocks_of(content, (where, "content"))
     if role == "assistant":
-        return [_answer(blocks, where, names, dropped)]
+        return [_answer(blocks, names, dropped)]
     found: list[Object] = []
     parts: list[Object] = []
-    for at, block in enumerate(blocks):
-        place = (where, at)
+    for place, block in blocks:
         if block.get("type") != "tool_result":
             parts.append(_part(block, place))
             continue
@@ -116,37 +113,30 @@ def _turn(
     return [*found, {"role": role, "content": chat_request.content_of(parts)}] if parts else found
 
 
-def _answer(
-    blocks: list[Object], where: chat_request.Place, names: chat_request.Names, dropped: chat_request.Dropped
-) -> Object:
+def _answer(blocks: list[tuple[Place, Object]], names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
-    parts: list[Object] = []  # `list[Object]()` costs 40 times as much, and this is called for each message
+    parts: list[Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
     calls: list[Object] = []
     thoughts: list[Any] = []
-    details: list[msgspec.Raw] = []
-    for at, block in enumerate(blocks):
-        kind, place = block.get("type"), (where, at)
+    for place, block in blocks:
+        kind = event_kind(block)
         if kind == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", place)).decode()
-            call, carried = names.call(block.get("id"), chat_request.named_tool(block), arguments, place)
-            calls.append(call)
-            details += carried
+            calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
         elif kind == "thinking" and (signature := chat_request.text_of(block.get("signature"))).startswith(OWN_THOUGHT):
             thoughts += (block.get("thinking"), *chat_request.carried_of(carried_by(signature)).reasoning_details)
-        elif kind in _THOUGHTS or (isinstance(kind, str) and kind.endswith(_OF_SERVER_TOOLS)):
+        elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)
         else:
             parts.append(_part(block, place))
-    content = chat_request.content_of(parts) if parts else ""
-    answer: Object = {"role": "assistant", "content": (content or None) if calls else content}
-    if thoughts:
-        answer |= chat_request.joined_thoughts(*thoughts)
-    if calls:
-        answer["tool_calls"] = calls
-    return answer | chat_request.joined_thoughts(*thoughts, *details) if details else answer
+    if len(calls) == 1 and not parts and not thoughts:
+        return calls[0]
+    content = chat_request.content_of(parts) if parts else None if calls else ""
+    answer = {"role": "assistant", "content": content, **chat_request.joined_thoughts(*thoughts)}
+    return chat_request.joined([answer, *calls]) if calls else answer
 
 
-def _part(block: Object, where: chat_request.Place) -> Object:
+def _part(block: Object, where: Place) -> Object:
     if block.get("type") == "text" and isinstance(text := block.get("text"), str):
         return {"type": "text", "text": text}
     kind, source = event_kind(block), chat_request.members_of(block, "source")
@@ -187,9 +177,7 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
             dropped.note(kind)
             continue
         function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
-        for name in _OF_TOOLS:
-            if (value := tool.get(name)) is not None:
-                function[name] = value
+        function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
         function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)

@@ -177,14 +177,12 @@ def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Drop
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
-            messages += found
-            if not thoughts:
-                continue
-            if found[0]["role"] == "assistant":
+            if thoughts and found[0]["role"] == "assistant":
                 found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
-            elif joined_thoughts(*thoughts):
+            elif thoughts and joined_thoughts(*thoughts):
                 dropped.note("reasoning")
             thoughts = []
+            messages += found
     if joined_thoughts(*thoughts):
         dropped.note("reasoning")
     return messages
@@ -199,9 +197,7 @@ def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropp
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
         tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
-        call, details = names.call(item.get("call_id"), tool, arguments, where)
-        answer: Object = {"role": "assistant", "content": None, "tool_calls": [call]}
-        return [answer | joined_thoughts(*details) if details else answer]
+        return [names.call(item.get("call_id"), tool, arguments, where)]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
@@ -240,8 +236,6 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
 
 
 def _content(content: Any, where: Place) -> str | list[Object]:
-    if isinstance(content, str):
-        return content
     text = plain_text(content, _TEXTS)
     return content_of(_parts(content, where)) if text is None else text
 
@@ -312,9 +306,7 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 def _function(tool: Object, name: str) -> Object:
     is_custom = event_kind(tool) == "custom"
     function: Object = {"name": name}
-    for member in ("description", "strict"):
-        if (value := tool.get(member)) is not None:
-            function[member] = value
+    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
     if is_custom:
         syntax = members_of(tool, "format")
