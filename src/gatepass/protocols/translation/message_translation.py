@@ -95,7 +95,7 @@ def _turn(turn: Object, where: Place, names: chat_request.Names, dropped: chat_r
         raise chat_request.malformed(where, "a message of user, assistant or system")
     if (text := chat_request.plain_text(content, _TEXT)) is not None:
         return [{"role": role, "content": text}]
-    blocks = chat_request.blocks_of(content, (where, "content"))
+    blocks = chat_request.objects_of(content, (where, "content"), "a text or a list")
     if role == "assistant":
         return [_answer(blocks, names, dropped)]
     found: list[Object] = []
