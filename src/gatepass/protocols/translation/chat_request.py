@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -126,7 +125,7 @@ def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
     return Tool(name if isinstance(name, str) else "", namespace if isinstance(namespace, str) else "", is_custom)
 
 
-_MODES = MappingProxyType({"auto": "auto", "none": "none", "any": "required", "required": "required"})
+_MODES: Mapping[str, str] = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
 _NAMED = ("tool", "function", "custom")
 
 
