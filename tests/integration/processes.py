@@ -56,7 +56,7 @@ class Serving:
 
 
 def patient_python(folder: Path) -> str:
-    """Return a Python for `serving` whose gatepass waits for a store, and for a leader, as long as a busy machine needs."""
+    """Return a Python for `serving` whose gatepass waits for store and leader as long as a busy machine needs."""
     bounds = f"base.LEASE_S = guarded.BOUND_S = {BOUND_S / 2}"
     program = f"from gatepass.store import base, guarded; {bounds}; from gatepass.cli import main; main()"
     script = folder / "patient_python"
