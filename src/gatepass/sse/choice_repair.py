@@ -262,10 +262,9 @@ class ChoiceRepair:
             is_plain = False
             on_repair(TOOL_ARGUMENTS)
         elif calls and isinstance(calls, list):
-            is_plain = False
             if self._tools is None:
                 self._tools = ToolRepair(self._defaults, self._arguments, self._index)
-            self._tools.repair(calls, on_repair)
+            is_plain = self._tools.repair(calls, on_repair) and is_plain
         function = delta.get("function_call")
         if not function:
             return is_plain
@@ -380,9 +379,12 @@ class ToolRepair:
     def name(self, call: int) -> str:
         return self._tracker.name(call)
 
-    def repair(self, entries: list[Any], on_repair: OnRepair) -> None:
+    def repair(self, entries: list[Any], on_repair: OnRepair) -> bool:
+        """Repair the entries of a delta. Return whether they only continue the arguments of calls."""
+        continues = True
         for delta in self._tracker.assign(entries):
             payload, number = delta.entry, delta.call.number
+            continues = continues and not (delta.is_first or payload.get("id"))
             if payload.get("index") != number or type(payload["index"]) is not int:
                 payload["index"] = number
                 on_repair(TOOL_INDEX)
@@ -392,10 +394,14 @@ class ToolRepair:
                 del payload["id"]
                 on_repair(TOOL_ID)
             if isinstance(inner := payload.get("function"), dict):
+                continues = continues and not inner.get("name") and type(inner.get("arguments")) is str
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
-                self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
-            elif isinstance(inner := payload.get("custom"), dict):
+                arguments = _arguments_of(inner, on_repair)
+                self._arguments.continued = self._arguments.add(self._choice, number, arguments)
+                continue
+            continues = False
+            if isinstance(inner := payload.get("custom"), dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
                 if _arguments_of(inner, on_repair, "input"):
@@ -404,6 +410,7 @@ class ToolRepair:
                     self.without_input.add(number)
             elif delta.is_first and payload["type"] == "function":
                 self._arguments.add(self._choice, number, "")
+        return continues
 
     def _open(self, delta: ToolCallDelta, on_repair: OnRepair) -> None:
         payload, call = delta.entry, delta.call

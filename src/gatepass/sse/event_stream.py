@@ -633,8 +633,9 @@ class EventStream:
             self.has_answered = had_answered
             return self._fail(chunk.without_message)
         is_similar = repaired is block and (repair is None or repair.skips_similar)
-        if is_plain and is_similar and self._progress.has_answer:
-            self._fast_path.set_pattern(_without_id(block), self.events)
+        take = None if repair is None or repair.arguments.continued is None else repair.arguments.extend
+        if (is_plain or take is not None) and is_similar and self._progress.has_answer:
+            self._fast_path.set_pattern(_without_id(block), self.events, take)
         return repaired
 
     def _repaired(self, block: bytes, payload: Object) -> bytes:
@@ -642,6 +643,11 @@ class EventStream:
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others
+        if self._fast_path.take is not None:  # which were no text; this one may end the call, or begin another
+            is_later = False
+            self._fast_path.forget()
+        if self._repair is not None:
+            self._repair.arguments.continued = None
         self.events += 1
         self._noted_events = self.events
         is_plain = self._progress.note(fields, choices or [])

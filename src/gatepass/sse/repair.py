@@ -48,10 +48,11 @@ _SHARED = -1
 class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("_adapted", "envelope", "has_long_line", "holds_event", "skips_similar")
+    __slots__ = ("_adapted", "arguments", "envelope", "has_long_line", "holds_event", "skips_similar")
 
     def __init__(self) -> None:
         self._adapted: list[str] = []
+        self.arguments = tool_calls.ArgumentBuffer()
         self.has_long_line = False
         """Whether an event is longer than the client's lines may be, and has no text at which it can be split."""
         self.holds_event = False
@@ -100,7 +101,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     """Makes the repairs that `choice_repair.NAMES` lists. `write` makes what is sent from a repaired chunk."""
 
     __slots__ = (
-        "_arguments",
         "_choices",
         "_cumulative",
         "_defaults",
@@ -125,7 +125,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._write = write
         self._options = options
         self._defaults = defaults
-        self._arguments = tool_calls.ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
         self._held: tuple[Sent, Object] | None = None  # an event whose finish reason may not be the last one
@@ -166,7 +165,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def end_choices(self, usage: Usage | None) -> bool:
         if self._held is not None:
             self._released += self._release(self._held)
-        if self._arguments.held and any(choice.is_cut for choice in self._choices.values()):
+        if self.arguments.held and any(choice.is_cut for choice in self._choices.values()):
             return False
         if self._is_complete:
             return True
@@ -355,7 +354,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                     self._note(choice_repair.INDEX)
                 if (state := self._choices.get(index := choice["index"])) is None:
                     index = index if len(self._choices) < MAX_ENTRIES else _SHARED
-                    state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
+                    state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self.arguments, index))
                 is_plain = state.repair(choice, self._note) and is_plain
                 if state.lacks_message and 0 in self._choices and all(map(_LACKS_MESSAGE, self._choices.values())):
                     raise NoMessage
@@ -372,7 +371,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         if self._cumulative is not None:
             if self._cumulative.cut(chunk):
                 self._note(choice_repair.CUMULATIVE)
-            is_plain = is_plain and self._cumulative.are_plain
+            is_plain = is_plain and self._cumulative.are_plain and self.arguments.continued is None
         return is_plain
 
     def _fill_envelope(self, chunk: Object) -> None:

@@ -152,10 +152,21 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
     held: dict[int, dict[int, bytearray]] = {}
+    continued: bytearray | None = None
+    """The arguments that the last event continues. An event with another text in their place continues them too."""
     _bytes_left: int = MOST_HELD_BYTES
 
-    def add(self, choice: int, call: int, piece: str) -> None:
-        """Hold the next piece of a call's arguments. The first piece may be empty. Raises ArgumentsTooLarge."""
+    def extend(self, text: str) -> bool:
+        """Hold `text`, which follows `continued`; return False if it is too large."""
+        data = text.encode()
+        if self.continued is None or len(data) > self._bytes_left:
+            return False
+        self.continued += data
+        self._bytes_left -= len(data)
+        return True
+
+    def add(self, choice: int, call: int, piece: str) -> bytearray:
+        """Hold the next piece of a call's arguments. It may be empty. Return them all; raise ArgumentsTooLarge."""
         bytes_left = self._bytes_left
         calls = self.held.get(choice)
         if calls is None:
@@ -169,6 +180,7 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
         self._bytes_left = bytes_left = bytes_left - len(data)
         if bytes_left < 0:
             raise ArgumentsTooLarge
+        return held
 
     def texts(self, choice: int) -> dict[int, str]:
         """Return the arguments of the choice's calls."""
