@@ -384,7 +384,9 @@ class ToolRepair:
         continues = True
         for delta in self._tracker.assign(entries):
             payload, number = delta.entry, delta.call.number
-            continues = continues and not (delta.is_first or payload.get("id"))
+            inner = payload.get("function")
+            is_text = isinstance(inner, dict) and not inner.get("name") and type(inner.get("arguments")) is str
+            continues = continues and is_text and not (delta.is_first or payload.get("id"))
             if payload.get("index") != number or type(payload["index"]) is not int:
                 payload["index"] = number
                 on_repair(TOOL_INDEX)
@@ -393,15 +395,12 @@ class ToolRepair:
             elif payload.get("id"):
                 del payload["id"]
                 on_repair(TOOL_ID)
-            if isinstance(inner := payload.get("function"), dict):
-                continues = continues and not inner.get("name") and type(inner.get("arguments")) is str
+            if isinstance(inner, dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
-                arguments = _arguments_of(inner, on_repair)
-                self._arguments.continued = self._arguments.add(self._choice, number, arguments)
-                continue
-            continues = False
-            if isinstance(inner := payload.get("custom"), dict):
+                text = _arguments_of(inner, on_repair)
+                self._arguments.continued = self._arguments.add(self._choice, number, text)
+            elif isinstance(inner := payload.get("custom"), dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
                 if _arguments_of(inner, on_repair, "input"):

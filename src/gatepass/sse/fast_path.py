@@ -39,9 +39,6 @@ _MARK_BYTES = 32
 MAX_BYTES = 4096
 """Size limit of a pattern, because it is kept as long as the stream."""
 
-MOST_ARGUMENT_BYTES = 512 * 1024
-"""Longer arguments are parsed, because the profile of a client may limit its lines."""
-
 
 class FastPath:
     """Recognize events that differ from a validated event only in their text, without parsing them.
@@ -157,7 +154,7 @@ class FastPath:
         if self.take is not None:
             if each is not None:  # valid each, so joined too
                 text = _valid_string(b'"%b"' % b"".join(each[self._hole :: len(self._middles) + 1]))
-            return count if size <= MOST_ARGUMENT_BYTES and self.take(text) else 0
+            return count if self.take(text) else 0
         return count
 
     def _without_middles(self, fillings: list[bytes]) -> list[bytes]:

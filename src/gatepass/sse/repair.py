@@ -59,7 +59,7 @@ class EventRepair:
         """Whether the last event waits for the next one, so that none may pass without a look."""
         self.envelope: Object = {}
         """The members of `chunk.ENVELOPE` that the chunks had so far."""
-        self.skips_similar = False
+        self.skips_similar = True
         """Whether an event that differs from the last one only in its text may pass without a look."""
 
     @property

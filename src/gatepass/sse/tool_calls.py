@@ -19,6 +19,7 @@ import msgspec
 
 from gatepass.json_body import LENIENT_WORK, RAW, takes_long
 from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge, Object, text_of_id
+from gatepass.sse.synthesize import PIECE_CHARS
 from gatepass.sse.usage import Usage
 from gatepass.types import Hidden
 
@@ -157,9 +158,9 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     _bytes_left: int = MOST_HELD_BYTES
 
     def extend(self, text: str) -> bool:
-        """Hold `text`, which follows `continued`; return False if it is too large."""
+        """Hold `text`, which follows `continued`; return False if it is too large, or so long that it may be split."""
         data = text.encode()
-        if self.continued is None or len(data) > self._bytes_left:
+        if self.continued is None or len(data) > min(self._bytes_left, PIECE_CHARS):
             return False
         self.continued += data
         self._bytes_left -= len(data)
