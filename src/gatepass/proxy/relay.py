@@ -168,8 +168,7 @@ class _EventWriter:
         self._client_response = client_response
         self._memory = attempt.memory
         self._is_translated = attempt.chat is not None
-        self._counts_event = attempt.memory is not None and attempt.memory.stream_bytes > 0
-        self._kept_bytes = 0
+        self._counts_event, self._kept_bytes = attempt.memory is not None and attempt.memory.stream_bytes > 0, 0
         self._try_write = client_response.cycle.try_write
         self._record, self._note_read = attempt.record, attempt.note_read
         self._notes_reads = attempt.record.arrivals is not None

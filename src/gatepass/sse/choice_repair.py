@@ -398,8 +398,7 @@ class ToolRepair:
             if isinstance(inner, dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
-                text = _arguments_of(inner, on_repair)
-                self._arguments.continued = self._arguments.add(self._choice, number, text)
+                self._arguments.continued = self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
             elif isinstance(inner := payload.get("custom"), dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)

@@ -220,8 +220,7 @@ class EventStream:
         self._after = client_transform
         self._later_numbers: LaterNumbers | None = None
         self._framer = Framer(source.limit_bytes)
-        most_bytes = source.limit_bytes if client_transform is None else LARGE_EVENT_BYTES
-        self._passing_bytes = min(source.limit_bytes, most_bytes)  # a large event passes no transform
+        self._passing_bytes = min(source.limit_bytes, LARGE_EVENT_BYTES)  # a large event passes no transform
         self.waiting = b""
         self._large: Iterator[bytes] | None = None  # the turns of the first event of `waiting`
         self._lines_left = TURN_LINES
@@ -354,8 +353,8 @@ class EventStream:
             try:
                 run = after.feed(run)
             except UpstreamError as error:
-                self.failure, self.done, self._is_over = error, False, True
-                self._passes_match = False
+                self.failure, self._is_over = error, True
+                self.done = self._passes_match = False
                 return after.unsent
         return run if self._later_numbers is None else self._later_numbers.feed(run)
 
@@ -607,11 +606,8 @@ class EventStream:
 
     def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
         """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
-        fields = payload if isinstance(payload, dict) else {}
-        if not (choices := fields.get("choices")):
-            fields = unwrap(fields)
-            choices = fields.get("choices")
-        if not isinstance(choices, list):
+        fields = unwrap(payload) if isinstance(payload, dict) else {}
+        if not isinstance(choices := fields.get("choices"), list):
             choices = None
             if (self._done_is_required or not self.has_answered) and (words := reason_of(payload)):
                 # as in `_read_text`: the reason, if no answer or no more of it follows

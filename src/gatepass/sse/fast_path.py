@@ -48,8 +48,8 @@ class FastPath:
     JSON string and ends before its closing one. With both it is one valid JSON string: never a key, a finish reason, an
     index or an error, although it may quote them. An event with an invalid text is parsed, and fails there.
 
-    `take` gets the arguments of a tool call, which are checked at their end, from each event that passes. It returns
-    False for one that must be parsed. Such a pattern ends with the next event that is parsed.
+    `take` gets the arguments of a tool call from each event that passes, or returns False for one that must be parsed.
+    They are checked at the end of the call. The next event that is parsed ends such a pattern.
 
     It gives up after eight patterns in a row that matched no event: some upstreams give each event a new id.
     """

@@ -140,10 +140,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     @property
     def is_empty(self) -> bool:
-        for choice in self._choices.values():
-            if not choice.is_empty:
-                return False
-        return bool(self._choices)
+        return bool(self._choices) and all(choice.is_empty for choice in self._choices.values())
 
     def end(self) -> list[Sent]:
         """Return what is sent at the end of the stream."""
@@ -186,9 +183,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
         before = [] if self._held is None else self._release(self._held, _choices_of(payload))
-        choices = payload.get("choices")
-        chunk = payload if choices else unwrap(payload)  # nearly always: saves the call
-        choices = choices or chunk.get("choices")
+        chunk = unwrap(payload)
+        choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             # nearly no chunk has a finish reason
             if isinstance(choice, dict) and choice.get("finish_reason") and self._may_go_on(choice):
@@ -399,11 +395,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     @property
     def _is_complete(self) -> bool:
-        states = self._choices.values()
-        for state in states:
-            if not state.has_finished:
-                return False
-        return bool(states)
+        return bool(self._choices) and all(choice.has_finished for choice in self._choices.values())
 
 
 class StreamRepair(ChunkRepair[bytes]):

@@ -153,8 +153,7 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
     held: dict[int, dict[int, bytearray]] = {}
-    continued: bytearray | None = None
-    """The arguments that the last event continues. An event with another text in their place continues them too."""
+    continued: bytearray | None = None  # by the last event, and by one that differs from it in their text alone
     _bytes_left: int = MOST_HELD_BYTES
 
     def extend(self, text: str) -> bool:

@@ -80,6 +80,14 @@ def test_a_text_or_call_is_read_only_where_it_begins_and_ends(answer, monkeypatc
     assert texts == [*words, *pieces]
 
 
+def test_two_first_halves_of_a_pair_keep_their_place():
+    words = ["a", "\ud83d", "\ud83d", 'say "x"', "b"]
+    blocks = [a_chunk({"content": word}) for word in words]
+    sent, ended = translated(MessageAnswer, *blocks, a_chunk({}, "stop"), DONE)
+    texts = [one["delta"]["text"] for one in events_of(sent) if "text" in one.get("delta", {})]
+    assert ("".join(texts), ended) == ("".join(words), (True, None))
+
+
 @each_answer
 def test_a_stream_that_ends_at_any_byte_is_no_whole_answer(answer):
     """Without `[DONE]` it is complete after its finish reason."""

@@ -42,8 +42,9 @@ MOST_BLOCKS = 1_000
 MOST_KEPT_BYTES = 16 * 1024 * 1024
 """What waits behind a call, all texts if the last event repeats them, as JSON, and the ids and names of calls."""
 _NO_PATTERN = (b"\0", b"\0", slice(1, -1))
-_AS_WRITTEN = re.compile(rb'(?:[^"\\]|\\["\\bfnrt])++')
-"""A text that `json_text` would write in the same way."""
+_QUOTE, _BACKSLASH = b'"\\'  # numbers, because a search for bytes takes seven times as long (CPython 3.11)
+_ONE_TEXT = re.compile(rb'(?s)(?:[^"\\]|\\["\\bfnrt])++|[^"]++(?<!\\)(?<!\\[uU][dD]...)')
+"""A text as `json_text` writes it, or one without quotes that ends with no half of an escape or surrogate pair."""
 SHOWN_CHARS = 24
 """An error repeats a finish reason of at most this many letters, which cannot be a token."""
 _CARRIED = ("role", "content", "refusal", "tool_calls", "reasoning_details", *REASONING)
@@ -196,13 +197,10 @@ class AnswerBlocks(EventTransform):
         if not text or event != head + text + tail or self._open is None:
             return False
         # the event is valid JSON: without a quote that ends it, the text is one string
-        if b'"' in text:
-            continues = not self._open.half and _AS_WRITTEN.fullmatch(text) is not None
-        else:
-            continues = text[-1:] != b"\\" and text[-6:-3].lower() != b"\\ud"  # half a surrogate pair, perhaps
-        if continues:
-            self._send(self._open, text)
-        return continues
+        if (_QUOTE in text or _BACKSLASH in text) and _ONE_TEXT.fullmatch(text) is None:
+            return False
+        self._send(self._open, text)
+        return True
 
     def _read(self, event: bytes) -> None:
         self._pattern, self._last, before = _NO_PATTERN, b"", len(self.events)
@@ -218,7 +216,8 @@ class AnswerBlocks(EventTransform):
             except (ValueError, RecursionError):
                 payload = read_json(data)
             self.add(payload)
-        if self._last and len(self.events) == before + 1 and not self._waiting:  # it only continued the open block
+        is_open = self._open is not None and not (self._open.half or self._waiting)
+        if self._last and len(self.events) == before + 1 and is_open:  # it only continued the open block
             head, text, tail = event.partition(b'"%b"' % self._last)
             if line and text and text not in tail:
                 self._pattern = head + b'"', b'"' + tail, slice(len(head) + 1, -1 - len(tail))
