@@ -275,7 +275,6 @@ def kind(text: Text) -> str:
 
 
 def string(text: Text) -> str:
-    """Return the value of the string `text`."""
     value: str = msgspec.json.decode(text, type=str)
     return value
 

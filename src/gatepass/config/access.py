@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Annotated, Any, Literal, get_args
 
+import msgspec
 from pydantic import (
     BeforeValidator,
     Field,
@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, not_null
+from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, has_value, not_null
 from gatepass.config.references import Reference
 from gatepass.config.routes import OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
@@ -51,8 +51,7 @@ THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """What gatepass changes for one kind of client."""
 
     drop: Sequence[str] = ()
@@ -65,7 +64,7 @@ class Profile:
     """The longest line of a stream; a longer chunk is split into several. None: no limit."""
     drop_null: Sequence[str] = ()
     """Members to leave out if they are null."""
-    drop_for: Mapping[DialectName, Sequence[str]] = field(default_factory=dict)
+    drop_for: Mapping[DialectName, Sequence[str]] = msgspec.field(default_factory=dict)
     """Members to leave out of requests to upstreams of a dialect."""
     plain_tools: bool = False
     """Send only `type` and `function` in an entry of `tools`."""
@@ -167,14 +166,14 @@ KeyState = Literal["valid", "expires soon", "expired"]
 SOON_S = 14 * 86_400
 """How long before its end a key is reported as `expires soon`."""
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?P<time>T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?\Z", re.ASCII | re.IGNORECASE)
+_MOMENT = r"(?ai)\d{4}-\d\d-\d\d(?P<time>T\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d))?\Z"
 
 
 def moment(value: Any) -> datetime:
     """Return a date (its first second in UTC) or an RFC 3339 time in UTC; raise ValueError."""
     if isinstance(value, datetime) and value.tzinfo is not None:
         return value.astimezone(UTC)
-    found = _MOMENT.match(value) if isinstance(value, str) else None
+    found = re.match(_MOMENT, value) if isinstance(value, str) else None
     try:
         if found is not None:
             return datetime.fromisoformat(value.upper() if found["time"] else f"{value}T00:00:00Z").astimezone(UTC)
@@ -233,6 +232,8 @@ McpServers = Annotated[
 class EndUsers(Block):
     """The users behind a key, such as those of a chat application."""
 
+    _have_values = field_validator("*")(has_value)
+
     header: Annotated[str, Field(pattern=HEADER_NAME)] | None = None
     """The request header that names the user. None: `user` of the body, else `metadata.user_id` as in messages.
 
@@ -254,12 +255,17 @@ class EndUsers(Block):
                 yield f"limits.{unit}", "expects minute alone: no store counts end users, and a restart forgets them"
 
 
+_CLIENTS = {name.replace("_", ""): name for name in get_args(BuiltIn)}
+
+
 def profile_name(client: Any) -> Any:
-    """Return the name of the profile that a client's name such as `Open-WebUI` means."""
-    return client.lower().replace("-", "_") if isinstance(client, str) else client
+    """Return the name of the profile that a client's name such as `Open WebUI` or `OpenWebUI` means."""
+    return _CLIENTS.get(re.sub(r"[\s_-]", "", client).lower(), client) if isinstance(client, str) else client
 
 
 class AccessKey(Block):
+    _have_values = field_validator("*")(has_value)
+
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
     key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
@@ -328,7 +334,8 @@ class AccessKey(Block):
     Example: {search: [find, "read_*"]}
     """
     profile: Annotated[BuiltIn | None, BeforeValidator(profile_name)] = None
-    """The profile of this caller's client, in any case. None: `plain`. docs/clients/README.md#profiles lists them.
+    """The profile of this caller's client: case, blanks, `-` and `_` do not count. None: `plain`.
+    docs/clients/README.md#profiles lists them.
 
     Example: ragflow
     """

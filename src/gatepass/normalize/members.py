@@ -260,8 +260,8 @@ class Clamp:
 _SPELLED = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample")
 OUTPUT = frozenset(name.replace("_", "") for name in (*_SPELLED, "n_predict", "num_predict"))  # llama.cpp and Ollama
 """The members that bound the tokens of an answer, as `plain_name` returns them."""
-NESTED = frozenset(("extrabody", "provideroptions", "generationconfig"))
-"""The objects from which servers take members as if they stood beside them, at most NESTED_LEVELS deep."""
+NESTED = frozenset(("extrabody", "provideroptions", "generationconfig", "options", "reasoning"))  # Ollama, OpenRouter
+"""The objects whose members servers take for bounds of an answer too, at most NESTED_LEVELS deep."""
 NESTED_LEVELS, NAME_CHARS = 3, 32
 BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("completions", "messages"), ("max_tokens",)),
@@ -270,7 +270,7 @@ BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     "compact": (),
 }
 """The members of each protocol that bound an answer, the one to add first."""
-LEAST_THOUGHTS = 1024
+BUDGET, LEAST_THOUGHTS = "budgettokens", 1024
 """The least `thinking.budget_tokens` of Anthropic's API, which requires more `max_tokens` than that."""
 
 
@@ -325,7 +325,7 @@ class OutputBound:
 
     def _less_thinking(self, owner: ObjectDraft, name: str) -> bool:
         thinking = owner.object(name)
-        budget = "" if thinking is None else next(filter(_is_budget, thinking.names), "")
+        budget = "" if thinking is None else next((one for one in thinking.names if plain_name(one) == BUDGET), "")
         if thinking is None or thinking.kind(budget) in (None, "n"):
             return False
         if self.most <= LEAST_THOUGHTS:
@@ -333,10 +333,6 @@ class OutputBound:
         half = max(LEAST_THOUGHTS, self.most // 2)
         is_good = _number(thinking, budget) < self.most and not thinking.repeated
         return not is_good and thinking.set(budget, b"%d" % half)
-
-
-def _is_budget(name: str) -> bool:
-    return plain_name(name) == "budgettokens"
 
 
 def _number(owner: ObjectDraft, name: str) -> float:
