@@ -18,6 +18,7 @@ from gatepass.json_body import (
     MOST_MEMBERS,
     MOST_OPENED,
     MOST_SIGNS,
+    SMALL_BYTES,
     UNCOUNTED_BYTES,
     TopLevel,
     check_signs,
@@ -61,10 +62,10 @@ def value_of(top: TopLevel, name: str) -> Any:
 
 
 @given(st.data())
-def test_a_body_that_is_opened_in_one_pass_is_the_same_as_one_of_known_members(data):
+def test_a_body_that_is_opened_in_one_pass_is_the_same_as_a_larger_one_and_one_of_known_members(data):
     value = data.draw(OBJECTS)
     text = data.draw(written(value)).encode()
-    for top in (TopLevel(text), TopLevel(text, members(text))):
+    for top in (TopLevel(text), TopLevel(text + b" " * SMALL_BYTES), TopLevel(text, members(text))):
         assert top.names == list(value)
         assert [bytes(inner) for _, inner in top.listed] == [bytes(inner) for _, inner in members(text)]
         assert {name: value_of(top, name) for name in value} == value
@@ -115,6 +116,24 @@ def test_invalid_utf8_is_found_at_its_place(wrong, at, shift, filler):
     fault = utf8_fault(start + wrong + b'"}')
     assert fault is not None
     assert fault.start == len(start) + at
+
+
+WRONG_BYTES = st.sampled_from([b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"])
+
+
+@given(st.lists(st.text().map(str.encode) | st.binary(max_size=4) | WRONG_BYTES))
+def test_utf8_is_judged_as_python_decodes_it(pieces):
+    text = b"".join(pieces)
+    expected = None
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        expected = (error.reason, error.start)
+    for of_valid in (json_body._IS_UTF8, "another answer"):  # then the loop alone decides
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_body, "_IS_UTF8", of_valid)
+            fault = utf8_fault(text)
+            assert (fault and (fault.reason, fault.start)) == expected
 
 
 @given(st.binary(max_size=40), st.integers(0, 40))
