@@ -26,10 +26,12 @@ from gatepass.json_body import (
     folded,
     has_more,
     kind,
+    lacks,
     members,
     members_of_each,
     opened,
     places,
+    searched,
     string,
     utf8_fault,
 )
@@ -129,11 +131,23 @@ def test_utf8_is_judged_as_python_decodes_it(pieces):
         text.decode()
     except UnicodeDecodeError as error:
         expected = (error.reason, error.start)
-    for of_valid in (json_body._IS_UTF8, "another answer"):  # then the loop alone decides
+    for answer, part_bytes in ((json_body._LACKING, CHECKED_BYTES), (json_body._LACKING, 8), ("another", 8)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(json_body, "_IS_UTF8", of_valid)
+            patch.setattr(json_body, "_LACKING", answer)  # after another the loop alone decides
+            patch.setattr(json_body, "ONE_PASS_BYTES", part_bytes)
             fault = utf8_fault(text)
             assert (fault and (fault.reason, fault.start)) == expected
+
+
+@given(st.lists(st.sampled_from(["image", '"', ",", "é", "xx"])), st.sampled_from([2, 8, CHECKED_BYTES]))
+def test_what_a_text_lacks_is_not_in_it(pieces, part_bytes):
+    text = "".join(pieces).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "ONE_PASS_BYTES", part_bytes)
+        found = lacks(text, searched('"image"'))
+    assert not (found and b'"image"' in text)
+    if part_bytes == CHECKED_BYTES:
+        assert found == (b'"image"' not in text)
 
 
 @given(st.binary(max_size=40), st.integers(0, 40))
