@@ -158,6 +158,7 @@ ui-check: ## Test the page at /ui in Chromium: each view and datum, accessibilit
 	CHROMIUM=$(CHROMIUM) AXE=$(abspath .axe/node_modules/axe-core/axe.min.js) GATEPASS=$(abspath $(BIN)/gatepass) .site/bin/pytest -q -n $(CORES) tests/ui --ignore tests/ui/test_pictures.py
 
 ui-pictures: .site/.ready ## Take the pictures of the page in docs/images/ui: half a minute
+	@[ -n "$$(fc-list :lang=zh)" ] || { echo "make ui-pictures requires a Chinese font, or the pictures show empty boxes: install Debian's package fonts-noto-cjk." >&2; exit 1; }
 	UI_PICTURES=write CHROMIUM=$(CHROMIUM) .site/bin/pytest -q tests/ui/test_pictures.py
 
 chart-check: setup .chart/.ready ## Render the Helm chart, and validate and check what it makes; half a minute

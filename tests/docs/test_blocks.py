@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.config.load import load
+from tests.waiting import BOUND_S
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -70,7 +71,7 @@ def test_each_block_parses(block: Block) -> None:
         case "sh" | "console":
             shown = [line for line in commands_of(block.text) if line] if block.language == "sh" else _typed(block.text)
             assert shown
-            subprocess.run(["bash", "-n"], input="\n".join(shown), text=True, check=True, timeout=30)
+            subprocess.run(["bash", "-n"], input="\n".join(shown), text=True, check=True, timeout=BOUND_S)
         case "toml":
             tomllib.loads(block.text)
         case "dockerfile":

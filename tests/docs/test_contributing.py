@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.waiting import BOUND_S
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = (ROOT / "docs/extending.md").read_text().partition("\n## Worked examples\n")[2].partition("\n## ")[0]
 KINDS = {"A token source", "A rule", "A dialect", "A client protocol", "A client profile"}
@@ -32,7 +34,7 @@ def steps(example: str) -> Iterator[dict[str, str]]:
 
 def run(*command: str, cwd: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(cwd / "src")}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=BOUND_S)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -8,7 +8,7 @@ from docs.setting_reference import setting_pages
 
 ROOT = Path(__file__).parents[2]
 LIST = ROOT / "tests/docs/retired.txt"
-MAY_NAME = {"CHANGELOG.md", "docs/upgrade.md", "tests/docs/retired.txt", "tests/stress/planted_faults.txt"}
+MAY_NAME = {"CHANGELOG.md", "docs/upgrade.md", "tests/docs/retired.txt"}
 
 
 PATH = "path "

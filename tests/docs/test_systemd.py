@@ -18,6 +18,7 @@ from tests.docs.test_operations import descriptors
 from tests.integration.gateway import CHAT, HELLO, JSON, Ask
 from tests.integration.processes import serving
 from tests.integration.scripted import Scripted, Send, reply
+from tests.waiting import BOUND_S
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/systemd/gatepass.service"
@@ -29,7 +30,7 @@ ANALYZE = shutil.which("systemd-analyze")
 
 def analyze(*arguments: str | Path) -> str:
     done = subprocess.run(
-        [str(ANALYZE), "--no-pager", *arguments], capture_output=True, text=True, timeout=60, check=True
+        [str(ANALYZE), "--no-pager", *arguments], capture_output=True, text=True, timeout=BOUND_S, check=True
     )
     return done.stdout
 

@@ -174,14 +174,14 @@ async def test_each_hop_that_fails_leads_back_to_its_questions(tmp_path):
 
 
 async def test_a_wrong_answer_is_asked_again_at_once(tmp_path):
-    wrong = ("ragflow, open webui", ",", "mine", "127.0.0.1:8088", "all", "localhost")
+    wrong = ("ragflow, my app", ",", "mine", "127.0.0.1:8088", "all", "localhost")
     async with servers() as url:
         base = ("", f"{url}/v1".replace("//", "//user:planted-password@"), f"{url}/v1")
-        typed = (*base, "oauth3", "OAuth2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, "", "", *wrong)
+        typed = (*base, "oauth3", "OAuth 2", "", f"{url}/oauth/token", "", "me", "", "", SECRET, "", "", *wrong)
         result = await run(tmp_path, answers=typed)
     assert result.exit_code == 0, result.output
     assert result.output.count("The answer is empty.") == 4
-    for words in ("holds a user name or password", "'oauth3' is none of none, key", "names 'open webui': use letters"):
+    for words in ("holds a user name or password", "'oauth3' is none of none, key", "names 'my app': use letters"):
         assert words in result.output
     for words in ("names no client", "has a port: --port sets it", "'all' is no address"):
         assert words in result.output
@@ -195,7 +195,7 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
     async with servers() as url:
         options = (
             *("--yes", "--base-url", f"{url}/v1", "--auth", "oauth2", "--token-url", f"{url}/oauth/token"),
-            *("--secret-env", "CORP_SECRET", "--clients", "open_webui,LibreChat"),
+            *("--secret-env", "CORP_SECRET", "--clients", "open_webui,LibreChat,Cherry Studio,OpenWebUI"),
         )
         result = await run(tmp_path, *options, "--client-id", "me")
         assert result.exit_code == 0, result.output
@@ -204,6 +204,8 @@ async def test_options_and_variable_replace_all_questions(tmp_path, monkeypatch)
         assert [(key.name, key.profile) for key in written.access.keys] == [
             ("open_webui", None),
             ("LibreChat", "librechat"),
+            ("cherry_studio", "cherry_studio"),
+            ("OpenWebUI", None),
         ]
         assert "client_secret: '${CORP_SECRET}'" in (tmp_path / "gatepass.yaml").read_text()
         again = await run(tmp_path, *options, "--client-id", "me")

@@ -208,6 +208,47 @@ async def test_an_error_about_a_tool_by_its_number_names_it(path, body, error):
     assert answer.error["message"].endswith("It is the tool 'calendar.update'.")
 
 
+OF_CLIENTS: dict[str, dict[str, Any]] = {
+    "/v1/messages": {
+        **HELLO,
+        "max_tokens": 9,
+        "tools": [{"type": "web_search_20250305", "name": "w"}, *({"name": name} for name in NAMES)],
+    },
+    "/v1/responses": {
+        "model": "m",
+        "input": "Hi",
+        "tools": [{"type": "web_search"}, *({"type": "function", "name": name} for name in NAMES)],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("tools[1].function.name", "tools[2].name"),
+        ("tools.1.function.name", "tools[2].name"),
+        ("tools[1].function.parameters.type", "tools[2]"),
+        ("tools[1].function", "tools[2]"),
+    ],
+)
+@pytest.mark.parametrize(("path", "body"), OF_CLIENTS.items(), ids=OF_CLIENTS)
+async def test_an_error_about_a_tool_of_a_chat_has_its_place_in_the_request_of_the_client(path, body, where, expected):
+    error = {"error": {"message": f"Invalid '{where}': no match.", "param": where}}
+    answer = await answer_from([Send(reply(error, 400))], body, path, chat=CHATS)
+    said = answer.error["message"]
+    assert (answer.status, f"Invalid '{expected}': no match. It is the tool 'calendar.update'." in said) == (400, True)
+    assert answer.error.get("param") in (expected, None)
+    assert path == "/v1/messages" or answer.error["param"] == expected
+
+
+async def test_an_error_about_a_tool_of_a_namespace_keeps_the_path_and_has_its_name():
+    inner = [{"type": "function", "name": name} for name in NAMES]
+    body = {"model": "m", "input": "Hi", "tools": [{"type": "namespace", "name": "mail", "tools": inner}]}
+    error = {"error": {"message": "Invalid 'tools[1].function.name'.", "param": "tools[1].function.name"}}
+    answer = await answer_from([Send(reply(error, 400))], body, "/v1/responses", chat=CHATS)
+    assert answer.error["message"].endswith("Invalid 'tools[1].function.name'. It is the tool 'calendar.update'.")
+
+
 @pytest.mark.parametrize("where", ["tools[7].function.name", "messages[1].content", "tools[0].function.name"])
 async def test_no_tool_is_named_that_the_error_does_not_mean(where):
     error = {"error": {"message": f"Invalid '{where}' of plain.", "param": where}}

@@ -20,7 +20,7 @@ from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import CHAT, HELLO, JSON, Gateway, gateway, relaying
 from tests.integration.issuer import SECRET, corp, minted
 from tests.integration.scripted import Dialogue, Fin, Hold, Scripted, Send, begin_stream, chunk, event, reply, stream
-from tests.waiting import until
+from tests.waiting import BOUND_S, until
 
 GOOD = [Send(reply(COMPLETION))]
 SERVER, CLIENT = Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
@@ -286,7 +286,7 @@ def test_without_the_block_nothing_is_imported() -> None:
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
     environment = {**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment, timeout=BOUND_S)
 
 
 def block_faults(**block: Any) -> str:

@@ -8,6 +8,8 @@ import pytest
 from release.build import ROOT
 from ruamel.yaml import YAML
 
+from tests.waiting import BOUND_S
+
 WORKFLOWS = ROOT / ".github/workflows"
 NAMES = sorted(file.name for file in WORKFLOWS.iterdir())
 
@@ -15,7 +17,7 @@ NAMES = sorted(file.name for file in WORKFLOWS.iterdir())
 def zizmor(folder: Path) -> tuple[int, str]:
     """Return the exit code and the findings. Offline: zizmor asks no server about actions."""
     command = [str(ROOT / ".release/bin/zizmor"), "--offline", "--no-progress", "--persona=auditor", "--collect=all"]
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False, timeout=BOUND_S)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -1142,6 +1142,17 @@ def test_a_failed_step_of_doctor_is_in_the_language_of_the_page(visit: OpenPage,
     )
 
 
+def test_the_end_of_a_run_has_a_chinese_full_stop_between_its_sentences(visit: OpenPage, fake: Fake) -> None:
+    fake.use["use"] = []
+    fake.doctor = [("step", {**FAILED_CALL, "model": "gpt-4o"}), ("end", {"failed": 1})]
+    page = visit("#/doctor", locale="zh-CN")
+    page.locator("main form [name=call]").check()
+    page.locator("main form [type=submit]").click()
+    expect(page.locator("main > [role=status]")).to_have_text(
+        "1 步中有 1 步失败：upstream:corp。4 个模型中有 1 个被调用：gpt-4o。"
+    )
+
+
 def test_doctor_names_each_model_of_a_failed_hop_once(visit: OpenPage, fake: Fake) -> None:
     """Two operations had one upstream, and the line named the other models twice."""
     rest = {"model": "*", "targets": [{"upstream": "corp", "model": None}], "capabilities": {}}

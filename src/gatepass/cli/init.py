@@ -275,7 +275,10 @@ def _proxy_of_shell() -> str:
 
 
 def _client_names(text: str) -> list[str]:
-    return list(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
+    from gatepass.config.access import profile_name
+
+    names = (each.strip() for each in text.split(","))  # a name with a blank may be a client's, but not a key's
+    return list(dict.fromkeys(profile_name(each) if " " in each else each for each in names if each))
 
 
 def _asked(option: str, ask: Callable[..., Any], text: str, **options: Any) -> Any:
@@ -324,7 +327,7 @@ class Setup:
         while True:
             text = question.text + hint
             answer = _asked(question.option, click.prompt, text, default=default, show_default=bool(default)).strip()
-            answer = answer.lower() if question.choices else answer
+            answer = re.sub(r"[\s_-]", "", answer).lower() if question.choices else answer
             self.answers[name] = "" if question.is_optional and answer == NO_ANSWER else answer
             if not (fault := fault_of(name, self.answers[name])):
                 return

@@ -30,6 +30,7 @@ from gatepass.documents import Key, Status
 
 DEFAULT_NAME = "client"
 KEYS = ("access", "keys")
+_VALID = "The key is valid from the next start or `gatepass reload` on, or a moment later with `server.watch`."
 _HEAD = ("NAME", "ROLE", "PROFILE", "EXPIRES", "MODELS", "OPERATIONS", "MCP", "STATE", "LAST USE", "KEY")
 
 Row = dict[str, Any]
@@ -144,13 +145,13 @@ def new(
     click.echo("The key, for the client. gatepass does not store it and shows it only now:")
     click.echo(f"\n  {key}\n")
     if written is not None:
-        click.echo(f"The entry was added to access.keys in {written}. Run `gatepass check`, then `gatepass reload`.")
+        click.echo(f"The entry was added to access.keys in {written}. Run `gatepass check`. {_VALID}")
         if copied:
             click.echo(f"It has the settings of the first key of {entry['name']!r}: {', '.join(copied)}.")
         if is_first:
             click.echo("It is the first key: from the next start or reload on, gatepass rejects clients without a key.")
         return
-    click.echo("For the configuration file, under access.keys; then run `gatepass reload`:")
+    click.echo(f"For the configuration file, under access.keys. {_VALID}")
     # with the indentation that `gatepass init` writes
     click.echo(f"\n    - {_shown(entry)}\n")
     if line is None:
@@ -277,7 +278,8 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
     if as_json:
         print_json(found)
     elif found:
-        lines = [_HEAD, *map(_cells, found)]
+        others = len({row.name for row in found if row.role != "viewer"}) > 1
+        lines = [_HEAD, *(_cells(row, "stored objects" if others else "files,batches") for row in found)]
         left_out = ["MCP"] * (not has_mcp) + ["LAST USE"] * (found[0].last_used is UNSET)
         shown = [[cell for head, cell in zip(_HEAD, line, strict=True) if head not in left_out] for line in lines]
         click.echo("\n".join(map(printable, aligned(shown))))
@@ -285,9 +287,9 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         click.echo("There are no keys: gatepass serves only clients on the same machine.")
 
 
-def _cells(row: Key) -> tuple[str, ...]:
+def _cells(row: Key, closed: str) -> tuple[str, ...]:
     models = "all" if row.models is None else ",".join(row.models)
-    operations = "all but stored objects"
+    operations = f"all but {closed}"
     mcp = "all" if row.models is None and row.operations is None else "none"
     if row.mcp is not None:
         mcp = ",".join(name + " (limited)" * (tools is not None) for name, tools in row.mcp.items()) or "none"

@@ -23,7 +23,7 @@ from pydantic import (
     field_validator,
 )
 
-from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, not_null
+from gatepass.config.block import HASH, HEADER_NAME, Block, Name, SecretText, SettingFault, has_value, not_null
 from gatepass.config.references import Reference
 from gatepass.config.routes import OfSoundOrImage, OfText
 from gatepass.config.upstream import DialectName
@@ -233,6 +233,8 @@ McpServers = Annotated[
 class EndUsers(Block):
     """The users behind a key, such as those of a chat application."""
 
+    _have_values = field_validator("*")(has_value)
+
     header: Annotated[str, Field(pattern=HEADER_NAME)] | None = None
     """The request header that names the user. None: `user` of the body, else `metadata.user_id` as in messages.
 
@@ -254,12 +256,17 @@ class EndUsers(Block):
                 yield f"limits.{unit}", "expects minute alone: no store counts end users, and a restart forgets them"
 
 
+_CLIENTS = {name.replace("_", ""): name for name in get_args(BuiltIn)}
+
+
 def profile_name(client: Any) -> Any:
-    """Return the name of the profile that a client's name such as `Open-WebUI` means."""
-    return client.lower().replace("-", "_") if isinstance(client, str) else client
+    """Return the name of the profile that a client's name such as `Open WebUI` or `OpenWebUI` means."""
+    return _CLIENTS.get(re.sub(r"[\s_-]", "", client).lower(), client) if isinstance(client, str) else client
 
 
 class AccessKey(Block):
+    _have_values = field_validator("*")(has_value)
+
     name: Name
     """The caller's name in logs and metrics. Entries with the same name are keys of one caller: use two to rotate a
     key. All keys of a caller need the same `role`, `models`, `operations`, `mcp`, `profile`, `group`, `limits`,
@@ -328,7 +335,8 @@ class AccessKey(Block):
     Example: {search: [find, "read_*"]}
     """
     profile: Annotated[BuiltIn | None, BeforeValidator(profile_name)] = None
-    """The profile of this caller's client, in any case. None: `plain`. docs/clients/README.md#profiles lists them.
+    """The profile of this caller's client: case, blanks, `-` and `_` do not count. None: `plain`.
+    docs/clients/README.md#profiles lists them.
 
     Example: ragflow
     """

@@ -147,15 +147,16 @@ SecretText = Annotated[
 ]
 
 
+def has_value(value: Any, remedy: str = "set it, or remove the line") -> Any:
+    """Refuse a line that was left empty: read as null, it would mean what its absence means."""
+    if value is None:
+        raise ValueError(f"is empty: {remedy}")
+    return value
+
+
 def not_null(remedy: str = "set it, or delete the line for no limit") -> BeforeValidator:
-    """Refuse a restriction whose line was left empty: read as null, it would allow everything."""
-
-    def check(value: Any) -> Any:
-        if value is None:
-            raise ValueError(f"is empty: {remedy}")
-        return value
-
-    return BeforeValidator(check)
+    """Refuse a restriction whose line was left empty: it would allow everything."""
+    return BeforeValidator(lambda value: has_value(value, remedy))
 
 
 Url = Annotated[str, AfterValidator(checked_url)]

@@ -173,10 +173,10 @@ class Rules(Block):
     """
     max_output_tokens: Annotated[Annotated[int, Field(gt=0)] | None, not_null("set a number")] = None
     """The most tokens of an answer: chats, completions, responses and messages. It runs after all other rules, the
-    learned ones too. `max_tokens`, `max_completion_tokens`, `max_output_tokens` and the like, also inside `extra_body`,
-    `provider_options` and `generationConfig`, get this value if they are larger, null, below 1 or no number. Where the
-    protocol's own name is not sent, it is added, as `rename` and `drop` leave it. A larger `thinking.budget_tokens`
-    becomes half of this value, at least 1024, which Anthropic's API requires. With 1024 or less, thinking is disabled.
+    learned ones too. `max_tokens`, `max_completion_tokens`, `max_output_tokens` and the like, also in `extra_body`,
+    `provider_options`, `generationConfig`, `options` and `reasoning`, get this value if larger, null, below 1 or no
+    number. Where the protocol's own name is not sent, it is added, as `rename` and `drop` leave it. A larger
+    `thinking.budget_tokens` becomes half of this value, at least Anthropic's 1024; at 1024 or less, thinking is off.
 
     Unit: tokens
 

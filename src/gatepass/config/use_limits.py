@@ -1,4 +1,4 @@
-"""`limits` of a key, its end users, a group of keys, a model or an upstream: how much may be used, and of what."""
+"""`limits` of a key, its end users, a group of keys, a model or an upstream: the most requests and tokens."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from gatepass.config.block import Block, SettingFault, not_null
 Amount = Annotated[int, Field(gt=0, le=4_000_000_000)]
 DAY_S = 86_400
 RESERVED_OUTPUT_TOKENS = 1_000
-"""How many tokens of an answer are reserved for a request that does not limit them itself."""
+"""How many tokens are reserved for an answer if the request does not limit them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time in which use is counted."""
+    """A time span in which use is counted."""
 
     longest_s: int
     first_day: Callable[[date], date] | None = None
-    """Of a span of the calendar, the first day of the one with a day."""
+    """For a calendar span, returns the first day of the span that contains a day."""
 
 
 class Amounts(Block):
-    """How much may be used in any minute, and in each span of the calendar."""
+    """How much may be used in any minute, day and month."""
 
-    # the shorter spans first: everything else about them follows from these lines
+    # shortest span first; SPANS is derived from these lines
 
     minute: Annotated[Amount | None, Span(60), not_null()] = None
     """In any 60 s.
@@ -46,7 +46,7 @@ class Amounts(Block):
     Example: 50000
     """
     month: Annotated[Amount | None, Span(31 * DAY_S, lambda day: day.replace(day=1)), not_null()] = None
-    """In each month of the calendar, UTC. Requires `store`.
+    """In each calendar month, UTC. Requires `store`.
 
     Unit: requests or tokens
 
@@ -58,7 +58,7 @@ class Amounts(Block):
         if not given:
             yield "", f"expects at least one of {', '.join(SPANS)}"
         for at, (name, amount) in enumerate(given):
-            # a day lies in one of the longer spans, a minute or a week may lie in two
+            # a day is within one month, but a minute may overlap two days
             most_of = 1 if SPANS[name].longest_s == DAY_S else 2
             if any(most_of * longer <= amount for _, longer in given[at + 1 :]):
                 yield name, "is never reached, because the limit of a longer time is reached before"
@@ -69,16 +69,16 @@ CALENDAR = tuple(name for name, span in SPANS.items() if span.first_day is not N
 
 
 class UseLimits(Block):
-    """Limits of what is used, in all processes that share a `store` together."""
+    """Limits on use, summed over all processes that share a `store`."""
 
     requests: Annotated[Amounts | None, not_null()] = None
-    """The most requests. Each minute counts, not only a whole one of the clock.
+    """The most requests. `minute` is any 60 s, not a minute of the clock.
 
     Example: {minute: 500}
     """
     tokens: Annotated[Amounts | None, not_null()] = None
     """The most tokens, of requests and answers together. gatepass reserves an estimate before it sends a request, and
-    replaces it by the usage that the reply reports. See docs/guides/limits.md.
+    replaces it with the usage that the reply reports. See docs/guides/limits.md.
 
     Example: {minute: 200000}
 

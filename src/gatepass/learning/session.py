@@ -1,4 +1,4 @@
-"""Apply the rules of one caller to one request at one target, and try what its refusals point at.
+"""Apply one caller's rules to one request at one target, and try changes that the refusals point at.
 
 The caller drives one session through the attempts at a target::
 
@@ -7,12 +7,14 @@ The caller drives one session through the attempts at a target::
     while True:
         planned = session.revise(call)                  # `call` with all rules that apply
         ... send, classify the reply ...
-        session.succeeded(now_s)                        # stores what was needed; or, after an error:
+        session.succeeded(now_s)                        # stores the rules that helped; or, after an error:
         if not session.prepare_retry(error, now_s, steps(session.read(error), …)):
-            raise session.failed(error, now_s)          # in the end: session.left(now_s)
+            raise session.failed(error, now_s)
+    session.left(now_s)                                 # when the request ends
 
-A refusal is not executed, so a change that loses nothing may be tried. One step is tried at a time. The same error, or
-one about what the step changed, takes it back. Another error keeps it and brings its own steps.
+The upstream does not execute a request that it refuses, so a change that loses nothing may be tried. The session tries
+one step at a time. It undoes the step if the same error returns, or an error about the change itself. After any other
+error it keeps the step, and continues with the steps for that error.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class LearningSession:
     """Learning for one request at one target. It does no I/O and reads no clock.
 
     `members`: as in Refusal. `sent`: the last call that was sent. `events` are for the observers. `is_free`: the last
-    try was about what gatepass itself adds, and counts as none.
+    try only undoes an addition of gatepass itself, and does not count as useless.
     """
 
     memory: Memory
@@ -59,22 +61,22 @@ class LearningSession:
     last_words: str = ""
     """The upstream's message that no change has solved, if it is not that of the client's error."""
     _stored: dict[Key, LearnedRule] = field(default_factory=dict)
-    """The rules that other requests of the caller taught."""
+    """The rules that gatepass learned from other requests of the caller."""
     _kept: dict[Key, tuple[LearnedRule, str]] = field(default_factory=dict)
-    """Those that this request needed so far, with the texts of the errors that pointed at them."""
+    """The rules that this request needed so far, with the texts of the errors that pointed at them."""
     _trying: Step = ()
     _without: Step = ()
-    """The stored rules that the last try left out, because the error was about what they changed."""
+    """The stored rules that the last try left out, because the error was about their changes."""
     _used: list[LearnedRule] = field(default_factory=list)
     _tried: list[LearnedRule] = field(default_factory=list)
     _own_error: errors.UpstreamError | None = None
-    """That of the client's own request, or with the rules that other requests taught."""
+    """The error of the first attempt, which sent the client's own request or applied stored rules."""
     _refusal: Refusal | None = None
     """The error that the tries of `_queue` may solve: each adds a step, or leaves out stored rules."""
     _queue: list[tuple[Step, Step]] = field(default_factory=list)
     _texts: dict[LearnedRule, str] = field(default_factory=dict)
     _refuted: list[bool] = field(default_factory=list)
-    """Of each of these tries that did not help, whether it led to the same error."""
+    """For each try of `_queue` that did not help: whether it led to the same error."""
     _useless: int = 0
     _read: dict[errors.UpstreamError, Refusal | None] = field(default_factory=dict)
 
@@ -84,7 +86,7 @@ class LearningSession:
         return tuple(dict.fromkeys(rule.entry for rule in self._tried))
 
     def recall(self, now_s: float) -> None:
-        """Load the rules that other requests of the caller taught, without those that have expired."""
+        """Load the rules that gatepass learned from the caller's other requests, except expired ones."""
         known = self.memory.of(self.scope, now_s)
         self._stored = {rule.key: rule for rule in known if self.policy.allows(rule, self.members)}
 
@@ -100,7 +102,7 @@ class LearningSession:
 
     def read(self, error: errors.UpstreamError) -> Refusal | None:
         """Return what `error` points at in the last body that was sent. It may run in a thread."""
-        # kept: the comparison with a large request takes tens of milliseconds, and several callers need the result
+        # cached: the comparison with a large request takes tens of milliseconds, and several callers need the result
         if error in self._read:
             return self._read[error]
         refusal = None
@@ -113,7 +115,7 @@ class LearningSession:
         return refusal
 
     def prepare_retry(self, error: errors.UpstreamError, now_s: float, steps: Sequence[Step]) -> bool:
-        """Return whether to plan and send the request again after `error`. `steps`: those of `rows.steps` for it."""
+        """Return whether to plan and send the request again after `error`. `steps` come from `rows.steps`."""
         refusal, sent = self.read(error), self.sent
         if refusal is None or self.mode == "off" or sent is None:
             return False
@@ -131,13 +133,13 @@ class LearningSession:
             if len(sent.body) <= GUESSED_BYTES or refusal.is_exact:
                 tries = [*first, *((step, ()) for step in steps if not is_known)]
                 if is_first and used != wrong and not is_known and not is_too_long(error):
-                    tries.append(((), used))  # not each error tells what it is about
+                    tries.append(((), used))  # an error may not name the part that caused it
                 self._queue = [one for one in tries if all(map(self._may_try, one[0]))]
         if not self._queue or self._useless >= MOST_USELESS:
             return False
         self._trying, self._without = self._queue.pop(0)
         self._tried += self._trying
-        # it only takes back what gatepass added: a count that the client did not request
+        # the try only removes an addition of gatepass: a token count that the client did not request
         has_added = bool(self._trying) and INCLUDE_USAGE.changes[0].entry in sent.adapted
         self.is_free = has_added and all(rule.field.startswith("stream_options") for rule in self._trying)
         return True
@@ -146,19 +148,19 @@ class LearningSession:
         return rule.key not in self._kept and self.policy.allows(rule, self.members)
 
     def _settle(self, error: errors.UpstreamError, refusal: Refusal, steps: Sequence[Step]) -> bool:
-        """Keep what was tried before `error`, or take it back. Return whether it was kept."""
+        """Keep or undo the step that was tried before `error`. Return whether it was kept."""
         is_same, brought = self._refusal is not None and refusal.is_same(self._refusal), {*chain(*steps)}
         if self._without:
             is_kept = not is_same and {rule.entry for rule in brought}.isdisjoint(rule.entry for rule in self._without)
             self._own_error = error if is_kept else self._own_error
         else:
-            # a noun may be about another part of the body, which then brings a step of its own
+            # the error's noun may belong to another part of the body; then `steps` has a step for that part
             about = [rule for rule in self._trying if concerns(refusal, rule)]
             is_kept = not is_same and not any(rule.paths or brought.issubset(self._trying) for rule in about)
         if is_kept:
             self._keep()
         else:
-            self._refuted.append(is_same or bool(self._without))  # another error shows that the rules are needed
+            self._refuted.append(is_same or bool(self._without))  # another error shows that stored rules are needed
             self._trying, self._without = (), ()
             self._useless += not self.is_free
         return is_kept
@@ -174,7 +176,7 @@ class LearningSession:
         self._trying, self._without = (), ()
 
     def succeeded(self, now_s: float) -> None:
-        """Store what this request needed, and count the use of each rule: the upstream accepted the last body."""
+        """Store the rules that this request needed, and count each use. The upstream accepted the last body."""
         memory, scope = self.memory, self.scope
         self._keep()
         if self._kept:
@@ -188,7 +190,7 @@ class LearningSession:
         limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
-        for other in () if self.sent is None else that_change(drops, self.sent):  # another value is there
+        for other in () if self.sent is None else that_change(drops, self.sent):  # the body has another value there
             memory.accepted(scope, unknown[other.field], now_s)
         self._kept, self.last_words = {}, ""
 
@@ -198,22 +200,22 @@ class LearningSession:
         return self.memory.may_store_missing(self.scope, now_s, is_stream=rule.field == "synth")
 
     def failed(self, error: errors.UpstreamError, now_s: float) -> errors.UpstreamError:
-        """Return the error for the client after `error` ended the tries: that of its own request.
+        """Return the error for the client after the last try ended with `error`: the error of its own request.
 
-        An error of another kind, such as a filter or a timeout, is about the request itself, and stays.
+        An error that no change of form can solve, such as a content filter or a timeout, is returned unchanged.
         """
         refusal = self.read(error)
         if refusal is not None and (self._trying or self._without) and self._settle(error, refusal, ()):
             self.last_words = error.message
         if self._refuted and all(self._refuted) and self._refusal is not None:
-            # not to be solved again for a minute: each try led to the same error
+            # each try led to the same error, so the next minute's requests do not try again
             self.memory.note_useless(self.scope, self._refusal.signature, now_s)
         for rule in dict.fromkeys(self._tried):
             if rule.key not in self._kept:
                 self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)
         is_of_form = refusal is not None or not isinstance(error, (errors.UpstreamErrorReply, *NO_ANSWER))
-        is_of_form &= error.case != "declared_length"  # the request named no length: the setting is wrong, or the model
-        if self._trying and isinstance(error, errors.UpstreamErrorReply):  # the server fails at the other form
+        is_of_form &= error.case != "declared_length"  # the setting or the model is wrong, not the request
+        if self._trying and isinstance(error, errors.UpstreamErrorReply):  # the server cannot handle the changed form
             is_of_form = is_of_form or error.http_status in (404, SERVER_ERROR)
         own = self._own_error if is_of_form and not is_too_long(error) else None
         if own is None or own.message == self.last_words:
@@ -221,7 +223,7 @@ class LearningSession:
         return own or error
 
     def left(self, now_s: float) -> None:
-        """Keep what has helped this request, which has ended, for the caller's next one."""
+        """Keep the rules that helped this request for the caller's next one. Call it when the request ends."""
         helped = {rule: text for rule, text in self._kept.values() if not rule.is_once}
         if helped:
             self.memory.keep_helped(self.scope, helped, now_s)

@@ -1,11 +1,12 @@
 """Check the replies to one embeddings call or its parts, and merge them into one reply.
 
 A JSON parser reads every digit of a reply: 250 µs for 16 vectors of 1,536 numbers. `_cut` finds the vectors by their
-name instead, which runs at memory speed, and msgspec reads only the rest and both ends of each. Searches for brackets,
-quotes and letters check the numbers. These faults are left to the client's parser:
+name instead, which runs at memory speed, and msgspec parses only the rest and both ends of each vector. Searches for
+brackets, quotes and letters check the numbers. These faults are left to the client's parser:
 
 - one comma too many or too few, or an invalid number, in the middle of a long list
-- a wrong number of numbers, if the client requests no length and the vector is neither the longest nor the shortest
+- a wrong vector length, if the client requests no length and the text of the vector is neither the longest nor the
+  shortest
 
 Finding them takes three times as long. A server that omits commas or writes another separator does so everywhere, and
 the ends of the lists show it. `join_replies` finds them too, in vectors that are merged or converted. A vector that is
@@ -40,13 +41,13 @@ def encoded(value: Any) -> bytes:
 
 
 PARSED_BYTES = 4 * 1024
-"""How much of all vectors together is parsed as JSON: short vectors as a whole, of longer ones the ends."""
+"""How much of all vectors together is parsed as JSON: short vectors completely, only the ends of longer ones."""
 SHORTEST_END_BYTES = 32
 COUNTED_BYTES = 16 * 1024
-"""Up to this size of all vectors together, `usage_of_valid` compares the lengths of all. Above it, only those of the
-longest and the shortest text. It applies if the client requests no length."""
+"""If the client requests no length, `usage_of_valid` compares the lengths of all vectors up to this total size. Above
+it, it compares only the vectors with the longest and the shortest text."""
 MOST_BYTES, MOST_MEMBERS = ONE_PASS_BYTES, 100_000
-"""Limits on what a reply has beside its vectors: bytes, and colons and opening braces. To read them takes 40 ms."""
+"""Limits on the rest of a reply, without its vectors: bytes, and colons and opening braces. Reading it takes 40 ms."""
 MOST_VALIDATED = 5_000
 """How many vectors are read at once."""
 VECTOR_BYTES = 1024 * 1024
@@ -113,7 +114,7 @@ class InvalidReply(Exception):
 
 
 def unreadable(text: bytes, place: str, reason: str) -> InvalidReply:
-    """Return the fault of `text`, which has numbers in a `place` and cannot be read."""
+    """Return the fault of `text`, which cannot be read: a value that is not a number in `place`, or else `reason`."""
     if _NOT_FINITE.search(text) is not None:
         return InvalidReply(f"{place} contains a value that is not a number: NaN, Infinity or null", "not_finite")
     return InvalidReply(reason)
@@ -179,16 +180,17 @@ def join_replies(
 ) -> Steps[Joined]:
     """Merge `replies` into one reply, and return its pieces with those of NAMES that apply.
 
-    Each reply must have as many vectors as `counts` states. In the result they are in order, with their `index`, in the
-    requested encoding, and with the sum of the usage. A single correct reply is the only piece.
+    Each reply must have as many vectors as `counts` states. The result has the vectors in order, with their `index`, in
+    the requested encoding, and the sum of the usage. A single correct reply is returned unchanged, as the only piece.
 
     Yields after each SLICE_BYTES of vectors. Raises UpstreamInvalid for these faults:
 
-    - A vector is missing, empty, unreadable, or not of numbers.
-    - A vector has another length than `options.dimensions` or than the others.
+    - A vector is missing, empty or unreadable, or has a value that is not a number.
+    - The length of a vector differs from `options.dimensions` or from the other vectors.
     - `index` contradicts the order of the entries and does not define another one.
     - The merged reply is not UTF-8 or has a number beyond any float.
-    - The merged or converted reply has more than `limit_bytes`, or a reply more than MOST_BYTES beside its vectors.
+    - The merged or converted reply has more than `limit_bytes`.
+    - A reply has more than MOST_BYTES without its vectors.
     """
     try:
         return (yield from _join(replies, counts, options, limit_bytes))
@@ -206,7 +208,7 @@ def _join(
         rest, found, spans = yield from _read(reply, count)
         rests.append(rest)
         listed, view = found.data, memoryview(reply)
-        for entry, (start, end) in zip(listed, spans, strict=False):  # without spans the vectors are in the entries
+        for entry, (start, end) in zip(listed, spans, strict=False):  # without spans the entries contain the vectors
             entry["embedding"] = msgspec.Raw(view[start:end])
         yield
         ordered = _in_order(listed)
@@ -230,9 +232,10 @@ def _join(
 
 
 def _read(reply: bytes, count: int) -> Steps[tuple[bytes, _Reply, list[Span]]]:
-    """Return `reply` without the middle of its vectors, what it has, and where each vector is. Raises InvalidReply.
+    """Return `reply` without the middle of its vectors, the parsed rest, and the span of each vector.
 
-    If `_cut` finds others than those of the entries, there are no spans, and the vectors are in the entries.
+    If `_cut` finds other vectors than the entries have, the spans are empty and the entries contain the vectors. Raises
+    InvalidReply.
     """
     rest, spans, left_bytes = yield from _cut(reply, count)
     yield
@@ -447,7 +450,7 @@ def _written(rests: Sequence[bytes], entries: list[Entry], limit_bytes: int) -> 
 
 
 def _summed(usages: Sequence[Entry]) -> Entry:
-    """Add the counts of tokens."""
+    """Return the sum of the token counts."""
     summed = Entry()
     for name in ("prompt_tokens", "total_tokens"):
         found = [parse_count(bytes(usage.get(name, b""))) for usage in usages]

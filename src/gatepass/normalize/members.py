@@ -260,8 +260,8 @@ class Clamp:
 _SPELLED = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample")
 OUTPUT = frozenset(name.replace("_", "") for name in (*_SPELLED, "n_predict", "num_predict"))  # llama.cpp and Ollama
 """The members that bound the tokens of an answer, as `plain_name` returns them."""
-NESTED = frozenset(("extrabody", "provideroptions", "generationconfig"))
-"""The objects from which servers take members as if they stood beside them, at most NESTED_LEVELS deep."""
+NESTED = frozenset(("extrabody", "provideroptions", "generationconfig", "options", "reasoning"))  # Ollama, OpenRouter
+"""The objects whose members servers take for bounds of an answer too, at most NESTED_LEVELS deep."""
 NESTED_LEVELS, NAME_CHARS = 3, 32
 BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("completions", "messages"), ("max_tokens",)),

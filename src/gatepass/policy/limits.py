@@ -1,10 +1,10 @@
-"""Limits: how many requests and tokens a subject has used in the last minute, or in this day or another span.
+"""Limits: how many requests and tokens a subject has used in the last minute, or in the current day or month.
 
-`Counts.take` admits a request by all of its limits or by none. `Counts.settle` replaces what it took by what it used.
-`now_s` is a time of `Clock.now`.
+`Counts.take` reserves an amount under every limit of a request, or under none. `Counts.settle` replaces the reserved
+amount with the one that was used. `now_s` is a time of `Clock.now`.
 
-A minute has twelve parts of 5 s. The current part counts with the twelve before it, so no 60 s have more than the
-limit. A span of the calendar is one part, whose number is the ordinal of its first day in UTC.
+A minute has twelve parts of 5 s. The sum for a minute includes the current part and the twelve before it, so that no
+60 s exceed the limit. A calendar span is a single part, numbered by the ordinal of its first day in UTC.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gatepass.config.use_limits import SPANS, Span
 
 PART_S = 5
 KEPT = 13
-"""The parts that count for a minute."""
+"""How many parts the sum for a minute includes."""
 SET_BACK = 32
-"""A clock that was set back by at most so many days goes on with its newest span. Any other was wrong."""
+"""If the clock is set back by at most so many days, the newest span continues. Beyond that, the clock was wrong."""
 
 REQUESTS, TOKENS, CONCURRENT = "requests", "tokens", "concurrent"
 END_USER = "end_user"
@@ -33,7 +33,7 @@ NOTHING: Amounts = {REQUESTS: 0, TOKENS: 0, CONCURRENT: 0}
 
 
 class Use:
-    """What one process has counted for one limit: the parts that count, by their numbers, and their sum."""
+    """The use of one limit in one process: the current parts by number, and their sum."""
 
     __slots__ = ("newest", "parts", "total")
 
@@ -42,14 +42,14 @@ class Use:
         self.parts: dict[int, int] = {}
 
     def advance(self, part: int, kept: int) -> int:
-        """Forget the parts that do not count with `part`. Return the newest part, which counts now."""
+        """Forget the parts that are too old for a sum with `part`. Return the number of the newest part."""
         if not part <= self.newest <= part + SET_BACK:
             self.newest, self.parts = part, {at: one for at, one in self.parts.items() if part - kept < at <= part}
             self.total = sum(self.parts.values())
         return self.newest
 
     def add(self, part: int, amount: int) -> None:
-        """Add `amount` to a part. A negative one lowers it, as long as it counts."""
+        """Add `amount` to a part. A negative amount lowers a part that is not forgotten, to 0 at most."""
         before = self.parts.get(part, 0)
         amount = max(amount, -before)
         self.parts[part] = before + amount
@@ -71,7 +71,7 @@ class Limit:
         self.span_s, self._first_day = known.longest_s, known.first_day
         self.is_calendar = known.first_day is not None
         self.kept = 1 if self.is_calendar else KEPT if span else 0
-        """How many parts count: 0 for concurrent requests, which stay in one."""
+        """How many parts the sum includes: 0 for concurrent requests, whose only part never expires."""
         self.ahead_s = 0.0
         """How far the wall clock is ahead of `Clock.now`. Set it before a use of a limit of the calendar."""
         self.counts_tokens = unit == TOKENS
@@ -81,38 +81,38 @@ class Limit:
         self.setting = f"{unit}.{span}" if span else "max_concurrent"
         self.use = Use()
         self.others = self.others_of = 0
-        """What other processes used, by the latest reply of a store, and in which part of a calendar."""
+        """The use by other processes in the store's latest reply, and the calendar part that it belongs to."""
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The key of its use, without the limit itself: a reload that changes the limit keeps the use."""
+        """The key of the use. It omits the amount of the limit, so that a reload that changes it keeps the use."""
         return (*self.owner, self.unit, self.span)
 
     @property
     def subject(self) -> tuple[str, str]:
-        """The owner as operators know it: that of an end user has the name of the caller alone."""
+        """The owner as operators know it: for an end user, only the caller's name."""
         kind, name = self.owner
         return (kind, name.partition("/")[0]) if kind == END_USER else self.owner
 
     def part(self, now_s: float) -> int:
-        """Return the number of the part that counts at `now_s`; 0 for concurrent requests."""
+        """Return the number of the part at `now_s`; 0 for concurrent requests."""
         if self._first_day is not None:
             return self._first_day(datetime.fromtimestamp(now_s + self.ahead_s, UTC).date()).toordinal()
         return int(now_s / PART_S) if self.span_s else 0
 
     def end_s(self, part: int) -> float:
-        """Return the end of a part of the calendar by `Clock.now`."""
+        """Return the end of a calendar part as a time of `Clock.now`."""
         following = date.fromordinal(part) + timedelta(seconds=self.span_s)
         following = following if self._first_day is None else self._first_day(following)
         return datetime.combine(following, time(), UTC).timestamp() - self.ahead_s
 
     def used(self, now_s: float) -> int:
-        """Return what this process has counted and still counts."""
+        """Return the current use by this process."""
         self.use.advance(self.part(now_s), self.kept)
         return self.use.total
 
     def all_used(self, now_s: float) -> int:
-        """Return the same with what other processes used, by the latest reply of a store."""
+        """Return the current use by all processes, according to the store's latest reply."""
         used = self.used(now_s)
         return used if self.is_calendar and self.others_of != self.use.newest else max(0, used + self.others)
 
@@ -121,7 +121,7 @@ class Limit:
         self.others, self.others_of = total - self.used(now_s), self.use.newest
 
     def wait_s(self, amount: int, now_s: float) -> float:
-        """Return the time until `amount` fits, if nothing else is taken; 1 s for a place of a concurrent request."""
+        """Return the time until `amount` fits if nothing else is taken; 1 s for concurrent requests."""
         if self.is_calendar:
             return self.end_s(self.use.newest) - now_s
         if not self.span_s:
@@ -147,7 +147,7 @@ class Taken(msgspec.Struct, eq=False):
 
 
 class Refused(msgspec.Struct, frozen=True, eq=False):
-    """The limit for which a request has to wait longest, and for how long."""
+    """The limit that a request must wait for longest, and the wait."""
 
     limit: Limit
     wait_s: float
@@ -157,7 +157,7 @@ class Counts:
     """The use of all limits of one process, which outlives a reload."""
 
     fault: str | None = None
-    """Why a configured store does not count."""
+    """Why a configured store is not used."""
 
     def __init__(self) -> None:
         self._limits: dict[tuple[str, ...], Limit] = {}
@@ -170,7 +170,7 @@ class Counts:
         return limit
 
     def prune(self, now_s: float) -> None:
-        """Forget what counts nothing, such as the limits of subjects that a reload removed."""
+        """Forget unused limits, such as those of subjects that a reload removed."""
         self._limits = {key: limit for key, limit in self._limits.items() if limit.used(now_s)}
 
     def take(
@@ -178,12 +178,12 @@ class Counts:
     ) -> Taken | Refused:
         """Take `amounts` of all `limits`, or of none if one of them has no room.
 
-        `is_forced`: the request is sent in any case, and what does not fit is debt.
+        `is_forced`: the request is sent in any case, so the excess over a limit becomes debt.
         """
         found, refused = list[tuple[Limit, int, int]](), None
         for limit in limits:
             use, amount = limit.use, amounts[limit.unit]
-            # without a call for a minute, because each request with limits pays for it
+            # no method call for a minute, because this runs for each request with limits
             part = int(now_s / PART_S) if limit.kept == KEPT else limit.part(now_s)
             if part != use.newest:
                 part = use.advance(part, limit.kept)
@@ -201,22 +201,23 @@ class Counts:
         return Taken(found)
 
     async def admit(self, limits: Sequence[Limit], amounts: Amounts, now_s: float) -> Taken | Refused:
-        """Do what `take` does, together with the processes that share a store."""
+        """As `take`, but across all processes that share a store."""
         return self.take(limits, amounts, now_s)
 
     async def refresh(self, limits: Sequence[Limit]) -> None:
-        """Note what all processes used of `limits`."""
+        """Read the use of `limits` by all processes."""
 
     def start(self) -> None:
         """Start to use the store, if there is one."""
 
     async def aclose(self) -> None:
-        """End that."""
+        """Stop using the store."""
 
     def settle(self, taken: Taken, used: Amounts, now_s: float) -> None:
         """Replace the taken amounts by those that were `used`, exactly once.
 
-        Less lowers the part in which it was taken. More is debt: it counts now, also above the limit.
+        A smaller use lowers the part in which the amount was taken. The excess of a larger use is debt: it is added to
+        the current part, even above the limit.
         """
         found, taken.found = taken.found, ()
         for limit, part, amount in found:
@@ -231,22 +232,26 @@ MOST_END_USERS = 10_000
 
 
 class EndUsers(Counts):
-    """The limits of the end users of one process, which alone counts them. They outlive a reload."""
+    """The limits of end users, counted in this process only. They outlive a reload."""
 
     def __init__(self, most: int = MOST_END_USERS) -> None:
         super().__init__()
         self._most = most
         self._found: OrderedDict[tuple[str, str], tuple[Sequence[Limit], Sequence[Limit]]] = OrderedDict()
-        """By the owner, the least recently used first: the limits from which those of the user were made, and these."""
+        """By owner, least recently used first: the shared limits that the user's are copied from, and the user's."""
         self._users: Counter[str] = Counter()
-        """How many of them each caller has."""
+        """How many end users each caller has."""
 
     def of(self, name: str, shared: Sequence[Limit], now_s: float) -> Sequence[Limit]:
         """Return the limits of the end user `name`, or `shared` if there is no place for one more.
 
-        `shared` are the limits of all further users of the same caller. A user is forgotten only while its limits count
-        nothing, so that it has no fresh budget when it comes back, or if its caller has more than its share of the
-        places and that of a new one less. The turn of an oldest one that counts comes later.
+        `shared` are the limits that all further users of the same caller have in common. To make room, a user is
+        forgotten in two cases:
+
+        - Its limits are unused. Otherwise it would get a fresh budget when it returns.
+        - Its caller has more than its share of the places, and the new user's caller has less.
+
+        A user that cannot be forgotten moves to the end of the order.
         """
         kind, caller = shared[0].owner
         owner = (kind, f"{caller}/{blake2b(name.encode(errors='replace'), digest_size=16).hexdigest()}")

@@ -1,6 +1,6 @@
 """Admission: whether a request fits the limits of its end user, caller, group, model and upstream, and what it used.
 
-`Admission.admit` reserves an estimate before the first attempt. `Admitted.end` replaces it by what was used.
+`Admission.admit` reserves an estimate before the first attempt. `Admitted.end` replaces it with the actual use.
 """
 
 from __future__ import annotations
@@ -51,18 +51,19 @@ if TYPE_CHECKING:
 PICTURE_TOKENS = 1_000
 BYTES_PER_TOKEN = 4
 EVENT_BYTES = 320
-"""The envelope of an event: up to that size it counts as one token, because most upstreams send one in each."""
+"""The size of an event's envelope. An event up to this size is counted as one token, because most upstreams send one
+token per event."""
 REFUSALS = (Outcome.ERROR_REPLY, Outcome.TOKEN_REJECTED)
-"""Ends that say that the request used nothing, unless a stream had begun."""
+"""Outcomes of a request that used nothing, unless a stream had begun."""
 UNSEEN = "batches"
-"""The operations that carry work which no estimate sees."""
+"""Operations on batches: gatepass cannot estimate the work in them."""
 LONGEST_MINUTE_S = 60.0
-"""The longest wait for a limit of a minute, which may have room up to 5 s later. openai's SDKs for Node (7.55) and for
-Python (1.109) ignore a longer one: they make all their tries at once."""
+"""The longest wait that is reported for a limit per minute, although it may have room up to 5 s later. openai's SDKs
+for Node (7.55) and for Python (1.109) ignore a longer wait and make all their retries at once."""
 WARN_PERCENT = 80
-"""From this part of a limit of the calendar on, responses carry a warning."""
+"""Responses carry a warning once this share of a daily or monthly limit is used."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
-"""The beginnings of the fields that state limits: those of the upstream are replaced."""
+"""Prefixes of header fields that state limits. gatepass replaces the upstream's."""
 
 Owner = tuple[str, str]
 """The kind of a subject (end_user, caller, group, model or upstream) and its name in the configuration."""
@@ -77,21 +78,21 @@ _PLACES: Mapping[str, str] = {
 
 _ABSENT = msgspec.Raw()
 MOST_ASKED = 2**53
-"""What a larger number counts, and one that no float holds."""
+"""Replaces larger numbers, and numbers that no float can hold."""
 MOST_USED = 2**32
-"""What a reply may have used at most: upstreams report any number."""
+"""Cap on the tokens that one reply may report, because an upstream may report any number."""
 MOST_PARTS = 200_000
-"""Objects of a list that is read for pictures. As many take 25 ms, in which no other thread runs."""
+"""The most objects of a list that is searched for pictures. So many take 25 ms, during which no other thread runs."""
 READ_BYTES = 64 * 1024
-"""The longest value of one of ASKED. A longer number counts as MOST_ASKED."""
+"""The longest value of an ASKED member that is parsed. A longer one is read as MOST_ASKED."""
 ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
 ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
-"""The members that say how many tokens an answer may have, whether it comes with the response, and for whom
-(`plain_name`)."""
+"""The members, by `plain_name`, that state how many tokens the answer may have, whether it comes with the response, and
+which user it is for."""
 
 
 def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
-    """Yield the members of ASKED, each time that they stand in `listed`: some servers read the first, some the last."""
+    """Yield each ASKED member of `listed`, repeated ones too: some servers read the first value, others the last."""
     for name, text in listed:
         plain = plain_name(name)
         if plain in ASKED:
@@ -101,7 +102,7 @@ def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, 
 
 
 class _Part(msgspec.Struct, gc=False):
-    """The members of a message, an item or a part of one that are a picture or a sound, or lead to some."""
+    """The members of a message, an item or a part that are, or may contain, a picture or a sound."""
 
     type: msgspec.Raw = _ABSENT
     content: msgspec.Raw = _ABSENT
@@ -121,7 +122,7 @@ _OF_PICTURES = searched(r'"image(_url|s)?"|"input_audio"|\\u00[5-7]')
 def _pictures(part: _Part, levels: int = 3) -> Iterator[int]:
     """Yield the bytes of each picture and sound in `part`, and in the lists `levels` below it.
 
-    In a list of more than MOST_PARTS, a picture counts like a text.
+    In a list of more than MOST_PARTS, pictures are measured as text.
     """
     own = [part.image_url, part.input_audio]
     if bytes(memoryview(part.type)[:READ_BYTES]) == b'"image"':
@@ -142,7 +143,7 @@ def _pictures(part: _Part, levels: int = 3) -> Iterator[int]:
 
 
 def _prompts(text: msgspec.Raw) -> int:
-    """Return how many prompts the member `prompt` has: a list of texts or of lists, or one text or list of tokens."""
+    """Return the number of prompts in `prompt`: a list of texts or token lists, or one text or token list."""
     return max(1, sum(first_char(one) in ('"', "[") for one in (elements(text) if first_char(text) == "[" else ())))
 
 
@@ -150,7 +151,7 @@ def _value(text: msgspec.Raw) -> Any:
     """Return the value of one of ASKED."""
     try:
         return msgspec.json.decode(text) if memoryview(text).nbytes <= READ_BYTES else MOST_ASKED
-    except (msgspec.DecodeError, RecursionError, ValueError):  # a number that no float holds
+    except (msgspec.DecodeError, RecursionError, ValueError):  # such as a number that no float can hold
         return MOST_ASKED
 
 
@@ -159,10 +160,10 @@ class Size(msgspec.Struct, frozen=True, gc=False):
 
     input_tokens: int = 0
     output_tokens: int = 0
-    """What the request asks for at most, 0 if it does not say."""
+    """The most that the request allows, 0 if it states no limit."""
     answers: int = 1
     in_background: bool = False
-    """The response comes before the answer, whose usage gatepass does not see."""
+    """The response arrives before the answer is generated, so gatepass does not see the usage."""
     user: str = ""
 
     @classmethod
@@ -189,7 +190,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
 
 
 async def size_of(call: Call, threads: BodyThreads) -> Size:
-    """Return the size of a call: a form counts like a picture, and what carries the work of others nothing."""
+    """Return the size of a call. A form has the size of a picture, a batch has none."""
     if call.operation.takes_form and not call.body:
         return Size(PICTURE_TOKENS)
     if not call.body or call.operation.configured_as == UNSEEN:
@@ -199,12 +200,12 @@ async def size_of(call: Call, threads: BodyThreads) -> Size:
 
 
 def _is_meant(value: Any) -> bool:
-    """Whether a server may read a member as true, which some do from a text or a number."""
+    """Whether a server may read `value` as true. Some servers accept a text or a number."""
     return bool(value) and not (isinstance(value, str) and value.lower() in ("false", "no", "off", "0"))
 
 
 def _count(value: Any) -> int | None:
-    """Return the number of a member, which a server may also read from a text."""
+    """Return a positive number, also from a text because some servers accept one."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -219,34 +220,34 @@ Hit = Callable[[tuple[str, str], str, int], None]
 
 
 class Admitted(msgspec.Struct, eq=False):
-    """What one request has taken, until its end."""
+    """The amounts that one request has reserved, until it ends."""
 
     counts: Counts
     end_users: Counts
-    """What this process alone counts."""
+    """The limits that only this process counts."""
     hit: Hit
     size: Size
     tokens: int
-    """What it reserves."""
+    """How many tokens the request reserves."""
     generates: bool
     limits: tuple[Limit, ...] = ()
-    """Those of the client: not of the upstream."""
+    """The limits of the end user, caller, group and model, without the upstream's."""
     due: tuple[Limit, ...] = ()
-    """Those of them that are taken together with the limits of the first upstream."""
+    """The part of `limits` that is taken together with the limits of the first upstream."""
     counted: tuple[Limit, ...] = ()
-    """Those that have counted it before its large body was read, and count it in any case."""
+    """Limits that counted the request before its large body was read. They keep the count in any case."""
     counts_tokens: bool = False
     of_upstream: Mapping[str, tuple[Limit, ...]] = {}
     taken: list[tuple[Counts, Taken]] = []
     at_target: list[Taken] = []
-    """What the current attempt has taken of its upstream: for its first request, and for further ones."""
+    """The upstream quota that the current attempt has taken: for its first request, then for further ones."""
     refused: Refused | None = None
 
     async def take(self, of_end_user: Sequence[Limit], limits: Sequence[Limit], now_s: float) -> None:
-        """Take all limits, those `of_end_user` in this process alone. `end` gives back what a refused request took.
+        """Reserve an amount under all limits, for `of_end_user` in this process only. `end` returns it after a refusal.
 
-        With limits of upstreams, `take_target` takes `limits`. Raises InvalidRequest if they can never have room,
-        Limited.
+        If an upstream has limits, `take_target` reserves under `limits` later. Raises InvalidRequest if a limit can
+        never have room, and Limited.
         """
         self.limits = (*of_end_user, *limits)
         self._check_fits(self.limits, TOKENS, self.tokens)
@@ -269,9 +270,9 @@ class Admitted(msgspec.Struct, eq=False):
         return {REQUESTS: requests, TOKENS: self.tokens, CONCURRENT: 1}
 
     async def take_target(self, upstream: str, now_s: float) -> Refused | None:
-        """Take what an attempt uses of the quota of `upstream`, and what is due. Return why the upstream has no room.
+        """Reserve an attempt's amounts under the limits of `upstream`, and under those that are due.
 
-        It is for ever (`inf`) if the request is too large. Raises Limited.
+        Return the refusal if the upstream has no room; its wait is `inf` if the request is too large. Raises Limited.
         """
         due, limits = self.due, self.of_upstream.get(upstream, ())
         result = await self.counts.admit((*due, *limits), self._amounts(), now_s)
@@ -288,7 +289,7 @@ class Admitted(msgspec.Struct, eq=False):
     async def take_parts(self, upstream: str, parts: int, now_s: float) -> None:
         """Take the quota of `upstream` for the further requests of a call that is sent in `parts`.
 
-        Raises InvalidRequest if it can never have room, Limited.
+        Raises InvalidRequest if a limit can never have room, and Limited.
         """
         limits = tuple(limit for limit in self.of_upstream.get(upstream, ()) if limit.unit == REQUESTS)
         self._check_fits(limits, REQUESTS, parts)
@@ -298,7 +299,7 @@ class Admitted(msgspec.Struct, eq=False):
         self.at_target = [*self.at_target, result]
 
     def _note(self, refused: Refused) -> Refused:
-        """Note and return why the request is refused, with the wait that its client is told."""
+        """Record and return the refusal, with the wait that is reported to the client."""
         if not refused.limit.is_calendar:
             refused = Refused(refused.limit, min(refused.wait_s, LONGEST_MINUTE_S))
         self.refused = refused
@@ -306,14 +307,14 @@ class Admitted(msgspec.Struct, eq=False):
         return refused
 
     def repeat_target(self, upstream: str, now_s: float) -> None:
-        """Take the same for a repeat of an attempt, which does not wait for room."""
+        """As `take_target`, for a repeat of an attempt. A repeat does not wait for room."""
         result = self.counts.take(self.of_upstream.get(upstream, ()), self._amounts(), now_s, is_forced=True)
         self.at_target = [result] if isinstance(result, Taken) else []
 
     def leave_target(
         self, now_s: float, access: AccessRecord | None, outcome: str, *, sent: bool, requests: int = 1
     ) -> None:
-        """Settle what an attempt that sent so many `requests` took of its upstream."""
+        """Settle the upstream quota of an attempt that sent so many `requests`."""
         first, self.at_target = self.at_target, []
         used = self.used(access, outcome, sent=sent)
         for taken in first:
@@ -338,7 +339,7 @@ class Admitted(msgspec.Struct, eq=False):
         return 0 if access.usage is None else access.usage.used(generates=self.generates)
 
     def end(self, context: RequestContext, now_s: float) -> None:
-        """Settle all that the request has taken, when it ends."""
+        """Settle everything that the request has reserved. Call it when the request ends."""
         attempt, access = context.attempt, context.access
         outcome, sent, requests = "", False, 0
         if attempt is not None:
@@ -355,7 +356,7 @@ class Admitted(msgspec.Struct, eq=False):
         self.taken = []
 
     def replaced(self, fields: Iterable[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> Headers:
-        """Return the fields of a response with those that state what is left, in place of the upstream's."""
+        """Return the response header fields with the upstream's limit fields replaced by those of gatepass."""
         shown = [limit for limit in self.limits if limit.span_s]
         if not shown:
             return tuple(fields)
@@ -364,7 +365,7 @@ class Admitted(msgspec.Struct, eq=False):
         for limit in shown:
             left, reset_s = self._left(limit), self._reset_s(limit, wall_s)
             states.append(f'"{limit.name}";r={left};t={math.ceil(reset_s)}')
-            # the one of each unit that the client reaches first
+            # of each unit the limit that the client reaches first
             if limit.unit not in first or left / limit.most < first[limit.unit][0]:
                 first[limit.unit] = (left / limit.most, limit, left, reset_s)
         policies = ", ".join([limit.policy for limit in shown])
@@ -467,7 +468,7 @@ class Admission:
         hit: Hit = lambda _subject, _setting, _count: None,
         end_users: EndUsers | None = None,
     ) -> None:
-        """`hit` counts requests for which a limit had no room, at first none."""
+        """`hit` counts the requests that each limit refused. It is first called with 0, for the metric."""
         self.counts, self._clock, self._hit = counts, clock, hit
         self._end_users = end_users or EndUsers()
         self._quotas: dict[Owner, UseLimits] = {}
@@ -488,7 +489,7 @@ class Admission:
         return bool(self._quotas)
 
     def limits_of(self, owner: Owner, declared: UseLimits | None = None) -> tuple[Limit, ...]:
-        """Return the limits of `owner` in the configuration, those `declared` for one that it does not name."""
+        """Return the configured limits of `owner`, or `declared` if the configuration does not name it."""
         if owner not in self._limits:
             if (quota := self._quotas.get(owner, declared)) is None:
                 return ()
@@ -507,7 +508,7 @@ class Admission:
             yield from self.limits_of(owner)
 
     def budgets(self) -> dict[Labels, float]:
-        """Return the part that is left of the limits of the calendar that were used, of MAX_NAMES at most."""
+        """Return the share that is left of each daily or monthly limit in use: the MAX_NAMES lowest."""
         found, now_s = list[tuple[Labels, float]](), self._clock.now()
         for owner in self._limits:
             for limit in self.limits_of(owner):
@@ -517,7 +518,7 @@ class Admission:
         return dict(nsmallest(MAX_NAMES, found, key=itemgetter(1)))
 
     async def admit(self, context: RequestContext, call: Call, route: Route, threads: BodyThreads) -> None:
-        """Take what `call` may use, for `context`.
+        """Reserve the amounts that `call` may use, for `context`.
 
         Raises InvalidRequest, NotAllowed and Limited.
         """
@@ -535,7 +536,7 @@ class Admission:
                 f"The limits on tokens cannot count the work of {operation}. To allow it without them,"
                 f" name it in `operations` of the key of {caller.name!r} (access.keys[].operations).",
             )
-        if not protocol.uses_tokens or call.operation.is_about_stored:  # its usage is that of another request
+        if not protocol.uses_tokens or call.operation.is_about_stored:  # the usage belongs to another request
             counts_tokens = False
 
         def kept(ones: Iterable[Limit]) -> tuple[Limit, ...]:
@@ -552,7 +553,7 @@ class Admission:
         await admitted.take(kept(own), kept(limits), context.state.clock.now())
 
     async def admit_large(self, context: RequestContext) -> None:
-        """Count a request for its caller before its body is read in the thread: that work is done for a refusal too.
+        """Count a request before its body is read in the thread, because that work is done for a refused request too.
 
         Raises Limited.
         """
@@ -589,7 +590,7 @@ class Admission:
         return () if users is None else self.limits_of((END_USER, caller.identity), users.limits)
 
     def _of_end_user(self, context: RequestContext, shared: Sequence[Limit], name: str) -> Sequence[Limit]:
-        """Return the limits of the end user, or those `shared` by all further users."""
+        """Return the limits of the end user, or the ones `shared` by all further users."""
         declared = context.caller.end_users
         if declared is None or not shared:
             return shared

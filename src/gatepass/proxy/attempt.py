@@ -613,7 +613,7 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
                 shown.advice, shown.case, shown.setting = hint[:3]
                 shown.cause = f"{sentence(shown.cause)} {hint.cause}"
         if isinstance(shown, UpstreamErrorReply) and attempt.normalized is not None:
-            upstream_call.name_tool(shown, attempt.normalized)
+            upstream_call.name_tool(shown, attempt, attempt.normalized)
     leave_target(attempt)
     return shown
 

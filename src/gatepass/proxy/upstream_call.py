@@ -420,20 +420,31 @@ def upstream_error(
     return error
 
 
-_TOOL = re.compile(r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b")
+_TOOL = re.compile(
+    r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
+)
+"""A tool by its number, with what messages and responses lack of its path."""
 
 
-def name_tool(error: UpstreamErrorReply, sent: Call) -> None:
-    """Add the name of the tool at which an upstream points by its number."""
+def name_tool(error: UpstreamErrorReply, attempt: Attempt, sent: Call) -> None:
+    """Add the name of the tool at which an upstream points by its number, and of a translated one the place."""
     text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
     if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
         return
     try:
-        tools = Draft(sent).top.array("tools")
-        tool = tools[int(found[1])].object if tools is not None and int(found[1]) < len(tools) else None
-        name = None if tool is None else (tool.object("function") or tool).string("name")
+        name = _tool_names(sent).get(int(found[1]))
+        if name and attempt.chat is not None and (tool := attempt.chat.about.tools.get(name)) is not None:
+            name = tool.name
+            if place := next((f"tools[{at}]" for at, one in _tool_names(attempt.call).items() if one == name), ""):
+                error.cause = error.cause.replace(found[0], place)
+                error.param = error.param and error.param.replace(found[0], place)
     except errors.CallerError:  # the body has more values than gatepass opens
         return
     if name and name not in text:
         error.cause = f"{sentence(error.cause)} It is the tool {name[:SHOWN_CHARS]!r}."
         error.original = b""  # else the client would not read it
+
+
+def _tool_names(call: Call) -> dict[int, str | None]:
+    tools = enumerate(one.object for one in Draft(call).top.array("tools") or ())
+    return {at: (tool.object("function") or tool).string("name") for at, tool in tools if tool is not None}

@@ -44,8 +44,8 @@ from gatepass.types import Secret
 RENEWALS = 10
 """Maximum renewals in WINDOW_S that rejections cause, for all users of one credential together."""
 UNPROVEN_RENEWALS = 6
-"""How many of RENEWALS may follow a rejection by a user that had not accepted the token, or for which it was renewed
-within WINDOW_S, so that models that always reject, or reject by turns, leave renewals to a model that works."""
+"""How many of RENEWALS may be for unproven users: users that have not accepted the token, or for which it was renewed
+within WINDOW_S. The rest is left for a model that works, while others always reject or take turns."""
 CALLER_RENEWALS = 8
 """How many of RENEWALS may follow rejections of one caller's requests, so that it leaves two to the others."""
 WINDOW_S = 60.0
@@ -474,12 +474,13 @@ LIMITED = (
 class RenewalLimiter:
     """Decides which rejections renew the token.
 
-    - A value is renewed once for all who hold it. If the issuer returns it again, it is not renewed for WINDOW_S.
-    - RENEWALS in WINDOW_S, CALLER_RENEWALS of them for one caller. An upstream rejects a wrong credential with every
-      request, and that must not cause a login each.
-    - A web page renews the token once in WINDOW_S beside them: a filter may answer one prompt with it.
-    - If a model rejects the renewed token too, no rejection of this model renews a token for the same caller for
-      WINDOW_S. Its requests are sent: it may be a server with many people.
+    - A token is renewed once for all requests that use it. If the issuer returns it again, it is not renewed for
+      WINDOW_S.
+    - At most RENEWALS happen in WINDOW_S, and at most CALLER_RENEWALS for one caller. An upstream rejects every request
+      with a wrong credential, and not every rejection may cause a login.
+    - Web pages may cause one more renewal in WINDOW_S. A filter may answer a single prompt with a web page.
+    - If a model rejects the renewed token too, its rejections renew no token for the same caller for WINDOW_S. The
+      caller's requests are still sent, because it may be a server with many users.
 
     A rejection is over when the upstream accepts a request that was sent later.
     """
@@ -487,7 +488,7 @@ class RenewalLimiter:
     def __init__(self) -> None:
         self._renewals: deque[float] = deque(maxlen=RENEWALS)
         self._causes: deque[TokenUser] = deque(maxlen=RENEWALS)
-        """Who rejected the token before each of `_renewals`."""
+        """The user that rejected the token before each of `_renewals`."""
         self._unproven: deque[float] = deque(maxlen=UNPROVEN_RENEWALS)
         self._of_callers: dict[str, deque[float]] = {}
         self._page_s = self._reissued_s = -math.inf

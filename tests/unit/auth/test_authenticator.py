@@ -26,7 +26,11 @@ def authenticator(**blocks):
 
 
 def keyed(profile=None, **blocks):
-    entry = {"name": "a", "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}", "profile": profile}
+    entry = {
+        "name": "a",
+        "hash": f"sha256:{sha256(KEY.encode()).hexdigest()}",
+        **({} if profile is None else {"profile": profile}),
+    }
     return authenticator(access={"keys": [entry]}, **blocks)
 
 
@@ -99,7 +103,7 @@ IN_JSON = '{"api_key": "%s", "x": 1}'
     ],
 )
 def test_of_several_values_the_one_that_is_known_decides(profile, values, key):
-    entries = [{"name": "a", "hash": hash_key(one), "profile": profile} for one in (ONE, TWO)]
+    entries = [{"name": "a", "hash": hash_key(one), "profile": profile or "plain"} for one in (ONE, TWO)]
     ring = authenticator(access={"keys": entries})
     presented = [(name.encode(), value.encode()) for name, value in values.items()]
     for headers in (presented, presented[::-1]):

@@ -39,8 +39,8 @@ def test_both_forms_of_a_new_key_mean_the_same_entry(tmp_path):
     assert (entry.role, entry.profile, entry.expires) == ("viewer", "dify", datetime(2099, 1, 31, 17, tzinfo=UTC))
 
 
-@pytest.mark.parametrize("typed", ["open_webui", "Open_WebUI", "open-webui", "OPEN-WEBUI"])
-def test_a_profile_is_named_in_any_case_with_hyphens(tmp_path, typed):
+@pytest.mark.parametrize("typed", ["open_webui", "OPEN-WEBUI", "OpenWebUI", "Open WebUI", "open web ui"])
+def test_a_profile_is_named_in_any_case_with_or_without_hyphens(tmp_path, typed):
     (line,) = re.findall(r"^ +- .*$", run("new", "--profile", typed).stdout, re.MULTILINE)
     (entry,) = load(str(file_of(tmp_path, f"{HEAD}{line}\n")), {}).config.access.keys
     assert entry.profile == "open_webui"
@@ -94,6 +94,15 @@ def test_the_list_shows_no_models_for_a_key_of_mcp_servers_alone(tmp_path):
     assert " ".join(result.stdout.splitlines()[1].split()) == "a caller plain never none none s valid 11111111"
 
 
+@pytest.mark.parametrize(
+    ("role", "expected"), [("viewer", "all but files,batches"), ("caller", "all but stored objects")]
+)
+def test_the_list_says_that_the_only_caller_may_use_stored_responses(tmp_path, role, expected):
+    keys = f"    - {{name: a, hash: '{ONES}'}}\n    - {{name: b, role: {role}, hash: '{TWOS}'}}\n"
+    result = run("list", "--config", file_of(tmp_path, HEAD + keys))
+    assert " ".join(result.stdout.splitlines()[1].split()) == f"a caller plain never all {expected} valid 11111111"
+
+
 WRITABLE = {
     "a block": f"""{HEAD}    # the first
     - {{name: a, hash: "{ONES}"}}   # old
@@ -120,7 +129,9 @@ access:
     # the next one
 log: {{format: text}}
 """,
-    "an empty last value": f"{HEAD}    - name: a\n      hash: {ONES}\n      key:\nlog: {{format: text}}\n",
+    "an empty last value": (
+        f"{HEAD}    - name: a\n      hash: {ONES}\n      mcp:\n        s:\nmcp: {{s: {{url: 'https://x/mcp'}}}}\n"
+    ),
     "one line": f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess: {{keys: [{{name: a, hash: '{ONES}'}}]}} # all\n",
     "several lines in brackets": (
         f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess:\n  keys: [\n"

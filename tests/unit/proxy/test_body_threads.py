@@ -12,13 +12,14 @@ from gatepass.normalize.rules import BUILT_IN_RULES
 from gatepass.proxy.body_threads import INLINE_VALUES, BodyThreads, Result, is_heavy, normalize_large
 from gatepass.types import Target
 from tests.unit.normalize.calls import a_call
+from tests.waiting import until
 
 
 async def test_work_of_a_client_that_left_does_not_begin():
     threads, done, go_on = BodyThreads(), list[str](), threading.Event()
     first = asyncio.create_task(threads.run_heavy("a", go_on.wait))
     later = asyncio.create_task(threads.run_heavy("a", lambda: done.append("one")))
-    await asyncio.sleep(0)  # both have begun to wait
+    await until(lambda: threads.turns.waiting)
     later.cancel()
     await asyncio.wait([later])
     go_on.set()
@@ -31,10 +32,10 @@ async def test_work_of_a_client_that_left_does_not_begin():
 async def test_callers_take_turns_at_the_thread(leaves: bool):
     threads, done, go_on = BodyThreads(), list[str](), threading.Event()
     first = asyncio.create_task(threads.run_heavy("a", go_on.wait))
-    await asyncio.sleep(0)
+    await until(lambda: threads.turns.is_full)
     names = ["a"] * 24 + ["b", "c", "b"]
     rest = [asyncio.create_task(threads.run_heavy(name, partial(done.append, name))) for name in names]
-    await asyncio.sleep(0)
+    await until(lambda: len(threads.turns.waiting) == len(names))
     if leaves:  # its work goes on in the thread, behind which one of the next caller may wait
         first.cancel()
         await asyncio.wait([first])

@@ -51,7 +51,7 @@ export async function doctor(page) {
     const reach = (event, section) => [event.preventDefault(), section.scrollIntoView(), section.querySelector("summary").focus()]; // the hash names the view
     for (const section of hops.querySelectorAll(".hop.bad")) write(section.querySelector(".hit"), modelsOf(section.dataset.hop));
     const bad = [...hops.querySelectorAll(".hop.bad")].flatMap((section, i) => [i ? " · " : "", el("a", { href: "#/doctor", onclick: (event) => reach(event, section) }, section.dataset.hop)]);
-    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : bad.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...bad, ...isCalled && more.length ? [".", ...more] : []] : [t("No step failed."), ...more]);
+    end.replaceChildren(...!last ? [t("Stopped.")] : last.error ? [last.error.message] : bad.length ? [t("{n} of {steps} failed: ", { n: last.failed, steps }), ...bad, ...isCalled && more.length ? [t(". "), ...more] : []] : [t("No step failed."), ...more]);
   };
   const submit = async (event) => {
     event.preventDefault();

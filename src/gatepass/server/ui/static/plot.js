@@ -50,8 +50,8 @@ export function plot({ title, lines, format, bars = false, isCount = false }) {
     const when = time(endedAt - (slices - 1 - at) * widthS);
     const of = isCount && chosen === null ? t("in all") : t("at {when}", { when });
     write(node.querySelector(".at"), of);
-    const told = lines.map(({ name }, i) => `${name} ${text(shown[i])}`).join(", ");
-    set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${of}: ${told}` });
+    const told = lines.map(({ name }, i) => `${name} ${text(shown[i])}`).join(t(", "));
+    set(area, { "aria-valuemax": Math.max(0, slices - 1), "aria-valuenow": Math.max(0, at), "aria-valuetext": `${of}${t(": ")}${told}` });
   };
   const choose = (slice) => {
     const last = data.series[0].length - 1;

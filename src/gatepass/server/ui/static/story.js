@@ -59,7 +59,7 @@ function back() {
 /** Links to the other requests with the same id. */
 function others(stories, chosen, id) {
   const link = ({ arrived_at: at }, i) => el("a", { href: `#/requests/${encodeURIComponent(id)}${query({ nth: i + 1 })}`, "aria-current": i === chosen && "true" }, moment(at));
-  return el("span.muted", {}, t(" · {n} requests have this id: ", { n: count(stories.length) }), stories.flatMap((story, i) => [i > 0 && ", ", link(story, i)]));
+  return el("span.muted", {}, t(" · {n} requests have this id: ", { n: count(stories.length) }), stories.flatMap((story, i) => [i > 0 && t(", "), link(story, i)]));
 }
 
 function section(title, ...content) {
@@ -262,7 +262,7 @@ function attempts(data) {
   ]);
   const left = data.attempts.reduce((sum, { parts }) => sum + Math.max(0, (parts?.length ?? 0) - MOST_PARTS), 0);
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
-    `${name}${attempt.cause ? `, ${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
+    `${name}${attempt.cause ? `${t(", ")}${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
     [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code !== String(attempt.status) && attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt)].join(t(", ")) : "–",
@@ -333,7 +333,7 @@ function facts(data) {
     [t("client"), [data.peer, data.user_agent].filter(Boolean).join(", ")],
     [t("closed first by"), data.stream && data.events > 0 && data.outcome !== "ok" && data.closed_by ? t(data.closed_by) : null],
     [t("received from the client"), size(data.bytes_in)],
-    [t("sent to the client"), `${size(data.bytes_out)}${data.events ? `, ${plural(data.events, "event")}` : ""}`],
+    [t("sent to the client"), `${size(data.bytes_out)}${data.events ? `${t(", ")}${plural(data.events, "event")}` : ""}`],
     [t("tokens"), usage.map(([name, value]) => `${t(name.replaceAll("_", " "))} ${count(value)}`).join(t(", "))],
     [t("answer"), data.empty_answer ? t("empty") : null],
   ].filter(([, value]) => value);
