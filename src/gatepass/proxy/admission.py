@@ -64,6 +64,14 @@ WARN_PERCENT = 80
 """Responses carry a warning once this share of a daily or monthly limit is used."""
 OURS = (b"x-ratelimit-", b"anthropic-ratelimit-", b"ratelimit", b"x-gatepass-limit-")
 """Prefixes of header fields that state limits. gatepass replaces the upstream's."""
+_FIELDS: Mapping[tuple[str, bool], tuple[bytes, ...]] = {
+    (unit, is_messages): tuple(
+        (f"anthropic-ratelimit-{unit}-{word}" if is_messages else f"x-ratelimit-{word}-{unit}").encode()
+        for word in ("limit", "remaining", "reset")
+    )
+    for unit in (REQUESTS, TOKENS)
+    for is_messages in (False, True)
+}
 
 Owner = tuple[str, str]
 """The kind of a subject (end_user, caller, group, model or upstream) and its name in the configuration."""
@@ -169,18 +177,18 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, call: Call) -> Size:
         """Return the size of a call."""
-        listed = call.opened().listed
-        top = dict(listed)
-        content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
-        pictures = list[int]()
-        if images is not _ABSENT or not lacks(call.body, _OF_PICTURES):  # to open 301 messages takes 50 times as long
+        opened, pictures = call.opened(), list[int]()
+        # to open 301 messages takes 50 times as long as the search
+        if "images" in opened.values or not lacks(call.body, _OF_PICTURES):
+            top = dict(opened.listed)
+            content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
             pictures += _pictures(_Part(content=content, output=output, images=images))
         tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
         values: dict[str, list[Any]] = {}
-        for name, text in _asked(listed):
+        for name, text in _asked(opened.listed):
             values.setdefault(name, []).append(_prompts(text) if name == "prompt" else _value(text))
         most, answers = (
-            max((_count(one) or 0 for name in values if name in names for one in values[name]), default=0)
+            max([_count(one) or 0 for name in names.intersection(values) for one in values[name]], default=0)
             for names in (OUTPUT, ANSWERS)
         )
         answers = max(1, answers) * max(values.get("prompt", (1,)))
@@ -283,7 +291,7 @@ class Admitted(msgspec.Struct, eq=False):
                 raise limit_reached(result, self.tokens)
             return Refused(limit, math.inf) if limit.counts_tokens and self.tokens > limit.most else result
         own, of_upstream = result.split(len(due)) if limits else (result, Taken(()))
-        self.due, self.taken, self.at_target = (), [*self.taken, (self.counts, own)], [of_upstream]
+        self.due, self.taken, self.at_target = (), [*self.taken, (self.counts, own)], [of_upstream] if limits else []
         return None
 
     async def take_parts(self, upstream: str, parts: int, now_s: float) -> None:
@@ -316,7 +324,7 @@ class Admitted(msgspec.Struct, eq=False):
     ) -> None:
         """Settle the upstream quota of an attempt that sent so many `requests`."""
         first, self.at_target = self.at_target, []
-        used = self.used(access, outcome, sent=sent)
+        used = self.used(access, outcome, sent=sent) if first else NOTHING
         for taken in first:
             self.counts.settle(taken, used, now_s)
             used = {**used, REQUESTS: used[REQUESTS] * max(0, requests - 1)}
@@ -373,13 +381,12 @@ class Admitted(msgspec.Struct, eq=False):
         for unit in (REQUESTS, TOKENS):
             if unit in first:
                 _, limit, left, reset_s = first[unit]
+                reset = f"{math.ceil(reset_s * 1000) / 1000:g}s"
                 if is_messages:
                     reset = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
-                    prefix, suffix, reset = f"anthropic-ratelimit-{unit}-", "", reset.replace("+00:00", "Z")
-                else:
-                    prefix, suffix, reset = "x-ratelimit-", f"-{unit}", f"{math.ceil(reset_s * 1000) / 1000:g}s"
-                numbers = (("limit", str(limit.most)), ("remaining", str(left)), ("reset", reset))
-                kept += [(f"{prefix}{word}{suffix}".encode(), text.encode()) for word, text in numbers]
+                    reset = reset.replace("+00:00", "Z")
+                names = _FIELDS[unit, is_messages]
+                kept += zip(names, (b"%d" % limit.most, b"%d" % left, reset.encode()), strict=True)
         used = [(one.name, 100 - math.ceil(100 * self._left(one) / one.most)) for one in shown if one.is_calendar]
         if warnings := [f"{name} {percent}%" for name, percent in used if percent >= WARN_PERCENT]:
             kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
@@ -540,7 +547,7 @@ class Admission:
             counts_tokens = False
 
         def kept(ones: Iterable[Limit]) -> tuple[Limit, ...]:
-            return tuple(one for one in ones if counts_tokens or not one.counts_tokens)
+            return tuple(ones if counts_tokens else [one for one in ones if not one.counts_tokens])
 
         is_read = counts_tokens or caller.end_users is not None
         size = await size_of(call, threads) if is_read else Size()
