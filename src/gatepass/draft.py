@@ -108,8 +108,8 @@ class Value:
 
     def pieces(self) -> Iterable[Piece]:
         """Return the JSON text. A long text is not copied."""
-        if self.is_changed and self.editor is not None:
-            return self.editor.pieces()
+        if (editor := self.editor) is not None and editor.is_changed:
+            return editor.pieces()
         return self._text if isinstance(self._text, tuple) else (memoryview(self._text),)
 
     def _source(self) -> Text:

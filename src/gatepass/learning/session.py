@@ -95,7 +95,7 @@ class LearningSession:
         own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
         stored = {key: rule for key, rule in self._stored.items() if rule not in self._without}
         in_order = sorted({**stored, **own}.values(), key=lambda rule: rule.rank)
-        changes = [(rule, rule.change()) for rule in in_order]
+        changes = [(rule, rule.change) for rule in in_order]
         self.sent, made = apply_changes(call, [change for _, change in changes]) if changes else (call, [])
         self._used = [rule for rule, change in changes if change in made]
         return self.sent
@@ -190,7 +190,9 @@ class LearningSession:
         limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
-        for other in () if self.sent is None else that_change(drops, self.sent):  # the body has another value there
+        for other in (
+            that_change(drops, self.sent) if unknown and self.sent is not None else ()
+        ):  # the body has another value there
             memory.accepted(scope, unknown[other.field], now_s)
         self._kept, self.last_words = {}, ""
 
