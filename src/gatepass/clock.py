@@ -17,7 +17,6 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Prevent the call if it has not happened yet."""
-        ...
 
 
 class Clock(Protocol):
@@ -25,15 +24,12 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds that include suspend. Ages and expiries are measured with it."""
-        ...
 
     def wall(self) -> float:
         """Return seconds since the epoch. Used only to convert absolute dates of other programs."""
-        ...
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` after `delay_s` seconds, in the event loop."""
-        ...
 
 
 class SystemClock:
@@ -49,7 +45,6 @@ class SystemClock:
 
 
 async def sleep(clock: Clock, delay_s: float) -> None:
-    """Wait for `delay_s` seconds of `clock`."""
     await wait_at_most(asyncio.Event(), delay_s, clock)
 
 

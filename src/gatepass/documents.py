@@ -478,13 +478,18 @@ class Step(Struct, frozen=True):
 # --- learned rules and reloads
 
 
-class LearnedRule(Struct, kw_only=True):
-    """A rule of one or more callers, with the last evidence, the age of the oldest and the longest time left."""
+class RuleName(Struct):
+    """A learned rule to forget."""
 
     upstream: str
     model: str
     operation: str
     adapted: str
+
+
+class LearnedRule(RuleName, kw_only=True):
+    """A rule of one or more callers, with the last evidence, the age of the oldest and the longest time left."""
+
     callers: list[str]
     beside: str
     """The member without which the rule does not apply, or `!` and the betas with which it does not."""
@@ -497,15 +502,6 @@ class LearnedRule(Struct, kw_only=True):
     uses: int
     setting: str
     """The members of the model's entry that make it permanent."""
-
-
-class RuleName(Struct):
-    """A learned rule to forget."""
-
-    upstream: str
-    model: str
-    operation: str
-    adapted: str
 
 
 class LearnedRules(Struct):

@@ -292,15 +292,12 @@ class Rule(Protocol):
     @property
     def name(self) -> str:
         """A short name, such as `images`."""
-        ...
 
     def concerns(self, call: Call, target: Target) -> bool:
         """Whether the rule may change `call`, of which no rule has changed anything yet."""
-        ...
 
     def apply(self, draft: Draft, target: Target) -> None:
         """Make the changes, with an entry in `adapted` for each. Raises a CallerError if the call cannot be adapted."""
-        ...
 
 
 class Change(Protocol):
@@ -309,11 +306,9 @@ class Change(Protocol):
     @property
     def entry(self) -> str:
         """The text in `x-gatepass-adapted`: short, ASCII, without a value from the client."""
-        ...
 
     def apply_to(self, draft: Draft, /) -> bool:
         """Edit the body and return True, or return False and leave it unchanged."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +342,6 @@ class Draft:
 
     @property
     def top(self) -> ObjectDraft:
-        """The members of the body."""
         if self._top is None:
             opened = self.call.opened()
             self._top = ObjectDraft(opened.listed, _Opened(opened.text), 1)

@@ -174,32 +174,28 @@ class CodedError(GatepassError):
 class NotAllowed(CodedError, CallerError):
     """The key, its role or the address of the client does not allow the request."""
 
-    statuses = MappingProxyType(
-        {
-            "forbidden_peer": 403,
-            "model_not_allowed": 403,
-            "operation_not_allowed": 403,
-            "role_not_allowed": 403,
-            "mcp_server_not_allowed": 403,
-        }
-    )
+    statuses: ClassVar[Mapping[str, int]] = {
+        "forbidden_peer": 403,
+        "model_not_allowed": 403,
+        "operation_not_allowed": 403,
+        "role_not_allowed": 403,
+        "mcp_server_not_allowed": 403,
+    }
 
 
 class UnsupportedHead(CodedError, CallerError):
     """gatepass does not read a request with this head, or a connection that begins so."""
 
-    statuses = MappingProxyType(
-        {
-            "unsupported_upgrade": 426,
-            "plain_http": 400,
-            "tls_handshake_failed": 400,
-            "unsupported_encoding": 415,
-            "unsupported_media_type": 415,
-            "head_too_large": 431,
-            "unsupported_transfer_coding": 501,
-            "unsupported_version": 505,
-        }
-    )
+    statuses: ClassVar[Mapping[str, int]] = {
+        "unsupported_upgrade": 426,
+        "plain_http": 400,
+        "tls_handshake_failed": 400,
+        "unsupported_encoding": 415,
+        "unsupported_media_type": 415,
+        "head_too_large": 431,
+        "unsupported_transfer_coding": 501,
+        "unsupported_version": 505,
+    }
 
 
 class InvalidApiKey(CallerError):
@@ -275,7 +271,7 @@ class Overloaded(GatewayError):
 class Limited(CodedError, GatewayError):
     """A limit is reached: that of a caller, a group, a model or an upstream, or those of all targets."""
 
-    statuses = MappingProxyType(dict.fromkeys(("concurrency_limited", "limit_reached", "targets_limited"), 429))
+    statuses: ClassVar[Mapping[str, int]] = {"concurrency_limited": 429, "limit_reached": 429, "targets_limited": 429}
     retryable = True
 
 
@@ -475,7 +471,6 @@ _TIMEOUTS = frozenset(f"{UpstreamTimeout.code}_{phase}" for phase in ("connect",
 
 
 def kind_of(code: str) -> type[GatepassError]:
-    """Return the class of an error by its stable code."""
     for kind in _kinds(GatepassError):
         if vars(kind).get("code") == code or (kind is UpstreamTimeout and code in _TIMEOUTS):
             return kind
@@ -485,7 +480,6 @@ def kind_of(code: str) -> type[GatepassError]:
 
 
 def status_of(code: str) -> int:
-    """Return the HTTP status of an error by its code."""
     kind = kind_of(code)
     return kind.statuses[code] if issubclass(kind, CodedError) else kind.status
 

@@ -281,7 +281,6 @@ def kind(text: Text) -> str:
 
 
 def string(text: Text) -> str:
-    """Return the value of the string `text`."""
     value: str = msgspec.json.decode(text, type=str)
     return value
 
@@ -389,7 +388,7 @@ def searched(pattern: str) -> SchemaValidator:
 
     pydantic-core (2.50) checks in Rust that bytes are UTF-8, searches them, and builds a text only of a match. An
     agent's turn of 178 KB takes 0.11 million instructions instead of the 0.91 of the loop of `utf8_fault`, and a search
-    for three signs 0.1 million more instead of the 0.9 of Python 3.11.
+    for three signs 13 µs more instead of the 275 of Python 3.11.
     """
     return SchemaValidator(core_schema.str_schema(pattern=pattern))
 

@@ -6,7 +6,6 @@ which fields are forwarded and relayed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
@@ -75,8 +74,7 @@ class Hidden:
         return f"{type(self).__name__}(hidden)"
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """One row of the operation table. `path` is relative to the API root, without `/v1`."""
 
     name: str
@@ -106,8 +104,8 @@ class Operation:
     """Fields of its requests that are forwarded beyond those of every operation."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "configured_as", self.configured_as or self.name)
-        object.__setattr__(self, "opened_by", self.opened_by or self.configured_as)
+        msgspec.structs.force_setattr(self, "configured_as", self.configured_as or self.name)
+        msgspec.structs.force_setattr(self, "opened_by", self.opened_by or self.configured_as)
 
 
 MCP_UPSTREAM = "mcp/"
@@ -166,7 +164,6 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
 
     def opened(self) -> TopLevel:
-        """Return the members of `body`."""
         return TopLevel(self.body) if self.top is None else self.top
 
     def embeddings_options(self) -> EmbeddingsOptions:
@@ -178,8 +175,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, body=body, top=self.top if body is self.body else top, **fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The destination of an attempt: a configured upstream and its name for the model (None: the client's name)."""
 
     upstream: str
@@ -252,14 +248,13 @@ OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500
 
 OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
 TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
-TOO_LONG_TEXT = re.compile(
+TOO_LONG_TEXT = (
     r"maximum (?:context|prompt|model|input) length|exceeds? the (?:available )?context (?:size|length|window)"
     r"|\b(?:prompt|input) is too long\b|exceeds the maximum number of tokens|context window exceeds limit"
     r"|exceed(?:ed)? (?:model token|context) limit|range of input length should be|longer than the model's context"
     r"|\b(?:prompt|input|messages)\b.{0,40}? exceeds? (?:the )?max(?:imum)? length"
     r"|(?:prompt|提示词) ?[超过]长|超[过出].{0,10}上下文长度|上下文长度.{0,10}超[过出]"
-    r"|context (?:size|length|window) (?:was |has been |is )?exceeded",
-    re.IGNORECASE,
+    r"|context (?:size|length|window) (?:was |has been |is )?exceeded"
 )
 """Messages of a request that exceeds the context. Zhipu, Moonshot, DashScope and MiniMax have codes of their own."""
 REFUSED_CONTENT = frozenset(
@@ -311,7 +306,6 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
     reason: str | None = None
     """The message of the error that ended it. It may quote the upstream."""
     status: int | None = None
-    """The HTTP status of the reply."""
     retry_after_s: float | None = None
     """How long the error that ended it asks to wait."""
     requests: int = 0
@@ -336,24 +330,15 @@ class AttemptFacts(ConnectionTimes, kw_only=True, gc=False, eq=False):
 class Response(Protocol):
     """The head of an upstream's reply, and its body in pieces. The holder must call `aclose` in every case."""
 
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields."""
-        ...
+    status: int
+    headers: Headers
 
     @property
     def ended(self) -> bool:
         """Whether all of the body was received, although it may not have been read yet."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Yield the pieces of the body as they arrive. Raises TransportFault."""
-        ...
 
     def stream_to(self, write: Callable[[bytes], bool]) -> Awaitable[bool]:
         """Call `write` with each piece as soon as it arrives, if possible without waking the waiting task.
@@ -361,25 +346,21 @@ class Response(Protocol):
         Returns False when `write` returned False, which pauses the reading, and True at the end of the body. Raises
         TransportFault.
         """
-        ...
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
         """Return the whole body, of at most `limit_bytes`, if it has arrived in one piece and nothing was read of it.
 
         Otherwise None. Most small replies arrive together with their head: this saves the coroutines of a read.
         """
-        ...
 
     def aclose(self) -> Awaitable[None]:
         """Return the connection to its pool, or close it if the body was not read to its end."""
-        ...
 
     def finish(self) -> None:
         """Close the response without waiting. The connection is reused if the body ends within a second.
 
         Call it after the last event of a stream. Some upstreams take time to end a body after `[DONE]`.
         """
-        ...
 
 
 class EmbeddingsOptions(msgspec.Struct, frozen=True, gc=False):

@@ -58,7 +58,6 @@ class KeyRing:
         self.last_used_s = {one: used_s for one, used_s in last_used_s.items() if one in ids}
 
     def find(self, presented: str) -> Caller | None:
-        """Return the caller of the key `presented`, None if it is unknown."""
         # The time depends neither on the number of keys nor on how much of one is right: a guess with a known hash
         # is the key itself, and the hashes of two guesses have nothing in common.
         return self.callers.get(hash_key(presented))

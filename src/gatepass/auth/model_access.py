@@ -312,7 +312,6 @@ def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
 
 
 def _objects(values: list[msgspec.Raw], judged: _Judged) -> Iterator[Members]:
-    """Yield the members of each object in a list."""
     for listed in members_of_each(values):
         judged.spend(1 + len(listed))
         yield listed

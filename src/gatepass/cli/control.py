@@ -228,17 +228,13 @@ def status(socket_path: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json(page)
     else:
-        click.echo(f"{answering(socket_path)}\n")
+        path = socket_path or found_socket()
+        url = ask(Stories, "GET", "/requests/-", path).url
+        click.echo(printable(f"gatepass at {url} (control socket {path})") + "\n")
         for line in status_lines(page):
             click.echo(line)
     if not page.ready:
         sys.exit(CHECK_FAILED)
-
-
-def answering(socket_path: str | None) -> str:
-    """Return a line with the address and the control socket of the gatepass that answers."""
-    path = socket_path or found_socket()
-    return printable(f"gatepass at {ask(Stories, 'GET', '/requests/-', path).url} (control socket {path})")
 
 
 def status_lines(page: Status) -> Iterator[str]:
@@ -310,9 +306,7 @@ def _upstream(page: Status, upstream: str, held: ModelUpstream) -> tuple[str, ..
     if held.over_chat:
         health += f"; {' and '.join(held.over_chat)} are served by chats"
     recent = held.requests_15m
-    errors = (
-        f"{(held.errors_15m + held.rejected_15m) / recent:.1%} of {recent}" if recent else "-"
-    )  # as the page has it
+    errors = f"{(held.errors_15m + held.rejected_15m) / recent:.1%} of {recent}" if recent else "-"  # as on the page
     command = f"gatepass show {shlex.quote(max(silent, key=silent.__getitem__))}" if silent else _show(held) or "-"
     if held.health == "failing" or (requests and held.health == "unknown"):
         command = (failed and failed.test) or "gatepass doctor"

@@ -334,7 +334,6 @@ class Setup:
             click.echo(f"The answer {fault}.")
 
     def _ask_secret(self, *, again: bool) -> None:
-        """Ask for the secret without showing it."""
         if self.answers["auth"] in ("none", "other") or self.secret_reference:
             return
         if not self.is_interactive:
@@ -427,12 +426,8 @@ def init(
     """
     from gatepass.config.access import profile_name
 
-    path = Path(output).absolute()
-    if (
-        path.exists()
-        and not force
-        and (yes or not _asked("--force", click.confirm, f"{output} exists. Overwrite it?", default=False))
-    ):
+    path, ask = Path(output).absolute(), partial(_asked, "--force", click.confirm, default=False)
+    if path.exists() and not force and (yes or not ask(f"{output} exists. Overwrite it?")):
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):  # before any question is asked
         exit_unusable(f"--output: {path} cannot be written")

@@ -399,7 +399,6 @@ def asked_for(summary: RequestFacts) -> str:
 
 COLUMNS = (8, 6, 24, 13, 28, 7)
 CHANGE_COLUMNS = 40
-"""Of one change."""
 HEAD = ("UTC", "STATUS", "ID", "CALLER", "MODEL", "TIME", "UPSTREAM OR ERROR")
 
 

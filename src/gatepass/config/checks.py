@@ -139,7 +139,6 @@ def _sends_secret(hop: UpstreamConfig | McpServer) -> bool:
 
 
 def api_key_weakness(key: str) -> str | None:
-    """Return why `key` is not accepted as an API key, or None."""
     if len(key) < SHORTEST_KEY_CHARS:
         return f"is shorter than {SHORTEST_KEY_CHARS} characters: create one with `gatepass keys new`"
     if not _VISIBLE.match(key):
@@ -220,11 +219,9 @@ def second_caller(config: Config) -> Iterator[str]:
     is_plain = any(key.operations is None and key.profile is None for key in callers)
     if relays and is_plain and len(names := storing(config.access.keys)) > 1:
         number = [key.name for key in config.access.keys].index(names[1])
-        closed = (
-            "stored responses (previous_response_id, conversation, prompt.id) are closed to keys without operations"
-        )
+        what = "stored responses (previous_response_id, conversation, prompt.id)"
         remedy = "for a key that needs them, list all that it uses in operations, with stored_responses"
-        yield f"access.keys[{number}]: with a second caller, {closed}: {remedy}"
+        yield f"access.keys[{number}]: with a second caller, {what} are closed to keys without operations: {remedy}"
 
 
 def likely_mistakes(config: Config) -> Iterator[str]:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from gatepass.config.block import checked_url, split_query
 from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPath, ValueOrigin, leaves, lookup, with_value
@@ -52,9 +52,9 @@ TYPE_BY_VARIABLE = {"TOKEN": "static", "TOKEN_JSON": "http_json", "CLIENT_ID": "
 """Variables of only one type of credential, from which gatepass derives the type."""
 
 TOKEN_VARIABLES = tuple(dict.fromkeys(name for names in VARIABLES_BY_TYPE.values() for name in names))
-LIMIT_VARIABLES: Mapping[str, SettingPath] = MappingProxyType(
-    {f"LIMITS_{name.upper()}": ("limits", name) for name in Limits.model_fields}
-)
+LIMIT_VARIABLES: Mapping[str, SettingPath] = {
+    f"LIMITS_{name.upper()}": ("limits", name) for name in Limits.model_fields
+}
 """The variable of each setting under `limits`. It overrides the file."""
 NAMES = frozenset((*SHARED, *TOKEN_VARIABLES, *LIMIT_VARIABLES, *(f"{name}_FILE" for name in SECRET_VARIABLES)))
 """Every variable of a configuration without a file, without the prefix. GATEPASS_CONFIG is not among them."""
@@ -87,8 +87,7 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     return reading.document
 
 
-@dataclass(frozen=True, slots=True)
-class VariableValue:
+class VariableValue(msgspec.Struct, frozen=True):
     """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""
 
     name: str

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -63,7 +62,7 @@ SETTING_VARIABLES: Mapping[str, str] = {
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 DEFAULT = "default"
 """The origin of a value that nothing sets."""
-NO_FLAGS: Mapping[str, str] = MappingProxyType({})
+NO_FLAGS: Mapping[str, str] = {}
 _NUMBER = re.compile(r"-?[0-9]{1,300}\Z")
 _DECIMAL = re.compile(r"[0-9]{1,30}\.[0-9]{1,30}\Z")
 

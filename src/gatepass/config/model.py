@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -317,8 +316,8 @@ class Log(Block):
 
 
 GRPC = "otel-grpc"
-TRACING_EXTRAS: Mapping[str, str] = MappingProxyType({"http": "otel", "grpc": GRPC})
-_TRACES_PATHS: Mapping[str, str] = MappingProxyType({"http": "/v1/traces", "grpc": ""})
+TRACING_EXTRAS: Mapping[str, str] = {"http": "otel", "grpc": GRPC}
+_TRACES_PATHS: Mapping[str, str] = {"http": "/v1/traces", "grpc": ""}
 """What the exporter of each protocol expects behind the address of the collector."""
 
 

@@ -25,7 +25,6 @@ _PLACEHOLDER = re.compile(r"\{[A-Za-z_ ]*\}")
 
 
 def header_value_error(text: str) -> str | None:
-    """Return why `text` is not a valid header value, or None."""
     if text == text.strip(" ") and all(" " <= c <= "~" for c in text):
         return None
     return "begins or ends with a space, or holds a line break or a character beyond ASCII"

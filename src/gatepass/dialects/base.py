@@ -211,11 +211,11 @@ def operation_url(base_url: str, path: str) -> str:
     return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl()
 
 
-_IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream
+IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream
 # The client's `accept` is replaced, because openai-python sends application/json for a stream too (its
 # `_base_client.py`), and some servers choose the reply's form by this field.
-_ACCEPT_STREAM: Headers = ((b"accept", b"text/event-stream"), _IDENTITY)
-_ACCEPT_JSON: Headers = ((b"accept", b"application/json"), _IDENTITY)
+_ACCEPT_STREAM: Headers = ((b"accept", b"text/event-stream"), IDENTITY)
+_ACCEPT_JSON: Headers = ((b"accept", b"application/json"), IDENTITY)
 _JSON_BODY: Headers = ((b"content-type", b"application/json"),)
 _AGENT: Headers = ((b"user-agent", b"gatepass"),)
 

@@ -79,14 +79,12 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        """The title of an HTML page."""
         title = content.title_of(decoded(self.body[: content.WHOLE_BYTES])) or ""
         # masked first, because `unescape` makes a similar character of `&hyphen;`
         return clean(unescape(self.mask(title)), self.mask, TITLE_CHARS)
 
     @property
     def support_id(self) -> str:
-        """The id of an HTML page."""
         size = content.SEARCHED_PAGE_BYTES
         start = self.body if len(self.body) <= size else whole_words(self.body[:size])
         return content.support_id(self.mask(decoded(start))) or ""
@@ -296,13 +294,10 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
 class ReplyForm(Protocol):
     """What a client protocol knows of whole replies: `ClientProtocol` has it."""
 
-    @property
-    def entries(self) -> str:
-        """The list that a reply must have; "" for none."""
-
-    @property
-    def entry(self) -> str:
-        """What one of `entries` is called; "" if the list may be empty."""
+    entries: str
+    """The list that a reply must have; "" for none."""
+    entry: str
+    """What one of `entries` is called; "" if the list may be empty."""
 
     def error_places(self, document: Any) -> Iterable[Any]:
         """Yield the parts of a reply that may be an error."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
+
+import msgspec
 
 from gatepass.config.advice import Advice
 from gatepass.config.network import NO_NETWORK, Network
@@ -25,73 +25,62 @@ from gatepass.types import Timeouts, settings_of, url_setting_of
 DETAIL_CHARS = 300
 MOST_PATH_CHARS = 100
 
-_WHY: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.DNS: "The name {host} cannot be resolved{detail}.",
-        Fault.CONNECT: "No connection to {host}{detail}.",
-        Fault.PROXY: "The proxy in front of {host} {proxy_did}{detail}.",
-        Fault.TLS: "No secure connection to {host}{detail}.",
-        Fault.CLOSED: (
-            "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown."
-        ),
-        Fault.INVALID: "The reply of {host} is invalid HTTP{detail}.",
-        Fault.TOO_LARGE: "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}.",
-        Fault.TIMEOUT_CONNECT: "No connection to {host} within {limit}.",
-        Fault.TIMEOUT_POOL: (
-            "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
-        ),
-        Fault.TIMEOUT_FIRST_BYTE: "{host} sent no reply within {limit}.",
-        Fault.TIMEOUT_IDLE: "{host} stopped sending in the middle of its reply for longer than {limit}.",
-    }
-)
-_BY_DETAIL: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        LATE_TLS: ("Connected to {host}, but the TLS handshake did not end within {limit}.", "tls_late"),
-        LATE_TUNNEL: ("Connected to {host}, but it opened no tunnel within {limit}.", "tunnel_late"),
-        TLS_PORT: ("{host} requires TLS on this port.", "tls_port"),
-    }
-)
+_WHY: Mapping[Fault, str] = {
+    Fault.DNS: "The name {host} cannot be resolved{detail}.",
+    Fault.CONNECT: "No connection to {host}{detail}.",
+    Fault.PROXY: "The proxy in front of {host} {proxy_did}{detail}.",
+    Fault.TLS: "No secure connection to {host}{detail}.",
+    Fault.CLOSED: (
+        "{host} closed the connection before its reply was complete{detail}; whether it did the work is unknown."
+    ),
+    Fault.INVALID: "The reply of {host} is invalid HTTP{detail}.",
+    Fault.TOO_LARGE: "The reply of {host} is larger than gatepass may hold, which makes it invalid here{detail}.",
+    Fault.TIMEOUT_CONNECT: "No connection to {host} within {limit}.",
+    Fault.TIMEOUT_POOL: (
+        "All connections that {settings}.max_connections allows to {host} were busy. Try again, or raise it."
+    ),
+    Fault.TIMEOUT_FIRST_BYTE: "{host} sent no reply within {limit}.",
+    Fault.TIMEOUT_IDLE: "{host} stopped sending in the middle of its reply for longer than {limit}.",
+}
+_BY_DETAIL: Mapping[str, tuple[str, str]] = {
+    LATE_TLS: ("Connected to {host}, but the TLS handshake did not end within {limit}.", "tls_late"),
+    LATE_TUNNEL: ("Connected to {host}, but it opened no tunnel within {limit}.", "tunnel_late"),
+    TLS_PORT: ("{host} requires TLS on this port.", "tls_port"),
+}
 """Why, and the entry of errors.json, by a detail that alone names the cause."""
-_ADVICE: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.DNS: "upstream_dns",
-        Fault.CONNECT: "upstream_connect",
-        Fault.CLOSED: "upstream_closed",
-        Fault.INVALID: "not_http",
-        Fault.TOO_LARGE: "reply_too_large",
-        Fault.TIMEOUT_CONNECT: "upstream_timeout_connect",
-        Fault.TIMEOUT_FIRST_BYTE: "upstream_timeout_first_byte",
-        Fault.TIMEOUT_IDLE: "upstream_timeout_idle",
-    }
-)
-_ADVICE_ABOUT_TLS: Mapping[TlsProblem, str] = MappingProxyType(
-    {
-        TlsProblem.CERTIFICATE: "tls_certificate",
-        TlsProblem.UNKNOWN_CA: "tls_unknown_ca",
-        TlsProblem.PLAIN_HTTP: "tls_plain_http",
-        TlsProblem.CLIENT_CERTIFICATE: "tls_client_certificate",
-        TlsProblem.OTHER: "tls_other",
-    }
-)
-_ADVICE_AT_PROXY: Mapping[Fault, str] = MappingProxyType(
-    {Fault.DNS: "proxy_dns", Fault.CONNECT: "proxy_connect", Fault.TIMEOUT_CONNECT: "proxy_late"}
-)
-_LIMITS: Mapping[Fault, str] = MappingProxyType(
-    {Fault.TIMEOUT_CONNECT: "connect_s", Fault.TIMEOUT_FIRST_BYTE: "first_byte_s", Fault.TIMEOUT_IDLE: "idle_s"}
-)
-"""The member of `Timeouts` that limits each phase."""
+_ADVICE: Mapping[Fault, str] = {
+    Fault.DNS: "upstream_dns",
+    Fault.CONNECT: "upstream_connect",
+    Fault.CLOSED: "upstream_closed",
+    Fault.INVALID: "not_http",
+    Fault.TOO_LARGE: "reply_too_large",
+    Fault.TIMEOUT_CONNECT: "upstream_timeout_connect",
+    Fault.TIMEOUT_FIRST_BYTE: "upstream_timeout_first_byte",
+    Fault.TIMEOUT_IDLE: "upstream_timeout_idle",
+}
+_ADVICE_ABOUT_TLS: Mapping[TlsProblem, str] = {
+    TlsProblem.CERTIFICATE: "tls_certificate",
+    TlsProblem.UNKNOWN_CA: "tls_unknown_ca",
+    TlsProblem.PLAIN_HTTP: "tls_plain_http",
+    TlsProblem.CLIENT_CERTIFICATE: "tls_client_certificate",
+    TlsProblem.OTHER: "tls_other",
+}
+_ADVICE_AT_PROXY: Mapping[Fault, str] = {
+    Fault.DNS: "proxy_dns",
+    Fault.CONNECT: "proxy_connect",
+    Fault.TIMEOUT_CONNECT: "proxy_late",
+}
 _AT_PROXY = re.compile(r"proxy (\S+): ")
 """Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerNames:
+class ServerNames(msgspec.Struct, frozen=True):
     """A server as texts name it: `settings` is such as `upstreams.chat`, `url_setting` the full name of its URL's."""
 
     host: str
     settings: str
     url_setting: str
-    timeouts: Mapping[str, str] = field(default_factory=dict)
+    timeouts: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The setting of each timeout (`Timeouts.settings`), without those that have none."""
     network: Network = NO_NETWORK
     """The settings with which it is called."""
@@ -149,7 +138,7 @@ def fault_text(fault: TransportFault, names: ServerNames, mask: Callable[[str], 
     if fault.kind is Fault.DNS:
         host = re.sub(r":\d+$", "", host)  # the port has no part in the name
     limit = "" if fault.limit_s is None else f"{fault.limit_s:g} s"
-    if limit_setting := names.timeouts.get(_LIMITS.get(fault.kind, ""), ""):
+    if limit_setting := names.timeouts.get(f"{fault.kind.removeprefix('timeout_')}_s", ""):
         limit = f"{limit} ({limit_setting})"
     elif entry == "upstream_timeout_connect":
         entry = "issuer_timeout_connect"

@@ -83,7 +83,6 @@ class UpstreamResponse:
         return self._take_pieces()
 
     async def stream_to(self, write: Callable[[bytes], bool]) -> bool:
-        """Pass each piece to `write`; see `Response.stream_to`."""
         # `write` is called while the socket is read: a wake-up of the task was a third of the cost of an event
         self._write = write
         try:
@@ -97,7 +96,6 @@ class UpstreamResponse:
         return False
 
     def take_whole(self, limit_bytes: int) -> bytes | None:
-        """Return the body if all of it has arrived, in one piece of at most `limit_bytes`; None otherwise."""
         if not self.ended or self._fault is not None or len(self.pieces) != 1 or self.size > limit_bytes:
             return None
         self.size = 0
@@ -108,7 +106,6 @@ class UpstreamResponse:
             self.discard()
 
     def finish(self) -> None:
-        """Release the connection when the body ends; see `Response.finish`."""
         if self._connection is not None:
             self.pieces.clear()
             self.size = 0
@@ -199,15 +196,12 @@ class BodyMemory(Protocol):
 
     def is_full(self) -> bool:
         """Return whether reading must pause."""
-        ...
 
     def add(self, size_bytes: int) -> None:
         """Count `size_bytes` more as buffered."""
-        ...
 
     async def wait_for_room(self) -> None:
         """Return when reading may continue."""
-        ...
 
 
 async def read_whole(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from types import MappingProxyType
 
 NEVER = frozenset(("model", "messages", "input", "stream", "role", "content", "prompt", "query", "documents"))
 """A request without one of these has lost its meaning: no error advises to drop it."""
@@ -64,7 +63,7 @@ messages (litellm#30882). Of a picture the `detail` is a wish."""
 SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict", "tools[].eager_input_streaming"))
 """Members of tools that may be dropped. Agents send one in each tool. An upstream that does not know it enforces no
 schema with it."""
-_MEANT = re.compile(
+_MEANT = (
     r"tool|function|guard|moderat|safe|filter|priva|pii|redact|anonym|mask|secur|retention|train|data|search|plugin"
     r"|knowledge|retriev|file|image|audio|video|document|citation|schema|format|json|mcp|logprob|raw|price|cost"
     r"|final_message|generation_prompt|predict|max\w*tokens|allow|block|den[iy]|ban|confiden|compliance"
@@ -73,7 +72,7 @@ _MEANT = re.compile(
     r"|budget|adapter|lora|checkpoint|continue"
 )
 """Parts of unknown names that say what a request is about, or what protects it."""
-FLAG = re.compile(r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z")
+FLAG = r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z"
 """Values of unknown members that may be dropped. A text or an object may say anything."""
 EMPTY = frozenset(("null", '""', "[]"))
 """Values that mean absent."""
@@ -82,17 +81,15 @@ _FORM = frozenset(("text", "type", "id", "arguments", "url", "data", "thinking",
 NO_LIMIT = frozenset(("-1", "0"))
 """Values of a limit that mean absent: -1 for Ollama and vLLM, and 0 of a chat, whose answer would be empty."""
 
-ONLY: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "modalities": frozenset(('["text"]',)),
-        "tool_choice": frozenset(('"auto"',)),
-        "response_format": frozenset(('{"type":"text"}',)),
-        "n": frozenset(("1",)),
-        "messages[].audio": frozenset(("null",)),
-        "messages[].function_call": frozenset(("null",)),
-        "messages[].tool_calls": frozenset(("null", "[]")),
-    }
-)
+ONLY: Mapping[str, frozenset[str]] = {
+    "modalities": frozenset(('["text"]',)),
+    "tool_choice": frozenset(('"auto"',)),
+    "response_format": frozenset(('{"type":"text"}',)),
+    "n": frozenset(("1",)),
+    "messages[].audio": frozenset(("null",)),
+    "messages[].function_call": frozenset(("null",)),
+    "messages[].tool_calls": frozenset(("null", "[]")),
+}
 """Members to drop only if they have one of these values, which mean nothing. The client needs any other value."""
 
 KEYWORDS = frozenset(
@@ -127,7 +124,7 @@ def carries_meaning(path: str, value: str = "") -> bool:
     top = squashed(re.split(r"[.\[]", path, maxsplit=1)[0])
     if top in _SAFE_NAMES or top in _MEANING_NAMES:
         return top in _MEANING_NAMES
-    return FLAG.match(value) is None or _MEANT.search(path.lower()) is not None
+    return re.match(FLAG, value) is None or re.search(_MEANT, path.lower()) is not None
 
 
 def means_absent(path: str, value: str) -> bool:

@@ -10,17 +10,14 @@ import re
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
-import msgspec
-
 from gatepass.auth.caller import Caller
 from gatepass.errors import InvalidJson, InvalidRequest, McpNotAllowed
-from gatepass.json_body import folded, members
+from gatepass.json_body import folded, members, string
 from gatepass.types import Headers
 
 CALL_TOOL = "tools/call"
 LONGEST_TOOL_CHARS = 200
 """A longer name is no tool's. The time to match a glob with many stars grows with the name."""
-_TEXT = msgspec.json.Decoder(str)
 _LIKE_CALL_TOOL = re.compile("".join(f"[^a-z]*+{letter}" for letter in "toolscall") + "[^a-z]*+", re.IGNORECASE)
 """Matches each spelling of CALL_TOOL for a server that ignores case, blanks or marks."""
 
@@ -86,6 +83,6 @@ def _members(text: bytes, where: str, known: Collection[str]) -> dict[str, bytes
 
 def _text(value: bytes, where: str) -> str:
     try:
-        return _TEXT.decode(value)
+        return string(value)
     except ValueError:
         raise InvalidRequest(f"{where} is not a text.", param=where) from None

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
 
 import msgspec
 
@@ -49,12 +48,10 @@ from gatepass.types import OK, Call, Hidden, Operation, OutboundRequest, Respons
 MCP, IDLE_STREAM = "mcp", "mcp_stream"
 """`operation` in the access log and the metrics, of a message and of a stream that waits for events for hours."""
 
-_OPERATIONS: Mapping[str, Operation] = MappingProxyType(
-    {
-        method: Operation(MCP, method, "", RAW.name, "Call an MCP server", names_model=False)
-        for method in ("GET", "POST", "DELETE")
-    }
-)
+_OPERATIONS: Mapping[str, Operation] = {
+    method: Operation(MCP, method, "", RAW.name, "Call an MCP server", names_model=False)
+    for method in ("GET", "POST", "DELETE")
+}
 SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
@@ -426,7 +423,7 @@ async def _relay_stream(
         if is_idle and isinstance(reason, errors.Draining):
             attempt.end(Outcome.DRAINED)
             await client_response.send_events(b"", last=True)
-        elif not (isinstance(reason, errors.ClientGone) and (is_idle or events.has_response)):
+        elif not (isinstance(reason, errors.ClientGone) and (is_idle or events.ends_with(messages.is_response))):
             raise
         elif not attempt.record.outcome:  # the client ended a stream that it does not need any more
             attempt.end(COMPLETE)
@@ -463,10 +460,6 @@ class PassedEvents(EventStream):
     def is_between_events(self) -> bool:
         return self._last.endswith((b"\n\n", b"\n\r\n", b"\r\r"))
 
-    @property
-    def has_response(self) -> bool:
-        return self.ends_with(messages.is_response)
-
     def ends_with(self, is_wanted: Callable[[bytes, McpMessage], bool]) -> bool:
         """Whether a response as wanted is among the last events. One above TAIL_BYTES is taken for any response."""
         if self._request is None or not self.is_between_events:
@@ -499,7 +492,8 @@ class PassedEvents(EventStream):
         if self._is_json:
             self._is_json = False
             ended = self.feed(b"\n\n")
-        if self._request is not None and self._request.kind == "request" and not (self.has_ids or self.has_response):
+        is_answered = self.has_ids or self.ends_with(messages.is_response)
+        if self._request is not None and self._request.kind == "request" and not is_answered:
             error = stream_closed(self._source.upstream)
             for block in split_events(self._tail)[-LAST_EVENTS:]:
                 with suppress(ValueError):

@@ -14,9 +14,9 @@ from typing import Literal
 import msgspec
 
 from gatepass import errors
-from gatepass.dialects.base import forwarded
+from gatepass.dialects.base import IDENTITY, forwarded
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import OBJECT, folded, members
+from gatepass.json_body import OBJECT, folded, members, string
 from gatepass.json_body import kind as first_char
 from gatepass.mcp.access import CALL_TOOL
 from gatepass.observability.story import advice_of, names_of
@@ -34,7 +34,6 @@ _OF_MCP = frozenset((b"accept", b"last-event-id"))
 _BOTH: Headers = ((b"accept", b"application/json, text/event-stream"),)
 _STREAM: Headers = ((b"accept", b"text/event-stream"),)
 _JSON: Headers = ((b"content-type", b"application/json"),)
-_IDENTITY = (b"accept-encoding", b"identity")  # compression would delay the events of a stream
 
 _ABSENT = msgspec.Raw(b"")
 
@@ -65,7 +64,6 @@ class _Named(msgspec.Struct, gc=False):
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _NAMED = msgspec.json.Decoder(_Named)
-_TEXT = msgspec.json.Decoder(str)
 _ANY = msgspec.json.Decoder()
 UNREADABLE = McpMessage("unreadable")
 _UNREADABLE_ERRORS = (ValueError, RecursionError)  # DecodeError and UnicodeDecodeError are ValueErrors
@@ -89,7 +87,7 @@ def read_message(body: bytes) -> McpMessage:
         if not _size(found.method):
             is_reply = identity is not None and (_size(found.result) or _size(found.error))
             return McpMessage("response", id=identity or b"null") if is_reply else UNREADABLE
-        method = _TEXT.decode(found.method)
+        method = string(found.method)
         # a server may read the first of two methods: it must not run a call that gatepass takes for a read or a stream
         is_free = method in READS or method == LISTEN
         if is_free and [folded(name) for name, _ in members(body)].count("method") > 1:
@@ -101,7 +99,7 @@ def read_message(body: bytes) -> McpMessage:
     tool = ""
     if method == CALL_TOOL:
         with suppress(*_UNREADABLE_ERRORS):  # absent, or not a text
-            tool = _TEXT.decode(_NAMED.decode(found.params).name)
+            tool = string(_NAMED.decode(found.params).name)
     kind: Literal["request", "notification"] = "request" if _size(found.id) else "notification"
     return McpMessage(kind, method[:LONGEST_NAME_CHARS], tool[:LONGEST_NAME_CHARS], identity or b"null")
 
@@ -176,7 +174,7 @@ def request_headers(headers: Headers, method: str = "POST") -> Headers:
         missing += _STREAM if method == "GET" else _BOTH
     if method == "POST":
         missing += _JSON
-    return (*forwarded(sent), *own, *missing, _IDENTITY)
+    return (*forwarded(sent), *own, *missing, IDENTITY)
 
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32602, -32603

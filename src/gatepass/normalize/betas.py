@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from gatepass.config.routes import BETA
 from gatepass.draft import Draft
@@ -24,21 +23,19 @@ _CACHED = ("", "system[].", "tools[].", "messages[].content[].", "messages[].con
 
 # https://platform.claude.com/docs: context-editing, compaction, fast-mode, effort, task-budgets, prompt-caching, and
 # the pages of tools. Claude Code sends `scope` (claude-code#21612); tools: claude-code#82549.
-BETA_MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "context-management-2025-06-27": ("context_management",),
-        "compact-2026-01-12": ("context_management",),
-        "fast-mode-2026-02-01": ("speed",),
-        "effort-2025-11-24": ("output_config.effort",),
-        "task-budgets-2026-03-13": ("output_config.task_budget",),
-        "prompt-caching-scope-2026-01-05": tuple(f"{place}cache_control.scope" for place in _CACHED),
-        "extended-cache-ttl-2025-04-11": tuple(f"{place}cache_control.ttl" for place in _CACHED),
-        "advanced-tool-use-2025-11-20": ("tools[].defer_loading", "tools[].input_examples"),
-        "tool-search-tool-2025-10-19": ("tools[].defer_loading",),
-        "tool-examples-2025-10-29": ("tools[].input_examples",),
-        "fine-grained-tool-streaming-2025-05-14": ("tools[].eager_input_streaming",),
-    }
-)
+BETA_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "context-management-2025-06-27": ("context_management",),
+    "compact-2026-01-12": ("context_management",),
+    "fast-mode-2026-02-01": ("speed",),
+    "effort-2025-11-24": ("output_config.effort",),
+    "task-budgets-2026-03-13": ("output_config.task_budget",),
+    "prompt-caching-scope-2026-01-05": tuple(f"{place}cache_control.scope" for place in _CACHED),
+    "extended-cache-ttl-2025-04-11": tuple(f"{place}cache_control.ttl" for place in _CACHED),
+    "advanced-tool-use-2025-11-20": ("tools[].defer_loading", "tools[].input_examples"),
+    "tool-search-tool-2025-10-19": ("tools[].defer_loading",),
+    "tool-examples-2025-10-29": ("tools[].input_examples",),
+    "fine-grained-tool-streaming-2025-05-14": ("tools[].eager_input_streaming",),
+}
 """The members that a value enables, if the answer without them still answers the same question.
 
 Values for the format of the answer, for files or for servers of tools are not here: an upstream that rejects their

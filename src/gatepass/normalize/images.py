@@ -81,7 +81,6 @@ def invalid_image(where: str, reason: str) -> InvalidImage:
 
 
 def kind_of(value: Value) -> str:
-    """Name the kind of a JSON value."""
     return _KINDS.get(value.kind, "a number")
 
 
@@ -295,7 +294,6 @@ def _parts(owner: ObjectDraft, where: str) -> list[Part]:
 
 
 def _add_parts(message: ObjectDraft, parts: Sequence[Part], where: str) -> None:
-    """Add `parts` to the content of `message`."""
     content = message.get("content")
     if content is not None and content.array is not None:
         for part in parts:

@@ -270,7 +270,7 @@ BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     "compact": (),
 }
 """The members of each protocol that bound an answer, the one to add first."""
-LEAST_THOUGHTS = 1024
+BUDGET, LEAST_THOUGHTS = "budgettokens", 1024
 """The least `thinking.budget_tokens` of Anthropic's API, which requires more `max_tokens` than that."""
 
 
@@ -325,7 +325,7 @@ class OutputBound:
 
     def _less_thinking(self, owner: ObjectDraft, name: str) -> bool:
         thinking = owner.object(name)
-        budget = "" if thinking is None else next(filter(_is_budget, thinking.names), "")
+        budget = "" if thinking is None else next((one for one in thinking.names if plain_name(one) == BUDGET), "")
         if thinking is None or thinking.kind(budget) in (None, "n"):
             return False
         if self.most <= LEAST_THOUGHTS:
@@ -333,10 +333,6 @@ class OutputBound:
         half = max(LEAST_THOUGHTS, self.most // 2)
         is_good = _number(thinking, budget) < self.most and not thinking.repeated
         return not is_good and thinking.set(budget, b"%d" % half)
-
-
-def _is_budget(name: str) -> bool:
-    return plain_name(name) == "budgettokens"
 
 
 def _number(owner: ObjectDraft, name: str) -> float:

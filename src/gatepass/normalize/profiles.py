@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import get_args
 
 import msgspec
@@ -19,9 +18,7 @@ from gatepass.normalize.rules import ChangeRule
 
 MARK = "___"
 
-_SUFFIXES = MappingProxyType(
-    {"vision": "vision", "embedding": "embedding", "rerank": "rerank", "asr": "whisper", "tts": "tts"}
-)
+_SUFFIXES = {"vision": "vision", "embedding": "embedding", "rerank": "rerank", "asr": "whisper", "tts": "tts"}
 
 
 def typed(model: str, kind: ModelKind) -> str:
@@ -86,14 +83,11 @@ def changes_of(profile: Profile, dialect: DialectName) -> Iterator[Change]:
         yield images_of_texts
 
 
-PROFILES: Mapping[str, ProfileRules] = MappingProxyType(
-    {
-        name: ProfileRules(
-            name,
-            profile,
-            {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)},
-        )
-        for name, profile in BUILT_IN_PROFILES.items()
-    }
-)
-"""The profiles by name."""
+PROFILES: Mapping[str, ProfileRules] = {
+    name: ProfileRules(
+        name,
+        profile,
+        {dialect: ChangeRule.of(NAME, changes_of(profile, dialect)) for dialect in get_args(DialectName)},
+    )
+    for name, profile in BUILT_IN_PROFILES.items()
+}

@@ -13,7 +13,6 @@ from contextlib import suppress
 from logging.handlers import QueueListener
 from math import floor
 from queue import SimpleQueue
-from types import MappingProxyType
 from typing import Any, TextIO
 
 import msgspec
@@ -24,7 +23,7 @@ Fields = dict[str, Any] | msgspec.Struct
 """A struct leaves out fields with their default (`omit_defaults`)."""
 
 ROOT = "gatepass"
-_LEVELS = MappingProxyType({logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"})
+_LEVELS = {logging.INFO: "info", logging.WARNING: "warning", logging.ERROR: "error"}
 
 _MILLISECONDS = tuple(f".{ms:03d}Z" for ms in range(1000))
 """Prepared endings of a time."""
@@ -65,9 +64,7 @@ def _text_fields(fields: Fields, prefix: str = "") -> str:
     )
 
 
-_STYLES = MappingProxyType(
-    {"json": ('{"ts":"', _json_head, _json_fields), "text": ("", " {:<7} {}".format, _text_fields)}
-)
+_STYLES = {"json": ('{"ts":"', _json_head, _json_fields), "text": ("", " {:<7} {}".format, _text_fields)}
 """The beginning of a line, and the functions that format its head and its fields."""
 
 

@@ -12,7 +12,6 @@ import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
@@ -300,7 +299,6 @@ class Cell:
     __slots__ = ("bounds_s", "counts", "samples", "value")
 
     def __init__(self, bounds_s: Sequence[float] = (), samples: Sequence[str] = ()) -> None:
-        """`bounds_s` are in ascending order."""
         self.bounds_s = bounds_s
         self.samples = samples
         self.counts = [0] * (len(bounds_s) + 1)
@@ -371,8 +369,7 @@ def head(name: str, text: str, kind: str) -> str:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
-@dataclass(slots=True)
-class Series:
+class Series(msgspec.Struct):
     """The cells of one combination of caller, group, model, upstream and operation."""
 
     labels: Labels
@@ -399,14 +396,13 @@ class Series:
 class Sample(NamedTuple):
     """What a scrape reads from the objects of AppState."""
 
-    values: Mapping[str, Mapping[Labels, float]] = MappingProxyType({})
+    values: Mapping[str, Mapping[Labels, float]] = {}
     """By metric. One that is missing is not exposed."""
     in_flight: Sequence[Labels] = ()
     """The key of each request in flight, as in `Metrics.series`."""
 
 
-@dataclass(slots=True)
-class UpstreamCounts:
+class UpstreamCounts(msgspec.Struct):
     """The requests that ended at one upstream, and those that failed there as `is_failure` says.
 
     The last of those has its id, its code, its kind and when it ended.

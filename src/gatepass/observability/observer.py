@@ -36,7 +36,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     operation: str
     caller: str = ""
     key_id: str = ""
-    """The short id of the key."""
     peer: str = ""
     """The client's address, until the caller is known."""
     user_agent: str = ""
@@ -75,7 +74,6 @@ class AccessRecord(msgspec.Struct, gc=False, eq=False, omit_defaults=True):
     mcp_method: str = ""
     """The method of a message to an MCP server, or DELETE for the end of a session."""
     mcp_tool: str = ""
-    """The tool that it calls."""
     trace_id: TraceId = TraceId("")
     """The id of its trace. "" without `tracing`."""
 
@@ -123,7 +121,6 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     outcome: str = ""
     """One of `proxy.retry.Outcome`."""
     hop: str | None = None
-    """The hop of that error."""
     kind: str = ""
     """Its `stable_code`, "" without an error."""
     parts: tuple[AttemptRecord, ...] = ()

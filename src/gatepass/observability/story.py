@@ -138,7 +138,6 @@ def token_wait_of(last: AttemptRecord | None) -> float:
 def story_of(
     request: RequestRecord, now_s: float, wall_s: float, mask: Mask, replica: str = "", *, captured: bool = False
 ) -> Story:
-    """Return the whole story of `request`."""
     access = request.access
     attempts = [*attempts_of(request.attempt)][::-1]
     token_wait_s = token_wait_of(request.attempt)

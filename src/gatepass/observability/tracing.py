@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -54,37 +53,31 @@ ADDRESS, PORT, ERROR = "server.address", "server.port", "error.type"
 OPERATION, PROVIDER, MODEL = "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model"
 STREAM, FIRST_CHUNK = "gen_ai.request.stream", "gen_ai.response.time_to_first_chunk"
 RESPONSE_ID, RESPONSE_MODEL, REASONS = (f"gen_ai.response.{name}" for name in ("id", "model", "finish_reasons"))
-OF_REPLY: Mapping[str, str] = MappingProxyType({"id": RESPONSE_ID, "model": RESPONSE_MODEL, "stop_reason": REASONS})
+OF_REPLY: Mapping[str, str] = {"id": RESPONSE_ID, "model": RESPONSE_MODEL, "stop_reason": REASONS}
 """By the member at the top level of a reply or an event."""
-BELOW: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "choices": {"finish_reason": REASONS},
-        **{name: {"id": RESPONSE_ID, "model": RESPONSE_MODEL} for name in ("message", "response")},
-        "delta": {"stop_reason": REASONS},
-    }
-)
+BELOW: Mapping[str, Mapping[str, str]] = {
+    "choices": {"finish_reason": REASONS},
+    **{name: {"id": RESPONSE_ID, "model": RESPONSE_MODEL} for name in ("message", "response")},
+    "delta": {"stop_reason": REASONS},
+}
 """By such a member, and by the member of its object, or of its objects. Deeper ones belong to the answer, such as to
 the input of a tool."""
 TOOL, MCP_METHOD = "gen_ai.tool.name", "mcp.method.name"
-USAGE: Mapping[str, str] = MappingProxyType(
-    {
-        "gen_ai.usage.input_tokens": "prompt_tokens",
-        "gen_ai.usage.output_tokens": "completion_tokens",
-        "gen_ai.usage.cache_read.input_tokens": "cached_tokens",
-        "gen_ai.usage.reasoning.output_tokens": "reasoning_tokens",
-    }
-)
+USAGE: Mapping[str, str] = {
+    "gen_ai.usage.input_tokens": "prompt_tokens",
+    "gen_ai.usage.output_tokens": "completion_tokens",
+    "gen_ai.usage.cache_read.input_tokens": "cached_tokens",
+    "gen_ai.usage.reasoning.output_tokens": "reasoning_tokens",
+}
 """The counts of `sse.usage.Usage`."""
-OPERATIONS: Mapping[str, str] = MappingProxyType(
-    {
-        **dict.fromkeys(("chat", "responses", "messages"), "chat"),
-        "completions": "text_completion",
-        "embeddings": "embeddings",
-        "rerank": "rerank",
-    }
-)
+OPERATIONS: Mapping[str, str] = {
+    **dict.fromkeys(("chat", "responses", "messages"), "chat"),
+    "completions": "text_completion",
+    "embeddings": "embeddings",
+    "rerank": "rerank",
+}
 """`gen_ai.operation.name` of gatepass's operations. The convention has no name for rerank."""
-PROVIDERS: Mapping[str, str] = MappingProxyType({"azure": "azure.ai.openai"})
+PROVIDERS: Mapping[str, str] = {"azure": "azure.ai.openai"}
 """`gen_ai.provider.name` of dialects with another name there."""
 
 ID, CALLER, OPERATION_OF = "gatepass.request.id", "gatepass.caller", "gatepass.operation"
@@ -92,9 +85,7 @@ OUTCOME, CODE, HOP = "gatepass.outcome", "gatepass.code", "gatepass.hop"
 UPSTREAM, CREDENTIAL, ADAPTED = "gatepass.upstream", "gatepass.credential", "gatepass.adapted"
 FAILOVER, FIRST_TOKEN, TOKEN_WAITED = "gatepass.failover", "gatepass.first_token", "gatepass.token_waited"
 WAIT_S = "gatepass.wait_s"
-REPEATS: Mapping[str, str] = MappingProxyType(
-    {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
-)
+REPEATS: Mapping[str, str] = {"new_token": "gatepass.token_renewed", "learned_rule": "gatepass.rule_learned"}
 """The events of attempts that repeat one at the same target, by their cause."""
 
 FLUSH_S = 3.0

@@ -35,7 +35,6 @@ class RetryBudget:
             self._of_requests = min(MOST, self._of_requests + 1)
 
     def allows_repeat(self, now_s: float) -> bool:
-        """Return whether one more repeat fits."""
         earned = REPEATS_PER_S * REQUESTS_OF_REPEAT * (now_s - self._at_s)
         self._of_time, self._at_s = min(MOST, self._of_time + earned), now_s
         return max(self._of_requests, self._of_time) >= REQUESTS_OF_REPEAT

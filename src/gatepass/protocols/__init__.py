@@ -4,7 +4,7 @@
 reads bodies and headers. The package does no I/O. It must not import `learning`, `proxy` or anything above.
 """
 
-from types import MappingProxyType
+from collections.abc import Mapping
 
 from gatepass.protocols.chat import CHAT, COMPLETIONS
 from gatepass.protocols.client_protocol import RAW, ClientProtocol
@@ -18,4 +18,4 @@ _ALL = (
     *(CHAT, COMPLETIONS, EMBEDDINGS, RERANK, RESPONSES, COMPACT, INPUT_TOKENS, STORED_RESPONSES),
     *(MESSAGES, COUNT_TOKENS, MODELS, ANTHROPIC_MODELS, CODEX_MODELS, RAW),
 )
-PROTOCOLS: MappingProxyType[str, ClientProtocol] = MappingProxyType({one.name: one for one in _ALL})
+PROTOCOLS: Mapping[str, ClientProtocol] = {one.name: one for one in _ALL}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedHead, documentation
 from gatepass.protocols import PROTOCOLS
@@ -108,8 +109,7 @@ _MCP = tuple(f"{prefix}/mcp/" for prefix in PREFIXES)
 _MODEL, _ID = "{model}", "{id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """The operation of a path and a method.
 
     `model` is the id in `/models/{id}`, slashes included. `at_root`: the path is the root of the API. RAGFlow's Go
@@ -138,12 +138,12 @@ def _matches_by_path() -> Mapping[str, Mapping[str, Match]]:
             found[COHERE_V2] = {operation.method: Match(operation)}
         if operation.name == "embeddings":
             found |= {path: {operation.method: Match(operation)} for path in GPUSTACK}
-    return MappingProxyType(found)
+    return found
 
 
 _RERANK = next(operation for operation in OPERATIONS if operation.protocol == "rerank")
 _ROOTS = frozenset(("", *PREFIXES))
-_AT_ROOT = MappingProxyType({"POST": Match(_RERANK, at_root=True)})
+_AT_ROOT: Mapping[str, Match] = {"POST": Match(_RERANK, at_root=True)}
 BY_PATH = _matches_by_path()
 _BY_STEM = tuple(
     (prefix + operation.path.removesuffix(_MODEL), operation)
@@ -152,7 +152,7 @@ _BY_STEM = tuple(
     for prefix in PREFIXES
 )
 # A path below has no operation either, but its clients read only errors in their own format.
-_UNKNOWN = MappingProxyType({"": Match(_MESSAGES)})
+_UNKNOWN: Mapping[str, Match] = {"": Match(_MESSAGES)}
 _BELOW = tuple(f"{prefix}{_MESSAGES.path}/" for prefix in PREFIXES)
 _WITH_ID = tuple(operation for operation in OPERATIONS if _ID in operation.path)
 _ENDS = tuple(operation.path for operation in OPERATIONS if "{" not in operation.path)

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -59,7 +58,7 @@ def synthesize_response(document: Object, defaults: EnvelopeDefaults, upstream: 
 
 
 _PARTIAL = ("incomplete", "cancelled")
-_LAST = MappingProxyType({"failed": FAILED, **dict.fromkeys(_PARTIAL, INCOMPLETE)})
+_LAST: Mapping[str, str] = {"failed": FAILED, **dict.fromkeys(_PARTIAL, INCOMPLETE)}
 
 
 def events(document: Object, defaults: EnvelopeDefaults, upstream: str) -> Iterator[Object]:
@@ -89,25 +88,19 @@ def _count_entries(payload: Any) -> int:
     return sum(len(found) + sum(map(_count_entries, found)) for found in lists if isinstance(found, list))
 
 
-_CALLS = MappingProxyType(
-    {
-        "function_call": ("arguments", "response.function_call_arguments"),
-        "custom_tool_call": ("input", "response.custom_tool_call_input"),
-    }
-)
+_CALLS: Mapping[str, tuple[str, str]] = {
+    "function_call": ("arguments", "response.function_call_arguments"),
+    "custom_tool_call": ("input", "response.custom_tool_call_input"),
+}
 """By item type: the member that holds the arguments, and the stem of their events."""
-_TEXTS = MappingProxyType(
-    {
-        "output_text": ("text", "response.output_text"),
-        "reasoning_text": ("text", "response.reasoning_text"),
-        "summary_text": ("text", "response.reasoning_summary_text"),
-        "refusal": ("refusal", "response.refusal"),
-    }
-)
+_TEXTS: Mapping[str, tuple[str, str]] = {
+    "output_text": ("text", "response.output_text"),
+    "reasoning_text": ("text", "response.reasoning_text"),
+    "summary_text": ("text", "response.reasoning_summary_text"),
+    "refusal": ("refusal", "response.refusal"),
+}
 """By part type: the member that holds the text, and the stem of its events."""
-_PARTS = MappingProxyType(
-    {"summary": ("reasoning_summary_part", "summary_index"), "content": ("content_part", "content_index")}
-)
+_PARTS = {"summary": ("reasoning_summary_part", "summary_index"), "content": ("content_part", "content_index")}
 """By member of a message or reasoning: the stem of the events of its parts, and the member with their place."""
 
 
@@ -155,9 +148,7 @@ def _text_events(stem: str, name: str, text: str, place: Object) -> list[Object]
 
 # The members that openai-python's `Response` requires beyond id, time, model and output, with the defaults of the API
 _REQUIRED: Object = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": ()}
-_ID_PREFIXES = MappingProxyType(
-    {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
-)
+_ID_PREFIXES = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_", "custom_tool_call": "ctc_"}
 
 
 def complete_response(document: Object, defaults: EnvelopeDefaults) -> Object:
@@ -414,8 +405,8 @@ RATE_LIMITED, LONG_LIMITED, TOO_MANY_REQUESTS = "rate_limit_exceeded", "usage_li
 _OVERFLOW = "context_length_exceeded"
 LONGEST_TEXT = 500
 """The most characters of an error's message in a header."""
-_MEANINGS = MappingProxyType({**dict.fromkeys(TOO_LONG, _OVERFLOW), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")})
-_NAMES_WAIT = re.compile(r"try again in\s*\d", re.IGNORECASE)
+_MEANINGS: Mapping[str, str] = {**dict.fromkeys(TOO_LONG, _OVERFLOW), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")}
+_NAMES_WAIT = r"(?i)try again in\s*\d"
 
 
 def code_of(error: GatepassError) -> str:
@@ -445,7 +436,7 @@ def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords:
     own, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
     members = {"code": own, "message": message, "param": document["error"]["param"], "sequence_number": number}
     code = code_of(error).replace(LONG_LIMITED, "insufficient_quota")
-    if code == RATE_LIMITED and (after_s := retry_after(error)) is not None and not _NAMES_WAIT.search(message):
+    if code == RATE_LIMITED and (after_s := retry_after(error)) is not None and not re.search(_NAMES_WAIT, message):
         message = f"{sentence(message)} Please try again in {after_s} s."
     failure = {"code": code, "message": message}
     if code != own:

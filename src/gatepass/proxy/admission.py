@@ -176,9 +176,8 @@ class Size(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, call: Call) -> Size:
-        """Return the size of a call."""
         opened, pictures = call.opened(), list[int]()
-        # to open 301 messages takes 50 times as long as the search
+        # to open an agent's 301 messages took 0.7 ms, the search takes 20 µs
         if "images" in opened.values or not lacks(call.body, _OF_PICTURES):
             top = dict(opened.listed)
             content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
@@ -478,7 +477,6 @@ class Admission:
         """`hit` counts the requests that each limit refused. It is first called with 0, for the metric."""
         self.counts, self._clock, self._hit = counts, clock, hit
         self._end_users = end_users or EndUsers()
-        self._quotas: dict[Owner, UseLimits] = {}
         named: list[tuple[str, str, UseLimits | None]] = [
             *((END_USER, key.name, key.end_users.limits) for key in config.access.keys if key.end_users is not None),
             *(("caller", key.name, key.limits) for key in config.access.keys),
@@ -486,9 +484,7 @@ class Admission:
             *(("model", name, model.limits) for name, model in config.models.items()),
             *(("upstream", name, upstream.limits) for name, upstream in config.upstreams.items()),
         ]
-        for kind, name, quota in named:
-            if quota is not None:
-                self._quotas[kind, name] = quota
+        self._quotas: dict[Owner, UseLimits] = {(kind, name): quota for kind, name, quota in named if quota is not None}
         self._limits: dict[Owner, tuple[Limit, ...]] = {}
         """Made when they are first used: there may be thousands of callers."""
 

@@ -106,12 +106,7 @@ async def try_call(attempt: Attempt, context: RequestContext, keep_alive: KeepAl
     normalized = base if attempt.session is None else await plan(attempt, attempt.session, base)
     last = state.declared.last_rules(normalized.operation.configured_as, call.model)
     if rules := (*upstream.dialect.rules, *last):
-        is_small = len(normalized.body) <= INLINE_BYTES
-        normalized = (
-            normalize(normalized, target, rules)
-            if is_small
-            else await normalize_large(normalized, target, rules, threads)
-        )
+        normalized = await normalize_large(normalized, target, rules, threads)
     attempt.normalized, attempt.record.adapted = normalized, normalized.adapted
     if is_streamed:  # a learned rule may have made the request one for a whole reply
         _start_keep_alive(attempt, context, keep_alive, STREAM_HOLD_S if normalized.stream else SYNTHESIZED_HOLD_S)

@@ -265,16 +265,13 @@ class RequestCycle(Protocol):
     @property
     def connected_before_drain(self) -> bool:
         """Whether the connection was open before gatepass began to refuse new ones."""
-        ...
 
     @property
     def gave_up(self) -> bool:
         """Whether gatepass closed the connection because the client did not read."""
-        ...
 
     def set_caller(self, caller: str) -> None:
         """Count the connection for `caller`, whose request was accepted."""
-        ...
 
     async def read_body(self, limit_bytes: int, claim: Callable[[int], None] | None = None) -> bytes:
         """Return the whole request body. `100 Continue` is not sent before this call.
@@ -283,34 +280,27 @@ class RequestCycle(Protocol):
         is then dropped, and the connection closes after the response.
         Raises: BodyTooLarge, InvalidRequest, Overloaded, ReceiveTimeout, ClientGone.
         """
-        ...
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], length_bytes: int | None = None) -> None:
         """Set the response's head, which is sent together with the first bytes of the body.
 
         `length_bytes`: the size of the body, None if unknown. The implementation chooses the framing.
         """
-        ...
 
     async def write(self, data: bytes, *, last: bool = False) -> None:
         """Send `data` as soon as the client reads. `last` ends the response and returns when all of it is sent."""
-        ...
 
     def try_write(self, data: bytes) -> bool:
         """Send `data` without waiting and return True, or send none of it and return False."""
-        ...
 
     def unread_s(self) -> float:
         """Return for how long the client has read nothing of the response, although more of it waits."""
-        ...
 
     def abort(self) -> None:
         """Close the connection of a client that does not read, at once, and drop what it has not read."""
-        ...
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the client disconnects before the end of the response, at once if it already has.
 
         Under ASGI nothing reads from the client before `read_body`.
         """
-        ...

@@ -99,7 +99,6 @@ class Attempt(Hidden, Tried, eq=False):
     is_rejected: bool = False
     """The status of the reply rejects the token."""
     waits_since_s: float = 0.0
-    """The moment since which the attempt waits for the upstream."""
     held_bytes: int = 0
     """The bytes of the reply in `memory` that belong to this attempt."""
     parts: dict[int, Attempt] | None = None
@@ -277,7 +276,6 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     admitted: Admitted | None = None
     """What it has taken of limits of use. None if none applies."""
     form: Form | None = None
-    """The body, if it is a multipart form."""
     attempt: Attempt | None = None
     """The current attempt, or the last one."""
     cors_headers: Headers = ()

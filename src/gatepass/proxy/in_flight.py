@@ -372,7 +372,6 @@ class RequestMemory(msgspec.Struct, eq=False):
         self.hold_of_stream(size_bytes)
 
     def is_full(self) -> bool:
-        """Return whether the reply must wait for `wait_for_room` before more of it is read."""
         return self.held_bytes > FREE_BYTES and not self._fits(0)
 
     def _fits(self, size_bytes: int) -> bool:

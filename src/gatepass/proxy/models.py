@@ -11,10 +11,8 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from secrets import token_hex
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -59,8 +57,7 @@ MOST_KEPT = 16
 Entry = dict[str, Any]
 
 
-@dataclass(slots=True)
-class _List:
+class _List(msgspec.Struct):
     """What is known of the list of one upstream."""
 
     models: tuple[Entry, ...] | None = None
@@ -262,9 +259,13 @@ def _completed(entry: Entry) -> Entry:
     }
 
 
-_KIND_OF_OPERATION: Mapping[str, ModelKind] = MappingProxyType(
-    {"embeddings": "embedding", "rerank": "rerank", "transcriptions": "asr", "translations": "asr", "speech": "tts"}
-)
+_KIND_OF_OPERATION: Mapping[str, ModelKind] = {
+    "embeddings": "embedding",
+    "rerank": "rerank",
+    "transcriptions": "asr",
+    "translations": "asr",
+    "speech": "tts",
+}
 
 
 class Kinds:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 from msgspec.structs import replace
@@ -225,9 +224,8 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
     name, block = upstream.settings.credential, settings_of(upstream.name)
     if name is None or is_key:
         key = f"credentials.{name}.token"
-        places = (
-            header_keys(upstream) if name is None else [key if with_variable(key) != key else f"credentials.{name}"]
-        )
+        key = key if with_variable(key) != key else f"credentials.{name}"
+        places = header_keys(upstream) if name is None else [key]
         if not places:
             advice = str(Advice("no_credential", {"upstream": block}))
             return Remedy(advice, "no_credential", cause="gatepass has no credential for it.")
@@ -367,26 +365,15 @@ def total_timeout(upstream: str, timeouts: Timeouts) -> errors.UpstreamTimeout:
     )
 
 
-_ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = MappingProxyType(
-    {
-        Fault.DNS: errors.UpstreamDns,
-        Fault.CONNECT: errors.UpstreamConnect,
-        Fault.PROXY: errors.UpstreamConnect,
-        Fault.TLS: errors.UpstreamTls,
-        Fault.CLOSED: errors.UpstreamClosed,
-        Fault.INVALID: errors.UpstreamInvalid,
-        Fault.TOO_LARGE: errors.UpstreamInvalid,
-    }
-)
-
-_TIMEOUT_PHASES: Mapping[Fault, str] = MappingProxyType(
-    {
-        Fault.TIMEOUT_CONNECT: "connect",
-        Fault.TIMEOUT_POOL: "connect",
-        Fault.TIMEOUT_FIRST_BYTE: "first_byte",
-        Fault.TIMEOUT_IDLE: "idle",
-    }
-)
+_ERROR_CLASSES: Mapping[Fault, type[UpstreamError]] = {
+    Fault.DNS: errors.UpstreamDns,
+    Fault.CONNECT: errors.UpstreamConnect,
+    Fault.PROXY: errors.UpstreamConnect,
+    Fault.TLS: errors.UpstreamTls,
+    Fault.CLOSED: errors.UpstreamClosed,
+    Fault.INVALID: errors.UpstreamInvalid,
+    Fault.TOO_LARGE: errors.UpstreamInvalid,
+}
 
 
 def connection_error(attempt: Attempt, fault: TransportFault) -> UpstreamError:
@@ -409,8 +396,8 @@ def upstream_error(
     advice = text.advice
     case = advice.case if advice and errors.explanations()[advice.case].of else ""  # a code is not a case of itself
     said: dict[str, Any] = {"advice": str(advice), "case": case, "names": advice.names}
-    phase = _TIMEOUT_PHASES.get(fault.kind)
-    if phase is not None:
+    if fault.kind not in _ERROR_CLASSES:
+        phase = "connect" if fault.kind is Fault.TIMEOUT_POOL else fault.kind.removeprefix("timeout_")
         return errors.UpstreamTimeout(text.why, upstream=upstream, phase=phase, sent=fault.sent, **said)
     of_request = fault.kind is Fault.TOO_LARGE
     error = _ERROR_CLASSES[fault.kind](text.why, upstream=upstream, sent=fault.sent, of_request=of_request, **said)
@@ -420,8 +407,9 @@ def upstream_error(
     return error
 
 
-_TOOL = re.compile(
-    r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
+_TOOL = (
+    r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b"
+    r"\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
 )
 """A tool by its number, with what messages and responses lack of its path."""
 
@@ -429,7 +417,7 @@ _TOOL = re.compile(
 def name_tool(error: UpstreamErrorReply, attempt: Attempt, sent: Call) -> None:
     """Add the name of the tool at which an upstream points by its number, and of a translated one the place."""
     text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
-    if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
+    if (found := re.search(_TOOL, text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
         return
     try:
         name = _tool_names(sent).get(int(found[1]))

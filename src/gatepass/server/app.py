@@ -50,7 +50,6 @@ class Service:
         self.routes = page_routes(self.running, self.base_path)
         self.admin = Admin(self.running)
         self.ui = Ui(self.admin) if config.serves_ui else None
-        """The page at /ui, if it is served."""
         if self.ui is not None:
             self.routes += self.ui.routes(self.base_path)
         self._endpoint: ApiEndpoint | None = None

@@ -11,7 +11,6 @@ from hashlib import sha256
 from http import HTTPStatus
 from io import BytesIO
 from itertools import count
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,9 +43,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 BODILESS = frozenset((204, 304))
 """Statuses whose responses have no body (RFC 9112 6.3)."""
-_STATUS_LINES = MappingProxyType(
-    {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
-)
+_STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode()) for status in HTTPStatus}
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}\Z")
 

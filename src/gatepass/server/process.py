@@ -15,12 +15,12 @@ import struct
 from array import array
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, cast
 
 import uvicorn
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState
@@ -41,7 +41,7 @@ from gatepass.server.listener_tls import ListenerTls
 from gatepass.server.listening import url_of
 from gatepass.server.pages import PAGES, paths_of
 from gatepass.server.reload import ConfigSource, Reloader
-from gatepass.server.ui.routes import ui_paths
+from gatepass.server.ui.routes import PATH
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.serve")
@@ -99,7 +99,7 @@ def connection_context(app: ASGIApp, endpoint: ApiEndpoint) -> ConnectionContext
     config = state.config
     base_path, limit_bytes = config.server.base_path, config.limits.body_bytes
     pages = frozenset(path for page in PAGES for path in paths_of(page, base_path))
-    ui = ui_paths(base_path) if config.serves_ui else ()
+    ui = paths_of(PATH, base_path) if config.serves_ui else ()
     below_ui = tuple(f"{path}/" for path in ui)
 
     def refused(error: GatepassError, peer: str) -> None:
@@ -186,7 +186,6 @@ class Acceptor:
         self._resume()
 
     def stop(self) -> None:
-        """Stop accepting."""
         self._loop.remove_reader(self._listening)
         if self._later is not None:
             self._later.cancel()

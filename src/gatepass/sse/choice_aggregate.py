@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any
 
 from gatepass.sse import chunk
@@ -96,13 +95,11 @@ class CompletionMerge:
 
 _ONCE = frozenset({"role", "id", "type", "name"})
 """The texts that upstreams repeat in each piece: the first one counts."""
-_EMPTY: Mapping[str, Object] = MappingProxyType(
-    {
-        "audio": {"data": "", "transcript": ""},
-        "function_call": {"name": "", "arguments": ""},
-        **{kind: {"name": "", arguments: ""} for kind, arguments in chunk.ARGUMENTS.items()},
-    }
-)
+_EMPTY: Mapping[str, Object] = {
+    "audio": {"data": "", "transcript": ""},
+    "function_call": {"name": "", "arguments": ""},
+    **{kind: {"name": "", arguments: ""} for kind, arguments in chunk.ARGUMENTS.items()},
+}
 """The objects of a delta, or of a call, whose members are merged, with what SDKs require of them."""
 _CHOICE = frozenset({"index", "delta", "message", "text", "logprobs"})
 _IN_FIXED_ORDER = frozenset({"role", "content", "refusal", *chunk.REASONING})

@@ -6,7 +6,6 @@ repair.py applies these repairs to a whole stream, whole_reply.py to a whole rep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -322,15 +321,13 @@ _FILTERED = (
     *("safety", "recitation", "sensitive", "blocklist", "prohibited_content", "spii", "refusal"),
     *("content_filtered", "guardrail_intervened"),
 )
-_STANDARD_REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        **{reason: reason for reason in CHAT_REASONS},
-        **dict.fromkeys(_STOP, "stop"),
-        **dict.fromkeys((*_LENGTH, *FAILED), "length"),
-        **dict.fromkeys(_FILTERED, "content_filter"),
-        "tool_use": "tool_calls",
-    }
-)
+_STANDARD_REASONS: Mapping[str, str] = {
+    **{reason: reason for reason in CHAT_REASONS},
+    **dict.fromkeys(_STOP, "stop"),
+    **dict.fromkeys((*_LENGTH, *FAILED), "length"),
+    **dict.fromkeys(_FILTERED, "content_filter"),
+    "tool_use": "tool_calls",
+}
 """The finish reasons of Anthropic, Bedrock, Cohere, Gemini, Mistral, DeepSeek, Zhipu, vLLM and SGLang.
 
 An unknown reason stays unchanged, because `stop` could make a cut answer look complete.

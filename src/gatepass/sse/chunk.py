@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Container, Mapping
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -276,7 +275,7 @@ class ArgumentsCut(Exception):
     """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
 
 
-ARGUMENTS: Mapping[str, str] = MappingProxyType({"custom": "input", "function": "arguments"})
+ARGUMENTS: Mapping[str, str] = {"custom": "input", "function": "arguments"}
 """The member with the arguments, by the type of a tool call. A call has a member with the name of its type."""
 
 

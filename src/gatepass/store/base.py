@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.config.advice import Advice
@@ -62,31 +64,24 @@ class Store(Protocol):
 
     async def get(self, names: Collection[str]) -> StoreReading:
         """Return the values of `names` that exist, and the store's time."""
-        ...
 
     async def put(self, name: str, value: bytes, ttl_s: float) -> None:
         """Set the value of `name`, and let it expire after `ttl_s`."""
-        ...
 
     async def drop(self, name: str) -> None:
         """Delete the value or the counter `name`."""
-        ...
 
     async def count(self, name: str, ttl_s: float) -> int:
         """Add one to the counter `name` and return it. A new counter starts at 0 and expires after `ttl_s`."""
-        ...
 
     async def lease(self, name: str, owner: str, ttl_s: float) -> bool:
         """Take the lease `name` for `ttl_s`, or renew it if `owner` holds it; return False if another owner does."""
-        ...
 
     async def release(self, name: str, owner: str) -> None:
         """Free the lease `name` if `owner` holds it."""
-        ...
 
     async def aclose(self) -> None:
         """Close all connections to the store."""
-        ...
 
 
 SYNC_S = 0.5
@@ -156,8 +151,7 @@ LEASE_RENEWALS = 4
 """A lease is renewed this often within its length, so that one or two renewals may fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     store: Store
     clock: Clock
     name: str

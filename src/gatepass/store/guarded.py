@@ -56,7 +56,6 @@ class Server(Store, Protocol):
 
     async def evaluate(self, script: str, commands: Sequence[Command]) -> list[bytes]:
         """Run `script` for each of `commands` in one round trip, and return their replies."""
-        ...
 
 
 class StoreState(StrEnum):

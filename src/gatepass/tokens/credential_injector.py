@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from urllib.parse import quote, unquote
 
 from gatepass.config.network import BEARER_PLACEMENT, TOKEN_PLACEHOLDER, TokenPlacement, header_value_error
@@ -13,7 +12,7 @@ from gatepass.observability.redaction import Redactor
 from gatepass.tokens.token_reply import fits_a_header
 from gatepass.types import NEVER_UP, Headers, OutboundRequest, Secret, settings_of
 
-NOTHING: Mapping[str, Secret] = MappingProxyType({})
+NOTHING: Mapping[str, Secret] = {}
 
 
 def _static_text(value: Secret, setting: str, check: Callable[[str], str | None] = lambda _: None) -> str:

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from gatepass.config.block import SECRET_NAME
 from gatepass.config.credential.base import Credential
 from gatepass.config.document import leaves
-from gatepass.config.references import Reference, open_regular, read_file
+from gatepass.config.references import Reference, open_regular
 from gatepass.json_body import decoded
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
@@ -35,10 +35,9 @@ _PUBLIC = frozenset(
     }
 )
 """Members whose values are ordinary words (`password`, `application/json`) that must not be masked everywhere."""
-_WORD = re.compile(
-    r"password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
-    r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+",
-    re.IGNORECASE,
+_WORD = (
+    r"(?i)password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
+    r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+"
 )
 """Values that are public in any member: grants, addresses, media types."""
 LONG_CHARS = 8
@@ -59,11 +58,6 @@ def revealed(secret: Secret, setting: str) -> str:
     if not value:
         raise FetchFailure(f"{setting} is empty")
     return value
-
-
-def in_file(path: str) -> Secret:
-    """Return the text of a file without white space around it, read again for each use."""
-    return Secret(lambda: read_file(path).strip())
 
 
 def basic_credentials(user: str, password: str) -> str:
@@ -120,7 +114,7 @@ def secret_leaves(document: Any) -> Iterator[Secret]:
             continue
         if isinstance(leaf, Reference):
             yield Secret(leaf.read, changes=leaf.changes, reference=leaf.template)
-        elif (len(leaf) >= LONG_CHARS and not _WORD.fullmatch(leaf)) or SECRET_NAME.search(name):
+        elif (len(leaf) >= LONG_CHARS and not re.fullmatch(_WORD, leaf)) or SECRET_NAME.search(name):
             yield Secret(leaf)
 
 

@@ -7,7 +7,6 @@ import re
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -117,7 +116,7 @@ def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
     return Tool(text_of(owner.get("name")), text_of(owner.get("namespace")), is_custom=is_custom)
 
 
-_MODES = MappingProxyType({"auto": "auto", "none": "none", "any": "required", "required": "required"})
+_MODES: Mapping[str, str] = {"auto": "auto", "none": "none", "any": "required", "required": "required"}
 _NAMED = ("tool", "function", "custom")
 
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -177,9 +176,7 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
     return chat
 
 
-_REASONS = MappingProxyType(
-    {"length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use", "content_filter": "refusal"}
-)
+_REASONS = {"length": "max_tokens", "tool_calls": "tool_use", "function_call": "tool_use", "content_filter": "refusal"}
 
 
 class MessageAnswer(AnswerBlocks):
@@ -254,14 +251,12 @@ class MessageAnswer(AnswerBlocks):
         self.events += ({"type": "message_delta", "delta": ends, "usage": usage}, {"type": "message_stop"})
 
 
-_DELTAS = MappingProxyType(
-    {
-        "text": ("text_delta", "text"),
-        "refusal": ("text_delta", "text"),
-        "reasoning": ("thinking_delta", "thinking"),
-        "call": ("input_json_delta", "partial_json"),
-    }
-)
+_DELTAS: Mapping[str, tuple[str, str]] = {
+    "text": ("text_delta", "text"),
+    "refusal": ("text_delta", "text"),
+    "reasoning": ("thinking_delta", "thinking"),
+    "call": ("input_json_delta", "partial_json"),
+}
 
 
 def _usage(counts: Usage, written: int = 0) -> Object:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from gatepass.auth.model_access import STORED
 from gatepass.config.advice import Advice
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
@@ -51,10 +51,8 @@ _CARRIED = (
     *(*_SAME, "input", "instructions", "max_output_tokens", "text", "reasoning", "tools", "tool_choice"),
     *("store", "background"),
 )
-_STORED = ("previous_response_id", "conversation", "prompt")
-"""Members that name what a server stored."""
 _TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
-_ROLES = MappingProxyType({"user": "user", "assistant": "assistant", "system": "system", "developer": "system"})
+_ROLES: Mapping[str, str] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 """Strict servers reject the role `developer`, which means the same."""
 _CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
@@ -76,7 +74,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     `dropped` notes what the chat leaves out. Raises InvalidRequest for what it cannot express: stored objects, files,
     a response in the background, a forced hosted tool, a call without its result.
     """
-    for name in _STORED:
+    for name in STORED:
         if request.get(name):
             raise _stored(name)
     if request.get("background"):
@@ -306,7 +304,7 @@ def _function(tool: Object, name: str) -> Object:
     return {"type": "function", "function": function}
 
 
-_INCOMPLETE = MappingProxyType({"length": "max_output_tokens", "content_filter": "content_filter"})
+_INCOMPLETE: Mapping[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _DEFAULTS: Object = {
     "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "truncation": "disabled", "metadata": {},
     "text": {"format": {"type": "text"}}, "temperature": 1.0, "top_p": 1.0, "top_logprobs": 0,
@@ -314,15 +312,13 @@ _DEFAULTS: Object = {
     **dict.fromkeys(("max_tool_calls", "safety_identifier", "prompt_cache_key")),
 }  # fmt: skip
 """What OpenAI's API takes if a request lacks the member. Open Responses requires each of them in a response."""
-_PREFIXES = MappingProxyType({"text": "msg_", "refusal": "msg_", "reasoning": "rs_", "call": "fc_"})
-_PARTS = MappingProxyType({"text": "output_text", "refusal": "refusal", "reasoning": "summary_text"})
-_NAMES = MappingProxyType(
-    {
-        "text": ("content_part", "output_text", "content_index"),
-        "refusal": ("content_part", "refusal", "content_index"),
-        "reasoning": ("reasoning_summary_part", "reasoning_summary_text", "summary_index"),
-    }
-)
+_PREFIXES: Mapping[str, str] = {"text": "msg_", "refusal": "msg_", "reasoning": "rs_", "call": "fc_"}
+_PARTS: Mapping[str, str] = {"text": "output_text", "refusal": "refusal", "reasoning": "summary_text"}
+_NAMES: Mapping[str, tuple[str, str, str]] = {
+    "text": ("content_part", "output_text", "content_index"),
+    "refusal": ("content_part", "refusal", "content_index"),
+    "reasoning": ("reasoning_summary_part", "reasoning_summary_text", "summary_index"),
+}
 """By the kind of a block: how the events of its part begin, those of its text, and the member with its place."""
 
 

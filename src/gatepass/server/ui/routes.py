@@ -26,20 +26,15 @@ from gatepass.protocols.operations import PAGE_IS_OFF, base_url
 from gatepass.server import inspection
 from gatepass.server.admin import HEADERS, NO_STORE, Admin, AdminRequest, Role, route
 from gatepass.server.asgi import path_in, peer_in
-from gatepass.server.pages import error_response, for_method
+from gatepass.server.pages import error_response, for_method, paths_of
 from gatepass.types import ClientRequest
 
 LOG = logging.getLogger("gatepass.ui")
 
 PATH = "/ui"
 FOLDER = Path(__file__).parent / "static"
-_PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
+_PAGE = r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/"
 """The URL of the page. No other URL gets into a command for a shell."""
-
-
-def ui_paths(base_path: str) -> tuple[str, ...]:
-    """Return where the page is: at the root, as the other pages, and below the base path."""
-    return tuple(prefix + PATH for prefix in dict.fromkeys(("", base_path)))
 
 
 class Ui:
@@ -51,7 +46,7 @@ class Ui:
 
     def routes(self, base_path: str) -> list[Route]:
         """Return the routes of the page for an application, at the root and below the base path."""
-        paths = [path + rest for path in ui_paths(base_path) for rest in ("", "/{rest:path}")]
+        paths = [path + rest for path in paths_of(PATH, base_path) for rest in ("", "/{rest:path}")]
         routes = [Route(path, self) for path in paths]
         for one in routes:
             one.path_regex = re.compile(one.path_regex.pattern, re.DOTALL)  # a path may have a line feed
@@ -144,7 +139,7 @@ class UiRequest(AdminRequest):
         The page sends its own URL as `page` in the query. Without a valid one it is the URL without such a prefix.
         """
         mounted_at, path = path_in(self.request.scope)
-        found = _PAGE.fullmatch(self.request.query_params.get("page", ""))
+        found = re.fullmatch(_PAGE, self.request.query_params.get("page", ""))
         if found is not None and found["host"] == self.request.headers.get("host"):
             return found[0].removesuffix(path.removesuffix(self.request.path_params["rest"]))
         scheme = self.request.scope["scheme"]

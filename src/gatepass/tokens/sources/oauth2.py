@@ -15,6 +15,7 @@ from urllib.parse import quote_plus, urlencode
 from gatepass.clock import Clock
 from gatepass.config.advice import Advice
 from gatepass.config.credential.oauth2 import Oauth2Credential
+from gatepass.config.references import read_file
 from gatepass.http_client.fault_text import host_of
 from gatepass.replies.error_body import says_failure
 from gatepass.replies.retry_after import sent_s
@@ -22,7 +23,7 @@ from gatepass.tokens import issuer_error
 from gatepass.tokens.failure import FailureKind, FetchFailure
 from gatepass.tokens.issuer_error import UNKNOWN_CLIENT, TimedTokenResponse
 from gatepass.tokens.lifetime import Token
-from gatepass.tokens.secrets import all_revealed, basic_credentials, in_file, revealed, secret_fields
+from gatepass.tokens.secrets import all_revealed, basic_credentials, revealed, secret_fields
 from gatepass.tokens.sources.file import PresentedFile
 from gatepass.tokens.token_endpoint import FORM, HEADERS, Connect, TokenEndpointClient
 from gatepass.tokens.token_reply import TokenReplyFormat
@@ -116,7 +117,9 @@ class Assertion:
 
 def key_of(settings: Oauth2Credential) -> Secret | None:
     """Return the PEM text of the key that signs assertions, with its certificate if it is in `certificate_file`."""
-    return settings.private_key if settings.certificate_file is None else in_file(settings.certificate_file)
+    if (path := settings.certificate_file) is None:
+        return settings.private_key
+    return Secret(lambda: read_file(path).strip())  # read again for each use
 
 
 class ClientAuthenticator:
@@ -181,7 +184,6 @@ class Oauth2Source:
         return self._secrets
 
     async def fetch(self) -> Token:
-        """Return a new token within `timeout_s`; raise FetchFailure."""
         wall_s, settings = self._clock.wall(), self._settings
         headers, proof = self._client.proof(wall_s)
         grant = self._grant(wall_s)
