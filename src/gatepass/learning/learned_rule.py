@@ -6,7 +6,6 @@ setting under `rules` that makes it. A record has the setting that makes its rul
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -147,16 +146,13 @@ class LearnedRule(msgspec.Struct, frozen=True):
     beside: str = ""
     values: frozenset[str] = frozenset()
     is_once: bool = False
-    key: Key = dataclasses.field(init=False, repr=False, compare=False)
-    """Identifies what the rule changes: only one rule with a key can apply, and not one that undoes it."""
-    change: Change = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # once for each rule, because each request with rules reads both; an impossible rule never reaches a request
-        object.__setattr__(self, "change", Where(self._change(), self.beside) if self.beside else self._change())
-        object.__setattr__(self, "key", self._key())
+        self.change()  # now, so that an impossible rule never reaches a request
 
-    def _key(self) -> Key:
+    @property
+    def key(self) -> Key:
+        """Identifies what the rule changes: only one rule with a key can apply, and not one that undoes it."""
         # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
         pair = ">".join(sorted((self.field, self.to or "")))
         about = {"stream": "", "role": pair, "rename": pair, "rerank": ""}.get(self.action, self.field)
@@ -186,7 +182,10 @@ class LearnedRule(msgspec.Struct, frozen=True):
 
     @property
     def entry(self) -> str:
-        return self.change.entry
+        return self.change().entry
+
+    def change(self) -> Change:
+        return Where(self._change(), self.beside) if self.beside else self._change()
 
     def _change(self) -> Change:
         if (fixed := _FIXED.get(f"{self.action}={self.field}")) is not None:

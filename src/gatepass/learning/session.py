@@ -95,7 +95,7 @@ class LearningSession:
         own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
         stored = {key: rule for key, rule in self._stored.items() if rule not in self._without}
         in_order = sorted({**stored, **own}.values(), key=lambda rule: rule.rank)
-        changes = [(rule, rule.change) for rule in in_order]
+        changes = [(rule, rule.change()) for rule in in_order]
         self.sent, made = apply_changes(call, [change for _, change in changes]) if changes else (call, [])
         self._used = [rule for rule, change in changes if change in made]
         return self.sent
