@@ -188,9 +188,9 @@ class TopLevel:
                 return
         try:
             self.values = dict(self.listed)
-        except (msgspec.DecodeError, InvalidRequest):
+        except (msgspec.DecodeError, InvalidRequest, InvalidJson):
             if len(text) <= UNCOUNTED_BYTES:
-                with suppress(msgspec.ValidationError):
+                with suppress(msgspec.ValidationError, RecursionError):
                     _SHALLOW.decode(text)  # says more exactly what is wrong with a string
             raise
         self.names = [name for name, _ in self.listed]
