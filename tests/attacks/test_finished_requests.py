@@ -118,15 +118,16 @@ class Running:
         answer: dict[str, Any] = json.loads(await self.process.stdout.readline())
         return answer
 
-    async def idle(self) -> None:
-        """Wait until no request is in flight."""
-
-        async def is_idle() -> bool:
+    async def until_in_flight(self, requests: int) -> None:
+        async def are_in_flight() -> bool:
             page = await Ask(self.port, "GET", "/metrics", {"connection": "close"}, b"").answer()
             values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", page.body, re.MULTILINE)
-            return not any(map(float, values))
+            return sum(map(float, values)) == requests
 
-        await until_async(is_idle)
+        await until_async(are_in_flight)
+
+    async def idle(self) -> None:
+        await self.until_in_flight(0)
         self.upstream.received.clear()
 
     async def report(self) -> tuple[int, dict[str, int]]:
@@ -156,10 +157,11 @@ async def leave(server: Running, dialogue: Dialogue, *, sent_bytes: int = 0, pie
         await asyncio.sleep(LEAVES_S)
 
 
-async def leave_before_sending(server: Running, model: str) -> None:
+async def leave_before_sending(server: Running, model: str, in_flight: int = 1) -> None:
     """Leave while the request waits and nothing of it was sent."""
     async with server.ask(model) as ask:
         await written(ask)
+        await server.until_in_flight(in_flight)
         await asyncio.sleep(2 * LEAVES_S)
 
 
@@ -186,7 +188,7 @@ async def wait_for_connection(server: Running) -> None:
     server.answer = lambda _: [Hold()]
     async with server.ask("one", text="a"):
         await server.upstream.requested()
-        await leave_before_sending(server, "one")
+        await leave_before_sending(server, "one", 2)
 
 
 async def end(server: Running, command: str, code: str, *, after: str = "", **how: Any) -> None:
