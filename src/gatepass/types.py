@@ -6,7 +6,6 @@ which fields are forwarded and relayed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
@@ -75,8 +74,7 @@ class Hidden:
         return f"{type(self).__name__}(hidden)"
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """One row of the operation table. `path` is relative to the API root, without `/v1`."""
 
     name: str
@@ -106,8 +104,8 @@ class Operation:
     """Fields of its requests that are forwarded beyond those of every operation."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "configured_as", self.configured_as or self.name)
-        object.__setattr__(self, "opened_by", self.opened_by or self.configured_as)
+        msgspec.structs.force_setattr(self, "configured_as", self.configured_as or self.name)
+        msgspec.structs.force_setattr(self, "opened_by", self.opened_by or self.configured_as)
 
 
 MCP_UPSTREAM = "mcp/"
@@ -177,8 +175,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, body=body, top=self.top if body is self.body else top, **fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """The destination of an attempt: a configured upstream and its name for the model (None: the client's name)."""
 
     upstream: str
@@ -251,14 +248,13 @@ OK, CLIENT_ERROR, SERVER_ERROR = 200, 400, 500
 
 OVER_QUOTA = frozenset(("insufficient_quota", "insufficient_user_quota"))
 TOO_LONG = frozenset(("context_length_exceeded", "exceed_context_size_error", "contextwindowexceedederror"))
-TOO_LONG_TEXT = re.compile(
+TOO_LONG_TEXT = (
     r"maximum (?:context|prompt|model|input) length|exceeds? the (?:available )?context (?:size|length|window)"
     r"|\b(?:prompt|input) is too long\b|exceeds the maximum number of tokens|context window exceeds limit"
     r"|exceed(?:ed)? (?:model token|context) limit|range of input length should be|longer than the model's context"
     r"|\b(?:prompt|input|messages)\b.{0,40}? exceeds? (?:the )?max(?:imum)? length"
     r"|(?:prompt|提示词) ?[超过]长|超[过出].{0,10}上下文长度|上下文长度.{0,10}超[过出]"
-    r"|context (?:size|length|window) (?:was |has been |is )?exceeded",
-    re.IGNORECASE,
+    r"|context (?:size|length|window) (?:was |has been |is )?exceeded"
 )
 """Messages of a request that exceeds the context. Zhipu, Moonshot, DashScope and MiniMax have codes of their own."""
 REFUSED_CONTENT = frozenset(

@@ -5,7 +5,6 @@ import json
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gatepass.dialects.reply_check import ReceivedReply, with_hint
 from gatepass.learning import quotes

@@ -11,6 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, NoReturn
 
+from msgspec import structs
+
 from gatepass.config.document import ConfigError
 from gatepass.config.load import LoadedConfig, load
 from gatepass.config.yaml_file import parse_yaml
@@ -170,7 +172,7 @@ def _is_same(one: Token | str, other: Token | str) -> bool:
     if isinstance(one, str) or isinstance(other, str):
         return isinstance(one, str) and isinstance(other, str)
     value = Secret("")  # a Secret equals only itself
-    return one.text == other.text and replace(one, value=value) == replace(other, value=value)
+    return one.text == other.text and structs.replace(one, value=value) == structs.replace(other, value=value)
 
 
 def _minted(reply: TimedTokenResponse, reply_format: TokenReplyFormat) -> Token | str:

@@ -23,7 +23,7 @@ VARY = (b"vary", b"origin")
 """Sent with every response if origins are listed, because caches distinguish responses by it (Fetch
 standard)."""
 
-_NAMES = re.compile(rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z")
+_NAMES = rb"[A-Za-z0-9-]{1,64}(?:[ \t]*,[ \t]*[A-Za-z0-9-]{1,64}){0,63}\Z"
 _ALWAYS = b"authorization, content-type"
 
 
@@ -63,7 +63,7 @@ def preflight(method: str, headers: Headers, origins: Collection[str]) -> Header
     if not is_preflight(method, headers) or origin is None or not _allows(origin, origins):
         return None
     requested = header(headers, b"access-control-request-headers") or b""
-    names = requested if _NAMES.match(requested) is not None else _ALWAYS  # reflect only well-formed names
+    names = requested if re.match(_NAMES, requested) is not None else _ALWAYS  # reflect only well-formed names
     return (
         (b"access-control-allow-origin", origin),
         (b"access-control-allow-methods", METHODS),

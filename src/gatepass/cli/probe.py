@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -181,7 +181,7 @@ async def check_models(state: AppState, upstream: Upstream, wanted: Collection[s
         return step(StepOutcome.WORKS, "answers")
     try:
         # a list that is returned without the token too proves nothing about the token
-        await within(state, upstream, request_list(state, replace(upstream, holder=None)))
+        await within(state, upstream, request_list(state, structs.replace(upstream, holder=None)))
     except GatepassError as error:
         # a 4xx or a login page without the token proves that the token was accepted
         is_rejection = isinstance(error, UpstreamErrorReply) and 400 <= error.http_status < 500

@@ -32,7 +32,7 @@ GENERIC: Mapping[str, str] = {
     "client_cert": "network.client_cert",
 }
 """What stands for a placeholder of which a page, or an error, knows no value."""
-_PIECE = re.compile(r"`\{(\w+)\}`|`([^`]+)`|\{(\w+)\}")
+_PIECE = r"`\{(\w+)\}`|`([^`]+)`|\{(\w+)\}"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -84,7 +84,7 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
         codes = [code.replace(f" or {PREFIX}", f"`{either}`{PREFIX}") for code in codes]
         return either.join(filter(None, (("、" if is_chinese else ", ").join(codes[:-1]), codes[-1])))
 
-    return _PIECE.sub(written, text)
+    return re.sub(_PIECE, written, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from gatepass.config.block import checked_url, split_query
 from gatepass.config.document import ConfigDocument, ConfigProblem, SettingPath, ValueOrigin, leaves, lookup, with_value
@@ -86,8 +87,7 @@ def read_environment(environment: Mapping[str, str]) -> ConfigDocument:
     return reading.document
 
 
-@dataclass(frozen=True, slots=True)
-class VariableValue:
+class VariableValue(msgspec.Struct, frozen=True):
     """The value of a variable, and the variable's name. A secret is a Reference; `fault` is why it cannot be read."""
 
     name: str

@@ -186,7 +186,7 @@ VARIABLES_BY_TYPE: Mapping[str, Mapping[str, SettingPath]] = {
 }
 SECRET_VARIABLES = ("CLIENT_SECRET", "TOKEN", "TOKEN_JSON", "KEYS")
 """Variables that also exist as …_FILE."""
-_SERVICE_LINK = re.compile(r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*")
+_SERVICE_LINK = r"SERVICE_(HOST|PORT).*|PORT_[0-9]+_(TCP|UDP|SCTP).*|NAME|ENV_.*"
 
 
 def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -199,5 +199,5 @@ def own_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in found.items()
-        if value and not _SERVICE_LINK.fullmatch(name) and not (name == "PORT" and "://" in value)
+        if value and not re.fullmatch(_SERVICE_LINK, name) and not (name == "PORT" and "://" in value)
     }

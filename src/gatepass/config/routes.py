@@ -20,7 +20,7 @@ TOOLS_OF_TYPE = re.compile(r"tools\[([A-Za-z0-9_.-]{1,64})\]\Z")
 """The entries of `tools` of one type, where `drop` leaves them out."""
 NOT_A_MEMBER_PATH = "expects the name of a member, such as temperature, metadata.user or messages[].name"
 NOT_A_MEMBER_NAME = "expects the new name alone, in the same object: letters, digits and underscores"
-_MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z")
+_MEMBER = r"[A-Za-z_][A-Za-z0-9_-]{0,63}\Z"
 
 PROTECTED_PATHS = {
     "model": "set `name` in the model's entry",
@@ -33,21 +33,21 @@ PROTECTED_PATHS = {
 """Member paths that a rule must not name, each with what to do instead."""
 
 
-def _checked_member(text: str, form: re.Pattern[str], error: str) -> str:
-    if form.match(text) is None:
+def _checked_member(text: str, form: str, error: str) -> str:
+    if re.match(form, text) is None:
         raise ValueError(error)
     if text in PROTECTED_PATHS:
         raise ValueError(f"cannot be changed by a rule: {PROTECTED_PATHS[text]}")
     return text
 
 
-MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH, error=NOT_A_MEMBER_PATH))]
+MemberPath = Annotated[str, AfterValidator(partial(_checked_member, form=MEMBER_PATH.pattern, error=NOT_A_MEMBER_PATH))]
 DropPath = Annotated[
     str,
     AfterValidator(
         partial(
             _checked_member,
-            form=re.compile(f"{MEMBER_PATH.pattern}|{TOOLS_OF_TYPE.pattern}"),
+            form=f"{MEMBER_PATH.pattern}|{TOOLS_OF_TYPE.pattern}",
             error=f"{NOT_A_MEMBER_PATH}, or tools[TYPE]",
         )
     ),

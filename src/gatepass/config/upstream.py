@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
+import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from gatepass.config.block import (
@@ -100,10 +100,10 @@ API_VERSION = r"^[A-Za-z0-9._-]{1,40}$"
 
 # every version of the classic API begins with a date, previews too
 _DATED = re.compile(r"\d{4}-\d{2}-\d{2}")
-_DEPLOYMENT = re.compile(r"/deployments/[^/]+\Z")
-_ASSISTANT = re.compile(r"/(?:openai|chats_openai|agents_openai|agents)(?:/[^/]+)?\Z")
+_DEPLOYMENT = r"/deployments/[^/]+\Z"
+_ASSISTANT = r"/(?:openai|chats_openai|agents_openai|agents)(?:/[^/]+)?\Z"
 _VERSION = re.compile(r"/v[0-9]")
-_OTHER_VERSION = re.compile(r"(?<!/api)/v1\Z")
+_OTHER_VERSION = r"(?<!/api)/v1\Z"
 NO_VERSION = (
     "base_url names a deployment, and only the classic API has deployments: set azure.api_version to its version,"
     " such as 2024-10-21, or end base_url before /openai"
@@ -133,8 +133,7 @@ RagflowPaths = Literal["current", "old"]
 RagflowImages = Literal["refuse", "drop"]
 
 
-@dataclass(frozen=True, slots=True)
-class Assistant:
+class Assistant(msgspec.Struct, frozen=True):
     """A chat assistant or an agent of RAGFlow, by its id. The model name of a target names it."""
 
     id: str
@@ -164,12 +163,12 @@ class RagflowConfig(Block):
 def base_url_error(dialect: DialectName, base_url: str, azure: AzureConfig | None) -> str | None:
     """Return why requests of `dialect` cannot be sent to paths below `base_url`, or None."""
     path = urlsplit(base_url).path
-    if dialect == "azure" and _DEPLOYMENT.search(path) and not (azure and azure.is_classic):
+    if dialect == "azure" and re.search(_DEPLOYMENT, path) and not (azure and azure.is_classic):
         return NO_VERSION
-    if dialect == "ragflow" and (found := _ASSISTANT.search(path)):
+    if dialect == "ragflow" and (found := re.search(_ASSISTANT, path)):
         old = ", and set `ragflow: {paths: old}`" if "s_openai" in found[0] else ""
         return NAMES_ASSISTANT.format(name="agent:ID" if "/agents" in found[0] else "ID", paths=old)
-    if dialect == "ragflow" and _OTHER_VERSION.search(path):
+    if dialect == "ragflow" and re.search(_OTHER_VERSION, path):
         return NOT_ITS_API
     return None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import date
 from typing import Annotated
 
+import msgspec
 from pydantic import Field
 
 from gatepass.config.block import Block, SettingFault, not_null
@@ -17,8 +17,7 @@ RESERVED_OUTPUT_TOKENS = 1_000
 """How many tokens are reserved for an answer if the request does not limit them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """A time span in which use is counted."""
 
     longest_s: int

@@ -14,7 +14,7 @@ from gatepass.dialects.base import Dialect, build_request, path_segment
 from gatepass.dialects.hints import AZURE_HINTS, Hint
 from gatepass.types import Call, OutboundRequest, Target, Timeouts
 
-_TAIL = re.compile(r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z")
+_TAIL = r"(/openai)?(/v1|/deployments(?:/([^/]*))?)?\Z"
 
 
 @lru_cache(maxsize=1024)  # building a URL costs 10 µs; a model has 512 characters at most
@@ -27,7 +27,7 @@ def azure_url(base_url: str, deployment: str, path: str, azure: AzureConfig) -> 
     """
     parts = urlsplit(base_url)
     # a path with a part twice would be a 404 `Resource not found`
-    root = _TAIL.sub("", parts.path.rstrip("/"))
+    root = re.sub(_TAIL, "", parts.path.rstrip("/"))
     path = "/" + path.lstrip("/")
     query = "" if azure.api_version is None else urlencode({"api-version": azure.api_version})
     if not azure.is_classic:
@@ -38,7 +38,7 @@ def azure_url(base_url: str, deployment: str, path: str, azure: AzureConfig) -> 
 
 def deployment_of(base_url: str) -> str:
     """Return the deployment at the end of `base_url`, or ""."""
-    found = _TAIL.search(urlsplit(base_url).path.rstrip("/"))
+    found = re.search(_TAIL, urlsplit(base_url).path.rstrip("/"))
     return unquote(found[3] or "") if found else ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from gatepass.config.upstream import RagflowPaths
 from gatepass.errors import UpstreamErrorReply
@@ -15,8 +16,7 @@ from gatepass.replies.error_body import MESSAGE_CHARS
 from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
 
-@dataclass(frozen=True, slots=True)
-class Hint:
+class Hint(msgspec.Struct, frozen=True):
     """The `case` of errors whose message matches `pattern` in any case, and of one of `statuses` (none: any).
 
     `operation`: only for this one, whose `param` may match too.
@@ -46,7 +46,7 @@ REJECTION = "rejected_without_401"
 OF_TOKENS = (403, 419, 498)
 """Statuses besides 401 that may mean the token whatever the text is: 419 of Laravel, 498 of Esri."""
 HINTS = (
-    Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT.pattern})", "too_long"),
+    Hint(rf"^(?!.*\b(?:context|reduce|shorten)\b).*(?:{TOO_LONG_TEXT})", "too_long"),
     Hint(
         # OpenAI and Azure, the second for an organization that is not verified
         r"'?stream'? does not support true|must be verified to stream",
@@ -169,7 +169,7 @@ def case_of(error_body: UpstreamErrorBody, status: int, upstream: str, model: st
     """
     text = "" if error_body.own else error_body.message[:MESSAGE_CHARS]
     is_mcp = upstream.startswith(MCP_UPSTREAM)
-    if not is_mcp and ((error_body.code or "").lower() in TOO_LONG or TOO_LONG_TEXT.search(text)):
+    if not is_mcp and ((error_body.code or "").lower() in TOO_LONG or re.search(TOO_LONG_TEXT, text, re.IGNORECASE)):
         return "too_long"
     if status == 429:
         return "429"

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
+
+import msgspec
 
 from gatepass.config.advice import Advice
 from gatepass.config.network import NO_NETWORK, Network
@@ -73,14 +74,13 @@ _AT_PROXY = re.compile(r"proxy (\S+): ")
 """Begins the detail of a fault on the way to the proxy (`pool.dial`)."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerNames:
+class ServerNames(msgspec.Struct, frozen=True):
     """A server as texts name it: `settings` is such as `upstreams.chat`, `url_setting` the full name of its URL's."""
 
     host: str
     settings: str
     url_setting: str
-    timeouts: Mapping[str, str] = field(default_factory=dict)
+    timeouts: Mapping[str, str] = msgspec.field(default_factory=dict)
     """The setting of each timeout (`Timeouts.settings`), without those that have none."""
     network: Network = NO_NETWORK
     """The settings with which it is called."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -39,8 +38,7 @@ RENAMES: Mapping[str, str] = {"max_tokens": "max_completion_tokens", "max_comple
 """OpenAI's reasoning models accept the new name only, older API versions of Azure and Mistral the old one only."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearningPolicy:
+class LearningPolicy(msgspec.Struct, frozen=True):
     """Which rules may be learned for one model.
 
     `may_stream` is False if the configuration sets `stream`. `fits_answers`: `ClientProtocol.fits_answers`.
@@ -81,9 +79,8 @@ class LearningPolicy:
 EVIDENCE_CHARS = 200
 QUOTE_CHARS = 42
 """Names and values of members are shorter; a longer quote may be a user's text."""
-_QUOTE = re.compile(
-    r"""(?<!\w)'(?:[^']|'(?=\w))*'?|"(?:[^"\\]|\\.)*"?|`[^`]*`?|\u201c[^\u201d]*\u201d?|\u2018[^\u2019]*\u2019?""",
-    re.DOTALL,
+_QUOTE = (
+    r"""(?s)(?<!\w)'(?:[^']|'(?=\w))*'?|"(?:[^"\\]|\\.)*"?|`[^`]*`?|\u201c[^\u201d]*\u201d?|\u2018[^\u2019]*\u2019?"""
 )
 """A quote. An apostrophe inside a word begins and ends none; an unclosed quote extends to the end."""
 
@@ -94,7 +91,7 @@ def evidence_of(message: str, field: str = "") -> str:
     Upstreams quote text that a user wrote, and operators see the evidence of a learned rule.
     """
     most = 0 if field in PERSONAL else QUOTE_CHARS
-    return _QUOTE.sub(lambda found: found[0] if len(found[0]) <= most else "…", message)[:EVIDENCE_CHARS]
+    return re.sub(_QUOTE, lambda found: found[0] if len(found[0]) <= most else "…", message)[:EVIDENCE_CHARS]
 
 
 ONLY_WITH: Mapping[str, frozenset[str]] = {"output_config": frozenset(("effort", "task_budget"))}
@@ -128,15 +125,14 @@ _ORDER = (
 """The order in which actions are applied: each one sees the result of those before it."""
 _LOSSES = {"set": 2, "clamp": 2, "drop": 3, "schema": 3, "tools": 3, "betas": 3, "beta": 3, "thoughts": 1}
 """By the action: 1 for one that is for its request only, 2 if a value changes, 3 if a safe part is left out."""
-_SHARE = re.compile(r"([1-9][0-9]{0,8})(%?)\Z")
+_SHARE = r"([1-9][0-9]{0,8})(%?)\Z"
 # No objects, lists or free text: an upstream's error chooses the value that goes into a client's request.
 SCALAR = re.compile(r'true\Z|false\Z|-?[0-9]+(?:\.[0-9]+)?\Z|"[A-Za-z0-9_-]*"\Z')
 TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 """Types of tools that are shown. Clients write them."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedRule:
+class LearnedRule(msgspec.Struct, frozen=True):
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
     - `beside`: the rule is for requests with this member, or without the betas behind "!".
@@ -194,7 +190,7 @@ class LearnedRule:
     def _change(self) -> Change:
         if (fixed := _FIXED.get(f"{self.action}={self.field}")) is not None:
             return fixed
-        if self.action == "split" and (found := _SHARE.match(self.to or "")) is not None:
+        if self.action == "split" and (found := re.match(_SHARE, self.to or "")) is not None:
             return SplitInputs(int(found[1]), is_share=bool(found[2]))
         if self.action == "role" and self.to is not None:
             return messages.system_into_user if self.to == "user" else messages.Role(self.field, self.to)
@@ -266,8 +262,7 @@ Key = tuple[str, str, frozenset[str]]
 """`LearnedRule.key`."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearnedRuleRecord:
+class LearnedRuleRecord(msgspec.Struct, frozen=True):
     """One learned rule with its evidence, for the operator. Times are seconds since the epoch.
 
     `evidence` is the upstream's sentence, cut, with secrets masked.

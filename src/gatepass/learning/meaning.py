@@ -63,7 +63,7 @@ messages (litellm#30882). Of a picture the `detail` is a wish."""
 SAFE_IN_TOOLS = frozenset(("tools[].strict", "tools[].function.strict", "tools[].eager_input_streaming"))
 """Members of tools that may be dropped. Agents send one in each tool. An upstream that does not know it enforces no
 schema with it."""
-_MEANT = re.compile(
+_MEANT = (
     r"tool|function|guard|moderat|safe|filter|priva|pii|redact|anonym|mask|secur|retention|train|data|search|plugin"
     r"|knowledge|retriev|file|image|audio|video|document|citation|schema|format|json|mcp|logprob|raw|price|cost"
     r"|final_message|generation_prompt|predict|max\w*tokens|allow|block|den[iy]|ban|confiden|compliance"
@@ -72,7 +72,7 @@ _MEANT = re.compile(
     r"|budget|adapter|lora|checkpoint|continue"
 )
 """Parts of unknown names that say what a request is about, or what protects it."""
-FLAG = re.compile(r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z")
+FLAG = r"-?\d[\d.]*\Z|true\Z|false\Z|null\Z"
 """Values of unknown members that may be dropped. A text or an object may say anything."""
 EMPTY = frozenset(("null", '""', "[]"))
 """Values that mean absent."""
@@ -124,7 +124,7 @@ def carries_meaning(path: str, value: str = "") -> bool:
         return False
     if top in _SAFE_NAMES | _MEANING_NAMES:
         return top in _MEANING_NAMES
-    return FLAG.match(value) is None or _MEANT.search(path.lower()) is not None
+    return re.match(FLAG, value) is None or re.search(_MEANT, path.lower()) is not None
 
 
 def means_absent(path: str, value: str) -> bool:

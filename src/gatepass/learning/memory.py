@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.learning.learned_rule import Key, LearnedRule, LearnedRuleRecord, RuleScope, evidence_of
 
@@ -72,8 +74,7 @@ class _Shelf(Generic[Name, Item]):
             yield from [(scope, name, self.by_scope[scope][name]) for scope, name in own]
 
 
-@dataclass(slots=True)
-class _StoredRule:
+class _StoredRule(msgspec.Struct):
     """A rule until `expires_s`. It is kept for another hour, so that one that is taught again is known."""
 
     rule: LearnedRule

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Self
 
+import msgspec
+
 from gatepass.errors import UpstreamError, UpstreamErrorReply
 from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, squashed
 from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
@@ -22,7 +24,7 @@ from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, U
 TEACHING = frozenset((400, 422, 500))
 OF_BATCHES = 413
 """TEI's status for too many inputs."""
-_TEMPLATE = re.compile(r"jinja|chat.?template", re.IGNORECASE)
+_TEMPLATE = r"(?i)jinja|chat.?template"
 """In a text with status 500, which llama.cpp sends for messages that the model's template rejects."""
 NEVER_CODES = FINAL_CODES | {
     *("rate_limit_exceeded", "invalid_api_key", "model_not_found", "deploymentnotfound", "token_expired"),
@@ -43,9 +45,7 @@ _NEVER_TEXT = (
     r"|ポリシー|不適切|정책|richtlinie|modération|不安全|不合适|内容安全|拦截|涉黄|社区规范"
 )
 """A prompt that a filter refused is never sent again in another form. No change of the form verifies an account."""
-_WANTS_BACK = re.compile(
-    r"must be passed back|missing `?reasoning_content|reasoning_content\W{1,3}is missing", re.IGNORECASE
-)
+_WANTS_BACK = r"(?i)must be passed back|missing `?reasoning_content|reasoning_content\W{1,3}is missing"
 """DeepSeek's thinking models require the reasoning that other upstreams reject."""
 _NO_PATHS = frozenset(("", "none", "null", "validation_error", "body", "request"))
 """Values of `param` that name no member (LiteLLM, Cerebras)."""
@@ -92,44 +92,38 @@ _EVERYDAY = NEVER | frozenset(
     )
 )
 """Words of everyday sentences. They name a member in quotes, or beside a word such as `parameter`."""
-_MARKED = re.compile(
-    rf"(?:['\"`“‘,./=\[(]|{_NOUN}s?[:：]?)\Z",
-    re.IGNORECASE,
-)
-_MARKS = re.compile(rf"['\"`”’\]=]|\s*(?:[:：]|{_NOUN}s?(?![a-z]))", re.IGNORECASE)
-_IS_NAME = re.compile(r"(?i)\b(?:tool|function|role) ['\"`“]?\Z")
+_MARKED = rf"(?i)(?:['\"`“‘,./=\[(]|{_NOUN}s?[:：]?)\Z"
+_MARKS = rf"(?i)['\"`”’\]=]|\s*(?:[:：]|{_NOUN}s?(?![a-z]))"
+_IS_NAME = r"(?i)\b(?:tool|function|role) ['\"`“]?\Z"
 """Before the name that a client gave to something."""
 
-_PYTHON_DETAIL = re.compile(r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])")
+_PYTHON_DETAIL = r"'loc': \(([\w', -]{1,200})\), 'msg': (['\"])((?:(?!\2[\"',}\]]).){1,300})\2(?=[\"',}\]])"
 """A detail of pydantic as Python prints it (vLLM)."""
-_LOC = re.compile(r"[\w-]+")
-_KEY = re.compile(r"['\"](?:message|msg|detail|error)['\"]: ?['\"]")
-_AT = re.compile(r"\"([\w$]{1,100})\" at '([^']{0,200})'")
-_PLACE_ALONE = re.compile(r"^([a-z_][\w.\[\]]{0,200})\n", re.MULTILINE)
-_COPY = re.compile(r", 'input': .*|\[type=.*")
+_LOC = r"[\w-]+"
+_KEY = r"['\"](?:message|msg|detail|error)['\"]: ?['\"]"
+_AT = r"\"([\w$]{1,100})\" at '([^']{0,200})'"
+_PLACE_ALONE = r"(?m)^([a-z_][\w.\[\]]{0,200})\n"
+_COPY = r", 'input': .*|\[type=.*"
 """The copy of the input that pydantic writes behind its message."""
-_QUOTED = re.compile(
+_QUOTED = (
     r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
     r"|‘[^’]{1,400}’|「[^」]{1,400}」"
 )
-_NAMED = re.compile(r"[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,40}", re.ASCII)
-_SENTENCE = re.compile(r"[\n;；。]|(?<=[.!?])\s+")
-_TOKEN = re.compile(r"[A-Za-z_][\w.\[\]*/-]*", re.ASCII)
+_NAMED = r"(?a)[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,40}"
+_SENTENCE = r"[\n;；。]|(?<=[.!?])\s+"
+_NAME = r"(?a)[A-Za-z_][\w.\[\]*/-]*"
 _STEP = re.compile(r"[^.\[\]/*]+")
-_PLACE = re.compile(r"(messages|tools|input|system)[\[./]{1,3}(\d{1,6})(?!\w)")
-_NUMBER = re.compile(
+_PLACE = r"(messages|tools|input|system)[\[./]{1,3}(\d{1,6})(?!\w)"
+_NUMBER = (
     r"(?<![A-Za-z0-9_.-])(\d{1,9})(?![A-Za-z0-9_-]|\.\d"
     r"| (?:requests (?:a|per)|images|characters|calls|seconds|minutes)\b)"
 )
-_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-_VALUE = re.compile(
-    r"['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)",
-    re.IGNORECASE | re.ASCII,
-)
+_COMMA = r"(?<=\d),(?=\d{3}(?!\d))"
+_VALUE = r"(?ia)['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)"
 """A value in quotes, or one that no word looks like."""
-_BARE = re.compile(r"(?i)true\Z|[-\d]|false\Z")
-_WORD = re.compile(r'"[A-Za-z][A-Za-z-]*"')
-_ID = re.compile(
+_BARE = r"(?i)true\Z|[-\d]|false\Z"
+_WORD = r'"[A-Za-z][A-Za-z-]*"'
+_ID = (
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<!\w)(?:\w*\d\w*|req_\w+)"
     r"|(?:(?<![A-Za-z])[iI][dD]|(?<=[a-z])I[dD])\W{1,4}\S{1,80}"
     r"|[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2}(?= \d)"
@@ -147,13 +141,12 @@ BESIDE_CHARS = 100
 def plain(text: str) -> str:
     """Return `text` with each detail of a list as a sentence, and without quoted sentences, which may be a client's."""
     text = text.replace('\\"', '"').replace(" -> ", ".")
-    text = _PYTHON_DETAIL.sub(lambda found: f"\n{'.'.join(_LOC.findall(found[1]))}: {found[3]}\n", text)
-    text = _PLACE_ALONE.sub(r"\1: ", _AT.sub(r'"\2.\1"', _KEY.sub("\n", _COPY.sub("", text))))
-    return _QUOTED.sub(lambda found: found[0] if _NAMED.fullmatch(found[0][1:-1]) else "…", text)
+    text = re.sub(_PYTHON_DETAIL, lambda found: f"\n{'.'.join(re.findall(_LOC, found[1]))}: {found[3]}\n", text)
+    text = re.sub(_PLACE_ALONE, r"\1: ", re.sub(_AT, r'"\2.\1"', re.sub(_KEY, "\n", re.sub(_COPY, "", text))))
+    return re.sub(_QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     """A member at which an error points: its `path`, and how a sentence spells it, from its start to its end.
 
     The sentence is -1 for `param`. `is_weak`: the word may be an everyday one, or stand in a list of what is accepted.
@@ -207,7 +200,7 @@ class _Names:
 
     def points(self, sentence: str, number: int) -> Iterator[Point]:
         """Yield what `sentence` names, in its order."""
-        words, at, count = list(_TOKEN.finditer(sentence)), 0, 0
+        words, at, count = list(re.finditer(_NAME, sentence)), 0, 0
         listed = re.search(_LISTS, sentence)
         while at < len(words) and count < MOST_MENTIONS:
             if self._begins.isdisjoint(map(squashed, _STEP.findall(words[at][0]))):
@@ -218,11 +211,12 @@ class _Names:
                 end = start + len(sentence[start : words[at + size - 1].end()].rstrip("./-[*"))
                 spelled = sentence[start:end]
                 before, after = sentence[max(0, start - BESIDE_CHARS) : start], sentence[end : end + BESIDE_CHARS]
-                is_name = _IS_NAME.search(before[-10:]) or before.endswith("…") or after[:1] == "…"  # a part of a quote
+                is_cut = before.endswith("…") or after[:1] == "…"  # a part of a quote
+                is_name = is_cut or re.search(_IS_NAME, before[-10:])
                 if is_name or not re.fullmatch(r"[\w -]+|\S+", spelled) or not (paths := self.find(spelled)):
                     continue
                 before = before.rstrip()
-                is_marked = _MARKED.search(before) or (not before[-1:].isalpha() and _MARKS.match(after))
+                is_marked = re.search(_MARKED, before) or (not before[-1:].isalpha() and re.match(_MARKS, after))
                 is_listed = listed is not None and start > listed.start()
                 is_weak = is_listed or (spelled.lower() in _EVERYDAY and not is_marked)
                 yield from (Point(path, number, start, end, is_weak, spelled) for path in paths)
@@ -276,7 +270,7 @@ class Refusal:
         is_form = status in TEACHING or (status == OF_BATCHES and "input" in members)
         if error_body is None or not is_form:
             return None
-        if status == SERVER_ERROR and _TEMPLATE.search(error_body.message) is None:
+        if status == SERVER_ERROR and re.search(_TEMPLATE, error_body.message) is None:
             return None
         code, kind = (error_body.code or "").lower(), (error_body.kind or "").lower()
         more = (*islice(reasons(error_body.raw, places=PLACES), ISSUES), *unknown_keys(error_body.raw))
@@ -303,7 +297,7 @@ class Refusal:
         param = None if (error_body.param or "").strip().lower() in _NO_PATHS else error_body.param
         shown = f"{code}: {param}" if is_quoting else text
         quotes, read = (None, "") if is_quoting else (Quotes(text, sent, values), plain(text)[:MOST_CHARS])
-        sentences = tuple(one for one in _SENTENCE.split(read) if one.strip())[:MOST_SENTENCES]
+        sentences = tuple(one for one in re.split(_SENTENCE, read) if one.strip())[:MOST_SENTENCES]
         return cls(members, shown, code, param, sent, sentences, quotes=quotes).with_points(changed)
 
     def with_points(self, changed: Iterable[str]) -> Self:
@@ -330,7 +324,7 @@ class Refusal:
             if (at, word.start()) not in spans and quotes is not None and not quotes.cover(word[0])
         }
         place_text = "\n".join((*sentences, self.param or ""))
-        places = frozenset((name, int(index)) for name, index in _PLACE.findall(place_text))
+        places = frozenset((name, int(index)) for name, index in re.findall(_PLACE, place_text))
         is_path = any("." in one.spelled for one in found)
         return replace(
             self,
@@ -352,7 +346,7 @@ class Refusal:
         for path in SAFE.intersection(self.sent.values):
             last = path.rpartition("_")[2]
             words = [last] if last != path and len(last) > len("type") else []
-            words += [value[1:-1] for value in self.sent.values[path] if _WORD.fullmatch(value)]
+            words += [value[1:-1] for value in self.sent.values[path] if re.fullmatch(_WORD, value)]
             if any(map(self.has_word, words)):
                 yield path
 
@@ -377,20 +371,20 @@ class Refusal:
 
     def numbers(self) -> list[int]:
         """Return the whole numbers in its text."""
-        return [int(number) for number in _NUMBER.findall(_COMMA.sub("", "\n".join(self.sentences)))]
+        return [int(number) for number in re.findall(_NUMBER, re.sub(_COMMA, "", "\n".join(self.sentences)))]
 
     def values_behind(self, point: Point) -> list[str]:
         """Return the JSON of the values that its text names behind a member, without names of members."""
         behind = "" if point.sentence < 0 else self.sentences[point.sentence][point.end :][:BESIDE_CHARS]
-        words = [quoted or bare for quoted, bare in _VALUE.findall(behind)]
+        words = [quoted or bare for quoted, bare in re.findall(_VALUE, behind)]
         found = [word for word in words if squashed(word) not in self.not_values and word not in self.not_values]
-        return list(dict.fromkeys(word.lower() if _BARE.match(word) else json.dumps(word) for word in found))
+        return list(dict.fromkeys(word.lower() if re.match(_BARE, word) else json.dumps(word) for word in found))
 
     def is_same(self, other: Refusal) -> bool:
         """Whether both errors say the same, apart from ids, times and counts, and point at the same."""
         is_alike = (self.param, self.places, self.code) == (other.param, other.places, other.code)
         is_alike = is_alike and self.named(weak=True).keys() == other.named(weak=True).keys()
-        return is_alike and _ID.sub("", self.text) == _ID.sub("", other.text)
+        return is_alike and re.sub(_ID, "", self.text) == re.sub(_ID, "", other.text)
 
     @property
     def evidence(self) -> str:
@@ -404,12 +398,12 @@ class Refusal:
     def signature(self) -> str:
         """Its text without digits, ids, times and quoted values, but with the members at which it points."""
         names = ",".join(sorted(self.named(weak=True)))
-        return f"{self.code} {names} {_ID.sub('', _QUOTED.sub('…', self.text))}"[:MOST_CHARS]
+        return f"{self.code} {names} {re.sub(_ID, '', re.sub(_QUOTED, '…', self.text))}"[:MOST_CHARS]
 
     @property
     def wants_reasoning(self) -> bool:
         """Whether the upstream requires reasoning that was left out, although it points at it as if it were refused."""
-        return _WANTS_BACK.search(self.text) is not None
+        return re.search(_WANTS_BACK, self.text) is not None
 
 
 def _without_places(points: list[Point]) -> list[Point]:
@@ -427,7 +421,7 @@ def is_too_long(error: UpstreamError) -> bool:
     if error_body is None:
         return False
     codes = {(error_body.code or "").lower(), (error_body.kind or "").lower()}
-    return not TOO_LONG.isdisjoint(codes) or TOO_LONG_TEXT.search(error_body.message) is not None
+    return not TOO_LONG.isdisjoint(codes) or re.search(TOO_LONG_TEXT, error_body.message, re.IGNORECASE) is not None
 
 
 _SUM = r"(?<!\d)(?:(?P<p>\d+) \+ (?P<a>\d+) > (?P<c>\d+)|(?P<A>\d+) > (?P<C>\d+) - (?P<P>\d+)|(\d+) < (\d+) \+ (\d+))"
@@ -447,7 +441,7 @@ _ANSWER = (
 
 def no_room(text: str) -> tuple[int, int, int] | None:
     """Return the tokens of the prompt, the answer and the context if `text` says that only the prompt fits."""
-    text = _COMMA.sub("", text[:MOST_CHARS])
+    text = re.sub(_COMMA, "", text[:MOST_CHARS])
     if (found := re.search(_SUM, text)) is not None:
         sums = [int(number[:9]) for number in found.groups() if number]
         order = (0, 1, 2) if found["p"] else (2, 0, 1) if found["A"] else (1, 2, 0)

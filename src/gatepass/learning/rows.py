@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.routes import BETA
 from gatepass.draft import Draft
@@ -52,8 +54,7 @@ Step = tuple[LearnedRule, ...]
 """Rules that are applied together."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
+class _Sent(msgspec.Struct, frozen=True):
     """The call that was refused, opened where a row looks."""
 
     call: Call
@@ -97,7 +98,7 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     is_vague = inner.issubset(("content", "role", "text"))  # else it points deeper
     is_message = is_vague and any(name in ("messages", "input", "system") for name, _ in refusal.places)
     text = "\n".join(refusal.sentences)
-    is_of_form = "empty" in refusal.nouns or _FORMS.search(text) is not None  # else perhaps a filter's
+    is_of_form = "empty" in refusal.nouns or re.search(_FORMS, text) is not None  # else perhaps a filter's
     is_of_content = ("content" in refusal.nouns and is_of_form) or refusal.is_at("content", "text")
     points_at_content = (is_vague and is_of_content) or refusal.nouns.issuperset(("role", "empty"))
     if points_at_content or (is_message and not refusal.is_at("role")):
@@ -113,14 +114,14 @@ def shape(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     if is_role and refusal.has_word("system") and BETA_FIELD not in refusal.members:
         yield (LearnedRule("role", "system", "developer"),)
     ids = ("tool_call_id", "tool_calls.id", "call_id", "tool_use_id", "content.id")
-    if refusal.is_at(*ids) or ("tool" in refusal.nouns and _IDS.search(text)):
+    if refusal.is_at(*ids) or ("tool" in refusal.nouns and re.search(_IDS, text)):
         yield (LearnedRule("tool_ids", "short"),)
 
 
 _SHAPED = ("messages", "input", "system", "role", "content", "tools")
-_FORMS = re.compile(r"\b(?:string|array|object|variant)s?\b|字符串|数组", re.IGNORECASE)
+_FORMS = r"(?i)\b(?:string|array|object|variant)s?\b|字符串|数组"
 """Forms of a content. A text about content without one may be that of a filter."""
-_IDS = re.compile(r"(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])", re.IGNORECASE)
+_IDS = r"(?i)(?<![A-Za-z0-9])ids?(?![A-Za-z0-9])"
 
 
 def streams(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
@@ -196,13 +197,13 @@ def limits(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
         if other and path in named and (path in refusal.unknown or refusal.has_word(other)):
             yield (LearnedRule("rename", path, other),)
         if bound:  # an error may mean "less than"
-            is_once = any(_ROOM.search(one) for one in refusal.sentences if str(bound) in one.replace(",", ""))
+            is_once = any(re.search(_ROOM, one) for one in refusal.sentences if str(bound) in one.replace(",", ""))
             yield from ((LearnedRule("clamp", path, str(one), is_once=is_once),) for one in (bound, bound - 1))
 
 
 LEAST_TOKENS = 16
 """A smaller number is not a limit of tokens. It may be a part of a model's name."""
-_ROOM = re.compile(r"prompt|input|context|remaining|提示|输入|上下文|剩余", re.IGNORECASE)
+_ROOM = r"(?i)prompt|input|context|remaining|提示|输入|上下文|剩余"
 """A bound in such a text depends on the length of this prompt."""
 
 
@@ -336,11 +337,11 @@ def schemas(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
         one.path.startswith("tools") for one in refusal.points
     )
     if "tools" in sent.draft.top and (is_in_tools or "tool" in refusal.nouns or "schema" in refusal.text.lower()):
-        words = {word for one in (*refusal.sentences, f".{refusal.param}") for word in _KEYWORD.findall(one)}
+        words = {word for one in (*refusal.sentences, f".{refusal.param}") for word in re.findall(_KEYWORD, one)}
         yield from _all_then_each([[LearnedRule("schema", word)] for word in sorted(words & KEYWORDS)])
 
 
-_KEYWORD = re.compile(r"(?<=['\"`./])\$?[A-Za-z]+(?![A-Za-z])|(?<![A-Za-z])[a-z]+[A-Z][A-Za-z]+")
+_KEYWORD = r"(?<=['\"`./])\$?[A-Za-z]+(?![A-Za-z])|(?<![A-Za-z])[a-z]+[A-Z][A-Za-z]+"
 
 
 def tools(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
@@ -352,7 +353,7 @@ def tools(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
     if len(found) > MOST_NAMES:
         return
     at = {kinds.get(index, "") for name, index in refusal.places if name == "tools"}
-    words = {kind: {kind, _DATE.sub("", kind)} for kind in found}
+    words = {kind: {kind, re.sub(_DATE, "", kind)} for kind in found}
     for _, tool in islice(numbered, MOST_POINTED):
         words.get(tool.string("type") or "", set()).add(tool.string("name") or tool.string("type") or "")
     named = [kind for kind in found if kind in at or any(map(refusal.has_word, words[kind]))]
@@ -364,7 +365,7 @@ def tools(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
 
 
 _OWN_TOOLS = ("", "function", "custom", "namespace")
-_DATE = re.compile(r"_\d{8}\Z")
+_DATE = r"_\d{8}\Z"
 
 
 def betas(refusal: Refusal, sent: _Sent) -> Iterator[Step]:
@@ -466,7 +467,7 @@ def concerns(refusal: Refusal, rule: LearnedRule) -> bool:
 # --- advice for the operator
 
 _IMAGES = (b'"image_url"', b'"input_image"')
-_TEXT_ALONE = re.compile(r"\bstring\b|字符串", re.IGNORECASE)
+_TEXT_ALONE = r"(?i)\bstring\b|字符串"
 REASONING_ADVICE = (
     "The client must send the reasoning of earlier answers back with them, and rules.drop of the model's entry must not"
     " name it."
@@ -481,8 +482,7 @@ _NOT_ADVISED = frozenset(
 """Without one of these a request, a tool or a part is none, or an agent has no tools or no thoughts at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class LearningSettings:
+class LearningSettings(msgspec.Struct, frozen=True):
     upstream: str
     policy: LearningPolicy
     learn: Literal["off", "on"] = "on"
@@ -496,7 +496,7 @@ def advice(refusal: Refusal, call: Call, setting: LearningSettings, found: Seque
     """
     if refusal.wants_reasoning:
         return REASONING_ADVICE
-    is_of_text = _TEXT_ALONE.search(refusal.text) and ("content" in refusal.nouns or refusal.is_at("content"))
+    is_of_text = re.search(_TEXT_ALONE, refusal.text) and ("content" in refusal.nouns or refusal.is_at("content"))
     if is_of_text and not found and any(name in call.body for name in _IMAGES):
         return "This model accepts text only, and the request contains images."
     stream = next((rule for step in found for rule in step if rule.action == "stream"), None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gatepass.errors import GatepassError
 from gatepass.observability.log import emit
@@ -105,11 +106,10 @@ def texts_of(record: AccessRecord) -> str:
     return texts if record.outcome == "ok" else f"{texts} {record.outcome} {record.code} {record.hop} {record.reason}"
 
 
-@dataclass(slots=True)
-class _Interval:
-    shown: set[str] = field(default_factory=set)
+class _Interval(msgspec.Struct):
+    shown: set[str] = msgspec.field(default_factory=set)
     """The addresses that get no further separate line."""
-    peers: Counter[str] = field(default_factory=Counter)
+    peers: Counter[str] = msgspec.field(default_factory=Counter)
     """The number of refusals by address that the common line reports."""
     error: GatepassError | None = None
     """The last of these refusals."""

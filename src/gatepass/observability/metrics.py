@@ -12,7 +12,6 @@ import math
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise, zip_longest
 from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
@@ -370,8 +369,7 @@ def head(name: str, text: str, kind: str) -> str:
     return f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
 
 
-@dataclass(slots=True)
-class Series:
+class Series(msgspec.Struct):
     """The cells of one combination of caller, group, model, upstream and operation."""
 
     labels: Labels
@@ -404,8 +402,7 @@ class Sample(NamedTuple):
     """The key of each request in flight, as in `Metrics.series`."""
 
 
-@dataclass(slots=True)
-class UpstreamCounts:
+class UpstreamCounts(msgspec.Struct):
     """The requests that ended at one upstream, and those that failed there as `is_failure` says.
 
     The last of those has its id, its code, its kind and when it ended.

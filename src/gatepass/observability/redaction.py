@@ -24,7 +24,7 @@ KEPT = 8
 """Values kept for each owner. A request in progress may still carry a token that was renewed since."""
 ROUNDS = 5
 """How often a text is resolved: JSON and HTML twice, one in the other, and one more."""
-_ESCAPE = re.compile(
+_ESCAPE = (
     r"""(?P<pairs>(?:\\["\\/bfnrt])+)"""
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}"
     r"|&(?:#[0-9]{1,24};?|#[xX][0-9a-fA-F]{1,24};?|[A-Za-z][A-Za-z0-9]{1,31};?)"
@@ -139,7 +139,7 @@ def _character(escape: str) -> str:
 def _resolved(text: str, origin: array[int]) -> tuple[str, array[int]]:
     """Resolve the escapes in `text` once. `origin`: where each character, and the end, was in the first text."""
     parts, places, at = list[str](), array("L"), 0
-    for found in _ESCAPE.finditer(text):
+    for found in re.finditer(_ESCAPE, text):
         begin, end = found.span()
         places += origin[at:begin]
         if found["pairs"]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.errors import MethodNotAllowed, UnknownPath, UnsupportedHead, documentation
 from gatepass.protocols import PROTOCOLS
@@ -107,8 +109,7 @@ _MCP = tuple(f"{prefix}/mcp/" for prefix in PREFIXES)
 _MODEL, _ID = "{model}", "{id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """The operation of a path and a method.
 
     `model` is the id in `/models/{id}`, slashes included. `at_root`: the path is the root of the API. RAGFlow's Go

@@ -22,8 +22,7 @@ _FLAGS = {b"true": True, b'"true"': True, b"false": False, b'"false"': False, b"
 """Spellings of a flag. RAGFlow's Xinference class sends strings (its rag/llm/rerank_model.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RerankOptions:
+class RerankOptions(msgspec.Struct, frozen=True):
     """The reply that the client requests: at most `top_n` results (None: all) of `count` documents.
 
     `is_tei`: the reply is a bare list of `{index, score}`. `echoed`: the documents as JSON if the client requests them
@@ -155,8 +154,7 @@ _LISTS = ("results", "data")
 _SCORES = ("relevance_score", "score")
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
+class _Result(msgspec.Struct, frozen=True):
     """One result: the index of its document, its score as a number and as JSON, and the entry of the reply."""
 
     index: int

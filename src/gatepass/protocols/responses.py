@@ -377,7 +377,6 @@ class ResponseRepair(EventRepair):
         self._bytes_left = LARGE_EVENT_BYTES
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
-        self.skips_similar = True
         kind, before = payload.get("type"), len(self._adapted)
         if kind == "response.output_item.done" and isinstance(item := payload.get("item"), dict):
             self._bytes_left -= len(block)
@@ -406,7 +405,7 @@ _OVERFLOW = "context_length_exceeded"
 LONGEST_TEXT = 500
 """The most characters of an error's message in a header."""
 _MEANINGS: Mapping[str, str] = {**dict.fromkeys(TOO_LONG, _OVERFLOW), **dict.fromkeys(OVER_QUOTA, "insufficient_quota")}
-_NAMES_WAIT = re.compile(r"try again in\s*\d", re.IGNORECASE)
+_NAMES_WAIT = r"(?i)try again in\s*\d"
 
 
 def code_of(error: GatepassError) -> str:
@@ -436,7 +435,7 @@ def response_error(error: GatepassError, streamed: StreamedResponse, *, rewords:
     own, message, number = document["error"]["code"], document["error"]["message"], streamed.next_number
     members = {"code": own, "message": message, "param": document["error"]["param"], "sequence_number": number}
     code = code_of(error).replace(LONG_LIMITED, "insufficient_quota")
-    if code == RATE_LIMITED and (after_s := retry_after(error)) is not None and not _NAMES_WAIT.search(message):
+    if code == RATE_LIMITED and (after_s := retry_after(error)) is not None and not re.search(_NAMES_WAIT, message):
         message = f"{sentence(message)} Please try again in {after_s} s."
     failure = {"code": code, "message": message}
     if code != own:

@@ -14,11 +14,12 @@ import ssl
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
 from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+import msgspec
 
 from gatepass.auth.authenticator import Authenticator
 from gatepass.clock import Clock, SystemClock
@@ -138,8 +139,7 @@ class UpstreamState:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upstream:
+class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """One configured upstream with its dialect, connections and credential."""
 
     name: str
@@ -169,15 +169,14 @@ IssuerConnection = tuple[ssl.SSLContext | None, int]
 """The TLS context of a credential's HTTP client, and a hash of its password for the proxy."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessParts:
+class ProcessParts(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of an AppState that the process keeps in a reload."""
 
     clock: Clock
-    redactor: Redactor = field(default_factory=Redactor)
-    upstream_states: dict[tuple[str, str], UpstreamState] = field(default_factory=dict)
+    redactor: Redactor = msgspec.field(default_factory=Redactor)
+    upstream_states: dict[tuple[str, str], UpstreamState] = msgspec.field(default_factory=dict)
     """By the name and base URL of the upstream."""
-    repeats: defaultdict[str, RetryBudget] = field(default_factory=partial(defaultdict, RetryBudget))
+    repeats: defaultdict[str, RetryBudget] = msgspec.field(default_factory=partial(defaultdict, RetryBudget))
     """Requests and repeats by the name of the entry of `models`, see `policy.retry_budget`."""
     metrics: Metrics
     traffic: Traffic
@@ -186,18 +185,17 @@ class ProcessParts:
     tracing: Tracing | None
     inspector: Inspector
     capture: Capture
-    body_threads: BodyThreads = field(default_factory=BodyThreads)
-    turns: LoopTurns = field(default_factory=LoopTurns)
+    body_threads: BodyThreads = msgspec.field(default_factory=BodyThreads)
+    turns: LoopTurns = msgspec.field(default_factory=LoopTurns)
     store: GuardedStore | None
     """None if this process shares nothing."""
-    counts: Counts = field(default_factory=Counts)
-    end_users: EndUsers = field(default_factory=EndUsers)
-    reload_problems: list[str] = field(default_factory=list)
+    counts: Counts = msgspec.field(default_factory=Counts)
+    end_users: EndUsers = msgspec.field(default_factory=EndUsers)
+    reload_problems: list[str] = msgspec.field(default_factory=list)
     """Why the last reload was refused, so that `/status` shows it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppState(ProcessParts):
+class AppState(ProcessParts, frozen=True, kw_only=True):
     """Everything that a request needs. A request uses the AppState that it began with."""
 
     config: Config
@@ -421,7 +419,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         holders=holders,
         issuer_connections=connections,
         tls_contexts=tls_contexts,
-        **{each.name: getattr(parts, each.name) for each in fields(ProcessParts)},
+        **{name: getattr(parts, name) for name in ProcessParts.__struct_fields__},
     )
 
 

@@ -11,7 +11,6 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from secrets import token_hex
 from typing import Any
@@ -58,8 +57,7 @@ MOST_KEPT = 16
 Entry = dict[str, Any]
 
 
-@dataclass(slots=True)
-class _List:
+class _List(msgspec.Struct):
     """What is known of the list of one upstream."""
 
     models: tuple[Entry, ...] | None = None

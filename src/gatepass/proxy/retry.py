@@ -157,14 +157,14 @@ def has_failed(outcome: Outcome, status: int, *, is_limited: bool) -> bool:
     return status >= SERVER_ERROR and not is_limited if outcome in REPLIES else outcome in _NO_REPLY
 
 
-_OF_SIZE = re.compile(r"request too large|too large for|reduce the (?:length|size)", re.IGNORECASE)
+_OF_SIZE = r"(?i)request too large|too large for|reduce the (?:length|size)"
 
 
 def concerns_size(error: BaseException | None) -> bool:
     """Return whether a 429 is about the size of its request, so that other requests need not wait."""
     if not isinstance(error, UpstreamErrorReply) or error.error_body is None:
         return False
-    return is_too_long(error) or _OF_SIZE.search(error.error_body.message) is not None
+    return is_too_long(error) or re.search(_OF_SIZE, error.error_body.message) is not None
 
 
 def outcome_of(error: BaseException, *, sent: bool, has_head: bool) -> Outcome:

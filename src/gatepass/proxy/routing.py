@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
@@ -52,8 +51,7 @@ class Route(msgspec.Struct, frozen=True, eq=False):
     """Whether a target that answers 429 is passed over for the time that it asks for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _OperationRoutes:
+class _OperationRoutes(msgspec.Struct, frozen=True):
     exact: Mapping[str, Route]
     globs: tuple[tuple[str, Route], ...]
     """The longest pattern first."""

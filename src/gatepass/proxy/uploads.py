@@ -24,26 +24,25 @@ MODEL_BYTES = 4 * 1024
 SEARCHED_BYTES = 1024 * 1024
 """Bytes of a part that are searched before the event loop runs: a boundary of few bytes takes 5 ns a byte."""
 
-_BOUNDARY = re.compile(
-    rb"multipart/form-data(?:; *charset=[\w-]+)?"
-    rb"; *boundary=(?:([0-9A-Za-z'+_.-]{1,70})|\"([0-9A-Za-z'()+_,./:=?-]{1,70})\")(?:; *charset=[\w-]+)?",
-    re.IGNORECASE,
+_BOUNDARY = (
+    rb"(?i)multipart/form-data(?:; *charset=[\w-]+)?"
+    rb"; *boundary=(?:([0-9A-Za-z'+_.-]{1,70})|\"([0-9A-Za-z'()+_,./:=?-]{1,70})\")(?:; *charset=[\w-]+)?"
 )
 _NAME = rb"[A-Za-z0-9_.\[\]-]+"
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _FIELDS = {
-    b"content-disposition": re.compile(
+    b"content-disposition": (
         rb'form-data; *name=(?:"(' + _NAME + rb')"|(' + _NAME + rb"))"
         rb'((?:; *filename=(?:"(?:(?!(?i:; *name *\*?=))[^"\\\x00-\x1f\x7f]|\\(?!"))*+"|' + _TOKEN + rb"))?"
         rb"(?:; *filename\*=" + _TOKEN + rb")?)"
     ),
-    b"content-type": re.compile(rb"[^\x00-\x1f\x7f]*"),
-    b"content-length": re.compile(rb"[0-9]+"),
-    b"content-transfer-encoding": re.compile(rb"7bit|8bit|binary", re.IGNORECASE),
+    b"content-type": rb"[^\x00-\x1f\x7f]*",
+    b"content-length": rb"[0-9]+",
+    b"content-transfer-encoding": rb"(?i)7bit|8bit|binary",
 }
 """The fields of a part. For some parsers a backslash before a quote ends a text, and some split at each semicolon, also
 inside a quoted file name. .NET sends names without quotes."""
-_PLAIN_TEXT = re.compile(rb'text/plain(?:; *charset="?(?:utf-8|us-ascii)"?)?', re.IGNORECASE)
+_PLAIN_TEXT = rb'(?i)text/plain(?:; *charset="?(?:utf-8|us-ascii)"?)?'
 
 
 def boundary_of(headers: Headers) -> bytes:
@@ -53,7 +52,7 @@ def boundary_of(headers: Headers) -> bytes:
         raise UnsupportedHead(
             "unsupported_media_type", "Send the body as `content-type: multipart/form-data` with its boundary."
         )
-    found = _BOUNDARY.fullmatch(kind)
+    found = re.fullmatch(_BOUNDARY, kind)
     if found is None:
         raise InvalidRequest(
             "The content type of the form can be read in more than one way. Send it as"
@@ -131,7 +130,7 @@ def _is_model(head: bytes, check_name: Callable[[str], None]) -> bool:
     for line in lines:
         field, _, value = line.partition(b":")
         field = field.lower()
-        matched = _FIELDS[field].fullmatch(value.strip(b" \t")) if field in _FIELDS and field not in found else None
+        matched = re.fullmatch(_FIELDS[field], value.strip(b" \t")) if field in _FIELDS and field not in found else None
         if matched is None:
             break
         found[field] = matched
@@ -150,7 +149,7 @@ def _is_model(head: bytes, check_name: Callable[[str], None]) -> bool:
         check_name(name)
         return False
     kind = found.get(b"content-type")
-    if file or (kind is not None and _PLAIN_TEXT.fullmatch(kind[0]) is None):
+    if file or (kind is not None and re.fullmatch(_PLAIN_TEXT, kind[0]) is None):
         raise InvalidRequest("`model` must be plain text in the form, not a file.", param="model")
     return True
 

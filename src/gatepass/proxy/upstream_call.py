@@ -407,8 +407,9 @@ def upstream_error(
     return error
 
 
-_TOOL = re.compile(
-    r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
+_TOOL = (
+    r"(?i)\btools(?:[\[.]\d{1,4}\]?\.function_?declarations)?[\[.](\d{1,4})\b"
+    r"\]?(?:\.function\b(?:\.(?!name\b)[\w.]+)?)?"
 )
 """A tool by its number, with what messages and responses lack of its path."""
 
@@ -416,7 +417,7 @@ _TOOL = re.compile(
 def name_tool(error: UpstreamErrorReply, attempt: Attempt, sent: Call) -> None:
     """Add the name of the tool at which an upstream points by its number, and of a translated one the place."""
     text = f"{error.param} {error.cause[:MESSAGE_CHARS]}"
-    if (found := _TOOL.search(text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
+    if (found := re.search(_TOOL, text)) is None or not 0 < len(sent.body) <= ONE_PASS_BYTES:
         return
     try:
         name = _tool_names(sent).get(int(found[1]))

@@ -38,7 +38,7 @@ _LOGIN_PAGE = (
     r"|[请請未][^<>]{0,10}登[录錄陆陸]"
 )
 """A field for a password, a form of SAML, or words that ask for a login."""
-_SUPPORT_ID = re.compile(
+_SUPPORT_ID = (
     r"(?i)(?:\b(?:support|incident|event|request|ref(?:erence)?|ray|attack|trac(?:e|king)|case|ticket|transaction"
     r"|correlation|block|message|log|error)[ _-]{0,2}(?:id|number|no|code|a)?\b"
     r"|(?:支持|事件|请求|拦截|参考|追踪) ?(?:id|编号|号码?|码))"
@@ -110,7 +110,7 @@ def title_of(page: str) -> str | None:
 
 def support_id(text: str) -> str:
     """Return the id in a page or a URL by which the owner of a filter finds the request it refused, "" without one."""
-    found = _SUPPORT_ID.search(" ".join(unescape(re.sub("<[^<>]*>", " ", text)).split()))
+    found = re.search(_SUPPORT_ID, " ".join(unescape(re.sub("<[^<>]*>", " ", text)).split()))
     return found[1].rstrip(".:/") if found else ""
 
 

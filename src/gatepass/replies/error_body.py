@@ -19,9 +19,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Literal
+
+import msgspec
 
 from gatepass.types import OVER_QUOTA, RAGFLOW_ABSENT, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
 
@@ -47,7 +49,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_.-]{1,100}\Z")
 # Google names the kind of an error in `status`: UNAUTHENTICATED
 _GOOGLE_STATUS = re.compile(r"[A-Z][A-Z_]+\Z")
 # new-api appends its own id to the upstream's sentence
-_REQUEST_ID = re.compile(r"\(request id:[^()]*\)\s*\Z", re.IGNORECASE)
+_REQUEST_ID = r"(?i)\(request id:[^()]*\)\s*\Z"
 ISSUES = 8
 """The most entries of a list of errors that are quoted."""
 
@@ -61,7 +63,7 @@ _NO = (False, "false", "False")
 _ENVELOPE_CODES = (*CODE_NAMES, "statusCode", "status_code")
 _STATES = ("status", "state", "result")
 _ERRORS = ("error", "errors")
-_SUCCEEDED = re.compile(r"\s*[^不未没失]{0,6}成功[。！!]?\s*\Z")
+_SUCCEEDED = r"\s*[^不未没失]{0,6}成功[。！!]?\s*\Z"
 _FAILED = frozenset(("error", "fail", "failed", "failure"))
 MEMBERS = (
     *("object", "error", "errors", "success", "ok", "isError", "type", "param", "error_type", *_STATES, *WRAPPERS),
@@ -76,22 +78,21 @@ RAW_DEPTH = 64
 Mask = Callable[[str], str]
 """Masks known secrets in a text (`Redactor.mask`). `str` is that of a caller that knows none."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]")
-_BLANKS = re.compile(r"[ \t]+")
-_LINES = re.compile(r" ?\n ?(?:\n\s*)?")
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]"
+_BLANKS = r"[ \t]+"
+_LINES = r" ?\n ?(?:\n\s*)?"
 
 RAGFLOW_STATUS: Mapping[int, int] = {100: 502, 101: 400, 102: 400, 103: 400, 105: 502, 106: 503, 108: 403, 109: 403}
 """RAGFlow's RetCode in a 200: exception, argument, data, operating, connection, running, permission, authentication."""
 
 _OF_ANY_FAULT = (100, 102)
 """RAGFlow's codes whose text quotes its model's error. Such a text may speak of a quota without being about one."""
-_LIMITED = re.compile(
-    r"rate.?limit|too many|\b429\b|exceed.{0,40}(?:quota|limit)|quota.{0,40}exceed|限流|请求过于频繁|(?:配额|额度)超",
-    re.IGNORECASE,
+_LIMITED = (
+    r"(?i)rate.?limit|too many|\b429\b|exceed.{0,40}(?:quota|limit)|quota.{0,40}exceed"
+    r"|限流|请求过于频繁|(?:配额|额度)超"
 )
-_EXHAUSTED = re.compile(
-    r"insufficient.?(?:user.?)?(?:quota|balance|credit)|(?:余额|额度|配额)(?:不足|.{0,4}(?:用完|用尽|耗尽))|欠费",
-    re.IGNORECASE,
+_EXHAUSTED = (
+    r"(?i)insufficient.?(?:user.?)?(?:quota|balance|credit)|(?:余额|额度|配额)(?:不足|.{0,4}(?:用完|用尽|耗尽))|欠费"
 )
 """Of an account that a retry does not fill."""
 
@@ -144,8 +145,7 @@ STATUS_OF_KIND: Mapping[str, int] = {
 KIND_OF_STATUS: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """The error itself, and the document around it. Both are the same object if the error is flat."""
 
     own: Any
@@ -186,7 +186,7 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
     written = _written_status(found)
     status = written or _implied_status(found, text or "", code, kind)
     is_any = code is None or whole_number(found.outer.get("code")) in _OF_ANY_FAULT
-    if is_any and status == 429 and _EXHAUSTED.search(text or ""):
+    if is_any and status == 429 and re.search(_EXHAUSTED, text or ""):
         code = "insufficient_quota"
     words: str = text or code or ""
     own: Literal["", "body"] = ""
@@ -197,7 +197,7 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
         param = next((value for name in ("name", "path", *PLACES) if isinstance(value := param.get(name), str)), None)
     param = param.strip() or None if isinstance(param, str) else path_of_loc(param or issue.get("loc"))
     error_body = UpstreamErrorBody(
-        message=clean(_REQUEST_ID.sub("", words), mask) or clean(words, mask) or "An error without a message.",
+        message=clean(re.sub(_REQUEST_ID, "", words), mask) or clean(words, mask) or "An error without a message.",
         status=status,
         kind=_masked_label(kind, mask),
         code=_masked_label(code, mask),
@@ -343,7 +343,7 @@ def _implied_status(found: Found, text: str, code: str | None, kind: str | None)
         ragflow_status(found.outer.get("code"), text)
         or STATUS_OF_CODE.get((code or "").lower())
         or STATUS_OF_KIND.get((kind or "").lower())
-        or (429 if code is None and (_LIMITED.search(text) or _EXHAUSTED.search(text)) else None)
+        or (429 if code is None and (re.search(_LIMITED, text) or re.search(_EXHAUSTED, text)) else None)
     )
 
 
@@ -530,7 +530,7 @@ def ragflow_status(code: Any, text: str) -> int | None:
     # RAGFlow has one code for every fault of a request, so only the text shows which one it is
     if number == 102 and any(words in text.lower() for words in RAGFLOW_ABSENT):
         return 404
-    if number in _OF_ANY_FAULT and (_LIMITED.search(text) or _EXHAUSTED.search(text)):
+    if number in _OF_ANY_FAULT and (re.search(_LIMITED, text) or re.search(_EXHAUSTED, text)):
         return 429
     return None if number is None else RAGFLOW_STATUS.get(number)
 
@@ -542,7 +542,8 @@ def is_success(code: Any) -> bool:
         return number == 0 or 200 <= number <= 299 or number in (20_000, 200_000)
     if isinstance(code, str):
         return (
-            code.strip().lower() in ("", "ok", "success", "succeed", "succeeded") or _SUCCEEDED.match(code) is not None
+            code.strip().lower() in ("", "ok", "success", "succeed", "succeeded")
+            or re.match(_SUCCEEDED, code) is not None
         )
     return True
 
@@ -556,8 +557,8 @@ def clean(text: str, mask: Mask, limit_chars: int = MESSAGE_CHARS) -> str:
     # masked first, because the mask does not find a secret that was cut
     text = mask(text) if len(text) <= READ_CHARS else mask(text[:READ_CHARS])[:-CUT_CHARS]
     text = text.encode("utf-8", "replace").decode("utf-8")
-    text = _CONTROL.sub(" ", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = _LINES.sub(lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", _BLANKS.sub(" ", text)).strip()
+    text = re.sub(_CONTROL, " ", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = re.sub(_LINES, lambda run: "\n\n" if run[0].count("\n") > 1 else "\n", re.sub(_BLANKS, " ", text)).strip()
     return text if len(text) <= limit_chars else text[: limit_chars - 1].rstrip() + "…"
 
 

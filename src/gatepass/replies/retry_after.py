@@ -22,13 +22,13 @@ _MILLI = ("ms", "millisecond", "milliseconds", "毫秒")
 _UNIT_S: Mapping[str, float] = dict(zip("smhd秒分小天", (1.0, 60.0, 3600.0, 86400.0) * 2, strict=True))
 
 
-_CHALLENGE = re.compile(rb'([a-z_]+)\s{0,4}=\s{0,4}(?:"([^"]{0,200})"|([^\s",]{1,200}))', re.IGNORECASE)
+_CHALLENGE = rb'(?i)([a-z_]+)\s{0,4}=\s{0,4}(?:"([^"]{0,200})"|([^\s",]{1,200}))'
 
 
 def challenge(headers: Headers) -> dict[bytes, bytes]:
     """Return what the challenges of a reply say, by the names of their parameters (RFC 6750 section 3)."""
     values = b" ".join(value for name, value in headers if name == b"www-authenticate")
-    return {name.lower(): quoted or bare for name, quoted, bare in _CHALLENGE.findall(values)}
+    return {name.lower(): quoted or bare for name, quoted, bare in re.findall(_CHALLENGE, values)}
 
 
 def rejects_token(status: int, headers: Headers) -> bool:

@@ -16,11 +16,11 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -184,8 +184,7 @@ OnRefused = Callable[[GatepassError, str], None]
 """Called with an error that a client receives without a complete request, and with the client's address."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionContext:
+class ConnectionContext(msgspec.Struct, frozen=True):
     """What all connections of a server share."""
 
     serve: Serve
@@ -196,8 +195,8 @@ class ConnectionContext:
     heads: UnfinishedHeads
     in_flight: InFlightRequests
     tls: ListenerTls | None = None
-    write_batcher: WriteBatcher = field(default_factory=WriteBatcher)
-    turns: LoopTurns = field(default_factory=LoopTurns)
+    write_batcher: WriteBatcher = msgspec.field(default_factory=WriteBatcher)
+    turns: LoopTurns = msgspec.field(default_factory=LoopTurns)
 
 
 class _Handshake(asyncio.Transport):

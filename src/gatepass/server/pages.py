@@ -295,12 +295,12 @@ def rule_rows(records: Iterable[LearnedRuleRecord], wall_s: float) -> list[Learn
     ]
 
 
-_SHOWN = re.compile(r'-?[0-9][0-9.eE+-]*|true|false|null|""|\[\]|"([\w.:/-]+)"')
+_SHOWN = r'-?[0-9][0-9.eE+-]*|true|false|null|""|\[\]|"([\w.:/-]+)"'
 
 
 def _may_show(value: str, record: LearnedRuleRecord) -> bool:
     """Whether other callers may see this value: a `user` is a person, and only a word of the error is public."""
-    found = _SHOWN.fullmatch(value)
+    found = re.fullmatch(_SHOWN, value)
     if found is None or record.rule.field in PERSONAL:
         return False
     return found[1] is None or re.search(rf"(?<!\w){re.escape(found[1])}(?!\w)", record.evidence) is not None

@@ -15,12 +15,12 @@ import struct
 from array import array
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, cast
 
 import uvicorn
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 from uvicorn.server import ServerState

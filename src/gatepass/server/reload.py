@@ -12,10 +12,10 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import msgspec
 from msgspec import structs
 
 from gatepass.cancel import timeout
@@ -55,16 +55,14 @@ RESTART = "the file is valid with its {}, which gatepass uses from a restart on:
 Trigger = Literal["signal", "command", "watch"]
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigSource:
+class ConfigSource(msgspec.Struct, frozen=True):
     """The configuration at the start, and how to read it again."""
 
     loaded: LoadedConfig
     read: Callable[[], LoadedConfig]
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(msgspec.Struct, frozen=True):
     """A configuration that was read and is valid. `config` has the blocks of NEED_RESTART from the start."""
 
     loaded: LoadedConfig

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.config.advice import Advice
@@ -149,8 +151,7 @@ LEASE_RENEWALS = 4
 """A lease is renewed this often within its length, so that one or two renewals may fail."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     store: Store
     clock: Clock
     name: str

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.advice import Advice, with_variable
 from gatepass.config.credential.base import Credential
@@ -180,8 +182,7 @@ MAX_RETRY_AFTER_S = 3600.0
 """A longer `Retry-After` is treated as a mistake and shortened."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailureState:
+class FailureState(msgspec.Struct, frozen=True):
     """The last failure, and when the next attempt starts. `refusals`: those since the last token."""
 
     failure: FetchFailure

@@ -12,7 +12,6 @@ import random
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -78,8 +77,7 @@ class TokenUser(msgspec.Struct, frozen=True, gc=False):
 ANY_USER = TokenUser()
 
 
-@dataclass(frozen=True, slots=True)
-class WaitBudget:
+class WaitBudget(msgspec.Struct, frozen=True):
     """The longest wait of a request for a token, and the issuer's name in errors. `random_fraction` gives jitter.
 
     `advice` returns what to do about a failure.

@@ -25,7 +25,7 @@ from gatepass.types import SERVER_ERROR, Headers, UpstreamErrorBody, header
 REPLY_BYTES = 64 * 1024
 """Maximum size of a reply. A token has a few kilobytes."""
 MAX_MESSAGE_CHARS = 200
-_FORM = re.compile(r"\s*+[\w.-]++=[^&\s]*+(?:&[\w.-]++=[^&\s]*+)*+\s*+\Z")
+_FORM = r"\s*+[\w.-]++=[^&\s]*+(?:&[\w.-]++=[^&\s]*+)*+\s*+\Z"
 DEFINITE_STATUSES = frozenset({400, 401, 403, 422})
 """Statuses with which an issuer refuses a client. A proxy, firewall or mesh in front of the issuer sends them too."""
 UNKNOWN_CLIENT = 401
@@ -48,12 +48,12 @@ TRANSIENT_CODES = frozenset({"temporarily_unavailable", "server_error", "slow_do
 REFUSED = "the issuer refused the client: "
 WRONG_URL = "the URL is wrong: "
 FAULTS: Mapping[str, str] = {FailureCase.REFUSED: REFUSED, FailureCase.WRONG_URL: WRONG_URL}
-_SUCCESS_CODE = re.compile(r"0+\Z|200\d{0,3}\Z")
-_REFUSED = re.compile(r"[0-9]{2,3}(401|403)\Z")
-_PATH = re.compile(r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}")
+_SUCCESS_CODE = r"0+\Z|200\d{0,3}\Z"
+_REFUSED = r"[0-9]{2,3}(401|403)\Z"
+_PATH = r"/{1,2}([A-Za-z._-]{1,20}/)*[A-Za-z._-]{1,20}"
 """A file or an address, which the operator needs in an error text. It is not masked: a token without a digit in 24
 characters is improbable."""
-_TOKENLIKE = re.compile(r"[A-Za-z0-9\-._~+/=]{24,}")
+_TOKENLIKE = r"[A-Za-z0-9\-._~+/=]{24,}"
 """The text of a 2xx reply may be the token itself, in a member named `message`."""
 
 
@@ -112,7 +112,7 @@ def parse_json_text(text: str) -> Any:
 
 def parse_form(text: str) -> dict[str, str] | None:
     """Return the members of the form `text` (`access_token=…&expires_in=300`); None without a token and an error."""
-    members = dict(parse_qsl(text.strip())) if _FORM.match(text) else {}
+    members = dict(parse_qsl(text.strip())) if re.match(_FORM, text) else {}
     return members if members.keys() & {"access_token", "accessToken", "token", "error"} else None
 
 
@@ -134,7 +134,7 @@ def error_in(document: Any, mask: Mask) -> UpstreamErrorBody | None:
     if found is None or (found.own and not (found.code or found.status)):
         return None
     # Corporate gateways write `{"code": 0, "msg": "success", ...}` around every reply.
-    is_success = not says_failure(document) and _SUCCESS_CODE.match(found.code or "") is not None
+    is_success = not says_failure(document) and re.match(_SUCCESS_CODE, found.code or "") is not None
     return None if is_success else found
 
 
@@ -144,7 +144,7 @@ def is_definite(found: UpstreamErrorBody) -> bool:
         return found.code in DEFINITE_CODES
     if found.written_status in DEFINITE_STATUSES:
         return True
-    return _REFUSED.match(found.code or "") is not None and found.written_status not in OVERLOADED_STATUSES
+    return re.match(_REFUSED, found.code or "") is not None and found.written_status not in OVERLOADED_STATUSES
 
 
 def is_transient(found: UpstreamErrorBody) -> bool:
@@ -236,7 +236,7 @@ def quoted(found: UpstreamErrorBody, mask: Mask) -> str:
 
 def mask_token_like(text: str) -> str:
     """Return `text` with everything masked that looks like a token. Paths stay."""
-    return _TOKENLIKE.sub(lambda found: found[0] if _PATH.fullmatch(found[0]) else MASK, text)
+    return re.sub(_TOKENLIKE, lambda found: found[0] if re.fullmatch(_PATH, found[0]) else MASK, text)
 
 
 def _is_definite(reply: TokenResponse, found: UpstreamErrorBody | None) -> bool:

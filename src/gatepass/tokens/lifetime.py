@@ -7,10 +7,12 @@ import math
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.credential.base import Unit
 from gatepass.replies.retry_after import epoch_s, http_date
@@ -33,7 +35,7 @@ EPOCH_MS = 1e12
 _LARGEST = 1e18
 NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?\Z")
 # `fromisoformat` accepts more, such as week dates.
-_ISO_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)")
+_ISO_DATE = r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}([T ]|\Z)"
 SAFE_CLAIMS = ("iss", "aud", "sub", "client_id", "azp", "appid", "tid", "scope", "scp", "iat", "nbf", "exp")
 """The claims to show, in this order. All others may be private: names, mail addresses, groups."""
 TIME_CLAIMS = frozenset(("iat", "nbf", "exp"))
@@ -67,8 +69,7 @@ class Freshness(StrEnum):
     EXPIRED = "expired"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """A token and its lifetime.
 
     - `requested_s` (Clock.now): the start of the fetch. The issuer made the token later, so `requested_s +
@@ -139,15 +140,13 @@ def refresh_at_s(token: Token, *, again: bool, now: float, jitter: float) -> flo
     return max(stale_at_s(token, jitter), token.requested_s + SPACING_S)
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiresIn:
+class ExpiresIn(msgspec.Struct, frozen=True):
     """Seconds from now on, as announced. May be zero or negative."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiresAt:
+class ExpiresAt(msgspec.Struct, frozen=True):
     """Seconds since the epoch, by the issuer's clock."""
 
     epoch_s: float
@@ -163,7 +162,7 @@ def parse_expiry(value: Any, unit: Unit | None) -> ExpiresIn | ExpiresAt | None:
         text = value.strip()
         if not NUMBER.match(text):
             moment_s = http_date(text)
-            if moment_s is None and _ISO_DATE.match(text):
+            if moment_s is None and re.match(_ISO_DATE, text):
                 moment_s = epoch_s(datetime.fromisoformat, text)
             return None if moment_s is None else ExpiresAt(moment_s)
         value = float(text)

@@ -35,10 +35,9 @@ _PUBLIC = frozenset(
     }
 )
 """Members whose values are ordinary words (`password`, `application/json`) that must not be masked everywhere."""
-_WORD = re.compile(
-    r"password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
-    r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+",
-    re.IGNORECASE,
+_WORD = (
+    r"(?i)password|(authorization|device)_code|client_credentials|refresh_token|urn:ietf:[a-z0-9:_-]+"
+    r"|https?://[^/?#@\s]+[^?#@\s]*|(application|text|multipart)/[a-z0-9.+-]+"
 )
 """Values that are public in any member: grants, addresses, media types."""
 LONG_CHARS = 8
@@ -115,7 +114,7 @@ def secret_leaves(document: Any) -> Iterator[Secret]:
             continue
         if isinstance(leaf, Reference):
             yield Secret(leaf.read, changes=leaf.changes, reference=leaf.template)
-        elif (len(leaf) >= LONG_CHARS and not _WORD.fullmatch(leaf)) or SECRET_NAME.search(name):
+        elif (len(leaf) >= LONG_CHARS and not re.fullmatch(_WORD, leaf)) or SECRET_NAME.search(name):
             yield Secret(leaf)
 
 

@@ -7,10 +7,10 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 
 import msgspec
+from msgspec.structs import replace
 
 from gatepass.clock import Clock, sleep
 from gatepass.config.advice import Advice
@@ -55,7 +55,7 @@ def _as_secret(_: type, value: object) -> Secret:
     return Secret(value)
 
 
-class _Record:
+class _Record(msgspec.Struct, frozen=True):
     """A record that encodes itself. Records of another version are ignored."""
 
     def encoded(self) -> bytes:
@@ -69,16 +69,14 @@ class _Record:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class TokenRecord(_Record):
+class TokenRecord(_Record, frozen=True):
     """A token in the store. Its `requested_s` is on the store's clock; `id` distinguishes two records of one token."""
 
     token: Token
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    id: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
 
 
-@dataclass(frozen=True, slots=True)
-class FailureRecord(_Record):
+class FailureRecord(_Record, frozen=True):
     """A failed fetch in the store. Until `until_s`, on the store's clock, only `owner` may fetch again.
 
     `began_s` is when that fetch began.
@@ -125,8 +123,7 @@ class FailureRecord(_Record):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class SharedTokenNames:
+class SharedTokenNames(msgspec.Struct, frozen=True):
     token: str
     failure: str
     refusals: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gatepass.clock import Clock
 from gatepass.config.credential import kinds
@@ -62,8 +63,7 @@ def build_source(name: str, settings: kinds.AnyCredential, connect: Connect | No
             return HttpJsonSource(name, settings, connect, clock)
 
 
-@dataclass(frozen=True, slots=True)
-class StaticSource:
+class StaticSource(msgspec.Struct, frozen=True):
     """A configured key. `setting` is its name in the configuration."""
 
     key: Secret

@@ -6,7 +6,8 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gatepass.observability.redaction import Redactor
 from gatepass.tokens.failure import FetchFailure
@@ -21,8 +22,7 @@ REPEAT_LOG_S = 60.0
 MOST_RENEWALS = 20
 
 
-@dataclass(slots=True)
-class TokenLog:
+class TokenLog(msgspec.Struct):
     credential: str
     redactor: Redactor
     fetches: int = 0
@@ -34,7 +34,7 @@ class TokenLog:
     logged_s: float = -math.inf
     unlogged: int = 0
     """The failures since the last log line of one."""
-    renewals: deque[tuple[float, str | None]] = field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
+    renewals: deque[tuple[float, str | None]] = msgspec.field(default_factory=lambda: deque(maxlen=MOST_RENEWALS))
     """When each of the last fetches ended, and why it failed: None if it brought a token. The newest is at the end."""
 
     def mask_secrets(self, secrets: tuple[Secret, ...]) -> int:

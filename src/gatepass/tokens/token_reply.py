@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
+from msgspec.structs import replace
 
 from gatepass.config.advice import Advice
 from gatepass.config.credential.base import ReplyPaths
@@ -34,7 +36,7 @@ TOKEN_NAMES = ("access_token", "accessToken", "token")
 EXPIRY_NAMES = ("expires_in", "expiresIn", "expires_on", "expires_at", "expiresAt", "expireAt", "expireTime")
 ENVELOPES = ("data", "result", "response", "body", "token")
 """Members that contain the token in replies of corporate gateways. They are checked after the root object."""
-_ORDINARY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z")
+_ORDINARY_NAME = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\Z"
 _NAMES_SHOWN = 8
 
 
@@ -63,8 +65,7 @@ def checked_token(found: str, issuer: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class TokenReplyFormat:
+class TokenReplyFormat(msgspec.Struct, frozen=True):
     """How the replies of one issuer are parsed. `issuer` is its name in messages: a host, a program, a file.
 
     - `header`: the response header that contains the token, if the body does not.
@@ -75,7 +76,7 @@ class TokenReplyFormat:
 
     issuer: str
     default_ttl_s: float
-    paths: ReplyPaths = field(default_factory=ReplyPaths)
+    paths: ReplyPaths = msgspec.field(default_factory=ReplyPaths)
     plain_text: bool = False
     header: str | None = None
     credential: str = ""
@@ -87,8 +88,7 @@ class TokenReplyFormat:
         return Advice(case, {"setting": self.url_setting}) if self.url_setting else Advice()
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTimes:
+class ReadTimes(msgspec.Struct, frozen=True):
     """When a fetch began (Clock.now and Clock.wall), and when a local text was written, if its changes are noticed.
 
     The token of such a text is valid until the text changes, if it has no other lifetime. An expired one is not read
@@ -357,7 +357,7 @@ def members_named(names: Iterable[str], objects: Iterable[dict[Any, Any]]) -> It
 
 
 def _plain_names(document: Any) -> list[str]:
-    names = [name for name in document if _ORDINARY_NAME.match(name)] if isinstance(document, dict) else []
+    names = [name for name in document if re.match(_ORDINARY_NAME, name)] if isinstance(document, dict) else []
     return names[:_NAMES_SHOWN]
 
 

@@ -1,9 +1,9 @@
 """Which path is which operation, and which profile it names."""
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from gatepass.config.access import BUILT_IN_PROFILES, PLAIN
 from gatepass.errors import MethodNotAllowed, UnknownPath

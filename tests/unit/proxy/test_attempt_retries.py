@@ -7,10 +7,10 @@ import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gatepass.config.model import Config
 from gatepass.errors import Fault, Overloaded, TokenUnavailable, TransportFault, UpstreamAuth, UpstreamError

@@ -6,11 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from heapq import heappop
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gatepass.clock import Clock
 from gatepass.config.model import Config

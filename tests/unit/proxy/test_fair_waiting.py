@@ -6,10 +6,10 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gatepass.cli.story_lines import way_lines
 from gatepass.config.access import hash_key

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from gatepass.auth.caller import Caller
 from gatepass.config.model import Config
@@ -53,7 +53,7 @@ class Upstream:
 def over(upstream: Upstream, clock: DrivenClock) -> ModelCatalog:
     config = Config.model_validate({"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}})
     state = create_app_state(config, clock)
-    chat = replace(state.upstreams["chat"], transport=upstream)  # type: ignore[arg-type]  # a fake with the same methods
+    chat = replace(state.upstreams["chat"], transport=upstream)  # a fake with the same methods
     return ModelCatalog(replace(state, upstreams={"chat": chat}))
 
 

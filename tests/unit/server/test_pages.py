@@ -1,8 +1,7 @@
 """The rows of learned rules: whose rules are one row, and which values other callers may see."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gatepass.learning.learned_rule import LearnedRule, LearnedRuleRecord, RuleScope
 from gatepass.server.pages import rule_rows

@@ -514,14 +514,14 @@ async def test_only_a_valid_and_newer_token_of_another_process_is_taken_until_th
         await it.clock.advance(200.0)
         held = it.holder.current()
         assert held is not None
-        other, later_s = replace(held, value=Secret("from-elsewhere")), held.requested_s + TICK_S
-        dead = replace(other, requested_s=later_s, lifetime_s=200.0 + MARGIN_S - TICK_S)
-        older = replace(other, requested_s=held.requested_s - TICK_S)
-        for left in (other, older, dead, replace(held, requested_s=later_s)):
+        other, later_s = structs.replace(held, value=Secret("from-elsewhere")), held.requested_s + TICK_S
+        dead = structs.replace(other, requested_s=later_s, lifetime_s=200.0 + MARGIN_S - TICK_S)
+        older = structs.replace(other, requested_s=held.requested_s - TICK_S)
+        for left in (other, older, dead, structs.replace(held, requested_s=later_s)):
             assert not it.holder.adopt_shared(left)
             assert it.holder.current() is held
-        newer = replace(dead, lifetime_s=200.0 + MARGIN_S)
+        newer = structs.replace(dead, lifetime_s=200.0 + MARGIN_S)
         assert it.holder.adopt_shared(newer)
         assert it.holder.current() is newer
         await it.holder.aclose()
-        assert not it.holder.adopt_shared(replace(held, requested_s=later_s + TICK_S))
+        assert not it.holder.adopt_shared(structs.replace(held, requested_s=later_s + TICK_S))

@@ -30,6 +30,7 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
+from msgspec import structs
 
 from gatepass.clock import sleep
 from gatepass.config.model import Config
@@ -267,7 +268,7 @@ class Machine(RuleBasedStateMachine):
 
     def _hop(self, name: str, credential: str) -> Upstream:
         transport: Any = self.upstreams[name]  # a fake with the same methods
-        return replace(self.state.upstreams[name], transport=transport, holder=self.kept[credential].holder)
+        return structs.replace(self.state.upstreams[name], transport=transport, holder=self.kept[credential].holder)
 
     async def _start(self) -> None:
         for one in self.kept.values():

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gatepass.errors import Fault, TransportFault
 from gatepass.tokens import build_source

@@ -33,7 +33,7 @@ LOG = logging.getLogger("gatepass.ui")
 
 PATH = "/ui"
 FOLDER = Path(__file__).parent / "static"
-_PAGE = re.compile(r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/")
+_PAGE = r"https?://(?P<host>[A-Za-z0-9.:\[\]_-]+)(?:/[A-Za-z0-9._~-]+)*/ui/"
 """The URL of the page. No other URL gets into a command for a shell."""
 
 
@@ -139,7 +139,7 @@ class UiRequest(AdminRequest):
         The page sends its own URL as `page` in the query. Without a valid one it is the URL without such a prefix.
         """
         mounted_at, path = path_in(self.request.scope)
-        found = _PAGE.fullmatch(self.request.query_params.get("page", ""))
+        found = re.fullmatch(_PAGE, self.request.query_params.get("page", ""))
         if found is not None and found["host"] == self.request.headers.get("host"):
             return found[0].removesuffix(path.removesuffix(self.request.path_params["rest"]))
         scheme = self.request.scope["scheme"]
