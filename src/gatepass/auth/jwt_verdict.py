@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gatepass.auth.caller import Caller
 from gatepass.config.access import KEYCLOAK_DEFAULT, SIGNATURES, CallerRow, JwtIssuer, claim_path
 from gatepass.config.advice import Advice
+from gatepass.config.certificates import SHORTEST_RSA_BITS
 from gatepass.errors import InvalidToken, NotAllowed
 
 if TYPE_CHECKING:
@@ -122,9 +123,10 @@ def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:
 
     try:
         # the private part of a key that somebody published is not read
-        return PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
+        made = PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
     except (PyJWTError, ValueError, TypeError):
         return None
+    return None if listed["kty"] == "RSA" and made.key.key_size < SHORTEST_RSA_BITS else made  # RFC 7518 3.3
 
 
 def entry_of(token: Token, entries: Sequence[JwtIssuer]) -> int | None:

@@ -81,7 +81,7 @@ class KeySetHolder:
             keys = await self.fetched()
         if keys is None:
             raise KeySetUnavailable(
-                f"The keys of the issuer {self.issuer} were not fetched yet: {self.fault or 'no answer'}.",
+                f"No keys of the issuer {self.issuer} were fetched within the last day: {self.fault or 'no answer'}.",
                 setting=self.setting,
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )

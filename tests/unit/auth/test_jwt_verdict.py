@@ -180,7 +180,7 @@ SETS: dict[str, tuple[bytes, str, str]] = {
     "key_ops is a text": (key_set({**RSA.jwk, "key_ops": "verify"}), with_header({}), "jwt_kid"),
     "a shared secret, oct": (key_set(OCT), with_secret(b"k" * 32, {"alg": "HS256", "kid": "o"}), "jwt_algorithm"),
     "a shared secret that says RS256": (key_set({**OCT, "alg": "RS256"}), with_header({"kid": "o"}), "jwt_kid"),
-    "RSA of 1024 bits": (key_set(SHORT), SHORT.sign(claims()), "jwt_signature"),
+    "RSA of 1024 bits": (key_set(SHORT), SHORT.sign(claims()), "jwt_kid"),
     "a key with another kty": (key_set({**RSA.jwk, "kty": "EC"}), with_header({}), "jwt_kid"),
     "a key with another curve": (key_set({**EC.jwk, "crv": "P-384"}), with_header({}, EC), "jwt_kid"),
     "a point that is not on the curve": (key_set({**EC.jwk, "y": EC.jwk["x"]}), with_header({}, EC), "jwt_kid"),
