@@ -1,4 +1,4 @@
-"""tests/translation.md: each published fault has a test that exists."""
+"""tests/translation.md and tests/callers.md: each row has a test that exists."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,25 @@ ROWS = [re.split(r" ?\| ?", line.strip("| ")) for line in TEXT.splitlines() if l
 REPORT = re.compile(r"(?:(?:BerriAI/litellm|QuantumNous/new-api|musistudio/claude-code-router)?#\d{1,6}(?:, |$))+")
 
 
+def defined_in(*patterns: str) -> set[str]:
+    text = "\n".join(file.read_text() for pattern in patterns for file in (ROOT / "tests").glob(pattern))
+    return set(re.findall(r"^(?:async )?def (test_\w+)", text, re.MULTILINE))
+
+
 def test_each_published_fault_names_its_report_and_a_test_that_exists() -> None:
-    files = [*(ROOT / "tests/unit/protocols").glob("test_*.py"), *(ROOT / "tests/integration").glob("test_*.py")]
-    defined = set(
-        re.findall(r"^(?:async )?def (test_\w+)", "\n".join(file.read_text() for file in files), re.MULTILINE)
-    )
+    defined = defined_in("unit/protocols/test_*.py", "integration/test_*.py")
     assert 12 <= len(ROWS) <= 25
     for fault, report, test in ROWS:
         assert fault.endswith("."), fault
         assert REPORT.fullmatch(report), report
+        assert test.strip("`") in defined, test
+
+
+def test_each_rule_for_callers_tokens_names_a_test_that_exists() -> None:
+    defined = defined_in("unit/auth/test_*.py", "integration/test_callers.py", "integration/test_secrets.py")
+    lines = [line for line in (ROOT / "tests/callers.md").read_text().splitlines() if re.match(r"\| [0-9]", line)]
+    assert len(lines) > 40
+    for line in lines:
+        _, rule, _, test = re.split(r" ?\| ?", line.strip("|").strip())
+        assert rule.endswith("."), line
         assert test.strip("`") in defined, test

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import HELLO, JSON, STREAMED, Answer, Gateway, gateway, relaying
 from tests.integration.scripted import Dialogue, Fin, Received, Scripted, Send, event, reply, stream
+from tests.jwt_signer import Clients, SigningKey, key_set
 from tests.unit.observability.test_log import Text
 
 ODD = '"q\\uote & 50%+ä/='
@@ -304,6 +306,79 @@ async def test_no_secret_leaves_by_the_page(servers):
     secrets = [*CONFIGURED, *servers.tokens]
     for text in (out.getvalue(), listing, *told, *views):
         assert_silent(text, secrets, "the page or the log")
+
+
+async def test_no_caller_s_token_is_printed_anywhere(servers):
+    """Good, expired and broken ones, in Authorization and x-api-key, while upstreams quote what they receive."""
+    key, issuer = SigningKey("k1"), "https://login.corp.example/realm"
+    claims = Clients(issuer, time.time(), more={"jti": "jti-4711-of-a-token", "email": "a@corp.example"}).claims
+    head, body, signature = key.sign(claims()).split(".")
+    texts = {
+        "good": key.sign(claims()),
+        "expired": key.sign(claims(exp=5)),
+        "of another audience": key.sign(claims(aud="api://other")),
+        "of another issuer": key.sign(claims(iss="https://other.example")),
+        "without a row": key.sign(claims(roles=["none"])),
+        "with another key": SigningKey("k1", number=1).sign(claims()),
+        "with an unknown kid": SigningKey("k9", "EdDSA").sign(claims()),
+        "with a broken signature": f"{head}.{body}.{signature[:-9]}AAAAAAAAA",
+        "without a signature": f"{head}.{body}.",
+        "cut": f"{head}.{body[:-5]}.{signature}",
+        "with padding": f"{head}.{body}==.{signature}",
+        "encrypted": f"{head}.{'b' * 40}.{'c' * 40}.{'d' * 40}.{'e' * 40}",
+    }
+    blocks = servers.blocks()
+    blocks["access"]["keys"][0]["role"] = "admin"
+    row = {"claim": "roles", "contains": "llm-user", "name_from": "preferred_username", "name": "people"}
+    document = key_set(key)
+
+    def keys_or_answer(request: Received) -> Dialogue:
+        return [Send(reply(document))] if request.target == "/certs" else [Send(reply(""))]
+
+    async with Scripted(answer=keys_or_answer) as collector:
+        entry = {"issuer": issuer, "audience": "api://gatepass", "callers": [row], "jwks_uri": f"{collector.url}/certs"}
+        blocks["access"]["jwt"] = [entry]
+        log = {"format": "json", "level": "debug"}
+        server = {"ui": True, "drain_timeout_s": 0}
+        async with gateway(server=server, log=log, tracing={"endpoint": collector.url}, **blocks) as gp:
+            with logged(gp.state) as out:
+                gp.state.capture.start(CaptureSettings())
+                answers: list[Answer] = []
+                for name, text in texts.items():
+                    for fields in (
+                        {"authorization": f"Bearer {text}"},
+                        {"x-api-key": text},
+                        {"authorization": f"bearer {text}", "x-api-key": text},
+                        {"authorization": f"Bearer {CLIENT_KEY}", "x-api-key": text},
+                        {"authorization": f"Basic {text}"},
+                    ):
+                        cases = [{"user": "json"}, {"user": "detail"}, {}] if name == "good" else [{}]
+                        for case in cases:
+                            asked = {**HELLO, "model": "fixed", **case}
+                            answers.append(await gp.ask(asked, headers={**JSON, **fields}).answer())
+                        path = f"/v1/models?key={text}"
+                        answers.append(await gp.ask(None, path, method="GET", headers=fields).answer())
+                own = {"origin": f"http://127.0.0.1:{gp.port}", "authorization": f"Bearer {CLIENT_KEY}"}
+                paths = ["/metrics", "/status", "/learned", "/ui/api/requests?limit=1000", "/ui/api/traffic"]
+                views = [await gp.ask(None, path, method="GET", headers=own).answer() for path in paths]
+                shown = "\n".join(map(repr, _inner(gp.state)))
+                stories = await shown_stories(gp.state, answers)
+        spans = b"".join(one.body for one in collector.received).decode("utf-8", "replace")
+    found = {answer.status for answer in answers}
+    assert found >= {200, 400, 401, 403}
+    assert "alice" in out.getvalue(), "the log names the user"
+    assert {view.status for view in views} == {200}
+    parts = sorted({part for text in texts.values() for part in text.split(".")[1:] if len(part) > 20})
+    bodies = "\n".join(f"{answer.headers} {answer.body.decode()}" for answer in answers)
+    relayed = "".join(map(received, servers.upstreams["fixed"].received))
+    for text, where in (
+        *((out.getvalue(), "the log"), (bodies, "an answer"), (shown, "a repr"), (stories, "a captured body")),
+        *((view.body.decode(), "a view") for view in views),
+        *((spans, "a span"), (relayed, "the upstream")),
+    ):
+        assert_silent(text, [*parts, "jti-4711-of-a-token", "a@corp.example"], where)
+    # no metric has a name that an issuer gave
+    assert_silent(views[0].body.decode(), ["alice", '"u1"'], "a metric")
 
 
 def _inner(state: AppState) -> Iterator[Any]:

@@ -87,7 +87,7 @@ class Authenticator:
         if len(presented) == 1 and tokens.remembered(presented[0], wall_s) is not None:  # nearly always
             return
         found = [token for token in map(tokens.read, presented) if token is not None]
-        keys = [text for text in presented if self.keys.find(text)]
+        keys = {key for text in presented if self.keys.find(key := unwrapped_key(text) or text)}
         if len(found) + len(keys) > 1:
             raise errors.InvalidApiKey(TWO_KEYS)
         if found and tokens.remembered(found[0].text, wall_s) is None:

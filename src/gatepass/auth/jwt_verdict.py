@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from gatepass.auth.caller import Caller
 from gatepass.config.access import KEYCLOAK_DEFAULT, SIGNATURES, CallerRow, JwtIssuer, claim_path
 from gatepass.config.advice import Advice
+from gatepass.config.certificates import SHORTEST_RSA_BITS
 from gatepass.errors import InvalidToken, NotAllowed
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.micros
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
 _ENTRA_V1, _ENTRA_V2 = "https://sts.windows.net/", "https://login.microsoftonline.com/"
-_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
+_CURVES = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519")}
 _PUBLIC = ("kty", "n", "e", "crv", "x", "y")
 
 
@@ -83,7 +84,7 @@ class KeySet:
         """Raise ValueError if `document` is no key set."""
         try:
             decoded = json.loads(document)
-        except RecursionError:
+        except (ValueError, RecursionError):
             raise ValueError("is no JSON") from None
         listed = decoded.get("keys") if isinstance(decoded, dict) else None
         if not isinstance(listed, list):
@@ -113,12 +114,8 @@ def _verifies(key: Mapping[str, Any]) -> bool:
 
 
 def _fits(key: Mapping[str, object], algorithm: str) -> bool:
-    if key.get("alg", algorithm) != algorithm:
-        return False
-    curve = _CURVES.get(algorithm)
-    if curve is None:
-        return key.get("kty") == "RSA"
-    return key.get("kty") == ("OKP" if algorithm == "EdDSA" else "EC") and key.get("crv") == curve
+    kind = key.get("kty"), key.get("crv")
+    return key.get("alg", algorithm) == algorithm and kind == _CURVES.get(algorithm, ("RSA", None))
 
 
 def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:
@@ -128,9 +125,10 @@ def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:
 
     try:
         # the private part of a key that somebody published is not read
-        return PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
+        made = PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
     except (PyJWTError, ValueError, TypeError):
         return None
+    return None if listed["kty"] == "RSA" and made.key.key_size < SHORTEST_RSA_BITS else made  # RFC 7518 3.3
 
 
 def entry_of(token: Token, entries: Sequence[JwtIssuer]) -> int | None:
@@ -168,8 +166,10 @@ def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
             raise _refused(
                 f"The token has `{name}`, so its holder has to prove more than gatepass checks.", "jwt_bound"
             )
+    if not isinstance(kid := header.get("kid", ""), str):
+        raise _refused(f"The kid of the token is {_shown(kid)}, which is no text.", "jwt_kid")
     kind = header.get("typ", "JWT")
-    if not isinstance(kind, str) or kind.lower() not in TYPES or not isinstance(header.get("kid", ""), str):
+    if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise _refused(f"The header of the token has typ {_shown(kind)}, which no access token has.", "jwt_type")
     _check_times(claims, wall_s)
     _check_audience(claims, entry)
@@ -212,9 +212,11 @@ def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
 def _check_kind(token: Token, entry: JwtIssuer) -> None:
     """Refuse an ID token where only access tokens are accepted, and the other way round."""
     header, claims = token.header, token.claims
-    own = str(claims.get("typ", "")).lower()  # Keycloak's claim
-    is_id = own == "id" or any(name in claims for name in ("nonce", "at_hash", "c_hash"))
-    says_access = str(header.get("typ", "")).lower().endswith("at+jwt") or "scope" in claims or "scp" in claims
+    own = found.lower() if isinstance(found := claims.get("typ"), str) else ""
+    # Keycloak's claim `typ`: its access tokens had a `nonce` until version 24
+    is_typed = own == "bearer" or str(header.get("typ", "")).lower().endswith("at+jwt")
+    is_id = own == "id" or (not is_typed and any(name in claims for name in ("nonce", "at_hash", "c_hash")))
+    says_access = is_typed or "scope" in claims or "scp" in claims
     if is_id and "id" not in entry.tokens:
         raise _refused("This is an ID token, and `tokens` of its issuer is [access].", "jwt_id")
     if not is_id and says_access and "access" not in entry.tokens:
@@ -289,7 +291,10 @@ def _listed(names: Sequence[str]) -> str:
 
 def _shown(value: Any) -> str:
     """Return a claim for an error: its sender wrote it, so it is short and has no control character."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # its depth was just possible to read
+        text = "a nested value"
     return f"{_printable(text[:MAX_SHOWN_CHARS])}{'…' if len(text) > MAX_SHOWN_CHARS else ''}"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from gatepass import documents
 from gatepass.auth.jwt_verdict import KeySet, Token
 from gatepass.cancel import Tasks
-from gatepass.clock import Clock, wait_at_most
+from gatepass.clock import Clock, sleep
 from gatepass.errors import KeySetUnavailable
 
 LOG = logging.getLogger("gatepass.callers")
@@ -46,14 +46,14 @@ class KeySetHolder:
         self.fault = ""
         """Why the last fetch failed, "" after one that succeeded."""
         self._running: asyncio.Task[None] | None = None
-        self._tasks, self._wake = Tasks(), asyncio.Event()
+        self._tasks = Tasks()
         self._is_started = False
 
     def start(self) -> None:
         """Begin to fetch in the background, once."""
         if not self._is_started:
             self._is_started = True
-            self._tasks.keep(self._refresh, f"key set of {self.setting}", self._failed, lambda: self._sleep(AGAIN_S))
+            self._tasks.keep(self._refresh, f"key set of {self.setting}", self._failed, self._pause)
 
     async def aclose(self) -> None:
         await self._tasks.aclose()
@@ -81,7 +81,7 @@ class KeySetHolder:
             keys = await self.fetched()
         if keys is None:
             raise KeySetUnavailable(
-                f"The keys of the issuer {self.issuer} were not fetched yet: {self.fault or 'no answer'}.",
+                f"No keys of the issuer {self.issuer} were fetched within the last day: {self.fault or 'no answer'}.",
                 setting=self.setting,
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )
@@ -90,15 +90,12 @@ class KeySetHolder:
     async def fetched(self) -> KeySet | None:
         """Fetch again, but not twice in AGAIN_S, and return `keys`."""
         if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
-            self._begin()
+            self._asked_s = self._clock.now()
+            self._running = self._tasks.spawn(self._fetch_once(), f"key set of {self.setting}")
         if self._running is not None:
-            # others wait for the same fetch, so that a client which leaves does not end it
-            await asyncio.shield(self._running)
+            # all wait for one fetch: a client that leaves does not end it, and its fault is no client's
+            await asyncio.wait([self._running])
         return self.keys
-
-    def _begin(self) -> None:
-        self._asked_s = self._clock.now()
-        self._running = self._tasks.spawn(self._fetch_once(), f"key set of {self.setting}")
 
     async def _fetch_once(self) -> None:
         try:
@@ -113,7 +110,6 @@ class KeySetHolder:
             self._next_s = self._fetched_s + again_s
         finally:
             self._running = None
-            self._wake.set()
 
     def _failed(self, error: BaseException) -> None:
         self._next_s = self._clock.now() + AGAIN_S
@@ -124,10 +120,9 @@ class KeySetHolder:
 
     async def _refresh(self) -> None:
         while True:
-            if self._running is None and self._clock.now() >= self._next_s:
-                self._begin()
-            await self._sleep(max(0.1, self._next_s - self._clock.now()) if self._running is None else KEPT_S)
+            if self._clock.now() >= self._next_s:
+                await self.fetched()
+            await self._pause()
 
-    async def _sleep(self, sleep_s: float) -> None:
-        await wait_at_most(self._wake, sleep_s, self._clock)
-        self._wake.clear()
+    async def _pause(self) -> None:
+        await sleep(self._clock, max(AGAIN_S, self._next_s - self._clock.now()))

@@ -103,7 +103,8 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
         access.upstream = server.target.upstream
 
     # Authenticate. The head alone decides, so that gatepass reads no body of an unknown client.
-    await state.authenticator.prepare(client_request, state.clock.wall())
+    if state.authenticator.tokens is not None:
+        await in_flight_request.verify()
     caller = context.authenticate()
     if server is None or not may_use_server(caller, name):
         usable = usable_servers(caller, state.config)

@@ -165,7 +165,7 @@ async def serve_call(catalog: ModelCatalog, in_flight_request: InFlightRequest) 
 
 async def _verified(in_flight_request: InFlightRequest, context: RequestContext) -> Match:
     """Do the same after the caller's token was verified, which may have to wait for a key of its issuer."""
-    await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
+    await in_flight_request.verify()
     return _authenticated(in_flight_request, context)
 
 

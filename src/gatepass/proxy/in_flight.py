@@ -161,7 +161,16 @@ class InFlightRequest(CancelScope):
         self._in_flight.concurrency.claim(identity)
         self._caller = self.memory.caller = identity
         cycle.set_caller(identity)  # at last: a refused request must not use a connection of the caller's share
-        cycle.on_disconnect(lambda: self.cancel(ClientGone()))
+        self._end_with_client()
+
+    def _end_with_client(self) -> None:
+        self.response.cycle.on_disconnect(lambda: self.cancel(ClientGone()))
+
+    async def verify(self) -> None:
+        """Verify the caller's token, unless the client leaves before. Raises as `Authenticator.prepare`."""
+        self._end_with_client()
+        context = self.response.context
+        await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
 
     def begin_idle_stream(self) -> None:
         """The request is a stream that may wait for events for hours. Raises Draining if a drain has begun."""

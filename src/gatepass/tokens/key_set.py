@@ -56,37 +56,31 @@ class KeySetSource:
     async def _fetched(self) -> tuple[bytes, float]:
         uri = self.settings.jwks_uri
         reply = await self._get(uri or await self._discovered())
-        ages = [
-            int(found[1])
-            for name, value in reply.headers
-            if name == b"cache-control"
-            for found in _MAX_AGE.finditer(value.lower())
-        ]
-        return reply.body, min(max(ages[0] if ages else USUAL_S, SHORTEST_S), LONGEST_S)
+        said = b",".join(value.lower() for name, value in reply.headers if name == b"cache-control")
+        again_s = int(found[1]) if (found := _MAX_AGE.search(said)) else USUAL_S
+        return reply.body, min(max(again_s, SHORTEST_S), LONGEST_S)
 
     async def _discovered(self) -> str:
         """Return the `jwks_uri` of the discovery document, whose `issuer` has to be the configured one."""
-        issuer, why = self.settings.issuer[0], ""
+        issuer, whys = self.settings.issuer[0], list[str]()
         for url in _discovery_urls(issuer):
             try:
                 document: Any = json.loads((await self._get(url)).body)
+                break
             except (ValueError, RecursionError):
-                why = f"{url} is no JSON"
-                continue
+                whys.append(f"{url} is no JSON")
             except FetchFailure as failure:
-                why = failure.why
-                continue
-            said = document.get("issuer") if isinstance(document, dict) else None
-            if said != issuer:
-                # another issuer's keys would verify its tokens as those of this one (RFC 8414 3.3)
-                raise FetchFailure(
-                    f"{url} names the issuer {str(said)[:200]!r}, and {self.setting}.issuer is {issuer!r}"
-                )
-            try:
-                return checked_url(str(document.get("jwks_uri")))
-            except ValueError:
-                raise FetchFailure(f"{url} names no jwks_uri") from None
-        raise FetchFailure(why)
+                whys.append(failure.why)
+        else:
+            raise FetchFailure("; ".join(dict.fromkeys(whys)))
+        found = document if isinstance(document, dict) else {}
+        if (said := found.get("issuer")) != issuer:
+            # another issuer's keys would verify its tokens as those of this one (RFC 8414 3.3)
+            raise FetchFailure(f"{url} names the issuer {str(said)[:200]!r}, and {self.setting}.issuer is {issuer!r}")
+        try:
+            return checked_url(str(found.get("jwks_uri")))
+        except ValueError:
+            raise FetchFailure(f"{url} names no jwks_uri") from None
 
     async def _get(self, url: str) -> TokenResponse:
         settings = self.settings
