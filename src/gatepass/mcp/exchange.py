@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import repeat
 
 import msgspec
 
@@ -187,10 +188,7 @@ async def _read_message(exchange: _McpRequest) -> None:
 
 
 async def _relay_message(exchange: _McpRequest, servers: McpServers, asked: bytes | None) -> None:
-    """Send the request, with one more attempt where that is allowed, and relay the reply.
-
-    `asked` is the session that the client named.
-    """
+    """Send the request of the session `asked`, with one more attempt where that is allowed, and relay the reply."""
     context, server, request = exchange.context, exchange.server, exchange.request
     state, client_request = context.state, context.client_request
     operation, caller = _OPERATIONS[client_request.method], context.caller.identity
@@ -229,10 +227,8 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers, asked: byte
                 blocks = [parse_event(block).data or b"" for block in split_events(body)[-LAST_EVENTS:]]
                 headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
             is_named = is_named and len(body) <= MIB  # a larger one is not read
-            if is_named and reply.message is not None:
-                attempt.record.ran_tool = messages.has_run(body, exchange.message, reply.message)
-            elif is_named:
-                attempt.record.ran_tool = any(messages.has_run(one, exchange.message) for one in blocks)
+            asked_and_told = repeat(exchange.message), repeat(reply.message)
+            attempt.record.ran_tool = is_named and any(map(messages.has_run, blocks, *asked_and_told))
             await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -240,10 +236,7 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers, asked: byte
 
 
 class McpReply(Hidden, msgspec.Struct, frozen=True):
-    """A reply whose head was checked. `body` is the whole body, if it was read, or `error` what it says.
-
-    `message` is what `read_message` found in `body`, if it was read before.
-    """
+    """A reply whose head was checked. `body` is the whole body, if it was read; `message` or `error`, what it says."""
 
     response: Response
     body: bytes | None = None

@@ -88,10 +88,9 @@ def read_message(body: bytes) -> McpMessage:
         # a string or a number
         identity = bytes(text) if 0 < text.nbytes <= LONGEST_ID_BYTES and text[0] in _IDS else None
         if found.method is _ABSENT:
-            if identity is None or found.result is found.error:  # both absent
-                return UNREADABLE
-            is_good = found.error is _ABSENT or first_char(found.error) == "n"
-            return McpMessage("response", id=identity, result=found.result if is_good else _ABSENT)
+            result = found.result if found.error is _ABSENT or first_char(found.error) == "n" else _ABSENT
+            is_reply = identity is not None and found.result is not found.error  # both absent
+            return McpMessage("response", id=identity or b"null", result=result) if is_reply else UNREADABLE
         method = string(found.method)
         # a server may read the first of two methods: it must not run a call that gatepass takes for a read or a stream
         is_free = method in READS or method == LISTEN
@@ -112,10 +111,8 @@ def read_message(body: bytes) -> McpMessage:
 def is_response(data: bytes, request: McpMessage, response: McpMessage | None = None) -> bool:
     """Return whether `data` answers `request`. `response` is what is in `data`, if it was read before."""
     response = response or read_message(data)
-    if response.kind != "response" or request.kind != "request":
-        return False
-    wanted = _ANY.decode(request.id)
-    return response.id == request.id or bool(_ANY.decode(response.id) == wanted)
+    is_pair = response.kind == "response" and request.kind == "request"
+    return is_pair and _ANY.decode(response.id) == _ANY.decode(request.id)
 
 
 def has_run(data: bytes, call: McpMessage, response: McpMessage | None = None) -> bool:
@@ -177,13 +174,9 @@ def request_headers(headers: Headers, method: str = "POST") -> Headers:
         single = [name for name, _ in own if name != b"accept"]
         if twice := next((name for name in single if single.count(name) > 1), b""):
             raise InvalidRequest(f"The header {twice.decode('latin-1')[:100]} appears twice. Send it once.")
-    missing: Headers = ()
-    if b"accept" not in by_name:
-        missing += _STREAM if method == "GET" else _BOTH
-    if method == "POST":
-        missing += _JSON
+    accept = () if b"accept" in by_name else _STREAM if method == "GET" else _BOTH
     kept = [field for field in forwarded(headers) if field[0] not in named]
-    return (*kept, *own, *missing, IDENTITY)
+    return (*kept, *own, *accept, *(_JSON if method == "POST" else ()), IDENTITY)
 
 
 PARSE_ERROR, INVALID_REQUEST, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32602, -32603
