@@ -7,10 +7,9 @@ change is written without blanks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -64,16 +63,12 @@ class _Opened:
 class Value:
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
-    __slots__ = ("_level", "_listed", "_opened", "_text", "editor")
+    __slots__ = ("_level", "_opened", "_text", "editor")
 
-    def __init__(
-        self, text: Text | tuple[Piece, ...], opened: _Opened, level: int, listed: list[msgspec.Raw] | None = None
-    ) -> None:
+    def __init__(self, text: Text | tuple[Piece, ...], opened: _Opened, level: int) -> None:
         self._text = text
         self._opened = opened
         self._level = level
-        self._listed = listed
-        """The elements of a list, if they are known."""
         self.editor: ObjectDraft | ListDraft | None = None
 
     @property
@@ -104,8 +99,7 @@ class Value:
     @property
     def array(self) -> ListDraft | None:
         if self.editor is None and self.kind == "[":
-            listed = elements(self._source()) if self._listed is None else self._listed
-            self.editor = ListDraft(listed, self._opened, self._level)
+            self.editor = ListDraft(elements(self._source()), self._opened, self._level)
         return self.editor if isinstance(self.editor, ListDraft) else None
 
     @property
@@ -114,8 +108,8 @@ class Value:
 
     def pieces(self) -> Iterable[Piece]:
         """Return the JSON text. A long text is not copied."""
-        if self.is_changed and self.editor is not None:
-            return self.editor.pieces()
+        if (editor := self.editor) is not None and editor.is_changed:
+            return editor.pieces()
         return self._text if isinstance(self._text, tuple) else (memoryview(self._text),)
 
     def _source(self) -> Text:
@@ -128,16 +122,13 @@ class ObjectDraft:
 
     __slots__ = ("_inner", "_members", "_opened", "has_changed", "repeated")
 
-    def __init__(
-        self, listed: Members, opened: _Opened, level: int, known: Mapping[str, Any] = MappingProxyType({})
-    ) -> None:
-        """Take the members `listed` of an object at `level`. Its lists in `known` are not read again."""
-        lists = {name: value for name, value in known.items() if isinstance(value, list)}
+    def __init__(self, listed: Members, opened: _Opened, level: int) -> None:
+        """Take the members `listed` of an object at `level`."""
         self._inner = level + 1
-        self._members = {name: Value(text, opened, self._inner, lists.get(name)) for name, text in listed}
+        self._members = {name: Value(text, opened, self._inner) for name, text in listed}
         is_repeating = len(self._members) < len(listed)
-        self.repeated = (
-            Counter(name for name, _ in listed) - Counter([*self._members]) if is_repeating else Counter[str]()
+        self.repeated: Collection[str] = (
+            Counter(name for name, _ in listed) - Counter([*self._members]) if is_repeating else ()
         )
         """The names of several members. As long as nothing changes, all of them are sent."""
         self._opened = opened
@@ -250,11 +241,13 @@ class ListDraft:
         return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._elements)
 
     def pieces(self) -> list[Piece]:
-        found, sign = list[Piece](), b"["
-        for element in self._elements:
-            found += (sign, *element.pieces()) if isinstance(element, Value) else (sign, memoryview(element))
-            sign = b","
-        return [*found, b"]" if found else b"[]"]
+        found, start = list[Piece](), 0
+        for at in (*(at for at, one in enumerate(self._elements) if isinstance(one, Value)), len(self._elements)):
+            if start < at:  # of an agent's 301 messages few are values: all others are joined at once
+                found += (b",", b",".join(self._elements[start:at]))  # type: ignore[arg-type]  # between values
+            found += (b",", *self[at].pieces()) if at < len(self._elements) else ()
+            start = at + 1
+        return [b"[", *found[1:], b"]"]
 
     def __iter__(self) -> Iterator[Value]:
         return map(self._value, range(len(self._elements)))
@@ -351,7 +344,7 @@ class Draft:
     def top(self) -> ObjectDraft:
         if self._top is None:
             opened = self.call.opened()
-            self._top = ObjectDraft(opened.listed, _Opened(opened.text), 1, opened.values)
+            self._top = ObjectDraft(opened.listed, _Opened(opened.text), 1)
             if self._model is not None:
                 self._top.put("model", msgspec.json.encode(self._model))
         return self._top

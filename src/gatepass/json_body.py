@@ -11,9 +11,11 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
+from pydantic_core import SchemaValidator, ValidationError, core_schema
 
 from gatepass.errors import BodyTooComplex, InvalidJson, InvalidRequest
 
@@ -157,9 +159,9 @@ _FIRST_MODEL = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"model"[ \t\n\r]*:[ \t\n\r]*(
 class TopLevel:
     """The members of a body: `names` in order, repeated ones too, and the `values` by name, of several the last.
 
-    Lists and objects are opened, and other values built, in the one pass in which most bodies are read. A larger body
-    has the texts of its values, which `get` opens. `listed` has the texts of all members. It takes another pass, which
-    only a request that is changed needs. Nothing changes `names`, which the members of a renamed body share.
+    Of a body up to SMALL_BYTES, lists and objects are opened, and other values built, in the one pass in which it is
+    read. A larger body has the texts of its values, which `get` opens. `listed` has the texts of all members, which of
+    a small body take another pass. Nothing changes `names`, which the members of a renamed body share.
     """
 
     __slots__ = ("_listed", "names", "text", "values")
@@ -173,7 +175,7 @@ class TopLevel:
         if known is not None:
             self.names, self.values = known
             return
-        if listed is None and len(text) <= UNCOUNTED_BYTES:
+        if listed is None and len(text) <= SMALL_BYTES:
             try:
                 found = _SHALLOW.decode(text)
             except msgspec.ValidationError:  # not an object, or a number beyond Python's
@@ -183,11 +185,15 @@ class TopLevel:
             else:
                 self.values = {name.text: value for name, value in found.items()}
                 self.names = [*self.values] if len(self.values) == len(found) else [name.text for name in found]
-                if len(text) > LONGEST_NAME_BYTES:
-                    _check_lengths(self.names)
                 return
+        try:
+            self.values = dict(self.listed)
+        except (msgspec.DecodeError, InvalidRequest, InvalidJson):
+            if len(text) <= UNCOUNTED_BYTES:
+                with suppress(msgspec.ValidationError, RecursionError):
+                    _SHALLOW.decode(text)  # says more exactly what is wrong with a string
+            raise
         self.names = [name for name, _ in self.listed]
-        self.values = dict(self.listed)
 
     @property
     def listed(self) -> Members:
@@ -376,9 +382,40 @@ def _long_name() -> InvalidRequest:
     return InvalidRequest(f"The body contains a member name that is longer than {LONGEST_NAME_BYTES} bytes.")
 
 
+def searched(pattern: str) -> SchemaValidator:
+    """Return what `lacks` searches with.
+
+    pydantic-core (2.50) checks in Rust that bytes are UTF-8, searches them, and builds a text only of a match. An
+    agent's turn of 178 KB takes 0.11 million instructions instead of the 0.91 of the loop of `utf8_fault`, and a search
+    for three signs 13 µs more instead of the 275 of Python 3.11.
+    """
+    return SchemaValidator(core_schema.str_schema(pattern=pattern))
+
+
+_NOTHING, _LACKING = searched(r"\A\z."), "string_pattern_mismatch"
+
+
+def lacks(text: bytes, pattern: SchemaValidator) -> bool:
+    """Whether `text` is UTF-8 without a match of `pattern`, which has no comma. False proves nothing."""
+    at = 0
+    while at < len(text):
+        # in parts, because to build one of 27 MiB takes 80 ms; neither a character nor a match has a comma
+        end = len(text) if len(text) - at <= ONE_PASS_BYTES else text.rfind(b",", at, at + ONE_PASS_BYTES)
+        try:
+            pattern.validate_python(text[at : max(at, end)])
+        except ValidationError as found:
+            kind_of_fault = found.errors(include_url=False, include_context=False, include_input=False)[0]["type"]
+        else:
+            return False
+        if end < at or kind_of_fault != _LACKING:
+            return False
+        at = end + 1
+    return True
+
+
 def utf8_fault(text: bytes) -> UnicodeDecodeError | None:
     """Return the error of `text` if it is not UTF-8. msgspec does not check the values that it does not build."""
-    if text.isascii():
+    if text.isascii() or lacks(text, _NOTHING):
         return None
     at = 0
     while at < len(text):  # in parts: most are ASCII, and the others make small strings, three times faster

@@ -124,6 +124,10 @@ CASES = (
 
 
 @pytest.mark.attack("rules: structure")
-def test_no_rule_occupies_the_loop(attack: Attack) -> None:
-    for name, unit, size_bytes, rules in CASES:
-        attack.loop_s = max(attack.loop_s, asyncio.run(longest_pause_s(name, body(name, unit, size_bytes), rules)))
+@pytest.mark.parametrize(
+    ("name", "unit", "size_bytes", "rules"), CASES, ids=[f"{one[0]} {at}" for at, one in enumerate(CASES)]
+)
+def test_no_rule_occupies_the_loop(
+    attack: Attack, name: str, unit: str, size_bytes: int, rules: Sequence[Rule]
+) -> None:
+    attack.loop_s = asyncio.run(longest_pause_s(name, body(name, unit, size_bytes), rules))

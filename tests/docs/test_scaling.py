@@ -22,7 +22,7 @@ from tests.integration.processes import Serving, ask, patient_python, serving
 from tests.integration.store.minting import Minting, minting
 from tests.integration.store.responder import Responder, responding
 from tests.serving import free_port
-from tests.waiting import until, until_async
+from tests.waiting import BOUND_S, until, until_async
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/scaling.md").read_text()
@@ -86,6 +86,7 @@ async def replicas(folder: Path) -> AsyncIterator[tuple[list[Serving], Minting]]
         store = {"url": f"valkey://127.0.0.1:{responder.port}", "encryption_key": SECRET}
         server = {"host": "127.0.0.1", "control_socket": "off", "drain_timeout_s": 5}
         configuration = issuer.configuration(store=store, server=server)
+        configuration["credentials"]["corp"]["timeout_s"] = BOUND_S  # a lease lasts half of it at most
         (folder / "gatepass.json").write_text(json.dumps(configuration))
         ports = [free_port() for _ in range(2)]
         running = [

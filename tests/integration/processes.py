@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.integration.gateway import Answer, Ask
+from tests.waiting import BOUND_S
 
 
 async def python_process(*arguments: str, python: str = sys.executable) -> Process:
@@ -55,8 +56,9 @@ class Serving:
 
 
 def patient_python(folder: Path) -> str:
-    """Return a Python for `serving` whose gatepass waits for a store as long as a busy machine needs."""
-    program = "from gatepass.store import guarded; guarded.BOUND_S = 5.0; from gatepass.cli import main; main()"
+    """Return a Python for `serving` whose gatepass waits for store and leader as long as a busy machine needs."""
+    bounds = f"base.LEASE_S = guarded.BOUND_S = {BOUND_S / 2}"
+    program = f"from gatepass.store import base, guarded; {bounds}; from gatepass.cli import main; main()"
     script = folder / "patient_python"
     script.write_text(f'#!/bin/sh\nshift 2\nexec {shlex.quote(sys.executable)} -c {shlex.quote(program)} "$@"\n')
     script.chmod(0o700)

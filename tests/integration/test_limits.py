@@ -718,10 +718,12 @@ async def test_a_reload_keeps_what_was_used_and_a_lowered_limit_holds_at_once():
 )
 def test_an_estimate_counts_text_by_its_bytes_and_each_picture_by_a_fixed_number(content, tokens):
     message = content if isinstance(content, dict) else {"role": "user", "content": content}
-    body = json.dumps({"messages": [message], "max_tokens": 7, "n": 2}).encode()
-    found = Size.of(a_call(body))
-    assert tokens <= found.input_tokens <= tokens + 60
-    assert (found.output_tokens, found.answers) == (7, 2)
+    body = json.dumps({"messages": [message], "max_tokens": 7, "n": 2})
+    hidden = re.sub(r'"i(?=mage_url|mages|nput_audio)', r'"\\u0069', body)
+    for written in (body, hidden):
+        found = Size.of(a_call(written.encode()))
+        assert tokens <= found.input_tokens <= tokens + 60
+        assert (found.output_tokens, found.answers) == (7, 2)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gatepass.json_body import (
     MOST_MEMBERS,
     MOST_OPENED,
     MOST_SIGNS,
+    SMALL_BYTES,
     UNCOUNTED_BYTES,
     TopLevel,
     check_signs,
@@ -25,10 +26,12 @@ from gatepass.json_body import (
     folded,
     has_more,
     kind,
+    lacks,
     members,
     members_of_each,
     opened,
     places,
+    searched,
     string,
     utf8_fault,
 )
@@ -61,10 +64,10 @@ def value_of(top: TopLevel, name: str) -> Any:
 
 
 @given(st.data())
-def test_a_body_that_is_opened_in_one_pass_is_the_same_as_one_of_known_members(data):
+def test_a_body_that_is_opened_in_one_pass_is_the_same_as_a_larger_one_and_one_of_known_members(data):
     value = data.draw(OBJECTS)
     text = data.draw(written(value)).encode()
-    for top in (TopLevel(text), TopLevel(text, members(text))):
+    for top in (TopLevel(text), TopLevel(text + b" " * SMALL_BYTES), TopLevel(text, members(text))):
         assert top.names == list(value)
         assert [bytes(inner) for _, inner in top.listed] == [bytes(inner) for _, inner in members(text)]
         assert {name: value_of(top, name) for name in value} == value
@@ -115,6 +118,36 @@ def test_invalid_utf8_is_found_at_its_place(wrong, at, shift, filler):
     fault = utf8_fault(start + wrong + b'"}')
     assert fault is not None
     assert fault.start == len(start) + at
+
+
+WRONG_BYTES = st.sampled_from([b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"])
+
+
+@given(st.lists(st.text().map(str.encode) | st.binary(max_size=4) | WRONG_BYTES))
+def test_utf8_is_judged_as_python_decodes_it(pieces):
+    text = b"".join(pieces)
+    expected = None
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        expected = (error.reason, error.start)
+    for answer, part_bytes in ((json_body._LACKING, CHECKED_BYTES), (json_body._LACKING, 8), ("another", 8)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(json_body, "_LACKING", answer)  # after another the loop alone decides
+            patch.setattr(json_body, "ONE_PASS_BYTES", part_bytes)
+            fault = utf8_fault(text)
+            assert (fault and (fault.reason, fault.start)) == expected
+
+
+@given(st.lists(st.sampled_from(["image", '"', ",", "é", "xx"])), st.sampled_from([2, 8, CHECKED_BYTES]))
+def test_what_a_text_lacks_is_not_in_it(pieces, part_bytes):
+    text = "".join(pieces).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_body, "ONE_PASS_BYTES", part_bytes)
+        found = lacks(text, searched('"image"'))
+    assert not (found and b'"image"' in text)
+    if part_bytes == CHECKED_BYTES:
+        assert found == (b'"image"' not in text)
 
 
 @given(st.binary(max_size=40), st.integers(0, 40))

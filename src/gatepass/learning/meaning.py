@@ -119,10 +119,10 @@ _SAFE_NAMES, _MEANING_NAMES = (frozenset(map(squashed, names)) for names in (SAF
 
 def carries_meaning(path: str, value: str = "") -> bool:
     """Whether the answer to a request without the member at `path` with `value` (JSON) may answer another question."""
-    top = squashed(re.split(r"[.\[]", path, maxsplit=1)[0])
-    if path in SAFE | SAFE_IN_MESSAGES | SAFE_IN_TOOLS or "cache_control" in path.split("."):
+    if path in SAFE or path in SAFE_IN_MESSAGES or path in SAFE_IN_TOOLS or "cache_control" in path.split("."):
         return False
-    if top in _SAFE_NAMES | _MEANING_NAMES:
+    top = squashed(re.split(r"[.\[]", path, maxsplit=1)[0])
+    if top in _SAFE_NAMES or top in _MEANING_NAMES:
         return top in _MEANING_NAMES
     return re.match(FLAG, value) is None or re.search(_MEANT, path.lower()) is not None
 

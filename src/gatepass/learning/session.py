@@ -190,7 +190,9 @@ class LearningSession:
         limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
-        for other in () if self.sent is None else that_change(drops, self.sent):  # the body has another value there
+        for other in (
+            that_change(drops, self.sent) if unknown and self.sent is not None else ()
+        ):  # the body has another value there
             memory.accepted(scope, unknown[other.field], now_s)
         self._kept, self.last_words = {}, ""
 

@@ -191,15 +191,20 @@ _BARE = re.compile(rb'"image_url"%b:%b(?:%b)?"' % (_S, _S, _OBJECT) + _BEGIN)
 def has_images(call: Call) -> bool:
     """Whether a chat may have `images` in a message, or base64 in place of a URL."""
     body = call.body
-    if b'"image' not in body or "images" not in call.operation.members:  # one search of most bodies, not two
+    at = body.find(b'"image')  # one search of most bodies, not two
+    if at < 0 or "images" not in call.operation.members:
         return False
-    return WORD in body or (b"image_url" in body and (len(body) > UNCOUNTED_BYTES or _has_bare(body)))
+    if body.find(WORD, at) >= 0:
+        return True
+    return body.find(b"image_url", at) >= 0 and (len(body) > UNCOUNTED_BYTES or _has_bare(body))
 
 
 def _has_bare(body: bytes) -> bool:
     """Search in pieces, between which other threads run."""
-    ends = [(at, at + CHECKED_BYTES + HEAD_BYTES) for at in range(0, len(body), CHECKED_BYTES)]
-    return b"image_url" in body and any(_BARE.search(body, *end) is not None for end in ends)
+    if (first := body.find(b'"image_url"')) < 0:
+        return False
+    ends = [(at, at + CHECKED_BYTES + HEAD_BYTES) for at in range(first, len(body), CHECKED_BYTES)]
+    return any(_BARE.search(body, *end) is not None for end in ends)
 
 
 class Images:

@@ -111,6 +111,8 @@ def client_id(call_id: str, carried: str = "") -> str:
 
 def chat_id(call_id: str) -> tuple[str, str]:
     """Return the id of the chat's call and what travelled in it; an id that `client_id` did not return unchanged."""
+    if not call_id.startswith(_CODED):
+        return call_id, ""
     coded = call_id.removeprefix(_CARRYING if call_id.startswith(_CARRYING) else _CODED)
     try:
         text = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")

@@ -61,7 +61,7 @@ class Limit:
 
     __slots__ = (
         *("ahead_s", "counts_tokens", "_first_day", "is_calendar", "kept", "most", "name", "others", "others_of"),
-        *("owner", "setting", "span", "span_s", "unit", "use"),
+        *("owner", "policy", "setting", "span", "span_s", "unit", "use"),
     )
 
     def __init__(self, owner: tuple[str, str], unit: str, span: str, most: int) -> None:
@@ -76,6 +76,8 @@ class Limit:
         """How far the wall clock is ahead of `Clock.now`. Set it before a use of a limit of the calendar."""
         self.counts_tokens = unit == TOKENS
         self.name = f"{owner[0]}-{unit}-{span}" if span else f"{owner[0]}-{unit}"
+        self.policy = f'"{self.name}";q={most};w={self.span_s}' + (';qu="tokens"' if self.counts_tokens else "")
+        """Its entry in `ratelimit-policy`, where "requests" is the default."""
         self.setting = f"{unit}.{span}" if span else "max_concurrent"
         self.use = Use()
         self.others = self.others_of = 0

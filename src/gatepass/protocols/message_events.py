@@ -106,14 +106,14 @@ def _index(fields: dict[str, Any]) -> int:
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun", "_inputs", "is_limited")
+    __slots__ = ("_has_begun", "inputs", "is_limited")
 
     requires_last_event = True
 
     def __init__(self, request: bytes = b"") -> None:
         super().__init__(request)
         self._has_begun = self.is_cut = False
-        self._inputs = ArgumentBuffer()  # of the open calls, by the index of their block
+        self.inputs = ArgumentBuffer()  # of the open calls, by the index of their block
         self.is_limited = False
         """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
@@ -125,18 +125,18 @@ class MessageProgress(Progress):
         if kind == "content_block_delta":
             self.has_answer = True
             delta = fields.get("delta")
-            is_input = bool(self._inputs.held) and _index(fields) in self._inputs.held
+            is_input = bool(self.inputs.held) and _index(fields) in self.inputs.held
             if is_input and isinstance(delta, dict) and isinstance(text := delta.get("partial_json"), str):
-                self._inputs.add(_index(fields), 0, text)
+                self.inputs.continued = self.inputs.add(_index(fields), 0, text)
             return isinstance(delta, dict) and delta.get("type") in _OUTPUT and not is_input
         if kind in ("content_block_start", "content_block_stop", "message_delta"):  # some upstreams close no block
             at = _index(fields)
-            for ended in [one for one in self._inputs.held if kind == "message_delta" or one == at]:
-                text = self._inputs.texts(ended)[0]
+            for ended in [one for one in self.inputs.held if kind == "message_delta" or one == at]:
+                text = self.inputs.texts(ended)[0]
                 self.is_cut = self.is_cut or (text != "" and not is_complete_json(text))
-                self._inputs.drop(ended)
+                self.inputs.drop(ended)
             if kind == "content_block_start" and calls_tool(fields.get("content_block")):
-                self._inputs.add(at, 0, "")
+                self.inputs.add(at, 0, "")
         if kind == "message_start":
             message = fields.get("message")
             self._has_begun = True
@@ -167,7 +167,7 @@ class MessageRepair(EventRepair):
 
     def __init__(self, progress: MessageProgress) -> None:
         super().__init__()
-        self._progress = progress
+        self._progress, self.arguments = progress, progress.inputs
         self._calls_tool = self._has_reason = False
         self._output_tokens = 0
 

@@ -377,7 +377,6 @@ class ResponseRepair(EventRepair):
         self._bytes_left = LARGE_EVENT_BYTES
 
     def repair_event(self, block: bytes, payload: Object) -> bytes:
-        self.skips_similar = True
         kind, before = payload.get("type"), len(self._adapted)
         if kind == "response.output_item.done" and isinstance(item := payload.get("item"), dict):
             self._bytes_left -= len(block)

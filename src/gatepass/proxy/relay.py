@@ -168,7 +168,7 @@ class _EventWriter:
         self._client_response = client_response
         self._memory = attempt.memory
         self._is_translated = attempt.chat is not None
-        self._counts_event = self._is_translated or (attempt.memory is not None and attempt.memory.stream_bytes > 0)
+        self._counts_event, self._kept_bytes = attempt.memory is not None and attempt.memory.stream_bytes > 0, 0
         self._try_write = client_response.cycle.try_write
         self._record, self._note_read = attempt.record, attempt.note_read
         self._notes_reads = attempt.record.arrivals is not None
@@ -183,10 +183,11 @@ class _EventWriter:
         if piece and self._notes_reads:
             self._note_read(self._now())
         ready = events.feed(piece)
-        if (not ready or self._counts_event) and (memory := self._memory) is not None:
-            unfinished_bytes = events.unfinished_bytes
-            self._counts_event = self._is_translated or unfinished_bytes > 0
-            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes + events.kept_bytes)
+        has_changed = not ready or self._counts_event or (self._is_translated and events.kept_bytes != self._kept_bytes)
+        if has_changed and (memory := self._memory) is not None:
+            unfinished_bytes, self._kept_bytes = events.unfinished_bytes, events.kept_bytes
+            self._counts_event = unfinished_bytes > 0
+            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes + self._kept_bytes)
             if memory.is_full():  # what follows must wait
                 self.held = ready
                 return False

@@ -261,10 +261,9 @@ class ChoiceRepair:
             is_plain = False
             on_repair(TOOL_ARGUMENTS)
         elif calls and isinstance(calls, list):
-            is_plain = False
             if self._tools is None:
                 self._tools = ToolRepair(self._defaults, self._arguments, self._index)
-            self._tools.repair(calls, on_repair)
+            is_plain = self._tools.repair(calls, on_repair) and is_plain
         function = delta.get("function_call")
         if not function:
             return is_plain
@@ -377,9 +376,14 @@ class ToolRepair:
     def name(self, call: int) -> str:
         return self._tracker.name(call)
 
-    def repair(self, entries: list[Any], on_repair: OnRepair) -> None:
+    def repair(self, entries: list[Any], on_repair: OnRepair) -> bool:
+        """Repair the entries of a delta. Return whether they only continue the arguments of calls."""
+        continues = True
         for delta in self._tracker.assign(entries):
             payload, number = delta.entry, delta.call.number
+            inner = payload.get("function")
+            is_text = isinstance(inner, dict) and not inner.get("name") and type(inner.get("arguments")) is str
+            continues = continues and is_text and not (delta.is_first or payload.get("id"))
             if payload.get("index") != number or type(payload["index"]) is not int:
                 payload["index"] = number
                 on_repair(TOOL_INDEX)
@@ -388,10 +392,10 @@ class ToolRepair:
             elif payload.get("id"):
                 del payload["id"]
                 on_repair(TOOL_ID)
-            if isinstance(inner := payload.get("function"), dict):
+            if isinstance(inner, dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
-                self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
+                self._arguments.continued = self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
             elif isinstance(inner := payload.get("custom"), dict):
                 if inner.get("name"):
                     self._send_name_once(inner, number, on_repair)
@@ -401,6 +405,7 @@ class ToolRepair:
                     self.without_input.add(number)
             elif delta.is_first and payload["type"] == "function":
                 self._arguments.add(self._choice, number, "")
+        return continues
 
     def _open(self, delta: ToolCallDelta, on_repair: OnRepair) -> None:
         payload, call = delta.entry, delta.call

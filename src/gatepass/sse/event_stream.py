@@ -170,7 +170,6 @@ class EventStream:
         "_before",
         "_choices",
         "_done_is_required",
-        "_event_limit_bytes",
         "_fast_path",
         "_framer",
         "_has_begun",
@@ -181,6 +180,7 @@ class EventStream:
         "_match",
         "_noted_events",
         "_passes_match",
+        "_passing_bytes",
         "_progress",
         "_repair",
         "_source",
@@ -216,11 +216,11 @@ class EventStream:
         self._done_is_required = done_is_required
         self._choices = choices
         self._before = dialect_transform
-        self._repair = repair
+        self._repair = repair or EventRepair()
         self._after = client_transform
         self._later_numbers: LaterNumbers | None = None
         self._framer = Framer(source.limit_bytes)
-        self._event_limit_bytes = source.limit_bytes
+        self._passing_bytes = min(source.limit_bytes, LARGE_EVENT_BYTES)  # a large event passes no transform
         self.waiting = b""
         self._large: Iterator[bytes] | None = None  # the turns of the first event of `waiting`
         self._lines_left = TURN_LINES
@@ -232,7 +232,7 @@ class EventStream:
         self._fast_path = self._progress.fast_path()
         self._match = self._fast_path.count_matching
         self._passes_match = False
-        """Whether a piece that matches the fast path is whole events and passes at once: the most common piece."""
+        """Whether a piece that matches the fast path is whole events and is sent at once: the most common piece."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -246,7 +246,7 @@ class EventStream:
     @property
     def envelope(self) -> Mapping[str, Any]:
         """The envelope that its first chunks had; empty without a repair."""
-        return {} if self._repair is None else self._repair.envelope
+        return self._repair.envelope
 
     @property
     def unfinished_bytes(self) -> int:
@@ -264,7 +264,7 @@ class EventStream:
     @property
     def is_empty(self) -> bool:
         """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
-        return self.done and self._repair is not None and self._repair.is_empty
+        return self.done and self._repair.is_empty
 
     @property
     def open_choice(self) -> int | None:
@@ -301,10 +301,10 @@ class EventStream:
 
     def feed(self, piece: bytes = b"") -> bytes:
         """Return the whole events that can be written to the client after `piece`, `waiting` ones first."""
-        was_tried = self._passes_match and len(piece) <= self._event_limit_bytes
+        was_tried = self._passes_match and len(piece) <= self._passing_bytes
         if was_tried and (count := self._match(piece)):
             self.events += count
-            return piece
+            return piece if self._after is None else self._for_client(piece)
         run = self._framer.feed(piece)
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
@@ -316,7 +316,7 @@ class EventStream:
             if not end:
                 return self._feed_large(run)
             run, later = run[:end], run[end:]
-        dialect_transform, after = self._before, self._after
+        dialect_transform = self._before
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
@@ -336,9 +336,8 @@ class EventStream:
             else:
                 self.fail(chunk.event_too_large(self._source.upstream))
         has_more = self._framer.unfinished or self.waiting or self._is_over
-        is_relayed = after is None and self._later_numbers is None
-        self._passes_match = is_relayed and dialect_transform is None and not has_more
-        return run if is_relayed else self._for_client(run)
+        self._passes_match = self._later_numbers is None and dialect_transform is None and not has_more
+        return self._for_client(run)
 
     def _feed_large(self, run: bytes) -> bytes:
         """Give the large event that `run` begins with its next turn."""
@@ -354,7 +353,8 @@ class EventStream:
             try:
                 run = after.feed(run)
             except UpstreamError as error:
-                self.failure, self.done, self._is_over = error, False, True
+                self.failure, self._is_over = error, True
+                self.done = self._passes_match = False
                 return after.unsent
         return run if self._later_numbers is None else self._later_numbers.feed(run)
 
@@ -385,7 +385,7 @@ class EventStream:
             return b""
         # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
-            if self._repair is not None and not self._repair.end_choices(self._progress.usage):
+            if not self._repair.end_choices(self._progress.usage):
                 return self._fail(chunk.stream_closed) or self._finish_repair()
             self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
@@ -575,7 +575,7 @@ class EventStream:
             self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
             ready = self._finish_repair()
         self._large, self.waiting = None, self.waiting[len(block) :]
-        if self._repair is not None and self._repair.has_long_line:
+        if self._repair.has_long_line:
             self.fail(chunk.line_too_long(self._source.upstream))
             ready = b""
         yield ready
@@ -589,7 +589,7 @@ class EventStream:
         is_last = self._text and self.events == self._text_events  # no event followed the text
         if (is_last or not is_exact) and self._done_is_required and not self._progress.is_complete(self._choices):
             return self._fail(chunk.stream_closed)
-        if self._repair is not None and self._done_is_required and not self._repair.end_choices(self._progress.usage):
+        if self._done_is_required and not self._repair.end_choices(self._progress.usage):
             return self._fail(chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
         if self._wants_usage and (self.usage is None or not self.usage.used(generates=True)):
@@ -602,15 +602,12 @@ class EventStream:
         return self._finish_repair() + block
 
     def _finish_repair(self) -> bytes:
-        return b"" if self._repair is None else self._repair.finish()
+        return self._repair.finish()
 
     def _validate_chunk(self, block: bytes, payload: Any) -> bytes:
         """Validate one JSON value that is not an error. A value without choices (a ping) passes unchanged."""
-        fields = payload if isinstance(payload, dict) else {}
-        if not (choices := fields.get("choices")):
-            fields = unwrap(fields)
-            choices = fields.get("choices")
-        if not isinstance(choices, list):
+        fields = unwrap(payload) if isinstance(payload, dict) else {}
+        if not isinstance(choices := fields.get("choices"), list):
             choices = None
             if (self._done_is_required or not self.has_answered) and (words := reason_of(payload)):
                 # as in `_read_text`: the reason, if no answer or no more of it follows
@@ -623,7 +620,7 @@ class EventStream:
             is_plain = self._note_chunk(fields, choices)  # before the repair, which may move the usage
             if self._is_over and not self.done:
                 return self._finish_repair()
-            if repair is not None and isinstance(payload, dict):
+            if isinstance(payload, dict):
                 repaired = self._repaired(block, payload)
                 if repair.holds_event:
                     self._fast_path.forget()
@@ -632,16 +629,21 @@ class EventStream:
         except NoMessage:
             self.has_answered = had_answered
             return self._fail(chunk.without_message)
-        is_similar = repaired is block and (repair is None or repair.skips_similar)
-        if is_plain and is_similar and self._progress.has_answer:
-            self._fast_path.set_pattern(_without_id(block), self.events)
+        take = None if repair.arguments.continued is None else repair.arguments.extend
+        is_similar = repaired is block and repair.skips_similar and (is_plain or take is not None)
+        if is_similar and self._progress.has_answer:
+            self._fast_path.set_pattern(_without_id(block), self.events, take)
         return repaired
 
     def _repaired(self, block: bytes, payload: Object) -> bytes:
-        return block if self._repair is None else self._repair.repair_event(block, payload)
+        return self._repair.repair_event(block, payload)
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others
+        if self._fast_path.take is not None:  # which were no text; this one may end the call, or begin another
+            is_later = False
+            self._fast_path.forget()
+        self._repair.arguments.continued = None
         self.events += 1
         self._noted_events = self.events
         is_plain = self._progress.note(fields, choices or [])

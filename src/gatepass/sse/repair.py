@@ -48,17 +48,18 @@ _SHARED = -1
 class EventRepair:
     """What EventStream asks of a repair. This class repairs nothing."""
 
-    __slots__ = ("_adapted", "envelope", "has_long_line", "holds_event", "skips_similar")
+    __slots__ = ("_adapted", "arguments", "envelope", "has_long_line", "holds_event", "skips_similar")
 
     def __init__(self) -> None:
         self._adapted: list[str] = []
+        self.arguments = tool_calls.ArgumentBuffer()
         self.has_long_line = False
         """Whether an event is longer than the client's lines may be, and has no text at which it can be split."""
         self.holds_event = False
         """Whether the last event waits for the next one, so that none may pass without a look."""
         self.envelope: Object = {}
         """The members of `chunk.ENVELOPE` that the chunks had so far."""
-        self.skips_similar = False
+        self.skips_similar = True
         """Whether an event that differs from the last one only in its text may pass without a look."""
 
     @property
@@ -100,7 +101,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     """Makes the repairs that `choice_repair.NAMES` lists. `write` makes what is sent from a repaired chunk."""
 
     __slots__ = (
-        "_arguments",
         "_choices",
         "_cumulative",
         "_defaults",
@@ -125,7 +125,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._write = write
         self._options = options
         self._defaults = defaults
-        self._arguments = tool_calls.ArgumentBuffer()
         self._choices: dict[int, ChoiceRepair] = {}
         self._ends: list[Object] = []
         self._held: tuple[Sent, Object] | None = None  # an event whose finish reason may not be the last one
@@ -141,10 +140,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     @property
     def is_empty(self) -> bool:
-        for choice in self._choices.values():
-            if not choice.is_empty:
-                return False
-        return bool(self._choices)
+        return bool(self._choices) and all(choice.is_empty for choice in self._choices.values())
 
     def end(self) -> list[Sent]:
         """Return what is sent at the end of the stream."""
@@ -166,7 +162,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def end_choices(self, usage: Usage | None) -> bool:
         if self._held is not None:
             self._released += self._release(self._held)
-        if self._arguments.held and any(choice.is_cut for choice in self._choices.values()):
+        if self.arguments.held and any(choice.is_cut for choice in self._choices.values()):
             return False
         if self._is_complete:
             return True
@@ -187,9 +183,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def repair(self, unchanged: Sent, payload: Object) -> list[Sent]:
         """Return what is sent instead of `unchanged`, the event with the data `payload`, which may be changed."""
         before = [] if self._held is None else self._release(self._held, _choices_of(payload))
-        choices = payload.get("choices")
-        chunk = payload if choices else unwrap(payload)  # nearly always: saves the call
-        choices = choices or chunk.get("choices")
+        chunk = unwrap(payload)
+        choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             # nearly no chunk has a finish reason
             if isinstance(choice, dict) and choice.get("finish_reason") and self._may_go_on(choice):
@@ -355,7 +350,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                     self._note(choice_repair.INDEX)
                 if (state := self._choices.get(index := choice["index"])) is None:
                     index = index if len(self._choices) < MAX_ENTRIES else _SHARED
-                    state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self._arguments, index))
+                    state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self.arguments, index))
                 is_plain = state.repair(choice, self._note) and is_plain
                 if state.lacks_message and 0 in self._choices and all(map(_LACKS_MESSAGE, self._choices.values())):
                     raise NoMessage
@@ -372,7 +367,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         if self._cumulative is not None:
             if self._cumulative.cut(chunk):
                 self._note(choice_repair.CUMULATIVE)
-            is_plain = is_plain and self._cumulative.are_plain
+            is_plain = is_plain and self._cumulative.are_plain and self.arguments.continued is None
         return is_plain
 
     def _fill_envelope(self, chunk: Object) -> None:
@@ -400,11 +395,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     @property
     def _is_complete(self) -> bool:
-        states = self._choices.values()
-        for state in states:
-            if not state.has_finished:
-                return False
-        return bool(states)
+        return bool(self._choices) and all(choice.has_finished for choice in self._choices.values())
 
 
 class StreamRepair(ChunkRepair[bytes]):

@@ -19,6 +19,7 @@ import msgspec
 
 from gatepass.json_body import LENIENT_WORK, RAW, takes_long
 from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge, Object, text_of_id
+from gatepass.sse.synthesize import PIECE_CHARS
 from gatepass.sse.usage import Usage
 from gatepass.types import Hidden
 
@@ -152,10 +153,20 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
     held: dict[int, dict[int, bytearray]] = {}
+    continued: bytearray | None = None  # by the last event, and by one that differs from it in their text alone
     _bytes_left: int = MOST_HELD_BYTES
 
-    def add(self, choice: int, call: int, piece: str) -> None:
-        """Hold the next piece of a call's arguments. The first piece may be empty. Raises ArgumentsTooLarge."""
+    def extend(self, text: str) -> bool:
+        """Hold `text`, which follows `continued`; return False if it is too large, or so long that it may be split."""
+        data = text.encode()
+        if self.continued is None or len(data) > min(self._bytes_left, PIECE_CHARS):
+            return False
+        self.continued += data
+        self._bytes_left -= len(data)
+        return True
+
+    def add(self, choice: int, call: int, piece: str) -> bytearray:
+        """Hold the next piece of a call's arguments. It may be empty. Return them all; raise ArgumentsTooLarge."""
         bytes_left = self._bytes_left
         calls = self.held.get(choice)
         if calls is None:
@@ -169,6 +180,7 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
         self._bytes_left = bytes_left = bytes_left - len(data)
         if bytes_left < 0:
             raise ArgumentsTooLarge
+        return held
 
     def texts(self, choice: int) -> dict[int, str]:
         """Return the arguments of the choice's calls."""

@@ -10,7 +10,8 @@ from gatepass.protocols import message_events, responses
 from gatepass.protocols.message_events import MessageAggregator, MessageProgress, MessageRepair
 from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import RESPONSES, ResponseAggregator, ResponseProgress, ResponseRepair
-from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, event_of
+from gatepass.sse import event_stream
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, event_of, event_value
 from gatepass.sse.event_stream import EventStream
 from tests.integration.messages_upstream import message as a_message
 from tests.unit.sse.streams import LIMIT_BYTES, code, new_stream
@@ -65,6 +66,21 @@ def message(arguments: str, reason: str | None = "tool_use", tokens: int = 3, ki
         delta = {"stop_reason": reason, "stop_sequence": None}
         events.append({"type": "message_delta", "delta": delta, "usage": {"output_tokens": tokens}})
     return [*events, {"type": "message_stop"}]
+
+
+@pytest.mark.parametrize("arguments", [WHOLE[0], CUT[0]])
+def test_the_input_of_a_call_is_parsed_only_where_it_begins_and_ends(arguments, monkeypatch):
+    parsed = list[bytes]()
+
+    def noted(text: bytes, name: bytes) -> Any:
+        parsed.append(text)
+        return event_value(text, name)
+
+    monkeypatch.setattr(event_stream, "event_value", noted)
+    stream = of_messages()
+    read(stream, message(arguments))
+    assert [b"partial_json" in one for one in parsed].count(True) == 1
+    assert stream.done is (arguments in WHOLE)
 
 
 @pytest.mark.parametrize("arguments", CUT)

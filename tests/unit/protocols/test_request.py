@@ -1,13 +1,14 @@
 """One request ─► Call, its header fields for the upstream, and the error for each invalid body."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.errors import InvalidJson, InvalidRequest
-from gatepass.json_body import CHECKED_BYTES, END_BYTES
+from gatepass.json_body import CHECKED_BYTES, END_BYTES, SMALL_BYTES
 from gatepass.protocols.operations import OPERATIONS
 from gatepass.protocols.request import decode, read_body, safe_headers
 from gatepass.types import MAX_MODEL_CHARS, Call, ClientRequest, EmbeddingsOptions
@@ -168,6 +169,22 @@ def test_embeddings_options_are_read(members: str, options: EmbeddingsOptions):
 )
 def test_what_is_no_json_object_is_named_with_its_position(body, message):
     assert refusal(body) == message
+
+
+WRONG = [rb"\x", rb"\ud800", rb"\ud800\u0041", rb"\u12", b"\x01", b"\xff"]
+
+
+@pytest.mark.parametrize("value", [b'"%b"', b'["%b"]', b'{"%b":1}', b'"%b'])
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("before", [b"1", b"1e999"])
+def test_what_is_wrong_has_the_same_words_in_a_small_and_a_larger_body(value, wrong, before):
+    messages = []
+    for size in (0, SMALL_BYTES):
+        with pytest.raises(InvalidJson) as caught:
+            read_body(b'{"p":"%b","a":%b,"b":%b}' % (b"x" * size, before, value % wrong))
+        text, *at = re.split(r"(?<=byte )(\d+)", caught.value.message, maxsplit=1)
+        messages.append((text, int(at[0]) - size, *at[1:]))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize("padding", [0, 1, 5, 6, 7, 40])

@@ -272,6 +272,14 @@ MESSAGES_REFUSED: dict[str, tuple[Body, str, str]] = {
     "messages that are null": ({"messages": None, "system": "Be kind."}, "messages", "no message with content"),
     "messages without content": (turns([], [{**OWN, "signature": "real"}]), "messages", "no message with content"),
     "a block that is a text": (turns(["Hi"]), "messages.0.content.0", "an object"),
+    "a text behind a document": (turns([DOCUMENT, "Hi"]), "messages.0.content.1", "an object"),
+    "a block of several types": (turns([{**text("Hi"), "type": ["text"]}]), "messages.0.content.0", "has no type"),
+    "a document in a result": (
+        turns("Hi", [USE], [{**RESULT, "content": [text("seen"), DOCUMENT]}]),
+        "messages.2.content.0.content.1",
+        "document",
+    ),
+    "a schema that is a text": ({"output_config": {"format": "json"}}, "output_config.format", "an object"),
     "an image without data": (
         turns([{"type": "image", "source": {"type": "base64", "media_type": "image/png"}}]),
         "messages.0.content.0",
@@ -521,6 +529,14 @@ RESPONSES_REFUSED: dict[str, tuple[Body, str, str]] = {
         *("input.0.content.0", "encrypted_content"),
     ),
     "a stored item": (inputs({"type": "item_reference", "id": "x"}), "input.0", "`input.0` names what a server stores"),
+    "a text among later tools": (
+        inputs({"type": "additional_tools", "tools": ["find"]}),
+        *("input.0.tools.0", "an object"),
+    ),
+    "a text in a namespace": (
+        {"tools": [{"type": "namespace", "name": "n", "tools": [FIND, "find"]}]},
+        *("tools.0.tools.1", "an object"),
+    ),
     "an output that is an object": (inputs(CALL, {**OUTPUT, "output": {"a": 1}}), "input.1.output", "a text or a list"),
     "an output without an id": (inputs({**OUTPUT, "call_id": []}), "input.0", "with the id of its call"),
     "an id that is no text": (inputs({**CALL, "call_id": []}, OUTPUT), "input.0", "with an id"),

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from gatepass.config.access import PLAIN
+from gatepass.json_body import json_value
 from gatepass.protocols.chat import CHAT
 from gatepass.protocols.client_protocol import ReplyContext
+from gatepass.protocols.translation import answer_blocks
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks
 from gatepass.protocols.translation.chat_request import About, Tool
 from gatepass.protocols.translation.message_translation import MessageAnswer
@@ -16,7 +18,7 @@ from gatepass.replies.error_body import read_error_body
 from gatepass.sse.chunk import StreamSource
 from gatepass.types import Call
 from tests.rows import CHAT as CHAT_ROW
-from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults
+from tests.unit.protocols.test_translated_answers import DONE, a_chunk, call_piece, defaults, events_of
 from tests.unit.sse.streams import with_line_ends
 
 STREAM = b"".join(
@@ -55,6 +57,35 @@ def test_a_stream_that_is_cut_at_any_byte_is_the_same(answer, end):
     for at in range(len(whole) + 1):
         assert translated(answer, whole[:at], whole[at:]) == expected, f"cut at byte {at}: {whole[:at][-40:]!r}"
     assert translated(answer, *(whole[at : at + 1] for at in range(len(whole)))) == expected
+
+
+@each_answer
+def test_a_text_or_call_is_read_only_where_it_begins_and_ends(answer, monkeypatch):
+    read = list[bytes]()
+
+    def noted(text: bytes) -> Any:
+        read.append(text)
+        return json_value(text)
+
+    monkeypatch.setattr(answer_blocks, "json_value", noted)
+    words = [*map(str, range(99)), "größer 🚀 \n"]
+    pieces = ['{"a": "', *words, '\\"x\\\\"}']
+    blocks = [a_chunk({"content": word}) for word in words]
+    blocks += [call_piece(0, piece, first=False) for piece in pieces]
+    blocks.insert(len(words), call_piece(0, "", first=True))
+    sent, ended = translated(answer, *blocks, a_chunk({}, "tool_calls"), DONE)
+    assert (ended, len(read)) == ((True, None), 5)
+    deltas = [one["delta"] for one in events_of(sent) if "delta" in one and "stop_reason" not in one["delta"]]
+    texts = [one if isinstance(one, str) else one.get("text", one.get("partial_json")) for one in deltas]
+    assert texts == [*words, *pieces]
+
+
+def test_two_first_halves_of_a_pair_keep_their_place():
+    words = ["a", "\ud83d", "\ud83d", 'say "x"', "b"]
+    blocks = [a_chunk({"content": word}) for word in words]
+    sent, ended = translated(MessageAnswer, *blocks, a_chunk({}, "stop"), DONE)
+    texts = [one["delta"]["text"] for one in events_of(sent) if "text" in one.get("delta", {})]
+    assert ("".join(texts), ended) == ("".join(words), (True, None))
 
 
 @each_answer

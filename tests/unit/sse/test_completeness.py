@@ -2,21 +2,25 @@
 
 import itertools
 import json
+import math
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamClosed
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource
-from gatepass.sse.event_stream import EventStream
+from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.whole_reply import read_good, repair_reply
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.replies import chat, choice
-from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, new_stream, text
+from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_finished, new_stream, state, text
 
 TOOLS = [
     {"type": "function", "function": {"name": "write", "parameters": {"properties": {"a": {}}, "required": ["a"]}}},
@@ -202,6 +206,58 @@ def test_long_arguments_of_a_whole_reply_are_checked(arguments):
         assert read_good(body) is None
         with pytest.raises(ArgumentsCut):
             repair_reply(body, defaults)
+
+
+# --- what passes without being parsed -------------------------------------------------------------
+
+
+class Blind(FastPath):
+    def count_matching(self, run: bytes) -> int:
+        return 0
+
+
+VALUES = st.recursive(
+    st.text(max_size=8) | st.sampled_from(["\\", '"', '","arguments":"', "\ud83d", "🚀", "\n", None, 1.5, math.nan]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "arguments", "é"]), inner),
+    max_leaves=6,
+)
+
+
+@st.composite
+def streams_of_calls(draw: st.DrawFn) -> tuple[list[bytes], bool]:
+    """A stream with one or two calls, in pieces of any size, and whether each of them is whole."""
+    calls, is_whole = list[list[dict[str, Any]]](), True
+    for index in range(draw(st.integers(1, 2))):
+        arguments = json.dumps({"a": draw(VALUES)}, ensure_ascii=draw(st.booleans()))
+        arguments = arguments.encode("utf-8", "backslashreplace").decode()  # half a pair is an escape
+        kept = draw(st.sampled_from([len(arguments)] * 3 + [draw(st.integers(1, len(arguments)))]))
+        is_whole = is_whole and kept == len(arguments)
+        cuts = sorted({0, kept, *draw(st.lists(st.integers(0, kept), max_size=9))})
+        parts = [arguments[at:to] for at, to in itertools.pairwise(cuts)]
+        at = draw(st.sampled_from([index, index, 0]))  # some upstreams send 0 with each call
+        head = {"index": at, "id": f"id{index}", "type": "function", "function": {"name": "f", "arguments": ""}}
+        calls.append([head, *({"index": at, "function": {"arguments": part}} for part in parts)])
+    if len(calls) > 1 and calls[1][0]["index"] and draw(st.booleans()):
+        calls = [[one for pair in itertools.zip_longest(*calls) for one in pair if one]]  # they arrive in turns
+    more: dict[str, Any] = draw(st.sampled_from([{}, {"obfuscation": "x"}, {"usage": None}]))
+    spaced = draw(st.booleans())
+    deltas: list[dict[str, Any]] = [{"content": "a"}, *({"tool_calls": [one]} for one in itertools.chain(*calls))]
+    blocks = [data(chunk(delta, **more), spaced=spaced) for delta in deltas]
+    return [*blocks, data(chunk({}, draw(st.sampled_from(["tool_calls", "stop"])))), DONE], is_whole
+
+
+@given(streams_of_calls(), st.integers(1, 40))
+def test_a_call_of_events_that_pass_unparsed_is_checked_too(given_stream: tuple[list[bytes], bool], together: int):
+    blocks, is_whole = given_stream
+    runs = [b"".join(blocks[at : at + together]) for at in range(0, len(blocks), together)]
+    quick = begun()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "fast_path", Blind)
+        thorough = begun()
+    for run in runs:
+        assert quick.feed(run) == thorough.feed(run)
+        assert state(quick) == state(thorough)
+    assert (quick.done, code(quick)) == (is_whole, None if is_whole else "upstream_closed")
 
 
 # --- what follows the end, or stands in its place -------------------------------------------------

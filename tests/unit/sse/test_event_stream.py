@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from gatepass.json_body import BOM
 from gatepass.sse import event_stream as stream_module
-from gatepass.sse.chunk import StreamSource
+from gatepass.sse.choice_repair import RepairOptions
+from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import FastPath
+from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -76,6 +78,25 @@ def test_correct_stream_is_parsed_only_if_more_than_the_text_differs(monkeypatch
         {"content": " word 0"},
         {},
     ]
+
+
+def test_a_correct_call_is_parsed_only_where_it_begins_and_ends(monkeypatch):
+    parsed = watched(monkeypatch)
+    defaults = EnvelopeDefaults(lambda prefix: prefix, 7, "m")
+    opened = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+    pieces = ['{"path": "', *(f"größer\\\\ {number}" for number in range(500)), '\\"x"}']
+    calls = [data(chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})) for piece in pieces]
+    for end, done in ((calls[-1:], True), ([], False)):
+        del parsed[:]
+        stream = new_stream(repair=StreamRepair(RepairOptions(), defaults))
+        events = [REALISTIC[0], data(chunk({"tool_calls": [opened]})), *calls[:-1], *end, data(chunk({}, "stop")), DONE]
+        stream.feed(b"".join(events[:3]))
+        for event in events[3:100]:
+            assert stream.feed(event) is event
+        stream.feed(b"".join(events[100:-2]))
+        stream.feed(b"".join(events[-2:]))
+        assert len(parsed) == 4
+        assert (stream.done, code(stream)) == (done, None if done else "upstream_closed")
 
 
 # --- the two ways through --------------------------------------------------------------------------

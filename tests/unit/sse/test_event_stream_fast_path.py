@@ -1,6 +1,6 @@
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -105,6 +105,59 @@ def test_fast_path_stops_after_unused_patterns():
         assert fast_path.count_matching(block) == 0
         fast_path.set_pattern(block, number + 1)
     assert [fast_path.count_matching(block) for block in blocks] == [0] * 7 + [1] + [0] * 12
+
+
+# --- the arguments of a tool call -----------------------------------------------------------------
+
+
+def a_call(piece: str, **more: Any) -> bytes:
+    return data(chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}, **more))
+
+
+def noted_in(taken: list[str]) -> Callable[[str], bool]:
+    def note(arguments: str) -> bool:
+        taken.append(arguments)
+        return True
+
+    return note
+
+
+@pytest.mark.parametrize("more", [{}, {"obfuscation": "aX9"}], ids=["alone", "padded"])
+def test_arguments_of_events_that_pass_are_handed_over(more):
+    pieces, taken = ['{"a', '":"\\"', "größer 🚀\n", '"', "}"], list[str]()
+    fast_path = FastPath()
+    fast_path.set_pattern(a_call("", **more), 1, noted_in(taken))
+    events = [a_call(piece, **more) for piece in pieces]
+    assert [fast_path.count_matching(event) for event in events] == [1] * len(events)
+    assert taken == pieces
+    assert fast_path.count_matching(b"".join(events)) == len(events)
+    assert "".join(taken) == 2 * "".join(pieces)
+
+
+def test_event_whose_arguments_are_not_taken_is_not_recognised():
+    fast_path = FastPath()
+    fast_path.set_pattern(a_call(""), 1, lambda text_value: text_value != "x")
+    assert [fast_path.count_matching(a_call(one)) for one in ("y", "x", "y")] == [1, 0, 1]
+    fast_path.forget()
+    assert fast_path.count_matching(a_call("y")) == 0
+
+
+DOUBTFUL = {
+    "a second member of the name": a_call("{", arguments="x"),
+    "one that is no text": a_call("{", arguments=None),
+    "the name in a value": a_call("{", kind="arguments"),
+    "an escaped name": a_call("{").replace(b'"arguments"', rb'"argument\u0073"'),
+    "an escaped name beside it": a_call("{").replace(b'"arguments"', rb'"\u0061rguments":"x","arguments"'),
+    "a line end before it": a_call("{").replace(b'"arguments":', b'"arguments":\ndata: '),
+    "none": HELLO,
+}
+
+
+@pytest.mark.parametrize("block", DOUBTFUL.values(), ids=DOUBTFUL)
+def test_event_in_which_the_arguments_are_not_sure_is_not_learned(block):
+    fast_path = with_pattern(HELLO)
+    fast_path.set_pattern(block, 2, lambda _: True)
+    assert [fast_path.count_matching(one) for one in (block, HELLO)] == [0, 0]
 
 
 FILLINGS = st.lists(

@@ -22,6 +22,7 @@ from gatepass.protocols.translation.chat_request import (
     About,
     Dropped,
     Names,
+    Place,
     Tool,
     blocks_of,
     carried_of,
@@ -36,6 +37,8 @@ from gatepass.protocols.translation.chat_request import (
     named_tool,
     object_of,
     objects_of,
+    place_text,
+    plain_text,
     refused_part,
     result_messages,
     schema_of,
@@ -51,13 +54,13 @@ _CARRIED = (
     *(*_SAME, "input", "instructions", "max_output_tokens", "text", "reasoning", "tools", "tool_choice"),
     *("store", "background"),
 )
-_TEXTS = frozenset(("input_text", "output_text", "text", "summary_text", "reasoning_text"))
+_TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 _ROLES: Mapping[str, str] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 """Strict servers reject the role `developer`, which means the same."""
 _CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
 _SEARCH = Tool("tool_search", is_search=True)
-_WITH_TOOLS = frozenset(("additional_tools", "tool_search_output"))
+_WITH_TOOLS = ("additional_tools", "tool_search_output")
 """Items that add tools to those of the request. Codex sends all of its tools in the first one for some models, and
 loads those of MCP servers with the second."""
 _ENCRYPTED = "gAAAA"
@@ -85,7 +88,7 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     tools, names = _tools(request, items, dropped)
     chat |= chosen(request.get("tool_choice"), tools, names)
     system = _parts(request.get("instructions") or [], "instructions")
-    chat["messages"] = in_turns(system, [*_messages(items, names, dropped)], "input", dropped)
+    chat["messages"] = in_turns(system, _messages(items, names, dropped), "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
@@ -150,7 +153,7 @@ def _repeated(request: Object) -> Object:
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
-    wanted = object_of(text, "format", "text.")
+    wanted = object_of(text, "format", "text")
     kind = event_kind(wanted)
     if kind == "json_schema":
         schema = {name: wanted[name] for name in ("name", "description", "schema", "strict") if name in wanted}
@@ -163,26 +166,29 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Dropped) -> Iterator[Object]:
-    """Yield the messages of a chat. A thought belongs to the answer after it."""
+def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Dropped) -> list[Object]:
+    """Return the messages of a chat. A thought belongs to the answer after it."""
+    messages: list[Object] = []
     thoughts: list[Any] = []
     for where, item in items:
-        kind = event_kind(item)
+        kind = value if isinstance(value := item.get("type"), str) else ""
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
-            thought = joined_thoughts(*thoughts)
-            if found[0]["role"] == "assistant":
+            if thoughts and found[0]["role"] == "assistant":
                 found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
-            elif thought:
+            elif thoughts and joined_thoughts(*thoughts):
                 dropped.note("reasoning")
             thoughts = []
-            yield from found
+            messages += found
     if joined_thoughts(*thoughts):
         dropped.note("reasoning")
+    return messages
 
 
-def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped) -> list[Object]:
+def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
+    if kind in _RESULTS:
+        return result_messages(item.get("call_id"), _content(item.get("output") or [], (where, "output")), where)
     is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
@@ -191,26 +197,24 @@ def _of_item(kind: str, item: Object, where: str, names: Names, dropped: Dropped
         tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
         return [names.call(item.get("call_id"), tool, arguments, where)]
     if is_search:
-        found = [names.of(tool) or "" for _, _, tool in _declared(item, f"{where}.", dropped)]
-        parts = [text_part(f"Tools that are available now: {', '.join(found) or 'none'}.")]
-        return result_messages(item.get("call_id"), parts, where)
-    if kind in _RESULTS:
-        parts = _parts(item.get("output") or [], f"{where}.output")
-        return result_messages(item.get("call_id"), parts, where)
+        found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
+        available = f"Tools that are available now: {', '.join(found) or 'none'}."
+        return result_messages(item.get("call_id"), available, where)
     role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
     if kind in ("message", "", "agent_message") and role is not None:
-        return [{"role": role, "content": content_of(_parts(item.get("content"), f"{where}.content"))}]
+        return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _COMPACTIONS:
         if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
-        cause = f"`{where}` ({kind}) is for a server that compacts. The upstream has chat completions alone."
-        raise InvalidRequest(cause, param=where, case=COMPACTION.case, advice=str(COMPACTION))
+        place = place_text(where)
+        cause = f"`{place}` ({kind}) is for a server that compacts. The upstream has chat completions alone."
+        raise InvalidRequest(cause, param=place, case=COMPACTION.case, advice=str(COMPACTION))
     if kind.endswith(_OF_SERVER_TOOLS):
         dropped.note(kind)
     if kind.endswith(_OF_SERVER_TOOLS) or kind in _WITH_TOOLS:
         return []
     if kind == "item_reference":
-        raise _stored(where)
+        raise _stored(place_text(where))
     raise refused_part(kind, where)
 
 
@@ -229,21 +233,26 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
     return details
 
 
-def _parts(content: Any, where: str) -> list[Object]:
+def _content(content: Any, where: Place) -> str | list[Object]:
+    text = plain_text(content, _TEXTS)
+    return content_of(_parts(content, where)) if text is None else text
+
+
+def _parts(content: Any, where: Place) -> list[Object]:
     return [_part(part, place) for place, part in blocks_of(content, where)]
 
 
-def _part(part: Object, where: str) -> Object:
-    kind, url = event_kind(part), part.get("image_url")
-    if kind in _TEXTS and isinstance(part.get("text"), str):
-        return text_part(part["text"])
+def _part(part: Object, where: Place) -> Object:
+    kind = event_kind(part)
+    if kind in _TEXTS and isinstance(text := part.get("text"), str):
+        return {"type": "text", "text": text}
     if kind == "refusal" and isinstance(part.get("refusal"), str):
         return text_part(part["refusal"])
     # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
     told = part.get("encrypted_content")
     if kind == "encrypted_content" and isinstance(told, str) and not told.startswith(_ENCRYPTED):
         return text_part(told)
-    if kind == "input_image" and isinstance(url, str):
+    if kind == "input_image" and isinstance(url := part.get("image_url"), str):
         image = image_part(url)
         if part.get("detail"):
             image["image_url"]["detail"] = "high" if part["detail"] == "original" else part["detail"]
@@ -254,10 +263,10 @@ def _part(part: Object, where: str) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(request: Object, items: Iterable[tuple[str, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(request: Object, items: Iterable[tuple[Place, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    later = ((f"{where}.", item) for where, item in items if event_kind(item) in _WITH_TOOLS)
+    later = [(where, item) for where, item in items if item.get("type") in _WITH_TOOLS]
     for where, owner in (("", request), *later):
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
@@ -265,20 +274,20 @@ def _tools(request: Object, items: Iterable[tuple[str, Object]], dropped: Droppe
     return tools, names
 
 
-def _declared(owner: Object, where: str, dropped: Dropped) -> Iterator[tuple[str, Object, Tool]]:
+def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Object, Tool]]:
     """Yield the tools of `owner` that a chat can call, with their places: also those inside a namespace."""
-    for at, outer in objects_of(owner.get("tools") or [], f"{where}tools"):
+    for at, outer in objects_of(owner.get("tools") or [], (where, "tools")):
         namespace, inner = "", [(at, outer)]
         if event_kind(outer) == "namespace":
-            namespace, inner = text_of(outer.get("name")), objects_of(outer.get("tools"), f"{at}.tools")
+            namespace, inner = text_of(outer.get("name")), objects_of(outer.get("tools"), (at, "tools"))
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 raise malformed(at, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
         for place, one in inner:
-            kind, environment = event_kind(one), event_kind(members_of(one, "environment"))
-            if kind in _CLIENT_TOOLS and not environment.startswith("container"):
+            kind = event_kind(one)
+            if kind in _CLIENT_TOOLS and not event_kind(members_of(one, "environment")).startswith("container"):
                 raise client_tool(kind, place)
             if kind in ("function", "custom"):
-                yield place, one, Tool(text_of(one.get("name")), namespace, is_custom=kind == "custom")
+                yield place, one, Tool(text_of(one.get("name")), namespace, kind == "custom")
             elif kind == "tool_search" and one.get("execution") == "client":
                 yield place, one, _SEARCH
             else:
@@ -293,7 +302,8 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 
 
 def _function(tool: Object, name: str) -> Object:
-    is_custom, function = event_kind(tool) == "custom", Object(name=name)
+    is_custom = event_kind(tool) == "custom"
+    function: Object = {"name": name}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
     if is_custom:
