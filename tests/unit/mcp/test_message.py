@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +39,7 @@ ID = "x" * (LONGEST_ID_BYTES - len('""'))
             McpMessage("request", "resources/read", "", b"-7"),
         ),
         (body(method="notifications/initialized"), McpMessage("notification", "notifications/initialized")),
-        (body(id=3, result={}), McpMessage("response", id=b"3")),
+        (body(id=3, result={}), McpMessage("response", id=b"3", result=msgspec.Raw(b"{}"))),
         (body(id=3, error={"code": 1, "message": "m"}), McpMessage("response", id=b"3")),
         (body(id=1, method="tools/call", params=[1]), McpMessage("request", "tools/call", "", b"1")),
         (call(7), McpMessage("request", "tools/call", "", b"1")),
