@@ -112,7 +112,10 @@ def is_response(data: bytes, request: McpMessage, response: McpMessage | None = 
     """Return whether `data` answers `request`. `response` is what is in `data`, if it was read before."""
     response = response or read_message(data)
     is_pair = response.kind == "response" and request.kind == "request"
-    return is_pair and _ANY.decode(response.id) == _ANY.decode(request.id)
+    try:
+        return is_pair and _ANY.decode(response.id) == _ANY.decode(request.id)
+    except _UNREADABLE_ERRORS:  # such as half a surrogate pair
+        return False
 
 
 def has_run(data: bytes, call: McpMessage, response: McpMessage | None = None) -> bool:
