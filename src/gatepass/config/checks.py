@@ -54,8 +54,7 @@ def _has_operation_route(config: Config) -> bool:
 
 def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:
     used: list[tuple[SettingPath, str | None, str]] = [
-        *((("upstreams", name, "credential"), one.credential, "credentials") for name, one in config.upstreams.items()),
-        *((("mcp", name, "credential"), one.credential, "credentials") for name, one in config.mcp.items()),
+        *(((*path, "credential"), name, "credentials") for path, name in config.used_credentials()),
         *((("operations", name, "upstream"), one.upstream, "upstreams") for name, one in config.operations.items()),
     ]
     for name, model in config.models.items():
@@ -65,8 +64,6 @@ def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:
     for path, settings in settings_of_callers(config):
         used.append(((*path, "group"), settings.group, "access.groups"))
         used += [((*path, "mcp", server), server, "mcp") for server in settings.mcp or ()]
-    for number, entry in enumerate(config.access.jwt):
-        used.append((("access", "jwt", number, "credential"), entry.credential, "credentials"))
     for path, value, block in used:
         known = [*(config.access.groups if block == "access.groups" else getattr(config, block))]
         if value is not None and value not in known:  # not quoted, because a reference may have given it

@@ -29,7 +29,7 @@ from gatepass.config.block import (
     is_loopback,
     plain,
 )
-from gatepass.config.credential.base import checked_extra
+from gatepass.config.credential.base import Credential, checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
 from gatepass.config.document import SettingPath, SettingPattern, lookup, matches, with_value
 from gatepass.config.network import DefaultNetwork, TlsFiles
@@ -522,6 +522,10 @@ class Config(Block):
         for block in ("upstreams", "mcp", "credentials"):
             yield from (((block, name), hop) for name, hop in getattr(self, block).items())
         yield from ((("access", "jwt", number), entry) for number, entry in enumerate(self.access.jwt))
+
+    def used_credentials(self) -> Iterator[tuple[SettingPath, str | None]]:
+        """Yield the credential of each upstream, MCP server and issuer."""
+        yield from ((path, hop.credential) for path, hop in self.hops() if not isinstance(hop, Credential))
 
     @property
     def serves_ui(self) -> bool:
