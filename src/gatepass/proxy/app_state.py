@@ -501,9 +501,8 @@ def _jwt_callers(
         setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
         source = KeySetSource(setting, same, connect, holder, parts.clock)
         made_of = (same, _issuer_connection(entry, tls_contexts), holder)
-        kept = [one for one in before if is_same(one.made_of, made_of)]
-        new = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of)
-        found.append(next(iter(kept), new))
+        kept = next((one for one in before if is_same(one.made_of, made_of)), None)
+        found.append(kept or KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of))
     return JwtCallers(entries, found, parts.clock)
 
 
