@@ -39,7 +39,7 @@ GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.micros
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
-_ENTRA_V1, _ENTRA_V2 = "https://sts.windows.net/", "https://login.microsoftonline.com/"
+_ENTRA = ("https://sts.windows.net/", "https://login.microsoftonline.com/")  # v1 and v2
 _CURVES = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519")}
 _PUBLIC = ("kty", "n", "e", "crv", "x", "y")
 
@@ -146,9 +146,7 @@ def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidTo
     if token is None:
         return _refused("The request has neither a key of gatepass nor a JWT.", "jwt_opaque")
     known = [issuer for entry in entries for issuer in entry.issuer]
-    is_other_entra = token.issuer.startswith((_ENTRA_V1, _ENTRA_V2)) and any(
-        one.startswith((_ENTRA_V1, _ENTRA_V2)) for one in known
-    )
+    is_other_entra = token.issuer.startswith(_ENTRA) and any(one.startswith(_ENTRA) for one in known)
     came = f"is of the issuer {_shown(token.claims['iss'])}" if "iss" in token.claims else "has no claim iss"
     return _refused(
         f"The token {came}. access.jwt has {_listed(known)}.", "jwt_entra" if is_other_entra else "jwt_issuer"
