@@ -100,7 +100,7 @@ async def test_each_identity_of_a_row_has_its_limits_and_a_key_of_the_same_name_
         (story,) = await stories(gp.state, answers[0].headers["x-request-id"], bodies=True)
         by_name = await requests_listing(gp.state, {"caller": "people", "text": "zoe@corp"})
     assert [one.status for one in answers] == [200, 200, 429, 200, 200, 200, 429, 429, 200]
-    assert "The caller 'people' has used its limit of 2 requests per minute" in answers[2].error["message"]
+    assert "This caller of 'people' has used its limit of 2 requests per minute" in answers[2].error["message"]
     assert "(access.jwt[].callers[].limits.requests.minute)" in answers[2].error["message"]
     assert "(access.keys[].limits.requests.minute)" in answers[6].error["message"]
     assert rows == {"caller/people": 2, "jwt/people": 2}

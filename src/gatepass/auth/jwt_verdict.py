@@ -145,6 +145,8 @@ def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidTo
         return _refused("The request has an encrypted token.", "jwt_encrypted")
     if token is None:
         return _refused("The request has neither a key of gatepass nor a JWT.", "jwt_opaque")
+    if GRAPH & _audiences(token.claims):
+        return _refused("The token is for Microsoft Graph.", "jwt_graph")
     known = [issuer for entry in entries for issuer in entry.issuer]
     is_other_entra = token.issuer.startswith(_ENTRA) and any(one.startswith(_ENTRA) for one in known)
     came = f"is of the issuer {_shown(token.claims['iss'])}" if "iss" in token.claims else "has no claim iss"
@@ -195,14 +197,18 @@ def _check_times(claims: Mapping[str, Any], wall_s: float) -> None:
             raise _refused(f"The {name} of the token is {early_s:.0f} s ahead of the clock of gatepass.", "jwt_early")
 
 
+def _audiences(claims: Mapping[str, Any]) -> set[str]:
+    came = claims.get("aud")
+    return {one for one in (came if isinstance(came, list) else [came]) if isinstance(one, str)}
+
+
 def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
     if entry.audience is not None:
-        came = claims.get("aud")
-        texts = came if isinstance(came, list) else [came]
-        if any(isinstance(one, str) and one in entry.audience for one in texts):
+        came, found = claims.get("aud"), _audiences(claims)
+        if not found.isdisjoint(entry.audience):
             return
-        case = "jwt_graph" if GRAPH.intersection(one for one in texts if isinstance(one, str)) else "jwt_audience"
-        case = "jwt_keycloak" if texts in ([KEYCLOAK_DEFAULT], [None]) else case
+        case = "jwt_graph" if found & GRAPH else "jwt_audience"
+        case = "jwt_keycloak" if came is None or found == {KEYCLOAK_DEFAULT} else case
         what = "The token has no audience" if came is None else f"The token has the audience {_shown(came)}"
         raise _refused(f"{what}. gatepass expects {_listed(entry.audience)}.", case)
     for name, allowed in (entry.require or {}).items():

@@ -14,12 +14,15 @@ from gatepass import documents
 from gatepass.auth.jwt_verdict import KeySet, Token
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
+from gatepass.config.advice import Advice
 from gatepass.errors import KeySetUnavailable
 
 LOG = logging.getLogger("gatepass.callers")
 
 AGAIN_S = 10.0
 """Seconds between two fetches because of an unknown `kid`, or after a failure. Anybody may invent a `kid`."""
+MOST_WAITING = 100
+"""How many tokens may wait for a fetch of one set: all wake in one turn of the loop, and anybody may invent a `kid`."""
 KEPT_S = 86_400.0
 """How long the last keys are used while the issuer cannot be reached."""
 
@@ -35,9 +38,11 @@ FetchKeys = Callable[[], Awaitable[tuple[bytes, float]]]
 class KeySetHolder:
     """Holds the keys of one entry of `access.jwt`. `start` requires a running event loop."""
 
-    def __init__(self, setting: str, issuer: str, fetch: FetchKeys, clock: Clock, made_of: object) -> None:
-        """`made_of`: what a reload compares, to keep the keys of an issuer that it did not change."""
-        self.setting, self.issuer, self.made_of = setting, issuer, made_of
+    def __init__(
+        self, setting: str, issuer: str, fetch: FetchKeys, clock: Clock, made_of: object, place: object
+    ) -> None:
+        """A reload that changes nothing of `made_of` keeps the holder, and one that changes no `place` the keys."""
+        self.setting, self.issuer, self.made_of, self.place = setting, issuer, made_of, place
         self._fetch, self._clock = fetch, clock
         self._keys: KeySet | None = None
         self._document = b""
@@ -46,8 +51,13 @@ class KeySetHolder:
         self.fault = ""
         """Why the last fetch failed, "" after one that succeeded."""
         self._running: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._tasks = Tasks()
         self._is_started = False
+
+    def keep(self, previous: KeySetHolder) -> None:
+        """Begin with the keys that `previous` has of the same place, until the first fetch: the issuer may be down."""
+        self._keys, self._document, self._fetched_s = previous._keys, previous._document, previous._fetched_s
 
     def start(self) -> None:
         """Begin to fetch in the background, once."""
@@ -80,8 +90,9 @@ class KeySetHolder:
         if keys is None or keys.find(token.kid, algorithm) is None:
             keys = await self.fetched()
         if keys is None:
-            raise KeySetUnavailable(
-                f"No keys of the issuer {self.issuer} were fetched within the last day: {self.fault or 'no answer'}.",
+            raise KeySetUnavailable(  # its reason is for log, `status` and `doctor`, not for anybody who asks
+                f"gatepass fetched no keys of the issuer {self.issuer} within the last day.",
+                advice=str(Advice("key_set_unavailable", {"setting": self.setting})),
                 setting=self.setting,
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )
@@ -92,9 +103,13 @@ class KeySetHolder:
         if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
             self._asked_s = self._clock.now()
             self._running = self._tasks.spawn(self._fetch_once(), f"key set of {self.setting}")
-        if self._running is not None:
-            # all wait for one fetch: a client that leaves does not end it, and its fault is no client's
-            await asyncio.wait([self._running])
+        if self._running is not None and self._waiting < MOST_WAITING:
+            self._waiting += 1
+            try:
+                # all wait for one fetch: a client that leaves does not end it, and its fault is no client's
+                await asyncio.wait([self._running])
+            finally:
+                self._waiting -= 1
         return self.keys
 
     async def _fetch_once(self) -> None:

@@ -597,6 +597,8 @@ class JwtIssuer(Block):
     def faults(self) -> Iterator[SettingFault]:
         if (self.audience is None) == (self.require is None):
             yield "", "expects either audience or require"
+        if self.require is not None and "aud" in self.require:
+            yield "require", "has aud: write audience in its place"
         if "id" in self.tokens and self.audience is None:
             yield "tokens", "with id require audience: an ID token of another client has every other claim too"
         if KEYCLOAK_DEFAULT in (self.audience or ()):

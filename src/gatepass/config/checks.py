@@ -224,6 +224,10 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
             if getattr(key, setting) != getattr(other, setting):
                 fault = f"differs from access.keys[{earlier}], which is a key of the same caller {key.name!r}"
                 yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
+    groups = {key.name: key.group for key in config.access.keys}
+    for path, row in settings_of_callers(config):
+        if groups.setdefault(name := row.name or row.group or "", row.group) != row.group:
+            yield (*path, "group"), f"differs from that of another caller {name!r}, and metrics know both by this name"
 
 
 def second_caller(config: Config) -> Iterator[str]:

@@ -496,13 +496,16 @@ def _jwt_callers(
     before = () if previous is None else previous.key_sets
     for number, entry in enumerate(entries):
         context, holder = tls_contexts.context_for(entry.network), holders.get(entry.credential or "")
+        setting, place = f"access.jwt[{number}]", (entry.issuer, entry.jwks_uri, entry.jwks_file)
+        source = KeySetSource(setting, entry, issuer_transport(entry.network, context), holder, parts.clock)
         # the table may change without its keys
-        same = entry.model_copy(update={"callers": []})
-        setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
-        source = KeySetSource(setting, same, connect, holder, parts.clock)
-        made_of = (same, _issuer_connection(entry, tls_contexts), holder)
-        kept = next((one for one in before if is_same(one.made_of, made_of)), None)
-        found.append(kept or KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of))
+        made_of = (entry.model_copy(update={"callers": []}), _issuer_connection(entry, tls_contexts), holder)
+        if (kept := next((one for one in before if is_same(one.made_of, made_of)), None)) is None:
+            kept = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of, place)
+            for one in before:
+                if one.place == place:
+                    kept.keep(one)
+        found.append(kept)
     return JwtCallers(entries, found, parts.clock)
 
 

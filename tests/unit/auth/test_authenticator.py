@@ -147,9 +147,9 @@ END_S = datetime(2027, 1, 31, 18, tzinfo=UTC).timestamp()
 )
 def test_a_role_decides_whether_a_caller_may_call_models_and_read_the_pages(role, calls, reads):
     ring = with_keys({} if role is None else {"role": role})
-    with nullcontext() if calls else pytest.raises(NotAllowed, match="'a' may not call models, because its key has"):
+    with nullcontext() if calls else pytest.raises(NotAllowed, match="'a' may not call models, because it has"):
         assert ring.authenticate(asked(BEARER), NOW_S).role == (role or "caller")
-    with nullcontext() if reads else pytest.raises(NotAllowed, match="may not read /v1/files, because its key has"):
+    with nullcontext() if reads else pytest.raises(NotAllowed, match="may not read /v1/files, because it has"):
         assert ring.authenticate_reader(asked(BEARER), NOW_S).role == role
 
 

@@ -130,7 +130,7 @@ class UiRequest(AdminRequest):
 
     def log(self, action: str, **fields: object) -> None:
         who = {"action": action, "caller": self.caller.name, "role": self.caller.role}
-        who |= {"peer": self.client_request.peer}
+        who |= {"peer": self.client_request.peer, **({"user": self.caller.user} if self.caller.user else {})}
         LOG.info("page_action", extra={"fields": {**who, **fields}})
 
     @property
