@@ -132,8 +132,12 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
     from gatepass.auth import jwt_verdict
 
     entries = config.access.jwt
+    if file.removeprefix("Bearer ").startswith("eyJ"):  # `{"`, with which a JWT begins; the error must not show it
+        exit_unusable("--token: that is a token, not a file: pipe it to `--token -`, so that no shell keeps it")
     try:
         text = (sys.stdin.read() if file == "-" else read_file(file)).strip()
+        if not text:
+            exit_unusable(f"--token: no token {'on stdin' if file == '-' else f'in {file}'}")
         token = jwt_verdict.Token.read(text.removeprefix("Bearer "))
         at = None if token is None else jwt_verdict.entry_of(token, entries)
         if token is None or at is None:

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import editor_schema
+from tests.jwt_signer import SigningKey
 from tests.unit.cli.command_line import run_on
 
 
@@ -137,3 +138,19 @@ def test_every_setting_of_the_schema_is_described():
         if not setting.get("description")
     ]
     assert bare == []
+
+
+def test_a_token_in_place_of_its_file_is_never_printed(check):
+    token = SigningKey("a").sign({"iss": "https://login.example"})
+    for sent in (token, f"Bearer {token}", token.rpartition(".")[0], f"{token}\n"):
+        result = check(f"--token={sent}")
+        assert result.exit_code == 2
+        assert "that is a token, not a file: pipe it to `--token -`" in result.stderr
+        assert token[:12] not in result.output
+
+
+def test_an_empty_token_is_named_with_its_place(check, tmp_path):
+    assert "--token: no token on stdin" in check("--token", "-").stderr
+    (file := tmp_path / "token").write_text("\n")
+    result = check("--token", str(file))
+    assert (result.exit_code, result.stderr) == (2, f"--token: no token in {file}\n")
