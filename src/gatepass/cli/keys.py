@@ -170,8 +170,8 @@ def _shown(entry: Row) -> str:
 
 
 def _write(path: str | None, entry: Row) -> tuple[str, bool, list[str]]:
-    """Add `entry` to the configuration file. Return its name, whether it had no key, and the settings that `entry` got
-    from the first key with its name: all keys of a caller have the same.
+    """Add `entry` to the configuration file. Return its name, whether it had no caller, and the settings that `entry`
+    got from the first key with its name: all keys of a caller have the same.
 
     Exit with 2 if the file cannot be changed. It is then as before.
     """
@@ -222,7 +222,7 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool, list[str]]:
         exit_unusable(f"--write: {error}")
     except OSError as error:
         exit_unusable(f"--write: {name} cannot be written: {error.strerror}")
-    return name, not lookup(document.tree, KEYS), copied
+    return name, not any(lookup(document.tree, (KEYS[0], one)) for one in (KEYS[1], "jwt")), copied
 
 
 def _problems(name: str, text: str, tree: Any) -> list[str]:
