@@ -27,6 +27,7 @@ from gatepass.cli.options import (
     printable,
 )
 from gatepass.documents import Key, Status
+from gatepass.types import counted
 
 DEFAULT_NAME = "client"
 KEYS = ("access", "keys")
@@ -263,10 +264,10 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
     if running or socket_path is not None:
         page = ask(Status, "GET", "/status", socket_path)
-        found, has_mcp = page.keys, bool(page.mcp)
+        found, has_mcp, issuers = page.keys, bool(page.mcp), len(page.jwt or ())
     else:
         config = load_or_exit(path).config
-        has_mcp = bool(config.mcp)
+        has_mcp, issuers = bool(config.mcp), len(config.access.jwt)
         found = [
             structs.replace(
                 key.as_row(time.time()),
@@ -284,7 +285,8 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         shown = [[cell for head, cell in zip(_HEAD, line, strict=True) if head not in left_out] for line in lines]
         click.echo("\n".join(map(printable, aligned(shown))))
     else:
-        click.echo("There are no keys: gatepass serves only clients on the same machine.")
+        served = f"clients with a token of {counted(issuers, 'issuer')}" if issuers else "clients on the same machine"
+        click.echo(f"There are no keys: gatepass serves only {served}.")
 
 
 def _cells(row: Key, closed: str) -> tuple[str, ...]:

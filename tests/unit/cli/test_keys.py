@@ -275,6 +275,15 @@ def test_write_adds_the_first_key_and_says_what_changes_for_clients(tmp_path, te
     assert "first key" not in run("new", "--name", "b", "--write", "--config", file).stdout
 
 
+@pytest.mark.parametrize(("issuers", "counted"), [(1, "1 issuer"), (2, "2 issuers")])
+def test_the_list_without_keys_says_who_is_served(tmp_path, issuers, counted):
+    row = "audience: gatepass, callers: [{claim: roles, contains: llm, name: people}]"
+    jwt = ", ".join(f"{{issuer: 'https://{one}.example', {row}}}" for one in range(issuers))
+    text = f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess: {{jwt: [{jwt}]}}\n"
+    result = run("list", "--config", file_of(tmp_path, text))
+    assert result.stdout == f"There are no keys: gatepass serves only clients with a token of {counted}.\n"
+
+
 GROUPS = "groups: {team: {limits: {max_concurrent: 4}}}"
 
 
