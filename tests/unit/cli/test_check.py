@@ -154,3 +154,29 @@ def test_an_empty_token_is_named_with_its_place(check, tmp_path):
     (file := tmp_path / "token").write_text("\n")
     result = check("--token", str(file))
     assert (result.exit_code, result.stderr) == (2, f"--token: no token in {file}\n")
+
+
+JWT = """upstreams: {u: {base_url: 'https://x/v1'}}
+access:
+  jwt:
+    - {issuer: https://login.example, audience: gatepass, jwks_file: "FILE", callers: [ROWS]}
+"""
+PEOPLE = "{claim: roles, contains: llm, group: people}"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_valid"),
+    [
+        ('{"keys": []}', True),  # a file that is filled later
+        ("", False),
+        ("-----BEGIN PUBLIC KEY-----", False),
+        ("[]", False),
+        ('{"keys": {}}', False),
+        ("[" * 60_000, False),
+    ],
+)
+def test_a_file_that_is_no_key_set_is_not_valid(check, tmp_path, content, is_valid):
+    (file := tmp_path / "keys.jwks").write_text(content)
+    result = check(text=JWT.replace("FILE", str(file)).replace("ROWS", PEOPLE.replace("group", "name")))
+    assert result.exit_code == (0 if is_valid else 2), result.output
+    assert ("access.jwt[0].jwks_file: is no key set: expects a JSON object" in result.stderr) == (not is_valid)
