@@ -30,6 +30,7 @@ from tests.integration.gateway import serving
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
 from tests.integration.transport.test_tls import server_context
+from tests.jwt_signer import SigningKey
 
 KEY = "static-key-4711"
 PROVE = explanations()["list_public"].action
@@ -551,3 +552,16 @@ async def test_doctor_of_the_page_calls_the_operation_that_it_is_asked_for_and_w
         assert all("`upstreams.chat.base_url`" in text for text in (fails.advice, fails.advice_zh))
         with pytest.raises(InvalidRequest, match="doctor has no call for speech"):
             await anext(diagnose_for_page(config, DoctorTask("bge", call=True, operation="speech"), lambda *_: None))
+
+
+@pytest.mark.parametrize(("keys", "outcome"), [(0, FAILS), (1, WORKS)])
+async def test_a_key_set_without_a_key_for_signatures_fails(tmp_path, keys, outcome):
+    (file := tmp_path / "keys.jwks").write_text(json.dumps({"keys": [SigningKey("a").jwk] * keys}))
+    row = {"claim": "roles", "contains": "llm", "name": "people"}
+    entry = {"issuer": "https://login.example", "audience": "gatepass", "jwks_file": str(file), "callers": [row]}
+    async with Scripted(answer=strict) as upstream:
+        (step,) = [one for one in await found(one(upstream, static(), access={"jwt": [entry]})) if "jwt" in one.hop]
+    assert step.outcome == outcome
+    text = "keys for signatures: 1" if keys else "cannot be used: it has no keys for signatures"
+    assert text in step.finding
+    assert keys or "jwks_file" in step.finding

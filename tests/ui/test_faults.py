@@ -36,7 +36,7 @@ def test_twenty_faults_are_found_in_three_clicks(
     open_page: OpenPage, staged: dict[str, Any], faults: list[str]
 ) -> None:
     page = open_page(f"http://127.0.0.1:{staged['port']}/ui/")
-    page.get_by_label("Key of a viewer or an admin").fill(staged["admin"])
+    page.get_by_label("Key or token of a viewer or an admin").fill(staged["admin"])
     page.keyboard.press("Enter")
     expect(page.get_by_text("Live")).to_be_visible()
     found = {}

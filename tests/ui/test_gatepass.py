@@ -19,7 +19,7 @@ def gatepass(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 def page(open_page: OpenPage, gatepass: Program) -> Page:
     """The overview, after the sign-in."""
     page = open_page(gatepass.first["url"])
-    page.get_by_label("Key of a viewer or an admin").fill(gatepass.first["admin"])
+    page.get_by_label("Key or token of a viewer or an admin").fill(gatepass.first["admin"])
     page.keyboard.press("Enter")
     expect(page.get_by_text("Live")).to_be_visible()
     return page

@@ -120,7 +120,7 @@ def test_each_view_opens_and_breaks_no_rule(visit: OpenPage, faults: list[str], 
 @pytest.mark.parametrize("phone", [False, True], ids=["screen", "phone"])
 def test_the_sign_in_breaks_no_rule(open_page: OpenPage, url: str, faults: list[str], axe: str, phone: bool) -> None:
     page = open_page(url, phone=phone)
-    expect(page.get_by_label("Key of a viewer or an admin")).to_be_focused()
+    expect(page.get_by_label("Key or token of a viewer or an admin")).to_be_focused()
     expect(page.locator("main")).to_contain_text("gatepass keys new --name NAME --role viewer --write")
     check(page, faults, axe, "sign-in")
 
@@ -183,13 +183,13 @@ def test_a_key_signs_in_and_is_in_no_url_and_no_lasting_storage(
     urls: list[str] = []
     page = open_page(url)
     page.on("request", lambda request: urls.append(request.url))
-    field = page.get_by_label("Key of a viewer or an admin")
+    field = page.get_by_label("Key or token of a viewer or an admin")
     field.fill("wrong")
     page.keyboard.press("Enter")
     expect(page.get_by_text("gatepass does not know this key, or it has expired.")).to_be_visible()
     expect(field).to_have_value("")
     assert faults == ["console: Failed to load resource: the server responded with a status of 401 (Unauthorized)"]
-    field.fill(KEY)
+    field.fill(f" Bearer {KEY}")  # as a header has it
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="corp-eu")).to_be_visible()
     assert not [one for one in urls if KEY in one]
@@ -378,7 +378,7 @@ def test_an_ended_key_is_asked_for_again_with_the_reason(visit: OpenPage, fake: 
     expect(page.get_by_text("The connection is lost.")).to_be_visible()
     fake.is_serving = True
     expect(page.get_by_text("gatepass does not know this key, or it has expired.")).to_be_visible()
-    expect(page.get_by_label("Key of a viewer or an admin")).to_be_focused()
+    expect(page.get_by_label("Key or token of a viewer or an admin")).to_be_focused()
 
 
 def test_a_page_asks_for_one_view_every_two_seconds_and_not_while_the_tab_is_hidden(
@@ -966,12 +966,12 @@ def test_a_refused_sign_in_says_why_in_chinese(open_page: OpenPage, url: str, fa
     for code, shown in {
         "invalid_api_key": "gatepass 不认识这个 key，或它已过期。",
         "role_not_allowed": (
-            "这个 key 的角色是 caller，不能登录。用 gatepass keys new --name NAME --role viewer --write 创建一个，"
-            "再运行 gatepass reload。"
+            "角色 caller 不能登录。用 gatepass keys new --name NAME --role viewer --write 创建 key，"
+            "再运行 gatepass reload。使用令牌时，在 access.jwt 的相应行中设置 role: viewer。"
         ),
     }.items():
         fake.refusal = code
-        page.get_by_label("角色为 viewer 或 admin 的 key").fill("wrong")
+        page.get_by_label("角色为 viewer 或 admin 的 key 或令牌").fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_text(shown, exact=True)).to_be_visible()
 

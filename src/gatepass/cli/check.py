@@ -22,13 +22,14 @@ from gatepass.cli.options import (
     printable,
     summary,
 )
+from gatepass.config.access import claim_path
 from gatepass.config.block import without_query
-from gatepass.config.checks import second_caller, serves_only_named
+from gatepass.config.checks import OF_ROW, second_caller, serves_only_named
 from gatepass.config.document import ConfigError, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
 from gatepass.config.references import read_file
-from gatepass.errors import GatepassError
+from gatepass.errors import GatepassError, NotAllowed
 
 
 @click.command()
@@ -131,8 +132,12 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
     from gatepass.auth import jwt_verdict
 
     entries = config.access.jwt
+    if file.removeprefix("Bearer ").startswith("eyJ"):  # `{"`, with which a JWT begins; the error must not show it
+        exit_unusable("--token: that is a token, not a file: pipe it to `--token -`, so that no shell keeps it")
     try:
         text = (sys.stdin.read() if file == "-" else read_file(file)).strip()
+        if not text:
+            exit_unusable(f"--token: no token {'on stdin' if file == '-' else f'in {file}'}")
         token = jwt_verdict.Token.read(text.removeprefix("Bearer "))
         at = None if token is None else jwt_verdict.entry_of(token, entries)
         if token is None or at is None:
@@ -142,15 +147,22 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         if (keys := entries[at].jwks_file) is not None:
             jwt_verdict.verify(token, jwt_verdict.KeySet(read_file(keys).encode()), f"read from {keys}")
             checked = f"signature checked with {keys}"
-        row, caller = jwt_verdict.row_of(token, entries[at]), jwt_verdict.caller_of(token, entries[at])
+        met, caller = jwt_verdict.row_of(token, entries[at]), jwt_verdict.caller_of(token, entries[at])
     except GatepassError as error:
-        return [f"refused: {error.status} {error.public_code}: {error.message}"], False
+        lines = [f"refused: {error.status} {error.public_code}: {error.message}"]
+        if isinstance(error, NotAllowed) and token is not None and at is not None:
+            for number, row in enumerate(entries[at].callers):
+                came = json.dumps(lookup(token.claims, claim_path(row.claim)), ensure_ascii=False)[:200]
+                rule = f"contain {row.contains}" if row.equals is None else f"be the text {' or '.join(row.equals)}"
+                lines.append(f"callers[{number}]: {row.claim} has to {rule}, is {'absent' if came == 'null' else came}")
+        return lines, False
     except ValueError as error:
         exit_unusable(f"--token: {error}")
-    shown = {"name": caller.name, "user": caller.user, "group": caller.group, "role": caller.role}
+    own = entries[at].callers[met].model_dump(mode="json", include=set(OF_ROW), exclude_defaults=True)
+    shown = {"name": caller.name, "user": caller.user or None, "role": caller.role, **own}
     return [
-        f"accepted by access.jwt[{at}].callers[{row}]; {checked}",
-        ", ".join(f"{name} {value}" for name, value in shown.items() if value),
+        f"accepted by access.jwt[{at}].callers[{met}]; {checked}",
+        ", ".join(f"{name} {json.dumps(value)}".replace('"', "") for name, value in shown.items() if value is not None),
     ], True
 
 

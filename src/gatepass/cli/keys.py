@@ -27,6 +27,7 @@ from gatepass.cli.options import (
     printable,
 )
 from gatepass.documents import Key, Status
+from gatepass.types import counted
 
 DEFAULT_NAME = "client"
 KEYS = ("access", "keys")
@@ -170,8 +171,8 @@ def _shown(entry: Row) -> str:
 
 
 def _write(path: str | None, entry: Row) -> tuple[str, bool, list[str]]:
-    """Add `entry` to the configuration file. Return its name, whether it had no key, and the settings that `entry` got
-    from the first key with its name: all keys of a caller have the same.
+    """Add `entry` to the configuration file. Return its name, whether it had no caller, and the settings that `entry`
+    got from the first key with its name: all keys of a caller have the same.
 
     Exit with 2 if the file cannot be changed. It is then as before.
     """
@@ -222,7 +223,7 @@ def _write(path: str | None, entry: Row) -> tuple[str, bool, list[str]]:
         exit_unusable(f"--write: {error}")
     except OSError as error:
         exit_unusable(f"--write: {name} cannot be written: {error.strerror}")
-    return name, not lookup(document.tree, KEYS), copied
+    return name, not any(lookup(document.tree, (KEYS[0], one)) for one in (KEYS[1], "jwt")), copied
 
 
 def _problems(name: str, text: str, tree: Any) -> list[str]:
@@ -263,10 +264,10 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         raise click.UsageError("--running asks the running gatepass: leave --config out.")
     if running or socket_path is not None:
         page = ask(Status, "GET", "/status", socket_path)
-        found, has_mcp = page.keys, bool(page.mcp)
+        found, has_mcp, issuers = page.keys, bool(page.mcp), len(page.jwt or ())
     else:
         config = load_or_exit(path).config
-        has_mcp = bool(config.mcp)
+        has_mcp, issuers = bool(config.mcp), len(config.access.jwt)
         found = [
             structs.replace(
                 key.as_row(time.time()),
@@ -284,7 +285,8 @@ def list_keys(path: str | None, socket_path: str | None, *, running: bool, as_js
         shown = [[cell for head, cell in zip(_HEAD, line, strict=True) if head not in left_out] for line in lines]
         click.echo("\n".join(map(printable, aligned(shown))))
     else:
-        click.echo("There are no keys: gatepass serves only clients on the same machine.")
+        served = f"clients with a token of {counted(issuers, 'issuer')}" if issuers else "clients on the same machine"
+        click.echo(f"There are no keys: gatepass serves only {served}.")
 
 
 def _cells(row: Key, closed: str) -> tuple[str, ...]:

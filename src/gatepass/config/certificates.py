@@ -5,9 +5,11 @@ The package cryptography is an optional dependency, so it is imported only if a 
 
 from __future__ import annotations
 
+import json
 import ssl
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +121,7 @@ def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
     for at, entry in enumerate(config.access.jwt):
         faults = list(_fault_of("issuer", checked_extra, LIBRARY, EXTRA, "a token of a caller"))
         if (file := entry.jwks_file) is not None:
-            faults += _fault_of("jwks_file", _text_of, file)
+            faults += _fault_of("jwks_file", _check_key_set, file)
         yield from ((("access", "jwt", at, setting), text) for setting, text in faults)
     for name, credential in config.credentials.items():
         if isinstance(credential, Oauth2Credential):
@@ -164,6 +166,14 @@ def _oauth2_faults(block: Oauth2Credential) -> Iterator[tuple[str, str]]:
             yield from _fault_of("certificate_file", lambda: certificate_key(_text_of(file)))
         if (pem := block.private_key) is not None:
             yield from _fault_of("private_key", lambda: signing_key(pem.reveal()))
+
+
+def _check_key_set(file: str) -> None:
+    text = _text_of(file)
+    with suppress(ValueError, LookupError, TypeError, RecursionError):
+        if isinstance(json.loads(text)["keys"], list):
+            return
+    raise ValueError("is no key set: expects a JSON object with a list of keys under `keys`")
 
 
 def _text_of(file: str) -> str:

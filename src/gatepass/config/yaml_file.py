@@ -55,28 +55,35 @@ def parse_yaml(source: str, text: str) -> ConfigDocument:
 
 
 def with_last_item(text: str, path: SettingPath, item: str) -> str | None:
-    """Return `text` with `item` as the last one of the list at `path`; None if there is neither a list nor nothing.
+    """Return `text` with `item` as the last one of the list at `path`, which is created if what holds it is there.
 
-    `item` is YAML or JSON on one line. All else in the text stays as it is, comments included. A text of an unusual
-    form may become another document, so that the caller must parse it. `text` is one that `parse_yaml` accepts.
+    Return None if there is something else. `item` is YAML or JSON on one line. All else in the text stays as it is,
+    comments included. A text of an unusual form may become another document, so that the caller must parse it. `text`
+    is one that `parse_yaml` accepts.
     """
     key: Any = None
+    parent: Any = None
     node: Any = YAML(typ="safe", pure=True).compose(text)
     for name in path:
-        members = node.value if isinstance(node, MappingNode) else []
-        key, node = next((member for member in members if member[0].value == name), (None, None))
-    is_list = isinstance(node, SequenceNode)
-    if node is None or not (is_list or _is_empty(node)):
+        parent, members = node, node.value if isinstance(node, MappingNode) else []
+        key, node = next((member for member in members if member[0].value == name), (key, None))
+    is_new = node is None
+    node = parent if is_new else node
+    is_block = isinstance(node, MappingNode if is_new else SequenceNode)
+    if node is None or not (is_block or _is_empty(node)):
         return None
-    if is_list and node.flow_style:
-        index = node.value[-1].end_mark.index if node.value else text.index("[", node.start_mark.index) + 1
-        return f"{text[:index]}{', ' if node.value else ''}{item}{text[index:]}"
-    column = node.start_mark.column if is_list else key.start_mark.column + 2
+    if is_block and node.flow_style:
+        item = f'"{path[-1]}": [{item}]' if is_new else item
+        last = node.value and (node.value[-1][1] if is_new else node.value[-1])
+        index = last.end_mark.index if last else text.index("{" if is_new else "[", node.start_mark.index) + 1
+        return f"{text[:index]}{', ' if last else ''}{item}{text[index:]}"
+    column = node.start_mark.column if is_block else key.start_mark.column + 2
     end = _end(text, key, node, column)
     line, _, rest = text[end:].partition("\n")
     newline = "\r\n" if line.endswith("\r") else "\n"
     head = text[:end] + line.removesuffix("\r")
-    return f"{head}{newline}{' ' * column}- {item}{newline}{rest}"
+    item = f"{path[-1]}:{newline}{' ' * (column + 2)}- {item}" if is_new else f"- {item}"
+    return f"{head}{newline}{' ' * column}{item}{newline}{rest}"
 
 
 def _end(text: str, key: Any, node: Any, column: int) -> int:

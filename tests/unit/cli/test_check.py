@@ -1,5 +1,6 @@
 import json
 import re
+import time
 from functools import cache, partial
 
 import pytest
@@ -7,6 +8,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import editor_schema
+from tests.jwt_signer import SigningKey
 from tests.unit.cli.command_line import run_on
 
 
@@ -137,3 +139,94 @@ def test_every_setting_of_the_schema_is_described():
         if not setting.get("description")
     ]
     assert bare == []
+
+
+def test_a_token_in_place_of_its_file_is_never_printed(check):
+    token = SigningKey("a").sign({"iss": "https://login.example"})
+    for sent in (token, f"Bearer {token}", token.rpartition(".")[0], f"{token}\n"):
+        result = check(f"--token={sent}")
+        assert result.exit_code == 2
+        assert "that is a token, not a file: pipe it to `--token -`" in result.stderr
+        assert token[:12] not in result.output
+
+
+def test_an_empty_token_is_named_with_its_place(check, tmp_path):
+    assert "--token: no token on stdin" in check("--token", "-").stderr
+    (file := tmp_path / "token").write_text("\n")
+    result = check("--token", str(file))
+    assert (result.exit_code, result.stderr) == (2, f"--token: no token in {file}\n")
+
+
+JWT = """upstreams: {u: {base_url: 'https://x/v1'}}
+access:
+  jwt:
+    - {issuer: https://login.example, audience: gatepass, jwks_file: "FILE", callers: [ROWS]}
+"""
+PEOPLE = "{claim: roles, contains: llm, group: people}"
+
+
+@pytest.mark.parametrize(
+    ("content", "is_valid"),
+    [
+        ('{"keys": []}', True),  # a file that is filled later
+        ("", False),
+        ("-----BEGIN PUBLIC KEY-----", False),
+        ("[]", False),
+        ('{"keys": {}}', False),
+        ("[" * 60_000, False),
+    ],
+)
+def test_a_file_that_is_no_key_set_is_not_valid(check, tmp_path, content, is_valid):
+    (file := tmp_path / "keys.jwks").write_text(content)
+    result = check(text=JWT.replace("FILE", str(file)).replace("ROWS", PEOPLE.replace("group", "name")))
+    assert result.exit_code == (0 if is_valid else 2), result.output
+    assert ("access.jwt[0].jwks_file: is no key set: expects a JSON object" in result.stderr) == (not is_valid)
+
+
+def verdict(check, tmp_path, rows, **claims):
+    """Run check --token with these rows on a good token with `claims`."""
+    (keys := tmp_path / "keys.jwks").write_text(json.dumps({"keys": [SigningKey("a").jwk]}))
+    text = JWT.replace("FILE", str(keys)).replace("ROWS", rows)
+    known = {"iss": "https://login.example", "aud": "gatepass", "sub": "s", "exp": time.time() + 60}
+    (file := tmp_path / "token").write_text(SigningKey("a").sign({**known, **claims}))
+    text += "  groups: {people: {limits: {max_concurrent: 4}}}\nmcp: {s: {url: 'https://x/mcp'}}\n"
+    return check("--token", str(file), text=text)
+
+
+def test_a_token_is_told_what_its_row_allows(check, tmp_path):
+    row = (
+        "{claim: roles, contains: llm, group: people, models: ['gpt-*'], operations: [chat], mcp: {s: [find]},"
+        " profile: dify, weight: 3, limits: {requests: {minute: 9}}, name_from: mail}"
+    )
+    result = verdict(check, tmp_path, row, roles=["llm"], mail="a@corp.example")
+    accepted, settings = result.stdout.splitlines()
+    assert accepted.startswith("accepted by access.jwt[0].callers[0]; signature checked with ")
+    assert settings == (
+        "name people, user a@corp.example, role caller, models [gpt-*], operations [chat], mcp {s: [find]},"
+        " profile dify, weight 3, group people, limits {requests: {minute: 9}}"
+    )
+    result = verdict(check, tmp_path, "{claim: roles, contains: llm, name: a, models: [], role: admin}", roles="llm x")
+    assert result.stdout.splitlines()[1] == "name a, role admin, models []"
+
+
+def test_a_token_without_a_row_is_told_why_each_does_not_fit(check, tmp_path):
+    rows = ", ".join(
+        f"{{{row}, name: people}}"
+        for row in (
+            *("claim: roles, equals: [llm, admin]", "claim: roles, contains: llm", "claim: realm.roles, contains: llm"),
+            *("claim: azp, equals: web", "claim: 'kubernetes\\.io.namespace', equals: a"),
+        )
+    )
+    claims = {"roles": ["a", "b"], "azp": "null\x1b", "realm": "x", "kubernetes.io": {"namespace": 5}}
+    result = verdict(check, tmp_path, rows, **claims)
+    assert result.exit_code == 1
+    refused, *lines = result.stdout.splitlines()
+    assert refused.startswith("refused: 403 no_caller_row: ")
+    assert lines == [
+        'callers[0]: roles has to be the text llm or admin, is ["a", "b"]',
+        'callers[1]: roles has to contain llm, is ["a", "b"]',
+        "callers[2]: realm.roles has to contain llm, is absent",
+        'callers[3]: azp has to be the text web, is "null\\u001b"',
+        "callers[4]: kubernetes\\.io.namespace has to be the text a, is 5",
+    ]
+    assert "callers[" not in verdict(check, tmp_path, rows, aud="other").stdout

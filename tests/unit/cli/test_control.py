@@ -109,6 +109,28 @@ def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list
     assert list(reload_lines(ReloadResult(**{"outcome": "unchanged", **result}))) == lines
 
 
+@pytest.mark.parametrize(
+    ("held", "line"),
+    [
+        ({}, []),
+        ({"fault": "refused."}, ["issuer https://i: 3 keys, fetched 2 min ago: refused. `gatepass doctor` tests it."]),
+        ({"keys": 0, "age_s": None}, ["issuer https://i: no keys: not fetched yet. `gatepass doctor` tests it."]),
+        (
+            {"keys": 0, "age_s": None, "fault": "no DNS"},
+            ["issuer https://i: no keys: no DNS. `gatepass doctor` tests it."],
+        ),
+        (
+            {"keys": 0},
+            ["issuer https://i: 0 keys, fetched 2 min ago: none is for signatures. `gatepass doctor` tests it."],
+        ),
+    ],
+)
+def test_an_issuer_whose_keys_fail_has_a_line(held: dict[str, Any], line: list[str]):
+    good = {"issuer": "https://good", "keys": 1, "age_s": 1.0, "fault": None}
+    one = {"issuer": "https://i", "keys": 3, "age_s": 120.0, "fault": None, **held}
+    assert [text for text in lines_of(jwt=[good, one]) if "issuer" in text] == line
+
+
 def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once():
     held = {"state": "none", "failing": True, "fetches": 3, "failures": 3}
     ones = {

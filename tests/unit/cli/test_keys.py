@@ -218,7 +218,7 @@ OF_TEAM = """{name: team-a, hash: "HASH", profile: ragflow, group: team, models:
 @pytest.mark.parametrize(
     ("entry", "copied"),
     [
-        (OF_TEAM, ["models", "operations", "profile", "group", "limits", "end_users", "weight"]),
+        (OF_TEAM, ["models", "operations", "profile", "group", "limits", "weight", "end_users"]),
         ("{name: team-a, hash: HASH, mcp: {s: [find]}, operations: []}\n", ["operations", "mcp"]),
         ("{name: team-a, hash: HASH, role: admin}\n", ["role"]),
     ],
@@ -273,6 +273,56 @@ def test_write_adds_the_first_key_and_says_what_changes_for_clients(tmp_path, te
         in result.stdout
     )
     assert "first key" not in run("new", "--name", "b", "--write", "--config", file).stdout
+
+
+@pytest.mark.parametrize(("issuers", "counted"), [(1, "1 issuer"), (2, "2 issuers")])
+def test_the_list_without_keys_says_who_is_served(tmp_path, issuers, counted):
+    row = "audience: gatepass, callers: [{claim: roles, contains: llm, name: people}]"
+    jwt = ", ".join(f"{{issuer: 'https://{one}.example', {row}}}" for one in range(issuers))
+    text = f"upstreams: {{u: {{base_url: 'https://x'}}}}\naccess: {{jwt: [{jwt}]}}\n"
+    result = run("list", "--config", file_of(tmp_path, text))
+    assert result.stdout == f"There are no keys: gatepass serves only clients with a token of {counted}.\n"
+
+
+GROUPS = "groups: {team: {limits: {max_concurrent: 4}}}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "access: {}   # later\n",
+        f"access: {{{GROUPS}}}\n",
+        f"access: {{{GROUPS}, metrics_open: true}}\nlog: {{format: text}}\n",
+        f"access:\n  # all\n  {GROUPS}  # one\n  # end\nlog: {{format: text}}\n",
+        "access:\n    groups:\n        team:\n            limits:\n                max_concurrent: 4\n",
+        f"access:\r\n  {GROUPS}\r\nlog: {{format: text}}\r\n",
+        "access:\n  # keys: none\nlog: {format: text}\n",
+        (
+            "access:\n  jwt:\n  - issuer: https://login.example\n    audience: gatepass\n    callers:\n"
+            "    - {claim: roles, contains: llm, name: people}\n"
+        ),
+    ],
+)
+def test_write_adds_the_keys_to_an_access_without_any(tmp_path, text):
+    file = file_of(tmp_path, text := f"upstreams: {{u: {{base_url: 'https://x'}}}}\n{text}")
+    for name in ("first", "second"):
+        result = run("new", "--name", name, "--write", "--config", file)
+        assert result.exit_code == 0, result.output
+        # with issuers of tokens, clients need a credential already
+        assert ("rejects clients" in result.stdout) == (name == "first" and "jwt" not in text)
+    access = load(str(file), {}).config.access
+    assert [key.name for key in access.keys] == ["first", "second"]
+    assert (bool(access.groups), bool(access.jwt)) == ("groups" in text, "jwt" in text)
+    assert [line for line in text.splitlines() if line not in file.read_text().splitlines() and "{" not in line] == []
+    assert all(comment in file.read_text() for comment in re.findall("#.*", text))
+
+
+@pytest.mark.parametrize("access", [{}, {"groups": {"team": {"limits": {"max_concurrent": 4}}}}])
+def test_write_adds_the_keys_to_a_json_file_without_any(tmp_path, access):
+    file = tmp_path / "gatepass.json"
+    file.write_text(json.dumps({"upstreams": {"u": {"base_url": "https://x"}}, "access": access}, indent=2))
+    made = json.loads(run("new", "--write", "--json", "--config", file).stdout)
+    assert json.loads(file.read_text())["access"] == {**access, "keys": [made["entry"]]}
 
 
 def test_write_changes_no_file_that_is_read_only(tmp_path):
