@@ -625,13 +625,13 @@ class Access(Block):
     """API keys and issuers of the callers."""
 
     keys: list[AccessKey] = []
-    """The accepted API keys. Without keys gatepass serves only loopback clients. Each hash may appear once.
+    """The accepted API keys. Without keys and `jwt`, gatepass serves only loopback clients. Each hash may appear once.
 
     Example: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]
     """
     jwt: list[JwtIssuer] = []
-    """Issuers whose tokens (JWT) callers may send in place of a key. It requires the extra `crypto`. See
-    docs/operations/callers.md.
+    """Issuers whose tokens (JWT) callers may send in place of a key. With one, every client needs a token or a key, on
+    this machine too. It requires the extra `crypto`. See docs/operations/callers.md.
 
     Example: [{issuer: "https://login.corp.example/tenant/v2.0", audience: "api://gatepass", callers: [{claim: roles,
     contains: llm-user, group: people}]}]
@@ -642,7 +642,7 @@ class Access(Block):
     Example: {imports: {limits: {tokens: {minute: 200000}}}}
     """
     metrics_open: bool = False
-    """Serve /metrics without a key although keys are configured.
+    """Serve /metrics without a key or token although `access` has keys or `jwt`.
 
     Danger: Every client that can reach gatepass can read the names of upstreams, their load and their errors.
     """
