@@ -476,10 +476,10 @@ class Config(Block):
     Example: mcp: {search: {url: https://tools.corp.example/mcp, credential: corp}}
     """
     access: Access = Access()
-    """The API keys of callers, and the issuers whose tokens callers may send instead. Without keys and issuers, gatepass
-    listens on loopback only, and requires a loopback `Host` and no foreign `Origin`. A client sends its key or token as
-    `Authorization: Bearer KEY`, `x-api-key` or `api-key`. Of several values, the one that is a known key or a token of
-    a configured issuer decides; two different ones are 401.
+    """The API keys of callers, and the issuers whose tokens callers may send instead. Without keys and issuers,
+    gatepass listens on loopback only, and requires a loopback `Host` and no foreign `Origin`. A client sends its key or
+    token as `Authorization: Bearer KEY`, `x-api-key` or `api-key`. Of several values, the one that is a known key or a
+    token of a configured issuer decides; two different ones are 401.
 
     Example: access: {keys: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]}
     """
