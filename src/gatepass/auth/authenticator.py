@@ -31,8 +31,8 @@ _OWN_PAGES = frozenset((None, b"none", b"same-origin"))
 """Values of Sec-Fetch-Site (Fetch Metadata standard) of a request that no other site sent."""
 
 TWO_KEYS = (
-    "The request contains two different API keys that gatepass knows, in `Authorization`, `x-api-key` or `api-key`."
-    " Send one, as `Authorization: Bearer <key>`."
+    "The request contains two different API keys or tokens that gatepass knows, in `Authorization`, `x-api-key` or"
+    " `api-key`. Send one, as `Authorization: Bearer <key>`."
 )
 
 LOCAL = Caller("local", "local", role="admin")
@@ -105,8 +105,8 @@ class Authenticator:
         if caller.role == "caller":
             raise errors.NotAllowed(
                 "role_not_allowed",
-                f"The caller {caller.name!r} may not read {client_request.path}, because its key has the role"
-                f" {caller.role}. Use a key with the role viewer or admin (`gatepass keys new --role viewer`).",
+                f"The caller {caller.name!r} may not read {client_request.path}, because it has the role {caller.role}."
+                f" {caller.other_role('viewer')}",
             )
         return caller
 
@@ -166,7 +166,8 @@ class Authenticator:
     def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> Caller:
         presented = presented_keys(client_request.headers)
         if not presented:
-            raise errors.InvalidApiKey("The request has no API key. Send it as `Authorization: Bearer <key>`.")
+            what = "API key" if self.tokens is None else "API key and no token"
+            raise errors.InvalidApiKey(f"The request has no {what}. Send it as `Authorization: Bearer <key>`.")
         caller = self._known(presented, path_profile, wall_s)
         if caller is None and self.tokens is not None:
             raise self.tokens.refusal(presented)

@@ -49,6 +49,13 @@ class Caller(msgspec.Struct, frozen=True):
         """Where its settings are, for errors."""
         return "access.jwt[].callers[]" if self.is_of_row else "access.keys[]"
 
+    def other_role(self, least: Role) -> str:
+        """Return what to do for another role, which is `least` or admin."""
+        roles = least if least == "admin" else f"{least} or admin"
+        if self.is_of_row:
+            return f"Set role: {least} in its row of access.jwt[].callers."
+        return f"Use a key with the role {roles} (`gatepass keys new --role {least}`)."
+
     @classmethod
     def of_key(cls, key: AccessKey, *, is_only: bool = False) -> Self:
         """Return the caller whose key `key` is. Those of its other keys differ in `key_id` and `expires` alone."""

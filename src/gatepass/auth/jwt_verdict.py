@@ -26,6 +26,8 @@ LEEWAY_S = 30.0
 """How far the clocks of issuer and gatepass may differ, for `exp`, `nbf` and `iat`."""
 TYPES = frozenset(("at+jwt", "application/at+jwt", "jwt"))
 """The values of the header `typ` (RFC 9068 2.1, RFC 7519 5.1), in any case. It may be absent."""
+NO_ACCESS = frozenset(("refresh", "offline", "logout"))
+"""Values of Keycloak's claim `typ`, in lower case, of tokens that are for the issuer itself."""
 MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
@@ -37,7 +39,7 @@ GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.micros
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
-_ENTRA_V1, _ENTRA_V2 = "https://sts.windows.net/", "https://login.microsoftonline.com/"
+_ENTRA = ("https://sts.windows.net/", "https://login.microsoftonline.com/")  # v1 and v2
 _CURVES = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519")}
 _PUBLIC = ("kty", "n", "e", "crv", "x", "y")
 
@@ -144,9 +146,7 @@ def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidTo
     if token is None:
         return _refused("The request has neither a key of gatepass nor a JWT.", "jwt_opaque")
     known = [issuer for entry in entries for issuer in entry.issuer]
-    is_other_entra = token.issuer.startswith((_ENTRA_V1, _ENTRA_V2)) and any(
-        one.startswith((_ENTRA_V1, _ENTRA_V2)) for one in known
-    )
+    is_other_entra = token.issuer.startswith(_ENTRA) and any(one.startswith(_ENTRA) for one in known)
     came = f"is of the issuer {_shown(token.claims['iss'])}" if "iss" in token.claims else "has no claim iss"
     return _refused(
         f"The token {came}. access.jwt has {_listed(known)}.", "jwt_entra" if is_other_entra else "jwt_issuer"
@@ -171,6 +171,8 @@ def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise _refused(f"The header of the token has typ {_shown(kind)}, which no access token has.", "jwt_type")
+    if "events" in claims or (isinstance(own := claims.get("typ"), str) and own.lower() in NO_ACCESS):
+        raise _refused("The claims of the token are those of a refresh or logout token.", "jwt_type")
     _check_times(claims, wall_s)
     _check_audience(claims, entry)
     _check_kind(token, entry)
@@ -216,7 +218,7 @@ def _check_kind(token: Token, entry: JwtIssuer) -> None:
     # Keycloak's claim `typ`: its access tokens had a `nonce` until version 24
     is_typed = own == "bearer" or str(header.get("typ", "")).lower().endswith("at+jwt")
     is_id = own == "id" or (not is_typed and any(name in claims for name in ("nonce", "at_hash", "c_hash")))
-    says_access = is_typed or "scope" in claims or "scp" in claims
+    says_access = is_typed or any(name in claims for name in ("scope", "scp", "client_id", "idtyp"))
     if is_id and "id" not in entry.tokens:
         raise _refused("This is an ID token, and `tokens` of its issuer is [access].", "jwt_id")
     if not is_id and says_access and "access" not in entry.tokens:
@@ -246,11 +248,13 @@ def row_of(token: Token, entry: JwtIssuer) -> int:
     at = next((at for at, row in enumerate(entry.callers) if _meets(_claim(claims, row.claim), row)), None)
     if at is None:
         looked = list(dict.fromkeys(row.claim for row in entry.callers))
+        kinds = {str: "a text", list: "a list", type(None): "absent"}
+        came = [f"{name} ({kinds.get(type(_claim(claims, name)), 'another type')})" for name in looked]
         has_overage = "hasgroups" in claims or "_claim_names" in claims
         case = "entra_groups" if has_overage and "groups" in looked else ""
         raise NotAllowed(
             "no_caller_row",
-            f"The token meets no row of access.jwt[].callers. gatepass looked at {_listed(looked)}.",
+            f"The token meets no row of access.jwt[].callers. gatepass looked at {_listed(came, 'and')}.",
             case=case,
             advice=str(Advice(case or "no_caller_row")),
         )
@@ -285,8 +289,8 @@ def _refused(cause: str, case: str) -> InvalidToken:
     return error
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " or ".join(map(_shown, names[:5])) + (" or others" if len(names) > 5 else "")
+def _listed(names: Sequence[str], word: str = "or") -> str:
+    return f" {word} ".join([*map(_shown, names[:5]), *["others"] * (len(names) > 5)])
 
 
 def _shown(value: Any) -> str:

@@ -404,8 +404,8 @@ def check_calls_models(caller: Caller) -> None:
     if caller.role == "viewer":
         raise NotAllowed(
             "role_not_allowed",
-            f"The caller {caller.name!r} may not call models, because its key has the role {caller.role}."
-            " Use a key with the role caller or admin (`gatepass keys new`).",
+            f"The caller {caller.name!r} may not call models, because it has the role {caller.role}."
+            f" {caller.other_role('caller')}",
         )
 
 

@@ -91,8 +91,7 @@ def check(
         lines, is_accepted = route_lines(loaded.config, model, None if caller is None else keys[caller], operation)
         _print_verdict(lines, is_accepted=is_accepted, as_json=as_json)
     # `serve` does not warn about idle ones: a credential may be there for the next upstream
-    used = {upstream.credential for upstream in loaded.config.upstreams.values()}
-    used |= {server.credential for server in loaded.config.mcp.values()}
+    used = {name for _, name in loaded.config.used_credentials()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
     idle += second_caller(loaded.config)
     tree, origins = loaded.effective()

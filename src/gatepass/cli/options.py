@@ -139,10 +139,9 @@ def exit_unusable(text: str) -> NoReturn:
 
 
 def _counts(config: Config) -> dict[str, int]:
-    counts = {"upstream": len(config.upstreams), "MCP server": len(config.mcp)}
+    counts = {"upstream": len(config.upstreams), "MCP server": len(config.mcp), "issuer": len(config.access.jwt)}
     counts = {name: count for name, count in counts.items() if count}
-    counts |= {"credential": len(config.credentials), "key": len(config.access.keys)}
-    return counts | {"issuer": issuers} if (issuers := len(config.access.jwt)) else counts
+    return counts | {"credential": len(config.credentials), "key": len(config.access.keys)}
 
 
 def summary_zh(config: Config) -> str:

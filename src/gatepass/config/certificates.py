@@ -105,9 +105,7 @@ def check_signature(key: RSAPrivateKey) -> None:
 def unusable_files(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each setting whose file or key cannot be used for TLS or for tokens, with the reason."""
     blocks: list[tuple[SettingPath, TlsFiles]] = [(("network",), config.network)]
-    for block in ("upstreams", "mcp", "credentials"):
-        blocks += [((block, name, "network"), hop.network) for name, hop in getattr(config, block).items()]
-    blocks += [(("access", "jwt", at, "network"), entry.network) for at, entry in enumerate(config.access.jwt)]
+    blocks += [((*path, "network"), hop.network) for path, hop in config.hops()]
     if config.store is not None:
         blocks.append((("store", "network"), config.store.network))
     tried = set()  # a hop inherits the files of the top level

@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, CallerSettings, profile_name, storing
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, AccessKey, CallerSettings, JwtIssuer, profile_name, storing
 from gatepass.config.block import crosses_network_in_plain, is_loopback
 from gatepass.config.certificates import unusable_files
-from gatepass.config.credential.base import Credential
-from gatepass.config.document import SettingPath
+from gatepass.config.document import SettingPath, dotted
 from gatepass.config.model import URLS, Config
 from gatepass.config.network import BEARER_PLACEMENT, TokenPlacement
 from gatepass.config.routes import OF_LIST, kind_by_name
-from gatepass.config.upstream import McpServer, UpstreamConfig, is_secret_parameter
+from gatepass.config.upstream import HopConfig, UpstreamConfig, is_secret_parameter
 from gatepass.config.use_limits import CALENDAR, UseLimits
 from gatepass.config.wording import did_you_mean
 
@@ -55,8 +54,7 @@ def _has_operation_route(config: Config) -> bool:
 
 def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:
     used: list[tuple[SettingPath, str | None, str]] = [
-        *((("upstreams", name, "credential"), one.credential, "credentials") for name, one in config.upstreams.items()),
-        *((("mcp", name, "credential"), one.credential, "credentials") for name, one in config.mcp.items()),
+        *(((*path, "credential"), name, "credentials") for path, name in config.used_credentials()),
         *((("operations", name, "upstream"), one.upstream, "upstreams") for name, one in config.operations.items()),
     ]
     for name, model in config.models.items():
@@ -66,8 +64,6 @@ def unknown_names(config: Config) -> Iterator[tuple[SettingPath, str]]:
     for path, settings in settings_of_callers(config):
         used.append(((*path, "group"), settings.group, "access.groups"))
         used += [((*path, "mcp", server), server, "mcp") for server in settings.mcp or ()]
-    for number, entry in enumerate(config.access.jwt):
-        used.append((("access", "jwt", number, "credential"), entry.credential, "credentials"))
     for path, value, block in used:
         known = [*(config.access.groups if block == "access.groups" else getattr(config, block))]
         if value is not None and value not in known:  # not quoted, because a reference may have given it
@@ -103,7 +99,7 @@ UNGUARDED = (
 )
 KEYS_OVER_PLAIN_HTTP = (
     "would fetch keys over plain HTTP from another machine, where others could replace them: use https, jwks_file, or"
-    " set allow_plain_http: true under access.jwt[{number}]"
+    " set allow_plain_http: true under {block}"
 )
 PLAIN_HTTP_TO_HOST = (
     "would send a secret over plain HTTP to another machine: use https,"
@@ -130,40 +126,27 @@ def unsafe_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
             member = "hash" if key.key is None else "key"
             yield ("access", "keys", number, member), "is the key of an earlier entry: each entry needs its own"
         seen.update(key.hashes)
-
-
-def unsafe_issuers(config: Config) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each issuer that two entries have, and each whose keys would cross the network in plain text."""
-    seen: dict[str, int] = {}
-    for number, entry in enumerate(config.access.jwt):
-        path = ("access", "jwt", number)
-        for issuer in entry.issuer:
-            if seen.setdefault(issuer, number) != number:
-                yield (
-                    (*path, "issuer"),
-                    f"is in access.jwt[{seen[issuer]}] too: one issuer has one set of keys and one table",
-                )
-        url, name = entry.url, "issuer" if entry.jwks_uri is None else "jwks_uri"
-        if url is not None and not entry.allow_plain_http and crosses_network_in_plain(url, entry.network.proxy):
-            yield (*path, name), KEYS_OVER_PLAIN_HTTP.format(number=number)
+    first: dict[str, int] = {}
+    for number, issuer in ((at, issuer) for at, entry in enumerate(config.access.jwt) for issuer in entry.issuer):
+        if (other := first.setdefault(issuer, number)) != number:
+            text = f"is in access.jwt[{other}] too: one issuer has one set of keys and one table"
+            yield ("access", "jwt", number, "issuer"), text
 
 
 def secrets_over_plain_http(config: Config) -> Iterator[tuple[SettingPath, str]]:
-    """Yield each URL to which a secret would cross the network in plain text, to its host or to a proxy."""
-    hops: list[tuple[str, str, UpstreamConfig | McpServer | Credential]] = [
-        *(("upstreams", name, hop) for name, hop in config.upstreams.items() if _sends_secret(hop)),
-        *(("mcp", name, hop) for name, hop in config.mcp.items() if _sends_secret(hop)),
-        *(("credentials", name, hop) for name, hop in config.credentials.items()),
-    ]
-    for block, name, hop in hops:
-        for setting in (one for one in URLS if hasattr(hop, one)):
-            url, proxy = getattr(hop, setting), hop.network.proxy
-            if not hop.allow_plain_http and crosses_network_in_plain(url, proxy):
+    """Yield each URL to which a secret, or from which keys, would cross the network in plain text, or to a proxy."""
+    for path, hop in config.hops():
+        urls = {name: str(getattr(hop, name)) for name in URLS if hasattr(hop, name)}
+        if isinstance(hop, JwtIssuer):
+            urls = {} if hop.url is None else {"jwks_uri" if hop.jwks_uri else "issuer": hop.url}
+        for setting, url in urls.items() if not isinstance(hop, HopConfig) or _sends_secret(hop) else ():
+            if not hop.allow_plain_http and crosses_network_in_plain(url, hop.network.proxy):
                 text = PLAIN_HTTP_TO_HOST if crosses_network_in_plain(url) else PLAIN_HTTP_TO_PROXY
-                yield (block, name, setting), text.format(block=f"{block}.{name}")
+                text = KEYS_OVER_PLAIN_HTTP if isinstance(hop, JwtIssuer) else text
+                yield (*path, setting), text.format(block=dotted(path))
 
 
-def _sends_secret(hop: UpstreamConfig | McpServer) -> bool:
+def _sends_secret(hop: HopConfig) -> bool:
     return bool(hop.credential or hop.headers) or any(is_secret_parameter(*one) for one in hop.query.items())
 
 
@@ -195,8 +178,8 @@ def placement_of(upstream: UpstreamConfig, config: Config) -> TokenPlacement:
 def problems(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each problem of a valid `config`. The other checks rely on its names."""
     unknown = list(unknown_names(config))
-    checks = (unreachable_settings, unsafe_settings, unsafe_issuers, forgotten_limits, different_keys, conflicts)
-    yield from unknown or (problem for check in (*checks, unusable_files) for problem in check(config))
+    checks = (unreachable_settings, unsafe_settings, forgotten_limits, different_keys, conflicts, unusable_files)
+    yield from unknown or (problem for check in checks for problem in check(config))
 
 
 def conflicts(config: Config) -> Iterator[tuple[SettingPath, str]]:

@@ -137,8 +137,7 @@ def load(
     warnings = [*document.warnings, *checks.likely_mistakes(config)]
     warnings += [*expiry_warnings(config.access.keys, time.time()), *_unused_variables(document, environment)]
     names = [name for name in PROXY_VARIABLES if environment.get(name)]
-    hops: list[Any] = [*config.upstreams.values(), *config.credentials.values(), *config.mcp.values()]
-    if names and config.network.proxy is None and not any(hop.network.proxy for hop in hops):
+    if names and config.network.proxy is None and not any(hop.network.proxy for _, hop in config.hops()):
         remedy = f'write network: {{proxy: "${{{names[0]}}}"}} at the top level, or set {PREFIX}PROXY'
         listed, verb = ", ".join([*names[:-2], " and ".join(names[-2:])]), "is" if len(names) == 1 else "are"
         warnings.append(f"{listed} {verb} set and not used: {remedy}")

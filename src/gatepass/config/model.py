@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from gatepass.config.access import Access
+from gatepass.config.access import Access, JwtIssuer
 from gatepass.config.block import (
     BASE_PATH,
     MIB,
@@ -29,10 +29,10 @@ from gatepass.config.block import (
     is_loopback,
     plain,
 )
-from gatepass.config.credential.base import checked_extra
+from gatepass.config.credential.base import Credential, checked_extra
 from gatepass.config.credential.kinds import LOCAL_KINDS, AnyCredential
-from gatepass.config.document import SettingPattern, lookup, matches, with_value
-from gatepass.config.network import DefaultNetwork, Network, TlsFiles
+from gatepass.config.document import SettingPath, SettingPattern, lookup, matches, with_value
+from gatepass.config.network import DefaultNetwork, TlsFiles
 from gatepass.config.routes import Model, OperationName, OperationRoute
 from gatepass.config.upstream import McpServer, UpstreamConfig
 
@@ -508,17 +508,25 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _knows_inherited(self) -> Config:
-        hops = (*self.upstreams.values(), *self.mcp.values(), *self.credentials.values(), *self.access.jwt)
-        for hop in hops if self.network.model_fields_set else ():
-            # a default is shared by all configurations
-            if "network" in hop.model_fields_set and isinstance(network := getattr(hop, "network", None), Network):
-                network.inherit(self.network)
+        for _, hop in self.hops() if self.network.model_fields_set else ():
+            if "network" in hop.model_fields_set:  # a default is shared by all configurations
+                hop.network.inherit(self.network)
         return self
 
     def faults(self) -> Iterator[tuple[str, str]]:
         if not (self.upstreams or self.mcp):
             is_set = "upstreams" in self.model_fields_set
             yield "upstreams", "is empty: at least one is needed" if is_set else "is missing"
+
+    def hops(self) -> Iterator[tuple[SettingPath, UpstreamConfig | McpServer | AnyCredential | JwtIssuer]]:
+        """Yield all that has a `network` of its own, with its path."""
+        for block in ("upstreams", "mcp", "credentials"):
+            yield from (((block, name), hop) for name, hop in getattr(self, block).items())
+        yield from ((("access", "jwt", number), entry) for number, entry in enumerate(self.access.jwt))
+
+    def used_credentials(self) -> Iterator[tuple[SettingPath, str | None]]:
+        """Yield the credential of each upstream, MCP server and issuer."""
+        yield from ((path, hop.credential) for path, hop in self.hops() if not isinstance(hop, Credential))
 
     @property
     def serves_ui(self) -> bool:

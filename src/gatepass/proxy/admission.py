@@ -412,7 +412,8 @@ def whose(limit: Limit) -> str:
     kind, name = limit.subject
     if kind == END_USER:
         return f"The end user of {name!r}"
-    kind = "caller" if kind == JWT else kind
+    if kind == JWT:
+        return f"This caller of {name!r}"
     is_glob = kind == "model" and any(char in name for char in "*?[")
     return f"The entry {name!r} of `models`" if is_glob else f"The {kind} {name!r}"
 

@@ -424,7 +424,7 @@ def _assemble(config: Config, parts: ProcessParts, tls_contexts: TLSContexts, pr
         if before is not None and before.settings.base_url == one.base_url and transport.is_like(before.transport):
             transport = before.transport
         upstreams[name] = _upstream(name, one, parts, transport, holder, injector)
-    _mask_secrets(config, settings, parts.redactor)
+    _mask_secrets(config, parts.redactor)
     return AppState(
         config=config,
         limits=config.limits,
@@ -501,9 +501,8 @@ def _jwt_callers(
         setting, connect = f"access.jwt[{number}]", issuer_transport(entry.network, context)
         source = KeySetSource(setting, same, connect, holder, parts.clock)
         made_of = (same, _issuer_connection(entry, tls_contexts), holder)
-        kept = [one for one in before if is_same(one.made_of, made_of)]
-        new = KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of)
-        found.append(next(iter(kept), new))
+        kept = next((one for one in before if is_same(one.made_of, made_of)), None)
+        found.append(kept or KeySetHolder(setting, entry.issuer[0], partial(fetch, source), parts.clock, made_of))
     return JwtCallers(entries, found, parts.clock)
 
 
@@ -538,12 +537,11 @@ def _upstream(
     )
 
 
-def _mask_secrets(config: Config, upstreams: Mapping[str, UpstreamConfig], redactor: Redactor) -> None:
-    issuers = ((str(number), entry) for number, entry in enumerate(config.access.jwt))
-    for name, hop in (*upstreams.items(), *config.credentials.items(), *issuers):
+def _mask_secrets(config: Config, redactor: Redactor) -> None:
+    for path, hop in config.hops():
         if hop.network.proxy_auth is not None:
             # the password of `user:password`
-            redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", type(hop), name))
+            redactor.learn(hop.network.proxy_auth.reveal().partition(":")[2], ("proxy_auth", path))
     for secret in () if config.store is None else (config.store.encryption_key, config.store.password):
         if secret is not None:
             redactor.learn(secret.reveal())

@@ -161,14 +161,9 @@ class InFlightRequest(CancelScope):
         self._in_flight.concurrency.claim(identity)
         self._caller = self.memory.caller = identity
         cycle.set_caller(identity)  # at last: a refused request must not use a connection of the caller's share
-        self._end_with_client()
-
-    def _end_with_client(self) -> None:
-        self.response.cycle.on_disconnect(lambda: self.cancel(ClientGone()))
 
     async def verify(self) -> None:
-        """Verify the caller's token, unless the client leaves before. Raises as `Authenticator.prepare`."""
-        self._end_with_client()
+        """Verify the caller's token. Raises as `Authenticator.prepare`."""
         context = self.response.context
         await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
 
@@ -191,6 +186,7 @@ class InFlightRequest(CancelScope):
             in_flight.loop = asyncio.get_running_loop()
         in_flight.requests.add(self)
         self._task = asyncio.current_task(in_flight.loop)  # a new task: no earlier cancellation
+        self.response.cycle.on_disconnect(lambda: self.cancel(ClientGone()))
         return self
 
     def __exit__(

@@ -25,7 +25,6 @@ from gatepass.config.checks import second_caller
 from gatepass.config.document import ConfigError, leaves
 from gatepass.config.load import NEED_RESTART, LoadedConfig, changed_blocks, check
 from gatepass.config.model import Config
-from gatepass.config.network import Network
 from gatepass.config.references import Reference, UnresolvedReference
 from gatepass.documents import ReloadResult
 from gatepass.errors import system_reason
@@ -176,8 +175,8 @@ class Reloader:
         except ConfigError as error:
             raise _Refused(*map(str, error.problems), RESTART.format(", ".join(needs_restart))) from None
         tls_contexts = TLSContexts(state.tls_contexts)
-        for network in _networks(config):
-            tls_contexts.context_for(network)
+        for _, hop in config.hops():
+            tls_contexts.context_for(hop.network)
         listener = None if self._tls is None else self._tls.read()
         return _Read(loaded, config, tls_contexts, needs_restart, changed_blocks(before, config), listener)
 
@@ -219,11 +218,6 @@ class Reloader:
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
 
-def _networks(config: Config) -> list[Network]:
-    hops = (*config.upstreams.values(), *config.mcp.values(), *config.credentials.values(), *config.access.jwt)
-    return [hop.network for hop in hops]
-
-
 Readings = Mapping[str, bytes]
 """A digest of each file of a configuration."""
 
@@ -238,7 +232,7 @@ def _readings(loaded: LoadedConfig) -> Readings:
     if config.server.tls is not None:
         files += (config.server.tls.cert_file, config.server.tls.key_file)
     found: dict[str, bytes] = {}
-    for file in (*files, *(one.ca_file for one in _networks(config) if one.ca_file is not None)):
+    for file in (*files, *(hop.network.ca_file for _, hop in config.hops() if hop.network.ca_file is not None)):
         with suppress(OSError):
             if stat.S_ISREG(os.stat(file).st_mode):  # to open a named pipe would block
                 content = Path(file).read_bytes()[:LARGEST_WATCHED_BYTES]

@@ -122,7 +122,7 @@ def test_a_caller_with_some_models_must_name_one_of_them():
         with pytest.raises(NotAllowed, match=expected):
             check_model_access(key, model)
     check_model_access(replace(key, models=["*"]), "")
-    with pytest.raises(NotAllowed, match="'a' may not call models, because its key has the role viewer"):
+    with pytest.raises(NotAllowed, match="'a' may not call models, because it has the role viewer"):
         check_model_access(replace(key, role="viewer"), "gpt-4o")
 
 

@@ -224,3 +224,12 @@ def test_variables_override_the_block_of_the_file(check):
 def test_the_inspector_has_a_sixteenth_of_the_budget_and_4_mib_at_most():
     rings = [Limits(held_bytes=held_bytes).ring_bytes for held_bytes in (16 << 20, 512 << 20)]
     assert rings == [1 << 20, 4 << 20]
+
+
+def test_the_credential_of_an_issuers_key_set_is_used():
+    row = {"claim": "sub", "equals": "a", "name": "a"}
+    issuer = {"issuer": "https://login.example", "audience": "a", "credential": "reader", "callers": [row]}
+    credentials = {"reader": {"type": "file", "path": "/t"}, "idle": {"type": "file", "path": "/u"}}
+    upstreams = {"main": {"base_url": "https://llm.example/v1"}}
+    config = validated(upstreams=upstreams, credentials=credentials, access={"jwt": [issuer]})
+    assert [(path, name) for path, name in config.used_credentials() if name] == [(("access", "jwt", 0), "reader")]

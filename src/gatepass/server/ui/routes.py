@@ -123,8 +123,8 @@ class UiRequest(AdminRequest):
         if role == "admin" and caller.role != "admin":
             raise errors.NotAllowed(
                 "role_not_allowed",
-                f"The caller {caller.name!r} may only read the page, because its key has the role {caller.role}."
-                " Sign in with a key with the role admin (`gatepass keys new --role admin`).",
+                f"The caller {caller.name!r} may only read the page, because it has the role {caller.role}."
+                f" {caller.other_role('admin')}",
             )
         return caller
 
