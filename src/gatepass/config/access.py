@@ -288,39 +288,39 @@ class CallerSettings(Block):
     Example: people
     """
     role: Role = "caller"
-    """What the key may do: `caller` calls models, `viewer` reads /status, /metrics and /learned, `admin` does both.
-    Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
+    """What this caller may do: `caller` calls models, `viewer` reads /status, /metrics, /learned and the page, `admin`
+    does both and may also change things there. Other uses get 403 `role_not_allowed`. Prometheus needs a viewer.
 
     Example: viewer
     """
     models: Annotated[list[str] | None, not_null("write `[]` for none, or delete the line for all")] = None
-    """The public model names (or globs) that this key may use; None: all.
+    """The public model names (or globs) that this caller may use; None: all.
 
     In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
     gateway may read them. It checks the top level, each entry of `tools` (also inside an item of `input`), `extra_body`
     and the objects of `provider_options`, and ignores case, `_` and `-`. The schema of a function's parameters may
-    contain any name. The key has to cover each name of `a,b`, because LiteLLM reads that as two models. A violation is
+    contain any name. `models` has to cover each name of `a,b`, because LiteLLM reads that as two models. A violation is
     403 `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a dot,
     as in `extra_body[api_base]`.
 
     Example: [gpt-4o, "text-embedding-*"]
     """
     operations: Annotated[list[KeyOperation] | None, not_null("write `[]` for none, or delete the line for all")] = None
-    """The operations that this key may use. None: all but `files`, `batches` and, with several callers,
+    """The operations that this caller may use. None: all but `files`, `batches` and, with several callers,
     `stored_responses`, because the upstream stores these objects of all callers under one credential. `[]`: none, for
-    a key of MCP servers alone. `stored_responses` also opens the members `previous_response_id`, `conversation` and
-    `prompt.id` of a response: see docs/operations/keys.md#limit-the-operations-of-a-key. A violation is 403
-    `operation_not_allowed`.
+    a caller that uses MCP servers alone. `stored_responses` also opens the members `previous_response_id`,
+    `conversation` and `prompt.id` of a response: see docs/operations/keys.md#limit-the-operations-of-a-key. A violation
+    is 403 `operation_not_allowed`.
 
     Example: [chat, embeddings, models, files]
 
-    Danger: Keys that list an entry of stored objects share these objects with each other.
+    Danger: Callers that may use an entry of stored objects share these objects with each other.
     """
     mcp: Annotated[McpServers | None, not_null("write `{}` for none, or delete the line for all")] = None
-    """The MCP servers that this key may use: names under `mcp`, or such names with the tools (names or globs) that it
-    may call there. A name without a value opens all tools of the server. None: all servers, but none for a key with
-    `models` or `operations`. A violation is 403 `mcp_server_not_allowed`, or the error `mcp_not_allowed` in JSON-RPC.
-    See docs/mcp.md#keys.
+    """The MCP servers that this caller may use: names under `mcp`, or such names with the tools (names or globs) that
+    it may call there. A name without a value opens all tools of the server. None: all servers, but none for a caller
+    with `models` or `operations`. A violation is 403 `mcp_server_not_allowed`, or the error `mcp_not_allowed` in
+    JSON-RPC. See docs/mcp.md#keys.
 
     Example: {search: [find, "read_*"]}
     """
@@ -339,13 +339,13 @@ class CallerSettings(Block):
     Example: 3
     """
     group: Name | None = None
-    """A name under `access.groups`, whose limits all keys of the group share.
+    """A name under `access.groups`, whose limits all callers of the group share.
 
     Example: imports
     """
     limits: OwnLimits = None
-    """How much this caller may use, with all of its keys together. None: only the limits of its group and of the
-    model apply.
+    """How much this caller may use: all keys of one name together, or each person or service that fits a row of
+    `access.jwt` separately. None: only the limits of its group and of the model apply.
 
     Example: {requests: {minute: 500}, tokens: {minute: 200000}}
     """
@@ -627,13 +627,13 @@ class Access(Block):
     """API keys and issuers of the callers."""
 
     keys: list[AccessKey] = []
-    """The accepted API keys. Without keys gatepass serves only loopback clients. Each hash may appear once.
+    """The accepted API keys. Without keys and `jwt`, gatepass serves only loopback clients. Each hash may appear once.
 
     Example: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]
     """
     jwt: list[JwtIssuer] = []
-    """Issuers whose tokens (JWT) callers may send in place of a key. It requires the extra `crypto`. See
-    docs/operations/callers.md.
+    """Issuers whose tokens (JWT) callers may send in place of a key. With one, every client needs a token or a key, on
+    this machine too. It requires the extra `crypto`. See docs/operations/callers.md.
 
     Example: [{issuer: "https://login.corp.example/tenant/v2.0", audience: "api://gatepass", callers: [{claim: roles,
     contains: llm-user, group: people}]}]
@@ -644,7 +644,7 @@ class Access(Block):
     Example: {imports: {limits: {tokens: {minute: 200000}}}}
     """
     metrics_open: bool = False
-    """Serve /metrics without a key although keys are configured.
+    """Serve /metrics without a key or token although `access` has keys or `jwt`.
 
     Danger: Every client that can reach gatepass can read the names of upstreams, their load and their errors.
     """

@@ -162,7 +162,7 @@ class ServerConfig(Block):
     """The listening socket and the end of the process."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. Any other than loopback requires keys under `access`.
+    """The address to listen on. Any other than loopback requires `access.keys` or `access.jwt`.
 
     Example: 0.0.0.0
 
@@ -194,7 +194,7 @@ class ServerConfig(Block):
     Danger: Every program of the same user, and of root, can use it as an admin.
     """
     ui: bool | None = None
-    """Serve the page for operators at `/ui`. None: only without `access.keys`, on this machine. See
+    """Serve the page for operators at `/ui`. None: only without `access.keys` and `access.jwt`, on this machine. See
     docs/operations/ui.md.
 
     Example: true
@@ -476,9 +476,10 @@ class Config(Block):
     Example: mcp: {search: {url: https://tools.corp.example/mcp, credential: corp}}
     """
     access: Access = Access()
-    """The API keys of callers. Without keys gatepass listens on loopback only, and requires a loopback `Host` and no
-    foreign `Origin`. A client sends its key as `Authorization: Bearer KEY`, `x-api-key` or `api-key`; of several
-    values, the one that is a known key decides, and two different known keys are 401.
+    """The API keys of callers, and the issuers whose tokens callers may send instead. Without keys and issuers,
+    gatepass listens on loopback only, and requires a loopback `Host` and no foreign `Origin`. A client sends its key or
+    token as `Authorization: Bearer KEY`, `x-api-key` or `api-key`. Of several values, the one that is a known key or a
+    token of a configured issuer decides; two different ones are 401.
 
     Example: access: {keys: [{name: ragflow, profile: ragflow, key: "${RAGFLOW_KEY}"}]}
     """
