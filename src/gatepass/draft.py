@@ -60,16 +60,13 @@ class _Opened:
         return found
 
 
-class Value:
+class Value(msgspec.Struct, eq=False):  # a struct, because each member of an opened object makes one
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
-    __slots__ = ("_level", "_opened", "_text", "editor")
-
-    def __init__(self, text: Text | tuple[Piece, ...], opened: _Opened, level: int) -> None:
-        self._text = text
-        self._opened = opened
-        self._level = level
-        self.editor: ObjectDraft | ListDraft | None = None
+    _text: Text | tuple[Piece, ...]
+    _opened: _Opened
+    _level: int
+    editor: ObjectDraft | ListDraft | None = None
 
     @property
     def kind(self) -> str:
@@ -225,10 +222,11 @@ class ObjectDraft:
 class ListDraft:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ("_elements", "_inner", "_opened", "has_changed")
+    __slots__ = ("_elements", "_inner", "_made", "_opened", "has_changed")
 
     def __init__(self, listed: list[msgspec.Raw], opened: _Opened, level: int) -> None:
         self._elements: list[msgspec.Raw | Value] = [*listed]
+        self._made = list[Value]()
         self._opened = opened
         self._inner = level + 1
         self.has_changed = False
@@ -238,7 +236,7 @@ class ListDraft:
 
     @property
     def is_changed(self) -> bool:
-        return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._elements)
+        return self.has_changed or any(value.is_changed for value in self._made)
 
     def pieces(self) -> list[Piece]:
         found, start = list[Piece](), 0
@@ -265,6 +263,7 @@ class ListDraft:
         element = self._elements[index]
         if not isinstance(element, Value):
             element = self._elements[index] = Value(element, self._opened, self._inner)
+            self._made.append(element)
         return element
 
     def objects(self) -> list[ObjectDraft]:

@@ -222,7 +222,7 @@ class Images:
         del target
         if "images" not in call.operation.members or not call.body:
             return False
-        return has_images(call) or "images" in call.opened().values
+        return "images" in call.opened().values or has_images(call)
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target

@@ -97,6 +97,8 @@ ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
 ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
 """The members, by `plain_name`, that state how many tokens the answer may have, whether it comes with the response, and
 which user it is for."""
+_READ = ASKED | NESTED
+_BUILT = frozenset(map(type, (None, True, 0, 0.0, "")))
 
 
 def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
@@ -155,8 +157,10 @@ def _prompts(text: msgspec.Raw) -> int:
     return max(1, sum(first_char(one) in ('"', "[") for one in (elements(text) if first_char(text) == "[" else ())))
 
 
-def _value(text: msgspec.Raw) -> Any:
-    """Return the value of one of ASKED."""
+def _value(name: str, text: msgspec.Raw) -> Any:
+    """Return the value of one of ASKED, and of `prompt` the number."""
+    if name == "prompt":
+        return _prompts(text)
     try:
         return msgspec.json.decode(text) if memoryview(text).nbytes <= READ_BYTES else MOST_ASKED
     except (msgspec.DecodeError, RecursionError, ValueError):  # such as a number that no float can hold
@@ -183,17 +187,19 @@ class Size(msgspec.Struct, frozen=True, gc=False):
             content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
             pictures += _pictures(_Part(content=content, output=output, images=images))
         tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
-        values: dict[str, list[Any]] = {}
-        for name, text in _asked(opened.listed):
-            values.setdefault(name, []).append(_prompts(text) if name == "prompt" else _value(text))
-        most, answers = (
-            max([_count(one) or 0 for name in names.intersection(values) for one in values[name]], default=0)
-            for names in (OUTPUT, ANSWERS)
-        )
-        answers = max(1, answers) * max(values.get("prompt", (1,)))
-        of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
-        user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
-        return cls(tokens, most, answers, any(map(_is_meant, values.get("background", ()))), user)
+        asked = [(plain, one) for name, one in opened.values.items() if (plain := plain_name(name)) in _READ]
+        # the texts of a small body take another pass, which few need
+        is_built = not any(name == "prompt" or type(one) not in _BUILT for name, one in asked)
+        if not is_built or len(opened.names) > len(opened.values):
+            asked = [(name, _value(name, text)) for name, text in _asked(opened.listed)]
+        most = max([_count(one) for name, one in asked if name in OUTPUT], default=0)
+        answers = max([_count(one) for name, one in asked if name in ANSWERS], default=0)
+        prompts = max([one for name, one in asked if name == "prompt"], default=1)
+        users = [one for name, one in asked if name == "user"]
+        users += [one.get("user_id") for name, one in asked if name == "metadata" and isinstance(one, dict)]
+        user = next((one for one in users if isinstance(one, str)), "")
+        in_background = any(_is_meant(one) for name, one in asked if name == "background")
+        return cls(tokens, most, max(1, answers) * prompts, in_background, user)
 
 
 async def size_of(call: Call, threads: BodyThreads) -> Size:
@@ -211,15 +217,15 @@ def _is_meant(value: Any) -> bool:
     return bool(value) and not (isinstance(value, str) and value.lower() in ("false", "no", "off", "0"))
 
 
-def _count(value: Any) -> int | None:
-    """Return a positive number, also from a text because some servers accept one."""
+def _count(value: Any) -> int:
+    """Return a positive number or 0, also from a text because some servers accept one."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            return None
+            return 0
     is_count = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return max(1, int(min(value, MOST_ASKED))) if is_count else None
+    return max(1, int(min(value, MOST_ASKED))) if is_count else 0
 
 
 Hit = Callable[[tuple[str, str], str, int], None]
