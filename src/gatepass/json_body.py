@@ -97,8 +97,8 @@ Members = list[tuple[str, msgspec.Raw]]
 """The members of an object in order, repeated names too."""
 
 
-def members(text: Text) -> Members:
-    """Return the members of the object `text`.
+def members(text: Text, *, repeats: bool = True) -> Members:
+    """Return the members of the object `text`. `repeats`: False if it is small and repeats no name, which is cheaper.
 
     Raises msgspec.DecodeError for another text, InvalidJson for a deep one (`too_deep`), BodyTooComplex for more than
     MOST_MEMBERS, and InvalidRequest for a name above LONGEST_NAME_BYTES.
@@ -116,6 +116,8 @@ def members(text: Text) -> Members:
 
         decoder = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=name_of)
     try:
+        if not repeats:
+            return [*OBJECT.decode(text).items()]
         found = decoder.decode(text)
     except RecursionError:
         raise too_deep() from None
@@ -187,18 +189,19 @@ class TopLevel:
                 self.names = [*self.values] if len(self.values) == len(found) else [name.text for name in found]
                 return
         try:
-            self.values = dict(self.listed)
+            self._listed = members(text) if listed is None else listed
+            self.values = dict(self._listed)
         except (msgspec.DecodeError, InvalidRequest, InvalidJson):
             if len(text) <= UNCOUNTED_BYTES:
                 with suppress(msgspec.ValidationError, RecursionError):
                     _SHALLOW.decode(text)  # says more exactly what is wrong with a string
             raise
-        self.names = [name for name, _ in self.listed]
+        self.names = [name for name, _ in self._listed]
 
     @property
     def listed(self) -> Members:
         if self._listed is None:
-            self._listed = members(self.text)
+            self._listed = members(self.text, repeats=len(self.names) > len(self.values))
         return self._listed
 
     def with_model(self, model: str) -> TopLevel:

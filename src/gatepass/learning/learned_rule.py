@@ -59,7 +59,7 @@ class LearningPolicy(msgspec.Struct, frozen=True):
                     return True
                 if field in ONLY:
                     return rule.values <= ONLY[field]
-                is_repeated = {field, rule.beside}.issubset(LIMITS)
+                is_repeated = field in LIMITS and rule.beside in LIMITS
                 is_of_beta = BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH)
                 # `dimensions` is safe where the length of the vectors in the reply is checked
                 if is_repeated or is_of_beta or (field == "dimensions" and field in members):

@@ -95,9 +95,8 @@ class LearningSession(msgspec.Struct, eq=False):
         own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
         stored = {key: rule for key, rule in self._stored.items() if rule not in self._without}
         in_order = sorted({**stored, **own}.values(), key=lambda rule: rule.rank)
-        changes = [(rule, rule.change) for rule in in_order]
-        self.sent, made = apply_changes(call, [change for _, change in changes]) if changes else (call, [])
-        self._used = [rule for rule, change in changes if change in made]
+        self.sent, made = apply_changes(call, [rule.change for rule in in_order]) if in_order else (call, [])
+        self._used = [rule for rule in in_order if rule.change in made]
         return self.sent
 
     def read(self, error: errors.UpstreamError) -> Refusal | None:
@@ -190,9 +189,8 @@ class LearningSession(msgspec.Struct, eq=False):
         limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
-        for other in (
-            that_change(drops, self.sent) if unknown and self.sent is not None else ()
-        ):  # the body has another value there
+        # the body has another value there
+        for other in that_change(drops, self.sent) if unknown and self.sent is not None else ():
             memory.accepted(scope, unknown[other.field], now_s)
         self._kept, self.last_words = {}, ""
 
@@ -226,8 +224,7 @@ class LearningSession(msgspec.Struct, eq=False):
 
     def left(self, now_s: float) -> None:
         """Keep the rules that helped this request for the caller's next one. Call it when the request ends."""
-        helped = {rule: text for rule, text in self._kept.values() if not rule.is_once}
-        if helped:
+        if helped := {rule: text for rule, text in self._kept.values() if not rule.is_once}:
             self.memory.keep_helped(self.scope, helped, now_s)
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:
