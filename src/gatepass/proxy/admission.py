@@ -387,15 +387,13 @@ class Admitted(msgspec.Struct, eq=False):
                 first[limit.unit] = (left / limit.most, limit, left, reset_s)
         policies = ", ".join([limit.policy for limit in shown])
         kept += [(b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(states).encode())]
-        for unit in (REQUESTS, TOKENS):
-            if unit in first:
-                _, limit, left, reset_s = first[unit]
-                reset = b"%gs" % (math.ceil(reset_s * 1000) / 1000)
-                if is_messages:
-                    at = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
-                    reset = at.replace("+00:00", "Z").encode()
-                most_name, left_name, reset_name = _FIELDS[unit, is_messages]
-                kept += ((most_name, b"%d" % limit.most), (left_name, b"%d" % left), (reset_name, reset))
+        for unit, (_, limit, left, reset_s) in sorted(first.items()):
+            reset = b"%gs" % (math.ceil(reset_s * 1000) / 1000)
+            if is_messages:
+                at = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
+                reset = at.replace("+00:00", "Z").encode()
+            most_name, left_name, reset_name = _FIELDS[unit, is_messages]
+            kept += ((most_name, b"%d" % limit.most), (left_name, b"%d" % left), (reset_name, reset))
         if warnings:
             kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
         return tuple(kept)
