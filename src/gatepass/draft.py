@@ -148,7 +148,7 @@ class ObjectDraft:
     def pieces(self) -> list[Piece]:
         found, sign = list[Piece](), b"{"
         for name, value in self._members.items():
-            found += (sign + msgspec.json.encode(name) + b":", *value.pieces())
+            found += (sign, msgspec.json.encode(name), b":", *value.pieces())
             sign = b","
         return [*found, b"}" if found else b"{}"]
 
