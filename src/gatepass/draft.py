@@ -60,16 +60,13 @@ class _Opened:
         return found
 
 
-class Value:
+class Value(msgspec.Struct, eq=False):
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
-    __slots__ = ("_level", "_opened", "_text", "editor")
-
-    def __init__(self, text: Text | tuple[Piece, ...], opened: _Opened, level: int) -> None:
-        self._text = text
-        self._opened = opened
-        self._level = level
-        self.editor: ObjectDraft | ListDraft | None = None
+    _text: Text | tuple[Piece, ...]
+    _opened: _Opened
+    _level: int
+    editor: ObjectDraft | ListDraft | None = None
 
     @property
     def kind(self) -> str:
@@ -125,7 +122,7 @@ class ObjectDraft:
     def __init__(self, listed: Members, opened: _Opened, level: int) -> None:
         """Take the members `listed` of an object at `level`."""
         self._inner = level + 1
-        self._members = {name: Value(text, opened, self._inner) for name, text in listed}
+        self._members: dict[str, msgspec.Raw | Value] = dict(listed)
         is_repeating = len(self._members) < len(listed)
         self.repeated: Collection[str] = (
             Counter(name for name, _ in listed) - Counter([*self._members]) if is_repeating else ()
@@ -143,36 +140,40 @@ class ObjectDraft:
 
     @property
     def is_changed(self) -> bool:
-        return self.has_changed or any(value.is_changed for value in self._members.values())
+        return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._members.values())
 
     def pieces(self) -> list[Piece]:
-        found, sign = list[Piece](), b"{"
+        found = list[Piece]()
         for name, value in self._members.items():
-            found += (sign + msgspec.json.encode(name) + b":", *value.pieces())
-            sign = b","
-        return [*found, b"}" if found else b"{}"]
+            pieces = value.pieces() if isinstance(value, Value) else (memoryview(value),)
+            found += (b",", msgspec.json.encode(name), b":", *pieces)
+        return [b"{", *found[1:], b"}"]
 
     def get(self, name: str) -> Value | None:
-        return self._members.get(name)
+        """Return the member, for whose changes there is one Value."""
+        value = self._members.get(name)
+        if value is not None and not isinstance(value, Value):
+            value = self._members[name] = Value(value, self._opened, self._inner)
+        return value
 
     def text(self, name: str) -> bytes | None:
         """Return the member's value as JSON text, or None."""
-        value = self._members.get(name)
+        value = self.get(name)
         return None if value is None else value.text
 
     def small_text(self, name: str) -> bytes | None:
         """Return the member's value as JSON text if it has at most SMALL_BYTES, else None."""
-        value = self._members.get(name)
+        value = self.get(name)
         return None if value is None or value.size_bytes > SMALL_BYTES else value.text
 
     def kind(self, name: str) -> str | None:
         """Return the first character of the member's value, or None (see Value)."""
-        value = self._members.get(name)
+        value = self.get(name)
         return None if value is None else value.kind
 
     def string(self, name: str) -> str | None:
         """Return the member's value if it is a string of at most SMALL_BYTES, else None."""
-        value = self._members.get(name)
+        value = self.get(name)
         return None if value is None else value.string
 
     def raw_string(self, name: str) -> bytes | None:
@@ -181,11 +182,11 @@ class ObjectDraft:
         return None if text is None else text[1:-1]
 
     def object(self, name: str) -> ObjectDraft | None:
-        value = self._members.get(name)
+        value = self.get(name)
         return None if value is None else value.object
 
     def array(self, name: str) -> ListDraft | None:
-        value = self._members.get(name)
+        value = self.get(name)
         return None if value is None else value.array
 
     def drop(self, name: str) -> bool:
@@ -225,10 +226,11 @@ class ObjectDraft:
 class ListDraft:
     """An array. Positions count the present elements, without those that were dropped."""
 
-    __slots__ = ("_elements", "_inner", "_opened", "has_changed")
+    __slots__ = ("_elements", "_inner", "_made", "_opened", "has_changed")
 
     def __init__(self, listed: list[msgspec.Raw], opened: _Opened, level: int) -> None:
         self._elements: list[msgspec.Raw | Value] = [*listed]
+        self._made = list[Value]()
         self._opened = opened
         self._inner = level + 1
         self.has_changed = False
@@ -238,7 +240,7 @@ class ListDraft:
 
     @property
     def is_changed(self) -> bool:
-        return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._elements)
+        return self.has_changed or any(value.is_changed for value in self._made)
 
     def pieces(self) -> list[Piece]:
         found, start = list[Piece](), 0
@@ -250,22 +252,20 @@ class ListDraft:
         return [b"[", *found[1:], b"]"]
 
     def __iter__(self) -> Iterator[Value]:
-        return map(self._value, range(len(self._elements)))
+        return map(self.__getitem__, range(len(self._elements)))
 
     def __getitem__(self, index: int) -> Value:
-        return self._value(index)
+        """Return the element, for whose changes there is one Value."""
+        element = self._elements[index]
+        if not isinstance(element, Value):
+            element = self._elements[index] = Value(element, self._opened, self._inner)
+            self._made.append(element)
+        return element
 
     def text(self, index: int) -> bytes:
         """Return the element as JSON text."""
         element = self._elements[index]
         return element.text if isinstance(element, Value) else bytes(element)
-
-    def _value(self, index: int) -> Value:
-        """Return the element, for whose changes there is one Value."""
-        element = self._elements[index]
-        if not isinstance(element, Value):
-            element = self._elements[index] = Value(element, self._opened, self._inner)
-        return element
 
     def objects(self) -> list[ObjectDraft]:
         return [one for _, one in self.numbered()]
@@ -387,11 +387,5 @@ class Draft:
         made = (body, self.headers, self.stream, self.max_inputs, self.adapted)
         if made == (call.body, call.headers, call.stream, call.max_inputs, call.adapted):
             return call
-        return call.with_body(
-            body,
-            top=top,
-            headers=self.headers,
-            stream=self.stream,
-            max_inputs=self.max_inputs,
-            adapted=self.adapted,
-        )
+        _, headers, stream, most, adapted = made
+        return call.with_body(body, top, headers=headers, stream=stream, max_inputs=most, adapted=adapted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -58,7 +59,7 @@ class LearningPolicy(msgspec.Struct, frozen=True):
                     return True
                 if field in ONLY:
                     return rule.values <= ONLY[field]
-                is_repeated = {field, rule.beside}.issubset(LIMITS)
+                is_repeated = field in LIMITS and rule.beside in LIMITS
                 is_of_beta = BETA_FIELD in members and (field in ENABLED or field in ONLY_WITH)
                 # `dimensions` is safe where the length of the vectors in the reply is checked
                 if is_repeated or is_of_beta or (field == "dimensions" and field in members):
@@ -132,7 +133,7 @@ TYPE = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 """Types of tools that are shown. Clients write them."""
 
 
-class LearnedRule(msgspec.Struct, frozen=True):
+class LearnedRule(msgspec.Struct, frozen=True, dict=True):
     """One change: its `action`, the `field` that it changes, and the new value or name (`to`). Raises ValueError.
 
     - `beside`: the rule is for requests with this member, or without the betas behind "!".
@@ -148,9 +149,9 @@ class LearnedRule(msgspec.Struct, frozen=True):
     is_once: bool = False
 
     def __post_init__(self) -> None:
-        self.change()  # now, so that an impossible rule never reaches a request
+        _ = self.change  # now, so that an impossible rule never reaches a request
 
-    @property
+    @cached_property
     def key(self) -> Key:
         """Identifies what the rule changes: only one rule with a key can apply, and not one that undoes it."""
         # one rule about streams: emulated and aggregated streams exclude each other; but several roles may change
@@ -182,8 +183,9 @@ class LearnedRule(msgspec.Struct, frozen=True):
 
     @property
     def entry(self) -> str:
-        return self.change().entry
+        return self.change.entry
 
+    @cached_property
     def change(self) -> Change:
         return Where(self._change(), self.beside) if self.beside else self._change()
 
@@ -249,7 +251,7 @@ class LearnedRule(msgspec.Struct, frozen=True):
 
 
 # A struct, because every request is looked up by its scope: a dataclass takes four times as long to make and hash.
-class RuleScope(msgspec.Struct, frozen=True, gc=False):
+class RuleScope(msgspec.Struct, frozen=True, gc=False, cache_hash=True):
     """Whose requests a rule concerns: `owner` is the identity of a caller."""
 
     owner: str

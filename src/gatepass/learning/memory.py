@@ -56,6 +56,9 @@ class _Shelf(Generic[Name, Item]):
             most = max(self._of_owner, key=lambda owner: len(self._of_owner[owner]))
             self.pop(*next(iter(self._of_owner[most])))
 
+    def touch(self, scope: RuleScope, name: Name) -> None:
+        self._of_owner[scope.owner].move_to_end((scope, name))
+
     def pop(self, scope: RuleScope, name: Name) -> None:
         found = self.by_scope.get(scope, {})
         if name not in found:
@@ -112,9 +115,10 @@ class Memory:
         return [one.rule for one in self._stored(scope, now_s) if one.rule.values]
 
     def _stored(self, scope: RuleScope, now_s: float) -> list[_StoredRule]:
-        for key in [key for key, one in self.by_scope.get(scope, {}).items() if one.expires_s + HOUR_S <= now_s]:
+        found = self.by_scope.get(scope, {})
+        for key in [key for key, one in found.items() if one.expires_s + HOUR_S <= now_s]:
             self._rules.pop(scope, key)
-        return list(self.by_scope.get(scope, {}).values())
+        return [*found.values()]
 
     def commit(self, scope: RuleScope, rule: LearnedRule, evidence: str, now_s: float) -> LearnedRule | None:
         """Store a rule that helped; return what is new to the memory: the rule, perhaps for all values.
@@ -161,7 +165,7 @@ class Memory:
     def used(self, scope: RuleScope, rule: LearnedRule) -> None:
         if (stored := self._rules.get(scope, rule.key)) is not None:
             stored.uses += 1
-            self._rules.put(scope, rule.key, stored)
+            self._rules.touch(scope, rule.key)
 
     def records(self, now_s: float, wall_s: float) -> list[LearnedRuleRecord]:
         """Return the valid rules, those of one caller together, the last used at the end."""

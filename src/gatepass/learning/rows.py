@@ -429,7 +429,7 @@ def _all_then_each(parts: Sequence[Sequence[LearnedRule]]) -> Iterator[Step]:
 
 def that_change(rules: Iterable[LearnedRule], call: Call) -> Step:
     """Return those of `rules` that would change `call`, applied one after the other. It opens the body once."""
-    changes = [(rule, rule.change()) for rule in rules]
+    changes = [(rule, rule.change) for rule in rules]
     made = set(map(id, effective([change for _, change in changes], call)))
     return tuple(rule for rule, change in changes if id(change) in made)
 

@@ -20,9 +20,10 @@ error it keeps the step, and continues with the steps for that error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
+
+import msgspec
 
 from gatepass import errors
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
@@ -42,8 +43,7 @@ GUESSED_BYTES = 1 << 20
 Mode = Literal["off", "on"]
 
 
-@dataclass(slots=True, eq=False)
-class LearningSession:
+class LearningSession(msgspec.Struct, eq=False):
     """Learning for one request at one target. It does no I/O and reads no clock.
 
     `members`: as in Refusal. `sent`: the last call that was sent. `events` are for the observers. `is_free`: the last
@@ -54,31 +54,31 @@ class LearningSession:
     scope: RuleScope
     members: frozenset[str]
     mode: Mode = "on"
-    policy: LearningPolicy = field(default_factory=LearningPolicy)
+    policy: LearningPolicy = LearningPolicy()
     sent: Call | None = None
-    events: list[RuleChange] = field(default_factory=list)
+    events: list[RuleChange] = []
     is_free: bool = False
     last_words: str = ""
     """The upstream's message that no change has solved, if it is not that of the client's error."""
-    _stored: dict[Key, LearnedRule] = field(default_factory=dict)
+    _stored: dict[Key, LearnedRule] = {}
     """The rules that gatepass learned from other requests of the caller."""
-    _kept: dict[Key, tuple[LearnedRule, str]] = field(default_factory=dict)
+    _kept: dict[Key, tuple[LearnedRule, str]] = {}
     """The rules that this request needed so far, with the texts of the errors that pointed at them."""
     _trying: Step = ()
     _without: Step = ()
     """The stored rules that the last try left out, because the error was about their changes."""
-    _used: list[LearnedRule] = field(default_factory=list)
-    _tried: list[LearnedRule] = field(default_factory=list)
+    _used: list[LearnedRule] = []
+    _tried: list[LearnedRule] = []
     _own_error: errors.UpstreamError | None = None
     """The error of the first attempt, which sent the client's own request or applied stored rules."""
     _refusal: Refusal | None = None
     """The error that the tries of `_queue` may solve: each adds a step, or leaves out stored rules."""
-    _queue: list[tuple[Step, Step]] = field(default_factory=list)
-    _texts: dict[LearnedRule, str] = field(default_factory=dict)
-    _refuted: list[bool] = field(default_factory=list)
+    _queue: list[tuple[Step, Step]] = []
+    _texts: dict[LearnedRule, str] = {}
+    _refuted: list[bool] = []
     """For each try of `_queue` that did not help: whether it led to the same error."""
     _useless: int = 0
-    _read: dict[errors.UpstreamError, Refusal | None] = field(default_factory=dict)
+    _read: dict[errors.UpstreamError, Refusal | None] = {}
 
     @property
     def tried(self) -> tuple[str, ...]:
@@ -95,9 +95,8 @@ class LearningSession:
         own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
         stored = {key: rule for key, rule in self._stored.items() if rule not in self._without}
         in_order = sorted({**stored, **own}.values(), key=lambda rule: rule.rank)
-        changes = [(rule, rule.change()) for rule in in_order]
-        self.sent, made = apply_changes(call, [change for _, change in changes]) if changes else (call, [])
-        self._used = [rule for rule, change in changes if change in made]
+        self.sent, made = apply_changes(call, [rule.change for rule in in_order]) if in_order else (call, [])
+        self._used = [rule for rule in in_order if rule.change in made]
         return self.sent
 
     def read(self, error: errors.UpstreamError) -> Refusal | None:
@@ -190,9 +189,8 @@ class LearningSession:
         limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
         unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
-        for other in (
-            that_change(drops, self.sent) if unknown and self.sent is not None else ()
-        ):  # the body has another value there
+        # the body has another value there
+        for other in that_change(drops, self.sent) if unknown and self.sent is not None else ():
             memory.accepted(scope, unknown[other.field], now_s)
         self._kept, self.last_words = {}, ""
 
@@ -226,8 +224,7 @@ class LearningSession:
 
     def left(self, now_s: float) -> None:
         """Keep the rules that helped this request for the caller's next one. Call it when the request ends."""
-        helped = {rule: text for rule, text in self._kept.values() if not rule.is_once}
-        if helped:
+        if helped := {rule: text for rule, text in self._kept.values() if not rule.is_once}:
             self.memory.keep_helped(self.scope, helped, now_s)
 
     def _record(self, event: str, rule: LearnedRule, evidence: str) -> None:

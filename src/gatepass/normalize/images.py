@@ -220,9 +220,8 @@ class Images:
 
     def concerns(self, call: Call, target: Target) -> bool:
         del target
-        if "images" not in call.operation.members or not call.body:
-            return False
-        return has_images(call) or "images" in call.opened().values
+        may_have = "images" in call.operation.members and bool(call.body)
+        return may_have and ("images" in call.opened().values or has_images(call))
 
     def apply(self, draft: Draft, target: Target) -> None:
         del target

@@ -25,6 +25,7 @@ class JsonMemberPath:
 
     steps: tuple[tuple[str, bool], ...]
     name: str
+    text: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -32,10 +33,7 @@ class JsonMemberPath:
         if MEMBER_PATH.match(text) is None:
             raise ValueError(NOT_A_MEMBER_PATH)
         *steps, name = text.split(".")
-        return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name)
-
-    def __str__(self) -> str:
-        return ".".join([*(f"{name}[]" if each else name for name, each in self.steps), self.name])
+        return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name, text)
 
     def owners(self, draft: Draft, *, make: bool = False) -> Iterator[ObjectDraft]:
         """Yield each object that the path leads to. `make` adds missing objects, but no elements of lists."""
@@ -85,7 +83,7 @@ class Drop:
 
     @property
     def entry(self) -> str:
-        return f"drop={self.path}"
+        return f"drop={self.path.text}"
 
     def apply_to(self, draft: Draft) -> bool:
         owners = [owner for owner in self.path.owners(draft) if self._concerns(owner)]
@@ -171,7 +169,7 @@ class Rename:
 
     @property
     def entry(self) -> str:
-        return f"rename={self.path}>{self.to}"
+        return f"rename={self.path.text}>{self.to}"
 
     def apply_to(self, draft: Draft) -> bool:
         return sum(owner.rename(self.path.name, self.to) for owner in self.path.owners(draft)) > 0
@@ -197,7 +195,7 @@ class Set:
     @property
     def entry(self) -> str:
         value = self.text.decode().strip('"')
-        return f"set={self.path}>{value}" if self.is_shown else f"set={self.path}"
+        return f"set={self.path.text}>{value}" if self.is_shown else f"set={self.path.text}"
 
     def apply_to(self, draft: Draft) -> bool:
         if self.unstreamed and draft.stream:
@@ -218,7 +216,7 @@ class Default:
 
     @property
     def entry(self) -> str:
-        return f"default={self.path}"
+        return f"default={self.path.text}"
 
     def apply_to(self, draft: Draft) -> bool:
         owners = [owner for owner in self.path.owners(draft, make=True) if self.path.name not in owner]
@@ -235,7 +233,7 @@ class Clamp:
 
     @property
     def entry(self) -> str:
-        return f"clamp={self.path}"
+        return f"clamp={self.path.text}"
 
     def apply_to(self, draft: Draft) -> bool:
         # servers in Go read a name in any case
@@ -377,7 +375,7 @@ def serve_by_chat(draft: Draft) -> bool:
 INCLUDE_USAGE = JsonMemberPath.parse("stream_options.include_usage")
 
 
-@fixed_change(f"set={INCLUDE_USAGE}")
+@fixed_change(f"set={INCLUDE_USAGE.text}")
 def include_usage(draft: Draft) -> bool:
     """Request the usage of a stream. The client did not, so `ChunkRepair` removes its chunk (sse/repair.py)."""
     if draft.stream and draft.top.kind("stream_options") not in (None, "{"):  # as if absent

@@ -99,6 +99,7 @@ ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
 ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
 """The members, by `plain_name`, that state how many tokens the answer may have, whether it comes with the response, and
 which user it is for."""
+_READ = ASKED | NESTED
 
 
 def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
@@ -179,23 +180,25 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, call: Call) -> Size:
         opened, pictures = call.opened(), list[int]()
-        # to open an agent's 301 messages took 0.7 ms, the search takes 20 µs
-        if "images" in opened.values or not lacks(call.body, _OF_PICTURES):
+        # to open an agent's 301 messages took 0.7 ms, the search takes 20 µs; most chats need two searches of few bytes
+        may_have = b'"i' in call.body or b"\\u00" in call.body
+        if "images" in opened.values or (may_have and not lacks(call.body, _OF_PICTURES)):
             top = dict(opened.listed)
             content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
             pictures += _pictures(_Part(content=content, output=output, images=images))
         tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
-        values: dict[str, list[Any]] = {}
-        for name, text in _asked(opened.listed):
-            values.setdefault(name, []).append(_prompts(text) if name == "prompt" else _value(text))
-        most, answers = (
-            max([_count(one) or 0 for name in names.intersection(values) for one in values[name]], default=0)
-            for names in (OUTPUT, ANSWERS)
-        )
-        answers = max(1, answers) * max(values.get("prompt", (1,)))
-        of_messages = [one.get("user_id") for one in values.get("metadata", ()) if isinstance(one, dict)]
-        user = next((one for one in (*values.get("user", ()), *of_messages) if isinstance(one, str)), "")
-        return cls(tokens, most, answers, any(map(_is_meant, values.get("background", ()))), user)
+        asked = [(plain, one) for name, one in opened.values.items() if (plain := plain_name(name)) in _READ]
+        is_raw = any(name == "prompt" or isinstance(one, (list, dict, msgspec.Raw)) for name, one in asked)
+        if is_raw or len(opened.names) > len(opened.values):  # the texts of a small body take another pass
+            texts = _asked(opened.listed)
+            asked = [(name, _prompts(text) if name == "prompt" else _value(text)) for name, text in texts]
+        most = max([_count(one) for name, one in asked if name in OUTPUT], default=0)
+        answers = max([1, *(_count(one) for name, one in asked if name in ANSWERS)])
+        answers *= max([1, *(one for name, one in asked if name == "prompt")])
+        users = [one for name, one in asked if name == "user"]
+        users += [one.get("user_id") for name, one in asked if name == "metadata" and isinstance(one, dict)]
+        user = next((one for one in users if isinstance(one, str)), "")
+        return cls(tokens, most, answers, any(_is_meant(one) for name, one in asked if name == "background"), user)
 
 
 async def size_of(call: Call, threads: BodyThreads) -> Size:
@@ -213,15 +216,14 @@ def _is_meant(value: Any) -> bool:
     return bool(value) and not (isinstance(value, str) and value.lower() in ("false", "no", "off", "0"))
 
 
-def _count(value: Any) -> int | None:
-    """Return a positive number, also from a text because some servers accept one."""
+def _count(value: Any) -> int:
+    """Return a positive number or 0, also from a text because some servers accept one."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            return None
-    is_count = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-    return max(1, int(min(value, MOST_ASKED))) if is_count else None
+            return 0
+    return max(1, int(min(value, MOST_ASKED))) if type(value) in (int, float) and value > 0 else 0
 
 
 Hit = Callable[[tuple[str, str], str, int], None]
@@ -265,7 +267,7 @@ class Admitted(msgspec.Struct, eq=False):
             if isinstance(result, Refused):
                 raise limit_reached(self._note(result), self.tokens)
             self.taken = [(self.end_users, result)]
-        self.due = tuple(limit for limit in limits if limit not in self.counted)
+        self.due = tuple([limit for limit in limits if limit not in self.counted] if self.counted else limits)
         if not any(self.of_upstream.values()):
             await self.take_target("", now_s)
 
@@ -369,43 +371,34 @@ class Admitted(msgspec.Struct, eq=False):
         shown = [limit for limit in self.limits if limit.span_s]
         if not shown:
             return tuple(fields)
-        kept = [field for field in fields if not field[0].startswith(OURS)]
-        states, first = list[str](), dict[str, tuple[float, Limit, int, float]]()
+        kept = [field for field in fields if b"limit" not in field[0] or not field[0].startswith(OURS)]
+        states, warnings, first = list[str](), list[str](), dict[str, tuple[float, Limit, int, float]]()
+        knows_others, refused = self.counts.fault is None, self.refused
         for limit in shown:
-            left, reset_s = self._left(limit), self._reset_s(limit, wall_s)
+            left, reset_s = max(0, limit.most - limit.use.total - knows_others * limit.others), float(limit.span_s)
+            if refused is not None and limit is refused.limit:  # other processes may have used more meanwhile
+                left, reset_s = min(left, self.tokens - 1) if limit.counts_tokens else 0, refused.wait_s
+            elif limit.is_calendar:
+                now_s = wall_s - limit.ahead_s
+                reset_s = limit.end_s(limit.part(now_s)) - now_s
+            if limit.is_calendar and (percent := 100 - math.ceil(100 * left / limit.most)) >= WARN_PERCENT:
+                warnings.append(f"{limit.name} {percent}%")
             states.append(f'"{limit.name}";r={left};t={math.ceil(reset_s)}')
             # of each unit the limit that the client reaches first
             if limit.unit not in first or left / limit.most < first[limit.unit][0]:
                 first[limit.unit] = (left / limit.most, limit, left, reset_s)
         policies = ", ".join([limit.policy for limit in shown])
         kept += [(b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(states).encode())]
-        for unit in (REQUESTS, TOKENS):
-            if unit in first:
-                _, limit, left, reset_s = first[unit]
-                reset = f"{math.ceil(reset_s * 1000) / 1000:g}s"
-                if is_messages:
-                    reset = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
-                    reset = reset.replace("+00:00", "Z")
-                names = _FIELDS[unit, is_messages]
-                kept += zip(names, (b"%d" % limit.most, b"%d" % left, reset.encode()), strict=True)
-        used = [(one.name, 100 - math.ceil(100 * self._left(one) / one.most)) for one in shown if one.is_calendar]
-        if warnings := [f"{name} {percent}%" for name, percent in used if percent >= WARN_PERCENT]:
+        for unit, (_, limit, left, reset_s) in sorted(first.items()):
+            reset = b"%gs" % (math.ceil(reset_s * 1000) / 1000)
+            if is_messages:
+                at = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
+                reset = at.replace("+00:00", "Z").encode()
+            most_name, left_name, reset_name = _FIELDS[unit, is_messages]
+            kept += ((most_name, b"%d" % limit.most), (left_name, b"%d" % left), (reset_name, reset))
+        if warnings:
             kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
         return tuple(kept)
-
-    def _left(self, limit: Limit) -> int:
-        is_refused = self.refused is not None and limit is self.refused.limit
-        if is_refused and not limit.counts_tokens:
-            return 0
-        others = limit.others if self.counts.fault is None else 0
-        left = max(0, limit.most - limit.use.total - others)
-        return min(left, self.tokens - 1) if is_refused else left  # other processes may have used more meanwhile
-
-    def _reset_s(self, limit: Limit, wall_s: float) -> float:
-        if self.refused is not None and limit is self.refused.limit:
-            return self.refused.wait_s
-        now_s = wall_s - limit.ahead_s
-        return limit.end_s(limit.part(now_s)) - now_s if limit.is_calendar else limit.span_s
 
 
 def whose(limit: Limit) -> str:

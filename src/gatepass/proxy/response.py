@@ -381,7 +381,7 @@ def _synthesized_events(
         )
         if (after := client_transform) is not None:
             events = (piece for event in events for piece in (after.feed(event), *iter(after.take, b"")))
-        run = b"".join(events)
+        run = b"".join(pieces := [*events])
     except ValueError:  # invalid UTF-8, a number of thousands of digits: earlier checks do not read so closely
         raise UpstreamInvalid(
             "The upstream returned JSON that cannot be parsed, or that has too many values for a stream, such as the"
@@ -389,8 +389,8 @@ def _synthesized_events(
             upstream=context.upstream.name,
             of_request=True,
         ) from None
-    # `[DONE]` is not counted as an event
-    return run.count(b"\n\n") - run.endswith(DONE), run
+    # A profile and a translation join events. `[DONE]` is not counted as an event.
+    return (len(pieces) if context.last is None else run.count(b"\n\n")) - run.endswith(DONE), run
 
 
 LARGE_REPLY_BYTES = 512 * 1024

@@ -79,9 +79,9 @@ def event_of(payload: Object) -> bytes:
 
 def complete_envelope(payload: Object, defaults: EnvelopeDefaults, object_name: str, id_prefix: str) -> Object:
     """Return the envelope of `payload`. `defaults` fills in the members that SDKs require."""
-    created = payload.get("created")
-    # bool is a subclass of int; 1e15 keeps int() from a float such as 1e400
-    is_time = isinstance(created, int | float) and not isinstance(created, bool) and abs(created) < 1e15
+    created: Any = payload.get("created")
+    # not a bool; 1e15 keeps int() from a float such as 1e400
+    is_time = type(created) in (int, float) and abs(created) < 1e15
     optional = {name: payload[name] for name in ENVELOPE[len(REQUIRED) :] if name in payload}
     return {
         "id": text_of_id(payload.get("id")) or defaults.new_id(id_prefix),

@@ -12,7 +12,6 @@ helpers:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import chain
 from typing import Any
 
 from gatepass.sse import chunk
@@ -47,19 +46,15 @@ def chunks(
     extra = _unknown_members(document, _DOCUMENT)
     usage: Object = {"usage": None} if include_usage else {}
     pieces: Callable[[Object, int], Iterator[tuple[Any, Any]]] = _text_pieces if is_legacy else _deltas
-    texts = (
-        {
-            **({"text": piece, "index": index} if is_legacy else {"index": index, "delta": piece}),
-            "logprobs": logprobs,
-            "finish_reason": None,
-        }
-        for index, choice in choices
-        for piece, logprobs in pieces(choice, piece_chars)
-    )
+    for index, choice in choices:
+        for piece, logprobs in pieces(choice, piece_chars):
+            text: Object = {"text": piece, "index": index} if is_legacy else {"index": index, "delta": piece}
+            yield {**envelope, "choices": [{**text, "logprobs": logprobs, "finish_reason": None}], **usage, **extra}
+            extra = {}  # only in the first chunk
     # The text of all choices comes before the first finish reason
-    for piece in chain(texts, (_end(index, choice, is_legacy=is_legacy) for index, choice in choices)):
-        yield {**envelope, "choices": [piece], **usage, **extra}
-        extra = {}  # only in the first chunk
+    for index, choice in choices:
+        yield {**envelope, "choices": [_end(index, choice, is_legacy=is_legacy)], **usage, **extra}
+        extra = {}
     if include_usage and isinstance(counts := document.get("usage"), dict):
         yield {**envelope, "choices": [], "usage": counts}
 
@@ -69,28 +64,31 @@ def _choices(document: Object) -> list[tuple[int, Object]]:
     found = document.get("choices")
     entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
     indices = [entry.get("index") for entry in entries]
-    if not all(type(index) is int and index >= 0 for index in indices) or len(set(indices)) < len(indices):
+    is_usual = indices == [*range(len(indices))]
+    if is_usual or not all(type(one) is int and one >= 0 for one in indices) or len(set(indices)) < len(indices):
         return list(enumerate(entries))
     return sorted(((entry["index"], entry) for entry in entries), key=lambda pair: pair[0])
 
 
 def _deltas(choice: Object, piece_chars: int) -> Iterator[tuple[Object, Object | None]]:
-    message = next((one for one in (choice.get("message"), choice.get("delta")) if isinstance(one, dict)), Object())
+    message: Object = next((one for one in (choice.get("message"), choice.get("delta")) if isinstance(one, dict)), {})
     calls = [call for call in chunk.calls_of(message) if isinstance(call, dict)]
     # As OpenAI does: content is null if the message has something else instead
-    has_other = calls or any(message.get(name) for name in ("function_call", "audio", "refusal"))
-    content = None if message.get("content") is None and has_other else ""
+    is_text = message.get("content") is not None
+    has_other = not is_text and (calls or any(map(message.get, ("function_call", "audio", "refusal"))))
     # with content, because Spring AI fails at a first delta without it
-    yield {"role": message.get("role") or "assistant", "content": content}, None
-    sent = choice.get("logprobs")
-    logprobs: Object = {"content": None, "refusal": None, **(sent if isinstance(sent, dict) else {})}
-    by_text = {"content": {**logprobs, "refusal": None}, "refusal": {"content": None, "refusal": logprobs["refusal"]}}
+    yield {"role": message.get("role") or "assistant", "content": None if has_other else ""}, None
+    by_text: dict[str, Object] = {}
+    if isinstance(sent := choice.get("logprobs"), dict):
+        logprobs: Object = {"content": None, "refusal": None, **sent}
+        by_text["content"] = {**logprobs, "refusal": None}
+        by_text["refusal"] = {"content": None, "refusal": logprobs["refusal"]}
     for name in (*chunk.REASONING, "reasoning_details", "content", "refusal"):
-        value, logprobs = message.get(name), by_text.get(name, {})
-        if any(logprobs.values()):  # a text with logprobs is not cut
+        value = message.get(name)
+        if by_text and any((logprobs := by_text.get(name, {})).values()):  # a text with logprobs is not cut
             yield {name: value} if value else {}, logprobs
         elif isinstance(value, str):
-            yield from (({name: part}, None) for part in split_text(value, piece_chars))
+            yield from [({name: part}, None) for part in split_text(value, piece_chars)]
         elif value:
             yield {name: value}, None
     for number, call in enumerate(calls):
@@ -130,6 +128,8 @@ def _call_deltas(number: int, call: Object, piece_chars: int) -> Iterator[Object
 
 
 def _unknown_members(payload: Object, known: frozenset[str]) -> Object:
+    if known.issuperset(payload):  # nearly always
+        return {}
     return {name: value for name, value in payload.items() if name not in known and value is not None}
 
 

@@ -88,7 +88,7 @@ def test_a_setting_does_what_its_rules_do(case, rules):
     for rule in rules:
         if rule.setting():
             by_setting = normalize(by_setting, TARGET, DeclaredModels(read(rule)).rules(case.operation.name, "m"))
-    own = [rule.change() for rule in rules if rule.setting()]
+    own = [rule.change for rule in rules if rule.setting()]
     by_rule, _ = apply_changes(case.call, own)
     assert json.loads(by_setting.body) == json.loads(by_rule.body)
     assert (by_setting.stream, by_setting.max_inputs) == (by_rule.stream, by_rule.max_inputs)
@@ -122,7 +122,7 @@ def test_a_rule_that_no_setting_has_is_without_one(rule):
 def test_the_setting_of_a_type_of_tools_drops_it():
     rule = LearnedRule("tools", "web_search")
     body = b'{"tools":[{"type":"web_search"},{"type":"function"}]}'
-    by_rule, _ = apply_changes(a_call(body), [rule.change()])
+    by_rule, _ = apply_changes(a_call(body), [rule.change])
     by_setting = normalize(a_call(body), TARGET, DeclaredModels(read(rule)).rules("chat", "m"))
     assert by_rule.body == by_setting.body == b'{"tools":[{"type":"function"}]}'
 
@@ -144,7 +144,7 @@ def test_the_setting_of_a_type_of_tools_drops_it():
 )
 def test_a_rule_concerns_requests_with_its_values_and_beside_its_member(rule, body, is_changed):
     call = a_call(body)
-    assert (apply_changes(call, [rule.change()])[0] is not call) is is_changed
+    assert (apply_changes(call, [rule.change])[0] is not call) is is_changed
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_every_rule_of_every_step_is_a_change_whatever_an_upstream_returns(data)
     assert refusal is not None
     for step in steps(refusal, call):
         assert step
-        assert [rule.change().entry for rule in step] == [rule.entry for rule in step]
+        assert [rule.change.entry for rule in step] == [rule.entry for rule in step]
     advice(refusal, call, LearningSettings("chat", LearningPolicy()), ())
 
 
