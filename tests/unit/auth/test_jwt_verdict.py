@@ -42,7 +42,7 @@ def authenticator(*entries: dict[str, Any], sets: tuple[bytes, ...] = (KEYS,), c
         async def fetch() -> tuple[bytes, float]:
             return document, 900.0
 
-        return KeySetHolder(f"access.jwt[{number}]", entries[number]["issuer"], fetch, clock, None)
+        return KeySetHolder(f"access.jwt[{number}]", entries[number]["issuer"], fetch, clock, None, None)
 
     held = [holder(*numbered) for numbered in enumerate(sets)]
     return Authenticator(config, JwtCallers(config.access.jwt, held, clock))

@@ -59,7 +59,7 @@ class Door:
         jwt = {"issuer": ISSUER, "audience": "api://gatepass", "callers": [ROW]}
         access = {"jwt": [jwt], "keys": [{"name": "batch", "hash": hash_key(KEY)}]}
         config = Config.model_validate({"upstreams": {"u": {"base_url": "https://u/v1"}}, "access": access})
-        self.holder = KeySetHolder("access.jwt[0]", ISSUER, issuer.fetch, self.clock, None)
+        self.holder = KeySetHolder("access.jwt[0]", ISSUER, issuer.fetch, self.clock, None, None)
         self.callers = JwtCallers(config.access.jwt, [self.holder], self.clock)
         self.authenticator = Authenticator(config, self.callers)
 
