@@ -757,3 +757,13 @@ def test_a_body_of_too_many_values_becomes_no_chat():
     call = a_call(b'{"model":"m","messages":[],"x":[' + b"[]," * (MOST_OPENED // 2) + b"[]]}")
     with pytest.raises(BodyTooComplex, match="500000 commas and brackets"):
         MESSAGES_OVER_CHAT.chat_call(call, CHAT_OPERATION)
+
+
+def test_the_rules_of_the_chat_find_its_members_open():
+    """Each rule would read the body again."""
+    sent = MESSAGES_OVER_CHAT.chat_call(
+        a_call(b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'), CHAT_OPERATION
+    )
+    assert sent.call.top is not None
+    assert sent.call.top.text == sent.call.body
+    assert sent.call.opened() is sent.call.top

@@ -226,7 +226,9 @@ def blocks_of(content: Any, where: Place) -> list[tuple[Place, Object]]:
 def plain_text(content: Any, kinds: Collection[str]) -> str | None:
     """Return a content that is a text, or one block of a text: nearly all are. `kinds` has the types of such blocks."""
     if isinstance(content, list) and len(content) == 1 and isinstance(block := content[0], dict):
-        content = block.get("text") if block.get("type") in kinds else None
+        if block.get("type") not in kinds:
+            return None
+        content = block.get("text")
     return content if isinstance(content, str) else None
 
 

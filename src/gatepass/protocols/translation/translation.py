@@ -42,13 +42,13 @@ class Translation:
             request.pop("stream", None)
             chat_request, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
             body = json_text(chat_request)
+            top = TopLevel(body)  # for all rules: each would read the body (an agent's turn: 1.1 million instructions)
         except (ValueError, RecursionError):  # half a surrogate pair, a number of thousands of digits, many levels
             raise InvalidJson("The body has a number, a text or a depth that cannot be translated.") from None
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
         headers = tuple(field for field in call.headers if field[0] not in own)
         adapted = (*call.adapted, f"translate={self.name}", *dropped.entries)
-        top = TopLevel(body)  # for all rules: each would read the body (an agent's turn: 1.1 million instructions)
         translated = call.with_body(body, top, operation=chat, headers=headers, adapted=adapted)
         return ChatCall(translated, self.answer, about)
 
