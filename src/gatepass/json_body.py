@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -280,9 +280,8 @@ def kind(text: Text) -> str:
     return chr(memoryview(text)[0])
 
 
-def string(text: Text) -> str:
-    value: str = msgspec.json.decode(text, type=str)
-    return value
+string: Callable[[Text], str] = msgspec.json.Decoder(str).decode
+"""Returns the text that the value `text` is. Raises msgspec.DecodeError for another value."""
 
 
 def folded(name: str) -> str:

@@ -32,8 +32,7 @@ USUAL_CONNECTION = frozenset(((b"connection", b"keep-alive"), (b"connection", b"
 
 def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> set[bytes]:
     """Return the fields that `connection` lists as hop-by-hop (RFC 9110 section 7.6.1)."""
-    lists = [value.split(b",") for name, value in headers if name == b"connection"]
-    return {named.strip().lower() for listed in lists for named in listed}
+    return {named.strip().lower() for name, value in headers if name == b"connection" for named in value.split(b",")}
 
 
 class Secret:

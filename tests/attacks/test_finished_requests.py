@@ -48,6 +48,9 @@ SPARE_MIB = {"gatepass serve": 32, "uvicorn": 64}
 LEAVES_S = 0.05
 """The time in which the server reads on before a client leaves."""
 SHORT_S = 0.3
+"""A bound that passes in real time. It is the only one of its upstream, so that no earlier phase uses it up."""
+LONG_S = 36_000
+"""A bound that no busy machine reaches. A command to the server lets it pass."""
 
 
 def completion(text: str) -> bytes:
@@ -67,7 +70,8 @@ EVENTS = [Send(chunk(EVENT))] * (8 * MIB // len(EVENT))
 ENDING = [Send(chunk(delta("stop"))), Send(chunk(DONE)), Send(LAST_CHUNK)]
 STREAM: Dialogue = [*begin_stream(), *EVENTS, *ENDING]
 HALF_WHOLE: Dialogue = [Send(HALF), Hold()]
-HALF_STREAM: Dialogue = [*begin_stream(), *EVENTS[:64], Hold()]
+LAST = "the last event"
+HALF_STREAM: Dialogue = [*begin_stream(), *EVENTS[:64], Send(chunk(delta(content=LAST))), Hold()]
 BAD_EVENT: Dialogue = [*begin_stream(), *EVENTS[:64], Send(chunk(b"data: {\n\n")), Hold()]
 TOO_LARGE = TEXT * 2 + TEXT[:MIB]
 REFUSED = reply({"error": {"message": "no", "code": "x"}}, 400)
@@ -114,15 +118,16 @@ class Running:
         answer: dict[str, Any] = json.loads(await self.process.stdout.readline())
         return answer
 
-    async def idle(self) -> None:
-        """Wait until no request is in flight."""
-
-        async def is_idle() -> bool:
+    async def until_in_flight(self, requests: int) -> None:
+        async def are_in_flight() -> bool:
             page = await Ask(self.port, "GET", "/metrics", {"connection": "close"}, b"").answer()
             values = re.findall(rb"^gatepass_requests_in_flight(?:{[^}]*})? (\S+)", page.body, re.MULTILINE)
-            return not any(map(float, values))
+            return sum(map(float, values)) == requests
 
-        await until_async(is_idle)
+        await until_async(are_in_flight)
+
+    async def idle(self) -> None:
+        await self.until_in_flight(0)
         self.upstream.received.clear()
 
     async def report(self) -> tuple[int, dict[str, int]]:
@@ -130,11 +135,12 @@ class Running:
         return answer["mib"], answer["left"]
 
 
-async def read(server: Running, dialogue: Dialogue, status: int, **how: Any) -> None:
+async def read(server: Running, dialogue: Dialogue, status: int, *, code: str = "", **how: Any) -> None:
     """Read the whole response."""
     server.answer = lambda _: dialogue
     answer = await server.ask(**how).answer()
     assert answer.status == status, answer.body[:300]
+    assert not code or answer.error["code"] == code, answer.body[-300:]
 
 
 async def leave(server: Running, dialogue: Dialogue, *, sent_bytes: int = 0, pieces: int = 0, **how: Any) -> None:
@@ -151,10 +157,11 @@ async def leave(server: Running, dialogue: Dialogue, *, sent_bytes: int = 0, pie
         await asyncio.sleep(LEAVES_S)
 
 
-async def leave_before_sending(server: Running, model: str) -> None:
+async def leave_before_sending(server: Running, model: str, in_flight: int = 1) -> None:
     """Leave while the request waits and nothing of it was sent."""
     async with server.ask(model) as ask:
         await written(ask)
+        await server.until_in_flight(in_flight)
         await asyncio.sleep(2 * LEAVES_S)
 
 
@@ -181,17 +188,17 @@ async def wait_for_connection(server: Running) -> None:
     server.answer = lambda _: [Hold()]
     async with server.ask("one", text="a"):
         await server.upstream.requested()
-        await leave_before_sending(server, "one")
+        await leave_before_sending(server, "one", 2)
 
 
-async def drain(server: Running, dialogue: Dialogue, **how: Any) -> None:
-    server.answer = lambda _: dialogue
-    async with server.ask(**how) as ask:
-        await server.upstream.requested()
-        if how:
-            await ask.head()
-        await server.command("drain")
-        assert (await ask.answer()).error["code"] == "draining"
+async def end(server: Running, command: str, code: str, *, after: str = "", **how: Any) -> None:
+    """Let the server end a stream that has begun, at a command, and after an event with the text `after`."""
+    server.answer = lambda _: HALF_STREAM
+    async with server.ask(stream=True, **how) as ask:
+        await ask.head()
+        await ask.until(after.encode())
+        await server.command(command)
+        assert (await ask.answer()).error["code"] == code
 
 
 async def stop(server: Running) -> None:
@@ -255,14 +262,25 @@ async def reject(server: Running, more: bytes) -> None:
     assert (await server.post(CHAT, body).answer()).status == 400
 
 
+@asynccontextmanager
+async def short(server: Running, bound: str) -> AsyncIterator[None]:
+    """Shorten a time for which gatepass waits for a client, for the ends of which it is the subject."""
+    await server.command(f"short {bound}")
+    try:
+        yield
+    finally:
+        await server.command(f"usual {bound}")
+
+
 async def send_slowly(server: Running) -> None:
-    assert (await half(server.ask()).answer()).status == 408
+    async with short(server, "RECEIVE_S"):
+        assert (await half(server.ask()).answer()).status == 408
 
 
 async def stall(server: Running, dialogue: Dialogue, **how: Any) -> None:
     """Read nothing until the server closes the connection."""
     server.answer = lambda _: dialogue
-    async with server.ask(receive_bytes=65_536, **how) as ask:
+    async with short(server, "STALL_S"), server.ask(receive_bytes=65_536, **how) as ask:
         assert ask._writer is not None
         # the transport can pause, but its type, WriteTransport, cannot
         ask._writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -335,10 +353,12 @@ ENDS: dict[str, End] = {
     "body that is not JSON": partial(reject, more=b'["'),
     "more than the budget": refuse,
     # late
-    "total timeout in the stream": partial(read, dialogue=HALF_STREAM, status=200, model="total", stream=True),
-    "connect timeout": partial(read, dialogue=[], status=504, model="silent"),
-    "first byte timeout": partial(read, dialogue=[Hold()], status=504, model="short"),
-    "idle timeout in the stream": partial(read, dialogue=HALF_STREAM, status=200, model="short", stream=True),
+    "total timeout in the stream": partial(end, command="total", code="upstream_timeout_total", model="total"),
+    "connect timeout": partial(read, dialogue=[], status=504, code="upstream_timeout_connect", model="silent"),
+    "first byte timeout": partial(
+        read, dialogue=[Hold()], status=504, code="upstream_timeout_first_byte", model="first-byte"
+    ),
+    "idle timeout in the stream": partial(end, command="idle", code="upstream_timeout_idle", after=LAST, model="idle"),
     "slow body": send_slowly,
     "reply that is not read": partial(stall, dialogue=[Send(WHOLE)]),
     "stream that is not read": partial(stall, dialogue=STREAM, stream=True),
@@ -359,7 +379,7 @@ ENDS: dict[str, End] = {
     "gone in audio": partial(speak, dialogue=audio(Send(TEXT.encode())), whole=None),
     "gone before embeddings": partial(embed, first=[Hold()], others=[Hold()], status=None),
     # gatepass stops
-    "drained in the stream": partial(drain, dialogue=HALF_STREAM, stream=True),
+    "drained in the stream": partial(end, command="drain", code="draining"),
     "stopped": stop,
 }
 UNDER_UVICORN = (
@@ -403,18 +423,19 @@ async def running(name: str, folder: Path) -> AsyncIterator[Running]:
         deaf_server() as deaf_url,
         silent_server() as silent_url,
     ):
-        port, quick = free_port(), {"connect_s": SHORT_S, "first_byte_s": SHORT_S, "idle_s": SHORT_S}
+        port = free_port()
         chat, dead = {"base_url": f"{upstream.url}/v1"}, {"base_url": f"http://127.0.0.1:{free_port()}/v1"}
-        oauth2 = {"type": "oauth2", "client_id": "i", "client_secret": "${SECRET}", "timeout_s": 300}
+        oauth2 = {"type": "oauth2", "client_id": "i", "client_secret": "${SECRET}", "timeout_s": LONG_S}
         upstreams = {
             "m": chat,
-            "total": {**chat, "timeouts": {"total_s": 4 * SHORT_S}},  # its stream has to begin on a busy machine too
-            "short": {**chat, "timeouts": quick},
+            "total": {**chat, "timeouts": {"total_s": LONG_S}},
+            "idle": {**chat, "timeouts": {"idle_s": LONG_S}},
+            "first-byte": {**chat, "timeouts": {"first_byte_s": SHORT_S}},
             "one": {**chat, "max_connections": 1},
             "token": {**chat, "credential": "hanging"},
             "no-token": {**chat, "credential": "broken"},
             "minted": {**chat, "credential": "minted"},
-            "silent": {"base_url": silent_url, "timeouts": quick},
+            "silent": {"base_url": silent_url, "timeouts": {"connect_s": SHORT_S}},
             "silent-long": {"base_url": silent_url},
             "deaf": {"base_url": deaf_url},
             "dead": dead,

@@ -4,6 +4,8 @@ SERVER is `gatepass serve` or `uvicorn`. A line on standard input is a command, 
 
 - `report`: the resident memory in MiB, and the number of objects by type that only a collector would free.
 - `drain`: end the requests in flight as a drain does, then serve again.
+- `total`, `idle`: let the `total_s`, or the `idle_s`, of the stream in flight pass.
+- `short`, `usual` NAME: set a time for which gatepass waits for a client, `RECEIVE_S` or `STALL_S`.
 - `stop`: cancel the tasks of the requests in flight, as a process that stops without waiting does.
 
 A request for the model `fault` fails inside gatepass.
@@ -13,11 +15,13 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import os
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import IO, Any
@@ -26,6 +30,7 @@ import uvicorn
 
 import gatepass
 from gatepass.cli import main as run_command
+from gatepass.http_client.connection import Deadline
 from gatepass.proxy import handler
 from gatepass.proxy.app_state import AppState
 from gatepass.proxy.client_response import ClientResponse
@@ -33,8 +38,10 @@ from gatepass.proxy.context import Attempt
 from gatepass.proxy.relay import relay
 from gatepass.server import asgi, connection
 
-STALL_S = 1.0
-"""In the place of the times for which gatepass waits for a client."""
+SHORT_S = 1.0
+USUAL_S = {name: getattr(connection, name) for name in ("RECEIVE_S", "STALL_S")}
+FAR_S = 1000.0
+"""A bound of an upstream that ends later is one that the test sets, and lets pass by a command."""
 SUSPENDED = (GeneratorType, CoroutineType, AsyncGeneratorType)
 
 
@@ -68,6 +75,33 @@ async def drain(state: AppState) -> dict[str, Any]:
     return {}
 
 
+async def total(_: AppState) -> dict[str, Any]:
+    for one in gc.get_objects():
+        if isinstance(one, partial) and one.func is handler._end_late:
+            one()
+    return {}
+
+
+async def idle(_: AppState) -> dict[str, Any]:
+    """Wait until gatepass waits for more of the reply: it may still hand over what it has read."""
+    now_s = asyncio.get_running_loop().time()
+    while not (found := [one for one in gc.get_objects() if isinstance(one, Deadline) and is_far(one, now_s)]):
+        await asyncio.sleep(0)
+    found[0].at_s = now_s
+    found[0]._fire()
+    return {}
+
+
+def is_far(deadline: Deadline, now_s: float) -> bool:
+    return now_s + FAR_S < deadline.at_s < math.inf
+
+
+async def set_bound(_: AppState, name: str, bound_s: float) -> dict[str, Any]:
+    for module in (asgi, connection):
+        setattr(module, name, bound_s)
+    return {}
+
+
 async def stop(_: AppState) -> dict[str, Any]:
     for task in asyncio.all_tasks():
         if getattr(task.get_coro(), "__qualname__", "") == handler.handle.__qualname__:
@@ -78,6 +112,10 @@ async def stop(_: AppState) -> dict[str, Any]:
 COMMANDS: dict[str, Callable[[AppState], Coroutine[Any, Any, dict[str, Any]]]] = {
     "report": report,
     "drain": drain,
+    "total": total,
+    "idle": idle,
+    **{f"short {name}": partial(set_bound, name=name, bound_s=SHORT_S) for name in USUAL_S},
+    **{f"usual {name}": partial(set_bound, name=name, bound_s=bound_s) for name, bound_s in USUAL_S.items()},
     "stop": stop,
 }
 
@@ -110,9 +148,6 @@ def main() -> None:
     # replaced in this process alone, so that the test reaches into it
     AppState.start = start_with_commands  # type: ignore[assignment, method-assign]
     handler.relay = relay_or_fail  # type: ignore[assignment, attr-defined]
-    for module in (asgi, connection):
-        for name in ("RECEIVE_S", "STALL_S"):
-            setattr(module, name, STALL_S)
     if server == "uvicorn":
         app = gatepass.create_app(gatepass.load_config(config))
         uvicorn.run(app, port=int(port), log_config=None, access_log=False, lifespan="on")

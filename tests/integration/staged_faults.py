@@ -170,7 +170,7 @@ async def staged(tmp_path: Path, **server: Any) -> AsyncIterator[Staged]:
         configuration = {
             "server": {"control_socket": str(path), "drain_timeout_s": 0, **server},
             "credentials": {
-                name: {**oauth2, "token_url": f"{at}/token"} | ({"timeout_s": 0.5} if name == "issuer-hangs" else {})
+                name: {**oauth2, "token_url": f"{at}/token"} | ({"timeout_s": 2} if name == "issuer-hangs" else {})
                 for name, at in issuers.items()
             },
             "upstreams": upstreams,

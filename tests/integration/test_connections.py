@@ -121,7 +121,7 @@ async def test_the_default_network_carries_an_upstream_and_a_token_endpoint(ca_f
         ("http", Send(b"\x15"), "upstream_invalid", "requires TLS on this port. Begin upstreams.far.base_url with"),
         ("https", Send(reply(b"", 400)), "upstream_tls", "(it does not use TLS on this port). Check the port in "),
         ("https", Fin(), "upstream_tls", "Check the port in upstreams.far.base_url, or begin it with http:// if it"),
-        ("https", Hold(), "upstream_timeout_connect", "but the TLS handshake did not end within 1 s (upstreams.far."),
+        ("https", Hold(), "upstream_timeout_connect", "but the TLS handshake did not end within 2 s (upstreams.far."),
     ],
 )
 async def test_a_base_url_with_the_other_scheme_is_named(scheme: str, does: Move | None, code: str, said: str):
@@ -129,7 +129,7 @@ async def test_a_base_url_with_the_other_scheme_is_named(scheme: str, does: Move
     tls = secured() if does is None else None
     async with Scripted([does or GOOD], sends_first=scheme == "https", tls=tls) as upstream:
         url = f"{scheme}://{upstream.url.partition('//')[2]}"
-        timeouts = {"connect_s": 1} if isinstance(does, Hold) else {}
+        timeouts = {"connect_s": 2} if isinstance(does, Hold) else {}
         async with gateway(upstreams={"far": {"base_url": url, "timeouts": timeouts}}) as gp:
             answer = await gp.ask().answer()
     assert answer.error["code"] == code

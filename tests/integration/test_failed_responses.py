@@ -56,7 +56,7 @@ ENDS = {
     "a reset": End("upstream_closed", [Rst()]),
     "an invalid event": End("upstream_invalid", [Send(chunk(b"data: {oops\n\n")), Hold()]),
     "a [DONE]": End("upstream_closed", [Send(chunk(b"data: [DONE]\n\n") + LAST_CHUNK)]),
-    "silence": End("upstream_timeout_idle", [Hold()], {"idle_s": 0.3}),
+    "silence": End("upstream_timeout_idle", [Hold()], {"idle_s": 2}),
     "a long answer": End("upstream_timeout_total", [Hold()], {"total_s": 3}),
     "a stop of gatepass": End("draining", [Hold()], drains=True),
 }
@@ -70,12 +70,14 @@ Read = Callable[[Gateway, Note], Awaitable[Any]]
 
 async def failed(end: End, read: Read) -> Any:
     """Return what `read` makes of the stream, whose end follows when the client has the first events."""
-    go = asyncio.Event()
-    async with relaying([BEGINNING, Wait(go), *end.moves], chat={"timeouts": dict(end.timeouts)}) as (_, gp):
+    go, chat, total_s = asyncio.Event(), {"timeouts": dict(end.timeouts)}, end.timeouts.get("total_s")
+    clock = None if total_s is None else DrivenClock()
+    async with relaying([BEGINNING, Wait(go), *end.moves], chat=chat, clock=clock) as (_, gp):
         reading = asyncio.ensure_future(read(gp, go.set))
-        if end.drains:
-            await go.wait()
-            gp.server.should_exit = True
+        await go.wait()
+        gp.server.should_exit = end.drains
+        if clock is not None and total_s is not None:
+            await clock.advance(total_s)
         return await reading
 
 

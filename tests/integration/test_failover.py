@@ -209,7 +209,7 @@ async def test_the_last_named_target_is_the_one_that_answered():
 
 SHORT: dict[str, tuple[dict[str, Any], dict[str, str], str, int]] = {
     "no limit": ({}, {}, "300", 2),
-    "total_s": ({"timeouts": {"total_s": 1}}, {}, "3000", 1),
+    "total_s": ({"timeouts": {"total_s": 8}}, {}, "9000", 1),
     "a repeat of an SDK": ({}, {"x-stainless-retry-count": "1"}, "3000", 1),
     "too long a wait": ({}, {}, "11000", 1),
 }
@@ -440,16 +440,25 @@ async def test_only_what_a_failing_target_alone_answers_ejects_it(dialogue, body
 
 async def test_the_time_of_the_request_is_a_failure_of_a_target_that_had_all_of_it():
     entry = {"retry": {}, "breaker": {"failures": 1}, "timeouts": {"total_s": 3}}
-    limited: Dialogue = [Pause(0.3), *error(429)]
-    second = Scripted([Hold()])
-    async with two(Scripted(limited), second, entry) as gp:
-        answer = await gp.ask().answer()
-        assert (answer.status, answer.error["code"], len(second.received)) == (504, "upstream_timeout_total", 1)
+    clock, go = DrivenClock(), asyncio.Event()
+    first, second = Scripted([Wait(go), *error(429)]), Scripted([Hold()])
+    async with two(first, second, entry, clock=clock) as gp:
+        asked = asyncio.create_task(gp.ask().answer())
+        await first.requested()
+        await clock.advance(0.3)
+        go.set()
+        await second.requested()
+        await clock.advance(2.7)
+        answer = await asked
+        assert (answer.status, answer.error["code"]) == (504, "upstream_timeout_total")
         assert breaker(gp, "second", "b").ejected_s is None
     begun: Dialogue = [*begin_stream(), Send(chunk(delta(content="hi"))), Hold()]
     for dialogue, body, is_failure in (([Hold()], HELLO, True), (begun, STREAMED, False)):
-        async with two(Scripted(dialogue), None, entry) as gp:
-            await gp.ask(body).answer()
+        first = Scripted(dialogue)
+        async with two(first, None, entry, clock=clock) as gp, gp.ask(body) as ask:
+            await (first.requested() if is_failure else ask.head())
+            await clock.advance(3)
+            await ask.answer()
             assert (breaker(gp).ejected_s is not None) is is_failure
 
 

@@ -145,10 +145,11 @@ async def test_requests_that_wait_for_one_target_do_not_ask_it_all_at_once():
 
 async def test_a_client_that_does_not_read_keeps_no_place_at_the_target_after_the_time_of_its_request():
     endless = [*begin_stream(), *[Send(chunk(delta(content="x" * 60_000)))] * 200, Hold()]
-    entry = {"breaker": {}, "timeouts": {"total_s": 3}}
-    async with two(Scripted(endless), Scripted(GOOD), entry) as gp, gp.ask(STREAMED) as ask:
+    entry, clock = {"breaker": {}, "timeouts": {"total_s": 3}}, DrivenClock()
+    async with two(Scripted(endless), Scripted(GOOD), entry, clock=clock) as gp, gp.ask(STREAMED) as ask:
         await ask.head()
         assert in_flight(gp) == 1
+        await clock.advance(3)
         await until(lambda: in_flight(gp) == 0)
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 MODES = {"plain": HELLO, "stream": {**HELLO, "stream": True}}
 PAGE = b"<!doctype html><html><head><title>Sign in</title></head><body>...</body></html>"
 FIRST = delta(content="one")
-IDLE, FIRST_BYTE = (("idle_s", 0.3),), (("first_byte_s", 0.3),)
+IDLE, FIRST_BYTE, TOTAL = (("idle_s", 2.0),), (("first_byte_s", 0.3),), (("total_s", 3.0),)
 SLOW = event({"error": {"message": "busy", "type": "rate_limit_error", "code": "slow"}})
 
 
@@ -57,9 +57,9 @@ EITHER = {
         [Send(head(200, x=9000 * "x"), 1, 0.05), Hold()],
         504,
         "upstream_timeout_first_byte",
-        timeouts=(("first_byte_s", 0.5), ("connect_s", 0.1)),
+        timeouts=(("first_byte_s", 3.0), ("connect_s", 2.0)),
     ),
-    "total": Fault([Hold()], 504, "upstream_timeout_total", timeouts=(("total_s", 0.3),)),
+    "total": Fault([Hold()], 504, "upstream_timeout_total", timeouts=TOTAL),
     "page": Fault(html(), 502, "upstream_html", heals=False, words='titled "Sign in"'),
     "page-labelled-json": Fault([Send(reply(PAGE))], 502, "upstream_html", heals=False),
     "page-503": Fault(html(503), 503, "upstream_html", heals=False, words='titled "Sign in"'),
@@ -113,9 +113,7 @@ MIDSTREAM = {
     "fin": Fault([*begin_stream(), Send(chunk(FIRST)), Fin()], 200, "upstream_closed"),
     "fin-in-an-event": Fault([*begin_stream(), Send(chunk(FIRST + FIRST[:-3])), Fin()], 200, "upstream_closed"),
     "silence": Fault([*begin_stream(), Send(chunk(FIRST)), Hold()], 200, "upstream_timeout_idle", timeouts=IDLE),
-    "total": Fault(
-        [*begin_stream(), Send(chunk(FIRST)), Hold()], 200, "upstream_timeout_total", timeouts=(("total_s", 0.6),)
-    ),
+    "total": Fault([*begin_stream(), Send(chunk(FIRST)), Hold()], 200, "upstream_timeout_total", timeouts=TOTAL),
     "no-json": Fault([Send(stream(FIRST, event("oops")))], 200, "upstream_invalid"),
     "broken-chunk": Fault([*begin_stream(), Send(chunk(FIRST) + b"zz\r\n")], 200, "upstream_invalid"),
     "own-error": Fault([Send(stream(FIRST, SLOW))], 200, "slow", words="busy"),

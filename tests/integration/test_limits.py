@@ -792,8 +792,8 @@ async def test_a_form_counts_as_one_picture_or_sound_and_a_compaction_its_answer
         headers = by("ana") | {"content-type": "multipart/form-data; boundary=x"}
         assert (await gp.ask(form, "/v1/audio/transcriptions", headers=headers).answer()).status == 200
         await settled(gp, [1_000, 0])
-    async with silent(timeouts={"total_s": 0.3}) as (gp, _):
-        assert (await ask(gp, body, "/v1/responses/compact")).error["code"] == "upstream_timeout_total"
+    async with silent(timeouts={"first_byte_s": 0.3}) as (gp, _):
+        assert (await ask(gp, body, "/v1/responses/compact")).error["code"] == "upstream_timeout_first_byte"
         await settled(gp, [size(body) + 700] * 2)
 
 

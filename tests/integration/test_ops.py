@@ -116,7 +116,7 @@ async def test_metrics_require_a_key_if_keys_are_configured():
 
 async def test_metrics_count_requests_and_errors():
     """A plain answer after a renewed token, a stream, a silence, a refusal of the upstream, an unknown path."""
-    silence = {"first_byte_s": 1.0}
+    silence = {"first_byte_s": 3.0}
     dialogues: list[Dialogue] = [
         [Send(reply({"error": {"message": "expired"}}, 401))],
         GOOD,

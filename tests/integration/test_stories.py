@@ -54,7 +54,7 @@ async def test_the_wait_that_the_timeout_of_a_request_ends_is_that_of_the_upstre
 
 
 async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(connection, "STALL_S", 0.2)
+    monkeypatch.setattr(connection, "STALL_S", 2.0)
     many = FIRST * 20_000
     dialogue = [*begin_stream(), *(Send(chunk(many)) for _ in range(20)), Hold()]
     async with relaying(dialogue) as (_, gp):
@@ -66,13 +66,12 @@ async def test_gatepass_closes_the_connection_of_a_client_that_does_not_read(mon
 
 
 async def test_a_timeout_and_a_wait_for_a_connection_are_of_gatepass():
-    dialogue = [*begin_stream(), Send(chunk(FIRST)), Hold()]
-    async with (
-        relaying(dialogue, chat={"max_connections": 1, "timeouts": {"connect_s": 0.2, "idle_s": 2}}) as (_, gp),
-        gp.ask(STREAMED, headers=NAMED) as ask,
-    ):
+    dialogue, clock = [*begin_stream(), Send(chunk(FIRST)), Hold()], DrivenClock()
+    chat = {"max_connections": 1, "timeouts": {"connect_s": 2, "total_s": 60}}
+    async with relaying(dialogue, chat=chat, clock=clock) as (_, gp), gp.ask(STREAMED, headers=NAMED) as ask:
         await ask.head()
         assert (await gp.ask(headers={**JSON, "x-request-id": "late"}).answer()).status == 503
+        await clock.advance(60)
         await ask.answer()
         late, shown = story(gp, "late"), story(gp)
     assert (late["closed_by"], attempts(late, "outcome", "connect_s")) == ("gatepass", [("nothing_written", None)])

@@ -68,7 +68,8 @@ def presented_keys(headers: Headers) -> list[str]:
 
     Raises InvalidApiKey if there is none but an Authorization whose scheme is not Bearer.
     """
-    found, is_other_scheme = list[str](), False
+    found: list[str] = []  # `list[str]()` takes ten times as long
+    is_other_scheme = False
     for name, value in headers:
         if name not in _KEY_HEADERS:
             continue

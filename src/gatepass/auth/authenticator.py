@@ -116,7 +116,7 @@ class Authenticator:
         """
         if not self.requires_key:  # `authenticate` has checked more
             return
-        names = [field[0] for field in client_request.headers]
+        names = dict(client_request.headers)
         if b"origin" not in names and b"sec-fetch-site" not in names:
             return
         sent, sites = _values_of(client_request, b"origin"), _values_of(client_request, b"sec-fetch-site")

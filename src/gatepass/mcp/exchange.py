@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import repeat
 
 import msgspec
 
@@ -55,6 +56,7 @@ _OPERATIONS: Mapping[str, Operation] = {
 SESSION = b"mcp-session-id"
 _EXPOSED = b", mcp-session-id, mcp-protocol-version"
 """Added to the response headers that a page may read."""
+_NOT_READ = McpProtocol(messages.UNREADABLE)
 FORBIDDEN, NOT_FOUND, METHOD_NOT_ALLOWED = 403, 404, 405
 ERROR_S = 2.0
 """The longest wait for the text of an error, which may be an event stream: the idle timeout of a server is an hour."""
@@ -87,7 +89,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
     """
     client_response, context = in_flight_request.response, in_flight_request.response.context
     state, client_request, access = context.state, context.client_request, context.access
-    access.operation, context.protocol = MCP, McpProtocol(messages.UNREADABLE)
+    access.operation, context.protocol = MCP, _NOT_READ
     server = servers.by_name.get(name)
     origins = () if server is None else server.allowed_origins
     if origins:
@@ -132,7 +134,7 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
     session_id = header(client_request.headers, SESSION)
     if session_id is not None and servers.checks_sessions:
         await servers.sessions.check(name, session_id, caller.identity, is_only_caller=servers.has_one_caller)
-    await _relay_message(exchange, servers)
+    await _relay_message(exchange, servers, session_id)
 
 
 async def _answer_preflight(name: str, client_response: ClientResponse, origins: tuple[str, ...]) -> None:
@@ -185,15 +187,14 @@ async def _read_message(exchange: _McpRequest) -> None:
     )
 
 
-async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
-    """Send the request, with one more attempt where that is allowed, and relay the reply."""
+async def _relay_message(exchange: _McpRequest, servers: McpServers, asked: bytes | None) -> None:
+    """Send the request of the session `asked`, with one more attempt where that is allowed, and relay the reply."""
     context, server, request = exchange.context, exchange.server, exchange.request
     state, client_request = context.state, context.client_request
     operation, caller = _OPERATIONS[client_request.method], context.caller.identity
     call = Call(client_request.id, operation, caller, "", request.body, client_request.headers)
     attempt = Attempt.begin(state, server.target, call, PLAIN, context.memory, context.access)
     attempt.repeats_stale = exchange.message.method in READS or request.method == "GET"
-    asked = header(client_request.headers, SESSION)
     try:
         reply = await send_with_retries(attempt, _try_message, exchange)
     except errors.McpSessionNotFound:
@@ -222,11 +223,12 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
                 response.finish()  # a 202 may have a text, which no client reads
             attempt.end(COMPLETE)
             blocks = [body]
-            if first_bytes(body).startswith(FIELDS):  # events with the label of JSON
+            if reply.message is None and first_bytes(body).startswith(FIELDS):  # events with the label of JSON
                 blocks = [parse_event(block).data or b"" for block in split_events(body)[-LAST_EVENTS:]]
                 headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
             is_named = is_named and len(body) <= MIB  # a larger one is not read
-            attempt.record.ran_tool = is_named and any(messages.has_run(one, exchange.message) for one in blocks)
+            asked_and_told = repeat(exchange.message), repeat(reply.message)
+            attempt.record.ran_tool = is_named and any(map(messages.has_run, blocks, *asked_and_told))
             await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()
@@ -234,12 +236,13 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers) -> None:
 
 
 class McpReply(Hidden, msgspec.Struct, frozen=True):
-    """A reply whose head was checked. `body` is the whole body, if it was read, or `error` what it says."""
+    """A reply whose head was checked. `body` is the whole body, if it was read; `message` or `error`, what it says."""
 
     response: Response
     body: bytes | None = None
     is_stream: bool = False
     error: GatepassError | None = None
+    message: McpMessage | None = None
 
 
 async def _try_message(attempt: Attempt, exchange: _McpRequest) -> McpReply:
@@ -300,15 +303,15 @@ async def check_head(attempt: Attempt, response: Response, exchange: _McpRequest
 async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest | None = None) -> McpReply:
     """Return the reply, with its body if gatepass must read it. Raises the error of one that is not of MCP."""
     status, kind = response.status, content_type(response.headers)
-    is_json = kind.endswith("json")
+    is_json, fails = kind.endswith("json"), is_error(status)
     if status == OK and kind == "text/event-stream":
         attempt.add_upstream_wait()
         return McpReply(response, is_stream=True)
     if status in _WITHOUT_BODY or header(response.headers, b"content-length") == b"0":
         attempt.add_upstream_wait()
-        return _unless_empty(attempt, response, b"", exchange)
+        return _empty(attempt, response, exchange)
     dialect, message = attempt.upstream.dialect, messages.UNREADABLE if exchange is None else exchange.message
-    if is_error(status) and not is_json:
+    if fails and not is_json:
         error = await upstream_call.read_error(attempt, response, within_s=ERROR_S)
         if isinstance(error, errors.UpstreamHtml):  # a login page
             raise error
@@ -316,21 +319,22 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
     rejection = attempt.upstream.settings.rejection
     reads_codes = bool(rejection.codes) and not attempt.renewed
     whole = None
-    if is_json and not (is_error(status) or reads_codes):
+    if is_json and not (fails or reads_codes):
         whole = response.take_whole(attempt.limit_bytes)
         attempt.add_upstream_wait()
         if whole is None and int(header(response.headers, b"content-length") or 0) > upstream_call.ERROR_BYTES:
             return McpReply(response)
         attempt.add(len(whole or b""))
     body = whole or await upstream_call.read_body(attempt, response, attempt.limit_bytes)
-    if is_error(status):
+    if fails:
         received = upstream_call.received_reply(attempt, response, body)
         return McpReply(response, body, error=dialect.classify_error(received))
     start = first_bytes(body)
     is_json = is_json or start[:1] in (b"{", b"[") or start.startswith(FIELDS)
     # an object that is no response would leave the client waiting
     may_be_lie = message.kind != "unreadable" and start[:1] == b"{" and len(body) <= upstream_call.ERROR_BYTES
-    is_lie = may_be_lie and messages.read_message(body).kind != "response"
+    answer = messages.read_message(body) if may_be_lie else None
+    is_lie = answer is not None and answer.kind != "response"
     if body and (reads_codes or is_lie or not is_json):
         received = upstream_call.received_reply(attempt, response, body)
         found = dialect.classify_document(received, RAW)
@@ -341,15 +345,15 @@ async def read_reply(attempt: Attempt, response: Response, exchange: _McpRequest
             raise found
         if is_lie and message.kind == "request":
             raise reply_check.invalid(received, "with JSON that is not a response of JSON-RPC")
-    return _unless_empty(attempt, response, body, exchange)
+    return McpReply(response, body, message=answer) if body else _empty(attempt, response, exchange)
 
 
-def _unless_empty(attempt: Attempt, response: Response, body: bytes, exchange: _McpRequest | None) -> McpReply:
-    """Return the reply. Raises UpstreamEmpty for one that leaves a request without its response."""
-    if not body and response.status == OK and exchange is not None and exchange.message.kind == "request":
-        what = f"{upstream_call.received_reply(attempt, response, body).answered} with an empty body."
+def _empty(attempt: Attempt, response: Response, exchange: _McpRequest | None) -> McpReply:
+    """Return the reply without a body. Raises UpstreamEmpty for one that leaves a request without its response."""
+    if response.status == OK and exchange is not None and exchange.message.kind == "request":
+        what = f"{upstream_call.received_reply(attempt, response, b'').answered} with an empty body."
         raise errors.UpstreamEmpty(what, upstream=attempt.upstream.name)
-    return McpReply(response, body)
+    return McpReply(response, b"")
 
 
 async def _relay_error(

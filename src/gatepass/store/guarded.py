@@ -213,12 +213,14 @@ class GuardedStore:
 
     async def _within(self, work: Callable[[], Awaitable[T]]) -> T:
         cancel_scope, timers = CancelScope(), list[Timer]()
-        late = StoreUnavailable(f"no answer within {BOUND_S:g} s")
+
+        def end() -> None:  # no variable holds the error: its traceback refers to the frame
+            cancel_scope.cancel(StoreUnavailable(f"no answer within {BOUND_S:g} s"))
 
         # Two timers in a row: if the event loop was blocked, the reply may have arrived and be unread
         # when the first timer fires. The second timer leaves time to read it.
         def last_half() -> None:
-            timers.append(self._clock.call_later(BOUND_S / 2, lambda: cancel_scope.cancel(late)))
+            timers.append(self._clock.call_later(BOUND_S / 2, end))
 
         with cancel_scope:
             timers.append(self._clock.call_later(BOUND_S / 2, last_half))

@@ -79,15 +79,11 @@ class TokenEndpointClient:
         mask = mask_of(secrets)
         began_s, wall_s = self.clock.now(), self.clock.wall()
         bound_s = self.settings.timeout_s
-        bound = f"{bound_s:g} s (credentials.{self.name}.timeout_s)"
-        late = FetchFailure(
-            f"{self.reply_format.issuer} sent no complete answer within {bound}", advice=slow_advice(self.name, bound_s)
-        )
         try:
-            reply = await timeout(self.clock, bound_s, send_request(self.connect, request, bound_s), late)
+            reply = await timeout(self.clock, bound_s, send_request(self.connect, request, bound_s), self._late())
         except TransportFault as fault:
             if fault.kind in _SLOW:
-                raise late from fault
+                raise self._late() from fault
             is_wrong_auth = fault.kind is Fault.PROXY and fault.detail.startswith(WRONG_PROXY_AUTH)
             kind = FailureKind.REFUSED if is_wrong_auth else FailureKind.OUTAGE
             why, advice = self._text(fault, mask, min(CONNECT_S, bound_s))
@@ -99,6 +95,12 @@ class TokenEndpointClient:
     def parse_token(self, reply: TimedTokenResponse) -> Token:
         """Return the token in a reply; raise FetchFailure with the issuer's own text if there is none."""
         return parse_token_response(reply, self.reply_format)
+
+    def _late(self) -> FetchFailure:
+        """Return the failure of a fetch that took too long. No variable holds it: its traceback refers to the frame."""
+        bound_s, issuer = self.settings.timeout_s, self.reply_format.issuer
+        why = f"{issuer} sent no complete answer within {bound_s:g} s (credentials.{self.name}.timeout_s)"
+        return FetchFailure(why, advice=slow_advice(self.name, bound_s))
 
     def _text(self, fault: TransportFault, mask: Mask, connect_s: float) -> tuple[str, Advice]:
         """Return why the issuer cannot be reached, and what to check."""

@@ -30,7 +30,7 @@ async def test_the_client_sees_the_end_of_an_idle_connection_before_anything_els
 
     monkeypatch.setattr(connection, "DRAIN_IDLE_S", 0.01)
     monkeypatch.setattr(connection, "DRAIN_RECHECK_S", 0.1)
-    monkeypatch.setattr(process, "IDLE_TIMEOUT_S", 0.1 if why == "idle" else 95.0)
+    monkeypatch.setattr(process, "IDLE_TIMEOUT_S", 2.0 if why == "idle" else 95.0)
     async with gateway(upstream="http://127.0.0.1:9") as gp:
         loop = asyncio.get_running_loop()
         with socket.create_connection(("127.0.0.1", gp.port)) as client:

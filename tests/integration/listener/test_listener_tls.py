@@ -217,7 +217,7 @@ async def test_plain_http_is_closed_without_a_byte_and_counted(files):
 
 
 async def test_a_slow_handshake_counts_as_a_connection_without_a_key_and_ends_at_its_deadline(files, monkeypatch):
-    monkeypatch.setattr(connection, "RECEIVE_S", 0.3)
+    monkeypatch.setattr(connection, "RECEIVE_S", 3.0)
     async with gateway(server={"tls": files, "drain_timeout_s": 0}, upstream="http://127.0.0.1:9") as gp:
         hello = ssl.MemoryBIO(), ssl.MemoryBIO()
         with pytest.raises(ssl.SSLWantReadError):

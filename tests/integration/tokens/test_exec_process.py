@@ -92,7 +92,9 @@ def test_a_background_process_of_a_program_delays_no_fetch(loop, tmp_path):
 
 def test_out_of_time_it_dies_with_all_that_it_started(loop, tmp_path):
     with pytest.raises(TimeoutError):
-        on(loop, shell(f"sleep 60 & echo $! > {tmp_path}/pid; trap '' TERM; sleep 60", limit_s=0.3))
+        on(
+            loop, shell(f"sleep 60 & echo $! > {tmp_path}/pid; trap '' TERM; sleep 60", limit_s=3.0)
+        )  # it has begun by then
     gone(tmp_path / "pid")
     assert children() == []
 

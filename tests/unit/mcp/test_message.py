@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from gatepass.mcp.message import (
     LONGEST_NAME_CHARS,
     UNREADABLE,
     McpMessage,
+    has_run,
+    is_response,
     is_session_lost,
     read_message,
 )
@@ -38,7 +41,7 @@ ID = "x" * (LONGEST_ID_BYTES - len('""'))
             McpMessage("request", "resources/read", "", b"-7"),
         ),
         (body(method="notifications/initialized"), McpMessage("notification", "notifications/initialized")),
-        (body(id=3, result={}), McpMessage("response", id=b"3")),
+        (body(id=3, result={}), McpMessage("response", id=b"3", result=msgspec.Raw(b"{}"))),
         (body(id=3, error={"code": 1, "message": "m"}), McpMessage("response", id=b"3")),
         (body(id=1, method="tools/call", params=[1]), McpMessage("request", "tools/call", "", b"1")),
         (call(7), McpMessage("request", "tools/call", "", b"1")),
@@ -102,3 +105,11 @@ def test_a_lost_session_is_read_in_any_words(text, is_lost):
     """None: the session may be that of a login, which only a status other than 401 excludes."""
     found = [is_session_lost(text, may_be_login=may_be_login) for may_be_login in (True, False)]
     assert found == [bool(is_lost), is_lost is not False]
+
+
+@pytest.mark.parametrize("number", [rb'"\ud800"', b'"\xff"', b"1" * 400])
+def test_an_id_that_cannot_be_read_is_no_answer(number: bytes):
+    asked = read_message(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"find"}}')
+    reply = b'{"jsonrpc":"2.0","id":%b,"result":{}}' % number
+    assert not is_response(reply, asked)
+    assert not has_run(reply, asked)

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import logging
 import re
+import weakref
 
 import pytest
 
@@ -96,6 +98,24 @@ async def test_while_one_request_tries_a_store_that_hangs_the_others_do_not_wait
         assert await unavailable(guarded.count("count/one", 5.0)) == "gone"
     await clock.advance(BOUND_S)
     assert await unavailable(trying) == "no answer within 0.25 s"
+
+
+async def test_an_error_after_the_bound_is_freed_without_a_garbage_collector(guarded, ailing, clock):
+    ailing.ails = "hang"
+
+    async def fail():
+        try:
+            await guarded.get([])
+        except StoreUnavailable as error:
+            return weakref.ref(error.__context__)  # the error of the bound itself
+
+    gc.disable()
+    try:
+        trying = asyncio.create_task(fail())
+        await clock.advance(BOUND_S)
+        assert (await trying)() is None
+    finally:
+        gc.enable()
 
 
 async def test_all_first_requests_wait_for_one_check_also_if_its_request_is_cancelled(fleet):

@@ -1,6 +1,8 @@
 import asyncio
+import gc
 import socket
 import ssl
+import weakref
 from contextlib import suppress
 
 import httpx2
@@ -156,6 +158,26 @@ async def test_hanging_or_slow_issuer_is_bounded_as_a_whole(reply):
     failure = await task
     assert (failure.reason, failure.is_refused) == (WHOLE, False)
     assert far.open == 0
+
+
+@pytest.mark.parametrize("reply", [Hang(), Broken(Fault.TIMEOUT_FIRST_BYTE), Broken(Fault.CONNECT)])
+async def test_a_failure_is_freed_without_a_garbage_collector(reply):
+    clock = DrivenClock()
+    issuer, _ = at(clock, reply, timeout_s=7.0)
+
+    async def fail():
+        try:
+            await issuer.fetch_token(REQUEST, ())
+        except FetchFailure as failure:
+            return weakref.ref(failure)
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(fail())
+        await clock.advance(7.0)
+        assert (await task)() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_reply_beyond_64_kib_is_read_no_further():
