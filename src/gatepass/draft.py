@@ -243,12 +243,9 @@ class ListDraft:
         return self.has_changed or any(value.is_changed for value in self._made)
 
     def pieces(self) -> list[Piece]:
-        found, start = list[Piece](), 0
-        for at in (*(at for at, one in enumerate(self._elements) if isinstance(one, Value)), len(self._elements)):
-            if start < at:  # of an agent's 301 messages few are values: all others are joined at once
-                found += (b",", b",".join(self._elements[start:at]))  # type: ignore[arg-type]  # between values
-            found += (b",", *self[at].pieces()) if at < len(self._elements) else ()
-            start = at + 1
+        found = list[Piece]()
+        for one in self._elements:  # not joined, so that a list of megabytes is copied once
+            found += (b",", *one.pieces()) if isinstance(one, Value) else (b",", one)
         return [b"[", *found[1:], b"]"]
 
     def __iter__(self) -> Iterator[Value]:
