@@ -26,7 +26,7 @@ from gatepass.json_body import (
     string,
     too_deep,
 )
-from gatepass.types import Call, Target
+from gatepass.types import Call, Hidden, Target
 
 MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
 """How often rules may read a body, or how much of it. A tool's result lies six levels down."""
@@ -60,7 +60,7 @@ class _Opened:
         return found
 
 
-class Value(msgspec.Struct, eq=False):
+class Value(Hidden, msgspec.Struct, eq=False):
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
     _text: Text | tuple[Piece, ...]
