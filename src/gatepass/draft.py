@@ -26,7 +26,7 @@ from gatepass.json_body import (
     string,
     too_deep,
 )
-from gatepass.types import Call, Target
+from gatepass.types import Call, Hidden, Target
 
 MOST_PASSES, PASSED_BYTES = 16, 4 * 1024 * 1024
 """How often rules may read a body, or how much of it. A tool's result lies six levels down."""
@@ -60,7 +60,7 @@ class _Opened:
         return found
 
 
-class Value(msgspec.Struct, eq=False):
+class Value(Hidden, msgspec.Struct, eq=False):
     """The value of a member or an element: the client's text, new pieces instead, or what `object` or `array` made."""
 
     _text: Text | tuple[Piece, ...]
@@ -243,12 +243,9 @@ class ListDraft:
         return self.has_changed or any(value.is_changed for value in self._made)
 
     def pieces(self) -> list[Piece]:
-        found, start = list[Piece](), 0
-        for at in (*(at for at, one in enumerate(self._elements) if isinstance(one, Value)), len(self._elements)):
-            if start < at:  # of an agent's 301 messages few are values: all others are joined at once
-                found += (b",", b",".join(self._elements[start:at]))  # type: ignore[arg-type]  # between values
-            found += (b",", *self[at].pieces()) if at < len(self._elements) else ()
-            start = at + 1
+        found = list[Piece]()
+        for one in self._elements:  # not joined, so that a list of megabytes is copied once
+            found += (b",", *one.pieces()) if isinstance(one, Value) else (b",", one)
         return [b"[", *found[1:], b"]"]
 
     def __iter__(self) -> Iterator[Value]:

@@ -228,7 +228,7 @@ class TopLevel:
         return TopLevel(b"".join((view[:start], written, view[end:])), listed, (names, {**self.values, "model": model}))
 
     def get(self, name: str) -> Any:
-        """Return the value of a member, None without one. A string above LONGEST_NAME_BYTES is its text."""
+        """Return the value of a member, None without one. A string above UNCOUNTED_BYTES is its text."""
         value = self.values.get(name)
         if not isinstance(value, msgspec.Raw):
             return value
@@ -237,7 +237,7 @@ class TopLevel:
         if first == "{":
             return opened(value)
         try:
-            return msgspec.json.decode(value) if memoryview(value).nbytes <= LONGEST_NAME_BYTES else value
+            return msgspec.json.decode(value) if memoryview(value).nbytes <= UNCOUNTED_BYTES else value
         except msgspec.ValidationError:  # a number beyond Python's
             return value
 

@@ -160,7 +160,7 @@ class Call(Hidden, msgspec.Struct, frozen=True, gc=False):
     declared_length: tuple[int, str] | None = None
     """The length of the model's vectors, and the setting that declares it."""
     top: TopLevel | None = None
-    """The members of `body`, if it is the client's own. Each other body drops them (`with_body`)."""
+    """The members of `body`, if it is the client's own or a translation. Each other body drops them (`with_body`)."""
 
     def opened(self) -> TopLevel:
         return TopLevel(self.body) if self.top is None else self.top

@@ -108,6 +108,18 @@ def test_many_changes_of_a_large_body_copy_it_once():
     assert memory.peak_bytes < 1.1 * len(body)
 
 
+def test_elements_that_do_not_change_are_copied_once():
+    body = b'{"l":[%b]}' % b",".join([b'"%b"' % (b"A" * 100_000)] * 30)
+    with traced_memory() as memory:
+        under_way = editor(body)
+        elements = under_way.top.array("l")
+        assert elements is not None
+        elements.insert(15, b"1")
+        result = under_way.finished().body
+    assert json.loads(result)["l"][14:17] == ["A" * 100_000, 1, "A" * 100_000]
+    assert memory.peak_bytes < 1.1 * len(body)
+
+
 def test_rules_share_one_draft_and_a_body_is_written_once():
     under_way = editor(b'{ "model" : "m","a":[ {"b" : 1} ] }')
     under_way.name_model("n")

@@ -45,8 +45,9 @@ def test_an_error_reply_keeps_the_status_and_code_of_the_upstream():
 
 
 OWN_TEXTS = ("message", "cause", "advice", "why")
-SEARCHED = {("error_objects.py", "REPLAYED")}
-"""What RAGFlow itself searches in a message, so that gatepass sends none with it."""
+SEARCHED = {("error_objects.py", "REPLAYED"), ("upstream_call.py", "error")}
+"""What RAGFlow itself searches in a message, so that gatepass sends none with it, and the number of a tool in the
+upstream's own words, in whose place a translated request's client gets its own."""
 
 
 def searched_texts() -> Iterator[tuple[str, str]]:

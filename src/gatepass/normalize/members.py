@@ -25,7 +25,7 @@ class JsonMemberPath:
 
     steps: tuple[tuple[str, bool], ...]
     name: str
-    text: str
+    dotted: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -83,7 +83,7 @@ class Drop:
 
     @property
     def entry(self) -> str:
-        return f"drop={self.path.text}"
+        return f"drop={self.path.dotted}"
 
     def apply_to(self, draft: Draft) -> bool:
         owners = [owner for owner in self.path.owners(draft) if self._concerns(owner)]
@@ -169,7 +169,7 @@ class Rename:
 
     @property
     def entry(self) -> str:
-        return f"rename={self.path.text}>{self.to}"
+        return f"rename={self.path.dotted}>{self.to}"
 
     def apply_to(self, draft: Draft) -> bool:
         return sum(owner.rename(self.path.name, self.to) for owner in self.path.owners(draft)) > 0
@@ -195,7 +195,7 @@ class Set:
     @property
     def entry(self) -> str:
         value = self.text.decode().strip('"')
-        return f"set={self.path.text}>{value}" if self.is_shown else f"set={self.path.text}"
+        return f"set={self.path.dotted}>{value}" if self.is_shown else f"set={self.path.dotted}"
 
     def apply_to(self, draft: Draft) -> bool:
         if self.unstreamed and draft.stream:
@@ -216,7 +216,7 @@ class Default:
 
     @property
     def entry(self) -> str:
-        return f"default={self.path.text}"
+        return f"default={self.path.dotted}"
 
     def apply_to(self, draft: Draft) -> bool:
         owners = [owner for owner in self.path.owners(draft, make=True) if self.path.name not in owner]
@@ -233,7 +233,7 @@ class Clamp:
 
     @property
     def entry(self) -> str:
-        return f"clamp={self.path.text}"
+        return f"clamp={self.path.dotted}"
 
     def apply_to(self, draft: Draft) -> bool:
         # servers in Go read a name in any case
@@ -375,7 +375,7 @@ def serve_by_chat(draft: Draft) -> bool:
 INCLUDE_USAGE = JsonMemberPath.parse("stream_options.include_usage")
 
 
-@fixed_change(f"set={INCLUDE_USAGE.text}")
+@fixed_change(f"set={INCLUDE_USAGE.dotted}")
 def include_usage(draft: Draft) -> bool:
     """Request the usage of a stream. The client did not, so `ChunkRepair` removes its chunk (sse/repair.py)."""
     if draft.stream and draft.top.kind("stream_options") not in (None, "{"):  # as if absent

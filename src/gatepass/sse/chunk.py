@@ -61,7 +61,7 @@ def json_text(payload: Any) -> bytes:
     except UnicodeEncodeError:
         # Upstreams send half a surrogate pair if their tokens cut a character in two. It stays an escape, and
         # clients join the halves.
-        return json.dumps(payload, separators=(",", ":")).encode()
+        return json.dumps(payload, separators=(",", ":"), default=lambda raw: read_json(bytes(raw))).encode()
     except RecursionError:
         raise ValueError("nested too deep") from None
 

@@ -167,6 +167,7 @@ class EventStream:
     __slots__ = (
         "_adapted",
         "_after",
+        "_argument_path",
         "_before",
         "_choices",
         "_done_is_required",
@@ -186,6 +187,7 @@ class EventStream:
         "_source",
         "_text",
         "_text_events",
+        "_text_path",
         "_wants_usage",
         "awaits_usage",
         "done",
@@ -229,7 +231,8 @@ class EventStream:
         self._adapted: dict[str, None] = {}
         self._is_over = self._has_begun = self.has_ids = False
         self._text, self._text_events = b"", 0
-        self._fast_path = self._progress.fast_path()
+        self._text_path = self._fast_path = self._progress.fast_path()
+        self._argument_path: FastPath | None = None  # of a tool call, used until the next event that is parsed
         self._match = self._fast_path.count_matching
         self._passes_match = False
         """Whether a piece that matches the fast path is whole events and is sent at once: the most common piece."""
@@ -632,6 +635,9 @@ class EventStream:
         take = None if repair.arguments.continued is None else repair.arguments.extend
         is_similar = repaired is block and repair.skips_similar and (is_plain or take is not None)
         if is_similar and self._progress.has_answer:
+            if take is not None:
+                self._fast_path = self._argument_path = self._argument_path or self._progress.fast_path()
+                self._match = self._fast_path.count_matching
             self._fast_path.set_pattern(_without_id(block), self.events, take)
         return repaired
 
@@ -640,9 +646,9 @@ class EventStream:
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others
-        if self._fast_path.take is not None:  # which were no text; this one may end the call, or begin another
-            is_later = False
-            self._fast_path.forget()
+        if self._fast_path is self._argument_path:  # which are no text; this one may end the call, or begin another
+            self._fast_path, is_later = self._text_path, False
+            self._match = self._fast_path.count_matching
         self._repair.arguments.continued = None
         self.events += 1
         self._noted_events = self.events

@@ -49,7 +49,8 @@ class FastPath:
     index or an error, although it may quote them. An event with an invalid text is parsed, and fails there.
 
     `take` gets the arguments of a tool call from each event that passes, or returns False for one that must be parsed.
-    They are checked at the end of the call. The next event that is parsed ends such a pattern.
+    They are checked at the end of the call. A stream has a path for them beside the one for its texts, so that calls
+    that alternate cost the texts no try, and the texts pass again after a call.
 
     It gives up after eight patterns in a row that matched no event: some upstreams give each event a new id.
     """
@@ -89,9 +90,9 @@ class FastPath:
 
         `events` is its number in the stream. An event without text or above MAX_BYTES does not become a pattern.
         """
+        if take is not None:
+            self.forget()
         if len(block) <= MAX_BYTES:
-            if take is not None:
-                self.forget()
             # made when the next event has arrived, so that the client does not wait for this one meanwhile
             self._next, self.take = (block, events), take
 

@@ -65,6 +65,8 @@ def test_token_ids_are_refused_with_what_to_do():
         ('["a", "", "b"]', True),
         ('[" \\n"]', True),
         ('""', True),
+        *((f'"{blank * 16_384}"', True) for blank in (" ", "\\n", 12 * " ")),
+        (f'"{" " * 20_000}a"', False),
         ('["a"]', False),
         ('["a, \\"\\", b"]', False),
         ("[[1, 2]]", False),

@@ -120,7 +120,7 @@ BODY = b'{"a":1,"o":{"p":{"q":2}},"l":[{"n":1,"m":[{"k":1},{"k":2}]},5,{"n":3}],
 def test_member_path_finds_every_object(written, found):
     place, editor = JsonMemberPath.parse(written), Draft(a_call(BODY))
     assert [owner.text(place.name) for owner in place.owners(editor)] == found
-    assert place.text == written
+    assert place.dotted == written
 
 
 def test_missing_objects_on_the_path_are_added_on_request():

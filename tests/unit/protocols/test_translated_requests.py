@@ -1,5 +1,6 @@
 """What a request becomes as a chat, member by member: carried, dropped with a note, or refused by name."""
 
+import json
 import re
 import time
 from typing import Any
@@ -14,9 +15,11 @@ from gatepass.protocols.translation.message_translation import chat_of_message
 from gatepass.protocols.translation.response_translation import (
     MOST_NAMESPACE_CHARS,
     MOST_REPEATED_BYTES,
+    ResponseAnswer,
     chat_of_response,
 )
 from gatepass.protocols.translation.translation import MESSAGES as MESSAGES_OVER_CHAT
+from gatepass.sse.chunk import EnvelopeDefaults, encode_event
 from tests.unit.normalize.calls import a_call
 
 Body = dict[str, Any]
@@ -673,7 +676,21 @@ def test_a_response_does_not_repeat_a_long_member():
     """The event loop writes what a response repeats three times for each stream."""
     long = {"instructions": "x" * MOST_REPEATED_BYTES, "tools": [FIND], "input": "Hi"}
     _, about = chat_of_response({"model": "m", **long}, Dropped())
-    assert (about.repeated["instructions"], len(about.repeated["tools"])) == (None, 1)
+    assert about.repeated["instructions"] is None
+    (tool,) = json.loads(bytes(about.repeated["tools"]))
+    assert tool["name"] == FIND["name"]
+
+
+def test_a_response_repeats_its_tools_beside_half_a_character():
+    """The tools are JSON already. The name of the model cannot be written as UTF-8."""
+    _, about = chat_of_response({"model": "m", "tools": [FIND], "input": "Hi"}, Dropped())
+    answer = ResponseAnswer(EnvelopeDefaults(lambda prefix: f"{prefix}1", 7, "m"), "up", about)
+    end = {"index": 0, "delta": {"content": "é"}, "finish_reason": "stop"}
+    events = answer.feed(encode_event({"model": "up\ud83d", "choices": [end]}) + b"data: [DONE]\n\n")
+    *_, last = (json.loads(line[6:]) for line in events.splitlines() if line.startswith(b"data: "))
+    made = last["response"]
+    assert (made["model"], made["tools"][0]["name"]) == ("up\ud83d", FIND["name"])
+    assert made["output"][0]["content"][0]["text"] == "é"
 
 
 class Long(str):
@@ -740,3 +757,13 @@ def test_a_body_of_too_many_values_becomes_no_chat():
     call = a_call(b'{"model":"m","messages":[],"x":[' + b"[]," * (MOST_OPENED // 2) + b"[]]}")
     with pytest.raises(BodyTooComplex, match="500000 commas and brackets"):
         MESSAGES_OVER_CHAT.chat_call(call, CHAT_OPERATION)
+
+
+def test_the_rules_of_the_chat_find_its_members_open():
+    """Each rule would read the body again."""
+    sent = MESSAGES_OVER_CHAT.chat_call(
+        a_call(b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'), CHAT_OPERATION
+    )
+    assert sent.call.top is not None
+    assert sent.call.top.text == sent.call.body
+    assert sent.call.opened() is sent.call.top

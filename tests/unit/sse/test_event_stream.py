@@ -12,6 +12,7 @@ from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import StreamRepair
+from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import (
     DONE,
     REALISTIC,
@@ -97,6 +98,35 @@ def test_a_correct_call_is_parsed_only_where_it_begins_and_ends(monkeypatch):
         stream.feed(b"".join(events[-2:]))
         assert len(parsed) == 4
         assert (stream.done, code(stream)) == (done, None if done else "upstream_closed")
+
+
+def a_tool_call(index: int, pieces: int) -> list[bytes]:
+    opened = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": "f", "arguments": ""}}
+    piece = data(chunk({"tool_calls": [{"index": index, "function": {"arguments": "1"}}]}))
+    return [data(chunk({"tool_calls": [opened]})), *[piece] * pieces]
+
+
+def test_usage_is_kept_where_a_text_follows_it_after_a_call():
+    stream = new_stream(repair=StreamRepair(RepairOptions(True), origin()), wants_usage=True)
+    usage = data(chunk(None, usage={"prompt_tokens": 3, "completion_tokens": 44, "total_tokens": 47}))
+    ends = [data(chunk({}, "tool_calls")), usage, text("late"), DONE]
+    events = [REALISTIC[0], text("a"), text("b"), *a_tool_call(0, 2), *ends]
+    assert b"".join(map(stream.feed, events)) == b"".join(events)
+    assert stream.usage is not None
+    assert stream.usage.completion_tokens == 44
+    assert (stream.done, stream.awaits_usage) == (True, False)
+
+
+@pytest.mark.parametrize("between", [6 * [0, 1], range(12)], ids=["alternating", "one event each"])
+def test_texts_pass_unparsed_after_calls_whose_arguments_do_not(monkeypatch, between):
+    parsed = watched(monkeypatch)
+    stream = new_stream(repair=StreamRepair(RepairOptions(), origin()))
+    calls = {index: a_tool_call(index, 1) for index in between}
+    opened, pieces = [first for first, _ in calls.values()], [calls[index][1] for index in between]
+    words = [text(f"{number}") for number in range(500)]
+    events = [REALISTIC[0], text("a"), text("b"), *opened, *pieces, *words]
+    assert b"".join(map(stream.feed, events)) == b"".join(events)
+    assert len(parsed) <= 2 + len(opened) + len(pieces) + 1
 
 
 # --- the two ways through --------------------------------------------------------------------------

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
-from operator import itemgetter
+from operator import is_, itemgetter
 from typing import Any
 
 import msgspec
@@ -81,8 +81,8 @@ class Names:
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
         found, text = chat_id(call_id)
-        function = {"name": self.of(tool) or self.add(tool, where), "arguments": arguments}
-        call: Object = {"id": found, "type": "function", "function": function}
+        name = self._chat_names.get(tool) or self.of(tool) or self.add(tool, where)
+        call: Object = {"id": found, "type": "function", "function": {"name": name, "arguments": arguments}}
         answer: Object = {"role": "assistant", "content": None, "tool_calls": [call]}
         if text:
             carried = carried_of(text)
@@ -116,12 +116,14 @@ def carried_of(text: str) -> Carried:
 
 def schema_of(given: Any) -> Object:
     """Return the JSON schema `given` of a function's arguments. Tools of MCP lack it, and servers require one."""
-    schema = {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else {}
+    schema = given if isinstance(given, dict) else {}
+    if None in schema.values():
+        schema = {name: value for name, value in schema.items() if value is not None}
     return {"type": "object", "properties": {}, **schema}
 
 
 def named_tool(owner: Object, *, is_custom: bool = False) -> Tool:
-    name, namespace = owner.get("name"), owner.get("namespace")
+    name, namespace = owner.get("name"), owner.get("namespace", "")
     return Tool(name if isinstance(name, str) else "", namespace if isinstance(namespace, str) else "", is_custom)
 
 
@@ -208,10 +210,12 @@ def objects_of(value: Any, where: Place, expected: str = "a list") -> list[tuple
     """Return the objects of a list with their places below `where`. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    for one in value:
+    found: list[tuple[Place, Object]] = []
+    for number, one in enumerate(value):  # a comprehension costs more: most lists have one block
         if not isinstance(one, dict):
-            raise malformed((where, value.index(one)), "an object")
-    return [((where, number), one) for number, one in enumerate(value)]
+            raise malformed((where, number), "an object")
+        found.append(((where, number), one))
+    return found
 
 
 def blocks_of(content: Any, where: Place) -> list[tuple[Place, Object]]:
@@ -222,7 +226,9 @@ def blocks_of(content: Any, where: Place) -> list[tuple[Place, Object]]:
 def plain_text(content: Any, kinds: Collection[str]) -> str | None:
     """Return a content that is a text, or one block of a text: nearly all are. `kinds` has the types of such blocks."""
     if isinstance(content, list) and len(content) == 1 and isinstance(block := content[0], dict):
-        content = block.get("text") if block.get("type") in kinds else None
+        if block.get("type") not in kinds:
+            return None
+        content = block.get("text")
     return content if isinstance(content, str) else None
 
 
@@ -280,23 +286,23 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
         dropped.note("system_role")  # templates of models accept the role at the beginning alone
         later = filled[front:]
         filled[front:] = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
-    merged, results = _merged(filled), defaultdict[str, deque[Object]](deque)
-    for message in merged:
-        if message["role"] == "tool":
-            results[message["tool_call_id"]].append(message)
+    merged, results = _merged(filled), defaultdict[str, list[Object]](list)
+    tools = [message for message in merged if message["role"] == "tool"]
+    for message in reversed(tools):
+        results[message["tool_call_id"]].append(message)
     ordered: list[Object] = []
     for message in merged:
-        if message["role"] == "tool":
-            continue
-        ordered.append(message)
-        for call in message.get("tool_calls", ()):
-            if not (found := results.get(call["id"])):
-                raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
-            ordered.append(found.popleft())  # some servers use an id again in a later turn
-    if found := next(filter(None, results.values()), None):
-        shown = _shown(found[0]["tool_call_id"])
+        if message["role"] != "tool":
+            ordered.append(message)
+        if "tool_calls" in message:
+            for call in message["tool_calls"]:
+                if not (found := results.get(call["id"])):
+                    raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
+                ordered.append(found.pop())  # some servers use an id again in a later turn
+    if len(ordered) < len(merged):
+        shown = _shown(next(one["tool_call_id"] for one in tools if results[one["tool_call_id"]]))
         raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
-    return _merged(ordered)
+    return merged if all(map(is_, ordered, merged)) else _merged(ordered)  # nearly always
 
 
 _ALIKE = frozenset((role, role) for role in ("system", "user", "assistant"))

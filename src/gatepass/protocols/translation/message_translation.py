@@ -119,11 +119,12 @@ def _answer(blocks: list[tuple[Place, Object]], names: chat_request.Names, dropp
     calls: list[Object] = []
     thoughts: list[Any] = []
     for place, block in blocks:
-        kind = event_kind(block)
-        if kind == "tool_use":
+        if block.get("type") == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", place)).decode()
             calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
-        elif kind == "thinking" and (signature := chat_request.text_of(block.get("signature"))).startswith(OWN_THOUGHT):
+        elif (kind := event_kind(block)) == "thinking" and (
+            signature := chat_request.text_of(block.get("signature"))
+        ).startswith(OWN_THOUGHT):
             thoughts += (block.get("thinking"), *chat_request.carried_of(carried_by(signature)).reasoning_details)
         elif kind in _THOUGHTS or kind.endswith(_OF_SERVER_TOOLS):
             dropped.note(kind)

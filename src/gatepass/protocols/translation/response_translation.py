@@ -17,34 +17,9 @@ from gatepass.config.advice import Advice
 from gatepass.errors import InvalidRequest, UpstreamInvalid
 from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
+from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
-from gatepass.protocols.translation.chat_request import (
-    About,
-    Dropped,
-    Names,
-    Place,
-    Tool,
-    blocks_of,
-    carried_of,
-    chosen,
-    client_tool,
-    content_of,
-    image_part,
-    in_turns,
-    joined_thoughts,
-    malformed,
-    members_of,
-    named_tool,
-    object_of,
-    objects_of,
-    place_text,
-    plain_text,
-    refused_part,
-    result_messages,
-    schema_of,
-    text_of,
-    text_part,
-)
+from gatepass.protocols.translation.chat_request import About, Dropped, Names, Place, Tool, text_of
 from gatepass.sse.chunk import Object, event_kind, event_of, json_text
 from gatepass.sse.event import read_json
 from gatepass.types import StreamedResponse
@@ -84,19 +59,19 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
         raise InvalidRequest("The upstream has chat completions alone, and no `background`.", param="background")
     chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
     given = request.get("input") or []
-    items = blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
+    items = chat_request.blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     tools, names = _tools(request, items, dropped)
-    chat |= chosen(request.get("tool_choice"), tools, names)
+    chat |= chat_request.chosen(request.get("tool_choice"), tools, names)
     system = _parts(request.get("instructions") or [], "instructions")
-    chat["messages"] = in_turns(system, _messages(items, names, dropped), "input", dropped)
+    chat["messages"] = chat_request.in_turns(system, _messages(items, names, dropped), "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
         chat["stream_options"] = {"include_usage": True}
-    reasoning = object_of(request, "reasoning")
+    reasoning = chat_request.object_of(request, "reasoning")
     if (effort := reasoning.get("effort")) is not None:
         chat["reasoning_effort"] = effort
-    chat |= _response_format(object_of(request, "text"), dropped)
+    chat |= _response_format(chat_request.object_of(request, "text"), dropped)
     if "tools" not in chat:
         chat.pop("parallel_tool_calls", None)
     dropped.note_others(request, _CARRIED)
@@ -147,13 +122,13 @@ def _repeated(request: Object) -> Object:
             {**_WHOLE["function"], **tool} if isinstance(tool, dict) and event_kind(tool) == "function" else tool
             for tool in tools
         ]
-    # the event loop writes them three times for each stream
-    sizes = {name: len(json_text(value)) for name, value in repeated.items()}
-    return {name: value if sizes[name] <= MOST_REPEATED_BYTES else None for name, value in repeated.items()}
+        repeated["tools"] = msgspec.Raw(json_text(repeated["tools"]))  # a stream has them three times
+    texts = {name: json_text(value) for name, value in repeated.items()}
+    return {name: value if len(texts[name]) <= MOST_REPEATED_BYTES else None for name, value in repeated.items()}
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
-    wanted = object_of(text, "format", "text")
+    wanted = chat_request.object_of(text, "format", "text")
     kind = event_kind(wanted)
     if kind == "json_schema":
         schema = {name: wanted[name] for name in ("name", "description", "schema", "strict") if name in wanted}
@@ -176,37 +151,38 @@ def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Drop
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, where, names, dropped):
             if thoughts and found[0]["role"] == "assistant":
-                found[0] |= joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
-            elif thoughts and joined_thoughts(*thoughts):
+                found[0] |= chat_request.joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
+            elif thoughts and chat_request.joined_thoughts(*thoughts):
                 dropped.note("reasoning")
             thoughts = []
             messages += found
-    if joined_thoughts(*thoughts):
+    if chat_request.joined_thoughts(*thoughts):
         dropped.note("reasoning")
     return messages
 
 
 def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
     if kind in _RESULTS:
-        return result_messages(item.get("call_id"), _content(item.get("output") or [], (where, "output")), where)
+        output = _content(item.get("output") or [], (where, "output"))
+        return chat_request.result_messages(item.get("call_id"), output, where)
     is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
-        tool = _SEARCH if is_search else named_tool(item, is_custom=is_custom)
+        tool = _SEARCH if is_search else chat_request.named_tool(item, is_custom=is_custom)
         return [names.call(item.get("call_id"), tool, arguments, where)]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
-        return result_messages(item.get("call_id"), available, where)
+        return chat_request.result_messages(item.get("call_id"), available, where)
     role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
     if kind in ("message", "", "agent_message") and role is not None:
         return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _COMPACTIONS:
-        if summary := joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
+        if summary := chat_request.joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
-        place = place_text(where)
+        place = chat_request.place_text(where)
         cause = f"`{place}` ({kind}) is for a server that compacts. The upstream has chat completions alone."
         raise InvalidRequest(cause, param=place, case=COMPACTION.case, advice=str(COMPACTION))
     if kind.endswith(_OF_SERVER_TOOLS):
@@ -214,15 +190,15 @@ def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropp
     if kind.endswith(_OF_SERVER_TOOLS) or kind in _WITH_TOOLS:
         return []
     if kind == "item_reference":
-        raise _stored(place_text(where))
-    raise refused_part(kind, where)
+        raise _stored(chat_request.place_text(where))
+    raise chat_request.refused_part(kind, where)
 
 
 def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
     """Return the texts and details of a reasoning or compaction item. What others encrypted only they can read."""
     signature, details = text_of(item.get("encrypted_content")), list[Any]()
     if signature.startswith(OWN_THOUGHT):
-        details += carried_of(carried_by(signature)).reasoning_details
+        details += chat_request.carried_of(carried_by(signature)).reasoning_details
     elif signature:
         dropped.note("encrypted_content")
     for name in ("content", "summary"):
@@ -234,12 +210,12 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
 
 
 def _content(content: Any, where: Place) -> str | list[Object]:
-    text = plain_text(content, _TEXTS)
-    return content_of(_parts(content, where)) if text is None else text
+    text = chat_request.plain_text(content, _TEXTS)
+    return chat_request.content_of(_parts(content, where)) if text is None else text
 
 
 def _parts(content: Any, where: Place) -> list[Object]:
-    return [_part(part, place) for place, part in blocks_of(content, where)]
+    return [_part(part, place) for place, part in chat_request.blocks_of(content, where)]
 
 
 def _part(part: Object, where: Place) -> Object:
@@ -247,17 +223,17 @@ def _part(part: Object, where: Place) -> Object:
     if kind in _TEXTS and isinstance(text := part.get("text"), str):
         return {"type": "text", "text": text}
     if kind == "refusal" and isinstance(part.get("refusal"), str):
-        return text_part(part["refusal"])
+        return chat_request.text_part(part["refusal"])
     # what agents of Codex tell each other is plain if the call that contained it came from a chat (openai/codex#33551)
     told = part.get("encrypted_content")
     if kind == "encrypted_content" and isinstance(told, str) and not told.startswith(_ENCRYPTED):
-        return text_part(told)
+        return chat_request.text_part(told)
     if kind == "input_image" and isinstance(url := part.get("image_url"), str):
-        image = image_part(url)
+        image = chat_request.image_part(url)
         if part.get("detail"):
             image["image_url"]["detail"] = "high" if part["detail"] == "original" else part["detail"]
         return image
-    raise refused_part(kind, where)
+    raise chat_request.refused_part(kind, where)
 
 
 # --- the tools ------------------------------------------------------------------------------------
@@ -276,16 +252,18 @@ def _tools(request: Object, items: Iterable[tuple[Place, Object]], dropped: Drop
 
 def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Object, Tool]]:
     """Yield the tools of `owner` that a chat can call, with their places: also those inside a namespace."""
-    for at, outer in objects_of(owner.get("tools") or [], (where, "tools")):
+    for at, outer in chat_request.objects_of(owner.get("tools") or [], (where, "tools")):
         namespace, inner = "", [(at, outer)]
         if event_kind(outer) == "namespace":
-            namespace, inner = text_of(outer.get("name")), objects_of(outer.get("tools"), (at, "tools"))
+            namespace, inner = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
             if len(namespace) > MOST_NAMESPACE_CHARS:
-                raise malformed(at, f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters")
+                wanted = f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters"
+                raise chat_request.malformed(at, wanted)
         for place, one in inner:
             kind = event_kind(one)
-            if kind in _CLIENT_TOOLS and not event_kind(members_of(one, "environment")).startswith("container"):
-                raise client_tool(kind, place)
+            environment = chat_request.members_of(one, "environment")
+            if kind in _CLIENT_TOOLS and not event_kind(environment).startswith("container"):
+                raise chat_request.client_tool(kind, place)
             if kind in ("function", "custom"):
                 yield place, one, Tool(text_of(one.get("name")), namespace, kind == "custom")
             elif kind == "tool_search" and one.get("execution") == "client":
@@ -305,9 +283,9 @@ def _function(tool: Object, name: str) -> Object:
     is_custom = event_kind(tool) == "custom"
     function: Object = {"name": name}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-    function["parameters"] = _INPUT if is_custom else schema_of(tool.get("parameters"))
+    function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters"))
     if is_custom:
-        syntax = members_of(tool, "format")
+        syntax = chat_request.members_of(tool, "format")
         if definition := text_of(syntax.get("definition")):
             rule = f"`input` follows this {text_of(syntax.get('syntax'))} grammar:\n{definition}"
             function["description"] = f"{text_of(tool.get('description'))}\n\n{rule}".strip()

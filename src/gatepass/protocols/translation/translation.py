@@ -9,7 +9,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import BodyTooComplex, InvalidJson, UpstreamInvalid
-from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES, has_more
+from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES, TopLevel, has_more
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
@@ -42,14 +42,14 @@ class Translation:
             request.pop("stream", None)
             chat_request, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
             body = json_text(chat_request)
+            top = TopLevel(body)  # for all rules: each would read the body (an agent's turn: 1.1 million instructions)
         except (ValueError, RecursionError):  # half a surrogate pair, a number of thousands of digits, many levels
             raise InvalidJson("The body has a number, a text or a depth that cannot be translated.") from None
-        entries = (f"translate={self.name}", *dropped.entries)
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
         headers = tuple(field for field in call.headers if field[0] not in own)
-        adapted = (*call.adapted, *entries)
-        translated = call.with_body(body, operation=chat, headers=headers, adapted=adapted)
+        adapted = (*call.adapted, f"translate={self.name}", *dropped.entries)
+        translated = call.with_body(body, top, operation=chat, headers=headers, adapted=adapted)
         return ChatCall(translated, self.answer, about)
 
 
