@@ -303,7 +303,7 @@ FAULTS: dict[str, tuple[str, Dialogue, str]] = {
     "keys are a redirect": (CERTS, [Send(reply(b"", 307, location="/other"))], "/certs answers with HTTP 307"),
     "keys are refused": (CERTS, [Send(reply({}, 401))], "/certs answers with HTTP 401"),
     "keys are huge": (CERTS, [Send(reply(b'{"keys": [' + b" " * 3_000_000 + b"]}"))], "is larger than"),
-    "keys are compressed": (CERTS, [Send(reply(b"\x1f\x8b", content_encoding="gzip"))], ""),
+    "keys are compressed": (CERTS, [Send(reply(b"\x1f\x8b", content_encoding="gzip"))], "its key set is no JSON"),
 }
 
 

@@ -45,7 +45,7 @@ class KeySetHolder:
         self.setting, self.issuer, self.made_of, self.place = setting, issuer, made_of, place
         self._fetch, self._clock = fetch, clock
         self._keys: KeySet | None = None
-        self._document = b""
+        self._document: bytes | None = None
         self._fetched_s = self._asked_s = -math.inf
         self._next_s = -math.inf
         self.fault = ""

@@ -226,7 +226,8 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
                 yield ("access", "keys", number, setting), f"{fault}: repeat the value there, or use another name"
     groups = {key.name: key.group for key in config.access.keys}
     for path, row in settings_of_callers(config):
-        if groups.setdefault(name := row.name or row.group or "", row.group) != row.group:
+        is_row = not isinstance(row, AccessKey)
+        if is_row and groups.setdefault(name := row.name or row.group or "", row.group) != row.group:
             yield (*path, "group"), f"differs from that of another caller {name!r}, and metrics know both by this name"
 
 
