@@ -67,6 +67,7 @@ CHILDREN = {
         "zh/translation",
         "zh/ui",
         "zh/keys",
+        "zh/callers",
         "zh/production",
         "zh/replicas",
         "zh/run",
