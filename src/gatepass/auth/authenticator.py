@@ -52,11 +52,18 @@ class Authenticator:
         self._page_hosts = frozenset(name.lower() for name in (config.server.host, *config.server.ui_hosts))
 
     def authenticate(
-        self, client_request: ClientRequest, wall_s: float, path_profile: str | None = None, *, takes_form: bool = False
+        self,
+        client_request: ClientRequest,
+        wall_s: float,
+        path_profile: str | None = None,
+        *,
+        takes_form: bool = False,
+        known: Caller | None = None,
     ) -> Caller:
         """Return the caller of an API request that arrived at `wall_s`, in seconds since the epoch.
 
         `path_profile` is the profile that the path names. `takes_form`: the operation accepts a multipart form.
+        `known` is what `prepare` returned.
         Raises InvalidApiKey, NotAllowed, ForbiddenHost, ForbiddenOrigin, UnsupportedHead.
         """
         if not self.requires_key:
@@ -71,27 +78,32 @@ class Authenticator:
                     "unsupported_media_type", "Send the body as `content-type: application/json`."
                 )
             return LOCAL
-        caller = self._caller(client_request, wall_s, path_profile)
+        caller = self._caller(client_request, wall_s, path_profile, known)
         if caller.role == "viewer":  # nearly never: saves the call
             check_calls_models(caller)
         return caller
 
-    async def prepare(self, client_request: ClientRequest, wall_s: float) -> None:
+    async def prepare(self, client_request: ClientRequest, wall_s: float) -> Caller | None:
         """Verify the token of a request, so that `authenticate` knows its caller. It waits for keys that are unknown.
+
+        Returns the caller if that is clear already: to read the head twice costs more than all of this.
 
         Raises InvalidApiKey, InvalidToken, NotAllowed, KeySetUnavailable, Overloaded.
         """
         if (tokens := self.tokens) is None:
-            return
+            return None
         presented = presented_keys(client_request.headers)
-        if len(presented) == 1 and tokens.remembered(presented[0], wall_s) is not None:  # nearly always
-            return
+        if len(presented) == 1:  # nearly always
+            caller = tokens.remembered(presented[0], wall_s) or self.keys.find(presented[0])
+            if caller is not None:
+                return caller
         found = [token for token in map(tokens.read, presented) if token is not None]
         keys = {key for text in presented if self.keys.find(key := unwrapped_key(text) or text)}
         if len(found) + len(keys) > 1:
             raise errors.InvalidApiKey(TWO_KEYS)
-        if found and tokens.remembered(found[0].text, wall_s) is None:
-            await tokens.verdict(found[0])
+        if not found:
+            return None
+        return tokens.remembered(found[0].text, wall_s) or await tokens.verdict(found[0])
 
     def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> Caller:
         """Return the caller of a request to a page that only some roles may read. `wall_s` as in `authenticate`.
@@ -163,12 +175,14 @@ class Authenticator:
                 f"CORS: gatepass serves no pages of other origins here{shown}. Add it to {setting}."
             )
 
-    def _caller(self, client_request: ClientRequest, wall_s: float, path_profile: str | None) -> Caller:
-        presented = presented_keys(client_request.headers)
-        if not presented:
+    def _caller(
+        self, client_request: ClientRequest, wall_s: float, path_profile: str | None, known: Caller | None = None
+    ) -> Caller:
+        presented = presented_keys(client_request.headers) if known is None else ()
+        if known is None and not presented:
             what = "API key" if self.tokens is None else "API key and no token"
             raise errors.InvalidApiKey(f"The request has no {what}. Send it as `Authorization: Bearer <key>`.")
-        caller = self._known(presented, path_profile, wall_s)
+        caller = known or self._known(presented, path_profile, wall_s)
         if caller is None and self.tokens is not None:
             raise self.tokens.refusal(presented)
         if caller is None:

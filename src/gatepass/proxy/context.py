@@ -290,6 +290,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     """The response that a relayed stream of the Responses API named, once the stream has ended."""
     error: GatepassError | None = None
     """The error that the client received. `ClientResponse.send_error` sets it, `handle` only if the process stops."""
+    known: Caller | None = None
+    """The caller of a token, once it was verified."""
     left: str = ""
     """`client_gone` if the client disconnected, `unread` if gatepass did because the client did not read."""
 
@@ -312,7 +314,9 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
     def authenticate(self, path_profile: str | None = None, *, takes_form: bool = False) -> Caller:
         """Return the caller, who is named in the log from now on. Arguments and errors: `Authenticator`."""
         request, state, access = self.client_request, self.state, self.access
-        caller = state.authenticator.authenticate(request, state.clock.wall(), path_profile, takes_form=takes_form)
+        caller = state.authenticator.authenticate(
+            request, state.clock.wall(), path_profile, takes_form=takes_form, known=self.known
+        )
         self.caller, access.caller, access.key_id, access.peer = caller, caller.name, caller.key_id, ""
         if caller.is_of_row:
             access.auth, access.user = "jwt", caller.user

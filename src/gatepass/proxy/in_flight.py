@@ -165,7 +165,7 @@ class InFlightRequest(CancelScope):
     async def verify(self) -> None:
         """Verify the caller's token. Raises as `Authenticator.prepare`."""
         context = self.response.context
-        await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
+        context.known = await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
 
     def begin_idle_stream(self) -> None:
         """The request is a stream that may wait for events for hours. Raises Draining if a drain has begun."""
