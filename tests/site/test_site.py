@@ -391,7 +391,7 @@ def test_a_reader_follows_a_search_to_the_row(
 ) -> None:
     faults.clear()
     path = search(page, origin, text, begin)
-    excerpt = page.locator("#search-results li .context").first.text_content()
+    excerpt = page.locator("#search-results li").first.locator(".context").text_content()
     page.locator("#search-results li a").first.click()
     row = page.locator("tr.found")
     expect(row).to_be_in_viewport()
