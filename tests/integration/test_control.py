@@ -76,7 +76,7 @@ async def test_commands_reach_the_process_without_a_key(tmp_path: Path):
         code, text = command("keys", "list", "--running", "--socket", str(path))
         assert (code, text.splitlines()[1].split()) == (
             0,
-            ["one", "caller", "plain", "never", "all", *["all", "but", "stored", "objects"], "valid", "-", "00000000"],
+            ["one", "caller", "plain", "never", "all", *["all", "but", "files,batches"], "valid", "-", "00000000"],
         )
         running.process.send_signal(signal.SIGTERM)
         assert await running.ended() == 0

@@ -39,6 +39,7 @@ async def replicas(
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(Scripted(GOOD)) for _ in "ab"]
         quota = {"limits": {"requests": {"minute": 4}}}
+        users = {} if end_users is None else {"end_users": end_users}
         blocks = {
             "server": {"drain_timeout_s": 0},
             "store": server.settings(),
@@ -47,7 +48,7 @@ async def replicas(
                 "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}},
                 "two": {"targets": [{"upstream": "a"}, {"upstream": "b"}]},
             },
-            "access": callers or access(group={"requests": {"minute": 3}, "max_concurrent": 3}, end_users=end_users),
+            "access": callers or access(group={"requests": {"minute": 3}, "max_concurrent": 3}, **users),
         }
         config, clock = Config.model_validate(blocks), SystemClock()
         yield [
