@@ -18,8 +18,8 @@ from tests.integration.scripted import LAST_CHUNK, Dialogue, Received, Scripted,
 
 AT_ONCE = 5
 """The hosts wait more than they compute."""
-SLOWER_S = 15.0
-"""The most that a loaded machine adds to the seconds of the page."""
+SHORTER = 0.75
+"""The share of the seconds of the page that is waited at least: both the clients' waits and gatepass's are drawn."""
 ALWAYS = 1_000
 RUN_S = 80.0
 
@@ -131,7 +131,7 @@ async def test_clients_do_at_each_429_and_503_what_the_page_says(tmp_path, caplo
         assert (calls[-1].fields["status"] == 200) is (ends[model] == "answer")
         took_s = calls[-1].created - calls[0].created + calls[0].fields["duration_s"]
         shown_s = int(cell.split(", ")[1].removesuffix(" s"))
-        if not shown_s - 1 < took_s < shown_s + SLOWER_S:
+        if took_s <= SHORTER * shown_s - 1:
             off[fault, client] = took_s
         found[fault, client] = f"{ends[model]}, {shown_s} s, {'+'.join(map(str, attempts))}"
     assert found == expected
