@@ -183,12 +183,13 @@ class _EventWriter:
         if piece and self._notes_reads:
             self._note_read(self._now())
         ready = events.feed(piece)
-        has_changed = not ready or self._counts_event or (self._is_translated and events.kept_bytes != self._kept_bytes)
+        kept_bytes = events.kept_bytes if self._is_translated else 0
+        has_changed = not ready or self._counts_event or kept_bytes != self._kept_bytes
         if has_changed and (memory := self._memory) is not None:
-            unfinished_bytes, self._kept_bytes = events.unfinished_bytes, events.kept_bytes
+            unfinished_bytes, self._kept_bytes = events.unfinished_bytes, kept_bytes
             self._counts_event = unfinished_bytes > 0
-            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes + self._kept_bytes)
-            if memory.is_full():  # what follows must wait
+            memory.hold_of_stream(EVENT_COPIES * unfinished_bytes + kept_bytes)
+            if memory.held_bytes > FREE_BYTES and memory.is_full():  # what follows must wait
                 self.held = ready
                 return False
         size_bytes = len(ready)

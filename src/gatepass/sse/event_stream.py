@@ -70,6 +70,8 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
 
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
+PAGE_BYTES = 4096
+
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
 
@@ -258,7 +260,8 @@ class EventStream:
 
     @property
     def kept_bytes(self) -> int:
-        return 0 if self._after is None else self._after.kept_bytes
+        """What a translation keeps, in whole pages: it grows with each event, and each change of it is counted."""
+        return 0 if self._after is None else -(-self._after.kept_bytes // PAGE_BYTES) * PAGE_BYTES
 
     def take(self) -> bytes:
         """Return the next events that `feed` left behind a large one of a translation; b"" for none."""

@@ -66,7 +66,8 @@ class AnswerBlock(Hidden, msgspec.Struct, eq=False):
     item_id: str = ""
     """The id of a part of the client's reply, which is not that of the call."""
     delta: bytes = b""
-    """The event for a part of the text, with a place for its JSON."""
+    """The event for a part of the text, with a place for its JSON and one for its number, if events have one. b"" for
+    a block whose text is in no event before its end."""
     sent: bytearray = msgspec.field(default_factory=bytearray)
     held: bytearray = msgspec.field(default_factory=bytearray)
     extra: Object = {}
@@ -158,10 +159,6 @@ class AnswerBlocks(EventTransform):
         """Add the events with which `block` begins, and set its `delta`."""
 
     @abstractmethod
-    def block_continued(self, block: AnswerBlock, text: bytes | bytearray) -> None:
-        """Add the event for `text`, which is JSON without the quotes and not empty."""
-
-    @abstractmethod
     def block_ended(self, block: AnswerBlock) -> None:
         """Add the events with which `block` ends."""
 
@@ -177,11 +174,17 @@ class AnswerBlocks(EventTransform):
 
     def feed(self, block: bytes) -> bytes:
         try:
-            if not self._continues(block):  # nearly always
+            if (sent := self._continued(block)) is None:
                 is_one = single_line_data(block) is not None  # to split an event of 1 MiB takes 8 ms
                 for one in (block,) if is_one else split_events(block):
-                    if is_one or not self._continues(one):
+                    if is_one or (sent := self._continued(one)) is None:
                         self._read(one)
+                    else:
+                        self.events.append(sent)
+            elif self.events or self.kept_bytes > MOST_KEPT_BYTES:
+                self.events.append(sent)
+            else:
+                return sent  # nearly always
             if self.kept_bytes > MOST_KEPT_BYTES:
                 reason = f"The upstream's answer has more than {MOST_KEPT_BYTES >> 20} MiB of text."
                 raise UpstreamInvalid(reason, upstream=self.upstream)
@@ -190,17 +193,16 @@ class AnswerBlocks(EventTransform):
             raise
         return self.take()
 
-    def _continues(self, event: bytes) -> bool:
-        """Send the text of `event`, and return True, if it differs from the pattern in it alone."""
+    def _continued(self, event: bytes) -> bytes | None:
+        """Return what is sent for `event` if it differs from the pattern in its text alone; None for another one."""
         head, tail, at = self._pattern
         text = event[at]
         if not text or event != head + text + tail or self._open is None:
-            return False
+            return None
         # the event is valid JSON: without a quote that ends it, the text is one string
         if (_QUOTE in text or _BACKSLASH in text) and _ONE_TEXT.fullmatch(text) is None:
-            return False
-        self._send(self._open, text)
-        return True
+            return None
+        return self._sent(self._open, text)
 
     def _read(self, event: bytes) -> None:
         self._pattern, self._last, before = _NO_PATTERN, b"", len(self.events)
@@ -223,9 +225,6 @@ class AnswerBlocks(EventTransform):
                 self._pattern = head + b'"', b'"' + tail, slice(len(head) + 1, -1 - len(tail))
 
     def take(self) -> bytes:
-        if len(self.events) == 1 and isinstance(only := self.events[0], bytes):  # nearly always
-            self.events.clear()
-            return only
         sent, size_bytes = list[bytes](), 0
         while self.events and size_bytes <= LARGE_BYTES:
             event = self.events.popleft()
@@ -408,12 +407,21 @@ class AnswerBlocks(EventTransform):
                 self._send(block, block.held)
             block.held = bytearray()
 
-    def _send(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+    def _sent(self, block: AnswerBlock, text: bytes | bytearray) -> bytes:
+        """Return the event for `text`, which is JSON without the quotes and not empty; b"" for none."""
         self._last = text
         if self.keeps_texts:
             block.sent += text
             self.kept_bytes += len(text)
-        self.block_continued(block, text)
+        if not (block.delta and self.named.is_numbered):
+            return block.delta and block.delta % text
+        number = self.next_number
+        self.next_number = number + 1
+        return block.delta % (text, number)
+
+    def _send(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+        if event := self._sent(block, text):
+            self.events.append(event)
 
 
 def _has_name(block: AnswerBlock) -> bool:

@@ -212,9 +212,6 @@ class MessageAnswer(AnswerBlocks):
         delta = {"type": kind, name: "%b"}
         block.delta = event_of({"type": "content_block_delta", "index": self.ended_blocks, "delta": delta})
 
-    def block_continued(self, block: AnswerBlock, text: bytes | bytearray) -> None:
-        self.events.append(block.delta % text)
-
     def block_ended(self, block: AnswerBlock) -> None:
         if block.kind == "reasoning":
             delta = {"type": "signature_delta", "signature": signature_of(block.carried)}

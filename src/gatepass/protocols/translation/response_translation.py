@@ -374,11 +374,6 @@ class ResponseAnswer(AnswerBlocks):
             delta = {"type": "response.function_call_arguments.delta", **self._place(block), "delta": "%b"}
         block.delta = event_of({**delta, "sequence_number": msgspec.Raw(b"%d")})
 
-    def block_continued(self, block: AnswerBlock, text: bytes | bytearray) -> None:
-        if block.delta:
-            self.events.append(block.delta % (text, self.next_number))
-            self.next_number += 1
-
     def block_ended(self, block: AnswerBlock) -> None:
         text, place, tool = msgspec.Raw(block.text), self._place(block), self.tool(block)
         if block.kind != "call":
