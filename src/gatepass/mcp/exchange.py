@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import repeat
 
 import msgspec
 
@@ -229,8 +228,8 @@ async def _relay_message(exchange: _McpRequest, servers: McpServers, asked: byte
                 blocks = [parse_event(block).data or b"" for block in split_events(body)[-LAST_EVENTS:]]
                 headers = [*(field for field in headers if field[0] != b"content-type"), _EVENTS]
             is_named = is_named and len(body) <= MIB  # a larger one is not read
-            asked_and_told = repeat(exchange.message), repeat(reply.message)
-            attempt.record.ran_tool = is_named and any(map(messages.has_run, blocks, *asked_and_told))
+            has_run = (messages.has_run(block, exchange.message, reply.message) for block in blocks)
+            attempt.record.ran_tool = is_named and any(has_run)
             await exchange.response.send(response.status, headers, body)
     except BaseException:  # a client that disconnects arrives here as a cancellation
         await response.aclose()

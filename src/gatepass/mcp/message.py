@@ -21,7 +21,7 @@ from gatepass.mcp.access import CALL_TOOL
 from gatepass.observability.story import advice_of, names_of
 from gatepass.protocols.client_protocol import ClientProtocol
 from gatepass.protocols.error_objects import error_text, retry_after
-from gatepass.types import Headers, Hidden, StreamedResponse, named_by_connection
+from gatepass.types import USUAL_CONNECTION, Headers, Hidden, StreamedResponse, named_by_connection
 
 LONGEST_NAME_CHARS = 200
 """Of a method or a tool in a McpMessage, which the log shows."""
@@ -112,6 +112,8 @@ def is_response(data: bytes, request: McpMessage, response: McpMessage | None = 
     """Return whether `data` answers `request`. `response` is what is in `data`, if it was read before."""
     response = response or read_message(data)
     is_pair = response.kind == "response" and request.kind == "request"
+    if is_pair and response.id == request.id and request.id.isdigit():  # nearly always
+        return True
     try:
         return is_pair and _ANY.decode(response.id) == _ANY.decode(request.id)
     except _UNREADABLE_ERRORS:  # such as half a surrogate pair
@@ -165,20 +167,26 @@ def request_headers(headers: Headers, method: str = "POST") -> Headers:
     Neither a credential, a cookie, `origin` nor a field that `connection` names is among them. Raises InvalidRequest if
     one of MCP, such as the session, is sent twice: gatepass and the server could read different ones.
     """
-    named = named_by_connection(headers)
-    # `_` could become `-` at a proxy behind gatepass, and the field another one that gatepass compared with the body
-    own = [
-        (name, value)
-        for name, value in headers
-        if (name in _OF_MCP or (name[:4] == b"mcp-" and _UNDERSCORE not in name)) and name not in named
-    ]
+    own: list[tuple[bytes, bytes]] = []
+    kept, names_fields = forwarded(headers), False
+    for field in headers:
+        name = field[0]
+        # `_` could become `-` at a proxy behind gatepass, and the field one that gatepass compared with the body
+        if name in _OF_MCP or (name[:4] == b"mcp-" and _UNDERSCORE not in name):
+            own.append(field)
+        elif name == b"connection":
+            names_fields = names_fields or field not in USUAL_CONNECTION
+    if names_fields:
+        named = named_by_connection(headers)
+        own = [field for field in own if field[0] not in named]
+        kept = tuple(field for field in kept if field[0] not in named)
     by_name = dict(own)
     if len(by_name) < len(own):
         single = [name for name, _ in own if name != b"accept"]
-        if twice := next((name for name in single if single.count(name) > 1), b""):
+        if len(set(single)) < len(single):
+            twice = next(name for name in single if single.count(name) > 1)
             raise InvalidRequest(f"The header {twice.decode('latin-1')[:100]} appears twice. Send it once.")
     accept = () if b"accept" in by_name else _STREAM if method == "GET" else _BOTH
-    kept = [field for field in forwarded(headers) if field[0] not in named]
     return (*kept, *own, *accept, *(_JSON if method == "POST" else ()), IDENTITY)
 
 

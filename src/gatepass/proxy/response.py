@@ -34,9 +34,9 @@ from gatepass.replies.retry_after import rejects_token, should_retry
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.choice_repair import TEXTS
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, json_text
-from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json, read_json
+from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json
 from gatepass.sse.event_stream import BYTE_ORDER_MARK, EventStream
-from gatepass.sse.synthesize import SYNTHESIZED
+from gatepass.sse.synthesize import SYNTHESIZED, read_document
 from gatepass.sse.usage import Usage, usage_of
 from gatepass.types import OK, Headers, Hidden, Response, UpstreamErrorBody
 
@@ -55,6 +55,8 @@ class BufferedReply(Hidden, msgspec.Struct, frozen=True):
     events: int = 0
     is_empty: bool = False
     """A chat reply without content although its finish reason is `stop`."""
+    text: msgspec.Raw = msgspec.Raw()
+    """The JSON of its first content, if a check of the whole reply found it."""
 
 
 class SynthesizedStream(Hidden, msgspec.Struct, frozen=True):
@@ -364,7 +366,7 @@ async def _synthesized(context: AttemptReply, reply: BufferedReply) -> Classifie
     if "stream" not in context.protocol.members:
         return reply
     client_transform = None if context.last is None else context.last.last_transform(context.profile)
-    work = partial(_synthesized_events, context, reply.body, client_transform)
+    work = partial(_synthesized_events, context, reply, client_transform)
     events, run = await context.work_on(reply.body, work)
     adapted = reply.adapted if client_transform is None else (*reply.adapted, *client_transform.adapted)
     return SynthesizedStream(
@@ -373,12 +375,12 @@ async def _synthesized(context: AttemptReply, reply: BufferedReply) -> Classifie
 
 
 def _synthesized_events(
-    context: AttemptReply, body: bytes, client_transform: EventTransform | None
+    context: AttemptReply, reply: BufferedReply, client_transform: EventTransform | None
 ) -> tuple[int, bytes]:
     try:
-        events: Iterable[bytes] = context.protocol.synthesize(
-            read_json(body), envelope_defaults(context.attempt), context
-        )
+        text = reply.text if context.profile is PLAIN else msgspec.Raw()  # a profile changes texts
+        document = read_document(reply.body, text)
+        events: Iterable[bytes] = context.protocol.synthesize(document, envelope_defaults(context.attempt), context)
         if (after := client_transform) is not None:
             events = (piece for event in events for piece in (after.feed(event), *iter(after.take, b"")))
         run = b"".join(pieces := [*events])
@@ -422,7 +424,7 @@ async def buffer_reply(context: AttemptReply, beginning: bytes = b"") -> Buffere
         if len(body) > LARGE_REPLY_BYTES:  # then the event loop runs between two passes
             await asyncio.sleep(0)
         if good is not None:  # needs neither classification nor repair
-            reply = BufferedReply(response.status, context.headers(), body, usage=good.usage)
+            reply = BufferedReply(response.status, context.headers(), body, usage=good.usage, text=good.text)
             if context.last is None:
                 return reply
             work = partial(_for_client, context, context.last, reply)

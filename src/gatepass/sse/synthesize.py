@@ -11,11 +11,16 @@ helpers:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
+from gatepass.json_body import SMALL_BYTES, UNCOUNTED_BYTES, lacks, searched
 from gatepass.sse import chunk
 from gatepass.sse.chunk import EnvelopeDefaults, Object
+from gatepass.sse.event import read_json
 
 SYNTHESIZED = "stream=synth"
 """The entry of `x-gatepass-adapted` for a synthesized stream."""
@@ -24,9 +29,30 @@ PIECE_CHARS = 131_072
 """Longer texts are cut between characters. RAGFlow's Go client rejects lines of 1 MiB (`bufio.Scanner`), and JSON
 may need six bytes for a character."""
 
+_TEXTS = (*chunk.REASONING, "reasoning_details", "content", "refusal")
 _MESSAGE = frozenset({*chunk.REASONING_MEMBERS, "content", "refusal", "tool_calls", "function_call", "audio"})
 _CHOICE = frozenset({"index", "message", "delta", "text", "logprobs", "finish_reason"})
 _DOCUMENT = frozenset({*chunk.ENVELOPE, "choices", "usage"})
+_CONTENT, _REWRITTEN = re.compile(rb'"content"\s*+:\s*+(?=")'), searched(r"\\[u/]")
+"""The name of a content, and an escape that is written again in another way."""
+
+
+def read_document(body: bytes, text: msgspec.Raw) -> Any:
+    """Return the completion `body`. Its first content, `text`, remains JSON if it would be written again as it is.
+
+    A stream of 10 KB takes a tenth fewer instructions if its text is not built and written (msgspec 0.22). Raises
+    ValueError as `read_json` does.
+    """
+    view, found = memoryview(text), _CONTENT.search(body)
+    at = 0 if found is None else found.end()
+    is_usual = SMALL_BYTES < view.nbytes <= PIECE_CHARS and len(body) <= UNCOUNTED_BYTES
+    if is_usual and body.startswith(view, at) and lacks(body, _REWRITTEN):
+        document = read_json(b'%b""%b' % (body[:at], body[at + view.nbytes :]))
+        message = document["choices"][0]["message"]
+        if message["content"] == "":  # it was not the content of something else
+            message["content"] = text
+            return document
+    return read_json(body)
 
 
 def chunks(
@@ -83,14 +109,13 @@ def _deltas(choice: Object, piece_chars: int) -> Iterator[tuple[Object, Object |
         logprobs: Object = {"content": None, "refusal": None, **sent}
         by_text["content"] = {**logprobs, "refusal": None}
         by_text["refusal"] = {"content": None, "refusal": logprobs["refusal"]}
-    for name in (*chunk.REASONING, "reasoning_details", "content", "refusal"):
+    for name in _TEXTS:
         value = message.get(name)
         if by_text and any((logprobs := by_text.get(name, {})).values()):  # a text with logprobs is not cut
             yield {name: value} if value else {}, logprobs
-        elif isinstance(value, str):
-            yield from [({name: part}, None) for part in split_text(value, piece_chars)]
         elif value:
-            yield {name: value}, None
+            parts = split_text(value, piece_chars) if isinstance(value, str) else [value]
+            yield from [({name: part}, None) for part in parts]
     for number, call in enumerate(calls):
         for delta in _call_deltas(number, call, piece_chars):
             yield {"tool_calls": [delta]}, None

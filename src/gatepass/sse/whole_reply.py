@@ -125,12 +125,12 @@ def is_strict(body: bytes, defaults: Callable[[], EnvelopeDefaults], *, is_text:
 
 
 class GoodReply(msgspec.Struct, frozen=True, gc=False):
-    """A chat reply without errors that needs no repair."""
+    """A chat reply without errors that needs no repair. `text` is the JSON of its first content."""
 
+    text: msgspec.Raw
     usage: Usage | None = None
 
 
-_WITHOUT_USAGE = GoodReply()
 _DOUBLE_QUOTE, _BRACKET = b'"['
 
 
@@ -154,15 +154,15 @@ def read_good(body: bytes) -> GoodReply | None:
             may_be_empty = content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""')
             if content[0] == _BRACKET or (may_be_empty and choice.finish_reason == "stop"):
                 return None
-    usage = completion.usage
+    text, usage = completion.choices[0].message.content, completion.usage
     if usage is None:
-        return _WITHOUT_USAGE
+        return GoodReply(text)
     of_prompt, of_completion = usage.prompt_tokens_details, usage.completion_tokens_details
     stated = None if of_prompt is None else of_prompt.cached_tokens
     counts = (stated, usage.prompt_cache_hit_tokens, usage.cached_tokens)
     cached = next((count for count in counts if count is not None), None)
     reasoning = None if of_completion is None else of_completion.reasoning_tokens
-    return GoodReply(Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
+    return GoodReply(text, Usage(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens, cached, reasoning))
 
 
 def is_empty_answer(body: bytes) -> bool:

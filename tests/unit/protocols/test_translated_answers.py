@@ -18,6 +18,7 @@ from gatepass.protocols.translation.message_translation import MessageAnswer, ch
 from gatepass.protocols.translation.response_translation import ResponseAnswer
 from gatepass.sse.choice_repair import FAILED
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, encode_event
+from gatepass.sse.event_stream import EventStream
 from tests.memory import traced_memory
 from tests.unit.sse.peer import response_helper_reads, strict_events
 
@@ -526,6 +527,16 @@ def test_what_is_kept_is_counted_as_long_as_it_is_kept(answer):
     assert made.kept_bytes == (101 if repeats else 0) + names + 10
     made.feed(call_piece(0, "}", first=False) + call_piece(1, "[", first=False))
     assert made.kept_bytes == (102 if repeats else 0) + names + 11
+
+
+def test_a_stream_counts_what_it_keeps_in_pages():
+    """Each change is counted for the limit of memory, and a text changes with each event."""
+    made = ResponseAnswer(defaults(), "up", About())
+    stream = EventStream(SOURCE, client_transform=made)
+    assert stream.kept_bytes == 0
+    for size, pages in ((1, 1), (4095, 1), (1, 2), (5000, 3)):
+        stream.feed(a_chunk({"content": "x" * size}))
+        assert stream.kept_bytes == pages * 4096 >= made.kept_bytes
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])

@@ -1,11 +1,15 @@
+import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepass.sse.event import read_json
 from gatepass.sse.repair import synthesize_stream
-from gatepass.sse.synthesize import PIECE_CHARS, chunks
+from gatepass.sse.synthesize import PIECE_CHARS, chunks, read_document
+from gatepass.sse.whole_reply import read_good
 from tests.unit.sse.documents import completions, meaning, origin
 from tests.unit.sse.peer import helper_reads
 from tests.unit.sse.repair_streams import USAGE
@@ -159,3 +163,51 @@ def test_helper_of_the_sdk_reads_every_stream_as_the_document(payload, piece_cha
     assert meaning(
         helper_reads(b"".join(synthesize_stream(payload, True, origin(), piece_chars=piece_chars)))
     ) == meaning(payload)
+
+
+LONG = {
+    "words": "word " * 2000,
+    "lines of code": 'print("a\\b")\n\t' * 1000,
+    "Chinese": "\u4e2d\u6587 " * 2000,
+    "signs written in another way": "</a>\x00" * 2000,
+    "numbers": "1e100, " * 2000,
+    "half a pair": "\ud83d" + "word " * 2000,
+    "more than a piece": "x" * (PIECE_CHARS + 1),
+    "short": "word",
+    "none": "",
+}
+ASIDE: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "the same text before it": {"content": LONG["words"]},
+    "the same text in an object": {"meta": {"content": LONG["words"]}},
+    "a number": {"meta": 10**30},
+}
+
+
+@pytest.mark.parametrize("aside", ASIDE.values(), ids=ASIDE)
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+@pytest.mark.parametrize("written", [{}, {"indent": 2}, {"ensure_ascii": False}], ids=str)
+@pytest.mark.parametrize("sent", ['"', '"\\/', '"twice", "content": "'])
+def test_a_text_that_is_not_read_again_makes_the_same_stream(text, aside, written, sent):
+    body = json.dumps({**aside, **document({"content": text})}, **written).encode(errors="surrogatepass")
+    body = body.replace(b'"content": "', b'"content": ' + sent.encode(), 1)
+    good = read_good(body)
+    told = msgspec.Raw(b'"other"') if good is None else good.text
+    try:
+        document_read = read_json(body)
+    except UnicodeDecodeError:
+        with pytest.raises(UnicodeDecodeError):
+            read_document(body, told)
+        return
+    expected = [*synthesize_stream(document_read, True, origin())]
+    assert [*synthesize_stream(read_document(body, told), True, origin())] == expected
+
+
+@pytest.mark.parametrize("name", ["words", "lines of code", "Chinese", "numbers"])
+def test_a_long_text_is_not_built(name):
+    body = json.dumps(document({"content": LONG[name]}), ensure_ascii=False).encode()
+    good = read_good(body)
+    assert good is not None
+    message = read_document(body, good.text)["choices"][0]["message"]
+    assert message["content"] is good.text
+    assert read_json(bytes(good.text)) == LONG[name]
