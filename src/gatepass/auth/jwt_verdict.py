@@ -39,9 +39,7 @@ RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid"))
 """The cases that end with another token. At any other, Claude Code would send the same token ten times."""
 ACCESS_CLAIMS = ("scope", "scp", "client_id", "idtyp", "appid", "appidacr", "azpacr", "kubernetes.io")
 """Claims of access tokens alone: of RFC 9068, Entra (v1, then v2) and Kubernetes service accounts."""
-GRAPH = frozenset(
-    ("00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com", "https://graph.microsoft.com/")
-)
+GRAPH = {"00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com", "https://graph.microsoft.com/"}
 """The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
