@@ -184,7 +184,7 @@ async def test_refusals_at_the_page_are_logged_and_counted(issuer, caplog):
     caplog.set_level("INFO", "gatepass.access")
     async with callers(issuer) as (_, gp):
         sent = {
-            "invalid_token": [issuer.token(FOREIGN), "gp-a-key-of-nobody", issuer.token(exp=5), issuer.token(iss="x")],
+            "invalid_token": [issuer.token(FOREIGN), "opaque-of-nobody", issuer.token(exp=5), issuer.token(iss="x")],
             "no_caller_row": [issuer.token(roles=[]), issuer.token(roles=["x"])],
             "role_not_allowed": [issuer.token(roles=["llm-user"]), KEY],
         }
