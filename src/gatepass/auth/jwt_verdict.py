@@ -10,7 +10,6 @@ import re
 from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,6 @@ class Token:
     claims: Mapping[str, Any] = field(repr=False)
 
     @classmethod
-    @lru_cache(maxsize=2)  # a request reads the same texts up to three times, and JSON may take 1 ms
     def read(cls, text: str) -> Token | None:
         """Return the signed JWT `text` (RFC 7515 3.1), None if it is no such text."""
         if len(text) > MAX_TOKEN_CHARS or _COMPACT.fullmatch(text) is None:
