@@ -70,10 +70,11 @@ def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
     `_environment` behind it if there is one and the environment alone configures gatepass.
     """
     members = ("sentence", "action", "advice", "sentence_zh", "action_zh")
-    return {member: _filled(name, member, values) for member in members}
+    return {member: filled(name, member, values) for member in members}
 
 
-def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
+def filled(name: str, member: str, values: Mapping[str, str]) -> str:
+    """Return one text of `explained`."""
     entry, known = explanations()[name], {**GENERIC, **values}
     text, is_chinese = getattr(entry, member) or entry.action * (member == "advice"), member.endswith("_zh")
     named = set[str]()
@@ -81,7 +82,7 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
         part = f"{placeholder}_environment"
         part = part if part in explanations() and _is_of_environment() else placeholder
         if part in explanations():
-            known[placeholder] = _filled(part, member, values)
+            known[placeholder] = filled(part, member, values)
     if entry.setting:
         known.setdefault("setting", _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), entry.setting))
 
@@ -98,11 +99,11 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
         codes = [code.replace(f" or {PREFIX}", f"`{either}`{PREFIX}") for code in codes]
         return either.join(filter(None, (("、" if is_chinese else ", ").join(codes[:-1]), codes[-1])))
 
-    filled = re.sub(_PIECE, written, text)
+    whole = re.sub(_PIECE, written, text)
     if entry.setting:  # also where the error's cause names it
         named.update(known["setting"].split(", "))
     is_short = "sentence" in member or not any(map(_needs_file, named))
-    return filled if is_short else filled + _filled("needs_file", member, {})
+    return whole if is_short else whole + filled("needs_file", member, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Advice:
         return self.case != ""
 
     def __str__(self) -> str:
-        text = _filled(self.case, "advice", self.names) if self.case else ""
+        text = filled(self.case, "advice", self.names) if self.case else ""
         return re.sub(r"`(?!gatepass )([^`]*)`", r"\1", text)
 
     def masked(self, mask: Callable[[str], str]) -> Advice:

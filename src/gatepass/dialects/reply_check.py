@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass import errors
-from gatepass.config.advice import Advice, explained
+from gatepass.config.advice import Advice, filled
 from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
@@ -242,7 +242,7 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
             found = hint.case
             break
     if found == NO_PATH:
-        return Remedy("", reply.missing, reply.route, _texts(reply.missing, reply, reply.route)["sentence"])
+        return Remedy("", reply.missing, reply.route, _text(reply.missing, "sentence", reply, reply.route))
     if found == REJECTION and reply.key != "":
         advice = reply.rejected.advice
         if reply.key is not None:
@@ -251,7 +251,7 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     setting = _rejection_setting(error_body, status, reply) if found == REJECTION else ""
     if not found or (found == REJECTION and not setting):
         return Remedy(case=case_of(error_body, status, upstream, reply.model))
-    return Remedy(_texts(found, reply, setting)["action"], found, setting)
+    return Remedy(_text(found, "action", reply, setting), found, setting)
 
 
 def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> str:
@@ -264,8 +264,8 @@ def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: Receiv
     return f"{setting}.statuses: [{status}]" if is_http_error(reply.status) else ""
 
 
-def _texts(case: str, reply: ReceivedReply, setting: str = "") -> Mapping[str, str]:
-    return explained(case, {**reply.names, "setting": setting} if setting else reply.names)
+def _text(case: str, member: str, reply: ReceivedReply, setting: str = "") -> str:
+    return filled(case, member, {**reply.names, "setting": setting} if setting else reply.names)
 
 
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
@@ -366,7 +366,7 @@ def _fault_of_lines(reply: ReceivedReply) -> errors.UpstreamError | None:
     if (error_body := next(filter(None, found), None)) is not None:
         return _rejection(reply, error_body)
     message = f"{reply.answered} with JSON objects in lines, which are neither an event stream nor a whole reply."
-    advice = _texts("json_lines", reply)["action"]
+    advice = _text("json_lines", "action", reply)
     return errors.UpstreamInvalid(message, upstream=reply.upstream, advice=advice, case="json_lines")
 
 
