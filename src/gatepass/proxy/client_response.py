@@ -171,7 +171,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             fields.append((b"request-id", request_id))  # Anthropic's SDKs show it
         if context.admitted is not None:
             is_messages = context.protocol.family == "messages"
-            fields = [*context.admitted.replaced(fields, context.state.clock.wall(), is_messages=is_messages)]
+            fields = context.admitted.replaced(fields, context.state.clock.wall(), is_messages=is_messages)
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:
