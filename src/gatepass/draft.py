@@ -143,7 +143,9 @@ class ObjectDraft:
         return self.has_changed or any(isinstance(one, Value) and one.is_changed for one in self._members.values())
 
     def pieces(self) -> list[Piece]:
-        found = list[Piece]()
+        if Value not in map(type, self._members.values()):  # as after a drop: one call instead of three a member
+            return [msgspec.json.encode(self._members)]
+        found: list[Piece] = []
         for name, value in self._members.items():
             pieces = value.pieces() if isinstance(value, Value) else (memoryview(value),)
             found += (b",", msgspec.json.encode(name), b":", *pieces)
@@ -243,7 +245,7 @@ class ListDraft:
         return self.has_changed or any(value.is_changed for value in self._made)
 
     def pieces(self) -> list[Piece]:
-        found = list[Piece]()
+        found: list[Piece] = []
         for one in self._elements:  # not joined, so that a list of megabytes is copied once
             found += (b",", *one.pieces()) if isinstance(one, Value) else (b",", one)
         return [b"[", *found[1:], b"]"]

@@ -104,12 +104,11 @@ _UNREAD = frozenset(("model", "messages", "input", "stream", "temperature", "top
 """Members of most requests that are none of these, which saves the calls of `plain_name`."""
 
 
-def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
+def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, Any]]:
     """Yield each ASKED member of `listed`, repeated ones too: some servers read the first value, others the last."""
     for name, text in listed:
-        plain = plain_name(name)
-        if plain in ASKED:
-            yield plain, text
+        if (plain := plain_name(name)) in ASKED:
+            yield plain, _prompts(text) if plain == "prompt" else _value(text)
         elif levels and (levels < NESTED_LEVELS or plain in NESTED) and first_char(text) == "{":
             yield from _asked(members(text), levels - 1)
 
@@ -184,40 +183,30 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         """Return the size of a call. A form has the size of a picture, a batch has none."""
         if not call.body or call.operation.configured_as == UNSEEN:
             return cls(PICTURE_TOKENS if call.operation.takes_form and not call.body else 0)
-        opened = call.opened()
-        pictures: list[int] = []
+        opened, tokens = call.opened(), -(-len(call.body) // BYTES_PER_TOKEN)
         # to open an agent's 301 messages took 0.7 ms, the search takes 20 µs; most chats need two searches of few bytes
-        # by `find`: `in` raises and catches an exception before it searches for more than one byte (CPython 3.11)
+        # `find`, because `in` first raises and catches an exception for more than one byte (CPython 3.11)
         may_have = call.body.find(b'"i') >= 0 or (_BACKSLASH in call.body and call.body.find(b"\\u00") >= 0)
         if "images" in opened.values or (may_have and not lacks(call.body, _OF_PICTURES)):
             top = dict(opened.listed)
             content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
             pictures = [*_pictures(_Part(content=content, output=output, images=images))]
-        tokens = -(-(len(call.body) - sum(pictures)) // BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
-        asked: list[tuple[str, Any]] = [
-            (plain, one)
-            for name, one in opened.values.items()
-            if name not in _UNREAD and (plain := plain_name(name)) in _READ
-        ]
+            tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
+        named = [(plain_name(name), one) for name, one in opened.values.items() if name not in _UNREAD]
+        asked: list[tuple[str, Any]] = [(name, one) for name, one in named if name in _READ]
         unbuilt = [name for name, one in asked if name == "prompt" or type(one) in _UNBUILT]
         if unbuilt or len(opened.names) > len(opened.values):  # the texts of a small body take another pass
-            texts = _asked(opened.listed)
-            asked = [(name, _prompts(text) if name == "prompt" else _value(text)) for name, text in texts]
-        most, answers, prompts, in_background, user, other = 0, 1, 1, False, None, None
-        for name, one in asked:  # one pass, because nearly all have one or two
-            if name in OUTPUT:
-                most = max(most, _count(one))
-            elif name in ANSWERS:
-                answers = max(answers, _count(one))
-            elif name == "prompt":
-                prompts = max(prompts, one)
-            elif name == "background":
-                in_background = in_background or _is_meant(one)
-            elif name == "user" and user is None and isinstance(one, str):
-                user = one
-            elif name == "metadata" and other is None and isinstance(one, dict):
-                other = found if isinstance(found := one.get("user_id"), str) else None
-        return cls(tokens, most, answers * prompts, in_background, (other or "") if user is None else user)
+            asked = [*_asked(opened.listed)]
+        most = max([_count(one) for name, one in asked if name in OUTPUT], default=0)
+        rest = [(name, one) for name, one in asked if name not in OUTPUT]
+        if not rest:  # nearly always: saves what follows
+            return cls(tokens, most)
+        answers = max([1, *(_count(one) for name, one in rest if name in ANSWERS)])
+        answers *= max([1, *(one for name, one in rest if name == "prompt")])
+        users = [one for name, one in rest if name == "user"]
+        users += [one.get("user_id") for name, one in rest if name == "metadata" and isinstance(one, dict)]
+        user = next((one for one in users if isinstance(one, str)), "")
+        return cls(tokens, most, answers, any(_is_meant(one) for name, one in rest if name == "background"), user)
 
 
 def _is_meant(value: Any) -> bool:
@@ -259,7 +248,7 @@ class Admitted(msgspec.Struct, eq=False):
     counted: tuple[Limit, ...] = ()
     """Limits that counted the request before its large body was read. They keep the count in any case."""
     counts_tokens: bool = False
-    of_upstream: Mapping[str, Sequence[Limit]] = {}
+    of_upstream: Mapping[str, tuple[Limit, ...]] = {}
     taken: list[tuple[Counts, Taken]] = []
     at_target: list[Taken] = []
     """The upstream quota that the current attempt has taken: for its first request, then for further ones."""
@@ -279,7 +268,7 @@ class Admitted(msgspec.Struct, eq=False):
                 raise limit_reached(self._note(result), self.tokens)
             self.taken = [(self.end_users, result)]
         self.due = tuple([limit for limit in limits if limit not in self.counted] if self.counted else limits)
-        if not self.of_upstream:
+        if not any(self.of_upstream.values()):
             await self.take_target("", now_s)
 
     def _check_fits(self, limits: Sequence[Limit], unit: str, amount: int) -> None:
@@ -348,8 +337,7 @@ class Admitted(msgspec.Struct, eq=False):
         if not reported and not sent:
             return NOTHING
         tokens, is_open = reported, outcome != Outcome.COMPLETE or (self.size.in_background and not reported)
-        may_have_run = access is not None and (outcome not in REFUSALS or access.events)
-        if access is not None and may_have_run and (is_open or not reported):
+        if access is not None and (outcome not in REFUSALS or access.events) and (is_open or not reported):
             more_bytes = max(0, access.bytes_out - EVENT_BYTES * access.events)
             tokens = self.size.input_tokens + (access.events + more_bytes // BYTES_PER_TOKEN) * self.generates
             if is_open:  # the upstream may go on
@@ -366,8 +354,7 @@ class Admitted(msgspec.Struct, eq=False):
         if attempt is not None:
             sent, record = attempt.sent or attempt.sent_before, attempt.record
             outcome, requests = record.outcome, record.requests
-        if self.at_target:
-            self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
+        self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
         used = self.used(access, reported, outcome, sent=sent)
         if attempt is not None and attempt.ran_before and not reported:
             used = {**used, TOKENS: max(used[TOKENS], self.tokens)}
@@ -377,23 +364,18 @@ class Admitted(msgspec.Struct, eq=False):
             access.tokens_estimated = used[TOKENS]
         self.taken = []
 
-    def replaced(
-        self, fields: list[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool
-    ) -> list[tuple[bytes, bytes]]:
-        """Return the response header fields with the upstream's limit fields replaced by those of gatepass."""
+    def replace_in(self, fields: list[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> None:
+        """Replace the upstream's limit fields among the header `fields` of a response by those of gatepass."""
         shown = [limit for limit in self.limits if limit.span_s]
         if not shown:
-            return fields
-        kept = fields  # nearly always: one search instead of one for each field
-        if b" ".join([name for name, _ in fields]).find(b"limit") >= 0:
-            kept = [field for field in fields if not field[0].startswith(OURS)]
-        states: list[str] = []  # `list[str]()` costs 40 times as much (CPython 3.11)
-        warnings: list[str] = []
+            return
+        if b" ".join([name for name, _ in fields]).find(b"limit") >= 0:  # nearly never: one search of all names
+            fields[:] = [field for field in fields if not field[0].startswith(OURS)]
+        states, warnings = [], []
         first: dict[str, tuple[float, Limit, int, float]] = {}
         knows_others, refused = self.counts.fault is None, self.refused
         for limit in shown:
-            left, reset_s = limit.most - limit.use.total - knows_others * limit.others, float(limit.span_s)
-            left = left if left > 0 else 0
+            left, reset_s = max(0, limit.most - limit.use.total - knows_others * limit.others), float(limit.span_s)
             if refused is not None and limit is refused.limit:  # other processes may have used more meanwhile
                 left, reset_s = min(left, self.tokens - 1) if limit.counts_tokens else 0, refused.wait_s
             elif limit.is_calendar:
@@ -403,25 +385,19 @@ class Admitted(msgspec.Struct, eq=False):
                 warnings.append(f"{limit.name} {percent}%")
             states.append(f'"{limit.name}";r={left};t={math.ceil(reset_s)}')
             # of each unit the limit that the client reaches first
-            share = left / limit.most
-            if limit.unit not in first or share < first[limit.unit][0]:
-                first[limit.unit] = (share, limit, left, reset_s)
+            if limit.unit not in first or left / limit.most < first[limit.unit][0]:
+                first[limit.unit] = (left / limit.most, limit, left, reset_s)
         policies = ", ".join([limit.policy for limit in shown])
-        kept = [*kept, (b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(states).encode())]
-        for unit in (REQUESTS, TOKENS):
-            if unit not in first:
-                continue
-            _, limit, left, reset_s = first[unit]
-            most, whole = limit.texts  # to format both takes twice as long as the rest
-            reset = whole if reset_s == limit.span_s else b"%gs" % (math.ceil(reset_s * 1000) / 1000)
+        fields += ((b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(states).encode()))
+        for unit, (_, limit, left, reset_s) in sorted(first.items()):
+            reset = limit.texts[1] if reset_s == limit.span_s else b"%gs" % (math.ceil(reset_s * 1000) / 1000)
             if is_messages:
                 at = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
                 reset = at.replace("+00:00", "Z").encode()
             most_name, left_name, reset_name = _FIELDS[unit, is_messages]
-            kept += ((most_name, most), (left_name, b"%d" % left), (reset_name, reset))
+            fields += ((most_name, limit.texts[0]), (left_name, b"%d" % left), (reset_name, reset))
         if warnings:
-            kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
-        return kept
+            fields.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
 
 
 def whose(limit: Limit) -> str:
@@ -533,20 +509,17 @@ class Admission:
                 limit.ahead_s = self._clock.wall() - self._clock.now()
         return found
 
-    def all_limits(self) -> Iterator[Limit]:
-        """Yield each limit, also of callers that have not sent a request yet. Of a row it is that of one caller."""
-        return self._shown(self._quotas)
-
-    def _shown(self, owners: Iterable[Owner]) -> Iterator[Limit]:
+    def all_limits(self, owners: Iterable[Owner] | None = None) -> Iterator[Limit]:
+        """Yield each limit (of `owners`), also of callers that sent nothing yet. Of a row it is that of one caller."""
         now_s = self._clock.now()
         fullest = self._of_rows.fullest(now_s)
-        for limit in chain.from_iterable(map(self.limits_of, owners)):
+        for limit in chain.from_iterable(map(self.limits_of, self._quotas if owners is None else owners)):
             yield max(limit, fullest.get(limit.key, limit), key=lambda one: one.used(now_s))
 
     def budgets(self) -> dict[Labels, float]:
         """Return the share that is left of each daily or monthly limit in use: the MAX_NAMES lowest."""
         found, now_s = list[tuple[Labels, float]](), self._clock.now()
-        for limit in self._shown(self._limits):
+        for limit in self.all_limits(self._limits):
             if limit.is_calendar:
                 left = max(0, limit.most - limit.all_used(now_s)) / limit.most
                 found.append(((*limit.subject, limit.setting), left))
@@ -560,8 +533,9 @@ class Admission:
         caller, protocol = context.caller, PROTOCOLS[call.operation.protocol]
         limits = self._of_caller(caller, route.entry)
         shared = self._of_each_user(caller)
-        names = [target.upstream for target in route.targets]
-        upstreams = {name: found for name in names if (found := self.limits_of(("upstream", name)))}
+        upstreams = {
+            one.upstream: found for one in route.targets if (found := self.limits_of(("upstream", one.upstream)))
+        }
         if not limits and not shared and not upstreams:
             return
         counts_tokens = any(one.counts_tokens for one in chain(limits, shared, *upstreams.values()))
@@ -584,11 +558,8 @@ class Admission:
         admitted.counted, admitted.counts_tokens = counted, counts_tokens
         own = self._of_end_user(context, shared, size.user) if shared else ()
         if not counts_tokens:
-            of_each = [
-                tuple(one for one in ones if not one.counts_tokens) for ones in (own, limits, *upstreams.values())
-            ]
-            own, limits, *kept = of_each
-            upstreams = {name: ones for name, ones in zip(upstreams, kept, strict=True) if ones}
+            kept = [tuple(one for one in ones if not one.counts_tokens) for ones in (own, limits, *upstreams.values())]
+            own, limits, upstreams = kept[0], kept[1], dict(zip(upstreams, kept[2:], strict=True))
         admitted.of_upstream = upstreams
         await admitted.take(own, limits, context.state.clock.now())
 
