@@ -378,7 +378,7 @@ class AnswerBlocks(EventTransform):
             text, block.half = text[:-1], text[-1]
         if block is self._open:
             if text:
-                self.events.append(self._sent(block, json_text(text)[1:-1]))
+                self._send(block, json_text(text)[1:-1])
         else:
             if text:
                 held = json_text(text)[1:-1]
@@ -391,7 +391,7 @@ class AnswerBlocks(EventTransform):
         """End the open block, and begin the one that waits first."""
         if (block := self._open) is not None:
             if block.half:
-                self.events.append(self._sent(block, json_text(block.half)[1:-1]))
+                self._send(block, json_text(block.half)[1:-1])
             if block.kind == "reasoning":
                 block.carried = self._take_carried({})
             self.block_ended(block)
@@ -404,7 +404,7 @@ class AnswerBlocks(EventTransform):
             self.block_begun(block)
             self.kept_bytes -= len(block.held)
             if block.held:
-                self.events.append(self._sent(block, block.held))
+                self._send(block, block.held)
             block.held = bytearray()
 
     def _sent(self, block: AnswerBlock, text: bytes | bytearray) -> bytes:
@@ -418,6 +418,10 @@ class AnswerBlocks(EventTransform):
         number = self.next_number
         self.next_number = number + 1
         return block.delta % (text, number)
+
+    def _send(self, block: AnswerBlock, text: bytes | bytearray) -> None:
+        if event := self._sent(block, text):
+            self.events.append(event)
 
 
 def _has_name(block: AnswerBlock) -> bool:
