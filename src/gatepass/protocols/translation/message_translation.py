@@ -30,6 +30,7 @@ _CARRIED = (
 _OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
+_ROLES = ("user", "assistant", "system")
 _TEXT = ("text",)
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
@@ -51,14 +52,13 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
     system = list[Object]()
-    for where, block in chat_request.blocks_of(request.get("system") or [], "system"):
-        part = _part(block, where)
+    for number, block in enumerate(chat_request.blocks_of(request.get("system") or [], "system")):
+        part = _part(block, ("system", number))
         if found := _BILLING.match(part.get("text", "")):
             dropped.note(found[1])
             part["text"] = part["text"][found.end() :]
         system += [part] if part.get("text") != "" else []
-    turns = chat_request.objects_of(request.get("messages") or [], "messages")
-    messages = [message for where, turn in turns for message in _turn(turn, where, names, dropped)]
+    messages = _messages(chat_request.objects_of(request.get("messages") or [], "messages"), names, dropped)
     chat["messages"] = chat_request.in_turns(system, messages, "messages", dropped)
     if chat["messages"][-1]["role"] == "assistant":  # most servers begin a new answer, and some refuse it
         reason = "`messages` must end with a user message: chat completions do not continue a begun answer (prefill)."
@@ -89,39 +89,54 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _turn(turn: Object, where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ("user", "assistant", "system"):
-        raise chat_request.malformed(where, "a message of user, assistant or system")
-    if (text := chat_request.plain_text(content, _TEXT)) is not None:
-        return [{"role": role, "content": text}]
-    blocks = chat_request.objects_of(content, (where, "content"), "a text or a list")
-    if role == "assistant":
-        return [_answer(blocks, names, dropped)]
-    found: list[Object] = []
+def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
+    messages: list[Object] = []
+    for number, turn in enumerate(turns):
+        role, content = turn.get("role"), turn.get("content")
+        if role not in _ROLES:
+            raise chat_request.malformed(("messages", number), "a message of user, assistant or system")
+        if (text := chat_request.plain_text(content, _TEXT)) is not None:
+            messages.append({"role": role, "content": text})
+            continue
+        where = (("messages", number), "content")
+        blocks = chat_request.objects_of(content, where, "a text or a list")
+        if role == "assistant":
+            messages.append(_answer(blocks, where, names, dropped))
+        else:
+            parts = _asked(blocks, where, messages)
+            messages += [{"role": role, "content": chat_request.content_of(parts)}] if parts else ()
+    return messages
+
+
+def _asked(blocks: list[Object], where: Place, messages: list[Object]) -> list[Object]:
+    """Return the parts of a message, and append the results of tools among its `blocks` to `messages`."""
     parts: list[Object] = []
-    for place, block in blocks:
+    for number, block in enumerate(blocks):
+        place = (where, number)
         if block.get("type") != "tool_result":
             parts.append(_part(block, place))
             continue
-        given, is_error = block.get("content") or [], block.get("is_error")
-        result: str | list[Object] | None = None if is_error else chat_request.plain_text(given, _TEXT)
-        if result is None:
-            inside = [_part(one, within) for within, one in chat_request.blocks_of(given, (place, "content"))]
+        result, is_error = block.get("content"), block.get("is_error")
+        if is_error or (not isinstance(result, str) and (result := chat_request.plain_text(result, _TEXT)) is None):
+            given = chat_request.blocks_of(block.get("content") or [], (place, "content"))
+            inside = [_part(one, ((place, "content"), at)) for at, one in enumerate(given)]
             result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
-        found += chat_request.result_messages(block.get("tool_use_id"), result, place)
-    return [*found, {"role": role, "content": chat_request.content_of(parts)}] if parts else found
+        messages += chat_request.result_messages(block.get("tool_use_id"), result, place)
+    return parts
 
 
-def _answer(blocks: list[tuple[Place, Object]], names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
+def _answer(
+    blocks: list[Object], where: Place, names: chat_request.Names, dropped: chat_request.Dropped
+) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts: list[Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
     calls: list[Object] = []
     thoughts: list[Any] = []
-    for place, block in blocks:
+    for number, block in enumerate(blocks):
+        place = (where, number)
         if block.get("type") == "tool_use":
             arguments = json_text(chat_request.object_of(block, "input", place)).decode()
-            calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
+            calls.append(names.call(block, block.get("id"), arguments, place))
         elif (kind := event_kind(block)) == "thinking" and (
             signature := chat_request.text_of(block.get("signature"))
         ).startswith(OWN_THOUGHT):
@@ -170,7 +185,8 @@ def _texts(kind: str, block: Object, source: Object) -> list[Any]:
 def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
-    for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
+    for number, tool in enumerate(chat_request.objects_of(request.get("tools") or [], "tools")):
+        where = ("tools", number)
         if (kind := event_kind(tool)) not in ("", "custom"):
             name, _, version = kind.rpartition("_")
             if name.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():

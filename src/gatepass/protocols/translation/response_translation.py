@@ -60,10 +60,11 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
     given = request.get("input") or []
     items = chat_request.blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
-    tools, names = _tools(request, items, dropped)
+    kinds = [kind if isinstance(kind := item.get("type"), str) else "" for item in items]
+    tools, names = _tools(request, [*zip(kinds, items, strict=True)], dropped)
     chat |= chat_request.chosen(request.get("tool_choice"), tools, names)
     system = _parts(request.get("instructions") or [], "instructions")
-    chat["messages"] = chat_request.in_turns(system, _messages(items, names, dropped), "input", dropped)
+    chat["messages"] = chat_request.in_turns(system, _messages(zip(kinds, items, strict=True), names, dropped), "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
@@ -141,15 +142,14 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Dropped) -> list[Object]:
+def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Dropped) -> list[Object]:
     """Return the messages of a chat. A thought belongs to the answer after it."""
     messages: list[Object] = []
     thoughts: list[Any] = []
-    for where, item in items:
-        kind = value if isinstance(value := item.get("type"), str) else ""
+    for number, (kind, item) in enumerate(items):
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
-        elif found := _of_item(kind, item, where, names, dropped):
+        elif found := _of_item(kind, item, ("input", number), names, dropped):
             if thoughts and found[0]["role"] == "assistant":
                 found[0] |= chat_request.joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
             elif thoughts and chat_request.joined_thoughts(*thoughts):
@@ -163,15 +163,17 @@ def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Drop
 
 def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
     if kind in _RESULTS:
-        output = _content(item.get("output") or [], (where, "output"))
+        output = item.get("output")
+        if not isinstance(output, str):
+            output = _content(output or [], (where, "output"))
         return chat_request.result_messages(item.get("call_id"), output, where)
     is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
-        tool = _SEARCH if is_search else chat_request.named_tool(item, is_custom=is_custom)
-        return [names.call(item.get("call_id"), tool, arguments, where)]
+        tool = _SEARCH if is_search else chat_request.named_tool(item, is_custom=True) if is_custom else None
+        return [names.call(item, item.get("call_id"), arguments, where, tool)]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
@@ -215,7 +217,7 @@ def _content(content: Any, where: Place) -> str | list[Object]:
 
 
 def _parts(content: Any, where: Place) -> list[Object]:
-    return [_part(part, place) for place, part in chat_request.blocks_of(content, where)]
+    return [_part(part, (where, at)) for at, part in enumerate(chat_request.blocks_of(content, where))]
 
 
 def _part(part: Object, where: Place) -> Object:
@@ -239,11 +241,12 @@ def _part(part: Object, where: Place) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(request: Object, items: Iterable[tuple[Place, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(request: Object, items: list[tuple[str, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    later = [(where, item) for where, item in items if item.get("type") in _WITH_TOOLS]
-    for where, owner in (("", request), *later):
+    owners: list[tuple[Place, Object]] = [("", request)]
+    owners += [(("input", at), item) for at, (kind, item) in enumerate(items) if kind in _WITH_TOOLS]
+    for where, owner in owners:
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
                 tools.append(_function(one, names.add(tool, place)))
@@ -252,10 +255,12 @@ def _tools(request: Object, items: Iterable[tuple[Place, Object]], dropped: Drop
 
 def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Object, Tool]]:
     """Yield the tools of `owner` that a chat can call, with their places: also those inside a namespace."""
-    for at, outer in chat_request.objects_of(owner.get("tools") or [], (where, "tools")):
+    for number, outer in enumerate(chat_request.objects_of(owner.get("tools") or [], (where, "tools"))):
+        at: Place = ((where, "tools"), number)
         namespace, inner = "", [(at, outer)]
         if event_kind(outer) == "namespace":
-            namespace, inner = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
+            namespace, tools = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
+            inner = [(((at, "tools"), inside), one) for inside, one in enumerate(tools)]
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 wanted = f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters"
                 raise chat_request.malformed(at, wanted)

@@ -9,7 +9,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import BodyTooComplex, InvalidJson, UpstreamInvalid
-from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES, TopLevel, has_more
+from gatepass.json_body import MOST_OPENED, SMALL_BYTES, UNCOUNTED_BYTES, Members, TopLevel, has_more
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
@@ -41,8 +41,8 @@ class Translation:
             request = msgspec.json.decode(call.body)
             request.pop("stream", None)
             chat_request, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
-            body = json_text(chat_request)
-            top = TopLevel(body)  # for all rules: each would read the body (an agent's turn: 1.1 million instructions)
+            body, listed = _written(chat_request)
+            top = TopLevel(body, listed)  # for all rules
         except (ValueError, RecursionError):  # half a surrogate pair, a number of thousands of digits, many levels
             raise InvalidJson("The body has a number, a text or a depth that cannot be translated.") from None
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
@@ -51,6 +51,21 @@ class Translation:
         adapted = (*call.adapted, f"translate={self.name}", *dropped.entries)
         translated = call.with_body(body, top, operation=chat, headers=headers, adapted=adapted)
         return ChatCall(translated, self.answer, about)
+
+
+def _written(chat: Object) -> tuple[bytes, Members | None]:
+    """Return the body of `chat`, and its members if it is large: to read them costs an agent's turn 1.1 million
+    instructions. Their texts are parts of the body."""
+    try:
+        texts = [(name, msgspec.json.encode(value)) for name, value in chat.items()]
+    except UnicodeEncodeError:  # half a surrogate pair
+        return json_text(chat), None
+    body, at, listed = json_text({name: msgspec.Raw(text) for name, text in texts}), 1, Members()
+    for name, text in texts:
+        at += len(name) + len('"":')
+        listed.append((name, msgspec.Raw(memoryview(body)[at : at + len(text)])))
+        at += len(text) + len(",")
+    return body, listed if len(body) > SMALL_BYTES else None
 
 
 class ChatCall(Hidden, msgspec.Struct, frozen=True):
