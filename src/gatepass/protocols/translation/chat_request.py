@@ -122,6 +122,15 @@ def carried_of(text: str) -> Carried:
     return Carried()
 
 
+def function_of(tool: Object, name: str) -> Object:
+    """Return what a function called `name` and `tool` have in common."""
+    function: Object = {"name": name}
+    for member in ("description", "strict"):
+        if (value := tool.get(member)) is not None:
+            function[member] = value
+    return function
+
+
 def schema_of(given: Any) -> Object:
     """Return the JSON schema `given` of a function's arguments. Tools of MCP lack it, and servers require one."""
     schema = given if isinstance(given, dict) else {}
@@ -281,13 +290,13 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     become one, and the results of tools follow their calls at once, in their order.
     Raises InvalidRequest about the member `where` without content, for a call without a result, and the reverse.
     """
-    filled = [one for one in messages if one["content"] or len(one) > len(("role", "content"))]
-    if not filled:
+    content = content_of(system)
+    first: list[Object] = [{"role": "system", "content": content}] if content else []
+    if messages and _is_strict(messages):
+        return first + messages
+    filled = first + [one for one in messages if one["content"] or len(one) > len(("role", "content"))]
+    if len(filled) == len(first):
         raise InvalidRequest(f"`{where}` has no message with content.", param=where)
-    if content := content_of(system):
-        filled.insert(0, {"role": "system", "content": content})
-    if _is_strict(filled):
-        return filled
     roles = [one["role"] for one in filled]
     front = next((at for at, role in enumerate(roles) if role != "system"), len(roles))
     if "system" in roles[front:]:
@@ -314,17 +323,19 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
 
 
 def _is_strict(messages: list[Object]) -> bool:
-    """Whether `messages` are as strict servers require them: nearly always."""
+    """Whether `messages` need no change, as nearly always."""
     before, waiting = "", list[str]()
     for message in messages:
         role = message["role"]
         if role == "tool":
             if not waiting or waiting.pop() != message["tool_call_id"]:
                 return False
-        elif waiting or role == before or (role == "system" and before):
+        elif waiting or role == before or role == "system":
             return False
         elif "tool_calls" in message:
-            waiting = [call["id"] for call in reversed(message["tool_calls"])]
+            waiting = [call["id"] for call in message["tool_calls"]][::-1]
+        elif not message["content"]:
+            return False
         before = role
     return not waiting
 

@@ -27,7 +27,6 @@ _CARRIED = (
     *(*_SAME, "system", "messages", "stop_sequences", "tools", "tool_choice", "metadata"),
     *("output_config", "output_format"),
 )
-_OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _ROLES = ("user", "assistant", "system")
@@ -95,16 +94,16 @@ def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_requ
         role, content = turn.get("role"), turn.get("content")
         if role not in _ROLES:
             raise chat_request.malformed(("messages", number), "a message of user, assistant or system")
-        if (text := chat_request.plain_text(content, _TEXT)) is not None:
+        is_answer = role == "assistant" and isinstance(content, list)  # nearly all call tools
+        if not is_answer and (text := chat_request.plain_text(content, _TEXT)) is not None:
             messages.append({"role": role, "content": text})
             continue
         where = (("messages", number), "content")
         blocks = chat_request.objects_of(content, where, "a text or a list")
-        if role == "assistant":
+        if is_answer:
             messages.append(_answer(blocks, where, names, dropped))
-        else:
-            parts = _asked(blocks, where, messages)
-            messages += [{"role": role, "content": chat_request.content_of(parts)}] if parts else ()
+        elif parts := _asked(blocks, where, messages):
+            messages.append({"role": role, "content": chat_request.content_of(parts)})
     return messages
 
 
@@ -125,9 +124,7 @@ def _asked(blocks: list[Object], where: Place, messages: list[Object]) -> list[O
     return parts
 
 
-def _answer(
-    blocks: list[Object], where: Place, names: chat_request.Names, dropped: chat_request.Dropped
-) -> Object:
+def _answer(blocks: list[Object], where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts: list[Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
     calls: list[Object] = []
@@ -135,7 +132,10 @@ def _answer(
     for number, block in enumerate(blocks):
         place = (where, number)
         if block.get("type") == "tool_use":
-            arguments = json_text(chat_request.object_of(block, "input", place)).decode()
+            given = block.get("input")
+            arguments = json_text(
+                given if isinstance(given, dict) else chat_request.object_of(block, "input", place)
+            ).decode()
             calls.append(names.call(block, block.get("id"), arguments, place))
         elif (kind := event_kind(block)) == "thinking" and (
             signature := chat_request.text_of(block.get("signature"))
@@ -193,8 +193,8 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
                 raise chat_request.client_tool(kind, where)
             dropped.note(kind)
             continue
-        function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
-        function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
+        name = names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)
+        function = chat_request.function_of(tool, name)
         function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)

@@ -34,6 +34,8 @@ _ROLES: Mapping[str, str] = {"user": "user", "assistant": "assistant", "system":
 """Strict servers reject the role `developer`, which means the same."""
 _CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
+_MESSAGES = frozenset(("message", "", "agent_message"))
+_SEARCHES = frozenset(("tool_search_call", "tool_search_output"))
 _SEARCH = Tool("tool_search", is_search=True)
 _WITH_TOOLS = ("additional_tools", "tool_search_output")
 """Items that add tools to those of the request. Codex sends all of its tools in the first one for some models, and
@@ -61,10 +63,13 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     given = request.get("input") or []
     items = chat_request.blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
     kinds = [kind if isinstance(kind := item.get("type"), str) else "" for item in items]
-    tools, names = _tools(request, [*zip(kinds, items, strict=True)], dropped)
+    later = [(("input", at), items[at]) for at, kind in enumerate(kinds) if kind in _WITH_TOOLS]
+    tools, names = _tools([("", request), *later], dropped)
     chat |= chat_request.chosen(request.get("tool_choice"), tools, names)
     system = _parts(request.get("instructions") or [], "instructions")
-    chat["messages"] = chat_request.in_turns(system, _messages(zip(kinds, items, strict=True), names, dropped), "input", dropped)
+    chat["messages"] = chat_request.in_turns(
+        system, _messages(zip(kinds, items, strict=True), names, dropped), "input", dropped
+    )
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
@@ -120,12 +125,12 @@ def _repeated(request: Object) -> Object:
             repeated[name] = {**_WHOLE[name], **value}
     if isinstance(tools := repeated["tools"], list):
         repeated["tools"] = [
-            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and event_kind(tool) == "function" else tool
+            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and tool.get("type") == "function" else tool
             for tool in tools
         ]
         repeated["tools"] = msgspec.Raw(json_text(repeated["tools"]))  # a stream has them three times
-    texts = {name: json_text(value) for name, value in repeated.items()}
-    return {name: value if len(texts[name]) <= MOST_REPEATED_BYTES else None for name, value in repeated.items()}
+    is_long = {name for name, value in repeated.items() if value and len(json_text(value)) > MOST_REPEATED_BYTES}
+    return repeated | dict.fromkeys(is_long)
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
@@ -162,12 +167,16 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
 
 
 def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
+    if kind in _MESSAGES:
+        role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
+        if role is not None:
+            return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _RESULTS:
         output = item.get("output")
         if not isinstance(output, str):
             output = _content(output or [], (where, "output"))
         return chat_request.result_messages(item.get("call_id"), output, where)
-    is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
+    is_search = kind in _SEARCHES and item.get("execution") == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
@@ -178,9 +187,6 @@ def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropp
         found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
         return chat_request.result_messages(item.get("call_id"), available, where)
-    role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
-    if kind in ("message", "", "agent_message") and role is not None:
-        return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _COMPACTIONS:
         if summary := chat_request.joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
@@ -241,15 +247,13 @@ def _part(part: Object, where: Place) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(request: Object, items: list[tuple[str, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(owners: Iterable[tuple[Place, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    owners: list[tuple[Place, Object]] = [("", request)]
-    owners += [(("input", at), item) for at, (kind, item) in enumerate(items) if kind in _WITH_TOOLS]
     for where, owner in owners:
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
-                tools.append(_function(one, names.add(tool, place)))
+                tools.append(_function(one, names.add(tool, place), is_custom=tool.is_custom))
     return tools, names
 
 
@@ -266,11 +270,12 @@ def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[P
                 raise chat_request.malformed(at, wanted)
         for place, one in inner:
             kind = event_kind(one)
-            environment = chat_request.members_of(one, "environment")
-            if kind in _CLIENT_TOOLS and not event_kind(environment).startswith("container"):
-                raise chat_request.client_tool(kind, place)
             if kind in ("function", "custom"):
                 yield place, one, Tool(text_of(one.get("name")), namespace, kind == "custom")
+            elif kind in _CLIENT_TOOLS and not event_kind(chat_request.members_of(one, "environment")).startswith(
+                "container"
+            ):
+                raise chat_request.client_tool(kind, place)
             elif kind == "tool_search" and one.get("execution") == "client":
                 yield place, one, _SEARCH
             else:
@@ -284,10 +289,8 @@ MOST_NAMESPACE_CHARS = 256
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, name: str) -> Object:
-    is_custom = event_kind(tool) == "custom"
-    function: Object = {"name": name}
-    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
+def _function(tool: Object, name: str, *, is_custom: bool) -> Object:
+    function = chat_request.function_of(tool, name)
     function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters"))
     if is_custom:
         syntax = chat_request.members_of(tool, "format")
