@@ -7,6 +7,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from itertools import dropwhile, groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -120,15 +122,6 @@ def carried_of(text: str) -> Carried:
         if 0 < len(text) <= MOST_CARRIED_BYTES:
             return msgspec.json.decode(text, type=Carried)
     return Carried()
-
-
-def function_of(tool: Object, name: str) -> Object:
-    """Return what a function called `name` and `tool` have in common."""
-    function: Object = {"name": name}
-    for member in ("description", "strict"):
-        if (value := tool.get(member)) is not None:
-            function[member] = value
-    return function
 
 
 def schema_of(given: Any) -> Object:
@@ -297,12 +290,11 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     filled = first + [one for one in messages if one["content"] or len(one) > len(("role", "content"))]
     if len(filled) == len(first):
         raise InvalidRequest(f"`{where}` has no message with content.", param=where)
-    roles = [one["role"] for one in filled]
-    front = next((at for at, role in enumerate(roles) if role != "system"), len(roles))
-    if "system" in roles[front:]:
+    later = [*dropwhile(lambda one: one["role"] == "system", filled)]
+    if any(one["role"] == "system" for one in later):
         dropped.note("system_role")  # templates of models accept the role at the beginning alone
-        later = filled[front:]
-        filled[front:] = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
+        later = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
+        filled[-len(later) :] = later
     merged, results = _merged(filled), defaultdict[str, list[Object]](list)
     tools = [message for message in merged if message["role"] == "tool"]
     for message in reversed(tools):
@@ -311,11 +303,10 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     for message in merged:
         if message["role"] != "tool":
             ordered.append(message)
-        if "tool_calls" in message:
-            for call in message["tool_calls"]:
-                if not (found := results.get(call["id"])):
-                    raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
-                ordered.append(found.pop())  # some servers use an id again in a later turn
+        for call in message.get("tool_calls", ()):
+            if not (found := results.get(call["id"])):
+                raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
+            ordered.append(found.pop())  # some servers use an id again in a later turn
     if len(ordered) < len(merged):
         shown = _shown(next(one["tool_call_id"] for one in tools if results[one["tool_call_id"]]))
         raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
@@ -341,13 +332,11 @@ def _is_strict(messages: list[Object]) -> bool:
 
 
 def _merged(messages: list[Object]) -> list[Object]:
-    turns: list[list[Object]] = []
-    for message in messages:
-        if turns and message["role"] == turns[-1][0]["role"] != "tool":
-            turns[-1].append(message)
-        else:
-            turns.append([message])
-    return [joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
+    found: list[Object] = []
+    for role, turn in groupby(messages, itemgetter("role")):
+        alike = [*turn]
+        found += alike if role == "tool" or len(alike) == 1 else [joined(alike)]
+    return found
 
 
 def joined(turn: list[Object]) -> Object:

@@ -17,7 +17,7 @@ from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import Place
-from gatepass.sse.chunk import Object, event_kind, event_of, json_text
+from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
 
@@ -29,7 +29,6 @@ _CARRIED = (
 )
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
-_ROLES = ("user", "assistant", "system")
 _TEXT = ("text",)
 _THOUGHTS = frozenset(("thinking", "redacted_thinking"))
 _CLIENT_TOOLS = frozenset(("bash", "browser", "computer", "memory", "text_editor"))
@@ -92,7 +91,7 @@ def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_requ
     messages: list[Object] = []
     for number, turn in enumerate(turns):
         role, content = turn.get("role"), turn.get("content")
-        if role not in _ROLES:
+        if role not in ("user", "assistant", "system"):
             raise chat_request.malformed(("messages", number), "a message of user, assistant or system")
         is_answer = role == "assistant" and isinstance(content, list)  # nearly all call tools
         if not is_answer and (text := chat_request.plain_text(content, _TEXT)) is not None:
@@ -132,11 +131,9 @@ def _answer(blocks: list[Object], where: Place, names: chat_request.Names, dropp
     for number, block in enumerate(blocks):
         place = (where, number)
         if block.get("type") == "tool_use":
-            given = block.get("input")
-            arguments = json_text(
-                given if isinstance(given, dict) else chat_request.object_of(block, "input", place)
-            ).decode()
-            calls.append(names.call(block, block.get("id"), arguments, place))
+            if not isinstance(given := block.get("input"), dict):
+                given = chat_request.object_of(block, "input", place)
+            calls.append(names.call(block, block.get("id"), msgspec.json.encode(given).decode(), place))
         elif (kind := event_kind(block)) == "thinking" and (
             signature := chat_request.text_of(block.get("signature"))
         ).startswith(OWN_THOUGHT):
@@ -193,8 +190,8 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
                 raise chat_request.client_tool(kind, where)
             dropped.note(kind)
             continue
-        name = names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)
-        function = chat_request.function_of(tool, name)
+        function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
+        function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
         function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)

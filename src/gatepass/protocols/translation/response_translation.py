@@ -6,7 +6,7 @@ What a chat cannot carry is dropped with a note, or refused by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -34,8 +34,6 @@ _ROLES: Mapping[str, str] = {"user": "user", "assistant": "assistant", "system":
 """Strict servers reject the role `developer`, which means the same."""
 _CALLS = frozenset(("function_call", "custom_tool_call"))
 _RESULTS = frozenset(("function_call_output", "custom_tool_call_output"))
-_MESSAGES = frozenset(("message", "", "agent_message"))
-_SEARCHES = frozenset(("tool_search_call", "tool_search_output"))
 _SEARCH = Tool("tool_search", is_search=True)
 _WITH_TOOLS = ("additional_tools", "tool_search_output")
 """Items that add tools to those of the request. Codex sends all of its tools in the first one for some models, and
@@ -62,14 +60,10 @@ def chat_of_response(request: Object, dropped: Dropped) -> tuple[Object, About]:
     chat: Object = {name: request[name] for name in _SAME if request.get(name) is not None}
     given = request.get("input") or []
     items = chat_request.blocks_of([{"role": "user", "content": given}] if isinstance(given, str) else given, "input")
-    kinds = [kind if isinstance(kind := item.get("type"), str) else "" for item in items]
-    later = [(("input", at), items[at]) for at, kind in enumerate(kinds) if kind in _WITH_TOOLS]
-    tools, names = _tools([("", request), *later], dropped)
+    tools, names = _tools(request, items, dropped)
     chat |= chat_request.chosen(request.get("tool_choice"), tools, names)
     system = _parts(request.get("instructions") or [], "instructions")
-    chat["messages"] = chat_request.in_turns(
-        system, _messages(zip(kinds, items, strict=True), names, dropped), "input", dropped
-    )
+    chat["messages"] = chat_request.in_turns(system, _messages(items, names, dropped), "input", dropped)
     if request.get("max_output_tokens") is not None:
         chat["max_tokens"] = request["max_output_tokens"]
     if request.get("stream"):
@@ -147,11 +141,12 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Dropped) -> list[Object]:
+def _messages(items: list[Object], names: Names, dropped: Dropped) -> list[Object]:
     """Return the messages of a chat. A thought belongs to the answer after it."""
     messages: list[Object] = []
     thoughts: list[Any] = []
-    for number, (kind, item) in enumerate(items):
+    for number, item in enumerate(items):
+        kind = value if isinstance(value := item.get("type"), str) else ""
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
         elif found := _of_item(kind, item, ("input", number), names, dropped):
@@ -167,16 +162,14 @@ def _messages(items: Iterable[tuple[str, Object]], names: Names, dropped: Droppe
 
 
 def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
-    if kind in _MESSAGES:
+    if kind in ("message", "", "agent_message"):
         role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
         if role is not None:
             return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _RESULTS:
-        output = item.get("output")
-        if not isinstance(output, str):
-            output = _content(output or [], (where, "output"))
+        output = _content(item.get("output") or [], (where, "output"))
         return chat_request.result_messages(item.get("call_id"), output, where)
-    is_search = kind in _SEARCHES and item.get("execution") == "client"
+    is_search = kind in ("tool_search_call", "tool_search_output") and item.get("execution") == "client"
     if kind in _CALLS or (is_search and kind == "tool_search_call"):
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
@@ -218,7 +211,7 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
 
 
 def _content(content: Any, where: Place) -> str | list[Object]:
-    text = chat_request.plain_text(content, _TEXTS)
+    text = content if isinstance(content, str) else chat_request.plain_text(content, _TEXTS)
     return chat_request.content_of(_parts(content, where)) if text is None else text
 
 
@@ -247,13 +240,15 @@ def _part(part: Object, where: Place) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(owners: Iterable[tuple[Place, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(request: Object, items: list[Object], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
+    owners: list[tuple[Place, Object]] = [("", request)]
+    owners += [(("input", number), item) for number, item in enumerate(items) if item.get("type") in _WITH_TOOLS]
     for where, owner in owners:
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
-                tools.append(_function(one, names.add(tool, place), is_custom=tool.is_custom))
+                tools.append(_function(one, names.add(tool, place)))
     return tools, names
 
 
@@ -264,18 +259,17 @@ def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[P
         namespace, inner = "", [(at, outer)]
         if event_kind(outer) == "namespace":
             namespace, tools = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
-            inner = [(((at, "tools"), inside), one) for inside, one in enumerate(tools)]
+            inner = [(((at, "tools"), number), one) for number, one in enumerate(tools)]
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 wanted = f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters"
                 raise chat_request.malformed(at, wanted)
         for place, one in inner:
             kind = event_kind(one)
+            environment = chat_request.members_of(one, "environment")
+            if kind in _CLIENT_TOOLS and not event_kind(environment).startswith("container"):
+                raise chat_request.client_tool(kind, place)
             if kind in ("function", "custom"):
                 yield place, one, Tool(text_of(one.get("name")), namespace, kind == "custom")
-            elif kind in _CLIENT_TOOLS and not event_kind(chat_request.members_of(one, "environment")).startswith(
-                "container"
-            ):
-                raise chat_request.client_tool(kind, place)
             elif kind == "tool_search" and one.get("execution") == "client":
                 yield place, one, _SEARCH
             else:
@@ -289,8 +283,10 @@ MOST_NAMESPACE_CHARS = 256
 _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
-def _function(tool: Object, name: str, *, is_custom: bool) -> Object:
-    function = chat_request.function_of(tool, name)
+def _function(tool: Object, name: str) -> Object:
+    is_custom = event_kind(tool) == "custom"
+    function: Object = {"name": name}
+    function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters"))
     if is_custom:
         syntax = chat_request.members_of(tool, "format")
