@@ -81,10 +81,7 @@ class Names:
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
     def call(self, owner: Object, call_id: Any, arguments: str, where: Place, tool: Tool | None = None) -> Object:
-        """Return an answer with the earlier call `owner`, of `tool` or of the function that it names.
-
-        The tool may be gone by now. Raises InvalidRequest without an id.
-        """
+        """Return an answer with the call `owner`, whose tool may be gone. Raises InvalidRequest without an id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
         found, text = chat_id(call_id) if call_id.startswith(CODED) else (call_id, "")
@@ -315,16 +312,16 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
 
 def _is_strict(messages: list[Object]) -> bool:
     """Whether `messages` need no change, as nearly always."""
-    before, waiting = "", list[str]()
+    before, waiting = "", list[Object]()
     for message in messages:
         role = message["role"]
         if role == "tool":
-            if not waiting or waiting.pop() != message["tool_call_id"]:
+            if not waiting or waiting.pop()["id"] != message["tool_call_id"]:
                 return False
         elif waiting or role == before or role == "system":
             return False
         elif "tool_calls" in message:
-            waiting = [call["id"] for call in message["tool_calls"]][::-1]
+            waiting = message["tool_calls"][::-1]
         elif not message["content"]:
             return False
         before = role

@@ -90,45 +90,38 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
 def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
     messages: list[Object] = []
     for number, turn in enumerate(turns):
-        role, content = turn.get("role"), turn.get("content")
+        role, content, where = turn.get("role"), turn.get("content"), ("messages", number)
+        if role == "assistant" and isinstance(content, list):
+            messages.append(_answer(content, (where, "content"), names, dropped))
+            continue
         if role not in ("user", "assistant", "system"):
-            raise chat_request.malformed(("messages", number), "a message of user, assistant or system")
-        is_answer = role == "assistant" and isinstance(content, list)  # nearly all call tools
-        if not is_answer and (text := chat_request.plain_text(content, _TEXT)) is not None:
+            raise chat_request.malformed(where, "a message of user, assistant or system")
+        if (text := chat_request.plain_text(content, _TEXT)) is not None:
             messages.append({"role": role, "content": text})
             continue
-        where = (("messages", number), "content")
-        blocks = chat_request.objects_of(content, where, "a text or a list")
-        if is_answer:
-            messages.append(_answer(blocks, where, names, dropped))
-        elif parts := _asked(blocks, where, messages):
+        parts: list[Object] = []
+        for at, block in enumerate(chat_request.objects_of(content, (where, "content"), "a text or a list")):
+            place = ((where, "content"), at)
+            if block.get("type") != "tool_result":
+                parts.append(_part(block, place))
+                continue
+            result, is_error = block.get("content"), block.get("is_error")
+            if is_error or (not isinstance(result, str) and (result := chat_request.plain_text(result, _TEXT)) is None):
+                given = chat_request.blocks_of(block.get("content") or [], (place, "content"))
+                inside = [_part(one, ((place, "content"), within)) for within, one in enumerate(given)]
+                result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
+            messages += chat_request.result_messages(block.get("tool_use_id"), result, place)
+        if parts:
             messages.append({"role": role, "content": chat_request.content_of(parts)})
     return messages
 
 
-def _asked(blocks: list[Object], where: Place, messages: list[Object]) -> list[Object]:
-    """Return the parts of a message, and append the results of tools among its `blocks` to `messages`."""
-    parts: list[Object] = []
-    for number, block in enumerate(blocks):
-        place = (where, number)
-        if block.get("type") != "tool_result":
-            parts.append(_part(block, place))
-            continue
-        result, is_error = block.get("content"), block.get("is_error")
-        if is_error or (not isinstance(result, str) and (result := chat_request.plain_text(result, _TEXT)) is None):
-            given = chat_request.blocks_of(block.get("content") or [], (place, "content"))
-            inside = [_part(one, ((place, "content"), at)) for at, one in enumerate(given)]
-            result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
-        messages += chat_request.result_messages(block.get("tool_use_id"), result, place)
-    return parts
-
-
-def _answer(blocks: list[Object], where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
+def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts: list[Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
     calls: list[Object] = []
     thoughts: list[Any] = []
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(chat_request.objects_of(blocks, where)):
         place = (where, number)
         if block.get("type") == "tool_use":
             if not isinstance(given := block.get("input"), dict):

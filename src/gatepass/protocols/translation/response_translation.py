@@ -265,7 +265,7 @@ def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[P
                 raise chat_request.malformed(at, wanted)
         for place, one in inner:
             kind = event_kind(one)
-            environment = chat_request.members_of(one, "environment")
+            environment = chat_request.members_of(one, "environment") if kind in _CLIENT_TOOLS else {}
             if kind in _CLIENT_TOOLS and not event_kind(environment).startswith("container"):
                 raise chat_request.client_tool(kind, place)
             if kind in ("function", "custom"):
@@ -284,7 +284,7 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 
 
 def _function(tool: Object, name: str) -> Object:
-    is_custom = event_kind(tool) == "custom"
+    is_custom = tool.get("type") == "custom"
     function: Object = {"name": name}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters"))
