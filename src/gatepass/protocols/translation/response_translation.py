@@ -244,7 +244,7 @@ def _tools(request: Object, items: list[Object], dropped: Dropped) -> tuple[list
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
     owners: list[tuple[Place, Object]] = [("", request)]
-    owners += [(("input", number), item) for number, item in enumerate(items) if item.get("type") in _WITH_TOOLS]
+    owners += [(("input", at), item) for at, item in enumerate(items) if item.get("type") in _WITH_TOOLS]
     for where, owner in owners:
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
@@ -257,7 +257,7 @@ def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[P
     for number, outer in enumerate(chat_request.objects_of(owner.get("tools") or [], (where, "tools"))):
         at: Place = ((where, "tools"), number)
         namespace, inner = "", [(at, outer)]
-        if event_kind(outer) == "namespace":
+        if outer.get("type") == "namespace":
             namespace, tools = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
             inner = [(((at, "tools"), number), one) for number, one in enumerate(tools)]
             if len(namespace) > MOST_NAMESPACE_CHARS:
