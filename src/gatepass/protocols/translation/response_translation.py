@@ -287,7 +287,11 @@ def _function(tool: Object, name: str) -> Object:
     is_custom = tool.get("type") == "custom"
     function: Object = {"name": name}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-    function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters"))
+    given = tool.get("parameters")
+    parameters: Any = chat_request.schema_of(given)
+    if isinstance(given, dict) and [*parameters] == [*given]:  # written once: the response repeats it
+        parameters = tool["parameters"] = msgspec.Raw(json_text(given))
+    function["parameters"] = _INPUT if is_custom else parameters
     if is_custom:
         syntax = chat_request.members_of(tool, "format")
         if definition := text_of(syntax.get("definition")):
