@@ -242,6 +242,19 @@ async def test_a_reload_may_go_from_keys_to_tokens_alone_and_not_to_neither(jwks
     logged_errors.clear()  # those of the refused reload, which the result has
 
 
+async def test_a_reload_fetches_the_keys_again_so_that_a_withdrawn_one_ends(jwks, serve: Serve):
+    async with Scripted(answer=lambda _: GOOD) as upstream:
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
+        async with serve(**blocks, access={"jwt": [issuer(jwks, {})]}) as gatepass:
+            state = gatepass.served.server.endpoint.state
+            text = token(state.clock.wall(), "zoe")
+            assert (await gatepass.served.ask(headers=by(text)).answer()).status == 200
+            await asyncio.to_thread(Path(jwks).write_text, '{"keys": []}')
+            assert await gatepass.reload() == ReloadResult("unchanged")
+            await until(lambda: state.key_sets[0].status().keys == 0)
+            assert (await gatepass.served.ask(headers=by(text)).answer()).status == 401
+
+
 async def test_a_reload_notices_the_files_of_an_issuer_and_masks_its_proxy_password(tmp_path, jwks, serve: Serve):
     first, second = trustme.CA(), trustme.CA()
     ca, password = tmp_path / "ca.pem", tmp_path / "proxy"

@@ -63,12 +63,24 @@ class JwtCallers:
         entry, holder = self.entries[at], self.holders[at]
         check_claims(token, entry, self._clock.wall())
         keys = await holder.keys_for(token)
-        if keys.find(token.kid, str(token.header["alg"])) is not None:  # nothing is checked without a key
-            await self._turn()
-            keys = await holder.keys_for(token)  # they may have changed since
-        if (since := self.remembered(token.text, self._clock.wall())) is not None:  # by another request of its sender
-            return since
-        verify(token, keys, holder.age_text())
+        for is_again in (False, True):
+            if keys.find(token.kid, str(token.header["alg"])) is not None:  # nothing is checked without a key
+                await self._turn()
+                keys = await holder.keys_for(token)  # they may have changed since
+            if (
+                since := self.remembered(token.text, self._clock.wall())
+            ) is not None:  # by another request of its sender
+                return since
+            try:
+                verify(token, keys, holder.age_text())
+                break
+            except InvalidToken as error:
+                # Some issuers replace a key under its old `kid`. A forged signature so costs a fetch as well, at most
+                # one in AGAIN_S like an invented `kid`; tokens that are remembered or whose key is right do not wait.
+                newer = await holder.fetched() if error.case == "jwt_signature" and not is_again else keys
+                if newer is keys or newer is None:
+                    raise
+                keys = newer
         caller = caller_of(token, entry)
         self._seen[token.text] = caller, token.ends_s, at, keys
         self._seen_bytes += len(token.text) + _VERDICT_BYTES

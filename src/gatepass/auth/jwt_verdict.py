@@ -32,7 +32,7 @@ MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
 """Keys of a set that are used: public issuers have up to ten."""
-RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid"))
+RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid", "jwt_signature"))
 """The cases that end with another token. At any other, Claude Code would send the same token ten times."""
 GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com"))
 """The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
@@ -245,7 +245,8 @@ def verify(token: Token, keys: KeySet, fetched: str) -> None:
         # the key is bound to one algorithm, so that the token's header chooses none
         PyJWS(options={"enforce_minimum_key_length": True}).decode_complete(token.text, key, [algorithm])
     except (PyJWTError, ValueError) as error:
-        raise _refused("The signature of the token is not of its issuer.", "jwt_signature") from error
+        text = f"The signature of the token is not of the key that its issuer has ({fetched})."
+        raise _refused(text, "jwt_signature") from error
 
 
 def row_of(token: Token, entry: JwtIssuer) -> int:

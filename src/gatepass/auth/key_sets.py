@@ -20,7 +20,7 @@ from gatepass.errors import KeySetUnavailable
 LOG = logging.getLogger("gatepass.callers")
 
 AGAIN_S = 10.0
-"""Seconds between two fetches because of an unknown `kid`, or after a failure. Anybody may invent a `kid`."""
+"""Seconds between two fetches because of an unknown `kid`, a wrong signature or a failure. Anybody may invent both."""
 MOST_WAITING = 100
 """How many tokens may wait for a fetch of one set: all wake in one turn of the loop, and anybody may invent a `kid`."""
 KEPT_S = 86_400.0
@@ -97,6 +97,11 @@ class KeySetHolder:
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )
         return keys
+
+    def retry(self) -> None:
+        """Fetch again in the background: an operator asked for it, and AGAIN_S is for those who need no key."""
+        self._asked_s = -math.inf
+        self._tasks.spawn(self.fetched(), f"key set of {self.setting}, by an operator")
 
     async def fetched(self) -> KeySet | None:
         """Fetch again, but not twice in AGAIN_S, and return `keys`."""
