@@ -118,6 +118,38 @@ async def test_each_identity_of_a_row_has_its_limits_and_a_key_of_the_same_name_
     assert not [text for text in (SUBJECT, zoe, again, yan) if text in told]
 
 
+async def test_the_log_says_whose_valid_token_was_refused(jwks, caplog):
+    caplog.set_level(logging.DEBUG)
+    clock = Ticking()
+    rows = {
+        "jwt": [issuer(jwks, {"role": "viewer"})],
+        "keys": [{"name": "page", "role": "viewer", "hash": hash_key(KEY)}],
+    }
+    async with relaying(GOOD, clock=clock, access=rows) as (_, gp):
+        none, viewer = token(clock.wall(), "zoe", roles=[]), token(clock.wall(), "yan", email="yan@corp")
+        answers = [await gp.ask(headers=by(text)).answer() for text in (none, viewer, KEY)]
+        wrong = await gp.ask(headers=by("gp-wrong")).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        listed = (await requests_listing(gp.state, {"caller": "people"})).requests
+        metrics = gp.state.metrics.exposition().decode()
+    assert [one.error["code"] for one in answers] == ["no_caller_row", "role_not_allowed", "role_not_allowed"]
+    lines = [vars(one)["fields"] for one in caplog.records if one.name == ACCESS_LOG.name]
+    assert [(one.get("auth"), one.get("caller"), one.get("user"), one.get("key_id")) for one in lines] == [
+        ("jwt", None, None, None),
+        ("jwt", "people", "yan@corp", None),
+        (None, "page", None, hash_key(KEY)[7:15]),
+        (None, None, None, None),
+    ]
+    assert (wrong.error["code"], f"The token of {ISSUER} meets no row" in lines[0]["reason"]) == (
+        "invalid_api_key",
+        True,
+    )
+    assert [(one.caller, one.user) for one in listed] == [("people", "yan@corp")]
+    assert re.search(r'gatepass_requests_total\{caller="people",.* 1', metrics)
+    assert re.search(r'gatepass_requests_total\{caller="page",.* 1', metrics)
+    assert SUBJECT not in f"{metrics}{lines}{listed}"
+
+
 async def test_what_was_used_stays_after_a_reload_that_moves_the_row(jwks, serve: Serve):
     once = {"limits": {"requests": {"minute": 1}}}
     first = {"contains": "batch", "name": "batch"}
