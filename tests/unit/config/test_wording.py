@@ -52,7 +52,7 @@ def test_only_a_typing_error_is_a_guess(word: str, meant: str | None):
         ("credentials: {a: {type: oauth2, client_id: a}}", False),
         ("server: {port: 70000}", False),
         ("credentials: {a: {type: oauth2, grant_type: password}}", True),
-        ("access: {keys: [{name: a, operations: [message_batches]}]}", True),
+        ("access: {keys: [{name: a, operations: [assistants]}]}", True),
         ("access: {keys: [{name: a, role: amdin}]}", False),
         ("log: {format: xml}", False),
     ],
