@@ -12,7 +12,7 @@ from subprocess import PIPE, STDOUT
 import jwt
 import pytest
 from examples import client, company_gateway, demo, issuer
-from httpx import ASGITransport, AsyncClient
+from httpx2 import ASGITransport, AsyncClient
 
 from tests.serving import serving
 

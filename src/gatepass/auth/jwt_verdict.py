@@ -146,10 +146,9 @@ def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidTo
     if token is None and any(map(_ENCRYPTED.fullmatch, presented)):
         return _refused("The request has an encrypted token.", "jwt_encrypted")
     if token is None:
-        is_dressed = any(Token.read(_DRESSED.sub("", text)) for text in presented)
-        return _refused(
-            "The request has neither a known API key nor a JWT.", "jwt_dressed" if is_dressed else "jwt_opaque"
-        )
+        if any(Token.read(_DRESSED.sub("", text)) for text in presented):
+            return _refused("The token is in quotes, or behind a second Bearer.", "jwt_dressed")
+        return _refused("The request has neither a known API key nor a JWT.", "jwt_opaque")
     if GRAPH & _audiences(token.claims):
         return _refused("The token is for Microsoft Graph.", "jwt_graph")
     known = [issuer for entry in entries for issuer in entry.issuer]
