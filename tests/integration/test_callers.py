@@ -180,6 +180,28 @@ async def test_admin_routes_go_by_the_row_s_role(issuer, role, path, status):
     assert (got.status, b"role_not_allowed" in got.body) == (status, status == 403)
 
 
+async def test_refusals_at_the_page_are_logged_and_counted(issuer, caplog):
+    caplog.set_level("INFO", "gatepass.access")
+    async with callers(issuer) as (_, gp):
+        sent = {
+            "invalid_token": [issuer.token(FOREIGN), "opaque-of-nobody", issuer.token(exp=5), issuer.token(iss="x")],
+            "no_caller_row": [issuer.token(roles=[]), issuer.token(roles=["x"])],
+            "role_not_allowed": [issuer.token(roles=["llm-user"]), KEY],
+        }
+        for code, texts in sent.items():
+            for text in texts:
+                bearer = {"authorization": f"Bearer {text}"}
+                got = await gp.ask(None, "/ui/api/status", method="GET", headers=bearer).answer()
+                assert (got.error["code"], got.status) == (code, 401 if code == "invalid_token" else 403)
+        no_file = await gp.ask(None, "/ui/nothing.js", method="GET", headers=bearer).answer()
+        assert (no_file.status, no_file.error["code"]) == (404, "unknown_path")
+        shown = gp.state.metrics.exposition().decode().splitlines()
+        await until(lambda: sum(one.__dict__["fields"]["count"] for one in caplog.records) == 8)
+    assert {one.__dict__["fields"]["code"] for one in caplog.records} == set(sent)
+    counted = {code: one.split()[-1] for code in sent for one in shown if "errors_total{" in one and code in one}
+    assert counted == {"invalid_token": "4.0", "no_caller_row": "2.0", "role_not_allowed": "2.0"}
+
+
 async def test_a_viewer_s_token_calls_no_model(issuer):
     async with callers(issuer) as (upstream, gp):
         got = await chat(gp, issuer.token(roles=["llm-viewer"]))

@@ -31,6 +31,7 @@ from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait,
 from tests.integration.test_mcp import INITIALIZE, LIST, RESULT, post, servers
 from tests.integration.test_reload import Serve, events, serve
 from tests.integration.test_tracing import Collector
+from tests.jwt_signer import SigningKey, key_set
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -279,11 +280,11 @@ async def test_a_reload_fetches_the_keys_again_so_that_a_withdrawn_one_ends(jwks
         blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
         async with serve(**blocks, access={"jwt": [issuer(jwks, {})]}) as gatepass:
             state = gatepass.served.server.endpoint.state
-            text = token(state.clock.wall(), "zoe")
+            text, before = token(state.clock.wall(), "zoe"), state.key_sets[0].keys
             assert (await gatepass.served.ask(headers=by(text)).answer()).status == 200
-            await asyncio.to_thread(Path(jwks).write_text, '{"keys": []}')
+            await asyncio.to_thread(Path(jwks).write_bytes, key_set(SigningKey("k2", "EdDSA")))
             assert await gatepass.reload() == ReloadResult("unchanged")
-            await until(lambda: state.key_sets[0].status().keys == 0)
+            await until(lambda: state.key_sets[0].keys is not before)
             assert (await gatepass.served.ask(headers=by(text)).answer()).status == 401
 
 

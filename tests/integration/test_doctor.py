@@ -562,6 +562,6 @@ async def test_a_key_set_without_a_key_for_signatures_fails(tmp_path, keys, outc
     async with Scripted(answer=strict) as upstream:
         (step,) = [one for one in await found(one(upstream, static(), access={"jwt": [entry]})) if "jwt" in one.hop]
     assert step.outcome == outcome
-    text = "keys for signatures: 1" if keys else "cannot be used: it has no keys for signatures"
+    text = "keys for signatures: 1" if keys else "cannot be used: its key set has no keys for signatures"
     assert text in step.finding
     assert keys or "jwks_file" in step.finding

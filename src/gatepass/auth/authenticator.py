@@ -101,15 +101,15 @@ class Authenticator:
             return None
         return tokens.remembered(found[0].text, wall_s) or await tokens.verdict(found[0])
 
-    def authenticate_reader(self, client_request: ClientRequest, wall_s: float) -> Caller:
-        """Return the caller of a request to a page that only some roles may read. `wall_s` as in `authenticate`.
+    def authenticate_reader(self, client_request: ClientRequest, wall_s: float, known: Caller | None = None) -> Caller:
+        """Return the caller of a request to a page that only some roles may read. Arguments as for `authenticate`.
 
         Raises InvalidApiKey, NotAllowed, ForbiddenHost, ForbiddenOrigin.
         """
         if not self.requires_key:
             check_host_and_origin(client_request)
             return LOCAL
-        caller = self._caller(client_request, wall_s, None)
+        caller = self._caller(client_request, wall_s, None, known)
         if caller.role == "caller":
             raise errors.NotAllowed(
                 "role_not_allowed",
@@ -172,13 +172,13 @@ class Authenticator:
             )
 
     def _caller(
-        self, client_request: ClientRequest, wall_s: float, path_profile: str | None, known: Caller | None = None
+        self, client_request: ClientRequest, wall_s: float, path_profile: str | None, known: Caller | None
     ) -> Caller:
         presented = presented_keys(client_request.headers) if known is None else ()
         if known is None and not presented:
             what = "API key" if self.tokens is None else "API key and no token"
             raise errors.InvalidApiKey(f"The request has no {what}. Send it as `Authorization: Bearer <key>`.")
-        caller = known or self._known(presented, path_profile, wall_s)
+        caller = known or self._known(presented, path_profile)
         if caller is None and self.tokens is not None:
             error = self.tokens.refusal(presented)
             if error.case != "jwt_opaque" or not any(text.startswith(PREFIX) for text in presented):
@@ -203,17 +203,12 @@ class Authenticator:
         if not self.requires_key:
             check_host_and_origin(client_request, from_anywhere=from_anywhere)
 
-    def _known(self, presented: Sequence[str], path_profile: str | None, wall_s: float) -> Caller | None:
-        """Return the caller of the one value that is a key, also an expired one, or a token that `prepare` verified.
-        Nothing reads the others again.
+    def _known(self, presented: Sequence[str], path_profile: str | None) -> Caller | None:
+        """Return the caller of the one value that is a key, also an expired one. Nothing reads the others again.
 
         Claude Desktop sends its own login beside the key. A key and a JSON object that contains the same key do not
         differ: RAGFlow sends both, and only a profile may allow the object alone. Raises InvalidApiKey for two keys.
         """
-        if self.tokens is not None:
-            for text in presented:
-                if (caller := self.tokens.remembered(text, wall_s)) is not None:
-                    return caller
         if len(presented) == 1 and (only := self.keys.find(presented[0])) is not None:  # nearly always
             return only
         plain = {key: caller for key in presented if (caller := self.keys.find(key))}

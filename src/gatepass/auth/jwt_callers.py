@@ -26,8 +26,8 @@ class JwtCallers:
     def __init__(self, entries: Sequence[JwtIssuer], holders: Sequence[KeySetHolder], clock: Clock) -> None:
         self.entries, self.holders = entries, holders
         self._clock = clock
-        self._seen: OrderedDict[str, tuple[Caller, float, int, KeySet]] = OrderedDict()
-        """By the text of the token: its caller, its end, its entry, and the keys that verified it."""
+        self._seen: OrderedDict[str, tuple[Caller | None, float, int, KeySet]] = OrderedDict()
+        """By the text of the token: its caller (None: no row), its end, its entry, and the keys that verified it."""
         self._seen_bytes = 0
         self._free_s = 0.0
         """When the next signature may be checked."""
@@ -49,9 +49,7 @@ class JwtCallers:
         return token if token is not None and entry_of(token, self.entries) is not None else None
 
     def refusal(self, presented: Sequence[str]) -> InvalidToken:
-        """Return the error for texts of which `authenticate` knows none."""
-        for token in filter(None, map(self.read, presented)):  # it has ended since it was verified
-            check_claims(token, self.entries[entry_of(token, self.entries) or 0], self._clock.wall())
+        """Return the error for texts of which none is a key or a token that `verdict` accepts."""
         return unknown(presented, self.entries)
 
     async def verdict(self, token: Token) -> Caller:
@@ -64,16 +62,17 @@ class JwtCallers:
         check_claims(token, entry, self._clock.wall())
         keys = await holder.keys_for(token)
         for is_again in (False, True):
-            if keys.find(token.kid, str(token.header["alg"])) is not None:  # nothing is checked without a key
+            if token.text not in self._seen and keys.find(token.kid, str(token.header["alg"])) is not None:
                 await self._turn()
                 keys = await holder.keys_for(token)  # they may have changed since
-            if (
-                since := self.remembered(token.text, self._clock.wall())
-            ) is not None:  # by another request of its sender
+                check_claims(token, entry, self._clock.wall())  # and the token may have ended
+            # by another request of its sender
+            if (since := self.remembered(token.text, self._clock.wall())) is not None:
                 return since
+            if token.text in self._seen:
+                break
             try:
                 verify(token, keys, holder.age_text())
-                break
             except InvalidToken as error:
                 # Some issuers replace a key under its old `kid`. A forged signature so costs a fetch as well, at most
                 # one in AGAIN_S like an invented `kid`; tokens that are remembered or whose key is right do not wait.
@@ -81,11 +80,14 @@ class JwtCallers:
                 if newer is keys or newer is None:
                     raise
                 keys = newer
+            else:
+                self._seen[token.text] = None, token.ends_s, at, keys
+                self._seen_bytes += len(token.text) + _VERDICT_BYTES
+                while self._seen_bytes > REMEMBERED_BYTES:
+                    self._forget(next(iter(self._seen)))
+                break
         caller = caller_of(token, entry)
         self._seen[token.text] = caller, token.ends_s, at, keys
-        self._seen_bytes += len(token.text) + _VERDICT_BYTES
-        while self._seen_bytes > REMEMBERED_BYTES:
-            self._forget(next(iter(self._seen)))
         return caller
 
     async def _turn(self) -> None:

@@ -28,13 +28,17 @@ TYPES = frozenset(("at+jwt", "application/at+jwt", "jwt"))
 """The values of the header `typ` (RFC 9068 2.1, RFC 7519 5.1), in any case. It may be absent."""
 NO_ACCESS = frozenset(("refresh", "offline", "logout"))
 """Values of Keycloak's claim `typ`, in lower case, of tokens that are for the issuer itself."""
+MAX_TOKEN_CHARS = 16_384
+"""A token with 200 groups of Entra has two thirds of them. Anybody may send one, and to decode it takes time."""
 MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
 """Keys of a set that are used: public issuers have up to ten."""
 RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid", "jwt_signature"))
 """The cases that end with another token. At any other, Claude Code would send the same token ten times."""
-GRAPH = frozenset(("00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com"))
+ACCESS_CLAIMS = ("scope", "scp", "client_id", "idtyp", "appid", "appidacr", "azpacr", "kubernetes.io")
+"""Claims of access tokens alone: of RFC 9068, Entra (v1, then v2) and Kubernetes service accounts."""
+GRAPH = {"00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com", "https://graph.microsoft.com/"}
 """The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
@@ -57,11 +61,11 @@ class Token:
     @classmethod
     def read(cls, text: str) -> Token | None:
         """Return the signed JWT `text` (RFC 7515 3.1), None if it is no such text."""
-        if _COMPACT.fullmatch(text) is None:
+        if len(text) > MAX_TOKEN_CHARS or _COMPACT.fullmatch(text) is None:
             return None
         try:
             header, claims = (
-                json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in text.split(".")[:2]
+                json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()) for part in text.split(".")[:2]
             )
         except (ValueError, RecursionError):
             return None
@@ -85,15 +89,17 @@ class KeySet:
     """The public keys of one issuer that verify signatures, out of a JWKS (RFC 7517 5)."""
 
     def __init__(self, document: bytes) -> None:
-        """Raise ValueError if `document` is no key set."""
+        """Raise ValueError if `document` is no key set, or has no key to verify with."""
         try:
             decoded = json.loads(document)
         except (ValueError, RecursionError):
-            raise ValueError("is no JSON") from None
+            raise ValueError("its key set is no JSON") from None
         listed = decoded.get("keys") if isinstance(decoded, dict) else None
         if not isinstance(listed, list):
-            raise ValueError("has no list `keys`")  # noqa: TRY004 - a fault of the document
+            raise ValueError("its key set has no list `keys`")  # noqa: TRY004 - a fault of the document
         self._listed = [key for key in listed if isinstance(key, dict) and _verifies(key)][:MOST_KEYS]
+        if not self._listed:
+            raise ValueError("its key set has no keys for signatures")
         self._made: dict[tuple[int, str], PyJWK | None] = {}
 
     def __len__(self) -> int:
@@ -111,10 +117,10 @@ class KeySet:
 
 
 def _verifies(key: Mapping[str, Any]) -> bool:
-    """Whether a key is for signatures (RFC 7517 4.2, 4.3) and of no kind with a shared secret."""
+    """Whether a key is for signatures (RFC 7517 4.2, 4.3) by an algorithm of `SIGNATURES`."""
     operations = key.get("key_ops", ["verify"])
     is_listed = isinstance(operations, list) and "verify" in operations
-    return key.get("kty") in ("RSA", "EC", "OKP") and key.get("use", "sig") == "sig" and is_listed
+    return key.get("use", "sig") == "sig" and is_listed and any(_fits(key, algorithm) for algorithm in SIGNATURES)
 
 
 def _fits(key: Mapping[str, object], algorithm: str) -> bool:
@@ -143,6 +149,8 @@ def entry_of(token: Token, entries: Sequence[JwtIssuer]) -> int | None:
 def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidToken:
     """Return the error for texts of which none is a key or a token of a configured issuer."""
     token = next(filter(None, map(Token.read, presented)), None)
+    if token is None and (chars := max(map(len, presented))) > MAX_TOKEN_CHARS:
+        return _refused(f"The token has {chars} characters. gatepass reads up to {MAX_TOKEN_CHARS}.", "jwt_size")
     if token is None and any(map(_ENCRYPTED.fullmatch, presented)):
         return _refused("The request has an encrypted token.", "jwt_encrypted")
     if token is None:
@@ -231,7 +239,7 @@ def _check_kind(token: Token, entry: JwtIssuer) -> None:
     # Keycloak's claim `typ`: its access tokens had a `nonce` until version 24
     is_typed = own == "bearer" or str(header.get("typ", "")).lower().endswith("at+jwt")
     is_id = own == "id" or (not is_typed and any(name in claims for name in ("nonce", "at_hash", "c_hash")))
-    says_access = is_typed or any(name in claims for name in ("scope", "scp", "client_id", "idtyp"))
+    says_access = is_typed or any(name in claims for name in ACCESS_CLAIMS)
     if is_id and "id" not in entry.tokens:
         raise _refused("This is an ID token, and `tokens` of its issuer is [access].", "jwt_id")
     if not is_id and says_access and "access" not in entry.tokens:

@@ -134,8 +134,7 @@ class KeySetHolder:
 
     def _failed(self, error: BaseException) -> None:
         self._next_s = self._clock.now() + AGAIN_S
-        why = str(error) if isinstance(error, KeySetFault) else f"its key set {error}"
-        if why != self.fault:
+        if (why := str(error)) != self.fault:
             LOG.warning("key_set_failed", extra={"fields": {"issuer": self.issuer, "reason": why}})
         self.fault = why
 

@@ -30,6 +30,7 @@ from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
 from gatepass.config.references import read_file
 from gatepass.errors import GatepassError, NotAllowed
+from gatepass.json_body import decoded
 
 
 @click.command()
@@ -138,11 +139,14 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
     if file.removeprefix("Bearer ").startswith("eyJ"):  # `{"`, with which a JWT begins; the error must not show it
         exit_unusable("--token: that is a token, not a file: pipe it to `--token -`, so that no shell keeps it")
     try:
-        text = (sys.stdin.read() if file == "-" else read_file(file)).strip()
+        # pipes of Windows write UTF-16, or a byte order mark
+        text = decoded(sys.stdin.buffer.read() if file == "-" else read_file(file).encode()).strip()
         if not text:
             exit_unusable(f"--token: no token {'on stdin' if file == '-' else f'in {file}'}")
         if (known := KeyRing(config.access.keys).find(text)) is not None:
             exit_unusable(f"--token: that is an API key of {known.name!r}, which needs no row of access.jwt")
+        if not entries:
+            exit_unusable("--token: access.jwt is empty, so gatepass accepts no tokens")
         token = jwt_verdict.Token.read(text.removeprefix("Bearer "))
         at = None if token is None else jwt_verdict.entry_of(token, entries)
         if token is None or at is None:

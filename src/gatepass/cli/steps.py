@@ -92,9 +92,8 @@ async def diagnose(
                 failed.add(name)
         for keys in state.key_sets if is_whole else ():
             begin(keys.setting, "keys")
-            if not (found := await keys.fetched()):
-                why = keys.fault or "it has no keys for signatures"
-                yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=why)
+            if (found := await keys.fetched()) is None:
+                yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=keys.fault)
             else:
                 yield probe.found(keys.setting, "keys", StepOutcome.WORKS, "keys_fetched", count=len(found))
         for name, wanted in tested.items():

@@ -37,11 +37,8 @@ class AccessLog(Observer):
     def request_ended(self, request: RequestRecord, error: GatepassError | None) -> None:
         record = request.access
         if (
-            # a client without a valid key could write a log that is many times as large as its requests
-            not record.caller
-            and error is not None
-            and error.http_status < SERVER_ERROR
-            and not self.has_line(error, record.peer)
+            # a client without a valid key could write a log that is many times as large as its requests, by a 503 too
+            not record.caller and error is not None and not self.has_line(error, record.peer)
         ):
             return
         status = record.status or 0

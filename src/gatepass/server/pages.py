@@ -61,8 +61,8 @@ class PageRequest:
 
     async def reader(self) -> Caller:
         """Return the caller, who may read the pages; raise as `Authenticator.authenticate_reader`."""
-        await self.state.authenticator.prepare(self.client_request, self.state.clock.wall())
-        return self.state.authenticator.authenticate_reader(self.client_request, self.state.clock.wall())
+        known = await self.state.authenticator.prepare(self.client_request, self.state.clock.wall())
+        return self.state.authenticator.authenticate_reader(self.client_request, self.state.clock.wall(), known)
 
     def check(self) -> None:
         """Raise ForbiddenHost or ForbiddenOrigin if no keys are configured and the request is from another site."""

@@ -21,9 +21,14 @@ access:
 
 
 def run_on(
-    file: Path, command: str, *arguments: str, text: str = FILE, environment: Mapping[str, str] | None = None
+    file: Path,
+    command: str,
+    *arguments: str,
+    text: str = FILE,
+    environment: Mapping[str, str] | None = None,
+    stdin: str | bytes = "",
 ) -> Result:
     """Write `text` into `file`, run `gatepass COMMAND --config FILE ARGUMENTS`, and return its result."""
     file.write_text(text)
     file.chmod(0o600)
-    return CliRunner().invoke(main, [command, "--config", str(file), *arguments], env=environment)
+    return CliRunner().invoke(main, [command, "--config", str(file), *arguments], env=environment, input=stdin)

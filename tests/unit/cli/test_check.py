@@ -153,6 +153,7 @@ def test_a_token_in_place_of_its_file_is_never_printed(check):
 
 def test_an_empty_token_is_named_with_its_place(check, tmp_path):
     assert "--token: no token on stdin" in check("--token", "-").stderr
+    assert "--token: no token on stdin" in check("--token", "-", stdin="\r\n".encode("utf-16")).stderr
     (file := tmp_path / "token").write_text("\n")
     result = check("--token", str(file))
     assert (result.exit_code, result.stderr) == (2, f"--token: no token in {file}\n")
@@ -280,6 +281,23 @@ def test_a_url_as_a_claim_whose_dots_are_levels_is_warned_about(check, claim, wr
     said = [] if written is None else [f"access.jwt[0].callers[0].{one}: a dot" for one in ("claim", "name_from")]
     assert [one for one in result.stderr.split("warning: ") if "a dot" in one and not one.startswith(tuple(said))] == []
     assert result.stderr.count(f"write {written}\n") == len(said)
+
+
+def test_a_token_for_a_configuration_without_tokens_is_told_so(check):
+    result = check("--token", "-", stdin=SigningKey("a").sign({"iss": "https://login.example"}))
+    assert (result.exit_code, result.stderr) == (2, "--token: access.jwt is empty, so gatepass accepts no tokens\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_token_in_the_encoding_of_a_pipe_of_windows_is_read(check, tmp_path, encoding):
+    (keys := tmp_path / "keys.jwks").write_text(json.dumps({"keys": [SigningKey("a").jwk]}))
+    text = JWT.replace("FILE", str(keys)).replace("ROWS", PEOPLE.replace("group", "name"))
+    known = {"iss": "https://login.example", "aud": "gatepass", "sub": "s", "exp": time.time() + 60, "roles": "llm"}
+    sent = f"{SigningKey('a').sign(known)}\r\n".encode(encoding)
+    assert "accepted by access.jwt[0].callers[0]" in check("--token", "-", text=text, stdin=sent).stdout
+    if encoding == "utf-8-sig":
+        (file := tmp_path / "token").write_bytes(sent)
+        assert "accepted by access.jwt[0].callers[0]" in check("--token", str(file), text=text).stdout
 
 
 def test_a_token_without_a_row_is_told_why_each_does_not_fit(check, tmp_path):

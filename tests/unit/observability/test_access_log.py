@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
-from gatepass.errors import GatepassError, InvalidApiKey, Overloaded, ReceiveTimeout
+from gatepass.errors import GatepassError, InvalidApiKey, KeySetUnavailable, Overloaded, ReceiveTimeout
 from gatepass.observability.access_log import ADDRESSES, LOG_INTERVAL_S, AccessLog
-from gatepass.observability.observer import Refusal, RuleChange
+from gatepass.observability.observer import AccessRecord, Refusal, RequestRecord, RuleChange
 from gatepass.server.parser import large_head
 from tests.unit.http_client.loop import advance
 
@@ -77,6 +77,26 @@ async def test_a_flood_of_many_addresses_has_a_bounded_number_of_lines_and_names
     fields = record.__dict__["fields"]
     assert own == [True] * ADDRESSES + [False] * 190
     assert (len(fields["peers"]), fields["peers"]["others"], fields["count"]) == (ADDRESSES + 1, 180, 190)
+
+
+@pytest.mark.attack("requests without a valid key by the thousand")
+@pytest.mark.parametrize("error", [UNKNOWN, Overloaded("Too many new tokens."), KeySetUnavailable("no keys")], ids=type)
+async def test_a_flood_without_a_caller_shares_a_line_whatever_its_status(caplog, error: GatepassError):
+    book = Book(caplog)
+    for _ in range(1000):
+        access = AccessRecord("r", "POST", "/v1/models", "none", peer="192.0.2.7", status=error.http_status)
+        book.log.request_ended(RequestRecord(access, None, 0.0, 0.0, 0.1, None, None), error)
+    await advance(LOG_INTERVAL_S)
+    own, common = caplog.records
+    assert (own.message, own.__dict__["fields"]["peer"]) == ("request", "192.0.2.7")
+    fields = common.__dict__["fields"]
+    assert (common.message, fields["code"], fields["count"]) == ("refused", error.code, 999)
+    assert own.levelname == common.levelname == ("WARNING" if error.http_status >= 500 else "INFO")
+    # a caller's own failures have a line each
+    for _ in range(3):
+        access = AccessRecord("r", "POST", "/v1/models", "none", caller="batch", status=error.http_status)
+        book.log.request_ended(RequestRecord(access, None, 0.0, 0.0, 0.1, None, None), error)
+    assert len(caplog.records) == 5
 
 
 @pytest.mark.parametrize("event", ["learned", "revoked", "failed"])

@@ -63,7 +63,7 @@ class Ui:
                 raise errors.UnknownPath(PAGE_IS_OFF)
             response = await self._respond(request, client_request)
         except errors.GatepassError as error:
-            if error.code in _LOGGED:
+            if isinstance(error, errors.CallerError) and error.status in (401, 403):  # attempts at access
                 state.observers.tell(state.observers.refused, Refusal(error, peer, at_page=True))
             response = error_response(error, HEADERS)
         except (errors.ClientGone, ClientDisconnect):
@@ -94,10 +94,6 @@ class Ui:
         return response
 
 
-_LOGGED = frozenset(("forbidden_host", "forbidden_origin", "forbidden_peer", "invalid_api_key", "role_not_allowed"))
-"""Codes of errors that the log reports like refused API requests. The others are not attempts at access."""
-
-
 class UiRequest(AdminRequest):
     """One request of the page, whose Host and Origin were checked."""
 
@@ -118,8 +114,8 @@ class UiRequest(AdminRequest):
         if role == "anyone":
             return LOCAL
         state = self.state
-        await state.authenticator.prepare(self.client_request, state.clock.wall())
-        caller = state.authenticator.authenticate_reader(self.client_request, state.clock.wall())
+        known = await state.authenticator.prepare(self.client_request, state.clock.wall())
+        caller = state.authenticator.authenticate_reader(self.client_request, state.clock.wall(), known)
         if role == "admin" and caller.role != "admin":
             raise errors.NotAllowed(
                 "role_not_allowed",
