@@ -103,7 +103,10 @@ STORIES = {
     "no token": story(attempt(**NO_TOKEN, token=None), error=error(**ERROR)),
     "no token to present": story(attempt(**NO_SUBJECT), error=error(**ERROR)),
     "a key that is not known": story(error={**CUT, "hop": "client", "code": "invalid_api_key"}, outcome="error"),
-    "a full gatepass": story(error={**CUT, "hop": "gatepass", "code": "overloaded", "retry_after_s": 17.0}),
+    "a full gatepass": story(error={**CUT, "hop": "gatepass", "code": "overloaded", "retry_after_s": 16.2}),
+    "a code that is the status": story(
+        attempt(**{**LIMITED, "code": "429"}), error={**CUT, "code": "429"}, status=429, outcome="error"
+    ),
     "a client that left": story(attempt(), outcome="client_gone", closed_by="client"),
     "a client that left a silent stream": story(attempt(arrivals=SILENT), outcome="client_gone", closed_by="client"),
     "a client that does not read": story(attempt(), outcome="unread", closed_by="gatepass"),

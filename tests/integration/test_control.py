@@ -109,7 +109,7 @@ async def test_a_new_secret_in_a_variable_requires_a_restart(tmp_path: Path, mon
                 assert (await asyncio.to_thread(command, "status", "--socket", str(path), *options))[0] == 1
             code, text = await asyncio.to_thread(command, "status", "--socket", str(path))
             (line,) = [line for line in text.splitlines() if "invalid_client" in line]
-            assert line.endswith("; a new secret requires a restart, because it is in an environment variable")
+            assert line.endswith(". A new secret requires a restart, because it is in an environment variable")
 
 
 async def test_above_the_limit_the_oldest_connections_of_the_control_socket_close(tmp_path: Path):

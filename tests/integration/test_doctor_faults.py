@@ -217,7 +217,9 @@ FAULTS = {
     "a token that has ended, in a file": at(
         "credential:c token", ended("file", "path"), "/token contains a token that expired 17", "Check the program"
     ),
-    "a login page": at("upstream:chat models", answers(PAGE), 'titled "Sign in"', f"and {BASE_URL}"),
+    "a login page": at(
+        "upstream:chat models", answers(PAGE), 'titled "Sign in"', f"Check {BASE_URL} and its credential."
+    ),
     "a token that the upstream rejects with 403": at(
         "upstream:chat models",
         answers([Send(reply({"error": {"message": "token illegal"}}, 403))]),

@@ -159,7 +159,7 @@ BROKEN: dict[str, tuple[Dialogue, Any, int, str]] = {
     "no gzip": ([Send(reply(b"this is no gzip", content_encoding="gzip"))], CALL, 200, ""),
     "a wrong URL": (
         [Send(reply(b"Not Found", 404, content_type="text/plain"))], LIST, 404,
-        "is not an MCP endpoint. Check mcp.tools.url.",
+        "mcp.tools.url is not the endpoint of an MCP server.",
     ),
 }  # fmt: skip
 

@@ -125,9 +125,7 @@ ROWS = {
         "unexpected embedding dimensions"
     ),
     "**ERROR**: failed to scan response body: upstream stream error: map[code:upstream_closed hop:upstream:chat"
-    " message:llm.corp.example closed the connection before its reply was complete (in the middle of its reply)]": (
-        "upstream stream error"
-    ),
+    " message:llm.corp.example closed the connection before its reply was complete]": ("upstream stream error"),
     'model verification attempts failed: API request failed with status 503: {"error":{"message":"no token for'
     ' credential llm: the issuer refused the client: sso.corp.example answered 401: invalid_client"}}': (
         "the issuer refused the client"

@@ -872,7 +872,13 @@ def problems(visit: OpenPage, fake: Fake, errors: list[documents.Document]) -> I
 
 def test_an_error_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fake) -> None:
     said = {"sentence_zh": "请求被上游限流。", "action_zh": "稍后重试，或请上游管理员提高 `限额`。"}
-    own = {**said, "code": "draining", "kind": "draining", "cause": "In words that the page has not."}
+    own: documents.Document = {
+        **said,
+        "code": "draining",
+        "kind": "draining",
+        "cause": "In words that the page has not.",
+    }
+    own["retry_after_s"] = 16.2
     theirs = {**said, "code": "429", "kind": "upstream_error", "cause": "GPU is on fire."}
     for error, problem in zip((own, theirs), problems(visit, fake, [own, theirs]), strict=True):
         shown = [said["sentence_zh"], f"原文：{error['cause']}"]
@@ -880,6 +886,8 @@ def test_an_error_begins_with_its_sentence_in_chinese(visit: OpenPage, fake: Fak
         expect(problem.locator("p").nth(0)).to_have_text(first[0])
         expect(problem.locator("p").nth(1)).to_have_text(first[1])
         expect(problem).to_contain_text("处理：稍后重试，或请上游管理员提高 限额。")
+        waits = problem.get_by_text("建议客户端 17 s 后重试（retry-after）。")  # rounded up, as `gatepass show` has it
+        expect(waits).to_have_count(1 if error is own else 0)
 
 
 def test_the_outcome_of_an_attempt_is_in_words_and_repeats_no_message(visit: OpenPage, fake: Fake) -> None:

@@ -210,7 +210,7 @@ def reload_lines(result: ReloadResult) -> Iterator[str]:
     yield from (f"warning: {printable(warning)}" for warning in result.warnings)
 
 
-_RESTART = "; a new secret requires a restart, because it is in an environment variable"
+_RESTART = ". A new secret requires a restart, because it is in an environment variable"
 _HEALTH = {"ok": "healthy", "failing": "failing", "unknown": "no answer yet", "answering": "answering"}
 """As the page has it."""
 

@@ -370,7 +370,8 @@ def _head(story: Story, now_s: float) -> Iterator[str]:
     result = t("{status}", status=story.status) if story.status else t("no response")
     parts = [t("running") if is_running else result]
     if error is not None:
-        parts.append(t("{code} at {hop}", code=error.code, hop=error.hop))
+        at_hop = t("{code} at {hop}", code=error.code, hop=error.hop)
+        parts = [at_hop] if error.code == str(story.status) else [*parts, at_hop]
     elif story.outcome in LEFT:
         parts.append(t(LEFT[story.outcome]))
     took_s = story.timings.duration_s if not is_running else story.duration_s

@@ -52,6 +52,17 @@ def with_variable(setting: str) -> str:
     return f"{setting} ({PREFIX}{variable}{also})" if variable else setting
 
 
+def _needs_file(setting: str) -> bool:
+    """Whether `setting`, or all of a block, has no variable, and the environment alone configures gatepass."""
+    if "." not in setting or ".NAME" in setting or not _is_of_environment():
+        return False
+    from gatepass.config.load import SETTING_VARIABLES
+    from gatepass.config.model import Config
+
+    has_variable = any(f"{known}.".startswith(f"{setting}.") for known in SETTING_VARIABLES)
+    return setting.partition(".")[0] in Config.model_fields and not has_variable
+
+
 def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
     """Return the texts of an entry by their names, with `values` in place of its placeholders.
 
@@ -59,23 +70,27 @@ def explained(name: str, values: Mapping[str, str]) -> dict[str, str]:
     `_environment` behind it if there is one and the environment alone configures gatepass.
     """
     members = ("sentence", "action", "advice", "sentence_zh", "action_zh")
-    return {member: _filled(name, member, values) for member in members}
+    return {member: filled(name, member, values) for member in members}
 
 
-def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
+def filled(name: str, member: str, values: Mapping[str, str]) -> str:
+    """Return one text of `explained`."""
     entry, known = explanations()[name], {**GENERIC, **values}
-    text, is_chinese = getattr(entry, member), member.endswith("_zh")
+    text, is_chinese = getattr(entry, member) or entry.action * (member == "advice"), member.endswith("_zh")
+    named = set[str]()
     for placeholder in {*_PLACEHOLDER.findall(text)} - known.keys():
         part = f"{placeholder}_environment"
         part = part if part in explanations() and _is_of_environment() else placeholder
         if part in explanations():
-            known[placeholder] = _filled(part, member, values)
+            known[placeholder] = filled(part, member, values)
     if entry.setting:
         known.setdefault("setting", _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), entry.setting))
 
     def written(piece: re.Match[str]) -> str:
         inside = _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), piece[0].strip("`"))
-        settings = [with_variable(one) for one in (inside.split(", ") if piece[2] is None else [inside])]
+        parts = inside.split(", ") if piece[2] is None else [inside]
+        settings = [with_variable(one) for one in parts]
+        named.update(parts)
         if piece[3] is not None:
             return ", ".join(settings)
         either = " 或 " if is_chinese else " or "
@@ -84,7 +99,11 @@ def _filled(name: str, member: str, values: Mapping[str, str]) -> str:
         codes = [code.replace(f" or {PREFIX}", f"`{either}`{PREFIX}") for code in codes]
         return either.join(filter(None, (("、" if is_chinese else ", ").join(codes[:-1]), codes[-1])))
 
-    return re.sub(_PIECE, written, text)
+    whole = re.sub(_PIECE, written, text)
+    if entry.setting:  # also where the error's cause names it
+        named.update(known["setting"].split(", "))
+    is_short = "sentence" in member or not any(map(_needs_file, named))
+    return whole if is_short else whole + filled("needs_file", member, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +120,8 @@ class Advice:
         return self.case != ""
 
     def __str__(self) -> str:
-        if not self.case:
-            return ""
-        texts = explained(self.case, self.names)
-        return re.sub(r"`(?!gatepass )([^`]*)`", r"\1", texts["advice"] or texts["action"])
+        text = filled(self.case, "advice", self.names) if self.case else ""
+        return re.sub(r"`(?!gatepass )([^`]*)`", r"\1", text)
 
     def masked(self, mask: Callable[[str], str]) -> Advice:
         return Advice(self.case, {name: mask(value) for name, value in self.names.items()})

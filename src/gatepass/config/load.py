@@ -50,6 +50,7 @@ SETTING_VARIABLES: Mapping[str, str] = {
     **{dotted(path): name for name, path in OVERRIDES.items()},
     **{f"upstreams.{name}.base_url": variable for name, variable in {CHAT: "UPSTREAM_URL", **OPERATION_URLS}.items()},
     **{f"upstreams.{name}.allow_plain_http": "ALLOW_PLAIN_HTTP" for name in (CHAT, *OPERATION_URLS)},
+    **{f"upstreams.{name}.credential": "TOKEN_TYPE" for name in (CHAT, *OPERATION_URLS)},
     **{
         dotted(("credentials", CREDENTIAL, *path)): name
         for names in (*VARIABLES_BY_TYPE.values(), {"ALLOW_PLAIN_HTTP": ("allow_plain_http",)})

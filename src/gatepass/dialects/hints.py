@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from gatepass.config.advice import Advice
 from gatepass.config.upstream import RagflowPaths
 from gatepass.errors import UpstreamErrorReply
-from gatepass.observability.story import CALL_OPTIONS
+from gatepass.observability.story import names_of
 from gatepass.replies.error_body import MESSAGE_CHARS
 from gatepass.types import MCP_UPSTREAM, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody, span
 
@@ -197,25 +197,19 @@ def is_about_model(code: str | None, message: str) -> bool:
 
 
 def model_hint(
-    model: str,
-    status: int,
-    code: str | None,
-    message: str,
-    sent: str | None = None,
-    route: str = "",
-    operation: str = "chat",
+    model: str, error: UpstreamErrorReply, sent: str | None = None, route: str = "", operation: str = "chat"
 ) -> Remedy | None:
     """Return what to do if the upstream does not know the client's `model`, which may have been `sent` as another."""
-    if status not in (400, 404, 422) or not is_about_model(code, message):
+    body, known = error.error_body, model[:100]
+    if error.http_status not in (400, 404, 422) or body is None or not is_about_model(body.code, body.message):
         return None
-    listed = f": `gatepass doctor {shlex.quote(model[:100])}` lists its names" if operation in CALL_OPTIONS else ""
+    case, setting = "unknown_model", f"models.{known}.name"
+    cause = f"gatepass sent the client's model name {known!r} unchanged."
     if sent not in (None, model):
+        case, cause = "renamed_model", f"gatepass sent {str(sent)[:100]!r} for the client's model name {known!r}."
         setting = (route or "models.*.upstream").removesuffix(".upstream").replace(".targets", ".targets[]") + ".name"
-        cause = f"gatepass sent {str(sent)[:100]!r} for the client's model name {model[:100]!r}."
-        return Remedy(f"Set {setting} to a name that this upstream has{listed}.", "renamed_model", setting, cause)
-    setting = f"models.{model[:100]}.name"
-    advice = f"Correct the name in the client, or set {setting} in the configuration file to the upstream's{listed}."
-    return Remedy(advice, "unknown_model", setting, f"gatepass sent the client's model name {model[:100]!r} unchanged.")
+    names = {**names_of(error.hop, operation, known), "setting": setting}
+    return Remedy(str(Advice(case, names)), case, setting, cause)
 
 
 def tried_with(credential: str | None, age_s: float | None, not_renewed: str | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import unescape
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass import errors
-from gatepass.config.advice import explained, with_variable
+from gatepass.config.advice import Advice, filled
 from gatepass.config.upstream import RejectionConfig
 from gatepass.dialects.hints import HINTS, NO_PATH, NO_SUCH_PAGE, OF_TOKENS, REJECTION, Hint, Remedy, case_of
 from gatepass.errors import sentence
@@ -29,7 +29,7 @@ from gatepass.observability.story import names_of
 from gatepass.replies import content
 from gatepass.replies.error_body import MESSAGE_CHARS, Mask, clean, error_kind, is_http_error, read_error_body, text_of
 from gatepass.replies.retry_after import retry_after_s
-from gatepass.types import MCP_UPSTREAM, Headers, Hidden, UpstreamErrorBody, header, settings_of, url_setting_of
+from gatepass.types import Headers, Hidden, UpstreamErrorBody, header, settings_of
 
 EXCERPT_CHARS = 500
 TITLE_CHARS = 100
@@ -59,10 +59,12 @@ class ReceivedReply(Hidden, msgspec.Struct, frozen=True):
     """What the client requested."""
     route: str = ""
     """The setting that chose the upstream for this model, "" if an operation's or `*` did."""
-    has_version: bool = False
-    """Whether `base_url` lacks no version."""
     missing: str = "no_version"
     """The case of an error that means that the upstream lacks the path of the request."""
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        return names_of(f"upstream:{self.upstream}", self.operation, self.model)
 
     @property
     def sender(self) -> str:
@@ -147,11 +149,10 @@ def classify_head(
                 place = "an invalid URL"
             if support_id := content.support_id(unquote(mask(target).partition("?")[2])):
                 place = f"{place} (id {support_id})"
-        what, url = "which gatepass does not follow", "the final URL (https instead of http, the whole path)"
-        if case := LOGIN_REDIRECT if leads_to_login(target, host) else "":
-            what, url = "which is not the API", "the API's own address, or correct the credential"
+        case = LOGIN_REDIRECT if leads_to_login(target, host) else ""
+        what = "which is not the API" if case else "which gatepass does not follow"
         message = f"{reply.answered}, a redirect to {place}, {what}."
-        advice = f"Set {with_variable(url_setting_of(upstream))} to {url}."
+        advice = str(Advice(case or errors.UpstreamRedirect.code, reply.names))
         return errors.UpstreamRedirect(message, upstream=upstream, case=case, advice=advice)
     return errors.UpstreamInvalid(f"{reply.answered}, an invalid status for a final reply.", upstream=upstream)
 
@@ -241,14 +242,7 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
             found = hint.case
             break
     if found == NO_PATH:
-        url = with_variable(url_setting_of(upstream))
-        if upstream.startswith(MCP_UPSTREAM):
-            why = "The upstream has no such path: it is not an MCP endpoint."
-            return Remedy(f"Check {url}.", reply.missing, "", why)
-        version = "" if reply.has_version else f"{url} does not end with the version, such as https://host/v1, or "
-        route = f" ({reply.route})" if reply.route else ""
-        why = f"The upstream has no such path: {version}it{route} does not support this operation."
-        return Remedy("", reply.missing, reply.route, why)
+        return Remedy("", reply.missing, reply.route, _text(reply.missing, "sentence", reply, reply.route))
     if found == REJECTION and reply.key != "":
         advice = reply.rejected.advice
         if reply.key is not None:
@@ -257,7 +251,7 @@ def with_hint(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) 
     setting = _rejection_setting(error_body, status, reply) if found == REJECTION else ""
     if not found or (found == REJECTION and not setting):
         return Remedy(case=case_of(error_body, status, upstream, reply.model))
-    return Remedy(_action(found, reply, setting), found, setting)
+    return Remedy(_text(found, "action", reply, setting), found, setting)
 
 
 def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: ReceivedReply) -> str:
@@ -270,9 +264,8 @@ def _rejection_setting(error_body: UpstreamErrorBody, status: int, reply: Receiv
     return f"{setting}.statuses: [{status}]" if is_http_error(reply.status) else ""
 
 
-def _action(case: str, reply: ReceivedReply, setting: str = "") -> str:
-    names = names_of(f"upstream:{reply.upstream}", reply.operation, reply.model)
-    return explained(case, {**names, "setting": setting} if setting else names)["action"]
+def _text(case: str, member: str, reply: ReceivedReply, setting: str = "") -> str:
+    return filled(case, member, {**reply.names, "setting": setting} if setting else reply.names)
 
 
 def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
@@ -286,7 +279,7 @@ def login_page(reply: ReceivedReply) -> errors.UpstreamHtml | None:
     if reply.status >= 300 and (reply.status == 401 or not content.is_login_page(reply.body)):
         return None
     message = f"{reply.answered} with {reply.page} instead of JSON, probably a login page or a portal."
-    advice = f"Check {with_variable(url_setting_of(reply.upstream))} and its credential."
+    advice = str(Advice(errors.UpstreamHtml.code, reply.names))
     status = reply.status if is_http_error(reply.status) else errors.UpstreamHtml.status
     return errors.UpstreamHtml(message, upstream=reply.upstream, status=status, advice=advice)
 
@@ -373,7 +366,7 @@ def _fault_of_lines(reply: ReceivedReply) -> errors.UpstreamError | None:
     if (error_body := next(filter(None, found), None)) is not None:
         return _rejection(reply, error_body)
     message = f"{reply.answered} with JSON objects in lines, which are neither an event stream nor a whole reply."
-    advice = _action("json_lines", reply)
+    advice = _text("json_lines", "action", reply)
     return errors.UpstreamInvalid(message, upstream=reply.upstream, advice=advice, case="json_lines")
 
 

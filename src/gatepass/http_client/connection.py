@@ -388,7 +388,7 @@ class Connection(asyncio.BufferedProtocol):
             # in TLS 1.3 the server rejects a client certificate after the handshake
             self.abort(Fault.TLS, tls_detail(exc))
             return
-        where = "in the middle of its reply" if self._has_received else "without an answer"
+        where = "" if self._has_received else "without an answer"
         self.abort(Fault.CLOSED, str(exc or where), stale=self.kept and not self._has_received)
 
     def _finish(self, reply: UpstreamResponse) -> None:

@@ -92,9 +92,9 @@ class LearningSession(msgspec.Struct, eq=False):
 
     def revise(self, call: Call) -> Call:
         """Return `call` with all rules applied, or the same object if none changes it. It may run in a thread."""
-        own = {rule.key: rule for rule, _ in self._kept.values()} | {rule.key: rule for rule in self._trying}
-        stored = {key: rule for key, rule in self._stored.items() if rule not in self._without}
-        in_order = sorted({**stored, **own}.values(), key=lambda rule: rule.rank)
+        rules = {key: rule for key, rule in self._stored.items() if rule not in self._without}
+        rules |= {rule.key: rule for rule in (*(kept for kept, _ in self._kept.values()), *self._trying)}
+        in_order = sorted(rules.values(), key=lambda rule: rule.rank)
         self.sent, made = apply_changes(call, [rule.change for rule in in_order]) if in_order else (call, [])
         self._used = [rule for rule in in_order if rule.change in made]
         return self.sent
@@ -186,8 +186,8 @@ class LearningSession(msgspec.Struct, eq=False):
             if new is not None:
                 self._record("learned", new, text)
             memory.used(scope, new or rule)
-        limited = [rule for rule in memory.of_values(scope, now_s) if rule.loss]
-        unknown = {rule.field: rule for rule in limited if not memory.was_accepted(scope, rule, now_s)}
+        limited = memory.of_values(scope, now_s)
+        unknown = {one.field: one for one in limited if one.loss and not memory.was_accepted(scope, one, now_s)}
         drops = (LearnedRule("drop", path) for path in unknown)
         # the body has another value there
         for other in that_change(drops, self.sent) if unknown and self.sent is not None else ():

@@ -65,7 +65,7 @@ NAMES = (ORDER, INDEX, ROW)
 """Names in `x-gatepass-adapted`: sorted by `index`; an `index` that was missing or wrong; a vector alone in a list."""
 
 _TOO_LONG = f"a vector is longer than {VECTOR_BYTES} bytes"
-_TOO_LARGE = "all vectors together exceed limits.reply_bytes. Send fewer inputs, or request base64"
+_TOO_LARGE = "all vectors together are larger than a reply may be (base64 is smaller)", "reply_too_large"
 
 _NOT_NUMBERS = "a vector contains a value that is not a number"
 _NOT_FINITE = re.compile(rb"[\[,:\s]-?(?:NaN|Infinity)\b|[\[,]\s*+null\s*+[\],]")
@@ -195,9 +195,8 @@ def join_replies(
     try:
         return (yield from _join(replies, counts, options, limit_bytes))
     except InvalidReply as fault:
-        of_request = options.dimensions is not None or fault.reason == _TOO_LARGE
         what = f"The embeddings of the upstream {upstream!r} are invalid"
-        raise fault.upstream_error(what, upstream, of_request=of_request) from None
+        raise fault.upstream_error(what, upstream, of_request=options.dimensions is not None) from None
 
 
 def _join(
@@ -320,7 +319,7 @@ def _convert_all(entries: list[Entry], options: EmbeddingsOptions, limit_bytes: 
         results.append(_convert(entry, options))
         limit_bytes -= len(memoryview(entry["embedding"]))
         if limit_bytes < 0:
-            raise InvalidReply(_TOO_LARGE)
+            raise InvalidReply(*_TOO_LARGE)
         seen_bytes += ENTRY_BYTES + len(memoryview(entry["embedding"]))
         if seen_bytes > SLICE_BYTES:
             seen_bytes = 0
@@ -445,7 +444,7 @@ def _written(rests: Sequence[bytes], entries: list[Entry], limit_bytes: int) -> 
         raise InvalidReply("the reply is not UTF-8") from None
     pieces.append(b"}")
     if sum(map(len, pieces)) > limit_bytes:
-        raise InvalidReply(_TOO_LARGE)
+        raise InvalidReply(*_TOO_LARGE)
     return pieces
 
 

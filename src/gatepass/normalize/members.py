@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Self
@@ -35,9 +35,9 @@ class JsonMemberPath:
         *steps, name = text.split(".")
         return cls(tuple((step.removesuffix("[]"), step.endswith("[]")) for step in steps), name, text)
 
-    def owners(self, draft: Draft, *, make: bool = False) -> Iterator[ObjectDraft]:
-        """Yield each object that the path leads to. `make` adds missing objects, but no elements of lists."""
-        return _descend(draft.top, self.steps, make=make)
+    def owners(self, draft: Draft, *, make: bool = False) -> Iterable[ObjectDraft]:
+        """Return each object that the path leads to. `make` adds missing objects, but no elements of lists."""
+        return _descend(draft.top, self.steps, make=make) if self.steps else (draft.top,)
 
 
 def _descend(owner: ObjectDraft, steps: tuple[tuple[str, bool], ...], *, make: bool) -> Iterator[ObjectDraft]:

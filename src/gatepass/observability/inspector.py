@@ -73,9 +73,8 @@ def _size_bytes(access: AccessRecord, last: AttemptRecord | None) -> int:
     texts = [access.reason, access.path, access.model, access.user, *access.adapted, *access.tried, *access.failover]
     attempts = [last]
     while attempts:
-        one = attempts.pop()
-        if one is not None:
+        if (one := attempts.pop()) is not None:
             size_bytes += ATTEMPT_BYTES
             texts += [one.reason, *one.adapted, *one.tried]
             attempts += (one.after, *one.parts)
-    return size_bytes + sum(getsizeof(text) for text in texts if text)
+    return size_bytes + sum(map(getsizeof, filter(None, texts)))

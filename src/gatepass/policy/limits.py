@@ -63,7 +63,7 @@ class Limit:
 
     __slots__ = (
         *("ahead_s", "counts_tokens", "_first_day", "is_calendar", "kept", "most", "name", "others", "others_of"),
-        *("owner", "policy", "setting", "span", "span_s", "unit", "use"),
+        *("owner", "policy", "setting", "span", "span_s", "texts", "unit", "use"),
     )
 
     def __init__(self, owner: tuple[str, str], unit: str, span: str, most: int) -> None:
@@ -80,6 +80,7 @@ class Limit:
         self.name = f"{owner[0]}-{unit}-{span}" if span else f"{owner[0]}-{unit}"
         self.policy = f'"{self.name}";q={most};w={self.span_s}' + (';qu="tokens"' if self.counts_tokens else "")
         """Its entry in `ratelimit-policy`, where "requests" is the default."""
+        self.texts = b"%d" % most, b"%gs" % self.span_s  # in response fields, written once: formatting is slow
         self.setting = f"{unit}.{span}" if span else "max_concurrent"
         self.use = Use()
         self.others = self.others_of = 0
@@ -182,7 +183,7 @@ class Counts:
 
         `is_forced`: the request is sent in any case, so the excess over a limit becomes debt.
         """
-        found, refused = list[tuple[Limit, int, int]](), None
+        found, refused = [], None
         for limit in limits:
             use, amount = limit.use, amounts[limit.unit]
             # no method call for a minute, because this runs for each request with limits

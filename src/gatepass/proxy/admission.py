@@ -43,7 +43,7 @@ from gatepass.policy.limits import (
 from gatepass.protocols import PROTOCOLS
 from gatepass.proxy.body_threads import INLINE_BYTES, BodyThreads
 from gatepass.proxy.retry import Outcome
-from gatepass.types import Call, Headers, counted, header
+from gatepass.types import Call, counted, header
 
 if TYPE_CHECKING:
     from gatepass.proxy.context import RequestContext
@@ -99,15 +99,16 @@ ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
 ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
 """The members, by `plain_name`, that state how many tokens the answer may have, whether it comes with the response, and
 which user it is for."""
-_READ = ASKED | NESTED
+_READ, _UNBUILT, _BACKSLASH = ASKED | NESTED, (list, dict, msgspec.Raw), ord("\\")
+_UNREAD = frozenset(("model", "messages", "input", "stream", "temperature", "top_p", "tools", "tool_choice"))
+"""Members of most requests that are none of these, which saves the calls of `plain_name`."""
 
 
-def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, msgspec.Raw]]:
+def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, Any]]:
     """Yield each ASKED member of `listed`, repeated ones too: some servers read the first value, others the last."""
     for name, text in listed:
-        plain = plain_name(name)
-        if plain in ASKED:
-            yield plain, text
+        if (plain := plain_name(name)) in ASKED:
+            yield plain, _prompts(text) if plain == "prompt" else _value(text)
         elif levels and (levels < NESTED_LEVELS or plain in NESTED) and first_char(text) == "{":
             yield from _asked(members(text), levels - 1)
 
@@ -179,36 +180,33 @@ class Size(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, call: Call) -> Size:
-        opened, pictures = call.opened(), list[int]()
+        """Return the size of a call. A form has the size of a picture, a batch has none."""
+        if not call.body or call.operation.configured_as == UNSEEN:
+            return cls(PICTURE_TOKENS if call.operation.takes_form and not call.body else 0)
+        opened, tokens = call.opened(), -(-len(call.body) // BYTES_PER_TOKEN)
         # to open an agent's 301 messages took 0.7 ms, the search takes 20 µs; most chats need two searches of few bytes
-        may_have = b'"i' in call.body or b"\\u00" in call.body
+        # `find`, because `in` first raises and catches an exception for more than one byte (CPython 3.11)
+        may_have = call.body.find(b'"i') >= 0 or (_BACKSLASH in call.body and call.body.find(b"\\u00") >= 0)
         if "images" in opened.values or (may_have and not lacks(call.body, _OF_PICTURES)):
             top = dict(opened.listed)
             content, output, images = (top.get(name, _ABSENT) for name in ("messages", "input", "images"))
-            pictures += _pictures(_Part(content=content, output=output, images=images))
-        tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
-        asked = [(plain, one) for name, one in opened.values.items() if (plain := plain_name(name)) in _READ]
-        is_raw = any(name == "prompt" or isinstance(one, (list, dict, msgspec.Raw)) for name, one in asked)
-        if is_raw or len(opened.names) > len(opened.values):  # the texts of a small body take another pass
-            texts = _asked(opened.listed)
-            asked = [(name, _prompts(text) if name == "prompt" else _value(text)) for name, text in texts]
+            pictures = [*_pictures(_Part(content=content, output=output, images=images))]
+            tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
+        named = [(plain_name(name), one) for name, one in opened.values.items() if name not in _UNREAD]
+        asked: list[tuple[str, Any]] = [(name, one) for name, one in named if name in _READ]
+        unbuilt = [name for name, one in asked if name == "prompt" or type(one) in _UNBUILT]
+        if unbuilt or len(opened.names) > len(opened.values):  # the texts of a small body take another pass
+            asked = [*_asked(opened.listed)]
         most = max([_count(one) for name, one in asked if name in OUTPUT], default=0)
-        answers = max([1, *(_count(one) for name, one in asked if name in ANSWERS)])
-        answers *= max([1, *(one for name, one in asked if name == "prompt")])
-        users = [one for name, one in asked if name == "user"]
-        users += [one.get("user_id") for name, one in asked if name == "metadata" and isinstance(one, dict)]
+        rest = [(name, one) for name, one in asked if name not in OUTPUT]
+        if not rest:  # nearly always: saves what follows
+            return cls(tokens, most)
+        answers = max([1, *(_count(one) for name, one in rest if name in ANSWERS)])
+        answers *= max([1, *(one for name, one in rest if name == "prompt")])
+        users = [one for name, one in rest if name == "user"]
+        users += [one.get("user_id") for name, one in rest if name == "metadata" and isinstance(one, dict)]
         user = next((one for one in users if isinstance(one, str)), "")
-        return cls(tokens, most, answers, any(_is_meant(one) for name, one in asked if name == "background"), user)
-
-
-async def size_of(call: Call, threads: BodyThreads) -> Size:
-    """Return the size of a call. A form has the size of a picture, a batch has none."""
-    if call.operation.takes_form and not call.body:
-        return Size(PICTURE_TOKENS)
-    if not call.body or call.operation.configured_as == UNSEEN:
-        return Size()
-    measure = partial(Size.of, call)
-    return measure() if len(call.body) <= INLINE_BYTES else await threads.run_heavy(call.caller, measure)
+        return cls(tokens, most, answers, any(_is_meant(one) for name, one in rest if name == "background"), user)
 
 
 def _is_meant(value: Any) -> bool:
@@ -327,52 +325,52 @@ class Admitted(msgspec.Struct, eq=False):
     ) -> None:
         """Settle the upstream quota of an attempt that sent so many `requests`."""
         first, self.at_target = self.at_target, []
-        used = self.used(access, outcome, sent=sent) if first else NOTHING
+        used = self.used(access, self._reported(access), outcome, sent=sent) if first else NOTHING
         for taken in first:
             self.counts.settle(taken, used, now_s)
             used = {**used, REQUESTS: used[REQUESTS] * max(0, requests - 1)}
 
-    def used(self, access: AccessRecord | None, outcome: str, *, sent: bool) -> Amounts:
-        """Return what an attempt used: one request, and its tokens."""
-        tokens = reported = 0 if access is None else self._reported(access)
+    def used(self, access: AccessRecord | None, reported: int, outcome: str, *, sent: bool) -> Amounts:
+        """Return what an attempt used: one request, and its tokens. `reported`: those that the upstream reports."""
         if not reported and not sent:
             return NOTHING
-        if access is not None and (outcome not in REFUSALS or access.events):
+        tokens, is_open = reported, outcome != Outcome.COMPLETE or (self.size.in_background and not reported)
+        if access is not None and (outcome not in REFUSALS or access.events) and (is_open or not reported):
             more_bytes = max(0, access.bytes_out - EVENT_BYTES * access.events)
-            relayed = self.size.input_tokens + (access.events + more_bytes // BYTES_PER_TOKEN) * self.generates
-            if outcome != Outcome.COMPLETE or (self.size.in_background and not reported):  # the upstream may go on
-                tokens = max(tokens, self.tokens, relayed)
-            elif not reported:
-                tokens = relayed
-        return {REQUESTS: 1, TOKENS: min(max(0, tokens), MOST_USED), CONCURRENT: 0}
+            tokens = self.size.input_tokens + (access.events + more_bytes // BYTES_PER_TOKEN) * self.generates
+            if is_open:  # the upstream may go on
+                tokens = max(tokens, self.tokens, reported)
+        return {REQUESTS: 1, TOKENS: tokens if 0 <= tokens <= MOST_USED else MOST_USED * (tokens > 0), CONCURRENT: 0}
 
-    def _reported(self, access: AccessRecord) -> int:
-        return 0 if access.usage is None else access.usage.used(generates=self.generates)
+    def _reported(self, access: AccessRecord | None) -> int:
+        return 0 if access is None or access.usage is None else access.usage.used(generates=self.generates)
 
     def end(self, context: RequestContext, now_s: float) -> None:
         """Settle everything that the request has reserved. Call it when the request ends."""
         attempt, access = context.attempt, context.access
-        outcome, sent, requests = "", False, 0
+        outcome, sent, requests, reported = "", False, 0, self._reported(access)
         if attempt is not None:
             sent, record = attempt.sent or attempt.sent_before, attempt.record
             outcome, requests = record.outcome, record.requests
         self.leave_target(now_s, access, outcome, sent=sent, requests=requests)
-        used = self.used(access, outcome, sent=sent)
-        if attempt is not None and attempt.ran_before and not self._reported(access):
+        used = self.used(access, reported, outcome, sent=sent)
+        if attempt is not None and attempt.ran_before and not reported:
             used = {**used, TOKENS: max(used[TOKENS], self.tokens)}
         for counts, taken in self.taken:
             counts.settle(taken, used, now_s)
-        if used[TOKENS] and not self._reported(access) and any(limit.counts_tokens for limit in self.limits):
+        if used[TOKENS] and not reported and any(limit.counts_tokens for limit in self.limits):
             access.tokens_estimated = used[TOKENS]
         self.taken = []
 
-    def replaced(self, fields: Iterable[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> Headers:
-        """Return the response header fields with the upstream's limit fields replaced by those of gatepass."""
+    def replace_in(self, fields: list[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> None:
+        """Replace the upstream's limit fields among the header `fields` of a response by those of gatepass."""
         shown = [limit for limit in self.limits if limit.span_s]
         if not shown:
-            return tuple(fields)
-        kept = [field for field in fields if b"limit" not in field[0] or not field[0].startswith(OURS)]
-        states, warnings, first = list[str](), list[str](), dict[str, tuple[float, Limit, int, float]]()
+            return
+        if b" ".join([name for name, _ in fields]).find(b"limit") >= 0:  # nearly never: one search of all names
+            fields[:] = [field for field in fields if not field[0].startswith(OURS)]
+        states, warnings = [], []
+        first: dict[str, tuple[float, Limit, int, float]] = {}
         knows_others, refused = self.counts.fault is None, self.refused
         for limit in shown:
             left, reset_s = max(0, limit.most - limit.use.total - knows_others * limit.others), float(limit.span_s)
@@ -388,17 +386,16 @@ class Admitted(msgspec.Struct, eq=False):
             if limit.unit not in first or left / limit.most < first[limit.unit][0]:
                 first[limit.unit] = (left / limit.most, limit, left, reset_s)
         policies = ", ".join([limit.policy for limit in shown])
-        kept += [(b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(states).encode())]
+        fields += ((b"ratelimit-policy", policies.encode()), (b"ratelimit", ", ".join(states).encode()))
         for unit, (_, limit, left, reset_s) in sorted(first.items()):
-            reset = b"%gs" % (math.ceil(reset_s * 1000) / 1000)
+            reset = limit.texts[1] if reset_s == limit.span_s else b"%gs" % (math.ceil(reset_s * 1000) / 1000)
             if is_messages:
                 at = datetime.fromtimestamp(wall_s + reset_s, UTC).isoformat(timespec="seconds")
                 reset = at.replace("+00:00", "Z").encode()
             most_name, left_name, reset_name = _FIELDS[unit, is_messages]
-            kept += ((most_name, b"%d" % limit.most), (left_name, b"%d" % left), (reset_name, reset))
+            fields += ((most_name, limit.texts[0]), (left_name, b"%d" % left), (reset_name, reset))
         if warnings:
-            kept.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
-        return tuple(kept)
+            fields.append((b"x-gatepass-limit-warning", ", ".join(warnings).encode()))
 
 
 def whose(limit: Limit) -> str:
@@ -498,32 +495,29 @@ class Admission:
 
     def limits_of(self, owner: Owner, declared: UseLimits | None = None) -> tuple[Limit, ...]:
         """Return the configured limits of `owner`, or `declared` if the configuration does not name it."""
-        if owner not in self._limits:
+        if (found := self._limits.get(owner)) is None:
             if (quota := self._quotas.get(owner, declared)) is None:
                 return ()
             counts = self._end_users if owner[0] == END_USER else self.counts
-            self._limits[owner] = tuple(map(counts.attach, made(owner, quota)))
-            for limit in self._limits[owner]:
+            found = self._limits[owner] = tuple(map(counts.attach, made(owner, quota)))
+            for limit in found:
                 self._hit(limit.subject, limit.setting, 0)
-        for limit in self._limits[owner]:
+        for limit in found:
             if limit.is_calendar:
                 limit.ahead_s = self._clock.wall() - self._clock.now()
-        return self._limits[owner]
+        return found
 
-    def all_limits(self) -> Iterator[Limit]:
-        """Yield each limit, also of callers that have not sent a request yet. Of a row it is that of one caller."""
-        return self._shown(self._quotas)
-
-    def _shown(self, owners: Iterable[Owner]) -> Iterator[Limit]:
+    def all_limits(self, owners: Iterable[Owner] | None = None) -> Iterator[Limit]:
+        """Yield each limit (of `owners`), also of callers that sent nothing yet. Of a row it is that of one caller."""
         now_s = self._clock.now()
         fullest = self._of_rows.fullest(now_s)
-        for limit in chain.from_iterable(map(self.limits_of, owners)):
+        for limit in chain.from_iterable(map(self.limits_of, self._quotas if owners is None else owners)):
             yield max(limit, fullest.get(limit.key, limit), key=lambda one: one.used(now_s))
 
     def budgets(self) -> dict[Labels, float]:
         """Return the share that is left of each daily or monthly limit in use: the MAX_NAMES lowest."""
         found, now_s = list[tuple[Labels, float]](), self._clock.now()
-        for limit in self._shown(self._limits):
+        for limit in self.all_limits(self._limits):
             if limit.is_calendar:
                 left = max(0, limit.most - limit.all_used(now_s)) / limit.most
                 found.append(((*limit.subject, limit.setting), left))
@@ -537,8 +531,10 @@ class Admission:
         caller, protocol = context.caller, PROTOCOLS[call.operation.protocol]
         limits = self._of_caller(caller, route.entry)
         shared = self._of_each_user(caller)
-        upstreams = {target.upstream: self.limits_of(("upstream", target.upstream)) for target in route.targets}
-        if not limits and not shared and not any(upstreams.values()):
+        upstreams = {
+            one.upstream: found for one in route.targets if (found := self.limits_of(("upstream", one.upstream)))
+        }
+        if not limits and not shared and not upstreams:
             return
         counts_tokens = any(one.counts_tokens for one in chain(limits, shared, *upstreams.values()))
         operation = call.operation.configured_as
@@ -551,18 +547,19 @@ class Admission:
         if not protocol.uses_tokens or call.operation.is_about_stored:  # the usage belongs to another request
             counts_tokens = False
 
-        def kept(ones: Iterable[Limit]) -> tuple[Limit, ...]:
-            return tuple(ones if counts_tokens else [one for one in ones if not one.counts_tokens])
-
-        is_read = counts_tokens or caller.end_users is not None
-        size = await size_of(call, threads) if is_read else Size()
+        size = Size()
+        if counts_tokens or caller.end_users is not None:
+            is_small = len(call.body) <= INLINE_BYTES or operation == UNSEEN
+            size = Size.of(call) if is_small else await threads.run_heavy(call.caller, partial(Size.of, call))
         counted = () if context.admitted is None else context.admitted.counted
         context.admitted = admitted = self._admitted(size, generates=protocol.generates)
-        admitted.counted = counted
-        admitted.counts_tokens = counts_tokens
-        admitted.of_upstream = {name: kept(ones) for name, ones in upstreams.items()}
-        own = self._of_end_user(context, shared, size.user)
-        await admitted.take(kept(own), kept(limits), context.state.clock.now())
+        admitted.counted, admitted.counts_tokens = counted, counts_tokens
+        own = self._of_end_user(context, shared, size.user) if shared else ()
+        if not counts_tokens:
+            kept = [tuple(one for one in ones if not one.counts_tokens) for ones in (own, limits, *upstreams.values())]
+            own, limits, upstreams = kept[0], kept[1], dict(zip(upstreams, kept[2:], strict=True))
+        admitted.of_upstream = upstreams
+        await admitted.take(own, limits, context.state.clock.now())
 
     async def admit_large(self, context: RequestContext) -> None:
         """Count a request before its body is read in the thread, because that work is done for a refused request too.

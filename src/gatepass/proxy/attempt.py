@@ -599,12 +599,9 @@ async def _error_for_client(attempt: Attempt, error: GatepassError, *, is_reject
             shown = await _error_after_rules(attempt, base, attempt.normalized, error)
         # the upstream may not know the model name that gatepass sent
         call, target = attempt.call, attempt.target
-        error_body = shown.error_body if isinstance(shown, UpstreamErrorReply) else None
-        if error_body is not None and call.model:
+        if isinstance(shown, UpstreamErrorReply) and call.model:
             route = attempt.state.declared.route_setting(call.operation.configured_as, call.model)
-            found = (shown.http_status, error_body.code, error_body.message)
-            hint = model_hint(call.model, *found, target.model, route, call.operation.name)
-            if hint is not None:
+            if hint := model_hint(call.model, shown, target.model, route, call.operation.name):
                 shown.advice, shown.case, shown.setting = hint[:3]
                 shown.cause = f"{sentence(shown.cause)} {hint.cause}"
         if isinstance(shown, UpstreamErrorReply) and attempt.normalized is not None:

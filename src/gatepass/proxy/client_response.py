@@ -144,12 +144,10 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         context = self.context
         context.access.status = status
         context.head_s = head_s = context.state.clock.now() - context.client_request.arrived_s
-        attempt, failover = None, None
+        attempt, failover, token_wait_s = None, None, 0.0
         if context.attempt is not None:
             attempt, failover = context.attempt.record, context.attempt.failover
-        token_wait_s = 0.0 if attempt is None else attempt.token_wait_s + attempt.renewal_s
-        if attempt is not None and attempt.after is not None:
-            token_wait_s = token_wait_of(attempt)
+            token_wait_s = attempt.token_wait_s + attempt.renewal_s if attempt.after is None else token_wait_of(attempt)
         timing = b"total;dur=%.1f, token;dur=%.1f" % (head_s * 1000, token_wait_s * 1000)
         if failover is not None and (waits := [one for one in context.attempts() if one.queue_position]):
             wait_s = sum(one.queue_wait_s for one in waits)
@@ -161,7 +159,8 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
                 fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
             if attempt.tried and context.error is not None:
                 fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
-            if (requests := sum(one.requests for one in context.attempts())) > 1:
+            requests = attempt.requests if attempt.after is None else sum(one.requests for one in context.attempts())
+            if requests > 1:
                 fields.append((b"x-gatepass-attempts", str(requests).encode()))
             if failover is not None and failover.route.names_targets and attempt.after is not None:
                 tried = [f"{one.upstream}/{one.upstream_model or one.model}" for one in context.attempts()]
@@ -171,7 +170,7 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
             fields.append((b"request-id", request_id))  # Anthropic's SDKs show it
         if context.admitted is not None:
             is_messages = context.protocol.family == "messages"
-            fields = [*context.admitted.replaced(fields, context.state.clock.wall(), is_messages=is_messages)]
+            context.admitted.replace_in(fields, context.state.clock.wall(), is_messages=is_messages)
         self.cycle.start(status, fields, length_bytes)
 
     async def _send_slices(self, data: bytes) -> bytes:

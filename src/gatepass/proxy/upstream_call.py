@@ -227,15 +227,14 @@ def rejection_remedy(state: AppState, upstream: Upstream, *, is_key: bool) -> Re
         key = key if with_variable(key) != key else f"credentials.{name}"
         places = header_keys(upstream) if name is None else [key]
         if not places:
-            advice = str(Advice("no_credential", {"upstream": block}))
-            return Remedy(advice, "no_credential", cause="gatepass has no credential for it.")
+            advice, cause = Advice("no_credential", {"upstream": block}), "gatepass has no credential for it."
+            return Remedy(str(advice), advice.case, cause=cause)
         case, setting = "header_key" if name is None else "static_key", ", ".join(places)
         return Remedy(str(Advice(case, {"setting": setting})), case, setting)
     used = ("scope", "audience") if isinstance(state.config.credentials[name], Oauth2Credential) else ()
     placed = f"credentials.{name}" if upstream.name.startswith(MCP_UPSTREAM) else block
     places = [*(f"credentials.{name}.{one}" for one in used), f"{placed}.token_placement"]
-    advice = f"`gatepass token {name}` shows a new token's claims and where it is sent."
-    return Remedy(advice, "rejected_token", ", ".join(places))
+    return Remedy(str(Advice("rejected_token", {"credential": name})), "rejected_token", ", ".join(places))
 
 
 def header_keys(upstream: Upstream) -> list[str]:
@@ -337,7 +336,6 @@ def received_reply(attempt: Attempt, response: Response, body: bytes) -> Receive
         model=attempt.call.model,
         operation=operation.name,
         route=route,
-        has_version=has_version,
         missing=missing,
     )
 

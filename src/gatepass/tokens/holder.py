@@ -461,10 +461,7 @@ def _expired_on_arrival(token: Token, now: float) -> FetchFailure:
 
 
 REISSUED = "its issuer returned the same token again"
-LIMITED = (
-    f"it was not renewed, because renewals within the last {WINDOW_S:.0f} s did not help. After a repair, `gatepass"
-    " reload` renews it at once. Processes of one client need a common `store`"
-)
+LIMITED = f"it was not renewed, because renewals within the last {WINDOW_S:.0f} s did not help"
 
 
 class RenewalLimiter:

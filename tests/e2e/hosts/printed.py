@@ -7,8 +7,8 @@ _UPSTREAM = f'The upstream "up" ({_ADDRESS})'
 REFUSED = f"{_UPSTREAM} does not accept the credential that gatepass sends: The token was revoked."
 KEY = "The API key is not known to gatepass. Check the client's API key setting."
 DIED = (
-    f"{_ADDRESS} closed the connection before its reply was complete (in the middle of its reply); whether it did the "
-    "work is unknown. Try again where that does no harm."
+    f"{_ADDRESS} closed the connection before its reply was complete; whether it did the work is unknown. Try again "
+    "where that does no harm."
 )
 LOGIN = (
     f'{_UPSTREAM} answered 200 OK with an HTML page titled "Sign in" instead of JSON, probably a login page or a '

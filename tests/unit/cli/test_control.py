@@ -144,7 +144,7 @@ def test_a_failing_store_and_credentials_have_lines_and_one_reason_is_shown_once
     assert lines[5].split() == ["a", "oauth2", "none,", "failing", "-", "3", "3"]
     assert lines[-2:] == ["a, b: refused", "c: x\ufffd"]
     *_, line = lines_of({"a": {**ones["a"], "needs_restart": True}})
-    assert line == "a: refused; a new secret requires a restart, because it is in an environment variable"
+    assert line == "a: refused. A new secret requires a restart, because it is in an environment variable"
 
 
 def test_each_upstream_has_a_line_with_its_health_and_its_share_of_errors():

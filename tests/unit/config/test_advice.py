@@ -27,7 +27,7 @@ from gatepass.errors import (
 )
 from gatepass.http_client.tls import TlsProblem
 from gatepass.observability.observer import AccessRecord, AttemptRecord, RequestRecord
-from gatepass.observability.story import story_of
+from gatepass.observability.story import names_of, story_of
 from gatepass.proxy.upstream_call import upstream_error
 from gatepass.server import views
 from gatepass.tokens.failure import FailureKind, FetchFailure, failure_advice
@@ -180,13 +180,45 @@ def test_each_finding_of_doctor_and_each_part_names_the_same_in_both_languages(n
 @pytest.mark.parametrize("name", explanations())
 def test_a_correction_of_variables_is_applied_by_a_restart(name, monkeypatch):
     entry = explanations()[name]
-    assert not re.search("(?:[Tt]hen run|然后运行) `gatepass reload`", f"{entry.action} {entry.action_zh}")
-    if not name.endswith("_environment") and "{apply" in entry.action:
-        for text, applied in (("action", "restart gatepass"), ("action_zh", "重启 gatepass")):
-            monkeypatch.delenv("GATEPASS_UPSTREAM_URL", raising=False)
-            assert "`gatepass reload`" in explained(name, {})[text]
-            monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://llm.example/v1")
-            assert applied in explained(name, {})[text]
+    by_file = explained(name, {})
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://llm.example/v1")
+    by_variables = explained(name, {})
+    for text, applied in (("action", "restart gatepass"), ("action_zh", "重启 gatepass")):
+        assert name.startswith("apply") or "gatepass reload" not in by_variables[text]
+        if not name.startswith("apply") and "{apply" in entry.action:
+            assert "`gatepass reload`" in by_file[text]
+            assert applied in by_variables[text]
+
+
+NEEDS_FILE = {
+    "": " A setting without a variable requires a configuration file.",
+    "_zh": "没有环境变量的设置需要写在配置文件中。",
+}
+
+
+@pytest.mark.parametrize("language", NEEDS_FILE)
+@pytest.mark.parametrize(
+    ("name", "setting", "needs_file"),
+    [
+        ("unknown_model", "models.m.name", True),
+        ("no_streaming", "", True),
+        ("upstream_timeout_first_byte", "upstreams.chat.timeouts.first_byte_s", True),
+        ("refused", "credentials.token.client_id, credentials.token.subject", True),
+        ("refused", "credentials.token.client_id, credentials.token.client_secret", False),
+        ("refused_client", "credentials.token", False),
+        ("reply_too_large", "", False),
+        ("no_credential", "", False),
+        ("upstream_html", "", False),
+        ("429", "", False),
+    ],
+)
+def test_a_setting_without_a_variable_requires_a_file(name, setting, needs_file, language, monkeypatch):
+    names = names_of("upstream:chat", "chat", "m", "token") | ({"setting": setting} if setting else {})
+    assert NEEDS_FILE[""] not in explained(name, names)["action"]
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://llm.example/v1")
+    texts = explained(name, names)
+    assert (NEEDS_FILE[language] in texts[f"action{language}"]) is needs_file
+    assert (NEEDS_FILE[""] in str(Advice(name, names))) is needs_file
 
 
 def test_each_placeholder_has_a_name_for_pages():

@@ -219,6 +219,11 @@ def test_no_age_looks_like_a_status(age_s, age):
     assert f"requested {age} ago" in tried_with("corp", age_s, None)
 
 
+def refusal(status: int, code: str | None, message: str) -> UpstreamErrorReply:
+    body = UpstreamErrorBody(message, code=code)
+    return UpstreamErrorReply(message, upstream="chat", status=status, error_body=body)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "message", "is_meant"),
     [
@@ -246,13 +251,13 @@ def test_no_age_looks_like_a_status(age_s, age):
 )
 def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code, message, is_meant):
     remedy = Remedy(
-        "Correct the name in the client, or set models.m.name in the configuration file to the upstream's:"
+        "Correct the name in the client, or set models.m.name in the configuration file to the upstream's name for it."
         " `gatepass doctor m` lists its names.",
         "unknown_model",
         "models.m.name",
         "gatepass sent the client's model name 'm' unchanged.",
     )
-    assert model_hint("m", status, code, message) == (remedy if is_meant else None)
+    assert model_hint("m", refusal(status, code, message)) == (remedy if is_meant else None)
 
 
 @pytest.mark.parametrize(
@@ -264,14 +269,14 @@ def test_an_unknown_model_is_reported_with_the_setting_of_its_name(status, code,
     ],
 )
 def test_an_unknown_model_that_the_configuration_renamed_is_reported_with_both_names(route, setting):
-    hint = model_hint("a b", 404, None, "The model `m-9` does not exist.", "m-9", route)
-    advice = f"Set {setting} to a name that this upstream has: `gatepass doctor 'a b'` lists its names."
+    hint = model_hint("a b", refusal(404, None, "The model `m-9` does not exist."), "m-9", route)
+    advice = f"Set {setting} to a name that the upstream has. `gatepass doctor 'a b'` lists its names."
     cause = "gatepass sent 'm-9' for the client's model name 'a b'."
     assert hint == Remedy(advice, "renamed_model", setting, cause)
-    unchanged = model_hint("m", 404, None, "model not found", "m", route)
-    assert unchanged == model_hint("m", 404, None, "model not found")
-    drawn = [model_hint("m", 404, None, "model not found", sent, route, "images") for sent in ("m", "m-9")]
-    for remedy, end in zip(drawn, ("to the upstream's.", "that this upstream has."), strict=True):
+    unknown = refusal(404, None, "model not found")
+    assert model_hint("m", unknown, "m", route) == model_hint("m", unknown)
+    drawn = [model_hint("m", unknown, sent, route, "images") for sent in ("m", "m-9")]
+    for remedy, end in zip(drawn, ("to the upstream's name for it.", "that the upstream has."), strict=True):
         assert remedy is not None
         assert remedy.advice.endswith(end)
 

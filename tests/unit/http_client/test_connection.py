@@ -98,6 +98,8 @@ async def test_a_reply_cut_anywhere_is_closed_and_never_whole(raw: bytes, exc: E
         wire.end(exc)
         fault = await fault_of(asking)
         assert (fault.kind, fault.sent, fault.stale) == (Fault.CLOSED, True, False), cut
+        # the sentence of this fault says that the reply was not complete
+        assert fault.detail == ("reset" if exc else "" if cut else "without an answer")
         await rest()
         assert wire.events == ["lost"]
 

@@ -15,9 +15,13 @@ def a_call(body: bytes, operation: Operation = CHAT, **fields: Any) -> Call:
 
 
 def merge_replies(
-    replies: Sequence[bytes], counts: Sequence[int], options: EmbeddingsOptions, upstream: str
+    replies: Sequence[bytes],
+    counts: Sequence[int],
+    options: EmbeddingsOptions,
+    upstream: str,
+    limit_bytes: int = 1 << 40,
 ) -> tuple[bytes, tuple[str, ...]]:
-    steps = join_replies(replies, counts, options, upstream, 1 << 40)
+    steps = join_replies(replies, counts, options, upstream, limit_bytes)
     while (result := next_step(steps)) is None:
         pass
     pieces, names = result

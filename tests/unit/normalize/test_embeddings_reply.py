@@ -200,6 +200,17 @@ def test_a_fault_of_the_vectors_or_their_usage_is_reported():
         assert expected in reported, reported
 
 
+def test_vectors_above_the_limit_of_a_reply_name_its_setting_and_variable(monkeypatch):
+    monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://llm.example/v1")
+    with pytest.raises(UpstreamInvalid) as caught:
+        merge_replies([vectors(entry(0), entry(1))], [2], EmbeddingsOptions(2), "embed", 4)
+    assert (caught.value.case, caught.value.of_request) == ("reply_too_large", True)
+    assert caught.value.message.endswith(
+        "all vectors together are larger than a reply may be (base64 is smaller). Raise limits.reply_bytes"
+        " (GATEPASS_LIMITS_REPLY_BYTES), or ask for less in one call."
+    )
+
+
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [

@@ -96,7 +96,8 @@ def test_a_refused_secret_is_reported_with_its_variables(monkeypatch, settings, 
         == f"Check the client and the secret in credentials.token.{REPAIR}"
     )
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
-    advised = f"Check the client and the secret in credentials.token.{secret}.{REPAIR}"
+    repair = REPAIR.replace("run `gatepass reload`", "restart gatepass")
+    advised = f"Check the client and the secret in credentials.token.{secret}.{repair}"
     assert str(failure_advice(refused, "token", settings)) == advised
 
 
@@ -269,7 +270,10 @@ async def test_bounds_of_the_phases_fit_into_the_whole():
     assert seen == [httpx2.Timeout(2.0).as_dict(), httpx2.Timeout(20.0, connect=5.0).as_dict()]
 
 
-@pytest.mark.parametrize(("name", "variable"), [("corp", ""), ("token", " (GATEPASS_PROXY)")])
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("corp", ". A setting without a variable requires a configuration file"), ("token", " (GATEPASS_PROXY)")],
+)
 async def test_the_407_of_a_proxy_names_the_setting_of_its_password(name, variable, monkeypatch):
     monkeypatch.setenv("GATEPASS_UPSTREAM_URL", "https://h/v1")
     terms = TokenReplyFormat("sso.example", 240.0, url_setting=f"credentials.{name}.token_url", credential=name)

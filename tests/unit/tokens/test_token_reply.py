@@ -229,8 +229,8 @@ def test_configured_path_is_named_if_it_has_no_value():
 @pytest.mark.parametrize(
     ("credential", "names"),
     [
-        ("portal", "credentials.portal.reply.token"),
-        ("token", "credentials.token.reply.token (GATEPASS_TOKEN_PATH)"),
+        ("portal", ("credentials.portal.reply.token", ". A setting without a variable requires a configuration file")),
+        ("token", ("credentials.token.reply.token (GATEPASS_TOKEN_PATH)", "")),
     ],
 )
 def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_setting(credential, names, monkeypatch):
@@ -238,7 +238,8 @@ def test_a_token_at_an_unknown_path_is_reported_with_the_member_names_and_the_se
     login = replace(LOGIN, credential=credential, url_setting=f"credentials.{credential}.url", is_login=True)
     reply = response({"code": 0, "payload": {"jeton": "abc", "ttl": 5, "a b": 1}, "list": [{"x": 1}]})
     assert reason(reply, login) == (
-        f"sso answered without a token; the reply has code, payload (jeton, ttl), list. Set {names} to the token's path"
+        f"sso answered without a token; the reply has code, payload (jeton, ttl), list. Set {names[0]} to the token's"
+        f" path{names[1]}"
     )
 
 

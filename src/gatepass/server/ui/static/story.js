@@ -179,7 +179,7 @@ function fault(page, error) {
     el("h2", {}, t("{code} at {hop}", { code, hop: hop ?? t("an unknown hop") })),
     happened(error, cause, kind),
     existing(page, error),
-    wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: duration(wait) })),
+    wait !== null && el("p", {}, t("It asks the client to wait {s}.", { s: `${Math.ceil(wait)} s` })),
     advice && advised(said(error, "action")),
     test && !advice.includes(test) && el("p", {}, t("Test the hop: "), el("code", {}, test)),
     codeLinks(code, kind, hop));
