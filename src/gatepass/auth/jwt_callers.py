@@ -61,18 +61,31 @@ class JwtCallers:
         entry, holder = self.entries[at], self.holders[at]
         check_claims(token, entry, self._clock.wall())
         keys = await holder.keys_for(token)
-        if token.text not in self._seen and keys.find(token.kid, str(token.header["alg"])) is not None:
-            await self._turn()
-            keys = await holder.keys_for(token)  # they may have changed since
-            check_claims(token, entry, self._clock.wall())  # and the token may have ended
-        if (since := self.remembered(token.text, self._clock.wall())) is not None:  # by another request of its sender
-            return since
-        if token.text not in self._seen:
-            verify(token, keys, holder.age_text())
-            self._seen[token.text] = None, token.ends_s, at, keys
-            self._seen_bytes += len(token.text) + _VERDICT_BYTES
-            while self._seen_bytes > REMEMBERED_BYTES:
-                self._forget(next(iter(self._seen)))
+        for is_again in (False, True):
+            if token.text not in self._seen and keys.find(token.kid, str(token.header["alg"])) is not None:
+                await self._turn()
+                keys = await holder.keys_for(token)  # they may have changed since
+                check_claims(token, entry, self._clock.wall())  # and the token may have ended
+            # by another request of its sender
+            if (since := self.remembered(token.text, self._clock.wall())) is not None:
+                return since
+            if token.text in self._seen:
+                break
+            try:
+                verify(token, keys, holder.age_text())
+            except InvalidToken as error:
+                # Some issuers replace a key under its old `kid`. A forged signature so costs a fetch as well, at most
+                # one in AGAIN_S like an invented `kid`; tokens that are remembered or whose key is right do not wait.
+                newer = await holder.fetched() if error.case == "jwt_signature" and not is_again else keys
+                if newer is keys or newer is None:
+                    raise
+                keys = newer
+            else:
+                self._seen[token.text] = None, token.ends_s, at, keys
+                self._seen_bytes += len(token.text) + _VERDICT_BYTES
+                while self._seen_bytes > REMEMBERED_BYTES:
+                    self._forget(next(iter(self._seen)))
+                break
         caller = caller_of(token, entry)
         self._seen[token.text] = caller, token.ends_s, at, keys
         return caller
