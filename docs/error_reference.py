@@ -45,7 +45,7 @@ ARGUMENTS_OF_ERROR: Mapping[str, Any] = {
     "phase": "connect",
 }
 RETRIES: Mapping[type[GatepassError], str] = {
-    InvalidToken: "yes with a new token, if it expired, is not valid yet or has an unknown key",
+    InvalidToken: "yes with a new token, if it expired, is not valid yet or no known key signed it",
     UpstreamErrorReply: "as for the upstream's status",
     UpstreamHtml: "no at a login page, otherwise as for the upstream's status",
     UpstreamTls: "yes, but not if the certificate is at fault",
@@ -55,8 +55,8 @@ CHINESE: Mapping[str, str] = {
     "the upstream's": "上游的状态码",
     "403; 200 with an error in JSON-RPC at `/mcp`": "403；在 `/mcp` 是 200 和 JSON-RPC 错误",
     "yes": "能成功",
-    "yes with a new token, if it expired, is not valid yet or has an unknown key": (
-        "在令牌过期、尚未生效或签名密钥未知时，换用新令牌能成功"
+    "yes with a new token, if it expired, is not valid yet or no known key signed it": (
+        "：如果令牌已过期、尚未生效，或没有已知密钥与签名相符，换用新令牌后能成功"
     ),
     "no": "不能成功",
     "as for the upstream's status": "取决于上游的状态码",

@@ -11,6 +11,7 @@ import json
 import math
 import secrets
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from secrets import compare_digest
 from types import MappingProxyType
@@ -82,7 +83,11 @@ def create_app(
         return {"code": 0, "data": {"token": issued[0], "expireAt": issued[1] * 1000}}
 
     signing_key = ec.generate_private_key(ec.SECP256R1())
-    public_key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(signing_key.public_key())) | {"kid": "1", "use": "sig"}
+    public_key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(signing_key.public_key()))
+    # a kid names one key for ever: its thumbprint (RFC 7638), so that a restart with another key has another kid
+    members = {name: public_key[name] for name in ("crv", "kty", "x", "y")}
+    digest = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
+    public_key |= {"kid": urlsafe_b64encode(digest).rstrip(b"=").decode(), "use": "sig"}
 
     @app.get("/.well-known/openid-configuration")
     def discovery() -> dict[str, str]:
@@ -98,7 +103,7 @@ def create_app(
         now_s = int(time.time())
         claims: dict[str, Any] = {"iss": issuer, "aud": "api://gatepass", "iat": now_s, "exp": now_s + lifetime_s}
         claims |= {"sub": hashlib.sha256(name.encode()).hexdigest()[:16], "preferred_username": name, "roles": [role]}
-        return jwt.encode(claims, signing_key, "ES256", headers={"kid": "1", "typ": "at+jwt"})
+        return jwt.encode(claims, signing_key, "ES256", headers={"kid": public_key["kid"], "typ": "at+jwt"})
 
     return app
 

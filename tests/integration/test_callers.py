@@ -301,6 +301,16 @@ async def test_a_new_key_needs_no_restart_and_a_removed_one_ends(issuer, at_once
     assert "The token has the kid k1, and its issuer has no such key for RS256" in got.error["message"]
 
 
+async def test_a_new_key_under_an_old_kid_needs_no_restart(issuer, at_once):
+    async with callers(issuer) as (_, gp):
+        assert (await chat(gp, issuer.token())).status == 200
+        issuer.keys = (FOREIGN,)
+        assert (await chat(gp, issuer.token(FOREIGN))).status == 200
+        got = await chat(gp, issuer.token())
+    assert (got.status, "the issuer may have replaced this key" in got.error["message"]) == (401, True)
+    assert "x-should-retry" not in got.headers
+
+
 @pytest.mark.parametrize(
     ("value", "again_s"),
     [

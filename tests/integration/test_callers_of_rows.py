@@ -31,6 +31,7 @@ from tests.integration.scripted import Dialogue, Received, Scripted, Send, Wait,
 from tests.integration.test_mcp import INITIALIZE, LIST, RESULT, post, servers
 from tests.integration.test_reload import Serve, events, serve
 from tests.integration.test_tracing import Collector
+from tests.jwt_signer import SigningKey, key_set
 from tests.unit.clock import DrivenClock
 from tests.waiting import until
 
@@ -116,6 +117,38 @@ async def test_each_identity_of_a_row_has_its_limits_and_a_key_of_the_same_name_
     assert "@corp" not in metrics
     told = f"{metrics}{rows}{story}{[one.__dict__ for one in caplog.records]}{lines}"
     assert not [text for text in (SUBJECT, zoe, again, yan) if text in told]
+
+
+async def test_the_log_says_whose_valid_token_was_refused(jwks, caplog):
+    caplog.set_level(logging.DEBUG)
+    clock = Ticking()
+    rows = {
+        "jwt": [issuer(jwks, {"role": "viewer"})],
+        "keys": [{"name": "page", "role": "viewer", "hash": hash_key(KEY)}],
+    }
+    async with relaying(GOOD, clock=clock, access=rows) as (_, gp):
+        none, viewer = token(clock.wall(), "zoe", roles=[]), token(clock.wall(), "yan", email="yan@corp")
+        answers = [await gp.ask(headers=by(text)).answer() for text in (none, viewer, KEY)]
+        wrong = await gp.ask(headers=by("gp-wrong")).answer()
+        await until(lambda: not gp.state.in_flight.busy)
+        listed = (await requests_listing(gp.state, {"caller": "people"})).requests
+        metrics = gp.state.metrics.exposition().decode()
+    assert [one.error["code"] for one in answers] == ["no_caller_row", "role_not_allowed", "role_not_allowed"]
+    lines = [vars(one)["fields"] for one in caplog.records if one.name == ACCESS_LOG.name]
+    assert [(one.get("auth"), one.get("caller"), one.get("user"), one.get("key_id")) for one in lines] == [
+        ("jwt", None, None, None),
+        ("jwt", "people", "yan@corp", None),
+        (None, "page", None, hash_key(KEY)[7:15]),
+        (None, None, None, None),
+    ]
+    assert (wrong.error["code"], f"The token of {ISSUER} meets no row" in lines[0]["reason"]) == (
+        "invalid_api_key",
+        True,
+    )
+    assert [(one.caller, one.user) for one in listed] == [("people", "yan@corp")]
+    assert re.search(r'gatepass_requests_total\{caller="people",.* 1', metrics)
+    assert re.search(r'gatepass_requests_total\{caller="page",.* 1', metrics)
+    assert SUBJECT not in f"{metrics}{lines}{listed}"
 
 
 async def test_what_was_used_stays_after_a_reload_that_moves_the_row(jwks, serve: Serve):
@@ -240,6 +273,19 @@ async def test_a_reload_may_go_from_keys_to_tokens_alone_and_not_to_neither(jwks
             assert (await gatepass.reload(**blocks, access=keys)).outcome == "reloaded"
             assert (await gatepass.served.ask(headers=by(text)).answer()).status == 401
     logged_errors.clear()  # those of the refused reload, which the result has
+
+
+async def test_a_reload_fetches_the_keys_again_so_that_a_withdrawn_one_ends(jwks, serve: Serve):
+    async with Scripted(answer=lambda _: GOOD) as upstream:
+        blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
+        async with serve(**blocks, access={"jwt": [issuer(jwks, {})]}) as gatepass:
+            state = gatepass.served.server.endpoint.state
+            text, before = token(state.clock.wall(), "zoe"), state.key_sets[0].keys
+            assert (await gatepass.served.ask(headers=by(text)).answer()).status == 200
+            await asyncio.to_thread(Path(jwks).write_bytes, key_set(SigningKey("k2", "EdDSA")))
+            assert await gatepass.reload() == ReloadResult("unchanged")
+            await until(lambda: state.key_sets[0].keys is not before)
+            assert (await gatepass.served.ask(headers=by(text)).answer()).status == 401
 
 
 async def test_a_reload_notices_the_files_of_an_issuer_and_masks_its_proxy_password(tmp_path, jwks, serve: Serve):

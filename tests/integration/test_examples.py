@@ -12,6 +12,7 @@ from subprocess import PIPE, STDOUT
 import jwt
 import pytest
 from examples import client, company_gateway, demo, issuer
+from httpx2 import ASGITransport, AsyncClient
 
 from tests.serving import serving
 
@@ -108,3 +109,15 @@ async def test_without_gatepass_the_client_fails_as_the_page_shows(
     for name, reason in results(page).items():
         assert (stale if name == "renewal" else fresh)[name] == reason
     assert {step for step, result in stale.items() if "The token has expired" in result} > {"stream", "images"}
+
+
+async def test_a_token_names_its_key_so_that_another_start_of_the_issuer_is_another_kid() -> None:
+    kids = []
+    for _ in range(2):
+        async with AsyncClient(transport=ASGITransport(issuer.create_app()), base_url="http://issuer") as asking:
+            (key,) = (await asking.get("/keys")).json()["keys"]
+            token = (await asking.get("/caller?name=alice&role=llm-user")).text
+        assert jwt.decode(token, jwt.PyJWK(key), audience="api://gatepass")["roles"] == ["llm-user"]
+        assert jwt.get_unverified_header(token)["kid"] == key["kid"]
+        kids.append(key["kid"])
+    assert kids[0] != kids[1]

@@ -60,22 +60,34 @@ class JwtCallers:
         at = entry_of(token, self.entries) or 0
         entry, holder = self.entries[at], self.holders[at]
         check_claims(token, entry, self._clock.wall())
+        keys = await self._keys_in_turn(token, entry, holder)
+        # by another request of its sender
+        if (since := self.remembered(token.text, self._clock.wall())) is not None:
+            return since
+        if token.text not in self._seen:
+            try:
+                verify(token, keys, holder.age_text())
+            except InvalidToken as error:
+                # Some issuers replace a key under its old `kid`. A forged signature so costs a fetch as well, at most
+                # one in AGAIN_S like an invented `kid`; tokens that are remembered or whose key is right do not wait.
+                newer = await holder.fetched() if error.case == "jwt_signature" else keys
+                if newer is keys or newer is None:
+                    raise
+                keys = await self._keys_in_turn(token, entry, holder)
+                verify(token, keys, holder.age_text())
+            self._remember(token, None, at, keys)
+        caller = caller_of(token, entry)
+        self._remember(token, caller, at, keys)
+        return caller
+
+    async def _keys_in_turn(self, token: Token, entry: JwtIssuer, holder: KeySetHolder) -> KeySet:
+        """Return the keys for `token`, when its signature may be checked: at once if that has been done."""
         keys = await holder.keys_for(token)
         if token.text not in self._seen and keys.find(token.kid, str(token.header["alg"])) is not None:
             await self._turn()
             keys = await holder.keys_for(token)  # they may have changed since
             check_claims(token, entry, self._clock.wall())  # and the token may have ended
-        if (since := self.remembered(token.text, self._clock.wall())) is not None:  # by another request of its sender
-            return since
-        if token.text not in self._seen:
-            verify(token, keys, holder.age_text())
-            self._seen[token.text] = None, token.ends_s, at, keys
-            self._seen_bytes += len(token.text) + _VERDICT_BYTES
-            while self._seen_bytes > REMEMBERED_BYTES:
-                self._forget(next(iter(self._seen)))
-        caller = caller_of(token, entry)
-        self._seen[token.text] = caller, token.ends_s, at, keys
-        return caller
+        return keys
 
     async def _turn(self) -> None:
         """Wait until a signature may be checked."""
@@ -86,6 +98,14 @@ class JwtCallers:
         self._free_s = begin_s + 1 / SIGNATURES_PER_S
         if wait_s:
             await sleep(self._clock, wait_s)
+
+    def _remember(self, token: Token, caller: Caller | None, at: int, keys: KeySet) -> None:
+        if token.text in self._seen:
+            self._forget(token.text)
+        self._seen[token.text] = caller, token.ends_s, at, keys
+        self._seen_bytes += len(token.text) + _VERDICT_BYTES
+        while self._seen_bytes > REMEMBERED_BYTES:
+            self._forget(next(iter(self._seen)))
 
     def _forget(self, text: str) -> None:
         del self._seen[text]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gatepass.auth.caller import Caller
 from gatepass.config.access import KEYCLOAK_DEFAULT, SIGNATURES, CallerRow, JwtIssuer, claim_path
-from gatepass.config.advice import Advice
+from gatepass.config.advice import Advice, explained
 from gatepass.config.certificates import SHORTEST_RSA_BITS
 from gatepass.errors import InvalidToken, NotAllowed
 
@@ -34,7 +34,7 @@ MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
 """Keys of a set that are used: public issuers have up to ten."""
-RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid"))
+RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid", "jwt_signature"))
 """The cases that end with another token. At any other, Claude Code would send the same token ten times."""
 ACCESS_CLAIMS = ("scope", "scp", "client_id", "idtyp", "appid", "appidacr", "azpacr", "kubernetes.io")
 """Claims of access tokens alone: of RFC 9068, Entra (v1, then v2) and Kubernetes service accounts."""
@@ -43,7 +43,9 @@ GRAPH = {"00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com", 
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
-_ENTRA = ("https://sts.windows.net/", "https://login.microsoftonline.com/")  # v1 and v2
+_ENTRA = re.compile(r"https://(?:sts\.windows\.net|login\.microsoftonline\.com)/([^/]+)")  # v1, v2: their tenant
+_DRESSED = re.compile(r"(?i)[\"']|^\"?bearer ")
+"""What people copy together with a token."""
 _CURVES = {"ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"), "EdDSA": ("OKP", "Ed25519")}
 _PUBLIC = ("kty", "n", "e", "crv", "x", "y")
 
@@ -152,15 +154,16 @@ def unknown(presented: Sequence[str], entries: Sequence[JwtIssuer]) -> InvalidTo
     if token is None and any(map(_ENCRYPTED.fullmatch, presented)):
         return _refused("The request has an encrypted token.", "jwt_encrypted")
     if token is None:
-        return _refused("The request has neither a key of gatepass nor a JWT.", "jwt_opaque")
+        if any(Token.read(_DRESSED.sub("", text)) for text in presented):
+            return _refused("The token is in quotes, or behind a second Bearer.", "jwt_dressed")
+        return _refused("The request has neither a known API key nor a JWT.", "jwt_opaque")
     if GRAPH & _audiences(token.claims):
         return _refused("The token is for Microsoft Graph.", "jwt_graph")
     known = [issuer for entry in entries for issuer in entry.issuer]
-    is_other_entra = token.issuer.startswith(_ENTRA) and any(one.startswith(_ENTRA) for one in known)
+    tenant, *tenants = [found and found[1] for found in map(_ENTRA.match, (token.issuer, *known))]
+    case = "jwt_entra" if tenant in tenants else "jwt_tenant" if any(tenants) else "jwt_issuer"
     came = f"is of the issuer {_shown(token.claims['iss'])}" if "iss" in token.claims else "has no claim iss"
-    return _refused(
-        f"The token {came}. access.jwt has {_listed(known)}.", "jwt_entra" if is_other_entra else "jwt_issuer"
-    )
+    return _refused(f"The token {came}. access.jwt has {_listed(known)}.", case if tenant else "jwt_issuer")
 
 
 def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
@@ -199,10 +202,12 @@ def _check_times(claims: Mapping[str, Any], wall_s: float) -> None:
     if "exp" not in times:
         raise _refused("The token has no claim exp, so it would never end.", "jwt_time")
     if (late_s := wall_s - times["exp"]) >= LEEWAY_S:
-        raise _refused(f"The token expired {late_s:.0f} s ago.", "jwt_expired")
+        raise _refused(f"The token expired {span_text(late_s)} ago.", "jwt_expired")
     for name in ("nbf", "iat"):
         if (early_s := times.get(name, wall_s) - wall_s) > LEEWAY_S:
-            raise _refused(f"The {name} of the token is {early_s:.0f} s ahead of the clock of gatepass.", "jwt_early")
+            raise _refused(
+                f"The {name} of the token is {span_text(early_s)} ahead of the clock of gatepass.", "jwt_early"
+            )
 
 
 def _audiences(claims: Mapping[str, Any]) -> set[str]:
@@ -215,9 +220,11 @@ def _check_audience(claims: Mapping[str, Any], entry: JwtIssuer) -> None:
         came, found = claims.get("aud"), _audiences(claims)
         if not found.isdisjoint(entry.audience):
             return
-        case = "jwt_graph" if found & GRAPH else "jwt_audience"
-        case = "jwt_keycloak" if came is None or found == {KEYCLOAK_DEFAULT} else case
+        is_keycloak = found == {KEYCLOAK_DEFAULT} or (came is None and "/realms/" in str(claims.get("iss")))
+        case = "jwt_graph" if found & GRAPH else "jwt_no_audience" if came is None else "jwt_audience"
+        case = "jwt_keycloak" if is_keycloak else case
         what = "The token has no audience" if came is None else f"The token has the audience {_shown(came)}"
+        what += " of Microsoft Graph" if found & GRAPH else ""
         raise _refused(f"{what}. gatepass expects {_listed(entry.audience)}.", case)
     for name, allowed in (entry.require or {}).items():
         if (came := _claim(claims, name)) not in allowed:
@@ -253,7 +260,8 @@ def verify(token: Token, keys: KeySet, fetched: str) -> None:
         # the key is bound to one algorithm, so that the token's header chooses none
         PyJWS(options={"enforce_minimum_key_length": True}).decode_complete(token.text, key, [algorithm])
     except (PyJWTError, ValueError) as error:
-        raise _refused("The signature of the token is not of its issuer.", "jwt_signature") from error
+        text = f"The signature of the token is not of the key that its issuer has ({fetched})."
+        raise _refused(text, "jwt_signature") from error
 
 
 def row_of(token: Token, entry: JwtIssuer) -> int:
@@ -266,9 +274,11 @@ def row_of(token: Token, entry: JwtIssuer) -> int:
         came = [f"{name} ({kinds.get(type(_claim(claims, name)), 'another type')})" for name in looked]
         has_overage = "hasgroups" in claims or "_claim_names" in claims
         case = "entra_groups" if has_overage and "groups" in looked else ""
+        why = f" {explained(case, {})['sentence']}" if case else ""
         raise NotAllowed(
             "no_caller_row",
-            f"The token meets no row of access.jwt[].callers. gatepass looked at {_listed(came, 'and')}.",
+            f"The token of {_shown(token.issuer)} meets no row of access.jwt[].callers. gatepass looked at"
+            f" {_listed(came, 'and')}.{why}",
             case=case,
             advice=str(Advice(case or "no_caller_row")),
         )
@@ -301,6 +311,13 @@ def _refused(cause: str, case: str) -> InvalidToken:
     error = InvalidToken(cause, case=case, advice=str(Advice(case)))
     error.should_retry = None if case in RENEWED else False
     return error
+
+
+def span_text(seconds: float) -> str:
+    span_s, unit = next(
+        (one for one in ((86_400, "days"), (3600, "h"), (60, "min")) if seconds >= 2 * one[0]), (1, "s")
+    )
+    return f"{seconds / span_s:.0f} {unit}"
 
 
 def _listed(names: Sequence[str], word: str = "or") -> str:

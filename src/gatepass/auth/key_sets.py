@@ -11,7 +11,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from gatepass import documents
-from gatepass.auth.jwt_verdict import KeySet, Token
+from gatepass.auth.jwt_verdict import KeySet, Token, span_text
 from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.config.advice import Advice
@@ -20,7 +20,7 @@ from gatepass.errors import KeySetUnavailable
 LOG = logging.getLogger("gatepass.callers")
 
 AGAIN_S = 10.0
-"""Seconds between two fetches because of an unknown `kid`, or after a failure. Anybody may invent a `kid`."""
+"""Seconds between two fetches because of an unknown `kid`, a wrong signature or a failure. Anybody may invent both."""
 MOST_WAITING = 100
 """How many tokens may wait for a fetch of one set: all wake in one turn of the loop, and anybody may invent a `kid`."""
 KEPT_S = 86_400.0
@@ -79,7 +79,7 @@ class KeySetHolder:
 
     def age_text(self) -> str:
         """Return when the keys were fetched, for an error."""
-        return f"fetched {self._clock.now() - self._fetched_s:.0f} s ago"
+        return f"fetched {span_text(self._clock.now() - self._fetched_s)} ago"
 
     async def keys_for(self, token: Token) -> KeySet:
         """Return the keys, fetched again if they have none for `token`. Known keys never wait.
@@ -90,13 +90,19 @@ class KeySetHolder:
         if keys is None or keys.find(token.kid, algorithm) is None:
             keys = await self.fetched()
         if keys is None:
+            when = "since its start" if self._fetched_s == -math.inf else "within the last day"
             raise KeySetUnavailable(  # its reason is for log, `status` and `doctor`, not for anybody who asks
-                f"gatepass fetched no keys of the issuer {self.issuer} within the last day.",
+                f"gatepass fetched no keys of the issuer {self.issuer} {when}.",
                 advice=str(Advice("key_set_unavailable", {"setting": self.setting})),
                 setting=self.setting,
                 retry_after_s=max(1.0, self._asked_s + AGAIN_S - self._clock.now()),
             )
         return keys
+
+    def retry(self) -> None:
+        """Fetch again in the background: an operator asked for it, and AGAIN_S is for those who need no key."""
+        self._asked_s = -math.inf
+        self._tasks.spawn(self.fetched(), f"key set of {self.setting}, by an operator")
 
     async def fetched(self) -> KeySet | None:
         """Fetch again, but not twice in AGAIN_S, and return `keys`."""

@@ -73,6 +73,8 @@ def check(
     Exit codes: 0 the configuration is valid, 1 the request of --route or the token is refused, 2 the configuration is
     not valid.
     """
+    if token is not None and model is not None:
+        raise click.UsageError("--token and --route exclude each other.")
     if model is None and (alone := "--key" * bool(caller) or "--operation" * bool(operation)):
         raise click.UsageError(f"{alone} requires --route.")
     if schema:
@@ -131,6 +133,7 @@ def _print_verdict(lines: list[str], *, is_accepted: bool, as_json: bool) -> NoR
 def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
     """Return what `access.jwt` makes of the token in `file`, and whether it is accepted."""
     from gatepass.auth import jwt_verdict
+    from gatepass.auth.api_keys import KeyRing
 
     entries = config.access.jwt
     if file.removeprefix("Bearer ").startswith("eyJ"):  # `{"`, with which a JWT begins; the error must not show it
@@ -140,6 +143,8 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         text = decoded(sys.stdin.buffer.read() if file == "-" else read_file(file).encode()).strip()
         if not text:
             exit_unusable(f"--token: no token {'on stdin' if file == '-' else f'in {file}'}")
+        if (known := KeyRing(config.access.keys).find(text)) is not None:
+            exit_unusable(f"--token: that is an API key of {known.name!r}, which needs no row of access.jwt")
         if not entries:
             exit_unusable("--token: access.jwt is empty, so gatepass accepts no tokens")
         token = jwt_verdict.Token.read(text.removeprefix("Bearer "))
@@ -156,9 +161,12 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         lines = [f"refused: {error.status} {error.public_code}: {error.message}"]
         if isinstance(error, NotAllowed) and token is not None and at is not None:
             for number, row in enumerate(entries[at].callers):
-                came = json.dumps(lookup(token.claims, claim_path(row.claim)), ensure_ascii=False)[:200]
+                value = lookup(token.claims, claim_path(row.claim))
+                came = "absent" if value is None else json.dumps(value, ensure_ascii=False)[:200]
                 rule = f"contain {row.contains}" if row.equals is None else f"be the text {' or '.join(row.equals)}"
-                lines.append(f"callers[{number}]: {row.claim} has to {rule}, is {'absent' if came == 'null' else came}")
+                came += "; for a list, write contains" if row.equals and isinstance(value, list) else ""
+                came += _with_dots(token.claims, row.claim) if value is None else ""
+                lines.append(f"callers[{number}]: {row.claim} has to {rule}, is {came}")
         return lines, False
     except ValueError as error:
         exit_unusable(f"--token: {error}")
@@ -168,6 +176,16 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         f"accepted by access.jwt[{at}].callers[{met}]; {checked}",
         ", ".join(f"{name} {json.dumps(value)}".replace('"', "") for name, value in shown.items() if value is not None),
     ], True
+
+
+def _with_dots(claims: Any, path: str) -> str:
+    """Return a hint if the absent claim `path` begins with the name of one in which there are dots."""
+    steps = list(claim_path(path))
+    while isinstance(claims, dict) and steps and steps[0] in claims:
+        claims = claims[steps.pop(0)]
+    rest = ".".join(steps)
+    found = [name for name in claims if "." in name and rest.startswith(name)] if isinstance(claims, dict) else []
+    return f"; the token has a claim {found[0]}: write " + found[0].replace(".", "\\.") if found else ""
 
 
 def _load_for_json(path: str | None) -> LoadedConfig:

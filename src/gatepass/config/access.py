@@ -484,13 +484,24 @@ def claim_path(text: str) -> tuple[str, ...]:
 
 
 Claim = Annotated[str, AfterValidator(lambda text: claim_path(text) and text)]
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, str | list):
+        return [value] if isinstance(value, str) else value
+    raise ValueError("expects a text in quotes, or a list of texts")
+
+
+def _one_text(value: Any) -> Any:
+    if isinstance(value, list):
+        raise ValueError("expects one text: write one row for each")  # noqa: TRY004 - pydantic raises TypeError
+    return value
+
+
 Texts = Annotated[
     list[Annotated[str, Field(min_length=1)]],
     Field(min_length=1),
-    BeforeValidator(
-        lambda value: [value] if isinstance(value, str) else value,
-        json_schema_input_type=str | list[str],
-    ),
+    BeforeValidator(_texts, json_schema_input_type=str | list[str]),
 ]
 
 
@@ -508,9 +519,9 @@ class CallerRow(CallerSettings):
 
     Example: [batch, imports]
     """
-    contains: Annotated[str, Field(min_length=1)] | None = None
+    contains: Annotated[str, Field(min_length=1), BeforeValidator(_one_text)] | None = None
     """What the claim has to contain: an element of a list, or one of the words between blanks of a text such as
-    `scope`.
+    `scope`. It is one text: for several, write a row for each.
 
     Example: llm-user
     """
@@ -601,6 +612,10 @@ class JwtIssuer(Block):
             yield "require", "has aud: write audience in its place"
         if "id" in self.tokens and self.audience is None:
             yield "tokens", "with id require audience: an ID token of another client has every other claim too"
+        if any(one.endswith(DISCOVERY) for one in self.issuer):
+            yield "issuer", f"is the address of the discovery document: end it before {DISCOVERY}"
+        if any("*" in one for one in self.audience or ()):
+            yield "audience", "has a *, but it is no pattern: write the aud of the tokens"
         if KEYCLOAK_DEFAULT in (self.audience or ()):
             yield "audience", f"{KEYCLOAK_DEFAULT} is in every token of a Keycloak realm: add an audience mapper there"
         if self.jwks_uri is not None and self.jwks_file is not None:
@@ -619,6 +634,8 @@ class JwtIssuer(Block):
         return None if self.jwks_file is not None else self.jwks_uri or self.issuer[0]
 
 
+DISCOVERY = "/.well-known/openid-configuration"
+"""What follows the issuer in the address of its document (OpenID Connect Discovery 4.1)."""
 KEYCLOAK_DEFAULT = "account"
 """The audience that Keycloak writes into the tokens of every user for its own account console."""
 

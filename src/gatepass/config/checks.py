@@ -243,6 +243,27 @@ def second_caller(config: Config) -> Iterator[str]:
         yield f"access.keys[{number}]: with a second caller, {what} are closed to keys without operations: {remedy}"
 
 
+def _idle_rows(setting: str, entry: JwtIssuer) -> Iterator[str]:
+    """Yield each claim that no token can have, and each row that an earlier one hides."""
+    seen, claims = set[tuple[str, str, str]](), {f"{setting}.require": one for one in entry.require or ()}
+    for at, row in enumerate(entry.callers):
+        place = f"{setting}.callers[{at}]"
+        claims |= {f"{place}.claim": row.claim, f"{place}.name_from": row.name_from or ""}
+        kind = "contains" if row.equals is None else "equals"
+        values = {(row.claim, kind, one) for one in row.equals or (row.contains or "",)}
+        if values <= seen:
+            yield f"{place}: is never used: a row before it has the same claim and value"
+        seen |= values
+    for place, claim in claims.items():
+        if found := _URL_CLAIM.match(claim):
+            escaped = found[0].replace("\\.", ".").replace(".", "\\.") + claim[found.end() :]
+            yield f"{place}: a dot leads into an object, and this looks like the name of one claim: write {escaped}"
+
+
+_URL_CLAIM = re.compile(r"\w+://[^/]*(?<!\\)\.[^/]*")
+"""A URL with a dot in its host, as Auth0 names claims."""
+
+
 def likely_mistakes(config: Config) -> Iterator[str]:
     # a key without a profile is `plain`, as are many profiles
     profiles = {name for name, profile in BUILT_IN_PROFILES.items() if profile != PLAIN}
@@ -251,6 +272,8 @@ def likely_mistakes(config: Config) -> Iterator[str]:
         if profile in profiles and key.profile is None and key.role != "viewer":
             what = f"is named like the profile {profile} and does not use it"
             yield f"access.keys[{number}] {what}: set profile: {profile}, or profile: plain"
+    for number, entry in enumerate(config.access.jwt):
+        yield from _idle_rows(f"access.jwt[{number}]", entry)
     vectors = config.operations.get("embeddings")
     for name, model in config.models.items():
         targets = model.ordered_targets()

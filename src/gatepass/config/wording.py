@@ -84,6 +84,22 @@ PATTERNS: Mapping[str, str] = {
 }
 """The message for each pattern of the configuration's fields."""
 BLOCK = "expects a block of settings"
+KINDS_OF_ERROR: Mapping[str, str] = {
+    "missing": "is missing",
+    "string_type": "expects a text",
+    "int_type": "expects a whole number",
+    "float_type": "expects a number",
+    "finite_number": "expects a number",
+    "bool_type": "expects true or false",
+    "list_type": "expects a list, such as [a, b]",
+    "literal_error": "expects {expected}",
+    "greater_than": "expects a number above {gt}",
+    "greater_than_equal": "expects a number of at least {ge}",
+    "less_than_equal": "expects a number of at most {le}",
+    "too_short": "is empty: at least one is needed",
+    "string_too_short": "is an empty text",
+}
+"""The message for each kind of pydantic's errors that has no other."""
 
 
 def explained_errors(error: ValidationError, tree: Any) -> Iterator[tuple[SettingPath, str]]:
@@ -122,4 +138,9 @@ def _sentence(detail: ErrorDetails, path: SettingPath, tree: Any) -> str:
             return f"{BLOCK}, not a text: write {{upstream: {upstream}}}"
         case "model_type" | "model_attributes_type" | "dict_type":  # pydantic's text names the class
             return BLOCK
-    return detail["msg"]
+        case "string_type" if isinstance(value, int | float):
+            return "expects a text: put quotes around it"
+        case "string_type" if isinstance(value, list):
+            return "expects one text, not a list"
+    bounds = {name: f"{bound:.12g}" if isinstance(bound, float) else bound for name, bound in context.items()}
+    return KINDS_OF_ERROR[kind].format_map(bounds) if kind in KINDS_OF_ERROR else detail["msg"]

@@ -191,8 +191,7 @@ _BARE = re.compile(rb'"image_url"%b:%b(?:%b)?"' % (_S, _S, _OBJECT) + _BEGIN)
 def has_images(call: Call) -> bool:
     """Whether a chat may have `images` in a message, or base64 in place of a URL."""
     body = call.body
-    at = body.find(b'"image')  # one search of most bodies, not two
-    if at < 0 or "images" not in call.operation.members:
+    if "images" not in call.operation.members or (at := body.find(b'"image')) < 0:  # one search of most bodies, not two
         return False
     if body.find(WORD, at) >= 0:
         return True

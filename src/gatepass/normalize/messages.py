@@ -94,7 +94,7 @@ def message_text(message: ObjectDraft) -> bytes | None:
 OWN_THOUGHT = "gatepass_thought"
 """How the signature of a thought begins that gatepass made of a chat's reasoning. Only a chat accepts it again."""
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]*")
-_CODED, _CARRYING = "gp_", f"gp_{OWN_THOUGHT}_"
+CODED, _CARRYING = "gp_", f"gp_{OWN_THOUGHT}_"
 
 
 def client_id(call_id: str, carried: str = "") -> str:
@@ -106,14 +106,14 @@ def client_id(call_id: str, carried: str = "") -> str:
         return call_id
     text = f"{call_id}\0{carried}" if carried else call_id
     coded = urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
-    return (_CARRYING if carried else _CODED) + coded
+    return (_CARRYING if carried else CODED) + coded
 
 
 def chat_id(call_id: str) -> tuple[str, str]:
     """Return the id of the chat's call and what travelled in it; an id that `client_id` did not return unchanged."""
-    if not call_id.startswith(_CODED):
+    if not call_id.startswith(CODED):
         return call_id, ""
-    coded = call_id.removeprefix(_CARRYING if call_id.startswith(_CARRYING) else _CODED)
+    coded = call_id.removeprefix(_CARRYING if call_id.startswith(_CARRYING) else CODED)
     try:
         text = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8", "surrogatepass")
     except ValueError:

@@ -289,7 +289,9 @@ class AppState(ProcessParts, frozen=True, kw_only=True):
         return {name: age_s for name, age_s in ages_s.items() if age_s is not None}
 
     def retry_failing(self) -> list[str]:
-        """Let each failing or rejected credential fetch now. Return their names."""
+        """Let each failing or rejected credential, and each key set, fetch now. Return the names of the credentials."""
+        for key_set in self.key_sets:  # its issuer may have withdrawn a key at once
+            key_set.retry()
         return [name for name, holder in self.holders.items() if holder.retry()]
 
     def hand_over(self, successor: AppState) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gatepass.auth.caller import Caller
+from gatepass.auth.model_access import check_calls_models
 from gatepass.config.access import PLAIN, Profile
 from gatepass.errors import GatepassError, UpstreamErrorReply
 from gatepass.learning.session import LearningSession
@@ -320,6 +321,8 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
         self.caller, access.caller, access.key_id, access.peer = caller, caller.name, caller.key_id, ""
         if caller.is_of_row:
             access.auth, access.user = "jwt", caller.user
+        if caller.role == "viewer":  # nearly never: saves the call. The log knows who it was
+            check_calls_models(caller)
         return caller
 
     @classmethod

@@ -20,7 +20,7 @@ from gatepass.auth.caller import Caller
 from gatepass.cancel import CancelScope, Tasks, first_of
 from gatepass.clock import Clock, sleep
 from gatepass.config.advice import with_variable
-from gatepass.errors import ClientGone, Draining, Overloaded
+from gatepass.errors import ClientGone, Draining, NotAllowed, Overloaded
 
 if TYPE_CHECKING:
     from gatepass.proxy.client_response import ClientResponse, KeepAlive
@@ -165,7 +165,13 @@ class InFlightRequest(CancelScope):
     async def verify(self) -> None:
         """Verify the caller's token. Raises as `Authenticator.prepare`."""
         context = self.response.context
-        context.known = await context.state.authenticator.prepare(context.client_request, context.state.clock.wall())
+        try:
+            context.known = await context.state.authenticator.prepare(
+                context.client_request, context.state.clock.wall()
+            )
+        except NotAllowed:  # it is verified, and no row is for it: its error names the issuer
+            context.access.auth = "jwt"
+            raise
 
     def begin_idle_stream(self) -> None:
         """The request is a stream that may wait for events for hours. Raises Draining if a drain has begun."""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from gatepass.cancel import timeout
 from gatepass.clock import Clock
-from gatepass.config.access import JwtIssuer
+from gatepass.config.access import DISCOVERY, JwtIssuer
 from gatepass.config.block import checked_url, crosses_network_in_plain
 from gatepass.errors import TransportFault
 from gatepass.http_client.fault_text import ServerNames, fault_text, host_of
@@ -104,6 +104,6 @@ class KeySetSource:
 
 def _discovery_urls(issuer: str) -> Iterator[str]:
     """Yield where a discovery document may be: OpenID Connect Discovery 4.1, then RFC 8414 3.1."""
-    yield f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    yield f"{issuer.rstrip('/')}{DISCOVERY}"
     parts = urlsplit(issuer)
     yield parts._replace(path=f"/.well-known/oauth-authorization-server{parts.path.rstrip('/')}").geturl()

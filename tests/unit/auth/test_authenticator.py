@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from gatepass.auth.authenticator import LOCAL, Authenticator
 from gatepass.auth.caller import Caller
-from gatepass.auth.model_access import check_model_access
+from gatepass.auth.model_access import check_calls_models, check_model_access
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
 from gatepass.errors import ForbiddenOrigin, InvalidApiKey, NotAllowed, UnsupportedHead
@@ -148,7 +148,9 @@ END_S = datetime(2027, 1, 31, 18, tzinfo=UTC).timestamp()
 def test_a_role_decides_whether_a_caller_may_call_models_and_read_the_pages(role, calls, reads):
     ring = with_keys({} if role is None else {"role": role})
     with nullcontext() if calls else pytest.raises(NotAllowed, match="'a' may not call models, because it has"):
-        assert ring.authenticate(asked(BEARER), NOW_S).role == (role or "caller")
+        caller = ring.authenticate(asked(BEARER), NOW_S)
+        assert caller.role == (role or "caller")
+        check_calls_models(caller)
     with nullcontext() if reads else pytest.raises(NotAllowed, match="may not read /v1/files, because it has"):
         assert ring.authenticate_reader(asked(BEARER), NOW_S).role == role
 

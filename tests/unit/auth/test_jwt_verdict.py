@@ -304,6 +304,67 @@ async def test_an_issuer_of_entra_that_is_not_listed_gets_a_hint():
     entra = {**ENTRY, "issuer": "https://login.microsoftonline.com/t/v2.0"}
     error = await refusal(RSA.sign(claims(iss="https://sts.windows.net/t/")), entra)
     assert (error.case, "https://sts.windows.net/t/" in error.cause) == ("jwt_entra", True)
+    error = await refusal(RSA.sign(claims(iss="https://sts.windows.net/t")), {**ENTRY, "issuer": V1})
+    assert error.case == "jwt_entra"
+
+
+V1, V2 = "https://sts.windows.net/t/", "https://login.microsoftonline.com/t/v2.0"
+OTHER_TENANTS = {
+    "v2 of another tenant": ("https://login.microsoftonline.com/u/v2.0", (V1, V2), "jwt_tenant"),
+    "v1 of another tenant": ("https://sts.windows.net/u/", (V2,), "jwt_tenant"),
+    "a tenant whose name begins the same": ("https://sts.windows.net/tt/", (V1,), "jwt_tenant"),
+    "of this tenant, one of two configured": (V2, ("https://login.microsoftonline.com/u/v2.0", V1), "jwt_entra"),
+    "no tenant is configured": (V2, (A,), "jwt_issuer"),
+    "no token of Entra": (B, (V1, V2), "jwt_issuer"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TENANTS)
+async def test_another_tenant_of_entra_is_told_so(kind):
+    issuer, known, case = OTHER_TENANTS[kind]
+    error = await refusal(RSA.sign(claims(iss=issuer)), {**ENTRY, "issuer": list(known)})
+    assert (error.case, issuer in error.cause) == (case, True)
+    assert ("another" in error.message or "configured tenant" in error.message) == (case == "jwt_tenant")
+
+
+@pytest.mark.parametrize(
+    ("wrap", "is_known"), [('"{}"', 1), ("'{}'", 1), ("Bearer {}", 1), ('bearer "{}"', 1), ("{}/{}", 0)]
+)
+async def test_a_token_in_quotes_or_behind_a_second_bearer_is_told_so(wrap, is_known):
+    error = await refusal(wrap.format(GOOD, GOOD))
+    assert error.case == ("jwt_dressed" if is_known else "jwt_opaque")
+
+
+async def test_a_key_that_is_not_known_is_named_as_a_key():
+    error = await refusal("gp-0123456789abcdef")
+    assert (error.code, error.cause[:36]) == ("invalid_api_key", "The API key is not known to gatepass")
+    error = await refusal("sk-of-another-gateway-4711")
+    assert (error.code, "neither a known API key nor a JWT. Check the client's API key" in error.message) == (
+        "invalid_token",
+        True,
+    )
+
+
+async def test_a_token_without_audience_is_told_what_its_issuer_can_do():
+    cognito = {**ENTRY, "issuer": "https://cognito-idp.eu-west-1.amazonaws.com/p"}
+    error = await refusal(RSA.sign(claims(iss=cognito["issuer"], aud=..., client_id="c")), cognito)
+    assert (error.case, "require: {client_id: [CLIENT]}" in error.message) == ("jwt_no_audience", True)
+    assert "Keycloak" not in error.message
+    assert "Keycloak" in (await refusal(RSA.sign(claims(aud=...)))).message  # its issuer has /realms/
+    for aud in ("account", ["account"]):
+        assert "Keycloak" in (await refusal(RSA.sign(claims(iss=cognito["issuer"], aud=aud)), cognito)).message
+
+
+async def test_the_audience_of_microsoft_graph_is_named_at_a_configured_tenant_too():
+    error = await refusal(RSA.sign(claims(aud="00000003-0000-0000-c000-000000000000")))
+    assert "has the audience 00000003-0000-0000-c000-000000000000 of Microsoft Graph" in error.cause
+
+
+@pytest.mark.parametrize(
+    ("late_s", "said"), [(95, "95 s"), (119, "119 s"), (120, "2 min"), (3 * 3600, "3 h"), (400_023, "5 days")]
+)
+async def test_a_token_that_expired_long_ago_says_so_in_days(late_s, said):
+    assert (await refusal(RSA.sign(claims(exp=NOW_S - late_s)))).cause == f"The token expired {said} ago."
 
 
 TIMES: dict[str, tuple[dict[str, Any], str]] = {
@@ -696,6 +757,7 @@ async def test_groups_that_entra_left_out_are_named(overage):
     by_groups = {**ENTRY, "callers": [{"claim": "groups", "contains": "g", "name": "n"}]}
     error = await refusal(RSA.sign(claims(**overage)), by_groups)
     assert (error.status, error.code, error.case) == (403, "no_caller_row", "entra_groups")
+    assert "Entra left out the groups, because the person is in more than 200. Use app roles" in error.message
     assert (await refusal(RSA.sign(claims(roles=[], **overage)))).case == ""  # its rows look at no groups
 
 

@@ -12,7 +12,7 @@ from gatepass.auth.authenticator import Authenticator
 from gatepass.auth.caller import Caller
 from gatepass.auth.jwt_callers import REMEMBERED_BYTES, SIGNATURES_PER_S, JwtCallers
 from gatepass.auth.jwt_verdict import KeySet, Token, verify
-from gatepass.auth.key_sets import KeySetFault, KeySetHolder
+from gatepass.auth.key_sets import MOST_WAITING, KeySetFault, KeySetHolder
 from gatepass.config.access import hash_key
 from gatepass.config.model import Config
 from gatepass.errors import InvalidApiKey, InvalidToken, KeySetUnavailable, NotAllowed, Overloaded
@@ -233,6 +233,79 @@ async def test_unknown_keys_fetch_once_in_ten_seconds(door):
     await door.clock.advance(1)
     assert (await door.enter(door.token(SECOND))).name == "people"
     assert door.issuer.asked == 3
+
+
+REPLACED = SigningKey("k1", "ES256", number=1)
+"""Another key under the `kid` of FIRST."""
+
+
+async def test_a_new_key_under_an_old_kid_is_found_with_its_first_token(door):
+    await started(door)
+    old = door.token()
+    await door.enter(old)
+    await door.clock.advance(20)
+    door.issuer.document = key_set(REPLACED)
+    new = await door.begin(door.token(REPLACED))
+    await door.clock.advance(1)
+    assert (new.result().name, door.issuer.asked) == ("people", 2)
+    with pytest.raises(InvalidToken) as raised:  # the replaced key ends at once
+        await door.enter(old)
+    assert raised.value.case == "jwt_signature"
+
+
+async def test_wrong_signatures_fetch_once_in_ten_seconds_and_good_tokens_do_not_wait(door):
+    await started(door)
+    known = door.token()
+    await door.enter(known)
+    await door.clock.advance(20)
+    door.issuer.is_slow = True
+    forged = [await door.begin(door.token(REPLACED, sub=f"u{number}")) for number in range(150)]
+    await door.clock.advance(1)
+    waiting = [one for one in forged if not one.done()]
+    assert (len(waiting), door.issuer.asked) == (MOST_WAITING, 2)
+    assert await door.enters_at_once(known)
+    assert await door.enters_at_once(door.token(sub="new"))  # its key is right
+    door.issuer.release()
+    await door.clock.advance(1)
+    assert {getattr(one.exception(), "case", "") for one in forged} == {"jwt_signature"}
+    await door.clock.advance(7)
+    with pytest.raises(InvalidToken, match=r"fetched 8 s ago") as raised:
+        await door.enter(door.token(REPLACED))
+    assert (door.issuer.asked, raised.value.should_retry) == (2, None)  # Claude Code then fetches another token
+    await door.clock.advance(1)
+    door.issuer.document = key_set(REPLACED)
+    new = await door.begin(door.token(REPLACED))
+    await door.clock.advance(1)
+    assert (new.result().name, door.issuer.asked) == ("people", 3)
+
+
+async def test_signatures_of_a_replaced_key_take_their_turn_again(door, checked):
+    await started(door)
+    await door.clock.advance(20)
+    door.issuer.is_slow = True
+    waiting = [await door.begin(door.token(REPLACED, sub=f"u{number}")) for number in range(50)]
+    await door.clock.advance(1)
+    assert len(checked) == 50
+    door.issuer.document = key_set(REPLACED)
+    door.issuer.release()
+    await settle()
+    assert len(checked) == 51
+    await door.clock.advance(1)
+    assert ({one.result().name for one in waiting}, len(checked)) == ({"people"}, 100)
+
+
+async def test_an_operator_fetches_again_at_once(door):
+    await started(door)
+    old = door.token()
+    await door.enter(old)
+    await door.clock.advance(1)
+    door.issuer.document = key_set(SECOND)
+    door.holder.retry()
+    await settle()
+    assert door.issuer.asked == 2
+    with pytest.raises(InvalidToken) as raised:
+        await door.enter(old)
+    assert (raised.value.case, door.issuer.asked) == ("jwt_kid", 2)  # the bound of 10 s begins anew
 
 
 async def test_a_removed_key_ends_its_remembered_tokens(door):

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from gatepass.cli import main
 from gatepass.cli.check import editor_schema
+from gatepass.config.access import hash_key
 from tests.jwt_signer import SigningKey
 from tests.unit.cli.command_line import run_on
 
@@ -163,6 +164,7 @@ access:
   jwt:
     - {issuer: https://login.example, audience: gatepass, jwks_file: "FILE", callers: [ROWS]}
 """
+KEY = "gp-0123456789abcdef"
 PEOPLE = "{claim: roles, contains: llm, group: people}"
 
 
@@ -210,6 +212,77 @@ def test_a_token_is_told_what_its_row_allows(check, tmp_path):
     assert result.stdout.splitlines()[1] == "name a, role admin, models []"
 
 
+@pytest.mark.parametrize(
+    ("claim", "claims", "escaped"),
+    [
+        ("kubernetes.io.namespace", {"kubernetes.io": {"namespace": "a"}}, "kubernetes.io: write kubernetes\\.io"),
+        (
+            "https://corp.example/roles",
+            {"https://corp.example/roles": ["a"]},
+            r"https://corp.example/roles: write https://corp\.example/roles",
+        ),
+        ("resource_access.my.app.roles", {"resource_access": {"my.app": {"roles": ["a"]}}}, r"my.app: write my\.app"),
+        ("kubernetes.io.namespace", {"io.kubernetes": {}, "kubernetes": {"io": {}}, "a.b": 1}, None),
+        ("x.y", {"x": ["y.z"]}, None),
+    ],
+)
+def test_a_path_that_misses_a_name_with_dots_is_told_so(check, tmp_path, claim, claims, escaped):
+    line = verdict(check, tmp_path, f"{{claim: '{claim}', equals: a, name: n}}", **claims).stdout.splitlines()[1]
+    assert line.endswith("is absent" if escaped is None else f"is absent; the token has a claim {escaped}")
+
+
+def test_a_key_in_place_of_a_token_is_named_as_a_key(check, tmp_path):
+    (file := tmp_path / "key").write_text(f"{KEY}\n")
+    access = f"access: {{keys: [{{name: app, hash: '{hash_key(KEY)}'}}]}}"
+    keys = f"upstreams: {{u: {{base_url: 'https://x/v1'}}}}\n{access}"
+    result = check("--token", str(file), text=keys)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "--token: that is an API key of 'app', which needs no row of access.jwt\n",
+    )
+    assert "--token and --route exclude each other" in check("--token", str(file), "--route", "m", text=keys).stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "warned"),
+    [
+        (["claim: r, contains: a", "claim: r, contains: a"], [1]),
+        (
+            ["claim: r, equals: [a, b]", "claim: r, equals: a", "claim: r, equals: [b, c]", "claim: r, equals: [a, c]"],
+            [1, 3],
+        ),
+        (["claim: r, contains: a", "claim: s, contains: a", "claim: r, equals: a", "claim: r, contains: b"], []),
+    ],
+)
+def test_a_row_that_an_earlier_one_hides_is_warned_about(check, rows, warned):
+    text = JWT.replace('jwks_file: "FILE", ', "").replace("ROWS", ", ".join(f"{{{row}, name: n}}" for row in rows))
+    result = check(text=text)
+    assert result.exit_code == 0, result.output
+    found = re.findall(
+        r"access.jwt\[0\].callers\[(\d)\]: is never used: a row before it has the same claim", result.stderr
+    )
+    assert [*map(int, found)] == warned
+
+
+@pytest.mark.parametrize(
+    ("claim", "written"),
+    [
+        ("https://corp.example/roles", r"https://corp\.example/roles"),
+        (r"https://a\.corp.example/v1/roles.x", r"https://a\.corp\.example/v1/roles.x"),
+        (r"https://corp\.example/roles", None),
+        ("realm_access.roles", None),
+        ("https://corp/roles.x", None),
+    ],
+)
+def test_a_url_as_a_claim_whose_dots_are_levels_is_warned_about(check, claim, written):
+    row = f"{{claim: '{claim}', contains: a, name: n, name_from: '{claim}'}}"
+    result = check(text=JWT.replace('jwks_file: "FILE", ', "").replace("ROWS", row))
+    assert result.exit_code == 0, result.output
+    said = [] if written is None else [f"access.jwt[0].callers[0].{one}: a dot" for one in ("claim", "name_from")]
+    assert [one for one in result.stderr.split("warning: ") if "a dot" in one and not one.startswith(tuple(said))] == []
+    assert result.stderr.count(f"write {written}\n") == len(said)
+
+
 def test_a_token_for_a_configuration_without_tokens_is_told_so(check):
     result = check("--token", "-", stdin=SigningKey("a").sign({"iss": "https://login.example"}))
     assert (result.exit_code, result.stderr) == (2, "--token: access.jwt is empty, so gatepass accepts no tokens\n")
@@ -241,7 +314,7 @@ def test_a_token_without_a_row_is_told_why_each_does_not_fit(check, tmp_path):
     refused, *lines = result.stdout.splitlines()
     assert refused.startswith("refused: 403 no_caller_row: ")
     assert lines == [
-        'callers[0]: roles has to be the text llm or admin, is ["a", "b"]',
+        'callers[0]: roles has to be the text llm or admin, is ["a", "b"]; for a list, write contains',
         'callers[1]: roles has to contain llm, is ["a", "b"]',
         "callers[2]: realm.roles has to contain llm, is absent",
         'callers[3]: azp has to be the text web, is "null\\u001b"',

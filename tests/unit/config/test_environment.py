@@ -111,7 +111,7 @@ def test_a_hash_has_its_operations_behind_it():
     loaded = load(None, variables)
     assert [key.operations for key in loaded.config.access.keys] == [["chat", "models", "files"], ["chat"]]
     for odd in ("", "file"):
-        with pytest.raises(ConfigError, match="Input should be 'chat', "):
+        with pytest.raises(ConfigError, match="expects 'chat', "):
             load(None, {**variables, "GATEPASS_KEY_HASHES": f"{one}/operations={odd}"})
 
 

@@ -51,6 +51,10 @@ def test_only_a_typing_error_is_a_guess(word: str, meant: str | None):
         ("credentials: {a: {type: oauth2, issuer: 'https://x.example', client_id: a}}", True),
         ("credentials: {a: {type: oauth2, client_id: a}}", False),
         ("server: {port: 70000}", False),
+        ("credentials: {a: {type: oauth2, grant_type: password}}", True),
+        ("access: {keys: [{name: a, operations: [assistants]}]}", True),
+        ("access: {keys: [{name: a, role: amdin}]}", False),
+        ("log: {format: xml}", False),
     ],
 )
 def test_the_last_line_about_an_unknown_setting_names_the_page_of_retired_ones(tmp_path, text: str, is_unknown: bool):

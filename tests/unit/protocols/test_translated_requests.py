@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gatepass.errors import BodyTooComplex, InvalidRequest
-from gatepass.json_body import MOST_OPENED
+from gatepass.json_body import MOST_OPENED, SMALL_BYTES, members
+from gatepass.normalize.messages import client_id
 from gatepass.protocols.operations import CHAT_OPERATION
 from gatepass.protocols.translation.chat_request import MOST_NAME_CHARS, Dropped
 from gatepass.protocols.translation.message_translation import chat_of_message
@@ -19,7 +20,7 @@ from gatepass.protocols.translation.response_translation import (
     chat_of_response,
 )
 from gatepass.protocols.translation.translation import MESSAGES as MESSAGES_OVER_CHAT
-from gatepass.sse.chunk import EnvelopeDefaults, encode_event
+from gatepass.sse.chunk import EnvelopeDefaults, encode_event, json_text
 from tests.unit.normalize.calls import a_call
 
 Body = dict[str, Any]
@@ -767,3 +768,33 @@ def test_the_rules_of_the_chat_find_its_members_open():
     assert sent.call.top is not None
     assert sent.call.top.text == sent.call.body
     assert sent.call.opened() is sent.call.top
+
+
+@pytest.mark.parametrize("call_id", ["c", client_id("\ud83d\ude00")], ids=["plain", "two halves of a pair"])
+def test_the_known_members_of_a_large_chat_are_those_of_its_body(call_id: str):
+    """They are known from the parts that were written, and nothing reads the body."""
+    used = {"type": "tool_use", "id": call_id, "name": "读", "input": {"path": "é" * SMALL_BYTES}}
+    result = {"type": "tool_result", "tool_use_id": call_id, "content": [{"type": "text", "text": '"tools":[]'}]}
+    turns = [HI, {"role": "assistant", "content": [used]}, {"role": "user", "content": [result]}]
+    body = {"model": "m", "max_tokens": 5, "tools": [{"name": "读"}], "messages": turns}
+    sent = MESSAGES_OVER_CHAT.chat_call(a_call(json.dumps(body).encode()), CHAT_OPERATION).call
+    assert sent.top is not None
+    assert [(name, bytes(text)) for name, text in sent.top.listed] == [
+        (name, bytes(text)) for name, text in members(sent.body)
+    ]
+    assert sent.top.text == sent.body
+
+
+def test_a_response_repeats_the_schema_of_a_function_as_it_was_sent():
+    """The chat has the same text, with what servers require in front."""
+    schemas: list[Any] = [{"type": "object", "properties": {"a": {}}}, {"properties": {}, "type": "object"}, {}, None]
+    tools = [{"type": "function", "name": f"t{at}", "parameters": one} for at, one in enumerate(schemas)]
+    custom = {"type": "custom", "name": "c", "parameters": {"type": 1, "properties": 2, "required": 3}}
+    request = json.loads(json.dumps({"input": "Hi", "tools": [*tools, custom]}))
+    chat, about = chat_of_response(request, Dropped())
+    sent, repeated = json.loads(json_text(chat["tools"])), json.loads(json_text(about.repeated["tools"]))
+    assert [one["parameters"] for one in repeated] == [*schemas, custom["parameters"]]
+    assert [one["function"]["parameters"] for one in sent[:-1]] == [
+        {"type": "object", "properties": {}, **(one or {})} for one in schemas
+    ]
+    assert sent[-1]["function"]["parameters"]["required"] == ["input"]

@@ -66,7 +66,11 @@ def checked_extra(module: str, extra: str, kind: str) -> None:
 
 def how_to_install(extra: str) -> str:
     # no package index has gatepass: a command with its bare name could install a stranger's package
-    return f"in a clone pip install '.[{extra}]', for the image docker build --build-arg EXTRAS={extra}"
+    installed, image = (
+        f'pip install "gatepass[{extra}] @ git+REPOSITORY_URL"',
+        f"docker build --build-arg EXTRAS={extra}",
+    )
+    return f"{installed}, in a clone pip install '.[{extra}]', for the image {image}"
 
 
 Unit = Literal["s", "ms"]

@@ -7,15 +7,15 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from itertools import pairwise
-from operator import is_, itemgetter
+from itertools import dropwhile, groupby
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from gatepass.errors import InvalidRequest
-from gatepass.normalize.messages import chat_id
+from gatepass.normalize.messages import CODED, chat_id
 from gatepass.sse.chunk import Object, event_kind
 
 SHOWN_CHARS = 64
@@ -56,6 +56,8 @@ class Names:
     def __init__(self) -> None:
         self.by_chat_name: dict[str, Tool] = {}
         self._chat_names: dict[Tool, str] = {}
+        self._functions: dict[str, str] = {}
+        """Those of functions without a namespace. A Tool for each call, and its hash, would take a tenth of a turn."""
 
     def add(self, tool: Tool, where: Place) -> str:
         """Return the name in the chat of the tool at `where`: its own, after that of its namespace.
@@ -70,18 +72,23 @@ class Names:
             wanted = f"{_NOT_IN_NAMES.sub('_', wanted[: MOST_NAME_CHARS - len(digest) - 1])}_{digest}"
         self.by_chat_name[wanted] = tool
         self._chat_names[tool] = wanted
+        if not (tool.namespace or tool.is_custom or tool.is_search):
+            self._functions[tool.name] = wanted
         return wanted
 
     def of(self, tool: Tool) -> str | None:
         """Return the name in the chat of a tool that the request has, None if it has none of that name."""
         return self._chat_names.get(tool) or self._chat_names.get(replace(tool, is_custom=not tool.is_custom))
 
-    def call(self, call_id: Any, tool: Tool, arguments: str, where: Place) -> Object:
-        """Return an answer with an earlier call, whose tool may be gone by now. Raises InvalidRequest without an id."""
+    def call(self, owner: Object, call_id: Any, arguments: str, where: Place, tool: Tool | None = None) -> Object:
+        """Return an answer with the call `owner`, whose tool may be gone. Raises InvalidRequest without an id."""
         if not isinstance(call_id, str):
             raise malformed(where, "a call with an id")
-        found, text = chat_id(call_id)
-        name = self._chat_names.get(tool) or self.of(tool) or self.add(tool, where)
+        found, text = chat_id(call_id) if call_id.startswith(CODED) else (call_id, "")
+        function = owner.get("name") if tool is None and "namespace" not in owner else None
+        if not isinstance(function, str) or (name := self._functions.get(function)) is None:
+            tool = tool or named_tool(owner)
+            name = self._chat_names.get(tool) or self.of(tool) or self.add(tool, where)
         call: Object = {"id": found, "type": "function", "function": {"name": name, "arguments": arguments}}
         answer: Object = {"role": "assistant", "content": None, "tool_calls": [call]}
         if text:
@@ -206,20 +213,18 @@ def object_of(owner: Object, name: str, where: Place = "") -> Object:
     return value or {}
 
 
-def objects_of(value: Any, where: Place, expected: str = "a list") -> list[tuple[Place, Object]]:
-    """Return the objects of a list with their places below `where`. Raises InvalidRequest about any other value."""
+def objects_of(value: Any, where: Place, expected: str = "a list") -> list[Object]:
+    """Return `value`, a list of objects. Raises InvalidRequest about any other value."""
     if not isinstance(value, list):
         raise malformed(where, expected)
-    found: list[tuple[Place, Object]] = []
-    for number, one in enumerate(value):  # a comprehension costs more: most lists have one block
+    for one in value:
         if not isinstance(one, dict):
-            raise malformed((where, number), "an object")
-        found.append(((where, number), one))
-    return found
+            raise malformed((where, [isinstance(each, dict) for each in value].index(False)), "an object")
+    return value
 
 
-def blocks_of(content: Any, where: Place) -> list[tuple[Place, Object]]:
-    """Return the blocks of a content with their places. A text is one block."""
+def blocks_of(content: Any, where: Place) -> list[Object]:
+    """Return the blocks of a content. A text is one block."""
     return objects_of([text_part(content)] if isinstance(content, str) else content, where, "a text or a list")
 
 
@@ -259,7 +264,7 @@ def result_messages(call_id: Any, content: str | list[Object], where: Place) -> 
     """
     if not isinstance(call_id, str):
         raise malformed(where, "a result with the id of its call")
-    found = chat_id(call_id)[0]
+    found = chat_id(call_id)[0] if call_id.startswith(CODED) else call_id
     if isinstance(content, str):
         return [{"role": "tool", "tool_call_id": found, "content": content}]
     texts = [part for part in content if part["type"] == "text"]
@@ -275,17 +280,18 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     become one, and the results of tools follow their calls at once, in their order.
     Raises InvalidRequest about the member `where` without content, for a call without a result, and the reverse.
     """
-    filled = [one for one in messages if one["content"] or len(one) > len(("role", "content"))]
-    if not filled:
+    content = content_of(system)
+    first: list[Object] = [{"role": "system", "content": content}] if content else []
+    if messages and _is_strict(messages):
+        return first + messages
+    filled = first + [one for one in messages if one["content"] or len(one) > len(("role", "content"))]
+    if len(filled) == len(first):
         raise InvalidRequest(f"`{where}` has no message with content.", param=where)
-    if content := content_of(system):
-        filled.insert(0, {"role": "system", "content": content})
-    roles = [one["role"] for one in filled]
-    front = next((at for at, role in enumerate(roles) if role != "system"), len(roles))
-    if "system" in roles[front:]:
+    later = [*dropwhile(lambda one: one["role"] == "system", filled)]
+    if any(one["role"] == "system" for one in later):
         dropped.note("system_role")  # templates of models accept the role at the beginning alone
-        later = filled[front:]
-        filled[front:] = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
+        later = [{**one, "role": "user"} if one["role"] == "system" else one for one in later]
+        filled[-len(later) :] = later
     merged, results = _merged(filled), defaultdict[str, list[Object]](list)
     tools = [message for message in merged if message["role"] == "tool"]
     for message in reversed(tools):
@@ -294,30 +300,40 @@ def in_turns(system: list[Object], messages: list[Object], where: str, dropped: 
     for message in merged:
         if message["role"] != "tool":
             ordered.append(message)
-        if "tool_calls" in message:
-            for call in message["tool_calls"]:
-                if not (found := results.get(call["id"])):
-                    raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
-                ordered.append(found.pop())  # some servers use an id again in a later turn
+        for call in message.get("tool_calls", ()):
+            if not (found := results.get(call["id"])):
+                raise InvalidRequest(f"The tool call {_shown(call['id'])} has no result.", param=where)
+            ordered.append(found.pop())  # some servers use an id again in a later turn
     if len(ordered) < len(merged):
         shown = _shown(next(one["tool_call_id"] for one in tools if results[one["tool_call_id"]]))
         raise InvalidRequest(f"The result {shown} has no tool call, or is its second one.", param=where)
-    return merged if all(map(is_, ordered, merged)) else _merged(ordered)  # nearly always
+    return _merged(ordered)
 
 
-_ALIKE = frozenset((role, role) for role in ("system", "user", "assistant"))
+def _is_strict(messages: list[Object]) -> bool:
+    """Whether `messages` need no change, as nearly always."""
+    before, waiting = "", list[Object]()
+    for message in messages:
+        role = message["role"]
+        if role == "tool":
+            if not waiting or waiting.pop()["id"] != message["tool_call_id"]:
+                return False
+        elif waiting or role == before or role == "system":
+            return False
+        elif "tool_calls" in message:
+            waiting = message["tool_calls"][::-1]
+        elif not message["content"]:
+            return False
+        before = role
+    return not waiting
 
 
 def _merged(messages: list[Object]) -> list[Object]:
-    if _ALIKE.isdisjoint(pairwise(map(itemgetter("role"), messages))):  # in C: a tenth of the time of the loop below
-        return messages
-    turns: list[list[Object]] = []
-    for message in messages:
-        if turns and message["role"] == turns[-1][0]["role"] != "tool":
-            turns[-1].append(message)
-        else:
-            turns.append([message])
-    return [joined(turn) if len(turn) > 1 else turn[0] for turn in turns]
+    found: list[Object] = []
+    for role, turn in groupby(messages, itemgetter("role")):
+        alike = [*turn]
+        found += alike if role == "tool" or len(alike) == 1 else [joined(alike)]
+    return found
 
 
 def joined(turn: list[Object]) -> Object:

@@ -17,7 +17,7 @@ from gatepass.normalize.messages import OWN_THOUGHT, carried_by, signature_of
 from gatepass.protocols.translation import chat_request
 from gatepass.protocols.translation.answer_blocks import CUT, AnswerBlock, AnswerBlocks
 from gatepass.protocols.translation.chat_request import Place
-from gatepass.sse.chunk import Object, event_kind, event_of, json_text
+from gatepass.sse.chunk import Object, event_kind, event_of
 from gatepass.sse.event import read_json
 from gatepass.sse.usage import Usage
 
@@ -27,7 +27,6 @@ _CARRIED = (
     *(*_SAME, "system", "messages", "stop_sequences", "tools", "tool_choice", "metadata"),
     *("output_config", "output_format"),
 )
-_OF_TOOLS = ("description", "strict")
 MOST_USER_CHARS = 64
 """OpenAI rejects a longer `user`."""
 _TEXT = ("text",)
@@ -51,14 +50,13 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     names = chat_request.Names()
     chat |= _tools(request, names, dropped)
     system = list[Object]()
-    for where, block in chat_request.blocks_of(request.get("system") or [], "system"):
-        part = _part(block, where)
+    for number, block in enumerate(chat_request.blocks_of(request.get("system") or [], "system")):
+        part = _part(block, ("system", number))
         if found := _BILLING.match(part.get("text", "")):
             dropped.note(found[1])
             part["text"] = part["text"][found.end() :]
         system += [part] if part.get("text") != "" else []
-    turns = chat_request.objects_of(request.get("messages") or [], "messages")
-    messages = [message for where, turn in turns for message in _turn(turn, where, names, dropped)]
+    messages = _messages(chat_request.objects_of(request.get("messages") or [], "messages"), names, dropped)
     chat["messages"] = chat_request.in_turns(system, messages, "messages", dropped)
     if chat["messages"][-1]["role"] == "assistant":  # most servers begin a new answer, and some refuse it
         reason = "`messages` must end with a user message: chat completions do not continue a begun answer (prefill)."
@@ -89,39 +87,46 @@ def chat_of_message(request: Object, dropped: chat_request.Dropped) -> tuple[Obj
     return chat, chat_request.About(names.by_chat_name, stop_sequences=sequences)
 
 
-def _turn(turn: Object, where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
-    role, content = turn.get("role"), turn.get("content")
-    if role not in ("user", "assistant", "system"):
-        raise chat_request.malformed(where, "a message of user, assistant or system")
-    if (text := chat_request.plain_text(content, _TEXT)) is not None:
-        return [{"role": role, "content": text}]
-    blocks = chat_request.objects_of(content, (where, "content"), "a text or a list")
-    if role == "assistant":
-        return [_answer(blocks, names, dropped)]
-    found: list[Object] = []
-    parts: list[Object] = []
-    for place, block in blocks:
-        if block.get("type") != "tool_result":
-            parts.append(_part(block, place))
+def _messages(turns: list[Object], names: chat_request.Names, dropped: chat_request.Dropped) -> list[Object]:
+    messages: list[Object] = []
+    for number, turn in enumerate(turns):
+        role, content, where = turn.get("role"), turn.get("content"), ("messages", number)
+        if role == "assistant" and isinstance(content, list):
+            messages.append(_answer(content, (where, "content"), names, dropped))
             continue
-        given, is_error = block.get("content") or [], block.get("is_error")
-        result: str | list[Object] | None = None if is_error else chat_request.plain_text(given, _TEXT)
-        if result is None:
-            inside = [_part(one, within) for within, one in chat_request.blocks_of(given, (place, "content"))]
-            result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
-        found += chat_request.result_messages(block.get("tool_use_id"), result, place)
-    return [*found, {"role": role, "content": chat_request.content_of(parts)}] if parts else found
+        if role not in ("user", "assistant", "system"):
+            raise chat_request.malformed(where, "a message of user, assistant or system")
+        if (text := chat_request.plain_text(content, _TEXT)) is not None:
+            messages.append({"role": role, "content": text})
+            continue
+        parts: list[Object] = []
+        for at, block in enumerate(chat_request.objects_of(content, (where, "content"), "a text or a list")):
+            place = ((where, "content"), at)
+            if block.get("type") != "tool_result":
+                parts.append(_part(block, place))
+                continue
+            result, is_error = block.get("content"), block.get("is_error")
+            if is_error or (not isinstance(result, str) and (result := chat_request.plain_text(result, _TEXT)) is None):
+                given = chat_request.blocks_of(block.get("content") or [], (place, "content"))
+                inside = [_part(one, ((place, "content"), within)) for within, one in enumerate(given)]
+                result = chat_request.content_of([chat_request.text_part("Error:"), *inside] if is_error else inside)
+            messages += chat_request.result_messages(block.get("tool_use_id"), result, place)
+        if parts:
+            messages.append({"role": role, "content": chat_request.content_of(parts)})
+    return messages
 
 
-def _answer(blocks: list[tuple[Place, Object]], names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
+def _answer(blocks: list[Any], where: Place, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return what the model said: its texts, its calls, and the thoughts that gatepass made of a chat's reasoning."""
     parts: list[Object] = []  # `list[Object]()` costs 40 times as much (CPython 3.11)
     calls: list[Object] = []
     thoughts: list[Any] = []
-    for place, block in blocks:
+    for number, block in enumerate(chat_request.objects_of(blocks, where)):
+        place = (where, number)
         if block.get("type") == "tool_use":
-            arguments = json_text(chat_request.object_of(block, "input", place)).decode()
-            calls.append(names.call(block.get("id"), chat_request.named_tool(block), arguments, place))
+            if not isinstance(given := block.get("input"), dict):
+                given = chat_request.object_of(block, "input", place)
+            calls.append(names.call(block, block.get("id"), msgspec.json.encode(given).decode(), place))
         elif (kind := event_kind(block)) == "thinking" and (
             signature := chat_request.text_of(block.get("signature"))
         ).startswith(OWN_THOUGHT):
@@ -170,7 +175,8 @@ def _texts(kind: str, block: Object, source: Object) -> list[Any]:
 def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dropped) -> Object:
     """Return `tools`, `tool_choice` and `parallel_tool_calls`. Tools that the server runs are dropped."""
     tools: list[Object] = []
-    for where, tool in chat_request.objects_of(request.get("tools") or [], "tools"):
+    for number, tool in enumerate(chat_request.objects_of(request.get("tools") or [], "tools")):
+        where = ("tools", number)
         if (kind := event_kind(tool)) not in ("", "custom"):
             name, _, version = kind.rpartition("_")
             if name.removesuffix("_toolset") in _CLIENT_TOOLS and version.isdigit():
@@ -178,7 +184,7 @@ def _tools(request: Object, names: chat_request.Names, dropped: chat_request.Dro
             dropped.note(kind)
             continue
         function: Object = {"name": names.add(chat_request.Tool(chat_request.text_of(tool.get("name"))), where)}
-        function |= {name: tool[name] for name in _OF_TOOLS if tool.get(name) is not None}
+        function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
         function["parameters"] = chat_request.schema_of(tool.get("input_schema"))
         tools.append({"type": "function", "function": function})
     chat = chat_request.chosen(request.get("tool_choice"), tools, names)

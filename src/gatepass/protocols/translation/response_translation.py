@@ -6,7 +6,7 @@ What a chat cannot carry is dropped with a note, or refused by name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -119,12 +119,12 @@ def _repeated(request: Object) -> Object:
             repeated[name] = {**_WHOLE[name], **value}
     if isinstance(tools := repeated["tools"], list):
         repeated["tools"] = [
-            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and event_kind(tool) == "function" else tool
+            {**_WHOLE["function"], **tool} if isinstance(tool, dict) and tool.get("type") == "function" else tool
             for tool in tools
         ]
         repeated["tools"] = msgspec.Raw(json_text(repeated["tools"]))  # a stream has them three times
-    texts = {name: json_text(value) for name, value in repeated.items()}
-    return {name: value if len(texts[name]) <= MOST_REPEATED_BYTES else None for name, value in repeated.items()}
+    is_long = {name for name, value in repeated.items() if value and len(json_text(value)) > MOST_REPEATED_BYTES}
+    return repeated | dict.fromkeys(is_long)
 
 
 def _response_format(text: Object, dropped: Dropped) -> Object:
@@ -141,15 +141,15 @@ def _response_format(text: Object, dropped: Dropped) -> Object:
 # --- the conversation -----------------------------------------------------------------------------
 
 
-def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Dropped) -> list[Object]:
+def _messages(items: list[Object], names: Names, dropped: Dropped) -> list[Object]:
     """Return the messages of a chat. A thought belongs to the answer after it."""
     messages: list[Object] = []
     thoughts: list[Any] = []
-    for where, item in items:
+    for number, item in enumerate(items):
         kind = value if isinstance(value := item.get("type"), str) else ""
         if kind == "reasoning":
             thoughts += _thoughts(item, dropped)
-        elif found := _of_item(kind, item, where, names, dropped):
+        elif found := _of_item(kind, item, ("input", number), names, dropped):
             if thoughts and found[0]["role"] == "assistant":
                 found[0] |= chat_request.joined_thoughts(*thoughts, *found[0].get("reasoning_details", ()))
             elif thoughts and chat_request.joined_thoughts(*thoughts):
@@ -162,6 +162,10 @@ def _messages(items: Iterable[tuple[Place, Object]], names: Names, dropped: Drop
 
 
 def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropped) -> list[Object]:
+    if kind in ("message", "", "agent_message"):
+        role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
+        if role is not None:
+            return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _RESULTS:
         output = _content(item.get("output") or [], (where, "output"))
         return chat_request.result_messages(item.get("call_id"), output, where)
@@ -170,15 +174,12 @@ def _of_item(kind: str, item: Object, where: Place, names: Names, dropped: Dropp
         is_custom = kind == "custom_tool_call"
         text = {"input": item.get("input")} if is_custom else item.get("arguments")
         arguments = text if isinstance(text, str) else json_text(text or {}).decode()
-        tool = _SEARCH if is_search else chat_request.named_tool(item, is_custom=is_custom)
-        return [names.call(item.get("call_id"), tool, arguments, where)]
+        tool = _SEARCH if is_search else chat_request.named_tool(item, is_custom=True) if is_custom else None
+        return [names.call(item, item.get("call_id"), arguments, where, tool)]
     if is_search:
         found = [names.of(tool) or "" for _, _, tool in _declared(item, where, dropped)]
         available = f"Tools that are available now: {', '.join(found) or 'none'}."
         return chat_request.result_messages(item.get("call_id"), available, where)
-    role = "user" if kind == "agent_message" else _ROLES.get(text_of(item.get("role")))
-    if kind in ("message", "", "agent_message") and role is not None:
-        return [{"role": role, "content": _content(item.get("content"), (where, "content"))}]
     if kind in _COMPACTIONS:
         if summary := chat_request.joined_thoughts(*_thoughts(item, dropped)).get("reasoning_content"):
             return [{"role": "user", "content": summary}]
@@ -210,12 +211,12 @@ def _thoughts(item: Object, dropped: Dropped) -> list[Any]:
 
 
 def _content(content: Any, where: Place) -> str | list[Object]:
-    text = chat_request.plain_text(content, _TEXTS)
+    text = content if isinstance(content, str) else chat_request.plain_text(content, _TEXTS)
     return chat_request.content_of(_parts(content, where)) if text is None else text
 
 
 def _parts(content: Any, where: Place) -> list[Object]:
-    return [_part(part, place) for place, part in chat_request.blocks_of(content, where)]
+    return [_part(part, (where, at)) for at, part in enumerate(chat_request.blocks_of(content, where))]
 
 
 def _part(part: Object, where: Place) -> Object:
@@ -239,11 +240,12 @@ def _part(part: Object, where: Place) -> Object:
 # --- the tools ------------------------------------------------------------------------------------
 
 
-def _tools(request: Object, items: Iterable[tuple[Place, Object]], dropped: Dropped) -> tuple[list[Object], Names]:
+def _tools(request: Object, items: list[Object], dropped: Dropped) -> tuple[list[Object], Names]:
     """Return the functions of the chat, and their names. Hosted tools are dropped."""
     names, tools = Names(), list[Object]()
-    later = [(where, item) for where, item in items if item.get("type") in _WITH_TOOLS]
-    for where, owner in (("", request), *later):
+    owners: list[tuple[Place, Object]] = [("", request)]
+    owners += [(("input", at), item) for at, item in enumerate(items) if item.get("type") in _WITH_TOOLS]
+    for where, owner in owners:
         for place, one, tool in _declared(owner, where, dropped):
             if not where or names.of(tool) is None:  # else a later item repeats it
                 tools.append(_function(one, names.add(tool, place)))
@@ -252,16 +254,18 @@ def _tools(request: Object, items: Iterable[tuple[Place, Object]], dropped: Drop
 
 def _declared(owner: Object, where: Place, dropped: Dropped) -> Iterator[tuple[Place, Object, Tool]]:
     """Yield the tools of `owner` that a chat can call, with their places: also those inside a namespace."""
-    for at, outer in chat_request.objects_of(owner.get("tools") or [], (where, "tools")):
+    for number, outer in enumerate(chat_request.objects_of(owner.get("tools") or [], (where, "tools"))):
+        at: Place = ((where, "tools"), number)
         namespace, inner = "", [(at, outer)]
-        if event_kind(outer) == "namespace":
-            namespace, inner = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
+        if outer.get("type") == "namespace":
+            namespace, tools = text_of(outer.get("name")), chat_request.objects_of(outer.get("tools"), (at, "tools"))
+            inner = [(((at, "tools"), number), one) for number, one in enumerate(tools)]
             if len(namespace) > MOST_NAMESPACE_CHARS:
                 wanted = f"a namespace with a name of at most {MOST_NAMESPACE_CHARS} characters"
                 raise chat_request.malformed(at, wanted)
         for place, one in inner:
             kind = event_kind(one)
-            environment = chat_request.members_of(one, "environment")
+            environment = chat_request.members_of(one, "environment") if kind in _CLIENT_TOOLS else {}
             if kind in _CLIENT_TOOLS and not event_kind(environment).startswith("container"):
                 raise chat_request.client_tool(kind, place)
             if kind in ("function", "custom"):
@@ -280,10 +284,14 @@ _INPUT: Object = {"type": "object", "properties": {"input": {"type": "string"}},
 
 
 def _function(tool: Object, name: str) -> Object:
-    is_custom = event_kind(tool) == "custom"
+    is_custom = tool.get("type") == "custom"
     function: Object = {"name": name}
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
-    function["parameters"] = _INPUT if is_custom else chat_request.schema_of(tool.get("parameters"))
+    given = tool.get("parameters")
+    parameters: Any = chat_request.schema_of(given)
+    if isinstance(given, dict) and [*parameters] == [*given]:  # written once: the response repeats it
+        parameters = tool["parameters"] = msgspec.Raw(json_text(given))
+    function["parameters"] = _INPUT if is_custom else parameters
     if is_custom:
         syntax = chat_request.members_of(tool, "format")
         if definition := text_of(syntax.get("definition")):

@@ -9,7 +9,7 @@ import msgspec
 
 from gatepass.config.access import Profile
 from gatepass.errors import BodyTooComplex, InvalidJson, UpstreamInvalid
-from gatepass.json_body import MOST_OPENED, UNCOUNTED_BYTES, TopLevel, has_more
+from gatepass.json_body import MOST_OPENED, SMALL_BYTES, UNCOUNTED_BYTES, TopLevel, has_more, places
 from gatepass.protocols.translation.answer_blocks import AnswerBlocks, Early
 from gatepass.protocols.translation.chat_request import About, Dropped
 from gatepass.protocols.translation.message_translation import MessageAnswer, chat_of_message
@@ -41,16 +41,26 @@ class Translation:
             request = msgspec.json.decode(call.body)
             request.pop("stream", None)
             chat_request, about = self.request(request | ({"stream": True} if call.stream else {}), dropped)
-            body = json_text(chat_request)
-            top = TopLevel(body)  # for all rules: each would read the body (an agent's turn: 1.1 million instructions)
+            top = _opened(chat_request)
         except (ValueError, RecursionError):  # half a surrogate pair, a number of thousands of digits, many levels
             raise InvalidJson("The body has a number, a text or a depth that cannot be translated.") from None
         # the fields of one protocol, such as `anthropic-beta`, mean nothing to another one
         own = {name.encode() for name in call.operation.request_headers}
         headers = tuple(field for field in call.headers if field[0] not in own)
         adapted = (*call.adapted, f"translate={self.name}", *dropped.entries)
-        translated = call.with_body(body, top, operation=chat, headers=headers, adapted=adapted)
+        translated = call.with_body(top.text, top, operation=chat, headers=headers, adapted=adapted)
         return ChatCall(translated, self.answer, about)
+
+
+def _opened(chat: Object) -> TopLevel:
+    """Return the body `chat` with its members, for the rules: to read them takes a turn's 1.1 million instructions."""
+    try:
+        texts = [(name, msgspec.Raw(msgspec.json.encode(value))) for name, value in chat.items()]
+    except UnicodeEncodeError:  # half a surrogate pair
+        return TopLevel(json_text(chat))
+    view = memoryview(body := json_text(dict(texts)))
+    found = [(name, msgspec.Raw(view[value:end])) for name, _, value, end in places(body, texts)]
+    return TopLevel(body, found if len(body) > SMALL_BYTES else None)
 
 
 class ChatCall(Hidden, msgspec.Struct, frozen=True):
