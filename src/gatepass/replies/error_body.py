@@ -186,7 +186,8 @@ def _read(document: Any, refused: bool, mask: Mask, depth: int) -> UpstreamError
         kind = google
     written = _written_status(found)
     status = written or _implied_status(found, text or "", code, kind)
-    if status == 429 and re.search(_EXHAUSTED, text or ""):
+    is_any = code is None or whole_number(found.outer.get("code")) in _OF_ANY_FAULT
+    if is_any and status == 429 and re.search(_EXHAUSTED, text or ""):
         code = "insufficient_quota"
     words: str = text or code or ""
     own: Literal["", "body"] = ""
@@ -340,10 +341,10 @@ def _implied_status(found: Found, text: str, code: str | None, kind: str | None)
     if "base_resp" in found.outer and isinstance(found.own, dict):
         return STATUS_OF_MINIMAX.get(whole_number(found.own.get("status_code")) or 0)
     return (
-        (429 if re.search(_EXHAUSTED, text) else ragflow_status(found.outer.get("code"), text))
+        ragflow_status(found.outer.get("code"), text)
         or STATUS_OF_CODE.get((code or "").lower())
         or STATUS_OF_KIND.get((kind or "").lower())
-        or (429 if code is None and re.search(_LIMITED, text) else None)
+        or (429 if code is None and (re.search(_LIMITED, text) or re.search(_EXHAUSTED, text)) else None)
     )
 
 
