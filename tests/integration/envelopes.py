@@ -269,27 +269,6 @@ ENVELOPES = (
         422,
     ),
     Envelope(
-        "head",
-        {"head": {"code": "GW-4031", "msg": f"The desk licence of floor 9 is spent {ECHO}"}, "body": None},
-        "The desk licence of floor 9 is spent",
-        403,
-    ),
-    Envelope(
-        "Clarifai",
-        {
-            "status": {"code": 11102, "description": "Invalid request of app lotus-3", "req_id": "0f3c"},
-            "outputs": [],
-        },
-        "Invalid request of app lotus-3",
-        400,
-    ),
-    Envelope(
-        "info",
-        {"errno": 31, "info": "推理集群 C7 正在维护", "request_id": "r-31"},
-        "推理集群 C7 正在维护",
-        503,
-    ),
-    Envelope(
         "FastAPI",
         {
             "detail": [
@@ -344,8 +323,6 @@ ORDINARY = {
     "code 200": {**COMPLETION, "code": 200, "msg": "success", "success": True, "traceId": "0a1b"},
     "ok": {**COMPLETION, "ok": True, "error": None, "errors": []},
     "base_resp": {**COMPLETION, "base_resp": {"status_code": 0, "status_msg": ""}},
-    "head": {**COMPLETION, "head": {"code": 0, "msg": "ok"}, "info": "served by node 3"},
-    "status of Clarifai": {**COMPLETION, "status": {"code": 10000, "description": "Ok"}},
     "errcode 0": {**COMPLETION, "errcode": 0, "errmsg": "ok", "header": {"code": 0, "message": "Success"}},
     "retCode 0": {**COMPLETION, "retCode": "0000", "retMsg": "处理成功", "result": "success", "isError": False},
     "an answer that quotes an error": ANSWERED,

@@ -8,8 +8,7 @@ These are the shapes. Each has a test with a literal body.
 * `detail`: FastAPI, Ray, RFC 9457.
 * `errors`: Cloudflare. With an error status also texts by member (ASP.NET, alone: Django REST), and a list of errors
   with any name.
-* `header`, `base_resp`, `Response`, `ResponseMetadata`, `fault`: iFlytek, MiniMax, Tencent, Volcengine, Apigee. `head`
-  of corporate envelopes, and `status` of Clarifai, if it is an object.
+* `header`, `base_resp`, `Response`, `ResponseMetadata`, `fault`: iFlytek, MiniMax, Tencent, Volcengine, Apigee.
 * A code and a text: RAGFlow, DashScope, SAP, Databricks, Azure API Management, corporate envelopes.
 * A text alone, with an error status: Kong.
 * An error as JSON in the message of another error, also escaped and several times: relays.
@@ -40,7 +39,7 @@ TEXT_NAMES = (
     *("error_description", "message", "msg", "errorMessage", "error_message", "error_msg", "errmsg"),
     *("detail", "description", "title", "reason", "Message", "faultstring", "errMsg", "status_msg"),
     *("retmsg", "retMsg", "returnMsg", "returnMessage", "resultMsg", "resultMessage", "errorMsg"),
-    *("rtnMsg", "respMsg", "errorSummary", "err_msg", "resp_msg", "info"),
+    *("rtnMsg", "respMsg", "errorSummary", "err_msg", "resp_msg"),
 )
 _STATUSES = (*CODE_NAMES, "status", "statusCode", "status_code")
 LABEL_CHARS = 100
@@ -55,7 +54,7 @@ ISSUES = 8
 """The most entries of a list of errors that are quoted."""
 
 _NAMED_ERRORS = ("fault", "Fault", "Error", "err")
-WRAPPERS = ("header", "head", "base_resp", "meta", "Response", "ResponseMetadata", *_NAMED_ERRORS)
+WRAPPERS = ("header", "base_resp", "meta", "Response", "ResponseMetadata", *_NAMED_ERRORS)
 """Objects around the code and the text of an error."""
 CONTENTS = ("data", "result", "content")
 """What holds the text of an envelope that says that it failed, if the envelope has none. An object of an API, which
@@ -397,7 +396,7 @@ def _own(document: Object, refused: bool) -> Any:
         issues = _by_member(issues)
     if isinstance(issues, list) and issues:
         return issues
-    for name in (*WRAPPERS, "status"):
+    for name in WRAPPERS:
         inner = document.get(name)
         is_named = name in _NAMED_ERRORS or (isinstance(inner, dict) and "Error" in inner)
         inner = inner.get("Error", inner) if isinstance(inner, dict) else None
