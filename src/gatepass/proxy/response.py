@@ -546,7 +546,8 @@ def _for_client(context: AttemptReply, last: ClientProtocol | TranslatedReply, r
 
 
 def _changed(reply: BufferedReply, body: bytes, adapted: tuple[str, ...]) -> BufferedReply:
-    return replace(reply, body=body, adapted=tuple(dict.fromkeys((*reply.adapted, *adapted))))
+    entries = tuple(dict.fromkeys((*reply.adapted, *adapted)))
+    return replace(reply, body=body, adapted=entries, text=msgspec.Raw())  # which keeps the body before in memory
 
 
 AGGREGATED = "stream=aggregate"

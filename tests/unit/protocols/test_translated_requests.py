@@ -788,6 +788,7 @@ def test_the_known_members_of_a_large_chat_are_those_of_its_body(call_id: str):
 def test_a_response_repeats_the_schema_of_a_function_as_it_was_sent():
     """The chat has the same text, with what servers require in front."""
     schemas: list[Any] = [{"type": "object", "properties": {"a": {}}}, {"properties": {}, "type": "object"}, {}, None]
+    schemas += [{"type": "object", "properties": None}, {"type": None, "properties": {}}]
     tools = [{"type": "function", "name": f"t{at}", "parameters": one} for at, one in enumerate(schemas)]
     custom = {"type": "custom", "name": "c", "parameters": {"type": 1, "properties": 2, "required": 3}}
     request = json.loads(json.dumps({"input": "Hi", "tools": [*tools, custom]}))
@@ -795,6 +796,7 @@ def test_a_response_repeats_the_schema_of_a_function_as_it_was_sent():
     sent, repeated = json.loads(json_text(chat["tools"])), json.loads(json_text(about.repeated["tools"]))
     assert [one["parameters"] for one in repeated] == [*schemas, custom["parameters"]]
     assert [one["function"]["parameters"] for one in sent[:-1]] == [
-        {"type": "object", "properties": {}, **(one or {})} for one in schemas
+        {"type": "object", "properties": {}} | {name: value for name, value in (one or {}).items() if value is not None}
+        for one in schemas
     ]
     assert sent[-1]["function"]["parameters"]["required"] == ["input"]

@@ -289,7 +289,7 @@ def _function(tool: Object, name: str) -> Object:
     function |= {name: tool[name] for name in ("description", "strict") if tool.get(name) is not None}
     given = tool.get("parameters")
     parameters: Any = chat_request.schema_of(given)
-    if isinstance(given, dict) and [*parameters] == [*given]:  # written once: the response repeats it
+    if given == parameters and [*parameters] == [*given]:  # written once: the response repeats it
         parameters = tool["parameters"] = msgspec.Raw(json_text(given))
     function["parameters"] = _INPUT if is_custom else parameters
     if is_custom:
