@@ -13,7 +13,7 @@ from gatepass.config.access import JwtIssuer
 from gatepass.errors import InvalidToken, Overloaded
 
 SIGNATURES_PER_S = 200
-"""How many signatures are checked in a second: each holds the event loop for 0.1 ms, and anybody can send a bad one."""
+"""How many signatures are checked in a second: each takes 0.1 ms of the loop, and any client can send a wrong one."""
 LONGEST_TURN_S = 2.0
 REMEMBERED_BYTES = 4 * 1024 * 1024
 """The tokens that are remembered, together. A token of 2 KB with its verdict is 3 KB."""

@@ -1,6 +1,6 @@
 """The verdict of a JWT that a caller sent: its issuer, its claims, its signature, and the row of the table it meets.
 
-`access.jwt` configures it. RFC 8725 and RFC 9068 say what is checked. Nothing here reads a clock, a file or a network.
+`access.jwt` configures it. The checks follow RFC 8725 and RFC 9068. Nothing here reads a clock, a file or a network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TYPES = frozenset(("at+jwt", "application/at+jwt", "jwt"))
 NO_ACCESS = frozenset(("refresh", "offline", "logout"))
 """Values of Keycloak's claim `typ`, in lower case, of tokens that are for the issuer itself."""
 MAX_TOKEN_CHARS = 16_384
-"""A token with 200 groups of Entra has two thirds of them. Anybody may send one, and to decode it takes time."""
+"""A token with 200 groups of Entra has two thirds of them. Any client may send one, and decoding takes time."""
 MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
@@ -39,7 +39,7 @@ RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid", "jwt_signature"))
 ACCESS_CLAIMS = ("scope", "scp", "client_id", "idtyp", "appid", "appidacr", "azpacr", "kubernetes.io")
 """Claims of access tokens alone: of RFC 9068, Entra (v1, then v2) and Kubernetes service accounts."""
 GRAPH = {"00000003-0000-0000-c000-000000000000", "https://graph.microsoft.com", "https://graph.microsoft.com/"}
-"""The audience of Microsoft Graph. Its tokens have a nonce in the header, so that nobody else can verify them."""
+"""The audience of Microsoft Graph. Its tokens have a nonce in the header, so that only Graph can verify them."""
 
 _COMPACT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _ENCRYPTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")  # RFC 7516 3.1
@@ -60,7 +60,7 @@ class Token:
 
     @classmethod
     def read(cls, text: str) -> Token | None:
-        """Return the signed JWT `text` (RFC 7515 3.1), None if it is no such text."""
+        """Return the signed JWT `text` (RFC 7515 3.1), None if `text` is something else."""
         if len(text) > MAX_TOKEN_CHARS or _COMPACT.fullmatch(text) is None:
             return None
         try:
@@ -89,7 +89,7 @@ class KeySet:
     """The public keys of one issuer that verify signatures, out of a JWKS (RFC 7517 5)."""
 
     def __init__(self, document: bytes) -> None:
-        """Raise ValueError if `document` is no key set, or has no key to verify with."""
+        """Raise ValueError if `document` is not a key set, or has no key to verify with."""
         try:
             decoded = json.loads(document)
         except (ValueError, RecursionError):
@@ -134,7 +134,7 @@ def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:
     from jwt.exceptions import PyJWTError
 
     try:
-        # the private part of a key that somebody published is not read
+        # the private part of a key that an issuer published by mistake is not read
         made = PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
     except (PyJWTError, ValueError, TypeError):
         return None
@@ -247,7 +247,7 @@ def _check_kind(token: Token, entry: JwtIssuer) -> None:
 
 
 def verify(token: Token, keys: KeySet, fetched: str) -> None:
-    """Check the signature; `fetched` says when the keys were fetched. Raise InvalidToken. It takes about 0.1 ms."""
+    """Check the signature; `fetched` states when the keys were fetched. Raise InvalidToken. It takes about 0.1 ms."""
     from jwt.api_jws import PyJWS
     from jwt.exceptions import PyJWTError
 

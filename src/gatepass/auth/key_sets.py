@@ -20,9 +20,9 @@ from gatepass.errors import KeySetUnavailable
 LOG = logging.getLogger("gatepass.callers")
 
 AGAIN_S = 10.0
-"""Seconds between two fetches because of an unknown `kid`, a wrong signature or a failure. Anybody may invent both."""
+"""Seconds between two fetches because of an unknown `kid`, a wrong signature or a failure. A client may invent both."""
 MOST_WAITING = 100
-"""How many tokens may wait for a fetch of one set: all wake in one turn of the loop, and anybody may invent a `kid`."""
+"""How many tokens may wait for a fetch of one set: all wake in one turn of the loop, and clients may invent a `kid`."""
 KEPT_S = 86_400.0
 """How long the last keys are used while the issuer cannot be reached."""
 
@@ -91,7 +91,7 @@ class KeySetHolder:
             keys = await self.fetched()
         if keys is None:
             when = "since its start" if self._fetched_s == -math.inf else "within the last day"
-            raise KeySetUnavailable(  # its reason is for log, `status` and `doctor`, not for anybody who asks
+            raise KeySetUnavailable(  # log, `status` and `doctor` report the reason; a client does not learn it
                 f"gatepass fetched no keys of the issuer {self.issuer} {when}.",
                 advice=str(Advice("key_set_unavailable", {"setting": self.setting})),
                 setting=self.setting,
@@ -112,7 +112,7 @@ class KeySetHolder:
         if self._running is not None and self._waiting < MOST_WAITING:
             self._waiting += 1
             try:
-                # all wait for one fetch: a client that leaves does not end it, and its fault is no client's
+                # all wait for one fetch: a client that leaves does not end it, and no client causes its failure
                 await asyncio.wait([self._running])
             finally:
                 self._waiting -= 1
@@ -121,7 +121,7 @@ class KeySetHolder:
     async def _fetch_once(self) -> None:
         try:
             document, again_s = await self._fetch()
-            if document != self._document:  # the same keys verify the same tokens, which are remembered
+            if document != self._document:  # the remembered tokens stay verified: the keys are the same
                 self._keys, self._document = KeySet(document), document
                 LOG.info("key_set_fetched", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
         except (KeySetFault, ValueError) as error:
