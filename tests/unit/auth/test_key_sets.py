@@ -499,10 +499,10 @@ async def test_a_token_without_a_row_is_checked_once_and_refused_each_time(door,
     with pytest.raises(InvalidToken, match="expired 30 s ago"):
         await door.enter(text)
     other = door.token(SECOND, roles=[], life_s=DAY_S)
-    for document in (key_set(FIRST, SECOND), key_set(FIRST)):
-        door.issuer.document = document
+    for keys, refusal in (((FIRST, SECOND), NotAllowed), ((FIRST,), InvalidToken)):
+        door.issuer.document = key_set(*keys)
         await door.clock.advance(900)
-        with pytest.raises(NotAllowed if SECOND.kid.encode() in document else InvalidToken):
+        with pytest.raises(refusal):
             await door.enter(other)
 
 
