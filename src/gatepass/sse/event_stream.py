@@ -326,7 +326,8 @@ class EventStream:
         if dialect_transform is not None and run:
             run = self._in_this_turn(run)
             run = dialect_transform.feed(run) if run else b""
-        if not (was_tried and run is piece) and (count := self._match(run)):
+        count = 0 if was_tried and run is piece else self._match(run)
+        if count or (count := self._count_texts_beside(run)):
             self.events += count
         elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
             self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
@@ -495,7 +496,8 @@ class EventStream:
         return run
 
     def _validate(self, block: bytes) -> bytes:
-        if self._match(_without_id(block) if self.has_ids else block):
+        without_id = _without_id(block) if self.has_ids else block
+        if self._match(without_id) or self._count_texts_beside(without_id):
             self.events += 1
             return block
         data = single_line_data(block)
@@ -519,6 +521,13 @@ class EventStream:
         if kept and event.id:
             self.has_ids = True
         return kept or event.comments
+
+    def _count_texts_beside(self, run: bytes) -> int:
+        """Return the number of events in `run` if all of them are texts between the arguments of a tool call, else 0.
+
+        Otherwise each of them and the arguments after it would be parsed: 11.6 µs an event instead of 1.5 (2026-11).
+        """
+        return self._text_path.count_matching(run) if self._fast_path is self._argument_path else 0
 
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
         if data[:1] != b"{":  # nearly no event
@@ -636,8 +645,7 @@ class EventStream:
             self.has_answered = had_answered
             return self._fail(chunk.without_message)
         take = None if repair.arguments.continued is None else repair.arguments.extend
-        is_similar = repaired is block and repair.skips_similar and (is_plain or take is not None)
-        if is_similar and self._progress.has_answer:
+        if is_plain and repaired is block and repair.skips_similar and self._progress.has_answer:
             if take is not None:
                 self._fast_path = self._argument_path = self._argument_path or self._progress.fast_path()
                 self._match = self._fast_path.count_matching

@@ -117,6 +117,19 @@ def test_usage_is_kept_where_a_text_follows_it_after_a_call():
     assert (stream.done, stream.awaits_usage) == (True, False)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 7, 40])
+def test_texts_between_the_arguments_of_a_call_pass_unparsed_and_so_do_the_arguments(monkeypatch, at_once):
+    parsed = watched(monkeypatch)
+    stream = new_stream(repair=StreamRepair(RepairOptions(), origin()))
+    opened, *pieces = a_tool_call(0, 100)
+    mixed = [event for piece in pieces for event in (piece, text(" a"))]
+    events = [REALISTIC[0], text("a"), text("b"), opened, *mixed, data(chunk({}, "tool_calls")), DONE]
+    runs = [b"".join(events[at : at + at_once]) for at in range(0, len(events), at_once)]
+    assert b"".join(map(stream.feed, runs)) == b"".join(events)
+    assert len(parsed) == 5
+    assert (stream.done, stream.events) == (True, len(events) - 1)
+
+
 @pytest.mark.parametrize("between", [6 * [0, 1], range(12)], ids=["alternating", "one event each"])
 def test_texts_pass_unparsed_after_calls_whose_arguments_do_not(monkeypatch, between):
     parsed = watched(monkeypatch)
@@ -137,10 +150,14 @@ class Blind(FastPath):
         return 0
 
 
-def without_fast_path():
+def with_repair(*, repairs: bool):
+    return new_stream(repair=StreamRepair(RepairOptions(True), origin()) if repairs else None)
+
+
+def without_fast_path(*, repairs: bool = False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream_module.Progress, "fast_path", Blind)
-        return new_stream()
+        return with_repair(repairs=repairs)
 
 
 CONTENT = st.one_of(
@@ -188,15 +205,16 @@ EVENT = st.one_of(
     ),
     st.sampled_from(REALISTIC[:-1]),
     st.sampled_from([text(" a"), text(" b"), text(" c"), text(" a") * 3]),
+    st.sampled_from([*a_tool_call(0, 1), *a_tool_call(1, 1), (a_tool_call(0, 1)[1] + text(" a")) * 3]),
     st.sampled_from(
         [b": ping\n\n", b"id: 5\n" + text("x"), b"\n", b"data:\n\n", b"event: e\n\n", b"data: {\n\n", DONE]
     ),
 )
 
 
-@given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9))
-def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(events, sizes):
-    quick, thorough = new_stream(), without_fast_path()
+@given(st.lists(EVENT, max_size=25), st.lists(st.integers(1, 900), min_size=1, max_size=9), st.booleans())
+def test_recognised_and_parsed_events_give_the_same_bytes_and_the_same_state(events, sizes, repairs):
+    quick, thorough = with_repair(repairs=repairs), without_fast_path(repairs=repairs)
     whole, at = b"".join(events), 0
     for size_bytes in sizes * (len(whole) // sum(sizes) + 1):
         piece = whole[at : at + size_bytes]
