@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from gatepass.config.access import hash_key
-from gatepass.config.load import load
+from gatepass.config.load import LoadedConfig, load
 from gatepass.documents import ReloadResult
 from gatepass.http_client.pool import ConnectionPool
 from gatepass.proxy import in_flight
@@ -511,6 +511,35 @@ async def test_a_watched_file_that_is_half_written_is_refused_until_it_changes(
         await until(lambda: endpoint.state.config is not before)
     (refused,) = [one for one in gatepass.events if one["event"] == "reload_refused"]
     assert (refused["trigger"], refused["problems"]) == ("watch", [reload.HALF_WRITTEN])
+    logged_errors.clear()
+
+
+async def test_a_watched_file_that_is_half_written_only_while_it_is_read_is_read_again(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, logged_errors: list[str]
+):
+    monkeypatch.setattr(reload, "WATCH_S", 0.02)
+    chat, edited = {"base_url": "https://llm.example/v1"}, f"{WHOLE}# edited\n"
+    async with serve(server={"watch": True}, upstreams={"chat": chat}, access={"keys": KEYS}) as gatepass:
+        gatepass.file.write_text(WHOLE)
+        await gatepass.reload()
+        reloader = gatepass.served.server.reloader
+        assert isinstance(reloader, Reloader)
+        read, halves = reloader._source.read, [WHOLE[: WHOLE.index("      models")]]
+
+        def read_while_written() -> LoadedConfig:
+            if not halves:
+                return read()
+            gatepass.file.write_text(halves.pop())
+            try:
+                return read()
+            finally:
+                gatepass.file.write_text(edited)
+
+        monkeypatch.setattr(reloader, "_source", ConfigSource(reloader.loaded, read_while_written))
+        gatepass.file.write_text(edited)
+        await until(lambda: reloader.loaded.document.content == edited.encode())
+        assert gatepass.served.server.endpoint.state.reload_problems == []
+    assert [one["event"] for one in gatepass.events if one["event"] == "reload_refused"] == ["reload_refused"]
     logged_errors.clear()
 
 

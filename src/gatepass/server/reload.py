@@ -218,8 +218,8 @@ class Reloader:
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
 
-Readings = Mapping[str, bytes]
-"""A digest of each file of a configuration."""
+Readings = Mapping[str, tuple[int, bytes]]
+"""When each file of a configuration was written, in ns, and its digest. The time tells of a change that was undone."""
 
 
 def _readings(loaded: LoadedConfig) -> Readings:
@@ -231,10 +231,10 @@ def _readings(loaded: LoadedConfig) -> Readings:
     config = loaded.config
     if config.server.tls is not None:
         files += (config.server.tls.cert_file, config.server.tls.key_file)
-    found: dict[str, bytes] = {}
+    found: dict[str, tuple[int, bytes]] = {}
     for file in (*files, *(hop.network.ca_file for _, hop in config.hops() if hop.network.ca_file is not None)):
         with suppress(OSError):
-            if stat.S_ISREG(os.stat(file).st_mode):  # to open a named pipe would block
+            if stat.S_ISREG((status := os.stat(file)).st_mode):  # to open a named pipe would block
                 content = Path(file).read_bytes()[:LARGEST_WATCHED_BYTES]
-                found[file] = hashlib.sha256(content).digest()
+                found[file] = status.st_mtime_ns, hashlib.sha256(content).digest()
     return found
