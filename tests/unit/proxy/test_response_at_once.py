@@ -75,3 +75,13 @@ async def test_a_reply_that_arrived_waits_for_room(monkeypatch: pytest.MonkeyPat
     assert not classifying.done()
     first.release()
     assert isinstance(await classifying, BufferedReply)
+
+
+async def test_a_changed_reply_holds_nothing_of_the_one_before():
+    unchanged, changed = [
+        await classify(chat_attempt(None), arrived(body)) for body in (BODY, BODY.replace(b'"created":1,', b""))
+    ]
+    assert isinstance(unchanged, BufferedReply)
+    assert isinstance(changed, BufferedReply)
+    assert (unchanged.adapted, bytes(unchanged.text)) == ((), b'"hi"')
+    assert (changed.adapted, bytes(changed.text)) == (("repair=envelope",), b"")
