@@ -5,6 +5,7 @@ from typing import cast
 
 import pytest
 
+from gatepass.config.access import BUILT_IN_PROFILES, PLAIN, Profile
 from gatepass.config.model import Config
 from gatepass.http_client.connection import Connection, Deadline
 from gatepass.http_client.response_body import UpstreamResponse
@@ -43,14 +44,14 @@ def arrived(body: bytes) -> UpstreamResponse:
     return response
 
 
-def chat_attempt(memory: RequestMemory | None) -> Attempt:
+def chat_attempt(memory: RequestMemory | None, profile: Profile = PLAIN) -> Attempt:
     state = create_app_state(
         Config.model_validate(
             {"upstreams": {"chat": {"base_url": "http://127.0.0.1:9/v1"}}, "limits": {"reply_bytes": 4096}}
         )
     )
     call = a_call(b'{"model":"m","messages":[]}')
-    return Attempt.begin(state, Target("chat"), call, memory=memory)
+    return Attempt.begin(state, Target("chat"), call, profile, memory=memory)
 
 
 @pytest.mark.parametrize("is_counted", [True, False])
@@ -78,10 +79,11 @@ async def test_a_reply_that_arrived_waits_for_room(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_changed_reply_holds_nothing_of_the_one_before():
-    unchanged, changed = [
-        await classify(chat_attempt(None), arrived(body)) for body in (BODY, BODY.replace(b'"created":1,', b""))
+    body = BODY.replace(b'"content"', b'"reasoning":"so","content"')
+    plain, ragflow = [
+        await classify(chat_attempt(None, BUILT_IN_PROFILES[name]), arrived(body)) for name in ("plain", "ragflow")
     ]
-    assert isinstance(unchanged, BufferedReply)
-    assert isinstance(changed, BufferedReply)
-    assert (unchanged.adapted, bytes(unchanged.text)) == ((), b'"hi"')
-    assert (changed.adapted, bytes(changed.text)) == (("repair=envelope",), b"")
+    assert isinstance(plain, BufferedReply)
+    assert isinstance(ragflow, BufferedReply)
+    assert (plain.adapted, bytes(plain.text)) == ((), b'"hi"')
+    assert (ragflow.adapted, bytes(ragflow.text)) == (("repair=usage", "repair=texts"), b"")
