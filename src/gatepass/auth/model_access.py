@@ -279,10 +279,10 @@ def _check_object(caller: Caller, listed: Members, judged: _Judged, levels: int,
 
 def _tools_of_items(value: msgspec.Raw, judged: _Judged) -> list[list[msgspec.Raw]]:
     """Return the `tools` of each item of an `input`: OpenAI's additional_tools and tool_search_output have them."""
-    if (objects := _objects_in(value)) is not None and _TOOLS not in map(folded, set[str]().union(*objects)):
+    text = b"[%b]" % b",".join(items := _list(value))
+    if b"{" not in text:  # such as token ids
         return []
-    items = _list(value)
-    if b"{" not in bytes(value):  # such as token ids
+    if (objects := _objects_in(text)) is not None and _TOOLS not in map(folded, set[str]().union(*objects)):
         return []
     return [_list(inner) for item in _objects(items, judged) for name, inner in item if folded(name) == _TOOLS]
 

@@ -103,13 +103,13 @@ class Reloader:
         seen: Readings | None = None
         while True:
             await sleep(clock, WATCH_S)
-            now = await asyncio.to_thread(_readings, self.loaded)
+            now, written_ns = await asyncio.to_thread(_readings, self.loaded)
             if now != seen:
                 seen = now
             elif now != used:
                 await self.reload("watch")
                 # otherwise a file has changed meanwhile, so the next readings decide
-                used = now if await asyncio.to_thread(_readings, self.loaded) == now else None
+                used = now if await asyncio.to_thread(_readings, self.loaded) == (now, written_ns) else None
 
     async def reload(self, trigger: Trigger) -> ReloadResult:
         """Read the configuration, and use it from the next request on if it is valid. Log and count the result."""
@@ -218,12 +218,15 @@ class Reloader:
         return ReloadResult("reloaded", changed, read.needs_restart, warnings=warnings)
 
 
-Readings = Mapping[str, tuple[int, bytes]]
-"""When each file of a configuration was written, in ns, and its digest. The time tells of a change that was undone."""
+Readings = Mapping[str, bytes]
+"""A digest of each file of a configuration."""
 
 
-def _readings(loaded: LoadedConfig) -> Readings:
-    """Read the configuration and the files that it references, also for TLS. Leave out what cannot be read."""
+def _readings(loaded: LoadedConfig) -> tuple[Readings, int]:
+    """Read the configuration and the files that it references, also for TLS. Leave out what cannot be read.
+
+    Return also when the configuration was written, in ns: a change that was undone shows there alone.
+    """
     files = [] if loaded.source == "environment" else [loaded.source]
     for _, value in leaves(loaded.document.tree):
         if isinstance(value, Reference):
@@ -231,10 +234,12 @@ def _readings(loaded: LoadedConfig) -> Readings:
     config = loaded.config
     if config.server.tls is not None:
         files += (config.server.tls.cert_file, config.server.tls.key_file)
-    found: dict[str, tuple[int, bytes]] = {}
+    found: dict[str, bytes] = {}
+    written_ns = 0
     for file in (*files, *(hop.network.ca_file for _, hop in config.hops() if hop.network.ca_file is not None)):
         with suppress(OSError):
             if stat.S_ISREG((status := os.stat(file)).st_mode):  # to open a named pipe would block
                 content = Path(file).read_bytes()[:LARGEST_WATCHED_BYTES]
-                found[file] = status.st_mtime_ns, hashlib.sha256(content).digest()
-    return found
+                found[file] = hashlib.sha256(content).digest()
+                written_ns = status.st_mtime_ns if file == loaded.source else written_ns
+    return found, written_ns

@@ -176,6 +176,7 @@ class EventStream:
         "_fast_path",
         "_framer",
         "_has_begun",
+        "_has_texts_beside",
         "_is_over",
         "_large",
         "_later_numbers",
@@ -231,7 +232,7 @@ class EventStream:
         self._noted_events = 0
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
-        self._is_over = self._has_begun = self.has_ids = False
+        self._is_over = self._has_begun = self.has_ids = self._has_texts_beside = False
         self._text, self._text_events = b"", 0
         self._text_path = self._fast_path = self._progress.fast_path()
         self._argument_path: FastPath | None = None  # of a tool call, used until the next event that is parsed
@@ -527,7 +528,9 @@ class EventStream:
 
         Otherwise each of them and the arguments after it would be parsed: 11.6 µs an event instead of 1.5 (2026-11).
         """
-        return self._text_path.count_matching(run) if self._fast_path is self._argument_path else 0
+        count = self._text_path.count_matching(run) if self._fast_path is self._argument_path else 0
+        self._has_texts_beside = self._has_texts_beside or count > 0
+        return count
 
     def _validate_data(self, block: bytes, data: bytes, name: bytes) -> bytes:
         if data[:1] != b"{":  # nearly no event
@@ -645,7 +648,8 @@ class EventStream:
             self.has_answered = had_answered
             return self._fail(chunk.without_message)
         take = None if repair.arguments.continued is None else repair.arguments.extend
-        if is_plain and repaired is block and repair.skips_similar and self._progress.has_answer:
+        is_similar = repaired is block and repair.skips_similar and (is_plain or take is not None)
+        if is_similar and self._progress.has_answer:
             if take is not None:
                 self._fast_path = self._argument_path = self._argument_path or self._progress.fast_path()
                 self._match = self._fast_path.count_matching
@@ -658,7 +662,7 @@ class EventStream:
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others
         if self._fast_path is self._argument_path:  # which are no text; this one may end the call, or begin another
-            self._fast_path, is_later = self._text_path, False
+            self._fast_path, is_later, self._has_texts_beside = self._text_path, self._has_texts_beside, False
             self._match = self._fast_path.count_matching
         self._repair.arguments.continued = None
         self.events += 1

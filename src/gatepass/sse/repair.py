@@ -257,6 +257,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             self._adapt(chunk)
             return self._send(block, chunk)
         self._note(choice_repair.EMPTY_CHOICES)
+        self.holds_event = bool(self._deferred)
         return []
 
     def _defers(self, chunk: Object, size_bytes: int) -> bool:

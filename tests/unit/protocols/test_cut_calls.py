@@ -83,6 +83,19 @@ def test_the_input_of_a_call_is_parsed_only_where_it_begins_and_ends(arguments, 
     assert stream.done is (arguments in WHOLE)
 
 
+def test_a_text_between_the_inputs_of_a_call_ends_the_usage_before_it():
+    def delta(at: int, **one: str) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": at, "delta": one}
+
+    stream, events = of_messages(), message("", None)[:-2]
+    words, inputs = delta(0, type="text_delta", text="b"), delta(1, type="input_json_delta", partial_json="1")
+    usage = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 44}}
+    call = next(one for one in events if one.get("content_block", {}).get("type") == "tool_use")
+    read(stream, [*events[:4], usage, call, inputs, inputs, words, inputs, {"type": "ping"}])
+    assert stream.usage is not None
+    assert stream.usage.completion_tokens is None
+
+
 @pytest.mark.parametrize("arguments", CUT)
 @pytest.mark.parametrize("reason", ["tool_use", "end_turn", None])
 def test_a_message_with_a_cut_call_fails(arguments, reason):
