@@ -142,6 +142,11 @@ NAMING = (
     b'{"model":"gpt-a","input":["x",{"type":"additional_tools","tools":[{"type":"mcp","server_url":"https://evil"}]}]}',
     b'{"model":"gpt-a","input":[{"type":"tool_search_output","Tools":[{"type":"mcp","connector_id":"c"}]}]}',
     b'{"model":"gpt-a","Input":[{"tools":[{"type":"image_generation","model":"gpt-secret"}]}]}',
+    # a namespace of the Responses API
+    b'{"model":"gpt-a","tools":[{"type":"namespace","tools":[{"type":"mcp","server_url":"https://evil"}]}]}',
+    b'{"model":"gpt-a","tools":[{"type":"namespace","Tools":[{"type":"image_generation","model":"gpt-secret"}]}]}',
+    b'{"model":"gpt-a","input":[{"tools":[{"type":"namespace","tools":[{"type":"mcp","connector_id":"c"}]}]}]}',
+    b'{"model":"gpt-a","x":"%b","tools":[{"tools":[{"tools":[{"server_url":"h"}]}]}]}' % (b"x" * 100_000),
     # a long name in escapes begins where the part of the body before it ends
     b'{"model":"gpt-a","x":"%b","%b":"h","y":"%b"}'
     % (b"x" * 232, b"".join(b"\\u%04x" % char for char in b"aws_bedrock_runtime_endpoint"), b"y" * 8_000),

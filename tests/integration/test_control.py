@@ -247,6 +247,19 @@ def test_socket_of_a_killed_gatepass_is_not_a_running_one(folder_of_sockets: Pat
     assert len(list(folder_of_sockets.iterdir())) == 3
 
 
+def test_a_file_that_cannot_be_read_is_named_because_it_may_name_another_socket(
+    folder_of_sockets: Path, capsys: pytest.CaptureFixture[str]
+):
+    Path("gatepass.yaml").write_text("models:\n  x: [")
+    with pytest.raises(NotRunning, match=r"gatepass\.yaml(.|\n)*no running gatepass of this user"):
+        found_socket()
+    with living(folder_of_sockets, 8080):
+        assert Path(found_socket()).name == "8080.sock"
+    said = capsys.readouterr().err
+    assert "gatepass.yaml" in said
+    assert "The only running gatepass answers, which may use another file: " in said
+
+
 async def test_each_admin_route_is_served_where_its_row_says(tmp_path: Path):
     path = tmp_path / "own" / "control.sock"
     server = {"control_socket": str(path), "drain_timeout_s": 30}

@@ -507,6 +507,10 @@ async def test_a_watched_file_that_is_half_written_is_refused_until_it_changes(
         assert endpoint.state.config is before
         gatepass.file.write_text(WHOLE.rstrip())
         await until(lambda: reloader.loaded.document.content == WHOLE.rstrip().encode())
+        gatepass.file.write_text(f"{WHOLE}\n# a comment\n")
+        await until(lambda: reloader.loaded.document.content.endswith(b"comment\n"))
+        gatepass.file.write_text(WHOLE)
+        await until(lambda: reloader.loaded.document.content == WHOLE.encode())
         gatepass.file.write_text(f"# edited\n{half}")
         await until(lambda: endpoint.state.config is not before)
     (refused,) = [one for one in gatepass.events if one["event"] == "reload_refused"]

@@ -172,7 +172,8 @@ def _check_count(values: Sized) -> None:
     """Raise BodyTooComplex for more names or models than MOST_MODELS at one place of a body."""
     if len(values) > MOST_MODELS:
         raise BodyTooComplex(
-            f"The body has more than {MOST_MODELS} members or models at one place, and this key names its models."
+            f"The body has more than {MOST_MODELS} members, tools or models at one place, and this key names its"
+            " models."
         )
 
 
@@ -310,7 +311,7 @@ def _may_name_models(tools: Any) -> bool:
         return True
     _check_count(objects)
     _check_count(names := set[str]().union(*objects))
-    return any(folded(name) in (_MODEL, _PARAMETERS) or _is_destination(name) for name in names)
+    return any(folded(name) in (_MODEL, _PARAMETERS, _TOOLS) or _is_destination(name) for name in names)
 
 
 def _list(value: msgspec.Raw) -> list[msgspec.Raw]:
@@ -390,9 +391,11 @@ def _model(caller: Caller, value: msgspec.Raw) -> str:
 def _models_of_tools(caller: Caller, tools: list[msgspec.Raw], judged: _Judged, levels: int) -> Iterator[str]:
     """Yield the models of each tool: the `model` of OpenAI's image_generation, those in `parameters` of OpenRouter's.
 
-    Raises NotAllowed if a tool names a server or a credential, as OpenAI's mcp does. The schema of a function's
-    parameters is not checked: what it describes is in its `properties`.
+    A namespace of the Responses API has `tools` of its own. Raises NotAllowed if a tool names a server or a credential,
+    as OpenAI's mcp does. The schema of a function's parameters is not checked: what it describes is in its
+    `properties`.
     """
+    _check_level(levels)
     judged.spend(TOOLS_COST)
     for tool in _objects(tools, judged) if _may_name_models(tools) else ():
         for name, inner in tool:
@@ -400,6 +403,8 @@ def _models_of_tools(caller: Caller, tools: list[msgspec.Raw], judged: _Judged, 
                 raise _destination_not_allowed(caller, name, "tools")
             if folded(name) == _MODEL and kind(inner) == '"':
                 yield _model(caller, inner)
+            elif folded(name) == _TOOLS:
+                yield from _models_of_tools(caller, _list(inner), judged, levels - 1)
             elif folded(name) == _PARAMETERS and kind(inner) == "{":
                 for parameter, one in members(inner):
                     if _normalized(parameter) in _NAMES_OF_MODELS:

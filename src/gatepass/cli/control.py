@@ -156,6 +156,8 @@ def found_socket(path: str | None = None) -> str:
             raise click.UsageError(f"--config: {error}") from None
         problem = f"{error}\n"
     if path is None and len(found) == 1:
+        if problem:
+            click.echo(f"{problem}The only running gatepass answers, which may use another file: {found[0]}", err=True)
         return str(found[0])
     if (own := next((one for one in found if one.stem == port), None)) is not None:
         return str(own)
@@ -163,8 +165,8 @@ def found_socket(path: str | None = None) -> str:
         raise NotRunning(f"no gatepass of this user runs on the port {port} of {path}. Start one with `gatepass serve`")
     if not found:
         raise NotRunning(
-            "no running gatepass of this user was found. Start one with `gatepass serve`, or name its control socket"
-            " with --socket"
+            f"{problem}no running gatepass of this user was found. Start one with `gatepass serve`, or name its control"
+            " socket with --socket"
         )
     raise NotRunning(
         f"{problem}several gatepass are running. Choose one with --socket, or with the --config of its port:"

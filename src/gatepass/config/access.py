@@ -297,11 +297,11 @@ class CallerSettings(Block):
     """The public model names (or globs) that this caller may use; None: all.
 
     In a body, gatepass also checks members that name other models or servers, because an upstream that is itself a
-    gateway may read them. It checks the top level, each entry of `tools` (also inside an item of `input`), `extra_body`
-    and the objects of `provider_options`, and ignores case, `_` and `-`. The schema of a function's parameters may
-    contain any name. `models` has to cover each name of `a,b`, because LiteLLM reads that as two models. A violation is
-    403 `model_not_allowed`. A part of a multipart form with such a name is rejected, also in brackets or after a dot,
-    as in `extra_body[api_base]`.
+    gateway may read them. It checks the top level, each entry of `tools` (also inside an item of `input` or a
+    namespace), `extra_body` and the objects of `provider_options`, and ignores case, `_` and `-`. The schema of a
+    function's parameters may contain any name. `models` has to cover each name of `a,b`, because LiteLLM reads that as
+    two models. A violation is 403 `model_not_allowed`. A part of a multipart form with such a name is rejected, also in
+    brackets or after a dot, as in `extra_body[api_base]`.
 
     Example: [gpt-4o, "text-embedding-*"]
     """

@@ -162,8 +162,8 @@ class Reloader:
         """Read and validate everything in a thread; raise _Refused, ConfigError, or OSError for a certificate."""
         loaded = self._source.read()
         config, used, content = loaded.config, self.loaded.document.content, loaded.document.content
-        # not one that lacks blanks alone. By hand it is used: a block at the end may have been removed
-        if trigger == "watch" and used.startswith(content) and used[len(content) :].strip():
+        # not one that lacks blanks and comments alone. By hand it is used: a block at the end may have been removed
+        if trigger == "watch" and used.startswith(content) and changed_blocks(self.loaded.config, config):
             raise _Refused(HALF_WRITTEN)
         if state.config.access.has_callers and not config.access.has_callers:
             raise _Refused(KEYS_LOST)

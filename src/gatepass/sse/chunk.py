@@ -383,7 +383,7 @@ stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the
 arguments_cut = _error(UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call.")
 arguments_too_large = _error(
     UpstreamInvalid,
-    "The tool calls of the upstream's stream have more arguments than gatepass checks. Request a whole reply.",
+    "The tool calls of the upstream's stream have more than 4 MiB of arguments. Request a whole reply.",
     of_request=True,
     case="too_large",
 )

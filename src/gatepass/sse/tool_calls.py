@@ -156,6 +156,12 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     continued: bytearray | None = None  # by the last event, and by one that differs from it in their text alone
     _bytes_left: int = MOST_HELD_BYTES
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether arguments of an open choice are not complete JSON."""
+        texts = [text for choice in self.held for text in self.texts(choice).values()]
+        return any(text.strip() and not is_complete_json(text) for text in texts)
+
     def extend(self, text: str) -> bool:
         """Hold `text`, which follows `continued`; return False if it is too large, or so long that it may be split."""
         data = text.encode()

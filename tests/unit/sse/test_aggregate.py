@@ -232,11 +232,12 @@ def test_deltas_become_one_message(deltas, expected):
 
 
 CUT = ("upstream_closed", "The upstream ended its stream before the answer was complete.")
+CUT_CALL = ("upstream_closed", "The upstream ended its answer inside the arguments of a tool call.")
 EMPTY = ("upstream_empty", "The upstream's stream ended without an answer.")
 FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
     "an open choice": ([text("a"), data(chunk({}, ""))], CUT),
     "half an event": ([text("he") + STOP[:-10]], CUT),
-    "half a call": ([data(chunk(tools({"id": "a", "function": {"name": "f", "arguments": '{"a":"B'}}))), DONE], CUT),
+    "half a call": ([data(chunk(tools({"id": "a", "function": {"name": "f", "arguments": '{"a":"B'}}))), DONE], CUT_CALL),
     "nothing": ([b""], EMPTY),
     "a role alone": ([data(chunk({"role": "assistant", "content": ""})), DONE], EMPTY),
     "an error event": ([text("a"), data({"error": {"message": "boom", "code": "bad"}}), STOP, DONE], ("bad", "boom")),
