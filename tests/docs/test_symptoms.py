@@ -33,6 +33,7 @@ OTHERS = {
     *("Name or service not known", "Temporary failure in name resolution", "certificate has expired"),
     *("the certificate of … is self-signed", "The upstream ended its stream before the answer was complete"),
     *("Connection reset by peer", "speaks TLS on this port"),
+    "The upstream ended its answer inside the arguments of a tool call",
 }
 """Texts of the system, of doctor and of streams in the rows of failed connections."""
 

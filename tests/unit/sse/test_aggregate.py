@@ -237,7 +237,10 @@ EMPTY = ("upstream_empty", "The upstream's stream ended without an answer.")
 FAILED: dict[str, tuple[list[bytes], tuple[str, str]]] = {
     "an open choice": ([text("a"), data(chunk({}, ""))], CUT),
     "half an event": ([text("he") + STOP[:-10]], CUT),
-    "half a call": ([data(chunk(tools({"id": "a", "function": {"name": "f", "arguments": '{"a":"B'}}))), DONE], CUT_CALL),
+    "half a call": (
+        [data(chunk(tools({"id": "a", "function": {"name": "f", "arguments": '{"a":"B'}}))), DONE],
+        CUT_CALL,
+    ),
     "nothing": ([b""], EMPTY),
     "a role alone": ([data(chunk({"role": "assistant", "content": ""})), DONE], EMPTY),
     "an error event": ([text("a"), data({"error": {"message": "boom", "code": "bad"}}), STOP, DONE], ("bad", "boom")),
