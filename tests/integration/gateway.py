@@ -124,8 +124,10 @@ async def serving(
     server = _Guest(state, lambda _: ready.set(), source=source)
     with mock.patch.object(server.endpoint, "read_lists"):
         serving = asyncio.create_task(server.serve(sockets=[listening]))
+        serving.add_done_callback(lambda _: ready.set())
         try:
             await ready.wait()
+            assert not serving.done(), "the start failed"
             yield Gateway(listening.getsockname()[1], state, server, tls)
         finally:
             server.should_exit = True
