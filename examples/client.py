@@ -66,12 +66,10 @@ def embeddings(client: OpenAI, _: float) -> None:
 
 def tools(client: OpenAI, _: float) -> None:
     """A tool of an MCP server behind the same tokens"""
-    call: dict[str, Any] = {"name": "count_words", "arguments": {"text": "one URL and one key"}}
-    reply = httpx2.post(
-        client.base_url.join("/mcp/tools"),
-        json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call},
-        headers={"Authorization": f"Bearer {client.api_key}", "Accept": "application/json, text/event-stream"},
-    )
+    params: dict[str, Any] = {"name": "count_words", "arguments": {"text": "one URL and one key"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {"Authorization": f"Bearer {client.api_key}", "Accept": "application/json, text/event-stream"}
+    reply = httpx2.post(client.base_url.join("/mcp/tools"), json=call, headers=headers, timeout=30)
     say(f"count_words: {reply.text}")
     check(reply.is_success and reply.json()["result"]["content"][0]["text"] == "5 words", "the tool did not answer")
 

@@ -8,6 +8,7 @@ gatepass.yaml is the configuration. Each server gets a free port instead of the 
 import argparse
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -46,11 +47,18 @@ def environment(**more: str) -> dict[str, str]:
     return {**own, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **more}
 
 
+def reserved() -> socket.socket:
+    """Return a socket on a port that the system gives to no other program: it chooses from 32,768 on."""
+    while True:
+        with suppress(OSError):
+            return socket.create_server(("127.0.0.1", 20_000 + secrets.randbelow(10_000)))
+
+
 @contextmanager
 def servers(*wanted: int, lifetime_s: float = 300) -> Iterator[dict[int, int]]:
     """Run the servers that have these ports in gatepass.yaml, and yield the real port of each. 8080 is gatepass."""
-    with ExitStack() as reserved:
-        free = [reserved.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in wanted]
+    with ExitStack() as held:
+        free = [held.enter_context(reserved()) for _ in wanted]
         ports = {port: found.getsockname()[1] for port, found in zip(wanted, free, strict=True)}
     with ExitStack() as running:
         file = Path(running.enter_context(tempfile.TemporaryDirectory())) / "gatepass.yaml"

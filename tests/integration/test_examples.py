@@ -65,7 +65,10 @@ async def test_the_demo_ends_by_itself_once() -> None:
 async def test_the_demo_serves_until_a_signal_and_prints_a_command() -> None:
     async with started() as process:
         assert process.stdout is not None
-        output = (await process.stdout.readuntil(b"}]}'\n")).decode()
+        try:
+            output = (await process.stdout.readuntil(b"}]}'\n")).decode()
+        except asyncio.IncompleteReadError as error:
+            pytest.fail(error.partial.decode())
         assert results(output) == STEPS, output
         shell = await asyncio.create_subprocess_shell(output[output.index("curl -N") :], stdout=PIPE, stderr=PIPE)
         answer, _ = await shell.communicate()
