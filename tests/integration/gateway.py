@@ -120,6 +120,7 @@ async def serving(
 ) -> AsyncIterator[Gateway]:
     """Serve `state`. With `source` it can be reloaded. `tls` is the context of the clients."""
     listening = bind("127.0.0.1", 0)
+    listening.listen()  # until then the kernel may give its port to another socket
     ready = asyncio.Event()
     server = _Guest(state, lambda _: ready.set(), source=source)
     with mock.patch.object(server.endpoint, "read_lists"):

@@ -31,9 +31,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        # a restart must not wait until the last connections have left TIME_WAIT. But a port that the kernel chooses
-        # would be shared with another socket until one of them listens
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, port != 0)
+        # a restart must not wait until the last connections have left TIME_WAIT
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listening.bind((host, port))
         listening.set_inheritable(False)

@@ -50,11 +50,6 @@ class OneFailure(socket.socket):
         return super().accept()
 
 
-def test_a_port_that_the_kernel_chooses_is_shared_with_no_other_socket() -> None:
-    with bind("127.0.0.1", 0) as listening, pytest.raises(OSError, match="in use"):
-        bind(*listening.getsockname())
-
-
 async def test_a_connection_waits_while_no_descriptor_is_free() -> None:
     listening = OneFailure(fileno=bind("127.0.0.1", 0).detach())
     exhausted, made = list[bool](), list[asyncio.BaseTransport]()
