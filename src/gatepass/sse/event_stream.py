@@ -666,7 +666,7 @@ class EventStream:
 
     def _note_chunk(self, fields: dict[str, Any], choices: list[Any] | None) -> bool:
         usage, is_later = self._progress.usage, self.events > self._noted_events  # it has matched others
-        if self._fast_path is self._argument_path:  # which are no text; this one may end the call, or begin another
+        if self._fast_path is self._argument_path:  # of the matched events texts alone follow the usage
             self._fast_path, is_later, self._has_texts_beside = self._text_path, self._has_texts_beside, False
             self._match = self._fast_path.count_matching
         self._repair.arguments.continued = None
