@@ -1,17 +1,14 @@
-"""A company's token issuer: OAuth 2.0 client credentials (RFC 6749, 4.4), a login with JSON, and tokens of callers.
+"""A company's token issuer: OAuth 2.0 client credentials (RFC 6749, 4.4), and a login with JSON.
 
 python examples/issuer.py
 curl -u demo-chat:secret-of-demo-chat -d grant_type=client_credentials http://127.0.0.1:9001/oauth/token
-curl "http://127.0.0.1:9001/caller?name=alice&role=llm-user"
 """
 
 import argparse
 import hashlib
-import json
 import math
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from secrets import compare_digest
 from types import MappingProxyType
@@ -19,9 +16,7 @@ from typing import Annotated, Any
 
 import jwt
 import uvicorn
-from cryptography.hazmat.primitives.asymmetric import ec
 from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from pydantic import BaseModel
 
@@ -50,7 +45,6 @@ def create_app(
     clients: Mapping[str, str] = CLIENTS,
     lifetime_s: float = 300,
     on_issue: Callable[[str, str, float], object] = announce,
-    issuer: str = "http://127.0.0.1:9001",
 ) -> FastAPI:
     """Return the issuer. `on_issue` is called with the audience, the token and its lifetime in seconds."""
     app = FastAPI()
@@ -82,29 +76,6 @@ def create_app(
             return {"code": 10401, "msg": "wrong app_id or secret", "data": None}
         return {"code": 0, "data": {"token": issued[0], "expireAt": issued[1] * 1000}}
 
-    signing_key = ec.generate_private_key(ec.SECP256R1())
-    public_key = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(signing_key.public_key()))
-    # a kid names one key for ever: its thumbprint (RFC 7638), so that a restart with another key has another kid
-    members = {name: public_key[name] for name in ("crv", "kty", "x", "y")}
-    digest = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
-    public_key |= {"kid": urlsafe_b64encode(digest).rstrip(b"=").decode(), "use": "sig"}
-
-    @app.get("/.well-known/openid-configuration")
-    def discovery() -> dict[str, str]:
-        return {"issuer": issuer, "jwks_uri": f"{issuer}/keys"}
-
-    @app.get("/keys")
-    def keys() -> dict[str, Any]:
-        return {"keys": [public_key]}
-
-    @app.get("/caller", response_class=PlainTextResponse)
-    def caller(name: str, role: str, lifetime_s: int = 300) -> str:
-        """Return an access token for gatepass. A real issuer would ask who is there."""
-        now_s = int(time.time())
-        claims: dict[str, Any] = {"iss": issuer, "aud": "api://gatepass", "iat": now_s, "exp": now_s + lifetime_s}
-        claims |= {"sub": hashlib.sha256(name.encode()).hexdigest()[:16], "preferred_username": name, "roles": [role]}
-        return jwt.encode(claims, signing_key, "ES256", headers={"kid": public_key["kid"], "typ": "at+jwt"})
-
     return app
 
 
@@ -113,5 +84,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=9001)
     parser.add_argument("--lifetime", type=float, default=300, help="seconds that a token lives (default: %(default)s)")
     options = parser.parse_args()
-    app = create_app(lifetime_s=options.lifetime, issuer=f"http://127.0.0.1:{options.port}")
-    uvicorn.run(app, port=options.port, log_level="warning")
+    uvicorn.run(create_app(lifetime_s=options.lifetime), port=options.port, log_level="warning")

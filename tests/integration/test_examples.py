@@ -11,7 +11,7 @@ from subprocess import PIPE, STDOUT
 
 import jwt
 import pytest
-from examples import client, company_gateway, demo, issuer
+from examples import caller_issuer, client, company_gateway, demo, issuer
 from httpx2 import ASGITransport, AsyncClient
 
 from tests.serving import serving
@@ -117,7 +117,8 @@ async def test_without_gatepass_the_client_fails_as_the_page_shows(
 async def test_a_token_names_its_key_so_that_another_start_of_the_issuer_is_another_kid() -> None:
     kids = []
     for _ in range(2):
-        async with AsyncClient(transport=ASGITransport(issuer.create_app()), base_url="http://issuer") as asking:
+        app = caller_issuer.create_app("http://issuer")
+        async with AsyncClient(transport=ASGITransport(app), base_url="http://issuer") as asking:
             (key,) = (await asking.get("/keys")).json()["keys"]
             token = (await asking.get("/caller?name=alice&role=llm-user")).text
         assert jwt.decode(token, jwt.PyJWK(key), audience="api://gatepass")["roles"] == ["llm-user"]
