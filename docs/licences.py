@@ -42,7 +42,7 @@ def needed() -> dict[str, list[str]]:
     """Return each package that gatepass installs on a supported Python on Linux, with the extras that need it."""
     environments = [locks.environment(python, machine) for python in PYTHONS for machine in MACHINES]
     found: dict[str, list[str]] = {}
-    for lock in ("runtime", *sorted(file.stem for file in locks.REQUIREMENTS.glob("extra-*.txt"))):
+    for lock in locks.released():
         for pin in locks.read(lock):
             if any(map(pin.applies, environments)):
                 found.setdefault(pin.name, []).append(lock.removeprefix("extra-"))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from release.locks import REQUIREMENTS
+from release.locks import REQUIREMENTS, released
 
 PLANTED, PLANTED_ID = "jinja2==2.4.1", "CVE-2014-0012"
 """A pin that no lock has, and an advisory of 2014 about it."""
@@ -64,9 +64,10 @@ def main() -> int:
     """Print the verdict. Exit codes: 0 no advisory, 1 an advisory, 3 not scanned."""
     parser = argparse.ArgumentParser(prog="python -m release.audit", description=__doc__)
     parser.add_argument("--osv-url", help="a service with the API of OSV, instead of PyPI's")
-    parser.add_argument("locks", nargs="+", help="names in requirements/, without .txt")
+    parser.add_argument("locks", nargs="*", help="names in requirements/, without .txt (default: those of a release)")
     given = parser.parse_args()
-    verdict = scan(given.locks, ["--vulnerability-service=osv", f"--osv-url={given.osv_url}"] if given.osv_url else ())
+    service = ["--vulnerability-service=osv", f"--osv-url={given.osv_url}"] if given.osv_url else ()
+    verdict = scan(given.locks or released(), service)
     print(verdict)
     return NOT_SCANNED if not verdict.scanned else int(verdict.found)
 

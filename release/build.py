@@ -25,8 +25,6 @@ from tests.e2e.container.engine import Engine, EngineFailed, missing
 from release import audit, locks
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("runtime", *(f"extra-{extra}" for extra in ("crypto", "valkey")))
-"""All that a user may install: gatepass, and each extra."""
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TOOLS = ("release", "requirements/release.txt", "tests/e2e/container")
 """The files that build a release. They run from the working tree."""
@@ -42,7 +40,7 @@ gatepass {version} for Linux {machine}, CPython 3.11 to 3.14, glibc 2.28 and new
     python3 -m venv venv
     venv/bin/pip install --no-index --find-links wheels gatepass
 
-With an extra: 'gatepass[valkey]'. The extras are crypto and valkey.
+With an extra: 'gatepass[valkey]'. The extras are {extras}.
 
     pipx install --pip-args="--no-index --find-links $PWD/wheels" gatepass
     uv tool install --offline --no-index --find-links wheels gatepass
@@ -147,7 +145,7 @@ def pins(source: Path, python: str, machine: str) -> Iterator[str]:
     here = locks.environment(python, machine)
     found = {
         f"{pin.name}=={pin.version}": pin.hashes
-        for lock in LOCKS
+        for lock in locks.released(source)
         for pin in locks.read(lock, requirements)
         if pin.applies(here)
     }
@@ -172,7 +170,9 @@ def build_wheelhouse(source: Path, wheel: Path, machine: str, epoch: int) -> Pat
                 f"--dest={wheels}", f"--requirement={wanted}",
             )  # fmt: skip
         shutil.copy(wheel, wheels)
-        (wheels.parent / "INSTALL.txt").write_text(INSTALL.format(version=version(source), machine=machine))
+        extras = ", ".join(locks.extras(source))
+        text = INSTALL.format(version=version(source), machine=machine, extras=extras)
+        (wheels.parent / "INSTALL.txt").write_text(text)
         target = wheel.parent / f"{name}.tar"
         with tarfile.open(target, "w") as archive:  # the wheels are compressed already
             archive.add(wheels.parent, name, filter=partial(_reproducible, epoch))  # sorts the members of a folder
@@ -267,7 +267,7 @@ def release(repository: str, tag: str | None, *, audited: bool) -> None:
         dist.mkdir()
         files = build(revision, source, repository, dist)
         report(write_checksums(files), f"{len(files)} files; test with `sha256sum --check SHA256SUMS`")
-        verdict = audit.scan(LOCKS, requirements=source / "requirements")
+        verdict = audit.scan(locks.released(source), requirements=source / "requirements")
         print(f"advisories: {verdict}")
         if verdict.found or (audited and not verdict.scanned):
             raise ReleaseFailed("the audit did not pass")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-REQUIREMENTS = Path(__file__).parents[1] / "requirements"
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = ROOT / "requirements"
 
 _HASH = re.compile(r"--hash=(sha256:[0-9a-f]{64})\b")
 
@@ -27,6 +29,17 @@ class Pin:
 
     def applies(self, environment: Mapping[str, str]) -> bool:
         return self.marker is None or self.marker.evaluate(dict(environment))
+
+
+def extras(source: Path = ROOT) -> tuple[str, ...]:
+    """The extras of pyproject.toml in `source`, without `all`, which has all of them."""
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    return tuple(extra for extra in project["optional-dependencies"] if extra != "all")
+
+
+def released(source: Path = ROOT) -> tuple[str, ...]:
+    """The locks of all that a user may install: gatepass, and each extra."""
+    return ("runtime", *(f"extra-{extra}" for extra in extras(source)))
 
 
 def text(name: str, requirements: Path = REQUIREMENTS) -> str:

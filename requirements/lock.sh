@@ -34,8 +34,10 @@ lock site --group site -c requirements/dev.txt "$@"
 lock chart --group chart -c requirements/dev.txt "$@"
 lock tls-scan --group tls-scan "$@"
 lock release --group release requirements/build.in -c requirements/build.txt "$@"
-extras=(crypto valkey otel otel-grpc)
-for extra in "${extras[@]}"; do lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"; done
+extras=$(python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"])')
+for extra in $extras; do
+  [ "$extra" = all ] || lock "extra-$extra" pyproject.toml --extra "$extra" -c requirements/dev.txt "$@"
+done
 
 if grep -nE '[a-z]+://|(^|[ =])(/|~|-i |--index|--find-links)' requirements/{runtime,build,dev,demo,docs,site,chart,tls-scan,release,extra-*}.txt; then
   echo "the lines above name a place of this machine or an index: they do not belong into a lock" >&2

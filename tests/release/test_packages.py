@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from email.message import Message
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from release.audit import Verdict
 from release.build import (
     MACHINES,
@@ -32,6 +35,7 @@ from release.build import (
 )
 
 import gatepass
+from release import locks
 
 REPOSITORY = "https://git.corp.example/llm/gatepass"
 
@@ -161,7 +165,9 @@ def test_an_archive_of_wheels_has_every_pin_once_with_its_hashes(python, machine
     lines = list(pins(ROOT, python, machine))
     names = [line.partition("==")[0] for line in lines]
     assert len(names) == len(set(names))
-    assert {"cryptography", "uvloop", "valkey"} <= set(names)
+    optional = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    wanted = {canonicalize_name(Requirement(each).name) for extra in optional for each in optional[extra]}
+    assert {"uvloop", *wanted} - {"gatepass"} <= set(names)
     assert all(" --hash=sha256:" in line for line in lines)
     assert ("async-timeout" in names) == (python == "3.11")
 
@@ -176,6 +182,16 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("release.build.ROOT", folder)
     monkeypatch.setattr("release.locks.REQUIREMENTS", folder / "requirements")
     return folder
+
+
+def test_an_extra_that_is_added_is_packed_and_named(clone, tmp_path):
+    """And without its lock there is no release."""
+    edit(clone / "pyproject.toml", lambda text: text.replace("\nall = [", '\nmore = ["later>=1"]\nall = ['))
+    with pytest.raises(FileNotFoundError, match=r"extra-more\.txt"):
+        list(pins(clone, "3.13", "x86_64"))
+    (clone / "requirements/extra-more.txt").write_text(f"later==1.0 --hash=sha256:{'0' * 64}\n")
+    assert f"later==1.0 --hash=sha256:{'0' * 64}" in [*pins(clone, "3.13", "x86_64")]
+    assert locks.extras(clone)[-1] == "more"
 
 
 def without_other_packages(*command: str | Path, **options: Any) -> str:
