@@ -66,11 +66,9 @@ def checked_extra(module: str, extra: str, kind: str) -> None:
 
 def how_to_install(extra: str) -> str:
     # no package index has gatepass: a command with its bare name could install a stranger's package
-    installed, image = (
-        f'pip install "gatepass[{extra}] @ git+REPOSITORY_URL"',
-        f"docker build --build-arg EXTRAS={extra}",
-    )
-    return f"{installed}, in a clone pip install '.[{extra}]', for the image {image}"
+    anywhere = f'pip install "gatepass[{extra}] @ git+https://HOST/PATH.git" (with SSH: git+ssh://git@HOST/PATH.git)'
+    image = f"docker build --build-arg EXTRAS={extra}"
+    return f"in a clone pip install '.[{extra}]', for the image {image}, else {anywhere}"
 
 
 Unit = Literal["s", "ms"]
