@@ -118,6 +118,7 @@ class Shape:
 SHAPES = (
     Shape("chat, images, 30 MiB", lambda: chat(listed(image(10 * MIB), 30 * MIB))),
     Shape("chat, English, 30 MiB", lambda: chat(message(text("It is, so to say, a text. ", 30 * MIB)))),
+    Shape("chat, one letter, 30 MiB", lambda: chat(message(text("a", 30 * MIB)))),
     Shape("chat, Chinese, 30 MiB", lambda: chat(message(text("漢字", 30 * MIB)))),
     Shape("chat, escapes, 30 MiB", lambda: chat(message(text("\\n", 30 * MIB)))),
     Shape("chat, JSON in a text, 10 MiB", lambda: chat(message(text('{\\"a\\": [1, 2]}', 10 * MIB)))),

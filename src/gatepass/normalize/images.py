@@ -186,14 +186,18 @@ _BEGIN = rb"(?:\\?/9j\\?/|iVBORw0KGgo|UklGR|R0lGOD)"
 _BARE_TEXT, _S = re.compile(b'"' + _BEGIN), rb"\s{0,9}+"
 _OBJECT = rb'\{%b(?:"detail"%b:%b"\w{0,9}+"%b,%b)?"url"%b:%b' % ((_S,) * 7)
 _BARE = re.compile(rb'"image_url"%b:%b(?:%b)?"' % (_S, _S, _OBJECT) + _BEGIN)
+# `bytes.find` takes five times as long where a text repeats a letter of the name
+_ANY_NAME, _WORD = re.compile(b'"image'), re.compile(WORD)
 
 
 def has_images(call: Call) -> bool:
     """Whether a chat may have `images` in a message, or base64 in place of a URL."""
     body = call.body
-    if "images" not in call.operation.members or (at := body.find(b'"image')) < 0:  # one search of most bodies, not two
+    # one search of most bodies, not two
+    if "images" not in call.operation.members or (first := _ANY_NAME.search(body)) is None:
         return False
-    if body.find(WORD, at) >= 0:
+    at = first.start()
+    if _WORD.search(body, at) is not None:
         return True
     return body.find(b"image_url", at) >= 0 and (len(body) > UNCOUNTED_BYTES or _has_bare(body))
 

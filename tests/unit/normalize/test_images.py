@@ -5,10 +5,13 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gatepass.errors import InvalidImage
+from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.normalize import images
-from gatepass.normalize.images import Images, images_of_texts
+from gatepass.normalize.images import Images, has_images, images_of_texts
 from gatepass.normalize.rules import apply_changes, normalize
 from gatepass.types import Call
 from tests.unit.normalize.calls import TARGET, a_call
@@ -336,3 +339,39 @@ def test_a_request_with_very_many_data_urls_keeps_them(monkeypatch):
     assert parted(user(f"{DATA}\n{DATA}"))[0]["content"][1:] == [part(DATA)] * 2
     many = [user(DATA), user(f"{DATA}\n{DATA}")]
     assert parted(*many) == many
+
+
+SHAPES = [
+    *(
+        '"image"',
+        '"images"',
+        '\\"images\\"',
+        '"imag',
+        '"im',
+        "image_url",
+        '"image_url"',
+        '"image_url":"',
+        "images",
+        '"imag',
+    ),
+    *(
+        f'"image_url" : {{ "url":"{PNG}"',
+        f'"image_url":"{PNG}',
+        '"image_url":{"url":"http://h',
+        "iVBORw0KGgo",
+        "a" * 99,
+    ),
+    *('"', '""', "i", "{", "e_url", 's"', '"content":"', ",", "\\", "漢"),
+]
+
+
+@given(st.lists(st.sampled_from(SHAPES), max_size=12).map("".join), st.booleans())
+def test_a_search_for_images_finds_what_a_search_for_each_name_finds(text, is_counted):
+    """The search for the beginning of both names decides nothing itself. Above 12 MiB the name alone decides."""
+    body = text.encode()
+    first = body.find(b'"image')
+    has_url = first >= 0 and b"image_url" in body[first:]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "UNCOUNTED_BYTES", UNCOUNTED_BYTES if is_counted else -1)
+        found = has_images(a_call(body))
+    assert found == (b'"images"' in body or (has_url and (not is_counted or images._BARE.search(body) is not None)))
