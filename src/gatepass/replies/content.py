@@ -39,11 +39,13 @@ _LOGIN_PAGE = (
 )
 """A field for a password, a form of SAML, or words that ask for a login."""
 _SUPPORT_ID = (
-    r"(?i)(?:\b(?:support|incident|event|request|ref(?:erence)?|ray|attack|trac(?:e|king)|case|ticket|transaction"
-    r"|correlation|block|message|log|error)[ _-]{0,2}(?:id|number|no|code|a)?\b"
-    r"|(?:支持|事件|请求|拦截|参考|追踪) ?(?:id|编号|号码?|码))"
-    r"[^\w]{0,12}+(?:is\b|是|为)?+[^\w]{0,6}+((?=\S{0,60}\d)[0-9A-Za-z][\w.:=/+-]{5,79})(?![\w.:=/+-])"
+    r"(?i)(?:\b(?:support|incident|event|ref(?:erence)?|ray|attack|trac(?:e|king)|case|ticket|transaction"
+    r"|correlation|block|message|log)[ _-]{0,2}(?:id|number|no|code|a)?\b"
+    r"|\b(?:error|request)[ _-]{0,2}(?:id|number|no|code)\b|(?:支持|事件|请求|拦截|参考|追踪) ?(?:id|编号|号码?|码))"
+    r"[^\w]{0,12}+(?:is\b|是|为)?+[^\w]{0,6}+(?![a-z][\w.-]{0,60}+/v?\d{1,4}+(?:\.|(?![\w:=/+-])))"
+    r"((?=\S{0,60}\d)[0-9A-Za-z][\w.:=/+-]{5,79})(?![\w.:=/+-])"
 )
+"""What is called an id in a page. A bare "error" or "request" is followed by any word, and NAME/VERSION is a server."""
 _OBJECTS = re.compile(rb"\[[ \t\r\n]*\{")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 FIELDS = (*(name + b":" for name in _FIELD_NAMES), b":")

@@ -191,7 +191,29 @@ def test_white_space_without_end_is_bounded():
         ("error " + "a1" * 41, ""),
         ("Request blocked. Error 1020", ""),
         ("session id 1234567890", ""),
+        ("Error code: E-2048-77", "E-2048-77"),
+        ("request_number=20261128", "20261128"),
+        ("Incident ID: prod/4711-0815", "prod/4711-0815"),
+        ("Support ID: Zm9v/12+YmFy", "Zm9v/12+YmFy"),
     ],
 )
 def test_the_id_of_a_filters_page_is_found(page, found):
     assert support_id(page) == found
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<h1>500 Internal Server Error</h1></center><hr><center>nginx/1.22.1</center>",
+        "<h1>400 Bad Request</h1><hr><address>Apache/2.4.57 (Debian)</address>",
+        "<p>Error</p><p>openresty/1.21.4.1</p>",
+        "Support ID: none. Reference: Microsoft-IIS/10.0",
+        "Incident: HTTP/2 stream",
+        "Log message: envoy/v1.31.0",
+        "The error page error500-2026.html could not be read",
+        "Bad request server-04711, try again",
+    ],
+)
+def test_the_name_of_a_server_and_a_word_after_error_or_request_are_no_id(page):
+    """The reader would look for it in the logs of a filter."""
+    assert support_id(page) == ""
