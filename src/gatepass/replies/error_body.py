@@ -78,7 +78,8 @@ RAW_DEPTH = 64
 Mask = Callable[[str], str]
 """Masks known secrets in a text (`Redactor.mask`). `str` is that of a caller that knows none."""
 
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]"
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+"""What a terminal may execute, and what changes the order in which a text is shown."""
 _BLANKS = r"[ \t]+"
 _LINES = r" ?\n ?(?:\n\s*)?"
 
@@ -571,7 +572,10 @@ def compact(value: Any) -> str | None:
 
 
 def quotable(value: Any, mask: Mask) -> Any:
-    """Return `value` with all its texts masked; None if its JSON exceeds RAW_BYTES or RAW_DEPTH levels."""
+    """Return `value` with each text masked and without control characters.
+
+    None if its JSON exceeds RAW_BYTES or RAW_DEPTH levels.
+    """
     text = compact(value)
     if text is None or len(text.encode("utf-8", "replace")) > RAW_BYTES:
         return None
@@ -588,8 +592,8 @@ PUBLIC_BYTES = 128 * 1024
 def public_object(body: bytes, mask: Mask) -> dict[str, Any] | None:
     """Return the JSON object in `body`, the bytes of which a client may receive.
 
-    None for other JSON, and if a text contains a secret, at any place where a parser may find it: a name that occurs
-    twice in an object may hide one.
+    None for other JSON, and if a text contains a secret or a control character, at any place where a parser may find
+    it: a name that occurs twice in an object may hide one.
     """
     if len(body) > PUBLIC_BYTES:
         return None
@@ -615,7 +619,7 @@ def _masked(value: Any, mask: Mask, depth: int) -> Any:
     if depth < 0:
         raise RecursionError
     if isinstance(value, str):
-        return mask(value).encode("utf-8", "replace").decode("utf-8")
+        return re.sub(_CONTROL, " ", mask(value).encode("utf-8", "replace").decode("utf-8"))
     if isinstance(value, list):
         return [_masked(item, mask, depth - 1) for item in value]
     if isinstance(value, dict):

@@ -482,6 +482,21 @@ def test_text_keeps_its_lines_loses_invisible_characters_and_is_cut_with_a_sign(
     assert clean("a\ud800b", str) == "a?b"
 
 
+UNSEEN = [*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+
+
+@pytest.mark.parametrize("char", [*map(chr, UNSEEN)], ids=[f"U+{code:04X}" for code in UNSEEN])
+def test_no_control_character_and_no_change_of_direction_of_an_errors_text_is_shown(char):
+    """C1 begins a terminal's sequences as ESC does, and a changed direction makes a text look like another one."""
+    assert clean(f"one{char}two", str) == "one two"
+    found = read_error_body({"error": {"message": f"no{char}model", "type": f"a{char}b", "code": f"c{char}"}})
+    assert found is not None
+    assert char not in f"{found.message}{found.kind}{found.code}{found.param}"
+    assert quotable({f"a{char}": [char]}, str) == {"a ": [" "]}
+    for text in (char, f"\\u{ord(char):04x}"):
+        assert error_body.public_object(b'{"a": "%b"}' % text.encode(), str) is None, "gatepass words it"
+
+
 def test_only_an_object_without_secrets_and_doubled_names_is_public():
     def mask(text: str) -> str:
         return text.replace("s3cret", "***")
