@@ -289,4 +289,6 @@ def test_keys_list_prints_the_table_of_the_page(tmp_path: Path) -> None:
 
 def test_each_client_has_a_key_with_its_profile(tmp_path: Path) -> None:
     keys = load(None, environment("clients", tmp_path)).config.access.keys
-    assert [(key.name, key.profile) for key in keys] == [*zip(CLIENTS, ("ragflow", "plain", "librechat"), strict=True)]
+    assert [(key.name, key.profile) for key in keys] == [
+        *zip(CLIENTS, ("ragflow", "open_webui", "librechat"), strict=True)
+    ]

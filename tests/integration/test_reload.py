@@ -278,18 +278,21 @@ async def test_callers_change_and_settings_that_need_a_restart_are_named_and_not
     logged_errors.clear()  # those of the refused reload, which the result has
 
 
-async def test_a_second_caller_closes_stored_responses_at_a_reload_and_the_result_says_so(serve: Serve):
+@pytest.mark.parametrize("own", [{}, {"profile": "plain", "models": ["m"]}])
+async def test_a_second_caller_closes_stored_responses_at_a_reload_and_the_result_says_so(
+    serve: Serve, own: dict[str, Any]
+):
     body = {"model": "m", "input": "x", "previous_response_id": "resp_1"}
     answer = Send(reply({"id": "resp_2", "object": "response", "status": "completed", "output": []}))
-    keys = [{"name": name, "hash": hash_key(name * 32)} for name in ("a", "b")]
+    keys = [{"name": name, "hash": hash_key(name * 32), **own} for name in ("a", "b")]
     async with Scripted(answer=lambda _: [answer]) as upstream:
         blocks: dict[str, Any] = {"upstreams": {"chat": {"base_url": f"{upstream.url}/v1"}}}
         async with serve(**blocks, access={"keys": keys[:1]}) as gatepass:
 
             async def statuses() -> list[int]:
-                own = {"content-type": "application/json", "authorization": f"Bearer {'a' * 32}"}
-                asked = gatepass.served.ask(body, "/v1/responses", headers=own)
-                read = gatepass.served.ask(None, "/v1/responses/resp_1", method="GET", headers=own)
+                fields = {"content-type": "application/json", "authorization": f"Bearer {'a' * 32}"}
+                asked = gatepass.served.ask(body, "/v1/responses", headers=fields)
+                read = gatepass.served.ask(None, "/v1/responses/resp_1", method="GET", headers=fields)
                 return [(await one.answer()).status for one in (asked, read)]
 
             assert await statuses() == [200, 200]

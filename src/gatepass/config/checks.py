@@ -232,10 +232,10 @@ def different_keys(config: Config) -> Iterator[tuple[SettingPath, str]]:
 
 
 def second_caller(config: Config) -> Iterator[str]:
-    """Yield what a second caller closes to the first one. Clients with a profile send whole conversations."""
+    """Yield what a second caller closes to the first one. Clients that a profile names send whole conversations."""
     relays = any(one.protocols is None or "responses" in one.protocols for one in config.upstreams.values())
     callers = [key for key in config.access.keys if key.role != "viewer"]
-    is_plain = any(key.operations is None and key.profile is None for key in callers)
+    is_plain = any(key.operations is None and key.profile in (None, "plain") for key in callers)
     if relays and is_plain and len(names := storing(config.access.keys)) > 1:
         number = [key.name for key in config.access.keys].index(names[1])
         what = "stored responses (previous_response_id, conversation, prompt.id)"

@@ -41,6 +41,11 @@ def test_a_list_that_is_written_empty_is_set(check, written, options):
     [
         ("name: b", "[chat, responses]", True),
         ("name: b", "null", True),
+        ("name: b, profile: plain", "null", True),
+        ("name: b, profile: Plain", "null", True),
+        ("name: b, profile: open_webui", "null", False),
+        ("name: b, profile: ragflow", "null", False),
+        ("name: b, operations: [chat]", "null", False),
         ("name: b", "[chat]", False),
         ("name: a", "null", False),
         ("name: b, role: viewer", "null", False),
@@ -49,6 +54,8 @@ def test_a_list_that_is_written_empty_is_set(check, written, options):
 def test_a_second_caller_closes_stored_responses(check, second, protocols, is_told):
     keys = f"access:\n  keys:\n  - {{name: a, hash: sha256:{'1' * 64}}}\n  - {{{second}, hash: sha256:{'2' * 64}}}\n"
     keys = keys.replace("name: a, hash", "name: a, role: caller, hash") if "viewer" in second else keys
+    if found := re.search("(?:profile|operations): .*", second):
+        keys = keys.replace("name: a, hash", f"name: a, {found[0]}, hash")
     result = check(text=f"upstreams: {{chat: {{base_url: 'https://x/v1', protocols: {protocols}}}}}\n" + keys)
     assert result.exit_code == 0, result.output
     told = "warning: access.keys[1]: with a second caller, stored responses (previous_response_id"
