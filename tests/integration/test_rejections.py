@@ -136,19 +136,34 @@ async def test_a_rejection_of_the_new_token_too_is_the_upstreams_own_answer(form
 
 
 @pytest.mark.parametrize("form", ["a 401", "a 403", "a 403 that says so in its header", "words in a 200"])
-async def test_a_model_that_always_rejects_costs_one_token_a_minute_and_its_requests_are_sent(form):
+async def test_a_model_that_always_rejects_costs_two_tokens_and_its_requests_are_sent(form):
     """A company behind one caller, as RAGFlow's: its other models are still healed."""
     async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
         assert (await asked(gp)).status == 200
         firm.forbidden = "forbidden"
-        answers = [await gp.ask({**HELLO, "model": firm.forbidden}).answer() for _ in range(4)]
-        assert [answer.status for answer in answers] == [FORMS[form].status] * 4
+        answers = [await gp.ask({**HELLO, "model": firm.forbidden}).answer() for _ in range(5)]
+        assert [answer.status for answer in answers] == [FORMS[form].status] * 5
         assert "renewals within the last 60 s did not help." in answers[-1].error["message"]
         assert "gatepass reload" not in answers[-1].error["message"], "the entry of the case says how to apply a repair"
-        assert (firm.shown, len(firm.minted)) == (["1", "1", "2", "2", "2", "2"], 2)
+        assert (firm.shown, len(firm.minted)) == (["1", "1", "2", "2", "3", "3", "3", "3"], 3)
         firm.revoked.add(firm.minted[-1])
         assert (await asked(gp)).status == 200
-        assert len(firm.minted) == 3
+        assert len(firm.minted) == 4
+
+
+@pytest.mark.parametrize("form", ["a 401", "words in a 200"])
+async def test_a_renewed_token_that_arrives_late_at_the_upstream_ends_no_renewal(form):
+    """The upstream knows each new token only after its first use, so each revoked token costs one request."""
+    async with Firm(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
+        for number in range(2, 8, 2):
+            firm.revoked |= {*firm.minted, f"token-number-{number}"}
+            assert (await asked(gp)).status == FORMS[form].status
+            firm.revoked.discard(f"token-number-{number}")
+            assert [(await asked(gp)).status for _ in range(2)] == [200, 200], "the same token"
+            firm.revoked.add(f"token-number-{number}")
+            assert (await asked(gp)).status == 200, "the next one"
+        assert len(firm.minted) == 7
 
 
 async def test_rejection_without_a_body_delays_no_renewal():

@@ -140,7 +140,7 @@ async def renew_token(attempt: Attempt, error: GatepassError) -> bool:
         return False
     attempt.upstream.state.confirmed = None
     if attempt.renewed:
-        holder.rejected_again(user, caller, is_page=is_page(error))
+        holder.rejected_again(token, user, caller, is_page=is_page(error))
         return False
     if not holder.reject(token.text, user, caller, is_page=is_page(error)):
         return False

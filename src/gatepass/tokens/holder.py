@@ -242,9 +242,12 @@ class TokenHolder:
         """Return why `reject` has just returned False, as the end of a sentence."""
         return REISSUED if self._rejections.is_reissued(self._clock.now()) else LIMITED
 
-    def rejected_again(self, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> None:
-        """Record that `by` rejected the renewed token too, in a request of `caller`."""
-        self._rejections.rejected_again(by, caller, self._clock.now(), is_page=is_page)
+    def rejected_again(
+        self, token: Token, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False
+    ) -> None:
+        """Record that `by` rejected the renewed `token` too, in a request of `caller`."""
+        is_over = token is not self._token  # a late answer: the next token may be accepted
+        self._rejections.rejected_again(by, caller, self._clock.now(), is_page=is_page or is_over)
 
     def adopt_shared(self, token: Token) -> bool:
         """Take `token`, which another process fetched, if it is valid and newer; return whether it was taken."""
@@ -472,8 +475,9 @@ class RenewalLimiter:
     - At most RENEWALS happen in WINDOW_S, and at most CALLER_RENEWALS for one caller. An upstream rejects every request
       with a wrong credential, and not every rejection may cause a login.
     - Web pages may cause one more renewal in WINDOW_S. A filter may answer a single prompt with a web page.
-    - If a model rejects the renewed token too, its rejections renew no token for the same caller for WINDOW_S. The
-      caller's requests are still sent, because it may be a server with many users.
+    - If a model rejects two renewed tokens and accepts none in between, its rejections renew no token for the same
+      caller for WINDOW_S. The caller's requests are still sent, because it may be a server with many users. One proves
+      nothing: a new token may arrive at the upstream a moment late.
 
     A rejection is over when the upstream accepts a request that was sent later.
     """
@@ -486,7 +490,11 @@ class RenewalLimiter:
         self._of_callers: dict[str, deque[float]] = {}
         self._page_s = self._reissued_s = -math.inf
         self._in_vain_s: dict[tuple[str, TokenUser], float] = {}
-        """When each model rejected a renewed token, for each caller."""
+        """When each model rejected a second renewed token in a row, for each caller."""
+        self._doubted: dict[TokenUser, int] = {}
+        """The number of the renewed token that each model rejected first, since it has accepted one."""
+        self._number = 0
+        """Of the current token."""
         self._token: Token | None = None
         self._rejected: Token | None = None
         """The last token that is renewed because of a rejection, and whether that was a page."""
@@ -514,6 +522,7 @@ class RenewalLimiter:
         is_reissued = self._rejected is not None and token.text == self._rejected.text and not self._is_page
         self._reissued_s = now if is_reissued else -math.inf
         self._token, self.accepted_by, self._rejected_by = token, set(), set()
+        self._number += 1
 
     def accept(self, by: TokenUser, sent_s: float) -> bool:
         """Record that `by` accepted the current token in a request sent at `sent_s`, unless a rejection is later."""
@@ -522,6 +531,7 @@ class RenewalLimiter:
                 return False
             self.rejected_s.pop(_upstream_of(by), None)
         self._rejected_by.discard(by)
+        self._doubted.pop(by, None)
         if len(self.accepted_by) < MAX_USERS:
             self.accepted_by.add(by)
         return True
@@ -558,6 +568,10 @@ class RenewalLimiter:
     def rejected_again(self, by: TokenUser, caller: str, now: float, *, is_page: bool = False) -> None:
         self._note_rejection(by, now)
         if is_page:
+            return
+        if self._doubted.setdefault(by, self._number) == self._number:
+            if len(self._doubted) > MAX_USERS:
+                self._doubted.clear()
             return
         if len(self._in_vain_s) >= MAX_USERS:
             self._in_vain_s = {key: at_s for key, at_s in self._in_vain_s.items() if now < at_s + WINDOW_S}

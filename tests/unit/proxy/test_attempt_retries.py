@@ -154,7 +154,7 @@ class Holder:
     def denial_reason(self) -> str:
         return "the reason"
 
-    def rejected_again(self, by: TokenUser, caller: str, *, is_page: bool = False) -> None:
+    def rejected_again(self, token: Token, by: TokenUser, caller: str, *, is_page: bool = False) -> None:
         if not is_page:
             self.in_vain.append((by, caller))
 

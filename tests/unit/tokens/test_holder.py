@@ -306,7 +306,7 @@ async def test_retry_replaces_a_token_that_an_upstream_rejects():
         token = await it.holder.token()
         assert it.holder.reject(token.text, chat)
         renewed = await it.holder.token(token.text)
-        it.holder.rejected_again(chat)
+        it.holder.rejected_again(renewed, chat)
         await it.clock.advance(90.0)
         assert (it.issuer.calls, it.holder.rejection_age_s("chat", base_url)) == (2, 90.0)
         assert it.holder.retry()

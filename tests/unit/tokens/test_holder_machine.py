@@ -112,6 +112,7 @@ class Witness(TokenHolder):
         self.on_rejection = self._began.append
         self._renewed: list[tuple[float, str, bool, str]] = []
         self._in_vain_s: dict[tuple[str, TokenUser], float] = {}
+        self._refused: defaultdict[TokenUser, set[Token]] = defaultdict(set)
 
     def reject(self, value: str, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> bool:
         now_s, count_before = self._clock.now(), len(self._began)
@@ -127,14 +128,20 @@ class Witness(TokenHolder):
             self._dropped.add((REQUEST.get(), value))
         return is_dropped
 
-    def rejected_again(self, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False) -> None:
-        super().rejected_again(by, caller, is_page=is_page)
-        if not is_page:
-            self._in_vain_s[caller, by] = self._clock.now()
+    def rejected_again(
+        self, token: Token, by: TokenUser = ANY_USER, caller: str = "", *, is_page: bool = False
+    ) -> None:
+        super().rejected_again(token, by, caller, is_page=is_page)
+        if not is_page and token is self._token:
+            self._refused[by].add(token)
+            if len(self._refused[by]) > 1:
+                self._in_vain_s[caller, by] = self._clock.now()
 
     def confirm(self, token: Token, by: TokenUser = ANY_USER, sent_s: float = math.inf) -> bool:
         age_s = self.rejection_age_s(by.upstream, by.base_url)
         is_noted = super().confirm(token, by, sent_s)
+        if is_noted:
+            self._refused[by].clear()
         if age_s is not None and sent_s < self._clock.now() - age_s:
             assert self.rejection_age_s(by.upstream, by.base_url) == age_s, "an earlier request proves nothing"
         return is_noted

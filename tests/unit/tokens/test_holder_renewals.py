@@ -98,19 +98,24 @@ def test_made_up_models_take_no_memory():
     def refuse(users: list[TokenUser]) -> None:
         for user in users:
             rejections.accept(user, math.inf)
-            rejections.reject(user, RAGFLOW, 0.0)
-            rejections.rejected_again(user, RAGFLOW, 0.0)
+        for _ in range(2):
+            rejections.renew(0.0)
+            for user in users:
+                rejections.reject(user, RAGFLOW, 0.0)
+                rejections.rejected_again(user, RAGFLOW, 0.0)
 
     refuse(NO_NAMES[:MAX_USERS])
     with traced_memory() as memory:
         refuse(NO_NAMES[MAX_USERS:])
-    assert memory.kept_bytes < 60 * MAX_USERS
+    assert memory.kept_bytes < 120 * MAX_USERS  # two tables of MAX_USERS in place of those before
     last, further = NO_NAMES[MAX_USERS - 1 : MAX_USERS + 1]
     assert [rejections.reject(user, RAGFLOW, 1.0) for user in (last, further)] == [False, True]
     for number in range(MAX_USERS + 1):
         rejections.reject(TokenUser(f"upstream-{number}"), RAGFLOW, 1.0)
     assert len(rejections.rejected_s) == MAX_USERS
-    rejections.rejected_again(CHAT, RAGFLOW, 60.0)
+    for _ in range(2):
+        rejections.renew(60.0)
+        rejections.rejected_again(CHAT, RAGFLOW, 60.0)
     assert not rejections.reject(CHAT, RAGFLOW, 60.0)
 
 
@@ -149,8 +154,9 @@ def test_a_token_is_refused_until_a_user_that_does_not_refuse_it_accepts_it():
 def test_a_caller_whose_renewal_did_not_help_renews_nothing_for_a_minute_with_this_model(accepts):
     """Also one that is served in between, as a company behind one caller is: each failure would renew the token."""
     rejections = Renewing()
-    assert rejections.refused(FORBIDDEN, 0.0)
-    rejections.rejected_again(FORBIDDEN, RAGFLOW, 0.5)
+    for _ in range(2):
+        assert rejections.refused(FORBIDDEN, 0.0)
+        rejections.rejected_again(FORBIDDEN, RAGFLOW, 0.5)
     for now in range(5, 605):
         if accepts:
             rejections.accept(FORBIDDEN, now / 10)
@@ -160,6 +166,43 @@ def test_a_caller_whose_renewal_did_not_help_renews_nothing_for_a_minute_with_th
     rejections.renew(30.0)
     assert rejections.refused(FORBIDDEN, 30.0, AGENT), "another caller of the model"
     assert rejections.refused(FORBIDDEN, 60.5)
+
+
+def test_a_refused_renewal_is_remembered_after_the_second_in_a_row():
+    rejections = Renewing()
+
+    def refused_again(now: float, caller: str = RAGFLOW) -> bool:
+        is_granted = rejections.refused(FORBIDDEN, now, caller)
+        rejections.rejected_again(FORBIDDEN, caller, now)
+        return is_granted
+
+    for now in (0.0, 1.0, 2.0):
+        assert refused_again(now)
+        assert rejections.accept(FORBIDDEN, now + 0.5), "the same token"
+    rejections.accept(CHAT, math.inf)
+    assert refused_again(3.0)
+    for _ in range(9):
+        rejections.rejected_again(FORBIDDEN, RAGFLOW, 3.0)  # requests that shared the renewal
+    assert rejections.accept(CHAT, math.inf), "another model's success proves nothing"
+    assert refused_again(4.0)
+    assert not rejections.refused(FORBIDDEN, 5.0)
+    rejections.renew(63.0)
+    assert rejections.reject(FORBIDDEN, AGENT, 63.0), "another caller"
+    assert not rejections.reject(FORBIDDEN, RAGFLOW, 63.0)
+    assert rejections.reject(FORBIDDEN, RAGFLOW, 64.0)
+
+
+@pytest.mark.parametrize("callers", [[RAGFLOW], [RAGFLOW, AGENT, "a", "b", "c"]])
+def test_a_model_that_serves_some_and_refuses_others_leaves_renewals_to_those_that_work(callers):
+    """Successes in between keep nothing in mind, so the bounds alone hold."""
+    rejections, granted = Renewing(), 0
+    for number in range(59):
+        granted += rejections.refused(FORBIDDEN, number, callers[number % len(callers)])
+        rejections.rejected_again(FORBIDDEN, RAGFLOW, number)
+        rejections.accept(FORBIDDEN, math.inf)
+    assert granted == UNPROVEN_RENEWALS
+    rejections.accept(CHAT, math.inf)
+    assert rejections.refused(CHAT, 59.0, "another")
 
 
 def test_a_value_is_renewed_once_for_all_and_again_after_a_minute_if_it_is_issued_again():
@@ -272,9 +315,12 @@ async def test_a_token_that_was_returned_again_or_refused_twice_is_named_as_the_
         await it.clock.advance(1.0)
         assert [await reason(it, CHAT), await reason(it, CHAT, is_page=True)] == [REISSUED] * 2
     async with kept() as it:
-        assert await reason(it, FORBIDDEN) is None
-        await settle()
-        it.holder.rejected_again(FORBIDDEN)
+        for _ in range(2):
+            token = await it.holder.token()
+            assert await reason(it, FORBIDDEN) is None
+            await settle()
+            it.holder.rejected_again(token, FORBIDDEN)  # a late answer
+            it.holder.rejected_again(await it.holder.token(), FORBIDDEN)
         assert await reason(it, FORBIDDEN) == LIMITED
         assert await reason(it, CHAT, is_page=True) is None
         assert await reason(it, CHAT, is_page=True) == LIMITED
