@@ -9,6 +9,7 @@ A minute has twelve parts of 5 s. The sum for a minute includes the current part
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -34,14 +35,26 @@ Amounts = Mapping[str, int]
 NOTHING: Amounts = {REQUESTS: 0, TOKENS: 0, CONCURRENT: 0}
 
 
-class Use:
-    """The use of one limit in one process: the current parts by number, and their sum."""
+class StoreRefusal(msgspec.Struct, frozen=True):
+    """A store's refusal: of which limit, of how much, and until when by `Clock.now`."""
 
-    __slots__ = ("newest", "parts", "total")
+    most: int = 0
+    amount: int = 0
+    until_s: float = -math.inf
+
+
+NO_REFUSAL = StoreRefusal()
+
+
+class Use:
+    """The use of one limit in one process: the current parts by number, their sum, and the store's last answer."""
+
+    __slots__ = ("newest", "parts", "refusal", "total")
 
     def __init__(self) -> None:
         self.newest = self.total = 0
         self.parts: dict[int, int] = {}
+        self.refusal = NO_REFUSAL
 
     def advance(self, part: int, kept: int) -> int:
         """Forget the parts that are too old for a sum with `part`. Return the number of the newest part."""
@@ -123,6 +136,15 @@ class Limit:
         """Note that all processes that share a store have used `total`."""
         self.others, self.others_of = total - self.used(now_s), self.use.newest
 
+    def refused_s(self, amount: int, now_s: float) -> float:
+        """Return how long the store's refusal holds for `amount`; 0 or less if it does not."""
+        last = self.use.refusal
+        return last.until_s - now_s if amount >= last.amount and self.most == last.most else 0.0
+
+    def is_used(self, now_s: float) -> bool:
+        """Whether a subject that came back without its use would have more than the limit."""
+        return self.used(now_s) > 0 or self.use.refusal.until_s > now_s
+
     def wait_s(self, amount: int, now_s: float) -> float:
         """Return the time until `amount` fits if nothing else is taken; 1 s for concurrent requests."""
         if self.is_calendar:
@@ -174,7 +196,7 @@ class Counts:
 
     def prune(self, now_s: float) -> None:
         """Forget unused limits, such as those of subjects that a reload removed."""
-        self._limits = {key: limit for key, limit in self._limits.items() if limit.used(now_s)}
+        self._limits = {key: limit for key, limit in self._limits.items() if limit.is_used(now_s)}
 
     def take(
         self, limits: Sequence[Limit], amounts: Amounts, now_s: float, *, is_forced: bool = False
@@ -295,7 +317,7 @@ class Subjects(Counts):
             oldest = next(iter(self._found))
             other = oldest[1].rpartition("/")[0]
             is_spare = is_owed and self._users[other] > share
-            if is_spare or not any(limit.used(now_s) for limit in self._found[oldest][1]):
+            if is_spare or not any(limit.is_used(now_s) for limit in self._found[oldest][1]):
                 del self._found[oldest]
                 self._users[other] -= 1
                 if not self._users[other]:

@@ -2,7 +2,8 @@
 
 A script on the server decides, by the server's clock. One task sends the waiting requests and changes in one round
 trip, and those that came in the meantime in the next one, so the server learns them in order. The process counts its
-use too. It decides by that while the server does not reply, and adds it when the server is back.
+use too. It decides by that, and by the server's last refusals, while the server does not reply, and adds its use when
+the server is back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,19 @@ import msgspec
 
 from gatepass.cancel import Tasks, timeout
 from gatepass.clock import Clock, sleep, wait_at_most
-from gatepass.policy.limits import CONCURRENT, END_USER, MOST_SUBJECTS, NOTHING, Amounts, Counts, Limit, Refused, Taken
+from gatepass.policy.limits import (
+    CONCURRENT,
+    END_USER,
+    MOST_SUBJECTS,
+    NO_REFUSAL,
+    NOTHING,
+    Amounts,
+    Counts,
+    Limit,
+    Refused,
+    StoreRefusal,
+    Taken,
+)
 from gatepass.store.base import StoreUnavailable
 from gatepass.store.guarded import GuardedStore
 from gatepass.store.limits import LEASE_S, MINUTE_S, NO_LIMIT, SCRIPT, Entry, command, read
@@ -101,7 +114,9 @@ class SharedCounts(Counts):
     async def admit(self, limits: Sequence[Limit], amounts: Amounts, now_s: float) -> Taken | Refused:
         if limits and self.fault is None and (answer := await self._ask(limits, amounts)) is not None:
             return answer
-        return self.take(limits, amounts, now_s)
+        waits = [Refused(limit, limit.refused_s(amounts[limit.unit], now_s)) for limit in limits]
+        longest = max(waits, key=lambda one: one.wait_s, default=None)
+        return self.take(limits, amounts, now_s) if longest is None or longest.wait_s <= 0 else longest
 
     def take(
         self, limits: Sequence[Limit], amounts: Amounts, now_s: float, *, is_forced: bool = False
@@ -256,10 +271,14 @@ class SharedCounts(Counts):
             self._leases.update((place, limit) for place, limit in pairs if limit.unit == CONCURRENT)
         for limit, (used, wait_s) in zip(asked.limits, uses, strict=True):
             limit.note_total(used + fits * asked.amounts[limit.unit], now_s)
+            refusal = NO_REFUSAL
             if wait_s >= 0:
                 wait_s = wait_s if limit.kept > 1 else limit.wait_s(0, now_s)
+                refusal = StoreRefusal(limit.most, asked.amounts[limit.unit], now_s + wait_s)
                 if not isinstance(result, Refused) or wait_s > result.wait_s:
                     result = Refused(limit, wait_s)
+            if asked.amounts is not NOTHING:
+                limit.use.refusal = refusal
         if not asked.answer.done():
             asked.answer.set_result(result)
         elif isinstance(result, Taken):

@@ -128,6 +128,23 @@ async def test_a_stopped_store_delays_one_request_and_what_was_used_meanwhile_co
         assert await statuses(gates) == [429, 429]
 
 
+async def test_what_a_store_refused_a_replica_stays_refused_when_it_is_gone(server, monkeypatch):
+    """The second replica has sent nothing itself."""
+    async with replicas(server) as gates:
+        assert await statuses([gates[0]], 3) == [200, 200, 200]
+        assert await statuses([gates[1]]) == [429]
+        server.send(signal.SIGSTOP)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(guarded, "BOUND_S", 0.25)
+                refused = await ask(gates[1])
+            assert refused.status == 429
+            assert 0 < int(refused.headers["retry-after"]) <= 60
+            assert status_of(gates[1].state).limits_without_store
+        finally:
+            server.send(signal.SIGCONT)
+
+
 @pytest.mark.parametrize("command", ["zadd", "expire", "mget"])
 async def test_a_user_that_may_not_count_limits_has_limits_of_its_process_until_it_may(server, caplog, command):
     with server.client() as client:
