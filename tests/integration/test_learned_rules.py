@@ -9,7 +9,7 @@ import pytest
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS
 from tests.integration.gateway import HELLO, STREAMED, relaying
 from tests.integration.refusing import NO_STREAM, Refusal, Refusing, no_stream, without
-from tests.integration.scripted import Send, Wait, begin_stream, chunk, reply
+from tests.integration.scripted import Send, Wait, begin_stream, chunk, event, reply
 
 EMBED = {"model": "e", "input": "hi"}
 
@@ -114,3 +114,124 @@ async def test_a_null_names_no_dimensions_so_that_the_declared_length_holds(decl
     assert (with_length.status, after_a_drop.status) == (200, statuses[0])
     for one in (*found, after_a_drop):
         assert one.status == 200 or "models.*.capabilities.dimensions declares 3" in one.error["message"]
+
+
+NO_MODEL = {"error": {"message": "The model `nope` does not exist", "code": None}}
+MEMORY = {"error": {"message": "CUDA out of memory"}}
+
+
+@pytest.mark.parametrize(
+    ("member", "status", "error", "text"),
+    [
+        (
+            "logit_bias",
+            404,
+            NO_MODEL,
+            "The model `nope` does not exist. gatepass sent the client's model name 'nope' un",
+        ),
+        ("reasoning_effort", 404, NO_MODEL, "The model `nope` does not exist. gatepass sent"),
+        ("parallel_tool_calls", 500, MEMORY, "CUDA out of memory"),
+        ("do_sample", 500, MEMORY, "CUDA out of memory"),
+    ],
+)
+async def test_an_error_that_follows_a_change_is_read_as_any_first_one_is(member, status, error, text):
+    refusal = without(member)
+
+    def answer(request):
+        return refusal.dialogue if member in request.json() else [Send(reply(error, status))]
+
+    values = {"logit_bias": {"1": 1}, "reasoning_effort": "high"}
+    async with relaying(answer=answer) as (upstream, gp):
+        found = await gp.ask({**HELLO, "model": "nope", member: values.get(member, True)}).answer()
+    assert (found.status, len(upstream.received)) == (status, 2)
+    assert found.error["message"].startswith(f"With `drop={member}`: {text}")
+    assert found.headers["x-gatepass-adapted"] == found.headers["x-gatepass-tried"] == f"drop={member}"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [Send(chunk(event({"error": {"message": "CUDA error", "code": 500}})))],
+        [Send(chunk(b"data: {nothing}\n\n"))],
+        [Send(b"0\r\n\r\n")],
+    ],
+)
+async def test_a_stream_that_breaks_after_it_was_asked_for_tells_its_own_end(end):
+    only = Refusal(lambda body: not body.get("stream"), "This model only supports stream mode.", "stream")
+
+    def answer(request):
+        talk = [*begin_stream(), Send(chunk(EVENTS[0])), *end]
+        return only.dialogue if only.concerns(request.json()) else talk
+
+    async with relaying(answer=answer) as (_, gp):
+        found = await gp.ask(HELLO).answer()
+        learned = learned_rules(gp)
+    assert (found.status // 100, found.headers["x-gatepass-adapted"]) == (5, "stream=aggregate")
+    assert found.error["message"].startswith("With `stream=aggregate`: ")
+    assert "Tried before" not in found.error["message"]
+    assert learned == ["stream=aggregate"]
+
+
+async def test_an_unchanged_error_has_no_change_of_a_try_that_failed():
+    first = Refusal(lambda body: True, "seed and top_p are not for you")
+    async with relaying(answer=Refusing([first])) as (_, gp):
+        found = await gp.ask({**HELLO, "seed": 1, "top_p": 0.5}).answer()
+    assert found.error["message"].startswith(f"{first.message}. Tried before: `drop=seed")
+    assert "x-gatepass-adapted" not in found.headers
+    assert found.headers["x-gatepass-tried"].startswith("drop=seed")
+
+
+UNKNOWN_CODES = (1, -1, 1001, 5001, 20015, 30001, "E7")
+
+
+@pytest.mark.parametrize("code", UNKNOWN_CODES)
+@pytest.mark.parametrize(
+    ("member", "value", "words"),
+    [
+        ("do_sample", True, "Unsupported parameter: do_sample"),
+        ("top_k", 4, "the field `top_k` is not supported here"),
+        ("frequency_penalty", 0.7, "不支持的参数: frequency_penalty"),
+    ],
+)
+async def test_a_member_that_is_refused_in_a_200_is_learned_as_from_a_400(code, member, value, words):
+    def answer(request):
+        refused = reply({"code": code, "message": words, "data": None})
+        return [Send(refused if member in request.json() else reply(COMPLETION))]
+
+    async with relaying(answer=answer) as (upstream, gp):
+        found = await gp.ask({**HELLO, member: value}).answer()
+        learned = learned_rules(gp)
+    assert (found.status, len(upstream.received), learned) == (200, 2, [f"drop={member}"])
+
+
+@pytest.mark.parametrize(
+    ("members", "words", "status"),
+    [
+        ({"stop": ["x"]}, "stop: at most 0 sequences are allowed, this is invalid", 400),
+        ({"n": 2}, "The parameter `n` must be 1", 400),
+        ({"messages": [{"role": "user", "content": "hi", "name": "x"}]}, "messages[0].name is not allowed by us", 400),
+        # no member of the request, an everyday word, or no refusal
+        ({"seed": 1}, "Invalid answer of the worker `top_p`", 502),
+        ({"user": "u"}, "The user database must be started first", 502),
+        ({"seed": 1}, "Died while `seed` was read", 502),
+        ({"seed": 1}, 'Unsupported text: "seed is not supported, is it?"', 502),
+        ({}, "Invalid reply from model: no model", 502),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_an_error_in_a_200_is_the_clients_only_if_it_refuses_a_member_that_was_sent(
+    members, words, status, is_stream
+):
+    failed = {"code": 5001, "message": words}
+    talk = [*begin_stream(), Send(chunk(event({"error": failed}))), Send(b"0\r\n\r\n")]
+    async with relaying(answer=lambda _: talk if is_stream else [Send(reply(failed))]) as (_, gp):
+        found = await gp.ask({**HELLO, **members, "stream": is_stream}).answer()
+    assert (found.status, found.error["code"]) == (status, "5001")
+    assert found.error["message"].startswith(words)
+
+
+async def test_a_context_that_is_full_in_a_200_is_told_as_a_400():
+    full = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
+    async with relaying([Send(reply({"code": 20042, "message": full}))]) as (upstream, gp):
+        found = await gp.ask({**HELLO, "seed": 1}).answer()
+    assert (found.status, found.error["type"], len(upstream.received)) == (400, "invalid_request_error", 1)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.answers import COMPLETION, EVENTS
 from tests.integration.gateway import HELLO, Answer, Gateway, gateway
+from tests.integration.refusing import without
 from tests.integration.scripted import Dialogue, Hold, Received, Scripted, Send, event, head, reply, stream
 
 PAGE = b"<!doctype html><html><head><title>Sign in to Corp</title></head><body>no tokens here</body></html>"
@@ -219,3 +220,27 @@ async def test_the_page_of_a_filter_names_its_id_and_stops_no_renewal(page: byte
             assert it.issued == 2, "one renewal a minute"
             it.good = "revoked"
             assert (await gp.ask().answer()).status == 200
+
+
+class Strict(Firm):
+    """Refuses two members before it looks at the token."""
+
+    def _serve(self, request: Received) -> Dialogue:
+        refused = next((name for name in ("seed", "top_p") if name in request.json()), None)
+        return super()._serve(request) if refused is None else without(refused).dialogue
+
+
+@pytest.mark.parametrize("form", ["a 401", "a code in a 200", "words in a 200"])
+async def test_a_rejection_after_a_change_is_renewed_once_and_is_no_error_of_the_clients_request(form):
+    async with Strict(FORMS[form]) as firm, gateway(**firm.blocks()) as gp:
+        assert (await asked(gp)).status == 200
+        firm.revoked.add(firm.minted[0])
+        healed = await gp.ask({**HELLO, "seed": 1}).answer()
+        assert (healed.status, firm.shown, len(firm.minted)) == (200, ["1", "1", "1", "2"], 2)
+        assert healed.headers["x-gatepass-adapted"] == "drop=seed"
+        firm.takes_nothing = True
+        failed = await gp.ask({**HELLO, "top_p": 0.5}).answer()
+        assert (failed.status, failed.error["code"]) == (401, "upstream_auth")
+        assert failed.headers["x-gatepass-adapted"] == "drop=top_p"
+        assert failed.error["message"].lower().startswith("with `drop=top_p`: the ")
+        assert (firm.shown[4:], len(firm.minted)) == (["2", "2", "3"], 3)

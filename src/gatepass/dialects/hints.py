@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -191,9 +191,15 @@ _NO_MODEL = (
 _NO_MODEL_CODES = frozenset(("model_not_found", "invalid_model", "unknown_model"))
 
 
-def is_about_model(code: str | None, message: str) -> bool:
-    """Whether an upstream's error with `code` and `message` means that it does not know the model."""
-    return (code or "").lower() in _NO_MODEL_CODES or re.search(_NO_MODEL, message[:MESSAGE_CHARS]) is not None
+def is_about_model(code: str | None, message: str, models: Collection[str] = ()) -> bool:
+    """Whether an upstream's error with `code` and `message` means that it does not know the model.
+
+    A message with one of `models`, its names, is about it too. A name of letters alone counts in quotes.
+    """
+    text = message[:MESSAGE_CHARS]
+    names = [rf"['\"`“]{name}['\"`”]" if name.isalpha() else re.escape(name) for name in models if name]
+    is_named = names and re.search(rf"(?i)(?<![\w.-])(?:{'|'.join(names)})(?![\w-]|\.\w)", text)
+    return bool(is_named or (code or "").lower() in _NO_MODEL_CODES or re.search(_NO_MODEL, text))
 
 
 def model_hint(

@@ -16,9 +16,9 @@ from typing import Self
 import msgspec
 
 from gatepass.errors import UpstreamError, UpstreamErrorReply
-from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, squashed
+from gatepass.learning.meaning import DROPPED_WHOLE, LIMITS, NEVER, SAFE, SAFE_IN_MESSAGES, SAFE_IN_TOOLS, squashed
 from gatepass.learning.quotes import MOST_ERROR_CHARS, Quotes, Sent, is_echo, is_repeated, sent_in, top_of
-from gatepass.replies.error_body import ISSUES, PLACES, ZOD_CODE, reasons, unknown_keys
+from gatepass.replies.error_body import ISSUES, PLACES, QUOTED, ZOD_CODE, reasons, unknown_keys
 from gatepass.types import FINAL_CODES, SERVER_ERROR, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 TEACHING = frozenset((400, 422, 500))
@@ -62,7 +62,7 @@ OpenAI and Azure (parameter, argument), Jackson and zod (unrecognized), pydantic
 extraneous), Python (keyword argument), Groq and Cerebras (property), TypeScript."""
 _LISTS = (
     r"(?i)\bexpected\b|\bone of\b|\binstead\b|\b(?:known|accepted|allowed|permitted|valid|supported) (?!this)\w{3,}s\b"
-    r"|支持的[值参]|可选值"
+    r"|(?<!不)支持的[值参]|可选值"
 )
 """What follows is accepted, and was perhaps sent too."""
 
@@ -105,10 +105,6 @@ _AT = r"\"([\w$]{1,100})\" at '([^']{0,200})'"
 _PLACE_ALONE = r"(?m)^([a-z_][\w.\[\]]{0,200})\n"
 _COPY = r", 'input': .*|\[type=.*"
 """The copy of the input that pydantic writes behind its message."""
-_QUOTED = (
-    r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
-    r"|‘[^’]{1,400}’|「[^」]{1,400}」"
-)
 _NAMED = r"(?a)[\w./:@+$\[\]*-]{0,100}|[\w.\[\]-]{1,60} ?[:=] ?[\w.-]{1,40}"
 _SENTENCE = r"[\n;；。]|(?<=[.!?])\s+"
 _NAME = r"(?a)[A-Za-z_][\w.\[\]*/-]*"
@@ -119,10 +115,16 @@ _NUMBER = (
     r"| (?:requests (?:a|per)|images|characters|calls|seconds|minutes)\b)"
 )
 _COMMA = r"(?<=\d),(?=\d{3}(?!\d))"
-_VALUE = r"(?ia)['\"`“]([A-Za-z][\w-]{0,29})['\"`”]|(?<![\w.-])(true|false|none|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)"
+_VALUE = (
+    r"(?ia)['\"`“]([A-Za-z][\w-]{0,29})['\"`”]"
+    r"|(?<![\w.-])(true|false|none(?! of\b)|-?\d{1,3}(?:\.\d+)?)(?![\w%]|\.\d|-\w)"
+)
 """A value in quotes, or one that no word looks like."""
 _BARE = r"(?i)true\Z|[-\d]|false\Z"
-_WORD = r'"[A-Za-z][A-Za-z-]*"'
+_WORD = r'"[A-Za-z][A-Za-z0-9_-]*"'
+_EVERYDAY_VALUES = frozenset(("low", "medium", "high", "auto", "default", "none", "on", "off", "user", "all"))
+"""Values that are words of everyday sentences, such as `Your credit balance is too low`. In quotes, or
+beside the last part of their member's name, they are values."""
 _ID = (
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<!\w)(?:\w*\d\w*|req_\w+)"
     r"|(?:(?<![A-Za-z])[iI][dD]|(?<=[a-z])I[dD])\W{1,4}\S{1,80}"
@@ -143,7 +145,7 @@ def plain(text: str) -> str:
     text = text.replace('\\"', '"').replace(" -> ", ".")
     text = re.sub(_PYTHON_DETAIL, lambda found: f"\n{'.'.join(re.findall(_LOC, found[1]))}: {found[3]}\n", text)
     text = re.sub(_PLACE_ALONE, r"\1: ", re.sub(_AT, r'"\2.\1"', re.sub(_KEY, "\n", re.sub(_COPY, "", text))))
-    return re.sub(_QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)
+    return re.sub(QUOTED, lambda found: found[0] if re.fullmatch(_NAMED, found[0][1:-1]) else "…", text)
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -302,7 +304,11 @@ class Refusal:
 
     def with_points(self, changed: Iterable[str]) -> Self:
         """Return the refusal with what its `param` and its sentences point at, `changed` as in `of`."""
-        names, quotes, sentences = _Names(self.sent.values, (*SAFE, *LIMITS, *changed)), self.quotes, self.sentences
+        names, quotes, sentences = (
+            _Names(self.sent.values, (*SAFE, *LIMITS, "stream", *changed)),
+            self.quotes,
+            self.sentences,
+        )
         told = [Point(path) for path in names.find(self.param or "")]
         mentions = (point for at, one in enumerate(sentences) for point in names.points(one, at))
         found = list(islice(mentions, MOST_POINTS))
@@ -346,14 +352,21 @@ class Refusal:
         for path in SAFE.intersection(self.sent.values):
             last = path.rpartition("_")[2]
             words = [last] if last != path and len(last) > len("type") else []
-            words += [value[1:-1] for value in self.sent.values[path] if re.fullmatch(_WORD, value)]
-            if any(map(self.has_word, words)):
+            values = [value[1:-1] for value in self.sent.values[path] if re.fullmatch(_WORD, value)]
+            everyday = [value for value in values if value.lower() in _EVERYDAY_VALUES]
+            words += [value for value in values if value not in everyday]
+            words += [beside for value in everyday for beside in (f"{last} {value}", f"{value} {last}")]
+            if any(map(self.has_word, words)) or any(self.has_word(value, is_quoted=True) for value in everyday):
                 yield path
 
-    def has_word(self, word: str) -> bool:
-        """Whether the error contains `word`, such as a value of the request, outside a quote of the request."""
+    def has_word(self, word: str, *, is_quoted: bool = False) -> bool:
+        """Whether the error contains `word`, such as a value of the request, outside a quote of the request.
+
+        `is_quoted`: only between quotation marks.
+        """
         spelled = "[ _-]?".join(map(re.escape, re.split(r"[ _-]", word)))
-        pattern = rf"(?<![A-Za-z0-9_-]){spelled}(?![A-Za-z0-9_-])"
+        before, after = (r"['\"`“‘「]", r"['\"`”’」]") if is_quoted else (r"(?<![A-Za-z0-9_-])", r"(?![A-Za-z0-9_-])")
+        pattern = f"{before}{spelled}{after}"
         found = any(re.search(pattern, one, re.IGNORECASE) for one in self.sentences)
         return found and self.quotes is not None and not self.quotes.cover(word, is_value=True)
 
@@ -398,7 +411,12 @@ class Refusal:
     def signature(self) -> str:
         """Its text without digits, ids, times and quoted values, but with the members at which it points."""
         names = ",".join(sorted(self.named(weak=True)))
-        return f"{self.code} {names} {re.sub(_ID, '', re.sub(_QUOTED, '…', self.text))}"[:MOST_CHARS]
+        return f"{self.code} {names} {re.sub(_ID, '', re.sub(QUOTED, '…', self.text))}"[:MOST_CHARS]
+
+    @property
+    def points_at_nothing(self) -> bool:
+        meant = (one for one in self.points if not one.is_weak or one.path in self.sent.values)
+        return not (self.param or self.nouns or self.places or any(meant))
 
     @property
     def wants_reasoning(self) -> bool:
@@ -413,6 +431,26 @@ def _without_places(points: list[Point]) -> list[Point]:
     places = {path for path in named for other in named if other.startswith(f"{path}[].")}
     places |= {path for path in named - spelled if path.rpartition(".")[0] in named}
     return [one for one in points if one.path not in places]
+
+
+def is_named(text: str, paths: Collection[str], words: str = "") -> bool:
+    """Whether a sentence of `text` with `words` names a member at one of `paths`, and not as an everyday word."""
+    names, sentences = _Names((), paths), re.split(_SENTENCE, plain(text)[:MOST_CHARS])[:MOST_SENTENCES]
+    said = ((at, one) for at, one in enumerate(sentences) if re.search(words, one))
+    return any(not point.is_weak for at, one in said for point in names.points(one, at))
+
+
+_REFUSES = (
+    r"(?i)\b(?:un(?:supported|known|recogni[sz]ed|expected)|(?:not|n't) (?:\w+ )?(?:support|allow|permit|recogni|valid"
+    r"|enabled)\w*|invalid|illegal|deprecated|extra|must|should|only|out of range|exceeds?)\b"
+    r"|不(?:支持|合法|允许|能)|非法|无效|必须|取值|超[出过]"
+)
+
+
+def refuses_member(text: str, body: bytes) -> bool:
+    """Whether `text` refuses a member of the request `body`, although its code means nothing to gatepass."""
+    tops = top_of(body).values.keys() - NEVER | {"stream", "messages[].role", "messages[].content"}
+    return is_named(text, [*tops, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS], _REFUSES)
 
 
 def is_too_long(error: UpstreamError) -> bool:

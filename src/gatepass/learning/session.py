@@ -14,26 +14,27 @@ The caller drives one session through the attempts at a target::
 
 The upstream does not execute a request that it refuses, so a change that loses nothing may be tried. The session tries
 one step at a time. It undoes the step if the same error returns, or an error about the change itself. After any other
-error it keeps the step, and continues with the steps for that error.
+error it keeps the step, and continues with the steps for that error. `shown_after` says whose error the client gets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 from typing import Literal
 
 import msgspec
 
 from gatepass import errors
+from gatepass.dialects.hints import is_about_model
 from gatepass.learning.learned_rule import Key, LearnedRule, LearningPolicy, RuleScope, evidence_of
 from gatepass.learning.memory import Memory
-from gatepass.learning.pointing import Refusal, is_too_long
+from gatepass.learning.pointing import Refusal, is_named, is_too_long
 from gatepass.learning.rows import Step, concerns, that_change
 from gatepass.normalize.betas import BETA_FIELD
 from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
 from gatepass.observability.observer import RuleChange
-from gatepass.types import SERVER_ERROR, Call
+from gatepass.types import SERVER_ERROR, Call, UpstreamErrorBody
 
 MOST_USELESS = 3
 """Limit on the tries of one request that did not help."""
@@ -60,6 +61,8 @@ class LearningSession(msgspec.Struct, eq=False):
     is_free: bool = False
     last_words: str = ""
     """The upstream's message that no change has solved, if it is not that of the client's error."""
+    answered: tuple[str, ...] = ()
+    """The changes in the request that the client's error answers: `failed` sets it."""
     _stored: dict[Key, LearnedRule] = {}
     """The rules that gatepass learned from other requests of the caller."""
     _kept: dict[Key, tuple[LearnedRule, str]] = {}
@@ -69,8 +72,8 @@ class LearningSession(msgspec.Struct, eq=False):
     """The stored rules that the last try left out, because the error was about their changes."""
     _used: list[LearnedRule] = []
     _tried: list[LearnedRule] = []
-    _own_error: errors.UpstreamError | None = None
-    """The error of the first attempt, which sent the client's own request or applied stored rules."""
+    _shown: errors.UpstreamError | None = None
+    """The error for the client so far: that of its own request, or a later one that `shown_after` prefers."""
     _refusal: Refusal | None = None
     """The error that the tries of `_queue` may solve: each adds a step, or leaves out stored rules."""
     _queue: list[tuple[Step, Step]] = []
@@ -120,7 +123,7 @@ class LearningSession(msgspec.Struct, eq=False):
             return False
         first, is_known = list[tuple[Step, Step]](), self.memory.is_useless(self.scope, refusal.signature, now_s)
         if is_first := self._refusal is None:
-            self._own_error = error
+            self._show(error)
             used, wrong = tuple(self._used), tuple(rule for rule in self._used if concerns(refusal, rule))
             if wrong and not is_known:  # perhaps the upstream changed
                 first.append(((), wrong))
@@ -128,7 +131,7 @@ class LearningSession(msgspec.Struct, eq=False):
             if helped := that_change(self._texts, sent):
                 first.append((helped, ()))
         if is_first or self._settle(error, refusal, steps):
-            self._refusal, self.last_words, self._queue, self._refuted = refusal, error.message, [], []
+            self._refusal, self._queue, self._refuted = refusal, [], []
             if len(sent.body) <= GUESSED_BYTES or refusal.is_exact:
                 tries = [*first, *((step, ()) for step in steps if not is_known)]
                 if is_first and used != wrong and not is_known and not is_too_long(error):
@@ -146,16 +149,33 @@ class LearningSession(msgspec.Struct, eq=False):
     def _may_try(self, rule: LearnedRule) -> bool:
         return rule.key not in self._kept and self.policy.allows(rule, self.members)
 
-    def _settle(self, error: errors.UpstreamError, refusal: Refusal, steps: Sequence[Step]) -> bool:
-        """Keep or undo the step that was tried before `error`. Return whether it was kept."""
-        is_same, brought = self._refusal is not None and refusal.is_same(self._refusal), {*chain(*steps)}
-        if self._without:
-            is_kept = not is_same and {rule.entry for rule in brought}.isdisjoint(rule.entry for rule in self._without)
-            self._own_error = error if is_kept else self._own_error
+    def _settle(self, error: errors.UpstreamError, refusal: Refusal | None, steps: Sequence[Step]) -> bool:
+        """Choose the error for the client, and keep or undo the step that was tried before `error`.
+
+        Returns whether it was kept. After an error that no change of form can solve, it is neither.
+        """
+        brought = {*chain(*steps)}
+        is_same = refusal is not None and self._refusal is not None and refusal.is_same(self._refusal)
+        if refusal is None:
+            is_about = is_about_member(error, self._trying)
+        elif self._without:
+            is_about = not {rule.entry for rule in brought}.isdisjoint(rule.entry for rule in self._without)
         else:
             # the error's noun may belong to another part of the body; then `steps` has a step for that part
             about = [rule for rule in self._trying if concerns(refusal, rule)]
-            is_kept = not is_same and not any(rule.paths or brought.issubset(self._trying) for rule in about)
+            are_alike = {rule.key for rule in brought}.issubset(rule.key for rule in self._trying)
+            is_about = any(rule.paths or are_alike for rule in about)
+        relation: Relation = "same" if is_same else "about" if is_about else "other"
+        changed = tuple(rule for rule in self._used if rule in self._tried)
+        models = () if self.sent is None else (self.scope.model, self.sent.model)
+        shown = shown_after(changed, error, refusal, relation, models)
+        if shown == "last":
+            self._show(error)
+        elif shown == "then":
+            self.last_words = error.message
+        if refusal is None:
+            return False
+        is_kept = relation == "other"
         if is_kept:
             self._keep()
         else:
@@ -163,6 +183,10 @@ class LearningSession(msgspec.Struct, eq=False):
             self._trying, self._without = (), ()
             self._useless += not self.is_free
         return is_kept
+
+    def _show(self, error: errors.UpstreamError) -> None:
+        self._shown, self.answered = error, tuple(rule.entry for rule in self._used)
+        self.last_words = ""
 
     def _keep(self) -> None:
         text = "" if self._refusal is None else self._refusal.evidence
@@ -192,7 +216,7 @@ class LearningSession(msgspec.Struct, eq=False):
         # the body has another value there
         for other in that_change(drops, self.sent) if unknown and self.sent is not None else ():
             memory.accepted(scope, unknown[other.field], now_s)
-        self._kept, self.last_words = {}, ""
+        self._kept, self._shown = {}, None
 
     def _may_store(self, rule: LearnedRule, now_s: float) -> bool:
         if rule.is_once or rule.beside or rule.action != "stream":
@@ -200,27 +224,20 @@ class LearningSession(msgspec.Struct, eq=False):
         return self.memory.may_store_missing(self.scope, now_s, is_stream=rule.field == "synth")
 
     def failed(self, error: errors.UpstreamError, now_s: float) -> errors.UpstreamError:
-        """Return the error for the client after the last try ended with `error`: the error of its own request.
-
-        An error that no change of form can solve, such as a content filter or a timeout, is returned unchanged.
-        """
+        """Return the error for the client after the last try ended with `error`. `answered` belongs to it."""
+        if self._shown is None:  # nothing was tried, or it worked, and the reply broke later
+            self._show(error)
+            return error
         refusal = self.read(error)
-        if refusal is not None and (self._trying or self._without) and self._settle(error, refusal, ()):
-            self.last_words = error.message
+        if self._trying or self._without:
+            self._settle(error, refusal, ())
         if self._refuted and all(self._refuted) and self._refusal is not None:
             # each try led to the same error, so the next minute's requests do not try again
             self.memory.note_useless(self.scope, self._refusal.signature, now_s)
         for rule in dict.fromkeys(self._tried):
             if rule.key not in self._kept:
                 self._record("failed", rule, "" if self._refusal is None else self._refusal.evidence)
-        is_of_form = refusal is not None or not isinstance(error, (errors.UpstreamErrorReply, *NO_ANSWER))
-        is_of_form &= error.case != "declared_length"  # the setting or the model is wrong, not the request
-        if self._trying and isinstance(error, errors.UpstreamErrorReply):  # the server cannot handle the changed form
-            is_of_form = is_of_form or error.http_status in (404, SERVER_ERROR)
-        own = self._own_error if is_of_form and not is_too_long(error) else None
-        if own is None or own.message == self.last_words:
-            self.last_words = ""
-        return own or error
+        return self._shown
 
     def left(self, now_s: float) -> None:
         """Keep the rules that helped this request for the caller's next one. Call it when the request ends."""
@@ -233,11 +250,45 @@ class LearningSession(msgspec.Struct, eq=False):
         self.events.append(RuleChange(request_id, event, where.upstream, where.model, where.operation, *what))
 
 
-NO_ANSWER = (
-    errors.UpstreamTimeout,
-    errors.UpstreamConnect,
-    errors.UpstreamDns,
-    errors.UpstreamTls,
-    errors.UpstreamClosed,
-)
-"""Errors after which it is unknown whether the upstream accepts the request."""
+Relation = Literal["same", "about", "other"]
+"""What the last error says: the same as the first one, something about the change, or something else."""
+_FORMS = frozenset(("stream", "role", "roles", "content", "tool_ids", "split", "rerank"))
+"""The actions of rules that send the same in another form, which a server may be unable to handle."""
+_UNREADABLE = (errors.UpstreamInvalid, errors.UpstreamEmpty)
+
+
+def shown_after(
+    changed: Step, error: errors.UpstreamError, refusal: Refusal | None, relation: Relation, models: Collection[str]
+) -> Literal["first", "then", "last"]:
+    """Return which error the client gets after `error` to a request with the tried rules `changed`.
+
+    `first` and `last` are the errors before and after them, `then` is the first one that quotes the last one.
+    `refusal`: that of `error`, None if no change of form can solve it. `models`: the names of the model.
+    """
+    is_reply, status, body = isinstance(error, errors.UpstreamErrorReply), error.http_status, _body(error)
+    if relation == "same":
+        return "first"
+    if is_too_long(error) or error.case == "declared_length":  # the setting or the model is wrong, not the request
+        return "last"
+    is_unable = isinstance(error, _UNREADABLE) or (is_reply and status in (404, SERVER_ERROR))
+    if relation == "about" and (refusal is not None or is_unable):
+        return "first"
+    is_bad_request, models = status in (400, 422), () if body is None or body.own else models
+    if body is not None and status in (400, 404, 422) and is_about_model(body.code, body.message, models):
+        return "last"
+    if is_unable:
+        return "then" if any(rule.action in _FORMS for rule in changed) else "last"
+    is_vague = is_bad_request and refusal is not None and refusal.points_at_nothing
+    return "then" if changed and is_vague else "last"
+
+
+def _body(error: errors.UpstreamError) -> UpstreamErrorBody | None:
+    return error.error_body if isinstance(error, errors.UpstreamErrorReply) else None
+
+
+def is_about_member(error: errors.UpstreamError, step: Step) -> bool:
+    """Whether an error that teaches nothing is about a member that `step` changed."""
+    if isinstance(error, errors.UpstreamInvalid):  # the vectors have another length than the request asked for
+        return any(rule.field == "dimensions" for rule in step)
+    body = _body(error)
+    return body is not None and not body.own and is_named(body.message, [path for rule in step for path in rule.paths])

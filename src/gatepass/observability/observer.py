@@ -122,6 +122,8 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """The request that it belongs to: clients may use one id for several. None if gatepass itself made the request."""
     after: AttemptRecord | None = None
     """The attempt that it repeats."""
+    answered: tuple[str, ...] | None = None
+    """The changes of the request that the client's error answers, if `adapted` has not only these."""
     outcome: str = ""
     """One of `proxy.retry.Outcome`."""
     hop: str | None = None
@@ -144,6 +146,11 @@ class AttemptRecord(AttemptFacts, gc=False, eq=False):
     """The MCP server ran the tool that was called, without an error."""
     url: str = ""
     """The URL of its request without the query. "" without `tracing`."""
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The changes of what the client receives: the entries of `x-gatepass-adapted`."""
+        return self.adapted if self.answered is None else self.answered
 
 
 # gc=False, as the records that it refers to: the garbage collector follows nothing that the inspector keeps.

@@ -614,12 +614,19 @@ async def _error_after_rules(attempt: Attempt, base: Call, sent: Call, error: Up
     """Return the error for the client after `error` to `sent`, with what was tried and advice about the request."""
     session, state, upstream = _open_session(attempt, base), attempt.state, attempt.upstream.name
     found = await _steps(attempt, session, sent, error)
+    if attempt.has_answered:  # a stream that broke later
+        session.succeeded(state.clock.now())
     last, error = error, session.failed(error, state.clock.now())
     attempt.record.tried = session.tried
-    if session.tried:
-        error.cause = f"{sentence(error.cause)} Tried before: {', '.join(f'`{entry}`' for entry in session.tried)}."
-        if session.last_words:
-            error.cause = f"{error.cause} The upstream then answered: {session.last_words}"
+    if session.answered != attempt.learned:
+        others = (entry for entry in attempt.record.adapted if entry not in attempt.learned)
+        attempt.record.answered = (*others, *session.answered)
+    if made := [f"`{entry}`" for entry in session.tried if entry in session.answered]:
+        error.cause = f"With {', '.join(made)}: {error.cause}"
+    if before := [f"`{entry}`" for entry in session.tried if entry not in session.answered]:
+        error.cause = f"{sentence(error.cause)} Tried before: {', '.join(before)}."
+    if session.last_words:
+        error.cause = f"{sentence(error.cause)} The upstream then answered: {session.last_words}"
     if isinstance(error, errors.UpstreamEmpty) and has_token_ids(sent):
         # OpenRouter returns no vectors for token ids. A retry changes nothing, but the client can send texts.
         refused = UpstreamErrorReply(

@@ -155,8 +155,8 @@ class ClientResponse(Hidden, msgspec.Struct, eq=False):
         request_id = context.client_request.id.encode("latin-1")
         fields = [*headers, *own, *context.cors_headers, (b"x-request-id", request_id), (b"server-timing", timing)]
         if attempt is not None and (attempt.adapted or attempt.after is not None or attempt.requests > 1):
-            if attempt.adapted:
-                fields.append((b"x-gatepass-adapted", ", ".join(attempt.adapted).encode("latin-1", "replace")))
+            if changes := attempt.changes:
+                fields.append((b"x-gatepass-adapted", ", ".join(changes).encode("latin-1", "replace")))
             if attempt.tried and context.error is not None:
                 fields.append((b"x-gatepass-tried", ", ".join(attempt.tried).encode("latin-1", "replace")))
             requests = attempt.requests if attempt.after is None else sum(one.requests for one in context.attempts())

@@ -97,6 +97,8 @@ class Attempt(Hidden, Tried, eq=False):
     learned: tuple[str, ...] = ()
     """The changes that learned rules made."""
     token: Token | None = None
+    has_answered: bool = False
+    """A stream that gatepass makes a whole reply from had begun its answer when it failed."""
     is_rejected: bool = False
     """The status of the reply rejects the token."""
     waits_since_s: float = 0.0
@@ -352,8 +354,9 @@ class RequestContext(Hidden, msgspec.Struct, eq=False):
             access.upstream = record.upstream
             access.attempts, upstream_s = record.requests, record.upstream_s
             token_wait_s = record.token_wait_s + record.renewal_s
-            if record.adapted:  # most of these have their default, and reading is ten times as fast as writing
-                access.adapted = record.adapted
+            # most of these have their default, and reading is ten times as fast as writing
+            if record.adapted or record.answered:
+                access.adapted = record.changes
             if record.upstream_model is not None:
                 access.upstream_model = record.upstream_model
             if record.upstream_request_id is not None:

@@ -216,6 +216,7 @@ def _error_of(context: AttemptReply, raised: UpstreamError | TransportFault) -> 
     error = upstream_call.connection_error(attempt, raised) if isinstance(raised, TransportFault) else raised
     error.should_retry = should_retry(response.headers)
     error.relayed = upstream_call.relayed_fields(response, context.state.redactor.mask)
+    upstream_call.read_in_200(attempt, error)
     return upstream_call.as_rejection(error, context.upstream.settings.rejection, response.status)
 
 
@@ -605,6 +606,7 @@ async def _aggregated(context: AttemptReply, aggregator: StreamAggregator) -> Bu
         threads, finish = context.state.body_threads, aggregator.finish
         body = await threads.run_heavy(context.attempt.call.caller, finish) if aggregator.is_large else finish()
     except GatepassError:
+        context.attempt.has_answered = aggregator.has_answered
         context.attempt.add_changes(aggregator.adapted)
         context.attempt.note_usage(aggregator.usage)
         raise

@@ -19,7 +19,7 @@ from gatepass.config.network import NO_NETWORK, Network
 from gatepass.config.routes import block_of_operation
 from gatepass.config.upstream import RejectionConfig, url_with_version
 from gatepass.dialects.base import RELAYED_WITH_ERROR, RELAYED_WITH_ERROR_PREFIXES
-from gatepass.dialects.hints import Remedy, tried_with
+from gatepass.dialects.hints import Remedy, case_of, tried_with
 from gatepass.dialects.reply_check import LOGIN_REDIRECT, ReceivedReply
 from gatepass.draft import Draft
 from gatepass.errors import Fault, GatepassError, TransportFault, UpstreamError, UpstreamErrorReply, sentence
@@ -27,7 +27,7 @@ from gatepass.http_client.fault_text import ServerNames, fault_text
 from gatepass.http_client.response_body import read_whole
 from gatepass.http_client.tls import TlsProblem, tls_problem
 from gatepass.json_body import ONE_PASS_BYTES
-from gatepass.learning.pointing import is_too_long, no_room
+from gatepass.learning.pointing import is_too_long, no_room, refuses_member
 from gatepass.observability.observer import AttemptRecord, SentToken
 from gatepass.observability.redaction import whole_words
 from gatepass.observability.story import attempts_of
@@ -199,6 +199,18 @@ def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) ->
     )
     rejection.relayed, rejection.should_retry = error.relayed, error.should_retry
     return rejection
+
+
+def read_in_200(attempt: Attempt, error: UpstreamError) -> None:
+    """Make `error` a 400 if it refuses a member of the request in a 200, under a code that gatepass does not know."""
+    sent = (attempt.normalized or attempt.call).body
+    if not isinstance(error, UpstreamErrorReply) or not error.of_request or (body := error.error_body) is None:
+        return
+    is_unknown = body.status is None and not body.own and len(sent) <= ONE_PASS_BYTES
+    if is_unknown and refuses_member(body.message, sent):
+        error.http_status, error.kind = 400, body.kind or error_kind(400)
+        if error.case == "5xx":
+            error.case = case_of(body, 400, attempt.upstream.name, attempt.call.model)
 
 
 def explain_rejection(attempt: Attempt, rejection: GatepassError) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gatepass.types import OVER_QUOTA, RAGFLOW_ABSENT, REFUSED_CONTENT, TOO_LONG, UpstreamErrorBody
+from gatepass.types import OVER_QUOTA, RAGFLOW_ABSENT, REFUSED_CONTENT, TOO_LONG, TOO_LONG_TEXT, UpstreamErrorBody
 
 Object = Mapping[str, Any]
 
@@ -97,6 +97,17 @@ _EXHAUSTED = (
 )
 """Of an account that a retry does not fill."""
 
+_BAD_REQUEST = (
+    rf"(?i){TOO_LONG_TEXT}|参数(?:错误|无效)|\bparameter is invalid|must have less than \d+ tokens"
+    r"|must be less than max_seq_len"
+)
+"""Words of an error that the request caused, whatever its code is: SiliconFlow writes the last three."""
+QUOTED = (
+    r"(?:(?<!\w)'|'(?=\s))[^']{1,400}(?:'(?!\w)|(?<=\s)')|\"[^\"]{1,400}\"|`[^`]{1,400}`|“[^”]{1,400}”"
+    r"|‘[^’]{1,400}’|「[^」]{1,400}」"
+)
+"""A quote, which may be a client's text."""
+
 STATUS_OF_CODE: Mapping[str, int] = {
     # an expired token reported with another status: ChatGPT, RFC 6750 section 3.1, Baidu's error_code
     "token_expired": 401,
@@ -114,6 +125,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     # Alibaba's DashScope: its native API and its compatible API
     "invalidparameter": 400,
     "invalid_parameter_error": 400,
+    "invalid_parameter": 400,
     **dict.fromkeys(REFUSED_CONTENT | TOO_LONG, 400),
     **dict.fromkeys(OVER_QUOTA, 429),
 }
@@ -333,23 +345,30 @@ def _masked_label(label: str | None, mask: Mask) -> str | None:
 def _written_status(found: Found) -> int | None:
     """Return the status of vLLM, Gemini, OpenRouter and others that send it."""
     parts = [part for part in (found.own, found.outer) if isinstance(part, dict)]
-    statuses = (_http_status(part[name]) for part in parts for name in _STATUSES if name in part)
-    return next(filter(None, statuses), None)
+    codes = (part[name] for part in parts for name in _STATUSES if name in part)
+    statuses = ((_http_status(code), whole_number(code)) for code in codes)
+    return next((status for status, code in statuses if status in OF_LONGER_CODES or (status and status == code)), None)
+
+
+OF_LONGER_CODES = frozenset((*range(400, 405), 408, 409, 413, 422, 429, 500, 502, 503, 504))
+"""What the beginning of a longer code may mean. Others have numbers of their own: SiliconFlow's 50508 is no 505."""
 
 
 def _implied_status(found: Found, text: str, code: str | None, kind: str | None) -> int | None:
     if "base_resp" in found.outer and isinstance(found.own, dict):
-        return STATUS_OF_MINIMAX.get(whole_number(found.own.get("status_code")) or 0)
-    return (
-        ragflow_status(found.outer.get("code"), text)
-        or STATUS_OF_CODE.get((code or "").lower())
-        or STATUS_OF_KIND.get((kind or "").lower())
-        or (429 if code is None and (re.search(_LIMITED, text) or re.search(_EXHAUSTED, text)) else None)
-    )
+        known = STATUS_OF_MINIMAX.get(whole_number(found.own.get("status_code")) or 0)
+    else:
+        known = (
+            ragflow_status(found.outer.get("code"), text)
+            or STATUS_OF_CODE.get((code or "").lower())
+            or STATUS_OF_KIND.get((kind or "").lower())
+            or (429 if code is None and (re.search(_LIMITED, text) or re.search(_EXHAUSTED, text)) else None)
+        )
+    return known or (400 if re.search(_BAD_REQUEST, re.sub(QUOTED, "…", text[:MESSAGE_CHARS])) else None)
 
 
 def _http_status(value: Any) -> int | None:
-    """Return the HTTP status that a number is or begins with, as corporate gateways write 401: 40101, 401001."""
+    """Return the error status that a number is or begins with, as corporate gateways write 401: 40101, 401001."""
     number = whole_number(value) or 0
     if number >= 10_000:
         number = int(str(number)[:3]) if number < 1_000_000 else 0

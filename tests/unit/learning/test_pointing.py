@@ -99,12 +99,53 @@ def test_a_code_or_a_parsers_sentence_says_that_a_name_is_unknown(error, is_of_n
 
 
 @pytest.mark.parametrize(
+    ("member", "value", "text"),
+    [
+        ("reasoning_effort", "low", "Your credit balance is too low to access the API."),
+        ("reasoning_effort", "high", "This model is in high demand."),
+        ("reasoning_effort", "medium", "A medium plan does not include this model."),
+        ("service_tier", "auto", "Enable auto top-up to go on."),
+        ("service_tier", "default", "The default group has no channel."),
+        ("thinking", "on", "Nothing is served on Sundays."),
+        ("think", "off", "The service is switched off."),
+        ("keep_alive", "none", "There are none left."),
+        ("truncation", "auto", "An auto-scaler is at work."),
+        ("include_reasoning", "all", "It is all over."),
+        ("safety_identifier", "user", "Ask the user to sign in."),
+        ("user", "caller-mx41", "Ask caller-mx42 to sign in."),
+    ],
+)
+def test_an_everyday_word_is_no_value_that_was_sent(member, value, text):
+    assert member not in reading(text, **{member: value}).named(weak=True)
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "text"),
+    [
+        ("reasoning_effort", "low", "'low' is not available."),
+        ("reasoning_effort", "high", "No high effort here."),
+        ("service_tier", "auto", "tier auto is not sold"),
+        ("service_tier", "default", "Wrong: `default`"),
+        ("reasoning_effort", "xhigh", "No xhigh here."),
+        ("user", "caller-mx41", "Unknown: caller-mx41"),
+        ("service_tier", "tier_2b", "There is no tier_2b."),
+        ("prompt_cache_retention", "24h-x", "The retention is not sold."),
+        ("verbosity", "v2", "What is v2?"),
+    ],
+)
+def test_a_value_in_quotes_beside_its_name_or_of_a_rare_word_points_at_its_member(member, value, text):
+    assert member in reading(text, **{member: value}).named(weak=True)
+
+
+@pytest.mark.parametrize(
     ("text", "values"),
     [
         ("temperature must be 1", ["1"]),
         ("temperature: only 'auto' or true", ['"auto"', "true"]),
         ("temperature and 'top_p' 2026", []),
         ("temperature must be １", []),
+        ("temperature must be none", ['"none"']),
+        ("temperature is odd, and none of these", []),
     ],
 )
 def test_the_values_behind_a_name_are_known(text, values):

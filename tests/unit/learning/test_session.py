@@ -129,8 +129,8 @@ def test_nine_calls_are_the_most(more, is_served):
     first = ask(memory, upstream, chat(**members))
     assert (first.error is None, first.calls) == (is_served, MOST_CALLS)
     assert (len(rules(memory)), len(first.logged)) == ((8, 8) if is_served else (0, 0))
-    assert first.message == (None if is_served else unsupported("store")), "that of its own request"
-    assert first.learning.last_words == ("" if is_served else unsupported("top_k"))
+    assert first.message == (None if is_served else unsupported("top_k")), "the one that is left"
+    assert first.learning.last_words == ""
 
 
 def test_what_helped_a_request_that_failed_is_the_first_try_of_the_next_one_all_at_once():

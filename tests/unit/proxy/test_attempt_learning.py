@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from gatepass.config.model import Config
-from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
+from gatepass.dialects.reply_check import ReceivedReply, classify_error
+from gatepass.errors import (
+    UpstreamClosed,
+    UpstreamEmpty,
+    UpstreamError,
+    UpstreamErrorReply,
+    UpstreamHtml,
+    UpstreamInvalid,
+    UpstreamTimeout,
+)
 from gatepass.learning.learned_rule import LearnedRule, RuleScope
 from gatepass.normalize.rules import INCLUDE_USAGE, apply_changes
 from gatepass.observability.observer import AttemptRecord
@@ -120,13 +129,100 @@ NO_STOP = "Unsupported parameter: 'stop' is not supported with this model."
 async def test_error_after_a_helpful_change_names_the_change_and_the_remedy(scenario):
     left = refusal(NO_STOP, code="unsupported_parameter", param="stop")
     call = a_chat(stop=["x"])
-    own = refusal()
-    assert await scenario.ask(call, own, left) is own
-    assert own.message == (
-        f"{NO_STREAM} Tried before: `stream=synth`. The upstream then answered: {NO_STOP}"
+    assert await scenario.ask(call, refusal(), left) is left
+    assert left.message == (
+        f"With `stream=synth`: {NO_STOP}"
         """ To drop stop, set rules: {drop: ["stop"]} in the model's entry under models."""
     )
-    assert scenario.attempt.tried == scenario.attempt.adapted == ("stream=synth",)
+    assert scenario.attempt.tried == scenario.attempt.adapted == scenario.attempt.changes == ("stream=synth",)
+
+
+NO_SEED = "Unsupported parameter: 'seed' is not supported with this model."
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "x"}]}]
+AFTER = {
+    "left out": (a_chat(seed=1, stream=False), NO_SEED, "seed", "drop=seed"),
+    "renamed": (
+        a_chat(max_tokens=9),
+        "Use `max_completion_tokens`, not max_tokens",
+        "max_completion_tokens",
+        "rename=",
+    ),
+    "bounded": (a_chat(max_tokens=9000), "`max_tokens` must be at most 4096", "max_tokens", "clamp=max_tokens"),
+    "stream": (a_chat(), NO_STREAM, "stream", "stream=synth"),
+    "content": (a_chat(messages=PARTS), "messages[0].content must be a string", "messages.0.content", "content=text"),
+    "role": (
+        a_chat(messages=[{"role": "developer", "content": "x"}]),
+        "Bad role developer",
+        "messages.0.role",
+        "role=",
+    ),
+}
+"""A call, the error that it gets, what is then changed, and the change."""
+FORMS = ("stream", "content", "role")
+
+
+class Answers:
+    """Replies with this status and error. `OWN` stands for the first error, `CHANGED` for what was changed after it."""
+
+    def __init__(self, status: int, text: str, **members: Any) -> None:
+        self.status, self.error = status, {"message": text, "param": None, "code": None, **members}
+
+    def after(self, own: str, changed: str) -> UpstreamError:
+        text = json.dumps({"error": self.error}).replace("OWN", own).replace("CHANGED", changed)
+        return classify_error(ReceivedReply("chat", self.status, (), text.encode(), model="m", operation="chat"))
+
+
+LAST: dict[str, tuple[Any, str, str]] = {
+    # the same, or about what was changed
+    "the same": (Answers(400, "OWN"), "first", "first"),
+    "the same but its id": (Answers(400, "OWN", id="20261130a"), "first", "first"),
+    "about it, 400": (Answers(400, "This is refused.", param="CHANGED"), "first", "first"),
+    "about it, 500": (Answers(500, "KeyError: 'CHANGED'"), "first", "then"),
+    # about the model, by name, words or code
+    "model, 404": (Answers(404, "The model `nope` does not exist."), "last", "last"),
+    "model, 400": (Answers(400, "Model not found."), "last", "last"),
+    "model by its code": (Answers(404, "Nothing here.", code="model_not_found"), "last", "last"),
+    "model by its name": (Answers(422, "Sorry: 'o1'"), "last", "last"),
+    # of another kind
+    "401": (Answers(401, "Bad token."), "last", "last"),
+    "403": (Answers(403, "Not for you."), "last", "last"),
+    "413": (Answers(413, "Too large."), "last", "last"),
+    "429": (Answers(429, "Slow down."), "last", "last"),
+    "filter": (Answers(400, "Refused.", code="content_filter"), "last", "last"),
+    "context": (Answers(400, "This model's maximum context length is 8192 tokens."), "last", "last"),
+    "501": (Answers(501, "Not implemented."), "last", "last"),
+    "503": (Answers(503, "Busy."), "last", "last"),
+    "504": (Answers(504, "Late."), "last", "last"),
+    "no answer": (UpstreamTimeout("No answer.", upstream="chat", phase="first_byte"), "last", "last"),
+    "closed": (UpstreamClosed("Closed.", upstream="chat"), "last", "last"),
+    "login page": (UpstreamHtml("A page.", upstream="chat"), "last", "last"),
+    # of the server
+    "500": (Answers(500, "CUDA out of memory."), "last", "then"),
+    "another 404": (Answers(404, "Not found."), "last", "then"),
+    "no JSON": (UpstreamInvalid("No JSON.", upstream="chat"), "last", "then"),
+    # 400 and 422
+    "elsewhere, 400": (Answers(400, NO_STOP, param="stop"), "last", "last"),
+    "elsewhere, 422": (Answers(422, "tools[3] is refused"), "last", "last"),
+    "at nothing, 400": (Answers(400, "Bad request."), "then", "then"),
+    "at nothing, 422": (Answers(422, "Wrong."), "then", "then"),
+}
+
+
+@pytest.mark.parametrize("last", LAST)
+@pytest.mark.parametrize("after", AFTER)
+async def test_the_client_gets_the_last_true_error(after, last):
+    """Each cell of the table in docs/concepts/learned_rules.md."""
+    call, text, changed, entry = AFTER[after]
+    answers, *cells = LAST[last]
+    errors = [answers.after(text, changed) if isinstance(answers, Answers) else answers for _ in range(MOST_CALLS)]
+    own, expected, scenario = refusal(text), cells[after in FORMS], Scenario(a_state())
+    shown = await scenario.ask(call, own, *errors)
+    assert shown is not None
+    assert (shown is own) is (expected != "last")
+    assert shown.message.startswith(f"With `{entry}" if expected == "last" else text)
+    assert ("The upstream then answered: " in shown.message) is (expected == "then")
+    assert bool(scenario.attempt.changes) is (expected == "last")
+    assert any(one.startswith(entry) for one in scenario.attempt.tried)
 
 
 MEMBERS = {
@@ -143,15 +239,14 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize(("answer_s", "requests"), [(0.0, MOST_CALLS), (MOST_TRIES_S / 4, 4), (MOST_TRIES_S, 1)])
-async def test_tries_are_bounded_and_the_error_of_the_own_request_names_them(scenario, answer_s, requests):
+async def test_tries_are_bounded_and_the_error_that_is_left_names_them(scenario, answer_s, requests):
     scenario.answer_s, names = answer_s, list(MEMBERS)
     refusals = [refusal(f"Unsupported parameter: '{name}'", param=name) for name in names]
     shown = await scenario.ask(a_chat(**MEMBERS), *refusals)
     tried = tuple(f"drop={name}" for name in names[: requests - 1])
-    assert (shown, len(scenario.sent), scenario.memory.by_scope) == (refusals[0], requests, {})
-    listed, last = ", ".join(f"`{entry}`" for entry in tried), names[requests - 1]
-    then = f". Tried before: {listed}. The upstream then answered: Unsupported parameter: '{last}'" if tried else ""
-    assert shown.message == f"Unsupported parameter: 'store'{then}"
+    assert (shown, len(scenario.sent), scenario.memory.by_scope) == (refusals[requests - 1], requests, {})
+    listed = ", ".join(f"`{entry}`" for entry in tried)
+    assert shown.message == f"{listed and f'With {listed}: '}Unsupported parameter: '{names[requests - 1]}'"
     assert (scenario.attempt.tried, scenario.attempt.adapted) == (tried, tried)
 
 

@@ -569,6 +569,66 @@ def test_an_error_of_minimax_in_a_200_has_the_status_of_its_code(code, status):
     assert found.status == status
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        *((code, None) for code in (50508, "50603", 41800, 40600, 451000, 59900, 52900)),
+        *((code, code // 100) for code in (40001, 40101, 40203, 40301, 40400, 40801, 40900, 41300, 42201, 42900)),
+        *((code, code // 100) for code in (50000, 50201, 50300, 50400)),
+        *((code, code) for code in (418, 451, 505, 529)),
+        ("500001", 500),
+        (5005, None),
+    ],
+)
+def test_a_longer_code_begins_with_a_status_only_if_upstreams_write_that_one(code, status):
+    found = read_error_body({"code": code, "message": "System is too busy now."})
+    assert found is not None
+    assert (found.status, found.written_status, found.code) == (status, status, str(code))
+    told = read_error_body({"code": code, "success": False, "data": "System is too busy now."})
+    assert told is not None
+    assert (told.message, told.status) == (found.message, status)
+
+
+CONTEXT = "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens."
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        *(({"code": code, "message": CONTEXT}, 400) for code in (5001, 1001, 20015, -1, "E1")),
+        ({"code": 20042, "message": "input must have less than 512 tokens", "data": None}, 400),
+        ({"code": 20015, "message": "The parameter is invalid. Please check again.", "data": None}, 400),
+        ({"code": 20015, "message": "length of prompt_tokens (8193) must be less than max_seq_len (8192)."}, 400),
+        ({"code": 1001, "msg": "参数错误"}, 400),
+        ({"success": False, "errorCode": "A1", "errorMsg": "请求参数无效"}, 400),
+        ({"code": "invalid_parameter", "message": "No."}, 400),
+        ({"error": {"message": CONTEXT}}, 400),
+        ({"base_resp": {"status_code": 4711, "status_msg": "context window exceeds limit"}}, 400),
+        # a number or a code that gatepass knows
+        ({"code": 100, "message": CONTEXT}, 502),
+        ({"code": 102, "message": "参数错误"}, 400),
+        ({"code": 50300, "message": CONTEXT}, 503),
+        ({"code": "rate_limit_exceeded", "message": "参数错误"}, 429),
+        ({"code": "content_filter", "message": CONTEXT}, 400),
+        # a client's text in it
+        ({"code": 5001, "message": 'Cannot store "参数错误怎么办"'}, None),
+        ({"code": 5001, "message": "The worker died at 'why is the prompt is too long?'"}, None),
+        ({"code": 5001, "message": "服务异常：「参数无效」"}, None),
+        ({"code": 5001, "message": "Internal fault."}, None),
+    ],
+    ids=str,
+)
+def test_words_about_the_request_decide_where_a_code_says_nothing(document, status):
+    found = read_error_body(document)
+    assert found is not None
+    assert found.status == status
+
+
+def test_an_ordinary_reply_with_such_words_is_no_error():
+    for document in ({"code": 0, "message": "参数错误"}, {"choices": [{"message": {"content": CONTEXT}}]}):
+        assert read_error_body(document) is None
+
+
 def test_the_prompt_that_an_error_repeats_is_not_its_message():
     assert read_error_body({"messages": [{"role": "user", "content": "Hi"}]}, refused=True) is None
 
