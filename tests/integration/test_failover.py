@@ -13,10 +13,12 @@ import pytest
 
 from gatepass.config.access import hash_key
 from gatepass.policy.breaker import Breaker
+from gatepass.proxy.retry import MOST_CALLS, MOST_TRIES_S
 from tests.integration.answers import COMPLETION, EVENTS, VECTORS, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Answer, Gateway, gateway
 from tests.integration.issuer import SECRET, minted
 from tests.integration.messages_upstream import MESSAGE
+from tests.integration.refusing import without
 from tests.integration.scripted import (
     Dialogue,
     Hold,
@@ -712,3 +714,67 @@ async def test_a_part_that_is_refused_needs_the_budget_of_what_may_run_twice():
         statuses = [(await gp.ask(body, EMBEDDINGS).answer()).status for _ in range(31)]
     assert statuses == [200] * 30 + [429]
     assert len(second.received) == 2 * 30
+
+
+# --- tries over several targets -----------------------------------------------------------------------------------
+
+ONE_BY_ONE: dict[str, Any] = {
+    "store": True,
+    "metadata": {},
+    "prompt_cache_key": "k",
+    "verbosity": "low",
+    "service_tier": "auto",
+    "seed": 1,
+    "top_k": 1,
+    "min_p": 1,
+}
+"""Members that an upstream may not know, which it refuses in this order: one for each try."""
+PICKY = {**HELLO, **ONE_BY_ONE}
+
+
+def refused_member(received: Received, most: int = len(ONE_BY_ONE)) -> Dialogue | None:
+    known = received.json()
+    name = next((one for one in [*ONE_BY_ONE][:most] if one in known), None)
+    return None if name is None else without(name).dialogue
+
+
+@pytest.mark.parametrize(
+    ("members", "status", "calls"),
+    [
+        (1, 429, [2, 2, 2, 2]),
+        (2, 429, [3, 3, 3, 3]),
+        (3, 400, [4, 4, 3, 0]),
+        (8, 400, [MOST_CALLS, 1, 0, 0]),
+    ],
+)
+async def test_one_request_has_nine_calls_and_one_for_each_further_target(members: int, status: int, calls: list[int]):
+    """Each of four targets refuses so many members one by one, and then the request for now."""
+    entry = {"retry": {"on": ["refused"], "attempts": 4}}
+    names = ("first", "second", "third", "fourth")
+    async with AsyncExitStack() as started:
+        served = [
+            await started.enter_async_context(Scripted(answer=lambda one: refused_member(one, members) or error(429)))
+            for _ in names
+        ]
+        upstreams = {name: {"base_url": one.url} for name, one in zip(names, served, strict=True)}
+        gp = await started.enter_async_context(gateway(upstreams=upstreams, models=models(*names, **entry)))
+        answer = await gp.ask(PICKY).answer()
+    assert [len(one.received) for one in served] == calls
+    assert (answer.status, answer.headers["x-gatepass-attempts"]) == (status, str(sum(calls)))
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+async def test_a_target_that_hangs_takes_no_tries_from_the_next(tries: int):
+    """The first one refuses some members and then hangs for longer than tries may take at one target."""
+    clock = DrivenClock()
+    first = Scripted(*[without(name).dialogue for name in [*ONE_BY_ONE][:tries]], [Hold()])
+    second = Scripted(answer=lambda received: refused_member(received) or GOOD)
+    asked = {**HELLO, **dict([*ONE_BY_ONE.items()][:4])}
+    entry = {"retry": {"on": ["may_have_run"], "operations": ["chat"]}, "timeouts": {"first_byte_s": 0.5}}
+    async with two(first, second, entry, clock=clock) as gp:
+        asking = asyncio.create_task(gp.ask(asked).answer())
+        await first.requested(tries + 1)
+        clock.suspend(MOST_TRIES_S + 5)
+        answer = await asking
+    assert (answer.status, len(first.received), len(second.received)) == (200, tries + 1, 5)
+    assert second.received[-1].json() == {**HELLO, "model": "b"}

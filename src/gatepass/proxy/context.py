@@ -140,13 +140,14 @@ class Attempt(Hidden, Tried, eq=False):
         attempt.sent_before = self.sent_before or self.sent
         attempt.ran_before = self.ran_before or (self.sent and ended.outcome not in REFUSALS)
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
+        is_try = repeat is Repeat.LEARNED_RULE and not (self.is_free or self.lacks_path)
+        attempt.rules = self.rules + is_try
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if repeat not in MOVES:
             attempt.renewed = self.renewed or ended.outcome == Outcome.TOKEN_REJECTED
             attempt.reconnected = self.reconnected or attempt.new_connection
-            is_try = repeat is Repeat.LEARNED_RULE and not (self.is_free or self.lacks_path)
-            attempt.upstream, attempt.rules = self.upstream, self.rules + is_try
+            attempt.upstream = self.upstream
             attempt.base, attempt.session, attempt.copied_bytes = self.base, self.session, self.copied_bytes
             attempt.chat, attempt.absent, attempt.repeats_stale = self.chat, self.absent, self.repeats_stale
             attempt.target_began_s = self.target_began_s or ended.began_s

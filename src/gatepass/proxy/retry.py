@@ -18,9 +18,11 @@ from gatepass.types import SERVER_ERROR
 
 TOO_MANY, UNAVAILABLE = 429, 503
 MOST_CALLS = 9
-"""Limit on the calls of one request at one target. Strict upstreams name one unsupported member in each error."""
+"""Limit on the calls of one request, to which each further target adds one. Strict upstreams name one unsupported
+member in each error."""
 MOST_TRIES_S = 10.0
-"""Time from the first call on after which no change is tried. RAGFlow's dialog waits as long for an answer."""
+"""Time from the first call at a target on after which no change is tried there. RAGFlow's dialog waits as long for an
+answer."""
 
 
 class Outcome(StrEnum):
@@ -85,7 +87,7 @@ class Tried(msgspec.Struct, kw_only=True):
     reconnected: bool = False
     """An attempt at this target followed a stale connection."""
     rules: int = 0
-    """How many attempts at this target tried a change. A missing path and what gatepass itself added do not count."""
+    """How many attempts tried a change, at all targets. A missing path and what gatepass itself added do not count."""
     tried_s: float = 0.0
     """The time since the first attempt at this target."""
 
