@@ -542,8 +542,8 @@ async def test_a_request_counts_from_its_first_byte_on_although_its_client_leave
             async with gp.ask(body, path, headers=by("ana")):
                 await until(lambda: upstream.received)
             await settled(gp, [count * tokens] * 2)
-            sent = len(upstream.received)  # 2 for embeddings in parts, which count at the upstream
-            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count, count * sent], [0, 0])
+            sent = len(upstream.received)  # 2 for embeddings in parts
+            assert (used(gp.state, REQUESTS), used(gp.state, CONCURRENT)) == ([count * sent] * 2, [0, 0])
 
 
 async def test_a_request_that_waits_for_a_place_when_its_client_leaves_counts_nothing():
@@ -600,23 +600,101 @@ async def test_a_request_that_can_never_fit_is_a_400():
         assert upstream.received == []
 
 
+def vectors(received: Received) -> Dialogue:
+    inputs = json.loads(received.body)["input"]
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+    data = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(len(inputs))]
+    return [Send(reply({"object": "list", "model": "s", "data": data, "usage": {"total_tokens": 1}}))]
+
+
+FIVE = {"requests": {"minute": 5}}
+OWNERS: dict[str, dict[str, Any]] = {
+    "caller": {"access": access(FIVE)},
+    "group": {"access": access(group=FIVE)},
+    "model": {"access": access()},
+    "calendar": {"access": access({"requests": {"day": 5}})},
+}
+
+
+@pytest.mark.parametrize("inputs", [40, INLINE_BYTES // 2], ids=["small", "read in a thread"])
+@pytest.mark.parametrize("owner", OWNERS)
+async def test_the_further_requests_of_a_split_call_are_a_debt_and_never_refuse_it(owner: str, inputs: int):
+    size = max(2, inputs // 20)
+    entry = {"upstream": "chat", "rules": {"split": size}, **({"limits": FIVE} if owner == "model" else {})}
+    body, parts = {"model": "s", "input": ["x"] * inputs}, -(-inputs // size)
+    clock = DrivenClock()
+    async with limited(vectors, clock=clock, models={"s": entry, "*": {"upstream": "chat"}}, **OWNERS[owner]) as (
+        gp,
+        upstream,
+    ):
+        split = await ask(gp, body, EMBEDDINGS)
+        await until(lambda: not gp.state.in_flight.busy)
+        assert (split.status, len(upstream.received), used(gp.state, REQUESTS)[0]) == (200, parts, parts)
+        next_one = {"model": "s", "input": ["x"]}
+        assert [(await ask(gp, next_one, EMBEDDINGS, name)).status for name in KEYS] == [
+            429,
+            200 if owner in ("caller", "calendar") else 429,
+        ]
+        clock.suspend(65)
+        if owner == "calendar":
+            clock.jump_wall(86_400)
+        assert (await ask(gp, next_one, EMBEDDINGS)).status == 200
+
+
+async def test_parts_that_were_not_sent_and_other_refusals_are_no_debt():
+    """A call that is refused whole, one that no upstream accepts in parts, and one of an end user."""
+
+    def failing(received: Received) -> Dialogue:
+        is_third = b'"2"' in received.body
+        return [Send(reply({"error": {"message": "no"}}, 500))] if is_third else vectors(received)
+
+    users = {"end_users": {"header": "x-user", "limits": FIVE}}
+    models = {"s": {"upstream": "chat", "rules": {"split": 1}}}
+    async with limited(failing, models=models, access=access({"requests": {"minute": 50}}, **users)) as (gp, upstream):
+        failed = await ask(gp, {"model": "s", "input": ["0", "1", "2"] + ["x"] * 40}, EMBEDDINGS)
+        await until(lambda: not gp.state.in_flight.busy)
+        sent = len(upstream.received)
+        assert (failed.status, 3 <= sent < 43) == (500, True)
+        of_users, of_callers = used(gp.state, REQUESTS)[:2], used(gp.state, REQUESTS)[2:]
+        assert (of_users, of_callers) == ([1, 0], [sent, 0])
+        for _ in range(4):
+            assert (await ask(gp, {"model": "s", "input": ["x"]}, EMBEDDINGS)).status == 200
+        assert (await ask(gp, {"model": "s", "input": ["x"]}, EMBEDDINGS)).status == 429
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, 2_048), (3, 6_144)])
+async def test_a_call_is_sent_as_2048_requests_at_most(limit: int, most: int):
+    models = {"s": {"upstream": "chat", "rules": {"split": limit}}}
+    async with limited(vectors, models=models, access=access({"requests": {"minute": 5_000}})) as (gp, upstream):
+        refused = await ask(gp, {"model": "s", "input": ["x"] * (most + 1)}, EMBEDDINGS)
+        await until(lambda: not gp.state.in_flight.busy)
+        assert (refused.status, refused.error["code"], refused.error["param"]) == (400, "invalid_request", "input")
+        noun = "1 input" if limit == 1 else f"{limit} inputs"
+        assert refused.error["message"] == (
+            f"The upstream 'chat' accepts {noun} at a time, so the {most + 1} inputs of this call need 2049 requests."
+            f" gatepass sends at most 2048 requests for one call, with {most} inputs. Send fewer inputs in one call."
+            " If the upstream accepts more inputs at a time than the message says, raise rules.split of the model."
+        )
+        assert (upstream.received, refused.headers["x-gatepass-hop"]) == ([], "client")
+        (story,) = await stories(gp.state, refused.headers["x-request-id"], bodies=False)
+        assert story.error is not None
+        assert "`rules.split`" in story.error.action_zh
+        sent = await ask(gp, {"model": "s", "input": ["x"] * most}, EMBEDDINGS)
+    assert (sent.status, len(sent.json()["data"]), len(upstream.received)) == (200, most, 2_048)
+
+
 @pytest.mark.parametrize(
     ("most", "statuses", "counted"), [(20, [200, 429], 20), (19, [400, 400], 0), (40, [200, 200], 40)]
 )
 async def test_an_embeddings_call_in_parts_counts_each_of_them_at_the_upstream(most, statuses, counted):
-    def answer(received: Received) -> Dialogue:
-        inputs = json.loads(received.body)["input"]
-        data = [{"object": "embedding", "index": at, "embedding": [0.5]} for at in range(len(inputs))]
-        return [Send(reply({"object": "list", "model": "s", "data": data, "usage": {"total_tokens": 1}}))]
-
-    async with Scripted(answer=answer) as upstream:
+    async with Scripted(answer=vectors) as upstream:
         upstreams = {"chat": {"base_url": upstream.url, "limits": {"requests": {"minute": most}}}}
         models = {"s": {"upstream": "chat", "rules": {"split": 2}}}
-        limits = {"requests": {"minute": 5}, **TOKEN_LIMIT}
+        limits = {"requests": {"minute": 50}, **TOKEN_LIMIT}
         async with gateway(upstreams=upstreams, models=models, access=access(limits)) as gp:
             answers = [await ask(gp, {"model": "s", "input": ["x"] * 40}, EMBEDDINGS) for _ in range(2)]
             assert [one.status for one in answers] == statuses
-            assert used(gp.state, REQUESTS) == [statuses.count(200), 0, counted]
+            assert used(gp.state, REQUESTS) == [counted, 0, counted]
             assert used(gp.state) == [counted, 0]
     assert len(upstream.received) == counted
     if 400 in statuses:

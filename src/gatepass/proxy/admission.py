@@ -346,7 +346,10 @@ class Admitted(msgspec.Struct, eq=False):
         return 0 if access is None or access.usage is None else access.usage.used(generates=self.generates)
 
     def end(self, context: RequestContext, now_s: float) -> None:
-        """Settle everything that the request has reserved. Call it when the request ends."""
+        """Settle everything that the request has reserved. Call it when the request ends.
+
+        The further requests of a split call are debt of its caller, group and model.
+        """
         attempt, access = context.attempt, context.access
         outcome, sent, requests, reported = "", False, 0, self._reported(access)
         if attempt is not None:
@@ -361,6 +364,10 @@ class Admitted(msgspec.Struct, eq=False):
         if used[TOKENS] and not reported and any(limit.counts_tokens for limit in self.limits):
             access.tokens_estimated = used[TOKENS]
         self.taken = []
+        if parts := sum(max(0, one.requests - 1) for one in context.attempts() if one.parts):
+            # also those of `counted`, whose large body was counted as one request
+            owing = [one for one in self.limits if one.unit == REQUESTS and one.owner[0] != END_USER]
+            self.counts.take(owing, {REQUESTS: parts}, now_s, is_forced=True)
 
     def replace_in(self, fields: list[tuple[bytes, bytes]], wall_s: float, *, is_messages: bool) -> None:
         """Replace the upstream's limit fields among the header `fields` of a response by those of gatepass."""

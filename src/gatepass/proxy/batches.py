@@ -6,13 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from gatepass.errors import GatepassError
+from gatepass.config.advice import Advice
+from gatepass.errors import GatepassError, InvalidRequest
 from gatepass.normalize.embeddings_reply import PARALLEL, SLICE_BYTES, join_replies, next_step
 from gatepass.normalize.embeddings_request import Parts, counts_of, split
 from gatepass.proxy.context import Attempt
 from gatepass.proxy.response import BufferedReply, ClassifiedReply
 from gatepass.sse.usage import sum_of
-from gatepass.types import Call
+from gatepass.types import Call, counted
+
+MOST_REQUESTS = 2_048
+"""The most requests of one call: OpenAI's API accepts as many inputs, so each of its calls can be sent one by one."""
+TOO_MANY = Advice("too_many_parts")
 
 SendOnce = Callable[[Attempt, Call], Awaitable[ClassifiedReply]]
 SendPart = Callable[[Attempt, int, Call], Awaitable[ClassifiedReply]]
@@ -23,12 +28,21 @@ async def send_parts(attempt: Attempt, normalized: Call, send_once: SendOnce, se
     """Return all the vectors of the client's call.
 
     `normalized` is split by its `max_inputs`, and PARALLEL requests are sent at a time. The first error cancels the
-    other requests and is raised.
+    other requests and is raised. Raises InvalidRequest above MOST_REQUESTS.
     """
     parts: Parts | tuple[Call] = (normalized,)
     if normalized.max_inputs is not None:
         threads = attempt.state.body_threads
         parts = await threads.run(attempt.call.caller, normalized.body, partial(split, normalized))
+    if isinstance(parts, Parts) and len(parts) > MOST_REQUESTS:
+        raise InvalidRequest(
+            f"The upstream {attempt.upstream.name!r} accepts {counted(parts.limit, 'input')} at a time, so the"
+            f" {parts.total} inputs of this call need {len(parts)} requests. gatepass sends at most {MOST_REQUESTS}"
+            f" requests for one call, with {MOST_REQUESTS * parts.limit} inputs.",
+            param="input",
+            advice=str(TOO_MANY),
+            case=TOO_MANY.case,
+        )
     if len(parts) > 1 and attempt.failover is not None and attempt.failover.admitted is not None:
         await attempt.failover.admitted.take_parts(attempt.upstream.name, len(parts), attempt.state.clock.now())
     classified = [await send_once(attempt, parts[0])] if len(parts) == 1 else await _send_all(attempt, parts, send_part)

@@ -20,7 +20,7 @@ from tests.integration.gateway import HELLO, Gateway, serving
 from tests.integration.scripted import Scripted
 from tests.integration.store.real_server import INSTALLED, RealServer, real_server
 from tests.integration.test_callers_of_rows import by, issuer, token, write_keys
-from tests.integration.test_limits import GOOD, access, ask
+from tests.integration.test_limits import EMBEDDINGS, GOOD, access, ask, vectors
 from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -34,10 +34,17 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealServe
 
 @asynccontextmanager
 async def replicas(
-    server: RealServer, count: int = 2, end_users: Any = None, callers: Any = None
+    server: RealServer,
+    count: int = 2,
+    end_users: Any = None,
+    callers: Any = None,
+    answer: Any = None,
+    rules: Any = None,
 ) -> AsyncIterator[list[Gateway]]:
     async with AsyncExitStack() as stack:
-        upstreams = [await stack.enter_async_context(Scripted(GOOD)) for _ in "ab"]
+        upstreams = [
+            await stack.enter_async_context(Scripted(answer=answer) if answer else Scripted(GOOD)) for _ in "ab"
+        ]
         quota = {"limits": {"requests": {"minute": 4}}}
         users = {} if end_users is None else {"end_users": end_users}
         blocks = {
@@ -45,7 +52,7 @@ async def replicas(
             "store": server.settings(),
             "upstreams": {name: {"base_url": one.url, **quota} for name, one in zip("ab", upstreams, strict=True)},
             "models": {
-                "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}},
+                "m": {"upstream": "b", "limits": {"requests": {"day": 1_000}}, "rules": rules or {}},
                 "two": {"targets": [{"upstream": "a"}, {"upstream": "b"}]},
             },
             "access": callers or access(group={"requests": {"minute": 3}, "max_concurrent": 3}, **users),
@@ -77,6 +84,17 @@ async def test_replicas_share_the_limits_of_groups_models_and_upstreams(server):
         assert await statuses(gates, 2, model="two") == [200, 200, 200, 200]
         rows = {(row.of, row.limit): row.used for row in (await limits_of(gates[0].state)).limits}
         assert (rows["upstream/a", "requests.minute"], rows["upstream/b", "requests.minute"]) == (4, 3)
+
+
+async def test_the_further_requests_of_a_split_call_are_a_debt_in_all_replicas(server):
+    async with replicas(server, answer=vectors, rules={"split": 1}) as gates:
+        body = {"model": "m", "input": ["x"] * 4}
+        assert (await ask(gates[0], body, EMBEDDINGS)).status == 200
+        await until(lambda: not gates[0].state.in_flight.busy)
+        for gate in gates:  # the first one tells the store what it owes before it asks
+            rows = {(row.of, row.limit): row.used for row in (await limits_of(gate.state)).limits}
+            assert rows["group/all", "requests.minute"] == rows["model/m", "requests.day"] == 4
+        assert (await ask(gates[1], body, EMBEDDINGS)).status == 429
 
 
 async def test_each_replica_counts_its_end_users_and_the_store_has_none_of_them(server):
