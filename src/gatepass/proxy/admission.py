@@ -364,7 +364,7 @@ class Admitted(msgspec.Struct, eq=False):
         if used[TOKENS] and not reported and any(limit.counts_tokens for limit in self.limits):
             access.tokens_estimated = used[TOKENS]
         self.taken = []
-        if parts := sum(max(0, one.requests - 1) for one in context.attempts() if one.parts):
+        if parts := sum(max(0, min(len(one.parts), one.requests) - 1) for one in context.attempts()):
             # also those of `counted`, whose large body was counted as one request
             owing = [one for one in self.limits if one.unit == REQUESTS and one.owner[0] != END_USER]
             self.counts.take(owing, {REQUESTS: parts}, now_s, is_forced=True)
