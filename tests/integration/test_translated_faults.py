@@ -56,8 +56,8 @@ def closed(does: Dialogue) -> Fault:
     return Fault(does, 502, "upstream_closed", "api_error", begins=True)
 
 
-def overflow(does: Dialogue, status: int, code: str, *, begins: bool = False, kind: str = "") -> Fault:
-    return Fault(does, status, code, kind or "invalid_request_error", "context_length_exceeded", begins)
+def overflow(does: Dialogue, code: str, *, begins: bool = False) -> Fault:
+    return Fault(does, 400, code, "invalid_request_error", "context_length_exceeded", begins)
 
 
 FAULTS = {
@@ -121,12 +121,10 @@ FAULTS = {
         codex="insufficient_quota",
         begins=True,
     ),
-    "an overflow": overflow([Send(reply(OVERFLOW, 400))], 400, "context_length_exceeded"),
-    "an overflow without a code": overflow([Send(reply(WITHOUT_CODE, 400))], 400, "upstream_error"),
-    "an overflow in a stream": overflow(in_stream(event(OVERFLOW)), 400, "context_length_exceeded", begins=True),
-    "an overflow without a code in a stream": overflow(
-        in_stream(event(WITHOUT_CODE)), 502, "upstream_error", begins=True, kind="api_error"
-    ),
+    "an overflow": overflow([Send(reply(OVERFLOW, 400))], "context_length_exceeded"),
+    "an overflow without a code": overflow([Send(reply(WITHOUT_CODE, 400))], "upstream_error"),
+    "an overflow in a stream": overflow(in_stream(event(OVERFLOW)), "context_length_exceeded", begins=True),
+    "an overflow without a code in a stream": overflow(in_stream(event(WITHOUT_CODE)), "upstream_error", begins=True),
     "a credential that is refused": Fault(
         [Send(reply({"error": {"message": "Bad key."}}, 401))], 401, "upstream_auth", "authentication_error"
     ),
