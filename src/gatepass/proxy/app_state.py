@@ -34,6 +34,7 @@ from gatepass.dialects.azure import AzureDialect, deployment_of
 from gatepass.dialects.base import Dialect, ResponseHeaders
 from gatepass.dialects.ragflow import RagflowDialect
 from gatepass.errors import TokenUnavailable
+from gatepass.fair_queue import FairQueue
 from gatepass.http_client.loop_turns import LoopTurns
 from gatepass.http_client.pool import IDLE_S, SHORT_IDLE_S, Http1Transport, open_transport
 from gatepass.http_client.tls import TLSContexts
@@ -49,7 +50,6 @@ from gatepass.observability.observer import Observers
 from gatepass.observability.redaction import Redactor
 from gatepass.observability.traffic import Traffic
 from gatepass.policy.balancing import AVAILABLE, TargetHealth
-from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.limits import Counts, Subjects
 from gatepass.policy.retry_budget import RetryBudget
 from gatepass.protocols.operations import route_of

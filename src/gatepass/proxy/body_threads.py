@@ -14,9 +14,9 @@ from functools import partial
 from typing import TypeVar
 
 from gatepass.draft import Rule
+from gatepass.fair_queue import FairQueue
 from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.normalize.rules import FLAT_RULES, apply_rules
-from gatepass.policy.fair_queue import FairQueue
 from gatepass.types import Call, Target
 
 INLINE_BYTES = 32 * 1024

@@ -17,8 +17,8 @@ import msgspec
 
 from gatepass.auth.caller import Caller
 from gatepass.errors import GatepassError, Limited, UpstreamError, UpstreamErrorReply
+from gatepass.fair_queue import FairQueue
 from gatepass.policy.balancing import WAYS, NoTarget, TargetHealth, next_target, ranked
-from gatepass.policy.fair_queue import FairQueue
 from gatepass.policy.limits import Refused
 from gatepass.policy.retry_budget import RetryBudget, pause_s
 from gatepass.protocols import PROTOCOLS

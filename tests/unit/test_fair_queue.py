@@ -6,7 +6,7 @@ from itertools import count
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gatepass.policy.fair_queue import FairQueue
+from gatepass.fair_queue import FairQueue
 
 WEIGHTS = {"chat": 3, "bulk": 1, "other": 1, "night": 2}
 MOST_WAITING = 6
