@@ -126,6 +126,8 @@ class KeySet(Struct, kw_only=True):
     age_s: float | None
     """Since they were fetched. None: never, or longer ago than they are used."""
     fault: str | None
+    unusable: str | None = None
+    """How many keys of the set cannot be used, and why the first one cannot."""
 
 
 class Key(Struct, kw_only=True):
@@ -289,6 +291,8 @@ class RequestFacts(Struct, kw_only=True):
     id: str
     operation: str
     caller: str
+    auth: str = ""
+    """`jwt` with a token: a row of `access.jwt` can have the name of a key."""
     user: str = ""
     """What the token of the caller calls it, "" with a key."""
     model: str

@@ -30,7 +30,7 @@ from tests.integration.gateway import serving
 from tests.integration.scripted import Dialogue, Hold, Received, Rst, Scripted, Send, head, reply
 from tests.integration.store.responder import Responder, responding
 from tests.integration.transport.test_tls import server_context
-from tests.jwt_signer import SigningKey
+from tests.jwt_signer import SigningKey, key_set
 
 KEY = "static-key-4711"
 PROVE = explanations()["list_public"].action
@@ -565,3 +565,15 @@ async def test_a_key_set_without_a_key_for_signatures_fails(tmp_path, keys, outc
     text = "keys for signatures: 1" if keys else "cannot be used: its key set has no keys for signatures"
     assert text in step.finding
     assert keys or "jwks_file" in step.finding
+
+
+async def test_keys_that_cannot_be_used_are_told_beside_those_that_can(tmp_path):
+    short = {**SigningKey("a", bits=1024).jwk, "kid": "b"}
+    (file := tmp_path / "keys.jwks").write_bytes(key_set(SigningKey("a"), short, {**short, "n": ""}))
+    row = {"claim": "roles", "contains": "llm", "name": "people"}
+    entry = {"issuer": "https://login.example", "audience": "gatepass", "jwks_file": str(file), "callers": [row]}
+    async with Scripted(answer=strict) as upstream:
+        (step,) = [one for one in await found(one(upstream, static(), access={"jwt": [entry]})) if "jwt" in one.hop]
+    assert step.outcome == WORKS
+    why = "2 of 3 keys cannot be used (kid b: it has 1024 bits, not 2048 to 16384)"
+    assert f"keys for signatures: 1; {why}" in step.finding

@@ -99,7 +99,7 @@ class Authenticator:
             raise errors.InvalidApiKey(TWO_KEYS)
         if not found:
             return None
-        return tokens.remembered(found[0].text, wall_s) or await tokens.verdict(found[0])
+        return tokens.remembered(found[0].text, wall_s) or await tokens.verdict(found[0], client_request.peer)
 
     def authenticate_reader(self, client_request: ClientRequest, wall_s: float, known: Caller | None = None) -> Caller:
         """Return the caller of a request to a page that only some roles may read. Arguments as for `authenticate`.

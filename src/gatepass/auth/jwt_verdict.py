@@ -8,32 +8,42 @@ from __future__ import annotations
 import json
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from gatepass.auth.caller import Caller
 from gatepass.config.access import KEYCLOAK_DEFAULT, SIGNATURES, CallerRow, JwtIssuer, claim_path
 from gatepass.config.advice import Advice, explained
 from gatepass.config.certificates import SHORTEST_RSA_BITS
 from gatepass.errors import InvalidToken, NotAllowed
 
 if TYPE_CHECKING:
-    from jwt import PyJWK
+    from jwt.algorithms import AllowedPublicKeys
 
 LEEWAY_S = 30.0
 """How far the clocks of issuer and gatepass may differ, for `exp`, `nbf` and `iat`."""
 TYPES = frozenset(("at+jwt", "application/at+jwt", "jwt"))
 """The values of the header `typ` (RFC 9068 2.1, RFC 7519 5.1), in any case. It may be absent."""
-NO_ACCESS = frozenset(("refresh", "offline", "logout"))
+NO_ACCESS = frozenset(
+    (
+        *("refresh", "offline", "logout", "serialized-id", "initialaccesstoken", "registrationaccesstoken"),
+        # links in mails of Keycloak, and of an administrator who acts as another user
+        *("execute-actions", "idp-verify-account-via-email", "impersonate", "orgivt", "reset-credentials"),
+        *("update-email", "verify-email"),
+    )
+)
 """Values of Keycloak's claim `typ`, in lower case, of tokens that are for the issuer itself."""
+WORDS = ("scope", "scp")
+"""Claims whose text is words between blanks (RFC 8693 4.2, Entra). In others a blank is a part of somebody's name."""
 MAX_TOKEN_CHARS = 16_384
 """A token with 200 groups of Entra has two thirds of them. Any client may send one, and decoding takes time."""
 MAX_SHOWN_CHARS = 200
 MAX_USER_CHARS = 100
 MOST_KEYS = 100
-"""Keys of a set that are used: public issuers have up to ten."""
+"""Keys of a set that are read: public issuers have up to ten."""
+MOST_RSA_BITS = 16_384
+"""OpenSSL verifies with no larger one."""
 RENEWED = frozenset(("jwt_expired", "jwt_early", "jwt_kid", "jwt_signature"))
 """The cases that end with another token. At any other, Claude Code would send the same token ten times."""
 ACCESS_CLAIMS = ("scope", "scp", "client_id", "idtyp", "appid", "appidacr", "azpacr", "kubernetes.io")
@@ -86,10 +96,10 @@ class Token:
 
 
 class KeySet:
-    """The public keys of one issuer that verify signatures, out of a JWKS (RFC 7517 5)."""
+    """The public keys of one issuer that verify signatures, out of a JWKS (RFC 7517 5). `make` makes them."""
 
     def __init__(self, document: bytes) -> None:
-        """Raise ValueError if `document` is not a key set, or has no key to verify with."""
+        """Raise ValueError if `document` is not a key set."""
         try:
             decoded = json.loads(document)
         except (ValueError, RecursionError):
@@ -97,30 +107,52 @@ class KeySet:
         listed = decoded.get("keys") if isinstance(decoded, dict) else None
         if not isinstance(listed, list):
             raise ValueError("its key set has no list `keys`")  # noqa: TRY004 - a fault of the document
-        self._listed = [key for key in listed if isinstance(key, dict) and _verifies(key)][:MOST_KEYS]
-        if not self._listed:
-            raise ValueError("its key set has no keys for signatures")
-        self._made: dict[tuple[int, str], PyJWK | None] = {}
+        self._listed: Sequence[object] = listed[:MOST_KEYS]
+        self._made: list[tuple[Mapping[str, Any], AllowedPublicKeys]] = []
+        self.faults: list[str] = []
+        """Why each key that is not among them cannot be used."""
+
+    @classmethod
+    def whole(cls, document: bytes) -> Self:
+        """Return the set with its keys. Raise ValueError if it has none."""
+        keys = cls(document)
+        for _ in keys.make():
+            pass
+        return keys
+
+    def make(self) -> Iterator[None]:
+        """Make the keys that can be made (RFC 7517 5), one with each step. Raise ValueError if there is none."""
+        for number, key in enumerate(self._listed, 1):
+            # one for encryption is no fault
+            if not isinstance(key, dict) or (key.get("use", "sig") == "sig" and _may_verify(key)):
+                try:
+                    self._made.append(_made(key))
+                except ValueError as error:
+                    kid = key.get("kid") if isinstance(key, dict) else None
+                    self.faults.append(f"{f'number {number}' if kid is None else f'kid {_shown(kid)}'}: {error}")
+            yield
+        if not self._made:
+            raise ValueError(f"its key set has no keys for signatures{'; ' * bool(self.problem)}{self.problem}")
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return len(self._made)
 
-    def find(self, kid: str | None, algorithm: str) -> PyJWK | None:
+    @property
+    def problem(self) -> str:
+        """How many keys cannot be used, and why the first one cannot. "" if all can."""
+        failed = len(self.faults)
+        return f"{failed} of {failed + len(self)} keys cannot be used ({self.faults[0]})" if failed else ""
+
+    def find(self, kid: str | None, algorithm: str) -> AllowedPublicKeys | None:
         """Return the key for a signature by `algorithm`. A token without `kid` has the only one that fits."""
-        fitting = [at for at, key in enumerate(self._listed) if _fits(key, algorithm) and kid in (None, key.get("kid"))]
-        if not fitting or (kid is None and len(fitting) > 1):
-            return None
-        made = fitting[0], algorithm
-        if made not in self._made:
-            self._made[made] = _key(self._listed[made[0]], algorithm)
-        return self._made[made]
+        fitting = [made for key, made in self._made if _fits(key, algorithm) and kid in (None, key.get("kid"))]
+        return None if not fitting or (kid is None and len(fitting) > 1) else fitting[0]
 
 
-def _verifies(key: Mapping[str, Any]) -> bool:
-    """Whether a key is for signatures (RFC 7517 4.2, 4.3) by an algorithm of `SIGNATURES`."""
+def _may_verify(key: Mapping[str, Any]) -> bool:
+    """Whether `key_ops` lets a key verify (RFC 7517 4.3)."""
     operations = key.get("key_ops", ["verify"])
-    is_listed = isinstance(operations, list) and "verify" in operations
-    return key.get("use", "sig") == "sig" and is_listed and any(_fits(key, algorithm) for algorithm in SIGNATURES)
+    return isinstance(operations, list) and "verify" in operations
 
 
 def _fits(key: Mapping[str, object], algorithm: str) -> bool:
@@ -128,17 +160,26 @@ def _fits(key: Mapping[str, object], algorithm: str) -> bool:
     return key.get("alg", algorithm) == algorithm and kind == _CURVES.get(algorithm, ("RSA", None))
 
 
-def _key(listed: Mapping[str, Any], algorithm: str) -> PyJWK | None:
+def _made(key: object) -> tuple[Mapping[str, Any], AllowedPublicKeys]:
+    """Return an entry of a key set with its key. Raise ValueError, with the reason, if it is none to verify with."""
     # imported here: PyJWT with cryptography takes 20 MB and a seventh of a start
     from jwt import PyJWK
     from jwt.exceptions import PyJWTError
 
+    if not isinstance(key, dict):
+        raise ValueError("it is no object")  # noqa: TRY004 - a fault of the document
+    if (algorithm := next((one for one in SIGNATURES if _fits(key, one)), None)) is None:
+        kind = ", ".join(f"{name} {_shown(key[name])}" for name in ("kty", "crv", "alg") if name in key)
+        raise ValueError(f"gatepass verifies no signatures with {kind or 'a key without kty'}")
+    # the private part of a key that an issuer published by mistake is not read
+    public = {name: key[name] for name in _PUBLIC if name in key}
     try:
-        # the private part of a key that an issuer published by mistake is not read
-        made = PyJWK({name: listed[name] for name in _PUBLIC if name in listed}, algorithm)
+        made = PyJWK(public, algorithm).key
     except (PyJWTError, ValueError, TypeError):
-        return None
-    return None if listed["kty"] == "RSA" and made.key.key_size < SHORTEST_RSA_BITS else made  # RFC 7518 3.3
+        raise ValueError(f"its {', '.join(public)} are no public key") from None
+    if key["kty"] == "RSA" and not SHORTEST_RSA_BITS <= made.key_size <= MOST_RSA_BITS:  # RFC 7518 3.3
+        raise ValueError(f"it has {made.key_size} bits, not {SHORTEST_RSA_BITS} to {MOST_RSA_BITS}")
+    return key, made
 
 
 def entry_of(token: Token, entries: Sequence[JwtIssuer]) -> int | None:
@@ -184,8 +225,10 @@ def check_claims(token: Token, entry: JwtIssuer, wall_s: float) -> None:
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise _refused(f"The header of the token has typ {_shown(kind)}, which no access token has.", "jwt_type")
-    if "events" in claims or (isinstance(own := claims.get("typ"), str) and own.lower() in NO_ACCESS):
-        raise _refused("The claims of the token are those of a refresh or logout token.", "jwt_type")
+    if "events" in claims:
+        raise _refused("The claims of the token are those of a logout token.", "jwt_type")
+    if isinstance(own := claims.get("typ"), str) and own.lower() in NO_ACCESS:
+        raise _refused(f"The claim typ of the token is {_shown(own)}, which no access token has.", "jwt_type")
     _check_times(claims, wall_s)
     _check_audience(claims, entry)
     _check_kind(token, entry)
@@ -264,40 +307,54 @@ def verify(token: Token, keys: KeySet, fetched: str) -> None:
         raise _refused(text, "jwt_signature") from error
 
 
-def row_of(token: Token, entry: JwtIssuer) -> int:
-    """Return the first row of the table that a verified token meets. Raise NotAllowed for none."""
-    claims = token.claims
-    at = next((at for at, row in enumerate(entry.callers) if _meets(_claim(claims, row.claim), row)), None)
-    if at is None:
-        looked = list(dict.fromkeys(row.claim for row in entry.callers))
-        kinds = {str: "a text", list: "a list", type(None): "absent"}
-        came = [f"{name} ({kinds.get(type(_claim(claims, name)), 'another type')})" for name in looked]
-        has_overage = "hasgroups" in claims or "_claim_names" in claims
-        case = "entra_groups" if has_overage and "groups" in looked else ""
-        why = f" {explained(case, {})['sentence']}" if case else ""
-        raise NotAllowed(
-            "no_caller_row",
-            f"The token of {_shown(token.issuer)} meets no row of access.jwt[].callers. gatepass looked at"
-            f" {_listed(came, 'and')}.{why}",
-            case=case,
-            advice=str(Advice(case or "no_caller_row")),
-        )
-    return at
+def row_of(token: Token, entry: JwtIssuer) -> int | None:
+    """Return the first row of the table that a verified token meets, None for none."""
+    return next((at for at, row in enumerate(entry.callers) if _meets(_claim(token.claims, row.claim), row)), None)
 
 
-def caller_of(token: Token, entry: JwtIssuer) -> Caller:
-    """Return the caller of a verified token. Raise NotAllowed if it meets no row of the table."""
-    claims, row = token.claims, entry.callers[row_of(token, entry)]
-    named = None if row.name_from is None else _claim(claims, row.name_from)
+def no_row(token: Token, entry: JwtIssuer) -> NotAllowed:
+    """Return the error for a verified token that meets no row."""
+    claims, kinds = token.claims, {str: "a text", list: "a list", type(None): "absent"}
+    looked = {row.claim: _claim(claims, row.claim) for row in entry.callers}
+    came = [f"{name} ({kinds.get(type(value), 'another type')})" for name, value in looked.items()]
+    whole = next((row.claim for row in entry.callers if is_of_words(looked[row.claim], row)), None)
+    has_overage = ("hasgroups" in claims or "_claim_names" in claims) and "groups" in looked
+    case = "entra_groups" if has_overage else "one_text" if whole else ""
+    names = {"claim": _shown(whole)}
+    why = f" {explained(case, names)['sentence']}" if case else ""
+    return NotAllowed(
+        "no_caller_row",
+        f"The token of {_shown(token.issuer)} meets no row of access.jwt[].callers. gatepass looked at"
+        f" {_listed(came, 'and')}.{why}",
+        case=case,
+        advice=str(Advice(case or "no_caller_row", names)),
+    )
+
+
+def identity_of(token: Token, entry: JwtIssuer) -> str:
+    """Return by what limits, sessions and learned rules know the caller of a verified token."""
     # the digest is of one length, and no name of a key has a colon
-    identity = f"jwt:{sha256(json.dumps([token.issuer, claims['sub']]).encode()).hexdigest()[:32]}"
-    return Caller.of_row(row, identity, _printable(named[:MAX_USER_CHARS]) if isinstance(named, str) else "")
+    known = json.dumps([entry.identity_issuer(token.issuer), token.claims["sub"]])
+    return f"jwt:{sha256(known.encode()).hexdigest()[:32]}"
+
+
+def user_of(token: Token, row: CallerRow) -> str:
+    """Return what the log and the page call the caller of a verified token, "" for nothing."""
+    named = None if row.name_from is None else _claim(token.claims, row.name_from)
+    return _printable(named[:MAX_USER_CHARS]) if isinstance(named, str) else ""
 
 
 def _meets(value: Any, row: CallerRow) -> bool:
     if row.equals is not None:
         return isinstance(value, str) and value in row.equals
-    return row.contains in (value.split(" ") if isinstance(value, str) else value if isinstance(value, list) else ())
+    if isinstance(value, str):
+        return row.contains in (value.split(" ") if claim_path(row.claim)[-1] in WORDS else (value,))
+    return isinstance(value, list) and row.contains in value
+
+
+def is_of_words(value: Any, row: CallerRow) -> bool:
+    """Whether `value` has what `row` looks for as one of its words, and is not read as words."""
+    return isinstance(value, str) and row.contains in value.split(" ") and not _meets(value, row)
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> Any:

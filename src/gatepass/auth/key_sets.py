@@ -75,7 +75,10 @@ class KeySetHolder:
 
     def status(self) -> documents.KeySet:
         age_s = None if self.keys is None else round(self._clock.now() - self._fetched_s, 3)
-        return documents.KeySet(issuer=self.issuer, keys=len(self.keys or ()), age_s=age_s, fault=self.fault or None)
+        unusable = (self.keys.problem if self.keys is not None else "") or None
+        return documents.KeySet(
+            issuer=self.issuer, keys=len(self.keys or ()), age_s=age_s, fault=self.fault or None, unusable=unusable
+        )
 
     def age_text(self) -> str:
         """Return when the keys were fetched, for an error."""
@@ -122,8 +125,16 @@ class KeySetHolder:
         try:
             document, again_s = await self._fetch()
             if document != self._document:  # the remembered tokens stay verified: the keys are the same
-                self._keys, self._document = KeySet(document), document
-                LOG.info("key_set_fetched", extra={"fields": {"issuer": self.issuer, "keys": len(self._keys)}})
+                keys = KeySet(document)
+                for _ in keys.make():
+                    await asyncio.sleep(0)  # no request waits for the keys of others
+                self._keys, self._document = keys, document
+                fields = {
+                    "issuer": self.issuer,
+                    "keys": len(keys),
+                    **({"reason": why} if (why := keys.problem) else {}),
+                }
+                LOG.log(logging.WARNING if why else logging.INFO, "key_set_fetched", extra={"fields": fields})
         except (KeySetFault, ValueError) as error:
             self._failed(error)
         else:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import click
@@ -22,9 +23,10 @@ from gatepass.cli.options import (
     printable,
     summary,
 )
-from gatepass.config.access import claim_path
+from gatepass.config.access import JwtIssuer, claim_path
+from gatepass.config.advice import filled
 from gatepass.config.block import without_query
-from gatepass.config.checks import OF_ROW, second_caller, serves_only_named
+from gatepass.config.checks import OF_ROW, issuers_apart, second_caller, serves_only_named
 from gatepass.config.document import ConfigError, dotted, leaves, lookup
 from gatepass.config.load import DEFAULT, LoadedConfig, load, memory_limit_bytes
 from gatepass.config.model import Config
@@ -97,7 +99,7 @@ def check(
     # `serve` does not warn about idle ones: a credential may be there for the next upstream
     used = {name for _, name in loaded.config.used_credentials()}
     idle = [f"credentials.{name}: no upstream uses it" for name in loaded.config.credentials if name not in used]
-    idle += second_caller(loaded.config)
+    idle += [*second_caller(loaded.config), *issuers_apart(loaded.config)]
     tree, origins = loaded.effective()
     shown = {setting: origin for setting, origin in origins.items() if every or origin != DEFAULT}
     left_out = len(origins) - len(shown)
@@ -154,28 +156,39 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         jwt_verdict.check_claims(token, entries[at], time.time())
         checked = "signature not checked: only a running gatepass fetches the keys"
         if (keys := entries[at].jwks_file) is not None:
-            jwt_verdict.verify(token, jwt_verdict.KeySet(read_file(keys).encode()), f"read from {keys}")
+            jwt_verdict.verify(token, jwt_verdict.KeySet.whole(read_file(keys).encode()), f"read from {keys}")
             checked = f"signature checked with {keys}"
-        met, caller = jwt_verdict.row_of(token, entries[at]), jwt_verdict.caller_of(token, entries[at])
+        if (met := jwt_verdict.row_of(token, entries[at])) is None:
+            raise jwt_verdict.no_row(token, entries[at])
     except GatepassError as error:
         lines = [f"refused: {error.status} {error.public_code}: {error.message}"]
         if isinstance(error, NotAllowed) and token is not None and at is not None:
-            for number, row in enumerate(entries[at].callers):
-                value = lookup(token.claims, claim_path(row.claim))
-                came = "absent" if value is None else json.dumps(value, ensure_ascii=False)[:200]
-                rule = f"contain {row.contains}" if row.equals is None else f"be the text {' or '.join(row.equals)}"
-                came += "; for a list, write contains" if row.equals and isinstance(value, list) else ""
-                came += _with_dots(token.claims, row.claim) if value is None else ""
-                lines.append(f"callers[{number}]: {row.claim} has to {rule}, is {came}")
+            lines += _row_lines(token.claims, entries[at])
         return lines, False
     except ValueError as error:
         exit_unusable(f"--token: {error}")
-    own = entries[at].callers[met].model_dump(mode="json", include=set(OF_ROW), exclude_defaults=True)
-    shown = {"name": caller.name, "user": caller.user or None, "role": caller.role, **own}
+    row = entries[at].callers[met]
+    own = row.model_dump(mode="json", include=set(OF_ROW), exclude_defaults=True)
+    shown = {"name": row.name or row.group, "user": jwt_verdict.user_of(token, row) or None, "role": row.role, **own}
     return [
         f"accepted by access.jwt[{at}].callers[{met}]; {checked}",
         ", ".join(f"{name} {json.dumps(value)}".replace('"', "") for name, value in shown.items() if value is not None),
     ], True
+
+
+def _row_lines(claims: Any, entry: JwtIssuer) -> Iterator[str]:
+    """Yield why a token with `claims` meets none of the rows of `entry`."""
+    from gatepass.auth.jwt_verdict import is_of_words
+
+    for number, row in enumerate(entry.callers):
+        value = lookup(claims, claim_path(row.claim))
+        came = "absent" if value is None else json.dumps(value, ensure_ascii=False)[:200]
+        rule = f"contain {row.contains}" if row.equals is None else f"be the text {' or '.join(row.equals)}"
+        came += "; for a list, write contains" if row.equals and isinstance(value, list) else ""
+        came += _with_dots(claims, row.claim) if value is None else ""
+        if is_of_words(value, row):
+            came += f". {filled('one_text', 'sentence', {'claim': row.claim})}"
+        yield f"callers[{number}]: {row.claim} has to {rule}, is {came}"
 
 
 def _with_dots(claims: Any, path: str) -> str:

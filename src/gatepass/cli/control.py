@@ -249,9 +249,9 @@ def status_lines(page: Status) -> Iterator[str]:
         yield f"configuration not reloaded: {printable(problem)}"
     yield from _credential_lines(page)
     for keys in page.jwt or ():
-        if keys.fault or not keys.keys:
+        if (why := keys.fault or keys.unusable) or not keys.keys:
             held = "no keys" if keys.age_s is None else f"{counted(keys.keys, 'key')}, fetched {span(keys.age_s)} ago"
-            why = keys.fault or ("not fetched yet" if keys.age_s is None else "none is for signatures")
+            why = why or "not fetched yet"
             yield printable(f"issuer {keys.issuer}: {held}: {why.rstrip('.')}. `gatepass doctor` tests it.")
     if page.upstreams:
         rows = [_upstream(page, *row) for row in page.upstreams.items()]

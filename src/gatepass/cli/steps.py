@@ -95,7 +95,8 @@ async def diagnose(
             if (found := await keys.fetched()) is None:
                 yield probe.found(keys.setting, "keys", StepOutcome.FAILS, "keys_failed", why=keys.fault)
             else:
-                yield probe.found(keys.setting, "keys", StepOutcome.WORKS, "keys_fetched", count=len(found))
+                case = "keys_partly" if found.problem else "keys_fetched"
+                yield probe.found(keys.setting, "keys", StepOutcome.WORKS, case, count=len(found), why=found.problem)
         for name, wanted in tested.items():
             upstream = state.upstreams[name]
             is_mcp = name.startswith(MCP_UPSTREAM)

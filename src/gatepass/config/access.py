@@ -505,6 +505,10 @@ Texts = Annotated[
 ]
 
 
+_ENTRA_V1 = re.compile(r"https://sts\.windows\.net/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/")
+"""An issuer of Entra's v1 tokens, with the GUID of its tenant, as Entra writes it."""
+
+
 class CallerRow(CallerSettings):
     """Which callers of an issuer this row is for, and what they may use."""
 
@@ -520,8 +524,8 @@ class CallerRow(CallerSettings):
     Example: [batch, imports]
     """
     contains: Annotated[str, Field(min_length=1), BeforeValidator(_one_text)] | None = None
-    """What the claim has to contain: an element of a list, or one of the words between blanks of a text such as
-    `scope`. It is one text: for several, write a row for each.
+    """What the claim has to contain: an element of a list, or one of the words between blanks of a claim whose last
+    name is `scope` or `scp`. Any other text has to be equal to it. It is one text: for several, write a row for each.
 
     Example: llm-user
     """
@@ -548,8 +552,9 @@ class JwtIssuer(Block):
 
     issuer: Texts
     """The `iss` of its tokens, byte by byte, or several with the same signing keys, such as both of an Entra tenant.
-    Without `jwks_uri` and `jwks_file`, gatepass reads the address of the keys from the discovery document of the first
-    one (OpenID Connect, then RFC 8414), whose `issuer` has to be equal.
+    A person has the same limits and sessions with v1 and v2 tokens of one tenant. Callers of other issuers stay apart,
+    because two clusters can have the same `sub`. Without `jwks_uri` and `jwks_file`, gatepass reads the address of the
+    keys from the discovery document of the first one (OpenID Connect, then RFC 8414), whose `issuer` has to be equal.
 
     Example: https://login.corp.example/realms/corp
     """
@@ -627,6 +632,12 @@ class JwtIssuer(Block):
                 yield "issuer", "is no URL, so it has no discovery: set jwks_uri or jwks_file"
         if self.jwks_file is not None and self.credential is not None:
             yield "credential", "is never used: a file needs no login"
+
+    def identity_issuer(self, issuer: str) -> str:
+        """Return the issuer by which callers of `issuer` are known: v1 and v2 of one Entra tenant are one."""
+        tenant = _ENTRA_V1.fullmatch(issuer)
+        v2 = f"https://login.microsoftonline.com/{tenant[1]}/v2.0" if tenant else issuer
+        return v2 if v2 in self.issuer else issuer
 
     @property
     def url(self) -> str | None:

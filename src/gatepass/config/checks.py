@@ -243,6 +243,14 @@ def second_caller(config: Config) -> Iterator[str]:
         yield f"access.keys[{number}]: with a second caller, {what} are closed to keys without operations: {remedy}"
 
 
+def issuers_apart(config: Config) -> Iterator[str]:
+    """Yield each entry of `access.jwt` whose issuers may have one subject that is two callers."""
+    for at, entry in enumerate(config.access.jwt):
+        if len(set(map(entry.identity_issuer, entry.issuer))) > 1:
+            what = "the same sub of two of its issuers is two callers, each with its own limits and sessions"
+            yield f"access.jwt[{at}].issuer: {what}; only v1 and v2 of one Entra tenant are one"
+
+
 def _idle_rows(setting: str, entry: JwtIssuer) -> Iterator[str]:
     """Yield each claim that no token can have, and each row that an earlier one hides."""
     seen, claims = set[tuple[str, str, str]](), {f"{setting}.require": one for one in entry.require or ()}

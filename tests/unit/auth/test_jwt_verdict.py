@@ -180,14 +180,14 @@ SETS: dict[str, tuple[bytes, str, str]] = {
     "key_ops is a text": (key_set({**RSA.jwk, "key_ops": "verify"}, EC), with_header({}), "jwt_kid"),
     "a shared secret, oct": (key_set(OCT), with_secret(b"k" * 32, {"alg": "HS256", "kid": "o"}), "jwt_algorithm"),
     "a shared secret that says RS256": (key_set({**OCT, "alg": "RS256"}, EC), with_header({"kid": "o"}), "jwt_kid"),
-    "RSA of 1024 bits": (key_set(SHORT), SHORT.sign(claims()), "jwt_kid"),
+    "RSA of 1024 bits": (key_set(SHORT, EC), SHORT.sign(claims()), "jwt_kid"),
     "a key with another kty": (key_set({**RSA.jwk, "kty": "EC"}, EC), with_header({}), "jwt_kid"),
-    "a key with another curve": (key_set({**EC.jwk, "crv": "P-384"}), with_header({}, EC), "jwt_kid"),
-    "a point that is not on the curve": (key_set({**EC.jwk, "y": EC.jwk["x"]}), with_header({}, EC), "jwt_kid"),
-    "a modulus that is a number": (key_set({**RSA.jwk, "n": 7}), with_header({}), "jwt_kid"),
-    "a modulus that is no base64": (key_set({**RSA.jwk, "n": "§§"}), with_header({}), "jwt_kid"),
-    "a modulus that is absent": (key_set({"kty": "RSA", "kid": "r", "e": "AQAB"}), with_header({}), "jwt_kid"),
-    "an exponent of 1": (key_set({**RSA.jwk, "e": "AQ"}), with_header({}), "jwt_kid"),
+    "a key with another curve": (key_set({**EC.jwk, "crv": "P-384"}, RSA), with_header({}, EC), "jwt_kid"),
+    "a point that is not on the curve": (key_set({**EC.jwk, "y": EC.jwk["x"]}, RSA), with_header({}, EC), "jwt_kid"),
+    "a modulus that is a number": (key_set({**RSA.jwk, "n": 7}, EC), with_header({}), "jwt_kid"),
+    "a modulus that is no base64": (key_set({**RSA.jwk, "n": "§§"}, EC), with_header({}), "jwt_kid"),
+    "a modulus that is absent": (key_set({"kty": "RSA", "kid": "r", "e": "AQAB"}, EC), with_header({}), "jwt_kid"),
+    "an exponent of 1": (key_set({**RSA.jwk, "e": "AQ"}, EC), with_header({}), "jwt_kid"),
     "keys that are no objects": (
         KEYS.replace(b"[", b'[null, 5, "r", [], {}, ', 1),
         with_header({"kid": "x"}),
@@ -226,9 +226,9 @@ async def test_the_private_part_of_a_published_key_is_not_read():
     private = json.loads(ALGORITHMS["RS256"].to_jwk(RSA.private))
     document = key_set({**private, "kid": "r", "key_ops": ["sign", "verify"]})
     assert (await caller(GOOD, sets=(document,))).name == "people"
-    found = KeySet(document).find("r", "RS256")
+    found = KeySet.whole(document).find("r", "RS256")
     assert found is not None
-    assert not hasattr(found.key, "private_numbers")
+    assert not hasattr(found, "private_numbers")
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,73 @@ async def test_the_private_part_of_a_published_key_is_not_read():
     ],
 )
 def test_a_document_that_is_no_key_set_says_so_without_quoting_it(document):
-    with pytest.raises(ValueError, match=r"^its key set (is no JSON|has no list `keys`|has no keys for signatures)$"):
-        KeySet(document)
+    with pytest.raises(ValueError, match=r"^its key set (is no JSON|has no list `keys`|has no keys for signatures.*)$"):
+        KeySet.whole(document)
+
+
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "RSA of 1024 bits": ({**SHORT.jwk, "kid": "r"}, "kid r: it has 1024 bits, not 2048 to 16384"),
+    "RSA of 32768 bits": ({**RSA.jwk, "n": "_" * 5462}, "kid r: it has 32768 bits, not 2048 to 16384"),
+    "n is absent": ({name: value for name, value in RSA.jwk.items() if name != "n"}, "kid r: its kty, e are no"),
+    "n is a number": ({**RSA.jwk, "n": 7}, "kid r: its kty, n, e are no public key"),
+    "n is a list": ({**RSA.jwk, "n": [[]]}, "kid r: its kty, n, e are no public key"),
+    "an exponent of 1": ({**RSA.jwk, "e": "AQ"}, "kid r: its kty, n, e are no public key"),
+    "an exponent of 0": ({**RSA.jwk, "e": "AA"}, "kid r: its kty, n, e are no public key"),
+    "a point that is not on the curve": (
+        {**EC.jwk, "kid": "r", "y": EC.jwk["x"]},
+        "its kty, crv, x, y are no public key",
+    ),
+    "a point of another length": ({**EC.jwk, "kid": "r", "x": "AA"}, "its kty, crv, x, y are no public key"),
+    "Ed25519 of another length": ({**ED.jwk, "kid": "r", "x": "AA"}, "its kty, crv, x are no public key"),
+    "Ed25519 without x": ({"kty": "OKP", "crv": "Ed25519", "kid": "r"}, "its kty, crv are no public key"),
+    "a kind without an RFC for tokens": (
+        {"kty": "AKP", "alg": "ML-DSA-44", "kid": "r"},
+        "kid r: gatepass verifies no signatures with kty AKP, alg ML-DSA-44",
+    ),
+    "a curve without one": (
+        {**EC.jwk, "crv": "secp256k1", "kid": 5},
+        "kid 5: gatepass verifies no signatures with kty EC",
+    ),
+    "an object without members": ({}, "number 1: gatepass verifies no signatures with a key without kty"),
+    "no object": (None, "number 1: it is no object"),
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+async def test_a_key_that_cannot_be_made_hides_no_good_one_of_its_kid_and_is_told(fault):
+    bad, why = UNUSABLE[fault]
+    document = key_set(bad, RSA, EC, {**RSA.jwk, "use": "enc"})
+    keys = KeySet.whole(document)
+    assert (len(keys), keys.problem[:30], why in keys.problem) == (
+        2,
+        "1 of 3 keys cannot be used (" + keys.problem[28:30],
+        True,
+    )
+    assert (await caller(GOOD, sets=(document,))).name == "people"
+    with pytest.raises(
+        ValueError, match="its key set has no keys for signatures; 1 of 1 keys cannot be used"
+    ) as raised:
+        KeySet.whole(key_set(bad))
+    assert why in str(raised.value)
+    assert not [text for text in (RSA.jwk["n"], EC.jwk["x"]) if text in str(raised.value)]
+
+
+def test_the_first_fault_of_several_is_told():
+    keys = KeySet.whole(key_set(RSA, {**RSA.jwk, "kid": "a", "n": 1}, {**SHORT.jwk, "kid": "b"}, OCT))
+    assert keys.problem == "3 of 4 keys cannot be used (kid a: its kty, n, e are no public key)"
+    assert KeySet.whole(KEYS).problem == ""
+
+
+def test_of_a_set_the_first_hundred_keys_count():
+    assert len(KeySet.whole(key_set(*[EC.jwk] * 99, RSA, ED))) == 100
+    with pytest.raises(ValueError, match="100 of 100 keys cannot be used"):
+        KeySet.whole(key_set(*[{**RSA.jwk, "n": ""}] * 100, RSA))
+
+
+def test_keys_are_made_one_by_one():
+    keys = KeySet(key_set(RSA, EC, OCT, ED))
+    found = [len(keys) for _ in keys.make()]
+    assert found == [1, 2, 2, 3]
 
 
 ISSUER = {
@@ -298,6 +363,50 @@ async def test_an_entry_with_two_issuers_has_one_set_of_keys():
     assert (first.name, second.name, first.identity == second.identity) == ("people", "people", False)
     error = await refusal(RSA.sign(claims(iss=f"{A}x")), entry)
     assert error.cause == f"The token is of the issuer {A}x. access.jwt has {A} or {B}."
+
+
+GUID, OTHER_GUID = "11111111-2222-3333-4444-55555555555a", "11111111-2222-3333-4444-55555555555b"
+ENTRA_1, ENTRA_2 = f"https://sts.windows.net/{GUID}/", f"https://login.microsoftonline.com/{GUID}/v2.0"
+PAIRS: dict[str, tuple[list[str], str, str, bool]] = {
+    # the issuers of one entry, two of their tokens, and whether these are of one caller
+    "both of a tenant": ([ENTRA_2, ENTRA_1], ENTRA_1, ENTRA_2, True),
+    "in the other order": ([ENTRA_1, ENTRA_2], ENTRA_2, ENTRA_1, True),
+    "beside a third issuer": ([A, ENTRA_1, ENTRA_2], ENTRA_1, ENTRA_2, True),
+    "two clusters": ([A, B], A, B, False),
+    "two tenants": ([ENTRA_2, ENTRA_1.replace(GUID, OTHER_GUID)], ENTRA_2, ENTRA_1.replace(GUID, OTHER_GUID), False),
+    "v2 of two tenants": (
+        [ENTRA_2, ENTRA_2.replace(GUID, OTHER_GUID)],
+        ENTRA_2,
+        ENTRA_2.replace(GUID, OTHER_GUID),
+        False,
+    ),
+    "no GUID": (
+        [ENTRA_1.replace(GUID, "t"), ENTRA_2.replace(GUID, "t")],
+        ENTRA_1.replace(GUID, "t"),
+        ENTRA_2.replace(GUID, "t"),
+        False,
+    ),
+    "no slash": ([ENTRA_1[:-1], ENTRA_2], ENTRA_1[:-1], ENTRA_2, False),
+    "another path": ([ENTRA_1 + "x", ENTRA_2], ENTRA_1 + "x", ENTRA_2, False),
+    "an application's v1": ([ENTRA_1, ENTRA_2 + "/x"], ENTRA_1, ENTRA_2 + "/x", False),
+    "plain HTTP": ([ENTRA_1.replace("https", "http"), ENTRA_2], ENTRA_1.replace("https", "http"), ENTRA_2, False),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+async def test_both_issuers_of_an_entra_tenant_are_one_and_others_stay_apart(pair):
+    issuers, one, other, is_one = PAIRS[pair]
+    entry = {**ENTRY, "issuer": issuers, "jwks_uri": "https://keys.example"}
+    first, second = await caller(RSA.sign(claims(iss=one)), entry), await caller(RSA.sign(claims(iss=other)), entry)
+    assert (first.identity == second.identity, first.name) == (is_one, second.name)
+    assert (await caller(RSA.sign(claims(iss=one, sub="u2")), entry)).identity != first.identity
+
+
+async def test_v1_and_v2_of_two_entries_are_two_callers():
+    entries = {**ENTRY, "issuer": ENTRA_1}, {**ENTRY, "issuer": ENTRA_2}
+    sets = key_set(RSA), key_set(RSA)
+    found = [await caller(RSA.sign(claims(iss=iss)), *entries, sets=sets) for iss in (ENTRA_1, ENTRA_2)]
+    assert found[0].identity != found[1].identity
 
 
 async def test_an_issuer_of_entra_that_is_not_listed_gets_a_hint():
@@ -648,6 +757,31 @@ async def test_require_takes_the_place_of_the_audience(azp):
     assert (await refusal(RSA.sign(claims(aud="account", azp="open-webui")), entry)).case == "jwt_require"
 
 
+OF_KEYCLOAK = [
+    *("Refresh", "Offline", "Logout", "Serialized-ID", "InitialAccessToken", "RegistrationAccessToken", "ORGIVT"),
+    *("reset-credentials", "verify-email", "update-email", "execute-actions", "idp-verify-account-via-email"),
+    *("impersonate", "SERIALIZED-id", "refresh"),
+]
+
+
+@pytest.mark.attack("a caller's token that its issuer wrote for itself")
+@pytest.mark.parametrize("kind", OF_KEYCLOAK)
+@pytest.mark.parametrize("header", [{}, {"typ": "at+jwt"}], ids=["JWT", "at+jwt"])
+async def test_a_token_that_keycloak_wrote_for_itself_is_refused_by_its_kind(kind, header):
+    text = with_header(header, typ=kind, scope="openid", azp="c")
+    for tokens in (["access"], ["id"], ["access", "id"]):
+        error = await refusal(text, {**ENTRY, "tokens": tokens})
+        assert (error.status, error.case) == (401, "jwt_type")
+        assert error.cause == f"The claim typ of the token is {kind}, which no access token has."
+
+
+@pytest.mark.parametrize(
+    "kind", ["Bearer", "bearer", "JWT", "access", "anything", "", 5, None, ["Refresh"], {"a": "ID"}]
+)
+async def test_any_other_claim_typ_is_no_fault(kind):
+    assert (await caller(with_header({}, typ=kind))).name == "people"
+
+
 ID, BOTH = {**ENTRY, "tokens": ["id"]}, {**ENTRY, "tokens": ["access", "id"]}
 GOOGLE = {"azp": "32555940559.apps.googleusercontent.com", "email": "a@corp.example", "email_verified": True}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
@@ -698,6 +832,19 @@ TABLE: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "a word of a text": ({"claim": "scope", "contains": "llm"}, {"scope": "openid llm x"}, True),
     "a part of a word": ({"claim": "scope", "contains": "llm"}, {"scope": "openid llm-admin"}, False),
     "a word between tabs": ({"claim": "scope", "contains": "llm"}, {"scope": "openid\tllm"}, False),
+    "a word of scp, inside an object": ({"claim": "a.scp", "contains": "llm"}, {"a": {"scp": "x llm"}}, True),
+    "a word of Auth0's scope": (
+        {"claim": r"https://x\.example/scope", "contains": "a"},
+        {"https://x.example/scope": "a b"},
+        False,
+    ),
+    "a word of a text of roles": ({"claim": "roles", "contains": "llm-admin"}, {"roles": "Project llm-admin"}, False),
+    "a word of a name": ({"claim": "groups", "contains": "b"}, {"groups": "a b c"}, False),
+    "a word of a text below scope": ({"claim": "scope.x", "contains": "a"}, {"scope": {"x": "a b"}}, False),
+    "a word of an element of scope": ({"claim": "scope", "contains": "a"}, {"scope": ["a b"]}, False),
+    "a whole text": ({"claim": "roles", "contains": "Project llm-admin"}, {"roles": "Project llm-admin"}, True),
+    "a text of one word": ({"claim": "roles", "contains": "llm-user"}, {"roles": "llm-user"}, True),
+    "an empty word of scope": ({"claim": "scope", "contains": "a"}, {"scope": "  a"}, True),
     "contains, empty list": ({"claim": "r", "contains": "a"}, {"r": []}, False),
     "contains, null": ({"claim": "r", "contains": "a"}, {"r": None}, False),
     "contains, absent": ({"claim": "r", "contains": "a"}, {}, False),
@@ -743,8 +890,13 @@ async def test_a_row_is_met_by_its_claim_alone(row):
         assert (await caller(text, entry)).name == "met"
         return
     error = await refusal(text, entry)
-    assert (error.status, error.code, error.case) == (403, "no_caller_row", "")
+    is_told = isinstance(settings.get("contains"), str) and row.startswith(
+        ("a word of a text", "a word of a name", "a word of Auth0")
+    )
+    assert (error.status, error.code, error.case) == (403, "no_caller_row", "one_text" if is_told else "")
     assert settings["claim"] in error.cause
+    told = f"The claim `{settings['claim']}` is one text; only `scope` and `scp` are read as words."
+    assert (told in error.message) == is_told
 
 
 async def test_the_first_row_that_fits_applies():

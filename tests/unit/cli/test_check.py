@@ -215,7 +215,7 @@ def test_a_token_is_told_what_its_row_allows(check, tmp_path):
         "name people, user a@corp.example, role caller, models [gpt-*], operations [chat], mcp {s: [find]},"
         " profile dify, weight 3, group people, limits {requests: {minute: 9}}"
     )
-    result = verdict(check, tmp_path, "{claim: roles, contains: llm, name: a, models: [], role: admin}", roles="llm x")
+    result = verdict(check, tmp_path, "{claim: scope, contains: llm, name: a, models: [], role: admin}", scope="llm x")
     assert result.stdout.splitlines()[1] == "name a, role admin, models []"
 
 
@@ -328,3 +328,38 @@ def test_a_token_without_a_row_is_told_why_each_does_not_fit(check, tmp_path):
         "callers[4]: kubernetes\\.io.namespace has to be the text a, is 5",
     ]
     assert "callers[" not in verdict(check, tmp_path, rows, aud="other").stdout
+
+
+def test_a_text_that_is_not_read_as_words_is_told_so(check, tmp_path):
+    rows = ", ".join(f"{{claim: {claim}, contains: llm-admin, name: n}}" for claim in ("roles", "x.groups", "scope"))
+    claims = {"roles": "Project llm-admin", "x": {"groups": "a llm-admin"}, "scope": "llm-admins"}
+    refused, *lines = verdict(check, tmp_path, rows, **claims).stdout.splitlines()
+    why = "is one text; only `scope` and `scp` are read as words."
+    assert f"The claim `roles` {why} Let the issuer write a list" in refused
+    assert lines == [
+        f'callers[0]: roles has to contain llm-admin, is "Project llm-admin". The claim `roles` {why}',
+        f'callers[1]: x.groups has to contain llm-admin, is "a llm-admin". The claim `x.groups` {why}',
+        'callers[2]: scope has to contain llm-admin, is "llm-admins"',
+    ]
+
+
+TENANT = "11111111-2222-3333-4444-555555555555"
+V1, V2 = f"https://sts.windows.net/{TENANT}/", f"https://login.microsoftonline.com/{TENANT}/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("issuers", "is_warned"),
+    [
+        ([V2], False),
+        ([V1, V2], False),
+        ([V2, V1], False),
+        ([V2, V1.replace("5", "6")], True),
+        (["https://a.example", "https://b.example"], True),
+        ([V2, V1, "https://b.example"], True),
+    ],
+)
+def test_issuers_of_one_entry_that_stay_apart_are_told(check, issuers, is_warned):
+    text = JWT.replace('jwks_file: "FILE", ', "").replace("ROWS", PEOPLE.replace("group", "name"))
+    result = check(text=text.replace("https://login.example", f"[{', '.join(issuers)}]", 1))
+    assert result.exit_code == 0, result.output
+    assert ("access.jwt[0].issuer: the same sub of two of its issuers is two callers" in result.stderr) == is_warned

@@ -109,6 +109,9 @@ def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list
     assert list(reload_lines(ReloadResult(**{"outcome": "unchanged", **result}))) == lines
 
 
+ONE_OF_FOUR = "1 of 4 keys cannot be used (kid a: it has 1024 bits)"
+
+
 @pytest.mark.parametrize(
     ("held", "line"),
     [
@@ -120,8 +123,8 @@ def test_the_result_of_a_reload_is_described(result: dict[str, Any], lines: list
             ["issuer https://i: no keys: no DNS. `gatepass doctor` tests it."],
         ),
         (
-            {"keys": 0},
-            ["issuer https://i: 0 keys, fetched 2 min ago: none is for signatures. `gatepass doctor` tests it."],
+            {"unusable": ONE_OF_FOUR},
+            [f"issuer https://i: 3 keys, fetched 2 min ago: {ONE_OF_FOUR}. `gatepass doctor` tests it."],
         ),
     ],
 )
