@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gatepass.auth.authenticator import LOCAL
 from gatepass.auth.caller import Caller
 from gatepass.auth.model_access import check_body_access, stored_member
 from gatepass.draft import Change, Rule
@@ -135,7 +136,7 @@ READ: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     ),
     "backslashes without an end": (lambda body: decode(CLIENT, CHAT, body, "me"), lambda: unended(16 * MIB)),
     "backslashes without an end for an MCP server": (
-        lambda body: check_call(body, (), ["a"]),
+        lambda body: check_call(body, (), ["a"], LOCAL),
         lambda: unended(39 * MIB // 10),
     ),
     "a number of results": (RerankOptions.of, lambda: rerank(text(astral()))),

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import pytest
 
+from gatepass.auth.authenticator import LOCAL
 from gatepass.errors import CallerError
 from gatepass.json_body import MOST_MEMBERS
 from gatepass.mcp.access import check_call
@@ -30,6 +31,6 @@ def test_a_call_of_any_shape_is_checked_in_a_turn(attack: Attack, shape: str) ->
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % PARAMS[shape]()
     # the values of the client are not built: there are only copies of parts of the body, and MOST_MEMBERS names
     with attack.memory(4 * len(body) + 160 * MOST_MEMBERS), suppress(CallerError):
-        check_call(body, (), ["find", "*a*a*a*a*b"])
+        check_call(body, (), ["find", "*a*a*a*a*b"], LOCAL)
     with attack.on_loop(), suppress(CallerError):
-        check_call(body, (), ["find", "*a*a*a*a*b"])
+        check_call(body, (), ["find", "*a*a*a*a*b"], LOCAL)

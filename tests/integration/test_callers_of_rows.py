@@ -15,7 +15,7 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gatepass.auth.jwt_callers import SIGNATURES_PER_S
+from gatepass.cli.story_lines import story_lines, summary_line
 from gatepass.config.access import hash_key
 from gatepass.documents import ReloadResult
 from gatepass.errors import InvalidRequest
@@ -57,14 +57,6 @@ def jwks(tmp_path: Path) -> str:
     return write_keys(tmp_path)
 
 
-class Ticking(DrivenClock):
-    """Each new token has its turn to be verified: 200 in a second."""
-
-    def now(self) -> float:
-        self.suspend(1 / SIGNATURES_PER_S)
-        return super().now()
-
-
 def token(clock_s: float, subject: str, **claims: Any) -> str:
     made = {"iss": ISSUER, "sub": f"{SUBJECT}-{subject}", "aud": "api://gp", "exp": clock_s + 300, "roles": ["user"]}
     return jwt.encode({**made, **claims}, SIGNING, "EdDSA", headers={"kid": "k1"})
@@ -86,7 +78,7 @@ def access(jwks: str, **row: Any) -> dict[str, Any]:
 
 async def test_each_identity_of_a_row_has_its_limits_and_a_key_of_the_same_name_shares_nothing(jwks, caplog):
     caplog.set_level(logging.DEBUG)
-    clock = Ticking()
+    clock = DrivenClock()
     async with relaying(GOOD, clock=clock, access=access(jwks)) as (_, gp):
         zoe = token(clock.wall(), "zoe", email="zoe@corp")
         again = token(clock.wall() + 60, "zoe", email="other@corp")
@@ -121,7 +113,7 @@ async def test_each_identity_of_a_row_has_its_limits_and_a_key_of_the_same_name_
 
 async def test_the_log_says_whose_valid_token_was_refused(jwks, caplog):
     caplog.set_level(logging.DEBUG)
-    clock = Ticking()
+    clock = DrivenClock()
     rows = {
         "jwt": [issuer(jwks, {"role": "viewer"})],
         "keys": [{"name": "page", "role": "viewer", "hash": hash_key(KEY)}],
@@ -172,7 +164,7 @@ async def test_what_was_used_stays_after_a_reload_that_moves_the_row(jwks, serve
 async def test_rows_of_one_name_may_have_different_limits(jwks):
     """A caller that has a token for each of both rows counts in each."""
     many = {"contains": "power", "limits": {"requests": {"minute": 3}}}
-    clock = Ticking()
+    clock = DrivenClock()
     blocks = {"jwt": [issuer(jwks, many, {"limits": {"requests": {"minute": 1}}})]}
     async with relaying(GOOD, clock=clock, access=blocks) as (_, gp):
         plain = token(clock.wall(), "zoe")
@@ -189,7 +181,7 @@ async def test_a_session_of_a_server_is_of_one_identity_whatever_its_token(jwks)
         is_first = json.loads(request.body)["method"] == "initialize"
         return [Send(reply(RESULT, mcp_session_id="s-1") if is_first else reply(RESULT))]
 
-    clock = Ticking()
+    clock = DrivenClock()
     for keys in ([], [{"name": "people", "hash": hash_key(KEY)}]):
         blocks = {"keys": keys, "jwt": [issuer(jwks, {})]}
         async with Scripted(answer=answer) as upstream, gateway(**servers(upstream), access=blocks, clock=clock) as gp:
@@ -215,7 +207,7 @@ async def test_a_new_token_keeps_the_target_and_the_learned_rules_of_its_caller(
         error = {"error": {"message": "Unsupported parameter: 'temperature'", "param": "temperature"}}
         return [Send(reply(error, 400))]
 
-    clock, names = Ticking(), [f"person-{number}" for number in range(8)]
+    clock, names = DrivenClock(), [f"person-{number}" for number in range(8)]
     async with Scripted(answer=answer) as a, Scripted(answer=answer) as b:
         upstreams = {name: {"base_url": f"{one.url}/v1"} for name, one in (("a", a), ("b", b))}
         models = {"m": {"policy": "least_in_flight", "targets": [{"upstream": name} for name in upstreams]}}
@@ -236,7 +228,7 @@ async def test_a_new_token_keeps_the_target_and_the_learned_rules_of_its_caller(
 
 
 async def test_requests_of_all_identities_are_in_flight_for_the_row_and_its_name_may_be_captured(jwks):
-    go_on, clock = asyncio.Event(), Ticking()
+    go_on, clock = asyncio.Event(), DrivenClock()
     groups = {"groups": {"all": {"limits": {"max_concurrent": 9}}}}
     own: Any = {"group": "all", "limits": {"requests": {"month": 4}}}
     async with relaying([Wait(go_on), *GOOD], clock=clock, access=access(jwks, **own) | groups) as (upstream, gp):
@@ -312,7 +304,7 @@ async def test_a_reload_notices_the_files_of_an_issuer_and_masks_its_proxy_passw
 
 
 async def test_a_span_names_the_row_alone(jwks):
-    clock = Ticking()
+    clock = DrivenClock()
     async with Collector() as collector, Scripted(answer=lambda _: GOOD) as upstream:
         blocks: dict[str, Any] = {"tracing": collector.block(), "access": {"jwt": [issuer(jwks, {})]}}
         async with gateway(upstream=upstream.url, clock=clock, **blocks) as gp:
@@ -321,3 +313,35 @@ async def test_a_span_names_the_row_alone(jwks):
     sent = b"".join(one.body for one in collector.received)
     assert b"people" in sent
     assert b"zoe" not in sent
+
+
+async def test_a_refusal_for_a_token_names_its_row_and_not_a_key_of_the_same_name(jwks):
+    tools: dict[str, Any] = {"mcp": {"tools": ["find"]}}
+    rows = issuer(jwks, {"contains": "closed", "name": "closed", "models": ["m"]}, tools)
+    access = {"keys": [{"name": "people", "hash": hash_key(KEY), **tools}], "jwt": [rows]}
+    call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "drop"}}
+    clock = DrivenClock()
+    async with Scripted([]) as upstream, gateway(**servers(upstream), access=access, clock=clock) as gp:
+        told, lines = list[str](), list[str]()
+        for text in (KEY, token(clock.wall(), "zoe"), token(clock.wall(), "yan", roles=["closed"])):
+            got = await post(gp, call, authorization=f"Bearer {text}").answer()
+            told.append(got.json()["error"]["message"])
+            await until(lambda: not gp.state.in_flight.busy)
+            (story,) = await stories(gp.state, got.headers["x-request-id"], bodies=True)
+            assert story.error is not None
+            shown = next(line for line in story_lines(story, clock.wall()) if "people" in line or "closed" in line)
+            lines.append(f"{shown}\n{story.error.action}")
+            summary = (await requests_listing(gp.state, {})).requests[0]
+            lines.append(summary_line(summary))
+    setting, row = "access.jwt[].callers[].mcp", "access.jwt[].callers[]"
+    assert told == [
+        "This key may not call the tool 'drop'. Use another key, or add the tool to access.keys[].mcp.",
+        f"This caller may not call the tool 'drop'. Add the tool to {setting} of the row 'people'.",
+        f"The row 'closed' of {row} may not use the MCP server 'tools', because it has `models` and no `mcp`.",
+    ]
+    assert [("(JWT)" in one, "access.keys" in one) for one in lines] == [
+        *((False, True), (False, False)),
+        *((True, False), (True, False)),
+        *((True, False), (True, False)),
+    ]
+    assert upstream.received == []

@@ -442,7 +442,7 @@ def check_operation_access(caller: Caller, operation: Operation) -> None:
     entry = operation.opened_by
     if (caller.operations is None and not operation.is_about_stored) or _opens_stored(caller, entry):
         return
-    reason = "its key does not list it"
+    reason = f"its {'row' if caller.is_of_row else 'key'} does not list it"
     if caller.operations is None:
         reason = "the upstream stores the objects of all callers under one credential"
     remedy = _remedy(caller, entry)
@@ -473,4 +473,4 @@ def may_use_server(caller: Caller, server: str) -> bool:
 def usable_servers(caller: Caller, config: Config) -> str:
     """Return a sentence with the paths of the MCP servers that `caller` may use, after a space; "" for none."""
     paths = [f"{config.server.base_path}/mcp/{name}" for name in config.mcp if may_use_server(caller, name)]
-    return f" This key may use: {', '.join(paths)}." if paths else ""
+    return f" This {'row' if caller.is_of_row else 'key'} may use: {', '.join(paths)}." if paths else ""

@@ -108,7 +108,9 @@ LEFT = {"client_gone": "client gone", "unread": "client did not read"}
 
 
 def _who(request: RequestFacts) -> str:
-    return f"{request.caller}/{request.user}" if request.user else request.caller
+    if request.user:
+        return f"{request.caller}/{request.user}"
+    return f"{request.caller} (JWT)" if request.auth and request.caller else request.caller
 
 
 def way(story: Story) -> list[Hop]:

@@ -28,7 +28,7 @@ def callable_tools(caller: Caller, server: str) -> Sequence[str] | None:
 
 
 def refusal_of(caller: Caller) -> str:
-    """Return why `caller` may not use a server, as a clause about its key."""
+    """Return why `caller` may not use a server, as a clause about its key or row."""
     if caller.role == "viewer":
         return "because its role is viewer"
     if caller.mcp is None:
@@ -37,8 +37,8 @@ def refusal_of(caller: Caller) -> str:
     return "because its `mcp` does not list it"
 
 
-def check_call(body: bytes, headers: Headers, tools: Collection[str]) -> None:
-    """Raise McpNotAllowed if the message in `body` calls a tool that no glob of `tools` matches.
+def check_call(body: bytes, headers: Headers, tools: Collection[str], caller: Caller) -> None:
+    """Raise McpNotAllowed if the message in `body` calls a tool that no glob of `tools` of `caller` matches.
 
     Raises InvalidRequest for a message that a server could read as another call than gatepass does. Such a message is a
     batch, has a name twice, spells CALL_TOOL in another way, or has a header that differs from the body (revision
@@ -51,9 +51,10 @@ def check_call(body: bytes, headers: Headers, tools: Collection[str]) -> None:
         params = _members(top.get("params", b"{}"), "`params`", ("name",))
         stated[b"mcp-name"] = tool = _text(params.get("name", b""), "params.name")
         if len(tool) > LONGEST_TOOL_CHARS or not any(fnmatchcase(tool, glob) for glob in tools):
+            who = "caller" if caller.is_of_row else "key"
             raise McpNotAllowed(
-                f"This key may not call the tool {tool[:LONGEST_TOOL_CHARS]!r}. Use another key, or add the tool to"
-                " access.keys[].mcp."
+                f"This {who} may not call the tool {tool[:LONGEST_TOOL_CHARS]!r}. {caller.remedy('the tool', 'mcp')}",
+                names={"mcp_setting": f"{caller.setting}.mcp"},
             )
     elif _LIKE_CALL_TOOL.fullmatch(method):
         raise InvalidRequest(f"The method is another spelling of {CALL_TOOL!r}. Send {CALL_TOOL!r}.", param="method")

@@ -110,8 +110,10 @@ async def serve_mcp(name: str, servers: McpServers, in_flight_request: InFlightR
     if server is None or not may_use_server(caller, name):
         usable = usable_servers(caller, state.config)
         if server is not None:
-            what = f"The key of {caller.name!r} may not use the MCP server {name!r}, {refusal_of(caller)}."
-            raise errors.NotAllowed("mcp_server_not_allowed", f"{what}{usable}")
+            who = f"row {caller.name!r} of {caller.setting}" if caller.is_of_row else f"key of {caller.name!r}"
+            what = f"The {who} may not use the MCP server {name!r}, {refusal_of(caller)}."
+            names = {"mcp_setting": f"{caller.setting}.mcp"}
+            raise errors.NotAllowed("mcp_server_not_allowed", f"{what}{usable}", names=names)
         what = f"There is no MCP server {name[:100]!r} here." if name else "The path of an MCP server is /mcp/NAME."
         raise errors.UnknownPath(f"{what}{usable}")
     state.authenticator.check_browser(client_request, origins, f"mcp.{name}.allowed_origins")
@@ -175,7 +177,7 @@ async def _read_message(exchange: _McpRequest) -> None:
         if told := state.observers.request_body:
             state.observers.tell(told, context.access, body)
         if exchange.tools is not None:
-            check_call(body, client_request.headers, exchange.tools)
+            check_call(body, client_request.headers, exchange.tools, context.caller)
     else:
         if body:  # a server could read a call in it
             raise errors.InvalidRequest(f"A {client_request.method} of MCP has no body. Send a message with POST.")

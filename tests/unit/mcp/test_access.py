@@ -16,6 +16,7 @@ from gatepass.errors import CallerError, InvalidRequest, McpNotAllowed
 from gatepass.mcp.access import LONGEST_TOOL_CHARS, callable_tools, check_call, refusal_of
 
 TOOLS = ["find", "read_*"]
+KEY = Caller("anna", "anna", "0f3c1d9e")
 
 
 def key(**settings: Any) -> Caller:
@@ -87,7 +88,7 @@ def call(name: object, **params: Any) -> bytes:
     ],
 )
 def test_only_calls_are_checked(text: bytes) -> None:
-    check_call(text, (), TOOLS)
+    check_call(text, (), TOOLS, KEY)
 
 
 @pytest.mark.parametrize(
@@ -105,16 +106,21 @@ def test_only_calls_are_checked(text: bytes) -> None:
 )
 def test_a_call_of_another_tool_is_refused(text: bytes) -> None:
     with pytest.raises(McpNotAllowed):
-        check_call(text, (), TOOLS)
+        check_call(text, (), TOOLS, KEY)
     with pytest.raises(McpNotAllowed):
-        check_call(call("find"), (), [])
+        check_call(call("find"), (), [], KEY)
 
 
 def test_the_refusal_is_the_same_for_tools_that_exist_and_others() -> None:
     with pytest.raises(McpNotAllowed) as raised:
-        check_call(call("drop"), (), TOOLS)
+        check_call(call("drop"), (), TOOLS, KEY)
     assert raised.value.message == (
         "This key may not call the tool 'drop'. Use another key, or add the tool to access.keys[].mcp."
+    )
+    with pytest.raises(McpNotAllowed) as raised:
+        check_call(call("drop"), (), TOOLS, Caller("jwt:0f", "people", is_of_row=True))
+    assert raised.value.message == (
+        "This caller may not call the tool 'drop'. Add the tool to access.jwt[].callers[].mcp of the row 'people'."
     )
 
 
@@ -151,7 +157,7 @@ def test_the_refusal_is_the_same_for_tools_that_exist_and_others() -> None:
 )
 def test_what_servers_read_differently_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidRequest):
-        check_call(text, (), TOOLS)
+        check_call(text, (), TOOLS, KEY)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +169,12 @@ def test_what_servers_read_differently_is_refused(text: bytes) -> None:
 )
 def test_another_spelling_of_a_call_is_refused(method: str) -> None:
     with pytest.raises(InvalidRequest, match="another spelling of 'tools/call'"):
-        check_call(body(id=1, method=method, params={"name": "drop"}), (), TOOLS)
+        check_call(body(id=1, method=method, params={"name": "drop"}), (), TOOLS, KEY)
 
 
 @pytest.mark.parametrize("method", ["tools/list", "tools/calls", "x/tools/call", "\u00e9" * 1_000_000, " " * 1_000_000])
 def test_other_methods_pass(method: str) -> None:
-    check_call(body(id=1, method=method), (), TOOLS)
+    check_call(body(id=1, method=method), (), TOOLS, KEY)
 
 
 def encoded(text: str) -> bytes:
@@ -185,7 +191,7 @@ def encoded(text: str) -> bytes:
     ],
 )
 def test_headers_may_repeat_the_body(text: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    check_call(text, headers, TOOLS)
+    check_call(text, headers, TOOLS, KEY)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +208,7 @@ def test_headers_may_repeat_the_body(text: bytes, headers: tuple[tuple[bytes, by
 )
 def test_headers_that_differ_from_the_body_are_refused(text: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> None:
     with pytest.raises(InvalidRequest, match="differs from the body"):
-        check_call(text, headers, TOOLS)
+        check_call(text, headers, TOOLS, KEY)
 
 
 _NAMES = st.sampled_from(["name", "Name", "n\u0061me", "uri", "x", "arguments"])
@@ -214,7 +220,7 @@ def test_no_parser_reads_a_tool_that_is_not_allowed(members: list[tuple[str, str
     inner = ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in members)
     text = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{{inner}}}}}'.encode()
     try:
-        check_call(text, (), TOOLS)
+        check_call(text, (), TOOLS, KEY)
     except CallerError:
         return
     read: dict[str, str] = {}

@@ -68,8 +68,8 @@ export function plural(value, one, many = `${one}s`) {
   return language === "zh" ? t(`{n} ${one}`, { n: count(value) }) : `${count(value)} ${value === 1 ? one : many}`;
 }
 
-/** The caller of a request, with what its token calls it. */
-export const whoOf = ({ caller, user }) => (user ? `${caller}/${user}` : caller);
+/** The caller of a request, with what its token calls it. A row of `access.jwt` can have the name of a key. */
+export const whoOf = ({ caller, auth, user }) => (user ? `${caller}/${user}` : auth && caller ? `${caller} (JWT)` : caller);
 
 /** The time of day here, of an RFC 3339 text or of seconds since the epoch. */
 export function time(at) {
