@@ -191,6 +191,8 @@ UNKNOWN_CODES = (1, -1, 1001, 5001, 20015, 30001, "E7")
         ("do_sample", True, "Unsupported parameter: do_sample"),
         ("top_k", 4, "the field `top_k` is not supported here"),
         ("frequency_penalty", 0.7, "不支持的参数: frequency_penalty"),
+        ("parallel_tool_calls", True, "parallel_tool_calls is meaningless for this model, remove it"),
+        ("temperature", 0.5, "该接口尚未支持 temperature 字段"),
     ],
 )
 async def test_a_member_that_is_refused_in_a_200_is_learned_as_from_a_400(code, member, value, words):
@@ -213,7 +215,10 @@ async def test_a_member_that_is_refused_in_a_200_is_learned_as_from_a_400(code, 
         # no member of the request, an everyday word, or no refusal
         ({"seed": 1}, "Invalid answer of the worker `top_p`", 502),
         ({"user": "u"}, "The user database must be started first", 502),
-        ({"seed": 1}, "Died while `seed` was read", 502),
+        ({"tools": []}, "No tools for that", 502),
+        ({"seed": 1}, "Internal error while `seed` was read", 502),
+        ({"seed": 1}, "系统异常，seed 未处理", 502),
+        ({"temperature": 1}, "temperature: the worker timed out", 502),
         ({"seed": 1}, 'Unsupported text: "seed is not supported, is it?"', 502),
         ({}, "Invalid reply from model: no model", 502),
     ],

@@ -433,24 +433,25 @@ def _without_places(points: list[Point]) -> list[Point]:
     return [one for one in points if one.path not in places]
 
 
-def is_named(text: str, paths: Collection[str], words: str = "") -> bool:
-    """Whether a sentence of `text` with `words` names a member at one of `paths`, and not as an everyday word."""
+def is_named(text: str, paths: Collection[str]) -> bool:
+    """Whether `text` names a member at one of `paths`, and not only as an everyday word or as one that is accepted."""
     names, sentences = _Names((), paths), re.split(_SENTENCE, plain(text)[:MOST_CHARS])[:MOST_SENTENCES]
-    said = ((at, one) for at, one in enumerate(sentences) if re.search(words, one))
-    return any(not point.is_weak for at, one in said for point in names.points(one, at))
+    return any(not point.is_weak for one in sentences for point in names.points(one, 0))
 
 
-_REFUSES = (
-    r"(?i)\b(?:un(?:supported|known|recogni[sz]ed|expected)|(?:not|n't) (?:\w+ )?(?:support|allow|permit|recogni|valid"
-    r"|enabled)\w*|invalid|illegal|deprecated|extra|must|should|only|out of range|exceeds?)\b"
-    r"|不(?:支持|合法|允许|能)|非法|无效|必须|取值|超[出过]"
+_OF_SERVER = (
+    r"(?i)\b(?:internal (?:server )?error|server error|time[sd]? ?out|overload|busy|unavailable|again later|crash"
+    r"|out of memory|connection (?:was )?(?:lost|reset|refused|closed))|内部错误|系统异常|服务异常|超时|繁忙|稍后"
 )
+"""Of a fault that a member may only happen to be named in."""
 
 
-def refuses_member(text: str, body: bytes) -> bool:
-    """Whether `text` refuses a member of the request `body`, although its code means nothing to gatepass."""
-    tops = top_of(body).values.keys() - NEVER | {"stream", "messages[].role", "messages[].content"}
-    return is_named(text, [*tops, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS], _REFUSES)
+def refuses_member(error_body: UpstreamErrorBody, body: bytes) -> bool:
+    """Whether an error, whose code and status say nothing, names a member of the request `body` that it refuses."""
+    sent = top_of(body).values.keys() - NEVER | {"stream", "messages[].role", "messages[].content"}
+    paths = [*sent, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS]
+    is_pointed = is_named(error_body.message, paths) or _Names((), paths).find(error_body.param or "")
+    return bool(is_pointed) and re.search(_OF_SERVER, error_body.message) is None
 
 
 def is_too_long(error: UpstreamError) -> bool:

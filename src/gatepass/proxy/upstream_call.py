@@ -207,7 +207,7 @@ def read_in_200(attempt: Attempt, error: UpstreamError) -> None:
     if not isinstance(error, UpstreamErrorReply) or not error.of_request or (body := error.error_body) is None:
         return
     is_unknown = body.status is None and not body.own and len(sent) <= ONE_PASS_BYTES
-    if is_unknown and refuses_member(body.message, sent):
+    if is_unknown and refuses_member(body, sent):
         error.http_status, error.kind = 400, body.kind or error_kind(400)
         if error.case == "5xx":
             error.case = case_of(body, 400, attempt.upstream.name, attempt.call.model)

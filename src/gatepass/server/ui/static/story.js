@@ -264,7 +264,7 @@ function attempts(data) {
   return [table(t("Attempts"), heads, rows.map(({ name, attempt }) => [
     `${name}${attempt.cause ? `${t(", ")}${AGAIN[attempt.cause]?.[1] ?? attempt.cause}` : ""}`,
     `${attempt.upstream} ${attempt.upstream_model ?? ""}`,
-    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code !== String(attempt.status) && attempt.code, !data.error?.message.startsWith(attempt.reason) && attempt.reason, attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
+    [t((attempt.outcome ?? "running").replaceAll("_", " ")), attempt.status, attempt.code !== String(attempt.status) && attempt.code, !data.error?.message.includes(attempt.reason) && attempt.reason, attempt.tried?.length ? t("learned {rules}", { rules: attempt.tried.join(", ") }) : ""].filter(Boolean).join(" · "),
     attempt.token ? [attempt.token.credential, ...lifeOf(attempt)].join(t(", ")) : "–",
     attempt.connect_s !== null ? duration(attempt.connect_s) : attempt.reached === false ? "–" : t("pooled"),
     duration(attempt.head_s),
