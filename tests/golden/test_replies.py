@@ -5,8 +5,9 @@ from pathlib import Path
 
 from gatepass.errors import GatepassError
 from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.asked import Asked
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource, unwrap
+from gatepass.sse.chunk import AnswerFault, EnvelopeDefaults, StreamSource, unwrap
 from gatepass.sse.event import read_json
 from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.sse.whole_reply import repair_reply
@@ -26,7 +27,7 @@ ASKED = {
 
 def defaults() -> EnvelopeDefaults:
     made = origin()
-    return EnvelopeDefaults(made.new_id, made.created_s, made.model, json.dumps(ASKED).encode())
+    return EnvelopeDefaults(made.new_id, made.created_s, made.model, Asked(json.dumps(ASKED).encode()))
 
 
 def changes(names: tuple[str, ...]) -> str:
@@ -36,8 +37,8 @@ def changes(names: tuple[str, ...]) -> str:
 def repaired(body: bytes, before: tuple[str, ...] = ()) -> str:
     try:
         relayed, names = repair_reply(body, defaults)
-    except ArgumentsCut:
-        return "-- the arguments of a call are cut\n"
+    except AnswerFault as fault:
+        return f"-- {fault.error_of('chat').message}\n"
     return changes(tuple(dict.fromkeys((*before, *names)))) + relayed.decode()
 
 

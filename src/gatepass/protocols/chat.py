@@ -19,16 +19,13 @@ from gatepass.sse.choice_repair import FAILED, RepairOptions, chat_reason
 from gatepass.sse.chunk import (
     CHAT_CHUNK,
     LEGACY,
-    ArgumentsCut,
+    AnswerFault,
     EnvelopeDefaults,
-    NoMessage,
     Object,
     StreamSource,
-    arguments_cut,
     empty_choice,
     encode_event,
     finish_reason,
-    without_message,
 )
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
@@ -112,10 +109,8 @@ class Chat(ClientProtocol):
     ) -> tuple[bytes, tuple[str, ...], bool]:
         try:
             body, adapted = repair_reply(body, defaults, is_text=self.is_text)
-        except ArgumentsCut:
-            raise arguments_cut(upstream) from None
-        except NoMessage:
-            raise without_message(upstream) from None
+        except AnswerFault as fault:
+            raise fault.error_of(upstream) from None
         return body, adapted, is_empty_answer(body)
 
     def last_change(self, body: bytes, profile: Profile, model: str) -> tuple[bytes, tuple[str, ...]]:

@@ -18,6 +18,7 @@ from gatepass.protocols.request import call_without_body, decode
 from gatepass.protocols.translation.translation import TranslatedReply, Translation
 from gatepass.replies.error_body import Mask
 from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.asked import Asked
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.dialect_transforms import RagflowTransforms
@@ -229,7 +230,7 @@ class ClientProtocol:
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""
         transform = None if reply.last is None else reply.last.last_transform(reply.profile)
-        progress = self.progress(defaults.request)
+        progress = self.progress(defaults.asked)
         repair = None if self.event_repair is None else self.event_repair(progress)
         return EventStream(source, done_is_required=False, progress=progress, repair=repair, client_transform=transform)
 
@@ -252,7 +253,7 @@ class ClientProtocol:
 
     # --- with `stream` in `members` ---
 
-    aggregate: Callable[[StreamSource, int, bytes], StreamAggregator]
+    aggregate: Callable[[StreamSource, int, Asked], StreamAggregator]
     """What makes a whole reply of the events of a stream. The arguments: the source, `event_bytes`, and the request."""
 
     def synthesize(self, document: Object, defaults: EnvelopeDefaults, reply: ReplyContext) -> Iterable[bytes]:
@@ -263,7 +264,7 @@ class ClientProtocol:
         self, source: StreamSource, event_bytes: int, defaults: EnvelopeDefaults, reply: ReplyContext
     ) -> StreamAggregator:
         """Return what makes a whole reply of a stream: `aggregate`. `event_bytes` limits one event."""
-        return self.aggregate(source, event_bytes, defaults.request)
+        return self.aggregate(source, event_bytes, defaults.asked)
 
 
 def comment_keep_alive(events: EventStream | None) -> bytes:

@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 from gatepass.errors import GatepassError, UpstreamInvalid
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import (
     MAX_ENTRIES,
@@ -28,7 +29,7 @@ from gatepass.sse.chunk import (
 from gatepass.sse.event import parse_event, read_json
 from gatepass.sse.event_stream import Progress
 from gatepass.sse.repair import EventRepair
-from gatepass.sse.tool_calls import ArgumentBuffer, is_at_limit, is_complete_json
+from gatepass.sse.tool_calls import ArgumentBuffer, arguments_fault, is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 
 USAGE, STOP_REASON, EVENT_NAME = "repair=message-usage", "repair=stop-reason", "sse=event-name"
@@ -71,13 +72,17 @@ def calls_tool(block: Any) -> bool:
     return isinstance(block, dict) and block.get("type") == "tool_use"
 
 
-def complete_inputs(message: Object, request: bytes) -> bool:
+def complete_inputs(message: Object, asked: Asked) -> bool:
     """Read the inputs of tools that are texts. Return whether one was found.
 
-    Calls that a limit cut are left out. Raises ArgumentsCut for others that were cut.
+    Calls that a limit cut are left out. Raises AnswerFault for others that were cut, and for a message that ends with a
+    call and has none.
     """
     has_text, is_kept = False, message.get("stop_reason") in COMPLETE
-    for block in [block for block in message["content"] if calls_tool(block)]:
+    blocks = [block for block in message["content"] if calls_tool(block)]
+    if lacks_call(message.get("stop_reason"), asked, has_call=blocks != []):
+        raise chunk.AnswerFault(chunk.without_call)
+    for block in blocks:
         if isinstance(text := block.get("input"), dict):
             continue
         has_text = True
@@ -86,11 +91,16 @@ def complete_inputs(message: Object, request: bytes) -> bool:
         if isinstance(text, dict):
             block["input"] = text
             continue
-        if is_kept and not is_at_limit(request, Usage.read(message.get("usage") or {})):
-            raise chunk.ArgumentsCut
+        if is_kept and not is_at_limit(asked, Usage.read(message.get("usage") or {})):
+            raise chunk.AnswerFault(arguments_fault(text if isinstance(text, str) else ""))
         message["content"].remove(block)
         message["stop_reason"] = "max_tokens" if is_kept else message["stop_reason"]
     return has_text
+
+
+def lacks_call(reason: Any, asked: Asked, *, has_call: bool) -> bool:
+    """Whether a message ends with the call of a tool that was offered, and has none."""
+    return reason == "tool_use" and not has_call and len(asked.tools) > 0
 
 
 # --- a relayed stream -----------------------------------------------------------------------------
@@ -106,19 +116,19 @@ def _index(fields: dict[str, Any]) -> int:
 class MessageProgress(Progress):
     """The end and the usage of a message. Only `message_stop` after `message_start` ends its stream."""
 
-    __slots__ = ("_has_begun", "inputs", "is_limited")
+    __slots__ = ("_calls_tool", "_has_begun", "inputs", "is_limited")
 
     requires_last_event = True
 
-    def __init__(self, request: bytes = b"") -> None:
-        super().__init__(request)
-        self._has_begun = self.is_cut = False
+    def __init__(self, asked: Asked = NOTHING) -> None:
+        super().__init__(asked)
+        self._has_begun = self._calls_tool = False
         self.inputs = ArgumentBuffer()  # of the open calls, by the index of their block
         self.is_limited = False
         """The limit of tokens cut the input of a tool, although the stop reason states the opposite."""
 
     def is_complete(self, choices: int) -> bool:
-        return self._has_begun and not self.is_cut
+        return self._has_begun and self.fault is None
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         kind = fields.get("type")
@@ -133,9 +143,11 @@ class MessageProgress(Progress):
             at = _index(fields)
             for ended in [one for one in self.inputs.held if kind == "message_delta" or one == at]:
                 text = self.inputs.texts(ended)[0]
-                self.is_cut = self.is_cut or (text != "" and not is_complete_json(text))
+                if self.fault is None and text != "" and not is_complete_json(text):
+                    self.fault = arguments_fault(text)
                 self.inputs.drop(ended)
             if kind == "content_block_start" and calls_tool(fields.get("content_block")):
+                self._calls_tool = True
                 self.inputs.add(at, 0, "")
         if kind == "message_start":
             message = fields.get("message")
@@ -144,9 +156,12 @@ class MessageProgress(Progress):
         elif kind == "message_delta":
             self._add_usage(fields.get("usage"))
             reason = ends.get("stop_reason") if isinstance(ends := fields.get("delta"), dict) else None
-            if self.is_cut and reason is not None:
-                self.is_limited = reason in COMPLETE and is_at_limit(self.request, self.usage)
-                self.is_cut = self.has_last_event = reason in COMPLETE and not self.is_limited
+            if self.fault is not None and reason is not None:
+                self.is_limited = reason in COMPLETE and is_at_limit(self.asked, self.usage)
+                self.has_last_event = reason in COMPLETE and not self.is_limited
+                self.fault = self.fault if self.has_last_event else None
+            elif lacks_call(reason, self.asked, has_call=self._calls_tool):
+                self.fault, self.has_last_event = chunk.without_call, True
         elif kind == "message_stop":
             self.has_last_event = True
         return False
@@ -280,8 +295,8 @@ class MessageAggregator(StreamAggregator):
     that did not begin. The input of a tool that is not JSON is a text.
     """
 
-    def __init__(self, source: StreamSource, event_bytes: int, request: bytes = b"") -> None:
-        super().__init__(source, event_bytes, done_is_required=False, progress=MessageProgress(request))
+    def __init__(self, source: StreamSource, event_bytes: int, asked: Asked = NOTHING) -> None:
+        super().__init__(source, event_bytes, done_is_required=False, progress=MessageProgress(asked))
         self._message: Object | None = None
         self._usage: Object = {}
         self._blocks: dict[int, Object] = {}

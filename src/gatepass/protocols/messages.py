@@ -154,10 +154,10 @@ class Messages(_OfAnthropic):
         document, adapted = read_json(body), []
         is_empty = document.get("stop_reason") == "end_turn" and not document["content"]
         try:
-            if message_events.complete_inputs(document, defaults().request):
+            if message_events.complete_inputs(document, defaults().asked):
                 adapted.append(message_events.INPUT)
-        except chunk.ArgumentsCut:
-            raise chunk.arguments_cut(upstream) from None
+        except chunk.AnswerFault as fault:
+            raise fault.error_of(upstream) from None
         if message_events.complete_usage(document):
             adapted.append(message_events.USAGE)
         if document.get("stop_reason") is None:

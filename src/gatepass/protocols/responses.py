@@ -27,13 +27,14 @@ from gatepass.protocols.translation import translation
 from gatepass.replies.error_body import Mask, public_object
 from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import NumberedPath
 from gatepass.sse.repair import EventRepair
-from gatepass.sse.tool_calls import is_at_limit, is_complete_json
+from gatepass.sse.tool_calls import arguments_fault, is_at_limit, is_complete_json
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
@@ -190,8 +191,8 @@ class ResponseAggregator(StreamAggregator):
     cut.
     """
 
-    def __init__(self, source: StreamSource, event_bytes: int, request: bytes = b"") -> None:
-        super().__init__(source, event_bytes, done_is_required=False, progress=ResponseProgress(request))
+    def __init__(self, source: StreamSource, event_bytes: int, asked: Asked = NOTHING) -> None:
+        super().__init__(source, event_bytes, done_is_required=False, progress=ResponseProgress(asked))
         self._items: dict[int, Object] = {}
         self._started_items: set[int] = set()
         self._response: Object | None = None
@@ -325,12 +326,12 @@ class ResponseProgress(Progress):
     fails_by_event = True  # Codex reads its code only in an event
     fast_path = NumberedPath
 
-    def __init__(self, request: bytes = b"") -> None:
-        super().__init__(request)
-        self.is_cut = self.is_limited = False
+    def __init__(self, asked: Asked = NOTHING) -> None:
+        super().__init__(asked)
+        self.is_limited = False
 
     def is_complete(self, choices: int) -> bool:
-        return not self.is_cut or self.is_limited  # the last event holds the whole response
+        return self.fault is None or self.is_limited  # the last event holds the whole response
 
     def note(self, fields: dict[str, Any], choices: list[Any]) -> bool:
         number, response = fields.get("sequence_number"), fields.get("response")
@@ -353,16 +354,20 @@ class ResponseProgress(Progress):
             usage = response.get("usage") if isinstance(response, dict) else None
             if isinstance(usage, dict):
                 self.usage = Usage.read(usage)
-            self.is_cut = self.is_cut or any(cut_calls(response))
+            self._check(*items_of(response))
             states_whole = kind == COMPLETED and not (isinstance(response, dict) and response.get("status") in _PARTIAL)
-            self.is_cut = self.is_cut and states_whole
-            self.is_limited = self.is_cut and is_at_limit(self.request, self.usage)
-        elif kind == "response.output_item.done" and is_cut_call(fields.get("item")):
-            self.is_cut = True
+            self.fault = self.fault if states_whole else None
+            self.is_limited = self.fault is not None and is_at_limit(self.asked, self.usage)
+        elif kind == "response.output_item.done":
+            self._check(fields.get("item"))
         super().note(fields, choices)
         is_plain = kind.endswith(".delta") and isinstance(fields.get("delta"), str) and not fields.get("usage")
         self.has_answer = self.has_answer or is_plain
         return is_plain
+
+    def _check(self, *items: Any) -> None:
+        cut = next(filter(is_cut_call, items), None)
+        self.fault = self.fault or (None if cut is None else arguments_fault(cut["arguments"]))
 
 
 class ResponseRepair(EventRepair):
@@ -555,8 +560,9 @@ class Responses(client_protocol.ClientProtocol):
         if not any(cut):
             return body, (), False
         made = Usage.read(usage) if isinstance(usage, dict) else None
-        if status not in _PARTIAL and not is_at_limit(defaults().request, made):
-            raise chunk.arguments_cut(upstream)
+        if status not in _PARTIAL and not is_at_limit(defaults().asked, made):
+            item = read_json(bytes(document["output"][cut.index(True)]))
+            raise arguments_fault(item["arguments"])(upstream)
         return chunk.json_text(make_incomplete(document, cut)), (CUT,), False
 
     def synthesize(

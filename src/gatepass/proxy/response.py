@@ -32,6 +32,7 @@ from gatepass.replies.content import ContentKind, content_kind, content_type, fi
 from gatepass.replies.error_body import is_error
 from gatepass.replies.retry_after import rejects_token, should_retry
 from gatepass.sse.aggregate import StreamAggregator
+from gatepass.sse.asked import Asked
 from gatepass.sse.choice_repair import TEXTS
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, json_text
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES, EventTransform, is_json
@@ -156,10 +157,11 @@ class AttemptReply(ReplyContext, frozen=True):
 
 
 def envelope_defaults(attempt: Attempt) -> EnvelopeDefaults:
-    """Return the id, time and model for chunks that gatepass generates, and the body that they answer."""
-    sent = b"" if attempt.normalized is None else attempt.normalized.body
+    """Return the id, time and model for chunks that gatepass generates, and what they answer."""
+    call = attempt.call if attempt.chat is None else attempt.chat.call
+    asked = Asked(b"" if attempt.normalized is None else attempt.normalized.body, call.top)
     is_chat = not PROTOCOLS[attempt.call.operation.protocol].is_text
-    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model, sent, is_chat)
+    return EnvelopeDefaults(IdGenerator(), int(attempt.state.clock.wall()), attempt.call.model, asked, is_chat)
 
 
 ID_LOG_CHARS = 100

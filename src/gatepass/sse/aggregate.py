@@ -170,8 +170,8 @@ class CompletionAggregator(StreamAggregator):
         fields = chunk.unwrap(payload)
         if fields.get("choices"):
             self._merge(self._chunks.repair(payload, payload))
-        elif chunk.is_chunk(fields):
-            self._merge([fields])  # the repair would only move its members
+        elif chunk.is_chunk(fields):  # the repair would only move its members
+            self._merge([*self._chunks.take_held(), fields])
 
     def _finish_repair(self) -> bytes:
         self._merge(self._chunks.end())

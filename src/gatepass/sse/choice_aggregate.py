@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -94,7 +94,8 @@ class CompletionMerge:
 
 
 _ONCE = frozenset({"role", "id", "type", "name"})
-"""The texts that upstreams repeat in each piece: the first one counts."""
+"""The texts that upstreams repeat in each piece: the first one counts. A call's name may be in pieces."""
+_ONCE_IN_CALL = _ONCE - {"name"}
 _EMPTY: Mapping[str, Object] = {
     "audio": {"data": "", "transcript": ""},
     "function_call": {"name": "", "arguments": ""},
@@ -168,10 +169,10 @@ class MemberAggregator:
     the last one, and ignores empty ones.
     """
 
-    __slots__ = ("_calls", "_entries", "_lists", "_merged", "_texts", "_values")
+    __slots__ = ("_calls", "_entries", "_lists", "_merged", "_once", "_texts", "_values")
 
-    def __init__(self, entries: EntryCount) -> None:
-        self._entries = entries
+    def __init__(self, entries: EntryCount, once: Container[str] = _ONCE) -> None:
+        self._entries, self._once = entries, once
         self._texts: dict[str, list[str]] = {}
         self._lists: dict[str, list[Any]] = {}
         self._merged: dict[str, MemberAggregator] = {}
@@ -184,7 +185,7 @@ class MemberAggregator:
             if texts is None:
                 self._entries.add()
                 self._texts[name] = [value]
-            elif name not in _ONCE:
+            elif name not in self._once:
                 texts.append(value)
             elif texts == [""]:
                 texts[0] = value
@@ -197,14 +198,16 @@ class MemberAggregator:
                 self._entries.add()
             self._lists.setdefault(name, []).extend(value)
         elif name in _EMPTY and type(value) is dict:
-            self._member(self._merged, name).add_all(value)
+            self._member(self._merged, name, _ONCE if name == "audio" else _ONCE_IN_CALL).add_all(value)
         elif value is not None:
             self._entries.keep_last(self._values, name, value)
 
-    def _member(self, members: dict[Any, MemberAggregator], name: str | int) -> MemberAggregator:
+    def _member(
+        self, members: dict[Any, MemberAggregator], name: str | int, once: Container[str] = _ONCE
+    ) -> MemberAggregator:
         if name not in members:
             self._entries.add()
-            members[name] = MemberAggregator(self._entries)
+            members[name] = MemberAggregator(self._entries, once)
         return members[name]
 
     def add_all(self, payload: Object) -> None:

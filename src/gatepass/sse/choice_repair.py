@@ -5,7 +5,8 @@ repair.py applies these repairs to a whole stream, whole_reply.py to a whole rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import is_not
 from typing import Any
 
 import msgspec
@@ -23,9 +24,19 @@ from gatepass.sse.chunk import (
     completed_reason,
     finish_reason,
     has_content,
+    json_text,
     text_and_thought,
 )
-from gatepass.sse.tool_calls import KEY_CHARS, ArgumentBuffer, ToolCallDelta, ToolCallTracker, is_complete_json, is_cut
+from gatepass.sse.tool_calls import (
+    KEY_CHARS,
+    MOST_WAITING_CHARS,
+    ArgumentBuffer,
+    ToolCall,
+    ToolCallTracker,
+    inner_of,
+    is_complete_json,
+    is_cut,
+)
 
 # The names of the repairs, as they appear in x-gatepass-adapted
 
@@ -60,9 +71,11 @@ USAGE = "repair=usage"
 """Usage is sent once, and in a separate chunk if the client requested it."""
 TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
 TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
-"""Tool deltas get a missing index, id and type, lose a repeated id and name, and have text as arguments: `{}` for none.
+"""Tool deltas get a missing index, id and type, lose a repeated or empty one, and have text as arguments: `{}` for
+none.
 
-A list without calls is removed. In a whole reply an entry that is no call is removed too.
+A name in pieces is sent once, without marks of the model. Entries that are no objects are removed, and a list without
+calls. In a whole reply an entry that is no call is removed too.
 """
 SPLIT, LINE = "repair=split", "repair=line"
 """A finish reason is sent in a separate chunk, and so are the pieces of a long text."""
@@ -103,6 +116,7 @@ class ChoiceRepair:
     __slots__ = (
         "_arguments",
         "_defaults",
+        "_ended_without_call",
         "_function",
         "_has_deltas",
         "_has_role",
@@ -121,8 +135,8 @@ class ChoiceRepair:
         self._index = index
         self._tools: ToolRepair | None = None
         self._has_started = self._has_deltas = self._has_role = self.has_answer = False
-        self.lacks_message = False
-        self._function: str | None = None  # the name of the `function_call`, "" without one
+        self.lacks_message = self._ended_without_call = False
+        self._function: ToolRepair | None = None
         self.has_finished = self._stopped = False
 
     @property
@@ -135,19 +149,40 @@ class ChoiceRepair:
         texts = self._arguments.texts(self._index) if self.has_finished else {}
         return any(text.strip() and not is_complete_json(text) for text in texts.values())
 
+    @property
+    def lacks_call(self) -> bool:
+        """Whether the upstream ended the choice with calls, and sent none: vLLM under load."""
+        return self._ended_without_call and not (self._tools or self._function)
+
     def reason_at_end(self, *, is_at_limit: bool) -> str | None:
         """Return a finish reason for a choice that has none at `[DONE]`; None if the choice was cut.
 
         It was cut if it has no content, or arguments that are not complete JSON: then a limit of tokens, if any, is the
         reason. Without a finish reason openai-node, the AI SDK and other tool loops fail or stop.
         """
-        is_complete = self.has_answer and all(map(is_complete_json, self._arguments.texts(self._index).values()))
-        if not is_complete or (self._tools and self._tools.without_input):
+        texts, asked = self._arguments.texts(self._index), self._defaults.asked
+        if self._ended_without_call:  # and then sent one
+            is_complete = not any(is_cut(text, self._name(call), asked) for call, text in texts.items())
+        else:
+            is_complete = self.has_answer and all(map(is_complete_json, texts.values()))
+        if not is_complete or self.lacks_call or (self._tools and self._tools.without_input):
             return "length" if is_at_limit else None
-        return completed_reason("", has_tools=bool(self._tools), has_function=self._function is not None)
+        return completed_reason("", has_tools=bool(self._tools), has_function=bool(self._function))
 
-    def repair(self, payload: Object, on_repair: OnRepair) -> bool:
-        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either."""
+    def take_rest(self, on_repair: OnRepair) -> Object:
+        """Return a delta with the calls that wait, at the end of the choice."""
+        rest: Object = {}
+        if self._tools is not None and (entries := self._tools.take_rest(on_repair)):
+            rest["tool_calls"] = entries
+        if self._function is not None and (entries := self._function.take_rest(_of_function(on_repair))):
+            rest["function_call"] = entries[0]["function"]
+        return rest
+
+    def repair(self, payload: Object, on_repair: OnRepair, *, is_named: bool = False) -> bool:
+        """Repair one choice of a chunk in place. Return True if a choice with another text needs no repair either.
+
+        `is_named`: no name in it can grow.
+        """
         delta, had_content, end = payload.get("delta"), self.has_answer, payload.get("finish_reason")
         end = end if isinstance(end, str) else ""
         if not delta and self._defaults.is_chat and isinstance(payload.get("text"), str):
@@ -161,7 +196,7 @@ class ChoiceRepair:
         else:
             delta = self._add_delta(payload, on_repair)
             self.has_answer = had_content or has_content(payload)
-        is_plain = delta is None or self._repair_delta(delta, on_repair)
+        is_plain = delta is None or self._repair_delta(delta, on_repair, is_named=is_named or end != "")
         if is_plain and not self.has_answer:  # a text member could bring content in a similar choice
             texts = (
                 [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]
@@ -187,9 +222,15 @@ class ChoiceRepair:
                 payload.setdefault(NATIVE, native)
             payload["finish_reason"] = standard
             on_repair(FINISH)
-        has_calls = self._tools or self._function is not None
-        if has_calls and payload["finish_reason"] in COMPLETE and delta is not None:
-            self._complete_calls(payload, delta, on_repair)
+        reason = payload["finish_reason"]
+        if delta is not None and (self._tools or self._function):
+            for name, rest in self.take_rest(on_repair).items():
+                delta[name] = [*calls_of(delta), *rest] if name == "tool_calls" else rest
+            if reason in COMPLETE:
+                self._complete_calls(payload, delta, on_repair)
+        elif delta is not None and reason in CALLS and self._defaults.asked.tools:
+            self._ended_without_call, payload["finish_reason"] = True, None  # a call may follow
+            on_repair(FINISH)
         if reason := payload["finish_reason"]:
             if self._arguments.held:
                 self._arguments.drop(self._index)
@@ -197,8 +238,8 @@ class ChoiceRepair:
 
     def _complete_calls(self, payload: Object, delta: Object, on_repair: OnRepair) -> None:
         """Add the arguments of calls that have none, or remove the finish reason if a call was cut."""
-        texts, request = self._arguments.texts(self._index), self._defaults.request
-        if any(is_cut(text, self._name(call), request) for call, text in texts.items()):
+        texts, asked = self._arguments.texts(self._index), self._defaults.asked
+        if any(is_cut(text, self._name(call), asked) for call, text in texts.items()):
             payload["finish_reason"] = None
             on_repair(FINISH)
             return
@@ -214,9 +255,8 @@ class ChoiceRepair:
             owner[name] = {**(inner if isinstance(inner, dict) else {}), "arguments": "{}"}
 
     def _name(self, call: int) -> str:
-        if call == _FUNCTION_CALL:
-            return self._function or ""
-        return self._tools.name(call) if self._tools else ""
+        repair = self._function if call == _FUNCTION_CALL else self._tools
+        return "" if repair is None else repair.name(call)
 
     def _add_delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
         """Add and return the missing delta; None for a choice of `/v1/completions`, which has no delta."""
@@ -237,25 +277,28 @@ class ChoiceRepair:
         payload["delta"] = delta
         return delta
 
-    def _repair_delta(self, delta: Object, on_repair: OnRepair) -> bool:
+    def _repair_delta(self, delta: Object, on_repair: OnRepair, *, is_named: bool) -> bool:
         is_plain = True
         if "role" in delta:
             is_plain = self._repair_role(delta, on_repair)
-        if not self._has_started and delta:
-            self._has_started = True
-            if not self._has_role and "role" in delta:  # null
-                self._has_role, is_plain, delta["role"] = True, False, "assistant"
-                on_repair(ROLE)
-            if delta.keys() == {"role"}:
-                delta["content"] = ""
-                on_repair(DELTA)
+        begins, self._has_started = not self._has_started and len(delta) > 0, self._has_started or len(delta) > 0
+        if begins and not self._has_role and "role" in delta:  # null
+            self._has_role, is_plain, delta["role"] = True, False, "assistant"
+            on_repair(ROLE)
         if type(content := delta.get("content")) is list and (found := text_and_thought(content)) is not None:
             delta["content"], thought = found
             if thought:
                 delta[REASONING[0]] = delta.get(REASONING[0]) or thought
             is_plain = False
             on_repair(CONTENT)
-        calls = delta.get("tool_calls")
+        is_plain = self._repair_calls(delta, on_repair, is_named=is_named) and is_plain
+        if begins and delta.keys() == {"role"}:
+            delta["content"] = ""
+            on_repair(DELTA)
+        return is_plain
+
+    def _repair_calls(self, delta: Object, on_repair: OnRepair, *, is_named: bool) -> bool:
+        is_plain, calls = True, delta.get("tool_calls")
         if calls == []:
             del delta["tool_calls"]
             is_plain = False
@@ -263,14 +306,22 @@ class ChoiceRepair:
         elif calls and isinstance(calls, list):
             if self._tools is None:
                 self._tools = ToolRepair(self._defaults, self._arguments, self._index)
-            is_plain = self._tools.repair(calls, on_repair) and is_plain
+            is_plain = self._tools.repair(calls, on_repair, is_named=is_named)
+            if not calls:
+                del delta["tool_calls"]
         function = delta.get("function_call")
         if not function:
             return is_plain
         if isinstance(function, dict):
-            name = function.get("name")
-            self._function = self._function or (name if isinstance(name, str) else "")
-            self._arguments.add(self._index, _FUNCTION_CALL, _arguments_of(function, on_repair))
+            if self._function is None:
+                self._function = ToolRepair(self._defaults, self._arguments, self._index, _FUNCTION_CALL)
+            # one call, as if each part had the same id
+            entries = [{"index": _FUNCTION_CALL, "id": "function_call", "type": "function", "function": function}]
+            self._function.repair(entries, _of_function(on_repair), is_named=is_named)
+            if entries:
+                delta["function_call"] = entries[0]["function"]
+            else:
+                del delta["function_call"]
         return False
 
     def _repair_role(self, delta: Object, on_repair: OnRepair) -> bool:
@@ -303,9 +354,10 @@ def make_text(choice: Any) -> bool:
 # --- finish reasons -------------------------------------------------------------------------------
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
-COMPLETE = frozenset({"stop", "tool_calls", "function_call"})
+CALLS = frozenset({"tool_calls", "function_call"})
+COMPLETE = CALLS | {"stop"}
 """The finish reasons of an answer that was not cut."""
-CHAT_REASONS = TEXT_REASONS | {"tool_calls", "function_call"}
+CHAT_REASONS = TEXT_REASONS | CALLS
 NATIVE = "native_finish_reason"
 """The member that keeps the upstream's finish reason. The name is OpenRouter's."""
 
@@ -359,78 +411,176 @@ def standard_reason(payload: Any, *, is_text: bool, has_tools: bool = False) -> 
 
 
 class ToolRepair:
-    __slots__ = ("_arguments", "_choice", "_defaults", "_named", "_tracker", "without_input")
+    """The calls of a choice. The first entry of a call is sent when its name can grow no more, in the calls' order."""
 
-    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int) -> None:
+    __slots__ = (
+        "_arguments",
+        "_choice",
+        "_defaults",
+        "_is_named",
+        "_is_over",
+        "_next",
+        "_ready",
+        "_tracker",
+        "without_input",
+    )
+
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int, first: int = 0) -> None:
         self._defaults = defaults
         self._arguments = arguments
         self._choice = choice
-        self._tracker = ToolCallTracker()
-        self._named: set[int] = set()
+        self._tracker = ToolCallTracker(defaults.asked, arguments, choice, first)
+        self._next, self._ready = 0, first - 1
+        self._is_named = self._is_over = False
         self.without_input: set[int] = set()
         """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
 
     def __len__(self) -> int:
-        return len(self._tracker)
+        return len(self._tracker.calls)
 
     def name(self, call: int) -> str:
         return self._tracker.name(call)
 
-    def repair(self, entries: list[Any], on_repair: OnRepair) -> bool:
-        """Repair the entries of a delta. Return whether they only continue the arguments of calls."""
-        continues = True
-        for delta in self._tracker.assign(entries):
-            payload, number = delta.entry, delta.call.number
-            inner = payload.get("function")
-            is_text = isinstance(inner, dict) and not inner.get("name") and type(inner.get("arguments")) is str
-            continues = continues and is_text and not (delta.is_first or payload.get("id"))
-            if payload.get("index") != number or type(payload["index"]) is not int:
-                payload["index"] = number
+    def repair(self, entries: list[Any], on_repair: OnRepair, *, is_named: bool = False) -> bool:
+        """Repair the entries of a delta in place. Return whether they only continue the arguments of calls.
+
+        `is_named`: no name in it can grow, so that nothing waits for a later one.
+        """
+        continues, sent, before = True, list[Object](), set[int]()
+        self._is_named = is_named
+        for entry in entries:
+            if not isinstance(entry, dict):
+                on_repair(TOOL_ARGUMENTS)
+                continues = False
+                continue
+            call, is_first, piece = self._tracker.assign(entry, before)
+            before.add(number := call.number)
+            inner, passes = inner_of(entry), call.is_open and call.has_sent_name
+            is_text = inner is not None and not inner.get("name") and type(inner.get("arguments")) is str
+            continues = continues and passes and is_text and not entry.get("id")
+            if entry.get("index") != number or type(entry["index"]) is not int:
+                entry["index"] = number
                 on_repair(TOOL_INDEX)
-            if delta.is_first:
-                self._open(delta, on_repair)
-            elif payload.get("id"):
-                del payload["id"]
-                on_repair(TOOL_ID)
-            if isinstance(inner, dict):
-                if inner.get("name"):
-                    self._send_name_once(inner, number, on_repair)
-                self._arguments.continued = self._arguments.add(self._choice, number, _arguments_of(inner, on_repair))
-            elif isinstance(inner := payload.get("custom"), dict):
-                if inner.get("name"):
-                    self._send_name_once(inner, number, on_repair)
-                if _arguments_of(inner, on_repair, "input"):
+            if not is_first:
+                self._take_out(entry, call, on_repair)
+            if inner is not None:
+                self._read_name(inner, piece, is_first=is_first, on_repair=on_repair)
+                kind = "function" if inner is entry.get("function") else "custom"
+                text = _arguments_of(inner, on_repair, ARGUMENTS[kind])
+                if kind == "function":
+                    self._arguments.continued = self._arguments.add(self._choice, number, text)
+                elif text:
+                    call.has_input = True
                     self.without_input.discard(number)
-                elif delta.is_first:
+                elif is_first:
                     self.without_input.add(number)
-            elif delta.is_first and payload["type"] == "function":
+            elif is_first and (entry.get("type") or "function") == "function":
                 self._arguments.add(self._choice, number, "")
+            sent += (entry,) if passes else self._wait(entry, call, on_repair)
+        if len(sent) != len(entries) or any(map(is_not, sent, entries)):
+            entries[:] = sent
         return continues
 
-    def _open(self, delta: ToolCallDelta, on_repair: OnRepair) -> None:
-        payload, call = delta.entry, delta.call
+    def _take_out(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> None:
+        """Remove the id that a later entry repeats, and an empty one and an empty type, which SDKs would take over."""
+        if "id" in entry and (call.is_open or not entry["id"]):
+            del entry["id"]
+            on_repair(TOOL_ID)
+        if "type" in entry and not entry["type"]:
+            del entry["type"]
+            on_repair(TOOL_TYPE)
+
+    @staticmethod
+    def _read_name(inner: Object, piece: str, *, is_first: bool, on_repair: OnRepair) -> None:
+        """Leave of a name the `piece` that is new: openai-python's helper and LangChain join those of all entries."""
+        if piece and inner["name"] != piece:
+            inner["name"] = piece
+            on_repair(TOOL_NAME)
+        elif not piece and "name" in inner and not is_first:
+            del inner["name"]
+            on_repair(TOOL_NAME)
+
+    def _wait(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
+        """Let `entry` wait with those of its call, and yield what can be sent now."""
+        if call.waiting is None:
+            call.waiting = entry
+        else:
+            _join(call.waiting, entry)
+        yield from self._take_due(call, on_repair)
+        if call.waiting is not None:
+            call.repair = call.repair or (TOOL_NAME if call.id else TOOL_ID)
+            on_repair(call.repair)
+            chars = len(json_text(entry))
+            call.waiting_chars += chars
+            self._arguments.waiting_chars += chars
+            yield from self._take_due(call, on_repair)
+
+    def _take_due(self, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
+        """Yield the first entries of the calls that wait for nothing more. `call` is the one that was continued."""
+        calls = self._tracker.calls
+        if self._is_ready(call):
+            self._ready = max(self._ready, call.number)
+            if call.is_open and call.waiting is not None:
+                yield self._take(call, call.waiting, on_repair)
+        while self._next < len(calls) and (waiting := (call := calls[self._next]).waiting) is not None:
+            # a later call does not wait for an id or a name that may never come
+            yields = call.number < self._ready and not self._tracker.has_arguments(call)
+            if not (self._is_ready(call) or (yields and not (call.name and self._tracker.may_grow(call)))):
+                break
+            self._next += 1
+            yield self._take(call, waiting, on_repair)
+
+    def _is_ready(self, call: ToolCall) -> bool:
+        entry = call.waiting or {}
+        is_other = inner_of(entry) is None and (entry.get("type") or "function") not in ARGUMENTS
+        if self._is_over or self._is_named or is_other or self._arguments.waiting_chars > MOST_WAITING_CHARS:
+            return True
+        return not self._tracker.may_grow(call) and bool(call.id or self._tracker.has_arguments(call))
+
+    def take_rest(self, on_repair: OnRepair) -> list[Object]:
+        """Return what waits, at the end of the choice. Nothing waits after it."""
+        self._is_over = True
+        return [self._take(call, call.waiting, on_repair) for call in self._tracker.calls if call.waiting is not None]
+
+    def _take(self, call: ToolCall, entry: Object, on_repair: OnRepair) -> Object:
+        self._arguments.waiting_chars -= call.waiting_chars
+        call.waiting, call.waiting_chars = None, 0
+        if call.repair:
+            on_repair(call.repair)
+        if not call.is_open:
+            self._open(entry, call, on_repair)
+        call.is_open, call.has_sent_name = True, call.name != ""
+        return entry
+
+    def _open(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> None:
         if not call.id:
             call.id = self._defaults.new_id("call_")
-        if payload.get("id") != call.id:
-            payload["id"] = call.id
+        if entry.get("id") != call.id:
+            entry["id"] = call.id
             on_repair(TOOL_ID)
         call.id = call.id[:KEY_CHARS]  # the whole id is sent and no longer needed
         # The content decides the type. An unknown type stays, because there may be new ones
-        kind, sent = (
-            next((kind for kind in ARGUMENTS if isinstance(payload.get(kind), dict)), None),
-            payload.get("type"),
-        )
+        kind, sent = next((kind for kind in ARGUMENTS if isinstance(entry.get(kind), dict)), None), entry.get("type")
         kind = kind or (sent if sent and isinstance(sent, str) else "function")
         if sent != kind:
-            payload["type"] = kind
+            entry["type"] = kind
             on_repair(TOOL_TYPE)
-
-    def _send_name_once(self, inner: Object, number: int, on_repair: OnRepair) -> None:
-        """Remove a repeated name: openai-python's helper and LangChain join those of all deltas to `fff`."""
-        if number in self._named:
+        inner = inner_of(entry) or {}
+        if "name" in inner and not inner["name"]:
             del inner["name"]
             on_repair(TOOL_NAME)
-        self._named.add(number)
+
+
+def _join(first: Object, entry: Object) -> None:
+    """Add a later entry of a call to its first one, as SDKs do."""
+    for name, value in entry.items():
+        before = first.get(name)
+        if name in ARGUMENTS and isinstance(before, dict) and isinstance(value, dict):
+            for member, text in value.items():
+                has_both = isinstance(before.get(member), str) and isinstance(text, str)
+                before[member] = before[member] + text if has_both else text
+        else:
+            first[name] = value
 
 
 def _arguments_of(inner: Object, on_repair: OnRepair, name: str = "arguments") -> str:
@@ -444,6 +594,11 @@ def _arguments_of(inner: Object, on_repair: OnRepair, name: str = "arguments") -
 
 _FUNCTION_CALL = -1
 """The number of the legacy `function_call` among the calls of its choice."""
+
+
+def _of_function(on_repair: OnRepair) -> OnRepair:
+    """Return what notes the repairs of a `function_call`, which has no id."""
+    return lambda name: on_repair(name) if name in (TOOL_NAME, TOOL_ARGUMENTS) else None
 
 
 # --- cumulative texts -----------------------------------------------------------------------------

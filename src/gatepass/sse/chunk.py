@@ -14,6 +14,7 @@ import msgspec
 
 from gatepass.config.advice import with_variable
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.event import read_json
 from gatepass.types import UpstreamErrorBody
 
@@ -35,13 +36,13 @@ class EnvelopeDefaults(msgspec.Struct, frozen=True):
 
     `new_id("call_")` returns a new id with that prefix. Ids differ between replies too, because clients send the ids
     of tool calls back with the conversation. `created_s` is in seconds since the epoch. `model` is the name that the
-    client requested. `request` is the body that the upstream received: `Asked` decides whether an answer is complete.
+    client requested. `asked` decides whether an answer is complete, and what the names of its calls are.
     """
 
     new_id: Callable[[str], str]
     created_s: int
     model: str
-    request: bytes = b""
+    asked: Asked = NOTHING
     is_chat: bool | None = None
     """The client requested messages, or else texts: a choice of the other kind becomes one. None for either."""
 
@@ -267,12 +268,16 @@ class ArgumentsTooLarge(Exception):
     """The open calls of an answer have more arguments than are held to find out whether they are complete."""
 
 
-class NoMessage(Exception):
-    """A choice ends as a complete answer and has neither a message nor a text."""
+ErrorOf = Callable[[str], UpstreamError]
+"""Makes an error of the upstream that it is given."""
 
 
-class ArgumentsCut(Exception):
-    """The arguments of a tool call are no JSON, although the upstream calls the answer complete."""
+class AnswerFault(Exception):
+    """An answer is unusable, although the upstream calls it complete. `error_of` makes the error for the client."""
+
+    def __init__(self, error_of: ErrorOf) -> None:
+        super().__init__()
+        self.error_of = error_of
 
 
 ARGUMENTS: Mapping[str, str] = {"custom": "input", "function": "arguments"}
@@ -372,15 +377,16 @@ def has_content(choice: Object, excluded: Container[str] = REASONING_MEMBERS) ->
 # no figures.
 
 
-def _error(
-    kind: type[UpstreamError], message: str, *, of_request: bool = False, case: str = ""
-) -> Callable[[str], UpstreamError]:
-    """Return a function that makes an error of the upstream that it is given."""
+def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False, case: str = "") -> ErrorOf:
     return lambda upstream: kind(message, upstream=upstream, of_request=of_request, case=case)
 
 
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
 arguments_cut = _error(UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call.")
+arguments_joined = _error(UpstreamInvalid, "The upstream sent several JSON values as the arguments of one tool call.")
+without_call = _error(
+    UpstreamInvalid, "The upstream ended its answer as one with tool calls (`tool_calls`, `tool_use`), but sent none."
+)
 arguments_too_large = _error(
     UpstreamInvalid,
     "The tool calls of the upstream's stream have more than 4 MiB of arguments. Request a whole reply.",

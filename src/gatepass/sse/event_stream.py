@@ -12,13 +12,15 @@ from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, Upstre
 from gatepass.json_body import BOM, takes_long
 from gatepass.replies.error_body import reason_of
 from gatepass.sse import chunk
+from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.chunk import (
     ERROR_BYTES,
     MAX_ENTRIES,
     MAX_ENTRIES_MIN_BYTES,
     ROLE_ALONE,
+    AnswerFault,
     ArgumentsTooLarge,
-    NoMessage,
+    ErrorOf,
     Object,
     StreamSource,
     beginning_of_error,
@@ -79,7 +81,7 @@ TURN_LINES = 512
 class Progress:
     """The choices, finish reasons and usage of the events so far, in bounded memory."""
 
-    __slots__ = (*("_seen", "finished", "has_answer", "has_last_event", "is_cut", "request", "streamed", "usage"),)
+    __slots__ = (*("_seen", "asked", "fault", "finished", "has_answer", "has_last_event", "streamed", "usage"),)
 
     requires_last_event: ClassVar[bool] = False
     """Only an event ends the stream. A `[DONE]` before it, or the end of the body, is a failure."""
@@ -89,11 +91,11 @@ class Progress:
     fast_path: type[FastPath] = FastPath
     """What recognizes events that need no parsing."""
 
-    def __init__(self, request: bytes = b"") -> None:
-        self.request = request
+    def __init__(self, asked: Asked = NOTHING) -> None:
+        self.asked = asked
         self.has_answer = self.has_last_event = False
-        self.is_cut = False
-        """The arguments of a tool call are cut, and the limit of tokens does not explain it."""
+        self.fault: ErrorOf | None = None
+        """The error of an answer whose last event does not tell it: a tool call is cut, without a limit, or missing."""
         self.streamed = StreamedResponse()
         self.usage: Usage | None = None
         self._seen: set[int] = set()
@@ -311,7 +313,8 @@ class EventStream:
         was_tried = self._passes_match and len(piece) <= self._passing_bytes
         if was_tried and (count := self._match(piece)):
             self.events += count
-            return piece if self._after is None else self._for_client(piece)
+            is_same = self._after is None and not self._fast_path.changes
+            return piece if is_same else self._for_client(self._fast_path.changed(piece))
         run = self._framer.feed(piece)
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
@@ -330,6 +333,7 @@ class EventStream:
         count = 0 if was_tried and run is piece else self._match(run)
         if count or (count := self._count_texts_beside(run)):
             self.events += count
+            run = self._fast_path.changed(run)
         elif run and dialect_transform is None and self._lines_left > 1 and (data := single_line_data(run)) is not None:
             self._lines_left -= 2  # the most common form of a parsed event: its lines need no counting or splitting
             self._has_begun = True
@@ -500,7 +504,7 @@ class EventStream:
         without_id = _without_id(block) if self.has_ids else block
         if self._match(without_id) or self._count_texts_beside(without_id):
             self.events += 1
-            return block
+            return self._fast_path.changed(without_id) if self._fast_path.changes else block
         data = single_line_data(block)
         if data is not None:
             return self._validate_data(block, data.strip(), b"")
@@ -621,8 +625,7 @@ class EventStream:
 
     def _fail_open(self) -> bytes:
         """Fail at an end that leaves a choice open."""
-        is_cut = self._repair.arguments.is_cut
-        return self._fail(chunk.arguments_cut if is_cut else chunk.stream_closed) or self._finish_repair()
+        return self._fail(self._repair.fault) or self._finish_repair()
 
     def _finish_repair(self) -> bytes:
         return self._repair.finish()
@@ -649,16 +652,17 @@ class EventStream:
                     self._fast_path.forget()
         except ArgumentsTooLarge:
             return self._fail(chunk.arguments_too_large)
-        except NoMessage:
+        except AnswerFault as fault:
             self.has_answered = had_answered
-            return self._fail(chunk.without_message)
+            return self._fail(fault.error_of)
         take = None if repair.arguments.continued is None else repair.arguments.extend
-        is_similar = repaired is block and repair.skips_similar and (is_plain or take is not None)
-        if is_similar and self._progress.has_answer:
+        is_similar = is_plain and repaired is block if take is None else repaired != b""  # as an aggregator returns
+        if is_similar and repair.skips_similar and self._progress.has_answer:
             if take is not None:
                 self._fast_path = self._argument_path = self._argument_path or self._progress.fast_path()
                 self._match = self._fast_path.count_matching
-            self._fast_path.set_pattern(_without_id(block), self.events, take)
+            sent = None if repaired is block else repaired
+            self._fast_path.set_pattern(_without_id(block), self.events, take, sent)
         return repaired
 
     def _repaired(self, block: bytes, payload: Object) -> bytes:
@@ -682,7 +686,7 @@ class EventStream:
                 self.done = self._is_over = True
             else:
                 end = chunk.stream_closed if self.has_answered else chunk.stream_empty
-                self.fail((chunk.arguments_cut if self._progress.is_cut else end)(self._source.upstream))
+                self.fail((self._progress.fault or end)(self._source.upstream))
         return is_plain
 
 

@@ -40,6 +40,15 @@ MAX_BYTES = 4096
 """Size limit of a pattern, because it is kept as long as the stream."""
 
 
+def _around_texts(block: bytes) -> list[bytes]:
+    """Return the bytes before, between and after the texts of an event."""
+    pieces, at = [], 0
+    for hole in _TEXT.finditer(block):
+        pieces.append(block[at : hole.start(1)])
+        at = hole.end(1)
+    return [*pieces, block[at:]]
+
+
 class FastPath:
     """Recognize events that differ from a validated event only in their text, without parsing them.
 
@@ -50,7 +59,8 @@ class FastPath:
 
     `take` gets the arguments of a tool call from each event that passes, or returns False for one that must be parsed.
     They are checked at the end of the call. A stream has a path for them beside the one for its texts, so that calls
-    that alternate cost the texts no try, and the texts pass again after a call.
+    that alternate cost the texts no try, and the texts pass again after a call. If such an event was repaired,
+    `changed` makes the same repair in those that pass: each piece of a call from SGLang has nulls.
 
     It gives up after eight patterns in a row that matched no event: some upstreams give each event a new id.
     """
@@ -70,6 +80,7 @@ class FastPath:
         "_several_bytes",
         "_tail",
         "_tries",
+        "changes",
         "take",
     )
 
@@ -82,21 +93,26 @@ class FastPath:
         self._head = self._tail = _NO_EVENT
         self._middles: tuple[bytes, ...] = ()
         self._cut()
-        self._next: tuple[bytes, int] | None = None
+        self._next: tuple[bytes, int, bytes | None] | None = None
         self.take: Callable[[str], bool] | None = None
+        self.changes: tuple[tuple[bytes, bytes], ...] = ()
+        """The bytes around the texts that a repair changed, and what is sent instead."""
 
-    def set_pattern(self, block: bytes, events: int, take: Callable[[str], bool] | None = None) -> None:
+    def set_pattern(
+        self, block: bytes, events: int, take: Callable[[str], bool] | None = None, sent: bytes | None = None
+    ) -> None:
         """Use `block`, a whole event whose data is JSON, as the pattern of the events after it.
 
-        `events` is its number in the stream. An event without text or above MAX_BYTES does not become a pattern.
+        `events` is its number in the stream, `sent` what a repair made of it. An event without text or above MAX_BYTES
+        does not become a pattern.
         """
         if take is not None:
             self.forget()
         if len(block) <= MAX_BYTES:
             # made when the next event has arrived, so that the client does not wait for this one meanwhile
-            self._next, self.take = (block, events), take
+            self._next, self.take = (block, events, sent), take
 
-    def _make_pattern(self, block: bytes, events: int) -> None:
+    def _make_pattern(self, block: bytes, events: int, sent: bytes | None) -> None:
         self._next = None
         has_edges = block.startswith(self._head) and block.endswith(self._tail)
         if has_edges and (not self._middles or all(middle in block for middle in self._middles)):
@@ -106,22 +122,30 @@ class FastPath:
         has_matched = events > self._made_at + 1
         self._tries = _TRIES if has_matched else self._tries - 1
         self._made_at = events
-        pieces, at = [], 0
-        for hole in _TEXT.finditer(block):
-            pieces.append(block[at : hole.start(1)])
-            at = hole.end(1)
-        if not pieces:
+        pieces = _around_texts(block)
+        if len(pieces) == 1:
             return
-        (head, *middles), tail = pieces, block[at:]
+        head, *middles, tail = pieces
         if self.take is not None:  # the only member of its name is the one that was read
-            found = [(hole, own) for hole, piece in enumerate((*pieces, tail)) for own in _ARGUMENTS.findall(piece)]
+            found = [(hole, own) for hole, piece in enumerate(pieces) for own in _ARGUMENTS.findall(piece)]
             if len(found) != 1 or not found[0][1]:
                 return
             self._hole = found[0][0]
+        if sent is not None:
+            around = _around_texts(sent)
+            if len(around) != len(pieces):
+                return
+            self.changes = tuple(pair for pair in zip(pieces, around, strict=True) if pair[0] != pair[1])
         self._head, self._middles, self._tail = head, tuple(middles), tail
         self._cut()
         gap = tail + head
         self._mark, self._rest = gap[:_MARK_BYTES], gap[_MARK_BYTES:]
+
+    def changed(self, run: bytes) -> bytes:
+        """Return what is sent for `run`, whose events match. No text holds the bytes around it: they have quotes."""
+        for before, after in self.changes:
+            run = run.replace(before, after)
+        return run
 
     def _cut(self) -> None:
         """Set where an event has the head, the tail, and the texts with the quotes around them."""
@@ -197,13 +221,13 @@ class NumberedPath(FastPath):
         self._last_digit = 0
         self._is_in_head = False
 
-    def _make_pattern(self, block: bytes, events: int) -> None:
+    def _make_pattern(self, block: bytes, events: int, sent: bytes | None) -> None:
         if self._number is not None:  # `block` has it, unless a number was left out
             if self._is_in_head:
                 self._head = bytes(self._edge)
             else:
                 self._tail = bytes(self._edge)
-        super()._make_pattern(block, events)
+        super()._make_pattern(block, events, sent)
         self._number = None
         for is_in_head, edge in ((True, self._head), (False, self._tail)):
             if (found := _NUMBER.search(edge)) is not None:

@@ -21,8 +21,9 @@ from gatepass.sse.chunk import (
     MAX_ENTRIES,
     REASONING,
     REQUIRED,
+    AnswerFault,
     EnvelopeDefaults,
-    NoMessage,
+    ErrorOf,
     Object,
     calls_of,
     empty_choice,
@@ -34,7 +35,10 @@ from gatepass.sse.chunk import (
     messages_of,
     move_texts,
     split_end,
+    stream_closed,
     unwrap,
+    without_call,
+    without_message,
 )
 from gatepass.sse.event import DONE, LARGE_EVENT_BYTES
 from gatepass.sse.synthesize import PIECE_CHARS, chunks, split_text
@@ -60,7 +64,8 @@ class EventRepair:
         self.envelope: Object = {}
         """The members of `chunk.ENVELOPE` that the chunks had so far."""
         self.skips_similar = True
-        """Whether an event that differs from the last one only in its text may pass without a look."""
+        """Whether an event that differs from the last one only in its text may pass without a look, or changed as the
+        last one was if it has a part of a call's arguments."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -80,6 +85,11 @@ class EventRepair:
         """Make `finish` end each open choice at the end of a stream; return False if a choice was cut."""
         del usage
         return True
+
+    @property
+    def fault(self) -> ErrorOf:
+        """The error of a stream at whose end a choice is cut."""
+        return self.arguments.fault or stream_closed
 
     def finish(self) -> bytes:
         return b""
@@ -114,6 +124,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         "_held_usage",
         "_is_early",
         "_is_text",
+        "_named",
         "_object",
         "_options",
         "_released",
@@ -137,15 +148,20 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._has_changed = self._has_envelope = self._is_early = False
         self._is_text = defaults.is_chat is False
         self._object = LEGACY if self._is_text else CHAT_CHUNK
+        self._named: list[int] = []
 
     @property
     def is_empty(self) -> bool:
         return bool(self._choices) and all(choice.is_empty for choice in self._choices.values())
 
+    @property
+    def fault(self) -> ErrorOf:
+        lacks_call = any(choice.lacks_call for choice in self._choices.values())
+        return without_call if lacks_call else super().fault
+
     def end(self) -> list[Sent]:
         """Return what is sent at the end of the stream."""
-        if self._held is not None:
-            self._released += self._release(self._held)
+        self._released += self.take_held(is_end=True)
         sent = [*self._released, *map(self._write, self._ends)]
         self._released, self._ends = [], []
         last: Object = {"object": self._object, **self.envelope, "choices": []}
@@ -159,22 +175,28 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                 sent.append(self._write(last))
         return sent
 
+    def take_held(self, *, is_end: bool = False) -> list[Sent]:
+        """Return what is sent before an event that neither continues nor ends a choice, or at the end."""
+        return [] if self._held is None else self._release(self._held, is_end=is_end)
+
     def end_choices(self, usage: Usage | None) -> bool:
-        if self._held is not None:
-            self._released += self._release(self._held)
+        self._released += self.take_held(is_end=True)
         if self.arguments.held and any(choice.is_cut for choice in self._choices.values()):
             return False
         if self._is_complete:
             return True
-        is_at_limit, choices = tool_calls.is_at_limit(self._defaults.request, usage), self._choices.items()
+        is_at_limit, choices = tool_calls.is_at_limit(self._defaults.asked, usage), self._choices
         reasons = {
-            index: choice.reason_at_end(is_at_limit=is_at_limit) for index, choice in choices if not choice.has_finished
+            index: choice.reason_at_end(is_at_limit=is_at_limit)
+            for index, choice in choices.items()
+            if not choice.has_finished
         }
         if None in reasons.values() or _SHARED in reasons:
             return False
         envelope = self.envelope
-        empty: Object = {"text": ""} if self._is_text or envelope.get("object") == LEGACY else {"delta": {}}
+        is_text = self._is_text or envelope.get("object") == LEGACY
         for index, reason in sorted(reasons.items()):
+            empty: Object = {"text": ""} if is_text else {"delta": choices[index].take_rest(self._note)}
             end = {"index": index, **empty, "logprobs": None, "finish_reason": reason}
             self._ends.append({"object": self._object, **envelope, "choices": [end]})
             self._note(choice_repair.ADDED_FINISH)
@@ -186,13 +208,18 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         chunk = unwrap(payload)
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
-            # nearly no chunk has a finish reason
-            if isinstance(choice, dict) and choice.get("finish_reason") and self._may_go_on(choice):
+            # nearly no chunk has a finish reason, or begins a call
+            if isinstance(choice, dict) and (
+                (choice.get("finish_reason") and self._may_go_on(choice)) or self._may_be_longer(choice)
+            ):
                 self._held, self.holds_event, self.skips_similar = (unchanged, payload), True, False
                 return before
         self.holds_event = False
         sent = self._repair(unchanged, payload, chunk)
-        return before + sent if before else sent
+        if not before:
+            return sent
+        self.skips_similar = False  # the next event is not sent with another one
+        return before + sent
 
     def _may_go_on(self, choice: Object) -> bool:
         """Whether more output may follow the finish reason of `choice`: some upstreams send one in every chunk.
@@ -207,15 +234,39 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         state = self._choices.get(index if type(index) is int else 0)
         return (state is None or not state.has_answer or self._is_early) and has_content(choice)
 
-    def _release(self, held: tuple[Sent, Object], following: Sequence[Object] = ()) -> list[Sent]:
-        """Return `held`, which waited, without the finish reasons of choices that `following` continues or ends."""
+    def _may_be_longer(self, choice: Object) -> bool:
+        """Whether `choice` has only the name of a tool, with which that of another one begins."""
+        for message in messages_of(choice):
+            match calls_of(message):
+                case [dict(entry)] if (inner := tool_calls.inner_of(entry)) is not None:
+                    name, tools = inner.get("name"), self._defaults.asked.tools
+                    return (
+                        isinstance(name, str)
+                        and name in tools
+                        and tools.begins(name)
+                        and not tool_calls.has_text(inner)
+                    )
+        return False
+
+    def _release(
+        self, held: tuple[Sent, Object], following: Sequence[Object] = (), *, is_end: bool = False
+    ) -> list[Sent]:
+        """Return `held`, which waited, without the finish reasons of choices that `following` continues or ends.
+
+        `is_end`: nothing follows.
+        """
         (block, payload), self._held = held, None
         later = [choice.get("index", 0) for choice in following if finish_reason(choice) or has_content(choice)]
-        early = [choice for choice in _choices_of(payload) if choice.get("index", 0) in later]
+        choices = _choices_of(payload)
+        early = [choice for choice in choices if choice.get("finish_reason") and choice.get("index", 0) in later]
         for choice in early:
             choice["finish_reason"], self._is_early = None, True
             self._note(choice_repair.FINISH)
-        return self._repair(block, payload, unwrap(payload), has_changed=bool(early))
+        ended = [choice.get("index", 0) for choice in following if _ends_name(choice)]
+        self._named = [index for choice in choices if (index := choice.get("index", 0)) in ended or is_end]
+        sent = self._repair(block, payload, unwrap(payload), has_changed=bool(early))
+        self._named = []
+        return sent
 
     def _repair(self, block: Sent, payload: Object, chunk: Object, *, has_changed: bool = False) -> list[Sent]:
         self.skips_similar, self._has_changed = False, has_changed
@@ -241,7 +292,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             sent = self._send(block, chunk) if self._has_changed or self._options.profile.splits_finish else [block]
         except ValueError:  # nested too deep to write again
             return [block]
-        self.skips_similar = is_plain and sent[0] is block
+        is_repaired_alike = self.arguments.continued is not None and len(sent) == 1
+        self.skips_similar = is_plain and (sent[0] is block or is_repaired_alike)
         return sent
 
     def _note(self, name: str) -> None:
@@ -341,7 +393,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     def _repair_choices(self, chunk: Object) -> bool:
         """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either.
 
-        Raises NoMessage if no choice has a message.
+        Raises AnswerFault if no choice has a message.
         """
         is_plain = True
         for position, choice in enumerate(chunk["choices"]):
@@ -352,9 +404,9 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                 if (state := self._choices.get(index := choice["index"])) is None:
                     index = index if len(self._choices) < MAX_ENTRIES else _SHARED
                     state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self.arguments, index))
-                is_plain = state.repair(choice, self._note) and is_plain
+                is_plain = state.repair(choice, self._note, is_named=index in self._named) and is_plain
                 if state.lacks_message and 0 in self._choices and all(map(_LACKS_MESSAGE, self._choices.values())):
-                    raise NoMessage
+                    raise AnswerFault(without_message)
         if self._is_text and any([*map(choice_repair.make_text, chunk["choices"])]):
             is_plain = False
             self._note(choice_repair.MESSAGE)
@@ -364,6 +416,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             self._repair_usage(chunk)
         self._fill_envelope(chunk)
         if self._deferred and self._take_deferred(chunk):
+            is_plain = False
             self._note(choice_repair.EMPTY_CHOICES)
         if self._cumulative is not None:
             if self._cumulative.cut(chunk):
@@ -437,6 +490,14 @@ def synthesize_stream(
 def _choices_of(payload: Object) -> list[Object]:
     choices = unwrap(payload).get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
+def _ends_name(choice: Object) -> bool:
+    """Whether `choice` shows that the name of a call before it is whole: with its end, or arguments without a name."""
+    entries = [entry for message in messages_of(choice) for entry in calls_of(message) if isinstance(entry, dict)]
+    inners = [tool_calls.inner_of(entry) or {} for entry in entries]
+    is_bare = any(map(tool_calls.has_text, inners)) and not any(inner.get("name") for inner in inners)
+    return is_bare or finish_reason(choice) != ""
 
 
 def is_ping(payload: Object) -> bool:

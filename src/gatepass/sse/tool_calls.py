@@ -1,133 +1,174 @@
 """Assign the tool deltas of a stream to tool calls, and decide whether the arguments of a call are complete.
 
-Upstreams omit or repeat the index and the id of a call. Clients then crash, merge the calls or lose all of them.
+A call begins with a new index, with a new id, or with a name that comes after whole arguments. Every other name belongs
+to the call at its index, or to the last one, and is a piece of its name. The names of the request's tools decide only
+what kind of piece.
 
+- The API allows a name in pieces, which SDKs join (Kimi, Gemini).
 - Gemini's OpenAI endpoint omits `index` (openai/openai-python#2806).
 - Other upstreams send index 0 with every call.
 - Others send an id or a name with every delta. Some of them change the id from delta to delta.
+- SGLang and older versions of vLLM send null for the id, the type and the name that a delta lacks.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from gatepass.json_body import LENIENT_WORK, RAW, takes_long
-from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge, Object, text_of_id
+from gatepass.sse.asked import Asked
+from gatepass.sse.chunk import (
+    ARGUMENTS,
+    MAX_ENTRIES,
+    ArgumentsTooLarge,
+    ErrorOf,
+    Object,
+    arguments_cut,
+    arguments_joined,
+    text_of_id,
+)
 from gatepass.sse.synthesize import PIECE_CHARS
 from gatepass.sse.usage import Usage
 from gatepass.types import Hidden
 
 KEY_CHARS = 256
-"""Calls are compared by this many characters of an id, because relays append whole signatures to it."""
+"""Calls are compared by this many characters of an id, because relays append whole signatures to it, and of a name."""
+MARK = "<|"
+"""What begins the marks of a model that a server left in a name: `look<|channel|>commentary` (gpt-oss)."""
 
 
 @dataclass(slots=True)
 class ToolCall:
     """One tool call of a choice.
 
-    `number` is 0 for the first call, 1 for the second. `id` is empty if the upstream did not send one, or sent that of
-    an earlier call. `name` has at most KEY_CHARS characters. It is empty if the upstream did not send one.
+    `number` is 0 for the first call, 1 for the second. `id` is empty if the upstream did not send one yet. `name` is
+    what came of the name so far, without marks and at most KEY_CHARS.
     """
 
     number: int
     id: str
     name: str = ""
+    has_marks: bool = False
+    """Marks came after the name, so that it is over."""
+    has_input: bool = False
+    """A part of the input of a custom tool came."""
+    is_open: bool = False
+    """Its first entry was sent."""
+    has_sent_name: bool = False
+    waiting: Object | None = None
+    """Its entries that were not sent, as one."""
+    waiting_chars: int = 0
+    repair: str = ""
+    """The name of the repair for which they wait."""
 
 
-class ToolCallDelta(msgspec.Struct, gc=False):
-    """One entry of a `tool_calls` delta with its call. `is_first`: it is the first entry of the call."""
+def inner_of(entry: Object) -> Object | None:
+    """Return the object of an entry with the name and the arguments, or the input of a custom tool."""
+    inner = entry.get("function")
+    inner = inner if isinstance(inner, dict) else entry.get("custom")
+    return inner if isinstance(inner, dict) else None
 
-    entry: Object
-    call: ToolCall
-    is_first: bool
+
+def has_text(inner: Object) -> bool:
+    """Return whether an entry has a part of the arguments."""
+    return any(map(inner.get, ARGUMENTS.values()))
 
 
 class ToolCallTracker:
-    __slots__ = ("_all", "_by_id", "_by_index")
+    """The calls of a choice. `first` is the number of its first call."""
 
-    def __init__(self) -> None:
-        self._all: list[ToolCall] = []
+    __slots__ = ("_arguments", "_asked", "_by_id", "_by_index", "_choice", "_first", "calls")
+
+    def __init__(self, asked: Asked, arguments: ArgumentBuffer, choice: int, first: int = 0) -> None:
+        self._asked, self._arguments, self._choice, self._first = asked, arguments, choice, first
+        self.calls: list[ToolCall] = []
         self._by_index: dict[int, ToolCall] = {}
         self._by_id: dict[str, ToolCall] = {}
 
-    def __len__(self) -> int:
-        return len(self._all)
-
     def name(self, number: int) -> str:
-        return self._all[number].name if 0 <= number < len(self._all) else ""
+        at = number - self._first
+        return self.calls[at].name if 0 <= at < len(self.calls) else ""
 
-    def assign(self, entries: list[Any]) -> list[ToolCallDelta]:
-        """Return each entry of one delta with its call. Entries that are not objects are left out."""
-        deltas: list[ToolCallDelta] = []
-        for payload in entries:
-            if isinstance(payload, dict):
-                deltas.append(self._assign_one(payload, deltas))
-        return deltas
+    def has_arguments(self, call: ToolCall) -> bool:
+        return call.has_input or self._arguments.has(self._choice, call.number)
 
-    def _assign_one(self, payload: Object, before: list[ToolCallDelta]) -> ToolCallDelta:
-        index, identity, inner = payload.get("index"), payload.get("id"), payload.get("function")
-        if not isinstance(inner, dict):
-            inner = payload.get("custom")
-        inner = inner if isinstance(inner, dict) else {}
+    def may_grow(self, call: ToolCall) -> bool:
+        """Return whether the name of `call` is missing, or a later piece may make it that of another tool."""
+        if not call.name or call.has_marks or not self._asked.tools.begins(call.name):
+            return not call.name
+        return not (call.name in self._asked.tools and self.has_arguments(call))
+
+    def assign(self, entry: Object, before: set[int]) -> tuple[ToolCall, bool, str]:
+        """Return the call of an entry, whether it is its first one, and the piece that it adds to the call's name.
+
+        `before` has the numbers of the calls with an earlier entry in the same delta.
+        """
+        index, identity, inner = entry.get("index"), entry.get("id"), inner_of(entry) or {}
+        name = inner.get("name")
         # without it openai-python's helper raises TypeError, and openai-node's returns no calls
         if type(index) is not int or index < 0:
             index = None
-        elif not (identity or inner.get("name")) and (call := self._by_index.get(index)) is not None and call.name:
-            return ToolCallDelta(payload, call, is_first=False)  # fast path: most deltas of a correct stream
-        if type(identity) is not str:
-            identity = text_of_id(identity)
-        name = inner.get("name") or ""
-        name = name[:KEY_CHARS] if isinstance(name, str) else "?"
-        has_arguments = bool(inner.get("arguments") or inner.get("input"))
-        call = self._find(index, identity, name, has_arguments=has_arguments)
-        # Two named entries of one delta without index and id are two calls. `call` is the last one, so its entry is
-        # among the last: 1,000 searches from the first would take 25 ms.
-        is_named = index is None and not identity and name != ""
-        is_second = is_named and any(delta.call is call for delta in reversed(before))
-        if len(self._all) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
-            call = call or self._all[-1]
-        elif call is None or is_second:
-            return ToolCallDelta(payload, self._open(index, identity, name), is_first=True)
+        elif not (identity or name) and (known := self._by_index.get(index)) is not None:
+            return known, False, ""  # fast path: most deltas of a correct stream
+        identity = text_of_id(identity)
+        name = name if isinstance(name, str) else ""
+        own = self._by_id.get(identity[:KEY_CHARS])
+        last = self.calls[-1] if self.calls else None
+        call = own or (last if index is None else self._by_index.get(index))
+        piece: str | None = ""
+        if call is None or (identity and own is None and call.id and (name or not has_text(inner))):
+            piece = None  # bare arguments belong to the call whose id changes
+        elif name:
+            is_alone = index is None and not identity and call.number in before
+            piece = self._piece(call, name, is_own=own is not None, is_alone=is_alone)
+        if len(self.calls) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
+            return call or self.calls[-1], False, piece or ""
+        if call is None or piece is None:
+            call = ToolCall(len(self.calls) + self._first, identity)
+            self.calls.append(call)
+            if identity:
+                self._by_id.setdefault(identity[:KEY_CHARS], call)
+            if index is not None:
+                self._by_index[index] = call
+            return call, True, (self._piece(call, name) or "") if name else ""
         if identity and not call.id:
             call.id = identity
             self._by_id.setdefault(identity[:KEY_CHARS], call)
         if index is not None and len(self._by_index) < MAX_ENTRIES:
             self._by_index.setdefault(index, call)
-        call.name = call.name or name
-        return ToolCallDelta(payload, call, is_first=False)
+        return call, False, piece
 
-    def _find(self, index: int | None, identity: str, name: str, *, has_arguments: bool) -> ToolCall | None:
-        if (same := self._by_id.get(identity[:KEY_CHARS])) is not None:
-            # An id overrides an index, but two named entries with one id and different indices are two calls
-            return None if name and index is not None and index not in self._by_index else same
-        last = self._all[-1] if self._all else None
-        at = last if index is None else self._by_index.get(index)
-        if at is None:
+    def _piece(self, call: ToolCall, name: str, *, is_own: bool = False, is_alone: bool = False) -> str | None:
+        """Return what `name` adds to the name of `call`; None if it is that of the next call.
+
+        `is_own`: it came with the id of the call. `is_alone`: it is the call's second name in one delta, without index
+        and id, and two such entries are two calls unless the names join.
+        """
+        before, tools = call.name, self._asked.tools
+        if before and not is_own and self._arguments.is_whole(self._choice, call.number):
             return None
-        if not identity:
-            # A different name opens a call; a repetition would repeat the name
-            return None if name and at.name and name != at.name else at
-        if at.id:
-            # A new id at a known index opens a call, unless bare arguments come with it: then the id of the known
-            # call changes from delta to delta
-            return at if has_arguments and not name else None
-        return None if at.name and name else at
-
-    def _open(self, index: int | None, identity: str, name: str) -> ToolCall:
-        key = identity[:KEY_CHARS]
-        call = ToolCall(len(self._all), "" if key in self._by_id else identity, name)
-        self._all.append(call)
-        if identity:
-            self._by_id.setdefault(key, call)
-        if index is not None:
-            self._by_index[index] = call
-        return call
+        if call.has_marks:
+            return ""
+        joined = (before + name)[:KEY_CHARS]
+        is_other = not (joined in tools or tools.begins(joined))
+        if before and is_other:
+            if name[:KEY_CHARS] == before:
+                return None if is_alone else ""
+            if name.startswith(before) and (name in tools or tools.begins(name)):
+                call.name = name
+                return name[len(before) :]
+        head, mark, _ = joined.partition(MARK)
+        if mark and is_other and head in tools:
+            call.name, call.has_marks = head, True
+            return head[len(before) :]
+        if before and is_other and (is_alone or name in tools or self.has_arguments(call)):
+            return "" if is_own else None
+        call.name = joined
+        return name
 
 
 MOST_HELD_BYTES = 4 * 1024 * 1024
@@ -149,18 +190,53 @@ def is_complete_json(arguments: str) -> bool:
     return False
 
 
+def arguments_fault(arguments: str) -> ErrorOf:
+    """Return the error of arguments that are not complete JSON: they are cut, or more than one value."""
+    if len(arguments) <= MOST_HELD_BYTES and not takes_long(arguments.encode("utf-8", "replace"), LENIENT_WORK):
+        try:
+            json.loads(arguments, strict=False)
+        except json.JSONDecodeError as error:
+            if error.msg == "Extra data" and arguments[error.pos] in "{[":
+                return arguments_joined
+        except RecursionError:
+            pass
+    return arguments_cut
+
+
+MOST_WAITING_CHARS = 64 * 1024
+"""The limit of the arguments and unknown members of a stream that wait for the name of their call."""
+_ENDS = (b"}", b"]", b"null")
+"""The ends of whole arguments. Others are not looked at, because a name may come with each piece of the arguments."""
+
+
 class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     """The arguments of all tool calls in the open choices of a stream, by choice index and call number."""
 
     held: dict[int, dict[int, bytearray]] = {}
     continued: bytearray | None = None  # by the last event, and by one that differs from it in their text alone
+    waiting_chars: int = 0
     _bytes_left: int = MOST_HELD_BYTES
+    _work_left: int = MOST_HELD_BYTES
 
     @property
-    def is_cut(self) -> bool:
-        """Whether arguments of an open choice are not complete JSON."""
-        texts = [text for choice in self.held for text in self.texts(choice).values()]
-        return any(text.strip() and not is_complete_json(text) for text in texts)
+    def fault(self) -> ErrorOf | None:
+        """The error of the arguments of an open choice that are not complete JSON; None without such."""
+        texts = (text for choice in self.held for text in self.texts(choice).values())
+        cut = next((text for text in texts if text.strip() and not is_complete_json(text)), None)
+        return None if cut is None else arguments_fault(cut)
+
+    def has(self, choice: int, call: int) -> bool:
+        """Return whether a part of the call's arguments came that is not blank."""
+        held = self.held.get(choice, {}).get(call, b"")
+        return held != b"" and not held[:CALL_BYTES].isspace()
+
+    def is_whole(self, choice: int, call: int) -> bool:
+        """Return whether the call's arguments are complete. A stream in which that takes long has no whole ones."""
+        held = self.held.get(choice, {}).get(call, b"")
+        if not held[-CALL_BYTES:].rstrip().endswith(_ENDS) or len(held) > self._work_left:
+            return False
+        self._work_left -= len(held)
+        return is_complete_json(held.decode("utf-8", "surrogatepass"))
 
     def extend(self, text: str) -> bool:
         """Hold `text`, which follows `continued`; return False if it is too large, or so long that it may be split."""
@@ -197,52 +273,15 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
             self._bytes_left += len(held) + CALL_BYTES
 
 
-def is_cut(arguments: str, name: str, request: bytes) -> bool:
+def is_cut(arguments: str, name: str, asked: Asked) -> bool:
     """Return whether a call of the function `name` ended inside its arguments.
 
-    Empty ones are complete unless `request`, the body that the upstream received, declares a required parameter.
+    Empty ones are complete unless the request declares a required parameter.
     """
-    return not is_complete_json(arguments) if arguments.strip() else name in _asked(request).with_required
+    return not is_complete_json(arguments) if arguments.strip() else asked.tools.requires_arguments(name)
 
 
-def is_at_limit(request: bytes, usage: Usage | None) -> bool:
-    """Return whether an answer has as many tokens as its `request` allows."""
+def is_at_limit(asked: Asked, usage: Usage | None) -> bool:
+    """Return whether an answer has as many tokens as its request allows."""
     made = None if usage is None else usage.completion_tokens
-    return made is not None and made >= _asked(request).most_tokens
-
-
-class _Function(msgspec.Struct, frozen=True):
-    name: str = ""
-    parameters: dict[str, Any] | None = None
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    function: _Function = _Function()
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    max_output_tokens: int | None = None
-    tools: list[_Tool] | None = None
-
-    @property
-    def most_tokens(self) -> float:
-        stated = (self.max_tokens, self.max_completion_tokens, self.max_output_tokens)
-        return min((limit for limit in stated if limit is not None), default=math.inf)
-
-    @property
-    def with_required(self) -> frozenset[str]:
-        functions = [tool.function for tool in self.tools or ()]
-        return frozenset(one.name for one in functions if (one.parameters or {}).get("required"))
-
-
-_ASKED = msgspec.json.Decoder(_Asked)
-
-
-def _asked(request: bytes) -> _Asked:
-    """Return what a request asks for; nothing if it cannot be read. A finished answer is seldom in doubt."""
-    try:
-        return _ASKED.decode(request)
-    except (ValueError, RecursionError):
-        return _Asked()
+    return made is not None and made >= asked.most_tokens

@@ -13,11 +13,11 @@ import msgspec
 from gatepass.json_body import ONE_PASS_BYTES
 from gatepass.sse import choice_repair, chunk
 from gatepass.sse.choice_aggregate import CompletionMerge, TooManyEntries
-from gatepass.sse.choice_repair import COMPLETE, RepairOptions
+from gatepass.sse.choice_repair import CALLS, COMPLETE, RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.repair import ChunkRepair
-from gatepass.sse.tool_calls import is_complete_json
+from gatepass.sse.tool_calls import MARK, is_complete_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 # --- the types of a completion that needs no repair -----------------------------------------------
@@ -146,13 +146,15 @@ def read_good(body: bytes) -> GoodReply | None:
         return None
     for choice in completion.choices:
         if choice.message.tool_calls or choice.message.function_call:
-            is_long = any(len(text) > LARGE_EVENT_BYTES for text in _arguments(choice.message))
+            is_long = any(len(one.arguments) > LARGE_EVENT_BYTES for one in _functions(choice.message))
             if is_long or not _is_consistent(choice):
                 return None
         else:
             content = memoryview(choice.message.content)
             may_be_empty = content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""')
             if content[0] == _BRACKET or (may_be_empty and choice.finish_reason == "stop"):
+                return None
+            if choice.finish_reason in CALLS:
                 return None
     text, usage = completion.choices[0].message.content, completion.usage
     if usage is None:
@@ -190,18 +192,21 @@ def _is_consistent(choice: _StrictChatChoice) -> bool:
         return False
     if len({call.id for call in calls}) < len(calls):
         return False
-    return all(map(is_complete_json, _arguments(message)))
+    if choice.finish_reason in CALLS and not (calls or message.function_call):
+        return False
+    return all(MARK not in one.name and is_complete_json(one.arguments) for one in _functions(message))
 
 
-def _arguments(message: _Message) -> list[str]:
+def _functions(message: _Message) -> list[_Function]:
     functions = [call.function for call in message.tool_calls or () if type(call) is _FunctionCall]
-    return [one.arguments for one in (*functions, message.function_call) if one]
+    return [one for one in (*functions, message.function_call) if one]
 
 
 def _is_cut(body: bytes) -> bool:
     completion = _strict(body)
     choices = completion.choices if type(completion) is _ChatCompletion else ()
-    texts = [text for one in choices if one.finish_reason in COMPLETE for text in _arguments(one.message)]
+    calls = [call for one in choices if one.finish_reason in COMPLETE for call in _functions(one.message)]
+    texts = [call.arguments for call in calls]
     return not all(is_complete_json(text) for text in texts if text.strip())
 
 
@@ -218,7 +223,7 @@ def repair_reply(
     The completion becomes a chunk with whole messages, which is repaired and merged. Returns the same object if no
     repair is necessary, or if the repair would take too long. `defaults` is called only if a repair may be necessary.
     `is_text`: the client requested texts.
-    Raises ArgumentsCut and NoMessage.
+    Raises AnswerFault.
     """
     if is_strict(body, defaults, is_text=is_text):
         return body, ()
@@ -228,7 +233,7 @@ def repair_reply(
             return chunk.json_text(whole), names
     except (chunk.ArgumentsTooLarge, TooManyEntries, ValueError, RecursionError):  # too many values, or nested too deep
         if _is_cut(body):
-            raise chunk.ArgumentsCut from None
+            raise chunk.AnswerFault(chunk.arguments_cut) from None
     return body, ()
 
 
@@ -248,7 +253,8 @@ def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[s
     repair, merged = ChunkRepair[Object](RepairOptions(None), defaults, dict), CompletionMerge(defaults)
     sent, usage = repair.repair(fields, fields), document.get("usage")
     if not repair.end_choices(Usage.read(usage) if isinstance(usage, dict) else None):
-        raise chunk.ArgumentsCut
+        is_other = repair.fault is not chunk.stream_closed  # that of required arguments that are missing
+        raise chunk.AnswerFault(repair.fault if is_other else chunk.arguments_cut)
     for one in (*sent, *repair.end()):
         merged.add(one)
     whole = merged.build()
@@ -282,8 +288,11 @@ def _as_delta(choice: Object, defaults: EnvelopeDefaults) -> Iterator[str]:
     if delta.get("role") != "assistant" and "delta" in choice:
         delta["role"] = None
     function, calls = delta.get("function_call"), [call for call in chunk.calls_of(delta) if _is_call(call)]
-    for number, call in enumerate(calls):  # unlike in a stream, each entry is a separate call
-        call["index"] = number
+    ids = set[str]()
+    for number, call in enumerate(calls):  # unlike in a stream, each entry is a separate call, also with the same id
+        call["index"], identity = number, chunk.text_of_id(call.get("id"))
+        call["id"] = None if identity in ids else call.get("id")
+        ids.add(identity)
     is_function = isinstance(function, dict) and any(map(function.get, ("name", "arguments")))
     if len(calls) < len(chunk.calls_of(delta)) or not (function is None or is_function):
         delta |= {"tool_calls": calls or None, "function_call": function if is_function else None}

@@ -11,12 +11,13 @@ from gatepass.protocols.message_events import MessageAggregator, MessageProgress
 from gatepass.protocols.messages import MESSAGES
 from gatepass.protocols.responses import RESPONSES, ResponseAggregator, ResponseProgress, ResponseRepair
 from gatepass.sse import event_stream
+from gatepass.sse.asked import Asked
 from gatepass.sse.chunk import EnvelopeDefaults, StreamSource, event_of, event_value
 from gatepass.sse.event_stream import EventStream
 from tests.integration.messages_upstream import message as a_message
 from tests.unit.sse.streams import LIMIT_BYTES, code, new_stream
 
-REQUEST = b'{"max_tokens": 9, "max_output_tokens": 9}'
+REQUEST = Asked(b'{"max_tokens": 9, "max_output_tokens": 9}')
 SOURCE = StreamSource("chat", LIMIT_BYTES, lambda _: None)
 CUT = ['{"path": "/tmp/x', "{", '{"a": tru', '{"a":1', '"half']
 WHOLE = ['{"path": "/tmp/x"}', '{"a": "\\ud83d\\ude80 größer\\n"}', "{}", ""]

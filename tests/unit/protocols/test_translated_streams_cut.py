@@ -74,7 +74,7 @@ def test_a_text_or_call_is_read_only_where_it_begins_and_ends(answer, monkeypatc
     blocks += [call_piece(0, piece, first=False) for piece in pieces]
     blocks.insert(len(words), call_piece(0, "", first=True))
     sent, ended = translated(answer, *blocks, a_chunk({}, "tool_calls"), DONE)
-    assert (ended, len(read)) == ((True, None), 5)
+    assert (ended, len(read)) == ((True, None), 6)
     deltas = [one["delta"] for one in events_of(sent) if "delta" in one and "stop_reason" not in one["delta"]]
     texts = [one if isinstance(one, str) else one.get("text", one.get("partial_json")) for one in deltas]
     assert texts == [*words, *pieces]

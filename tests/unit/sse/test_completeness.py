@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from gatepass.errors import UpstreamClosed
 from gatepass.sse.aggregate import CompletionAggregator
+from gatepass.sse.asked import Asked
 from gatepass.sse.choice_repair import RepairOptions
-from gatepass.sse.chunk import ArgumentsCut, EnvelopeDefaults, StreamSource
+from gatepass.sse.chunk import AnswerFault, EnvelopeDefaults, StreamSource
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import FastPath
 from gatepass.sse.repair import StreamRepair
@@ -25,6 +27,7 @@ from tests.unit.sse.streams import DONE, LIMIT_BYTES, chunk, code, data, looks_f
 TOOLS = [
     {"type": "function", "function": {"name": "write", "parameters": {"properties": {"a": {}}, "required": ["a"]}}},
     {"type": "function", "function": {"name": "stop"}},
+    {"type": "function", "function": {"name": "stop_all"}},
 ]
 ASKED: dict[str, Any] = {"max_completion_tokens": 16, "tools": TOOLS}
 AT_LIMIT, BELOW = ({"prompt_tokens": 3, "completion_tokens": made, "total_tokens": 19} for made in (16, 15))
@@ -49,7 +52,7 @@ COMPLETE: list[Given] = [
 
 
 def defaults(asked: Any = ASKED) -> EnvelopeDefaults:
-    return EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "m", json.dumps(asked).encode())
+    return EnvelopeDefaults(lambda prefix: f"{prefix}1", 9, "m", Asked(json.dumps(asked).encode()))
 
 
 def begun(**options: Any) -> EventStream:
@@ -128,7 +131,7 @@ def test_free_text_of_a_custom_tool_is_no_json():
 @pytest.mark.parametrize("given", CUT)
 def test_a_whole_reply_with_a_cut_call_fails(given):
     assert read_good(whole(given)) is None
-    with pytest.raises(ArgumentsCut):
+    with pytest.raises(AnswerFault):
         repair_reply(whole(given), defaults)
 
 
@@ -204,7 +207,7 @@ def test_long_arguments_of_a_whole_reply_are_checked(arguments):
     more = b'"logprobs":{"content":[%b]},"finish_reason"' % b",".join([b"0"] * 600_000)  # too many values to repair
     for body in (cut, whole(CUT[0]).replace(b'"logprobs": null, ', b"").replace(b'"finish_reason"', more)):
         assert read_good(body) is None
-        with pytest.raises(ArgumentsCut):
+        with pytest.raises(AnswerFault):
             repair_reply(body, defaults)
 
 
@@ -223,10 +226,22 @@ VALUES = st.recursive(
 )
 
 
+STYLES: dict[str, Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]] = {
+    "nulls": lambda index, texts: {"id": None, **index, "type": None, "function": {"name": None, **texts}},
+    "empty ones behind": lambda index, texts: {"function": {**texts, "name": ""}, **index, "id": ""},
+    "no index": lambda _, texts: {"function": texts},
+    "a name": lambda index, texts: {**index, "function": {"name": "", **texts}},
+}
+"""How a later entry of a call may look. SGLang sends nulls."""
+
+
 @st.composite
-def streams_of_calls(draw: st.DrawFn) -> tuple[list[bytes], bool]:
-    """A stream with one or two calls, in pieces of any size, and whether each of them is whole."""
+def streams_of_calls(draw: st.DrawFn) -> tuple[list[bytes], bool, bool]:
+    """A stream with one or two calls, in pieces of any size, whether each of them is whole, and its bytes stay."""
     calls, is_whole = list[list[dict[str, Any]]](), True
+    style = draw(st.sampled_from([None, None, *STYLES]))
+    name = draw(st.sampled_from(["f", "f", "write", "stop"]))  # `stop_all` begins with the last one
+    cut = draw(st.sampled_from([len(name), len(name), 1]))
     for index in range(draw(st.integers(1, 2))):
         arguments = json.dumps({"a": draw(VALUES)}, ensure_ascii=draw(st.booleans()))
         arguments = arguments.encode("utf-8", "backslashreplace").decode()  # half a pair is an escape
@@ -235,27 +250,41 @@ def streams_of_calls(draw: st.DrawFn) -> tuple[list[bytes], bool]:
         cuts = sorted({0, kept, *draw(st.lists(st.integers(0, kept), max_size=9))})
         parts = [arguments[at:to] for at, to in itertools.pairwise(cuts)]
         at = draw(st.sampled_from([index, index, 0]))  # some upstreams send 0 with each call
-        head = {"index": at, "id": f"id{index}", "type": "function", "function": {"name": "f", "arguments": ""}}
-        calls.append([head, *({"index": at, "function": {"arguments": part}} for part in parts)])
-    if len(calls) > 1 and calls[1][0]["index"] and draw(st.booleans()):
+        head = {"index": at, "id": f"id{index}", "type": "function", "function": {"name": name[:cut], "arguments": ""}}
+        texts = [{"arguments": part, **({"name": name} if style == "a name" else {})} for part in parts]
+        styled = STYLES.get(style or "", lambda index, texts: {**index, "function": texts})
+        later = [styled({"index": at}, text) for text in texts]
+        calls.append([head, *([{"index": at, "function": {"name": name[cut:]}}] if cut < len(name) else []), *later])
+    is_alone = style == "no index" or cut < len(name)  # its parts do not arrive in turns with those of another
+    if len(calls) > 1 and calls[1][0]["index"] and not is_alone and draw(st.booleans()):
         calls = [[one for pair in itertools.zip_longest(*calls) for one in pair if one]]  # they arrive in turns
     more: dict[str, Any] = draw(st.sampled_from([{}, {"obfuscation": "x"}, {"usage": None}]))
     spaced = draw(st.booleans())
     deltas: list[dict[str, Any]] = [{"content": "a"}, *({"tool_calls": [one]} for one in itertools.chain(*calls))]
     blocks = [data(chunk(delta, **more), spaced=spaced) for delta in deltas]
-    return [*blocks, data(chunk({}, draw(st.sampled_from(["tool_calls", "stop"])))), DONE], is_whole
+    end = data(chunk({}, draw(st.sampled_from(["tool_calls", "stop"]))))
+    return [*blocks, end, DONE], is_whole, style is None and cut == len(name)
+
+
+def events_of(run: bytes) -> list[Any]:
+    """The JSON of each event. A text that is written again may have other escapes."""
+    texts = [block.removeprefix(b"data: ") for block in run.split(b"\n\n") if block]
+    return [one if one == b"[DONE]" else json.loads(one) for one in texts]
 
 
 @given(streams_of_calls(), st.integers(1, 40))
-def test_a_call_of_events_that_pass_unparsed_is_checked_too(given_stream: tuple[list[bytes], bool], together: int):
-    blocks, is_whole = given_stream
+def test_a_call_of_events_that_pass_unparsed_is_checked_too(
+    given_stream: tuple[list[bytes], bool, bool], together: int
+):
+    blocks, is_whole, is_same = given_stream
     runs = [b"".join(blocks[at : at + together]) for at in range(0, len(blocks), together)]
     quick = begun()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "fast_path", Blind)
         thorough = begun()
     for run in runs:
-        assert quick.feed(run) == thorough.feed(run)
+        sent, expected = quick.feed(run), thorough.feed(run)
+        assert sent == expected if is_same else events_of(sent) == events_of(expected)
         assert state(quick) == state(thorough)
     assert (quick.done, code(quick)) == (is_whole, None if is_whole else "upstream_closed")
 

@@ -142,6 +142,30 @@ def test_event_whose_arguments_are_not_taken_is_not_recognised():
     assert fast_path.count_matching(a_call("y")) == 0
 
 
+SGLANG = {"id": None, "index": 0, "type": None, "function": {"name": None, "arguments": "@"}}
+
+
+@pytest.mark.parametrize("more", [{}, {"obfuscation": "aX9"}], ids=["alone", "padded"])
+def test_events_that_pass_are_changed_as_the_one_before(more):
+    given = data(chunk({"tool_calls": [SGLANG]}, **more), spaced=True)
+    like = a_call("@", **more)
+    fast_path, taken = FastPath(), list[str]()
+    fast_path.set_pattern(given, 1, noted_in(taken), like)
+    words = [rb"{\"id\":null,\"a", "größer 🚀".encode(), b"", rb"\u00e9\\"]
+    run = b"".join(given.replace(b"@", word) for word in words)
+    assert fast_path.count_matching(run) == len(words)
+    assert fast_path.changed(run) == b"".join(like.replace(b"@", word) for word in words)
+    assert "".join(taken) == '{"id":null,"agrößer 🚀é\\'
+    fast_path.set_pattern(like, 2, noted_in(taken))
+    assert (fast_path.count_matching(like), fast_path.changed(like), fast_path.changes) == (1, like, ())
+
+
+def test_an_event_that_is_repaired_in_the_number_of_its_texts_is_not_learned():
+    fast_path = FastPath()
+    fast_path.set_pattern(a_call("x"), 1, lambda _: True, a_call("x", obfuscation="y"))
+    assert fast_path.count_matching(a_call("x")) == 0
+
+
 DOUBTFUL = {
     "a second member of the name": a_call("{", arguments="x"),
     "one that is no text": a_call("{", arguments=None),

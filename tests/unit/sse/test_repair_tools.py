@@ -16,11 +16,12 @@ from tests.unit.sse.replies import without
 
 
 def repaired(*entries):
-    """Each entry arrives in a separate delta."""
-    repair, notes = ToolRepair(origin(), ArgumentBuffer(), 0), list[str]()
+    """What is sent of entries that arrive in a delta each, and at the end."""
+    repair, notes, sent = ToolRepair(origin(), ArgumentBuffer(), 0), list[str](), []
     for entry in entries:
-        repair.repair([entry], notes.append)
-    return list(entries), list(dict.fromkeys(notes))
+        repair.repair(delta := [entry], notes.append)
+        sent += delta
+    return sent + repair.take_rest(notes.append), list(dict.fromkeys(notes))
 
 
 def opener(index=0, identity="a", name="f", arguments="", **more):
@@ -60,12 +61,26 @@ MADE = "call_000000000000000000000001"
             id="id and name repeated",
         ),
         pytest.param([opener(), rest() | {"id": "other"}], [opener(), rest()], [TOOL_ID], id="id changed"),
-        pytest.param([opener(identity=""), rest()], [opener(identity=MADE), rest()], [TOOL_ID], id="empty id"),
+        pytest.param([opener(identity=""), rest()], [opener(identity=MADE, arguments="{}")], [TOOL_ID], id="empty id"),
         pytest.param(
-            [opener(identity=None), rest() | {"id": "late"}], [opener(identity=MADE), rest()], [TOOL_ID], id="late id"
+            [opener(identity=None), rest() | {"id": "late"}],
+            [opener(identity="late", arguments="{}")],
+            [TOOL_ID],
+            id="late id",
+        ),
+        pytest.param(
+            [opener(identity=None, arguments="{"), rest(arguments="}") | {"id": "late"}],
+            [opener(identity=MADE, arguments="{"), rest(arguments="}")],
+            [TOOL_ID],
+            id="too late an id",
         ),
         pytest.param([opener(identity=7)], [opener(identity="7")], [TOOL_ID], id="a number as id"),
-        pytest.param([opener(), opener(1)], [opener(), opener(1, MADE)], [TOOL_ID], id="one id for two calls"),
+        pytest.param(
+            [opener(), opener(1)],
+            [opener(), {"index": 0, "type": "function", "function": {"arguments": ""}}],
+            [TOOL_INDEX, TOOL_ID, TOOL_NAME],
+            id="one id is one call",
+        ),
         pytest.param([without(opener(), "type")], [opener()], [TOOL_TYPE], id="no type"),
         pytest.param(
             [{"index": 0, "id": "a", "custom": {"name": "f"}}],
@@ -88,7 +103,7 @@ def test_name_that_comes_after_the_opener_is_sent_once():
     entries, notes = repaired(
         {"index": 0, "id": "a", "type": "function"}, late, {"index": 0, "function": {"name": "f"}}
     )
-    assert (entries[1], entries[2], notes) == (late, {"index": 0, "function": {}}, [TOOL_NAME])
+    assert (entries, notes) == ([opener(), {"index": 0, "function": {}}], [TOOL_NAME])
 
 
 STOPS: list[object] = [None, "", 1, [], "eos", "eos_token", "end_turn", "STOP", "stop_sequence"]

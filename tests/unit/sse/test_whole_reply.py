@@ -223,7 +223,7 @@ def test_a_message_is_the_text_of_a_completion(lacks, becomes, finish):
 @pytest.mark.parametrize("lacking", [{}, {"text": None}, {"message": None}, {"delta": None, "finish_reason": "eos"}])
 def test_choices_with_neither_a_message_nor_a_text_are_no_answer_but_one_beside_an_answer_is_empty(lacking, defaults):
     empty = [{"index": index, "finish_reason": "stop", **lacking} for index in (0, 1)]
-    with pytest.raises(chunk.NoMessage):
+    with pytest.raises(chunk.AnswerFault):
         repair_reply(json.dumps(chat(*empty)).encode(), defaults, is_text=False)
     body, _ = repair_reply(json.dumps(chat(choice(content="hi"), empty[1])).encode(), defaults, is_text=False)
     assert b"hi" in body

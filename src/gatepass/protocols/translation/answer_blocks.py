@@ -328,10 +328,10 @@ class AnswerBlocks(EventTransform):
         members = function if isinstance(function, dict) else {}
         if (block := self._calls.get(place)) is None:
             block = self._calls[place] = self._new_block(AnswerBlock("call"))
-        if not (block.id and block.name):
+        if block is not self._open:
             before = len(block.id) + len(block.name)
             block.id = block.id or argument_text(delta.get("id"))
-            block.name = block.name or argument_text(members.get("name"))
+            block.name += argument_text(members.get("name"))
             self.kept_bytes += len(block.id) + len(block.name) - before
         if isinstance(extra := delta.get("extra_content"), dict) and extra:
             if block is self._open:  # the client has its id
@@ -384,8 +384,13 @@ class AnswerBlocks(EventTransform):
                 held = json_text(text)[1:-1]
                 block.held += held
                 self.kept_bytes += len(held)
-            while self._waiting and _has_name(self._waiting[0]) and (self._open is None or self._open.kind != "call"):
+            while self._waiting and self._may_begin(self._waiting[0]):
                 self._next_block()
+
+    def _may_begin(self, block: AnswerBlock) -> bool:
+        """Whether `block` can be sent now: a call after the one before, and with a name that can grow no more."""
+        is_named = block.kind != "call" or (block.name != "" and len(block.held) > 0)
+        return is_named and (self._open is None or self._open.kind != "call")
 
     def _next_block(self) -> None:
         """End the open block, and begin the one that waits first."""
@@ -425,5 +430,5 @@ class AnswerBlocks(EventTransform):
 
 
 def _has_name(block: AnswerBlock) -> bool:
-    """Whether `block` may begin: not a call whose name follows in a later chunk."""
+    """Whether `block` is not a call without a name."""
     return block.kind != "call" or block.name != ""
