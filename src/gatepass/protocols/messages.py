@@ -150,7 +150,8 @@ class Messages(_OfAnthropic):
     ) -> tuple[bytes, tuple[str, ...], bool]:
         with suppress(msgspec.DecodeError, RecursionError):
             whole = _WHOLE.decode(body)
-            return body, (), whole.stop_reason == "end_turn" and not whole.content
+            if whole.stop_reason != "tool_use" or any(block.type == "tool_use" for block in whole.content):
+                return body, (), whole.stop_reason == "end_turn" and not whole.content
         document, adapted = read_json(body), []
         is_empty = document.get("stop_reason") == "end_turn" and not document["content"]
         try:
@@ -199,6 +200,7 @@ class _Usage(msgspec.Struct, gc=False):
 
 
 class _Block(msgspec.Struct, gc=False):
+    type: str = ""
     input: dict[str, msgspec.Raw] = {}
 
 

@@ -383,9 +383,13 @@ def _error(kind: type[UpstreamError], message: str, *, of_request: bool = False,
 
 stream_closed = _error(UpstreamClosed, "The upstream ended its stream before the answer was complete.")
 arguments_cut = _error(UpstreamClosed, "The upstream ended its answer inside the arguments of a tool call.")
-arguments_joined = _error(UpstreamInvalid, "The upstream sent several JSON values as the arguments of one tool call.")
+arguments_joined = _error(
+    UpstreamInvalid, "The upstream sent several JSON values as the arguments of one tool call.", case="tool_calls"
+)
 without_call = _error(
-    UpstreamInvalid, "The upstream ended its answer as one with tool calls (`tool_calls`, `tool_use`), but sent none."
+    UpstreamInvalid,
+    "The upstream ended its answer as one with tool calls (`tool_calls`, `tool_use`), but sent none.",
+    case="tool_calls",
 )
 arguments_too_large = _error(
     UpstreamInvalid,

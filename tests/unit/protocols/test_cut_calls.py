@@ -1,11 +1,12 @@
 """A message or a response whose last call was cut never looks complete, streamed or whole."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from gatepass.errors import UpstreamClosed
+from gatepass.errors import UpstreamClosed, UpstreamInvalid
 from gatepass.protocols import message_events, responses
 from gatepass.protocols.message_events import MessageAggregator, MessageProgress, MessageRepair
 from gatepass.protocols.messages import MESSAGES
@@ -151,6 +152,36 @@ def test_an_aggregated_message_leaves_the_decision_to_the_check_of_the_whole():
         one.feed(event)
     with pytest.raises(UpstreamClosed):
         MESSAGES.repair(one.finish(), defaults, "chat")
+
+
+WITH_TOOLS = Asked(b'{"tools": [{"name": "f", "input_schema": {}}]}')
+
+
+@pytest.mark.parametrize("asked", [WITH_TOOLS, REQUEST])
+def test_a_message_that_ends_with_a_call_has_one_if_tools_were_offered(asked):
+    progress = MessageProgress(asked)
+    stream = new_stream(done_is_required=False, progress=progress, repair=MessageRepair(progress))
+    events = [one for one in message("{}") if one.get("index") != 1]
+    read(stream, events)
+    assert code(stream) == ("upstream_invalid" if asked is WITH_TOOLS else None)
+    text = {"type": "text", "text": "I look."}
+    body = json.dumps(whole_message({}) | {"content": [text]}).encode()
+    with pytest.raises(UpstreamInvalid) if asked is WITH_TOOLS else nullcontext():
+        made, names, _ = MESSAGES.repair(body, lambda: EnvelopeDefaults(str, 7, "m", asked), "chat")
+        assert (json.loads(made), names) == (json.loads(body), ())
+
+
+def test_several_values_in_one_input_are_no_cut_call():
+    stream = of_messages()
+    read(stream, message('{"a":1}{"b":2}'))
+    assert (code(stream), "several JSON values" in str(stream.failure)) == ("upstream_invalid", True)
+    with pytest.raises(UpstreamInvalid):
+        MESSAGES.repair(json.dumps(whole_message('{"a":1}{"b":2}')).encode(), defaults, "chat")
+    stream = of_responses()
+    read(stream, response('{"a":1}{"b":2}'))
+    assert (code(stream), "several JSON values" in str(stream.failure)) == ("upstream_invalid", True)
+    with pytest.raises(UpstreamInvalid):
+        RESPONSES.repair(json.dumps(response('{"a":1}{"b":2}')[-1]["response"]).encode(), defaults, "chat")
 
 
 # --- of any size ----------------------------------------------------------------------------------

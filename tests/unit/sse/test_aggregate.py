@@ -15,6 +15,7 @@ from gatepass.sse.dialect_transforms import RagflowStream
 from gatepass.sse.event import LARGE_EVENT_BYTES
 from gatepass.sse.repair import synthesize_stream
 from gatepass.sse.synthesize import PIECE_CHARS
+from gatepass.sse.usage import Usage
 from tests.memory import traced_memory
 from tests.unit.sse.documents import (
     CREATED_S,
@@ -70,6 +71,18 @@ def choice(content: Any = None, finish: str = "stop", index: int = 0, **more: An
 
 def reply(*choices: Any, **more: Any) -> dict[str, Any]:
     return {**HEAD, "object": "chat.completion", "choices": [*choices], **more}
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", "stop"])
+def test_the_usage_after_a_call_that_ends_its_chunk_is_the_last_one(finish):
+    counts = [{"prompt_tokens": 1, "completion_tokens": made, "total_tokens": made + 1} for made in (1, 2, 3)]
+    call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    events = [A, chunk({"tool_calls": [call]}, finish), chunk(None)]
+    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, read_error), LIMIT_BYTES, origin())
+    for event, usage in zip(events, counts, strict=True):
+        one.feed(data(event | {"usage": usage}))
+    one.feed(DONE)
+    assert (json.loads(one.finish())["usage"], one.usage) == (counts[-1], Usage.read(counts[-1]))
 
 
 # --- bytes ----------------------------------------------------------------------------------------
