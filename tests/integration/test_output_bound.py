@@ -1,4 +1,4 @@
-"""`rules.max_output_tokens`: whatever a client sends, no answer is longer. In each protocol, after all other rules."""
+"""`rules.max_output_tokens`: no client asks for more by any of its names. In each protocol, after all other rules."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
+from gatepass.normalize.members import OutputBound
+from gatepass.normalize.rules import apply_changes
+from gatepass.proxy.admission import Size
 from gatepass.server.inspection import stories
 from tests.integration.answers import COMPLETION, VECTORS
 from tests.integration.gateway import CHAT, HELLO, STREAMED, Gateway, gateway
 from tests.integration.refusing import Refusal, Refusing
 from tests.integration.scripted import Dialogue, Received, Scripted, Send, event, reply, stream
+from tests.unit.normalize.calls import a_call
 
 MOST = 2_000
 BOUND = f"max_output_tokens={MOST}"
@@ -132,6 +136,115 @@ async def test_each_spelling_of_the_bound_is_bounded_and_the_name_of_a_chat_is_s
     assert SEEN
     assert all(type(one) is int and 1 <= one <= MOST for one in SEEN), upstream.received[0].body
     assert {"max_tokens", "max_completion_tokens"} & sent.keys()
+
+
+LARGE: Any = 99_999
+PROMPTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "chat": (CHAT, HELLO),
+    "completions": ("/v1/completions", {"model": "m", "prompt": "hi"}),
+    "responses": (RESPONSES, {"model": "m", "input": "hi"}),
+    "messages": (MESSAGES, HELLO),
+}
+SPELLED: Mapping[str, dict[str, Any]] = {
+    "Llama": {"max_gen_len": LARGE},
+    "Titan": {"maxTokenCount": LARGE, "textGenerationConfig": {"maxTokenCount": LARGE}},
+    "transformers": {"max_length": LARGE, "MAX-LENGTH": LARGE},
+    "TGI": {"parameters": {"max_new_tokens": LARGE, "details": True}},
+    "Bedrock": {
+        "inferenceConfig": {"maxTokens": LARGE, "topP": 0.5},
+        "additionalModelRequestFields": {"max_gen_len": LARGE},
+    },
+    "SGLang": {"sampling_params": {"max_new_tokens": LARGE, "regex": "a"}},
+    "NeMo": {"tokens_to_generate": LARGE},
+    "Triton": {"request_output_len": LARGE},
+    "koboldcpp": {"options": {"max_length": LARGE}, "max_length": -1},
+    "PaddleNLP": {"max_dec_len": LARGE},
+    "lm-eval": {"extra_body": {"generation_kwargs": {"max_gen_toks": LARGE}}},
+    "an answer's": {"model_kwargs": {"maxResponseTokens": LARGE}, "MaxAnswerLen": [LARGE]},
+    "a provider's": {"provider_options": {"x": {"params": {"max_out_len": LARGE}}}},
+}
+UNTOUCHED: Mapping[str, dict[str, Any]] = {
+    "what is read": {
+        "max_input_tokens": LARGE,
+        "maxPromptTokens": LARGE,
+        "max_context_length": LARGE,
+        "max_seq_len": LARGE,
+        "max_model_len": LARGE,
+        "max_chunk_length": LARGE,
+        "extra_body": {"truncate_max_input_len": LARGE},
+    },
+    "no unit": {"max_tool_calls": LARGE, "max_turns": LARGE, "max_time": LARGE, "token_ids": [LARGE], "length": LARGE},
+    "tools": {
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "f",
+                    "parameters": {
+                        "type": "object",
+                        "properties": {"max_length": {"type": "string", "maxLength": LARGE}},
+                    },
+                },
+            }
+        ]
+    },
+    "formats": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"maxLength": LARGE}}},
+        "text": {"format": {"type": "json_schema", "name": "a", "schema": {"maxLength": LARGE}}},
+        "guided_json": {"type": "string", "maxLength": LARGE},
+    },
+    "formats in objects": {
+        "extra_body": {
+            "guided_json": {"type": "string", "maxLength": LARGE},
+            "text": {"max_tokens": LARGE},
+            "metadata": {"max_tokens": LARGE},
+            "documents": {"a": {"max_length": LARGE}},
+            "messages": {"max_length": LARGE},
+            "input": {"max_length": LARGE},
+            "tools": {"a": {"max_length": LARGE}},
+            "schema": {"maxLength": LARGE},
+        },
+        "generationConfig": {"responseSchema": {"type": "STRING", "maxLength": LARGE}},
+        "parameters": {"grammar": {"type": "json"}, "properties": {"max_length": {"maxLength": LARGE}}},
+        "options": {"format": {"maxLength": LARGE}},
+    },
+    "the client's own": {
+        "metadata": {"max_tokens": "99999", "max_length": "99999"},
+        "documents": [{"max_length": LARGE}],
+        "unknown": {"max_gen_len": LARGE},
+    },
+}
+NAMED = {"max_tokens": 5, "max_output_tokens": 5}
+"""The own names of the protocols, so that none is added."""
+
+
+@pytest.mark.parametrize("protocol", PROMPTS)
+@pytest.mark.parametrize("spelling", SPELLED)
+async def test_each_name_with_a_unit_of_answers_is_bounded_where_servers_read_it(protocol, spelling):
+    path, body = PROMPTS[protocol]
+    async with bounded() as (gp, upstream):
+        answer = await gp.ask({**body, **NAMED, **SPELLED[spelling]}, path).answer()
+    assert answer.headers["x-gatepass-adapted"].split(", ")[0] == BOUND
+    sent = json.dumps(upstream.received[0].json())
+    expected = json.dumps({**body, **NAMED, **SPELLED[spelling]})
+    assert sent == expected.replace("[99999]", "2000").replace("99999", "2000").replace("-1", "2000")
+
+
+@pytest.mark.parametrize("protocol", PROMPTS)
+@pytest.mark.parametrize("what", UNTOUCHED)
+async def test_what_is_no_bound_of_an_answer_passes_unchanged(protocol, what):
+    path, body = PROMPTS[protocol]
+    async with bounded() as (gp, upstream):
+        answer = await gp.ask({**body, **NAMED, **UNTOUCHED[what]}, path).answer()
+    assert upstream.received[0].json() == {**body, **NAMED, **UNTOUCHED[what]}
+    assert BOUND not in answer.headers.get("x-gatepass-adapted", "")
+
+
+@pytest.mark.parametrize("body", [*SPELLED.values(), *UNTOUCHED.values()], ids=[*SPELLED, *UNTOUCHED])
+def test_a_limit_of_tokens_reserves_what_the_rule_bounds(body):
+    call = a_call(json.dumps({**HELLO, **body}).encode())
+    _, changes = apply_changes(call, [OutputBound(MOST, {}, ("max_tokens", "max_completion_tokens"))])
+    assert (Size.of(call).output_tokens > MOST) is bool(changes) is (body in SPELLED.values())
 
 
 @pytest.mark.parametrize(

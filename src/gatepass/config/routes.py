@@ -172,11 +172,14 @@ class Rules(Block):
     Danger: The model no longer sees separate messages.
     """
     max_output_tokens: Annotated[Annotated[int, Field(gt=0)] | None, not_null("set a number")] = None
-    """The most tokens of an answer: chats, completions, responses and messages. It runs after all other rules, the
-    learned ones too. `max_tokens`, `max_completion_tokens`, `max_output_tokens` and the like, also in `extra_body`,
-    `provider_options`, `generationConfig`, `options` and `reasoning`, get this value if larger, null, below 1 or no
-    number. Where the protocol's own name is not sent, it is added, as `rename` and `drop` leave it. A larger
-    `thinking.budget_tokens` becomes half of this value, at least Anthropic's 1024; at 1024 or less, thinking is off.
+    """The most tokens that a request may ask for: chats, completions, responses and messages. It runs after all other
+    rules, the learned ones too. Each member that bounds an answer gets this value if it is larger, null, below 1 or no
+    number. Such names contain `max` and `tok` or `len`, as `max_tokens`, `max_gen_len` and `maxTokenCount` do, or are
+    `n_predict`, `num_predict`, `tokens_to_generate` and `request_output_len`. Names with `input`, `prompt`, `context`,
+    `seq`, `model` or `chunk` stay. Objects such as `extra_body`, `options`, `parameters`, `inferenceConfig` and
+    `sampling_params` are read too, schemas and tools are not. Where the protocol's own name is not sent, it is added,
+    as `rename` and `drop` leave it. A larger `thinking.budget_tokens` becomes half of this value, at least Anthropic's
+    1024; at 1024 or less, thinking is off.
 
     Unit: tokens
 

@@ -255,12 +255,15 @@ class Clamp:
         return owner.set(name, msgspec.json.encode(int(bound) if is_integer else bound))
 
 
-_SPELLED = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample")
-OUTPUT = frozenset(name.replace("_", "") for name in (*_SPELLED, "n_predict", "num_predict"))  # llama.cpp and Ollama
-"""The members that bound the tokens of an answer, as `plain_name` returns them."""
-NESTED = frozenset(("extrabody", "provideroptions", "generationconfig", "options", "reasoning"))  # Ollama, OpenRouter
-"""The objects whose members servers take for bounds of an answer too, at most NESTED_LEVELS deep."""
 NESTED_LEVELS, NAME_CHARS = 3, 32
+_OF_INPUT = "input|prompt|context|seq|model|chunk"
+_KINDS = ("", "inference", "sampling", "generation", "textgeneration", "decoding", "model")
+OBJECTS = frozenset(
+    ("extrabody", "provideroptions", "reasoning", "additionalmodelrequestfields")  # OpenRouter, Bedrock
+) | {kind + one for kind in _KINDS for one in ("config", "params", "parameters", "options", "kwargs")}
+"""The objects of a request in which servers read bounds of an answer too. Objects in them are read as well."""
+_CLOSED = ".*(?:schema|json|format|tool|function|properties|items|defs|metadata|messages|documents).*|text|input"
+"""What is no setting of the answer: a schema, or what the request is about."""
 BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("completions", "messages"), ("max_tokens",)),
     "chat": ("max_tokens", "max_completion_tokens"),
@@ -277,9 +280,29 @@ def plain_name(name: str) -> str:
     return folded(name).replace("_", "").replace("-", "") if len(name) <= NAME_CHARS else ""
 
 
+def bounds_output(plain: str) -> bool:
+    """Return whether a member of this `plain_name` bounds the tokens of an answer.
+
+    Its name has "max" and "tok" or "len", such as `max_gen_len` and `maxTokenCount`, and nothing of `_OF_INPUT`.
+    """
+    if "max" not in plain:
+        return plain in ("npredict", "numpredict", "tokenstogenerate", "requestoutputlen")  # Ollama, NeMo, Triton
+    return ("tok" in plain or "len" in plain) and re.search(_OF_INPUT, plain) is None
+
+
+def has_bounds(plain: str, levels: int) -> bool:
+    """Return whether the object of this `plain_name` is read for bounds of an answer.
+
+    `levels` are those left below its owner, NESTED_LEVELS for a member of the request itself.
+    """
+    if levels == NESTED_LEVELS:
+        return plain in OBJECTS
+    return levels > 0 and re.fullmatch(_CLOSED, plain) is None
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # by identity, because a mapping has no hash
 class OutputBound:
-    """Let no answer have more than `most` tokens. Entry `max_output_tokens=N`.
+    """Let no request ask for more than `most` tokens by a name that `bounds_output`. Entry `max_output_tokens=N`.
 
     A request without a bound of its protocol gets one, in the first of BOUND_NAMES that the operator does not drop,
     under the name to which `renames` leads.
@@ -307,8 +330,8 @@ class OutputBound:
         changed = 0
         for name in owner.names:
             plain = plain_name(name)
-            is_inner = bool(levels) and (levels < NESTED_LEVELS or plain in NESTED)
-            if plain in OUTPUT:
+            is_bound, is_inner = bounds_output(plain), has_bounds(plain, levels)
+            if is_bound:
                 is_good = 1 <= _number(owner, name) <= self.most
                 changed += not is_good and owner.set(name, b"%d" % self.most)
             elif plain == "thinking":
@@ -316,7 +339,7 @@ class OutputBound:
             elif is_inner and (inner := owner.object(name)) is not None:
                 changed += self._bounded(inner, levels - 1)
             # some servers read the first of several, some the last: one is sent
-            if name in owner.repeated and (is_inner or plain in OUTPUT or plain == "thinking"):
+            if name in owner.repeated and (is_inner or is_bound or plain == "thinking"):
                 owner.has_changed = True
                 changed += 1
         return changed

@@ -23,7 +23,7 @@ from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
 from gatepass.json_body import UNCOUNTED_BYTES, Members, elements, has_more, lacks, members, searched
 from gatepass.json_body import kind as first_char
-from gatepass.normalize.members import NESTED, NESTED_LEVELS, OUTPUT, plain_name
+from gatepass.normalize.members import NESTED_LEVELS, bounds_output, has_bounds, plain_name
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.limits import (
@@ -96,20 +96,20 @@ MOST_PARTS = 200_000
 READ_BYTES = 64 * 1024
 """The longest value of an ASKED member that is parsed. A longer one is read as MOST_ASKED."""
 ANSWERS = frozenset(("n", "bestof", "numreturnsequences", "candidatecount"))
-ASKED = OUTPUT | ANSWERS | {"prompt", "background", "user", "metadata"}
-"""The members, by `plain_name`, that state how many tokens the answer may have, whether it comes with the response, and
-which user it is for."""
-_READ, _UNBUILT, _BACKSLASH = ASKED | NESTED, (list, dict, msgspec.Raw), ord("\\")
+ASKED = ANSWERS | {"prompt", "background", "user", "metadata"}
+"""The members, by `plain_name`, that state how many answers there may be, whether they come with the response, and
+which user they are for. Those of `bounds_output` state how long one may be."""
+_UNBUILT, _BACKSLASH = (list, dict, msgspec.Raw), ord("\\")
 _UNREAD = frozenset(("model", "messages", "input", "stream", "temperature", "top_p", "tools", "tool_choice"))
 """Members of most requests that are none of these, which saves the calls of `plain_name`."""
 
 
 def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, Any]]:
-    """Yield each ASKED member of `listed`, repeated ones too: some servers read the first value, others the last."""
+    """Yield each asked member of `listed`, repeated ones too: some servers read the first value, others the last."""
     for name, text in listed:
-        if (plain := plain_name(name)) in ASKED:
+        if (plain := plain_name(name)) in ASKED or bounds_output(plain):
             yield plain, _prompts(text) if plain == "prompt" else _value(text)
-        elif levels and (levels < NESTED_LEVELS or plain in NESTED) and first_char(text) == "{":
+        elif has_bounds(plain, levels) and first_char(text) == "{":
             yield from _asked(members(text), levels - 1)
 
 
@@ -193,12 +193,16 @@ class Size(msgspec.Struct, frozen=True, gc=False):
             pictures = [*_pictures(_Part(content=content, output=output, images=images))]
             tokens = math.ceil((len(call.body) - sum(pictures)) / BYTES_PER_TOKEN) + len(pictures) * PICTURE_TOKENS
         named = [(plain_name(name), one) for name, one in opened.values.items() if name not in _UNREAD]
-        asked: list[tuple[str, Any]] = [(name, one) for name, one in named if name in _READ]
+        asked: list[tuple[str, Any]] = [
+            (name, one)
+            for name, one in named
+            if name in ASKED or bounds_output(name) or (type(one) in _UNBUILT and has_bounds(name, NESTED_LEVELS))
+        ]
         unbuilt = [name for name, one in asked if name == "prompt" or type(one) in _UNBUILT]
         if unbuilt or len(opened.names) > len(opened.values):  # the texts of a small body take another pass
             asked = [*_asked(opened.listed)]
-        most = max([_count(one) for name, one in asked if name in OUTPUT], default=0)
-        rest = [(name, one) for name, one in asked if name not in OUTPUT]
+        most = max([_count(one) for name, one in asked if name not in ASKED], default=0)
+        rest = [(name, one) for name, one in asked if name in ASKED]
         if not rest:  # nearly always: saves what follows
             return cls(tokens, most)
         answers = max([1, *(_count(one) for name, one in rest if name in ANSWERS)])
