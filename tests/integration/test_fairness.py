@@ -1,10 +1,12 @@
 """On real sockets: neither an address without a key nor a caller with one keeps others from being served."""
 
 import asyncio
+import json
 import logging
+import socket
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 
 import pytest
@@ -13,6 +15,7 @@ from gatepass.config.access import hash_key
 from gatepass.json_body import UNCOUNTED_BYTES
 from gatepass.proxy import failover, handler
 from gatepass.proxy.context import RequestContext
+from gatepass.server import connection
 from gatepass.server.inspection import told
 from tests.integration.answers import COMPLETION, delta
 from tests.integration.gateway import CHAT, HELLO, JSON, STREAMED, Gateway, relaying
@@ -117,6 +120,66 @@ async def test_a_stream_that_nobody_reads_makes_room_for_another_caller(kind: st
 def ended(gp: Gateway, *names: str) -> list[tuple[str, str | None]]:
     shown = [story for name in names for story, _ in told(name, gp.state)]
     return [(one.outcome, one.closed_by) for one in shown if one.state == "ended"]
+
+
+@pytest.mark.parametrize(
+    ("least_bytes_per_s", "after_s", "loses"), [(1 << 40, 0.3, True), (1, 1.5, False)], ids=["below", "above"]
+)
+async def test_a_client_that_reads_too_slowly_keeps_no_place_from_another_caller(
+    least_bytes_per_s: int, after_s: float, loses: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Two clients go on reading: what they acknowledge a second is below the bound, or above it."""
+    monkeypatch.setattr(failover, "UNREAD_S", after_s)
+    monkeypatch.setattr(connection, "LEAST_BYTES_PER_S", least_bytes_per_s)
+
+    def answer(request: Received) -> Dialogue:
+        if b"app" in request.body:
+            return [Send(reply(COMPLETION))]
+        return [*begin_stream(), *[Send(chunk(MANY))] * 9, Hold()]
+
+    keys = [{"name": name, "hash": hash_key(text)} for name, text in KEYS.items()]
+    chat = {"max_in_flight": 2, "queue_s": 2}
+    async with relaying(answer=answer, chat=chat, access={"keys": keys}) as (_, gp), AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(Slow(gp.port)) for _ in range(2)]
+        tasks = [asyncio.create_task(one.read()) for one in readers]
+        try:
+            places = gp.state.upstreams["chat"].state.queue.holding
+            await until(lambda: len(places) == 2 and all(one.unread_s() > 0 for one in places))
+            served = await gp.ask({**HELLO, "user": "app"}, headers=of("app")).answer()
+            assert served.status == (200 if loses else 503)
+            await until(lambda: sum(task.done() for task in tasks) == loses)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+class Slow:
+    """A client of a stream that goes on reading a few bytes, so that its kernel always has room for more."""
+
+    def __init__(self, port: int) -> None:
+        self._port, self._socket = port, socket.socket()
+
+    async def __aenter__(self) -> Self:
+        # small segments: the kernel tells at once that there is room for one more
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        self._socket.setblocking(False)
+        loop, body = asyncio.get_running_loop(), json.dumps(STREAMED).encode()
+        await loop.sock_connect(self._socket, ("127.0.0.1", self._port))
+        fields = f"host: h\r\nauthorization: Bearer {KEYS['hog']}\r\ncontent-type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\n{fields}content-length: {len(body)}\r\n\r\n"
+        await loop.sock_sendall(self._socket, head.encode() + body)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._socket.close()
+
+    async def read(self) -> None:
+        """Read until gatepass resets the connection."""
+        with suppress(ConnectionResetError):
+            while await asyncio.get_running_loop().sock_recv(self._socket, 512):
+                await asyncio.sleep(0.01)
 
 
 async def status_of(gp: Gateway, path: str) -> int:

@@ -293,7 +293,7 @@ class RequestCycle(Protocol):
         """Send `data` without waiting and return True, or send none of it and return False."""
 
     def unread_s(self) -> float:
-        """Return for how long the client has read nothing of the response, although more of it waits."""
+        """Return for how long the client has read nothing of the response, or too slowly, although more of it waits."""
 
     def abort(self) -> None:
         """Close the connection of a client that does not read, at once, and drop what it has not read."""

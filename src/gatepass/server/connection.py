@@ -33,7 +33,7 @@ from gatepass.proxy.in_flight import InFlightRequests
 from gatepass.server.connection_shares import ConnectionShares, UnfinishedHeads
 from gatepass.server.cycle import UNSENT_BYTES, Fields, HttpRequestCycle, header_lines
 from gatepass.server.listener_tls import ListenerTls, handshake_error
-from gatepass.server.listening import RESET, since_sent_s
+from gatepass.server.listening import RESET, sent_to
 from gatepass.server.parser import RequestParser
 
 
@@ -49,7 +49,8 @@ RECEIVE_S = 20.0
 """The time for the head of a request, with the TLS handshake before it, and for each next piece of a body. Apache's
 mod_reqtimeout grants as much by default."""
 LEAST_BYTES_PER_S = 1024
-"""The least average rate of a body, beyond RECEIVE_S. GPRS, the slowest mobile network, has four times as much."""
+"""The least average rate of a body, beyond RECEIVE_S, and at which a client reads a response. GPRS, the slowest mobile
+network, has four times as much."""
 STALL_S = 300.0
 """The time for which a client may read nothing of a response. A machine that sleeps for some minutes goes on with its
 stream."""
@@ -244,7 +245,7 @@ class ClientConnection(asyncio.Protocol):
         *("connected_before_drain", "is_write_paused", "_caller", "_default_lines", "_default_fields", "_deferred"),
         *("_closes_s", "_ignores_input", "_is_ending", "_lingers_until_s", "_loop", "_timeouts", "_queue"),
         *("_head_bytes", "_parser", "_reading_paused", "_context", "_writable_waiter", "_serve", "_current", "_shares"),
-        *("gave_up", "_server_state", "_stall_timer", "_unread", "transport"),
+        *("gave_up", "_acked_bytes", "_server_state", "_stall_timer", "_unread", "transport"),
     )
 
     def __init__(
@@ -268,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
         self._queue: list[HttpRequestCycle] = []  # an empty deque takes 700 bytes more
         self._ignores_input = self._reading_paused = False
         self._lingers_until_s = self._closes_s = 0.0
-        self._head_bytes = 0
+        self._head_bytes = self._acked_bytes = 0
         self._stall_timer: asyncio.TimerHandle | None = None
         self._writable_waiter: asyncio.Future[None] | None = None
         self._default_fields: list[tuple[bytes, bytes]] | None = None
@@ -385,6 +386,7 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Limit how long the client may read nothing. The timer exists only while writing is paused."""
         self.is_write_paused = True
+        _, self._acked_bytes = sent_to(self.transport.get_extra_info("socket"))
         self._stall_timer = self._loop.call_later(STALL_S, self.abort)
 
     def resume_writing(self) -> None:
@@ -512,7 +514,9 @@ class ClientConnection(asyncio.Protocol):
         if (timer := self._stall_timer) is None:
             return 0.0
         paused_s = STALL_S - (timer.when() - self._loop.time())
-        return min(paused_s, since_sent_s(self.transport.get_extra_info("socket")))
+        silent_s, acked_bytes = sent_to(self.transport.get_extra_info("socket"))
+        is_slow = acked_bytes - self._acked_bytes < LEAST_BYTES_PER_S * paused_s
+        return paused_s if is_slow else min(paused_s, silent_s)
 
     def abort(self) -> None:
         """Close at once, because the client does not read, and drop the bytes that it has not read."""

@@ -20,8 +20,8 @@ UNSENT_BYTES = 512 * 1024
 
 By default it accepts 4 MiB for a client that does not read, and gatepass reads, parses and writes all of it first.
 """
-LAST_DATA_SENT = 44
-"""The offset of `tcpi_last_data_sent`, in milliseconds, in Linux's struct tcp_info."""
+LAST_DATA_SENT, BYTES_ACKED = 44, 120
+"""The offsets of `tcpi_last_data_sent`, in milliseconds, and of `tcpi_bytes_acked` in Linux's struct tcp_info."""
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER with which a socket closes with RST: an end of HTTP/1.0 by FIN looks complete."""
 
@@ -42,17 +42,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def since_sent_s(connection: socket.socket | None) -> float:
-    """Return the time since the kernel sent something to the client: it does so when the client reads.
+def sent_to(connection: socket.socket | None) -> tuple[float, int]:
+    """Return the time since the kernel sent something to the client, and the bytes that the client acknowledged.
 
-    It wakes a writer only once half of UNSENT_BYTES is sent. Infinite where it does not say.
+    The kernel sends when the client reads, and it wakes a writer only once half of UNSENT_BYTES is sent. Infinite, and
+    0, where it does not say.
     """
     if connection is None:
-        return math.inf
+        return math.inf, 0
     with suppress(OSError, AttributeError, struct.error):  # no TCP, or not Linux
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LAST_DATA_SENT + 4)
-        return int(struct.unpack_from("I", info, LAST_DATA_SENT)[0]) / 1000
-    return math.inf
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
+        silent_ms, acked_bytes = struct.unpack_from("=I72xQ", info, LAST_DATA_SENT)
+        return silent_ms / 1000, acked_bytes
+    return math.inf, 0
 
 
 def url_of(listening: socket.socket, scheme: str) -> str:

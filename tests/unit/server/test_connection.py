@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 import socket
+import struct
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -429,6 +430,67 @@ async def test_client_that_reads_nothing_is_awaited_and_then_disconnected():
     go.set()
     await rest()
     assert b"\r\n1\r\n2\r\n" in wire_client.received
+
+
+class Acknowledging:
+    """A client's socket: what its kernel has sent and what was acknowledged, by the time since the test began."""
+
+    def __init__(self, before_bytes: int, acked_bytes: Callable[[float], int], silent_s: float = 0.0) -> None:
+        self._before_bytes, self._acked_bytes, self._silent_s = before_bytes, acked_bytes, silent_s
+        self._began_s = asyncio.get_running_loop().time()
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option) == (socket.IPPROTO_TCP, socket.TCP_INFO)
+        passed_s = asyncio.get_running_loop().time() - self._began_s
+        acked_bytes = self._before_bytes + self._acked_bytes(passed_s)
+        info = struct.pack("=44xI72xQ", round(1000 * min(passed_s, self._silent_s)), acked_bytes)
+        return info[:size]
+
+    def setsockopt(self, *_: object) -> None: ...
+
+
+def steadily(rate: float, step_s: float = 1.0) -> Callable[[float], int]:
+    """A client that reads so many bytes a second on average, every `step_s`."""
+    return lambda passed_s: int(passed_s // step_s * step_s * rate)
+
+
+@pytest.mark.parametrize(
+    ("acked_bytes", "silent_s", "unread_s"),
+    [
+        (steadily(0), 900.0, [29.0, 31.0, 200.0]),
+        (steadily(340), 0.5, [29.0, 31.0, 200.0]),
+        (steadily(1_000), 0.5, [29.0, 31.0, 200.0]),
+        (steadily(1_100), 0.5, [0.5, 0.5, 0.5]),
+        (steadily(2_048, step_s=10), 5.0, [5.0, 5.0, 5.0]),
+        (lambda passed_s: 200_000 * (passed_s > 1), 900.0, [29.0, 31.0, 200.0]),
+        (lambda passed_s: 100_000 * (passed_s > 1) + int(340 * passed_s), 0.5, [0.5, 0.5, 200.0]),
+    ],
+    ids=["nothing", "340 B/s", "1,000 B/s", "1,100 B/s", "2 KiB/s in steps", "a burst, then nothing", "and 340 B/s"],
+)
+async def test_a_client_below_1_kib_a_second_since_its_pause_does_not_read(acked_bytes, silent_s, unread_s):
+    async def stream(cycle: HttpRequestCycle) -> None:
+        cycle.start(200, [])
+        await cycle.write(b"1")
+
+    wire_client = WireClient(stream)
+    wire_client.send(asked(b"x"))
+    await rest()
+    (cycle,) = wire_client.cycles
+    connected: Any = Acknowledging(5_000_000, acked_bytes, silent_s)
+    wire_client.transport.socket, passed_s = connected, 0.0
+    assert cycle.unread_s() == 0
+    wire_client.connection.pause_writing()
+    for at_s, expected_s in zip((29.0, 31.0, 200.0), unread_s, strict=True):
+        await advance(at_s - passed_s)
+        passed_s = at_s
+        assert cycle.unread_s() == pytest.approx(expected_s, abs=1e-6)
+    wire_client.connection.resume_writing()
+    await advance(40.0)
+    assert cycle.unread_s() == 0, "a model that is slow is no client that is"
+    # a pause begins anew, with what was acknowledged until then
+    wire_client.connection.pause_writing()
+    await advance(1.0)
+    assert cycle.unread_s() <= 1.0
 
 
 async def test_a_wait_for_room_ends_with_the_connection():

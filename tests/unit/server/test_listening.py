@@ -17,15 +17,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.server import listening as listening_module
-from gatepass.server.listening import (
-    AUTO,
-    bind,
-    control_sockets,
-    is_listening,
-    listen_control,
-    remove_control,
-    since_sent_s,
-)
+from gatepass.server.listening import AUTO, bind, control_sockets, is_listening, listen_control, remove_control, sent_to
 from gatepass.server.process import Acceptor, ignore_new_connections
 from tests.waiting import block_until, until
 
@@ -207,10 +199,12 @@ def test_the_kernel_says_whether_a_client_reads_even_if_it_does_not_wake_the_wri
                 with suppress(BlockingIOError):
                     while True:
                         accepted.send(bytes(1 << 16))
-                block_until(lambda: since_sent_s(accepted) >= 0.3)
-                silent_s = since_sent_s(accepted)
-                block_until(lambda: client.recv(1 << 14) and since_sent_s(accepted) < silent_s)
+                block_until(lambda: sent_to(accepted)[0] >= 0.3)
+                silent_s, acked_bytes = sent_to(accepted)
+                assert acked_bytes > 0
+                block_until(lambda: client.recv(1 << 14) and sent_to(accepted)[0] < silent_s)
+                block_until(lambda: sent_to(accepted)[1] > acked_bytes)
                 assert not select.select([], [accepted], [], 0)[1]
-    assert since_sent_s(None) == math.inf
+    assert sent_to(None) == (math.inf, 0)
     with socket.socket(socket.AF_UNIX) as unix:
-        assert since_sent_s(unix) == math.inf
+        assert sent_to(unix) == (math.inf, 0)
