@@ -35,6 +35,7 @@ from tests.integration.scripted import (
 )
 from tests.integration.test_connections import refusing_server
 from tests.unit.clock import DrivenClock
+from tests.unit.proxy.test_attempt_learning import MEMBERS
 from tests.waiting import until
 
 GOOD = [Send(reply(COMPLETION))]
@@ -718,16 +719,7 @@ async def test_a_part_that_is_refused_needs_the_budget_of_what_may_run_twice():
 
 # --- tries over several targets -----------------------------------------------------------------------------------
 
-ONE_BY_ONE: dict[str, Any] = {
-    "store": True,
-    "metadata": {},
-    "prompt_cache_key": "k",
-    "verbosity": "low",
-    "service_tier": "auto",
-    "seed": 1,
-    "top_k": 1,
-    "min_p": 1,
-}
+ONE_BY_ONE = dict([*MEMBERS.items()][: MOST_CALLS - 1])
 """Members that an upstream may not know, which it refuses in this order: one for each try."""
 PICKY = {**HELLO, **ONE_BY_ONE}
 
@@ -769,7 +761,7 @@ async def test_a_target_that_hangs_takes_no_tries_from_the_next(tries: int):
     clock = DrivenClock()
     first = Scripted(*[without(name).dialogue for name in [*ONE_BY_ONE][:tries]], [Hold()])
     second = Scripted(answer=lambda received: refused_member(received) or GOOD)
-    asked = {**HELLO, **dict([*ONE_BY_ONE.items()][:4])}
+    asked = {**HELLO, **dict([*MEMBERS.items()][:4])}
     entry = {"retry": {"on": ["may_have_run"], "operations": ["chat"]}, "timeouts": {"first_byte_s": 0.5}}
     async with two(first, second, entry, clock=clock) as gp:
         asking = asyncio.create_task(gp.ask(asked).answer())
