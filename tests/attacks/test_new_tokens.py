@@ -65,6 +65,12 @@ async def one_person(gp: Gateway, token: str, address: str) -> int:
         return await status(reader)
 
 
+async def people(gp: Gateway, clock: DrivenClock, address: str) -> list[int]:
+    """The answers to people with new tokens, each on a connection of their own."""
+    asked = [one_person(gp, signed(clock, f"u{number}"), address) for number in range(PEOPLE)]
+    return await asyncio.gather(*asked)
+
+
 async def resets(gp: Gateway, clock: DrivenClock, sent: list[int]) -> None:
     """Send one forged token after the other, each on a connection that is reset after 10 ms."""
     while True:
@@ -125,8 +131,7 @@ async def test_sockets_that_reset_keep_no_new_token_out(tmp_path, address):
     async with behind(tmp_path) as (gp, clock):
         with running([asyncio.create_task(resets(gp, clock, sent)) for _ in range(16)]):
             await until(lambda: len(sent) > 2000)
-            asked = [one_person(gp, signed(clock, f"u{number}"), address) for number in range(PEOPLE)]
-            statuses = await asyncio.gather(*asked)
+            statuses = await people(gp, clock, address)
         await until(lambda: not gp.state.in_flight.busy)
     assert statuses == [200] * PEOPLE
 
@@ -139,6 +144,5 @@ async def test_six_hundred_connections_keep_no_new_token_out(tmp_path, address):
     async with behind(tmp_path) as (gp, clock):
         with running([asyncio.create_task(insists(gp, clock, refused)) for _ in range(600)]):
             await until(lambda: len(refused) > 600)
-            asked = [one_person(gp, signed(clock, f"u{number}"), address) for number in range(PEOPLE)]
-            statuses = await asyncio.gather(*asked)
+            statuses = await people(gp, clock, address)
     assert (statuses, set(refused)) == ([200] * PEOPLE, {401})

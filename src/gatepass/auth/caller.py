@@ -56,12 +56,6 @@ class Caller(msgspec.Struct, frozen=True):
             return f"Set role: {least} in its row of access.jwt[].callers."
         return f"Use a key with the role {roles} (`gatepass keys new --role {least}`)."
 
-    def remedy(self, what: str, setting: str) -> str:
-        """Return how to let this caller use `what`, which `setting` of its key or row does not list."""
-        if self.is_of_row:
-            return f"Add {what} to {self.setting}.{setting} of the row {self.name!r}."
-        return f"Use another key, or add {what} to {self.setting}.{setting}."
-
     @classmethod
     def of_key(cls, key: AccessKey, *, is_only: bool = False) -> Self:
         """Return the caller whose key `key` is. Those of its other keys differ in `key_id` and `expires` alone."""

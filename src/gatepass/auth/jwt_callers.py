@@ -118,47 +118,34 @@ class JwtCallers:
         return Caller.of_row(entry.callers[row], identity, user)
 
     async def _verified(self, token: Token, digest: bytes, at: int, keys: KeySet, peer: str) -> KeySet:
-        """Check the signature of `token` when it is its sender's turn, and return the keys that verify it.
+        """Check the signature of `token` when it is the turn of `peer`, and return the keys that verify it.
 
         It is not checked again if that has been done. `keys` are the known ones. Raises InvalidToken, Overloaded.
         """
-        holder, pause_s = self.holders[at], 0.0
+        holder, turn, pause_s = self.holders[at], asyncio.Event(), 0.0
         if self._verdict(digest, self._clock.wall()) is not None:
             return keys
         if keys.find(token.kid, str(token.header["alg"])) is None:  # no signature decides
             verify(token, keys, holder.age_text())
-        turn = await self._take_turn(peer)
-        try:
-            keys = holder.keys or keys  # they may have changed since
-            check_claims(token, self.entries[at], self._clock.wall())  # and the token may have ended
-            if self._verdict(digest, self._clock.wall()) is None:  # not yet checked for another request of its sender
-                pause_s = AT_ONCE / SIGNATURES_PER_S
-                verify(token, keys, holder.age_text())
-        finally:
-            if pause_s:
-                self._clock.call_later(pause_s, partial(self._end_turn, turn))
-            else:
-                self._end_turn(turn)
-        return keys
-
-    async def _take_turn(self, peer: str) -> asyncio.Event:
-        """Wait until a signature may be checked, in turn between addresses. `_end_turn` ends the turn.
-
-        A client that leaves gives its turn back. Raises Overloaded.
-        """
-        turn = asyncio.Event()
         if (left_out := self._turns.enter(turn, network_of(peer), weight=1)) is not None:
             left_out.set()
         try:
             if turn in self._turns.waiting:
                 await wait_at_most(turn, LONGEST_TURN_S, self._clock)
-        except asyncio.CancelledError:
-            self._end_turn(turn)
-            raise
-        if turn not in self._turns.holding:
-            self._end_turn(turn)
-            raise Overloaded("Too many new tokens arrive to check their signatures.", retry_after_s=LONGEST_TURN_S)
-        return turn
+            if turn not in self._turns.holding:
+                text = "Too many new tokens arrive to check their signatures."
+                raise Overloaded(text, retry_after_s=LONGEST_TURN_S)
+            keys = holder.keys or keys  # they may have changed since
+            check_claims(token, self.entries[at], self._clock.wall())  # and the token may have ended
+            if self._verdict(digest, self._clock.wall()) is None:  # not yet checked for another request of its sender
+                pause_s = AT_ONCE / SIGNATURES_PER_S
+                verify(token, keys, holder.age_text())
+        finally:  # at once if no check was made, also for a client that left
+            if pause_s:
+                self._clock.call_later(pause_s, partial(self._end_turn, turn))
+            else:
+                self._end_turn(turn)
+        return keys
 
     def _end_turn(self, turn: asyncio.Event) -> None:
         if (following := self._turns.leave(turn)) is not None:

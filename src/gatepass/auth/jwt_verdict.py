@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from gatepass.config.access import KEYCLOAK_DEFAULT, SIGNATURES, CallerRow, JwtIssuer, claim_path
 from gatepass.config.advice import Advice, explained
@@ -111,14 +111,6 @@ class KeySet:
         self._made: list[tuple[Mapping[str, Any], AllowedPublicKeys]] = []
         self.faults: list[str] = []
         """Why each key that is not among them cannot be used."""
-
-    @classmethod
-    def whole(cls, document: bytes) -> Self:
-        """Return the set with its keys. Raise ValueError if it has none."""
-        keys = cls(document)
-        for _ in keys.make():
-            pass
-        return keys
 
     def make(self) -> Iterator[None]:
         """Make the keys that can be made (RFC 7517 5), one with each step. Raise ValueError if there is none."""
@@ -300,7 +292,7 @@ def verify(token: Token, keys: KeySet, fetched: str) -> None:
         which = "no kid" if token.kid is None else f"the kid {_shown(token.kid)}"
         raise _refused(f"The token has {which}, and its issuer has no such key for {algorithm} ({fetched}).", "jwt_kid")
     try:
-        # the key is bound to one algorithm, so that the token's header chooses none
+        # `find` has found the key for this algorithm alone, so that the token's header chooses no other
         PyJWS(options={"enforce_minimum_key_length": True}).decode_complete(token.text, key, [algorithm])
     except (PyJWTError, ValueError) as error:
         text = f"The signature of the token is not of the key that its issuer has ({fetched})."

@@ -156,7 +156,9 @@ def _token_lines(config: Config, file: str) -> tuple[list[str], bool]:
         jwt_verdict.check_claims(token, entries[at], time.time())
         checked = "signature not checked: only a running gatepass fetches the keys"
         if (keys := entries[at].jwks_file) is not None:
-            jwt_verdict.verify(token, jwt_verdict.KeySet.whole(read_file(keys).encode()), f"read from {keys}")
+            for _ in (key_set := jwt_verdict.KeySet(read_file(keys).encode())).make():
+                pass
+            jwt_verdict.verify(token, key_set, f"read from {keys}")
             checked = f"signature checked with {keys}"
         if (met := jwt_verdict.row_of(token, entries[at])) is None:
             raise jwt_verdict.no_row(token, entries[at])

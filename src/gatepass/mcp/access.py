@@ -51,11 +51,11 @@ def check_call(body: bytes, headers: Headers, tools: Collection[str], caller: Ca
         params = _members(top.get("params", b"{}"), "`params`", ("name",))
         stated[b"mcp-name"] = tool = _text(params.get("name", b""), "params.name")
         if len(tool) > LONGEST_TOOL_CHARS or not any(fnmatchcase(tool, glob) for glob in tools):
-            who = "caller" if caller.is_of_row else "key"
-            raise McpNotAllowed(
-                f"This {who} may not call the tool {tool[:LONGEST_TOOL_CHARS]!r}. {caller.remedy('the tool', 'mcp')}",
-                names={"mcp_setting": f"{caller.setting}.mcp"},
-            )
+            who, remedy = "key", "Use another key, or add the tool to access.keys[].mcp."
+            if caller.is_of_row:
+                who, remedy = "caller", f"Add the tool to {caller.setting}.mcp of the row {caller.name!r}."
+            refusal = f"This {who} may not call the tool {tool[:LONGEST_TOOL_CHARS]!r}. {remedy}"
+            raise McpNotAllowed(refusal, names={"mcp_setting": f"{caller.setting}.mcp"})
     elif _LIKE_CALL_TOOL.fullmatch(method):
         raise InvalidRequest(f"The method is another spelling of {CALL_TOOL!r}. Send {CALL_TOOL!r}.", param="method")
     for field, value in headers:

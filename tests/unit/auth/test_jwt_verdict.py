@@ -48,6 +48,14 @@ def authenticator(*entries: dict[str, Any], sets: tuple[bytes, ...] = (KEYS,), c
     return Authenticator(config, JwtCallers(config.access.jwt, held, clock))
 
 
+def made(document: bytes) -> KeySet:
+    """The key set with its keys."""
+    keys = KeySet(document)
+    for _ in keys.make():
+        pass
+    return keys
+
+
 def request(text: str) -> ClientRequest:
     bearer = (b"authorization", f"Bearer {text}".encode("latin-1", "replace"))
     return ClientRequest("id", "POST", "/v1/chat/completions", (bearer,), "127.0.0.1", 0.0)
@@ -226,7 +234,7 @@ async def test_the_private_part_of_a_published_key_is_not_read():
     private = json.loads(ALGORITHMS["RS256"].to_jwk(RSA.private))
     document = key_set({**private, "kid": "r", "key_ops": ["sign", "verify"]})
     assert (await caller(GOOD, sets=(document,))).name == "people"
-    found = KeySet.whole(document).find("r", "RS256")
+    found = made(document).find("r", "RS256")
     assert found is not None
     assert not hasattr(found, "private_numbers")
 
@@ -241,7 +249,7 @@ async def test_the_private_part_of_a_published_key_is_not_read():
 )
 def test_a_document_that_is_no_key_set_says_so_without_quoting_it(document):
     with pytest.raises(ValueError, match=r"^its key set (is no JSON|has no list `keys`|has no keys for signatures.*)$"):
-        KeySet.whole(document)
+        made(document)
 
 
 UNUSABLE: dict[str, tuple[Any, str]] = {
@@ -276,7 +284,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
 async def test_a_key_that_cannot_be_made_hides_no_good_one_of_its_kid_and_is_told(fault):
     bad, why = UNUSABLE[fault]
     document = key_set(bad, RSA, EC, {**RSA.jwk, "use": "enc"})
-    keys = KeySet.whole(document)
+    keys = made(document)
     assert (len(keys), keys.problem[:30], why in keys.problem) == (
         2,
         "1 of 3 keys cannot be used (" + keys.problem[28:30],
@@ -286,21 +294,21 @@ async def test_a_key_that_cannot_be_made_hides_no_good_one_of_its_kid_and_is_tol
     with pytest.raises(
         ValueError, match="its key set has no keys for signatures; 1 of 1 keys cannot be used"
     ) as raised:
-        KeySet.whole(key_set(bad))
+        made(key_set(bad))
     assert why in str(raised.value)
     assert not [text for text in (RSA.jwk["n"], EC.jwk["x"]) if text in str(raised.value)]
 
 
 def test_the_first_fault_of_several_is_told():
-    keys = KeySet.whole(key_set(RSA, {**RSA.jwk, "kid": "a", "n": 1}, {**SHORT.jwk, "kid": "b"}, OCT))
+    keys = made(key_set(RSA, {**RSA.jwk, "kid": "a", "n": 1}, {**SHORT.jwk, "kid": "b"}, OCT))
     assert keys.problem == "3 of 4 keys cannot be used (kid a: its kty, n, e are no public key)"
-    assert KeySet.whole(KEYS).problem == ""
+    assert made(KEYS).problem == ""
 
 
 def test_of_a_set_the_first_hundred_keys_count():
-    assert len(KeySet.whole(key_set(*[EC.jwk] * 99, RSA, ED))) == 100
+    assert len(made(key_set(*[EC.jwk] * 99, RSA, ED))) == 100
     with pytest.raises(ValueError, match="100 of 100 keys cannot be used"):
-        KeySet.whole(key_set(*[{**RSA.jwk, "n": ""}] * 100, RSA))
+        made(key_set(*[{**RSA.jwk, "n": ""}] * 100, RSA))
 
 
 def test_keys_are_made_one_by_one():

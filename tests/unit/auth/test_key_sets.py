@@ -541,7 +541,7 @@ async def test_a_client_that_leaves_just_when_it_has_its_turn_gives_it_to_the_ne
     leaving, following = await door.begin(door.token(sub="leaves")), await door.begin(door.token(sub="next"))
     door.callers._end_turn(next(iter(door.callers._turns.holding)))
     leaving.cancel()
-    await settle()
+    await door.clock.advance(0)
     assert (leaving.cancelled(), following.result().name, len(checked)) == (True, "people", AT_ONCE + 1)
 
 
