@@ -249,8 +249,9 @@ async def test_each_rejection_of_a_token_is_explained_as_the_first_with_the_sett
         differs = f"{places}`upstreams.chat.token_placement` differs from what the upstream requires. {OTHER_LOGIN}"
         assert differs in story.error.action
         assert differs.partition(" differs")[0].replace(", ", "、").replace(" or ", " 或 ") in story.error.action_zh
-    tried = ["Tried with the token", "Tried once, with the token"] if is_new else ["Tried once, with the token"] * 2
-    assert [text in answers[at].error["message"] for at, text in enumerate(tried)] == [True] * 2
+    once, renewed = "Tried once, with the token", "Tried with the token"
+    tried = [renewed, renewed, once] if is_new else [once] * 3
+    assert [text in one.error["message"] for text, one in zip(tried, answers, strict=True)] == [True] * 3
 
 
 async def test_an_upstream_without_a_model_list_is_not_proven():
