@@ -154,8 +154,7 @@ class LearningSession(msgspec.Struct, eq=False):
 
         Returns whether it was kept. After an error that no change of form can solve, it is neither.
         """
-        brought = {*chain(*steps)}
-        is_same = refusal is not None and self._refusal is not None and refusal.is_same(self._refusal)
+        is_same, brought = bool(refusal and self._refusal and refusal.is_same(self._refusal)), {*chain(*steps)}
         if refusal is None:
             is_about = is_about_member(error, self._trying)
         elif self._without:
@@ -166,19 +165,17 @@ class LearningSession(msgspec.Struct, eq=False):
             are_alike = {rule.key for rule in brought}.issubset(rule.key for rule in self._trying)
             is_about = any(rule.paths or are_alike for rule in about)
         relation: Relation = "same" if is_same else "about" if is_about else "other"
-        changed = tuple(rule for rule in self._used if rule in self._tried)
-        models = () if self.sent is None else (self.scope.model, self.sent.model)
+        changed, sent = tuple(rule for rule in self._used if rule in self._tried), self.sent
+        models = (self.scope.model, "" if sent is None else sent.model)
         shown = shown_after(changed, error, refusal, relation, models)
         if shown == "last":
             self._show(error)
         elif shown == "then":
             self.last_words = error.message
-        if refusal is None:
-            return False
-        is_kept = relation == "other"
+        is_kept = relation == "other" and refusal is not None
         if is_kept:
             self._keep()
-        else:
+        elif refusal is not None:
             self._refuted.append(is_same or bool(self._without))  # another error shows that stored rules are needed
             self._trying, self._without = (), ()
             self._useless += not self.is_free
