@@ -448,7 +448,7 @@ _OF_SERVER = (
 
 def refuses_member(error_body: UpstreamErrorBody, body: bytes) -> bool:
     """Whether an error, whose code and status say nothing, names a member of the request `body` that it refuses."""
-    sent = top_of(body).values.keys() - NEVER | {"stream", "messages[].role", "messages[].content"}
+    sent = {*islice(top_of(body).values, MOST_POINTS)} - NEVER | {"stream", "messages[].role", "messages[].content"}
     paths = [*sent, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS]
     is_pointed = is_named(error_body.message, paths) or _Names((), paths).find(error_body.param or "")
     return bool(is_pointed) and re.search(_OF_SERVER, error_body.message) is None

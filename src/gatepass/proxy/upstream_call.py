@@ -53,6 +53,8 @@ from gatepass.types import (
 )
 
 ERROR_BYTES = 64 * 1024
+NAMED_BYTES = 256 * 1024
+"""Limit on the body whose members are listed on the event loop. It may have 16,000."""
 REFUSED = (UNAUTHORIZED, 403)
 SERVED_BY_CHATS = ("/messages", "/responses")
 """The paths that an upstream may lack, because chats can serve their operations."""
@@ -206,7 +208,7 @@ def read_in_200(attempt: Attempt, error: UpstreamError) -> None:
     sent = (attempt.normalized or attempt.call).body
     if not isinstance(error, UpstreamErrorReply) or not error.of_request or (body := error.error_body) is None:
         return
-    is_unknown = body.status is None and not body.own and len(sent) <= ONE_PASS_BYTES
+    is_unknown = body.status is None and not body.own and len(sent) <= NAMED_BYTES
     if is_unknown and refuses_member(body, sent):
         error.http_status, error.kind = 400, body.kind or error_kind(400)
         if error.case == "5xx":

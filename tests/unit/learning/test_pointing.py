@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.learning.pointing import Refusal, is_too_long, no_room, plain
+from gatepass.learning.pointing import MOST_POINTS, Refusal, is_too_long, no_room, plain, refuses_member
 from gatepass.replies.error_body import read_error_body
 from gatepass.types import UpstreamErrorBody
 from tests.rows import CHAT, EMBEDDINGS
@@ -240,3 +240,10 @@ def test_long_texts_are_read_in_linear_time(unit):
 def test_issues_with_a_long_path_point_at_nothing(steps, named):
     issue = {"code": "unrecognized_keys", "path": ["a"] * steps, "keys": ["seed"] * 9}
     assert list(reading({"error": [issue]}, a={"seed": 1}).named()) == named
+
+
+def test_of_a_body_with_many_members_the_first_ones_are_compared():
+    body = json.dumps({f"name_{at}": 1 for at in range(20_000)}).encode()
+    assert refuses_member(UpstreamErrorBody(f"No name_{MOST_POINTS - 1} here."), body)
+    assert not refuses_member(UpstreamErrorBody(f"No name_{MOST_POINTS} here."), body)
+    assert refuses_member(UpstreamErrorBody("Not here.", param="messages.0.content"), b"{}")
