@@ -23,7 +23,7 @@ STORE_TESTS := $(addprefix tests/integration/store/test_,shared_counts.py limits
 UV     := $(shell command -v uv 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden e2e e2e-setup hosts e2e-prometheus e2e-system \
+.PHONY: help setup demo test check coverage lint types layers unit integration docs docs-site site-check chart-check chart ui-check ui-pictures reference recordings golden newcomer e2e e2e-setup hosts e2e-prometheus e2e-system \
   test-integration test-attacks test-measured test-settings test-streams test-pages test-unit attacks campaigns stress chaos rolls chart-rolls tls-scan store-faults properties mutants fuzz pythons \
   lock clean doctor-faults release release-check release-pythons
 
@@ -274,6 +274,9 @@ release: .release/.ready ## Build and test the files of a release in dist/; REPO
 
 release-pythons: .release/.ready ## The unit tier on the wheel in dist/, on each Python with the lowest and the newest packages
 	$(FREEING) release/pythons.sh dist/gatepass-*.whl
+
+newcomer: setup ## Run each block of commands of the first pages as a newcomer, `make release` too; five minutes, port 8080
+	$(BIN)/pytest -q -o hung_after_s=900 -o faulthandler_timeout=1200 --durations=20 tests/newcomer
 
 release-check: setup .release/.ready ## What can be tested of a release in a minute: two equal builds, workflows, audit, locks
 	$(BIN)/pytest -q tests/release

@@ -53,18 +53,17 @@ Lines = list[tuple[float, str]]
 """The second at which a line began, and its text with its colours."""
 
 
-def record(arguments: Sequence[str], folder: Path, answers: Sequence[str] = ()) -> Lines:
-    """Run Python with `arguments` in `folder` on a pseudo-terminal, and type the next answer at each prompt."""
+def record(command: Sequence[str], folder: Path, answers: Sequence[str], variables: Mapping[str, str]) -> Lines:
+    """Run a command in `folder` on a pseudo-terminal, and type the next answer at each prompt."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GATEPASS_", "NO_COLOR"))}
-    process = subprocess.Popen(  # noqa: S603 - the commands of TITLES
-        [sys.executable, "-P", *arguments],
+    process = subprocess.Popen(  # noqa: S603 - the commands of pages
+        command,
         stdin=slave,
         stdout=slave,
         stderr=slave,
         cwd=folder,
-        env={**environment, "TERM": "xterm", "PYTHONUNBUFFERED": "1"},
+        env={**variables, "TERM": "xterm", "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )
     os.close(slave)
@@ -75,7 +74,7 @@ def record(arguments: Sequence[str], folder: Path, answers: Sequence[str] = ()) 
         process.kill()
         os.close(master)
     if code:
-        raise SystemExit(f"{arguments} ended with {code}:\n{''.join(text for _, text in chunks)}")
+        raise SystemExit(f"{command} ended with {code}:\n{''.join(text for _, text in chunks)}")
     return list(_lines(chunks))
 
 
@@ -171,10 +170,12 @@ def recordings() -> Mapping[str, str]:
         issuer, gateway = (f"http://127.0.0.1:{ports[port]}" for port in (9001, 9002))
         answers = [f"{gateway}/v1", "oauth2", f"{issuer}/oauth/token", "demo-chat", "", secret, "", ""]
         answers += ["ragflow, librechat", "127.0.0.1"]
+        foreign = ("GATEPASS_", "NO_COLOR")
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         for part in ("init", "doctor"):
-            arguments = ["-m", *TITLES[part][0].split()]
-            shown[part] = picture(part, record(arguments, Path(name), answers if part == "init" else ()))
-        lines = record([demo.__file__, "--once"], Path(name))
+            command = [sys.executable, "-P", "-m", *TITLES[part][0].split()]
+            shown[part] = picture(part, record(command, Path(name), answers if part == "init" else (), variables))
+        lines = record([sys.executable, "-P", demo.__file__, "--once"], Path(name), (), variables)
         shown["demo"] = picture("demo", lines)
         shown["short"] = picture("short", [line for line in lines if _SHORT.match(_SGR.sub("", line[1]))])
     return shown

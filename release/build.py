@@ -192,7 +192,10 @@ def install_offline(archive: Path, number: str, python: str, extras: str, folder
     environment, wheels = folder / f"venv-{Path(python).name}", folder / archive.stem / "wheels"
     run(python, "-m", "venv", environment)
     here = environment / "bin/python"
-    run(here, "-m", "pip", "install", "--quiet", "--no-index", f"--find-links={wheels}", f"gatepass{extras}")
+    run(
+        *(here, "-m", "pip", "--isolated", "install", "--quiet"),  # no variable leads it to other wheels
+        *("--no-index", f"--find-links={wheels}", f"gatepass{extras}"),
+    )
     run(here, "-m", "pip", "check")
     if number not in run(environment / "bin/gatepass", "--version"):
         raise ReleaseFailed(f"{archive.name} does not install gatepass {number}")

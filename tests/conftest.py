@@ -44,7 +44,7 @@ LONGEST = (
     *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_calls"),
     *("attacks/test_reply_limits", "attacks/test_requests", "attacks/test_large_events"),
     *("attacks/test_learned_rules", "attacks/test_rules", "attacks/test_replies"),
-    *("docs/test_operations", "docs/test_tokens", "docs/test_contributing", "docs/test_getting_started"),
+    *("docs/test_operations", "docs/test_tokens", "docs/test_contributing"),
     *("e2e/container/test_image", "e2e/test_hosts", "e2e/test_clients", "e2e/test_rolls", "e2e/test_store_health"),
     *("e2e/test_tracing", "e2e/test_chart_rolls", "e2e/test_limits", "e2e/test_traffic", "e2e/test_other_issuers"),
     "e2e/test_caller_tokens",

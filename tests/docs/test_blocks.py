@@ -6,11 +6,10 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import dedent
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import pytest
@@ -18,15 +17,14 @@ from ruamel.yaml import YAML
 
 from gatepass.cli import main
 from gatepass.config.load import load
+from tests.docs.blocks import ROOT, Block, blocks_of, commands_of, typed
 from tests.waiting import BOUND_S
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     page
     for pattern in ("*.md", "docs/**/*.md", "deploy/**/*.md", "bench/*.md", "examples/*.md", "tests/e2e/README.md")
     for page in ROOT.glob(pattern)
 )
-BLOCK = re.compile(r"^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=indent)``` *$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`(gatepass [^`]+)`")
 
 LOADED = (
@@ -36,27 +34,7 @@ LOADED = (
 """Pages whose configurations test_a_configuration_loads loads."""
 
 
-class Block(NamedTuple):
-    page: str
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page} {self.language or 'no language'}"
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    for found in BLOCK.finditer(page.read_text()):
-        text = re.sub(rf"^{found['indent']}", "", found["text"], flags=re.MULTILINE)
-        yield Block(str(page.relative_to(ROOT)), found["info"].strip(), text)
-
-
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-
-
-def commands_of(text: str) -> list[str]:
-    """The lines of a shell block, with continued lines joined and without the prompt."""
-    return [line.strip().removeprefix("$ ") for line in re.sub(r"\\\n\s*", "", text).splitlines()]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -69,7 +47,7 @@ def test_each_block_parses(block: Block) -> None:
         case "python":
             ast.parse(dedent(block.text))
         case "sh" | "console":
-            shown = [line for line in commands_of(block.text) if line] if block.language == "sh" else _typed(block.text)
+            shown = [line for line in commands_of(block.text) if line] if block.language == "sh" else typed(block.text)
             assert shown
             subprocess.run(["bash", "-n"], input="\n".join(shown), text=True, check=True, timeout=BOUND_S)
         case "toml":
@@ -83,16 +61,10 @@ def test_each_block_parses(block: Block) -> None:
             assert block.text.strip()
 
 
-def _typed(text: str) -> list[str]:
-    """Of a block with a terminal's output, the lines that a user types."""
-    joined = re.sub(r"\\\n\s*", "", text)
-    return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_command_and_option_of_gatepass_exists(page: Path) -> None:
     shown = [line for block in blocks_of(page) if block.language == "sh" for line in commands_of(block.text)]
-    shown += [line for block in blocks_of(page) if block.language == "console" for line in _typed(block.text)]
+    shown += [line for block in blocks_of(page) if block.language == "console" for line in typed(block.text)]
     shown = [line for line in shown if line.startswith("gatepass ")] + INLINE.findall(
         re.sub(r"(?m)^- Message.*", "", page.read_text())
     )

@@ -11,7 +11,7 @@ from gatepass import __version__
 from gatepass.config.load import load
 from gatepass.config.model import Config, ServerConfig
 from gatepass.server.pages import PATHS
-from tests.docs.test_blocks import BLOCK
+from tests.docs.blocks import BLOCK
 from tests.docs.test_compose import IMAGE_FACTS, assert_fits, memory_bytes
 
 yaml = YAML(typ="safe")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_blocks import PAGES, ROOT
+from tests.docs.blocks import ROOT
+from tests.docs.test_blocks import PAGES
 
 TARGETS = "".join((ROOT / name).read_text() for name in ("Makefile", "bench/bench.mk"))
 

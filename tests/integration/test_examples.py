@@ -11,10 +11,8 @@ from subprocess import PIPE, STDOUT
 
 import jwt
 import pytest
-from examples import caller_issuer, client, company_gateway, demo, issuer
+from examples import caller_issuer, client, demo
 from httpx2 import ASGITransport, AsyncClient
-
-from tests.serving import serving
 
 EXAMPLES = Path(demo.__file__).parent
 STEPS = {step.__name__: "ok" for step in client.STEPS}
@@ -89,29 +87,6 @@ async def test_a_signal_ends_the_run_without_a_result() -> None:
         assert await process.wait() == 1
         assert "Traceback" not in rest
         assert rest.endswith("The demo has stopped its servers.\n")
-
-
-async def test_without_gatepass_the_client_fails_as_the_page_shows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tokens = [
-        jwt.encode({"aud": "demo-chat", "exp": ends_at}, issuer.SIGNING_KEY, "HS256") for ends_at in (4_000_000_000, 1)
-    ]
-    printed = []
-    monkeypatch.setattr(sys, "argv", ["client.py"])
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    async with serving(company_gateway.create_app("demo-chat", "demo-chat", pace_s=0)) as url:
-        for token in tokens:
-            monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
-            monkeypatch.setenv("OPENAI_API_KEY", token)
-            assert await asyncio.to_thread(client.main) == 1
-            printed.append(results(capsys.readouterr().out))
-    fresh, stale = printed
-    assert fresh["stream"] == fresh["renewal"] == "ok"
-    page = (EXAMPLES / "README.md").read_text()
-    for name, reason in results(page).items():
-        assert (stale if name == "renewal" else fresh)[name] == reason
-    assert {step for step, result in stale.items() if "The token has expired" in result} > {"stream", "images"}
 
 
 async def test_a_token_names_its_key_so_that_another_start_of_the_issuer_is_another_kid() -> None:
