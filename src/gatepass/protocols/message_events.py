@@ -29,7 +29,7 @@ from gatepass.sse.chunk import (
 from gatepass.sse.event import parse_event, read_json
 from gatepass.sse.event_stream import Progress
 from gatepass.sse.repair import EventRepair
-from gatepass.sse.tool_calls import ArgumentBuffer, arguments_fault, is_at_limit, is_complete_json
+from gatepass.sse.tool_calls import ArgumentBuffer, arguments_fault, is_at_limit
 from gatepass.sse.usage import Usage
 
 USAGE, STOP_REASON, EVENT_NAME = "repair=message-usage", "repair=stop-reason", "sse=event-name"
@@ -80,7 +80,7 @@ def complete_inputs(message: Object, asked: Asked) -> bool:
     """
     has_text, is_kept = False, message.get("stop_reason") in COMPLETE
     blocks = [block for block in message["content"] if calls_tool(block)]
-    if lacks_call(message.get("stop_reason"), asked, has_call=blocks != []):
+    if message.get("stop_reason") == "tool_use" and not blocks and asked.tools:
         raise chunk.AnswerFault(chunk.without_call)
     for block in blocks:
         if isinstance(text := block.get("input"), dict):
@@ -92,15 +92,11 @@ def complete_inputs(message: Object, asked: Asked) -> bool:
             block["input"] = text
             continue
         if is_kept and not is_at_limit(asked, Usage.read(message.get("usage") or {})):
-            raise chunk.AnswerFault(arguments_fault(text if isinstance(text, str) else ""))
+            fault = arguments_fault(text) if isinstance(text, str) else None
+            raise chunk.AnswerFault(fault or chunk.arguments_cut)
         message["content"].remove(block)
         message["stop_reason"] = "max_tokens" if is_kept else message["stop_reason"]
     return has_text
-
-
-def lacks_call(reason: Any, asked: Asked, *, has_call: bool) -> bool:
-    """Whether a message ends with the call of a tool that was offered, and has none."""
-    return reason == "tool_use" and not has_call and len(asked.tools) > 0
 
 
 # --- a relayed stream -----------------------------------------------------------------------------
@@ -143,8 +139,7 @@ class MessageProgress(Progress):
             at = _index(fields)
             for ended in [one for one in self.inputs.held if kind == "message_delta" or one == at]:
                 text = self.inputs.texts(ended)[0]
-                if self.fault is None and text != "" and not is_complete_json(text):
-                    self.fault = arguments_fault(text)
+                self.fault = self.fault or (arguments_fault(text) if text else None)
                 self.inputs.drop(ended)
             if kind == "content_block_start" and calls_tool(fields.get("content_block")):
                 self._calls_tool = True
@@ -160,7 +155,7 @@ class MessageProgress(Progress):
                 self.is_limited = reason in COMPLETE and is_at_limit(self.asked, self.usage)
                 self.has_last_event = reason in COMPLETE and not self.is_limited
                 self.fault = self.fault if self.has_last_event else None
-            elif lacks_call(reason, self.asked, has_call=self._calls_tool):
+            elif reason == "tool_use" and not self._calls_tool and self.asked.tools:
                 self.fault, self.has_last_event = chunk.without_call, True
         elif kind == "message_stop":
             self.has_last_event = True

@@ -366,8 +366,9 @@ class ResponseProgress(Progress):
         return is_plain
 
     def _check(self, *items: Any) -> None:
-        cut = next(filter(is_cut_call, items), None)
-        self.fault = self.fault or (None if cut is None else arguments_fault(cut["arguments"]))
+        self.fault = self.fault or next(
+            (arguments_fault(item["arguments"]) for item in items if is_cut_call(item)), None
+        )
 
 
 class ResponseRepair(EventRepair):
@@ -562,7 +563,7 @@ class Responses(client_protocol.ClientProtocol):
         made = Usage.read(usage) if isinstance(usage, dict) else None
         if status not in _PARTIAL and not is_at_limit(defaults().asked, made):
             item = read_json(bytes(document["output"][cut.index(True)]))
-            raise arguments_fault(item["arguments"])(upstream)
+            raise (arguments_fault(item["arguments"]) or chunk.arguments_cut)(upstream)
         return chunk.json_text(make_incomplete(document, cut)), (CUT,), False
 
     def synthesize(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import msgspec
+from msgspec.structs import astuple
 
 from gatepass.errors import CallerError
 from gatepass.json_body import TopLevel
@@ -39,33 +40,6 @@ class _Limits(msgspec.Struct, frozen=True):
 _TOOL, _LIMITS = msgspec.json.Decoder(_Tool), msgspec.json.Decoder(_Limits)
 
 
-class ToolNames:
-    """The names of a request's tools, with the schema of their parameters as JSON."""
-
-    __slots__ = ("_schemas", "_sorted")
-
-    def __init__(self, schemas: Mapping[str, msgspec.Raw]) -> None:
-        self._schemas, self._sorted = schemas, sorted(schemas)
-
-    def __len__(self) -> int:
-        return len(self._sorted)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._schemas
-
-    def begins(self, name: str) -> bool:
-        """Return whether the name of a tool begins with `name` and is longer."""
-        at = bisect_right(self._sorted, name)
-        return at < len(self._sorted) and self._sorted[at].startswith(name)
-
-    def requires_arguments(self, name: str) -> bool:
-        """Return whether the schema of the tool `name` declares a required parameter."""
-        try:
-            return bool(msgspec.json.decode(self._schemas.get(name, b"{}"), type=_Schema).required)
-        except (ValueError, RecursionError):
-            return False
-
-
 class Asked(Hidden):
     """A request, for the reading of its answer. `body` is what the upstream received.
 
@@ -73,17 +47,20 @@ class Asked(Hidden):
     are opened only for an answer with a tool call, or one that may be cut.
     """
 
-    __slots__ = ("_body", "_tools", "_top")
+    __slots__ = ("_body", "_names", "_schemas", "_top")
 
     def __init__(self, body: bytes = b"", top: TopLevel | None = None) -> None:
         self._body, self._top = body, top
-        self._tools: ToolNames | None = None
+        self._schemas: dict[str, msgspec.Raw] | None = None
+        self._names: list[str] = []
 
     @property
-    def tools(self) -> ToolNames:
-        if self._tools is None:
-            self._tools = ToolNames({tool.name: tool.parameters for tool in self._read_tools() if tool.name})
-        return self._tools
+    def tools(self) -> Mapping[str, msgspec.Raw]:
+        """The names of the tools, with the schema of their parameters as JSON."""
+        if self._schemas is None:
+            self._schemas = {tool.name: tool.parameters for tool in self._read_tools() if tool.name}
+            self._names = sorted(self._schemas)
+        return self._schemas
 
     def _read_tools(self) -> Iterable[_Function]:
         with suppress(CallerError, ValueError, RecursionError):  # a body that gatepass does not open
@@ -94,14 +71,26 @@ class Asked(Hidden):
                     tool = _TOOL.decode(entry)
                     yield tool.function or tool.custom or tool
 
+    def is_beginning(self, name: str) -> bool:
+        """Return whether the name of a tool begins with `name` and is longer."""
+        at = bisect_right(self._names, name) if self.tools else 0
+        return at < len(self._names) and self._names[at].startswith(name)
+
+    def requires_arguments(self, name: str) -> bool:
+        """Return whether the schema of the tool `name` declares a required parameter."""
+        try:
+            return bool(msgspec.json.decode(self.tools.get(name, b"{}"), type=_Schema).required)
+        except (ValueError, RecursionError):
+            return False
+
     @property
     def most_tokens(self) -> float:
+        """The limit of tokens, infinite without one."""
         try:
             stated = _LIMITS.decode(self._body)
         except (ValueError, RecursionError):
             return math.inf
-        limits = (stated.max_tokens, stated.max_completion_tokens, stated.max_output_tokens)
-        return min((limit for limit in limits if limit is not None), default=math.inf)
+        return min((limit for limit in astuple(stated) if limit is not None), default=math.inf)
 
 
 NOTHING = Asked()

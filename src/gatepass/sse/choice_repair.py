@@ -5,37 +5,37 @@ repair.py applies these repairs to a whole stream, whole_reply.py to a whole rep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from operator import is_not
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from gatepass.config.access import PLAIN, Profile
 from gatepass.sse.chunk import (
-    ARGUMENTS,
     REASONING,
     REASONING_MEMBERS,
     ROLE_ALONE,
     EnvelopeDefaults,
     Object,
-    argument_text,
     calls_of,
     completed_reason,
     finish_reason,
     has_content,
-    json_text,
     text_and_thought,
 )
 from gatepass.sse.tool_calls import (
-    KEY_CHARS,
-    MOST_WAITING_CHARS,
+    FUNCTION_CALL,
+    TOOL_ARGUMENTS,
+    TOOL_ID,
+    TOOL_INDEX,
+    TOOL_NAME,
+    TOOL_TYPE,
     ArgumentBuffer,
-    ToolCall,
-    ToolCallTracker,
-    inner_of,
+    OnRepair,
+    ToolRepair,
     is_complete_json,
     is_cut,
+    of_function,
 )
 
 # The names of the repairs, as they appear in x-gatepass-adapted
@@ -69,14 +69,6 @@ Only the last one of a choice is sent, and none after arguments that are no JSON
 """
 USAGE = "repair=usage"
 """Usage is sent once, and in a separate chunk if the client requested it."""
-TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
-TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
-"""Tool deltas get a missing index, id and type, lose a repeated or empty one, and have text as arguments: `{}` for
-none.
-
-A name in pieces is sent once, without marks of the model. Entries that are no objects are removed, and a list without
-calls. In a whole reply an entry that is no call is removed too.
-"""
 SPLIT, LINE = "repair=split", "repair=line"
 """A finish reason is sent in a separate chunk, and so are the pieces of a long text."""
 CUMULATIVE = "repair=cumulative"
@@ -95,8 +87,6 @@ NAMES = (
     *(TOOL_INDEX, TOOL_ID, TOOL_NAME, TOOL_TYPE, TOOL_ARGUMENTS, SPLIT, LINE, CUMULATIVE, ADDED_FINISH),
     *(TEXTS, NO_CHUNK, EMPTY_CHOICE),
 )
-
-OnRepair = Callable[[str], None]
 
 
 class RepairOptions(msgspec.Struct, frozen=True):
@@ -174,7 +164,7 @@ class ChoiceRepair:
         rest: Object = {}
         if self._tools is not None and (entries := self._tools.take_rest(on_repair)):
             rest["tool_calls"] = entries
-        if self._function is not None and (entries := self._function.take_rest(_of_function(on_repair))):
+        if self._function is not None and (entries := self._function.take_rest(of_function(on_repair))):
             rest["function_call"] = entries[0]["function"]
         return rest
 
@@ -246,7 +236,7 @@ class ChoiceRepair:
         for call in (call for call, text in texts.items() if not text.strip()):
             on_repair(TOOL_ARGUMENTS)
             owner, name = delta, "function_call"
-            if call != _FUNCTION_CALL:
+            if call != FUNCTION_CALL:
                 calls = calls_of(delta)
                 entries = [entry for entry in calls if isinstance(entry, dict) and entry["index"] == call]
                 owner, name = entries[0] if entries else {"index": call}, "function"
@@ -255,7 +245,7 @@ class ChoiceRepair:
             owner[name] = {**(inner if isinstance(inner, dict) else {}), "arguments": "{}"}
 
     def _name(self, call: int) -> str:
-        repair = self._function if call == _FUNCTION_CALL else self._tools
+        repair = self._function if call == FUNCTION_CALL else self._tools
         return "" if repair is None else repair.name(call)
 
     def _add_delta(self, payload: Object, on_repair: OnRepair) -> Object | None:
@@ -314,10 +304,10 @@ class ChoiceRepair:
             return is_plain
         if isinstance(function, dict):
             if self._function is None:
-                self._function = ToolRepair(self._defaults, self._arguments, self._index, _FUNCTION_CALL)
+                self._function = ToolRepair(self._defaults, self._arguments, self._index, FUNCTION_CALL)
             # one call, as if each part had the same id
-            entries = [{"index": _FUNCTION_CALL, "id": "function_call", "type": "function", "function": function}]
-            self._function.repair(entries, _of_function(on_repair), is_named=is_named)
+            entries = [{"index": FUNCTION_CALL, "id": "function_call", "type": "function", "function": function}]
+            self._function.repair(entries, of_function(on_repair), is_named=is_named)
             if entries:
                 delta["function_call"] = entries[0]["function"]
             else:
@@ -405,200 +395,6 @@ def standard_reason(payload: Any, *, is_text: bool, has_tools: bool = False) -> 
     known = TEXT_REASONS if is_text else CHAT_REASONS
     native = payload if isinstance(payload, str) and payload not in known else ""
     return "stop" if reason in CHAT_REASONS - known else reason, native
-
-
-# --- tool calls -----------------------------------------------------------------------------------
-
-
-class ToolRepair:
-    """The calls of a choice. The first entry of a call is sent when its name can grow no more, in the calls' order."""
-
-    __slots__ = (
-        "_arguments",
-        "_choice",
-        "_defaults",
-        "_is_named",
-        "_is_over",
-        "_next",
-        "_ready",
-        "_tracker",
-        "without_input",
-    )
-
-    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int, first: int = 0) -> None:
-        self._defaults = defaults
-        self._arguments = arguments
-        self._choice = choice
-        self._tracker = ToolCallTracker(defaults.asked, arguments, choice, first)
-        self._next, self._ready = 0, first - 1
-        self._is_named = self._is_over = False
-        self.without_input: set[int] = set()
-        """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
-
-    def __len__(self) -> int:
-        return len(self._tracker.calls)
-
-    def name(self, call: int) -> str:
-        return self._tracker.name(call)
-
-    def repair(self, entries: list[Any], on_repair: OnRepair, *, is_named: bool = False) -> bool:
-        """Repair the entries of a delta in place. Return whether they only continue the arguments of calls.
-
-        `is_named`: no name in it can grow, so that nothing waits for a later one.
-        """
-        continues, sent, before = True, list[Object](), set[int]()
-        self._is_named = is_named
-        for entry in entries:
-            if not isinstance(entry, dict):
-                on_repair(TOOL_ARGUMENTS)
-                continues = False
-                continue
-            call, is_first, piece = self._tracker.assign(entry, before)
-            before.add(number := call.number)
-            inner, passes = inner_of(entry), call.is_open and call.has_sent_name
-            is_text = inner is not None and not inner.get("name") and type(inner.get("arguments")) is str
-            continues = continues and passes and is_text and not entry.get("id")
-            if entry.get("index") != number or type(entry["index"]) is not int:
-                entry["index"] = number
-                on_repair(TOOL_INDEX)
-            if not is_first:
-                self._take_out(entry, call, on_repair)
-            if inner is not None:
-                self._read_name(inner, piece, is_first=is_first, on_repair=on_repair)
-                kind = "function" if inner is entry.get("function") else "custom"
-                text = _arguments_of(inner, on_repair, ARGUMENTS[kind])
-                if kind == "function":
-                    self._arguments.continued = self._arguments.add(self._choice, number, text)
-                elif text:
-                    call.has_input = True
-                    self.without_input.discard(number)
-                elif is_first:
-                    self.without_input.add(number)
-            elif is_first and (entry.get("type") or "function") == "function":
-                self._arguments.add(self._choice, number, "")
-            sent += (entry,) if passes else self._wait(entry, call, on_repair)
-        if len(sent) != len(entries) or any(map(is_not, sent, entries)):
-            entries[:] = sent
-        return continues
-
-    def _take_out(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> None:
-        """Remove the id that a later entry repeats, and an empty one and an empty type, which SDKs would take over."""
-        if "id" in entry and (call.is_open or not entry["id"]):
-            del entry["id"]
-            on_repair(TOOL_ID)
-        if "type" in entry and not entry["type"]:
-            del entry["type"]
-            on_repair(TOOL_TYPE)
-
-    @staticmethod
-    def _read_name(inner: Object, piece: str, *, is_first: bool, on_repair: OnRepair) -> None:
-        """Leave of a name the `piece` that is new: openai-python's helper and LangChain join those of all entries."""
-        if piece and inner["name"] != piece:
-            inner["name"] = piece
-            on_repair(TOOL_NAME)
-        elif not piece and "name" in inner and not is_first:
-            del inner["name"]
-            on_repair(TOOL_NAME)
-
-    def _wait(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
-        """Let `entry` wait with those of its call, and yield what can be sent now."""
-        if call.waiting is None:
-            call.waiting = entry
-        else:
-            _join(call.waiting, entry)
-        yield from self._take_due(call, on_repair)
-        if call.waiting is not None:
-            call.repair = call.repair or (TOOL_NAME if call.id else TOOL_ID)
-            on_repair(call.repair)
-            chars = len(json_text(entry))
-            call.waiting_chars += chars
-            self._arguments.waiting_chars += chars
-            yield from self._take_due(call, on_repair)
-
-    def _take_due(self, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
-        """Yield the first entries of the calls that wait for nothing more. `call` is the one that was continued."""
-        calls = self._tracker.calls
-        if self._is_ready(call):
-            self._ready = max(self._ready, call.number)
-            if call.is_open and call.waiting is not None:
-                yield self._take(call, call.waiting, on_repair)
-        while self._next < len(calls) and (waiting := (call := calls[self._next]).waiting) is not None:
-            # a later call does not wait for an id or a name that may never come
-            yields = call.number < self._ready and not self._tracker.has_arguments(call)
-            if not (self._is_ready(call) or (yields and not (call.name and self._tracker.may_grow(call)))):
-                break
-            self._next += 1
-            yield self._take(call, waiting, on_repair)
-
-    def _is_ready(self, call: ToolCall) -> bool:
-        entry = call.waiting or {}
-        is_other = inner_of(entry) is None and (entry.get("type") or "function") not in ARGUMENTS
-        if self._is_over or self._is_named or is_other or self._arguments.waiting_chars > MOST_WAITING_CHARS:
-            return True
-        return not self._tracker.may_grow(call) and bool(call.id or self._tracker.has_arguments(call))
-
-    def take_rest(self, on_repair: OnRepair) -> list[Object]:
-        """Return what waits, at the end of the choice. Nothing waits after it."""
-        self._is_over = True
-        return [self._take(call, call.waiting, on_repair) for call in self._tracker.calls if call.waiting is not None]
-
-    def _take(self, call: ToolCall, entry: Object, on_repair: OnRepair) -> Object:
-        self._arguments.waiting_chars -= call.waiting_chars
-        call.waiting, call.waiting_chars = None, 0
-        if call.repair:
-            on_repair(call.repair)
-        if not call.is_open:
-            self._open(entry, call, on_repair)
-        call.is_open, call.has_sent_name = True, call.name != ""
-        return entry
-
-    def _open(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> None:
-        if not call.id:
-            call.id = self._defaults.new_id("call_")
-        if entry.get("id") != call.id:
-            entry["id"] = call.id
-            on_repair(TOOL_ID)
-        call.id = call.id[:KEY_CHARS]  # the whole id is sent and no longer needed
-        # The content decides the type. An unknown type stays, because there may be new ones
-        kind, sent = next((kind for kind in ARGUMENTS if isinstance(entry.get(kind), dict)), None), entry.get("type")
-        kind = kind or (sent if sent and isinstance(sent, str) else "function")
-        if sent != kind:
-            entry["type"] = kind
-            on_repair(TOOL_TYPE)
-        inner = inner_of(entry) or {}
-        if "name" in inner and not inner["name"]:
-            del inner["name"]
-            on_repair(TOOL_NAME)
-
-
-def _join(first: Object, entry: Object) -> None:
-    """Add a later entry of a call to its first one, as SDKs do."""
-    for name, value in entry.items():
-        before = first.get(name)
-        if name in ARGUMENTS and isinstance(before, dict) and isinstance(value, dict):
-            for member, text in value.items():
-                has_both = isinstance(before.get(member), str) and isinstance(text, str)
-                before[member] = before[member] + text if has_both else text
-        else:
-            first[name] = value
-
-
-def _arguments_of(inner: Object, on_repair: OnRepair, name: str = "arguments") -> str:
-    """Return the arguments of a call as text, which SDKs join with those of all deltas."""
-    arguments = inner.get(name)
-    if arguments is not None and not isinstance(arguments, str):
-        inner[name] = arguments = argument_text(arguments)
-        on_repair(TOOL_ARGUMENTS)
-    return arguments or ""
-
-
-_FUNCTION_CALL = -1
-"""The number of the legacy `function_call` among the calls of its choice."""
-
-
-def _of_function(on_repair: OnRepair) -> OnRepair:
-    """Return what notes the repairs of a `function_call`, which has no id."""
-    return lambda name: on_repair(name) if name in (TOOL_NAME, TOOL_ARGUMENTS) else None
 
 
 # --- cumulative texts -----------------------------------------------------------------------------

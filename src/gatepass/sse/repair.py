@@ -236,17 +236,11 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def _may_be_longer(self, choice: Object) -> bool:
         """Whether `choice` has only the name of a tool, with which that of another one begins."""
-        for message in messages_of(choice):
-            match calls_of(message):
-                case [dict(entry)] if (inner := tool_calls.inner_of(entry)) is not None:
-                    name, tools = inner.get("name"), self._defaults.asked.tools
-                    return (
-                        isinstance(name, str)
-                        and name in tools
-                        and tools.begins(name)
-                        and not tool_calls.has_text(inner)
-                    )
-        return False
+        delta = choice.get("delta")
+        inners = _inners(choice) if isinstance(delta, dict) and delta.get("tool_calls") else []  # nearly always none
+        if len(inners) != 1 or not isinstance(name := inners[0].get("name"), str) or tool_calls.has_text(inners[0]):
+            return False
+        return name in (asked := self._defaults.asked).tools and asked.is_beginning(name)
 
     def _release(
         self, held: tuple[Sent, Object], following: Sequence[Object] = (), *, is_end: bool = False
@@ -492,10 +486,15 @@ def _choices_of(payload: Object) -> list[Object]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
+def _inners(choice: Object) -> list[Object]:
+    """Return the objects with the names and arguments of the calls in a chunk's choice."""
+    entries = [entry for message in messages_of(choice) for entry in calls_of(message) if isinstance(entry, dict)]
+    return [tool_calls.inner_of(entry) or {} for entry in entries]
+
+
 def _ends_name(choice: Object) -> bool:
     """Whether `choice` shows that the name of a call before it is whole: with its end, or arguments without a name."""
-    entries = [entry for message in messages_of(choice) for entry in calls_of(message) if isinstance(entry, dict)]
-    inners = [tool_calls.inner_of(entry) or {} for entry in entries]
+    inners = _inners(choice)
     is_bare = any(map(tool_calls.has_text, inners)) and not any(inner.get("name") for inner in inners)
     return is_bare or finish_reason(choice) != ""
 

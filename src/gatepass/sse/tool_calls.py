@@ -14,8 +14,11 @@ what kind of piece.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import is_not
+from typing import Any
 
 import msgspec
 
@@ -25,15 +28,29 @@ from gatepass.sse.chunk import (
     ARGUMENTS,
     MAX_ENTRIES,
     ArgumentsTooLarge,
+    EnvelopeDefaults,
     ErrorOf,
     Object,
+    argument_text,
     arguments_cut,
     arguments_joined,
+    json_text,
     text_of_id,
 )
 from gatepass.sse.synthesize import PIECE_CHARS
 from gatepass.sse.usage import Usage
 from gatepass.types import Hidden
+
+TOOL_INDEX, TOOL_ID, TOOL_NAME = "repair=tool-index", "repair=tool-id", "repair=tool-name"
+TOOL_TYPE, TOOL_ARGUMENTS = "repair=tool-type", "repair=tool-arguments"
+"""Tool deltas get a missing index, id and type, lose a repeated or empty one, and have text as arguments: `{}` for
+none.
+
+A name in pieces is sent once, without marks of the model. Entries that are no objects are removed, and a list without
+calls. In a whole reply an entry that is no call is removed too.
+"""
+
+OnRepair = Callable[[str], None]
 
 KEY_CHARS = 256
 """Calls are compared by this many characters of an id, because relays append whole signatures to it, and of a name."""
@@ -58,7 +75,8 @@ class ToolCall:
     """A part of the input of a custom tool came."""
     is_open: bool = False
     """Its first entry was sent."""
-    has_sent_name: bool = False
+    passes: bool = False
+    """So was its name. Later entries pass."""
     waiting: Object | None = None
     """Its entries that were not sent, as one."""
     waiting_chars: int = 0
@@ -78,129 +96,36 @@ def has_text(inner: Object) -> bool:
     return any(map(inner.get, ARGUMENTS.values()))
 
 
-class ToolCallTracker:
-    """The calls of a choice. `first` is the number of its first call."""
-
-    __slots__ = ("_arguments", "_asked", "_by_id", "_by_index", "_choice", "_first", "calls")
-
-    def __init__(self, asked: Asked, arguments: ArgumentBuffer, choice: int, first: int = 0) -> None:
-        self._asked, self._arguments, self._choice, self._first = asked, arguments, choice, first
-        self.calls: list[ToolCall] = []
-        self._by_index: dict[int, ToolCall] = {}
-        self._by_id: dict[str, ToolCall] = {}
-
-    def name(self, number: int) -> str:
-        at = number - self._first
-        return self.calls[at].name if 0 <= at < len(self.calls) else ""
-
-    def has_arguments(self, call: ToolCall) -> bool:
-        return call.has_input or self._arguments.has(self._choice, call.number)
-
-    def may_grow(self, call: ToolCall) -> bool:
-        """Return whether the name of `call` is missing, or a later piece may make it that of another tool."""
-        if not call.name or call.has_marks or not self._asked.tools.begins(call.name):
-            return not call.name
-        return not (call.name in self._asked.tools and self.has_arguments(call))
-
-    def assign(self, entry: Object, before: set[int]) -> tuple[ToolCall, bool, str]:
-        """Return the call of an entry, whether it is its first one, and the piece that it adds to the call's name.
-
-        `before` has the numbers of the calls with an earlier entry in the same delta.
-        """
-        index, identity, inner = entry.get("index"), entry.get("id"), inner_of(entry) or {}
-        name = inner.get("name")
-        # without it openai-python's helper raises TypeError, and openai-node's returns no calls
-        if type(index) is not int or index < 0:
-            index = None
-        elif not (identity or name) and (known := self._by_index.get(index)) is not None:
-            return known, False, ""  # fast path: most deltas of a correct stream
-        identity = text_of_id(identity)
-        name = name if isinstance(name, str) else ""
-        own = self._by_id.get(identity[:KEY_CHARS])
-        last = self.calls[-1] if self.calls else None
-        call = own or (last if index is None else self._by_index.get(index))
-        piece: str | None = ""
-        if call is None or (identity and own is None and call.id and (name or not has_text(inner))):
-            piece = None  # bare arguments belong to the call whose id changes
-        elif name:
-            is_alone = index is None and not identity and call.number in before
-            piece = self._piece(call, name, is_own=own is not None, is_alone=is_alone)
-        if len(self.calls) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
-            return call or self.calls[-1], False, piece or ""
-        if call is None or piece is None:
-            call = ToolCall(len(self.calls) + self._first, identity)
-            self.calls.append(call)
-            if identity:
-                self._by_id.setdefault(identity[:KEY_CHARS], call)
-            if index is not None:
-                self._by_index[index] = call
-            return call, True, (self._piece(call, name) or "") if name else ""
-        if identity and not call.id:
-            call.id = identity
-            self._by_id.setdefault(identity[:KEY_CHARS], call)
-        if index is not None and len(self._by_index) < MAX_ENTRIES:
-            self._by_index.setdefault(index, call)
-        return call, False, piece
-
-    def _piece(self, call: ToolCall, name: str, *, is_own: bool = False, is_alone: bool = False) -> str | None:
-        """Return what `name` adds to the name of `call`; None if it is that of the next call.
-
-        `is_own`: it came with the id of the call. `is_alone`: it is the call's second name in one delta, without index
-        and id, and two such entries are two calls unless the names join.
-        """
-        before, tools = call.name, self._asked.tools
-        if before and not is_own and self._arguments.is_whole(self._choice, call.number):
-            return None
-        if call.has_marks:
-            return ""
-        joined = (before + name)[:KEY_CHARS]
-        is_other = not (joined in tools or tools.begins(joined))
-        if before and is_other:
-            if name[:KEY_CHARS] == before:
-                return None if is_alone else ""
-            if name.startswith(before) and (name in tools or tools.begins(name)):
-                call.name = name
-                return name[len(before) :]
-        head, mark, _ = joined.partition(MARK)
-        if mark and is_other and head in tools:
-            call.name, call.has_marks = head, True
-            return head[len(before) :]
-        if before and is_other and (is_alone or name in tools or self.has_arguments(call)):
-            return "" if is_own else None
-        call.name = joined
-        return name
-
-
 MOST_HELD_BYTES = 4 * 1024 * 1024
 """The limit of what is held for the arguments of one stream, or of a reply that is repaired."""
 CALL_BYTES = 256
 """The estimated memory of one held call without its arguments."""
 
 
-def is_complete_json(arguments: str) -> bool:
-    """Return whether the parser of some client reads `arguments`: NaN, half a surrogate pair, a line end in a text."""
+def arguments_fault(arguments: str) -> ErrorOf | None:
+    """Return the error of arguments that the parser of no client reads: they are cut, or several values.
+
+    Parsers accept NaN, half of a surrogate pair and a line end in a text.
+    """
     text = arguments.encode("utf-8", "replace")  # half a pair is no fault of the JSON
     with suppress(msgspec.DecodeError, RecursionError):
         RAW.decode(text)
-        return True
+        return None
     if len(text) <= MOST_HELD_BYTES and not takes_long(text, LENIENT_WORK):
-        with suppress(ValueError, RecursionError):
-            json.loads(text, strict=False)
-            return True
-    return False
-
-
-def arguments_fault(arguments: str) -> ErrorOf:
-    """Return the error of arguments that are not complete JSON: they are cut, or more than one value."""
-    if len(arguments) <= MOST_HELD_BYTES and not takes_long(arguments.encode("utf-8", "replace"), LENIENT_WORK):
         try:
-            json.loads(arguments, strict=False)
+            json.loads(text, strict=False)
         except json.JSONDecodeError as error:
-            if error.msg == "Extra data" and arguments[error.pos] in "{[":
+            if error.msg == "Extra data" and error.doc[error.pos] in "{[":
                 return arguments_joined
-        except RecursionError:
+        except (ValueError, RecursionError):
             pass
+        else:
+            return None
     return arguments_cut
+
+
+def is_complete_json(arguments: str) -> bool:
+    return arguments_fault(arguments) is None
 
 
 MOST_WAITING_CHARS = 64 * 1024
@@ -222,8 +147,7 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     def fault(self) -> ErrorOf | None:
         """The error of the arguments of an open choice that are not complete JSON; None without such."""
         texts = (text for choice in self.held for text in self.texts(choice).values())
-        cut = next((text for text in texts if text.strip() and not is_complete_json(text)), None)
-        return None if cut is None else arguments_fault(cut)
+        return next((fault for text in texts if text.strip() and (fault := arguments_fault(text))), None)
 
     def has(self, choice: int, call: int) -> bool:
         """Return whether a part of the call's arguments came that is not blank."""
@@ -278,10 +202,266 @@ def is_cut(arguments: str, name: str, asked: Asked) -> bool:
 
     Empty ones are complete unless the request declares a required parameter.
     """
-    return not is_complete_json(arguments) if arguments.strip() else asked.tools.requires_arguments(name)
+    return not is_complete_json(arguments) if arguments.strip() else asked.requires_arguments(name)
 
 
 def is_at_limit(asked: Asked, usage: Usage | None) -> bool:
     """Return whether an answer has as many tokens as its request allows."""
     made = None if usage is None else usage.completion_tokens
     return made is not None and made >= asked.most_tokens
+
+
+# --- the repair ------------------------------------------------------------------------------------
+
+
+class ToolRepair:
+    """Repairs the tool calls of a choice. `first` is the number of its first call.
+
+    The first entry of a call is sent when its name can grow no more, in the order in which the calls began.
+    """
+
+    __slots__ = (
+        *("_arguments", "_by_id", "_by_index", "_calls", "_choice", "_defaults", "_first", "_is_named", "_is_over"),
+        *("_next", "_ready", "without_input"),
+    )
+
+    def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int, first: int = 0) -> None:
+        self._defaults, self._arguments, self._choice, self._first = defaults, arguments, choice, first
+        self._calls: list[ToolCall] = []
+        self._by_index: dict[int, ToolCall] = {}
+        self._by_id: dict[str, ToolCall] = {}
+        self._next, self._ready = 0, first - 1
+        self._is_named = self._is_over = False
+        self.without_input: set[int] = set()
+        """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def name(self, number: int) -> str:
+        at = number - self._first
+        return self._calls[at].name if 0 <= at < len(self._calls) else ""
+
+    def repair(self, entries: list[Any], on_repair: OnRepair, *, is_named: bool = False) -> bool:
+        """Repair the entries of a delta in place. Return whether they only continue the arguments of calls.
+
+        `is_named`: no name in it can grow, so that nothing waits for a later one.
+        """
+        continues, sent = True, list[Object]()
+        self._is_named = is_named
+        for entry in entries:
+            if not isinstance(entry, dict):
+                on_repair(TOOL_ARGUMENTS)
+                continues = False
+                continue
+            call, is_first, piece = self._assign(entry)
+            number = call.number
+            inner, passes = inner_of(entry), call.passes
+            is_text = inner is not None and not inner.get("name") and type(inner.get("arguments")) is str
+            continues = continues and passes and is_text and not entry.get("id")
+            if entry.get("index") != number or type(entry["index"]) is not int:
+                entry["index"] = number
+                on_repair(TOOL_INDEX)
+            if piece and inner is not None and inner["name"] != piece:
+                inner["name"] = piece
+                on_repair(TOOL_NAME)
+            if not is_first:
+                _take_out(entry, inner or {}, on_repair, has_id=call.is_open, has_name=not piece)
+            if inner is not None:
+                self._hold(entry, inner, call, on_repair, is_first=is_first)
+            elif is_first and (entry.get("type") or "function") == "function":
+                self._arguments.add(self._choice, number, "")
+            sent += (entry,) if passes else self._wait(entry, call, on_repair)
+        if len(sent) != len(entries) or any(map(is_not, sent, entries)):
+            entries[:] = sent
+        return continues
+
+    def take_rest(self, on_repair: OnRepair) -> list[Object]:
+        """Return what waits, at the end of the choice. Nothing waits after it."""
+        self._is_over = True
+        return [self._take(call, call.waiting, on_repair) for call in self._calls if call.waiting is not None]
+
+    # --- which call, and what of its name ---
+
+    def _has_arguments(self, call: ToolCall) -> bool:
+        return call.has_input or self._arguments.has(self._choice, call.number)
+
+    def _assign(self, entry: Object) -> tuple[ToolCall, bool, str]:
+        """Return the call of an entry, whether it is its first one, and the piece that it adds to the call's name."""
+        index, identity, inner = entry.get("index"), entry.get("id"), inner_of(entry) or {}
+        name = inner.get("name")
+        # without it openai-python's helper raises TypeError, and openai-node's returns no calls
+        if type(index) is not int or index < 0:
+            index = None
+        elif not (identity or name) and (known := self._by_index.get(index)) is not None:
+            return known, False, ""  # fast path: most deltas of a correct stream
+        identity = text_of_id(identity)
+        name = name if isinstance(name, str) else ""
+        own = self._by_id.get(identity[:KEY_CHARS])
+        last = self._calls[-1] if self._calls else None
+        call = own or (last if index is None else self._by_index.get(index))
+        piece: str | None = ""
+        if call is None or (identity and own is None and call.id and (name or not has_text(inner))):
+            piece = None  # bare arguments belong to the call whose id changes
+        elif name:
+            piece = self._piece(call, name, is_own=own is not None)
+        if len(self._calls) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
+            return call or self._calls[-1], False, piece or ""
+        if call is None or piece is None:
+            call = ToolCall(len(self._calls) + self._first, identity)
+            self._calls.append(call)
+            if identity:
+                self._by_id.setdefault(identity[:KEY_CHARS], call)
+            if index is not None:
+                self._by_index[index] = call
+            return call, True, (self._piece(call, name) or "") if name else ""
+        if identity and not call.id:
+            call.id = identity
+            self._by_id.setdefault(identity[:KEY_CHARS], call)
+        if index is not None and len(self._by_index) < MAX_ENTRIES:
+            self._by_index.setdefault(index, call)
+        return call, False, piece
+
+    def _piece(self, call: ToolCall, name: str, *, is_own: bool = False) -> str | None:
+        """Return what `name` adds to the name of `call`; None if it is that of the next call.
+
+        `is_own`: it came with the id of the call.
+        """
+        before, asked = call.name, self._defaults.asked
+        tools, may_become = asked.tools, asked.is_beginning
+        if before and not is_own and self._arguments.is_whole(self._choice, call.number):
+            return None
+        if call.has_marks:
+            return ""
+        joined = (before + name)[:KEY_CHARS]
+        if not (joined in tools or may_become(joined)):
+            if name[:KEY_CHARS] == before:
+                return ""
+            if before and name.startswith(before) and (name in tools or may_become(name)):
+                call.name = name
+                return name[len(before) :]
+            head, mark, _ = joined.partition(MARK)
+            if mark and head in tools:
+                call.name, call.has_marks = head, True
+                return head[len(before) :]
+            if before and (name in tools or self._has_arguments(call)):
+                return "" if is_own else None
+        call.name = joined
+        return name
+
+    # --- what waits ---
+
+    def _hold(self, entry: Object, inner: Object, call: ToolCall, on_repair: OnRepair, *, is_first: bool) -> None:
+        """Hold the arguments of an entry."""
+        kind = "function" if inner is entry.get("function") else "custom"
+        text = _arguments_of(inner, on_repair, ARGUMENTS[kind])
+        if kind == "function":
+            self._arguments.continued = self._arguments.add(self._choice, call.number, text)
+        elif text:
+            call.has_input = True
+            self.without_input.discard(call.number)
+        elif is_first:
+            self.without_input.add(call.number)
+
+    def _wait(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
+        """Let `entry` wait with those of its call, and yield what can be sent now."""
+        if call.waiting is None:
+            call.waiting = entry
+        else:
+            _join(call.waiting, entry)
+        yield from self._take_due(call, on_repair)
+        if call.waiting is not None:
+            call.repair = call.repair or (TOOL_NAME if call.id else TOOL_ID)
+            on_repair(call.repair)
+            chars = len(json_text(entry))
+            call.waiting_chars += chars
+            self._arguments.waiting_chars += chars
+            yield from self._take_due(call, on_repair)
+
+    def _take_due(self, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
+        """Yield the first entries of the calls that wait for nothing more. `call` is the one that was continued."""
+        if self._is_due(call):
+            self._ready = max(self._ready, call.number)
+            if call.is_open and call.waiting is not None:
+                yield self._take(call, call.waiting, on_repair)
+        while self._next < len(self._calls) and self._is_due(call := self._calls[self._next]):
+            self._next += 1
+            if call.waiting is not None:
+                yield self._take(call, call.waiting, on_repair)
+
+    def _is_due(self, call: ToolCall) -> bool:
+        asked, entry, has_arguments = self._defaults.asked, call.waiting or {}, self._has_arguments(call)
+        is_other = inner_of(entry) is None and (entry.get("type") or "function") not in ARGUMENTS
+        if self._is_over or is_other or self._arguments.waiting_chars > MOST_WAITING_CHARS:
+            return True
+        # a later call does not wait for a name or an id that may never come
+        yields = call.number < self._ready and not has_arguments
+        if call.name and not (self._is_named or call.has_marks) and asked.is_beginning(call.name):
+            return has_arguments and call.name in asked.tools
+        return yields or ((call.name != "" or self._is_named) and (call.id != "" or has_arguments))
+
+    def _take(self, call: ToolCall, entry: Object, on_repair: OnRepair) -> Object:
+        self._arguments.waiting_chars -= call.waiting_chars
+        call.waiting, call.waiting_chars = None, 0
+        if call.repair:
+            on_repair(call.repair)
+        if not call.is_open:
+            self._open(entry, call, on_repair)
+        call.is_open, call.passes = True, call.name != "" or entry.get("type") not in ARGUMENTS
+        return entry
+
+    def _open(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> None:
+        if not call.id:
+            call.id = self._defaults.new_id("call_")
+        if entry.get("id") != call.id:
+            entry["id"] = call.id
+            on_repair(TOOL_ID)
+        call.id = call.id[:KEY_CHARS]  # the whole id is sent and no longer needed
+        # The content decides the type. An unknown type stays, because there may be new ones
+        kind, sent = next((kind for kind in ARGUMENTS if isinstance(entry.get(kind), dict)), None), entry.get("type")
+        kind = kind or (sent if sent and isinstance(sent, str) else "function")
+        if sent != kind:
+            entry["type"] = kind
+            on_repair(TOOL_TYPE)
+        _take_out({}, inner_of(entry) or {}, on_repair)
+
+
+def _take_out(
+    entry: Object, inner: Object, on_repair: OnRepair, *, has_id: bool = False, has_name: bool = False
+) -> None:
+    """Remove an id, a type and a name that are repeated or empty: SDKs join those of all entries."""
+    found = (entry, "id", has_id, TOOL_ID), (entry, "type", False, TOOL_TYPE), (inner, "name", has_name, TOOL_NAME)
+    for owner, member, is_repeated, name in found:
+        if member in owner and (is_repeated or not owner[member]):
+            del owner[member]
+            on_repair(name)
+
+
+def _join(first: Object, entry: Object) -> None:
+    """Add a later entry of a call to its first one, as SDKs do."""
+    for name, value in entry.items():
+        before = first.get(name)
+        if name in ARGUMENTS and isinstance(before, dict) and isinstance(value, dict):
+            for member, text in value.items():
+                has_both = isinstance(before.get(member), str) and isinstance(text, str)
+                before[member] = before[member] + text if has_both else before.get(member) if text is None else text
+        else:
+            first[name] = value
+
+
+def _arguments_of(inner: Object, on_repair: OnRepair, name: str) -> str:
+    """Return the arguments of a call as text, which SDKs join with those of all deltas."""
+    arguments = inner.get(name)
+    if arguments is not None and not isinstance(arguments, str):
+        inner[name] = arguments = argument_text(arguments)
+        on_repair(TOOL_ARGUMENTS)
+    return arguments or ""
+
+
+FUNCTION_CALL = -1
+"""The number of the legacy `function_call` among the calls of its choice."""
+
+
+def of_function(on_repair: OnRepair) -> OnRepair:
+    """Return what notes the repairs of a `function_call`, which has no id."""
+    return lambda name: on_repair(name) if name in (TOOL_NAME, TOOL_ARGUMENTS) else None

@@ -17,7 +17,7 @@ from gatepass.sse.choice_repair import CALLS, COMPLETE, RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.repair import ChunkRepair
-from gatepass.sse.tool_calls import MARK, is_complete_json
+from gatepass.sse.tool_calls import MARK, TOOL_ARGUMENTS, is_complete_json
 from gatepass.sse.usage import Count, Usage, UsageDetails, complete_usage
 
 # --- the types of a completion that needs no repair -----------------------------------------------
@@ -296,7 +296,7 @@ def _as_delta(choice: Object, defaults: EnvelopeDefaults) -> Iterator[str]:
     is_function = isinstance(function, dict) and any(map(function.get, ("name", "arguments")))
     if len(calls) < len(chunk.calls_of(delta)) or not (function is None or is_function):
         delta |= {"tool_calls": calls or None, "function_call": function if is_function else None}
-        yield choice_repair.TOOL_ARGUMENTS
+        yield TOOL_ARGUMENTS
     if not chunk.finish_reason(choice):
         reason = "error" if choice.get("error") else ""
         choice["finish_reason"] = chunk.completed_reason(reason, has_tools=bool(calls), has_function=is_function)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.config.access import Profile
-from gatepass.sse import choice_repair
+from gatepass.sse import choice_repair, tool_calls
 from gatepass.sse.choice_repair import MAX_TEXTS
 from gatepass.sse.chunk import MAX_ENTRIES
 from gatepass.sse.repair import MAX_MOVED_BYTES, split_finish
@@ -382,7 +382,7 @@ REPAIRED = [
 ]
 NAMES = (
     *(choice_repair.EMPTY_CHOICES, choice_repair.ROLE, choice_repair.USAGE, choice_repair.FINISH),
-    *(choice_repair.TOOL_INDEX, choice_repair.TOOL_TYPE, choice_repair.TOOL_ARGUMENTS, choice_repair.DELTA),
+    *(tool_calls.TOOL_INDEX, tool_calls.TOOL_TYPE, tool_calls.TOOL_ARGUMENTS, choice_repair.DELTA),
 )
 
 

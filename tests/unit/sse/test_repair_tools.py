@@ -1,16 +1,15 @@
 import pytest
 
-from gatepass.sse.choice_repair import (
+from gatepass.sse.choice_repair import chat_reason, standard_reason
+from gatepass.sse.tool_calls import (
     TOOL_ARGUMENTS,
     TOOL_ID,
     TOOL_INDEX,
     TOOL_NAME,
     TOOL_TYPE,
+    ArgumentBuffer,
     ToolRepair,
-    chat_reason,
-    standard_reason,
 )
-from gatepass.sse.tool_calls import ArgumentBuffer
 from tests.unit.sse.documents import origin
 from tests.unit.sse.replies import without
 

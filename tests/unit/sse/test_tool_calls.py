@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from gatepass.sse import tool_calls
-from gatepass.sse.asked import Asked
 from gatepass.sse.chunk import MAX_ENTRIES, ArgumentsTooLarge
-from gatepass.sse.tool_calls import CALL_BYTES, MOST_HELD_BYTES, ArgumentBuffer, ToolCall, ToolCallTracker
+from gatepass.sse.tool_calls import CALL_BYTES, MOST_HELD_BYTES, ArgumentBuffer, ToolCall, ToolRepair
 from tests.memory import traced_memory
+from tests.unit.sse.documents import origin
 
 
 def entry(index: int | None = None, identity: Any = None, name: str | None = None, arguments: str | None = None):
@@ -18,17 +18,16 @@ def without_none(members: dict[str, Any]) -> dict[str, Any]:
     return {member: value for member, value in members.items() if value is not None}
 
 
-class Calls(ToolCallTracker):
+class Calls(ToolRepair):
     """The calls of one choice whose arguments are held as in a stream."""
 
     def __init__(self) -> None:
-        super().__init__(Asked(), ArgumentBuffer(), 0)
+        super().__init__(origin(), ArgumentBuffer(), 0)
 
     def assigned(self, delta: list[dict[str, Any]]) -> list[tuple[ToolCall, bool]]:
-        found, before = list[tuple[ToolCall, bool]](), set[int]()
+        found = list[tuple[ToolCall, bool]]()
         for one in delta:
-            call, is_first, _ = self.assign(one, before)
-            before.add(call.number)
+            call, is_first, _ = self._assign(one)
             self._arguments.add(0, call.number, one.get("function", {}).get("arguments", ""))
             found.append((call, is_first))
         return found
@@ -103,7 +102,7 @@ def test_the_id_of_a_call_is_the_first_it_was_given_and_never_begins_another():
     calls = Calls()
     for delta in ([entry(0, None, "f")], [entry(0, "a", None, "{")], [entry(1, "a", "g")], [entry(0, "b", None, "}")]):
         [(call, _)] = calls.assigned(delta)
-    assert (call.id, len(calls.calls)) == ("a", 1)
+    assert (call.id, len(calls)) == ("a", 1)
 
 
 def test_more_calls_than_any_answer_has_share_the_last_one():
@@ -112,10 +111,10 @@ def test_more_calls_than_any_answer_has_share_the_last_one():
         [(call, _)] = calls.assigned([entry(number, f"id-{number}", "f")])
     with traced_memory() as memory:
         for number in range(3 * MAX_ENTRIES):
-            calls.assign(entry(10_000 + number, f"other-{number}", None, "{"), set())
-            calls.assign(entry(20_000 + number, "id-1", None, "{"), set())
+            calls.assigned([entry(10_000 + number, f"other-{number}", None, "")])
+            calls.assigned([entry(20_000 + number, "id-1", None, "")])
     assert memory.kept_bytes < 10_000
-    assert (len(calls.calls), call.number) == (MAX_ENTRIES, MAX_ENTRIES - 1)
+    assert (len(calls), call.number) == (MAX_ENTRIES, MAX_ENTRIES - 1)
 
 
 # --- arguments ---

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from gatepass.sse import choice_repair
+from gatepass.sse import tool_calls
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.asked import Asked
-from gatepass.sse.choice_repair import RepairOptions, ToolRepair
+from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import AnswerFault, EnvelopeDefaults, StreamSource
 from gatepass.sse.repair import StreamRepair
-from gatepass.sse.tool_calls import MOST_WAITING_CHARS, ArgumentBuffer
+from gatepass.sse.tool_calls import MOST_WAITING_CHARS, ArgumentBuffer, ToolRepair
 from gatepass.sse.whole_reply import read_good, repair_reply
 from tests.memory import traced_memory
 from tests.unit.sse.documents import origin
@@ -148,14 +148,6 @@ def test_a_later_name_is_one_kind_of_piece(tools, entries, expected):
     assert sent_of(tools, *entries)[0] == expected
 
 
-def test_a_name_of_one_delta_without_index_and_id_joins_only_to_a_tool():
-    assert sent_of("f", [e("f", "", index=None), e("f", "", index=None)])[0] == [
-        [],
-        [(0, MADE[0], "f", ""), (1, MADE[1], "f", "")],
-    ]
-    assert sent_of("ff", [e("f", "", index=None), e("f", "", index=None)])[0] == [[], [(0, MADE[0], "ff", "")]]
-
-
 # --- when the first entry is sent ----------------------------------------------------------------
 
 
@@ -217,8 +209,8 @@ def test_absent_members_are_none():
         repair.repair([dict(first)], notes.append)
         assert repair.repair(delta := [None, later, "x"], notes.append) is False
         assert delta == [{"index": 0, "function": {"arguments": A}}]
-        assert set(notes) == {choice_repair.TOOL_ID, choice_repair.TOOL_TYPE, choice_repair.TOOL_NAME} | {
-            choice_repair.TOOL_ARGUMENTS
+        assert set(notes) == {tool_calls.TOOL_ID, tool_calls.TOOL_TYPE, tool_calls.TOOL_NAME} | {
+            tool_calls.TOOL_ARGUMENTS
         }
 
 
@@ -318,6 +310,33 @@ def test_the_finish_reason_of_calls_without_one_is_no_answer(way, finish):
     assert read(way, asked(), {"content": "I look."}, finish=finish)[1] is None
     later = read(way, asked("f"), {"content": "I look."}, {"tool_calls": [e("f", A, "c")]}, finish=finish)
     assert later == ([{"name": "f", "arguments": A}], None)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_call_after_the_finish_reason_is_sent_too(way):
+    stream = [{"tool_calls": [e("f", A, "c")]}, {"tool_calls": [e("f", B, "d", 1)]}]
+    blocks = [data(chunk(stream[0])), data(chunk({}, "tool_calls")), data(chunk(stream[1], "tool_calls"))]
+    one = CompletionAggregator(StreamSource("chat", LIMIT_BYTES, lambda _: None), LIMIT_BYTES, asked("f"))
+    relay = new_stream(repair=StreamRepair(RepairOptions(), asked("f")))
+    for block in [*blocks, DONE]:
+        out = one.feed(block) if way == "aggregated" else relay.feed(block)
+        assert (B.replace('"', '\\"').encode() in out) is (block is DONE and way == "relayed")
+    if way == "aggregated":
+        calls = json.loads(one.finish())["choices"][0]["message"]["tool_calls"]
+        assert [call["function"]["arguments"] for call in calls] == [A, B]
+
+
+def test_an_event_with_a_name_alone_keeps_its_bytes_if_arguments_follow():
+    opener, piece = data(chunk({"tool_calls": [e("s", "", "c") | {"type": "function"}]})), e(None, A)
+    for later in (data(chunk({"tool_calls": [piece]})), data(chunk({}, "tool_calls"))):
+        stream = new_stream(repair=StreamRepair(RepairOptions(), asked("s", "s_web")))
+        assert stream.feed(opener) == b""
+        assert stream.feed(later).startswith(opener)
+    late = new_stream(repair=StreamRepair(RepairOptions(), asked("s", "s_web")))
+    sent = late.feed(data(chunk({"tool_calls": [e("s", "")]}))) + late.feed(
+        data(chunk({"tool_calls": [e(None, A, "c")]}))
+    )
+    assert b'"id":"c"' in sent
 
 
 def test_a_whole_reply_is_read_likewise():
