@@ -79,6 +79,8 @@ def _quoted(text: str) -> dict[str, Any]:
     return {"error": {"message": text, "type": text[-60:], "param": text[-60:], "code": "c", "more": [{"seen": text}]}}
 
 
+BESIDE = ("id: ", "id: 2 ", "event: ", ": ", "vendor: ", "seen ")
+"""How the lines of an event begin that are no data."""
 ECHOES: dict[str, Callable[[str], Dialogue]] = {
     "json": lambda text: [Send(reply(_quoted(text), 400))],
     "detail": lambda text: [Send(reply({"detail": [{"loc": ["header", text], "msg": text}]}, 422))],
@@ -98,6 +100,9 @@ ECHOES: dict[str, Callable[[str], Dialogue]] = {
     "own-event": lambda text: [Send(stream(delta(content="a"), event({"error": {"message": text, "type": "t"}})))],
     "foreign-event": lambda text: [Send(stream(delta(content="a"), event({"code": 5, "msg": text})))],
     "named-event": lambda text: [Send(stream(delta(content="a"), f"event: error\ndata: {text!r}\n\n".encode()))],
+    "beside-event": lambda text: [
+        Send(stream(*(f"{name}{text}\n".encode() + EVENTS[0] for name in BESIDE), *EVENTS[1:])),
+    ],
     "no-event": lambda text: [Send(stream(delta(content="a"), f"data: {text!r}\n\n".encode()))],
 }
 """Errors in which an upstream quotes what it received."""

@@ -128,7 +128,8 @@ class AttemptReply(ReplyContext, frozen=True):
         return tuple(self.upstream.response_headers.select(self.response.headers))
 
     def source(self, limit_bytes: int) -> StreamSource:
-        return StreamSource(self.upstream.name, limit_bytes, self._read_error, self.keep_original)
+        mask = self.state.redactor.mask
+        return StreamSource(self.upstream.name, limit_bytes, self._read_error, self.keep_original, mask)
 
     def _read_error(self, payload: Any) -> UpstreamErrorBody | None:
         for place in self.protocol.error_places(payload):

@@ -14,6 +14,7 @@ import msgspec
 
 from gatepass.config.advice import with_variable
 from gatepass.errors import UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply, UpstreamInvalid
+from gatepass.replies.error_body import Mask
 from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.event import read_json
 from gatepass.types import UpstreamErrorBody
@@ -158,6 +159,7 @@ class StreamSource(msgspec.Struct, frozen=True, gc=False):
     limit_bytes: int
     read_error: ReadError
     keep_original: KeepOriginal = lambda _error, _data: None  # of a protocol that writes each error anew
+    mask: Mask = str
 
 
 UNREADABLE = UpstreamErrorBody("The upstream sent an error event without a message.")

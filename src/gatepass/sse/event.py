@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from gatepass.json_body import SMALL_BYTES, has_more, json_value, lenient_value, takes_long
+from gatepass.observability.redaction import MASK
+from gatepass.replies.error_body import Mask
 from gatepass.types import StreamedResponse
 
 _LINE_FEEDS = b"\n\n"
@@ -237,8 +239,9 @@ class Event:
     """A parsed event. `data` is its data lines joined with LF, or None if it has none.
 
     `comments` are its unchanged comment lines with their line ends, and `text` its lines that are no fields: clients
-    ignore them, and an upstream that fails writes its error there. `is_dispatched`: openai-python makes an event of it
-    even without data, because of a name, an id or a retry (`SSEDecoder.decode`), and then fails on the empty text.
+    ignore them, and an upstream that fails writes its error there. `beside` are all lines but its data.
+    `is_dispatched`: openai-python makes an event of it even without data, because of a name, an id or a retry
+    (`SSEDecoder.decode`), and then fails on the empty text.
     """
 
     data: bytes | None = field(repr=False)
@@ -247,6 +250,7 @@ class Event:
     comments: bytes = field(repr=False)
     is_dispatched: bool
     text: bytes = field(default=b"", repr=False)
+    beside: bytes = field(default=b"", repr=False, compare=False)
 
 
 def single_line_data(run: bytes) -> bytes | None:
@@ -263,20 +267,24 @@ def single_line_data(run: bytes) -> bytes | None:
 
 def parse_event(block: bytes) -> Event:
     """Parse one whole event. Unknown fields are ignored, and the last of a repeated field applies."""
-    data, comments, text = bytearray(), bytearray(), bytearray()
+    data, comments, text, beside = bytearray(), bytearray(), bytearray(), bytearray()
     fields: dict[bytes, bytes] = {}
     for match in _LINE.finditer(block):
         line = match[1]
-        if line.startswith(b":"):
-            comments += match[0]
+        if not line:
             continue
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")  # one blank belongs to the format, further ones to the value
         if name == b"data":
             data += value + b"\n"
-        elif name in _KEPT and b"\0" not in value:  # the format ignores an id with a NUL
-            fields[name] = value
-        elif name not in _KEPT and not _UNKNOWN_FIELD.match(line):
+            continue
+        beside += match[0]
+        if not name:
+            comments += match[0]
+        elif name in _KEPT:
+            if b"\0" not in value:  # the format ignores an id with a NUL
+                fields[name] = value
+        elif not _UNKNOWN_FIELD.match(line):
             text += match[0]
     event, identity = fields.get(b"event", b""), fields.get(b"id", b"")
     return Event(
@@ -286,7 +294,37 @@ def parse_event(block: bytes) -> Event:
         comments=bytes(comments),
         text=bytes(text.strip()),
         is_dispatched=bool(data or event or identity) or fields.get(b"retry", b"").isdigit(),
+        beside=bytes(beside),
     )
+
+
+MOST_ESCAPED = 128
+"""A longer line with escapes is not searched: 512 of them would occupy the event loop for long."""
+
+
+def public_line(line: bytes, mask: Mask) -> bytes:
+    """Return a field, or a comment, without the secrets that `mask` finds. A comment with one is left as its colon."""
+    text, name = line.decode(errors="surrogateescape"), line.partition(b":")[0]
+    if len(line) > MOST_ESCAPED and any(sign in text for sign in ("&", "%", "\\u00")):
+        shown = f"{name.decode()}: {MASK}"
+    elif (shown := mask(text)) == text:
+        return line
+    return shown.encode(errors="surrogateescape") if name else b":"
+
+
+def public_lines(block: bytes, mask: Mask) -> bytes:
+    """Return `block` without the lines that the format does not define, and without secrets beside its data.
+
+    b"" if only the blank line remains.
+    """
+    kept = []
+    for match in _LINE.finditer(block):
+        line = match[1]
+        if line[:1] == b":" or line.partition(b":")[0] in _KEPT:
+            kept.append(public_line(line, mask) + match[0][len(line) :])
+        elif not line or line.partition(b":")[0] == b"data":
+            kept.append(match[0])
+    return b"".join(kept) if len(kept) > 1 else b""
 
 
 def read_json(data: bytes) -> Any:

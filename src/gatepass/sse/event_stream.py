@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from gatepass.errors import GatepassError, UpstreamClosed, UpstreamEmpty, UpstreamError, UpstreamErrorReply
 from gatepass.json_body import BOM, takes_long
+from gatepass.observability.redaction import SHORTEST_CHARS
 from gatepass.replies.error_body import reason_of
 from gatepass.sse import chunk
 from gatepass.sse.asked import NOTHING, Asked
@@ -34,6 +35,7 @@ from gatepass.sse.client_transforms import LaterNumbers
 from gatepass.sse.event import (
     DONE,
     LARGE_EVENT_BYTES,
+    MOST_ESCAPED,
     MOST_LINES,
     EventTransform,
     Framer,
@@ -43,6 +45,8 @@ from gatepass.sse.event import (
     first_events_within,
     is_json,
     parse_event,
+    public_line,
+    public_lines,
     read_json,
     single_line_data,
     split_events,
@@ -53,19 +57,21 @@ from gatepass.sse.repair import EventRepair
 from gatepass.sse.usage import Usage
 from gatepass.types import StreamedResponse
 
-BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA = "sse=bom", "sse=id-comments", "sse=empty-data"
+BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LINES = "sse=bom", "sse=id-comments", "sse=empty-data", "sse=lines"
 _PLAIN_DONE = re.compile(rb"data: ?\[DONE\]")
 _LIKE_DONE = re.compile(rb"(?i)[^\w:]{0,8}done[^\w:]{0,8}")
 """A `[DONE]` in other letters, quotes or brackets."""
 _TAG = re.compile(rb"<[^<>]*>")
 _FIELD_NAMES = (b"data", b"event", b"id", b"retry")
 LAST_EVENT, ADDED_DONE = "sse=last-event", "sse=done"
-NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
+NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LINES, LAST_EVENT, ADDED_DONE)
 """The changes that validation makes.
 
 - ID_COMMENTS: It removes the blank line after a block of comments, if an event before had an `id:`. Otherwise
   openai-python reads the block as an empty event and fails (openai/openai-python issues 2722, 3833).
 - EMPTY_DATA: It removes events without data, and events whose data is a comment. Clients fail at them too.
+- LINES: It removes lines that the format does not define, after they were read for an error, and masks known secrets in
+  the other lines beside the data.
 - LAST_EVENT: It adds the blank line that the last event lacks. Clients ignore an unfinished event.
 - ADDED_DONE: It adds the `[DONE]` of a complete stream, also in place of one that is spelled otherwise (`data: done`).
 """
@@ -73,6 +79,10 @@ NAMES = (BYTE_ORDER_MARK, ID_COMMENTS, EMPTY_DATA, LAST_EVENT, ADDED_DONE)
 _BLANK_LINES = (b"\n", b"\r\n", b"\r")
 
 PAGE_BYTES = 4096
+
+MOST_CLEAN = 64
+SHORTEST_ID_LINE = len(b"id:") + SHORTEST_CHARS
+"""A shorter one holds no secret."""
 
 TURN_LINES = 512
 """This many lines are validated before the event loop must run. A line takes up to 20 µs, even a blank one."""
@@ -174,6 +184,7 @@ class EventStream:
         "_argument_path",
         "_before",
         "_choices",
+        "_clean",
         "_done_is_required",
         "_fast_path",
         "_framer",
@@ -234,6 +245,8 @@ class EventStream:
         self._noted_events = 0
         self._progress = Progress() if progress is None else progress
         self._adapted: dict[str, None] = {}
+        self._clean = {b""}
+        """Lines beside the data that were searched for secrets: most are repeated. The ids are not among them."""
         self._is_over = self._has_begun = self.has_ids = self._has_texts_beside = False
         self._text, self._text_events = b"", 0
         self._text_path = self._fast_path = self._progress.fast_path()
@@ -468,6 +481,11 @@ class EventStream:
         return run[:end]
 
     def _validate_run(self, run: bytes) -> bytes:
+        if self.has_ids and (
+            count := self._match(without_id := _without_id(run))
+        ):  # nearly each event of such a stream
+            self.events += count
+            return self._matched(run, without_id)
         kept, blocks = [], iter(split_events(self._without_mark(run)))
         for block in blocks:
             kept.append(self._validate(block))
@@ -481,14 +499,15 @@ class EventStream:
         """Return the usage that an upstream sent after its `[DONE]`, and the `[DONE]`; b"" while neither is found."""
         late = b""
         for block in split_events(run):
-            data = (parse_event(block).data or b"").strip()
+            event = parse_event(block)
+            data = (event.data or b"").strip()
             payload = read_json(data) if is_json(data) else None
             fields = unwrap(payload) if isinstance(payload, dict) else {}
             if data == b"[DONE]" or isinstance(fields.get("usage"), dict):
                 self.awaits_usage = False
                 if data != b"[DONE]":
                     self._progress.note(fields, [])
-                    late = self._repaired(block, {**fields, "choices": []})
+                    late = self._repaired(self._public(block, event.beside), {**fields, "choices": []})
                 late += DONE
                 return self._for_client(late)
         return late
@@ -504,7 +523,7 @@ class EventStream:
         without_id = _without_id(block) if self.has_ids else block
         if self._match(without_id) or self._count_texts_beside(without_id):
             self.events += 1
-            return self._fast_path.changed(without_id) if self._fast_path.changes else block
+            return self._matched(block, without_id)
         data = single_line_data(block)
         if data is not None:
             return self._validate_data(block, data.strip(), b"")
@@ -517,6 +536,10 @@ class EventStream:
             self._read_text(event.text)
         if self._is_over:
             return b""
+        if (public := self._public(block, event.beside)) is not block:
+            if not public:
+                return b""
+            block, event = public, parse_event(public)
         if event.data is None:
             if not (event.is_dispatched or self.has_ids):
                 return block
@@ -526,6 +549,27 @@ class EventStream:
         if kept and event.id:
             self.has_ids = True
         return kept or event.comments
+
+    def _matched(self, run: bytes, without_id: bytes) -> bytes:
+        """Return what the client gets for `run`, whose events match the fast path behind an `id:`."""
+        if self._fast_path.changes:
+            return self._fast_path.changed(without_id)
+        return self._public(run, run[: len(run) - len(without_id)])
+
+    def _public(self, block: bytes, beside: bytes) -> bytes:
+        """Return the event `block` with what the client may receive of its lines `beside` the data."""
+        if beside in self._clean:
+            return block
+        others, mask = _without_id(beside), self._source.mask
+        id_line = beside[: len(beside) - len(others)].rstrip()
+        if others in self._clean and (len(id_line) < SHORTEST_ID_LINE or public_line(id_line, mask) == id_line):
+            return block
+        if (public := public_lines(block, mask)) != block:
+            self._adapted[LINES] = None
+            return public
+        if len(self._clean) < MOST_CLEAN and len(others) <= MOST_ESCAPED:
+            self._clean.add(others)
+        return block
 
     def _count_texts_beside(self, run: bytes) -> int:
         """Return the number of events in `run` if all of them are texts between the arguments of a tool call, else 0.
@@ -592,7 +636,7 @@ class EventStream:
         error_body = error_in_event(beginning_of_error(payload), event.name, self._source.read_error)
         if error_body is None:
             self.has_ids = self.has_ids or bool(event.id)
-            ready = self._validate_chunk(block, payload)
+            ready = self._validate_chunk(self._public(block, event.beside), payload)
         else:
             self.fail(chunk.upstream_error_event(self._source.upstream, error_body))
             ready = self._finish_repair()

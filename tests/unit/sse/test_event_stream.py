@@ -279,7 +279,7 @@ HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
         ([HELLO, b"id: 5\ndata:\n\n", b": ping\n\n", YOU], [HELLO, b": ping\n\n", YOU], ("sse=empty-data",)),
         ([b"retry: 3000\n\n", HELLO], [HELLO], ("sse=empty-data",)),
         ([b": hi\nretry: 3000\n\n", HELLO], [b": hi\n", HELLO], ("sse=id-comments",)),
-        ([b"retry: soon\n\nvendor: x\n\n\n", HELLO], [b"retry: soon\n\nvendor: x\n\n\n", HELLO], ()),
+        ([b"retry: soon\n\nvendor: x\n\n\n", HELLO], [b"retry: soon\n\n\n", HELLO], ("sse=lines",)),
         ([b": ping\n\n", HELLO, b": ping\r\n\r\n", YOU], [b": ping\n\n", HELLO, b": ping\r\n\r\n", YOU], ()),
         ([b"id: 1\n" + HELLO, b"id: 2\n" + YOU], [b"id: 1\n" + HELLO, b"id: 2\n" + YOU], ()),
         ([b"id:\n" + HELLO, b": ping\n\n", YOU], [b"id:\n" + HELLO, b": ping\n\n", YOU], ()),
@@ -288,7 +288,11 @@ HELLO, YOU, END = text("Hello"), text("you"), data(chunk({}, finish="stop"))
             [b": early\n\n", b"id: 1\n" + HELLO, b": ping\n", b": a\n: b\r\n", YOU],
             ("sse=id-comments",),
         ),
-        ([b"id: 1\n" + HELLO, b"\n", b"vendor: x\n\n", YOU], [b"id: 1\n" + HELLO, YOU], ("sse=empty-data",)),
+        (
+            [b"id: 1\n" + HELLO, b"\n", b"vendor: x\n\n", YOU],
+            [b"id: 1\n" + HELLO, YOU],
+            ("sse=empty-data", "sse=lines"),
+        ),
         (
             [b"id: 1\n" + HELLO, b": ping\n\n", b"data:\n\n", YOU],
             [b"id: 1\n" + HELLO, b": ping\n", YOU],
