@@ -250,7 +250,7 @@ fuzz: setup ## Ten minutes of mutated streams through validation, repair and agg
 properties: setup ## Every property with 500 examples instead of 25
 	$(PYTEST) -n $(CORES) tests/unit -m hypothesis --hypothesis-profile=many -o hung_after_s=900 -o faulthandler_timeout=1200
 
-campaigns: setup ## 20 s of the fuzzers by one seed
+campaigns: setup ## 30 s of the fuzzers by one seed
 	$(BIN)/python -m tests.fuzz --target all --runs 10000 --seed 1795182408 $(FUZZ)
 
 stress: campaigns properties ## The long ones that need Python alone: the campaigns, and the properties

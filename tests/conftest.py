@@ -41,6 +41,7 @@ LONGEST = (
     *("integration/test_examples", "integration/test_stop", "integration/test_control"),
     *("integration/test_serve", "integration/test_bytes", "fuzz/test_fuzz", "integration/test_reload"),
     *("integration/test_fuzz", "integration/test_secrets", "integration/servers/test_processes"),
+    "integration/test_tool_streams",
     *("attacks/test_finished_requests", "attacks/test_memory_budget", "attacks/test_mcp_calls"),
     *("attacks/test_reply_limits", "attacks/test_requests", "attacks/test_large_events"),
     *("attacks/test_learned_rules", "attacks/test_rules", "attacks/test_replies"),

@@ -298,15 +298,14 @@ def parse_event(block: bytes) -> Event:
     )
 
 
-MOST_ESCAPED, MOST_SEARCHED = 128, 8 * 1024
-"""A longer line with escapes is not searched, nor what follows so many bytes of an event beside its data. It is treated
-as if it had a secret, because the search would occupy the event loop for long."""
+MOST_ESCAPED = 128
+"""A longer line with escapes is not searched: 512 of them would occupy the event loop for long."""
 
 
-def public_line(line: bytes, mask: Mask, *, is_searched: bool = True) -> bytes:
+def public_line(line: bytes, mask: Mask) -> bytes:
     """Return a field, or a comment, without the secrets that `mask` finds. A comment with one is left as its colon."""
     text, name = line.decode(errors="surrogateescape"), line.partition(b":")[0]
-    if not is_searched or (len(line) > MOST_ESCAPED and any(sign in text for sign in ("&", "%", "\\u00"))):
+    if len(line) > MOST_ESCAPED and any(sign in text for sign in ("&", "%", "\\u00")):
         shown = f"{name.decode()}: {MASK}"
     elif (shown := mask(text)) == text:
         return line
@@ -318,12 +317,11 @@ def public_lines(block: bytes, mask: Mask) -> bytes:
 
     b"" if only the blank line remains.
     """
-    kept, left_bytes = [], MOST_SEARCHED
+    kept = []
     for match in _LINE.finditer(block):
         line = match[1]
         if line[:1] == b":" or line.partition(b":")[0] in _KEPT:
-            left_bytes -= len(line)
-            kept.append(public_line(line, mask, is_searched=left_bytes >= 0) + match[0][len(line) :])
+            kept.append(public_line(line, mask) + match[0][len(line) :])
         elif not line or line.partition(b":")[0] == b"data":
             kept.append(match[0])
     return b"".join(kept) if len(kept) > 1 else b""
