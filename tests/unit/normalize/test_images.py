@@ -365,13 +365,14 @@ SHAPES = [
 ]
 
 
-@given(st.lists(st.sampled_from(SHAPES), max_size=12).map("".join), st.booleans())
-def test_a_search_for_images_finds_what_a_search_for_each_name_finds(text, is_counted):
+@given(st.lists(st.sampled_from(SHAPES), max_size=12).map("".join), st.booleans(), st.booleans())
+def test_a_search_for_images_finds_what_a_search_for_each_name_finds(text, is_counted, is_short):
     """The search for the beginning of both names decides nothing itself. Above 12 MiB the name alone decides."""
     body = text.encode()
     first = body.find(b'"image')
     has_url = first >= 0 and b"image_url" in body[first:]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "UNCOUNTED_BYTES", UNCOUNTED_BYTES if is_counted else -1)
+        patch.setattr(images, "FOUND_BYTES", images.FOUND_BYTES if is_short else -1)
         found = has_images(a_call(body))
     assert found == (b'"images"' in body or (has_url and (not is_counted or images._BARE.search(body) is not None)))
