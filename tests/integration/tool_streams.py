@@ -320,7 +320,8 @@ class _ChoiceMaker:
             entries[at] = {"id": identity, **entries[at]}
             return at + 1
         elif "cut ids" in features and len(entries) > names:
-            for at, piece in zip((0, names), _cut(identity, 2, random), strict=True):
+            # a first piece that another call has too would be the id of that call
+            for at, piece in zip((0, names), (identity[:-3], identity[-3:]), strict=True):
                 entries[at] = {"id": piece, **entries[at]}
         elif "no ids" not in features:
             for at in range(len(entries) if "ids repeated" in features else 1):
