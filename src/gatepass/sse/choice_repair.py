@@ -155,7 +155,7 @@ class ChoiceRepair:
             is_complete = not any(is_cut(text, self._name(call), asked) for call, text in texts.items())
         else:
             is_complete = self.has_answer and all(map(is_complete_json, texts.values()))
-        if not is_complete or self.lacks_call or (self._tools and self._tools.without_input):
+        if not is_complete or self.lacks_call or (self._tools and self._tools.lacks_input):
             return "length" if is_at_limit else None
         return completed_reason("", has_tools=bool(self._tools), has_function=bool(self._function))
 
@@ -186,7 +186,8 @@ class ChoiceRepair:
         else:
             delta = self._add_delta(payload, on_repair)
             self.has_answer = had_content or has_content(payload)
-        is_plain = delta is None or self._repair_delta(delta, on_repair, is_named=is_named or end != "")
+        is_named = is_named or end != "" or self.has_finished
+        is_plain = delta is None or self._repair_delta(delta, on_repair, is_named=is_named)
         if is_plain and not self.has_answer:  # a text member could bring content in a similar choice
             texts = (
                 [payload.get("text")] if delta is None else [delta[name] for name in delta.keys() - REASONING_MEMBERS]

@@ -5,7 +5,7 @@ choice_repair.py repairs the choices; this module repairs the envelope, the usag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Container, Iterator, Sequence, Sized
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -124,7 +124,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         "_held_usage",
         "_is_early",
         "_is_text",
-        "_named",
         "_object",
         "_options",
         "_released",
@@ -148,7 +147,6 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._has_changed = self._has_envelope = self._is_early = False
         self._is_text = defaults.is_chat is False
         self._object = LEGACY if self._is_text else CHAT_CHUNK
-        self._named: list[int] = []
 
     @property
     def is_empty(self) -> bool:
@@ -161,7 +159,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def end(self) -> list[Sent]:
         """Return what is sent at the end of the stream."""
-        self._released += self.take_held(is_end=True)
+        self._released += self.take_held()
         sent = [*self._released, *map(self._write, self._ends)]
         self._released, self._ends = [], []
         last: Object = {"object": self._object, **self.envelope, "choices": []}
@@ -175,12 +173,12 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                 sent.append(self._write(last))
         return sent
 
-    def take_held(self, *, is_end: bool = False) -> list[Sent]:
+    def take_held(self) -> list[Sent]:
         """Return what is sent before an event that neither continues nor ends a choice, or at the end."""
-        return [] if self._held is None else self._release(self._held, is_end=is_end)
+        return [] if self._held is None else self._release(self._held)
 
     def end_choices(self, usage: Usage | None) -> bool:
-        self._released += self.take_held(is_end=True)
+        self._released += self.take_held()
         if self.arguments.held and any(choice.is_cut for choice in self._choices.values()):
             return False
         if self._is_complete:
@@ -236,33 +234,26 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def _may_be_longer(self, choice: Object) -> bool:
         """Whether `choice` has only the name of a tool, with which that of another one begins."""
-        delta = choice.get("delta")
-        inners = _inners(choice) if isinstance(delta, dict) and delta.get("tool_calls") else []  # nearly always none
-        if len(inners) != 1 or not isinstance(name := inners[0].get("name"), str) or tool_calls.has_text(inners[0]):
-            return False
-        return name in (asked := self._defaults.asked).tools and asked.is_beginning(name)
+        inners, asked = _inners(choice), self._defaults.asked
+        name = inners[0].get("name") if len(inners) == 1 and not tool_calls.has_text(inners[0]) else None
+        return isinstance(name, str) and name in asked.tools and asked.is_beginning(name)
 
-    def _release(
-        self, held: tuple[Sent, Object], following: Sequence[Object] = (), *, is_end: bool = False
-    ) -> list[Sent]:
-        """Return `held`, which waited, without the finish reasons of choices that `following` continues or ends.
-
-        `is_end`: nothing follows.
-        """
+    def _release(self, held: tuple[Sent, Object], following: Sequence[Object] = ()) -> list[Sent]:
+        """Return `held`, which waited, without the finish reasons of choices that `following` continues or ends."""
         (block, payload), self._held = held, None
         later = [choice.get("index", 0) for choice in following if finish_reason(choice) or has_content(choice)]
-        choices = _choices_of(payload)
-        early = [choice for choice in choices if choice.get("finish_reason") and choice.get("index", 0) in later]
+        ends = [choice for choice in _choices_of(payload) if choice.get("finish_reason")]
+        early = [choice for choice in ends if choice.get("index", 0) in later]
         for choice in early:
             choice["finish_reason"], self._is_early = None, True
             self._note(choice_repair.FINISH)
-        ended = [choice.get("index", 0) for choice in following if _ends_name(choice)]
-        self._named = [index for choice in choices if (index := choice.get("index", 0)) in ended or is_end]
-        sent = self._repair(block, payload, unwrap(payload), has_changed=bool(early))
-        self._named = []
-        return sent
+        named = [choice.get("index", 0) for choice in following if _ends_name(choice)]
+        return self._repair(block, payload, unwrap(payload), has_changed=bool(early), named=named)
 
-    def _repair(self, block: Sent, payload: Object, chunk: Object, *, has_changed: bool = False) -> list[Sent]:
+    def _repair(
+        self, block: Sent, payload: Object, chunk: Object, *, has_changed: bool = False, named: Container[Any] = ()
+    ) -> list[Sent]:
+        """Repair an event. `named`: the choices in which no name can grow."""
         self.skips_similar, self._has_changed = False, has_changed
         # held events come first, because SDKs raise at the error and read no further
         if payload.get("error") or payload.get("object") == "error":
@@ -278,9 +269,10 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             chunk["choices"] = []
             self._note(choice_repair.EMPTY_CHOICES)
         try:
+            is_plain = self._repair_choices(chunk, named)
             if not chunk["choices"]:
                 return self._repair_without_choices(block, chunk)
-            is_plain = self._repair_choices(chunk)
+            is_plain = self._repair_chunk(chunk) and is_plain
             if self._options.profile is not PLAIN:
                 is_plain = self._adapt(chunk) and is_plain
             sent = self._send(block, chunk) if self._has_changed or self._options.profile.splits_finish else [block]
@@ -384,10 +376,11 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             return sent
         return [*map(self._write, parts)] if self._has_changed else [block]
 
-    def _repair_choices(self, chunk: Object) -> bool:
-        """Repair a chunk with choices in place. Return True if a chunk with another text needs no repair either.
+    def _repair_choices(self, chunk: Object, named: Container[Any]) -> bool:
+        """Repair the choices of a chunk in place. Return True if a chunk with another text needs no repair either.
 
-        Raises AnswerFault if no choice has a message.
+        A choice of which nothing is left but a call that waits is removed. Raises AnswerFault if no choice has a
+        message.
         """
         is_plain = True
         for position, choice in enumerate(chunk["choices"]):
@@ -398,9 +391,16 @@ class ChunkRepair(EventRepair, Generic[Sent]):
                 if (state := self._choices.get(index := choice["index"])) is None:
                     index = index if len(self._choices) < MAX_ENTRIES else _SHARED
                     state = self._choices.setdefault(index, ChoiceRepair(self._defaults, self.arguments, index))
-                is_plain = state.repair(choice, self._note, is_named=index in self._named) and is_plain
+                is_plain = state.repair(choice, self._note, is_named=index in named) and is_plain
                 if state.lacks_message and 0 in self._choices and all(map(_LACKS_MESSAGE, self._choices.values())):
                     raise AnswerFault(without_message)
+        if self.arguments.waiting_chars:  # nearly never
+            chunk["choices"] = [choice for choice in chunk["choices"] if not _is_nothing(choice)]
+        return is_plain
+
+    def _repair_chunk(self, chunk: Object) -> bool:
+        """Repair a chunk whose choices are repaired, and return as `_repair_choices` does."""
+        is_plain = True
         if self._is_text and any([*map(choice_repair.make_text, chunk["choices"])]):
             is_plain = False
             self._note(choice_repair.MESSAGE)
@@ -486,10 +486,15 @@ def _choices_of(payload: Object) -> list[Object]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
+def _is_nothing(choice: Any) -> bool:
+    return isinstance(choice, dict) and not any(value for name, value in choice.items() if name != "index")
+
+
 def _inners(choice: Object) -> list[Object]:
     """Return the objects with the names and arguments of the calls in a chunk's choice."""
-    entries = [entry for message in messages_of(choice) for entry in calls_of(message) if isinstance(entry, dict)]
-    return [tool_calls.inner_of(entry) or {} for entry in entries]
+    delta = choice.get("delta")
+    calls = calls_of(delta) if isinstance(delta, dict) else ()  # nearly always none
+    return [tool_calls.inner_of(call) or {} for call in calls if isinstance(call, dict)]
 
 
 def _ends_name(choice: Object) -> bool:

@@ -71,8 +71,10 @@ class ToolCall:
     name: str = ""
     has_marks: bool = False
     """Marks came after the name, so that it is over."""
-    has_input: bool = False
-    """A part of the input of a custom tool came."""
+    is_named: bool = False
+    """So it is, because nothing of it can follow its last entry."""
+    has_input: bool | None = None
+    """A part of the input of a custom tool came; None for a function."""
     is_open: bool = False
     """Its first entry was sent."""
     passes: bool = False
@@ -220,10 +222,7 @@ class ToolRepair:
     The first entry of a call is sent when its name can grow no more, in the order in which the calls began.
     """
 
-    __slots__ = (
-        *("_arguments", "_by_id", "_by_index", "_calls", "_choice", "_defaults", "_first", "_is_named", "_is_over"),
-        *("_next", "_ready", "without_input"),
-    )
+    __slots__ = ("_arguments", "_by_id", "_by_index", "_calls", "_choice", "_defaults", "_first", "_next", "_ready")
 
     def __init__(self, defaults: EnvelopeDefaults, arguments: ArgumentBuffer, choice: int, first: int = 0) -> None:
         self._defaults, self._arguments, self._choice, self._first = defaults, arguments, choice, first
@@ -231,12 +230,14 @@ class ToolRepair:
         self._by_index: dict[int, ToolCall] = {}
         self._by_id: dict[str, ToolCall] = {}
         self._next, self._ready = 0, first - 1
-        self._is_named = self._is_over = False
-        self.without_input: set[int] = set()
-        """Custom calls without input. Their input is free text, so only an empty one is known to be incomplete."""
 
     def __len__(self) -> int:
         return len(self._calls)
+
+    @property
+    def lacks_input(self) -> bool:
+        """Whether a custom call has none. It is free text, so only an empty one is known to be incomplete."""
+        return any(call.has_input is False for call in self._calls)
 
     def name(self, number: int) -> str:
         at = number - self._first
@@ -245,18 +246,17 @@ class ToolRepair:
     def repair(self, entries: list[Any], on_repair: OnRepair, *, is_named: bool = False) -> bool:
         """Repair the entries of a delta in place. Return whether they only continue the arguments of calls.
 
-        `is_named`: no name in it can grow, so that nothing waits for a later one.
+        `is_named`: no name in it can grow, so that its calls wait for no piece of one.
         """
         continues, sent = True, list[Object]()
-        self._is_named = is_named
         for entry in entries:
             if not isinstance(entry, dict):
                 on_repair(TOOL_ARGUMENTS)
                 continues = False
                 continue
-            call, is_first, piece = self._assign(entry)
-            number = call.number
-            inner, passes = inner_of(entry), call.passes
+            call, piece = self._assign(entry)
+            number, call.is_named = call.number, is_named
+            inner, passes, is_first = inner_of(entry), call.passes, not call.is_open and call.waiting is None
             is_text = inner is not None and not inner.get("name") and type(inner.get("arguments")) is str
             continues = continues and passes and is_text and not entry.get("id")
             if entry.get("index") != number or type(entry["index"]) is not int:
@@ -268,7 +268,7 @@ class ToolRepair:
             if not is_first:
                 _take_out(entry, inner or {}, on_repair, has_id=call.is_open, has_name=not piece)
             if inner is not None:
-                self._hold(entry, inner, call, on_repair, is_first=is_first)
+                self._hold(entry, inner, call, on_repair)
             elif is_first and (entry.get("type") or "function") == "function":
                 self._arguments.add(self._choice, number, "")
             sent += (entry,) if passes else self._wait(entry, call, on_repair)
@@ -277,24 +277,23 @@ class ToolRepair:
         return continues
 
     def take_rest(self, on_repair: OnRepair) -> list[Object]:
-        """Return what waits, at the end of the choice. Nothing waits after it."""
-        self._is_over = True
+        """Return what waits, at the end of the choice."""
         return [self._take(call, call.waiting, on_repair) for call in self._calls if call.waiting is not None]
 
     # --- which call, and what of its name ---
 
     def _has_arguments(self, call: ToolCall) -> bool:
-        return call.has_input or self._arguments.has(self._choice, call.number)
+        return bool(call.has_input) or self._arguments.has(self._choice, call.number)
 
-    def _assign(self, entry: Object) -> tuple[ToolCall, bool, str]:
-        """Return the call of an entry, whether it is its first one, and the piece that it adds to the call's name."""
+    def _assign(self, entry: Object) -> tuple[ToolCall, str]:
+        """Return the call of an entry, and the piece that it adds to the call's name."""
         index, identity, inner = entry.get("index"), entry.get("id"), inner_of(entry) or {}
         name = inner.get("name")
         # without it openai-python's helper raises TypeError, and openai-node's returns no calls
         if type(index) is not int or index < 0:
             index = None
         elif not (identity or name) and (known := self._by_index.get(index)) is not None:
-            return known, False, ""  # fast path: most deltas of a correct stream
+            return known, ""  # fast path: most deltas of a correct stream
         identity = text_of_id(identity)
         name = name if isinstance(name, str) else ""
         own = self._by_id.get(identity[:KEY_CHARS])
@@ -305,22 +304,20 @@ class ToolRepair:
             piece = None  # bare arguments belong to the call whose id changes
         elif name:
             piece = self._piece(call, name, is_own=own is not None)
-        if len(self._calls) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
-            return call or self._calls[-1], False, piece or ""
+        if last is not None and len(self._calls) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
+            return call or last, piece or ""
         if call is None or piece is None:
-            call = ToolCall(len(self._calls) + self._first, identity)
+            call = ToolCall(len(self._calls) + self._first, "")
             self._calls.append(call)
-            if identity:
-                self._by_id.setdefault(identity[:KEY_CHARS], call)
             if index is not None:
                 self._by_index[index] = call
-            return call, True, (self._piece(call, name) or "") if name else ""
+            piece = self._piece(call, name) if name else ""
         if identity and not call.id:
             call.id = identity
             self._by_id.setdefault(identity[:KEY_CHARS], call)
         if index is not None and len(self._by_index) < MAX_ENTRIES:
             self._by_index.setdefault(index, call)
-        return call, False, piece
+        return call, piece or ""
 
     def _piece(self, call: ToolCall, name: str, *, is_own: bool = False) -> str | None:
         """Return what `name` adds to the name of `call`; None if it is that of the next call.
@@ -351,17 +348,17 @@ class ToolRepair:
 
     # --- what waits ---
 
-    def _hold(self, entry: Object, inner: Object, call: ToolCall, on_repair: OnRepair, *, is_first: bool) -> None:
-        """Hold the arguments of an entry."""
+    def _hold(self, entry: Object, inner: Object, call: ToolCall, on_repair: OnRepair) -> None:
+        """Hold the arguments of an entry as text, which SDKs join with those of all deltas."""
         kind = "function" if inner is entry.get("function") else "custom"
-        text = _arguments_of(inner, on_repair, ARGUMENTS[kind])
+        text = inner.get(ARGUMENTS[kind])
+        if text is not None and not isinstance(text, str):
+            inner[ARGUMENTS[kind]] = text = argument_text(text)
+            on_repair(TOOL_ARGUMENTS)
         if kind == "function":
-            self._arguments.continued = self._arguments.add(self._choice, call.number, text)
-        elif text:
-            call.has_input = True
-            self.without_input.discard(call.number)
-        elif is_first:
-            self.without_input.add(call.number)
+            self._arguments.continued = self._arguments.add(self._choice, call.number, text or "")
+        else:
+            call.has_input = bool(call.has_input or text)
 
     def _wait(self, entry: Object, call: ToolCall, on_repair: OnRepair) -> Iterator[Object]:
         """Let `entry` wait with those of its call, and yield what can be sent now."""
@@ -392,13 +389,13 @@ class ToolRepair:
     def _is_due(self, call: ToolCall) -> bool:
         asked, entry, has_arguments = self._defaults.asked, call.waiting or {}, self._has_arguments(call)
         is_other = inner_of(entry) is None and (entry.get("type") or "function") not in ARGUMENTS
-        if self._is_over or is_other or self._arguments.waiting_chars > MOST_WAITING_CHARS:
+        if (call.is_named and call.id) or is_other or self._arguments.waiting_chars > MOST_WAITING_CHARS:
             return True
+        if call.name and not call.has_marks and asked.is_beginning(call.name):
+            return has_arguments and call.name in asked.tools
         # a later call does not wait for a name or an id that may never come
         yields = call.number < self._ready and not has_arguments
-        if call.name and not (self._is_named or call.has_marks) and asked.is_beginning(call.name):
-            return has_arguments and call.name in asked.tools
-        return yields or ((call.name != "" or self._is_named) and (call.id != "" or has_arguments))
+        return yields or (call.name != "" and (call.id != "" or has_arguments))
 
     def _take(self, call: ToolCall, entry: Object, on_repair: OnRepair) -> Object:
         self._arguments.waiting_chars -= call.waiting_chars
@@ -447,15 +444,6 @@ def _join(first: Object, entry: Object) -> None:
                 before[member] = before[member] + text if has_both else before.get(member) if text is None else text
         else:
             first[name] = value
-
-
-def _arguments_of(inner: Object, on_repair: OnRepair, name: str) -> str:
-    """Return the arguments of a call as text, which SDKs join with those of all deltas."""
-    arguments = inner.get(name)
-    if arguments is not None and not isinstance(arguments, str):
-        inner[name] = arguments = argument_text(arguments)
-        on_repair(TOOL_ARGUMENTS)
-    return arguments or ""
 
 
 FUNCTION_CALL = -1

@@ -27,9 +27,10 @@ class Calls(ToolRepair):
     def assigned(self, delta: list[dict[str, Any]]) -> list[tuple[ToolCall, bool]]:
         found = list[tuple[ToolCall, bool]]()
         for one in delta:
-            call, is_first, _ = self._assign(one)
+            before = len(self)
+            call, _ = self._assign(one)
             self._arguments.add(0, call.number, one.get("function", {}).get("arguments", ""))
-            found.append((call, is_first))
+            found.append((call, len(self) > before))
         return found
 
 

@@ -339,6 +339,20 @@ def test_an_event_with_a_name_alone_keeps_its_bytes_if_arguments_follow():
     assert b'"id":"c"' in sent
 
 
+@pytest.mark.parametrize(("tools", "name"), [("s s_web", "s"), ("s_web", "s"), ("f", "")])
+def test_an_event_of_which_nothing_is_left_but_a_call_that_waits_is_not_sent(tools, name):
+    stream = new_stream(repair=StreamRepair(RepairOptions(), asked(*tools.split())))
+    waits = {"tool_calls": [e(name, "", "c") | {"type": "function"}]}
+    piece, more = {"tool_calls": [e("_web" if tools != "f" else "f")]}, {"tool_calls": [e(None, A)]}
+    first = {**json.loads(data(chunk(waits))[6:]), "filter": [1]}  # a member that may not be lost
+    sent = [stream.feed(data(one)) for one in (first, chunk(piece), chunk(more))]
+    read = [json.loads(event[6:]) for event in b"".join(sent).split(b"\n\n")[:-1]]
+    assert all(one["choices"][0]["delta"] for one in read)
+    assert [one.get("filter") for one in read] == [[1], *[None] * (len(read) - 1)]
+    names = [call["function"].get("name") for one in read for call in one["choices"][0]["delta"]["tool_calls"]]
+    assert [name for name in names if name] == ["f" if tools == "f" else "s_web"]
+
+
 def test_a_whole_reply_is_read_likewise():
     def whole(finish: str, **message: Any) -> bytes:
         return json.dumps(chat(choice(finish=finish, **message))).encode()
