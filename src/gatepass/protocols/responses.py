@@ -29,12 +29,12 @@ from gatepass.sse import chunk
 from gatepass.sse.aggregate import StreamAggregator
 from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
-from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
+from gatepass.sse.chunk import EnvelopeDefaults, ErrorOf, Object, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.event_stream import EventStream, Progress
 from gatepass.sse.fast_path import NumberedPath
 from gatepass.sse.repair import EventRepair
-from gatepass.sse.tool_calls import arguments_fault, is_at_limit, is_complete_json
+from gatepass.sse.tool_calls import arguments_fault, is_at_limit
 from gatepass.sse.usage import Usage
 from gatepass.types import OVER_QUOTA, TOO_LONG, Call, StreamedResponse
 
@@ -266,26 +266,26 @@ def settle(event: Object, response: Object) -> bool:
     return True
 
 
-def is_cut_call(item: Any) -> bool:
-    """Whether `item` is a call of a function whose arguments are no JSON, although it is not marked as incomplete."""
+def call_fault(item: Any) -> ErrorOf | None:
+    """Return the error of a call of a function whose arguments are no JSON, unless it is marked as incomplete."""
     if not isinstance(item, dict) or item.get("type") != "function_call" or item.get("status") == "incomplete":
-        return False
+        return None
     arguments = item.get("arguments")
-    return isinstance(arguments, str) and arguments.strip() != "" and not is_complete_json(arguments)
+    return arguments_fault(arguments) if isinstance(arguments, str) and arguments.strip() else None
 
 
-def _is_cut_text(item: msgspec.Raw) -> bool:
-    """Whether an item of a whole response of any size is a call that was cut."""
+def _text_fault(item: msgspec.Raw) -> ErrorOf | None:
+    """Return `call_fault` of an item of a whole response of any size."""
     members = json_body.opened(item) if json_body.kind(item) == "{" else {}
     arguments = members.get("arguments", b"null")
     if bytes(members.get("type", b"")) != b'"function_call"' or json_body.kind(arguments) != '"':
-        return False
+        return None
     try:
         text = json_body.string(arguments)
     except msgspec.DecodeError:  # half of a pair of surrogates
         text = json.loads(bytes(arguments))
     status = read_json(bytes(members.get("status", b"null")))
-    return is_cut_call({"type": "function_call", "status": status, "arguments": text})
+    return call_fault({"type": "function_call", "status": status, "arguments": text})
 
 
 def items_of(response: Any) -> list[Any]:
@@ -293,20 +293,20 @@ def items_of(response: Any) -> list[Any]:
     return output if isinstance(output, list) else []
 
 
-def cut_calls(response: Any) -> list[bool]:
-    return [is_cut_call(item) for item in items_of(response)]
+def call_faults(response: Any) -> list[ErrorOf | None]:
+    return [call_fault(item) for item in items_of(response)]
 
 
 def _incomplete(item: Object | msgspec.Raw) -> Object:
     return {**(OBJECT.decode(item) if type(item) is msgspec.Raw else item), "status": "incomplete"}
 
 
-def make_incomplete(response: Object, cut: list[bool]) -> Object:
-    """Return a response with `cut` calls as one that the limit of tokens cut, unless it states another reason.
+def make_incomplete(response: Object, faults: list[ErrorOf | None]) -> Object:
+    """Return a response whose calls have `faults` as one that the limit of tokens cut, unless it states another reason.
 
     Its members may be texts.
     """
-    output = [_incomplete(item) if is_cut else item for item, is_cut in zip(items_of(response), cut, strict=True)]
+    output = [_incomplete(item) if fault else item for item, fault in zip(items_of(response), faults, strict=True)]
     details = response.get("incomplete_details")
     if not details or details == msgspec.Raw(b"null"):
         details = {"reason": "max_output_tokens"}
@@ -366,9 +366,7 @@ class ResponseProgress(Progress):
         return is_plain
 
     def _check(self, *items: Any) -> None:
-        self.fault = self.fault or next(
-            (arguments_fault(item["arguments"]) for item in items if is_cut_call(item)), None
-        )
+        self.fault = self.fault or next(filter(None, map(call_fault, items)), None)
 
 
 class ResponseRepair(EventRepair):
@@ -388,16 +386,16 @@ class ResponseRepair(EventRepair):
             self._bytes_left -= len(block)
             if self._bytes_left >= 0:  # else nothing is added
                 keep_item(self._items, payload)
-            if is_cut_call(item):  # clients run it otherwise; the last event decides
+            if call_fault(item):  # clients run it otherwise; the last event decides
                 item["status"] = "incomplete"
                 self._adapted.append(CUT)
         elif kind in LAST_EVENTS and isinstance(response := payload.get("response"), dict):
             if not response.get("output") and self._items and self._bytes_left >= 0:
                 response["output"] = in_order(self._items)
                 self._adapted.append(OUTPUT)
-            has_settled, cut = settle(payload, response), cut_calls(response)
-            if self._progress.is_limited or (payload["type"] == INCOMPLETE and any(cut)):
-                payload |= {"type": INCOMPLETE, "response": make_incomplete(response, cut)}
+            has_settled, faults = settle(payload, response), call_faults(response)
+            if self._progress.is_limited or (payload["type"] == INCOMPLETE and any(faults)):
+                payload |= {"type": INCOMPLETE, "response": make_incomplete(response, faults)}
                 has_settled = True
             if has_settled:
                 self._adapted.append(CUT)
@@ -552,19 +550,18 @@ class Responses(client_protocol.ClientProtocol):
     def repair(
         self, body: bytes, defaults: Callable[[], EnvelopeDefaults], upstream: str
     ) -> tuple[bytes, tuple[str, ...], bool]:
-        document, cut = Object(), list[bool]()
+        document, faults = Object(), list[ErrorOf | None]()
         with suppress(GatepassError, ValueError, RecursionError):  # a part alone is read: all may take long
             document = {**json_body.opened(body if b'"function_call"' in body else b"{}")}
             document["output"] = json_body.LIST.decode(document.get("output", b"[]"))
-            cut = [_is_cut_text(item) for item in document["output"]]
+            faults = [_text_fault(item) for item in document["output"]]
         status, usage = (read_json(bytes(document.get(name, b"null"))) for name in ("status", "usage"))
-        if not any(cut):
+        if (fault := next(filter(None, faults), None)) is None:
             return body, (), False
         made = Usage.read(usage) if isinstance(usage, dict) else None
         if status not in _PARTIAL and not is_at_limit(defaults().asked, made):
-            item = read_json(bytes(document["output"][cut.index(True)]))
-            raise (arguments_fault(item["arguments"]) or chunk.arguments_cut)(upstream)
-        return chunk.json_text(make_incomplete(document, cut)), (CUT,), False
+            raise fault(upstream)
+        return chunk.json_text(make_incomplete(document, faults)), (CUT,), False
 
     def synthesize(
         self, document: Object, defaults: EnvelopeDefaults, reply: client_protocol.ReplyContext

@@ -198,7 +198,7 @@ class MemberAggregator:
                 self._entries.add()
             self._lists.setdefault(name, []).extend(value)
         elif name in _EMPTY and type(value) is dict:
-            self._member(self._merged, name, _ONCE if name == "audio" else _ONCE_IN_CALL).add_all(value)
+            self._member(self._merged, name, _ONCE_IN_CALL).add_all(value)
         elif value is not None:
             self._entries.keep_last(self._values, name, value)
 

@@ -134,12 +134,6 @@ class ChoiceRepair:
         return self._stopped and not self.has_answer
 
     @property
-    def is_cut(self) -> bool:
-        """Whether arguments that came after the finish reason are no JSON."""
-        texts = self._arguments.texts(self._index) if self.has_finished else {}
-        return any(text.strip() and not is_complete_json(text) for text in texts.values())
-
-    @property
     def lacks_call(self) -> bool:
         """Whether the upstream ended the choice with calls, and sent none: vLLM under load."""
         return self._ended_without_call and not (self._tools or self._function)

@@ -411,7 +411,7 @@ class EventStream:
         # TGI before 2.2 sends no `[DONE]`
         if self._done_is_required and self._progress.is_complete(self._choices):
             if not self._repair.end_choices(self._progress.usage):
-                return self._fail_open()
+                return self._fail(self._repair.fault or chunk.stream_closed) or self._finish_repair()
             self._adapted[ADDED_DONE] = None
             self.done = self._is_over = True
             return self._finish_repair() + DONE
@@ -656,7 +656,7 @@ class EventStream:
         if (is_last or not is_exact) and self._done_is_required and not self._progress.is_complete(self._choices):
             return self._fail(chunk.stream_closed)
         if self._done_is_required and not self._repair.end_choices(self._progress.usage):
-            return self._fail_open()
+            return self._fail(self._repair.fault or chunk.stream_closed) or self._finish_repair()
         self.done = self._is_over = True
         if self._wants_usage and (self.usage is None or not self.usage.used(generates=True)):
             self.awaits_usage = True
@@ -666,10 +666,6 @@ class EventStream:
             self._adapted[ADDED_DONE] = None
             block = DONE
         return self._finish_repair() + block
-
-    def _fail_open(self) -> bytes:
-        """Fail at an end that leaves a choice open."""
-        return self._fail(self._repair.fault) or self._finish_repair()
 
     def _finish_repair(self) -> bytes:
         return self._repair.finish()

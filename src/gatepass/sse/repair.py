@@ -35,7 +35,6 @@ from gatepass.sse.chunk import (
     messages_of,
     move_texts,
     split_end,
-    stream_closed,
     unwrap,
     without_call,
     without_message,
@@ -87,9 +86,9 @@ class EventRepair:
         return True
 
     @property
-    def fault(self) -> ErrorOf:
-        """The error of a stream at whose end a choice is cut."""
-        return self.arguments.fault or stream_closed
+    def fault(self) -> ErrorOf | None:
+        """The error of the calls of a stream at whose end a choice is cut; None if they are not the reason."""
+        return self.arguments.fault(self.arguments.held)
 
     def finish(self) -> bytes:
         return b""
@@ -153,7 +152,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         return bool(self._choices) and all(choice.is_empty for choice in self._choices.values())
 
     @property
-    def fault(self) -> ErrorOf:
+    def fault(self) -> ErrorOf | None:
         lacks_call = any(choice.lacks_call for choice in self._choices.values())
         return without_call if lacks_call else super().fault
 
@@ -179,7 +178,8 @@ class ChunkRepair(EventRepair, Generic[Sent]):
 
     def end_choices(self, usage: Usage | None) -> bool:
         self._released += self.take_held()
-        if self.arguments.held and any(choice.is_cut for choice in self._choices.values()):
+        finished = (index for index, choice in self._choices.items() if choice.has_finished)
+        if self.arguments.fault(finished) is not None:  # of arguments that came after the finish reason
             return False
         if self._is_complete:
             return True

@@ -14,7 +14,7 @@ what kind of piece.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import is_not
@@ -145,10 +145,9 @@ class ArgumentBuffer(Hidden, msgspec.Struct, eq=False):
     _bytes_left: int = MOST_HELD_BYTES
     _work_left: int = MOST_HELD_BYTES
 
-    @property
-    def fault(self) -> ErrorOf | None:
-        """The error of the arguments of an open choice that are not complete JSON; None without such."""
-        texts = (text for choice in self.held for text in self.texts(choice).values())
+    def fault(self, choices: Iterable[int]) -> ErrorOf | None:
+        """Return the error of arguments of `choices` that are not complete JSON; None without such."""
+        texts = (text for choice in choices for text in self.texts(choice).values())
         return next((fault for text in texts if text.strip() and (fault := arguments_fault(text))), None)
 
     def has(self, choice: int, call: int) -> bool:

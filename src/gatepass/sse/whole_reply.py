@@ -145,17 +145,11 @@ def read_good(body: bytes) -> GoodReply | None:
     if type(completion) is not _ChatCompletion or not completion.choices:
         return None
     for choice in completion.choices:
-        if choice.message.tool_calls or choice.message.function_call:
-            is_long = any(len(one.arguments) > LARGE_EVENT_BYTES for one in _functions(choice.message))
-            if is_long or not _is_consistent(choice):
-                return None
-        else:
-            content = memoryview(choice.message.content)
-            may_be_empty = content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""')
-            if content[0] == _BRACKET or (may_be_empty and choice.finish_reason == "stop"):
-                return None
-            if choice.finish_reason in CALLS:
-                return None
+        functions, content = _functions(choice.message), memoryview(choice.message.content)
+        is_long = any(len(one.arguments) > LARGE_EVENT_BYTES for one in functions)
+        may_be_empty = content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""')
+        if is_long or not _is_consistent(choice) or (may_be_empty and choice.finish_reason == "stop"):
+            return None
     text, usage = completion.choices[0].message.content, completion.usage
     if usage is None:
         return GoodReply(text)
@@ -205,8 +199,8 @@ def _functions(message: _Message) -> list[_Function]:
 def _is_cut(body: bytes) -> bool:
     completion = _strict(body)
     choices = completion.choices if type(completion) is _ChatCompletion else ()
-    calls = [call for one in choices if one.finish_reason in COMPLETE for call in _functions(one.message)]
-    texts = [call.arguments for call in calls]
+    ended = [choice for choice in choices if choice.finish_reason in COMPLETE]
+    texts = [one.arguments for choice in ended for one in _functions(choice.message)]
     return not all(is_complete_json(text) for text in texts if text.strip())
 
 
@@ -253,8 +247,7 @@ def _rebuilt(document: Any, defaults: EnvelopeDefaults) -> tuple[Object, tuple[s
     repair, merged = ChunkRepair[Object](RepairOptions(None), defaults, dict), CompletionMerge(defaults)
     sent, usage = repair.repair(fields, fields), document.get("usage")
     if not repair.end_choices(Usage.read(usage) if isinstance(usage, dict) else None):
-        is_other = repair.fault is not chunk.stream_closed  # that of required arguments that are missing
-        raise chunk.AnswerFault(repair.fault if is_other else chunk.arguments_cut)
+        raise chunk.AnswerFault(repair.fault or chunk.arguments_cut)  # or required arguments are missing
     for one in (*sent, *repair.end()):
         merged.add(one)
     whole = merged.build()

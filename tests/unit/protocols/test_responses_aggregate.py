@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from gatepass.errors import GatepassError
-from gatepass.protocols.responses import ResponseAggregator, error_places, is_cut_call
+from gatepass.protocols.responses import ResponseAggregator, call_fault, error_places
 from gatepass.sse.chunk import StreamSource
 from tests.unit.protocols.test_responses_synthesize import written
 from tests.unit.sse.peer import strictly_response
@@ -41,7 +41,7 @@ def event(kind: Any, **more: Any) -> bytes:
 LAST = event("response.completed", response=WHOLE)
 
 
-@given(RESPONSES.filter(lambda one: one["status"] != "failed" and not any(map(is_cut_call, one["output"]))))
+@given(RESPONSES.filter(lambda one: one["status"] != "failed" and not any(map(call_fault, one["output"]))))
 def test_the_stream_of_a_response_is_that_response_again(document):
     read = assembled(written(document))
     assert read == document
