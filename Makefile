@@ -275,7 +275,7 @@ release: .release/.ready ## Build and test the files of a release in dist/; REPO
 release-pythons: .release/.ready ## The unit tier on the wheel in dist/, on each Python with the lowest and the newest packages
 	$(FREEING) release/pythons.sh dist/gatepass-*.whl
 
-newcomer: setup ## Run each block of commands of the first pages as a newcomer, `make release` too; five minutes, port 8080
+newcomer: setup ## Run each block of commands of the first pages as a newcomer, `make release` too; four minutes, port 8080
 	$(BIN)/pytest -q -o hung_after_s=900 -o faulthandler_timeout=1200 --durations=20 tests/newcomer
 
 release-check: setup .release/.ready ## What can be tested of a release in a minute: two equal builds, workflows, audit, locks

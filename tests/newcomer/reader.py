@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +82,10 @@ class Reader:
 
     def type(self, text: str, *, stdin: str = "", fails: bool = False) -> str:
         """Run lines of shell in the current folder, and return what they print. Fails if one of them does."""
+        if "gatepass serve" in text:
+            with suppress(httpx2.ConnectError):
+                httpx2.get(GATEPASS, trust_env=False)
+                raise AssertionError(f"another program serves {GATEPASS}, which the pages use")
         self._number += 1
         lines, given, printed = (self._scratch / f"{self._number}.{name}" for name in ("sh", "stdin", "out"))
         lines.write_text(text)
