@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from examples.demo import LIFETIME_S
 from release.audit import PLANTED_ID
 from ruamel.yaml import YAML
 
@@ -320,8 +321,11 @@ async def test_clients(reader: Reader, llm: Scripted, installed: Path) -> None:
 
 
 async def test_examples(reader: Reader) -> None:
-    """The programs one at a time, with shorter tokens, and what the client does without gatepass."""
-    reader.values |= {"issuer.py &": "issuer.py --lifetime 4 &", "--seconds 310": "--seconds 6"}
+    """The programs one at a time, with the tokens of the demo, and what the client does without gatepass."""
+    reader.values |= {
+        "issuer.py &": f"issuer.py --lifetime {LIFETIME_S} &",
+        "--seconds 310": f"--seconds {LIFETIME_S + 2}",
+    }
     environment(reader)
 
     def follow(page: str) -> None:
