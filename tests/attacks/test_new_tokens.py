@@ -100,7 +100,7 @@ async def behind(tmp_path: Any) -> AsyncIterator[tuple[Gateway, DrivenClock]]:
     async def moves_on() -> None:
         turns = gp.state.authenticator.tokens._turns  # type: ignore[union-attr]
         while True:
-            if turns.waiting:
+            if turns.holding:
                 await clock.advance(AT_ONCE / SIGNATURES_PER_S)
             await asyncio.sleep(0)
 

@@ -16,13 +16,15 @@ from gatepass.cancel import Tasks
 from gatepass.clock import Clock, sleep
 from gatepass.config.advice import Advice
 from gatepass.errors import KeySetUnavailable
+from gatepass.fair_queue import FairQueue
 
 LOG = logging.getLogger("gatepass.callers")
 
 AGAIN_S = 10.0
 """Seconds between two fetches because of an unknown `kid`, a wrong signature or a failure. A client may invent both."""
 MOST_WAITING = 100
-"""How many tokens may wait for a fetch of one set: all wake in one turn of the loop, and clients may invent a `kid`."""
+"""How many tokens may wait for a fetch of one set, in lines of FairQueue, which has no place for them: all wake in one
+turn of the loop, and clients may invent a `kid`."""
 KEPT_S = 86_400.0
 """How long the last keys are used while the issuer cannot be reached."""
 
@@ -51,7 +53,7 @@ class KeySetHolder:
         self.fault = ""
         """Why the last fetch failed, "" after one that succeeded."""
         self._running: asyncio.Task[None] | None = None
-        self._waiting = 0
+        self._waiting = FairQueue[asyncio.Event](0, MOST_WAITING)
         self._tasks = Tasks()
         self._is_started = False
 
@@ -74,24 +76,22 @@ class KeySetHolder:
         return None if self._clock.now() - self._fetched_s > KEPT_S else self._keys
 
     def status(self) -> documents.KeySet:
-        age_s = None if self.keys is None else round(self._clock.now() - self._fetched_s, 3)
-        unusable = (self.keys.problem if self.keys is not None else "") or None
-        return documents.KeySet(
-            issuer=self.issuer, keys=len(self.keys or ()), age_s=age_s, fault=self.fault or None, unusable=unusable
-        )
+        keys, fault = self.keys, self.fault or None
+        age_s = None if keys is None else round(self._clock.now() - self._fetched_s, 3)
+        unusable = (keys and keys.problem) or None
+        return documents.KeySet(issuer=self.issuer, keys=len(keys or ()), age_s=age_s, fault=fault, unusable=unusable)
 
     def age_text(self) -> str:
         """Return when the keys were fetched, for an error."""
         return f"fetched {span_text(self._clock.now() - self._fetched_s)} ago"
 
-    async def keys_for(self, token: Token) -> KeySet:
-        """Return the keys, fetched again if they have none for `token`. Known keys never wait.
+    async def keys_for(self, token: Token, line: str) -> KeySet:
+        """Return the keys, fetched again if they have none for `token`. Known keys never wait. `line` as for `fetched`.
 
         Raises KeySetUnavailable if no keys were ever fetched, or none for a day.
         """
-        keys, algorithm = self.keys, str(token.header["alg"])
-        if keys is None or keys.find(token.kid, algorithm) is None:
-            keys = await self.fetched()
+        if (keys := self.keys) is None or keys.find(token) is None:
+            keys = await self.fetched(line)
         if keys is None:
             when = "since its start" if self._fetched_s == -math.inf else "within the last day"
             raise KeySetUnavailable(  # log, `status` and `doctor` report the reason; a client does not learn it
@@ -107,19 +107,27 @@ class KeySetHolder:
         self._asked_s = -math.inf
         self._tasks.spawn(self.fetched(), f"key set of {self.setting}, by an operator")
 
-    async def fetched(self) -> KeySet | None:
-        """Fetch again, but not twice in AGAIN_S, and return `keys`."""
+    async def fetched(self, line: str = "") -> KeySet | None:
+        """Fetch again, but not twice in AGAIN_S, and return `keys`: those of before if too many of `line` wait."""
         if self._running is None and self._clock.now() - self._asked_s >= AGAIN_S:
             self._asked_s = self._clock.now()
             self._running = self._tasks.spawn(self._fetch_once(), f"key set of {self.setting}")
-        if self._running is not None and self._waiting < MOST_WAITING:
-            self._waiting += 1
+            self._running.add_done_callback(self._end_fetch)
+        if self._running is not None:
+            # all wait for one fetch: a client that leaves does not end it, and no client causes its failure
+            waiting = asyncio.Event()
+            if (left_out := self._waiting.enter(waiting, line, weight=1)) is not None:
+                left_out.set()
             try:
-                # all wait for one fetch: a client that leaves does not end it, and no client causes its failure
-                await asyncio.wait([self._running])
+                await waiting.wait()
             finally:
-                self._waiting -= 1
+                self._waiting.leave(waiting)
         return self.keys
+
+    def _end_fetch(self, _: asyncio.Task[None]) -> None:
+        self._running = None
+        for one in self._waiting.waiting:
+            one.set()
 
     async def _fetch_once(self) -> None:
         try:
@@ -129,19 +137,14 @@ class KeySetHolder:
                 for _ in keys.make():
                     await asyncio.sleep(0)  # no request waits for the keys of others
                 self._keys, self._document = keys, document
-                fields = {
-                    "issuer": self.issuer,
-                    "keys": len(keys),
-                    **({"reason": why} if (why := keys.problem) else {}),
-                }
+                why = {"reason": keys.problem} if keys.problem else {}
+                fields = {"issuer": self.issuer, "keys": len(keys), **why}
                 LOG.log(logging.WARNING if why else logging.INFO, "key_set_fetched", extra={"fields": fields})
         except (KeySetFault, ValueError) as error:
             self._failed(error)
         else:
             self._fetched_s, self.fault = self._clock.now(), ""
             self._next_s = self._fetched_s + again_s
-        finally:
-            self._running = None
 
     def _failed(self, error: BaseException) -> None:
         self._next_s = self._clock.now() + AGAIN_S
