@@ -755,6 +755,48 @@ async def test_one_request_has_nine_calls_and_one_for_each_further_target(member
     assert (answer.status, answer.headers["x-gatepass-attempts"]) == (status, str(sum(calls)))
 
 
+@pytest.mark.parametrize(("members", "calls"), [(0, [2, 2, 2, 2]), (2, [4, 4, 3, 0]), (8, [MOST_CALLS, 0, 0, 0])])
+async def test_a_renewed_token_is_one_of_the_nine_calls(members: int, calls: list[int]):
+    """Each of four targets rejects its first token, refuses so many members one by one, and then fails."""
+    entry = {"retry": {"on": ["refused", "may_have_run"], "operations": ["chat"], "attempts": 4}}
+    names, rejected = ("first", "second", "third", "fourth"), set[tuple[int, str]]()
+
+    def answer(at: int, received: Received) -> Dialogue:
+        sent = (at, dict(received.headers)["authorization"])
+        if not any(one == at for one, _ in rejected):
+            rejected.add(sent)
+        if sent in rejected:
+            return error(401, "The token is expired.", "invalid_token")
+        return refused_member(received, members) or error(500, "overloaded")
+
+    async with AsyncExitStack() as started:
+        issuer = await started.enter_async_context(Scripted(*[minted(f"token-{at}") for at in range(40)]))
+        login = {"type": "oauth2", "token_url": issuer.url, "client_id": "i", "client_secret": SECRET}
+        served = [await started.enter_async_context(Scripted(answer=partial(answer, at))) for at, _ in enumerate(names)]
+        upstreams = {name: {"base_url": one.url, "credential": name} for name, one in zip(names, served, strict=True)}
+        logins, entries = dict.fromkeys(names, login), models(*names, **entry)
+        gp = await started.enter_async_context(gateway(upstreams=upstreams, credentials=logins, models=entries))
+        asked = await gp.ask(PICKY).answer()
+    assert [len(one.received) for one in served] == calls
+    assert asked.status == (400 if members else 500)
+
+
+@pytest.mark.parametrize(("repeats", "status"), [(0, 400), (3, 400), (8, 400), (10, 429)])
+async def test_what_retry_repeats_is_counted_and_not_limited(repeats: int, status: int):
+    """An upstream refuses so many calls for now, and then nine members one by one."""
+    entry = {"retry": {"on": ["refused"], "attempts": 10}}
+    left = iter(range(repeats))
+
+    def answer(received: Received) -> Dialogue:
+        is_limited = next(left, None) is not None
+        return error(429, **{"retry-after": "0"}) if is_limited else refused_member(received) or error(400, "Bad.")
+
+    served, model = Scripted(answer=answer), models("only", **entry)
+    async with served as only, gateway(upstreams={"only": {"base_url": only.url}}, models=model) as gp:
+        asked = await gp.ask(PICKY).answer()
+    assert (asked.status, len(only.received)) == (status, max(MOST_CALLS, repeats))
+
+
 @pytest.mark.parametrize("tries", [1, 3])
 async def test_a_target_that_hangs_takes_no_tries_from_the_next(tries: int):
     """The first one refuses some members and then hangs for longer than tries may take at one target."""

@@ -162,6 +162,16 @@ SPELLED: Mapping[str, dict[str, Any]] = {
     "lm-eval": {"extra_body": {"generation_kwargs": {"max_gen_toks": LARGE}}},
     "an answer's": {"model_kwargs": {"maxResponseTokens": LARGE}, "MaxAnswerLen": [LARGE]},
     "a provider's": {"provider_options": {"x": {"params": {"max_out_len": LARGE}}}},
+    # by the usual names, the bound holds wherever objects are passed on
+    "a text": {"provider_options": {"text": {"max_tokens": LARGE}}},
+    "a deep text": {"extra_body": {"extra_body": {"text": {"max_tokens": LARGE}}}},
+    "an input": {"extra_body": {"input": {"max_tokens": LARGE}, "metadata": {"maxTokens": LARGE}}},
+    "a tool's": {"extra_body": {"tool_config": {"max_tokens": LARGE}, "tools": {"n_predict": LARGE}}},
+    "a like name": {
+        "provider_options": {"functionary": {"max_tokens": LARGE}, "json_mode": {"max_len": LARGE}},
+        "extra_body": {"information": {"max_gen_len": LARGE}, "contexts": {"max_tokens": LARGE}},
+    },
+    "a type": {"options": {"a": {"type": "string", "max_tokens": LARGE}}},
 }
 UNTOUCHED: Mapping[str, dict[str, Any]] = {
     "what is read": {
@@ -196,8 +206,8 @@ UNTOUCHED: Mapping[str, dict[str, Any]] = {
     "formats in objects": {
         "extra_body": {
             "guided_json": {"type": "string", "maxLength": LARGE},
-            "text": {"max_tokens": LARGE},
-            "metadata": {"max_tokens": LARGE},
+            "text": {"max_gen_len": LARGE},
+            "metadata": {"max_length": LARGE, "a": {"max_len": LARGE}},
             "documents": {"a": {"max_length": LARGE}},
             "messages": {"max_length": LARGE},
             "input": {"max_length": LARGE},
@@ -207,6 +217,22 @@ UNTOUCHED: Mapping[str, dict[str, Any]] = {
         "generationConfig": {"responseSchema": {"type": "STRING", "maxLength": LARGE}},
         "parameters": {"grammar": {"type": "json"}, "properties": {"max_length": {"maxLength": LARGE}}},
         "options": {"format": {"maxLength": LARGE}},
+    },
+    "schemas": {
+        "parameters": {
+            "grammar": {"type": "json", "value": {"type": "string", "maxLength": LARGE}},
+            "a": {"type": "string", "maxLength": LARGE, "default": {"max_tokens": LARGE}},
+        },
+        "extra_body": {
+            "structural_tag": {"type": "string", "maxLength": LARGE},
+            "output": {"type": "string", "maxLength": LARGE},
+            "a": {"anyOf": [{"maxLength": 3}], "maxLength": LARGE, "not": {"maxLength": LARGE}},
+            "b": {"properties": {"max_tokens": {"type": "integer", "maximum": LARGE}}},
+            "variables": {"max_length": LARGE},
+            "inputs": {"max_length": LARGE},
+            "chat_template_kwargs": {"max_length": LARGE},
+        },
+        "sampling_params": {"metadata": {"max_tokens": LARGE}, "json_schema": {"a": {"max_tokens": LARGE}}},
     },
     "the client's own": {
         "metadata": {"max_tokens": "99999", "max_length": "99999"},

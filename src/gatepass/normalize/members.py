@@ -256,14 +256,38 @@ class Clamp:
 
 
 NESTED_LEVELS, NAME_CHARS = 3, 32
-_OF_INPUT = "input|prompt|context|seq|model|chunk"
+_SPELLED = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "max_tokens_to_sample")
+_OUTPUT = frozenset(name.replace("_", "") for name in (*_SPELLED, "n_predict", "num_predict"))  # llama.cpp and Ollama
+"""The members that bound the tokens of an answer wherever they are read, as `plain_name` returns them."""
+_OF_INPUT = re.compile("input|prompt|context|seq|model|chunk")
+_PASSED_ON = frozenset(("extrabody", "provideroptions", "generationconfig", "options", "reasoning"))
+"""The objects of a request whose objects may all be taken for settings: Ollama's and OpenRouter's, for example."""
 _KINDS = ("", "inference", "sampling", "generation", "textgeneration", "decoding", "model")
-OBJECTS = frozenset(
-    ("extrabody", "provideroptions", "reasoning", "additionalmodelrequestfields")  # OpenRouter, Bedrock
-) | {kind + one for kind in _KINDS for one in ("config", "params", "parameters", "options", "kwargs")}
-"""The objects of a request in which servers read bounds of an answer too. Objects in them are read as well."""
-_CLOSED = ".*(?:schema|json|format|tool|function|properties|items|defs|metadata|messages|documents).*|text|input"
-"""What is no setting of the answer: a schema, or what the request is about."""
+OBJECTS = (
+    _PASSED_ON
+    | {"additionalmodelrequestfields"}
+    | {  # Bedrock
+        kind + one for kind in _KINDS for one in ("config", "params", "parameters", "options", "kwargs")
+    }
+)
+"""The objects of a request in which servers read bounds of an answer too."""
+_CLOSED = frozenset(
+    (
+        *("text", "input", "inputs", "messages", "documents", "metadata", "variables", "chattemplatekwargs"),
+        *("tools", "toolchoice", "toolconfig", "functions", "functioncall"),
+        *("format", "responseformat", "structuredoutputs", "structuraltag", "grammar", "guidedgrammar"),
+        *("json", "guidedjson", "schema", "jsonschema", "responseschema", "responsejsonschema"),
+        *("properties", "patternproperties", "items", "definitions", "$defs"),
+    )
+)
+"""Objects that are no setting of the answer, but what the request is about."""
+_OF_SCHEMA = frozenset(
+    (
+        *("type", "$ref", "$schema", "$defs", "definitions", "properties", "patternProperties", "items", "prefixItems"),
+        *("additionalProperties", "enum", "const", "anyOf", "oneOf", "allOf", "not", "pattern"),
+    )
+)
+"""Members of a JSON schema, in which `maxLength` is about a text."""
 BOUND_NAMES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("completions", "messages"), ("max_tokens",)),
     "chat": ("max_tokens", "max_completion_tokens"),
@@ -283,21 +307,46 @@ def plain_name(name: str) -> str:
 def bounds_output(plain: str) -> bool:
     """Return whether a member of this `plain_name` bounds the tokens of an answer.
 
-    Its name has "max" and "tok" or "len", such as `max_gen_len` and `maxTokenCount`, and nothing of `_OF_INPUT`.
+    It is one of _OUTPUT, or has "max" and "tok" or "len", such as `max_gen_len` and `maxTokenCount`, and nothing of
+    `_OF_INPUT`.
     """
-    if "max" not in plain:
-        return plain in ("npredict", "numpredict", "tokenstogenerate", "requestoutputlen")  # Ollama, NeMo, Triton
-    return ("tok" in plain or "len" in plain) and re.search(_OF_INPUT, plain) is None
+    if plain in _OUTPUT or "max" not in plain:
+        return plain in _OUTPUT or plain in ("tokenstogenerate", "requestoutputlen")  # NeMo, Triton
+    return ("tok" in plain or "len" in plain) and _OF_INPUT.search(plain) is None
 
 
-def has_bounds(plain: str, levels: int) -> bool:
-    """Return whether the object of this `plain_name` is read for bounds of an answer.
+@dataclass(frozen=True, slots=True)
+class BoundsPlace:
+    """Where an object of a request is, which decides what in it bounds the answer."""
 
-    `levels` are those left below its owner, NESTED_LEVELS for a member of the request itself.
-    """
-    if levels == NESTED_LEVELS:
-        return plain in OBJECTS
-    return levels > 0 and re.fullmatch(_CLOSED, plain) is None
+    levels: int = NESTED_LEVELS
+    """How deep the objects in it are read."""
+    is_passed_on: bool = False
+    """It is below one of _PASSED_ON, where _OUTPUT is read everywhere."""
+    is_closed: bool = False
+    """It is a schema, one of _CLOSED, or below one: of all names, _OUTPUT alone may bound the answer."""
+
+    def bounds(self, plain: str) -> bool:
+        """Return whether a member of this `plain_name` bounds the tokens of an answer."""
+        return plain in _OUTPUT if self.is_closed else bounds_output(plain)
+
+    def reads(self, plain: str) -> bool:
+        """Return whether the member of this `plain_name` is read for bounds if it is an object."""
+        if self.levels == NESTED_LEVELS:
+            return plain in OBJECTS
+        return self.levels > 0 and (self.is_passed_on or not (self.is_closed or plain in _CLOSED))
+
+    def inner(self, plain: str, names: Iterable[str]) -> BoundsPlace | None:
+        """Return the place of such an object, which has members of these `names`. None if nothing in it is a bound."""
+        if self.levels == NESTED_LEVELS:
+            return BoundsPlace(self.levels - 1, plain in _PASSED_ON)
+        is_closed = self.is_closed or plain in _CLOSED or not _OF_SCHEMA.isdisjoint(names)
+        return (
+            None if is_closed and not self.is_passed_on else BoundsPlace(self.levels - 1, self.is_passed_on, is_closed)
+        )
+
+
+REQUEST = BoundsPlace()
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity, because a mapping has no hash
@@ -319,25 +368,28 @@ class OutputBound:
     def apply_to(self, draft: Draft) -> bool:
         if (protocol := draft.call.operation.protocol) not in BOUND_NAMES:
             return False
-        changed = self._bounded(draft.top, NESTED_LEVELS)
+        changed = self._bounded(draft.top, REQUEST)
         names = [renamed(name, self.renames) for name in BOUND_NAMES[protocol] if name not in self.drops]
         if names and not any(name in draft.top for name in names):
             changed += draft.top.set(names[0], b"%d" % self.most)
         return changed > 0
 
-    def _bounded(self, owner: ObjectDraft, levels: int) -> int:
-        """Bound what `owner` has, and objects to `levels` below it. Return how many members changed."""
+    def _bounded(self, owner: ObjectDraft, place: BoundsPlace) -> int:
+        """Bound what `owner` has, and the objects in it. Return how many members changed."""
         changed = 0
         for name in owner.names:
             plain = plain_name(name)
-            is_bound, is_inner = bounds_output(plain), has_bounds(plain, levels)
+            # in a schema, such an object is that of a property
+            is_bound = place.bounds(plain) and not (place.is_closed and owner.kind(name) == "{")
+            is_inner = place.reads(plain)
             if is_bound:
                 is_good = 1 <= _number(owner, name) <= self.most
                 changed += not is_good and owner.set(name, b"%d" % self.most)
             elif plain == "thinking":
                 changed += self._less_thinking(owner, name)
             elif is_inner and (inner := owner.object(name)) is not None:
-                changed += self._bounded(inner, levels - 1)
+                inner_place = place.inner(plain, inner.names)
+                changed += 0 if inner_place is None else self._bounded(inner, inner_place)
             # some servers read the first of several, some the last: one is sent
             if name in owner.repeated and (is_inner or is_bound or plain == "thinking"):
                 owner.has_changed = True

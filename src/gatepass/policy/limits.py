@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -49,7 +50,7 @@ NO_REFUSAL = StoreRefusal()
 class Use:
     """The use of one limit in one process: the current parts by number, their sum, and the store's last answer."""
 
-    __slots__ = ("newest", "parts", "refusal", "total")
+    __slots__ = ("__weakref__", "newest", "parts", "refusal", "total")
 
     def __init__(self) -> None:
         self.newest = self.total = 0
@@ -186,11 +187,13 @@ class Counts:
 
     def __init__(self) -> None:
         self._limits: dict[tuple[str, ...], Limit] = {}
+        self._uses: WeakValueDictionary[tuple[str, ...], Use] = WeakValueDictionary()
+        """Also of limits that `prune` forgot, as long as a request in progress may owe to them."""
 
     def attach(self, limit: Limit) -> Limit:
         """Let `limit` continue with the use of its subject, if there is one."""
-        if (before := self._limits.get(key := limit.key)) is not None:
-            limit.use = before.use
+        key = limit.key
+        limit.use = self._uses.setdefault(key, limit.use)
         self._limits[key] = limit
         return limit
 

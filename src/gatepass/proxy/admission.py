@@ -23,7 +23,7 @@ from gatepass.config.use_limits import RESERVED_OUTPUT_TOKENS, SPANS, UseLimits
 from gatepass.errors import GatewayError, InvalidRequest, Limited, NotAllowed
 from gatepass.json_body import UNCOUNTED_BYTES, Members, elements, has_more, lacks, members, searched
 from gatepass.json_body import kind as first_char
-from gatepass.normalize.members import NESTED_LEVELS, bounds_output, has_bounds, plain_name
+from gatepass.normalize.members import OBJECTS, REQUEST, BoundsPlace, bounds_output, plain_name
 from gatepass.observability.metrics import MAX_NAMES, Labels
 from gatepass.observability.observer import AccessRecord
 from gatepass.policy.limits import (
@@ -104,13 +104,15 @@ _UNREAD = frozenset(("model", "messages", "input", "stream", "temperature", "top
 """Members of most requests that are none of these, which saves the calls of `plain_name`."""
 
 
-def _asked(listed: Members, levels: int = NESTED_LEVELS) -> Iterator[tuple[str, Any]]:
+def _asked(listed: Members, place: BoundsPlace = REQUEST) -> Iterator[tuple[str, Any]]:
     """Yield each asked member of `listed`, repeated ones too: some servers read the first value, others the last."""
     for name, text in listed:
-        if (plain := plain_name(name)) in ASKED or bounds_output(plain):
+        if (plain := plain_name(name)) in ASKED or place.bounds(plain):
             yield plain, _prompts(text) if plain == "prompt" else _value(text)
-        elif has_bounds(plain, levels) and first_char(text) == "{":
-            yield from _asked(members(text), levels - 1)
+        elif place.reads(plain) and first_char(text) == "{":
+            inner = members(text)
+            if (inner_place := place.inner(plain, [name for name, _ in inner])) is not None:
+                yield from _asked(inner, inner_place)
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -196,7 +198,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
         asked: list[tuple[str, Any]] = [
             (name, one)
             for name, one in named
-            if name in ASKED or bounds_output(name) or (type(one) in _UNBUILT and has_bounds(name, NESTED_LEVELS))
+            if name in ASKED or bounds_output(name) or (type(one) in _UNBUILT and name in OBJECTS)
         ]
         unbuilt = [name for name, one in asked if name == "prompt" or type(one) in _UNBUILT]
         if unbuilt or len(opened.names) > len(opened.values):  # the texts of a small body take another pass
@@ -368,6 +370,8 @@ class Admitted(msgspec.Struct, eq=False):
         if used[TOKENS] and not reported and any(limit.counts_tokens for limit in self.limits):
             access.tokens_estimated = used[TOKENS]
         self.taken = []
+        if attempt is None or not (record.parts or record.after):  # nearly always: saves what follows
+            return
         if parts := sum(max(0, min(len(one.parts), one.requests) - 1) for one in context.attempts()):
             # also those of `counted`, whose large body was counted as one request
             owing = [one for one in self.limits if one.unit == REQUESTS and one.owner[0] != END_USER]

@@ -568,9 +568,7 @@ async def _learn(attempt: Attempt, error: GatepassError, allowed: Allowed) -> bo
         return False
     session = _open_session(attempt, base)
     found = await _steps(attempt, session, session.sent, error)
-    is_prepared = session.prepare_retry(error, attempt.state.clock.now(), found)
-    attempt.is_free = session.is_free
-    return is_prepared and await _stay(attempt, error, allowed)
+    return session.prepare_retry(error, attempt.state.clock.now(), found) and await _stay(attempt, error, allowed)
 
 
 _PREPARED: Mapping[Repeat, Callable[[Attempt, GatepassError, Allowed], Awaitable[bool]]] = {

@@ -83,8 +83,6 @@ class Attempt(Hidden, Tried, eq=False):
     """The error from which gatepass concludes that the upstream lacks the path: a chat is tried."""
     session: LearningSession | None = None
     """The learned rules of the attempts at this target. None while there is none for the model and no error."""
-    is_free: bool = False
-    """The next attempt takes back only what gatepass itself added."""
     target_began_s: float = 0.0
     """When the first attempt at this target began, 0 in that attempt itself."""
     copied_bytes: int = 0
@@ -140,8 +138,7 @@ class Attempt(Hidden, Tried, eq=False):
         attempt.sent_before = self.sent_before or self.sent
         attempt.ran_before = self.ran_before or (self.sent and ended.outcome not in REFUSALS)
         attempt.new_connection = repeat is Repeat.NEW_CONNECTION
-        is_try = repeat is Repeat.LEARNED_RULE and not (self.is_free or self.lacks_path)
-        attempt.rules = self.rules + is_try
+        attempt.calls = self.calls + (repeat is not Repeat.NEXT_TARGET)
         if (early := self.early) is not None:
             attempt.early, early.is_over = early, False
         if repeat not in MOVES:

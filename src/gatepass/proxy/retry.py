@@ -18,8 +18,8 @@ from gatepass.types import SERVER_ERROR
 
 TOO_MANY, UNAVAILABLE = 429, 503
 MOST_CALLS = 9
-"""Limit on the calls of one request, to which each further target adds one. Strict upstreams name one unsupported
-member in each error."""
+"""The calls of one request, to which each further target adds one, after which no change is tried. Strict upstreams
+name one unsupported member in each error."""
 MOST_TRIES_S = 10.0
 """Time from the first call at a target on after which no change is tried there. RAGFlow's dialog waits as long for an
 answer."""
@@ -86,8 +86,8 @@ class Tried(msgspec.Struct, kw_only=True):
     """An attempt at this target followed a rejected token."""
     reconnected: bool = False
     """An attempt at this target followed a stale connection."""
-    rules: int = 0
-    """How many attempts tried a change, at all targets. A missing path and what gatepass itself added do not count."""
+    calls: int = 1
+    """How many calls the request made at all targets, this one among them, without the first at each further target."""
     tried_s: float = 0.0
     """The time since the first attempt at this target."""
 
@@ -136,7 +136,7 @@ def decide(
     if by_policy and allowed.has_time:
         return Repeat.NEXT_TARGET if allowed.has_next else Repeat.RETRY
     if outcome in (Outcome.TOKEN_REJECTED, Outcome.ERROR_REPLY):
-        has_tries = tried.lacks_path or (tried.rules < MOST_CALLS - 1 and tried.tried_s < MOST_TRIES_S)
+        has_tries = tried.calls < MOST_CALLS and (tried.lacks_path or tried.tried_s < MOST_TRIES_S)
         teaches = tried.learns and (status in TEACHING or status == OF_BATCHES or tried.lacks_path)
         return Repeat.LEARNED_RULE if teaches and has_tries else None
     return None

@@ -51,6 +51,9 @@ mod_reqtimeout grants as much by default."""
 LEAST_BYTES_PER_S = 1024
 """The least average rate of a body, beyond RECEIVE_S, and at which a client reads a response. GPRS, the slowest mobile
 network, has four times as much."""
+STEP_BYTES = 16 * 1024
+"""By how much a client that reads at that rate may be behind it. What the kernel says was acknowledged grows in steps:
+Linux opens a full window again at a sixteenth of the buffer, other systems at half of it, or at one segment."""
 STALL_S = 300.0
 """The time for which a client may read nothing of a response. A machine that sleeps for some minutes goes on with its
 stream."""
@@ -515,7 +518,7 @@ class ClientConnection(asyncio.Protocol):
             return 0.0
         paused_s = STALL_S - (timer.when() - self._loop.time())
         silent_s, acked_bytes = sent_to(self.transport.get_extra_info("socket"))
-        is_slow = acked_bytes - self._acked_bytes < LEAST_BYTES_PER_S * paused_s
+        is_slow = acked_bytes - self._acked_bytes + STEP_BYTES < LEAST_BYTES_PER_S * paused_s
         return paused_s if is_slow else min(paused_s, silent_s)
 
     def abort(self) -> None:

@@ -419,7 +419,7 @@ def test_no_sequence_of_answers_loops_or_touches_what_was_sent(exchanges):
                 learning.succeeded(now_s)
                 break
             error = refused(Refusal(lambda _: True, answer.body, answer.status))
-            if not learn_from(learning, error, now_s, sent - 1):
+            if not learn_from(learning, error, now_s, sent):
                 learning.failed(error, now_s)
                 break
         assert sent <= MOST_CALLS

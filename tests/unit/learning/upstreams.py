@@ -101,7 +101,7 @@ def ask(
 
 
 def converse(learning: LearningSession, upstream: Answering, call: Call, now_s: float) -> Outcome:
-    tries, calls = 0, 0
+    calls = 0
     while True:
         planned = plan(learning, call, now_s)
         refusal, calls = upstream.answer(planned), calls + 1
@@ -111,11 +111,10 @@ def converse(learning: LearningSession, upstream: Answering, call: Call, now_s: 
             learning.memory.note_served(learning.scope, now_s, is_stream=planned.stream)
             return Outcome(planned, None, learning, calls)
         error = refused(refusal)
-        if not learn_from(learning, error, now_s, tries):
+        if not learn_from(learning, error, now_s, calls):
             shown = learning.failed(error, now_s)
             learning.left(now_s)
             return Outcome(planned, shown, learning, calls)
-        tries += not learning.is_free
 
 
 def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
@@ -125,10 +124,10 @@ def plan(learning: LearningSession, call: Call, now_s: float) -> Call:
 
 
 def learn_from(
-    learning: LearningSession, error: UpstreamError, now_s: float, tries: int = 0, tried_s: float = 0.0
+    learning: LearningSession, error: UpstreamError, now_s: float, calls: int = 1, tried_s: float = 0.0
 ) -> bool:
     """Learn from the refusal of the last request that was planned, within the limits of `decide`."""
-    tried = Tried(sent=True, learns=True, rules=tries, tried_s=tried_s)
+    tried = Tried(sent=True, learns=True, calls=calls, tried_s=tried_s)
     verdict = decide(retry.Outcome.ERROR_REPLY, error.http_status, None, tried, retry.Allowed(), math.inf)
     return verdict is Repeat.LEARNED_RULE and learning.prepare_retry(error, now_s, found(learning, error))
 

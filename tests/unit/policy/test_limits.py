@@ -1,6 +1,7 @@
 """Counts against a list of everything that was taken: what is admitted, what is refused and for how long."""
 
 import itertools
+import weakref
 from datetime import UTC, datetime
 from typing import Any
 
@@ -193,9 +194,25 @@ def test_a_use_is_forgotten_at_a_reload_when_it_counts_nothing():
     limits = [counts.attach(limit_of(REQUESTS, 5, owner)) for owner in ("ana", "ben")]
     counts.take(limits[:1], amounts(), 1_000.0)
     counts.prune(1_000.5)
+    first, unused = limits[0].use, weakref.ref(limits[1].use)
+    del limits
+    assert unused() is None
     again = [counts.attach(limit_of(REQUESTS, 5, owner)) for owner in ("ana", "ben")]
     assert [one.used(1_000.5) for one in again] == [1, 0]
-    assert [one.use is before.use for one, before in zip(again, limits, strict=True)] == [True, False]
+    assert again[0].use is first
+
+
+@pytest.mark.parametrize("reloads", [1, 2])
+def test_a_reload_keeps_the_use_to_which_a_request_in_progress_still_owes(reloads):
+    counts = Counts()
+    taken = counts.take([counts.attach(limit_of(TOKENS, 500))], amounts(tokens=5), 1_000.0)
+    assert isinstance(taken, Taken)
+    for _ in range(reloads):  # after the first one, no limit is configured
+        counts.prune(1_070.0)
+    limit = counts.attach(limit_of(TOKENS, 600))
+    assert limit.used(1_070.0) == 0
+    counts.settle(taken, amounts(tokens=400), 1_071.0)
+    assert limit.used(1_071.0) == 395
 
 
 @pytest.mark.parametrize(

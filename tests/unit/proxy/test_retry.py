@@ -33,18 +33,20 @@ TABLE = """
     # a rejected token: with a new one, twice at most
     token_rejected     *      *       *           -renewed     left -no_credential  *    | new_token
     token_rejected     400    *       json        renewed      left *               *    | learned_rule
-    token_rejected     400    *       json        eight_rules  left no_credential   *    | -
+    token_rejected     400    *       json        nine_calls   left no_credential   *    | -
     token_rejected     400    *       json        slow|late    left no_credential   *    | -
     token_rejected     400    *       json        *            left no_credential   *    | learned_rule
+    token_rejected     *      *       no_path     nine_calls   left no_credential   *    | -
     token_rejected     *      *       no_path     renewed      left *               *    | learned_rule
     token_rejected     *      *       no_path     *            left no_credential   *    | learned_rule
     token_rejected     *      *       *           *            left *               *    | -
     nothing_written    *      *       *           *            left expired         *    | new_token
 
     # an error that a change may prevent: nine calls, and none begins after ten seconds; a chat for a missing path
-    error_reply        400    *       json        eight_rules  left *               *    | -
+    error_reply        400    *       json        nine_calls   left *               *    | -
     error_reply        400    *       json        slow|late    left *               *    | -
     error_reply        400    *       json        *            left *               *    | learned_rule
+    error_reply        *      *       no_path     nine_calls   left *               *    | -
     error_reply        *      *       no_path     *            left *               *    | learned_rule
     error_reply        *      *       *           *            left *               *    | -
 
@@ -71,10 +73,10 @@ TRIES: dict[str, dict[str, Any]] = {
     "reconnected": {"reconnected": True},
     "earlier": {"sent_before": True},
     "renewed": {"renewed": True, "sent_before": True},
-    "a_rule": {"rules": 1, "tried_s": MOST_TRIES_S - 0.1, "sent_before": True},
-    "seven_rules": {"rules": MOST_CALLS - 2, "tried_s": 1.0, "sent_before": True},
-    "eight_rules": {"rules": MOST_CALLS - 1, "tried_s": 1.0, "sent_before": True},
-    "late": {"rules": 1, "tried_s": MOST_TRIES_S, "sent_before": True},
+    "a_try": {"calls": 2, "tried_s": MOST_TRIES_S - 0.1, "sent_before": True},
+    "eight_calls": {"calls": MOST_CALLS - 1, "tried_s": 1.0, "sent_before": True},
+    "nine_calls": {"calls": MOST_CALLS, "tried_s": 1.0, "sent_before": True},
+    "late": {"calls": 2, "tried_s": MOST_TRIES_S, "sent_before": True},
 }
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "plain": {},

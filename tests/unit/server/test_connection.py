@@ -459,13 +459,19 @@ def steadily(rate: float, step_s: float = 1.0) -> Callable[[float], int]:
     [
         (steadily(0), 900.0, [29.0, 31.0, 200.0]),
         (steadily(340), 0.5, [29.0, 31.0, 200.0]),
-        (steadily(1_000), 0.5, [29.0, 31.0, 200.0]),
+        (steadily(340, step_s=12), 11.0, [29.0, 31.0, 200.0]),
+        (steadily(900), 0.5, [0.5, 0.5, 200.0]),
         (steadily(1_100), 0.5, [0.5, 0.5, 0.5]),
+        (steadily(1_100, step_s=4), 3.0, [3.0, 3.0, 3.0]),
+        (steadily(1_100, step_s=14), 13.0, [13.0, 13.0, 13.0]),
         (steadily(2_048, step_s=10), 5.0, [5.0, 5.0, 5.0]),
         (lambda passed_s: 200_000 * (passed_s > 1), 900.0, [29.0, 31.0, 200.0]),
         (lambda passed_s: 100_000 * (passed_s > 1) + int(340 * passed_s), 0.5, [0.5, 0.5, 200.0]),
     ],
-    ids=["nothing", "340 B/s", "1,000 B/s", "1,100 B/s", "2 KiB/s in steps", "a burst, then nothing", "and 340 B/s"],
+    ids=[
+        *("nothing", "340 B/s", "340 B/s in steps", "900 B/s", "1,100 B/s", "1,100 B/s in steps", "in large steps"),
+        *("2 KiB/s in steps", "a burst, then nothing", "and 340 B/s"),
+    ],
 )
 async def test_a_client_below_1_kib_a_second_since_its_pause_does_not_read(acked_bytes, silent_s, unread_s):
     async def stream(cycle: HttpRequestCycle) -> None:
