@@ -30,15 +30,22 @@ UV     := $(shell command -v uv 2>/dev/null)
 help: ## Show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
+# One sentence in place of pip's about each package. The environment goes, so that the next run makes it of another Python.
+define SUPPORTED_PYTHON
+@$(1)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gatepass requires Python 3.11 or newer, and $(PYTHON) is %d.%d. Add PYTHON=python3.11 (or newer) to the command." % sys.version_info[:2])' || { rm -rf $(1); exit 1; }
+endef
+
 setup: $(READY) ## Create .venv with everything the tests need, from the hash-locked list
 
 $(READY): requirements/dev.txt pyproject.toml
 ifeq ($(UV),)
 	$(PYTHON) -m venv $(VENV)
+	$(call SUPPORTED_PYTHON,$(VENV))
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 else
 	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(call SUPPORTED_PYTHON,$(VENV))
 	uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.txt
 	uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 endif
@@ -47,18 +54,23 @@ endif
 include bench/bench.mk
 
 # The demo needs a tenth of what the tests need. It runs from src, and in .venv where that is complete.
+DOWNLOAD := Downloading 11 MB of packages into .venv-demo (95 MB on disk): 15 to 45 seconds, more on a slow network.
 DEMO := $(if $(wildcard $(READY)),$(VENV),.venv-demo)
 
 demo: $(DEMO)/.ready ## Run gatepass between the programs of examples/, 25 s; ONCE=1 ends by itself
 	@PYTHONPATH=src $(DEMO)/bin/python examples/demo.py $(if $(ONCE),--once)
 
 .venv-demo/.ready: requirements/demo.txt
-	@echo "Downloading 11 MB of packages into .venv-demo (95 MB on disk): 15 seconds, more on a slow network."
+	@rm -rf .venv-demo
 ifeq ($(UV),)
 	@$(PYTHON) -m venv .venv-demo
+	$(call SUPPORTED_PYTHON,.venv-demo)
+	@echo "$(DOWNLOAD)"
 	@.venv-demo/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/demo.txt
 else
-	@uv venv --quiet --allow-existing --python $(PYTHON) .venv-demo
+	@uv venv --quiet --python $(PYTHON) .venv-demo
+	$(call SUPPORTED_PYTHON,.venv-demo)
+	@echo "$(DOWNLOAD)"
 	@uv pip install --quiet --python .venv-demo/bin/python --no-deps --require-hashes -r requirements/demo.txt
 endif
 	@touch $@

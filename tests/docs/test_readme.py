@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,40 @@ def test_the_readme_has_at_most_750_words_in_the_order_of_its_readers():
 def test_the_time_of_the_demo_is_that_of_the_code(page):
     shown = re.findall(r"(?i)(?:demo|演示)[^\n]{0,60}?(\d+) (?:s(?:econds)?\b|秒)(?!, more)", (ROOT / page).read_text())
     assert {float(seconds) for seconds in shown} == {LIFETIME_S + OTHER_STEPS_S}
+
+
+def stand_in(file: Path, version: str) -> Path:
+    """Write a Python that says it is of `version`, whose environments run code and print other commands."""
+    code = f"import sys; sys.version_info = ({version.replace('.', ', ')}, 0); exec(sys.argv[1])"
+    inner = f'#!/bin/sh\nif [ "$1" = -c ]; then exec {sys.executable} -c "{code}" "$2"; fi\necho "{version}: $@"\n'
+    file.write_text(
+        f"#!/bin/sh\nmkdir -p $3/bin\n[ -e $3/bin/python ] || cat > $3/bin/python <<'END'\n{inner}END\n"
+        "chmod +x $3/bin/python\n"
+    )
+    file.chmod(0o755)
+    return file
+
+
+@pytest.mark.parametrize("target", ["demo", "setup"])
+def test_an_old_python_gets_one_sentence_and_leaves_no_environment(target, tmp_path):
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("bench", "requirements"):
+        (tmp_path / name).symlink_to(ROOT / name)
+
+    def make(version: str) -> subprocess.CompletedProcess[str]:
+        python = stand_in(tmp_path / f"python{version}", version)
+        command = ["make", "-C", tmp_path, target, "ONCE=1", "UV=", f"PYTHON={python}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    old = make("3.10")
+    said, stopped = old.stderr.splitlines()
+    assert said == (
+        f"gatepass requires Python 3.11 or newer, and {tmp_path}/python3.10 is 3.10. "
+        "Add PYTHON=python3.11 (or newer) to the command."
+    )
+    assert (old.returncode, "Downloading" in old.stdout, stopped.startswith("make: ***")) == (2, False, True)
+    assert list(tmp_path.glob(".venv*")) == []
+    new = make("3.12")
+    assert (new.returncode, "3.12: -m pip install --quiet" in new.stdout) == (0, True), new.stdout + new.stderr
+    assert ("3.12: examples/demo.py --once" in new.stdout) is (target == "demo")
