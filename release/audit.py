@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,10 @@ def scan(names: Sequence[str], options: Sequence[str] = (), *, requirements: Pat
         planted.write_text(f"{PLANTED}\n")
         code, output = _pip_audit([planted], ["--no-deps", *options])
     if code != 1 or PLANTED_ID not in output:
-        last = (output.strip().splitlines() or ["no output"])[-1]
-        return Verdict(False, False, f"not scanned: pip-audit did not find {PLANTED_ID} in {PLANTED}: {last[:200]}")
+        last = textwrap.shorten((output.strip().splitlines() or ["no output"])[-1], 200, placeholder=" …")
+        service = next((option.partition("=")[2] for option in options if "-url=" in option), "PyPI")
+        tried = "" if code == NOT_RUN else f"pip-audit asked {service} about {PLANTED} and did not find {PLANTED_ID}: "
+        return Verdict(False, False, f"not scanned: {tried}{last}")
     code, output = _pip_audit([requirements / f"{name}.txt" for name in names], ["--require-hashes", *options])
     if code:
         return Verdict(True, True, f"pip-audit ended with {code}:\n{output}")

@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.e2e.container.engine import Engine, EngineFailed, missing
 
 from release import audit, locks
+from release.package_metadata import web_address
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -316,12 +317,12 @@ STAND_IN = "localhost/"
 def build_image(revision: str, source: Path, repository: str, dist: Path) -> None:
     """Build the image of `revision` for this processor. Without a real base it is no file of the release."""
     if reason := missing():
-        print(f"image: not built: {reason}")
+        print(f"image: not built{f': {reason}' if 'BASE' in os.environ else ', because BASE is not set'}")
         return
     number, base_name = version(source), os.environ.get("BASE", "a stand-in for the base, because BASE is not set")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     store = Path(os.environ.get("CONTAINER_STORE") or cache / "gatepass" / "containers")
-    labels = {"version": number, "revision": revision, "source": repository}
+    labels = {"version": number, "revision": revision, "source": web_address(repository)}
     options = [f"--label=org.opencontainers.image.{name}={value}" for name, value in labels.items() if value]
     tag = f"localhost/gatepass:{number}"
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """Sets the README and the links of the package. Hatchling calls it for each build.
 
-GATEPASS_REPOSITORY is the URL of the repository, which only a release knows. Without it the package names no URL, and
-the README keeps its relative links.
+GATEPASS_REPOSITORY is the URL of the repository, with or without `.git`, which only a release knows. Without it the
+package names no URL, and the README keeps its relative links.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 PLACEHOLDER = "REPOSITORY_URL"
-"""Stands in the README for the URL of the repository."""
+"""Stands in the README for the URL that pip and Docker clone, which ends in `.git`."""
 _RELATIVE_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?![a-z]+:|#)([^)\s]+)\)")
 
 
 class PackageMetadata(MetadataHookInterface):
     def update(self, metadata: dict[str, Any]) -> None:
-        repository = os.environ.get("GATEPASS_REPOSITORY", "").rstrip("/")
+        repository = web_address(os.environ.get("GATEPASS_REPOSITORY", ""))
         root = Path(self.root)
         readme = (root / "README.md").read_text(encoding="utf-8")
         if repository:
@@ -36,9 +36,14 @@ class PackageMetadata(MetadataHookInterface):
         metadata["readme"] = {"content-type": "text/markdown", "text": readme}
 
 
+def web_address(repository: str) -> str:
+    """Return the URL as a browser opens it and links begin with it, without `.git`."""
+    return repository.rstrip("/").removesuffix(".git")
+
+
 def with_repository(readme: str, repository: str, tag: str) -> str:
     """Return the README with absolute links, because a package index has no file but the README."""
     return _RELATIVE_LINK.sub(
         lambda link: f"{link[1]}[{link[2]}]({repository}/{'raw' if link[1] else 'blob'}/{tag}/{link[3]})",
-        readme.replace(PLACEHOLDER, repository),
+        readme.replace(PLACEHOLDER, f"{repository}.git"),
     )

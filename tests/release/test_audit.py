@@ -76,7 +76,7 @@ def test_a_service_that_does_not_know_the_planted_advisory_is_no_scan(known):
     with service(known) as url:
         code, output = audit(url)
     assert code == NOT_SCANNED
-    assert output.startswith(f"not scanned: pip-audit did not find {PLANTED_ID} in {PLANTED}: ")
+    assert output.startswith(f"not scanned: pip-audit asked {url} about {PLANTED} and did not find {PLANTED_ID}: ")
 
 
 def test_a_service_that_cannot_be_reached_is_no_scan():
@@ -92,6 +92,18 @@ def test_a_missing_pip_audit_is_no_scan(tmp_path, monkeypatch):
     verdict = scan(["runtime"])
     assert not verdict.scanned
     assert str(verdict).endswith("pip-audit not found: remove .release, and `make release` installs it again")
+
+
+def test_the_reason_names_the_service_and_ends_with_a_whole_word(monkeypatch):
+    def unreachable(*_: object) -> tuple[int, str]:
+        return 1, "Traceback\n" + "ConnectionError: no route to the service " * 9
+
+    monkeypatch.setattr("release.audit._pip_audit", unreachable)
+    text = str(scan(["runtime"]))
+    assert text.startswith(
+        f"not scanned: pip-audit asked PyPI about {PLANTED} and did not find {PLANTED_ID}: Connection"
+    )
+    assert text.endswith((" to …", " the …", " no …", " route …", " service …", " ConnectionError: …"))
 
 
 def test_no_lock_has_the_planted_pin():

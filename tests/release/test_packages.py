@@ -22,6 +22,7 @@ from release.build import (
     ROOT,
     ReleaseFailed,
     build,
+    build_image,
     build_packages,
     check_tag,
     extract,
@@ -32,6 +33,7 @@ from release.build import (
     version,
     write_checksums,
 )
+from release.package_metadata import PackageMetadata
 
 import gatepass
 from release import locks
@@ -80,6 +82,30 @@ def test_metadata_names_the_repository_and_the_readme_has_no_relative_link(metad
     assert f"]({REPOSITORY}/raw/{TAG}/docs/images/" in readme
     assert re.findall(r"\]\((?!https?://|#)[^)]*\)", readme) == []
     assert "REPOSITORY_URL" not in readme
+
+
+@pytest.mark.parametrize("given", [REPOSITORY, f"{REPOSITORY}.git", f"{REPOSITORY}.git/"])
+def test_pip_and_docker_get_the_url_with_git_and_links_the_one_without(given, monkeypatch):
+    monkeypatch.setenv("GATEPASS_REPOSITORY", given)
+    fields: dict[str, Any] = {}
+    PackageMetadata(str(ROOT), {}).update(fields)
+    assert fields["urls"]["Repository"] == REPOSITORY
+    readme = fields["readme"]["text"]
+    for command in (f'"git+{REPOSITORY}.git"', f'docker build -t gatepass:local "{REPOSITORY}.git"'):
+        assert command in readme
+    assert f"]({REPOSITORY}/blob/{TAG}/docs/tokens.md)" in readme
+    assert ".git/" not in readme
+
+
+@pytest.mark.parametrize(
+    ("base", "reason"),
+    [(None, ", because BASE is not set"), ("python:3.13-slim", ": podman not found: run `make e2e-system`")],
+)
+def test_without_base_nobody_asked_for_an_image(base, reason, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("release.build.missing", lambda: "podman not found: run `make e2e-system`")
+    monkeypatch.setenv("BASE", base) if base else monkeypatch.delenv("BASE", raising=False)
+    build_image("HEAD", ROOT, "", tmp_path)
+    assert capsys.readouterr().out == f"image: not built{reason}\n"
 
 
 def test_metadata_is_what_installers_and_indexes_read(metadata):
