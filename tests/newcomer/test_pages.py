@@ -149,11 +149,6 @@ def dist(releasing: Future[Path]) -> Path:
     return releasing.result()
 
 
-def environment(reader: Reader) -> None:
-    """A Python environment of the reader, for pages that show `pip install` and leave the choice to them."""
-    reader.type("python3 -m venv ~/venv && . ~/venv/bin/activate")
-
-
 def without_index(reader: Reader) -> None:
     """As on a machine without a network: no variable leads pip to another folder or index."""
     reader.type("unset ${!PIP_*}")
@@ -189,7 +184,6 @@ async def test_readme(reader: Reader, llm: Scripted) -> None:
         "GATEPASS_KEYS=KEY": f"GATEPASS_KEYS={KEY}",
         "doctor MODEL": "doctor gpt-4o",
     }
-    environment(reader)
 
     def follow(page: str) -> None:
         reader.open(page)
@@ -246,7 +240,6 @@ async def test_the_steps_beside_the_container(
 
 async def test_callers(reader: Reader, llm: Scripted) -> None:
     reader.values["http://127.0.0.1:11434/v1"] = f"{llm.url}/open/v1"
-    environment(reader)
 
     def follow(page: str) -> None:
         reader.open(page)
@@ -326,7 +319,6 @@ async def test_examples(reader: Reader) -> None:
         "issuer.py &": f"issuer.py --lifetime {LIFETIME_S} &",
         "--seconds 310": f"--seconds {LIFETIME_S + 2}",
     }
-    environment(reader)
 
     def follow(page: str) -> None:
         reader.open(page)
@@ -398,7 +390,7 @@ async def test_a_file_of_a_release_alone_serves_a_chat(form: str, reader: Reader
         folder = reader.enter_folder()
         if form == "wheel":
             shutil.copy(next(dist.glob("*.whl")), folder)
-            environment(reader)
+            reader.type("python3 -m venv venv && . venv/bin/activate")
             reader.type("pip install *.whl")
         else:
             (archive,) = dist.glob(f"*-linux-{platform.machine()}.tar")

@@ -473,7 +473,8 @@ def init(
             click.echo(f"  {entry['name']}{page}\n    base URL: {url}{version}\n    API key:  {value}\n")
     if answers["auth"] == "other":
         click.echo(f"First write the credential {UPSTREAM!r} into {output}.")
-    click.echo(f"Next: `gatepass serve{option}` serves. {url}/v1/models then lists the names of the models.")
+    models = f'curl {url}/v1/models -H "Authorization: Bearer KEY"'
+    click.echo(f"Next: `gatepass serve{option}` serves. `{models}` then lists the names of the models.")
 
 
 def _new_keys(clients: str) -> list[tuple[dict[str, str], str]]:
