@@ -193,6 +193,10 @@ UNKNOWN_CODES = (1, -1, 1001, 5001, 20015, 30001, "E7")
         ("frequency_penalty", 0.7, "不支持的参数: frequency_penalty"),
         ("parallel_tool_calls", True, "parallel_tool_calls is meaningless for this model, remove it"),
         ("temperature", 0.5, "该接口尚未支持 temperature 字段"),
+        ("verbosity", "low", "verbosity should be left out here"),
+        ("logit_bias", {"1": 1}, "Failed to parse the request: unexpected field `logit_bias`"),
+        ("top_p", 0.5, "参数 top_p 无效"),
+        ("presence_penalty", 1, "参数校验失败：presence_penalty 取值必须为 0"),
     ],
 )
 async def test_a_member_that_is_refused_in_a_200_is_learned_as_from_a_400(code, member, value, words):
@@ -233,6 +237,112 @@ async def test_an_error_in_a_200_is_the_clients_only_if_it_refuses_a_member_that
         found = await gp.ask({**HELLO, **members, "stream": is_stream}).answer()
     assert (found.status, found.error["code"]) == (status, "5001")
     assert found.error["message"].startswith(words)
+
+
+ONLY_NAMED = (
+    "Model is loading, stream will start soon",
+    "GPU temperature too high",
+    "敏感内容 temperature",
+    "metadata service unreachable",
+    "metadata lookup failed",
+    "seed node not found",
+    "thinking process crashed",
+    "store write failed",
+    "reasoning engine failed",
+    "logprobs computation failed",
+    "tools service is down",
+    "could not reach tools server",
+    "temperature limit of GPU exceeded",
+    "model is loading, retry",
+    "n is exhausted",
+    "max_tokens per minute quota reached",
+    "Rate of max_tokens per minute reached",
+    "stop",
+    "verbosity",
+    "service_tier flex has no capacity",
+    "Your quota of max_tokens is used up",
+    "stream broken pipe",
+    "EOF while reading stream",
+    "stream closed by peer",
+    "user joe is out of credit",
+    "the seed phrase is wrong",
+    "top_p kernel launch failed",
+    "failed to load top_p kernel: cuda error",
+    "NCCL error in all_reduce while sampling top_p",
+    "tool_choice parser exited",
+    "KeyError: 'tools'",
+    "KeyError: 'usage'",
+    "worker 'seed' is dead",
+    "AttributeError: 'NoneType' object has no attribute 'temperature'",
+    "Traceback: File sampling.py in forward temperature = x",
+    "role assumption failed for content bucket",
+    "engine failed in messages[].content",
+    "No available channel for model under group default (metadata)",
+    "user group default has no channel",
+    "insufficient user quota: temperature",
+    'Failed to answer "what does 参数错误 mean"',
+    "Error: hi there tools",
+    "worker crashed in messages",
+    "the model field was not found in our registry",
+    "Database connection failed for stream",
+    "could not read the messages of user",
+    "failed to generate: stop",
+    "the user has no balance",
+    "Your session is over. Please stop.",
+    "temperature sensor failed: GPU 3 temperature exceeded 90C",
+    "Node failure: please retry with the same messages.",
+    "stream interrupted by upstream node",
+    "stream error: worker 3 exited",
+    "user not authorized",
+    "user quota exceeded",
+    "Invalid user",
+    "The content of messages triggers the safety policy",
+    "Illegal metadata; user blocked by policy",
+    "Unknown error in top_p",
+    "Unexpected end of stream: seed",
+    "Invalid response from worker for logprobs",
+    "CUDA error: an illegal memory access in top_p",
+    "TypeError: unsupported operand type(s): 'NoneType' and 'int' (max_tokens)",
+    "list index out of range while temperature was applied",
+    "max_tokens exceeds the limit of 9000 tokens per minute",
+    "Only 2 of 8 replicas serve `seed`",
+    "max_tokens is not allowed beyond your remaining credits",
+    "The `stream` should resume shortly",
+    "服务繁忙，temperature 请求必须稍后重试",
+    "seed 必须等待模型加载",
+    "max_tokens 超过每分钟限额",
+    "显存不足，max_tokens 无效",
+    "seed 暂时不可用",
+    "未知错误 temperature",
+    "logprobs is disabled due to heavy traffic",
+    "temperature drifts more than expected",
+    "This should never happen: seed",
+    "Extra data while top_p was parsed",
+    "seed cannot be reached",
+    "Unknown host 'seed'",
+)
+"""Errors of a server, of capacity, of an account or of a filter, which name a member and do not refuse it."""
+SENT = dict(HELLO) | {
+    "temperature": 0.3,
+    "user": "joe",
+    "stop": ["x"],
+    "metadata": {"a": "b"},
+    "seed": 5,
+    "store": True,
+}
+SENT |= {"n": 1, "thinking": {"type": "enabled"}, "reasoning_effort": "high", "logprobs": True, "top_p": 0.9}
+SENT |= {"max_tokens": 99, "verbosity": "low", "service_tier": "flex", "tool_choice": "auto", "stream": False}
+SENT |= {"tools": [{"type": "function", "function": {"name": "f"}}]}
+
+
+async def test_an_error_in_a_200_that_only_names_a_member_stays_the_servers():
+    said = iter(ONLY_NAMED)
+    async with relaying(answer=lambda _: [Send(reply({"code": 5001, "message": next(said, "none left")}))]) as (
+        upstream,
+        gp,
+    ):
+        found = {words: (await gp.ask(SENT).answer()).status for words in ONLY_NAMED}
+    assert (found, len(upstream.received)) == (dict.fromkeys(ONLY_NAMED, 502), len(ONLY_NAMED))
 
 
 async def test_a_context_that_is_full_in_a_200_is_told_as_a_400():

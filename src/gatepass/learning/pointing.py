@@ -125,6 +125,7 @@ _WORD = r'"[A-Za-z][A-Za-z0-9_-]*"'
 _EVERYDAY_VALUES = frozenset(("low", "medium", "high", "auto", "default", "none", "on", "off", "user", "all"))
 """Values that are words of everyday sentences, such as `Your credit balance is too low`. In quotes, or
 beside the last part of their member's name, they are values."""
+_IN_QUOTES = ("' '", '" "', "` `", "“ ”", "‘ ’", "「 」")
 _ID = (
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<!\w)(?:\w*\d\w*|req_\w+)"
     r"|(?:(?<![A-Za-z])[iI][dD]|(?<=[a-z])I[dD])\W{1,4}\S{1,80}"
@@ -304,11 +305,8 @@ class Refusal:
 
     def with_points(self, changed: Iterable[str]) -> Self:
         """Return the refusal with what its `param` and its sentences point at, `changed` as in `of`."""
-        names, quotes, sentences = (
-            _Names(self.sent.values, (*SAFE, *LIMITS, "stream", *changed)),
-            self.quotes,
-            self.sentences,
-        )
+        names = _Names(self.sent.values, (*SAFE, *LIMITS, "stream", *changed))
+        quotes, sentences = self.quotes, self.sentences
         told = [Point(path) for path in names.find(self.param or "")]
         mentions = (point for at, one in enumerate(sentences) for point in names.points(one, at))
         found = list(islice(mentions, MOST_POINTS))
@@ -352,21 +350,16 @@ class Refusal:
         for path in SAFE.intersection(self.sent.values):
             last = path.rpartition("_")[2]
             words = [last] if last != path and len(last) > len("type") else []
-            values = [value[1:-1] for value in self.sent.values[path] if re.fullmatch(_WORD, value)]
-            everyday = [value for value in values if value.lower() in _EVERYDAY_VALUES]
-            words += [value for value in values if value not in everyday]
-            words += [beside for value in everyday for beside in (f"{last} {value}", f"{value} {last}")]
-            if any(map(self.has_word, words)) or any(self.has_word(value, is_quoted=True) for value in everyday):
+            for value in (one[1:-1] for one in self.sent.values[path] if re.fullmatch(_WORD, one)):
+                marked = [f"{last} {value}", f"{value} {last}", *(marks.replace(" ", value) for marks in _IN_QUOTES)]
+                words += marked if value.lower() in _EVERYDAY_VALUES else [value]
+            if any(map(self.has_word, words)):
                 yield path
 
-    def has_word(self, word: str, *, is_quoted: bool = False) -> bool:
-        """Whether the error contains `word`, such as a value of the request, outside a quote of the request.
-
-        `is_quoted`: only between quotation marks.
-        """
+    def has_word(self, word: str) -> bool:
+        """Whether the error contains `word`, such as a value of the request, outside a quote of the request."""
         spelled = "[ _-]?".join(map(re.escape, re.split(r"[ _-]", word)))
-        before, after = (r"['\"`“‘「]", r"['\"`”’」]") if is_quoted else (r"(?<![A-Za-z0-9_-])", r"(?![A-Za-z0-9_-])")
-        pattern = f"{before}{spelled}{after}"
+        pattern = rf"(?<![A-Za-z0-9_-]){spelled}(?![A-Za-z0-9_-])"
         found = any(re.search(pattern, one, re.IGNORECASE) for one in self.sentences)
         return found and self.quotes is not None and not self.quotes.cover(word, is_value=True)
 
@@ -433,25 +426,49 @@ def _without_places(points: list[Point]) -> list[Point]:
     return [one for one in points if one.path not in places]
 
 
-def is_named(text: str, paths: Collection[str]) -> bool:
-    """Whether `text` names a member at one of `paths`, and not only as an everyday word or as one that is accepted."""
+def is_named(text: str, paths: Collection[str], words: str = "") -> bool:
+    """Whether a sentence of `text` with `words` names a member at one of `paths`, and not as an everyday word."""
     names, sentences = _Names((), paths), re.split(_SENTENCE, plain(text)[:MOST_CHARS])[:MOST_SENTENCES]
-    return any(not point.is_weak for one in sentences for point in names.points(one, 0))
+    said = (one for one in sentences if re.search(words, one))
+    return any(not point.is_weak for one in said for point in names.points(one, 0))
 
 
-_OF_SERVER = (
-    r"(?i)\b(?:internal (?:server )?error|server error|time[sd]? ?out|overload|busy|unavailable|again later|crash"
-    r"|out of memory|connection (?:was )?(?:lost|reset|refused|closed))|内部错误|系统异常|服务异常|超时|繁忙|稍后"
+_REFUSES = (
+    r"(?i)\b(?:un(?:supported|known|recogni[sz]ed|expected)|invalid|illegal|deprecated|disabled|only|remove|omit|extraneous"
+    r"|extra (?:input|field|key|param|argument)s?|(?:must|should)(?: \w+)? (?:be|have|match|equal|contain)|out of range"
+    r"|expected (?:an?|one|type|value|string|number)|exceeds [^.]*(?:max|limit|allow|range|\d{3})|(?:less|greater) than"
+    r"|(?:can(?:no|')t|may not) be (?:used|set|sent|empty|null|combined|specified))\b"
+    r"|(?:\bno|\bnot|n't)(?: \w+){0,2} (?:support|allow|permit|accept|recogni|valid|enabled)"
+    r"|不(?:被?支持|合法|允许|能|可(?!用)|在允许)|未(?:知(?!错误|异常|原因)|支持)|非法|无(?:效(?!的?[响返令密])|法识别)|必须"
+    r"|[只仅][能支]|取值|超[出过]|弃用"
 )
-"""Of a fault that a member may only happen to be named in."""
+_OF_SERVER = (
+    r"(?i)\b(?:quota|capacity|traffic|demand|rate|limited|per (?:second|minute|hour|day)|[tr]pm\b|reached|remaining"
+    r"|exhausted|used up|too many|concurren|queue|slot|credit|balance|billing|account|plan|(?<!model )group|channel"
+    r"|licen[sc]e|certificate|auth|denied|api key|forbidden|load|over.?load|start|restart|wait|(?<!and try )again|retry"
+    r"|soon|shortly|later|now|temporar|maintenance|busy|unavailable|unreachable|connect|host|proxy|could not"
+    r"|time[sd]? ?out|crash|die|dead|kill|exit|abort|broken|interrupt|close|reset|lost"
+    r"|(?<!validation )fail(?!ed to (?:deseriali|pars|decod))|traceback|exception|assert|internal(?!error\.algo)"
+    r"|(?:server|system|runtime|invalid|un\w+)[ _](?:error|end|eof|state|status|reasons?|response|reply|result|answer"
+    r"|token|cause|problem|fault|condition|instruction)\b|index out|operand|none ?type|nan\b|tensor|shape|disk"
+    r"|read.only|computed|generated|produced|memory|cuda|nccl|[gnt]pu|kernel|sensor|device|worker|node|replica|thread)"
+    r"|额度|[配余限]额|欠费|限流|频率|速率|每[分秒]|并发|繁忙|稍后|重试|等待|超时|连接|加载|启动|过载|[显内]存|崩溃|内部|系统"
+    r"|(?<!校验)失败|(?<!参数)异常|服务(?:器|不可用|未)|权限|鉴权|认证|账[户号]"
+)
+"""Of faults of a server, of capacity and of accounts: an error with one may only happen to name a member."""
 
 
 def refuses_member(error_body: UpstreamErrorBody, body: bytes) -> bool:
-    """Whether an error, whose code and status say nothing, names a member of the request `body` that it refuses."""
+    """Whether an error, whose code and status say nothing, refuses a member of the request `body` by name.
+
+    In doubt it does not: clients never repeat a 400.
+    """
+    said = " ".join(filter(None, (error_body.message, error_body.code, error_body.kind)))
+    if re.search(_OF_SERVER, said) or re.search(_NEVER_TEXT, said) or not re.search(_REFUSES, said):
+        return False
     sent = {*islice(top_of(body).values, MOST_POINTS)} - NEVER | {"stream", "messages[].role", "messages[].content"}
     paths = [*sent, *SAFE_IN_MESSAGES, *SAFE_IN_TOOLS]
-    is_pointed = is_named(error_body.message, paths) or _Names((), paths).find(error_body.param or "")
-    return bool(is_pointed) and re.search(_OF_SERVER, error_body.message) is None
+    return bool(_Names((), paths).find(error_body.param or "")) or is_named(error_body.message, paths, _REFUSES)
 
 
 def is_too_long(error: UpstreamError) -> bool:

@@ -74,6 +74,8 @@ class LearningSession(msgspec.Struct, eq=False):
     _tried: list[LearnedRule] = []
     _shown: errors.UpstreamError | None = None
     """The error for the client so far: that of its own request, or a later one that `shown_after` prefers."""
+    _own: tuple[errors.UpstreamError, tuple[str, ...]] | None = None
+    """The error of its own request, and the changes in that request."""
     _refusal: Refusal | None = None
     """The error that the tries of `_queue` may solve: each adds a step, or leaves out stored rules."""
     _queue: list[tuple[Step, Step]] = []
@@ -124,6 +126,7 @@ class LearningSession(msgspec.Struct, eq=False):
         first, is_known = list[tuple[Step, Step]](), self.memory.is_useless(self.scope, refusal.signature, now_s)
         if is_first := self._refusal is None:
             self._show(error)
+            self._own = error, self.answered
             used, wrong = tuple(self._used), tuple(rule for rule in self._used if concerns(refusal, rule))
             if wrong and not is_known:  # perhaps the upstream changed
                 first.append(((), wrong))
@@ -154,7 +157,9 @@ class LearningSession(msgspec.Struct, eq=False):
 
         Returns whether it was kept. After an error that no change of form can solve, it is neither.
         """
-        is_same, brought = bool(refusal and self._refusal and refusal.is_same(self._refusal)), {*chain(*steps)}
+        own = None if self._own is None else self.read(self._own[0])
+        is_own, is_same = (bool(refusal and one and refusal.is_same(one)) for one in (own, self._refusal))
+        is_same, brought = is_same or is_own, {*chain(*steps)}
         if refusal is None:
             is_about = is_about_member(error, self._trying)
         elif self._without:
@@ -165,13 +170,15 @@ class LearningSession(msgspec.Struct, eq=False):
             are_alike = {rule.key for rule in brought}.issubset(rule.key for rule in self._trying)
             is_about = any(rule.paths or are_alike for rule in about)
         relation: Relation = "same" if is_same else "about" if is_about else "other"
-        changed, sent = tuple(rule for rule in self._used if rule in self._tried), self.sent
-        models = (self.scope.model, "" if sent is None else sent.model)
-        shown = shown_after(changed, error, refusal, relation, models)
+        models = (self.scope.model, "" if self.sent is None else self.sent.model)
+        shown = shown_after(self._trying, error, refusal, relation, models)
         if shown == "last":
             self._show(error)
         elif shown == "then":
             self.last_words = error.message
+        elif is_own and self._own is not None:
+            self._shown, self.answered = self._own
+            self.last_words = ""
         is_kept = relation == "other" and refusal is not None
         if is_kept:
             self._keep()
@@ -255,28 +262,28 @@ _UNREADABLE = (errors.UpstreamInvalid, errors.UpstreamEmpty)
 
 
 def shown_after(
-    changed: Step, error: errors.UpstreamError, refusal: Refusal | None, relation: Relation, models: Collection[str]
+    step: Step, error: errors.UpstreamError, refusal: Refusal | None, relation: Relation, models: Collection[str]
 ) -> Literal["first", "then", "last"]:
-    """Return which error the client gets after `error` to a request with the tried rules `changed`.
+    """Return which error the client gets after `error` to a request with the tried `step`.
 
-    `first` and `last` are the errors before and after them, `then` is the first one that quotes the last one.
+    `first` and `last` are the errors before and after it, `then` is the first one that quotes the last one.
     `refusal`: that of `error`, None if no change of form can solve it. `models`: the names of the model.
     """
-    is_reply, status, body = isinstance(error, errors.UpstreamErrorReply), error.http_status, _body(error)
+    status, body = error.http_status, _body(error)
     if relation == "same":
         return "first"
     if is_too_long(error) or error.case == "declared_length":  # the setting or the model is wrong, not the request
         return "last"
-    is_unable = isinstance(error, _UNREADABLE) or (is_reply and status in (404, SERVER_ERROR))
+    is_unable = isinstance(error, _UNREADABLE) or (body is not None and status in (404, SERVER_ERROR))
     if relation == "about" and (refusal is not None or is_unable):
         return "first"
-    is_bad_request, models = status in (400, 422), () if body is None or body.own else models
+    models = () if body is None or body.own else models
     if body is not None and status in (400, 404, 422) and is_about_model(body.code, body.message, models):
         return "last"
     if is_unable:
-        return "then" if any(rule.action in _FORMS for rule in changed) else "last"
-    is_vague = is_bad_request and refusal is not None and refusal.points_at_nothing
-    return "then" if changed and is_vague else "last"
+        return "then" if any(rule.action in _FORMS for rule in step) else "last"
+    is_vague = status in (400, 422) and refusal is not None and refusal.points_at_nothing
+    return "then" if step and is_vague else "last"
 
 
 def _body(error: errors.UpstreamError) -> UpstreamErrorBody | None:

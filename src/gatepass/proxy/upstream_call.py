@@ -205,11 +205,10 @@ def as_rejection(error: UpstreamError, config: RejectionConfig, replied: int) ->
 
 def read_in_200(attempt: Attempt, error: UpstreamError) -> None:
     """Make `error` a 400 if it refuses a member of the request in a 200, under a code that gatepass does not know."""
-    sent = (attempt.normalized or attempt.call).body
-    if not isinstance(error, UpstreamErrorReply) or not error.of_request or (body := error.error_body) is None:
+    if not isinstance(error, UpstreamErrorReply) or not error.of_request:
         return
-    is_unknown = body.status is None and not body.own and len(sent) <= NAMED_BYTES
-    if is_unknown and refuses_member(body, sent):
+    sent, body = (attempt.normalized or attempt.call).body, error.error_body
+    if body is not None and not body.own and len(sent) <= NAMED_BYTES and refuses_member(body, sent):
         error.http_status, error.kind = 400, body.kind or error_kind(400)
         if error.case == "5xx":
             error.case = case_of(body, 400, attempt.upstream.name, attempt.call.model)

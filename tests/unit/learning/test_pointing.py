@@ -244,6 +244,19 @@ def test_issues_with_a_long_path_point_at_nothing(steps, named):
 
 def test_of_a_body_with_many_members_the_first_ones_are_compared():
     body = json.dumps({f"name_{at}": 1 for at in range(20_000)}).encode()
-    assert refuses_member(UpstreamErrorBody(f"No name_{MOST_POINTS - 1} here."), body)
-    assert not refuses_member(UpstreamErrorBody(f"No name_{MOST_POINTS} here."), body)
-    assert refuses_member(UpstreamErrorBody("Not here.", param="messages.0.content"), b"{}")
+    assert refuses_member(UpstreamErrorBody(f"Unknown name_{MOST_POINTS - 1}"), body)
+    assert not refuses_member(UpstreamErrorBody(f"Unknown name_{MOST_POINTS}"), body)
+
+
+@pytest.mark.parametrize(
+    ("text", "param", "refuses"),
+    [
+        ("This is not allowed.", "messages.0.content", True),
+        ("This did not work.", "messages.0.content", False),
+        ("This is not allowed.", "seed", False),
+        ("The `top_p` broke. Unknown cause.", "top_p", False),
+        ("Unknown field. See top_p.", None, False),
+    ],
+)
+def test_a_member_of_the_request_is_refused_by_words_beside_its_name(text, param, refuses):
+    assert refuses_member(UpstreamErrorBody(text, param=param), b'{"top_p":1}') is refuses

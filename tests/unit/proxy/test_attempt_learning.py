@@ -238,6 +238,24 @@ MEMBERS = {
 }
 
 
+async def test_a_500_after_a_member_was_left_out_is_shown_although_a_form_was_changed_before(scenario):
+    messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": "x"}]
+    role, dead = refusal("Unexpected role 'developer'.", param="messages.0.role"), Answers(500, "dead").after("", "")
+    shown = await scenario.ask(a_chat(messages=messages, seed=1), role, refusal(NO_SEED, param="seed"), dead)
+    assert shown is dead
+    assert (shown.http_status, len(scenario.sent)) == (500, 3)
+    assert shown.message.startswith("With `role=developer>system`, `drop=seed`: dead")
+
+
+async def test_the_first_error_is_shown_if_it_returns_after_two_changes(scenario):
+    no_bias = "Unsupported parameter: 'logit_bias'"
+    said = [refusal(text, param=text.split("'")[1]) for text in (no_bias, NO_SEED, no_bias)]
+    shown = await scenario.ask(a_chat(logit_bias={"1": 1}, seed=1), *said)
+    assert shown is said[0]
+    assert shown.message == f"{no_bias}. Tried before: `drop=logit_bias`, `drop=seed`."
+    assert scenario.attempt.changes == ()
+
+
 @pytest.mark.parametrize(("answer_s", "requests"), [(0.0, MOST_CALLS), (MOST_TRIES_S / 4, 4), (MOST_TRIES_S, 1)])
 async def test_tries_are_bounded_and_the_error_that_is_left_names_them(scenario, answer_s, requests):
     scenario.answer_s, names = answer_s, list(MEMBERS)
