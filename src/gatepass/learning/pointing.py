@@ -314,7 +314,7 @@ class Refusal:
             found = [one for one in found if not quotes.cover(one.spelled)]
         found = _without_places(found)
         if not told and (self.sent.values.keys() - NEVER).isdisjoint(one.path for one in found):
-            found += [Point(path, is_weak=True) for path in self._hinted()]
+            found += [Point(path, is_weak=True) for path in self._hinted(names)]
         if told:  # the text may name others too, if it also names this one
             last = _steps(self.param or "")[-1]
             if all(_steps(one.path)[-1] != last for one in found):
@@ -345,14 +345,14 @@ class Refusal:
             ),
         )
 
-    def _hinted(self) -> Iterator[str]:
+    def _hinted(self, names: _Names) -> Iterator[str]:
         """Yield safe members of which the error has the last part of the name, or the value: penalty, "xhigh"."""
         for path in SAFE.intersection(self.sent.values):
             last = path.rpartition("_")[2]
             words = [last] if last != path and len(last) > len("type") else []
             for value in (one[1:-1] for one in self.sent.values[path] if re.fullmatch(_WORD, one)):
                 marked = [f"{last} {value}", f"{value} {last}", *(marks.replace(" ", value) for marks in _IN_QUOTES)]
-                words += marked if value.lower() in _EVERYDAY_VALUES else [value]
+                words += marked if value.lower() in _EVERYDAY_VALUES else () if names.find(value) else (value,)
             if any(map(self.has_word, words)):
                 yield path
 
