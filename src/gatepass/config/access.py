@@ -524,8 +524,8 @@ class CallerRow(CallerSettings):
     Example: [batch, imports]
     """
     contains: Annotated[str, Field(min_length=1), BeforeValidator(_one_text)] | None = None
-    """What the claim has to contain: an element of a list, or one of the words between blanks of a claim whose last
-    name is `scope` or `scp`. Any other text has to be equal to it. It is one text: for several, write a row for each.
+    """What the claim has to contain: an element of a list, or for a claim whose last name is `scope` or `scp`, one of
+    the words that spaces separate. Any other string must match exactly. It takes one value; write one row for each.
 
     Example: llm-user
     """

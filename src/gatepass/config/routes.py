@@ -174,9 +174,9 @@ class Rules(Block):
     max_output_tokens: Annotated[Annotated[int, Field(gt=0)] | None, not_null("set a number")] = None
     """The most tokens that a request may ask for: chats, completions, responses and messages. It runs after all other
     rules, the learned ones too. Each member that bounds an answer gets this value if it is larger, null, below 1 or no
-    number. Such names contain `max` and `tok` or `len`, as `max_tokens`, `max_gen_len` and `maxTokenCount` do, or are
-    `n_predict`, `num_predict`, `tokens_to_generate` and `request_output_len`. Names with `input`, `prompt`, `context`,
-    `seq`, `model` or `chunk` stay. Objects such as `extra_body`, `options`, `parameters`, `inferenceConfig` and
+    number. Such names contain `max` together with `tok` or `len`, as `max_tokens`, `max_gen_len` and `maxTokenCount`
+    do, or are `n_predict`, `num_predict`, `tokens_to_generate` and `request_output_len`. Names with `input`, `prompt`,
+    `context`, `seq`, `model` or `chunk` stay. Objects such as `extra_body`, `options`, `parameters`, `inferenceConfig` and
     `sampling_params` are read too, but schemas, tools, texts, variables and metadata in them are not. `max_tokens`,
     `max_completion_tokens`, `max_output_tokens`, `max_new_tokens`, `max_tokens_to_sample`, `n_predict` and
     `num_predict` are bounded even there below `extra_body`, `provider_options`, `generationConfig`, `options` and
