@@ -95,7 +95,7 @@ AREAS = (
         ),
         8,
     ),
-    Area("relay stream", ("sse/event_stream.py",), STREAM_TESTS, 5),
+    Area("relay stream", ("sse/event_stream.py", "sse/progress.py"), STREAM_TESTS, 5),
     Area("framing", ("sse/event.py",), STREAM_TESTS, 4),
     Area(
         "choice of targets",

@@ -23,7 +23,8 @@ from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.client_transforms import WithoutComments
 from gatepass.sse.dialect_transforms import RagflowTransforms
 from gatepass.sse.event import EventTransform
-from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.progress import Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.whole_reply import GoodReply
 from gatepass.types import Call, ClientRequest, Headers, Hidden, Operation, StreamedResponse

@@ -27,7 +27,7 @@ from gatepass.sse.chunk import (
     text_of_id,
 )
 from gatepass.sse.event import parse_event, read_json
-from gatepass.sse.event_stream import Progress
+from gatepass.sse.progress import Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.tool_calls import ArgumentBuffer, arguments_fault, is_at_limit
 from gatepass.sse.usage import Usage

@@ -31,8 +31,9 @@ from gatepass.sse.asked import NOTHING, Asked
 from gatepass.sse.choice_aggregate import MAX_REPLY_ENTRIES
 from gatepass.sse.chunk import EnvelopeDefaults, ErrorOf, Object, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
-from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import NumberedPath
+from gatepass.sse.progress import Progress
 from gatepass.sse.repair import EventRepair
 from gatepass.sse.tool_calls import arguments_fault, is_at_limit
 from gatepass.sse.usage import Usage

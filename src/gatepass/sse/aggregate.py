@@ -18,7 +18,8 @@ from gatepass.sse.choice_aggregate import CompletionMerge, TooManyEntries
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import EnvelopeDefaults, Object, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
-from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.event_stream import EventStream
+from gatepass.sse.progress import Progress
 from gatepass.sse.repair import ChunkRepair, EventRepair
 
 MOST_BYTES = 12 * 1024 * 1024

@@ -16,8 +16,9 @@ from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.asked import Asked
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import AnswerFault, EnvelopeDefaults, StreamSource
-from gatepass.sse.event_stream import EventStream, Progress
+from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import FastPath
+from gatepass.sse.progress import Progress
 from gatepass.sse.repair import StreamRepair
 from gatepass.sse.whole_reply import read_good, repair_reply
 from tests.unit.sse.peer import chunks_of

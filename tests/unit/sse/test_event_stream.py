@@ -11,6 +11,7 @@ from gatepass.sse.chunk import EnvelopeDefaults, StreamSource
 from gatepass.sse.event import LARGE_EVENT_BYTES, read_json
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.fast_path import FastPath
+from gatepass.sse.progress import Progress
 from gatepass.sse.repair import StreamRepair
 from tests.unit.sse.documents import origin
 from tests.unit.sse.streams import (
@@ -164,7 +165,7 @@ def with_repair(*, repairs: bool):
 
 def without_fast_path(*, repairs: bool = False):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream_module.Progress, "fast_path", Blind)
+        patch.setattr(Progress, "fast_path", Blind)
         return with_repair(repairs=repairs)
 
 

@@ -1,4 +1,4 @@
-from gatepass.sse.event_stream import Progress
+from gatepass.sse.progress import Progress
 from tests.memory import traced_memory
 
 
