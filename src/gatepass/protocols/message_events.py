@@ -80,7 +80,7 @@ def complete_inputs(message: Object, asked: Asked) -> bool:
     """
     has_text, is_kept = False, message.get("stop_reason") in COMPLETE
     blocks = [block for block in message["content"] if calls_tool(block)]
-    if message.get("stop_reason") == "tool_use" and not blocks and asked.tools:
+    if message.get("stop_reason") == "tool_use" and not blocks and asked.expects_call:
         raise chunk.AnswerFault(chunk.without_call)
     for block in blocks:
         if isinstance(text := block.get("input"), dict):
@@ -155,7 +155,7 @@ class MessageProgress(Progress):
                 self.is_limited = reason in COMPLETE and is_at_limit(self.asked, self.usage)
                 self.has_last_event = reason in COMPLETE and not self.is_limited
                 self.fault = self.fault if self.has_last_event else None
-            elif reason == "tool_use" and not self._calls_tool and self.asked.tools:
+            elif reason == "tool_use" and not self._calls_tool and self.asked.expects_call:
                 self.fault, self.has_last_event = chunk.without_call, True
         elif kind == "message_stop":
             self.has_last_event = True

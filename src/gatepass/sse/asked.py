@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 from msgspec.structs import astuple
@@ -40,6 +41,10 @@ class _Limits(msgspec.Struct, frozen=True):
 _TOOL, _LIMITS = msgspec.json.Decoder(_Tool), msgspec.json.Decoder(_Limits)
 
 
+MOST_TOOLS, MOST_TOOL_BYTES = 1024, 512 * 1024
+"""The tools of a larger request are unknown. To read these takes up to 4 ms of the event loop; OpenAI allows 128."""
+
+
 class Asked(Hidden):
     """A request, for the reading of its answer. `body` is what the upstream received.
 
@@ -64,12 +69,27 @@ class Asked(Hidden):
 
     def _read_tools(self) -> Iterable[_Function]:
         with suppress(CallerError, ValueError, RecursionError):  # a body that gatepass does not open
-            top = self._top or TopLevel(self._body or b"{}")
+            top = self._open()
+            texts = [top.values.get(name) for name in ("tools", "functions")]
+            if any(isinstance(text, msgspec.Raw) and memoryview(text).nbytes > MOST_TOOL_BYTES for text in texts):
+                return
             lists = [found for found in map(top.get, ("tools", "functions")) if isinstance(found, list)]
-            for entry in (entry for entries in lists for entry in entries):
+            entries = [entry for found in lists for entry in found]
+            for entry in entries if len(entries) <= MOST_TOOLS else ():
                 with suppress(msgspec.ValidationError):
                     tool = _TOOL.decode(entry)
                     yield tool.function or tool.custom or tool
+
+    def _open(self) -> TopLevel:
+        return self._top or TopLevel(self._body or b"{}")
+
+    @property
+    def expects_call(self) -> bool:
+        """Whether tools are offered, and the answer may call one: not with a `tool_choice` of none."""
+        choice: Any = None
+        with suppress(CallerError, ValueError, RecursionError):
+            choice = self._open().get("tool_choice") if self.tools else "none"
+        return (choice.get("type") if isinstance(choice, dict) else choice) not in ("none", msgspec.Raw(b'"none"'))
 
     def is_beginning(self, name: str) -> bool:
         """Return whether the name of a tool begins with `name` and is longer."""

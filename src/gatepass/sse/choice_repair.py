@@ -213,7 +213,7 @@ class ChoiceRepair:
                 delta[name] = [*calls_of(delta), *rest] if name == "tool_calls" else rest
             if reason in COMPLETE:
                 self._complete_calls(payload, delta, on_repair)
-        elif delta is not None and reason in CALLS and self._defaults.asked.tools:
+        elif delta is not None and reason in CALLS and self._defaults.asked.expects_call:
             self._ended_without_call, payload["finish_reason"] = True, None  # a call may follow
             on_repair(FINISH)
         if reason := payload["finish_reason"]:

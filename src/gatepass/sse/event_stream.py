@@ -263,13 +263,14 @@ class EventStream:
         was_tried = self._passes_match and len(piece) <= self._passing_bytes
         if was_tried and (count := self._match(piece)):
             self.events += count
-            is_same = self._after is None and not self._fast_path.changes
-            return piece if is_same else self._for_client(self._fast_path.changed(piece))
+            if self._fast_path.changes:
+                piece = self._fast_path.changed(piece)
+            return piece if self._after is None else self._for_client(piece)
         run = self._framer.feed(piece)
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
         if self._is_over:
-            return self._read_late(run) if self.awaits_usage else b""
+            return self._read_late(run)
         later = b""
         if len(run) > LARGE_EVENT_BYTES or self._large is not None:  # what waits
             end = 0 if self._large else first_events_within(run, LARGE_EVENT_BYTES)
@@ -333,7 +334,7 @@ class EventStream:
 
     def _finish(self) -> bytes:
         if self._is_over:
-            return self._read_late(DONE) if self.awaits_usage else b""
+            return self._read_late(DONE)
         tail = self._framer.tail
         # SDKs ignore a last event without its blank line
         last = self._validate_tail(tail) if tail.strip() else b""
@@ -435,7 +436,7 @@ class EventStream:
     def _read_late(self, run: bytes) -> bytes:
         """Return the usage that an upstream sent after its `[DONE]`, and the `[DONE]`; b"" while neither is found."""
         late = b""
-        for block in split_events(run):
+        for block in split_events(run) if self.awaits_usage else ():
             event = parse_event(block)
             data = (event.data or b"").strip()
             payload = read_json(data) if is_json(data) else None

@@ -136,6 +136,9 @@ class FastPath:
             if len(around) != len(pieces):
                 return
             self.changes = tuple(pair for pair in zip(pieces, around, strict=True) if pair[0] != pair[1])
+            if self.changed(block) != sent:  # the same bytes are changed at one place and not at another
+                self.forget()
+                return
         self._head, self._middles, self._tail = head, tuple(middles), tail
         self._cut()
         gap = tail + head

@@ -14,6 +14,7 @@ what kind of piece.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class ToolCall:
     """Marks came after the name, so that it is over."""
     is_named: bool = False
     """So it is, because nothing of it can follow its last entry."""
+    is_repeated: bool = False
+    """Its name alone came again behind whole arguments: the next ones are those of another call."""
     has_input: bool | None = None
     """A part of the input of a custom tool came; None for a function."""
     is_open: bool = False
@@ -95,13 +98,17 @@ def inner_of(entry: Object) -> Object | None:
 
 def has_text(inner: Object) -> bool:
     """Return whether an entry has a part of the arguments."""
-    return any(map(inner.get, ARGUMENTS.values()))
+    return any(inner.get(name) not in (None, "") for name in ARGUMENTS.values())
 
 
 MOST_HELD_BYTES = 4 * 1024 * 1024
 """The limit of what is held for the arguments of one stream, or of a reply that is repaired."""
 CALL_BYTES = 256
 """The estimated memory of one held call without its arguments."""
+
+
+_VALUE = re.compile(r'[\[{"\d-]|true|false|null')
+"""The beginning of a JSON value."""
 
 
 def arguments_fault(arguments: str) -> ErrorOf | None:
@@ -117,7 +124,7 @@ def arguments_fault(arguments: str) -> ErrorOf | None:
         try:
             json.loads(text, strict=False)
         except json.JSONDecodeError as error:
-            if error.msg == "Extra data" and error.doc[error.pos] in "{[":
+            if error.msg == "Extra data" and _VALUE.match(error.doc, error.pos):
                 return arguments_joined
         except (ValueError, RecursionError):
             pass
@@ -253,19 +260,23 @@ class ToolRepair:
                 on_repair(TOOL_ARGUMENTS)
                 continues = False
                 continue
+            inner = inner_of(entry)
+            _take_out_absent(entry, inner or {}, on_repair)
             call, piece = self._assign(entry)
             number, call.is_named = call.number, is_named
-            inner, passes, is_first = inner_of(entry), call.passes, not call.is_open and call.waiting is None
+            passes, is_first = call.passes, not call.is_open and call.waiting is None
             is_text = inner is not None and not inner.get("name") and type(inner.get("arguments")) is str
             continues = continues and passes and is_text and not entry.get("id")
             if entry.get("index") != number or type(entry["index"]) is not int:
                 entry["index"] = number
                 on_repair(TOOL_INDEX)
-            if piece and inner is not None and inner["name"] != piece:
+            if call.is_open:
+                _take_out(entry, "id", on_repair, TOOL_ID)
+            if inner is not None and not piece:
+                _take_out(inner, "name", on_repair, TOOL_NAME)
+            elif inner is not None and inner.get("name") != piece:
                 inner["name"] = piece
                 on_repair(TOOL_NAME)
-            if not is_first:
-                _take_out(entry, inner or {}, on_repair, has_id=call.is_open, has_name=not piece)
             if inner is not None:
                 self._hold(entry, inner, call, on_repair)
             elif is_first and (entry.get("type") or "function") == "function":
@@ -291,7 +302,7 @@ class ToolRepair:
         # without it openai-python's helper raises TypeError, and openai-node's returns no calls
         if type(index) is not int or index < 0:
             index = None
-        elif not (identity or name) and (known := self._by_index.get(index)) is not None:
+        elif not (identity or name) and (known := self._by_index.get(index)) is not None and not known.is_repeated:
             return known, ""  # fast path: most deltas of a correct stream
         identity = text_of_id(identity)
         name = name if isinstance(name, str) else ""
@@ -303,6 +314,10 @@ class ToolRepair:
             piece = None  # bare arguments belong to the call whose id changes
         elif name:
             piece = self._piece(call, name, is_own=own is not None)
+            if piece is None and name == call.name and not (identity or has_text(inner)):
+                call.is_repeated, piece = True, ""
+        elif call.is_repeated and has_text(inner):
+            piece, name = None, call.name
         if last is not None and len(self._calls) >= MAX_ENTRIES:  # deltas of further calls are assigned to the last one
             return call or last, piece or ""
         if call is None or piece is None:
@@ -327,21 +342,21 @@ class ToolRepair:
         tools, may_become = asked.tools, asked.is_beginning
         if before and not is_own and self._arguments.is_whole(self._choice, call.number):
             return None
-        if call.has_marks:
-            return ""
-        joined = (before + name)[:KEY_CHARS]
-        if not (joined in tools or may_become(joined)):
-            if name[:KEY_CHARS] == before:
+        joined, tool = (before + name)[:KEY_CHARS], name.partition(MARK)[0]
+        if call.has_marks or not (joined in tools or may_become(joined)):
+            if before and before in (name[:KEY_CHARS], tool):
                 return ""
-            if before and name.startswith(before) and (name in tools or may_become(name)):
+            if before and not call.has_marks and name.startswith(before) and (name in tools or may_become(name)):
                 call.name = name
                 return name[len(before) :]
             head, mark, _ = joined.partition(MARK)
-            if mark and head in tools:
+            if mark and head in tools and not call.has_marks:
                 call.name, call.has_marks = head, True
                 return head[len(before) :]
-            if before and (name in tools or self._has_arguments(call)):
+            if before and (tool in tools or self._has_arguments(call)):
                 return "" if is_own else None
+            if call.has_marks:
+                return ""
         call.name = joined
         return name
 
@@ -419,18 +434,21 @@ class ToolRepair:
         if sent != kind:
             entry["type"] = kind
             on_repair(TOOL_TYPE)
-        _take_out({}, inner_of(entry) or {}, on_repair)
 
 
-def _take_out(
-    entry: Object, inner: Object, on_repair: OnRepair, *, has_id: bool = False, has_name: bool = False
-) -> None:
-    """Remove an id, a type and a name that are repeated or empty: SDKs join those of all entries."""
-    found = (entry, "id", has_id, TOOL_ID), (entry, "type", False, TOOL_TYPE), (inner, "name", has_name, TOOL_NAME)
-    for owner, member, is_repeated, name in found:
-        if member in owner and (is_repeated or not owner[member]):
-            del owner[member]
-            on_repair(name)
+def _take_out(owner: Object, member: str, on_repair: OnRepair, name: str) -> None:
+    """Remove an id or a name that is repeated: SDKs join those of all entries."""
+    if member in owner:
+        del owner[member]
+        on_repair(name)
+
+
+def _take_out_absent(entry: Object, inner: Object, on_repair: OnRepair) -> None:
+    """Remove an id, a type and a name that are empty, or no text. An id may be a number."""
+    found = (entry, "id", str | int, TOOL_ID), (entry, "type", str, TOOL_TYPE), (inner, "name", str, TOOL_NAME)
+    for owner, member, kind, name in found:
+        if (value := owner.get(member, kind)) is not kind and (value == "" or not isinstance(value, kind)):
+            _take_out(owner, member, on_repair, name)
 
 
 def _join(first: Object, entry: Object) -> None:

@@ -166,6 +166,15 @@ def test_an_event_that_is_repaired_in_the_number_of_its_texts_is_not_learned():
     assert fast_path.count_matching(a_call("x")) == 0
 
 
+def test_a_repair_at_one_of_two_alike_places_is_not_learned():
+    given = data({"choices": [{"delta": {"content": text}} for text in "abc"] + [{"delta": {"arguments": "{"}}]})
+    sent = given.replace(b'},{"delta":{"content":"b"', b'},{"index":1,"delta":{"content":"b"', 1)
+    assert sent != given
+    fast_path = FastPath()
+    fast_path.set_pattern(given, 1, lambda _: True, sent)
+    assert (fast_path.count_matching(given), fast_path.changes) == (0, ())
+
+
 DOUBTFUL = {
     "a second member of the name": a_call("{", arguments="x"),
     "one that is no text": a_call("{", arguments=None),

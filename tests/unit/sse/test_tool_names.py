@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.sse import tool_calls
 from gatepass.sse.aggregate import CompletionAggregator
-from gatepass.sse.asked import Asked
+from gatepass.sse.asked import MOST_TOOL_BYTES, MOST_TOOLS, Asked
 from gatepass.sse.choice_repair import RepairOptions
 from gatepass.sse.chunk import AnswerFault, EnvelopeDefaults, StreamSource
 from gatepass.sse.repair import StreamRepair
@@ -146,6 +146,67 @@ MADE = [f"call_{number:024x}" for number in range(1, 4)]
 )  # fmt: skip
 def test_a_later_name_is_one_kind_of_piece(tools, entries, expected):
     assert sent_of(tools, *entries)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([e("f<|x|>json", ""), e("g", A)], [[], [(0, MADE[0], "f", ""), (1, MADE[1], "g", A)]]),
+        ([e("f<|x|>json", '{"a":', "c"), e("g<|x|>json", B)], [[(0, "c", "f", '{"a":')], [(1, MADE[0], "g", B)]]),
+        (
+            [e("f<|x|>json", '{"a":', "c"), e("f<|x|>json", "1}")],
+            [[(0, "c", "f", '{"a":')], [(0, None, None, "1}")]],
+        ),
+    ],
+    ids=["another tool", "with marks, behind a part of the arguments", "a repetition with marks"],
+)
+def test_the_marks_of_one_call_do_not_hide_the_next_one(entries, expected):
+    assert sent_of("f g", *entries)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ([e("f", "")], [[(0, None, None, "")]]),
+        ([e("f", ""), e("f")], [[(0, None, None, "")], [(0, None, None, None)]]),
+        ([e("f", ""), e(None, B)], [[(0, None, None, "")], [(1, MADE[0], "f", B)]]),
+        ([e("f", ""), e("f", B)], [[(0, None, None, "")], [(1, MADE[0], "f", B)]]),
+        ([e("f", "", "d")], [[(1, "d", "f", "")]]),
+        ([e("f", "", index=1)], [[], [(1, MADE[0], "f", "")]]),
+    ],
+    ids=["alone", "twice", "and then arguments", "and then the name with them", "with a new id", "at a new index"],
+)
+def test_a_name_that_comes_again_behind_whole_arguments_is_a_call_only_with_arguments_of_its_own(later, expected):
+    assert sent_of("f", e("f", A, "c"), *later)[0] == [[(0, "c", "f", A)], *expected]
+
+
+@pytest.mark.parametrize("other", [["x"], {"a": 1}, True, 1.5])
+@pytest.mark.parametrize("place", ["id", "type", "name"])
+def test_an_id_a_type_and_a_name_that_are_no_text_are_absent(place, other):
+    first, later = e("f", "", "c") | {"type": "function"}, e(None, A)
+    for entry in (first, later):
+        (entry["function"] if place == "name" else entry)[place] = other
+    [*sent], notes = sent_of("f", first, later)
+    entries = [entry for delta in sent for entry in delta]
+    assert "".join(text or "" for *_, text in entries) == A
+    assert entries[0][1:3] == (MADE[0] if place == "id" else "c", None if place == "name" else "f")
+    assert f"repair=tool-{place}" in notes
+
+
+@pytest.mark.parametrize("count", [tool_calls.MAX_ENTRIES, MOST_TOOLS + 1])
+def test_more_tools_than_any_request_has_are_not_read(count):
+    request = json.dumps({"tools": [{"type": "function", "function": {"name": f"f{one}"}} for one in range(count)]})
+    assert len(Asked(request.encode()).tools) == (count if count <= MOST_TOOLS else 0)
+    long = {"type": "function", "function": {"name": "f", "parameters": {"a": "x" * MOST_TOOL_BYTES}}}
+    assert Asked(json.dumps({"tools": [long]}).encode()).tools == {}
+
+
+@pytest.mark.parametrize("choice", ["none", {"type": "none"}])
+@pytest.mark.parametrize("padding", ["", "x" * 8192], ids=["small", "large"])
+def test_no_call_is_expected_of_a_request_that_forbids_it(choice, padding):
+    tool = {"type": "function", "function": {"name": "f", "description": padding}}
+    for given, expected in ((choice, False), ("auto", True), ({"type": "function"}, True), (None, True)):
+        assert Asked(json.dumps({"tools": [tool], "tool_choice": given}).encode()).expects_call is expected
 
 
 # --- when the first entry is sent ----------------------------------------------------------------
@@ -296,8 +357,9 @@ def test_the_name_of_a_function_call_is_read_likewise(way, tools, parts, name):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_several_values_in_the_arguments_of_one_call_are_no_cut_call(way):
-    deltas = [{"tool_calls": [e("f", A, "c")]}, {"tool_calls": [e(None, B)]}]
+@pytest.mark.parametrize("more", [B, '"x"', " 2", "true", "[", "-1"])
+def test_several_values_in_the_arguments_of_one_call_are_no_cut_call(way, more):
+    deltas = [{"tool_calls": [e("f", A, "c")]}, {"tool_calls": [e(None, more)]}]
     message, failure = read(way, asked("f"), *deltas)
     assert (failure, "several JSON values" in message) == ("upstream_invalid", True)
 
