@@ -263,9 +263,8 @@ class EventStream:
         was_tried = self._passes_match and len(piece) <= self._passing_bytes
         if was_tried and (count := self._match(piece)):
             self.events += count
-            if self._fast_path.changes:
-                piece = self._fast_path.changed(piece)
-            return piece if self._after is None else self._for_client(piece)
+            sent = self._fast_path.changed(piece) if self._fast_path.changes else piece
+            return sent if self._after is None else self._for_client(sent)
         run = self._framer.feed(piece)
         if self.waiting:
             run, self.waiting, self._lines_left = self.waiting + run, b"", TURN_LINES
