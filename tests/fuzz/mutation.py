@@ -66,9 +66,17 @@ def _word(body: bytes, corpus: Sequence[bytes], random: Random) -> bytes:
     return body[:start] + (random.choice(EDGES) if found is None else found[0]) + body[end:]
 
 
-def _value(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
+_OF_CALL = re.compile(rb'"(?:type|id|name|index|function|custom|arguments|input)" *(:)')
+
+
+def _of_call(body: bytes, corpus: Sequence[bytes], random: Random) -> bytes:
+    """Replace a value of a tool call by one of any kind."""
+    return _value(body, corpus, random, [match.start(1) for match in _OF_CALL.finditer(body)])
+
+
+def _value(body: bytes, _: Sequence[bytes], random: Random, places: Sequence[int] = ()) -> bytes:
     """Replace a value after a colon, so that the text often stays JSON."""
-    colons = [at for at, byte in enumerate(body) if byte == ord(":")]
+    colons = places or [at for at, byte in enumerate(body) if byte == ord(":")]
     if not colons:
         return body
     start = random.choice(colons) + 1
@@ -123,4 +131,4 @@ def _line_ends(body: bytes, _: Sequence[bytes], random: Random) -> bytes:
     return body.replace(b"\n", random.choice((b"\r\n", b"\r", b"\n")))
 
 
-_CHANGES = (_word, _value, _value, _bits, _cut, _repeat, _events, _events, _splice, _line_ends)
+_CHANGES = (_word, _value, _value, _of_call, _bits, _cut, _repeat, _events, _events, _splice, _line_ends)

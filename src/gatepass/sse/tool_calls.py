@@ -96,6 +96,12 @@ def inner_of(entry: Object) -> Object | None:
     return inner if isinstance(inner, dict) else None
 
 
+def type_of(entry: Object) -> str:
+    """Return the type that an entry names; `function` if it names none, or its type is no text."""
+    kind = entry.get("type")
+    return kind if kind and isinstance(kind, str) else "function"
+
+
 def has_text(inner: Object) -> bool:
     """Return whether an entry has a part of the arguments."""
     return any(inner.get(name) not in (None, "") for name in ARGUMENTS.values())
@@ -260,16 +266,16 @@ class ToolRepair:
                 on_repair(TOOL_ARGUMENTS)
                 continues = False
                 continue
-            inner = inner_of(entry)
-            _take_out_absent(entry, inner or {}, on_repair)
             call, piece = self._assign(entry)
             number, call.is_named = call.number, is_named
-            passes, is_first = call.passes, not call.is_open and call.waiting is None
+            inner, passes, is_first = inner_of(entry), call.passes, not call.is_open and call.waiting is None
             is_text = inner is not None and not inner.get("name") and type(inner.get("arguments")) is str
             continues = continues and passes and is_text and not entry.get("id")
             if entry.get("index") != number or type(entry["index"]) is not int:
                 entry["index"] = number
                 on_repair(TOOL_INDEX)
+            if not is_first:
+                _take_out_absent(entry, on_repair)
             if call.is_open:
                 _take_out(entry, "id", on_repair, TOOL_ID)
             if inner is not None and not piece:
@@ -279,7 +285,7 @@ class ToolRepair:
                 on_repair(TOOL_NAME)
             if inner is not None:
                 self._hold(entry, inner, call, on_repair)
-            elif is_first and (entry.get("type") or "function") == "function":
+            elif is_first and type_of(entry) == "function":
                 self._arguments.add(self._choice, number, "")
             sent += (entry,) if passes else self._wait(entry, call, on_repair)
         if len(sent) != len(entries) or any(map(is_not, sent, entries)):
@@ -402,7 +408,7 @@ class ToolRepair:
 
     def _is_due(self, call: ToolCall) -> bool:
         asked, entry, has_arguments = self._defaults.asked, call.waiting or {}, self._has_arguments(call)
-        is_other = inner_of(entry) is None and (entry.get("type") or "function") not in ARGUMENTS
+        is_other = inner_of(entry) is None and type_of(entry) not in ARGUMENTS
         if (call.is_named and call.id) or is_other or self._arguments.waiting_chars > MOST_WAITING_CHARS:
             return True
         if call.name and not call.has_marks and asked.is_beginning(call.name):
@@ -429,9 +435,8 @@ class ToolRepair:
             on_repair(TOOL_ID)
         call.id = call.id[:KEY_CHARS]  # the whole id is sent and no longer needed
         # The content decides the type. An unknown type stays, because there may be new ones
-        kind, sent = next((kind for kind in ARGUMENTS if isinstance(entry.get(kind), dict)), None), entry.get("type")
-        kind = kind or (sent if sent and isinstance(sent, str) else "function")
-        if sent != kind:
+        kind = next((kind for kind in ARGUMENTS if isinstance(entry.get(kind), dict)), type_of(entry))
+        if entry.get("type") != kind:
             entry["type"] = kind
             on_repair(TOOL_TYPE)
 
@@ -443,12 +448,12 @@ def _take_out(owner: Object, member: str, on_repair: OnRepair, name: str) -> Non
         on_repair(name)
 
 
-def _take_out_absent(entry: Object, inner: Object, on_repair: OnRepair) -> None:
-    """Remove an id, a type and a name that are empty, or no text. An id may be a number."""
-    found = (entry, "id", str | int, TOOL_ID), (entry, "type", str, TOOL_TYPE), (inner, "name", str, TOOL_NAME)
-    for owner, member, kind, name in found:
-        if (value := owner.get(member, kind)) is not kind and (value == "" or not isinstance(value, kind)):
-            _take_out(owner, member, on_repair, name)
+def _take_out_absent(entry: Object, on_repair: OnRepair) -> None:
+    """Remove an id and a type that are empty, or no text. An id may be a number."""
+    if not text_of_id(entry.get("id")):
+        _take_out(entry, "id", on_repair, TOOL_ID)
+    if not (entry.get("type") and isinstance(entry["type"], str)):
+        _take_out(entry, "type", on_repair, TOOL_TYPE)
 
 
 def _join(first: Object, entry: Object) -> None:
