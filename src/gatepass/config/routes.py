@@ -176,8 +176,8 @@ class Rules(Block):
     rules, the learned ones too. Each member that bounds an answer gets this value if it is larger, null, below 1 or no
     number. Such names contain `max` together with `tok` or `len`, as `max_tokens`, `max_gen_len` and `maxTokenCount`
     do, or are `n_predict`, `num_predict`, `tokens_to_generate` and `request_output_len`. Names with `input`, `prompt`,
-    `context`, `seq`, `model` or `chunk` stay. Objects such as `extra_body`, `options`, `parameters`, `inferenceConfig` and
-    `sampling_params` are read too, but schemas, tools, texts, variables and metadata in them are not. `max_tokens`,
+    `context`, `seq`, `model` or `chunk` stay. Objects such as `extra_body`, `options`, `parameters`, `inferenceConfig`
+    and `sampling_params` are read too, but schemas, tools, texts, variables and metadata in them are not. `max_tokens`,
     `max_completion_tokens`, `max_output_tokens`, `max_new_tokens`, `max_tokens_to_sample`, `n_predict` and
     `num_predict` are bounded even there below `extra_body`, `provider_options`, `generationConfig`, `options` and
     `reasoning`. Where the protocol's own name is not sent, it is added, as `rename` and `drop` leave it. A larger
