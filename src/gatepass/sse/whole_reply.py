@@ -145,10 +145,14 @@ def read_good(body: bytes) -> GoodReply | None:
     if type(completion) is not _ChatCompletion or not completion.choices:
         return None
     for choice in completion.choices:
-        functions, content = _functions(choice.message), memoryview(choice.message.content)
-        is_long = any(len(one.arguments) > LARGE_EVENT_BYTES for one in functions)
+        if choice.message.tool_calls or choice.message.function_call:
+            is_long = any(len(one.arguments) > LARGE_EVENT_BYTES for one in _functions(choice.message))
+            if is_long or not _is_consistent(choice):
+                return None
+            continue
+        content = memoryview(choice.message.content)
         may_be_empty = content[0] != _DOUBLE_QUOTE or len(content) <= len(b'""')
-        if is_long or not _is_consistent(choice) or (may_be_empty and choice.finish_reason == "stop"):
+        if content[0] == _BRACKET or choice.finish_reason in CALLS or (may_be_empty and choice.finish_reason == "stop"):
             return None
     text, usage = completion.choices[0].message.content, completion.usage
     if usage is None:
