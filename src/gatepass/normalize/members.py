@@ -263,13 +263,10 @@ _OF_INPUT = re.compile("input|prompt|context|seq|model|chunk")
 _PASSED_ON = frozenset(("extrabody", "provideroptions", "generationconfig", "options", "reasoning"))
 """The objects of a request whose objects may all be taken for settings: Ollama's and OpenRouter's, for example."""
 _KINDS = ("", "inference", "sampling", "generation", "textgeneration", "decoding", "model")
-OBJECTS = (
-    _PASSED_ON
-    | {"additionalmodelrequestfields"}
-    | {  # Bedrock
-        kind + one for kind in _KINDS for one in ("config", "params", "parameters", "options", "kwargs")
-    }
+_OF_SETTINGS = frozenset(
+    kind + one for kind in _KINDS for one in ("config", "params", "parameters", "options", "kwargs")
 )
+OBJECTS = _PASSED_ON | _OF_SETTINGS | {"additionalmodelrequestfields"}  # the last one is Bedrock's
 """The objects of a request in which servers read bounds of an answer too."""
 _CLOSED = frozenset(
     (
@@ -341,9 +338,9 @@ class BoundsPlace:
         if self.levels == NESTED_LEVELS:
             return BoundsPlace(self.levels - 1, plain in _PASSED_ON)
         is_closed = self.is_closed or plain in _CLOSED or not _OF_SCHEMA.isdisjoint(names)
-        return (
-            None if is_closed and not self.is_passed_on else BoundsPlace(self.levels - 1, self.is_passed_on, is_closed)
-        )
+        if is_closed and not self.is_passed_on:
+            return None
+        return BoundsPlace(self.levels - 1, self.is_passed_on, is_closed)
 
 
 REQUEST = BoundsPlace()
