@@ -77,7 +77,7 @@ async def resets(gp: Gateway, clock: DrivenClock, sent: list[int]) -> None:
         with suppress(ConnectionError):
             async with connected(gp, NEAR) as (_, writer):
                 writer.write(head(forged(clock)))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the pace of the attack: no event is waited for
                 sent.append(1)
 
 
@@ -98,7 +98,9 @@ async def behind(tmp_path: Any) -> AsyncIterator[tuple[Gateway, DrivenClock]]:
     clock = DrivenClock()
 
     async def moves_on() -> None:
-        turns = gp.state.authenticator.tokens._turns  # type: ignore[union-attr]
+        tokens = gp.state.authenticator.tokens
+        assert tokens is not None
+        turns = tokens._turns
         while True:
             if turns.holding:
                 await clock.advance(AT_ONCE / SIGNATURES_PER_S)

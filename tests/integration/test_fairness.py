@@ -179,7 +179,7 @@ class Slow:
         """Read until gatepass resets the connection."""
         with suppress(ConnectionResetError):
             while await asyncio.get_running_loop().sock_recv(self._socket, 512):
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # the pace of this client: no event is waited for
 
 
 async def status_of(gp: Gateway, path: str) -> int:
