@@ -1,7 +1,6 @@
 """A stream that its upstream sends late, or with pauses: signs of life between whole events, and true errors still."""
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from tests.integration.gateway import STREAMED, relaying
 from tests.integration.scripted import LAST_CHUNK, Dialogue, Send, Wait, chunk, head, reply, stream
 from tests.integration.test_raw_operations import EVENTS
 from tests.unit.clock import DrivenClock
+from tests.unit.sse.dify import Shown
 from tests.unit.sse.peer import chunks_of
 from tests.unit.sse.streams import DONE, text
 from tests.unit.sse.streams import chunk as piece
@@ -161,14 +161,58 @@ async def test_a_stream_of_responses_is_kept_alive_by_an_event_that_changes_no_n
     assert answer.body == events[0] + sign * 3 + events[1] + events[2]
 
 
-async def test_clients_without_comments_receive_none():
-    go = asyncio.Event()
-    dialogue: Dialogue = [Wait(go), Send(stream(WHOLE))]
-    answer = await waited(dialogue, go, STREAM_HOLD_S + EVERY_S, path=AT_DIFY)
-    assert b": keep-alive" not in answer.body
-    assert content(answer.body) == "hello"
-    empty = [json.loads(block[5:]) for block in blocks(answer.body)[:-4]]
-    assert [one["choices"][0]["delta"] for one in empty] == [{"content": ""}] * 2
+def thought(words: str, name: str = "reasoning_content") -> bytes:
+    return data_event(piece({name: words}))
+
+
+def arguments(number: int, words: str, **more: str) -> bytes:
+    function = {"arguments": words} | ({"name": "look"} if more else {})
+    return data_event(piece({"tool_calls": [{"index": number, **more, "function": function}]}))
+
+
+CALLED = [
+    arguments(0, "", id="call_a", type="function"),
+    arguments(1, "", id="call_b", type="function"),
+    arguments(0, '{"city":'),
+    arguments(1, '{"zip":'),
+    arguments(0, '"Bern"}'),
+    arguments(1, "3000}"),
+    data_event(piece({}, finish="tool_calls")),
+]
+NUMBERED = [b"id: %d\n" % number + one for number, one in enumerate((thought("hm"), thought(" so"), FIRST, STOP))]
+
+
+@pytest.mark.parametrize(
+    ("events", "shown"),
+    [
+        ([thought("hm"), thought(" so"), FIRST, STOP], "<think>\nhm so\n</think>he"),
+        ([thought("hm", "reasoning"), thought(" so", "reasoning"), FIRST, STOP], "<think>\nhm so\n</think>he"),
+        (NUMBERED, "<think>\nhm so\n</think>he"),
+        ([thought("hm"), *CALLED], "<think>\nhm\n</think>"),
+        ([FIRST, SECOND, STOP], "hello"),
+    ],
+    ids=["thoughts", "reasoning", "numbered", "calls", "text"],
+)
+async def test_a_pause_changes_nothing_of_what_dify_shows(events: list[bytes], shown: str):
+    answer = await paused(*events, DONE, path=AT_DIFY)
+    read = Shown(answer.body)
+    assert answer.body.count(COMMENT) == 3
+    assert read.text == shown
+    if CALLED[0] in events:
+        assert read.calls == {"call_a": '{"city":"Bern"}', "call_b": '{"zip":3000}'}
+
+
+async def test_dify_adds_each_piece_of_two_calls_to_its_own_call_only_with_the_profile():
+    async with relaying(answer=lambda _: [Send(stream(b"".join(CALLED) + DONE))]) as (_, gp):
+        changed, plain = await gp.ask(STREAMED, AT_DIFY).answer(), await gp.ask(STREAMED).answer()
+    assert Shown(changed.body).calls == {"call_a": '{"city":"Bern"}', "call_b": '{"zip":3000}'}
+    assert (plain.body, Shown(plain.body).calls["call_a"]) == (b"".join(CALLED) + DONE, "")
+    assert "repair=tool-id" in changed.headers.get("x-gatepass-adapted", "")
+
+
+async def test_continue_gets_comments_and_only_those_of_gatepass():
+    answer = await paused(FIRST, b": ping\n\n" + SECOND, STOP, DONE, path="/for/continue/v1/chat/completions")
+    assert answer.body == FIRST + COMMENT * 3 + SECOND + STOP + DONE
 
 
 AT_DIFY = "/for/dify/v1/chat/completions"

@@ -59,7 +59,6 @@ BuiltIn = Literal[
     "opencode",
     "vscode",
 ]
-KeepAliveMode = Literal["comment", "empty-delta"]
 THINKING = ["chat_template_kwargs", "enable_thinking", "thinking", "do_sample"]
 """RAGFlow and Dify send these members next to `messages`. vLLM uses the first; Azure rejects all of them."""
 
@@ -69,10 +68,8 @@ class Profile(msgspec.Struct, frozen=True):
 
     drop: Sequence[str] = ()
     """Members to leave out of every request."""
-    keep_alive: KeepAliveMode = "comment"
-    """What a client receives while it waits for a stream: the line `: keep-alive` and a blank line (the event
-    `keepalive` in a stream of the Responses API that has begun), or a chunk without text, in chats and completions
-    only. The upstream's comments are relayed only with `comment`."""
+    drops_comments: bool = False
+    """Leave out the upstream's comments. gatepass's own keep-alive is a comment of another kind: a whole block."""
     line_bytes: int | None = None
     """The longest line of a stream; a longer chunk is split into several. None: no limit."""
     drop_null: Sequence[str] = ()
@@ -87,6 +84,8 @@ class Profile(msgspec.Struct, frozen=True):
     """Send `usage` as integers. Plain replies without usage get zeros; streams get only the upstream's numbers."""
     envelope: bool = False
     """Add `object` and `model` to plain replies of chats, completions and embeddings that lack them."""
+    repeats_ids: bool = False
+    """Send the id of a tool call in each of its pieces, and not in the first one alone."""
     places_usage: bool = False
     """Send the usage of a stream once, where RAGFlow does not add it to its own token count. Applies to requests that
     do not request usage. See docs/ragflow.md#token-counts."""
@@ -134,11 +133,13 @@ BUILT_IN_PROFILES: Mapping[str, Profile] = {
         unwraps_keys=True,
         typed_ids=True,
     ),
-    # it sends `strict: null`, which upstreams reject: danny-avila/LibreChat#11189
-    "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"]),
-    # The parser in dify-plugin-sdks (openai_compatible/llm.py at 0021d0c) splits at two line feeds. It drops a
-    # block that begins with ":", with the event that follows the comment. It removes exactly the bytes "data: "
-    # and reads `choices` in every other event than [DONE].
+    # it sends `strict: null`, which upstreams reject: danny-avila/LibreChat#11189. Its agents read thoughts from
+    # `reasoning_content` alone
+    "librechat": Profile(drop_null=["tools[].strict", "tools[].function.strict"], plain_texts=True),
+    # The parser in dify-plugin-sdks (openai_compatible/llm.py at 0021d0c and 28d1d22) splits at two line feeds. It
+    # drops a block that begins with ":", with the event that follows the comment. Older versions remove exactly the
+    # bytes "data: ", and read `choices` in every other event than [DONE]. A chunk without text ends the thoughts, so
+    # it is no keep-alive. It adds a piece of a tool call without an id to the call that began last.
     # Dify tests a reranker with a `score_threshold` that it applies itself, and a voice with `instruction: null`.
     # It rejects an embedding model if the reply has no `model`
     # (dify-official-plugins, models/openai_api_compatible, and its issue 1404).
@@ -146,9 +147,9 @@ BUILT_IN_PROFILES: Mapping[str, Profile] = {
         drop=["score_threshold"],
         drop_null=["instruction"],
         drop_for={"azure": THINKING},
-        keep_alive="empty-delta",
         whole_numbers=True,
         envelope=True,
+        repeats_ids=True,
         only_chunks=True,
         plain_events=True,
     ),
@@ -156,8 +157,8 @@ BUILT_IN_PROFILES: Mapping[str, Profile] = {
     "cherry_studio": Profile(plain_tools=True),
     # it reads `choices[0]` of every chunk, also of the one with the usage (src/core/api/providers/openai.ts)
     "cline": Profile(fills_choices=True, only_chunks=True),
-    # it loses an event that arrives together with a comment: continuedev/continue#13187
-    "continue": Profile(keep_alive="empty-delta"),
+    # it loses an event that arrives together with the comment `: ping`: continuedev/continue#13187
+    "continue": Profile(drops_comments=True),
 }
 """The built-in profiles. Clients without special needs are `plain`, so that a configuration can name them too."""
 

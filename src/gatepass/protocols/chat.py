@@ -11,22 +11,12 @@ from gatepass.config.access import Profile
 from gatepass.dialects.reply_check import fault_of_list
 from gatepass.errors import CallerError, InvalidRequest
 from gatepass.json_body import TopLevel, opened
-from gatepass.protocols.client_protocol import SAMPLE_TOKENS, ClientProtocol, ReplyContext, comment_keep_alive
+from gatepass.protocols.client_protocol import COMMENT, SAMPLE_TOKENS, ClientProtocol, ReplyContext
 from gatepass.protocols.request import decode
 from gatepass.replies.error_body import Mask
 from gatepass.sse.aggregate import CompletionAggregator
 from gatepass.sse.choice_repair import FAILED, RepairOptions, chat_reason
-from gatepass.sse.chunk import (
-    CHAT_CHUNK,
-    LEGACY,
-    AnswerFault,
-    EnvelopeDefaults,
-    Object,
-    StreamSource,
-    empty_choice,
-    encode_event,
-    finish_reason,
-)
+from gatepass.sse.chunk import AnswerFault, EnvelopeDefaults, Object, StreamSource, finish_reason
 from gatepass.sse.client_transforms import make_client_transform, transform_reply
 from gatepass.sse.event import LARGE_EVENT_BYTES, EventTransform
 from gatepass.sse.event_stream import EventStream
@@ -66,20 +56,9 @@ class Chat(ClientProtocol):
             )
         return call
 
-    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
-        """Return a comment, or a chunk without text for a client whose parser fails on comments.
-
-        The chunk has the stream's own id and model as soon as they are known.
-        """
-        if profile.keep_alive == "comment":
-            return comment_keep_alive(events)
-        index = 0 if events is None else events.open_choice
-        if index is None:  # after the last finish reason only the usage may follow
-            return b""
-        kind, prefix = (LEGACY, "cmpl-") if self.is_text else (CHAT_CHUNK, "chatcmpl-")
-        head = {"id": f"{prefix}{call.id}", "object": kind, "created": created_s, "model": call.model}
-        envelope = {} if events is None else events.envelope
-        return encode_event({**head, **envelope, "choices": [empty_choice(index, is_text=self.is_text)]})
+    def keep_alive(self, profile: Profile, call: Call, events: EventStream | None) -> bytes:
+        # without the blank line Dify would drop the next event; with `plain_events` a client gets no `id:`
+        return COMMENT if profile.plain_events else super().keep_alive(profile, call, events)
 
     def error_places(self, document: Any) -> Iterator[Any]:
         """Yield the document, and the error of its choices if each one has an error. OpenRouter reports them there."""

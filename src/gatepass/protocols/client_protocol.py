@@ -167,13 +167,10 @@ class ClientProtocol:
         """
         return stream_error(error, streamed.request_id, rewords=rewords)
 
-    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
-        """Return what to send in a silence of `events`, None before they begin: a comment, or b"" for nothing.
-
-        A profile may accept no comments. `created_s`: epoch seconds, for an event that gatepass generates.
-        """
-        del call, created_s
-        return comment_keep_alive(events) if profile.keep_alive == "comment" else b""
+    def keep_alive(self, profile: Profile, call: Call, events: EventStream | None) -> bytes:
+        """Return what to send in a silence of `events`, None before they begin: a comment."""
+        del profile, call
+        return comment_keep_alive(events)
 
     # --- a whole reply ---
 
@@ -226,7 +223,7 @@ class ClientProtocol:
 
     def last_transform(self, profile: Profile) -> EventTransform | None:
         """Return the last change of a stream: comments are left out if the profile does not accept them."""
-        return None if profile.keep_alive == "comment" else WithoutComments()
+        return WithoutComments() if profile.drops_comments else None
 
     def event_stream(self, source: StreamSource, defaults: EnvelopeDefaults, reply: ReplyContext) -> EventStream:
         """Return the validation of a stream, which requires no `[DONE]`. `defaults`: of chunks that it generates."""

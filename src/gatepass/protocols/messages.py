@@ -131,7 +131,7 @@ class Messages(_OfAnthropic):
             return ""
         return TOO_LONG if room is None else f"{NO_ROOM}: {room[0]} + {room[1]} > {room[2]}"
 
-    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
+    def keep_alive(self, profile: Profile, call: Call, events: EventStream | None) -> bytes:
         return PING
 
     def error_places(self, document: Any) -> Iterator[Any]:

@@ -510,13 +510,13 @@ class Responses(client_protocol.ClientProtocol):
 
     stream_error, error_places = staticmethod(response_error), staticmethod(error_places)
 
-    def keep_alive(self, profile: Profile, call: Call, created_s: int, events: EventStream | None) -> bytes:
+    def keep_alive(self, profile: Profile, call: Call, events: EventStream | None) -> bytes:
         """Return an event, or a comment for a response in the background.
 
         The client may fetch the stream of that one again from a number on: the numbers must be the upstream's.
         """
-        usual = super().keep_alive(profile, call, created_s, events)
-        return usual if not usual or b'"background"' in call.body else event_keep_alive(events)
+        is_background = b'"background"' in call.body
+        return super().keep_alive(profile, call, events) if is_background else event_keep_alive(events)
 
     def error_headers(self, error: GatepassError) -> list[tuple[bytes, bytes]]:
         """Return the usual fields, and the text that Codex prints with LONG_LIMITED."""

@@ -465,7 +465,7 @@ def _start_keep_alive(attempt: Attempt, context: RequestContext, keep_alive: Kee
     if keep_alive is None:
         return
     protocol = PROTOCOLS[attempt.call.operation.protocol]
-    encoder = partial(protocol.keep_alive, attempt.profile, attempt.call, int(attempt.state.clock.wall()))
+    encoder = partial(protocol.keep_alive, attempt.profile, attempt.call)
     if protocol.translation is not None:
         attempt.early = attempt.early or Early()
         encoder, keep_alive.early = partial(_early_keep_alive, context, attempt.early, encoder), attempt.early

@@ -23,7 +23,7 @@ def make_client_transform(profile: Profile) -> EventTransform | None:
     """
     if profile.plain_events:
         return PlainEvents()  # without comments too
-    return None if profile.keep_alive == "comment" else WithoutComments()
+    return WithoutComments() if profile.drops_comments else None
 
 
 _PLAIN = re.compile(rb"(?:data: [^\r\n]++\n\n)++")
@@ -54,7 +54,7 @@ _MARKS = (b"\n:", b"\r:")
 
 
 class WithoutComments(EventTransform):
-    """Remove comments and their blank lines: Dify and Continue lose the event next to one (see config/access.py)."""
+    """Remove comments and their blank lines: Continue may lose the event next to one (see config/access.py)."""
 
     name = "sse=comments"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -202,11 +202,6 @@ class EventStream:
         return tuple(dict.fromkeys(names)) if names else ()
 
     @property
-    def envelope(self) -> Mapping[str, Any]:
-        """The envelope that its first chunks had; empty without a repair."""
-        return self._repair.envelope
-
-    @property
     def unfinished_bytes(self) -> int:
         """The size of the event that has not arrived completely, and of those in `waiting`."""
         return len(self._framer.unfinished) + len(self.waiting)
@@ -224,11 +219,6 @@ class EventStream:
     def is_empty(self) -> bool:
         """Whether the stream is complete and each choice ended with `stop`, but without content or a tool call."""
         return self.done and self._repair.is_empty
-
-    @property
-    def open_choice(self) -> int | None:
-        """The first requested choice without a finish reason; None if all have one."""
-        return next((index for index in range(self._choices) if index not in self._progress.finished), None)
 
     @property
     def streamed(self) -> StreamedResponse:

@@ -35,6 +35,7 @@ from gatepass.sse.chunk import (
     messages_of,
     move_texts,
     split_end,
+    text_of_id,
     unwrap,
     without_call,
     without_message,
@@ -110,6 +111,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
     """Makes the repairs that `choice_repair.NAMES` lists. `write` makes what is sent from a repaired chunk."""
 
     __slots__ = (
+        "_call_ids",
         "_choices",
         "_cumulative",
         "_defaults",
@@ -135,6 +137,7 @@ class ChunkRepair(EventRepair, Generic[Sent]):
         self._options = options
         self._defaults = defaults
         self._choices: dict[int, ChoiceRepair] = {}
+        self._call_ids: dict[tuple[int, int], str] = {}  # with `repeats_ids`
         self._ends: list[Object] = []
         self._held: tuple[Sent, Object] | None = None  # an event whose finish reason may not be the last one
         self._released: list[Sent] = []
@@ -356,12 +359,25 @@ class ChunkRepair(EventRepair, Generic[Sent]):
             self._note(choice_repair.TEXTS)
         if profile.whole_numbers and isinstance(usage, dict):
             self._complete_usage(chunk)
+        if profile.repeats_ids:
+            self._repeat_ids(choices)
         if profile.fills_choices and not choices:
             chunk["choices"] = [empty_choice(0, is_text=chunk.get("object") == LEGACY)]
             self._note(choice_repair.EMPTY_CHOICE)
         return not (
             profile.plain_texts and any("reasoning" in one for choice in choices for one in messages_of(choice))
         )
+
+    def _repeat_ids(self, choices: list[Any]) -> None:
+        """Add the id of its call to each piece of a call, unless the id is longer than those that are kept."""
+        found = ((choice, call) for choice in choices for one in messages_of(choice) for call in calls_of(one))
+        for choice, call in found:
+            call_id, place = text_of_id(call.get("id")), (choice["index"], call["index"])
+            if call_id and len(call_id) <= tool_calls.KEY_CHARS:
+                self._call_ids[place] = call_id
+            elif not call_id and place in self._call_ids:
+                call["id"] = self._call_ids[place]
+                self._note(tool_calls.TOOL_ID)
 
     def _send(self, block: Sent, chunk: Object) -> list[Sent]:
         profile = self._options.profile

@@ -22,6 +22,7 @@ from gatepass.sse.event import EventTransform, Framer
 from gatepass.sse.event_stream import EventStream
 from gatepass.sse.repair import StreamRepair, synthesize_stream
 from gatepass.sse.usage import MOST_USAGE_BYTES
+from tests.unit.sse.dify import Shown, data_of
 from tests.unit.sse.documents import origin
 from tests.unit.sse.repair_streams import USAGE
 from tests.unit.sse.streams import (
@@ -178,13 +179,6 @@ def test_a_stream_made_of_a_whole_reply_is_as_the_profile_requires_it():
 # --- what Dify reads ------------------------------------------------------------------------------
 
 
-def dify_reads(stream: bytes) -> list[bytes]:
-    """The data that Dify's plugin takes out of a stream (dify-plugin-sdks, openai_compatible/llm.py): it cuts at two
-    line feeds and throws away each piece that begins with a colon. The answer ends at the first one that is no JSON."""
-    cut = [piece.strip() for piece in stream.split(b"\n\n")]
-    return [piece.removeprefix(b"data:").lstrip() for piece in cut if piece and not piece.startswith(b":")]
-
-
 WANTED = [one[5:].strip() for one in REALISTIC]
 
 
@@ -200,7 +194,7 @@ FRAMINGS = [
 
 
 @pytest.mark.parametrize("stream", FRAMINGS)
-def test_every_framing_becomes_the_one_that_dify_reads(stream):
+def test_every_framing_becomes_the_one_that_data_of(stream):
     for size_bytes in (1, 2, 3, 7, 97, 1_000_000):
         framer, transform = Framer(1 << 20), PlainEvents()
         out = b"".join(transform.feed(framer.feed(piece)) for piece in pieces(stream, size_bytes))
@@ -212,9 +206,83 @@ def test_dify_loses_no_event_of_a_stream_with_comments_and_names():
     for end in LINE_ENDS:
         sent = with_line_ends(b"".join(LINE + b"\n" + LINE + b"event: x\nid: 1\n" + one for one in REALISTIC), end)
         changed, passed = new_stream(client_transform=of_profile("dify")).feed(sent), new_stream().feed(sent)
-        assert dify_reads(changed) == WANTED
-        assert dify_reads(passed) != WANTED
+        assert data_of(changed) == WANTED
+        assert data_of(passed) != WANTED
         assert client_reads(changed) == client_reads(CLEAN)
+
+
+def call_piece(number: int, words: str, **more: Any) -> bytes:
+    function = {"arguments": words} | ({"name": "look"} if more else {})
+    return data(chunk({"tool_calls": [{"index": number, **more, "function": function}]}))
+
+
+def two_calls(first: str, second: str, **more: str) -> list[bytes]:
+    """Two calls whose pieces come in turn. `more` is in each piece."""
+    opened = [call_piece(0, "", id=first, type="function"), call_piece(1, "", id=second, type="function")]
+    runs = [(0, '{"a":['), (1, '{"b":['), *((0, f"{one},") for one in range(40)), *((1, "2,") for _ in range(40))]
+    later = [call_piece(number, words, **more) for number, words in (*runs, (0, "0]}"), (1, "0]}"))]
+    return [*opened, *later, data(chunk({}, finish="tool_calls")), DONE]
+
+
+ARGUMENTS_OF_TWO = ['{"a":[' + "".join(f"{one}," for one in range(40)) + "0]}", '{"b":[' + "2," * 40 + "0]}"]
+
+
+def for_dify(*events: bytes) -> bytes:
+    profile = BUILT_IN_PROFILES["dify"]
+    stream = new_stream(
+        repair=StreamRepair(RepairOptions(True, profile), origin()), client_transform=of_profile("dify")
+    )
+    return b"".join(map(stream.feed, events))
+
+
+@pytest.mark.parametrize("together", [1, 3, 1000])
+def test_each_piece_of_a_call_has_its_id_for_dify(together: int):
+    events = two_calls("call_a", "call_b")
+    sent = [b"".join(events[at : at + together]) for at in range(0, len(events), together)]
+    assert Shown(for_dify(*sent)).calls == dict(zip(("call_a", "call_b"), ARGUMENTS_OF_TWO, strict=True))
+
+
+def test_an_id_in_each_piece_of_the_upstream_stays_for_dify():
+    events = two_calls("call_a", "call_b")
+    repeated = [
+        one.replace(b'"index":%d,"f' % n, b'"index":%d,"id":"call_%c","f' % (n, 97 + n))
+        for one in events
+        for n in (int(b'"index":1,"f' in one),)
+    ]
+    assert repeated != events
+    assert Shown(for_dify(*repeated)).calls == dict(zip(("call_a", "call_b"), ARGUMENTS_OF_TWO, strict=True))
+
+
+def test_an_id_too_long_to_be_kept_is_sent_once_for_dify():
+    out = for_dify(*two_calls("a" * 257, "b" * 256))
+    assert (out.count(b"a" * 257), out.count(b"b" * 256)) == (1, 43)
+
+
+def test_calls_of_two_choices_keep_their_own_ids_for_dify():
+    calls = [{"index": 0, "id": f"call_{index}", "type": "function", "function": {"name": "f"}} for index in (0, 1)]
+    opened = [data(chunk({"tool_calls": [call]}, index=index)) for index, call in enumerate(calls)]
+    later = {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}
+    out = for_dify(*opened, *(data(chunk(later, index=index)) for index in (1, 0)))
+    ids = [one["choices"][0]["delta"]["tool_calls"][0]["id"] for one in json_of(out)]
+    assert ids == ["call_0", "call_1", "call_1", "call_0"]
+
+
+def test_pieces_of_a_stream_made_of_a_whole_reply_have_ids_for_dify():
+    texts = [json.dumps({"a": "x" * 300_000}), json.dumps({"b": "y" * 300_000})]
+    calls = [{"id": f"call_{n}", "type": "function", "function": {"name": "f", "arguments": texts[n]}} for n in (0, 1)]
+    message = {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": calls}
+    document = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    shown = Shown(b"".join(synthesize_stream(document, True, origin(), BUILT_IN_PROFILES["dify"])))
+    assert (shown.text, [*shown.calls.values()]) == ("<think>\nhm\n</think>", texts)
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_librechat_gets_thoughts_in_the_member_that_its_agents_read(name: str):
+    profile = BUILT_IN_PROFILES["librechat"]
+    out, _ = profiled(profile, data(chunk({name: "hm"})) + data(chunk({name: " so"})) + text("a"))
+    assert (said(json_of(out), "reasoning_content"), said(json_of(out))) == ("hm so", "a")
+    body, _ = transform_reply(chat({"content": "a", name: "hm"}), profile, "m")
+    assert json.loads(body)["choices"][0]["message"] == {"content": "a", "reasoning_content": "hm"}
 
 
 # --- short lines ----------------------------------------------------------------------------------
@@ -333,16 +401,13 @@ def test_each_profile_has_its_transforms():
 
 def test_streams_of_other_kinds_lose_only_their_comments():
     for protocol in (CHAT, RESPONSES):
-        after = protocol.last_transform(Profile(keep_alive="empty-delta", whole_numbers=True))
+        after = protocol.last_transform(Profile(drops_comments=True, whole_numbers=True))
         assert after is not None
         assert after.feed(LINE + b"\n") == b""
-    event, after = (
-        b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n',
-        RESPONSES.last_transform(BUILT_IN_PROFILES["dify"]),
-    )
-    assert after is not None
-    assert after.feed(event) is event
-    assert RESPONSES.last_transform(BUILT_IN_PROFILES["ragflow"]) is RESPONSES.last_transform(PLAIN) is None
+        event = b'event: x\ndata: {"choices":[],"usage":{"total_tokens":null}}\n\n'
+        assert after.feed(event) is event
+    others = [RESPONSES.last_transform(BUILT_IN_PROFILES[name]) for name in ("ragflow", "dify", "plain")]
+    assert others == [None, None, None]
 
 
 NAMED = Profile(envelope=True)
