@@ -34,7 +34,7 @@ copybutton_prompt_is_regexp = True
 PAIR = re.compile(r"(?=([\u4e00-\u9fff]{2}))")
 """Each two Chinese characters that follow each other: Chinese has no spaces between words."""
 CHILDREN = {
-    "clients/README": ["agents_and_mcp_hosts", "mcp", "clients/*", "concepts/profiles", "model_list"],
+    "clients/README": ["agents_and_mcp_hosts", "other_applications", "mcp", "clients/*", "concepts/profiles", "model_list"],
     "ragflow": ["guides/ragflow_upstream"],
     "tokens": ["reference/credentials", "concepts/token_life"],
     "adaptations": ["concepts/learned_rules", "concepts/translation", "concepts/host_faults", "quirks"],
@@ -53,6 +53,8 @@ CHILDREN = {
         "zh/errors",
         "zh/getting_started",
         "zh/clients",
+        "zh/other_applications",
+        "zh/gateways",
         "zh/limits",
         "zh/learned_rules",
         "zh/mcp",
