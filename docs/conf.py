@@ -34,7 +34,14 @@ copybutton_prompt_is_regexp = True
 PAIR = re.compile(r"(?=([\u4e00-\u9fff]{2}))")
 """Each two Chinese characters that follow each other: Chinese has no spaces between words."""
 CHILDREN = {
-    "clients/README": ["agents_and_mcp_hosts", "other_applications", "mcp", "clients/*", "concepts/profiles", "model_list"],
+    "clients/README": [
+        "agents_and_mcp_hosts",
+        "other_applications",
+        "mcp",
+        "clients/*",
+        "concepts/profiles",
+        "model_list",
+    ],
     "ragflow": ["guides/ragflow_upstream"],
     "tokens": ["reference/credentials", "concepts/token_life"],
     "adaptations": ["concepts/learned_rules", "concepts/translation", "concepts/host_faults", "quirks"],
