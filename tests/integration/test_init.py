@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatepass.cli import main
-from gatepass.cli.init import PLACE, UPSTREAM, questions_about, render
+from gatepass.cli.init import PLACE, QUESTIONS, SECRETS, UPSTREAM, questions_about, render
+from gatepass.cli.options import _chinese
 from gatepass.cli.steps import diagnose
 from gatepass.config.load import load
 from gatepass.documents import Step, StepOutcome
@@ -284,14 +285,114 @@ async def test_answers_that_cannot_be_used_end_the_command(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+KEY_OF_VARIABLE = ("--auth", "key", "--secret-env", "CORP_SECRET")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("--base-url", "https://127.0.0.1:1/v1/chat/completions"),
+            "ends in /chat/completions, which gatepass appends",
+        ),
+        (("--base-url", "https://127.0.0.1:1/V1/Responses"), "ends in /responses"),
+        (("--base-url", "https://127.0.0.1:1/v1", "--rerank-url", "https://127.0.0.1:1/rerank"), "ends in /rerank"),
+        (("--base-url", "https://127.0.0.1:1/v1", "--ca-file", "absent.pem"), "network.ca_file: cannot be used"),
+        (("--base-url", "http://llm.corp.example/v1"), "allow_plain_http: true under upstreams.llm"),
+        (("--base-url", "https://127.0.0.1:1/v1", "--secret-file", "absent"), "credentials.llm.token: the file absent"),
+    ],
+)
+async def test_what_check_refuses_is_not_written_and_gets_no_key(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.setenv("CORP_SECRET", SECRET)
+    monkeypatch.chdir(tmp_path)
+    key = KEY_OF_VARIABLE[:2] if "--secret-file" in arguments else KEY_OF_VARIABLE
+    result = await run(tmp_path, "--yes", *key, *arguments)
+    assert (result.exit_code, words in result.output) == (2, True), result.output
+    assert "gp-" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_answer_that_check_refuses_is_asked_again_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("CORP_SECRET", SECRET)
+    async with servers() as url:
+        given = ("--base-url", f"{url}/v1", "--ca-file", "absent.pem", *KEY_OF_VARIABLE)
+        result = await run(tmp_path, *given, answers=("", "", "my", "", "y", "-"))
+        assert result.exit_code == 0, result.output
+        assert await failures(tmp_path) == []
+        refused = await run(tmp_path, *given, "--force", answers=("", "", "my", "", "n"))
+    assert (refused.exit_code, "it was not written" in refused.output) == (2, True)
+    assert "ca_file" not in (tmp_path / "gatepass.yaml").read_text()  # the earlier file
+    assert not (tmp_path / "secrets").exists()
+
+
+async def test_another_source_is_written_without_a_credential_that_check_would_miss(tmp_path):
+    result = await run(tmp_path, "--base-url", "https://127.0.0.1:1/v1", "--auth", "other", "--yes")
+    assert result.exit_code == 0, result.output
+    loaded = load(str(tmp_path / "gatepass.yaml"), {})
+    assert (loaded.warnings, loaded.config.upstreams[UPSTREAM].credential) == ((), None)
+    assert "First add your credential to" in result.output
+
+
+@pytest.mark.parametrize("language", ["", "zh_CN.UTF-8"])
+@pytest.mark.parametrize("secret", ["--secret-file", "--secret-env"])
+async def test_advice_names_no_command_for_a_running_gatepass(tmp_path, monkeypatch, language, secret):
+    monkeypatch.setenv("LC_ALL", language)
+    monkeypatch.setenv("CORP_SECRET", "wrong")
+    (tmp_path / "secret").write_text("wrong")
+    async with servers() as url:
+        oauth2 = (
+            "--base-url",
+            f"{url}/v1",
+            "--auth",
+            "oauth2",
+            "--token-url",
+            f"{url}/oauth/token",
+            "--client-id",
+            "me",
+        )
+        value = str(tmp_path / "secret") if secret == "--secret-file" else "CORP_SECRET"
+        result = await run(tmp_path, "--yes", *oauth2, secret, value)
+    assert (result.exit_code, "invalid_client" in result.output) == (1, True), result.output
+    assert "client_secret" in result.output
+    assert [word for word in ("reload", "restart", "重启", "retries", "file:") if word in result.output] == []
+
+
+async def test_a_chinese_reader_is_asked_in_chinese(tmp_path, monkeypatch):
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    with refusing_server() as closed:
+        wrong = (
+            f"{closed}/v1/chat/completions",
+            "ftp://x",
+            f"{closed}/v1",
+            "oauth3",
+            "key",
+            "",
+            SECRET,
+            "",
+            "",
+            "a b,-",
+            "me",
+        )
+        result = await run(tmp_path, answers=(*wrong, "0.0.0.0:1", "", "y", "", "-", "n"))
+    assert result.exit_code == 1, result.output
+    kept = r"https?://\S+|`[^`]*`|原文：.*|gp-\S+|\[[^]]*\]|^  me$|base URL|API key"
+    words = re.findall(r"[a-z]{3,} [a-z]{2,} [a-z]+", re.sub(kept, "", result.output, flags=re.MULTILINE))
+    assert words == [], result.output
+
+
+def test_every_question_has_its_chinese():
+    assert {one.text for one in QUESTIONS.values()} | set(SECRETS.values()) <= set(_chinese())
+
+
 async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees(tmp_path):
     remote = ("--token-url", "http://sso.corp.example/token", "--client-id", "me", "--secret-env", "PATH")
     async with servers() as url:
         options = ("--base-url", f"{url}/v1", "--auth", "oauth2", *remote)
         refused = await run(tmp_path, "--yes", *options)
-        assert (refused.exit_code, "allow_plain_http" in refused.output) == (1, True)
+        assert (refused.exit_code, "allow_plain_http" in refused.output) == (2, True)
+        assert list(tmp_path.iterdir()) == []
         allowed = await run(tmp_path, "--yes", "--force", *options, "--allow-plain-http")
-        asked = await run(tmp_path, "--force", *options, answers=("", "", "", "other", "", "y", "y", "", "n"))
+        asked = await run(tmp_path, "--force", *options, answers=("", "", "", "other", "", "y", "n"))
     for result in (allowed, asked):
         assert "FAIL credential:llm token" in result.output, result.output
 
@@ -300,7 +401,6 @@ async def test_plain_http_to_another_machine_is_used_only_if_the_operator_agrees
     ("arguments", "answers"),
     [
         (("--yes",), ()),  # the hop fails
-        (("--yes", "--ca-file", "absent.pem"), ()),  # the file is not valid
         ((), ("", "", "one,two", "")),  # the input ends before the question whether to answer again
         ((), ("", "", "one,two", "", "n")),
     ],

@@ -18,6 +18,8 @@ from tests.ui import documents
 from tests.ui.conftest import ASK, OpenPage
 from tests.ui.fake import KEY, STATIC, Fake
 
+from gatepass.cli.init import QUESTIONS
+
 VIEWS = {
     "overview": "#/",
     "requests": "#/requests",
@@ -42,6 +44,7 @@ SHOWS = {
 }
 """A text that each view has when its data are there."""
 FROM_THE_API = {
+    *(f"holds a user name or password: put it {place}" for place in ("under credentials", "into proxy_auth")),
     *("input tokens", "output tokens", "nothing failed, and nothing was proven: exit code 4"),
     *("fresh", "stale", "expired", "none", "caller", "failed", "running"),
     *("operation", "code", "kind", "hop", "upstream", "model"),
@@ -687,8 +690,11 @@ def test_each_text_of_the_page_has_its_chinese_with_the_same_values() -> None:
     texts |= {f"{{n}} {found}" for found in re.findall(r'plural\((?:[^"(]|\([^)]*\))*, "([a-z]+)"', code)}
     chinese = json.loads(STATIC.joinpath("zh.js").read_text().partition("TEXTS = ")[2].rstrip(";\n"))
     assert texts - set(chinese) == set()
-    shown = "".join((STATIC.parents[2] / "cli" / name).read_text() for name in ("story_lines.py", "doctor.py"))
-    of_cli = {one for one in chinese if json.dumps(one.removeprefix("{n} ")) in shown or json.dumps(one) in shown}
+    of_text = ("cli/story_lines.py", "cli/doctor.py", "cli/init.py", "config/checks.py", "config/block.py")
+    shown = "".join((STATIC.parents[2] / name).read_text() for name in of_text)
+    forms = {one: (one, one.removeprefix("{n} ")) for one in chinese}
+    of_cli = {one for one in chinese if any(json.dumps(form, ensure_ascii=False) in shown for form in forms[one])}
+    of_cli |= {question.text for question in QUESTIONS.values()}
     assert set(chinese) - texts - {*FROM_THE_API} - of_cli == set()
     for text, translated in chinese.items():
         assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", translated)), text

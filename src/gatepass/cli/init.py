@@ -13,15 +13,22 @@ import re
 import shlex
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import structs
 
-from gatepass.cli.options import CHECK_FAILED, exit_unusable
+from gatepass.cli.doctor import Report
+from gatepass.cli.options import CHECK_FAILED, exit_unusable, printable
+from gatepass.cli.options import translated as t
+from gatepass.config.advice import filled
+from gatepass.config.document import SettingPath, dotted
 from gatepass.errors import documentation
 
 if TYPE_CHECKING:
@@ -81,6 +88,12 @@ QUESTIONS: Mapping[str, Question] = {
     )
 }
 SECRET = "secret"  # noqa: S105 - the name of a question
+SECRETS: Mapping[str, str] = {
+    "key": "API key of the LLM gateway (hidden)",
+    "oauth2": "Client secret of the LLM gateway (hidden)",
+    "login": "Secret of the LLM gateway (hidden)",
+}
+"""The question about the secret, by the way of authentication."""
 OF_AUTH: Mapping[str, tuple[str, ...]] = {
     "oauth2": ("token_url", "client_id", "scope"),
     "login": ("login_url", "login_body"),
@@ -143,7 +156,7 @@ def render(
     network = {name: answers[name] for name in ("ca_file", "proxy") if answers.get(name)}
     plain = {"allow_plain_http": True} if answers.get("allow_plain_http") else {}
     upstream: dict[str, Any] = {**plain}
-    if answers["auth"] != "none":
+    if answers["auth"] not in ("none", "other"):  # the credential that follows later may have another name
         upstream["credential"] = UPSTREAM
     upstreams = {UPSTREAM: {**addresses[UPSTREAM], **upstream, "include_usage": True}}
     # one upstream for both if they are at one address
@@ -166,7 +179,9 @@ def render(
         lines += ["# For all servers that gatepass calls, and the token endpoint.", *yaml_lines({"network": network})]
     if answers["auth"] == "other":
         recipes = documentation("docs/tokens.md", " {} has the recipes.")
-        lines += [f"# Replace these lines by your credential and name it {UPSTREAM}.{recipes}"]
+        lines += [
+            f"# Replace these lines with your credential, and add `credential: {UPSTREAM}` to each upstream.{recipes}"
+        ]
         lines += ["# credentials:", f"#   {UPSTREAM}:", "#     type: …", ""]
     elif answers["auth"] != "none":
         lines += ["# gatepass sends its token as `Authorization: Bearer …`, and keeps it valid if it can fetch one."]
@@ -210,34 +225,33 @@ def _with_secret(node: Any, secret: str) -> Any:
 
 def fault_of(name: str, answer: str) -> str:
     """Return why `answer` cannot be the answer to the question `name`; empty if it can, or if doctor decides."""
-    from gatepass.config.block import checked_base_url, checked_proxy_url, checked_url, split_query
+    from gatepass.config.block import checked_proxy_url, checked_url
 
     question = QUESTIONS[name]
     if not answer:
-        return "" if question.is_optional else "is empty"
+        return "" if question.is_optional else t("is empty")
     if question.choices and answer not in question.choices:
-        return f"{answer!r} is none of {', '.join(question.choices)}"
+        return t("{answer} is none of {choices}", answer=repr(answer), choices=", ".join(question.choices))
     try:
         match name:
             case "token_url" | "login_url":
                 checked_url(answer)
             case "base_url" | "embeddings_url" | "rerank_url":
-                url, query = split_query(answer)
-                return _fault_of_query(query) if checked_base_url(url) else ""
+                return _fault_of_base_url(answer)
             case "proxy":
                 checked_proxy_url(answer)
             case "login_body" if not isinstance(json.loads(answer), dict):
-                return "is not a JSON object"
+                return t("is not a JSON object")
             case "login_body" if PLACE not in answer:
-                return f"has no {PLACE}, where gatepass puts the secret"
+                return t("has no {place}, where gatepass puts the secret", place=PLACE)
             case "clients":
                 return _fault_of_clients(_client_names(answer))
             case "listen":
                 _check_host(answer)
     except json.JSONDecodeError:
-        return "is not JSON"
+        return t("is not JSON")
     except ValueError as error:
-        return str(error)
+        return "; ".join(map(t, str(error).split("; ")))
     return ""
 
 
@@ -248,24 +262,29 @@ def _check_host(answer: str) -> None:
     try:
         socket.getaddrinfo(answer, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):  # a label may be too long
-        raise ValueError(f"{answer!r} is no address of this machine: 0.0.0.0 stands for all of them") from None
+        text = "{answer} is no address of this machine: 0.0.0.0 stands for all of them"
+        raise ValueError(t(text, answer=repr(answer))) from None
 
 
-def _fault_of_query(query: Mapping[str, str]) -> str:
-    from gatepass.config.block import SECRET_NAME
+def _fault_of_base_url(answer: str) -> str:
+    from gatepass.config.block import SECRET_NAME, checked_base_url, split_query
+    from gatepass.config.checks import ENDS_IN_OPERATION, OPERATION_AT_END
 
+    url, query = split_query(answer)
+    if found := OPERATION_AT_END.search(checked_base_url(url).lower()):
+        return t(ENDS_IN_OPERATION, path=found[0])
     # no file that `init` writes has a secret
     secret = next(filter(SECRET_NAME.search, query), "")
-    how = f"leave it out, and add query: {{{secret}: ${{NAME}}}} to the upstream in the file"
-    return f"holds the secret {secret} in its query: {how}" if secret else ""
+    how = "holds the secret {secret}: leave it out, and add query: {{{secret}: ${{NAME}}}} to the upstream in the file"
+    return t(how, secret=secret) if secret else ""
 
 
 def _fault_of_clients(names: list[str]) -> str:
     from gatepass.config.block import NAME
 
     if wrong := next((each for each in names if not re.fullmatch(NAME, each)), None):
-        return f"names {wrong!r}: use letters, digits, dots, underscores and hyphens"
-    return "" if names else "names no client"
+        return t("names {wrong}: use letters, digits, dots, underscores and hyphens", wrong=repr(wrong))
+    return "" if names else t("names no client")
 
 
 def _proxy_of_shell() -> str:
@@ -320,53 +339,72 @@ class Setup:
                 exit_unusable(f"{missing}: missing, and --yes asks no question")
             self.answers[name] = question.default
             if question.default:
-                click.echo(f"Assumed {question.option} {question.default}")
+                click.echo(t("Assumed {option} {answer}", option=question.option, answer=question.default))
             return
         default = known if known is not None else question.default or (_proxy_of_shell() if name == "proxy" else "")
-        hint = f" ({NO_ANSWER if default else 'empty'}: none)" if question.is_optional else ""
+        hint = t(" (-: none)" if default else " (empty: none)") if question.is_optional else ""
         while True:
-            text = question.text + hint
+            text = t(question.text) + hint
             answer = _asked(question.option, click.prompt, text, default=default, show_default=bool(default)).strip()
             answer = re.sub(r"[\s_-]", "", answer).lower() if question.choices else answer
             self.answers[name] = "" if question.is_optional and answer == NO_ANSWER else answer
             if not (fault := fault_of(name, self.answers[name])):
                 return
-            click.echo(f"The answer {fault}.")
+            click.echo(t("The answer {fault}.", fault=fault))
 
     def _ask_secret(self, *, again: bool) -> None:
         if self.answers["auth"] in ("none", "other") or self.secret_reference:
             return
         if not self.is_interactive:
             exit_unusable("--secret-file or --secret-env: is missing, and --yes asks no question")
-        label = {"key": "API key", "oauth2": "Client secret", "login": "Secret"}[self.answers["auth"]]
-        text = f"{label} of the LLM gateway (hidden){', empty: unchanged' if again else ''}"
+        text = t(SECRETS[self.answers["auth"]]) + (t(", empty: unchanged") if again else "")
         ask = partial(_asked, "--secret-file or --secret-env", click.prompt, text, hide_input=True, show_default=False)
         while not (answer := ask(default="") or self.secret):
-            click.echo("The answer is empty. What you enter or paste is not shown.")
+            click.echo(t("The answer is empty. What you enter or paste is not shown."))
         self.secret = answer
 
     def doubtful(self, path: Path) -> Sequence[str]:
         """Run doctor on the written file, and return the questions about what failed; empty if nothing did."""
-        from gatepass.cli.doctor import Report
         from gatepass.cli.steps import diagnose
+        from gatepass.config.load import load
+
+        report = SetupReport(as_json=False)
+        asyncio.run(report.show(partial(diagnose, load(str(path), os.environ).config)))
+        failed = next((step for step in report.steps if step.failed), None)
+        return () if failed is None else questions_about(failed, self.answers["auth"])
+
+    def ask_until_valid(self, path: Path, keys: Sequence[Mapping[str, str]]) -> None:
+        """Ask again about what `gatepass check` would refuse in the file. Exit with 2 if nobody answers."""
+        while problems := self._problems(path, keys):
+            asked = list[str]()
+            for at, text in problems:
+                click.echo(printable(f"{dotted(at)}: {text}"), err=True)
+                setting = f"{at[1]}_url" if at[-1:] == ("base_url",) and at[1] in ELSEWHERE else str(at[-1])
+                asked += [name for name in (OF_SETTING.get(setting, setting),) if name in (*QUESTIONS, SECRET)]
+            ask, plain = partial(_asked, "--allow-plain-http", click.confirm), "allow_plain_http" in str(problems)
+            question = "Send the secret and the token over the network in plain text?"
+            if self.is_interactive and plain and ask(t(question), default=False):
+                self.answers["allow_plain_http"] = "true"
+            elif self.is_interactive and asked and click.confirm(t("Answer again?"), default=True):
+                for name in dict.fromkeys(asked):
+                    self.ask(name, again=True)
+            else:
+                exit_unusable(t("gatepass would not accept this configuration: it was not written."))
+
+    def _problems(self, path: Path, keys: Sequence[Mapping[str, str]]) -> list[tuple[SettingPath, str]]:
         from gatepass.config.document import ConfigError
         from gatepass.config.load import load
 
-        try:
-            config = load(str(path), os.environ).config
-        except ConfigError as error:
-            click.echo(str(error))
-            plain = "Send the secret and the token over the network in plain text?"
-            ask = partial(_asked, "--allow-plain-http", click.confirm)
-            if "allow_plain_http" in str(error) and self.is_interactive and ask(plain, default=False):
-                self.answers["allow_plain_http"] = "true"
-            settings = [str(problem.path[-1]) for problem in error.problems if problem.path]
-            names = [OF_SETTING.get(setting, setting) for setting in settings]
-            return [name for name in names if name in (*QUESTIONS, SECRET)] or sys.exit(CHECK_FAILED)
-        report = Report(as_json=False)
-        asyncio.run(report.show(partial(diagnose, config)))
-        failed = next((step for step in report.steps if step.failed), None)
-        return () if failed is None else questions_about(failed, self.answers["auth"])
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / path.name
+            # the secret is in no file yet
+            reference, environment = self.secret_reference or f"${{{SECRET}}}", {**os.environ, SECRET: self.secret}
+            file.write_text(render(self.answers, reference, keys, path.parent), "utf-8")
+            try:
+                load(str(file), environment)
+            except ConfigError as error:
+                return [(problem.path, problem.text) for problem in error.problems]
+        return []
 
     def write(self, path: Path, secret_file: Path, keys: Sequence[Mapping[str, str]]) -> str:
         """Write the configuration and the file of a typed secret, or neither. Return the path of the latter, or ""."""
@@ -375,6 +413,7 @@ class Setup:
         secret_path = path_in_file(secret_file, path.parent)
         if self.secret and secret_file.exists() and not (path.exists() and f"/{UPSTREAM}}}" in path.read_text("utf-8")):
             exit_unusable(f"{secret_file}: exists, and another file may use it: move it, or use --secret-file")
+        self.ask_until_valid(path, keys)
         text = render(self.answers, self.secret_reference or f"${{file:{secret_path}}}", keys, path.parent)
         try:
             if self.secret:
@@ -387,6 +426,16 @@ class Setup:
                 secret_file.unlink(missing_ok=True)
             exit_unusable(f"{path}: cannot be written: {error.strerror}")
         return secret_path if self.secret else ""
+
+
+class SetupReport(Report):
+    """Leaves out what only a running gatepass needs."""
+
+    def add(self, step: Step) -> None:
+        for part, member in product(("secret_reread", "after_repair"), ("action", "action_zh")):
+            name, text = member.replace("action", "advice"), filled(part, member, {"credential": UPSTREAM})
+            step = structs.replace(step, **{name: getattr(step, name).replace(text, "")})
+        super().add(step)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -427,7 +476,7 @@ def init(
     from gatepass.config.access import profile_name
 
     path, ask = Path(output).absolute(), partial(_asked, "--force", click.confirm, default=False)
-    if path.exists() and not force and (yes or not ask(f"{output} exists. Overwrite it?")):
+    if path.exists() and not force and (yes or not ask(t("{file} exists. Overwrite it?", file=output))):
         exit_unusable(f"{output} exists: nothing was written. --force overwrites it.")
     if path.is_dir() or not os.access(path.parent, os.W_OK):  # before any question is asked
         exit_unusable(f"--output: {path} cannot be written")
@@ -453,8 +502,9 @@ def init(
     option = f" --config {shlex.quote(output)}" * (path != Path("gatepass.yaml").absolute())
     try:
         while answers["auth"] != "other" and (doubtful := setup.doubtful(path)):
-            if yes or not click.confirm("Answer again?", default=True):
-                click.echo(f"{output} is written. Correct what failed, and run `gatepass doctor{option}`.", err=True)
+            if yes or not click.confirm(t("Answer again?"), default=True):
+                text = "{file} is written. Correct what failed, and run `gatepass doctor{option}`."
+                click.echo(t(text, file=output, option=option), err=True)
                 sys.exit(CHECK_FAILED)
             for name in doubtful:
                 setup.ask(name, again=True)
@@ -463,18 +513,19 @@ def init(
         # all interfaces are no host to connect to
         host = "HOST" if answers["listen"] in ("0.0.0.0", "::") else answers["listen"]  # noqa: S104 - compared, not bound
         url = f"http://{host}:{port}"
-        place = " HOST is the name or address of this machine." * url.startswith("http://HOST:")
-        wrote = " and ".join(filter(None, (output, secret_path)))
-        click.echo(f"\nWrote {wrote}.{place} Each key is shown only now:\n")
+        place = t(" HOST is the name or address of this machine.") if url.startswith("http://HOST:") else ""
+        wrote = t(" and ").join(filter(None, (output, secret_path)))
+        click.echo("\n" + t("Wrote {files}.", files=wrote) + place + t(" Each key is shown only now:") + "\n")
         for entry, value in keys:
             name = profile_name(entry["name"])
             page = documentation(f"docs/clients/{name}.md", ", see {}")
             version = "" if name == "claude_code" else "/v1"
             click.echo(f"  {entry['name']}{page}\n    base URL: {url}{version}\n    API key:  {value}\n")
     if answers["auth"] == "other":
-        click.echo(f"First write the credential {UPSTREAM!r} into {output}.")
-    models = f'curl {url}/v1/models -H "Authorization: Bearer KEY"'
-    click.echo(f"Next: `gatepass serve{option}` serves. `{models}` then lists the names of the models.")
+        click.echo(t("First add your credential to {file}, and name it under each upstream.", file=output))
+    command = f'curl {url}/v1/models -H "Authorization: Bearer KEY"'
+    text = "Next: `gatepass serve{option}` serves. `{command}` then lists the names of the models."
+    click.echo(t(text, option=option, command=command))
 
 
 def _new_keys(clients: str) -> list[tuple[dict[str, str], str]]:

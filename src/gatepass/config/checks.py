@@ -25,20 +25,20 @@ NO_ROUTE = (
     " sends all to one) or operations"
 )
 
-_OPERATION = re.compile(
+OPERATION_AT_END = re.compile(
     r"(?<!/)(?:/chat/completions|/completions|/embeddings|/rerank|/responses|/messages|/audio/(?:speech|transcriptions)"
     r"|(?<=/v[0-9])/models)\Z"
 )
 """The path of an operation at the end of a URL. `//` before it is excluded: a host may have such a name.
 Base URLs of Azure AI end in /models, so that /models matches only after a version."""
+ENDS_IN_OPERATION = "ends in {path}, which gatepass appends itself: end it before that, most often with /v1"
 
 
 def unreachable_settings(config: Config) -> Iterator[tuple[SettingPath, str]]:
     """Yield each base URL that includes an operation's path, and `upstreams` if no model has a route."""
     for name, upstream in config.upstreams.items():
-        if found := _OPERATION.search(upstream.base_url.lower()):
-            fault = f"ends in {found[0]}, which gatepass appends itself: end it before that, most often with /v1"
-            yield ("upstreams", name, "base_url"), fault
+        if found := OPERATION_AT_END.search(upstream.base_url.lower()):
+            yield ("upstreams", name, "base_url"), ENDS_IN_OPERATION.format(path=found[0])
     if len(config.upstreams) > 1 and not (config.models or _has_operation_route(config)):
         yield ("upstreams",), NO_ROUTE.format(first=next(iter(config.upstreams)))
 
